@@ -1,0 +1,594 @@
+"""HttpClientWebSockets: connects, upgrades, and keeps the connection alive by a background thread that reconnects.
+
+Threads: the application's own, one per client (it runs the process loop, every callback, and the reconnection), and the keeper that all clients share.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Callable, Collection
+from threading import current_thread
+from time import monotonic
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from .deadline import Deadline
+from .frames import CLOSE_ABNORMAL
+from .hazard import meet_free_in_callback
+from .httpclient import HTTP_CLIENT_ERROR, HttpAnswer, http_request
+from .keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
+from .lifetime import close_at_exit, forget_at_exit
+from .process import WebCrtSocketProcess
+from .protocols import OnBeforeIncomingFrame, WebSocketProtocol
+from .reconnect import FailureKind, ReconnectFailure, ReconnectPolicy
+from .settings import WebSocketProcessSettings
+from .sockets import CrtSocket
+from .states import (
+    WebSocketProcessClientThreadState,
+    sClosed,
+    sCreate,
+    sFinished,
+    sRun,
+    wpsCreate,
+    wpsRun,
+)
+from .upgrade import UpgradeError, check_custom_headers, client_upgrade, default_user_agent
+
+_log = logging.getLogger("mormot_ws.client")
+
+OnReconnect = Callable[["WebSocketProcessClient | None"], "str | None"]
+
+#: milliseconds that an upgrade waits for its thread to enter the loop
+_ENTER_LOOP_MS = 5_000
+#: milliseconds that free() waits for the thread: 1 000 of them may go to the close handshake
+_FREE_MS = 2_800
+
+
+class WebSocketProcessClient(WebCrtSocketProcess):
+    """The client's side of a connection, through all its reconnections. Mirrors ``TWebSocketProcessClient``.
+
+    There is one per client, made by its first upgrade: ``client.websockets``.
+    """
+
+    def __init__(self, client: HttpClientWebSockets, protocol: WebSocketProtocol, keeper: ProcessKeeper) -> None:
+        super().__init__(protocol, client.settings, keeper, mask_sent_frames=True, process_name=client.process_name)
+        #: ``f(process or None) -> text``, called in the client's thread after each attempt to open the lost TCP connection again:
+        #: with None when that failed (the result is ignored), with this process when it succeeded. It then has to call
+        #: ``websockets_upgrade(…, reconnect=True)`` and to return its result: '' goes on, anything else closes the socket and tries again.
+        #: None here: no reconnection. Mirrors ``OnReconnect``
+        self.on_reconnect: OnReconnect | None = None
+        #: failed attempts since the connection was lost; 0 while it runs
+        self.attempts = 0
+        #: how often the connection was lost and came back
+        self.reconnects = 0
+        self._client = client
+        self._freed = False
+        #: set by an upgrade, cleared by the loss: tells whether on_reconnect did what it has to
+        self._upgraded = False
+        #: set when the loop is entered; waited for by the upgrade
+        self._entered = threading.Event()
+
+    @property
+    def client_thread(self) -> WebSocketProcessClientThread | None:
+        """The thread that runs this process; mirrors ``OwnerThread``."""
+        thread = self.owner_thread
+        return thread if isinstance(thread, WebSocketProcessClientThread) else None
+
+    def reconnect_now(self) -> None:
+        """Cut short the wait before the next attempt, if there is one. From any thread, returns at once."""
+        thread = self.client_thread
+        if thread is not None:
+            thread.reconnect_now()
+
+    def process_start(self) -> bool:
+        self._upgraded = False
+        return super().process_start()
+
+    def _begin(self) -> None:
+        super()._begin()
+        self.protocol.reset()
+
+    def _renew(self, protocol: WebSocketProtocol) -> None:
+        """Make ready for the next connection."""
+        self.protocol = protocol
+        self._begin()
+        self._set_state(wpsCreate)
+
+    def _run_at_once(self) -> None:
+        """After the handshake: frames may be sent, even before the loop starts."""
+        self._upgraded = True
+        self._set_state(wpsRun)
+        self._entered.set()
+
+    def _keeps_queue(self) -> bool:
+        """Frames wait for the reconnection, as long as one may come."""
+        thread = self.client_thread
+        return self.on_reconnect is not None and thread is not None and thread.is_alive() and not thread.terminated
+
+
+class WebSocketProcessClientThread(threading.Thread):
+    """Runs the process loop, and reconnects when it ends. Mirrors ``TWebSocketProcessClientThread``."""
+
+    def __init__(self, client: HttpClientWebSockets, process: WebSocketProcessClient) -> None:
+        # daemon: a frozen or forgotten client must not keep the interpreter from ending
+        super().__init__(name=f"{client.process_name or 'WebSocketClient'} {client.host}:{client.port}", daemon=True)
+        self.process = process
+        #: what this thread is doing; mirrors ``ThreadState``
+        self.thread_state: WebSocketProcessClientThreadState = sCreate
+        self._client = client
+        #: guards the flags below; notified by terminate() and reconnect_now(), waited for between attempts
+        self._wake = threading.Condition()
+        self._terminated = False
+        self._hurry = False
+
+    @property
+    def terminated(self) -> bool:
+        """True once :meth:`terminate` was called; mirrors ``Terminated``."""
+        return self._terminated
+
+    def terminate(self) -> None:
+        """Ask the thread not to reconnect any more, and end its wait. From any thread, callbacks included; returns at once.
+
+        A running connection goes on; close it by ``process.shutdown()``. Mirrors ``Terminate``.
+        """
+        with self._wake:
+            self._terminated = True
+            self._wake.notify_all()
+
+    def reconnect_now(self) -> None:
+        """Cut the present wait short. From any thread, returns at once."""
+        with self._wake:
+            self._hurry = True
+            self._wake.notify_all()
+
+    def run(self) -> None:
+        """The thread's body."""
+        process = self.process
+        process.owner_thread = self
+        self.thread_state = sRun
+        closed = False
+        try:
+            while True:
+                process.process_loop()
+                closed = process.close_code != CLOSE_ABNORMAL
+                self._client.close()
+                self._client._notify_closed()
+                if not self._reconnect():
+                    break
+        except Exception:  # noqa: BLE001 - the thread's last words; nothing of the user's reaches this
+            _log.exception("%s ended by a fault", self.name)
+        finally:
+            self.thread_state = sClosed if closed else sFinished
+            _log.debug("%s: %s", self.name, self.thread_state.name)
+
+    # -------------------------------------------------------------------------------------------- reconnection
+
+    def _reconnect(self) -> bool:
+        """Attempt until a new connection is upgraded; return False when there is to be none."""
+        process = self.process
+        policy = self._client._policy
+        assert policy is not None
+        lost_at = monotonic()
+        if process.attempts == 0:
+            policy.reset()
+        process.attempts = 0
+        failure = ReconnectFailure(FailureKind.lost, process.last_error, 0, 0.0, process.close_code)
+        while self._may_reconnect():
+            delay = policy.next_delay(failure)
+            if delay is None:
+                _log.warning("%s: gives up after %d attempts: %s", self.name, failure.attempts, failure.text)
+                return False
+            _log.debug("%s: next attempt in %.0f ms (%s)", self.name, delay, failure.text)
+            if not self._pause(delay):
+                return False
+            kind, text, status = self._attempt()
+            if not text:
+                process.attempts = 0
+                process.reconnects += 1
+                _log.info("%s: reconnected as #%d", self.name, process.connection_id)
+                return True
+            process.attempts += 1
+            process.last_error = text
+            elapsed = (monotonic() - lost_at) * 1000
+            failure = ReconnectFailure(kind, text, process.attempts, elapsed, failure.close_code, status)
+        return False
+
+    def _may_reconnect(self) -> bool:
+        return (
+            not self._terminated and self.process.on_reconnect is not None and self._client.settings.client_auto_upgrade
+        )
+
+    def _pause(self, milliseconds: float) -> bool:
+        """Wait before an attempt; return False when the thread was terminated."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._terminated or self._hurry, milliseconds / 1000)
+            self._hurry = False
+            return not self._terminated
+
+    def _attempt(self) -> tuple[FailureKind, str, int]:
+        """Open the TCP connection and let the application upgrade; return what failed, with '' when nothing did."""
+        client, process = self._client, self.process
+        error = client.reopen()
+        if self._terminated:
+            return FailureKind.connect, error or "terminated", 0
+        if error:
+            self._call_on_reconnect(None)
+            return FailureKind.connect, error, 0
+        process._renew(process.protocol)
+        client._upgrade_failure = None
+        result = self._call_on_reconnect(process)
+        if not result and process._upgraded:
+            return FailureKind.upgrade, "", 0
+        if not result:
+            _log.error(
+                "%s: on_reconnect returned '' without calling websockets_upgrade(…, reconnect=True): the TCP connection is open again, but it is "
+                "no WebSocket, nothing can be sent or received on it; closing it and trying again. See Mistake 3 in docs/porting-guide.md",
+                self.name,
+            )
+            result = "on_reconnect did not upgrade"
+        if process._upgraded:
+            process.start_shutdown(1000, "")
+            process._set_state(wpsCreate)
+            process._upgraded = False
+        client.close()
+        failed = client._upgrade_failure
+        if failed is None:
+            return FailureKind.callback, result, 0
+        return FailureKind.upgrade, str(failed), failed.http_status
+
+    def _call_on_reconnect(self, argument: WebSocketProcessClient | None) -> str:
+        """Call the application; an exception counts as a failed attempt. None counts as ''."""
+        callback = self.process.on_reconnect
+        if callback is None:
+            return "on_reconnect was taken away"
+        try:
+            return callback(argument) or ""
+        except Exception as exc:  # noqa: BLE001 - the original's thread would end here, silently
+            _log.exception("%s: on_reconnect failed; trying again later", self.name)
+            return f"{type(exc).__name__}: {exc}"
+
+
+class HttpClientWebSockets(CrtSocket):
+    """An HTTP client that can become a WebSocket client. Mirrors ``THttpClientWebSockets``.
+
+    The parameters are those of :class:`CrtSocket`, and *settings*: :class:`WebSocketProcessSettings`, by default new ones; *process_name* names
+    the thread and the log lines. Constructing it opens the TCP connection; when that fails it does not raise: the upgrade then returns ``Not Connected``.
+
+    ``free()`` it when it is not needed any more, from outside its callbacks; it is a context manager that does so.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int | str,
+        tls: bool = False,
+        tls_context: ssl.SSLContext | None = None,
+        timeout: int = 10_000,
+        *,
+        settings: WebSocketProcessSettings | None = None,
+        process_name: str = "",
+    ) -> None:
+        #: shared by reference with the process; change what you need before the upgrade
+        self.settings = WebSocketProcessSettings() if settings is None else settings
+        super().__init__(host, port, tls, tls_context, timeout, send_timeout=self.settings.send_timeout)
+        self.process_name = process_name
+        #: ``f(client)``, called in the client's thread each time a connection has ended, after its last frame callback
+        self.on_websockets_closed: Callable[[HttpClientWebSockets], Any] | None = None
+        #: ``f(process, frame) -> bool``, called for each message before its protocol; True: it was handled
+        self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
+        #: the ``User-Agent`` of requests
+        self.user_agent = default_user_agent()
+        #: the answer to the last :meth:`request`
+        self.answer = HttpAnswer()
+        self._process: WebSocketProcessClient | None = None
+        self._thread: WebSocketProcessClientThread | None = None
+        self._policy: ReconnectPolicy | None = None
+        self._upgrade_failure: UpgradeError | None = None
+        self._keeper: ProcessKeeper | None = None
+        #: held during an upgrade, so that two threads do not talk on one socket; first in the lock order
+        self._safe_upgrade = threading.Lock()
+        #: guards _freeing
+        self._safe_free = threading.Lock()
+        self._freeing = False
+        #: set by the first free() when it has done its work; later ones wait for it
+        self._freed = threading.Event()
+        close_at_exit(self)
+        self.reopen()
+
+    # --------------------------------------------------------------------------------------------- the factories
+
+    @classmethod
+    def open(
+        cls,
+        host: str,
+        port: int | str,
+        tls: bool = False,
+        tls_context: ssl.SSLContext | None = None,
+        timeout: int = 10_000,
+        **options: Any,
+    ) -> HttpClientWebSockets:
+        """Return a client with a TCP connection to *host* and *port*; the same as the constructor. Mirrors ``Open``."""
+        return cls(host, port, tls, tls_context, timeout, **options)
+
+    @classmethod
+    def websockets_connect(
+        cls,
+        host: str,
+        port: int | str | WebSocketProtocol | None = None,
+        protocol: WebSocketProtocol | None = None,
+        uri: str = "",
+        headers: str = "",
+        tls: bool = False,
+        tls_context: ssl.SSLContext | None = None,
+        timeout: int = 10_000,
+        **options: Any,
+    ) -> HttpClientWebSockets | None:
+        """Connect and upgrade in one call; return None when either fails (the log says why). Mirrors ``WebSocketsConnect``.
+
+        Two forms: ``websockets_connect('localhost', 8999, protocol, 'uri')`` and ``websockets_connect('ws://localhost:8999/uri', protocol)``.
+        Raises ``ValueError``/``TypeError`` for arguments that can never work.
+        """
+        if "://" in host:
+            if isinstance(port, WebSocketProtocol):
+                protocol, port = port, None
+            host, number, uri, tls = parse_websocket_uri(host)
+            port = number if port is None else port
+        if protocol is None or isinstance(port, WebSocketProtocol) or port is None:
+            raise TypeError("websockets_connect(host, port, protocol) or websockets_connect('ws://…', protocol)")
+        client = cls(host, port, tls, tls_context, timeout, **options)
+        error = client.websockets_upgrade(uri, "", False, frozenset(), protocol, headers)
+        if error:
+            _log.warning("%s:%d: %s %s", client.host, client.port, error, client.last_error)
+            client.free()
+            return None
+        return client
+
+    # ------------------------------------------------------------------------------------------------ for anybody
+
+    @property
+    def websockets(self) -> WebSocketProcessClient | None:
+        """The WebSocket side, None before the first upgrade. Mirrors ``WebSockets``."""
+        return self._process
+
+    def websockets_upgrade(
+        self,
+        uri: str,
+        key: str,
+        ajax: bool = False,
+        options: Collection[Any] = frozenset(),
+        protocol: WebSocketProtocol | None = None,
+        headers: str = "",
+        reconnect: bool = False,
+    ) -> str:
+        """Upgrade the open TCP connection to WebSocket; return '' or an error text. Mirrors ``WebSocketsUpgrade``.
+
+        :param uri: the resource; ``''`` and ``'/'`` ask for the same.
+        :param key: encryption key of the REST protocols; ``''`` with a *protocol* of your own.
+        :param ajax: with ``protocol=None``: the JSON protocol instead of the binary one.
+        :param options: of the binary protocol; empty with a *protocol* of your own.
+        :param protocol: what to speak; from then on it belongs to the client.
+        :param headers: further header lines, separated by CRLF.
+        :param reconnect: True inside ``on_reconnect``: upgrade again, with the same process and protocol objects.
+
+        A network or handshake failure is a returned text, never an exception; the socket is then closed. Takes up to ``timeout`` ms for
+        the server's answer. Raises ``TypeError``/``ValueError`` for arguments that can never work.
+        """
+        _check_upgrade_arguments(uri, key, protocol, headers)
+        if not self._safe_upgrade.acquire(blocking=False):
+            return "Another upgrade is in progress"
+        try:
+            process = self._process
+            if self._transport is None:
+                return "Not Connected"
+            if process is not None and (not reconnect or process.state is wpsRun):
+                return _already_upgraded(process, uri)
+            if protocol is None and process is not None:
+                protocol = process.protocol
+            if protocol is None:
+                return "This version needs a protocol: the JSON and binary (REST) protocols are not there yet"
+            return self._upgrade(uri, protocol, headers)
+        finally:
+            self._safe_upgrade.release()
+
+    def request(
+        self,
+        url: str,
+        method: str = "GET",
+        keep_alive: int = 30_000,
+        header: str = "",
+        data: bytes | str = b"",
+        data_type: str = "",
+    ) -> int:
+        """Do a plain HTTP/1.1 request on the connection, before an upgrade; return the status. Mirrors ``Request``.
+
+        :param keep_alive: 0 closes the connection afterwards.
+        :param header: further header lines, separated by CRLF.
+        :param data: the body (a ``str`` is sent as UTF-8), *data_type* its ``Content-Type``.
+
+        The answer is in :attr:`answer`. Returns 666, the original's client error, when there was none (see :attr:`last_error`), or when the connection is a
+        WebSocket already.
+        """
+        if self._process is not None:
+            self.last_error = "the connection is a WebSocket: its protocol does not carry requests"
+            return HTTP_CLIENT_ERROR
+        if self._transport is None and self.reopen():
+            return HTTP_CLIENT_ERROR
+        assert self._transport is not None
+        body = data.encode("utf-8") if isinstance(data, str) else data
+        self.answer = http_request(self, self._transport, url, method, keep_alive, header, body, data_type)
+        if self.answer.error:
+            self.last_error = self.answer.error
+        if not self.answer.keep_alive:
+            self.close()
+        return self.answer.status
+
+    def free(self) -> None:
+        """Close the connection and end its thread, for good. Mirrors ``Free``.
+
+        From any thread but the client's own: inside one of its callbacks it behaves as ``settings.free_in_callback`` says. The close handshake takes up
+        to ``close_timeout`` ms, all of it less than 3 s; a callback that runs longer is left behind, with a log line. Safe to call twice.
+        """
+        thread = self._thread
+        if thread is not None and thread is current_thread():
+            if self.settings.free_in_callback != "raise":
+                thread.terminate()
+            meet_free_in_callback(self, "client", self.settings)
+        with self._safe_free:
+            first = not self._freeing
+            self._freeing = True
+        if not first:
+            self._freed.wait(_FREE_MS / 1000)
+            return
+        deadline = Deadline(_FREE_MS)
+        if thread is not None:
+            thread.terminate()
+        process = self._process
+        if process is not None and process.state is wpsRun:
+            process.shutdown(1000)
+        self.interrupt()
+        if thread is not None and thread.is_alive():
+            thread.join(deadline.seconds())
+            if thread.is_alive():
+                _log.error("%s: a callback does not return; its thread is left behind", thread.name)
+        self.close()
+        if self._keeper is not None:
+            release_shared_keeper()
+        forget_at_exit(self)
+        self._freed.set()
+
+    def __enter__(self) -> HttpClientWebSockets:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.free()
+
+    def __repr__(self) -> str:
+        what = "freed" if self._freeing else ("connected" if self.connected else "not connected")
+        process = "" if self._process is None else f" {self._process!r}"
+        return f"<HttpClientWebSockets {self.host}:{self.port}{' TLS' if self.tls else ''} {what}{process}>"
+
+    # ------------------------------------------------------------------------------------------------------ internal
+
+    def _upgrade(self, uri: str, protocol: WebSocketProtocol, headers: str) -> str:
+        """Do the handshake on the open connection, and start or renew what runs on it."""
+        transport = self._transport
+        assert transport is not None
+        try:
+            result = client_upgrade(
+                transport,
+                self.host,
+                self.port,
+                uri,
+                protocol,
+                headers,
+                self.user_agent,
+                Deadline(self.timeout),
+                self.settings.max_header_bytes,
+            )
+        except UpgradeError as exc:
+            self._upgrade_failure = exc
+        except OSError as exc:
+            self._upgrade_failure = UpgradeError(f"{type(exc).__name__}: {exc}")
+        else:
+            self._upgrade_failure = None
+        if self._upgrade_failure is not None:
+            self.last_error = str(self._upgrade_failure)
+            self.close()
+            return self.last_error
+        protocol.upgrade_uri = uri
+        protocol.upgrade_bearer_token = headers
+        process = self._process
+        first = process is None
+        if process is None:
+            self._keeper = acquire_shared_keeper()
+            process = WebSocketProcessClient(self, protocol, self._keeper)
+        else:
+            process._renew(protocol)
+        protocol.on_before_incoming_frame = self.on_before_incoming_frame or protocol.on_before_incoming_frame
+        process.connection_id = result.connection_id
+        process.remote_ip = _peer_ip(transport)
+        process.attach(transport, result.unread)
+        protocol.after_upgrade(process)
+        return self._start(process, first)
+
+    def _start(self, process: WebSocketProcessClient, first: bool) -> str:
+        """Let a thread run the process: a new one, or the one that is reconnecting just now."""
+        if self._freeing:
+            return "The client is being freed"
+        thread = self._thread
+        if not first and thread is not None and thread.is_alive():
+            process._run_at_once()
+            return ""
+        self._policy = self.settings.reconnect_policy()
+        thread = WebSocketProcessClientThread(self, process)
+        self._process = process
+        self._thread = thread
+        process.owner_thread = thread
+        process._entered.clear()
+        process._run_at_once()
+        thread.start()
+        return ""
+
+    def _notify_closed(self) -> None:
+        """In the client's thread: tell the application that the connection has ended."""
+        if self.on_websockets_closed is not None:
+            try:
+                self.on_websockets_closed(self)
+            except Exception:  # noqa: BLE001 - the original's thread would end here, silently
+                _log.exception("%r: on_websockets_closed failed", self)
+
+    def begin_exit(self) -> None:
+        """The interpreter ends: say goodbye, without waiting."""
+        if self._thread is not None:
+            self._thread.terminate()
+        if self._process is not None:
+            self._process.start_shutdown(1001, "")
+
+    def end_exit(self, deadline: Deadline) -> None:
+        """The interpreter ends: wait for the goodbye, then cut."""
+        thread = self._thread
+        if thread is not None and thread is not current_thread():
+            thread.join(deadline.seconds())
+        self.interrupt()
+
+
+def _check_upgrade_arguments(uri: str, key: str, protocol: WebSocketProtocol | None, headers: str) -> None:
+    if protocol is not None and not isinstance(protocol, WebSocketProtocol):
+        raise TypeError(f"protocol is a WebSocketProtocol or None, not {type(protocol).__name__}")
+    for name, value in (("uri", uri), ("key", key), ("headers", headers)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is a str, not {type(value).__name__}")
+    if any(c <= " " or c in "#\x7f" for c in uri):
+        raise ValueError(f"{uri!r} cannot be requested: blanks, '#' and control characters have to be percent-encoded")
+    if key and protocol is not None:
+        raise ValueError("key goes with the REST protocols, not with a protocol of your own")
+    check_custom_headers(headers)
+
+
+def _already_upgraded(process: WebSocketProcessClient, uri: str) -> str:
+    current = process.protocol.uri
+    if current.lower() == uri.lower():
+        return "Already upgraded to WebSockets on this URI"
+    return f"Already upgraded to WebSockets with URI=[{current}] but requested [{uri}]"
+
+
+def _peer_ip(transport: Any) -> str:
+    try:
+        return str(transport.sock.getpeername()[0])
+    except OSError:
+        return ""
+
+
+def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
+    """Return (host, port, resource with its query, TLS) of a ``ws://`` or ``wss://`` *uri*; raise ``ValueError`` for anything else."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.fragment or parts.username is not None:
+        raise ValueError(f"{uri!r} is not a WebSocket URI like ws://host:port/resource")
+    tls = parts.scheme == "wss"
+    resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")
+    return parts.hostname, parts.port or (443 if tls else 80), resource, tls

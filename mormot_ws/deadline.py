@@ -1,0 +1,28 @@
+"""Deadline: one point in time carried through an operation of several steps. The only clock of the lower floors."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+
+class Deadline:
+    """A point on the monotonic clock, *milliseconds* from now; ``None`` never comes."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self, milliseconds: float | None) -> None:
+        self._at = None if milliseconds is None else monotonic() + milliseconds / 1000
+
+    def seconds(self) -> float | None:
+        """Return the seconds left (0.0 when it has passed), or None for a deadline that never comes."""
+        return None if self._at is None else max(0.0, self._at - monotonic())
+
+    def milliseconds(self) -> int | None:
+        """Return the whole milliseconds left, rounded up, or None."""
+        left = self.seconds()
+        return None if left is None else -int(-left * 1000 // 1)
+
+    @property
+    def passed(self) -> bool:
+        """True from that point in time on."""
+        return self._at is not None and monotonic() >= self._at

@@ -1,0 +1,125 @@
+"""The opening handshake (RFC 6455 §4) as values and bytes: what a request asks, and what an answer says. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+def accept_value(key: str) -> str:
+    """Return the ``Sec-WebSocket-Accept`` that answers *key*."""
+    return base64.b64encode(hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()).decode("ascii")
+
+
+def header_tokens(values: Iterable[str]) -> list[str]:
+    """Return the comma-separated items of a header that may be repeated, trimmed, without the empty ones."""
+    return [item for value in values for item in (part.strip(" \t") for part in value.split(",")) if item]
+
+
+def split_header_lines(lines: str) -> list[tuple[str, str]]:
+    """Return the (name, value) pairs of CRLF-separated header *lines*; raise ``ValueError`` for a line that is no header."""
+    headers = []
+    for line in lines.replace("\r\n", "\n").split("\n"):
+        if line.strip():
+            name, colon, value = line.partition(":")
+            if not colon or not name.strip() or any(c in "\r\n\0" for c in value):
+                raise ValueError(f"{line!r} is not a header line")
+            headers.append((name.strip(), value.strip()))
+    return headers
+
+
+class UpgradeRequest:
+    """An HTTP request that asks for WebSocket, taken apart.
+
+    *target* is the request target; *headers* are (name, value) pairs in their order, names in lower case.
+    """
+
+    def __init__(self, method: str, target: str, http_version: str, headers: Iterable[tuple[str, str]]) -> None:
+        self.method = method
+        self.target = target
+        self.http_version = http_version
+        self.headers = list(headers)
+        #: the target without one leading '/', with its query
+        self.uri = target.strip().removeprefix("/")
+        #: the same without its query: what protocols are matched against
+        self.path = self.uri.partition("?")[0]
+        self.key = self.header("sec-websocket-key")
+        #: the sub-protocols asked for, in order; None without that header
+        self.protocols: list[str] | None = None
+        asked = self.all("sec-websocket-protocol")
+        if asked:
+            self.protocols = header_tokens(asked)
+        self.extensions = header_tokens(self.all("sec-websocket-extensions"))
+        scheme, _, token = self.header("authorization").partition(" ")
+        self.bearer_token = token.strip() if scheme.lower() == "bearer" else ""
+
+    def all(self, name: str) -> list[str]:
+        """Return the values of all headers of that (lower-case) *name*."""
+        return [value for key, value in self.headers if key == name]
+
+    def header(self, name: str) -> str:
+        """Return the value of the first header of that (lower-case) *name*, '' when there is none."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return ""
+
+    @property
+    def is_upgrade(self) -> bool:
+        """True when this asks for WebSocket at all; otherwise it is a plain HTTP request."""
+        return (
+            self.method == "GET"
+            and self.http_version == "1.1"
+            and "websocket" in (token.lower() for token in header_tokens(self.all("upgrade")))
+            and "upgrade" in (token.lower() for token in header_tokens(self.all("connection")))
+        )
+
+    def fault(self) -> int:
+        """Return the HTTP status that refuses this upgrade for its form, 0 when it is well-formed."""
+        versions = self.all("sec-websocket-version")
+        if len(versions) != 1:
+            return 400
+        if versions[0].strip() != "13":
+            return 426
+        keys = self.all("sec-websocket-key")
+        if len(keys) != 1 or not is_valid_key(keys[0]):
+            return 400
+        if self.protocols is not None and not all(_TOKEN.fullmatch(name) for name in self.protocols):
+            return 400
+        return 0
+
+
+def is_valid_key(key: str) -> bool:
+    """Tell whether *key* is the base64 of 16 bytes."""
+    try:
+        return len(base64.b64decode(key.strip(), validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False
+
+
+def upgrade_answer(key: str, connection_id: int, protocol: str | None, extensions: str = "") -> bytes:
+    """Return the 101 answer, with the headers and the order of a native server."""
+    lines = [
+        "HTTP/1.1 101 Switching Protocols",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Connection-ID: {connection_id}",
+    ]
+    if protocol:
+        lines.append(f"Sec-WebSocket-Protocol: {protocol}")
+    if extensions:
+        lines.append(f"Sec-WebSocket-Extensions: {extensions}")
+    lines.append(f"Sec-WebSocket-Accept: {accept_value(key.strip())}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def upgrade_refusal(status: int) -> bytes:
+    """Return the answer to an upgrade that is refused with *status*, in the form of a native server."""
+    version = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n" if status == 426 else ""
+    return f"HTTP/1.0 {status} WebSocket Upgrade Error\r\n{version}Connection: Close\r\n\r\n".encode("latin-1")

@@ -1,0 +1,159 @@
+"""The HTTP side of a server's connection: reading requests and answering the plain ones, by h11. No thread of its own.
+
+An upgrade is only recognised here; what it means is for the protocols. HttpServerRequest is what ``on_request`` sees.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import h11
+
+from .deadline import Deadline
+from .handshake import UpgradeRequest
+from .transport import Transport
+
+_log = logging.getLogger("mormot_ws.httpserver")
+
+
+class HttpServerRequest:
+    """One plain HTTP request and its answer, for ``on_request(ctxt) -> status``. Mirrors ``THttpServerRequest``.
+
+    The ``in_…`` attributes are the request's, the ``out_…`` ones are the answer's, to be set by the application.
+    """
+
+    def __init__(self, request: UpgradeRequest, content: bytes, connection_id: int, remote_ip: str) -> None:
+        #: the request target, with its leading '/' and its query
+        self.url = request.target
+        self.method = request.method
+        #: header lines as ``Name: value``, joined by CRLF; names in lower case
+        self.in_headers = "\r\n".join(f"{name}: {value}" for name, value in request.headers)
+        self.in_content = content
+        self.in_content_type = request.header("content-type")
+        #: the server's number of the connection
+        self.connection_id = connection_id
+        self.remote_ip = remote_ip
+        #: the token of an ``Authorization: Bearer …`` header; '' without one
+        self.auth_bearer = request.bearer_token
+        #: the answer's body; a ``str`` is sent as UTF-8
+        self.out_content: bytes | str = b""
+        self.out_content_type = ""
+        #: further header lines as ``Name: value``, joined by CRLF
+        self.out_custom_headers = ""
+        self._request = request
+
+    def in_header(self, name: str) -> str:
+        """Return the value of the request header *name*, whatever its case; '' when there is none."""
+        return self._request.header(name.lower())
+
+    def __repr__(self) -> str:
+        return f"<HttpServerRequest #{self.connection_id} {self.method} {self.url}>"
+
+
+@dataclass
+class HttpFault(Exception):
+    """A request that cannot be served, with the status to answer before the connection is closed."""
+
+    status: int
+    text: str
+
+
+class HttpServerConnection:
+    """Reads requests from *transport* one after another. For the connection's thread only.
+
+    *max_head* and *max_body* are limits in bytes.
+    """
+
+    def __init__(self, transport: Transport, max_head: int, max_body: int) -> None:
+        self._transport = transport
+        self._max_body = max_body
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head)
+
+    def read_request(self, deadline: Deadline) -> tuple[UpgradeRequest, bytes] | None:
+        """Return the next request with its body, None when the peer ends the connection before one.
+
+        Raises :class:`HttpFault` for what is no acceptable request, ``TimeoutError`` at the *deadline*, ``OSError`` when the connection
+        breaks.
+        """
+        request: UpgradeRequest | None = None
+        body: list[bytes] = []
+        size = 0
+        while True:
+            event = self._next_event(deadline)
+            if isinstance(event, h11.Request):
+                request = UpgradeRequest(
+                    event.method.decode("ascii"),
+                    event.target.decode("ascii"),
+                    event.http_version.decode("ascii"),
+                    [(name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers],
+                )
+            elif isinstance(event, h11.Data):
+                size += len(event.data)
+                if size > self._max_body:
+                    raise HttpFault(413, f"the body has more than {self._max_body} bytes")
+                body.append(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage) and request is not None:
+                return request, b"".join(body)
+            elif isinstance(event, h11.ConnectionClosed):
+                return None
+
+    def _next_event(self, deadline: Deadline) -> Any:
+        try:
+            while True:
+                event = self._h11.next_event()
+                if event is not h11.NEED_DATA:
+                    return event
+                if self._h11.they_are_waiting_for_100_continue:
+                    self._send(h11.InformationalResponse(status_code=100, headers=[]))
+                self._h11.receive_data(self._transport.recv_within(16384, deadline))
+        except h11.RemoteProtocolError as exc:
+            if self._h11.our_state is h11.ERROR or self._h11.trailing_data[0] or self._h11.their_state is h11.ERROR:
+                raise HttpFault(exc.error_status_hint, str(exc)) from None
+            return h11.ConnectionClosed()
+
+    @property
+    def unread(self) -> bytes:
+        """What was read beyond the end of the request: the first frames of a client in a hurry."""
+        return bytes(self._h11.trailing_data[0])
+
+    def answer(self, status: int, content: bytes, content_type: str, headers: list[tuple[str, str]]) -> bool:
+        """Answer the request that was read; return True when the connection can be used for another one. Raises ``OSError``."""
+        answer = [("Content-Length", str(len(content))), *headers]
+        if content_type:
+            answer.append(("Content-Type", content_type))
+        try:
+            self._send(h11.Response(status_code=status, headers=answer, reason=_reason(status)))
+            self._send(h11.Data(data=content))
+            self._send(h11.EndOfMessage())
+            if self._h11.our_state is h11.MUST_CLOSE:
+                return False
+            self._h11.start_next_cycle()
+        except h11.LocalProtocolError as exc:
+            _log.error("the answer cannot be sent as it is: %s", exc)
+            return False
+        return True
+
+    def _send(self, event: Any) -> None:
+        data = self._h11.send(event)
+        if data:
+            self._transport.sendall(data)
+
+
+def _reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b""
+
+
+def simple_answer(status: int, text: str, headers: str = "") -> bytes:
+    """Return a whole answer with a line of plain *text*, after which the connection is closed."""
+    body = (text + "\n").encode("utf-8")
+    reason = _reason(status).decode("ascii")
+    return (
+        f"HTTP/1.1 {status} {reason}\r\n{headers}Content-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    ).encode("latin-1") + body

@@ -1,0 +1,264 @@
+"""ProcessKeeper: the one thread beside the connections. It watches the clocks and sends what others have queued.
+
+A server has one, all clients of a Python process share one. It never waits for a single connection: sockets are written without
+waiting, and one that takes nothing is left until the kernel reports room. It never runs a callback of the user.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from time import monotonic
+from typing import Protocol
+
+_log = logging.getLogger("mormot_ws.keeper")
+
+
+class FlushResult(Enum):
+    """What became of the frames that a connection had queued."""
+
+    done = "done"  # nothing is left
+    blocked = "blocked"  # the kernel takes no more now: try again when the socket is writable
+    busy = "busy"  # another thread is writing on the connection: try again soon
+
+
+class KeptProcess(Protocol):
+    """What the keeper needs to know of a process."""
+
+    def flush_outgoing(self) -> FlushResult:
+        """Send what is queued, without waiting and without raising."""
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, −1 when there is none."""
+
+
+class Timer:
+    """A call that is due at a time; :meth:`cancel` takes it back. Made by :meth:`ProcessKeeper.call_at`."""
+
+    __slots__ = ("action",)
+
+    def __init__(self, action: Callable[[], object] | None) -> None:
+        self.action = action
+
+    def cancel(self) -> None:
+        """Make sure that the action does not start any more; it may be running just now."""
+        self.action = None
+
+
+class ProcessKeeper:
+    """Runs timers and flushes queues in a thread of its own, which starts with the first need of it.
+
+    :param name: the thread's name.
+
+    All methods but the loop's may be called from any thread; :meth:`stop` not from the keeper's own.
+    """
+
+    #: seconds after which a connection that was busy, or a send that is due later, is tried again
+    _RETRY = 0.005
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        #: guards the timers, the thread's start and end; innermost, nothing is called while it is held
+        self._safe = threading.Lock()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._ready: deque[KeptProcess] = deque()
+        self._signalled = False
+        self._sleeping_until = 0.0
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._wake_read: socket.socket | None = None
+        self._wake_write: socket.socket | None = None
+
+    # ------------------------------------------------------------------------------------------ for other threads
+
+    def call_at(self, when: float, action: Callable[[], object]) -> Timer:
+        """Call *action* in the keeper's thread at *when* on the monotonic clock, in seconds. It must not wait or raise."""
+        timer = Timer(action)
+        with self._safe:
+            heapq.heappush(self._timers, (when, next(self._order), timer))
+            self._start()
+            wake = when < self._sleeping_until
+        if wake:
+            self._signal()
+        return timer
+
+    def wake(self, process: KeptProcess) -> None:
+        """Flush the queue of *process* soon. Cheap enough to be called for every frame."""
+        self._ready.append(process)
+        if not self._signalled:
+            with self._safe:
+                self._start()
+            self._signal()
+
+    def stop(self) -> None:
+        """End the thread and wait for it. Timers that are not due are dropped. Safe to call twice."""
+        with self._safe:
+            self._stopping = True
+            thread = self._thread
+        self._signal()
+        if thread is not None:
+            thread.join()  # bounded: the loop never waits for a connection
+
+    def _start(self) -> None:
+        assert self._safe.locked()
+        if self._thread is None and not self._stopping:
+            self._wake_read, self._wake_write = socket.socketpair()
+            self._wake_read.setblocking(False)
+            self._wake_write.setblocking(False)
+            # daemon: a forgotten server or client must not keep the interpreter from ending
+            self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            self._thread.start()
+
+    def _signal(self) -> None:
+        self._signalled = True
+        try:
+            if self._wake_write is not None:
+                self._wake_write.send(b"\0")
+        except BlockingIOError:
+            pass  # the pipe is full of signals already
+        except OSError as exc:  # stop() came first
+            _log.debug("keeper not woken: %s", exc)
+
+    # ------------------------------------------------------------------------------------------ the keeper's thread
+
+    def _run(self) -> None:
+        assert self._wake_read is not None
+        assert self._wake_write is not None
+        blocked: dict[int, KeptProcess] = {}
+        retry: list[KeptProcess] = []
+        poller = _Poller(self._wake_read.fileno())
+        while not self._stopping:
+            for fd in poller.wait(self._timeout(bool(retry))):
+                process = blocked.pop(fd, None)
+                if process is not None:
+                    poller.remove(fd)
+                    retry.append(process)
+            self._drain_signals()
+            todo = list(dict.fromkeys(retry))
+            retry = []
+            ready = self._ready
+            while ready:
+                todo.append(ready.popleft())
+            for process in dict.fromkeys(todo):
+                fd = process.fileno()
+                if fd in blocked and blocked[fd] is process:
+                    continue
+                result = process.flush_outgoing()
+                if result is FlushResult.busy:
+                    retry.append(process)
+                elif result is FlushResult.blocked and fd >= 0:
+                    blocked[fd] = process
+                    poller.add(fd)
+            self._run_timers()
+        self._wake_read.close()
+        self._wake_write.close()
+
+    def _timeout(self, retry: bool) -> float | None:
+        """Return the seconds until something is due, and announce when we shall wake."""
+        with self._safe:
+            due = self._timers[0][0] if self._timers else None
+            timeout = None if due is None else max(0.0, due - monotonic())
+            if retry:
+                timeout = self._RETRY if timeout is None else min(timeout, self._RETRY)
+            if self._ready or self._stopping:
+                timeout = 0.0
+            self._sleeping_until = float("inf") if timeout is None else monotonic() + timeout
+        return timeout
+
+    def _drain_signals(self) -> None:
+        assert self._wake_read is not None
+        if self._signalled:
+            self._signalled = False
+            try:
+                while len(self._wake_read.recv(4096)) == 4096:
+                    pass
+            except BlockingIOError:
+                pass  # the signal is still on its way: one turn of the loop too many
+
+    def _run_timers(self) -> None:
+        while True:
+            with self._safe:
+                if not self._timers or self._timers[0][0] > monotonic():
+                    return
+                timer = heapq.heappop(self._timers)[2]
+            action = timer.action
+            if action is not None:
+                try:
+                    action()
+                except Exception:  # noqa: BLE001 - one connection's fault must not end the thread that serves them all
+                    _log.exception("a timer of %s failed", self.name)
+
+
+class _Poller:
+    """Readiness of the wake-up socket (to read) and of blocked connections (to write)."""
+
+    def __init__(self, wake_fd: int) -> None:
+        self._wake_fd = wake_fd
+        self._writers: set[int] = set()
+        self._poll = select.poll() if hasattr(select, "poll") else None
+        if self._poll is not None:
+            self._poll.register(wake_fd, select.POLLIN)
+
+    def add(self, fd: int) -> None:
+        self._writers.add(fd)
+        if self._poll is not None:
+            self._poll.register(fd, select.POLLOUT)
+
+    def remove(self, fd: int) -> None:
+        self._writers.discard(fd)
+        if self._poll is not None:
+            self._poll.unregister(fd)
+
+    def wait(self, timeout: float | None) -> list[int]:
+        if self._poll is not None:
+            return [fd for fd, _ in self._poll.poll(None if timeout is None else timeout * 1000) if fd != self._wake_fd]
+        return select.select([self._wake_fd], list(self._writers), [], timeout)[1]
+
+
+# ------------------------------------------------------------------------------------------ the keeper of all clients
+
+_shared_safe = threading.Lock()  # guards the two names below; held while a keeper is made, never while one stops
+_shared: ProcessKeeper | None = None
+_shared_users = 0
+
+
+def acquire_shared_keeper() -> ProcessKeeper:
+    """Return the keeper that all clients of this Python process share; give it back with :func:`release_shared_keeper`."""
+    global _shared, _shared_users
+    with _shared_safe:
+        if _shared is None:
+            _shared = ProcessKeeper("mormot_ws clients' keeper")
+        _shared_users += 1
+        return _shared
+
+
+def release_shared_keeper() -> None:
+    """Give the shared keeper back; its thread ends with its last user."""
+    global _shared, _shared_users
+    with _shared_safe:
+        _shared_users -= 1
+        keeper = _shared if _shared_users == 0 else None
+        if keeper is not None:
+            _shared = None
+    if keeper is not None:
+        keeper.stop()
+
+
+def _forget_shared_after_fork() -> None:
+    global _shared, _shared_users, _shared_safe
+    _shared_safe = threading.Lock()
+    _shared = None
+    _shared_users = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_shared_after_fork)

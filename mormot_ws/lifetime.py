@@ -1,0 +1,51 @@
+"""What was not freed is closed at the interpreter's end: gracefully, all together, and with a bound."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import weakref
+from typing import Protocol
+
+from .deadline import Deadline
+
+_log = logging.getLogger("mormot_ws")
+
+#: milliseconds that all of it may take
+_AT_EXIT_MS = 2_000
+
+
+class Freeable(Protocol):
+    """Something with connections that may be left over at exit."""
+
+    def begin_exit(self) -> None:
+        """Start closing, without waiting."""
+
+    def end_exit(self, deadline: Deadline) -> None:
+        """Wait for the end of it until the *deadline*, then cut what is left."""
+
+
+_alive: weakref.WeakSet[Freeable] = weakref.WeakSet()
+
+
+def close_at_exit(owner: Freeable) -> None:
+    """Remember *owner*, without keeping it alive."""
+    _alive.add(owner)
+
+
+def forget_at_exit(owner: Freeable) -> None:
+    """*owner* was freed."""
+    _alive.discard(owner)
+
+
+def _at_exit() -> None:
+    owners = list(_alive)
+    deadline = Deadline(_AT_EXIT_MS)
+    for owner in owners:
+        _log.debug("%r was not freed; closing it at exit", owner)
+        owner.begin_exit()
+    for owner in owners:
+        owner.end_exit(deadline)
+
+
+atexit.register(_at_exit)

@@ -1,0 +1,449 @@
+"""WebSocketServer: listens, upgrades, and gives every connection a thread of its own.
+
+Threads: one that accepts, one per connection (HTTP first, then the process loop), and the keeper. The list of connections is
+never locked while a callback runs or a socket blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable
+from threading import current_thread
+from types import TracebackType
+from typing import Any
+
+from .deadline import Deadline
+from .errors import HttpServerError
+from .frames import WebSocketFrame, encode_unmasked, focBinary, focText
+from .hazard import meet_free_in_callback
+from .handshake import UpgradeRequest, split_header_lines
+from .httpserver import HttpFault, HttpServerConnection, HttpServerRequest, simple_answer
+from .keeper import ProcessKeeper
+from .outgoing import QueuedFrame
+from .process import WebCrtSocketProcess, WebSocketProcess
+from .protocols import WebSocketProtocol, WebSocketProtocolList
+from .settings import WebSocketProcessSettings
+from .states import wpsRun
+from .transport import TlsTransport, Transport
+
+_log = logging.getLogger("mormot_ws.server")
+
+OnThread = Callable[[threading.Thread], Any]
+
+
+class WebSocketProcessServer(WebCrtSocketProcess):
+    """The server's side of one connection. Mirrors ``TWebSocketProcessServer``."""
+
+    def __init__(self, owner: WebSocketServerSocket, protocol: WebSocketProtocol, server: WebSocketServer) -> None:
+        super().__init__(
+            protocol,
+            server.settings,
+            server._keeper,
+            mask_sent_frames=False,
+            connection_id=owner.connection_id,
+            process_name=server.process_name,
+        )
+        self.owner = owner
+        self.remote_ip = owner.remote_ip
+        self.owner_thread = current_thread()
+
+
+class WebSocketServerSocket:
+    """One accepted TCP connection, from its first byte to its last. Mirrors ``TWebSocketServerSocket``.
+
+    Given to ``on_websocket_connect`` and ``on_websocket_disconnect``.
+    """
+
+    def __init__(self, server: WebSocketServer, sock: socket.socket, address: Any, connection_id: int) -> None:
+        self.server = server
+        #: the server's number for this connection: counts every accepted one, from 1
+        self.connection_id = connection_id
+        #: the peer's IP address; '' for a socket without one
+        self.remote_ip = str(address[0]) if isinstance(address, tuple) and address else ""
+        #: the WebSocket side, None before the upgrade; mirrors ``WebSocketProcess``
+        self.websocket_process: WebSocketProcessServer | None = None
+        self._sock = sock
+        self._transport: Transport | None = None
+
+    @property
+    def websocket_protocol(self) -> WebSocketProtocol | None:
+        """The protocol of the connection, None before the upgrade; mirrors ``WebSocketProtocol``."""
+        process = self.websocket_process
+        return None if process is None else process.protocol
+
+    def interrupt(self) -> None:
+        """Break the connection, from any thread; its own thread then ends."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    # --------------------------------------------------------------------------------------- the connection's thread
+
+    def run(self) -> None:
+        """Serve the connection to its end."""
+        server = self.server
+        try:
+            self._serve()
+        except (OSError, EOFError) as exc:
+            _log.debug("#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc)
+        except Exception:  # noqa: BLE001 - one connection's fault must not reach the others
+            _log.exception("#%d from %s failed", self.connection_id, self.remote_ip)
+        finally:
+            with contextlib.suppress(OSError):
+                self._sock.close()
+            server._forget(self)
+
+    def _serve(self) -> None:
+        server = self.server
+        settings = server.settings
+        deadline = Deadline(settings.handshake_timeout)
+        if server.tls_context is None:
+            transport = Transport(self._sock, settings.send_timeout)
+        else:
+            transport = TlsTransport(self._sock, server.tls_context, settings.send_timeout, server_side=True)
+            transport.handshake(deadline)
+        self._transport = transport
+        http = HttpServerConnection(transport, settings.max_header_bytes, settings.max_body_bytes)
+        while True:
+            try:
+                asked = http.read_request(deadline)
+            except HttpFault as fault:
+                _log.debug("#%d: bad request: %s", self.connection_id, fault.text)
+                return self._refuse(transport, simple_answer(fault.status, fault.text))
+            if asked is None:
+                return None
+            request, content = asked
+            if request.is_upgrade:
+                return self._upgrade(transport, request, http.unread)
+            if not self._answer_plain(http, request, content):
+                transport.finish(Deadline(settings.close_timeout))
+                return None
+            deadline = Deadline(settings.keep_alive_timeout)
+
+    def _answer_plain(self, http: HttpServerConnection, request: UpgradeRequest, content: bytes) -> bool:
+        """Answer what is no upgrade; return True when the connection stays open."""
+        server = self.server
+        context = HttpServerRequest(request, content, self.connection_id, self.remote_ip)
+        headers: list[tuple[str, str]] = []
+        if server.on_request is None:
+            if server.websocket_protocols.serves_uri(request.path):
+                status = 426
+                headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
+            else:
+                status = 404
+            context.out_content = f"This is {server.description}; connect to it with a WebSocket client.\n"
+            context.out_content_type = "text/plain; charset=utf-8"
+        else:
+            try:
+                status = int(server.on_request(context))
+                headers = split_header_lines(context.out_custom_headers)
+            except Exception:  # noqa: BLE001 - a bug in the user's code is a 500 for this request
+                _log.exception("on_request failed for %r", context)
+                status, headers = 500, []
+                context.out_content, context.out_content_type = "on_request failed\n", "text/plain; charset=utf-8"
+        body = context.out_content
+        if isinstance(body, str):
+            body = body.encode("utf-8")
+        return http.answer(status, body, context.out_content_type, [("Server", "mormot_ws"), *headers])
+
+    def _upgrade(self, transport: Transport, request: UpgradeRequest, unread: bytes) -> None:
+        server = self.server
+        status, protocol, answer = server.websocket_protocols.server_upgrade(
+            request, self.remote_ip, self.connection_id
+        )
+        if protocol is None:
+            _log.info("#%d from %s: upgrade refused with %d", self.connection_id, self.remote_ip, status)
+            return self._refuse(transport, answer)
+        process = WebSocketProcessServer(self, protocol, server)
+        process.attach(transport, unread)
+        self.websocket_process = process
+        if not server._register(process):
+            return None
+        try:
+            transport.sendall(answer)
+            protocol.after_upgrade(process)
+            server._notify(server.on_websocket_connect, self)
+            process.process_loop()
+        finally:
+            server._unregister(process)
+            server._notify(server.on_websocket_disconnect, self)
+            server._notify(server.on_websocket_close, protocol)
+        return None
+
+    def _refuse(self, transport: Transport, answer: bytes) -> None:
+        transport.sendall(answer)
+        transport.finish(Deadline(self.server.settings.close_timeout))
+
+    def __repr__(self) -> str:
+        return f"<WebSocketServerSocket #{self.connection_id} {self.remote_ip} {self.websocket_process!r}>"
+
+
+class WebSocketServer:
+    """A WebSocket server that gives each connection a thread. Mirrors ``TWebSocketServer``.
+
+    :param port: ``'8999'``, ``8999``, ``'127.0.0.1:8999'``, ``'[::1]:8999'``, or port ``0`` for a free one (see :attr:`port`).
+    :param on_start: ``f(thread)``, called in each thread of the server when it starts.
+    :param on_stop: ``f(thread)``, called in each thread of the server when it ends.
+    :param process_name: names the threads and the log lines.
+    :param settings: :class:`WebSocketProcessSettings`; by default new ones with a heartbeat every 20 000 ms.
+    :param tls_context: an ``ssl.SSLContext`` for ``wss://``; None: ``ws://``.
+
+    It listens when the constructor returns; add protocols to :attr:`websocket_protocols`. Raises :class:`HttpServerError` when it
+    cannot listen there, ``ValueError`` for a *port* that is none. It is a context manager that calls :meth:`free`.
+
+    The callbacks below run in the connection's thread; an exception in one is logged and hurts nobody else.
+    """
+
+    def __init__(
+        self,
+        port: str | int,
+        on_start: OnThread | None = None,
+        on_stop: OnThread | None = None,
+        process_name: str = "",
+        *,
+        settings: WebSocketProcessSettings | None = None,
+        tls_context: ssl.SSLContext | None = None,
+    ) -> None:
+        host, number = parse_port(port)
+        self.process_name = process_name
+        self.settings = WebSocketProcessSettings() if settings is None else settings
+        self.tls_context = tls_context
+        #: the protocols offered; empty at first
+        self.websocket_protocols = WebSocketProtocolList()
+        #: ``f(ctxt: HttpServerRequest) -> status``, answers plain HTTP requests; None: 426 or 404
+        self.on_request: Callable[[HttpServerRequest], int] | None = None
+        #: ``f(socket: WebSocketServerSocket)``, after an upgrade, before the first frame
+        self.on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None = None
+        #: ``f(socket: WebSocketServerSocket)``, after the last callback of a connection
+        self.on_websocket_disconnect: Callable[[WebSocketServerSocket], Any] | None = None
+        #: ``f(protocol)``, last of all, with the connection's protocol object
+        self.on_websocket_close: Callable[[WebSocketProtocol], Any] | None = None
+        self._on_start = on_start
+        self._on_stop = on_stop
+        self._keeper = ProcessKeeper(f"{process_name or 'WebSocketServer'} keeper")
+        #: guards the tables and the flag below; never held while a callback runs or a socket blocks
+        self._safe_connections = threading.Lock()
+        self._processes: dict[int, WebSocketProcessServer] = {}
+        self._sockets: dict[WebSocketServerSocket, threading.Thread] = {}
+        self._stopping = False
+        self._last_connection_id = 0
+        #: set by the first free() when it has done its work; later ones wait for it
+        self._freed = threading.Event()
+        self._retry = threading.Event()  # set by free(): ends the accept thread's pause after an error
+        self._listener = _listen(host, number)
+        #: the address that it listens on
+        self.host: str = self._listener.getsockname()[0]
+        #: the real port number, also when it was asked for as 0
+        self.port: int = self._listener.getsockname()[1]
+        # daemon: a forgotten server must not keep the interpreter from ending
+        self._acceptor = threading.Thread(
+            target=self._accept_loop, name=f"{process_name or 'WebSocketServer'} accept :{self.port}", daemon=True
+        )
+        self._acceptor.start()
+
+    # ------------------------------------------------------------------------------------------------- for anybody
+
+    @property
+    def description(self) -> str:
+        """What this server says it is, to a visitor who is no WebSocket client."""
+        return f"{self.process_name or 'a'} WebSocket server (mormot_ws)"
+
+    @property
+    def on_websocket_upgraded(self) -> Callable[[WebSocketProtocol], int] | None:
+        """``f(protocol) -> int``: 200 lets an upgrade go on, any other HTTP status refuses it. Mirrors ``OnWebSocketUpgraded``."""
+        return self.websocket_protocols.on_upgraded
+
+    @on_websocket_upgraded.setter
+    def on_websocket_upgraded(self, callback: Callable[[WebSocketProtocol], int] | None) -> None:
+        self.websocket_protocols.on_upgraded = callback
+
+    @property
+    def websocket_connections(self) -> int:
+        """How many WebSocket connections there are now; mirrors ``WebSocketConnections``."""
+        return len(self._processes)
+
+    def is_active_websocket(self, connection_id: int) -> WebSocketProcessServer | None:
+        """Return the process of that connection, None when it is not (or no longer) connected. Mirrors ``IsActiveWebSocket``."""
+        process = self._processes.get(connection_id)
+        return process if process is not None and process.state is wpsRun else None
+
+    def websocket_broadcast(self, frame: WebSocketFrame, connection_ids: Iterable[int] | None = None) -> int:
+        """Queue *frame* on all connections, or on those of *connection_ids*. Mirrors ``WebSocketBroadcast``.
+
+        From any thread, never waits: the keeper sends, and one receiver that does not read delays no other. Returns how many
+        connections have queued it (a full queue refuses). Raises ``ValueError`` for a frame that is neither text nor binary.
+        """
+        if frame.opcode not in (focText, focBinary):
+            raise ValueError(f"a text or binary frame is broadcast, not {frame.opcode.name}")
+        with self._safe_connections:
+            if connection_ids is None:
+                receivers: list[WebSocketProcessServer] = list(self._processes.values())
+            else:
+                receivers = [self._processes[id] for id in connection_ids if id in self._processes]
+        plain = QueuedFrame(frame.opcode, frame.payload, frame.content)
+        encoded = plain._replace(wire=encode_unmasked(frame.opcode, frame.payload))
+        # a list, not a generator: all of them have to be tried
+        return sum([process.send_queued(encoded if process.sends_plain else plain) for process in receivers])
+
+    def free(self) -> None:
+        """Stop: send 1001 to every client, wait for the answers together, end every thread. Mirrors ``Free``.
+
+        From any thread but the server's own: inside a callback of one of its connections it behaves as ``settings.free_in_callback``
+        says. Takes up to ``close_timeout`` ms for clients that do not answer, and for callbacks that run up to 5 s more. Safe to
+        call twice.
+        """
+        with self._safe_connections:
+            own = current_thread() is self._acceptor or current_thread() in self._sockets.values()
+            first = not self._stopping
+            if not own:
+                self._stopping = True
+        if own:
+            meet_free_in_callback(self, "server", self.settings)
+        if not first:
+            self._freed.wait(10)
+            return
+        self._stop_accepting()
+        with self._safe_connections:
+            sockets = dict(self._sockets)
+        for socket_ in sockets:
+            process = socket_.websocket_process
+            if process is None or not process.start_shutdown(1001, "server stopped"):
+                socket_.interrupt()
+        self._join(sockets)
+        self._keeper.stop()
+        self._freed.set()
+        _log.debug("%r freed", self)
+
+    def __enter__(self) -> WebSocketServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.free()
+
+    def __repr__(self) -> str:
+        name = f"{self.process_name} " if self.process_name else ""
+        state = "stopped" if self._stopping else "running"
+        return f"<WebSocketServer {name}{self.host}:{self.port} {state} connections={self.websocket_connections}>"
+
+    # ------------------------------------------------------------------------------------------- for its connections
+
+    def _register(self, process: WebSocketProcessServer) -> bool:
+        with self._safe_connections:
+            if self._stopping:
+                return False
+            self._processes[process.connection_id] = process
+            return True
+
+    def _unregister(self, process: WebSocketProcess) -> None:
+        with self._safe_connections:
+            self._processes.pop(process.connection_id, None)
+
+    def _forget(self, socket_: WebSocketServerSocket) -> None:
+        with self._safe_connections:
+            self._sockets.pop(socket_, None)
+
+    def _notify(self, callback: Callable[[Any], Any] | None, argument: object) -> None:
+        if callback is not None:
+            try:
+                callback(argument)
+            except Exception:  # noqa: BLE001 - a bug in the user's code hurts nobody else; the log has it
+                _log.exception("%r: a server callback failed for %r", self, argument)
+
+    # -------------------------------------------------------------------------------------------- accepting, stopping
+
+    def _accept_loop(self) -> None:
+        """The accept thread: ends when free() shuts the listener down."""
+        self._notify(self._on_start, current_thread())
+        while not self._stopping:
+            try:
+                sock, address = self._listener.accept()
+            except OSError as exc:
+                if self._stopping:
+                    break
+                # out of descriptors or memory: waiting is all that helps, and free() ends the wait
+                level = logging.ERROR if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) else logging.WARNING
+                _log.log(level, "%r cannot accept: %s", self, exc)
+                self._retry.wait(0.1)
+                continue
+            self._start_connection(sock, address)
+        self._notify(self._on_stop, current_thread())
+
+    def _start_connection(self, sock: socket.socket, address: Any) -> None:
+        self._last_connection_id += 1
+        connection = WebSocketServerSocket(self, sock, address, self._last_connection_id)
+        # daemon: a callback that never returns must not keep the interpreter from ending
+        thread = threading.Thread(
+            target=self._run_connection,
+            args=(connection,),
+            name=f"{self.process_name or 'WebSocketServer'} #{connection.connection_id}",
+            daemon=True,
+        )
+        with self._safe_connections:
+            if self._stopping:
+                sock.close()
+                return
+            self._sockets[connection] = thread
+        try:
+            thread.start()
+        except RuntimeError as exc:
+            _log.error("%r: no thread for a connection: %s", self, exc)
+            self._forget(connection)
+            sock.close()
+
+    def _run_connection(self, connection: WebSocketServerSocket) -> None:
+        self._notify(self._on_start, current_thread())
+        connection.run()
+        self._notify(self._on_stop, current_thread())
+
+    def _stop_accepting(self) -> None:
+        self._retry.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept() on Linux
+        with contextlib.suppress(OSError), socket.socket(self._listener.family) as knock:
+            # and a connection wakes it elsewhere
+            if self._acceptor.is_alive():
+                knock.settimeout(0.2)
+                knock.connect(self._listener.getsockname())
+        self._acceptor.join(5)
+        self._listener.close()
+
+    def _join(self, sockets: dict[WebSocketServerSocket, threading.Thread]) -> None:
+        """Wait for the connections' threads: first for the close handshakes, then for those that had to be cut."""
+        deadline = Deadline(2 * self.settings.close_timeout)
+        for thread in sockets.values():
+            thread.join(deadline.seconds())
+        left = {socket_: thread for socket_, thread in sockets.items() if thread.is_alive()}
+        for socket_ in left:
+            socket_.interrupt()
+        deadline = Deadline(5000)
+        for socket_, thread in left.items():
+            thread.join(deadline.seconds())
+            if thread.is_alive():
+                _log.error("%r: a callback of #%d does not return; its thread is left", self, socket_.connection_id)
+
+
+def parse_port(port: str | int) -> tuple[str, int]:
+    """Return the (host, number) of ``8999``, ``'8999'``, ``'127.0.0.1:8999'`` or ``'[::1]:8999'``; raise ``ValueError`` for anything else.
+
+    Without a host it is ``'0.0.0.0'``: all addresses of the machine.
+    """
+    host, colon, number = str(port).strip().rpartition(":")
+    if isinstance(port, bool) or not isinstance(port, (int, str)) or (colon and not host):
+        raise ValueError(f"port is '8999', 8999 or 'host:8999', not {port!r}")
+    if not (number.isascii() and number.isdigit() and int(number) < 65536):
+        raise ValueError(f"port is a number up to 65535, not {number!r}")
+    return (host.strip("[]") or "0.0.0.0"), int(number)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(info[4][:2], family=info[0], backlog=1024)
+    except OSError as exc:
+        raise HttpServerError(f"cannot listen on {host}:{port}: {exc}") from exc

@@ -1,0 +1,232 @@
+"""The client's side of the opening handshake: websocket-client writes the request and checks the answer, on our transport.
+
+websocket-client is given a :class:`HandshakeSocket` instead of a socket: it puts the request into the order of native clients, reads the answer under a
+deadline and a size limit, and keeps what came behind it (the first frames) for the process.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import logging
+import platform
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+from .deadline import Deadline
+from .errors import WebSocketsError
+from .handshake import header_tokens, split_header_lines
+from .protocols import WebSocketProtocol
+from .transport import Transport
+
+_log = logging.getLogger("mormot_ws.upgrade")
+
+#: the order in which a native client writes its headers; custom ones follow
+_ORDER = (
+    "host",
+    "accept",
+    "user-agent",
+    "content-length",
+    "connection",
+    "upgrade",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-protocol",
+    "sec-websocket-extensions",
+)
+_STATUS_LINE = re.compile(r"HTTP/\d\.\d (\d{3})(?: .*)?")
+
+
+class UpgradeError(WebSocketsError):
+    """The handshake failed; the text is what ``websockets_upgrade`` returns."""
+
+    def __init__(self, text: str, http_status: int = 0) -> None:
+        super().__init__(text)
+        self.http_status = http_status
+
+
+@dataclass
+class UpgradeResult:
+    """What a successful handshake has settled."""
+
+    #: the server's ``Sec-WebSocket-Connection-ID``, 0 without one
+    connection_id: int = 0
+    #: the extensions that the server chose
+    extensions: list[str] = field(default_factory=list)
+    #: what arrived behind the answer
+    unread: bytes = b""
+
+
+def default_user_agent() -> str:
+    """Return the ``User-Agent`` in the form of a native client: system, processor, program."""
+    program = PurePath(sys.argv[0] if sys.argv and sys.argv[0] else "python").stem or "python"
+    bits = "x64" if sys.maxsize > 2**32 else "x86"
+    return f"Mozilla/5.0 ({platform.system() or 'unknown'} {bits}; mORMot) HCWS/4 {program}"
+
+
+class HandshakeSocket:
+    """What websocket-client takes for its socket during the handshake."""
+
+    def __init__(self, transport: Transport, deadline: Deadline, max_head: int) -> None:
+        self._transport = transport
+        self._deadline = deadline
+        self._max_head = max_head
+        self._answer: io.BytesIO | None = None
+        #: the headers of the answer
+        self.headers = http.client.HTTPMessage()
+        #: what arrived behind the answer
+        self.unread = b""
+
+    def gettimeout(self) -> float:
+        return 0  # makes websocket-client call send and recv directly, without selectors of its own
+
+    def settimeout(self, timeout: float | None) -> None:
+        """The deadline rules here."""
+
+    def close(self) -> None:
+        """The transport belongs to the client."""
+
+    def send(self, request: bytes) -> int:
+        self._transport.sendall(_native_order(request))
+        return len(request)
+
+    def recv(self, size: int) -> bytes:
+        if self._answer is None:
+            self._answer = self._read_answer()
+        return self._answer.read(size)
+
+    def _read_answer(self) -> io.BytesIO:
+        """Read and judge the head of the answer; return it in a form that leaves websocket-client no doubts."""
+        head = b""
+        while b"\r\n\r\n" not in head and b"\n\n" not in head:
+            if len(head) > self._max_head:
+                raise UpgradeError(f"Invalid HTTP Upgrade Header: more than {self._max_head} bytes")
+            try:
+                data = self._transport.recv_within(4096, self._deadline)
+            except TimeoutError:
+                raise UpgradeError("TimeoutError: the server did not answer the upgrade in time") from None
+            if not data:
+                raise UpgradeError(_cut_answer(head))
+            head += data
+        end = min(at + len(mark) for mark in (b"\r\n\r\n", b"\n\n") if (at := head.find(mark)) >= 0)
+        head, self.unread = head[:end], head[end:]
+        if len(head) > self._max_head:
+            raise UpgradeError(f"Invalid HTTP Upgrade Header: more than {self._max_head} bytes")
+        stream = io.BytesIO(head)
+        status_line = stream.readline().decode("latin-1").strip()
+        match = _STATUS_LINE.fullmatch(status_line)
+        if match is None or match[1] != "101" or not status_line.startswith("HTTP/1.1"):
+            raise UpgradeError(status_line or "No server response", int(match[1]) if match else 0)
+        try:
+            self.headers = http.client.parse_headers(stream)
+        except http.client.HTTPException as exc:
+            raise UpgradeError(f"Invalid HTTP Upgrade Header: {exc}", 101) from None
+        if self.headers.defects:
+            raise UpgradeError("Invalid HTTP Upgrade Header", 101)
+        lines = [f"{name}: {' '.join(value.split())}\r\n" for name, value in self.headers.items()]
+        return io.BytesIO("".join(["HTTP/1.1 101 Switching Protocols\r\n", *lines, "\r\n"]).encode("latin-1"))
+
+
+def _cut_answer(head: bytes) -> str:
+    if not head:
+        return "No server response"
+    return "EOFError: the server closed the connection inside its answer"
+
+
+def _native_order(request: bytes) -> bytes:
+    """Put the header lines of *request* into the order of a native client; the request line stays first."""
+    first, *lines = request.removesuffix(b"\r\n\r\n").split(b"\r\n")
+
+    def place(line: bytes) -> int:
+        name = line.partition(b":")[0].decode("latin-1").lower()
+        return _ORDER.index(name) if name in _ORDER else len(_ORDER)
+
+    return b"\r\n".join([first, *sorted(lines, key=place)]) + b"\r\n\r\n"
+
+
+def client_upgrade(
+    transport: Transport,
+    host: str,
+    port: int,
+    uri: str,
+    protocol: WebSocketProtocol,
+    headers: str,
+    user_agent: str,
+    deadline: Deadline,
+    max_head: int,
+) -> UpgradeResult:
+    """Do the handshake for *protocol* on *transport*. Raises :class:`UpgradeError`, or ``OSError`` when the connection breaks."""
+    from websocket import WebSocket, WebSocketException  # here: it costs 30 ms that an import of ours should not
+
+    scheme = "wss" if transport.is_tls else "ws"
+    literal = f"[{host}]" if ":" in host else host
+    asked = protocol.get_subprotocols()
+    lines, named_host = _header_lines(asked, headers, user_agent)
+    sock = HandshakeSocket(transport, deadline, max_head)
+    try:
+        WebSocket().connect(  # type: ignore[no-untyped-call]
+            f"{scheme}://{literal}:{port}/{uri.removeprefix('/')}",
+            socket=sock,
+            header=lines,
+            suppress_origin=True,
+            redirect_limit=0,
+            host=named_host or (literal if port == (443 if transport.is_tls else 80) else f"{literal}:{port}"),
+        )
+    except WebSocketException as exc:
+        _log.debug("websocket-client refused the answer: %s", exc)
+        raise UpgradeError(_name_refusal(sock.headers), 101) from None
+    return _settle(sock, protocol, asked)
+
+
+def check_custom_headers(headers: str) -> None:
+    """Raise ``ValueError`` for custom header lines that cannot be sent, or that belong to the handshake itself."""
+    for name, _ in split_header_lines(headers):
+        if name.lower() in _ORDER and name.lower() not in ("host", "accept", "user-agent"):
+            raise ValueError(f"the header {name!r} is written by the handshake itself")
+
+
+def _header_lines(asked: str, headers: str, user_agent: str) -> tuple[list[str], str]:
+    """Return the header lines to give to websocket-client, and the Host that the application wants ('' for the usual one)."""
+    fields = {"Accept": "*/*", "User-Agent": user_agent}
+    custom = []
+    host = ""
+    for name, value in split_header_lines(headers):
+        if name.lower() == "host":
+            host = value
+        elif name.title() in fields:
+            fields[name.title()] = value
+        else:
+            custom.append(f"{name}: {value}")
+    lines = [f"{name}: {value}" for name, value in fields.items()] + ["Content-Length: 0"]
+    if asked:
+        # not as `subprotocols=`: websocket-client would refuse an answer that names none, which native peers give
+        lines.append(f"Sec-WebSocket-Protocol: {asked}")
+    return lines + custom, host
+
+
+def _name_refusal(headers: http.client.HTTPMessage) -> str:
+    """Say which of its checks websocket-client meant."""
+    upgrade = [token.lower() for token in header_tokens(headers.get_all("upgrade", []))]
+    connection = [token.lower() for token in header_tokens(headers.get_all("connection", []))]
+    if "websocket" in upgrade and "upgrade" in connection:
+        return "Invalid HTTP Upgrade Accept Challenge"
+    return "Invalid HTTP Upgrade Header"
+
+
+def _settle(sock: HandshakeSocket, protocol: WebSocketProtocol, asked: str) -> UpgradeResult:
+    """Check what the answer chose against what was asked."""
+    headers = sock.headers
+    if len(headers.get_all("sec-websocket-accept", [])) != 1:
+        raise UpgradeError("Invalid HTTP Upgrade Accept Challenge", 101)
+    chosen = headers.get_all("sec-websocket-protocol", [])
+    if chosen and (len(chosen) > 1 or not asked or not protocol.set_subprotocol(chosen[0].strip())):
+        raise UpgradeError("Invalid HTTP Upgrade Sub-Protocol", 101)
+    if not chosen and "," in asked:
+        raise UpgradeError("Invalid HTTP Upgrade Sub-Protocol", 101)
+    extensions = header_tokens(headers.get_all("sec-websocket-extensions", []))
+    if extensions:
+        raise UpgradeError("Invalid HTTP Upgrade ProcessHandshake", 101)
+    number = (headers.get("sec-websocket-connection-id") or "").strip()
+    return UpgradeResult(int(number) if number.isascii() and number.isdigit() else 0, extensions, sock.unread)

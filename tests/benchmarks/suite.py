@@ -1,0 +1,327 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+"""What is measured, with whom, and what is expected of ``mormot_ws``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .clients import PAYLOAD
+from .processes import Helper
+from .raw_client import (
+    BINARY,
+    TEXT,
+    Message,
+    RawConnection,
+    big_echo,
+    ping_pong,
+    pipelined,
+    raw_connections,
+    round_trip,
+)
+
+BARE = "bare TCP echo thread"
+PICOWS = "picows"
+WEBSOCKETS = "websockets sync"
+SIMPLE = "simple-websocket"
+OURS = "mormot_ws"
+OURS_ASYNC = "mormot_ws async"
+OURS_NO_MASK = "mormot_ws no mask extra"
+RAW = "raw socket"
+CLIENT = "websocket-client"
+
+PIPELINE_DEPTH = 100
+PING_PONG_CONNECTIONS = 200
+IDLE_CONNECTIONS = 500
+_FIRST_CONNECTIONS = 20  # open before memory is counted, so that what is made once is not counted
+_SETTLE_SECONDS = 0.5  # left to a server between the last message and the look at its memory
+_WARM_UP = 0.05  # seconds of the same load before each measure
+_BIG_SIZE = 1_000_000
+
+NO_MASK_EXTRA = {"MORMOT_WS_NO_SPEEDUPS": "1"}
+
+
+def mask_extra_available() -> bool:
+    """Tell if the compiled masking of websockets is installed, without which there is no mask extra."""
+    try:
+        return importlib.util.find_spec("websockets.speedups") is not None
+    except ImportError:
+        return False
+
+
+class Session(ABC):
+    """One contestant, ready to be measured again and again."""
+
+    @abstractmethod
+    def measure(self, seconds: float) -> float:
+        """Measure once, for about that long, and return the figure in the unit of the benchmark."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End whatever was started."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """How to start a server, and how to talk to it."""
+
+    name: str
+    websocket: bool = True
+    no_mask_extra: bool = False
+
+    def start(self) -> Helper:
+        """Start the server in a process of its own."""
+        return Helper("servers", self.name, environment=NO_MASK_EXTRA if self.no_mask_extra else None)
+
+
+_SERVERS = {
+    BARE: Server("bare", websocket=False),
+    PICOWS: Server("picows"),
+    WEBSOCKETS: Server("websockets"),
+    SIMPLE: Server("simple-websocket"),
+    OURS: Server("mormot_ws"),
+    OURS_ASYNC: Server("mormot_ws-async"),
+    OURS_NO_MASK: Server("mormot_ws", no_mask_extra=True),
+}
+
+_CLIENTS = {RAW: "raw", WEBSOCKETS: "websockets", CLIENT: "websocket-client", OURS: "mormot_ws"}
+
+Load = Callable[[list[RawConnection], float], float]
+"""Drives some connections for that many seconds and returns a figure."""
+
+
+class ServerSession(Session):
+    """A server under load; it lives as long as the session, the connections as long as one measure."""
+
+    def __init__(self, server: Server, load: Load, opcode: int, payload: bytes, connections: int) -> None:
+        """Start the server."""
+        self._websocket = server.websocket
+        self._load = load
+        self._message = Message(opcode, payload, websocket=server.websocket)
+        self._connections = connections
+        self._helper = server.start()
+
+    def measure(self, seconds: float) -> float:
+        """Connect, warm up, and measure."""
+        port = self._helper.greeting["port"]
+        with raw_connections(port, self._message, websocket=self._websocket, count=self._connections) as connections:
+            self._load(connections, _WARM_UP)
+            return self._load(connections, seconds)
+
+    def close(self) -> None:
+        """End the server."""
+        self._helper.close()
+
+
+class MemorySession(Session):
+    """The memory of a server; each measure takes a new process, since memory is seldom given back."""
+
+    def __init__(self, server: Server) -> None:
+        """Start the server, to see if it can be."""
+        self._server = server
+        self._message = Message(TEXT, PAYLOAD, websocket=server.websocket)
+        self._helper: Helper | None = server.start()
+
+    def measure(self, seconds: float) -> float:
+        """Return the kB of private memory that each of many idle connections adds; the time is not used."""
+        helper = self._helper or self._server.start()
+        self._helper = None
+        port, websocket = helper.greeting["port"], self._server.websocket
+        try:
+            with raw_connections(port, self._message, websocket=websocket, count=_FIRST_CONNECTIONS):
+                time.sleep(_SETTLE_SECONDS)
+                before = helper.private_bytes()
+                with raw_connections(port, self._message, websocket=websocket, count=IDLE_CONNECTIONS):
+                    time.sleep(_SETTLE_SECONDS)
+                    return (helper.private_bytes() - before) / IDLE_CONNECTIONS / 1000
+        finally:
+            helper.close()
+
+    def close(self) -> None:
+        """End the server, if it was never measured."""
+        if self._helper is not None:
+            self._helper.close()
+
+
+class ClientSession(Session):
+    """A client library, in a process of its own, that plays ping-pong with the fast server."""
+
+    def __init__(self, name: str, port: int) -> None:
+        """Start the client and let it connect."""
+        self._helper = Helper("clients", name, str(port))
+
+    def measure(self, seconds: float) -> float:
+        """Return the microseconds per round trip."""
+        self._helper.ask(str(_WARM_UP), _WARM_UP + 15)
+        return float(self._helper.ask(str(seconds), seconds + 15)["value"])
+
+    def close(self) -> None:
+        """End the client."""
+        self._helper.close()
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is expected: the figure of the subject related to a number, or to so many times that of a peer."""
+
+    subject: str
+    relation: str
+    factor: float
+    peer: str | None = None
+    net_of: str | None = None
+    """A contestant whose figure is first taken off both sides: the part that no library can help."""
+
+    def __str__(self) -> str:
+        """Tell the expectation in a few signs, like ``<= 1.8 x picows``."""
+        if self.peer is None:
+            return f"{self.relation} {self.factor:,.0f}".replace(",", " ")
+        net = f" (net of {self.net_of})" if self.net_of else ""
+        return f"{self.relation} {'' if self.factor == 1 else f'{self.factor:g} x '}{self.peer}{net}"
+
+    def holds(self, figure: float) -> bool:
+        """Tell if this figure, or ratio to the peer, is as expected."""
+        if self.relation == "<":
+            return figure < self.factor
+        return figure <= self.factor if self.relation == "<=" else figure >= self.factor
+
+
+Setup = Callable[[contextlib.ExitStack], dict[str, Callable[[], Session]]]
+"""Starts what the contestants share, to be ended with the stack, and tells how to start each contestant."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One table of the report."""
+
+    name: str
+    title: str
+    unit: str
+    lower_is_better: bool
+    base: str
+    """The contestant that all others are compared with."""
+    setup: Setup
+    targets: tuple[Target, ...]
+    one_cpu: bool = False
+    """Run the client and the server on one and the same CPU.
+
+    Without that, a small message mostly measures how long an idle CPU takes to wake up: that may be several times
+    the work of an echo, above all on a virtual machine, and it depends on what else is running. With it, a figure
+    is the work of both sides, and steady.
+    """
+    max_rounds: int | None = None
+    """A limit for what is slow to measure and hardly varies."""
+
+
+def _servers(labels: list[str], load: Load, opcode: int, payload: bytes, connections: int = 1) -> Setup:
+    """Return the setup of a benchmark where each server has its own process and nothing is shared."""
+
+    def starter(label: str) -> Callable[[], Session]:
+        return lambda: ServerSession(_SERVERS[label], load, opcode, payload, connections)
+
+    return lambda stack: {label: starter(label) for label in labels}
+
+
+def _memory(stack: contextlib.ExitStack) -> dict[str, Callable[[], Session]]:
+    """Set up the measure of memory."""
+
+    def starter(label: str) -> Callable[[], Session]:
+        return lambda: MemorySession(_SERVERS[label])
+
+    return {label: starter(label) for label in (BARE, PICOWS, WEBSOCKETS, SIMPLE, OURS)}
+
+
+def _clients(stack: contextlib.ExitStack) -> dict[str, Callable[[], Session]]:
+    """Set up the measure of clients, all with one and the same server."""
+    helper = Server("fast").start()
+    stack.callback(helper.close)
+
+    def starter(name: str) -> Callable[[], Session]:
+        return lambda: ClientSession(name, helper.greeting["port"])
+
+    return {label: starter(name) for label, name in _CLIENTS.items()}
+
+
+_PEERS = [BARE, PICOWS, WEBSOCKETS, SIMPLE]
+
+BENCHMARKS = [
+    Benchmark(
+        name="roundtrip",
+        title="Round trip of 64 bytes, 1 connection",
+        unit="µs",
+        lower_is_better=True,
+        base=BARE,
+        setup=_servers([*_PEERS, OURS, OURS_NO_MASK], lambda c, seconds: round_trip(c[0], seconds), TEXT, PAYLOAD),
+        targets=(Target(OURS, "<=", 1.8, BARE), Target(OURS, "<", 1, PICOWS)),
+        one_cpu=True,
+    ),
+    Benchmark(
+        name="pipelined",
+        title=f"Echo of 64 bytes pipelined {PIPELINE_DEPTH} deep, 1 connection",
+        unit="messages/s",
+        lower_is_better=False,
+        base=PICOWS,
+        setup=_servers(
+            [PICOWS, WEBSOCKETS, SIMPLE, OURS, OURS_ASYNC],
+            lambda c, seconds: pipelined(c[0], seconds, PIPELINE_DEPTH),
+            TEXT,
+            PAYLOAD,
+        ),
+        targets=(Target(OURS, ">=", 80_000), Target(OURS_ASYNC, ">=", 200_000)),
+        one_cpu=True,
+    ),
+    Benchmark(
+        name="big",
+        title="Echo of 1 MB (binary), 1 connection",
+        unit="messages/s",
+        lower_is_better=False,
+        base=BARE,
+        setup=_servers(
+            [*_PEERS, OURS, OURS_NO_MASK],
+            lambda c, seconds: big_echo(c[0], seconds),
+            BINARY,
+            random.Random(1).randbytes(_BIG_SIZE),
+        ),
+        targets=(Target(OURS, ">=", 300), Target(OURS_NO_MASK, ">=", 120)),
+    ),
+    Benchmark(
+        name="many",
+        title=f"Ping-pong of 64 bytes on {PING_PONG_CONNECTIONS} connections",
+        unit="messages/s",
+        lower_is_better=False,
+        base=BARE,
+        setup=_servers([*_PEERS, OURS], ping_pong, TEXT, PAYLOAD, PING_PONG_CONNECTIONS),
+        targets=(Target(OURS, ">=", 0.6, BARE),),
+    ),
+    Benchmark(
+        name="memory",
+        title=f"Private memory per idle connection, of {IDLE_CONNECTIONS}",
+        unit="kB",
+        lower_is_better=True,
+        base=BARE,
+        setup=_memory,
+        targets=(Target(OURS, "<=", 35),),
+        max_rounds=3,
+    ),
+    Benchmark(
+        name="client",
+        title="Client: round trip of 64 bytes with the same fast server",
+        unit="µs",
+        lower_is_better=True,
+        base=RAW,
+        setup=_clients,
+        targets=(
+            Target(OURS, "<=", 0.5, CLIENT),
+            Target(OURS, "<=", 0.5, WEBSOCKETS),
+            Target(OURS, "<=", 0.5, CLIENT, net_of=RAW),
+            Target(OURS, "<=", 0.5, WEBSOCKETS, net_of=RAW),
+        ),
+        one_cpu=True,
+    ),
+]
