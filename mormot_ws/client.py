@@ -1,6 +1,7 @@
 """HttpClientWebSockets: connects, upgrades, and keeps the connection alive by a background thread that reconnects.
 
-Threads: the application's own, one per client (it runs the process loop, every callback, and the reconnection), and the keeper that all clients share.
+Threads: the application's own, one per client (it runs the process loop, every callback, and the reconnection), and the
+keeper that all clients share.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         super().__init__(protocol, client.settings, keeper, mask_sent_frames=True, process_name=client.process_name)
         #: ``f(process or None) -> text``, called in the client's thread after each attempt to open the lost TCP connection again:
         #: with None when that failed (the result is ignored), with this process when it succeeded. It then has to call
-        #: ``websockets_upgrade(…, reconnect=True)`` and to return its result: '' goes on, anything else closes the socket and tries again.
+        #: ``websockets_upgrade(…, reconnect=True)`` and to return its result: '' goes on, anything else closes the socket
+        #: and tries again.
         #: None here: no reconnection. Mirrors ``OnReconnect``
         self.on_reconnect: OnReconnect | None = None
         #: failed attempts since the connection was lost; 0 while it runs
@@ -68,8 +70,6 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         self._freed = False
         #: set by an upgrade, cleared by the loss: tells whether on_reconnect did what it has to
         self._upgraded = False
-        #: set when the loop is entered; waited for by the upgrade
-        self._entered = threading.Event()
 
     @property
     def client_thread(self) -> WebSocketProcessClientThread | None:
@@ -101,7 +101,6 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         """After the handshake: frames may be sent, even before the loop starts."""
         self._upgraded = True
         self._set_state(wpsRun)
-        self._entered.set()
 
     def _keeps_queue(self) -> bool:
         """Frames wait for the reconnection, as long as one may come."""
@@ -118,6 +117,8 @@ class WebSocketProcessClientThread(threading.Thread):
         self.process = process
         #: what this thread is doing; mirrors ``ThreadState``
         self.thread_state: WebSocketProcessClientThreadState = sCreate
+        #: set when the thread runs; waited for by the first upgrade
+        self.entered = threading.Event()
         self._client = client
         #: guards the flags below; notified by terminate() and reconnect_now(), waited for between attempts
         self._wake = threading.Condition()
@@ -147,8 +148,8 @@ class WebSocketProcessClientThread(threading.Thread):
     def run(self) -> None:
         """The thread's body."""
         process = self.process
-        process.owner_thread = self
         self.thread_state = sRun
+        self.entered.set()
         closed = False
         try:
             while True:
@@ -224,8 +225,9 @@ class WebSocketProcessClientThread(threading.Thread):
             return FailureKind.upgrade, "", 0
         if not result:
             _log.error(
-                "%s: on_reconnect returned '' without calling websockets_upgrade(…, reconnect=True): the TCP connection is open again, but it is "
-                "no WebSocket, nothing can be sent or received on it; closing it and trying again. See Mistake 3 in docs/porting-guide.md",
+                "%s: on_reconnect returned '' without calling websockets_upgrade(…, reconnect=True): the TCP connection is "
+                "open again, but it is no WebSocket, nothing can be sent or received on it; closing it and trying again. "
+                "See Mistake 3 in docs/porting-guide.md",
                 self.name,
             )
             result = "on_reconnect did not upgrade"
@@ -254,8 +256,10 @@ class WebSocketProcessClientThread(threading.Thread):
 class HttpClientWebSockets(CrtSocket):
     """An HTTP client that can become a WebSocket client. Mirrors ``THttpClientWebSockets``.
 
-    The parameters are those of :class:`CrtSocket`, and *settings*: :class:`WebSocketProcessSettings`, by default new ones; *process_name* names
-    the thread and the log lines. Constructing it opens the TCP connection; when that fails it does not raise: the upgrade then returns ``Not Connected``.
+    The parameters are those of :class:`CrtSocket`, and *settings*: :class:`WebSocketProcessSettings`, by default new ones;
+    *process_name* names
+    the thread and the log lines. Constructing it opens the TCP connection; when that fails it does not raise: the upgrade
+    then returns ``Not Connected``.
 
     ``free()`` it when it is not needed any more, from outside its callbacks; it is a context manager that does so.
     """
@@ -328,7 +332,8 @@ class HttpClientWebSockets(CrtSocket):
     ) -> HttpClientWebSockets | None:
         """Connect and upgrade in one call; return None when either fails (the log says why). Mirrors ``WebSocketsConnect``.
 
-        Two forms: ``websockets_connect('localhost', 8999, protocol, 'uri')`` and ``websockets_connect('ws://localhost:8999/uri', protocol)``.
+        Two forms: ``websockets_connect('localhost', 8999, protocol, 'uri')`` and
+        ``websockets_connect('ws://localhost:8999/uri', protocol)``.
         Raises ``ValueError``/``TypeError`` for arguments that can never work.
         """
         if "://" in host:
@@ -373,7 +378,8 @@ class HttpClientWebSockets(CrtSocket):
         :param headers: further header lines, separated by CRLF.
         :param reconnect: True inside ``on_reconnect``: upgrade again, with the same process and protocol objects.
 
-        A network or handshake failure is a returned text, never an exception; the socket is then closed. Takes up to ``timeout`` ms for
+        A network or handshake failure is a returned text, never an exception; the socket is then closed. Takes up to
+        ``timeout`` ms for
         the server's answer. Raises ``TypeError``/``ValueError`` for arguments that can never work.
         """
         _check_upgrade_arguments(uri, key, protocol, headers)
@@ -408,7 +414,8 @@ class HttpClientWebSockets(CrtSocket):
         :param header: further header lines, separated by CRLF.
         :param data: the body (a ``str`` is sent as UTF-8), *data_type* its ``Content-Type``.
 
-        The answer is in :attr:`answer`. Returns 666, the original's client error, when there was none (see :attr:`last_error`), or when the connection is a
+        The answer is in :attr:`answer`. Returns 666, the original's client error, when there was none (see
+        :attr:`last_error`), or when the connection is a
         WebSocket already.
         """
         if self._process is not None:
@@ -428,8 +435,10 @@ class HttpClientWebSockets(CrtSocket):
     def free(self) -> None:
         """Close the connection and end its thread, for good. Mirrors ``Free``.
 
-        From any thread but the client's own: inside one of its callbacks it behaves as ``settings.free_in_callback`` says. The close handshake takes up
-        to ``close_timeout`` ms, all of it less than 3 s; a callback that runs longer is left behind, with a log line. Safe to call twice.
+        From any thread but the client's own: inside one of its callbacks it behaves as ``settings.free_in_callback`` says.
+        The close handshake takes up
+        to ``close_timeout`` ms, all of it less than 3 s; a callback that runs longer is left behind, with a log line. Safe
+        to call twice.
         """
         thread = self._thread
         if thread is not None and thread is current_thread():
@@ -489,6 +498,7 @@ class HttpClientWebSockets(CrtSocket):
                 self.user_agent,
                 Deadline(self.timeout),
                 self.settings.max_header_bytes,
+                self.settings.deflate_options() if self.settings.permessage_deflate else None,
             )
         except UpgradeError as exc:
             self._upgrade_failure = exc
@@ -529,9 +539,9 @@ class HttpClientWebSockets(CrtSocket):
         self._process = process
         self._thread = thread
         process.owner_thread = thread
-        process._entered.clear()
         process._run_at_once()
         thread.start()
+        thread.entered.wait(_ENTER_LOOP_MS / 1000)
         return ""
 
     def _notify_closed(self) -> None:

@@ -108,14 +108,9 @@ class WebSocketFrame:
 
 # ---------------------------------------------------------------------------------------------------- encoding
 
-#: what a fixed-size masked or unmasked header of an unfragmented frame looks like, by first byte and payload length
-_SHORT_HEADERS = {
-    (0x80 | opcode, masked): [bytes((0x80 | opcode, masked | size)) for size in range(126)]
-    for opcode in (1, 2, 8, 9, 10)
-    for masked in (0, 0x80)
-}
-_TEXT_HEADERS = _SHORT_HEADERS[0x81, 0]
-_BINARY_HEADERS = _SHORT_HEADERS[0x82, 0]
+#: the headers of a server's short unfragmented messages, by payload length
+_TEXT_HEADERS = [bytes((0x81, size)) for size in range(126)]
+_BINARY_HEADERS = [bytes((0x82, size)) for size in range(126)]
 
 
 def encode_header(first: int, size: int, mask: bytes | None = None) -> bytes:
@@ -143,15 +138,15 @@ def encode_frame(
     return header + (payload if mask is None else mask_bytes(payload, mask))
 
 
-def encode_unmasked(opcode: int, payload: bytes) -> bytes:
-    """Return the bytes of a server's unfragmented frame: the short form of :func:`encode_frame` for the hot path."""
+def encode_unmasked(first: int, payload: bytes) -> bytes:
+    """Return the bytes of a server's frame with that *first* byte: the short form of :func:`encode_frame` for the hot path."""
     size = len(payload)
     if size < 126:
-        if opcode == 1:
+        if first == 0x81:
             return _TEXT_HEADERS[size] + payload
-        if opcode == 2:
+        if first == 0x82:
             return _BINARY_HEADERS[size] + payload
-    return encode_header(0x80 | opcode, size) + payload
+    return encode_header(first, size) + payload
 
 
 # ------------------------------------------------------------------------------------------------ close payloads

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .deflate import DeflateAgreement, PermessageDeflate
 from .frames import WebSocketFrame
 from .handshake import UpgradeRequest, upgrade_answer, upgrade_refusal
 
@@ -53,6 +54,8 @@ class WebSocketProtocol:
         self.last_error = ""
         #: encrypts and decrypts frames; None: they are sent as they are
         self.encryption: Any = None
+        #: what was agreed on permessage-deflate for the connection; None: it is not used
+        self.compression: DeflateAgreement | None = None
         #: numbers of messages and of payload bytes, both ways, over all connections of this object
         self.frames_in_count = 0
         self.frames_out_count = 0
@@ -232,15 +235,25 @@ class WebSocketProtocolList:
             return any(protocol.matches_uri(uri) for protocol in self._protocols)
 
     def server_upgrade(
-        self, request: UpgradeRequest, remote_ip: str, connection_id: int
+        self,
+        request: UpgradeRequest,
+        remote_ip: str,
+        connection_id: int,
+        deflate: PermessageDeflate | None = None,
     ) -> tuple[int, WebSocketProtocol | None, bytes]:
         """Decide on an upgrade; return (status, the connection's protocol, the answer to send). Mirrors ``ServerUpgrade``.
 
-        The status is 101 and there is a protocol, or it is an error's and there is none. Called in the connection's thread.
+        The status is 101 and there is a protocol, or it is an error's and there is none. *deflate*: how permessage-deflate is
+        accepted when the client offers it; None: not at all. Called in the connection's thread.
         """
         status, protocol, extensions = self._negotiate(request, remote_ip, connection_id)
         if protocol is None:
             return status, None, upgrade_refusal(status)
+        if deflate is not None and not protocol.encrypted:
+            accepted = deflate.accept(request.extensions)
+            if accepted is not None:
+                answer, protocol.compression = accepted
+                extensions = f"{extensions}, {answer}" if extensions else answer
         subprotocol = None if request.protocols is None else protocol.name
         return 101, protocol, upgrade_answer(request.key, connection_id, subprotocol, extensions)
 

@@ -20,10 +20,11 @@ from typing import Any
 from .deadline import Deadline
 from .errors import HttpServerError
 from .frames import WebSocketFrame, encode_unmasked, focBinary, focText
-from .hazard import meet_free_in_callback
 from .handshake import UpgradeRequest, split_header_lines
+from .hazard import meet_free_in_callback
 from .httpserver import HttpFault, HttpServerConnection, HttpServerRequest, simple_answer
 from .keeper import ProcessKeeper
+from .lifetime import close_at_exit, forget_at_exit
 from .outgoing import QueuedFrame
 from .process import WebCrtSocketProcess, WebSocketProcess
 from .protocols import WebSocketProtocol, WebSocketProtocolList
@@ -152,8 +153,12 @@ class WebSocketServerSocket:
 
     def _upgrade(self, transport: Transport, request: UpgradeRequest, unread: bytes) -> None:
         server = self.server
+        settings = server.settings
         status, protocol, answer = server.websocket_protocols.server_upgrade(
-            request, self.remote_ip, self.connection_id
+            request,
+            self.remote_ip,
+            self.connection_id,
+            settings.deflate_options() if settings.permessage_deflate else None,
         )
         if protocol is None:
             _log.info("#%d from %s: upgrade refused with %d", self.connection_id, self.remote_ip, status)
@@ -244,6 +249,7 @@ class WebSocketServer:
             target=self._accept_loop, name=f"{process_name or 'WebSocketServer'} accept :{self.port}", daemon=True
         )
         self._acceptor.start()
+        close_at_exit(self)
 
     # ------------------------------------------------------------------------------------------------- for anybody
 
@@ -285,14 +291,15 @@ class WebSocketServer:
             else:
                 receivers = [self._processes[id] for id in connection_ids if id in self._processes]
         plain = QueuedFrame(frame.opcode, frame.payload, frame.content)
-        encoded = plain._replace(wire=encode_unmasked(frame.opcode, frame.payload))
+        encoded = plain._replace(wire=encode_unmasked(0x80 | frame.opcode, frame.payload))
         # a list, not a generator: all of them have to be tried
         return sum([process.send_queued(encoded if process.sends_plain else plain) for process in receivers])
 
     def free(self) -> None:
         """Stop: send 1001 to every client, wait for the answers together, end every thread. Mirrors ``Free``.
 
-        From any thread but the server's own: inside a callback of one of its connections it behaves as ``settings.free_in_callback``
+        From any thread but the server's own: inside a callback of one of its connections it behaves as
+        ``settings.free_in_callback``
         says. Takes up to ``close_timeout`` ms for clients that do not answer, and for callbacks that run up to 5 s more. Safe to
         call twice.
         """
@@ -315,8 +322,25 @@ class WebSocketServer:
                 socket_.interrupt()
         self._join(sockets)
         self._keeper.stop()
+        forget_at_exit(self)
         self._freed.set()
         _log.debug("%r freed", self)
+
+    def begin_exit(self) -> None:
+        """The interpreter ends: say goodbye to all clients, without waiting."""
+        with self._safe_connections:
+            self._stopping = True
+            processes = list(self._processes.values())
+        for process in processes:
+            process.start_shutdown(1001, "server stopped")
+
+    def end_exit(self, deadline: Deadline) -> None:
+        """The interpreter ends: wait for the goodbyes, then cut."""
+        with self._safe_connections:
+            sockets = dict(self._sockets)
+        for socket_, thread in sockets.items():
+            thread.join(deadline.seconds())
+            socket_.interrupt()
 
     def __enter__(self) -> WebSocketServer:
         return self

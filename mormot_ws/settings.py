@@ -10,6 +10,8 @@ from collections.abc import Callable
 from enum import Flag
 from typing import TYPE_CHECKING, Any
 
+from .deflate import PermessageDeflate
+
 if TYPE_CHECKING:
     from .process import WebSocketProcess
     from .reconnect import ReconnectPolicy
@@ -71,7 +73,8 @@ class WebSocketProcessSettings:
 
     # --- ours
 
-    #: what ``free()`` does when it is called inside a callback of the same connection: ``'freeze'`` like the original, or ``'raise'``
+    #: what ``free()`` does when it is called inside a callback of the same connection: ``'freeze'`` like the original, or
+    #: ``'raise'``
     free_in_callback: str
     #: bytes; a message longer than this (joined, inflated) is refused with 1009
     max_message_bytes: int
@@ -93,6 +96,8 @@ class WebSocketProcessSettings:
     max_outgoing_bytes: int
     #: frames that may wait in ``outgoing`` of one connection before ``send_frame_async`` refuses
     max_outgoing_frames: int
+    #: True, or a :class:`PermessageDeflate`: negotiate compression (RFC 7692); False: never
+    permessage_deflate: bool | PermessageDeflate
     #: makes the object that decides the client's waits between attempts, one per client thread
     reconnect_policy: Callable[[], ReconnectPolicy]
 
@@ -121,6 +126,7 @@ class WebSocketProcessSettings:
         "close_timeout": 1_000,
         "max_outgoing_bytes": 16 << 20,
         "max_outgoing_frames": 100_000,
+        "permessage_deflate": False,
         "reconnect_policy": _default_policy,
     }
     _POSITIVE = frozenset(
@@ -151,6 +157,11 @@ class WebSocketProcessSettings:
         """Log everything, heartbeats and contents included. Mirrors ``SetFullLog``."""
         self.log_details = logHeartbeat | logTextFrameContent | logBinaryFrameContent
 
+    def deflate_options(self) -> PermessageDeflate:
+        """Return the options of permessage-deflate; the defaults when it is only switched on."""
+        options = self.permessage_deflate
+        return options if isinstance(options, PermessageDeflate) else PermessageDeflate()
+
     def __setattr__(self, name: str, value: Any) -> None:
         default = self._DEFAULTS.get(name, self)
         if default is self:
@@ -159,6 +170,9 @@ class WebSocketProcessSettings:
             least = 1 if name in self._POSITIVE else 0
             if type(value) is not int or value < least:
                 raise ValueError(f"{name} is a whole number from {least}, not {value!r}")
+        elif name == "permessage_deflate":
+            if not isinstance(value, (bool, PermessageDeflate)):
+                raise ValueError(f"permessage_deflate is True, False or a PermessageDeflate, not {value!r}")
         elif type(default) is bool and type(value) is not bool:
             raise ValueError(f"{name} is True or False, not {value!r}")
         elif name == "free_in_callback" and value not in ("freeze", "raise"):

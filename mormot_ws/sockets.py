@@ -25,7 +25,8 @@ class CrtSocket:
     :param timeout: milliseconds for connecting, and for each handshake on the connection.
 
     Constructing it tries to connect, and does not raise when that fails: :attr:`connected` and :attr:`last_error` tell. Raises
-    ``ValueError``/``TypeError`` for arguments that can never work. :meth:`interrupt` may be called from any thread, the rest by one at a time.
+    ``ValueError``/``TypeError`` for arguments that can never work. :meth:`interrupt` may be called from any thread, the
+    rest by one at a time.
     """
 
     def __init__(

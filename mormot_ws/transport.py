@@ -132,15 +132,18 @@ class Transport:
         with contextlib.suppress(OSError):
             self.sock.close()
 
-    def finish(self, deadline: Deadline) -> None:
+    def finish(self, deadline: Deadline, wait_first: bool = False) -> None:
         """Close in an orderly way: say that no more will be sent, then read to the peer's end of stream, until the *deadline*.
+
+        *wait_first*: leave it to the peer to end first, as RFC 6455 §7.1.1 wants of a client.
 
         Input that stays unread when a socket is closed makes the kernel send a reset, which can destroy what we sent last in the
         peer's receive buffer; hence the reading.
         """
         try:
-            self._end_output()
-            self.sock.shutdown(socket.SHUT_WR)
+            if not wait_first:
+                self._end_output()
+                self.sock.shutdown(socket.SHUT_WR)
             while wait_socket(self.sock, False, deadline):
                 if not self.sock.recv(65536, _DONTWAIT) or deadline.passed:
                     break

@@ -1,6 +1,7 @@
 """The client's side of the opening handshake: websocket-client writes the request and checks the answer, on our transport.
 
-websocket-client is given a :class:`HandshakeSocket` instead of a socket: it puts the request into the order of native clients, reads the answer under a
+websocket-client is given a :class:`HandshakeSocket` instead of a socket: it puts the request into the order of native
+clients, reads the answer under a
 deadline and a size limit, and keeps what came behind it (the first frames) for the process.
 """
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from .deadline import Deadline
+from .deflate import PermessageDeflate
 from .errors import WebSocketsError
 from .handshake import header_tokens, split_header_lines
 from .protocols import WebSocketProtocol
@@ -156,6 +158,7 @@ def client_upgrade(
     user_agent: str,
     deadline: Deadline,
     max_head: int,
+    deflate: PermessageDeflate | None = None,
 ) -> UpgradeResult:
     """Do the handshake for *protocol* on *transport*. Raises :class:`UpgradeError`, or ``OSError`` when the connection breaks."""
     from websocket import WebSocket, WebSocketException  # here: it costs 30 ms that an import of ours should not
@@ -164,6 +167,8 @@ def client_upgrade(
     literal = f"[{host}]" if ":" in host else host
     asked = protocol.get_subprotocols()
     lines, named_host = _header_lines(asked, headers, user_agent)
+    if deflate is not None:
+        lines.append(f"Sec-WebSocket-Extensions: {deflate.offer()}")
     sock = HandshakeSocket(transport, deadline, max_head)
     try:
         WebSocket().connect(  # type: ignore[no-untyped-call]
@@ -177,7 +182,7 @@ def client_upgrade(
     except WebSocketException as exc:
         _log.debug("websocket-client refused the answer: %s", exc)
         raise UpgradeError(_name_refusal(sock.headers), 101) from None
-    return _settle(sock, protocol, asked)
+    return _settle(sock, protocol, asked, deflate)
 
 
 def check_custom_headers(headers: str) -> None:
@@ -215,7 +220,9 @@ def _name_refusal(headers: http.client.HTTPMessage) -> str:
     return "Invalid HTTP Upgrade Header"
 
 
-def _settle(sock: HandshakeSocket, protocol: WebSocketProtocol, asked: str) -> UpgradeResult:
+def _settle(
+    sock: HandshakeSocket, protocol: WebSocketProtocol, asked: str, deflate: PermessageDeflate | None
+) -> UpgradeResult:
     """Check what the answer chose against what was asked."""
     headers = sock.headers
     if len(headers.get_all("sec-websocket-accept", [])) != 1:
@@ -226,7 +233,13 @@ def _settle(sock: HandshakeSocket, protocol: WebSocketProtocol, asked: str) -> U
     if not chosen and "," in asked:
         raise UpgradeError("Invalid HTTP Upgrade Sub-Protocol", 101)
     extensions = header_tokens(headers.get_all("sec-websocket-extensions", []))
+    protocol.compression = None
     if extensions:
-        raise UpgradeError("Invalid HTTP Upgrade ProcessHandshake", 101)
+        if deflate is None:
+            raise UpgradeError("Invalid HTTP Upgrade ProcessHandshake: no extension was asked for", 101)
+        try:
+            protocol.compression = deflate.settle(extensions)
+        except ValueError as exc:
+            raise UpgradeError(f"Invalid HTTP Upgrade ProcessHandshake: {exc}", 101) from None
     number = (headers.get("sec-websocket-connection-id") or "").strip()
     return UpgradeResult(int(number) if number.isascii() and number.isdigit() else 0, extensions, sock.unread)

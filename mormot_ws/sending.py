@@ -1,0 +1,401 @@
+"""FrameSender: the sending half of a process. Frames in, from any thread; bytes out, whole frames, never mixed.
+
+Two ways out: ``send_frame`` writes at once, ``send_frame_async`` queues for the keeper, which writes batches without ever
+waiting. What
+carries the bytes is a matter of the classes above (``write_bytes`` and its kin); nothing here reads, and no callback runs here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from threading import get_ident
+from time import monotonic
+
+from .deadline import Deadline
+from .deflate import Deflater
+from .errors import WebSocketsProtocolError
+from .frames import (
+    WebSocketFrame,
+    encode_header,
+    encode_unmasked,
+    focBinary,
+    focConnectionClose,
+    focContinuation,
+    focText,
+    fopAlreadyCompressed,
+    parse_close_payload,
+)
+from .keeper import FlushResult, ProcessKeeper
+from .masking import MaskSource, mask_bytes
+from .outgoing import OutgoingFrames, QueuedFrame
+from .protocols import WebSocketProtocol
+from .settings import (
+    WebSocketProcessSettings,
+    logBinaryFrameContent,
+    logHeartbeat,
+    logTextFrameContent,
+)
+from .states import WebSocketProcessState, wpsCreate, wpsRun
+from .transport import JOIN_BELOW
+
+_log = logging.getLogger("mormot_ws.process")
+
+#: bytes that one batch of queued frames may have
+_BATCH_BYTES = 1 << 18
+
+
+class FrameSender(ABC):
+    """Base of :class:`~mormot_ws.WebSocketProcess`; see there for the parameters.
+
+    To be implemented above: :meth:`write_bytes`, :meth:`write_now`, and what a failed write and a close frame mean.
+    """
+
+    def __init__(
+        self,
+        protocol: WebSocketProtocol,
+        settings: WebSocketProcessSettings,
+        keeper: ProcessKeeper,
+        mask_sent_frames: bool,
+    ) -> None:
+        self.protocol = protocol
+        self.settings = settings
+        #: frames of ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
+        self.outgoing = OutgoingFrames(settings.max_outgoing_frames, settings.max_outgoing_bytes)
+        #: held while a frame, or a batch of them, is written whole; guards the batch, ``_close_sent`` and the out counters;
+        #: after ``safe_in`` in the lock order, before the queue's and the transport's own locks
+        self.safe_out = threading.Lock()
+        self._keeper = keeper
+        self._masks = MaskSource() if mask_sent_frames else None
+        self._state: WebSocketProcessState = wpsCreate
+        self._loop_ident = 0  # the thread that runs the loop; 0: none does
+
+    def _begin_sending(self) -> None:
+        """(Re)set what belongs to one connection."""
+        self._batch: list[QueuedFrame] = []  # frames being sent; requeued if the connection is lost meanwhile
+        self._batch_sizes: list[int] = []  # of each of them on the wire
+        self._batch_wire: memoryview | None = None  # what the kernel has not taken of them
+        self._flush_wanted = False  # the keeper knows that there is something to flush
+        self._last_flush = 0.0
+        self._log_frames = bool(self.settings.log_details)
+        protocol = self.protocol
+        compression = protocol.compression
+        self._deflater: Deflater | None = None
+        if compression is not None:
+            self._deflater = compression.deflater(self.client_side, self.settings.deflate_options())
+        # False: frames leave as they are; looked at for each frame, so that what is not used costs nothing
+        self._prepares = (
+            self._deflater is not None or type(protocol).before_send_frame is not WebSocketProtocol.before_send_frame
+        )
+
+    # ------------------------------------------------------------------------------------------------ for anybody
+
+    @property
+    def client_side(self) -> bool:
+        """True on the side that connected and masks its frames."""
+        return self._masks is not None
+
+    @property
+    def sends_plain(self) -> bool:
+        """True when frames leave as they are: not masked, not changed by the protocol. A broadcast then encodes once for all."""
+        return self._masks is None and not self._prepares
+
+    def send_frame(self, frame: WebSocketFrame) -> bool:
+        """Send *frame* now. Mirrors ``SendFrame``.
+
+        From any thread; frames of several threads never mix. Returns True when the kernel of a running connection has taken all its
+        bytes, else False (not in ``wpsRun``, connection lost, or the peer took nothing for ``send_timeout`` ms: the
+        connection is then
+        given up). A ``focConnectionClose`` frame starts the close handshake. Raises ``TypeError``/``ValueError`` for what
+        is no frame
+        that may be sent.
+        """
+        try:
+            opcode = frame.opcode
+            payload = frame.payload
+        except AttributeError:
+            raise TypeError(f"a WebSocketFrame is sent, not {type(frame).__name__}") from None
+        if opcode is focText:
+            if not payload.isascii():
+                check_sendable(frame)
+        elif opcode is not focBinary:
+            check_sendable(frame)
+            if opcode is focConnectionClose:
+                return self._send_close(*parse_close_payload(payload), payload)
+        with self.safe_out:
+            if self._state is not wpsRun:
+                return False
+            try:
+                if self._batch_wire is not None:
+                    self._finish_batch()
+                first = 0x80 | opcode
+                if self._prepares:
+                    first, payload = self._prepare(frame)
+                size = len(payload)
+                if self._masks is not None:
+                    key = self._masks.next_key()
+                    header = encode_header(first, size, key)
+                    payload = mask_bytes(payload, key)
+                    if size < JOIN_BELOW:
+                        self.write_bytes(header + payload)
+                    else:
+                        self.write_parts(header, payload)
+                elif size < JOIN_BELOW:
+                    self.write_bytes(encode_unmasked(first, payload))
+                else:
+                    self.write_parts(encode_header(first, size), payload)
+            except OSError as exc:
+                self._write_failed(exc)
+                return False
+            protocol = self.protocol
+            protocol.frames_out_count += 1
+            protocol.frames_out_bytes += size
+        if self._log_frames:
+            self._log_frame("sent", frame)
+        return True
+
+    def send_frame_async(self, frame: WebSocketFrame) -> bool:
+        """Queue a copy of *frame* to be sent soon, together with others. Mirrors ``SendFrameAsync``.
+
+        From any thread, never waits. Returns False when the queue is full (``max_outgoing_frames``, ``max_outgoing_bytes``) or the
+        connection will not come back. Frames leave in the order of these calls. Raises as :meth:`send_frame` does.
+        """
+        if not isinstance(frame, WebSocketFrame):
+            raise TypeError(f"a WebSocketFrame is sent, not {type(frame).__name__}")
+        opcode = frame.opcode
+        payload = frame.payload
+        if opcode is not focBinary and (opcode is not focText or not payload.isascii()):
+            check_sendable(frame)
+        return self.send_queued(QueuedFrame(opcode, payload, frame.content))
+
+    def send_queued(self, queued: QueuedFrame) -> bool:
+        """Queue *queued*, which may carry its bytes on the wire already (a broadcast); else like :meth:`send_frame_async`."""
+        if self._state is not wpsRun and not self._keeps_queue():
+            return False
+        if not self.outgoing.push_queued(queued):
+            return False
+        if not self._flush_wanted and get_ident() != self._loop_ident:
+            self._want_flush()
+        return True
+
+    # --------------------------------------------------------------------------------------- to be implemented above
+
+    @abstractmethod
+    def write_bytes(self, data: bytes) -> None:
+        """Write *data* whole; raise ``OSError`` when that fails. Called under ``safe_out``."""
+
+    def write_parts(self, header: bytes, payload: bytes) -> None:
+        """Write a large frame; may avoid joining its parts. Called under ``safe_out``."""
+        self.write_bytes(header + payload)
+
+    @abstractmethod
+    def write_now(self, data: memoryview) -> int:
+        """Write what can be written without waiting and return its size; raise ``OSError``. Called under ``safe_out``."""
+
+    def wait_writable(self, deadline: Deadline) -> bool:
+        """Wait until :meth:`write_now` may get on; False when the *deadline* came first. Called under ``safe_out``."""
+        return False
+
+    def unsent_bytes(self) -> int:
+        """Return how many bytes :meth:`write_now` has accepted that have not left yet."""
+        return 0
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return the descriptor to wait for, −1 when there is none."""
+
+    @abstractmethod
+    def _send_close(self, code: int, reason: str, payload: bytes) -> bool:
+        """Send a close frame, once per connection; tell whether this call did."""
+
+    @abstractmethod
+    def _write_failed(self, exc: OSError) -> None:
+        """A write failed, or waited too long: the stream may be cut inside a frame, so it can only be given up."""
+
+    def _keeps_queue(self) -> bool:
+        """Tell whether frames may be queued while the connection is not running."""
+        return False
+
+    # ----------------------------------------------------------------------------------------------- queued frames
+
+    def process_loop_step_send(self) -> None:
+        """Send what callbacks have queued in this turn of the loop. Mirrors ``ProcessLoopStepSend``."""
+        if self.flush_outgoing() is FlushResult.done:
+            return
+        queue = self.outgoing
+        if not (queue.bytes * 2 > queue.max_bytes > 0 or queue.count * 2 > queue.max_frames > 0):
+            self._want_flush()
+            return
+        # the peer sends faster than it reads: stop reading from it until it has taken what is queued
+        with self.safe_out:
+            try:
+                while self._state is wpsRun and (self._batch_wire is not None or queue):
+                    if self._batch_wire is None:
+                        self._next_batch()
+                    self._finish_batch()
+            except OSError as exc:
+                self._write_failed(exc)
+
+    def _want_flush(self) -> None:
+        """Let the keeper flush the queue: at once when the last flush is ``send_delay`` ms old, else when it is."""
+        self._flush_wanted = True
+        due = self._last_flush + self.settings.send_delay / 1000
+        if due <= monotonic():
+            self._keeper.wake(self)
+        else:
+            self._keeper.call_at(due, self._flush_due)
+
+    def _flush_due(self) -> None:
+        self._keeper.wake(self)
+
+    def flush_outgoing(self) -> FlushResult:
+        """Send queued frames without waiting. Called by the keeper, and by the loop after its callbacks."""
+        if not self.safe_out.acquire(blocking=False):
+            return FlushResult.busy
+        try:
+            self._flush_wanted = False
+            while self._state is wpsRun:
+                if self._batch_wire is None:
+                    if not self.outgoing:
+                        self._last_flush = monotonic()
+                        return self._flush_accepted()
+                    self._next_batch()
+                wire = self._batch_wire
+                assert wire is not None
+                sent = self.write_now(wire)
+                if sent < len(wire):
+                    self._batch_wire = wire[sent:]
+                    self._flush_wanted = True
+                    return FlushResult.blocked
+                self._batch_sent()
+        except OSError as exc:
+            self._write_failed(exc)
+        finally:
+            self.safe_out.release()
+        return FlushResult.done
+
+    def _flush_accepted(self) -> FlushResult:
+        """Push on what the layer below has accepted without sending it (TLS)."""
+        if self.unsent_bytes():
+            self.write_now(memoryview(b""))
+            if self.unsent_bytes():
+                return FlushResult.blocked
+        return FlushResult.done
+
+    def _next_batch(self) -> None:
+        """Take frames from the queue and encode them into one buffer."""
+        assert self.safe_out.locked()
+        frames = self.outgoing.take(_BATCH_BYTES)
+        if self.sends_plain:
+            parts = [
+                encode_unmasked(0x80 | opcode, payload) if wire is None else wire for opcode, payload, _, wire in frames
+            ]
+        else:
+            parts = [self._encode_queued(queued) for queued in frames]
+        self._batch = frames
+        self._batch_sizes = list(map(len, parts))
+        self._batch_wire = memoryview(b"".join(parts))
+
+    def _encode_queued(self, queued: QueuedFrame) -> bytes:
+        first, payload = 0x80 | queued.opcode, queued.payload
+        if self._prepares:
+            first, payload = self._prepare(queued.frame())
+        if self._masks is None:
+            return encode_unmasked(first, payload)
+        key = self._masks.next_key()
+        return encode_header(first, len(payload), key) + mask_bytes(payload, key)
+
+    def _prepare(self, frame: WebSocketFrame) -> tuple[int, bytes]:
+        """Return the first byte and the payload as the protocol and the extension want them on the wire.
+
+        Under ``safe_out``: both may depend on the order in which frames leave.
+        """
+        assert self.safe_out.locked()
+        opcode, payload = frame.opcode, frame.payload
+        if opcode is not focText and opcode is not focBinary:
+            return 0x80 | opcode, payload
+        copy = WebSocketFrame(opcode, payload, frame.content)
+        self.protocol.before_send_frame(copy)
+        payload = copy.payload
+        deflater = self._deflater
+        if deflater is None or len(payload) < deflater.min_bytes or fopAlreadyCompressed in copy.content:
+            return 0x80 | opcode, payload
+        return 0xC0 | opcode, deflater.compress(payload)
+
+    def _finish_batch(self) -> None:
+        """Write what is left of the batch, waiting for the kernel."""
+        assert self.safe_out.locked()
+        wire = self._batch_wire
+        if wire is not None:
+            self.write_bytes(wire.tobytes())
+            self._batch_sent()
+
+    def _batch_sent(self) -> None:
+        assert self.safe_out.locked()
+        protocol = self.protocol
+        protocol.frames_out_count += len(self._batch)
+        protocol.frames_out_bytes += sum([len(queued[1]) for queued in self._batch])
+        self._batch = []
+        self._batch_wire = None
+
+    def _requeue_batch(self) -> None:
+        """After the end of a connection: frames that the kernel did not take whole go to the head of the queue again."""
+        with self.safe_out:
+            if self._batch_wire is None:
+                return
+            left = len(self._batch_wire)
+            lost: list[QueuedFrame] = []
+            # the sizes are known from the end: walk back over the frames until the unsent bytes are covered
+            while self._batch and left > 0:
+                lost.append(self._batch.pop())
+                left -= self._batch_sizes.pop()
+            lost.reverse()
+            self._batch_sent()
+            self.outgoing.put_back(lost)
+
+    def _write_within(self, wire: memoryview, deadline: Deadline) -> memoryview | None:
+        """Write *wire* until the *deadline*; return what is left of it, None when it was written whole."""
+        assert self.safe_out.locked()
+        while True:
+            wire = wire[self.write_now(wire) :]
+            if not wire and not self.unsent_bytes():
+                return None
+            if not self.wait_writable(deadline):
+                return wire
+
+    def _log_frame(self, what: str, frame: WebSocketFrame) -> None:
+        details = self.settings.log_details
+        opcode = frame.opcode
+        if opcode is focText or opcode is focBinary:
+            content = logTextFrameContent if opcode is focText else logBinaryFrameContent
+            if content in details:
+                _log.debug("%s: %s %s %r", self, what, opcode.name, frame.payload)
+            else:
+                _log.debug("%s: %s %s of %d bytes", self, what, opcode.name, len(frame.payload))
+        elif logHeartbeat in details:
+            _log.debug("%s: %s %s", self, what, opcode.name)
+
+
+def check_sendable(frame: WebSocketFrame) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for what the caller must not send."""
+    if not isinstance(frame, WebSocketFrame):
+        raise TypeError(f"a WebSocketFrame is sent, not {type(frame).__name__}")
+    opcode, payload = frame.opcode, frame.payload
+    if not isinstance(payload, bytes):
+        raise TypeError(f"a frame's payload is bytes, not {type(payload).__name__}")
+    if opcode is focText:
+        try:
+            payload.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise ValueError(f"a text frame's payload is UTF-8: {exc}") from None
+    elif opcode is focContinuation:
+        raise ValueError("frames are sent whole: focContinuation cannot be sent")
+    elif opcode is not focBinary:
+        if len(payload) > 125:
+            raise ValueError(f"a control frame has at most 125 bytes, not {len(payload)}")
+        if opcode is focConnectionClose:
+            try:
+                parse_close_payload(payload)
+            except WebSocketsProtocolError as exc:
+                raise ValueError(exc.reason) from None
