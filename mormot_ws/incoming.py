@@ -25,6 +25,10 @@ from .masking import mask_bytes
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
+#: parts of a message below this many bytes are gathered in one buffer, up to so many
+_SMALL_PART = 2048
+_GATHERED = 65536
+
 _CONTROL: Final = {int(opcode): opcode for opcode in WebSocketFrameOpCode if opcode >= 8}
 
 
@@ -86,7 +90,9 @@ class WebProcessInFrame:
         self._control = b""  # what has arrived of a control frame's payload
         # the message in progress
         self._message_opcode: WebSocketFrameOpCode | None = None
-        self._message = bytearray()
+        self._parts: list[bytes] = []  # what has arrived of it, in large pieces …
+        self._small = bytearray()  # … followed by small ones, gathered so that tiny fragments cost no object each
+        self._size = 0
         self._fragments = 0
         self._compressed = False
         self._utf8: codecs.IncrementalDecoder | None = None
@@ -126,7 +132,7 @@ class WebProcessInFrame:
             self._parse(data, position, frames)
         except WebSocketsProtocolError as exc:
             self.error = exc
-            self._message = bytearray()
+            self._drop_message()
             self._pending = b""
         return frames
 
@@ -244,7 +250,7 @@ class WebProcessInFrame:
         self._fragments += 1
         if self._fragments > self.max_fragments:
             raise WebSocketsProtocolError(1008, f"message of more than {self.max_fragments} fragments")
-        if not self._compressed and len(self._message) + size > self.max_message_bytes:
+        if not self._compressed and self._size + size > self.max_message_bytes:
             raise WebSocketsProtocolError(1009, f"message of more than {self.max_message_bytes} bytes")
 
     def _payload_part(self, data: bytes, position: int, frames: list[WebSocketFrame]) -> int:
@@ -273,23 +279,38 @@ class WebProcessInFrame:
     def _message_part(self, part: bytes) -> None:
         if self._compressed:
             assert self._inflater is not None
-            part = self._inflater.decompress(part, self.max_message_bytes - len(self._message))
+            part = self._inflater.decompress(part, self.max_message_bytes - self._size)
+        self._add_part(part)
+
+    def _add_part(self, part: bytes) -> None:
         if self._utf8 is not None:
             self._decode(part, final=False)
-        self._message += part
+        self._size += len(part)
+        if len(part) < _SMALL_PART and len(self._small) < _GATHERED:
+            self._small += part
+        else:
+            if self._small:
+                self._parts.append(bytes(self._small))
+                self._small = bytearray()
+            self._parts.append(part)
+
+    def _drop_message(self) -> None:
+        self._parts = []
+        self._small = bytearray()
+        self._size = 0
 
     def _end_message(self, frames: list[WebSocketFrame]) -> None:
         assert self._message_opcode is not None
         if self._compressed:
             assert self._inflater is not None
-            part = self._inflater.end_message(self.max_message_bytes - len(self._message))
-            if self._utf8 is not None:
-                self._decode(part, final=False)
-            self._message += part
+            self._add_part(self._inflater.end_message(self.max_message_bytes - self._size))
         if self._utf8 is not None:
             self._decode(b"", final=True)
-        frames.append(WebSocketFrame(self._message_opcode, bytes(self._message)))
-        self._message = bytearray()
+        if self._small:
+            self._parts.append(bytes(self._small))
+        payload = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        frames.append(WebSocketFrame(self._message_opcode, payload))
+        self._drop_message()
         self._message_opcode = None
         self._utf8 = None
 

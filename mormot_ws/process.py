@@ -44,8 +44,10 @@ _log = logging.getLogger("mormot_ws.process")
 
 #: seconds after which an answer nobody waited for is dropped from ``incoming``
 _INCOMING_EXPIRY = 30 * 60
-#: bytes asked of the kernel at a time: more costs page faults at every call, unless a large frame is under way
-_RECV_SMALL = 16384
+#: bytes asked of the kernel at a time: first few, because an idle connection holds that buffer; more while reads come back full; many
+#: (which costs page faults at every call) only while a large frame is under way
+_RECV_IDLE = 4096
+_RECV_BUSY = 16384
 _RECV_LARGE = 1 << 18
 
 
@@ -97,8 +99,6 @@ class WebSocketProcess(FrameSender):
 
         #: held by the thread that reads and decodes; before ``safe_out`` in the lock order
         self.safe_in = threading.Lock()
-        #: set (by the loop) when nothing more will be read; waited for by shutdown()
-        self._reading_ended = threading.Event()
         self._begin()
 
     def _begin(self) -> None:
@@ -122,6 +122,7 @@ class WebSocketProcess(FrameSender):
         self._close_ends_reading = False  # a close frame, not the end of the stream, ended the reading
         self._loop_ident = 0
         self._unread = b""  # what the handshake read beyond its end
+        self._recv_size = _RECV_IDLE
         self._last_in = monotonic()
         self._pinged_at = 0.0  # when the heartbeat that waits for any sign of life was due; 0: none does
         self._ping_sent = 0.0  # when the last ping left, until its pong comes
@@ -131,7 +132,9 @@ class WebSocketProcess(FrameSender):
         self._after_get = (
             None if kind.after_get_frame is WebSocketProtocol.after_get_frame else self.protocol.after_get_frame
         )
-        self._reading_ended.clear()
+        self._reading_ended = False
+        #: set by the loop when nothing more will be read; made by the first shutdown() that waits for it, under safe_out
+        self._reading_ended_event: threading.Event | None = None
 
     # ------------------------------------------------------------------------------------------------ for anybody
 
@@ -152,9 +155,17 @@ class WebSocketProcess(FrameSender):
         sent = self._send_close(CLOSE_NO_STATUS if code is None else code, reason, payload)
         if get_ident() == self._loop_ident:
             return sent
-        if not (self._close_sent and self._reading_ended.wait(self.settings.close_timeout / 1000)):
+        if not (self._close_sent and self._wait_reading_ended(self.settings.close_timeout / 1000)):
             self.abort(self.last_error or "no answer to our close frame")
         return self._close_received
+
+    def _wait_reading_ended(self, timeout: float) -> bool:
+        with self.safe_out:
+            event = self._reading_ended_event
+            if event is None:
+                event = self._reading_ended_event = threading.Event()
+        # the loop sets the flag before it looks for the event, we look at the flag after making the event: one of us sees the other
+        return self._reading_ended or event.wait(timeout)
 
     def start_shutdown(self, code: int, reason: str) -> bool:
         """Send a close frame without waiting for the answer, which has ``close_timeout`` ms to come; tell whether it was sent."""
@@ -162,7 +173,7 @@ class WebSocketProcess(FrameSender):
 
     def abort(self, why: str) -> None:
         """Cut the connection at once, from any thread: its loop ends, a blocked write fails. *why* becomes ``last_error``."""
-        if not self._reading_ended.is_set():
+        if not self._reading_ended:
             self.last_error = why
             _log.debug("%s: cut: %s", self, why)
         self.interrupt()
@@ -189,7 +200,9 @@ class WebSocketProcess(FrameSender):
             if self.process_start():
                 self._run()
         finally:
-            self._reading_ended.set()
+            self._reading_ended = True
+            if self._reading_ended_event is not None:
+                self._reading_ended_event.set()
             for timer in (self._heartbeat, self._close_timer):
                 if timer is not None:
                     timer.cancel()
@@ -263,14 +276,18 @@ class WebSocketProcess(FrameSender):
             if data:
                 self._unread = b""
             else:
+                size = self._recv_size
+                if in_frame.missing_bytes > _RECV_BUSY:
+                    size = _RECV_LARGE
                 try:
-                    data = self.receive_bytes(_RECV_SMALL if in_frame.missing_bytes < _RECV_SMALL else _RECV_LARGE)
+                    data = self.receive_bytes(size)
                 except OSError as exc:
                     self._lost(f"{type(exc).__name__}: {exc}")
                     return None
             if not data:
                 self._lost("the peer ended the TCP connection without a close frame")
                 return None
+            self._recv_size = _RECV_IDLE if len(data) < _RECV_IDLE else _RECV_BUSY
             self._last_in = monotonic()
             return in_frame.feed(data)
 
@@ -349,7 +366,7 @@ class WebSocketProcess(FrameSender):
 
     def _close_overdue(self, connection: object) -> None:
         """In the keeper's thread: the peer did not answer our close frame in time."""
-        if connection is self.in_frame and not self._reading_ended.is_set():
+        if connection is self.in_frame and not self._reading_ended:
             self.abort("no answer to our close frame")
 
     def _note_close(self, code: int, reason: str) -> None:

@@ -108,13 +108,24 @@ class WebSocketServerSocket:
             transport = TlsTransport(self._sock, server.tls_context, settings.send_timeout, server_side=True)
             transport.handshake(deadline)
         self._transport = transport
+        process = self._handshake(transport, deadline)
+        if process is not None:
+            self._run_process(process)
+
+    def _handshake(self, transport: Transport, deadline: Deadline) -> WebSocketProcessServer | None:
+        """Answer HTTP requests until one upgrades; return its process, or None when the connection is done with.
+
+        A function of its own, so that nothing of the handshake stays in memory while the process runs.
+        """
+        settings = self.server.settings
         http = HttpServerConnection(transport, settings.max_header_bytes, settings.max_body_bytes)
         while True:
             try:
                 asked = http.read_request(deadline)
             except HttpFault as fault:
                 _log.debug("#%d: bad request: %s", self.connection_id, fault.text)
-                return self._refuse(transport, simple_answer(fault.status, fault.text))
+                self._refuse(transport, simple_answer(fault.status, fault.text))
+                return None
             if asked is None:
                 return None
             request, content = asked
@@ -151,7 +162,8 @@ class WebSocketServerSocket:
             body = body.encode("utf-8")
         return http.answer(status, body, context.out_content_type, [("Server", "mormot_ws"), *headers])
 
-    def _upgrade(self, transport: Transport, request: UpgradeRequest, unread: bytes) -> None:
+    def _upgrade(self, transport: Transport, request: UpgradeRequest, unread: bytes) -> WebSocketProcessServer | None:
+        """Decide on an upgrade and answer it."""
         server = self.server
         settings = server.settings
         status, protocol, answer = server.websocket_protocols.server_upgrade(
@@ -162,22 +174,27 @@ class WebSocketServerSocket:
         )
         if protocol is None:
             _log.info("#%d from %s: upgrade refused with %d", self.connection_id, self.remote_ip, status)
-            return self._refuse(transport, answer)
+            self._refuse(transport, answer)
+            return None
         process = WebSocketProcessServer(self, protocol, server)
         process.attach(transport, unread)
+        transport.sendall(answer)
+        protocol.after_upgrade(process)
+        return process
+
+    def _run_process(self, process: WebSocketProcessServer) -> None:
+        """Run an upgraded connection to its end."""
+        server = self.server
         self.websocket_process = process
         if not server._register(process):
-            return None
+            return
         try:
-            transport.sendall(answer)
-            protocol.after_upgrade(process)
             server._notify(server.on_websocket_connect, self)
             process.process_loop()
         finally:
             server._unregister(process)
             server._notify(server.on_websocket_disconnect, self)
-            server._notify(server.on_websocket_close, protocol)
-        return None
+            server._notify(server.on_websocket_close, process.protocol)
 
     def _refuse(self, transport: Transport, answer: bytes) -> None:
         transport.sendall(answer)

@@ -3,7 +3,7 @@
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 """The command line: ``python -m tests.benchmarks [--rounds N] [--seconds S] [--only NAME,...] [--json FILE]``.
 
-``--cpus`` tells if the client and the server have to share a CPU; by default that depends on the benchmark.
+``--cpus any`` lets the system choose where the client and the server run, instead of one CPU for both.
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ def _explain(error: Exception) -> str:
 def _on_one_cpu(wanted: bool) -> Iterator[None]:
     """Keep this process, and those that it starts meanwhile, on one CPU.
 
+    Otherwise a small message mostly measures how long an idle CPU takes to wake up, and a server of many threads how
+    these fight for the interpreter from several CPUs: that may be several times the work of an echo, above all on a
+    virtual machine, and it depends on what else is running. On one CPU a figure is the work of both sides, and steady.
+
     It is the last of those allowed, since the first is the one that most often has to serve interrupts.
     """
     allowed = os.sched_getaffinity(0)
@@ -60,10 +64,9 @@ def _on_one_cpu(wanted: bool) -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-def run(benchmark: Benchmark, rounds: int, seconds: float, cpus: str) -> Result:
+def run(benchmark: Benchmark, rounds: int, seconds: float, *, one_cpu: bool) -> Result:
     """Measure all contestants round by round, each round in another order, and drop those that fail."""
-    one_cpu = benchmark.one_cpu if cpus == "auto" else cpus == "one"
-    result = Result(benchmark, one_cpu)
+    result = Result(benchmark)
     sessions: dict[str, Session] = {}
     with _on_one_cpu(one_cpu), contextlib.ExitStack() as stack:
         for label, start in benchmark.setup(stack).items():
@@ -101,7 +104,7 @@ def _versions() -> dict[str, str | None]:
     return versions
 
 
-def _environment(rounds: int, seconds: float) -> dict[str, Any]:
+def _environment(rounds: int, seconds: float, cpus: str) -> dict[str, Any]:
     """Return what has to be known to compare two runs."""
     return {
         "python": platform.python_version(),
@@ -112,6 +115,7 @@ def _environment(rounds: int, seconds: float) -> dict[str, Any]:
         "mask_extra": mask_extra_available() and not os.environ.get("MORMOT_WS_NO_SPEEDUPS"),
         "rounds": rounds,
         "seconds": seconds,
+        "run_on_cpus": cpus,
     }
 
 
@@ -151,9 +155,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=only, default=names, metavar="NAME,...", help=f"some of {', '.join(names)}")
     parser.add_argument(
         "--cpus",
-        choices=("auto", "one", "any"),
-        default="auto",
-        help="share one CPU between client and server, or not (default: auto, what suits the benchmark)",
+        choices=("one", "any"),
+        default="one",
+        help="keep client and server together on one CPU, which is steady, or leave them to the system (default: one)",
     )
     parser.add_argument("--json", metavar="FILE", help="write all figures to this file, too")
     return parser.parse_args()
@@ -163,16 +167,18 @@ def main() -> None:
     """Run the chosen benchmarks and print them one by one."""
     arguments = _arguments()
     _allow_many_files()
-    environment = _environment(arguments.rounds, arguments.seconds)
+    environment = _environment(arguments.rounds, arguments.seconds, arguments.cpus)
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items() if version)
     print(f"Python {environment['python']}, {environment['cpus']} CPUs, load {environment['load'][0]:.2f}; {packages}")
-    print(f"{arguments.rounds} rounds of {arguments.seconds:g} s; a ratio is the median of the ratios of each round")
+    where = "together on one CPU" if arguments.cpus == "one" else "on any CPU"
+    print(f"{arguments.rounds} rounds of {arguments.seconds:g} s, client and server {where}")
+    print("A ratio is the median of the ratios within each round.")
     if not environment["mask_extra"]:
         print("The mask extra (websockets.speedups) is not available: mormot_ws has to do without it everywhere.")
     results = []
     for benchmark in BENCHMARKS:
         if benchmark.name in arguments.only:
-            results.append(run(benchmark, arguments.rounds, arguments.seconds, arguments.cpus))
+            results.append(run(benchmark, arguments.rounds, arguments.seconds, one_cpu=arguments.cpus == "one"))
             print(f"\n{render(results[-1])}", flush=True)
     print(f"\n{summary(results)}")
     if arguments.json:

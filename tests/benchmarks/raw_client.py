@@ -24,7 +24,7 @@ from .handshake import upgrade_as_client
 
 TEXT, BINARY, CLOSE = 1, 2, 8
 
-_MASK = b"\x5a\xc3\x17\x8e"
+_KEY = b"\x5a\xc3\x17\x8e"
 _ANSWER_TIMEOUT = 10  # seconds until a server that does not answer makes its measure fail
 _CLOSE_TIMEOUT = 1  # seconds until a server that does not end the connection is left alone
 _CHUNK = 262144  # bytes per system call for big messages
@@ -44,12 +44,12 @@ def _length_bytes(length: int, mask_bit: int) -> bytes:
     return struct.pack("!BQ", mask_bit | 127, length)
 
 
-def client_frame(opcode: int, payload: bytes) -> bytes:
-    """Return the masked frame of a whole message, as a client sends it."""
+def client_frame(opcode: int, payload: bytes, key: bytes = _KEY) -> bytes:
+    """Return the frame of a whole message, masked with 4 bytes of key, as a client sends it."""
     size = len(payload)
-    mask = (_MASK * (size // 4 + 1))[:size]
+    mask = (key * (size // 4 + 1))[:size]
     masked = (int.from_bytes(payload, "little") ^ int.from_bytes(mask, "little")).to_bytes(size, "little")
-    return bytes([0x80 | opcode]) + _length_bytes(size, 0x80) + _MASK + masked
+    return bytes([0x80 | opcode]) + _length_bytes(size, 0x80) + key + masked
 
 
 def server_frame(opcode: int, payload: bytes) -> bytes:
@@ -60,10 +60,11 @@ def server_frame(opcode: int, payload: bytes) -> bytes:
 class Message:
     """One message in the shape it goes out and the shape it has to come back."""
 
-    __slots__ = ("reply", "request")
+    __slots__ = ("payload", "reply", "request")
 
     def __init__(self, opcode: int, payload: bytes, *, websocket: bool) -> None:
         """Frame the payload; without ``websocket`` the very same bytes are expected back."""
+        self.payload = payload
         self.request = client_frame(opcode, payload)
         self.reply = server_frame(opcode, payload) if websocket else self.request
 
@@ -177,10 +178,34 @@ def round_trip(connection: RawConnection, seconds: float) -> float:
     return (now - begin) / count * 1e6
 
 
+def _receive(connection: RawConnection, size: int) -> bytes:
+    """Receive exactly so many bytes."""
+    answer = b""
+    while len(answer) < size:
+        chunk = connection.sock.recv(65536)
+        _missing_bytes(chunk, size - len(answer))
+        answer += chunk
+    return answer
+
+
 def pipelined(connection: RawConnection, seconds: float, depth: int) -> float:
-    """Send ``depth`` messages at once, wait for all their echoes, and so on; return the messages per second."""
+    """Send ``depth`` messages at once, wait for all their echoes, and so on; return the messages per second.
+
+    The messages of a batch are as long as that of the connection, and all different, as are their keys; the echoes
+    of the first batch, which is not counted, are compared with what they have to be.
+    """
     send, recv = connection.sock.sendall, connection.sock.recv
-    requests, expected = connection.message.request * depth, len(connection.message.reply) * depth
+    size = len(connection.message.payload)
+    payloads = [(b"%d " % number * size)[:size] for number in range(1000, 1000 + depth)]
+    requests = b"".join(
+        client_frame(TEXT, payload, struct.pack("!I", 0x9E3779B1 * number & 0xFFFFFFFF))
+        for number, payload in enumerate(payloads, 1)
+    )
+    replies = b"".join(server_frame(TEXT, payload) for payload in payloads)
+    send(requests)
+    if _receive(connection, len(replies)) != replies:
+        raise EchoError("the first batch of answers is not an echo")
+    expected = len(replies)
     count = 0
     begin = time.perf_counter()
     end = begin + seconds

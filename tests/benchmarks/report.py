@@ -19,8 +19,6 @@ class Result:
     """The figures of one benchmark, one per contestant and round, in the order of the rounds."""
 
     benchmark: Benchmark
-    one_cpu: bool = False
-    """If the client and the server had to share one CPU."""
     samples: dict[str, list[float]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     """Why a contestant has no figures."""
@@ -113,8 +111,7 @@ def render(result: Result) -> str:
                 _advantage(result, label),
             ]
         )
-    cpus = "client and server on the same CPU" if result.one_cpu else "on any CPU"
-    lines = [f"{benchmark.title}: {benchmark.unit}, {order} is better; {cpus}", *_table(rows, (0,))]
+    lines = [f"{benchmark.title}: {benchmark.unit}, {order} is better", *_table(rows, (0,))]
     lines += [f"  {label}: {problem}" for label, problem in result.problems.items()]
     lines += [f"  target: {' | '.join(row)}" for row in _target_rows(result)]
     return "\n".join(lines)
@@ -136,7 +133,6 @@ def as_json(result: Result) -> dict[str, Any]:
         "unit": benchmark.unit,
         "lower_is_better": benchmark.lower_is_better,
         "base": benchmark.base,
-        "one_cpu": result.one_cpu,
         "contestants": {
             label: {
                 "samples": figures,

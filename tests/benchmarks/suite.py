@@ -208,13 +208,6 @@ class Benchmark:
     """The contestant that all others are compared with."""
     setup: Setup
     targets: tuple[Target, ...]
-    one_cpu: bool = False
-    """Run the client and the server on one and the same CPU.
-
-    Without that, a small message mostly measures how long an idle CPU takes to wake up: that may be several times
-    the work of an echo, above all on a virtual machine, and it depends on what else is running. With it, a figure
-    is the work of both sides, and steady.
-    """
     max_rounds: int | None = None
     """A limit for what is slow to measure and hardly varies."""
 
@@ -259,7 +252,6 @@ BENCHMARKS = [
         base=BARE,
         setup=_servers([*_PEERS, OURS, OURS_NO_MASK], lambda c, seconds: round_trip(c[0], seconds), TEXT, PAYLOAD),
         targets=(Target(OURS, "<=", 1.8, BARE), Target(OURS, "<", 1, PICOWS)),
-        one_cpu=True,
     ),
     Benchmark(
         name="pipelined",
@@ -274,7 +266,6 @@ BENCHMARKS = [
             PAYLOAD,
         ),
         targets=(Target(OURS, ">=", 80_000), Target(OURS_ASYNC, ">=", 200_000)),
-        one_cpu=True,
     ),
     Benchmark(
         name="big",
@@ -322,6 +313,5 @@ BENCHMARKS = [
             Target(OURS, "<=", 0.5, CLIENT, net_of=RAW),
             Target(OURS, "<=", 0.5, WEBSOCKETS, net_of=RAW),
         ),
-        one_cpu=True,
     ),
 ]
