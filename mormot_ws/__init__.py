@@ -6,7 +6,9 @@ The public names are those below; everything else may change. See the README for
 from __future__ import annotations
 
 from .chat import WebSocketProtocolChat
-from .client import HttpClientWebSockets, WebSocketProcessClient, WebSocketProcessClientThread
+from .client import HttpClientWebSockets
+from .clientthread import WebSocketProcessClient, WebSocketProcessClientThread
+from .deflate import PermessageDeflate
 from .errors import HttpServerError, WebSocketsError, WebSocketsProtocolError
 from .frames import (
     WebSocketFrame,
@@ -50,6 +52,7 @@ from .states import (
     wpsDestroy,
     wpsRun,
 )
+from .tls import client_tls_context, server_tls_context
 
 __version__ = "0.1.0"
 
@@ -85,6 +88,9 @@ __all__ = [
     "WebSocketServerSocket",
     "WebSocketsError",
     "WebSocketsProtocolError",
+    "PermessageDeflate",
+    "client_tls_context",
+    "server_tls_context",
     "close_payload",
     "encode_frame",
     "focBinary",

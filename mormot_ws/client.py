@@ -11,246 +11,31 @@ import ssl
 import threading
 from collections.abc import Callable, Collection
 from threading import current_thread
-from time import monotonic
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
+from .clientthread import WebSocketProcessClient, WebSocketProcessClientThread
 from .deadline import Deadline
-from .frames import CLOSE_ABNORMAL
 from .hazard import meet_free_in_callback
 from .httpclient import HTTP_CLIENT_ERROR, HttpAnswer, http_request
 from .keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
 from .lifetime import close_at_exit, forget_at_exit
-from .process import WebCrtSocketProcess
 from .protocols import OnBeforeIncomingFrame, WebSocketProtocol
-from .reconnect import FailureKind, ReconnectFailure, ReconnectPolicy
+from .reconnect import ReconnectPolicy
 from .settings import WebSocketProcessSettings
 from .sockets import CrtSocket
 from .states import (
-    WebSocketProcessClientThreadState,
-    sClosed,
-    sCreate,
-    sFinished,
-    sRun,
-    wpsCreate,
     wpsRun,
 )
 from .upgrade import UpgradeError, check_custom_headers, client_upgrade, default_user_agent
 
 _log = logging.getLogger("mormot_ws.client")
 
-OnReconnect = Callable[["WebSocketProcessClient | None"], "str | None"]
-
 #: milliseconds that an upgrade waits for its thread to enter the loop
 _ENTER_LOOP_MS = 5_000
 #: milliseconds that free() waits for the thread: 1 000 of them may go to the close handshake
 _FREE_MS = 2_800
-
-
-class WebSocketProcessClient(WebCrtSocketProcess):
-    """The client's side of a connection, through all its reconnections. Mirrors ``TWebSocketProcessClient``.
-
-    There is one per client, made by its first upgrade: ``client.websockets``.
-    """
-
-    def __init__(self, client: HttpClientWebSockets, protocol: WebSocketProtocol, keeper: ProcessKeeper) -> None:
-        super().__init__(protocol, client.settings, keeper, mask_sent_frames=True, process_name=client.process_name)
-        #: ``f(process or None) -> text``, called in the client's thread after each attempt to open the lost TCP connection again:
-        #: with None when that failed (the result is ignored), with this process when it succeeded. It then has to call
-        #: ``websockets_upgrade(…, reconnect=True)`` and to return its result: '' goes on, anything else closes the socket
-        #: and tries again.
-        #: None here: no reconnection. Mirrors ``OnReconnect``
-        self.on_reconnect: OnReconnect | None = None
-        #: failed attempts since the connection was lost; 0 while it runs
-        self.attempts = 0
-        #: how often the connection was lost and came back
-        self.reconnects = 0
-        self._client = client
-        self._freed = False
-        #: set by an upgrade, cleared by the loss: tells whether on_reconnect did what it has to
-        self._upgraded = False
-
-    @property
-    def client_thread(self) -> WebSocketProcessClientThread | None:
-        """The thread that runs this process; mirrors ``OwnerThread``."""
-        thread = self.owner_thread
-        return thread if isinstance(thread, WebSocketProcessClientThread) else None
-
-    def reconnect_now(self) -> None:
-        """Cut short the wait before the next attempt, if there is one. From any thread, returns at once."""
-        thread = self.client_thread
-        if thread is not None:
-            thread.reconnect_now()
-
-    def process_start(self) -> bool:
-        self._upgraded = False
-        return super().process_start()
-
-    def _begin(self) -> None:
-        super()._begin()
-        self.protocol.reset()
-
-    def _renew(self, protocol: WebSocketProtocol) -> None:
-        """Make ready for the next connection."""
-        self.protocol = protocol
-        self._begin()
-        self._set_state(wpsCreate)
-
-    def _run_at_once(self) -> None:
-        """After the handshake: frames may be sent, even before the loop starts."""
-        self._upgraded = True
-        self._set_state(wpsRun)
-
-    def _keeps_queue(self) -> bool:
-        """Frames wait for the reconnection, as long as one may come."""
-        thread = self.client_thread
-        return self.on_reconnect is not None and thread is not None and thread.is_alive() and not thread.terminated
-
-
-class WebSocketProcessClientThread(threading.Thread):
-    """Runs the process loop, and reconnects when it ends. Mirrors ``TWebSocketProcessClientThread``."""
-
-    def __init__(self, client: HttpClientWebSockets, process: WebSocketProcessClient) -> None:
-        # daemon: a frozen or forgotten client must not keep the interpreter from ending
-        super().__init__(name=f"{client.process_name or 'WebSocketClient'} {client.host}:{client.port}", daemon=True)
-        self.process = process
-        #: what this thread is doing; mirrors ``ThreadState``
-        self.thread_state: WebSocketProcessClientThreadState = sCreate
-        #: set when the thread runs; waited for by the first upgrade
-        self.entered = threading.Event()
-        self._client = client
-        #: guards the flags below; notified by terminate() and reconnect_now(), waited for between attempts
-        self._wake = threading.Condition()
-        self._terminated = False
-        self._hurry = False
-
-    @property
-    def terminated(self) -> bool:
-        """True once :meth:`terminate` was called; mirrors ``Terminated``."""
-        return self._terminated
-
-    def terminate(self) -> None:
-        """Ask the thread not to reconnect any more, and end its wait. From any thread, callbacks included; returns at once.
-
-        A running connection goes on; close it by ``process.shutdown()``. Mirrors ``Terminate``.
-        """
-        with self._wake:
-            self._terminated = True
-            self._wake.notify_all()
-
-    def reconnect_now(self) -> None:
-        """Cut the present wait short. From any thread, returns at once."""
-        with self._wake:
-            self._hurry = True
-            self._wake.notify_all()
-
-    def run(self) -> None:
-        """The thread's body."""
-        process = self.process
-        self.thread_state = sRun
-        self.entered.set()
-        closed = False
-        try:
-            while True:
-                process.process_loop()
-                closed = process.close_code != CLOSE_ABNORMAL
-                self._client.close()
-                self._client._notify_closed()
-                if not self._reconnect():
-                    break
-        except Exception:  # noqa: BLE001 - the thread's last words; nothing of the user's reaches this
-            _log.exception("%s ended by a fault", self.name)
-        finally:
-            self.thread_state = sClosed if closed else sFinished
-            _log.debug("%s: %s", self.name, self.thread_state.name)
-
-    # -------------------------------------------------------------------------------------------- reconnection
-
-    def _reconnect(self) -> bool:
-        """Attempt until a new connection is upgraded; return False when there is to be none."""
-        process = self.process
-        policy = self._client._policy
-        assert policy is not None
-        lost_at = monotonic()
-        if process.attempts == 0:
-            policy.reset()
-        process.attempts = 0
-        failure = ReconnectFailure(FailureKind.lost, process.last_error, 0, 0.0, process.close_code)
-        while self._may_reconnect():
-            delay = policy.next_delay(failure)
-            if delay is None:
-                _log.warning("%s: gives up after %d attempts: %s", self.name, failure.attempts, failure.text)
-                return False
-            _log.debug("%s: next attempt in %.0f ms (%s)", self.name, delay, failure.text)
-            if not self._pause(delay):
-                return False
-            kind, text, status = self._attempt()
-            if not text:
-                process.attempts = 0
-                process.reconnects += 1
-                _log.info("%s: reconnected as #%d", self.name, process.connection_id)
-                return True
-            process.attempts += 1
-            process.last_error = text
-            elapsed = (monotonic() - lost_at) * 1000
-            failure = ReconnectFailure(kind, text, process.attempts, elapsed, failure.close_code, status)
-        return False
-
-    def _may_reconnect(self) -> bool:
-        return (
-            not self._terminated and self.process.on_reconnect is not None and self._client.settings.client_auto_upgrade
-        )
-
-    def _pause(self, milliseconds: float) -> bool:
-        """Wait before an attempt; return False when the thread was terminated."""
-        with self._wake:
-            self._wake.wait_for(lambda: self._terminated or self._hurry, milliseconds / 1000)
-            self._hurry = False
-            return not self._terminated
-
-    def _attempt(self) -> tuple[FailureKind, str, int]:
-        """Open the TCP connection and let the application upgrade; return what failed, with '' when nothing did."""
-        client, process = self._client, self.process
-        error = client.reopen()
-        if self._terminated:
-            return FailureKind.connect, error or "terminated", 0
-        if error:
-            self._call_on_reconnect(None)
-            return FailureKind.connect, error, 0
-        process._renew(process.protocol)
-        client._upgrade_failure = None
-        result = self._call_on_reconnect(process)
-        if not result and process._upgraded:
-            return FailureKind.upgrade, "", 0
-        if not result:
-            _log.error(
-                "%s: on_reconnect returned '' without calling websockets_upgrade(…, reconnect=True): the TCP connection is "
-                "open again, but it is no WebSocket, nothing can be sent or received on it; closing it and trying again. "
-                "See Mistake 3 in docs/porting-guide.md",
-                self.name,
-            )
-            result = "on_reconnect did not upgrade"
-        if process._upgraded:
-            process.start_shutdown(1000, "")
-            process._set_state(wpsCreate)
-            process._upgraded = False
-        client.close()
-        failed = client._upgrade_failure
-        if failed is None:
-            return FailureKind.callback, result, 0
-        return FailureKind.upgrade, str(failed), failed.http_status
-
-    def _call_on_reconnect(self, argument: WebSocketProcessClient | None) -> str:
-        """Call the application; an exception counts as a failed attempt. None counts as ''."""
-        callback = self.process.on_reconnect
-        if callback is None:
-            return "on_reconnect was taken away"
-        try:
-            return callback(argument) or ""
-        except Exception as exc:  # noqa: BLE001 - the original's thread would end here, silently
-            _log.exception("%s: on_reconnect failed; trying again later", self.name)
-            return f"{type(exc).__name__}: {exc}"
 
 
 class HttpClientWebSockets(CrtSocket):
@@ -274,10 +59,11 @@ class HttpClientWebSockets(CrtSocket):
         *,
         settings: WebSocketProcessSettings | None = None,
         process_name: str = "",
+        proxy: str | None = None,
     ) -> None:
         #: shared by reference with the process; change what you need before the upgrade
         self.settings = WebSocketProcessSettings() if settings is None else settings
-        super().__init__(host, port, tls, tls_context, timeout, send_timeout=self.settings.send_timeout)
+        super().__init__(host, port, tls, tls_context, timeout, proxy=proxy, send_timeout=self.settings.send_timeout)
         self.process_name = process_name
         #: ``f(client)``, called in the client's thread each time a connection has ended, after its last frame callback
         self.on_websockets_closed: Callable[[HttpClientWebSockets], Any] | None = None
@@ -289,8 +75,8 @@ class HttpClientWebSockets(CrtSocket):
         self.answer = HttpAnswer()
         self._process: WebSocketProcessClient | None = None
         self._thread: WebSocketProcessClientThread | None = None
-        self._policy: ReconnectPolicy | None = None
-        self._upgrade_failure: UpgradeError | None = None
+        self.policy: ReconnectPolicy | None = None
+        self.upgrade_failure: UpgradeError | None = None
         self._keeper: ProcessKeeper | None = None
         #: held during an upgrade, so that two threads do not talk on one socket; first in the lock order
         self._safe_upgrade = threading.Lock()
@@ -501,13 +287,13 @@ class HttpClientWebSockets(CrtSocket):
                 self.settings.deflate_options() if self.settings.permessage_deflate else None,
             )
         except UpgradeError as exc:
-            self._upgrade_failure = exc
+            self.upgrade_failure = exc
         except OSError as exc:
-            self._upgrade_failure = UpgradeError(f"{type(exc).__name__}: {exc}")
+            self.upgrade_failure = UpgradeError(f"{type(exc).__name__}: {exc}")
         else:
-            self._upgrade_failure = None
-        if self._upgrade_failure is not None:
-            self.last_error = str(self._upgrade_failure)
+            self.upgrade_failure = None
+        if self.upgrade_failure is not None:
+            self.last_error = str(self.upgrade_failure)
             self.close()
             return self.last_error
         protocol.upgrade_uri = uri
@@ -534,7 +320,7 @@ class HttpClientWebSockets(CrtSocket):
         if not first and thread is not None and thread.is_alive():
             process._run_at_once()
             return ""
-        self._policy = self.settings.reconnect_policy()
+        self.policy = self.settings.reconnect_policy()
         thread = WebSocketProcessClientThread(self, process)
         self._process = process
         self._thread = thread
@@ -544,7 +330,7 @@ class HttpClientWebSockets(CrtSocket):
         thread.entered.wait(_ENTER_LOOP_MS / 1000)
         return ""
 
-    def _notify_closed(self) -> None:
+    def notify_closed(self) -> None:
         """In the client's thread: tell the application that the connection has ended."""
         if self.on_websockets_closed is not None:
             try:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -80,6 +80,13 @@ class UpgradeRequest:
             and "upgrade" in (token.lower() for token in header_tokens(self.all("connection")))
         )
 
+    def origin_is_in(self, allowed: Collection[str] | None) -> bool:
+        """Tell whether the request's ``Origin``, if it has one, is among *allowed* (None: all are), whatever its case."""
+        origins = self.all("origin")
+        if allowed is None or not origins:
+            return True
+        return len(origins) == 1 and origins[0].strip().lower() in (origin.lower() for origin in allowed)
+
     def fault(self) -> int:
         """Return the HTTP status that refuses this upgrade for its form, 0 when it is well-formed."""
         versions = self.all("sec-websocket-version")
@@ -121,5 +128,9 @@ def upgrade_answer(key: str, connection_id: int, protocol: str | None, extension
 
 def upgrade_refusal(status: int) -> bytes:
     """Return the answer to an upgrade that is refused with *status*, in the form of a native server."""
-    version = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n" if status == 426 else ""
-    return f"HTTP/1.0 {status} WebSocket Upgrade Error\r\n{version}Connection: Close\r\n\r\n".encode("latin-1")
+    extra = ""
+    if status == 426:
+        extra = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"
+    elif status == 401:
+        extra = "WWW-Authenticate: Bearer\r\n"  # RFC 9110 §15.5.2 wants to know how to authenticate
+    return f"HTTP/1.0 {status} WebSocket Upgrade Error\r\n{extra}Connection: Close\r\n\r\n".encode("latin-1")

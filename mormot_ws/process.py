@@ -44,7 +44,8 @@ _log = logging.getLogger("mormot_ws.process")
 
 #: seconds after which an answer nobody waited for is dropped from ``incoming``
 _INCOMING_EXPIRY = 30 * 60
-#: bytes asked of the kernel at a time: first few, because an idle connection holds that buffer; more while reads come back full; many
+#: bytes asked of the kernel at a time: first few, because an idle connection holds that buffer; more while reads come back
+#: full; many
 #: (which costs page faults at every call) only while a large frame is under way
 _RECV_IDLE = 4096
 _RECV_BUSY = 16384
@@ -123,6 +124,8 @@ class WebSocketProcess(FrameSender):
         self._loop_ident = 0
         self._unread = b""  # what the handshake read beyond its end
         self._recv_size = _RECV_IDLE
+        self._pings = 0  # received in the second below
+        self._pings_second = 0
         self._last_in = monotonic()
         self._pinged_at = 0.0  # when the heartbeat that waits for any sign of life was due; 0: none does
         self._ping_sent = 0.0  # when the last ping left, until its pong comes
@@ -302,6 +305,7 @@ class WebSocketProcess(FrameSender):
             protocol.frames_in_bytes += len(frame.payload)
             self._dispatch(frame)
         elif opcode is focPing:
+            self._count_ping()
             self.send_frame(WebSocketFrame(focPong, frame.payload))
             if self.settings.notify_all_frames:
                 self._dispatch(frame)
@@ -314,6 +318,17 @@ class WebSocketProcess(FrameSender):
         elif opcode is focConnectionClose:
             self._close_received = self._close_ends_reading = True
             self._send_close(*parse_close_payload(frame.payload), frame.payload)
+
+    def _count_ping(self) -> None:
+        """Answering pings costs more than sending them: refuse a flood."""
+        limit = self.settings.max_pings_per_second
+        second = int(self._last_in)
+        if second != self._pings_second:
+            self._pings_second = second
+            self._pings = 0
+        self._pings += 1
+        if self._pings > limit > 0:
+            raise WebSocketsProtocolError(1008, f"more than {limit} pings in a second")
 
     def _dispatch(self, frame: WebSocketFrame) -> None:
         protocol = self.protocol
@@ -398,6 +413,10 @@ class WebSocketProcess(FrameSender):
         if not self._close_sent and not self.last_error:
             self.last_error = why
         _log.debug("%s: reading ended: %s", self, why)
+
+    def _overflowed(self) -> None:
+        if self._state is wpsRun and not self.start_shutdown(1008, "outgoing queue is full"):
+            self.abort("outgoing queue is full: the peer does not read")
 
     def _write_failed(self, exc: OSError) -> None:
         """A write failed, or waited too long: the stream may be cut inside a frame, so it can only be given up."""

@@ -7,7 +7,7 @@ server clones one for every connection; on a client the application's own object
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .deflate import DeflateAgreement, PermessageDeflate
@@ -40,6 +40,8 @@ class WebSocketProtocol:
         self.upgrade_uri = ""
         #: on a client the custom headers of the upgrade; on a server the bearer token that came with it
         self.upgrade_bearer_token = ""
+        #: on a server the (name, value) headers of the upgrade, names in lower case; see :meth:`upgrade_header`
+        self.upgrade_headers: list[tuple[str, str]] = []
         #: the peer's IP address, server side; '' when unknown
         self.remote_ip = ""
         #: True when the peer is on this machine
@@ -71,6 +73,10 @@ class WebSocketProtocol:
     def custom_data(self) -> Any:
         """What :meth:`set_custom_data` was given; mirrors ``CustomData``."""
         return self._custom_data
+
+    def upgrade_header(self, name: str) -> str:
+        """Return a header of the upgrade on a server, e.g. ``'Cookie'`` or ``'Origin'``, whatever its case; '' without it."""
+        return next((value for key, value in self.upgrade_headers if key == name.lower()), "")
 
     def set_custom_data(self, data: Any) -> None:
         """Keep *data* with this connection; mirrors ``SetCustomData``."""
@@ -240,12 +246,16 @@ class WebSocketProtocolList:
         remote_ip: str,
         connection_id: int,
         deflate: PermessageDeflate | None = None,
+        allowed_origins: Collection[str] | None = None,
     ) -> tuple[int, WebSocketProtocol | None, bytes]:
         """Decide on an upgrade; return (status, the connection's protocol, the answer to send). Mirrors ``ServerUpgrade``.
 
         The status is 101 and there is a protocol, or it is an error's and there is none. *deflate*: how permessage-deflate is
-        accepted when the client offers it; None: not at all. Called in the connection's thread.
+        accepted when the client offers it; None: not at all. *allowed_origins*: what an ``Origin`` may be; None: anything.
+        Called in the connection's thread.
         """
+        if not request.origin_is_in(allowed_origins):
+            return 403, None, upgrade_refusal(403)
         status, protocol, extensions = self._negotiate(request, remote_ip, connection_id)
         if protocol is None:
             return status, None, upgrade_refusal(status)
@@ -268,6 +278,7 @@ class WebSocketProtocolList:
             return 400, None, ""
         protocol.upgrade_uri = request.uri
         protocol.upgrade_bearer_token = request.bearer_token
+        protocol.upgrade_headers = request.headers
         protocol.remote_ip = remote_ip
         protocol.remote_localhost = not remote_ip or remote_ip.startswith("127.") or remote_ip == "::1"
         protocol.connection_id = connection_id

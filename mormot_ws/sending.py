@@ -62,7 +62,9 @@ class FrameSender(ABC):
         self.protocol = protocol
         self.settings = settings
         #: frames of ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
-        self.outgoing = OutgoingFrames(settings.max_outgoing_frames, settings.max_outgoing_bytes)
+        self.outgoing = OutgoingFrames(
+            settings.max_outgoing_frames, settings.max_outgoing_bytes, settings.outgoing_policy == "drop_oldest"
+        )
         #: held while a frame, or a batch of them, is written whole; guards the batch, ``_close_sent`` and the out counters;
         #: after ``safe_in`` in the lock order, before the queue's and the transport's own locks
         self.safe_out = threading.Lock()
@@ -174,6 +176,8 @@ class FrameSender(ABC):
         if self._state is not wpsRun and not self._keeps_queue():
             return False
         if not self.outgoing.push_queued(queued):
+            if self.settings.outgoing_policy == "close":
+                self._overflowed()
             return False
         if not self._flush_wanted and get_ident() != self._loop_ident:
             self._want_flush()
@@ -212,6 +216,10 @@ class FrameSender(ABC):
     @abstractmethod
     def _write_failed(self, exc: OSError) -> None:
         """A write failed, or waited too long: the stream may be cut inside a frame, so it can only be given up."""
+
+    @abstractmethod
+    def _overflowed(self) -> None:
+        """The queue is full, and the settings say that the connection then is to be closed. Must not wait."""
 
     def _keeps_queue(self) -> bool:
         """Tell whether frames may be queued while the connection is not running."""

@@ -12,6 +12,7 @@ import logging
 import socket
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from threading import current_thread
 from types import TracebackType
@@ -30,6 +31,7 @@ from .process import WebCrtSocketProcess, WebSocketProcess
 from .protocols import WebSocketProtocol, WebSocketProtocolList
 from .settings import WebSocketProcessSettings
 from .states import wpsRun
+from .tls import server_tls_context
 from .transport import TlsTransport, Transport
 
 _log = logging.getLogger("mormot_ws.server")
@@ -171,6 +173,7 @@ class WebSocketServerSocket:
             self.remote_ip,
             self.connection_id,
             settings.deflate_options() if settings.permessage_deflate else None,
+            settings.allowed_origins,
         )
         if protocol is None:
             _log.info("#%d from %s: upgrade refused with %d", self.connection_id, self.remote_ip, status)
@@ -212,7 +215,8 @@ class WebSocketServer:
     :param on_stop: ``f(thread)``, called in each thread of the server when it ends.
     :param process_name: names the threads and the log lines.
     :param settings: :class:`WebSocketProcessSettings`; by default new ones with a heartbeat every 20 000 ms.
-    :param tls_context: an ``ssl.SSLContext`` for ``wss://``; None: ``ws://``.
+    :param tls_context: an ``ssl.SSLContext`` for ``wss://`` (see :func:`server_tls_context`); None: ``ws://``.
+    :param certificate_file: PEM file with the certificate, *private_key_file* with its key: the short way to a *tls_context*.
 
     It listens when the constructor returns; add protocols to :attr:`websocket_protocols`. Raises :class:`HttpServerError` when it
     cannot listen there, ``ValueError`` for a *port* that is none. It is a context manager that calls :meth:`free`.
@@ -229,10 +233,14 @@ class WebSocketServer:
         *,
         settings: WebSocketProcessSettings | None = None,
         tls_context: ssl.SSLContext | None = None,
+        certificate_file: str | None = None,
+        private_key_file: str | None = None,
     ) -> None:
         host, number = parse_port(port)
         self.process_name = process_name
         self.settings = WebSocketProcessSettings() if settings is None else settings
+        if certificate_file is not None and tls_context is None:
+            tls_context = server_tls_context(certificate_file, private_key_file)
         self.tls_context = tls_context
         #: the protocols offered; empty at first
         self.websocket_protocols = WebSocketProtocolList()
@@ -251,6 +259,7 @@ class WebSocketServer:
         self._safe_connections = threading.Lock()
         self._processes: dict[int, WebSocketProcessServer] = {}
         self._sockets: dict[WebSocketServerSocket, threading.Thread] = {}
+        self._per_ip: Counter[str] = Counter()
         self._stopping = False
         self._last_connection_id = 0
         #: set by the first free() when it has done its work; later ones wait for it
@@ -387,7 +396,10 @@ class WebSocketServer:
 
     def _forget(self, socket_: WebSocketServerSocket) -> None:
         with self._safe_connections:
-            self._sockets.pop(socket_, None)
+            if self._sockets.pop(socket_, None) is not None:
+                self._per_ip[socket_.remote_ip] -= 1
+                if not self._per_ip[socket_.remote_ip]:
+                    del self._per_ip[socket_.remote_ip]
 
     def _notify(self, callback: Callable[[Any], Any] | None, argument: object) -> None:
         if callback is not None:
@@ -426,16 +438,40 @@ class WebSocketServer:
             daemon=True,
         )
         with self._safe_connections:
-            if self._stopping:
-                sock.close()
-                return
-            self._sockets[connection] = thread
+            refused = self._refusal(connection.remote_ip)
+            if not refused:
+                self._sockets[connection] = thread
+                self._per_ip[connection.remote_ip] += 1
+        if refused:
+            self._turn_away(sock, refused)
+            return
         try:
             thread.start()
         except RuntimeError as exc:
             _log.error("%r: no thread for a connection: %s", self, exc)
             self._forget(connection)
             sock.close()
+
+    def _refusal(self, ip: str) -> str:
+        """Return why no connection from *ip* can be served now, '' when one can."""
+        assert self._safe_connections.locked()
+        if self._stopping:
+            return "stopping"
+        if 0 < self.settings.max_connections <= len(self._sockets):
+            return "too many connections"
+        if 0 < self.settings.max_connections_per_ip <= self._per_ip[ip]:
+            return f"too many connections from {ip}"
+        return ""
+
+    def _turn_away(self, sock: socket.socket, why: str) -> None:
+        """In the accept thread, without waiting: the answer is a courtesy."""
+        _log.info("%r turns a connection away: %s", self, why)
+        with contextlib.suppress(OSError):
+            sock.setblocking(False)
+            if self.tls_context is None:
+                sock.send(simple_answer(503, why))
+                sock.shutdown(socket.SHUT_WR)
+        sock.close()
 
     def _run_connection(self, connection: WebSocketServerSocket) -> None:
         self._notify(self._on_start, current_thread())

@@ -6,7 +6,7 @@ when it starts, so change settings before connecting. Plain data: no behaviour b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import Flag
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,19 @@ class WebSocketProcessSettings:
     max_outgoing_bytes: int
     #: frames that may wait in ``outgoing`` of one connection before ``send_frame_async`` refuses
     max_outgoing_frames: int
+    #: what a full ``outgoing`` does with a new frame: ``'refuse'`` it, ``'drop_oldest'`` ones for it, or ``'close'`` the
+    #: connection (1008)
+    outgoing_policy: str
+    #: connections that a server serves at a time; more are turned away at once with 503; 0: any number
+    max_connections: int
+    #: the same for one IP address
+    max_connections_per_ip: int
+    #: pings that a peer may send within a second before it is closed with 1008; 0: any number
+    max_pings_per_second: int
+    #: what the ``Origin`` of a browser's page may be, e.g. ``{'https://example.com'}``; others are refused with 403; None:
+    #: anything. A request
+    #: without ``Origin`` does not come from a browser, and is let through
+    allowed_origins: Collection[str] | None
     #: True, or a :class:`PermessageDeflate`: negotiate compression (RFC 7692); False: never
     permessage_deflate: bool | PermessageDeflate
     #: makes the object that decides the client's waits between attempts, one per client thread
@@ -126,9 +139,15 @@ class WebSocketProcessSettings:
         "close_timeout": 1_000,
         "max_outgoing_bytes": 16 << 20,
         "max_outgoing_frames": 100_000,
+        "outgoing_policy": "refuse",
+        "max_connections": 0,
+        "max_connections_per_ip": 0,
+        "max_pings_per_second": 1_000,
+        "allowed_origins": None,
         "permessage_deflate": False,
         "reconnect_policy": _default_policy,
     }
+    _CHOICES = {"free_in_callback": ("freeze", "raise"), "outgoing_policy": ("refuse", "drop_oldest", "close")}
     _POSITIVE = frozenset(
         (
             "max_frame_mb",
@@ -175,8 +194,10 @@ class WebSocketProcessSettings:
                 raise ValueError(f"permessage_deflate is True, False or a PermessageDeflate, not {value!r}")
         elif type(default) is bool and type(value) is not bool:
             raise ValueError(f"{name} is True or False, not {value!r}")
-        elif name == "free_in_callback" and value not in ("freeze", "raise"):
-            raise ValueError(f"free_in_callback is 'freeze' or 'raise', not {value!r}")
+        elif name in self._CHOICES and value not in self._CHOICES[name]:
+            raise ValueError(f"{name} is {' or '.join(map(repr, self._CHOICES[name]))}, not {value!r}")
+        elif name == "allowed_origins" and (isinstance(value, str) or not isinstance(value, (Collection, type(None)))):
+            raise ValueError(f"allowed_origins is a set of origins or None, not {value!r}")
         elif name in ("on_client_connected", "on_client_disconnected") and value is not None and not callable(value):
             raise ValueError(f"{name} is a callable or None, not {value!r}")
         elif name == "reconnect_policy" and not callable(value):

@@ -11,6 +11,7 @@ import ssl
 import threading
 
 from .deadline import Deadline
+from .proxies import check_proxy, open_through_proxy, proxy_from_environment
 from .transport import TlsTransport, Transport, wait_socket
 
 _log = logging.getLogger("mormot_ws.sockets")
@@ -22,6 +23,8 @@ class CrtSocket:
     :param host: a name or an address.
     :param port: a number, or a number as text.
     :param tls_context: an ``ssl.SSLContext``; None: the default one, which verifies the certificate and the host's name.
+    :param proxy: ``http://user:password@host:port`` (CONNECT), ``socks5://…`` or ``socks4://…``; ``''``: none; None: what
+        ``http_proxy``/``https_proxy``/``all_proxy``/``no_proxy`` in the environment say. Needs the extra ``proxy``.
     :param timeout: milliseconds for connecting, and for each handshake on the connection.
 
     Constructing it tries to connect, and does not raise when that fails: :attr:`connected` and :attr:`last_error` tell. Raises
@@ -37,6 +40,7 @@ class CrtSocket:
         tls_context: ssl.SSLContext | None = None,
         timeout: int = 10_000,
         *,
+        proxy: str | None = None,
         send_timeout: int = 10_000,
     ) -> None:
         if not isinstance(host, str) or not host or any(c <= " " for c in host):
@@ -50,6 +54,8 @@ class CrtSocket:
         self.tls = bool(tls)
         self.tls_context = tls_context
         self.timeout = timeout
+        #: the proxy to go through: a URL; '' for none; None: what the environment says
+        self.proxy = check_proxy(proxy) if proxy else proxy
         #: why the last open or reopen failed, '' when it did not
         self.last_error = ""
         self._send_timeout = send_timeout
@@ -112,7 +118,13 @@ class CrtSocket:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def _open(self, deadline: Deadline) -> None:
-        raw = self._connect_any(deadline)
+        proxy = proxy_from_environment(self.host, self.tls) if self.proxy is None else self.proxy
+        if proxy:
+            raw = open_through_proxy(
+                proxy, self.host, self.port, lambda host, port: self._connect_any(host, port, deadline), deadline
+            )
+        else:
+            raw = self._connect_any(self.host, self.port, deadline)
         if not self.tls:
             transport = Transport(raw, self._send_timeout)
         else:
@@ -125,10 +137,10 @@ class CrtSocket:
             self._raw = None
             self._transport = transport
 
-    def _connect_any(self, deadline: Deadline) -> socket.socket:
+    def _connect_any(self, host: str, port: int, deadline: Deadline) -> socket.socket:
         """Try the host's addresses in turn; return a connected socket, which ``self._raw`` holds too."""
-        error: OSError = OSError(f"no address for {self.host}")
-        for family, kind, protocol, _, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
+        error: OSError = OSError(f"no address for {host}")
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             sock = socket.socket(family, kind, protocol)
             try:
                 with self._safe_socket:
