@@ -30,7 +30,7 @@ from .httpserver import HttpServerRequest
 from .incoming import WebProcessInFrame, WebProcessInFrameState
 from .process import WebCrtSocketProcess, WebSocketProcess
 from .protocols import WebSocketProtocol, WebSocketProtocolList
-from .reconnect import ExponentialBackoff, FailureKind, LinearBackoff, ReconnectFailure, ReconnectPolicy
+from .reconnect import ExponentialBackoff, FailureKind, LinearBackoff, ReconnectFailure, ReconnectPolicy, StopOn
 from .server import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
 from .settings import (
     WebSocketProcessSettings,
@@ -52,6 +52,7 @@ from .states import (
     wpsDestroy,
     wpsRun,
 )
+from .status import ClientStatus, ConnectionStatus, ServerStatus
 from .tls import client_tls_context, server_tls_context
 
 __version__ = "0.1.0"
@@ -66,6 +67,10 @@ __all__ = [
     "LinearBackoff",
     "ReconnectFailure",
     "ReconnectPolicy",
+    "ClientStatus",
+    "ConnectionStatus",
+    "ServerStatus",
+    "StopOn",
     "WebCrtSocketProcess",
     "WebProcessInFrame",
     "WebProcessInFrameState",

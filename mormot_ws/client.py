@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from .clientthread import WebSocketProcessClient, WebSocketProcessClientThread
 from .deadline import Deadline
+from .errors import WebSocketsError
 from .hazard import meet_free_in_callback
 from .httpclient import HTTP_CLIENT_ERROR, HttpAnswer, http_request
 from .keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
@@ -28,6 +29,7 @@ from .sockets import CrtSocket
 from .states import (
     wpsRun,
 )
+from .status import ClientStatus
 from .upgrade import UpgradeError, check_custom_headers, client_upgrade, default_user_agent
 
 _log = logging.getLogger("mormot_ws.client")
@@ -184,6 +186,60 @@ class HttpClientWebSockets(CrtSocket):
             return self._upgrade(uri, protocol, headers)
         finally:
             self._safe_upgrade.release()
+
+    def auto_reconnect(
+        self, uri: str | Callable[[], str] | None = None, headers: str | Callable[[], str] | None = None
+    ) -> None:
+        """Reconnect for ever with the parameters of the last upgrade: a ready-made ``on_reconnect``, for the simple case.
+
+        :param uri: another URI, or a function that returns it for each attempt; None: the same as before.
+        :param headers: header lines, or a function that returns them for each attempt (a fresh token); None: the same as before.
+
+        Call it after the first upgrade. The functions run in the client's thread; what they raise counts as a failed
+        attempt. Raises
+        :class:`WebSocketsError` before the first upgrade. What the application wants to do on each connection (subscribe, …)
+        belongs into its callback for ``focContinuation``.
+        """
+        process = self._process
+        if process is None:
+            raise WebSocketsError("auto_reconnect() comes after the first websockets_upgrade()")
+
+        def upgrade_again(reopened: WebSocketProcessClient | None) -> str:
+            if reopened is None:
+                return "Retry"
+            protocol = reopened.protocol
+            new_uri = uri() if callable(uri) else uri
+            new_headers = headers() if callable(headers) else headers
+            return self.websockets_upgrade(
+                protocol.upgrade_uri if new_uri is None else new_uri,
+                "",
+                False,
+                frozenset(),
+                protocol,
+                protocol.upgrade_bearer_token if new_headers is None else new_headers,
+                True,
+            )
+
+        process.on_reconnect = upgrade_again
+
+    def reconnect_now(self) -> None:
+        """Cut short the wait before the next attempt to reconnect, if there is one. From any thread, returns at once."""
+        if self._thread is not None:
+            self._thread.reconnect_now()
+
+    def status(self) -> ClientStatus:
+        """Return a snapshot for monitoring. From any thread, never waits."""
+        process, thread = self._process, self._thread
+        return ClientStatus(
+            host=self.host,
+            port=self.port,
+            connected=process is not None and process.state is wpsRun,
+            thread_state="" if thread is None else thread.thread_state.name,
+            attempts=0 if process is None else process.attempts,
+            reconnects=0 if process is None else process.reconnects,
+            last_error=self.last_error if process is None else process.last_error or self.last_error,
+            connection=None if process is None else process.status(),
+        )
 
     def request(
         self,

@@ -1,6 +1,7 @@
 """The background half of a client: the process that survives reconnections, and the thread that runs it and reconnects.
 
-Every callback of a client runs in this one thread. What the reconnection needs of the client is :class:`ClientOwner`; opening sockets
+Every callback of a client runs in this one thread. What the reconnection needs of the client is :class:`ClientOwner`;
+opening sockets
 and handshakes belong to ``client.py``.
 """
 
@@ -16,7 +17,7 @@ from .frames import CLOSE_ABNORMAL
 from .keeper import ProcessKeeper
 from .process import WebCrtSocketProcess
 from .protocols import WebSocketProtocol
-from .reconnect import FailureKind, ReconnectFailure, ReconnectPolicy
+from .reconnect import FailureKind, ReconnectFailure, ReconnectPolicy, failure_kind
 from .settings import WebSocketProcessSettings
 from .states import WebSocketProcessClientThreadState, sClosed, sCreate, sFinished, sRun, wpsCreate, wpsRun
 from .upgrade import UpgradeError
@@ -33,6 +34,8 @@ class ClientOwner(Protocol):
     port: int
     settings: WebSocketProcessSettings
     process_name: str
+    #: why the last attempt to open the TCP connection failed, None when it did not
+    last_exception: OSError | None
     #: decides the waits
     policy: ReconnectPolicy | None
     #: why the last handshake failed, None when it did not or there was none
@@ -62,8 +65,12 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         #: and tries again.
         #: None here: no reconnection. Mirrors ``OnReconnect``
         self.on_reconnect: OnReconnect | None = None
-        #: failed attempts since the connection was lost; 0 while it runs
+        #: attempts to reconnect since the connection was lost; 0 while it runs
         self.attempts = 0
+        #: milliseconds that the last connection lived
+        self.lived_ms = 0.0
+        #: the close code of the last connection
+        self.lost_code = 0
         #: how often the connection was lost and came back
         self.reconnects = 0
         self._client = client
@@ -122,6 +129,8 @@ class WebSocketProcessClientThread(threading.Thread):
         self._client = client
         #: guards the flags below; notified by terminate() and reconnect_now(), waited for between attempts
         self._wake = threading.Condition()
+        self._failures = 0  # failed attempts since the last stable connection
+        self._lost_at = 0.0  # when that was lost
         self._terminated = False
         self._hurry = False
 
@@ -153,7 +162,10 @@ class WebSocketProcessClientThread(threading.Thread):
         closed = False
         try:
             while True:
+                started = monotonic()
                 process.process_loop()
+                process.lived_ms = (monotonic() - started) * 1000
+                process.lost_code = process.close_code
                 closed = process.close_code != CLOSE_ABNORMAL
                 self._client.close()
                 self._client.notify_closed()
@@ -172,11 +184,12 @@ class WebSocketProcessClientThread(threading.Thread):
         process = self.process
         policy = self._client.policy
         assert policy is not None
-        lost_at = monotonic()
-        if process.attempts == 0:
+        if process.lived_ms >= self._client.settings.reconnect_stable_after or not self._lost_at:
+            # a server that accepts and drops at once must not be hammered: only a good connection starts the waits anew
             policy.reset()
-        process.attempts = 0
-        failure = ReconnectFailure(FailureKind.lost, process.last_error, 0, 0.0, process.close_code)
+            self._failures = 0
+            self._lost_at = monotonic()
+        failure = self._failure(FailureKind.lost, process.last_error, 0)
         while self._may_reconnect():
             delay = policy.next_delay(failure)
             if delay is None:
@@ -185,17 +198,23 @@ class WebSocketProcessClientThread(threading.Thread):
             _log.debug("%s: next attempt in %.0f ms (%s)", self.name, delay, failure.text)
             if not self._pause(delay):
                 return False
+            process.attempts += 1
             kind, text, status = self._attempt()
             if not text:
+                extra = {"connection_id": process.connection_id, "attempts": process.attempts}
+                _log.info("%s: reconnected as #%d", self.name, process.connection_id, extra=extra)
                 process.attempts = 0
                 process.reconnects += 1
-                _log.info("%s: reconnected as #%d", self.name, process.connection_id)
                 return True
-            process.attempts += 1
             process.last_error = text
-            elapsed = (monotonic() - lost_at) * 1000
-            failure = ReconnectFailure(kind, text, process.attempts, elapsed, failure.close_code, status)
+            self._failures += 1
+            failure = self._failure(kind, text, status)
         return False
+
+    def _failure(self, kind: FailureKind, text: str, http_status: int) -> ReconnectFailure:
+        elapsed = (monotonic() - self._lost_at) * 1000
+        code = self.process.lost_code
+        return ReconnectFailure(kind, text, self._failures, elapsed, code, http_status)
 
     def _may_reconnect(self) -> bool:
         return (
@@ -214,10 +233,11 @@ class WebSocketProcessClientThread(threading.Thread):
         client, process = self._client, self.process
         error = client.reopen()
         if self._terminated:
-            return FailureKind.connect, error or "terminated", 0
+            return FailureKind.callback, error or "terminated", 0
         if error:
             self._call_on_reconnect(None)
-            return FailureKind.connect, error, 0
+            exception = client.last_exception
+            return FailureKind.connect if exception is None else failure_kind(exception), error, 0
         process._renew(process.protocol)
         client.upgrade_failure = None
         result = self._call_on_reconnect(process)
@@ -239,7 +259,7 @@ class WebSocketProcessClientThread(threading.Thread):
         failed = client.upgrade_failure
         if failed is None:
             return FailureKind.callback, result, 0
-        return FailureKind.upgrade, str(failed), failed.http_status
+        return (FailureKind.timeout if failed.timed_out else FailureKind.upgrade), str(failed), failed.http_status
 
     def _call_on_reconnect(self, argument: WebSocketProcessClient | None) -> str:
         """Call the application; an exception counts as a failed attempt. None counts as ''."""

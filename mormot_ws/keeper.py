@@ -22,6 +22,10 @@ from typing import Protocol
 _log = logging.getLogger("mormot_ws.keeper")
 
 
+#: seconds between two looks at the connections whose threads may be busy
+_SWEEP_SECONDS = 1.0
+
+
 class FlushResult(Enum):
     """What became of the frames that a connection had queued."""
 
@@ -30,14 +34,21 @@ class FlushResult(Enum):
     busy = "busy"  # another thread is writing on the connection: try again soon
 
 
-class KeptProcess(Protocol):
-    """What the keeper needs to know of a process."""
+class Flushable(Protocol):
+    """Something with a queue of frames that the keeper sends."""
 
     def flush_outgoing(self) -> FlushResult:
         """Send what is queued, without waiting and without raising."""
 
     def fileno(self) -> int:
         """Return the socket's descriptor, −1 when there is none."""
+
+
+class Watched(Protocol):
+    """Something that the keeper looks at in regular intervals."""
+
+    def stand_in(self, now: float) -> object:
+        """Do what cannot wait while the connection's own thread is inside a callback; without waiting and without raising."""
 
 
 class Timer:
@@ -70,7 +81,10 @@ class ProcessKeeper:
         self._safe = threading.Lock()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
-        self._ready: deque[KeptProcess] = deque()
+        self._watched: dict[Watched, None] = {}  # in the order of their coming
+        self._sweep_interval = _SWEEP_SECONDS
+        self._sweeping: Timer | None = None
+        self._ready: deque[Flushable] = deque()
         self._signalled = False
         self._sleeping_until = 0.0
         self._stopping = False
@@ -91,13 +105,32 @@ class ProcessKeeper:
             self._signal()
         return timer
 
-    def wake(self, process: KeptProcess) -> None:
+    def wake(self, process: Flushable) -> None:
         """Flush the queue of *process* soon. Cheap enough to be called for every frame."""
         self._ready.append(process)
         if not self._signalled:
             with self._safe:
                 self._start()
             self._signal()
+
+    def watch(self, process: Watched, interval: float) -> None:
+        """Call ``process.stand_in(now)`` about every *interval* seconds from now on."""
+        with self._safe:
+            self._watched[process] = None
+            sooner = interval < self._sweep_interval
+            if sooner:
+                self._sweep_interval = interval
+            if self._sweeping is not None and not sooner:
+                return
+            previous, self._sweeping = self._sweeping, None
+        if previous is not None:
+            previous.cancel()
+        self._sweeping = self.call_at(monotonic() + self._sweep_interval, self._sweep)
+
+    def unwatch(self, process: Watched) -> None:
+        """Undo :meth:`watch`."""
+        with self._safe:
+            self._watched.pop(process, None)
 
     def stop(self) -> None:
         """End the thread and wait for it. Timers that are not due are dropped. Safe to call twice."""
@@ -133,8 +166,8 @@ class ProcessKeeper:
     def _run(self) -> None:
         assert self._wake_read is not None
         assert self._wake_write is not None
-        blocked: dict[int, KeptProcess] = {}
-        retry: list[KeptProcess] = []
+        blocked: dict[int, Flushable] = {}
+        retry: list[Flushable] = []
         poller = _Poller(self._wake_read.fileno())
         while not self._stopping:
             for fd in poller.wait(self._timeout(bool(retry))):
@@ -183,6 +216,18 @@ class ProcessKeeper:
                     pass
             except BlockingIOError:
                 pass  # the signal is still on its way: one turn of the loop too many
+
+    def _sweep(self) -> None:
+        now = monotonic()
+        with self._safe:
+            watched = list(self._watched)
+            if not watched:
+                self._sweeping = None
+                self._sweep_interval = _SWEEP_SECONDS
+                return
+        for process in watched:
+            process.stand_in(now)
+        self._sweeping = self.call_at(monotonic() + self._sweep_interval, self._sweep)
 
     def _run_timers(self) -> None:
         while True:

@@ -22,6 +22,7 @@ from .frames import (
     CLOSE_NO_STATUS,
     WebSocketFrame,
     WebSocketFrameList,
+    WebSocketFrameOpCode,
     close_payload,
     encode_frame,
     focBinary,
@@ -38,6 +39,7 @@ from .protocols import WebSocketProtocol
 from .sending import FrameSender
 from .settings import WebSocketProcessSettings
 from .states import WebSocketProcessState, wpsClose, wpsDestroy, wpsRun
+from .status import ConnectionStatus
 from .transport import Transport, wait_socket
 
 _log = logging.getLogger("mormot_ws.process")
@@ -50,6 +52,9 @@ _INCOMING_EXPIRY = 30 * 60
 _RECV_IDLE = 4096
 _RECV_BUSY = 16384
 _RECV_LARGE = 1 << 18
+#: seconds without a read after which a callback counts as long, and the keeper reads in the loop's stead, up to so many bytes
+_LONG_CALLBACK = 0.02
+_BACKLOG_BYTES = 1 << 20
 
 
 class WebSocketProcess(FrameSender):
@@ -98,6 +103,7 @@ class WebSocketProcess(FrameSender):
         #: the reason in that close frame
         self.close_reason = ""
 
+        self._state_since = monotonic()
         #: held by the thread that reads and decodes; before ``safe_out`` in the lock order
         self.safe_in = threading.Lock()
         self._begin()
@@ -124,6 +130,8 @@ class WebSocketProcess(FrameSender):
         self._loop_ident = 0
         self._unread = b""  # what the handshake read beyond its end
         self._recv_size = _RECV_IDLE
+        self._backlog: list[WebSocketFrame] = []  # what the keeper has read in the loop's stead; guarded by safe_in
+        self._backlog_bytes = 0
         self._pings = 0  # received in the second below
         self._pings_second = 0
         self._last_in = monotonic()
@@ -145,6 +153,38 @@ class WebSocketProcess(FrameSender):
     def state(self) -> WebSocketProcessState:
         """Where the connection is in its life; mirrors ``State``."""
         return self._state
+
+    @property
+    def state_since(self) -> float:
+        """Milliseconds since :attr:`state` last changed."""
+        return (monotonic() - self._state_since) * 1000
+
+    def status(self) -> ConnectionStatus:
+        """Return a snapshot for monitoring. From any thread, never waits."""
+        protocol = self.protocol
+        return ConnectionStatus(
+            connection_id=self.connection_id,
+            remote_ip=self.remote_ip,
+            protocol=protocol.name,
+            state=self._state.name,
+            state_since_ms=self.state_since,
+            frames_in=protocol.frames_in_count,
+            frames_out=protocol.frames_out_count,
+            bytes_in=protocol.frames_in_bytes,
+            bytes_out=protocol.frames_out_bytes,
+            queued_frames=self.outgoing.count,
+            queued_bytes=self.outgoing.bytes,
+            queue_lost=self.outgoing.lost,
+            ping_ms=self.last_ping_delay,
+            invalid_pings=self.invalid_ping_count,
+            close_code=self.close_code,
+            close_reason=self.close_reason,
+            last_error=self.last_error,
+        )
+
+    def log_fields(self) -> dict[str, object]:
+        """Return what log records of this connection carry as ``extra``."""
+        return {"connection_id": self.connection_id, "remote_ip": self.remote_ip, "close_code": self.close_code}
 
     def shutdown(self, code: int | None = 1000, reason: str = "") -> bool:
         """Close the connection in the orderly way: send a close frame once, wait for the answer. Mirrors ``Shutdown``.
@@ -188,6 +228,10 @@ class WebSocketProcess(FrameSender):
         """Return up to *size* bytes from the peer, ``b''`` at the end; raise ``OSError`` when the connection is broken."""
 
     @abstractmethod
+    def receive_now(self, size: int) -> bytes | None:
+        """Like :meth:`receive_bytes`, but without waiting: None when nothing is there or the connection is broken."""
+
+    @abstractmethod
     def interrupt(self) -> None:
         """Break the connection so that reads and writes in other threads return. From any thread, must not raise."""
 
@@ -206,12 +250,14 @@ class WebSocketProcess(FrameSender):
             self._reading_ended = True
             if self._reading_ended_event is not None:
                 self._reading_ended_event.set()
+            self._keeper.unwatch(self)
             for timer in (self._heartbeat, self._close_timer):
                 if timer is not None:
                     timer.cancel()
             if not self.close_code:
                 self.close_code = CLOSE_ABNORMAL
             self._set_state(wpsClose)
+            _log.debug("%s: ended with %d %s", self, self.close_code, self.last_error, extra=self.log_fields())
             self.finish()
             self._requeue_batch()
             self.process_stop()
@@ -223,7 +269,9 @@ class WebSocketProcess(FrameSender):
         self._set_state(wpsRun)
         self._last_in = monotonic()
         if self.settings.heartbeat_delay:
-            self._schedule_heartbeat(self._last_in + self.settings.heartbeat_delay / 1000)
+            delay = self.settings.heartbeat_delay / 1000
+            self._schedule_heartbeat(self._last_in + delay)
+            self._keeper.watch(self, min(1.0, delay / 2))
         try:
             if self.settings.on_client_connected is not None:
                 self.settings.on_client_connected(self)
@@ -275,6 +323,10 @@ class WebSocketProcess(FrameSender):
         """Wait for bytes and return the frames that they complete; None when there is nothing more to read."""
         in_frame = self.in_frame
         with self.safe_in:
+            if self._backlog:
+                frames, self._backlog = self._backlog, []
+                self._backlog_bytes = 0
+                return frames
             data = self._unread
             if data:
                 self._unread = b""
@@ -403,7 +455,7 @@ class WebSocketProcess(FrameSender):
 
     def _fault(self, error: WebSocketsProtocolError) -> None:
         """The peer broke a rule: close with the code that this deserves."""
-        _log.info("%s: closing with %d: %s", self, error.code, error.reason)
+        _log.info("%s: closing with %d: %s", self, error.code, error.reason, extra=self.log_fields())
         self.last_error = str(error)
         self._close_ends_reading = True
         self._send_close(error.code, error.reason, close_payload(error.code, error.reason))
@@ -428,6 +480,7 @@ class WebSocketProcess(FrameSender):
         if state is not self._state:
             _log.debug("%s: %s -> %s", self, self._state.name, state.name)
             self._state = state
+            self._state_since = monotonic()
 
     # ---------------------------------------------------------------------------------------------------- heartbeats
 
@@ -445,33 +498,64 @@ class WebSocketProcess(FrameSender):
             self.invalid_ping_count = 0
         due = max(self._last_in, self._pinged_at) + delay
         if due <= now:
-            if self._pinged_at and not self._may_be_unread():
+            if self._pinged_at and not self.stand_in(now):
                 self.invalid_ping_count += 1
                 if self.invalid_ping_count >= self.settings.disconnect_after_invalid_heartbeat_count > 0:
-                    _log.info("%s: %d heartbeats without an answer", self, self.invalid_ping_count)
+                    _log.info(
+                        "%s: %d heartbeats without an answer", self, self.invalid_ping_count, extra=self.log_fields()
+                    )
                     self.abort(f"no answer to {self.invalid_ping_count} heartbeats")
                     return
             self._pinged_at = now
-            self._ping()
+            self._send_control_now(focPing, b"")
             due = now + delay
         self._schedule_heartbeat(due)
 
-    def _may_be_unread(self) -> bool:
-        """Tell whether the peer may have answered without our having read it yet (a callback takes its time)."""
-        return False
+    def stand_in(self, now: float) -> bool:
+        """In the keeper's thread: read for the loop while it is inside a long callback; tell whether the peer gave a sign of life.
 
-    def _ping(self) -> None:
-        """Send a ping without waiting; one that cannot leave stays unanswered, and counts as that."""
+        Pings are answered at once, so that the peer does not give us up; messages wait for the loop in their order. When a
+        megabyte of
+        them waits, no more is read, and the peer counts as alive: it is we who owe the reading.
+        """
+        if self._state is not wpsRun or not self.safe_in.acquire(blocking=False):
+            return False  # the loop is reading by itself
+        pongs: list[WebSocketFrame] = []
+        try:
+            if self._unread or self._loop_ident == 0 or self._backlog_bytes >= _BACKLOG_BYTES:
+                return True
+            if now - self._last_in < _LONG_CALLBACK or self.in_frame.error is not None or self.in_frame.closed:
+                return False
+            data = self.receive_now(_RECV_BUSY)
+            if not data:
+                return False  # nothing there, or the end of the stream: that is for the loop to see
+            self._last_in = now
+            for frame in self.in_frame.feed(data):
+                self._backlog_bytes += len(frame.payload) + 64
+                if frame.opcode is focPing and not self.settings.notify_all_frames:
+                    pongs.append(frame)
+                else:
+                    self._backlog.append(frame)
+        finally:
+            self.safe_in.release()
+        for ping in pongs:
+            self._send_control_now(focPong, ping.payload)
+        return True
+
+    def _send_control_now(self, opcode: WebSocketFrameOpCode, payload: bytes) -> None:
+        """In the keeper's thread: send a ping or pong without waiting. A ping that cannot leave stays unanswered, and counts as that."""
         if not self.safe_out.acquire(blocking=False):
             return
         try:
             if self._batch_wire is None and self._state is wpsRun:
                 key = None if self._masks is None else self._masks.next_key()
-                wire = memoryview(encode_frame(focPing, b"", key))
+                wire = memoryview(encode_frame(opcode, payload, key))
                 sent = self.write_now(wire)
-                self._ping_sent = monotonic()
+                if opcode is focPing:
+                    self._ping_sent = monotonic()
                 if 0 < sent < len(wire):
                     self._batch_wire = wire[sent:]  # the rest leaves before anything else
+                    self._want_flush()
         except OSError as exc:
             self._write_failed(exc)
         finally:
@@ -507,6 +591,13 @@ class WebCrtSocketProcess(WebSocketProcess):
 
     def write_bytes(self, data: bytes) -> None:
         raise OSError("no socket")  # replaced by attach()
+
+    def receive_now(self, size: int) -> bytes | None:
+        try:
+            return None if self.transport is None else self.transport.recv_now(size)
+        except OSError as exc:
+            _log.debug("%s: %s", self, exc)  # the loop will meet it too
+            return None
 
     def write_now(self, data: memoryview) -> int:
         if self.transport is None:

@@ -7,6 +7,8 @@ A policy is any object with :meth:`ReconnectPolicy.next_delay` and :meth:`Reconn
 from __future__ import annotations
 
 import random
+import ssl
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -16,7 +18,12 @@ class FailureKind(Enum):
     """At which step an attempt failed, or the connection ended."""
 
     lost = "lost"  # a running connection has ended; close_code tells how
-    connect = "connect"  # the TCP (or TLS, or proxy) connection could not be opened
+    refused = "refused"  # nobody listens there
+    timeout = "timeout"  # no answer in time: to the connection attempt, or to the handshake
+    tls = "tls"  # the TLS handshake failed, e.g. the certificate was not accepted
+    connect = (
+        "connect"  # the connection could not be opened for another reason: no such host, no route, a proxy's refusal
+    )
     upgrade = "upgrade"  # the handshake failed; http_status tells what the server answered, 0: nothing
     callback = "callback"  # on_reconnect raised, or returned a text without trying an upgrade
 
@@ -28,9 +35,9 @@ class ReconnectFailure:
     kind: FailureKind
     #: the error in words
     text: str
-    #: failed attempts since the connection was lost; 0 right after the loss
+    #: failed attempts since the last stable connection; 0 right after its loss
     attempts: int
-    #: milliseconds since the connection was lost
+    #: milliseconds since the last stable connection was lost
     elapsed_ms: float
     #: of the connection that was lost; 1006: there was no close frame
     close_code: int = 0
@@ -117,6 +124,51 @@ class LinearBackoff:
 
     def __repr__(self) -> str:
         return f"LinearBackoff(step_ms={self.step_ms:g}, cap_ms={self.cap_ms:.0f})"
+
+
+class StopOn:
+    """Another policy, until something happens that no repetition will heal.
+
+    :param policy: decides the waits; None: an :class:`ExponentialBackoff`.
+    :param http_statuses: give up when an upgrade is refused with one of these.
+    :param close_codes: give up when the connection was closed with one of these.
+    """
+
+    def __init__(
+        self,
+        policy: ReconnectPolicy | None = None,
+        http_statuses: Collection[int] = (401, 403),
+        close_codes: Collection[int] = (1008,),
+    ) -> None:
+        self.policy = ExponentialBackoff() if policy is None else policy
+        self.http_statuses = frozenset(http_statuses)
+        self.close_codes = frozenset(close_codes)
+
+    def next_delay(self, failure: ReconnectFailure) -> float | None:
+        """Ask the other policy, unless it is to end."""
+        if failure.http_status in self.http_statuses:
+            return None
+        if failure.kind is FailureKind.lost and failure.close_code in self.close_codes:
+            return None
+        return self.policy.next_delay(failure)
+
+    def reset(self) -> None:
+        """Pass it on."""
+        self.policy.reset()
+
+    def __repr__(self) -> str:
+        return f"StopOn({self.policy!r}, {sorted(self.http_statuses)}, {sorted(self.close_codes)})"
+
+
+def failure_kind(error: BaseException) -> FailureKind:
+    """Return what kind of failure an exception of connecting or of a handshake is."""
+    if isinstance(error, ssl.SSLError):
+        return FailureKind.tls
+    if isinstance(error, TimeoutError):
+        return FailureKind.timeout
+    if isinstance(error, ConnectionRefusedError):
+        return FailureKind.refused
+    return FailureKind.connect
 
 
 def _is_over(failure: ReconnectFailure, max_attempts: int, max_time_ms: float) -> bool:

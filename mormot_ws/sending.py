@@ -202,7 +202,7 @@ class FrameSender(ABC):
         return False
 
     def unsent_bytes(self) -> int:
-        """Return how many bytes :meth:`write_now` has accepted that have not left yet."""
+        """Return how many of the last bytes that :meth:`write_now` accepted have not left, and would be lost with the connection."""
         return 0
 
     @abstractmethod
@@ -267,12 +267,12 @@ class FrameSender(ABC):
                 if self._batch_wire is None:
                     if not self.outgoing:
                         self._last_flush = monotonic()
-                        return self._flush_accepted()
+                        return FlushResult.done
                     self._next_batch()
                 wire = self._batch_wire
                 assert wire is not None
                 sent = self.write_now(wire)
-                if sent < len(wire):
+                if sent < len(wire) or self.unsent_bytes():
                     self._batch_wire = wire[sent:]
                     self._flush_wanted = True
                     return FlushResult.blocked
@@ -281,14 +281,6 @@ class FrameSender(ABC):
             self._write_failed(exc)
         finally:
             self.safe_out.release()
-        return FlushResult.done
-
-    def _flush_accepted(self) -> FlushResult:
-        """Push on what the layer below has accepted without sending it (TLS)."""
-        if self.unsent_bytes():
-            self.write_now(memoryview(b""))
-            if self.unsent_bytes():
-                return FlushResult.blocked
         return FlushResult.done
 
     def _next_batch(self) -> None:
@@ -352,7 +344,7 @@ class FrameSender(ABC):
         with self.safe_out:
             if self._batch_wire is None:
                 return
-            left = len(self._batch_wire)
+            left = len(self._batch_wire) + self.unsent_bytes()
             lost: list[QueuedFrame] = []
             # the sizes are known from the end: walk back over the frames until the unsent bytes are covered
             while self._batch and left > 0:

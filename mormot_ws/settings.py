@@ -111,6 +111,9 @@ class WebSocketProcessSettings:
     allowed_origins: Collection[str] | None
     #: True, or a :class:`PermessageDeflate`: negotiate compression (RFC 7692); False: never
     permessage_deflate: bool | PermessageDeflate
+    #: milliseconds that a client's connection has to live to count as stable: the next loss then starts from the shortest
+    #: wait again
+    reconnect_stable_after: int
     #: makes the object that decides the client's waits between attempts, one per client thread
     reconnect_policy: Callable[[], ReconnectPolicy]
 
@@ -144,6 +147,7 @@ class WebSocketProcessSettings:
         "max_connections_per_ip": 0,
         "max_pings_per_second": 1_000,
         "allowed_origins": None,
+        "reconnect_stable_after": 5_000,
         "permessage_deflate": False,
         "reconnect_policy": _default_policy,
     }

@@ -58,6 +58,8 @@ class CrtSocket:
         self.proxy = check_proxy(proxy) if proxy else proxy
         #: why the last open or reopen failed, '' when it did not
         self.last_error = ""
+        #: the same as an exception, None when it did not
+        self.last_exception: OSError | None = None
         self._send_timeout = send_timeout
         #: guards the three fields below, so that an interrupt from another thread meets the socket of the moment; innermost
         self._safe_socket = threading.Lock()
@@ -82,16 +84,13 @@ class CrtSocket:
         """
         self.close()
         deadline = Deadline(self.timeout if timeout is None else timeout)
+        error: OSError | None = None
         try:
             self._open(deadline)
-        except TimeoutError as exc:
-            self.last_error = f"TimeoutError: {exc}"
-        except ssl.SSLError as exc:
-            self.last_error = f"{type(exc).__name__}: {exc}"
-        except OSError as exc:
-            self.last_error = f"{type(exc).__name__}: {exc}"
-        else:
-            self.last_error = ""
+        except OSError as exc:  # time-outs and faults of TLS are OSErrors as well
+            error = exc
+        self.last_exception = error
+        self.last_error = "" if error is None else f"{type(error).__name__}: {error}"
         if self.last_error:
             self.close()
             _log.debug("%s:%d: %s", self.host, self.port, self.last_error)

@@ -59,6 +59,22 @@ def _set_kernel_timeout(sock: socket.socket, option: int, milliseconds: int) -> 
         _log.debug("no kernel time-out on this socket: %s", exc)
 
 
+def _set_keep_alive(sock: socket.socket) -> None:
+    """Let the kernel notice a vanished peer too, for when heartbeats are off. Generous: a peer that is only slow must not suffer."""
+    for option, value in (
+        ("TCP_KEEPIDLE", 60),
+        ("TCP_KEEPINTVL", 15),
+        ("TCP_KEEPCNT", 4),
+        ("TCP_USER_TIMEOUT", 120_000),
+    ):
+        number = getattr(socket, option, None)
+        if number is not None:
+            with contextlib.suppress(OSError):  # no TCP socket, or not supported: heartbeats do without it
+                sock.setsockopt(socket.IPPROTO_TCP, number, value)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
 class Transport:
     """A connected socket in the plain form.
 
@@ -68,7 +84,7 @@ class Transport:
     """
 
     is_tls = False
-    #: bytes that :meth:`send_now` accepted and the kernel has not taken yet (always 0 in the plain form)
+    #: bytes that :meth:`send_now` accepted last and the kernel has not taken whole (always 0 in the plain form)
     unsent_bytes = 0
 
     def __init__(self, sock: socket.socket, send_timeout: int = 10_000) -> None:
@@ -77,6 +93,7 @@ class Transport:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _set_kernel_timeout(sock, socket.SO_SNDTIMEO, send_timeout)
+        _set_keep_alive(sock)
         self.sock = sock
         # bound methods of the socket itself: nothing of ours is between the loop and the kernel
         self.recv: Callable[[int], bytes] = sock.recv
@@ -290,12 +307,14 @@ class TlsTransport(Transport):
         assert self._safe_write.locked()
         raw = self._unsent + raw
         self._unsent = raw[super().send_now(raw) :] if raw else b""
-        self.unsent_bytes = len(self._unsent)
+        if not self._unsent:
+            self.unsent_bytes = 0
 
     def send_now(self, data: Buffer) -> int:
         """Encrypt and send without waiting; return the plain bytes accepted (up to 16 kB; 0: older output is still waiting).
 
-        What was accepted and has not left is counted in :attr:`unsent_bytes`, and leaves with the next call.
+        While a part of the record that holds them has not left, they are counted in :attr:`unsent_bytes`; it leaves with
+        the next call.
         """
         if not self._safe_write.acquire(blocking=False):
             return 0
@@ -305,6 +324,7 @@ class TlsTransport(Transport):
                 if self._unsent:
                     return 0
             part = memoryview(data)[:16384]
+            self.unsent_bytes = len(part)  # one record: unless all of it leaves, the peer can read nothing of it
             self._send_unsent(self._encrypt(part))
             return len(part)
         finally:

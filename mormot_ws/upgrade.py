@@ -44,9 +44,10 @@ _STATUS_LINE = re.compile(r"HTTP/\d\.\d (\d{3})(?: .*)?")
 class UpgradeError(WebSocketsError):
     """The handshake failed; the text is what ``websockets_upgrade`` returns."""
 
-    def __init__(self, text: str, http_status: int = 0) -> None:
+    def __init__(self, text: str, http_status: int = 0, timed_out: bool = False) -> None:
         super().__init__(text)
         self.http_status = http_status
+        self.timed_out = timed_out
 
 
 @dataclass
@@ -108,7 +109,9 @@ class HandshakeSocket:
             try:
                 data = self._transport.recv_within(4096, self._deadline)
             except TimeoutError:
-                raise UpgradeError("TimeoutError: the server did not answer the upgrade in time") from None
+                raise UpgradeError(
+                    "TimeoutError: the server did not answer the upgrade in time", timed_out=True
+                ) from None
             if not data:
                 raise UpgradeError(_cut_answer(head))
             head += data

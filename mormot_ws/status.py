@@ -1,0 +1,98 @@
+"""Snapshots of clients, servers and connections, for monitoring: plain values, taken without waiting, from any thread."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ConnectionStatus:
+    """One connection at one moment."""
+
+    #: the server's number for it
+    connection_id: int
+    #: the peer's IP address
+    remote_ip: str
+    #: the sub-protocol's name
+    protocol: str
+    #: ``wpsCreate``, ``wpsRun``, ``wpsClose`` or ``wpsDestroy``
+    state: str
+    #: milliseconds since the state changed
+    state_since_ms: float
+    #: messages and bytes of payload; on a client over all its connections
+    frames_in: int
+    frames_out: int
+    bytes_in: int
+    bytes_out: int
+    #: frames and bytes of payload that wait in ``outgoing``
+    queued_frames: int
+    queued_bytes: int
+    #: frames that a full queue has refused or dropped
+    queue_lost: int
+    #: milliseconds from the last heartbeat to its answer; 0: none yet
+    ping_ms: float
+    #: heartbeats in a row without an answer
+    invalid_pings: int
+    #: code and reason that closed it; 0 while it is open
+    close_code: int
+    close_reason: str
+    #: the last fault, in words
+    last_error: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as a dictionary, e.g. for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ClientStatus:
+    """One client at one moment."""
+
+    host: str
+    port: int
+    #: True while frames can be sent
+    connected: bool
+    #: ``sCreate``, ``sRun``, ``sFinished`` or ``sClosed``; '' before the first upgrade
+    thread_state: str
+    #: attempts to reconnect since the connection was lost
+    attempts: int
+    #: how often it was lost and came back
+    reconnects: int
+    #: the last fault, in words
+    last_error: str
+    #: None before the first upgrade
+    connection: ConnectionStatus | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as a dictionary, e.g. for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """One server at one moment."""
+
+    host: str
+    port: int
+    #: TCP connections accepted since the start
+    accepted: int
+    #: of these, turned away by a limit
+    turned_away: int
+    #: upgraded since the start
+    upgraded: int
+    #: upgrades refused since the start
+    refused: int
+    #: WebSocket connections now
+    connections: int
+    #: all TCP connections now, those in their handshake included
+    sockets: int
+    #: messages and bytes of payload of all connections, ended ones included
+    frames_in: int
+    frames_out: int
+    bytes_in: int
+    bytes_out: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as a dictionary, e.g. for JSON."""
+        return asdict(self)
