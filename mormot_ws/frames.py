@@ -90,8 +90,12 @@ class WebSocketFrame:
 
     @property
     def text(self) -> str:
-        """The payload decoded as UTF-8; raises ``UnicodeDecodeError`` when it is not (a binary frame may hold anything)."""
-        return self.payload.decode("utf-8")
+        """The payload decoded as UTF-8; of a close frame the reason behind its code.
+
+        Raises ``UnicodeDecodeError`` when it is not UTF-8 (a binary frame may hold anything).
+        """
+        payload = self.payload[2:] if self.opcode is focConnectionClose else self.payload
+        return payload.decode("utf-8")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WebSocketFrame):
