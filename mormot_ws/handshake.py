@@ -28,7 +28,7 @@ def split_header_lines(lines: str) -> list[tuple[str, str]]:
     for line in lines.replace("\r\n", "\n").split("\n"):
         if line.strip():
             name, colon, value = line.partition(":")
-            if not colon or not name.strip() or any(c in "\r\n\0" for c in value):
+            if not colon or not _TOKEN.fullmatch(name.strip()) or any(c in "\r\n\0" for c in value):
                 raise ValueError(f"{line!r} is not a header line")
             headers.append((name.strip(), value.strip()))
     return headers

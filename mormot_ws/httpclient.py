@@ -31,8 +31,8 @@ class HttpAnswer:
     error: str = ""
 
 
-class _Stream(io.RawIOBase):
-    """What ``http.client`` takes for its socket, and reads from."""
+class _Input(io.RawIOBase):
+    """What ``http.client`` reads its answer from."""
 
     def __init__(self, transport: Transport, deadline: Deadline) -> None:
         self._transport = transport
@@ -46,11 +46,22 @@ class _Stream(io.RawIOBase):
         buffer[: len(data)] = data
         return len(data)
 
+
+class _Socket:
+    """What ``http.client`` takes for its socket; the transport stays the client's."""
+
+    def __init__(self, transport: Transport, deadline: Deadline) -> None:
+        self._transport = transport
+        self._deadline = deadline
+
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
+        return io.BufferedReader(_Input(self._transport, self._deadline))
 
     def sendall(self, data: Buffer) -> None:
         self._transport.sendall(data)
+
+    def close(self) -> None:
+        """The client closes its transport itself."""
 
 
 def http_request(
@@ -69,7 +80,7 @@ def http_request(
         headers["Content-Type"] = data_type
     headers.update(split_header_lines(header))
     connection = http.client.HTTPConnection(client.host, client.port)
-    connection.sock = _Stream(transport, Deadline(client.timeout))
+    connection.sock = _Socket(transport, Deadline(client.timeout))
     connection.auto_open = 0
     try:
         connection.request(method or "GET", url if url.startswith("/") else f"/{url}", data or None, headers)

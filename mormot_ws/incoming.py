@@ -142,7 +142,7 @@ class WebProcessInFrame:
         """Decode *data* from *position*, a frame's first byte. The first branch of the loop is the hot path."""
         mask_bit = self._mask_bit
         mask_size = 4 if mask_bit else 0
-        limit = self.max_message_bytes
+        limit = min(self.max_message_bytes, self.max_frame_bytes)
         end = len(data)
         unmask = mask_bytes
         append = frames.append
@@ -190,7 +190,7 @@ class WebProcessInFrame:
                 break
             self._begin_frame(first, size, data[start - mask_size : start])
             position = self._payload_part(data, start, frames)
-        if position < end and not self._in_payload:
+        if position < end and not self._in_payload and not self.closed:
             self._pending = data[position:]
 
     def _check_first_byte(self, first: int) -> None:
@@ -225,15 +225,19 @@ class WebProcessInFrame:
             raise WebSocketsProtocolError(1002, "length is not in its shortest form")
         if size >> 63:
             raise WebSocketsProtocolError(1002, "length has its highest bit set")
+        self._check_size(size)
+        return size
+
+    def _check_size(self, size: int) -> None:
         if size > self.max_frame_bytes:
             raise WebSocketsProtocolError(1009, f"frame of more than {self.max_frame_bytes} bytes")
-        return size
 
     # -------------------------------------------------------------------------- frames that need more than one look
 
     def _begin_frame(self, first: int, size: int, mask: bytes) -> None:
         """Enter the payload of a frame whose header was checked."""
         opcode = first & 0x0F
+        self._check_size(size)
         self._fin = bool(first & 0x80)
         self._opcode = opcode
         self._mask = mask
@@ -328,6 +332,10 @@ class WebProcessInFrame:
             self._utf8.decode(part, final)
         except UnicodeDecodeError:
             raise WebSocketsProtocolError(1007, "text is not UTF-8") from None
+        # Python's decoder waits for the third byte of a surrogate, which the second gives away already
+        waiting = self._utf8.getstate()[0]
+        if len(waiting) == 2 and waiting[0] == 0xED and waiting[1] >= 0xA0:
+            raise WebSocketsProtocolError(1007, "text is not UTF-8")
 
     def _check_text(self, payload: bytes) -> None:
         try:

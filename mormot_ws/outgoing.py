@@ -73,8 +73,8 @@ class OutgoingFrames:
                 (self.max_bytes and self._bytes + size > self.max_bytes)
                 or (self.max_frames and len(self._frames) >= self.max_frames)
             ):
-                self.lost += 1
                 if not self.drop_oldest:
+                    self.lost += 1
                     return False
                 self._make_room(size)
             self._frames.append(queued)
@@ -88,6 +88,7 @@ class OutgoingFrames:
             or (self.max_frames and len(self._frames) >= self.max_frames)
         ):
             self._bytes -= len(self._frames.popleft().payload)
+            self.lost += 1
 
     def take(self, max_bytes: int) -> list[QueuedFrame]:
         """Remove and return the oldest frames, at least one if there is any, up to about *max_bytes* of payload."""

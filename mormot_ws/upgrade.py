@@ -19,7 +19,7 @@ from pathlib import PurePath
 from .deadline import Deadline
 from .deflate import PermessageDeflate
 from .errors import WebSocketsError
-from .handshake import header_tokens, split_header_lines
+from .handshake import accept_value, header_tokens, split_header_lines
 from .protocols import WebSocketProtocol
 from .transport import Transport
 
@@ -72,8 +72,12 @@ def default_user_agent() -> str:
 class HandshakeSocket:
     """What websocket-client takes for its socket during the handshake."""
 
-    def __init__(self, transport: Transport, deadline: Deadline, max_head: int) -> None:
+    def __init__(self, transport: Transport, deadline: Deadline, max_head: int, uri: str = "") -> None:
         self._transport = transport
+        # websocket-client would take the URI apart and put it together again; it goes out as the application gave it
+        self._request_line = f"GET /{uri.removeprefix('/')} HTTP/1.1".encode()
+        #: the key of the request, once it was sent
+        self.key = ""
         self._deadline = deadline
         self._max_head = max_head
         self._answer: io.BytesIO | None = None
@@ -92,7 +96,8 @@ class HandshakeSocket:
         """The transport belongs to the client."""
 
     def send(self, request: bytes) -> int:
-        self._transport.sendall(_native_order(request))
+        self.key = _header_of(request, b"sec-websocket-key")
+        self._transport.sendall(_native_order(request, self._request_line))
         return len(request)
 
     def recv(self, size: int) -> bytes:
@@ -130,7 +135,13 @@ class HandshakeSocket:
             raise UpgradeError(f"Invalid HTTP Upgrade Header: {exc}", 101) from None
         if self.headers.defects:
             raise UpgradeError("Invalid HTTP Upgrade Header", 101)
-        lines = [f"{name}: {' '.join(value.split())}\r\n" for name, value in self.headers.items()]
+        # only what websocket-client checks, in one line each: it would mistake repeated lines, keep cookies for the whole Python
+        # process, and stumble over bytes that are not UTF-8
+        lines = [
+            f"{name}: {', '.join(' '.join(value.split()) for value in self.headers.get_all(name, []))}\r\n"
+            for name in ("Upgrade", "Connection", "Sec-WebSocket-Accept")
+            if name in self.headers
+        ]
         return io.BytesIO("".join(["HTTP/1.1 101 Switching Protocols\r\n", *lines, "\r\n"]).encode("latin-1"))
 
 
@@ -140,15 +151,23 @@ def _cut_answer(head: bytes) -> str:
     return "EOFError: the server closed the connection inside its answer"
 
 
-def _native_order(request: bytes) -> bytes:
-    """Put the header lines of *request* into the order of a native client; the request line stays first."""
-    first, *lines = request.removesuffix(b"\r\n\r\n").split(b"\r\n")
+def _native_order(request: bytes, request_line: bytes) -> bytes:
+    """Put the header lines of *request* into the order of a native client, behind *request_line*."""
+    lines = request.removesuffix(b"\r\n\r\n").split(b"\r\n")[1:]
 
     def place(line: bytes) -> int:
         name = line.partition(b":")[0].decode("latin-1").lower()
         return _ORDER.index(name) if name in _ORDER else len(_ORDER)
 
-    return b"\r\n".join([first, *sorted(lines, key=place)]) + b"\r\n\r\n"
+    return b"\r\n".join([request_line, *sorted(lines, key=place)]) + b"\r\n\r\n"
+
+
+def _header_of(request: bytes, name: bytes) -> str:
+    for line in request.split(b"\r\n"):
+        key, _, value = line.partition(b":")
+        if key.lower() == name:
+            return value.strip().decode("latin-1")
+    return ""
 
 
 def client_upgrade(
@@ -172,10 +191,10 @@ def client_upgrade(
     lines, named_host = _header_lines(asked, headers, user_agent)
     if deflate is not None:
         lines.append(f"Sec-WebSocket-Extensions: {deflate.offer()}")
-    sock = HandshakeSocket(transport, deadline, max_head)
+    sock = HandshakeSocket(transport, deadline, max_head, uri)
     try:
         WebSocket().connect(  # type: ignore[no-untyped-call]
-            f"{scheme}://{literal}:{port}/{uri.removeprefix('/')}",
+            f"{scheme}://{literal}:{port}/",
             socket=sock,
             header=lines,
             suppress_origin=True,
@@ -228,7 +247,8 @@ def _settle(
 ) -> UpgradeResult:
     """Check what the answer chose against what was asked."""
     headers = sock.headers
-    if len(headers.get_all("sec-websocket-accept", [])) != 1:
+    # websocket-client compares in lower case, and base64 has both
+    if [value.strip() for value in headers.get_all("sec-websocket-accept", [])] != [accept_value(sock.key)]:
         raise UpgradeError("Invalid HTTP Upgrade Accept Challenge", 101)
     chosen = headers.get_all("sec-websocket-protocol", [])
     if chosen and (len(chosen) > 1 or not asked or not protocol.set_subprotocol(chosen[0].strip())):
@@ -245,4 +265,5 @@ def _settle(
         except ValueError as exc:
             raise UpgradeError(f"Invalid HTTP Upgrade ProcessHandshake: {exc}", 101) from None
     number = (headers.get("sec-websocket-connection-id") or "").strip()
-    return UpgradeResult(int(number) if number.isascii() and number.isdigit() else 0, extensions, sock.unread)
+    known = number.isascii() and number.isdigit() and len(number) < 20
+    return UpgradeResult(int(number) if known else 0, extensions, sock.unread)
