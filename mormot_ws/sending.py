@@ -42,6 +42,8 @@ from .transport import JOIN_BELOW
 
 _log = logging.getLogger("mormot_ws.process")
 
+_new_queued = tuple.__new__
+
 #: bytes that one batch of queued frames may have
 _BATCH_BYTES = 1 << 18
 
@@ -169,7 +171,8 @@ class FrameSender(ABC):
         payload = frame.payload
         if opcode is not focBinary and (opcode is not focText or not payload.isascii()):
             check_sendable(frame)
-        return self.send_queued(QueuedFrame(opcode, payload, frame.content))
+        # tuple.__new__: the constructor of a named tuple costs as much as all the rest of this method
+        return self.send_queued(_new_queued(QueuedFrame, (opcode, payload, frame.content, None)))
 
     def send_queued(self, queued: QueuedFrame) -> bool:
         """Queue *queued*, which may carry its bytes on the wire already (a broadcast); else like :meth:`send_frame_async`."""
