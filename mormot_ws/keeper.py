@@ -37,7 +37,7 @@ class FlushResult(Enum):
 class Flushable(Protocol):
     """Something with a queue of frames that the keeper sends."""
 
-    def flush_outgoing(self) -> FlushResult:
+    def flush_queued(self) -> FlushResult:
         """Send what is queued, without waiting and without raising."""
 
     def fileno(self) -> int:
@@ -185,7 +185,7 @@ class ProcessKeeper:
                 fd = process.fileno()
                 if fd in blocked and blocked[fd] is process:
                     continue
-                result = process.flush_outgoing()
+                result = process.flush_queued()
                 if result is FlushResult.busy:
                     retry.append(process)
                 elif result is FlushResult.blocked and fd >= 0:

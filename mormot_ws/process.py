@@ -38,7 +38,7 @@ from .keeper import ProcessKeeper, Timer
 from .protocols import WebSocketProtocol
 from .sending import FrameSender
 from .settings import WebSocketProcessSettings
-from .states import WebSocketProcessState, wpsClose, wpsDestroy, wpsRun
+from .states import WebSocketProcessState, wpsClose, wpsCreate, wpsDestroy, wpsRun
 from .status import ConnectionStatus
 from .transport import Transport, wait_socket
 
@@ -266,7 +266,8 @@ class WebSocketProcess(FrameSender):
 
     def process_start(self) -> bool:
         """Enter ``wpsRun`` and tell the user; return False when a callback refused by an exception. Mirrors ``ProcessStart``."""
-        self._set_state(wpsRun)
+        if self._state is wpsCreate:  # on a client the upgrade has set it, and on_reconnect may have closed already
+            self._set_state(wpsRun)
         self._last_in = monotonic()
         if self.settings.heartbeat_delay:
             delay = self.settings.heartbeat_delay / 1000

@@ -152,9 +152,10 @@ class FrameSender(ABC):
             except OSError as exc:
                 self._write_failed(exc)
                 return False
-            protocol = self.protocol
-            protocol.frames_out_count += 1
-            protocol.frames_out_bytes += size
+            if opcode is focBinary or opcode is focText:
+                protocol = self.protocol
+                protocol.frames_out_count += 1
+                protocol.frames_out_bytes += size
         if self._log_frames:
             self._log_frame("sent", frame)
         return True
@@ -259,6 +260,14 @@ class FrameSender(ABC):
 
     def _flush_due(self) -> None:
         self._keeper.wake(self)
+
+    def flush_queued(self) -> FlushResult:
+        """Called by the keeper: flush, unless the loop has just done so, and what came since has to be gathered."""
+        if self._batch_wire is None and self._last_flush + self.settings.send_delay / 1000 > monotonic():
+            if self.outgoing:
+                self._want_flush()
+            return FlushResult.done
+        return self.flush_outgoing()
 
     def flush_outgoing(self) -> FlushResult:
         """Send queued frames without waiting. Called by the keeper, and by the loop after its callbacks."""
