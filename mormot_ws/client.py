@@ -374,14 +374,14 @@ class HttpClientWebSockets(CrtSocket):
             return "The client is being freed"
         thread = self._thread
         if not first and thread is not None and thread.is_alive():
-            process._run_at_once()
+            process.run_at_once()
             return ""
         self.policy = self.settings.reconnect_policy()
         thread = WebSocketProcessClientThread(self, process)
         self._process = process
         self._thread = thread
         process.owner_thread = thread
-        process._run_at_once()
+        process.run_at_once()
         thread.start()
         thread.entered.wait(_ENTER_LOOP_MS / 1000)
         return ""

@@ -19,7 +19,7 @@ from .process import WebCrtSocketProcess
 from .protocols import WebSocketProtocol
 from .reconnect import FailureKind, ReconnectFailure, ReconnectPolicy, failure_kind
 from .settings import WebSocketProcessSettings
-from .states import WebSocketProcessClientThreadState, sClosed, sCreate, sFinished, sRun, wpsCreate, wpsRun
+from .states import WebSocketProcessClientThreadState, sClosed, sCreate, sFinished, sRun, wpsCreate
 from .upgrade import UpgradeError
 
 _log = logging.getLogger("mormot_ws.client")
@@ -104,10 +104,9 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         self._begin()
         self._set_state(wpsCreate)
 
-    def _run_at_once(self) -> None:
-        """After the handshake: frames may be sent, even before the loop starts."""
+    def run_at_once(self) -> None:
         self._upgraded = True
-        self._set_state(wpsRun)
+        super().run_at_once()
 
     def _keeps_queue(self) -> bool:
         """Frames wait for the reconnection, as long as one may come."""

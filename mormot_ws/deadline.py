@@ -26,3 +26,8 @@ class Deadline:
     def passed(self) -> bool:
         """True from that point in time on."""
         return self._at is not None and monotonic() >= self._at
+
+    def sooner(self, milliseconds: float) -> Deadline:
+        """Return this deadline, or one *milliseconds* from now, whichever comes first."""
+        left = self.seconds()
+        return Deadline(milliseconds if left is None else min(milliseconds, left * 1000))

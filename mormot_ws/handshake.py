@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Collection, Iterable
+from urllib.parse import urlsplit
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -46,7 +47,7 @@ class UpgradeRequest:
         self.http_version = http_version
         self.headers = list(headers)
         #: the target without one leading '/', with its query
-        self.uri = target.strip().removeprefix("/")
+        self.uri = _origin_form(target.strip()).removeprefix("/")
         #: the same without its query: what protocols are matched against
         self.path = self.uri.partition("?")[0]
         self.key = self.header("sec-websocket-key")
@@ -100,6 +101,14 @@ class UpgradeRequest:
         if self.protocols is not None and not all(_TOKEN.fullmatch(name) for name in self.protocols):
             return 400
         return 0
+
+
+def _origin_form(target: str) -> str:
+    """Return the path and query of *target*, which may be a whole URI (RFC 9112 §3.2.2)."""
+    if re.match(r"(?i)(https?|wss?)://", target):
+        parts = urlsplit(target)
+        return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return target
 
 
 def is_valid_key(key: str) -> bool:

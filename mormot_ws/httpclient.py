@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import io
 from dataclasses import dataclass, field
-from typing import Any
 
 from .deadline import Deadline
 from .handshake import split_header_lines
-from .masking import Buffer
 from .sockets import CrtSocket
-from .transport import Transport
+from .transport import DeadlineSocket, Transport
 
 #: the original's pseudo status for a request that could not be sent or got no answer
 HTTP_CLIENT_ERROR = 666
@@ -31,39 +28,6 @@ class HttpAnswer:
     error: str = ""
 
 
-class _Input(io.RawIOBase):
-    """What ``http.client`` reads its answer from."""
-
-    def __init__(self, transport: Transport, deadline: Deadline) -> None:
-        self._transport = transport
-        self._deadline = deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._transport.recv_within(len(buffer), self._deadline)
-        buffer[: len(data)] = data
-        return len(data)
-
-
-class _Socket:
-    """What ``http.client`` takes for its socket; the transport stays the client's."""
-
-    def __init__(self, transport: Transport, deadline: Deadline) -> None:
-        self._transport = transport
-        self._deadline = deadline
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Input(self._transport, self._deadline))
-
-    def sendall(self, data: Buffer) -> None:
-        self._transport.sendall(data)
-
-    def close(self) -> None:
-        """The client closes its transport itself."""
-
-
 def http_request(
     client: CrtSocket,
     transport: Transport,
@@ -80,7 +44,7 @@ def http_request(
         headers["Content-Type"] = data_type
     headers.update(split_header_lines(header))
     connection = http.client.HTTPConnection(client.host, client.port)
-    connection.sock = _Socket(transport, Deadline(client.timeout))
+    connection.sock = DeadlineSocket(transport, Deadline(client.timeout))
     connection.auto_open = 0
     try:
         connection.request(method or "GET", url if url.startswith("/") else f"/{url}", data or None, headers)

@@ -69,7 +69,9 @@ class HttpServerConnection:
 
     def __init__(self, transport: Transport, max_head: int, max_body: int) -> None:
         self._transport = transport
+        self._max_head = max_head
         self._max_body = max_body
+        self._received = 0  # bytes of this request, and what came behind it
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head)
 
     def read_request(self, deadline: Deadline) -> tuple[UpgradeRequest, bytes] | None:
@@ -85,6 +87,7 @@ class HttpServerConnection:
         while True:
             event = self._next_event(deadline)
             if isinstance(event, h11.Request):
+                self._check_sizes(event)
                 request = UpgradeRequest(
                     event.method.decode("ascii"),
                     event.target.decode("ascii"),
@@ -101,6 +104,15 @@ class HttpServerConnection:
             elif isinstance(event, h11.ConnectionClosed):
                 return None
 
+    def _check_sizes(self, request: h11.Request) -> None:
+        if (
+            self._received - len(self._h11.trailing_data[0]) > self._max_head
+        ):  # h11 looks at heads that are not complete only
+            raise HttpFault(431, f"the head has more than {self._max_head} bytes")
+        for name, value in request.headers:
+            if name == b"content-length" and int(value) > self._max_body:
+                raise HttpFault(413, f"the body has more than {self._max_body} bytes")
+
     def _next_event(self, deadline: Deadline) -> Any:
         try:
             while True:
@@ -109,7 +121,13 @@ class HttpServerConnection:
                     return event
                 if self._h11.they_are_waiting_for_100_continue:
                     self._send(h11.InformationalResponse(status_code=100, headers=[]))
-                self._h11.receive_data(self._transport.recv_within(16384, deadline))
+                data = self._transport.recv_within(16384, deadline)
+                if data and not self._received:
+                    data = data.lstrip(b"\r\n")  # RFC 9112 §2.2: empty lines before a request are ignored
+                    if not data:
+                        continue
+                self._received += len(data)
+                self._h11.receive_data(data)
         except h11.RemoteProtocolError as exc:
             if self._h11.our_state is h11.ERROR or self._h11.trailing_data[0] or self._h11.their_state is h11.ERROR:
                 raise HttpFault(exc.error_status_hint, str(exc)) from None
@@ -132,6 +150,7 @@ class HttpServerConnection:
             if self._h11.our_state is h11.MUST_CLOSE:
                 return False
             self._h11.start_next_cycle()
+            self._received = len(self._h11.trailing_data[0])
         except h11.LocalProtocolError as exc:
             _log.error("the answer cannot be sent as it is: %s", exc)
             return False

@@ -40,7 +40,7 @@ from .sending import FrameSender
 from .settings import WebSocketProcessSettings
 from .states import WebSocketProcessState, wpsClose, wpsCreate, wpsDestroy, wpsRun
 from .status import ConnectionStatus
-from .transport import Transport, wait_socket
+from .transport import Transport
 
 _log = logging.getLogger("mormot_ws.process")
 
@@ -212,7 +212,12 @@ class WebSocketProcess(FrameSender):
 
     def start_shutdown(self, code: int, reason: str) -> bool:
         """Send a close frame without waiting for the answer, which has ``close_timeout`` ms to come; tell whether it was sent."""
-        return self._send_close(code, reason, close_payload(code, reason), 0)
+        # in wpsCreate the answer to the handshake is leaving just now: the frame has to wait for that
+        return self._send_close(code, reason, close_payload(code, reason), 200 if self._state is wpsCreate else 0)
+
+    def run_at_once(self) -> None:
+        """After the handshake: frames may be sent, even before the loop starts."""
+        self._set_state(wpsRun)
 
     def abort(self, why: str) -> None:
         """Cut the connection at once, from any thread: its loop ends, a blocked write fails. *why* becomes ``last_error``."""
@@ -266,7 +271,7 @@ class WebSocketProcess(FrameSender):
 
     def process_start(self) -> bool:
         """Enter ``wpsRun`` and tell the user; return False when a callback refused by an exception. Mirrors ``ProcessStart``."""
-        if self._state is wpsCreate:  # on a client the upgrade has set it, and on_reconnect may have closed already
+        if self._state is wpsCreate:  # else run_at_once() was called, and the connection may be closing already
             self._set_state(wpsRun)
         self._last_in = monotonic()
         if self.settings.heartbeat_delay:
@@ -313,7 +318,7 @@ class WebSocketProcess(FrameSender):
                     return
                 for frame in frames:
                     received(frame)
-                if in_frame.error is not None:
+                if in_frame.error is not None and not self._backlog:
                     raise in_frame.error
             if outgoing:
                 self.process_loop_step_send()
@@ -359,7 +364,7 @@ class WebSocketProcess(FrameSender):
             self._dispatch(frame)
         elif opcode is focPing:
             self._count_ping()
-            self.send_frame(WebSocketFrame(focPong, frame.payload))
+            self._answer_ping(frame.payload)
             if self.settings.notify_all_frames:
                 self._dispatch(frame)
         elif opcode is focPong:
@@ -371,6 +376,18 @@ class WebSocketProcess(FrameSender):
         elif opcode is focConnectionClose:
             self._close_received = self._close_ends_reading = True
             self._send_close(*parse_close_payload(frame.payload), frame.payload)
+
+    def _answer_ping(self, payload: bytes) -> None:
+        """Send the pong: also between our close frame and the peer's, where nothing else is sent any more (RFC 6455 §5.5.2)."""
+        if self.send_frame(WebSocketFrame(focPong, payload)) or self._state is not wpsClose:
+            return
+        with self.safe_out:
+            try:
+                key = None if self._masks is None else self._masks.next_key()
+                if self._batch_wire is None:
+                    self.write_bytes(encode_frame(focPong, payload, key))
+            except OSError as exc:
+                self._write_failed(exc)
 
     def _count_ping(self) -> None:
         """Answering pings costs more than sending them: refuse a flood."""
@@ -617,7 +634,10 @@ class WebCrtSocketProcess(WebSocketProcess):
         return 0 if self.transport is None else self.transport.unsent_bytes
 
     def wait_writable(self, deadline: Deadline) -> bool:
-        return self.transport is not None and wait_socket(self.transport.sock, True, deadline)
+        return self.transport is not None and self.transport.wait_writable(deadline)
+
+    def waits_for_input(self) -> bool:
+        return self.transport is not None and self.transport.waits_for_input
 
     def finish(self) -> None:
         transport = self.transport

@@ -1,15 +1,18 @@
-"""Proxies: which one a connection goes through (argument or environment), and the way through it, by python-socks."""
+"""Proxies: which one a connection goes through (argument or environment), and the way through it, by ``http.client`` and python-socks."""
 
 from __future__ import annotations
 
+import base64
+import http.client
 import ipaddress
 import socket
 import urllib.request
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from .deadline import Deadline
+from .transport import DeadlineSocket, Transport
 
 #: dials the proxy itself: f(host, port) -> a connected socket
 Dial = Callable[[str, int], socket.socket]
@@ -19,8 +22,13 @@ _SCHEMES = ("http", "socks4", "socks4a", "socks5", "socks5h")
 
 def check_proxy(url: str) -> str:
     """Return *url* if it names a proxy that can be used, else raise ``ValueError``."""
-    parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        # .port raises ValueError for what is no port
+        usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
         raise ValueError(
             f"a proxy is like http://user:password@host:port or socks5://host:port, not {_without_password(url)!r}"
         )
@@ -44,33 +52,72 @@ def proxy_from_environment(host: str, tls: bool) -> str:
 def open_through_proxy(url: str, host: str, port: int, dial: Dial, deadline: Deadline) -> socket.socket:
     """Return a socket connected to *host* and *port* through the proxy *url*, which *dial* reaches. Raises ``OSError``."""
     try:
-        from python_socks import ProxyError  # here: an extra, and rarely used
+        check_proxy(url)
+    except ValueError as exc:
+        raise OSError(str(exc)) from None  # it came from the environment: no mistake of the caller's
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    sock = dial(parts.hostname, parts.port or (8080 if parts.scheme == "http" else 1080))
+    talk = DeadlineSocket(Transport(sock), deadline)
+    credentials = unquote(parts.username or ""), unquote(parts.password or "")
+    try:
+        if parts.scheme == "http":
+            _connect_by_http(talk, parts.hostname, credentials, host, port)
+        else:
+            _connect_by_socks(talk, parts.scheme, credentials, host, port)
+    except TimeoutError:
+        raise TimeoutError(f"proxy {_without_password(url)}: timed out") from None
+    except OSError as exc:
+        raise OSError(f"proxy {_without_password(url)}: {exc}") from None
+    return sock
+
+
+def _connect_by_http(talk: DeadlineSocket, proxy: str, credentials: tuple[str, str], host: str, port: int) -> None:
+    """Ask an HTTP proxy for a tunnel, by ``http.client``."""
+
+    class Tunnel(http.client.HTTPConnection):
+        def connect(self) -> None:
+            self.sock = talk
+            self._tunnel()  # type: ignore[attr-defined]  # what its own connect() does
+
+    headers = {}
+    if credentials[0]:
+        token = base64.b64encode(":".join(credentials).encode()).decode()
+        headers["Proxy-Authorization"] = f"Basic {token}"
+    connection = Tunnel(proxy)
+    connection.set_tunnel(host, port, headers)
+    try:
+        connection.connect()
+    except http.client.HTTPException as exc:
+        raise OSError(f"{type(exc).__name__}: {exc}") from None
+
+
+def _connect_by_socks(talk: DeadlineSocket, scheme: str, credentials: tuple[str, str], host: str, port: int) -> None:
+    """Ask a SOCKS proxy for a connection, by python-socks."""
+    try:
+        from python_socks import ProxyError, ProxyType  # here: an extra, and rarely used
         from python_socks.sync import Proxy
     except ImportError:
-        raise OSError(
-            f"the proxy {_without_password(url)} needs python-socks: pip install 'mormot_ws[proxy]'"
-        ) from None
-    parts = urlsplit(check_proxy(url))
-    plain = url if parts.port is not None else _with_default_port(url)
-    # python-socks asks the "proxy before the proxy" for its socket: ours dials, so that it can be interrupted
-    proxy = Proxy.from_url(plain.replace("socks5h://", "socks5://"), rdns=True, forward=_Dialer(dial, deadline))
+        raise OSError("python-socks is missing: pip install 'mormot_ws[proxy]'") from None
+    kind = ProxyType.SOCKS4 if scheme.startswith("socks4") else ProxyType.SOCKS5
+    name, password = credentials
+    # python-socks asks the "proxy before the proxy" for its socket: ours is connected to the proxy already
+    forward: Any = _Connected(talk)
+    proxy = Proxy(kind, "proxy", 0, username=name or None, password=password or None, rdns=True, forward=forward)
     try:
-        return proxy.connect(host, port, timeout=deadline.seconds())
+        proxy.connect(host, port)
     except ProxyError as exc:
-        raise OSError(f"proxy {_without_password(url)}: {exc}") from None
+        raise OSError(str(exc)) from None
 
 
-class _Dialer:
+class _Connected:
     """Stands where python-socks expects a proxy to go through first."""
 
-    def __init__(self, dial: Dial, deadline: Deadline) -> None:
-        self._dial = dial
-        self._deadline = deadline
+    def __init__(self, talk: DeadlineSocket) -> None:
+        self._talk = talk
 
-    def connect(self, dest_host: str, dest_port: int, timeout: float | None = None, **_: Any) -> socket.socket:
-        sock = self._dial(dest_host, dest_port)
-        sock.settimeout(self._deadline.seconds())
-        return sock
+    def connect(self, **_: Any) -> DeadlineSocket:
+        return self._talk
 
 
 def _is_loopback(host: str) -> bool:
@@ -82,12 +129,6 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _with_default_port(url: str) -> str:
-    parts = urlsplit(url)
-    port = 8080 if parts.scheme == "http" else 1080
-    return parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
-
-
 def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"

@@ -205,6 +205,10 @@ class FrameSender(ABC):
         """Wait until :meth:`write_now` may get on; False when the *deadline* came first. Called under ``safe_out``."""
         return False
 
+    def waits_for_input(self) -> bool:
+        """Tell whether :meth:`write_now` took nothing for another reason than a full socket: then readiness says nothing."""
+        return False
+
     def unsent_bytes(self) -> int:
         """Return how many of the last bytes that :meth:`write_now` accepted have not left, and would be lost with the connection."""
         return 0
@@ -287,7 +291,7 @@ class FrameSender(ABC):
                 if sent < len(wire) or self.unsent_bytes():
                     self._batch_wire = wire[sent:]
                     self._flush_wanted = True
-                    return FlushResult.blocked
+                    return FlushResult.busy if not sent and self.waits_for_input() else FlushResult.blocked
                 self._batch_sent()
         except OSError as exc:
             self._write_failed(exc)

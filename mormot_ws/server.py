@@ -33,7 +33,8 @@ from .settings import WebSocketProcessSettings
 from .states import wpsRun
 from .status import ServerStatus
 from .tls import server_tls_context
-from .transport import TlsTransport, Transport
+from .tlstransport import TlsTransport
+from .transport import Transport
 
 _log = logging.getLogger("mormot_ws.server")
 
@@ -184,16 +185,17 @@ class WebSocketServerSocket:
             return None
         process = WebSocketProcessServer(self, protocol, server)
         process.attach(transport, unread)
-        transport.sendall(answer)
+        with process.safe_out:  # whoever stops the server meanwhile waits for our answer, and says goodbye behind it
+            self.websocket_process = process
+            transport.sendall(answer)
+            process.run_at_once()
         protocol.after_upgrade(process)
         return process
 
     def _run_process(self, process: WebSocketProcessServer) -> None:
         """Run an upgraded connection to its end."""
         server = self.server
-        self.websocket_process = process
-        if not server._register(process):
-            return
+        server._register(process)
         try:
             server._notify(server.on_websocket_connect, self)
             process.process_loop()
@@ -414,13 +416,10 @@ class WebSocketServer:
 
     # ------------------------------------------------------------------------------------------- for its connections
 
-    def _register(self, process: WebSocketProcessServer) -> bool:
+    def _register(self, process: WebSocketProcessServer) -> None:
         with self._safe_connections:
-            if self._stopping:
-                return False
             self._processes[process.connection_id] = process
             self._upgraded += 1
-            return True
 
     def _unregister(self, process: WebSocketProcess) -> None:
         with self._safe_connections:

@@ -12,7 +12,8 @@ import threading
 
 from .deadline import Deadline
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
-from .transport import TlsTransport, Transport, wait_socket
+from .tlstransport import TlsTransport
+from .transport import Transport, wait_socket
 
 _log = logging.getLogger("mormot_ws.sockets")
 
@@ -169,4 +170,7 @@ class CrtSocket:
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code))
-        sock.getpeername()  # an interrupted attempt may leave no error, but it leaves no peer either
+        # an interrupted attempt may leave no error, but it leaves no peer either
+        if sock.getpeername() == sock.getsockname():
+            # nobody listens there, but the kernel gave us that very port and connected us to ourselves
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))

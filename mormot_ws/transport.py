@@ -1,10 +1,7 @@
-"""Transports: how bytes get through one connected socket, in two forms, plain and TLS.
+"""Transport: how bytes get through one connected socket; here in its plain form, in ``tlstransport.py`` in the form for TLS.
 
-Both have the same few methods, and are built for one thread that reads while any others write:
-
-* plain: the socket stays blocking, so that a read or a write is one system call; time-outs of writes are the kernel's.
-* TLS: OpenSSL works on memory only, under a lock that is never held while waiting; the socket below is read and written
-  as in the plain form. An ``ssl.SSLSocket`` used by two threads at once is not safe under TLS 1.3, in no version of Python.
+Both have the same few methods, and are built for one thread that reads while any others write. In the plain form the socket stays
+blocking, so that a read or a write is one system call; the time-outs of writes are the kernel's.
 
 No frame, no protocol and no thread of its own belongs in here.
 """
@@ -12,14 +9,14 @@ No frame, no protocol and no thread of its own belongs in here.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import select
 import socket
-import ssl
 import struct
 import sys
-import threading
 from collections.abc import Callable
+from typing import Any
 
 from .deadline import Deadline
 from .masking import Buffer
@@ -28,8 +25,6 @@ _log = logging.getLogger("mormot_ws.transport")
 
 #: joining header and payload is cheaper than ``sendmsg`` below this many bytes
 JOIN_BELOW = 65536
-#: how much plain text is encrypted at a time, in bytes: bounds the memory of a write and the time the TLS lock is held
-_TLS_CHUNK = 1 << 18
 _DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
 
@@ -138,6 +133,15 @@ class Transport:
         if not wait_socket(self.sock, False, deadline):
             raise TimeoutError("timed out")
 
+    def wait_writable(self, deadline: Deadline) -> bool:
+        """Wait until :meth:`send_now` may get on; return False when the *deadline* came first."""
+        return wait_socket(self.sock, True, deadline)
+
+    @property
+    def waits_for_input(self) -> bool:
+        """True when :meth:`send_now` took nothing for another reason than a full socket (never in the plain form)."""
+        return False
+
     def shutdown(self) -> None:
         """End the connection in both directions at once, from any thread: wakes whoever reads or writes. Never raises."""
         # the method of the base class: SSLSocket.shutdown() would forget its TLS state and go on in clear text
@@ -164,6 +168,8 @@ class Transport:
             while wait_socket(self.sock, False, deadline):
                 if not self.sock.recv(65536, _DONTWAIT) or deadline.passed:
                     break
+            if wait_first:
+                self._end_output()
         except OSError as exc:
             _log.debug("orderly close cut short: %s", exc)
         self.close()
@@ -172,169 +178,40 @@ class Transport:
         """Nothing to say below TLS."""
 
 
-class TlsTransport(Transport):
-    """A connected socket in the TLS form: the same methods, encrypted.
+class DeadlineSocket:
+    """What libraries that want a socket get instead, while they talk on a transport: every call obeys one deadline.
 
-    The handshake is :meth:`handshake`; call it before anything else. Raises ``ssl.SSLError`` (an ``OSError``) on faults of TLS.
+    For ``http.client`` and python-socks; closing it does nothing, the transport stays its owner's.
     """
 
-    is_tls = True
+    def __init__(self, transport: Transport, deadline: Deadline) -> None:
+        self._transport = transport
+        self._deadline = deadline
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        context: ssl.SSLContext,
-        send_timeout: int = 10_000,
-        server_side: bool = False,
-        server_hostname: str | None = None,
-    ) -> None:
-        super().__init__(sock, send_timeout)
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
-        #: guards the SSL object and its two buffers; innermost lock, held for computation only, never while waiting
-        self._safe_tls = threading.Lock()
-        #: held from encrypting to writing, so that records leave in the order of their encryption; before ``_safe_tls``
-        self._safe_write = threading.Lock()
-        self._unsent = b""  # encrypted, not taken by the kernel yet; guarded by _safe_write
-        self.recv = self._recv
-        self.sendall = self._sendall
+    def recv(self, size: int) -> bytes:
+        return self._transport.recv_within(size, self._deadline)
 
-    @property
-    def ssl_object(self) -> ssl.SSLObject:
-        """The ``ssl.SSLObject``, for its certificate and cipher; not for reading or writing."""
-        return self._tls
+    def sendall(self, data: Buffer) -> None:
+        self._transport.sendall(data)
 
-    def handshake(self, deadline: Deadline) -> None:
-        """Do the TLS handshake; raise ``TimeoutError`` at the *deadline*, ``ssl.SSLError`` when it fails."""
-        while True:
-            try:
-                with self._safe_tls:
-                    self._tls.do_handshake()
-                done = True
-            except ssl.SSLWantReadError:
-                done = False
-            except ssl.SSLError:
-                with contextlib.suppress(OSError):  # the alert is a courtesy: the error itself is what counts
-                    self._flush_blocking()
-                raise
-            self._flush_blocking()
-            if done:
-                return
-            raw = super().recv_now(16384)
-            while raw is None:
-                self._wait_input(deadline)
-                raw = super().recv_now(16384)
-            self._feed(raw)
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Input(self))
 
-    def _feed(self, raw: bytes) -> None:
-        with self._safe_tls:
-            if raw:
-                self._incoming.write(raw)
-            else:
-                self._incoming.write_eof()
+    def setsockopt(self, *_: object) -> None:
+        """The transport has set its options itself."""
 
-    def _decrypted(self, size: int) -> bytes | None:
-        """Return decrypted bytes, ``b''`` at the end of the stream, None when more input is needed."""
-        with self._safe_tls:
-            try:
-                data: bytes | None = self._tls.read(size)
-            except ssl.SSLWantReadError:
-                data = None
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                data = b""  # with or without close_notify: WebSocket's close frame tells a cut from an end
-            answer = self._outgoing.pending
-        if answer:
-            self._flush_now()
-        return data
+    def close(self) -> None:
+        """The transport belongs to somebody else."""
 
-    def _recv(self, size: int) -> bytes:
-        while True:
-            data = self._decrypted(size)
-            if data is not None:
-                return data
-            self._feed(self.sock.recv(16384))
 
-    def recv_now(self, size: int) -> bytes | None:
-        while True:
-            data = self._decrypted(size)
-            if data is not None:
-                return data
-            raw = super().recv_now(16384)
-            if raw is None:
-                return None
-            self._feed(raw)
+class _Input(io.RawIOBase):
+    def __init__(self, sock: DeadlineSocket) -> None:
+        self._sock = sock
 
-    def _encrypt(self, data: Buffer) -> bytes:
-        assert self._safe_write.locked()
-        with self._safe_tls:
-            if data:
-                self._tls.write(data)
-            return self._outgoing.read()
+    def readable(self) -> bool:
+        return True
 
-    def _sendall(self, data: Buffer) -> None:
-        view = memoryview(data)
-        with self._safe_write:
-            for start in range(0, len(view), _TLS_CHUNK):
-                raw = self._unsent + self._encrypt(view[start : start + _TLS_CHUNK])
-                self._unsent = b""
-                self.unsent_bytes = 0
-                self.sock.sendall(raw)
-
-    def send_parts(self, header: bytes, payload: bytes) -> None:
-        self._sendall(header)
-        self._sendall(payload)
-
-    def _flush_blocking(self) -> None:
-        with self._safe_write:
-            raw = self._unsent + self._encrypt(b"")
-            self._unsent = b""
-            self.unsent_bytes = 0
-            if raw:
-                self.sock.sendall(raw)
-
-    def _flush_now(self) -> None:
-        """Send the records that reading gave rise to (a key update, an alert), if no writer is at it: it takes them along."""
-        if self._safe_write.acquire(blocking=False):
-            try:
-                self._send_unsent(self._encrypt(b""))
-            except OSError as exc:
-                _log.debug("TLS answer not sent: %s", exc)
-            finally:
-                self._safe_write.release()
-
-    def _send_unsent(self, raw: bytes) -> None:
-        assert self._safe_write.locked()
-        raw = self._unsent + raw
-        self._unsent = raw[super().send_now(raw) :] if raw else b""
-        if not self._unsent:
-            self.unsent_bytes = 0
-
-    def send_now(self, data: Buffer) -> int:
-        """Encrypt and send without waiting; return the plain bytes accepted (up to 16 kB; 0: older output is still waiting).
-
-        While a part of the record that holds them has not left, they are counted in :attr:`unsent_bytes`; it leaves with
-        the next call.
-        """
-        if not self._safe_write.acquire(blocking=False):
-            return 0
-        try:
-            if self._unsent:
-                self._send_unsent(b"")
-                if self._unsent:
-                    return 0
-            part = memoryview(data)[:16384]
-            self.unsent_bytes = len(part)  # one record: unless all of it leaves, the peer can read nothing of it
-            self._send_unsent(self._encrypt(part))
-            return len(part)
-        finally:
-            self._safe_write.release()
-
-    def _end_output(self) -> None:
-        with self._safe_tls:
-            try:
-                self._tls.unwrap()
-            except ssl.SSLError as exc:
-                # usual: the peer's close_notify is not there yet
-                _log.debug("TLS close: %s", exc)
-        self._flush_now()
+    def readinto(self, buffer: Any) -> int:
+        data = self._sock.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

@@ -106,27 +106,13 @@ class HandshakeSocket:
         return self._answer.read(size)
 
     def _read_answer(self) -> io.BytesIO:
-        """Read and judge the head of the answer; return it in a form that leaves websocket-client no doubts."""
-        head = b""
-        while b"\r\n\r\n" not in head and b"\n\n" not in head:
-            if len(head) > self._max_head:
-                raise UpgradeError(f"Invalid HTTP Upgrade Header: more than {self._max_head} bytes")
-            try:
-                data = self._transport.recv_within(4096, self._deadline)
-            except TimeoutError:
-                raise UpgradeError(
-                    "TimeoutError: the server did not answer the upgrade in time", timed_out=True
-                ) from None
-            if not data:
-                raise UpgradeError(_cut_answer(head))
-            head += data
-        end = min(at + len(mark) for mark in (b"\r\n\r\n", b"\n\n") if (at := head.find(mark)) >= 0)
-        head, self.unread = head[:end], head[end:]
-        if len(head) > self._max_head:
-            raise UpgradeError(f"Invalid HTTP Upgrade Header: more than {self._max_head} bytes")
-        stream = io.BytesIO(head)
-        status_line = stream.readline().decode("latin-1").strip()
-        match = _STATUS_LINE.fullmatch(status_line)
+        """Read and judge the answer's head; return it in a form that leaves websocket-client no doubts."""
+        while True:
+            status_line, stream = self._read_head()
+            match = _STATUS_LINE.fullmatch(status_line)
+            if match is not None and match[1].startswith("1") and match[1] != "101":
+                continue  # RFC 9110 §15.2: interim answers may come first
+            break
         if match is None or match[1] != "101" or not status_line.startswith("HTTP/1.1"):
             raise UpgradeError(status_line or "No server response", int(match[1]) if match else 0)
         try:
@@ -143,6 +129,32 @@ class HandshakeSocket:
             if name in self.headers
         ]
         return io.BytesIO("".join(["HTTP/1.1 101 Switching Protocols\r\n", *lines, "\r\n"]).encode("latin-1"))
+
+    def _read_head(self) -> tuple[str, io.BytesIO]:
+        """Read one head; return its status line and the rest. What came behind it is kept in ``unread``."""
+        head = self.unread
+        while b"\r\n\r\n" not in head and b"\n\n" not in head:
+            self._check_size(head)
+            try:
+                data = self._transport.recv_within(4096, self._deadline)
+            except TimeoutError:
+                text = "TimeoutError: the server did not answer the upgrade in time"
+                raise UpgradeError(text, timed_out=True) from None
+            if not data:
+                raise UpgradeError(_cut_answer(head))
+            head += data
+        end = min(at + len(mark) for mark in (b"\r\n\r\n", b"\n\n") if (at := head.find(mark)) >= 0)
+        head, self.unread = head[:end], head[end:]
+        self._check_size(head)
+        stream = io.BytesIO(head)
+        status_line = stream.readline().decode("latin-1").strip()
+        if b"\r" in head.replace(b"\r\n", b""):
+            raise UpgradeError("Invalid HTTP Upgrade Header: a line end without its line feed")
+        return status_line, stream
+
+    def _check_size(self, head: bytes) -> None:
+        if len(head) > self._max_head:
+            raise UpgradeError(f"Invalid HTTP Upgrade Header: more than {self._max_head} bytes")
 
 
 def _cut_answer(head: bytes) -> str:
