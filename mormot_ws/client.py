@@ -297,8 +297,8 @@ class HttpClientWebSockets(CrtSocket):
         if thread is not None:
             thread.terminate()
         process = self._process
-        if process is not None and process.state is wpsRun:
-            process.shutdown(1000)
+        if process is not None and process.state is wpsRun and process.shutdown(1000) and thread is not None:
+            thread.join(self.settings.close_timeout / 1000)  # the peer's end of the TCP connection, the last callbacks
         self.interrupt()
         if thread is not None and thread.is_alive():
             thread.join(deadline.seconds())

@@ -210,10 +210,12 @@ class WebSocketProcess(FrameSender):
         # the loop sets the flag before it looks for the event, we look at the flag after making the event: one of us sees the other
         return self._reading_ended or event.wait(timeout)
 
-    def start_shutdown(self, code: int, reason: str) -> bool:
-        """Send a close frame without waiting for the answer, which has ``close_timeout`` ms to come; tell whether it was sent."""
-        # in wpsCreate the answer to the handshake is leaving just now: the frame has to wait for that
-        return self._send_close(code, reason, close_payload(code, reason), 200 if self._state is wpsCreate else 0)
+    def start_shutdown(self, code: int, reason: str, wait_ms: int = 0) -> bool:
+        """Send a close frame without waiting for the answer, which has ``close_timeout`` ms to come; tell whether it was sent.
+
+        Waits up to *wait_ms* for another thread that is writing on the connection just now.
+        """
+        return self._send_close(code, reason, close_payload(code, reason), wait_ms)
 
     def run_at_once(self) -> None:
         """After the handshake: frames may be sent, even before the loop starts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import importlib.util
 import ipaddress
 import socket
 import urllib.request
@@ -57,6 +58,8 @@ def open_through_proxy(url: str, host: str, port: int, dial: Dial, deadline: Dea
         raise OSError(str(exc)) from None  # it came from the environment: no mistake of the caller's
     parts = urlsplit(url)
     assert parts.hostname is not None
+    if parts.scheme != "http" and importlib.util.find_spec("python_socks") is None:
+        raise OSError(f"proxy {_without_password(url)}: python-socks is missing: pip install 'mormot_ws[proxy]'")
     sock = dial(parts.hostname, parts.port or (8080 if parts.scheme == "http" else 1080))
     talk = DeadlineSocket(Transport(sock), deadline)
     credentials = unquote(parts.username or ""), unquote(parts.password or "")
@@ -94,11 +97,9 @@ def _connect_by_http(talk: DeadlineSocket, proxy: str, credentials: tuple[str, s
 
 def _connect_by_socks(talk: DeadlineSocket, scheme: str, credentials: tuple[str, str], host: str, port: int) -> None:
     """Ask a SOCKS proxy for a connection, by python-socks."""
-    try:
-        from python_socks import ProxyError, ProxyType  # here: an extra, and rarely used
-        from python_socks.sync import Proxy
-    except ImportError:
-        raise OSError("python-socks is missing: pip install 'mormot_ws[proxy]'") from None
+    from python_socks import ProxyError, ProxyType  # here: an extra, and rarely used
+    from python_socks.sync import Proxy
+
     kind = ProxyType.SOCKS4 if scheme.startswith("socks4") else ProxyType.SOCKS5
     name, password = credentials
     # python-socks asks the "proxy before the proxy" for its socket: ours is connected to the proxy already

@@ -30,7 +30,7 @@ from .outgoing import QueuedFrame
 from .process import WebCrtSocketProcess, WebSocketProcess
 from .protocols import WebSocketProtocol, WebSocketProtocolList
 from .settings import WebSocketProcessSettings
-from .states import wpsRun
+from .states import wpsDestroy, wpsRun
 from .status import ServerStatus
 from .tls import server_tls_context
 from .tlstransport import TlsTransport
@@ -80,6 +80,13 @@ class WebSocketServerSocket:
         """The protocol of the connection, None before the upgrade; mirrors ``WebSocketProtocol``."""
         process = self.websocket_process
         return None if process is None else process.protocol
+
+    def say_goodbye(self, wait_ms: int) -> bool:
+        """Send the close frame of a server that stops; False when there is no WebSocket, or somebody is writing for all of *wait_ms*."""
+        process = self.websocket_process
+        return process is not None and (
+            process.start_shutdown(1001, "server stopped", wait_ms) or process.state is wpsDestroy
+        )
 
     def interrupt(self) -> None:
         """Break the connection, from any thread; its own thread then ends."""
@@ -375,10 +382,7 @@ class WebSocketServer:
         self._stop_accepting()
         with self._safe_connections:
             sockets = dict(self._sockets)
-        for socket_ in sockets:
-            process = socket_.websocket_process
-            if process is None or not process.start_shutdown(1001, "server stopped"):
-                socket_.interrupt()
+        self._say_goodbye(sockets)
         self._join(sockets)
         self._keeper.stop()
         forget_at_exit(self)
@@ -389,9 +393,8 @@ class WebSocketServer:
         """The interpreter ends: say goodbye to all clients, without waiting."""
         with self._safe_connections:
             self._stopping = True
-            processes = list(self._processes.values())
-        for process in processes:
-            process.start_shutdown(1001, "server stopped")
+            sockets = list(self._sockets)
+        self._say_goodbye(sockets)
 
     def end_exit(self, deadline: Deadline) -> None:
         """The interpreter ends: wait for the goodbyes, then cut."""
@@ -527,6 +530,14 @@ class WebSocketServer:
                 knock.connect(self._listener.getsockname())
         self._acceptor.join(5)
         self._listener.close()
+
+    def _say_goodbye(self, sockets: Iterable[WebSocketServerSocket]) -> None:
+        """Send 1001 to all: at once where nobody is writing, then to the others; cut where even that fails."""
+        left = [socket_ for socket_ in sockets if not socket_.say_goodbye(0)]
+        deadline = Deadline(self.settings.close_timeout)
+        for socket_ in left:
+            if not socket_.say_goodbye(deadline.sooner(200).milliseconds() or 0):
+                socket_.interrupt()
 
     def _join(self, sockets: dict[WebSocketServerSocket, threading.Thread]) -> None:
         """Wait for the connections' threads: first for the close handshakes, then for those that had to be cut."""

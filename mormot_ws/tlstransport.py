@@ -118,7 +118,7 @@ class TlsTransport(Transport):
                 data = b""  # with or without close_notify: WebSocket's close frame tells a cut from an end
             self._safe_tls.notify_all()  # what OpenSSL has just read may be what a writer waits for
             answer = self._outgoing.pending
-        if answer:
+        if answer or self._unsent:
             self._flush_now()
         return data
 
@@ -194,7 +194,8 @@ class TlsTransport(Transport):
                 self._unsent = b""
                 self.unsent_bytes = 0
                 self.sock.sendall(raw)
-        self._flush_answers()
+        if self._outgoing.pending:  # what a reader had to answer meanwhile (a key update, …) it has left to us
+            self._flush_blocking()
 
     def send_parts(self, header: bytes, payload: bytes) -> None:
         self._sendall(header)
@@ -207,11 +208,6 @@ class TlsTransport(Transport):
             self.unsent_bytes = 0
             if raw:
                 self.sock.sendall(raw)
-
-    def _flush_answers(self) -> None:
-        """After writing: what a reader had to answer meanwhile (a key update, …) it has left to us."""
-        if self._outgoing.pending:
-            self._flush_now()
 
     def _flush_now(self) -> None:
         """Send the records that reading gave rise to, if no writer is at it: it takes them along."""
@@ -253,7 +249,8 @@ class TlsTransport(Transport):
             return len(part)
         finally:
             self._safe_write.release()
-            self._flush_answers()
+            if self._outgoing.pending:
+                self._flush_now()
 
     @property
     def waits_for_input(self) -> bool:

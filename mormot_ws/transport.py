@@ -162,14 +162,12 @@ class Transport:
         peer's receive buffer; hence the reading.
         """
         try:
+            self._end_output()
             if not wait_first:
-                self._end_output()
                 self.sock.shutdown(socket.SHUT_WR)
             while wait_socket(self.sock, False, deadline):
                 if not self.sock.recv(65536, _DONTWAIT) or deadline.passed:
                     break
-            if wait_first:
-                self._end_output()
         except OSError as exc:
             _log.debug("orderly close cut short: %s", exc)
         self.close()

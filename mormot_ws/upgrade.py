@@ -115,6 +115,10 @@ class HandshakeSocket:
             break
         if match is None or match[1] != "101" or not status_line.startswith("HTTP/1.1"):
             raise UpgradeError(status_line or "No server response", int(match[1]) if match else 0)
+        if b"\r" in stream.getvalue().replace(b"\r\n", b""):
+            raise UpgradeError(
+                "Invalid HTTP Upgrade Header", 101
+            )  # half a line end: others may see other headers than we do
         try:
             self.headers = http.client.parse_headers(stream)
         except http.client.HTTPException as exc:
@@ -148,8 +152,6 @@ class HandshakeSocket:
         self._check_size(head)
         stream = io.BytesIO(head)
         status_line = stream.readline().decode("latin-1").strip()
-        if b"\r" in head.replace(b"\r\n", b""):
-            raise UpgradeError("Invalid HTTP Upgrade Header: a line end without its line feed")
         return status_line, stream
 
     def _check_size(self, head: bytes) -> None:
