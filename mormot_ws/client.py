@@ -82,7 +82,7 @@ class HttpClientWebSockets(CrtSocket):
         self._keeper: ProcessKeeper | None = None
         #: held during an upgrade, so that two threads do not talk on one socket; first in the lock order
         self._safe_upgrade = threading.Lock()
-        #: guards _freeing
+        #: guards _freeing, and the making of a thread for a revived client; nothing blocks while it is held
         self._safe_free = threading.Lock()
         self._freeing = False
         #: set by the first free() when it has done its work; later ones wait for it
@@ -385,6 +385,17 @@ class HttpClientWebSockets(CrtSocket):
         thread.start()
         thread.entered.wait(_ENTER_LOOP_MS / 1000)
         return ""
+
+    def revive(self) -> None:
+        """Start a thread that reconnects, if the last one has ended for want of ``on_reconnect``."""
+        with self._safe_free:
+            last, process = self._thread, self._process
+            if self._freeing or last is None or process is None or not last.may_be_revived():
+                return
+            self._thread = thread = WebSocketProcessClientThread(self, process, lost=True)
+            process.owner_thread = thread
+            last.gave_up_for_want_of_callback = False
+        thread.start()
 
     def notify_closed(self) -> None:
         """In the client's thread: tell the application that the connection has ended."""

@@ -47,6 +47,9 @@ class ClientOwner(Protocol):
     def close(self) -> None:
         """Close it."""
 
+    def revive(self) -> None:
+        """Start a thread that reconnects, if the last one has ended for want of ``on_reconnect``."""
+
     def notify_closed(self) -> None:
         """Tell the application that a connection has ended."""
 
@@ -59,12 +62,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
 
     def __init__(self, client: ClientOwner, protocol: WebSocketProtocol, keeper: ProcessKeeper) -> None:
         super().__init__(protocol, client.settings, keeper, mask_sent_frames=True, process_name=client.process_name)
-        #: ``f(process or None) -> text``, called in the client's thread after each attempt to open the lost TCP connection again:
-        #: with None when that failed (the result is ignored), with this process when it succeeded. It then has to call
-        #: ``websockets_upgrade(…, reconnect=True)`` and to return its result: '' goes on, anything else closes the socket
-        #: and tries again.
-        #: None here: no reconnection. Mirrors ``OnReconnect``
-        self.on_reconnect: OnReconnect | None = None
+        self._on_reconnect: OnReconnect | None = None
         #: attempts to reconnect since the connection was lost; 0 while it runs
         self.attempts = 0
         #: milliseconds that the last connection lived
@@ -77,6 +75,27 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         self._freed = False
         #: set by an upgrade, cleared by the loss: tells whether on_reconnect did what it has to
         self._upgraded = False
+
+    @property
+    def on_reconnect(self) -> OnReconnect | None:
+        """``f(process or None) -> text``, called in the client's thread after each attempt to open the lost TCP connection again.
+
+        With None when that failed (the result is ignored), with this process when it succeeded. It then has to call
+        ``websockets_upgrade(…, reconnect=True)`` and to return its result: '' goes on, anything else closes the socket and
+        tries again.
+        None instead of a function: no reconnection. Mirrors ``OnReconnect``.
+
+        Setting it after the connection was lost, when the thread has ended for want of it, starts the reconnection.
+        """
+        return self._on_reconnect
+
+    @on_reconnect.setter
+    def on_reconnect(self, callback: OnReconnect | None) -> None:
+        if callback is not None and not callable(callback):
+            raise TypeError(f"on_reconnect is a function or None, not {type(callback).__name__}")
+        self._on_reconnect = callback
+        if callback is not None:
+            self._client.revive()
 
     @property
     def client_thread(self) -> WebSocketProcessClientThread | None:
@@ -117,10 +136,11 @@ class WebSocketProcessClient(WebCrtSocketProcess):
 class WebSocketProcessClientThread(threading.Thread):
     """Runs the process loop, and reconnects when it ends. Mirrors ``TWebSocketProcessClientThread``."""
 
-    def __init__(self, client: ClientOwner, process: WebSocketProcessClient) -> None:
+    def __init__(self, client: ClientOwner, process: WebSocketProcessClient, lost: bool = False) -> None:
         # daemon: a frozen or forgotten client must not keep the interpreter from ending
         super().__init__(name=f"{client.process_name or 'WebSocketClient'} {client.host}:{client.port}", daemon=True)
         self.process = process
+        self._lost = lost  # start with reconnecting: the connection ended under an earlier thread
         #: what this thread is doing; mirrors ``ThreadState``
         self.thread_state: WebSocketProcessClientThreadState = sCreate
         #: set when the thread runs; waited for by the first upgrade
@@ -128,6 +148,8 @@ class WebSocketProcessClientThread(threading.Thread):
         self._client = client
         #: guards the flags below; notified by terminate() and reconnect_now(), waited for between attempts
         self._wake = threading.Condition()
+        #: True once the thread has looked for on_reconnect in vain; guarded by _wake
+        self.gave_up_for_want_of_callback = False
         self._failures = 0  # failed attempts since the last stable connection
         self._lost_at = 0.0  # when that was lost
         self._terminated = False
@@ -161,13 +183,10 @@ class WebSocketProcessClientThread(threading.Thread):
         closed = False
         try:
             while True:
-                started = monotonic()
-                process.process_loop()
-                process.lived_ms = (monotonic() - started) * 1000
-                process.lost_code = process.close_code
-                closed = process.close_code != CLOSE_ABNORMAL
-                self._client.close()
-                self._client.notify_closed()
+                if not self._lost:
+                    self._run_process()
+                self._lost = False
+                closed = process.lost_code != CLOSE_ABNORMAL
                 if not self._reconnect():
                     break
         except Exception:  # noqa: BLE001 - the thread's last words; nothing of the user's reaches this
@@ -175,6 +194,16 @@ class WebSocketProcessClientThread(threading.Thread):
         finally:
             self.thread_state = sClosed if closed else sFinished
             _log.debug("%s: %s", self.name, self.thread_state.name)
+
+    def _run_process(self) -> None:
+        """Run one connection to its end."""
+        process = self.process
+        started = monotonic()
+        process.process_loop()
+        process.lived_ms = (monotonic() - started) * 1000
+        process.lost_code = process.close_code
+        self._client.close()
+        self._client.notify_closed()
 
     # -------------------------------------------------------------------------------------------- reconnection
 
@@ -216,9 +245,17 @@ class WebSocketProcessClientThread(threading.Thread):
         return ReconnectFailure(kind, text, self._failures, elapsed, code, http_status)
 
     def _may_reconnect(self) -> bool:
-        return (
-            not self._terminated and self.process.on_reconnect is not None and self._client.settings.client_auto_upgrade
-        )
+        with self._wake:
+            if self._terminated or not self._client.settings.client_auto_upgrade:
+                return False
+            # under the lock: a callback that is set from now on finds the thread ended, and revives the client
+            self.gave_up_for_want_of_callback = self.process.on_reconnect is None
+            return not self.gave_up_for_want_of_callback
+
+    def may_be_revived(self) -> bool:
+        """Tell whether this thread ends, or has ended, only because there was no ``on_reconnect``."""
+        with self._wake:
+            return self.gave_up_for_want_of_callback and not self._terminated
 
     def _pause(self, milliseconds: float) -> bool:
         """Wait before an attempt; return False when the thread was terminated."""

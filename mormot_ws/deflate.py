@@ -7,6 +7,7 @@ become a large message. No socket and no thread in here.
 from __future__ import annotations
 
 import zlib
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from .errors import WebSocketsProtocolError
 EXTENSION = "permessage-deflate"
 _TAIL = b"\x00\x00\xff\xff"
 _WINDOW = 1 << 15
+#: blocks with BFINAL set that one compressed message may have
+_MAX_RESTARTS = 1000
 
 
 @dataclass(frozen=True)
@@ -192,8 +195,15 @@ class Inflater:
 
     def __init__(self, no_context_takeover: bool) -> None:
         self._no_context_takeover = no_context_takeover
+        self._begin()
+
+    def _begin(self) -> None:
         self._zlib = zlib.decompressobj(-15)
-        self._last = b""  # the window behind a block that claims to be the last one
+        self._window: deque[bytes] = (
+            deque()
+        )  # the last output, at least 32 kB of it, for a stream that begins anew (see below)
+        self._window_size = 0
+        self._restarts = 0
 
     def decompress(self, data: bytes, limit: int) -> bytes:
         """Return the inflated *data*; raise :class:`WebSocketsProtocolError`: 1007 when it is corrupt, 1009 above *limit* bytes."""
@@ -207,20 +217,35 @@ class Inflater:
             if limit < 0 or self._zlib.unconsumed_tail:
                 raise WebSocketsProtocolError(1009, "message is too large when inflated")
             parts.append(part)
+            self._remember(part)
             data = b""
-            if self._zlib.eof:  # RFC 7692 §7.2.3.5 allows blocks with BFINAL set; what follows starts a new stream
+            if (
+                self._zlib.eof
+            ):  # RFC 7692 §7.2.3.5 allows blocks with BFINAL set; what follows is a new stream with the old window
                 data = self._zlib.unused_data
-                self._last = (self._last + part)[-_WINDOW:]
-                self._zlib = zlib.decompressobj(-15, zdict=self._last)
+                self._restart()
         return b"".join(parts)
 
     def end_message(self, limit: int) -> bytes:
         """Return the rest of a message."""
         rest = self.decompress(_TAIL, limit)
+        self._restarts = 0
         if self._no_context_takeover:
-            self._zlib = zlib.decompressobj(-15)
-            self._last = b""
+            self._begin()
         return rest
+
+    def _remember(self, part: bytes) -> None:
+        if part:
+            self._window.append(part[-_WINDOW:])
+            self._window_size += len(self._window[-1])
+            while self._window_size - len(self._window[0]) >= _WINDOW:
+                self._window_size -= len(self._window.popleft())
+
+    def _restart(self) -> None:
+        self._restarts += 1
+        if self._restarts > _MAX_RESTARTS:  # each costs the setting up of a window, for two bytes of the peer's
+            raise WebSocketsProtocolError(1008, "too many final blocks in a compressed message")
+        self._zlib = zlib.decompressobj(-15, zdict=b"".join(self._window)[-_WINDOW:])
 
 
 def parse_extension(text: str) -> tuple[str, list[tuple[str, str | None]]]:

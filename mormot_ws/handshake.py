@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable
 from urllib.parse import urlsplit
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+#: an item of a list: anything but a comma, or a quoted string, in which commas separate nothing
+_ITEM = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -20,7 +22,7 @@ def accept_value(key: str) -> str:
 
 def header_tokens(values: Iterable[str]) -> list[str]:
     """Return the comma-separated items of a header that may be repeated, trimmed, without the empty ones."""
-    return [item for value in values for item in (part.strip(" \t") for part in value.split(",")) if item]
+    return [item for value in values for item in (part.strip(" \t") for part in _ITEM.findall(value)) if item]
 
 
 def split_header_lines(lines: str) -> list[tuple[str, str]]:
@@ -106,7 +108,10 @@ class UpgradeRequest:
 def _origin_form(target: str) -> str:
     """Return the path and query of *target*, which may be a whole URI (RFC 9112 §3.2.2)."""
     if re.match(r"(?i)(https?|wss?)://", target):
-        parts = urlsplit(target)
+        try:
+            parts = urlsplit(target)
+        except ValueError:
+            return target  # no URI: then it names nothing that we serve
         return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return target
 

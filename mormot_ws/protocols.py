@@ -6,6 +6,7 @@ server clones one for every connection; on a client the application's own object
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from .handshake import UpgradeRequest, upgrade_answer, upgrade_refusal
 
 if TYPE_CHECKING:
     from .process import WebSocketProcess
+
+_log = logging.getLogger("mormot_ws.protocols")
 
 OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
@@ -287,11 +290,26 @@ class WebSocketProtocolList:
         extensions = protocol.process_handshake(request.extensions)
         if extensions is None:
             return 406, None, ""
-        if self.on_upgraded is not None:
-            status = self.on_upgraded(protocol)
-            if status != 200:
-                return status, None, ""
+        status = self._ask_application(protocol)
+        if status != 200:
+            return status, None, ""
         return 101, protocol, extensions
+
+    def _ask_application(self, protocol: WebSocketProtocol) -> int:
+        """Return what ``on_upgraded`` says: 200 or the status of a refusal; 500 when it fails."""
+        if self.on_upgraded is None:
+            return 200
+        try:
+            status = self.on_upgraded(protocol)
+        except Exception:  # noqa: BLE001 - whatever the user's code raises refuses this connection only
+            _log.exception("on_websocket_upgraded failed; the upgrade is refused with 500")
+            return 500
+        if isinstance(status, int) and (status == 200 or 300 <= status <= 599):
+            return status
+        _log.error(
+            "on_websocket_upgraded has to return 200 or an HTTP status that refuses, not %r: refused with 500", status
+        )
+        return 500
 
     def _choose(self, request: UpgradeRequest) -> WebSocketProtocol | None:
         if request.protocols is None:

@@ -73,7 +73,7 @@ class ExponentialBackoff:
         self.cap_ms = random.uniform(10_000, 15_000) if cap_ms is None else cap_ms
         self.max_attempts = max_attempts
         self.max_time_ms = max_time_ms
-        self._bound = base_ms
+        self._bound = min(base_ms, self.cap_ms)
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
         """Draw a wait below the bound, and double the bound."""
@@ -85,7 +85,7 @@ class ExponentialBackoff:
 
     def reset(self) -> None:
         """Start again from ``base_ms``."""
-        self._bound = self.base_ms
+        self._bound = min(self.base_ms, self.cap_ms)
 
     def __repr__(self) -> str:
         return f"ExponentialBackoff(base_ms={self.base_ms:g}, cap_ms={self.cap_ms:.0f})"

@@ -204,6 +204,8 @@ class WebSocketProcessSettings:
             raise ValueError(f"allowed_origins is a set of origins or None, not {value!r}")
         elif name in ("on_client_connected", "on_client_disconnected") and value is not None and not callable(value):
             raise ValueError(f"{name} is a callable or None, not {value!r}")
+        elif name == "log_details" and not isinstance(value, WebSocketProcessSettingsLogDetails):
+            raise ValueError(f"log_details is a WebSocketProcessSettingsLogDetails, not {value!r}")
         elif name == "reconnect_policy" and not callable(value):
             raise ValueError(f"reconnect_policy is a callable that makes a policy, not {value!r}")
         object.__setattr__(self, name, value)

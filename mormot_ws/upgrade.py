@@ -80,6 +80,7 @@ class HandshakeSocket:
         self.key = ""
         self._deadline = deadline
         self._max_head = max_head
+        self._heads = 0  # bytes of the heads read so far
         self._answer: io.BytesIO | None = None
         #: the headers of the answer
         self.headers = http.client.HTTPMessage()
@@ -135,7 +136,10 @@ class HandshakeSocket:
         return io.BytesIO("".join(["HTTP/1.1 101 Switching Protocols\r\n", *lines, "\r\n"]).encode("latin-1"))
 
     def _read_head(self) -> tuple[str, io.BytesIO]:
-        """Read one head; return its status line and the rest. What came behind it is kept in ``unread``."""
+        """Read one head; return its status line and the rest. What came behind it is kept in ``unread``.
+
+        The limits are for all heads together: a server may not keep us busy with interim answers.
+        """
         head = self.unread
         while b"\r\n\r\n" not in head and b"\n\n" not in head:
             self._check_size(head)
@@ -150,12 +154,13 @@ class HandshakeSocket:
         end = min(at + len(mark) for mark in (b"\r\n\r\n", b"\n\n") if (at := head.find(mark)) >= 0)
         head, self.unread = head[:end], head[end:]
         self._check_size(head)
+        self._heads += len(head)
         stream = io.BytesIO(head)
         status_line = stream.readline().decode("latin-1").strip()
         return status_line, stream
 
     def _check_size(self, head: bytes) -> None:
-        if len(head) > self._max_head:
+        if self._heads + len(head) > self._max_head:
             raise UpgradeError(f"Invalid HTTP Upgrade Header: more than {self._max_head} bytes")
 
 

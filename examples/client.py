@@ -1,0 +1,133 @@
+"""A client that sends what is typed, prints the echo, and reconnects by itself when the server goes away.
+
+    python examples/client.py [--host 127.0.0.1] [--port 8999] [--protocol echo] [--uri '']
+
+A line is sent; an empty one prints the status; Q (or the end of input, or Ctrl-C) quits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
+
+from mormot_ws import (
+    HttpClientWebSockets,
+    WebSocketFrame,
+    WebSocketProcess,
+    WebSocketProcessClient,
+    WebSocketProtocolChat,
+    focConnectionClose,
+    focText,
+    wpsRun,
+)
+
+
+class EchoClient:
+    """The application. Its callbacks run in the client's thread, one at a time, and never free() the client."""
+
+    def __init__(self, host: str, port: int, name: str) -> None:
+        self.protocol = WebSocketProtocolChat(name, "")  # the server's name for it
+        self.protocol.on_incoming_frame = self.on_incoming_frame
+        self.client = HttpClientWebSockets.open(host, port)
+        self.reconnect_count = 0
+
+    def connect(self, uri: str) -> str:
+        """Upgrade to WebSocket and ask for reconnection; return '' or what went wrong."""
+        error = self.client.websockets_upgrade(uri, "", False, frozenset(), self.protocol)
+        if self.client.websockets is not None:
+            self.client.websockets.on_reconnect = self.do_reconnect
+        return error
+
+    def do_reconnect(self, process: WebSocketProcessClient | None) -> str:
+        """The connection is lost, and the client's thread has just tried to open its TCP socket again."""
+        if process is None:
+            # that failed; after a growing pause the thread tries again
+            self.reconnect_count += 1
+            say(f"Reconnection attempt #{self.reconnect_count} failed")
+            return "Retry"
+        # the TCP connection is open, but it is no WebSocket yet: upgrade it, with the same URI and protocol object
+        error = self.client.websockets_upgrade(
+            process.protocol.upgrade_uri,
+            "",  # key
+            False,  # ajax
+            frozenset(),  # options
+            process.protocol,
+            "",  # headers
+            True,  # reconnect
+        )
+        if error:
+            self.reconnect_count += 1
+            say(f"WebSocket upgrade failed after reconnect: {error}")
+            return "Retry"  # any text closes the socket and tries again later
+        self.reconnect_count = 0
+        say(f"Reconnected! ConnectionID: {process.connection_id}")
+        # here an application logs in again, renews its subscriptions, and so on
+        return ""  # success
+
+    def on_incoming_frame(self, sender: WebSocketProcess, frame: WebSocketFrame) -> None:
+        """Called for each message, and when the connection opens (focContinuation) or ends (focConnectionClose)."""
+        if frame.opcode is focText:
+            say(f"[ECHO] {frame.text}")
+        elif frame.opcode is focConnectionClose:
+            say("[CLOSED]")
+
+    def send(self, line: str) -> None:
+        """Send one line."""
+        if not self.protocol.send_frame(self.client.websockets, WebSocketFrame(focText, line)):
+            say("Not sent: Disconnected")
+
+    def status(self) -> str:
+        """Say how things are."""
+        process = self.client.websockets
+        assert process is not None
+        word = "Connected" if process.state is wpsRun else "Disconnected"
+        return f"{word}, ConnectionID: {process.connection_id}, reconnection attempts: {self.reconnect_count}"
+
+
+def say(text: str) -> None:
+    """Print one line, whole, though several threads do so; and at once, though it may go to a pipe."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def talk(app: EchoClient) -> None:
+    """Do what the lines on standard input say, until Q or their end."""
+    say(f"{app.status()}. Type a message; Enter alone shows the status, Q quits.")
+    for raw in sys.stdin.buffer if sys.stdin else ():
+        line = raw.decode("utf-8", "replace").rstrip("\r\n")
+        if line.strip().upper() == "Q":
+            break
+        if line:
+            app.send(line)
+        else:
+            say(app.status())
+
+
+def main() -> None:
+    """Read the command line, connect, talk."""
+    parser = argparse.ArgumentParser(description="A WebSocket client that reconnects.")
+    parser.add_argument("--host", default="127.0.0.1", help="the server's name or address (default %(default)s)")
+    parser.add_argument("--port", default=8999, type=int, help="the server's port (default %(default)s)")
+    parser.add_argument("--protocol", default="echo", help="name of the sub-protocol (default %(default)s)")
+    parser.add_argument("--uri", default="", help="the resource to ask for (default: none)")
+    args = parser.parse_args()
+    try:
+        app = EchoClient(args.host, args.port, args.protocol)
+        with app.client:  # frees it at the end, in this thread: never in a callback
+            error = app.connect(args.uri)
+            if error:
+                if error == "Not Connected":
+                    error = f"no server there ({app.client.last_error})"
+                sys.exit(f"Cannot connect to {args.host}:{args.port}: {error}")
+            talk(app)
+    except KeyboardInterrupt:
+        pass
+    except ValueError as exc:
+        sys.exit(f"Cannot connect: {exc}")
+
+
+if __name__ == "__main__":
+    main()

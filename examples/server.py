@@ -1,0 +1,94 @@
+"""An echo server: every message goes back to its sender.
+
+    python examples/server.py [--host 127.0.0.1] [--port 8999] [--protocol echo]
+
+Enter, Ctrl-C or SIGTERM stops it; when its standard input ends, it serves on until a signal comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
+
+from mormot_ws import (
+    HttpServerError,
+    WebSocketFrame,
+    WebSocketProcess,
+    WebSocketProtocolChat,
+    WebSocketServer,
+    focConnectionClose,
+    focContinuation,
+    focText,
+)
+
+
+class WebSocketProtocolEcho(WebSocketProtocolChat):
+    """Sends every message back."""
+
+    def echo_frame(self, sender: WebSocketProcess, frame: WebSocketFrame) -> None:
+        """Runs in the thread of the sender's connection. Never free() the server in here."""
+        if frame.opcode is focContinuation:
+            say(f"#{sender.connection_id} connected from {sender.remote_ip}")
+        elif frame.opcode is focConnectionClose:
+            say(f"#{sender.connection_id} disconnected")
+        else:
+            self.send_frame(sender, frame)
+            message = frame.text if frame.opcode is focText else frame.payload
+            say(f"#{sender.connection_id} echo: {message!r:.100}")
+
+
+def serve(port: str, name: str) -> None:
+    """Serve the protocol *name* on *port* ('host:port') until a line comes from standard input, or a signal."""
+    protocol = WebSocketProtocolEcho(name, "")  # name, uri: '' is served whatever the URI
+    protocol.on_incoming_frame = protocol.echo_frame
+    with WebSocketServer(port) as server:  # listens from here on; free() at the end says goodbye to every client
+        server.websocket_protocols.add(protocol)  # add, not add_once
+        entered = threading.Event()
+        threading.Thread(target=wait_for_enter, args=(entered,), daemon=True).start()
+        say(f"Listening on {server.host}:{server.port}, protocol {name!r}. Enter stops the server.")
+        while not entered.wait(0.5):  # a signal ends this at once, by its exception
+            pass
+    say("Stopped")
+
+
+def wait_for_enter(entered: threading.Event) -> None:
+    """Set *entered* when a line is typed; in a thread of its own, so that the main one is free for signals."""
+    with contextlib.suppress(OSError):  # there may be no standard input at all
+        while data := os.read(0, 1024):  # not by sys.stdin, whose lock would be in the way of a signal's exit
+            if b"\n" in data:
+                entered.set()
+                break
+
+
+def say(text: str) -> None:
+    """Print one line, whole, though several threads do so; and at once, though it may go to a pipe."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(description="An echo server on WebSockets.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (default %(default)s)")
+    parser.add_argument("--port", default=8999, type=int, help="0 for any free one (default %(default)s)")
+    parser.add_argument("--protocol", default="echo", help="name of the sub-protocol (default %(default)s)")
+    args = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # both raise KeyboardInterrupt here, in the main thread
+    try:
+        serve(f"{args.host}:{args.port}", args.protocol)
+    except KeyboardInterrupt:
+        say("Stopped by a signal")
+    except (HttpServerError, ValueError) as exc:
+        sys.exit(f"Cannot serve: {exc}")
+
+
+if __name__ == "__main__":
+    main()

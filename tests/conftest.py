@@ -1,0 +1,93 @@
+"""Fixtures of all tests: nothing may be left behind by any of them, no thread, no file descriptor, no exception in a thread."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# whatever the import mode, the tests find their support module
+if str(Path(__file__).parent) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parent))
+
+from support import BOUND, Recorder, connect, echo_server
+
+from mormot_ws import HttpClientWebSockets, WebSocketServer
+
+_DESCRIPTORS = Path("/proc/self/fd")
+
+
+def _open_descriptors() -> dict[int, str]:
+    """Return what each open file descriptor stands for; nothing where the system does not tell."""
+    found: dict[int, str] = {}
+    if _DESCRIPTORS.exists():
+        for name in os.listdir(_DESCRIPTORS):
+            try:
+                found[int(name)] = os.readlink(_DESCRIPTORS / name)
+            except OSError:
+                continue  # the one of listdir itself
+    return found
+
+
+def _stack_of(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join(traceback.format_stack(frame)) if frame is not None else ""
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test that leaves a thread or a file descriptor, or in which a thread ended by an exception."""
+    escaped: list[str] = []
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        name = args.thread.name if args.thread is not None else "?"
+        escaped.append(
+            f"{name}: " + "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
+        )
+
+    monkeypatch.setattr(threading, "excepthook", hook)
+    threads = set(threading.enumerate())
+    descriptors = _open_descriptors()
+    yield
+    give_up = time.monotonic() + BOUND / 2
+    left = []
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(max(0.0, give_up - time.monotonic()))
+        if thread.is_alive():
+            left.append(f"thread {thread.name!r}:\n{_stack_of(thread)}")
+    opened = {fd: what for fd, what in _open_descriptors().items() if descriptors.get(fd) != what}
+    if opened:
+        gc.collect()
+        opened = {fd: what for fd, what in _open_descriptors().items() if descriptors.get(fd) != what}
+    left += [f"file descriptor {fd}: {what}" for fd, what in opened.items()]
+    if left:
+        pytest.fail("left behind:\n" + "\n".join(left), pytrace=False)
+    if escaped:
+        pytest.fail("a thread ended by an exception:\n" + "\n".join(escaped), pytrace=False)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """What remembers the callbacks of a test."""
+    return Recorder()
+
+
+@pytest.fixture
+def server() -> Iterator[WebSocketServer]:
+    """An echo server on a free port."""
+    with echo_server() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: WebSocketServer, recorder: Recorder) -> Iterator[HttpClientWebSockets]:
+    """A client that is upgraded on ``server``, its frames recorded by ``recorder``."""
+    with connect(server.port, recorder.frame) as client:
+        yield client

@@ -1,0 +1,149 @@
+"""Programs run as a user runs them: as processes with pipes (or a terminal), what they print read line by line, each wait with a bound."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from support import BOUND, ROOT
+
+EXAMPLES = ROOT / "examples"
+#: seconds for a program to say or do something: it may have to start first, on a busy machine
+PATIENCE = 3 * BOUND
+
+
+class Program:
+    """``python ARGUMENTS`` as a process. A context manager that ends it, by its pid, if it has not ended by itself.
+
+    Both of its output streams are read together. Warnings are errors in it; its output is not made unbuffered from outside, so a program
+    that forgets to flush is found out.
+
+    :param stdin: what it gets as standard input; by default a pipe, for :meth:`enter` and :meth:`end_input`.
+    """
+
+    def __init__(
+        self,
+        *arguments: str | Path,
+        cwd: Path = ROOT,
+        env: Mapping[str, str] | None = None,
+        stdin: int | IO[str] = subprocess.PIPE,
+    ) -> None:
+        without = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        # a process started in the background ignores Ctrl-C, and its children would too
+        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-X", "dev", "-W", "error", *map(str, arguments)],
+                cwd=cwd,
+                env={**without, "PYTHONUTF8": "1", **(env or {})},
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+            )
+        finally:
+            signal.signal(signal.SIGINT, previous)
+        #: guards the two fields below; notified for each line, and at the end
+        self._changed = threading.Condition()
+        self._lines: list[str] = []
+        self._at_end = False
+        self._seen = 0  # lines that expect() has gone past
+        # daemon: must not keep the tests from ending; it ends with the process
+        self._reader = threading.Thread(target=self._read, name="program reader", daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as output:
+            for line in output:
+                with self._changed:
+                    self._lines.append(line.rstrip("\n"))
+                    self._changed.notify_all()
+        with self._changed:
+            self._at_end = True
+            self._changed.notify_all()
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        """All that it has printed up to now."""
+        with self._changed:
+            return "\n".join(self._lines)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.poll() is not None
+
+    def expect(self, pattern: str, bound: float = PATIENCE) -> re.Match[str]:
+        """Wait for a line, behind those already expected, that contains *pattern*; fail without one within *bound* seconds."""
+        give_up = time.monotonic() + bound
+        with self._changed:
+            while True:
+                while self._seen < len(self._lines):
+                    line = self._lines[self._seen]
+                    self._seen += 1
+                    match = re.search(pattern, line)
+                    if match:
+                        return match
+                left = give_up - time.monotonic()
+                if self._at_end or left <= 0:
+                    why = "it ended" if self._at_end else f"nothing within {bound:g} s"
+                    raise AssertionError(f"no further line with {pattern!r} ({why}) in:\n" + "\n".join(self._lines))
+                self._changed.wait(left)
+
+    def enter(self, *lines: str) -> None:
+        """Write *lines* to its standard input, all at once."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("".join(f"{line}\n" for line in lines))
+        self._process.stdin.flush()
+
+    def end_input(self) -> None:
+        """Close its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to this process only."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once, without any goodbye."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def wait(self, bound: float = PATIENCE) -> int:
+        """Wait for its end; return the exit code."""
+        try:
+            code = self._process.wait(bound)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it does not end within {bound:g} s:\n{self.output}") from None
+        self._reader.join(PATIENCE)
+        return code
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self.kill()
+        self._reader.join(PATIENCE)
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
