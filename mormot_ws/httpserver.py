@@ -71,8 +71,20 @@ class HttpServerConnection:
         self._transport = transport
         self._max_head = max_head
         self._max_body = max_body
-        self._received = 0  # bytes of this request, and what came behind it
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head)
+        self._begin(b"")
+
+    def _begin(self, unread: bytes) -> None:
+        """Make ready for a request, of which *unread* has arrived already."""
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
+        self._received = 0  # bytes of the request, and of what came behind it
+        self._take(unread)
+
+    def _take(self, data: bytes) -> None:
+        if not self._received:
+            data = data.lstrip(b"\r\n")  # RFC 9112 §2.2: empty lines before a request are ignored
+        if data:
+            self._received += len(data)
+            self._h11.receive_data(data)
 
     def read_request(self, deadline: Deadline) -> tuple[UpgradeRequest, bytes] | None:
         """Return the next request with its body, None when the peer ends the connection before one.
@@ -122,12 +134,10 @@ class HttpServerConnection:
                 if self._h11.they_are_waiting_for_100_continue:
                     self._send(h11.InformationalResponse(status_code=100, headers=[]))
                 data = self._transport.recv_within(16384, deadline)
-                if data and not self._received:
-                    data = data.lstrip(b"\r\n")  # RFC 9112 §2.2: empty lines before a request are ignored
-                    if not data:
-                        continue
-                self._received += len(data)
-                self._h11.receive_data(data)
+                if data:
+                    self._take(data)
+                else:
+                    self._h11.receive_data(b"")  # the end of the stream
         except h11.RemoteProtocolError as exc:
             if self._h11.our_state is h11.ERROR or self._h11.trailing_data[0] or self._h11.their_state is h11.ERROR:
                 raise HttpFault(exc.error_status_hint, str(exc)) from None
@@ -150,7 +160,7 @@ class HttpServerConnection:
             if self._h11.our_state is h11.MUST_CLOSE:
                 return False
             self._h11.start_next_cycle()
-            self._received = len(self._h11.trailing_data[0])
+            self._begin(self._h11.trailing_data[0])
         except h11.LocalProtocolError as exc:
             _log.error("the answer cannot be sent as it is: %s", exc)
             return False

@@ -38,7 +38,13 @@ _ORDER = (
     "sec-websocket-protocol",
     "sec-websocket-extensions",
 )
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
+#: how a header goes on in the next line (RFC 9112 §5.2): a client reads it as a blank
+_FOLD = re.compile(r"[ \t]*\r?\n[ \t]+")
 _STATUS_LINE = re.compile(r"HTTP/\d\.\d (\d{3})(?: .*)?")
+
+
+_NO_UPGRADE = "Invalid HTTP Upgrade Header"
 
 
 class UpgradeError(WebSocketsError):
@@ -106,6 +112,10 @@ class HandshakeSocket:
             self._answer = self._read_answer()
         return self._answer.read(size)
 
+    def values(self, name: str) -> list[str]:
+        """Return the values of that header of the answer, unfolded and trimmed."""
+        return [_FOLD.sub(" ", value).strip(" \t") for value in self.headers.get_all(name, [])]
+
     def _read_answer(self) -> io.BytesIO:
         """Read and judge the answer's head; return it in a form that leaves websocket-client no doubts."""
         while True:
@@ -115,11 +125,10 @@ class HandshakeSocket:
                 continue  # RFC 9110 §15.2: interim answers may come first
             break
         if match is None or match[1] != "101" or not status_line.startswith("HTTP/1.1"):
-            raise UpgradeError(status_line or "No server response", int(match[1]) if match else 0)
+            raise UpgradeError(status_line.strip() or "No server response", int(match[1]) if match else 0)
         if b"\r" in stream.getvalue().replace(b"\r\n", b""):
-            raise UpgradeError(
-                "Invalid HTTP Upgrade Header", 101
-            )  # half a line end: others may see other headers than we do
+            # others may see other headers than we do
+            raise UpgradeError("Invalid HTTP Upgrade Header: a carriage return without its line feed", 101)
         try:
             self.headers = http.client.parse_headers(stream)
         except http.client.HTTPException as exc:
@@ -129,7 +138,7 @@ class HandshakeSocket:
         # only what websocket-client checks, in one line each: it would mistake repeated lines, keep cookies for the whole Python
         # process, and stumble over bytes that are not UTF-8
         lines = [
-            f"{name}: {', '.join(' '.join(value.split()) for value in self.headers.get_all(name, []))}\r\n"
+            f"{name}: {', '.join(self.values(name))}\r\n"
             for name in ("Upgrade", "Connection", "Sec-WebSocket-Accept")
             if name in self.headers
         ]
@@ -141,7 +150,7 @@ class HandshakeSocket:
         The limits are for all heads together: a server may not keep us busy with interim answers.
         """
         head = self.unread
-        while b"\r\n\r\n" not in head and b"\n\n" not in head:
+        while (end := _EMPTY_LINE.search(head)) is None:
             self._check_size(head)
             try:
                 data = self._transport.recv_within(4096, self._deadline)
@@ -151,12 +160,11 @@ class HandshakeSocket:
             if not data:
                 raise UpgradeError(_cut_answer(head))
             head += data
-        end = min(at + len(mark) for mark in (b"\r\n\r\n", b"\n\n") if (at := head.find(mark)) >= 0)
-        head, self.unread = head[:end], head[end:]
+        head, self.unread = head[: end.end()], head[end.end() :]
         self._check_size(head)
         self._heads += len(head)
         stream = io.BytesIO(head)
-        status_line = stream.readline().decode("latin-1").strip()
+        status_line = stream.readline().decode("latin-1").rstrip("\r\n")
         return status_line, stream
 
     def _check_size(self, head: bytes) -> None:
@@ -222,7 +230,9 @@ def client_upgrade(
         )
     except WebSocketException as exc:
         _log.debug("websocket-client refused the answer: %s", exc)
-        raise UpgradeError(_name_refusal(sock.headers), 101) from None
+        raise UpgradeError(
+            "Invalid HTTP Upgrade Accept Challenge" if _is_upgraded(sock) else _NO_UPGRADE, 101
+        ) from None
     return _settle(sock, protocol, asked, deflate)
 
 
@@ -252,29 +262,28 @@ def _header_lines(asked: str, headers: str, user_agent: str) -> tuple[list[str],
     return lines + custom, host
 
 
-def _name_refusal(headers: http.client.HTTPMessage) -> str:
-    """Say which of its checks websocket-client meant."""
-    upgrade = [token.lower() for token in header_tokens(headers.get_all("upgrade", []))]
-    connection = [token.lower() for token in header_tokens(headers.get_all("connection", []))]
-    if "websocket" in upgrade and "upgrade" in connection:
-        return "Invalid HTTP Upgrade Accept Challenge"
-    return "Invalid HTTP Upgrade Header"
+def _is_upgraded(sock: HandshakeSocket) -> bool:
+    """Tell whether the answer says that the connection is a WebSocket now. (websocket-client also trims what is no blank.)"""
+    upgrade = [token.lower() for token in header_tokens(sock.values("upgrade"))]
+    connection = [token.lower() for token in header_tokens(sock.values("connection"))]
+    return "websocket" in upgrade and "upgrade" in connection
 
 
 def _settle(
     sock: HandshakeSocket, protocol: WebSocketProtocol, asked: str, deflate: PermessageDeflate | None
 ) -> UpgradeResult:
     """Check what the answer chose against what was asked."""
-    headers = sock.headers
+    if not _is_upgraded(sock):
+        raise UpgradeError(_NO_UPGRADE, 101)
     # websocket-client compares in lower case, and base64 has both
-    if [value.strip() for value in headers.get_all("sec-websocket-accept", [])] != [accept_value(sock.key)]:
+    if sock.values("sec-websocket-accept") != [accept_value(sock.key)]:
         raise UpgradeError("Invalid HTTP Upgrade Accept Challenge", 101)
-    chosen = headers.get_all("sec-websocket-protocol", [])
-    if chosen and (len(chosen) > 1 or not asked or not protocol.set_subprotocol(chosen[0].strip())):
+    chosen = sock.values("sec-websocket-protocol")
+    if chosen and (len(chosen) > 1 or not asked or not protocol.set_subprotocol(chosen[0])):
         raise UpgradeError("Invalid HTTP Upgrade Sub-Protocol", 101)
     if not chosen and "," in asked:
         raise UpgradeError("Invalid HTTP Upgrade Sub-Protocol", 101)
-    extensions = header_tokens(headers.get_all("sec-websocket-extensions", []))
+    extensions = header_tokens(sock.values("sec-websocket-extensions"))
     protocol.compression = None
     if extensions:
         if deflate is None:
@@ -283,6 +292,6 @@ def _settle(
             protocol.compression = deflate.settle(extensions)
         except ValueError as exc:
             raise UpgradeError(f"Invalid HTTP Upgrade ProcessHandshake: {exc}", 101) from None
-    number = (headers.get("sec-websocket-connection-id") or "").strip()
+    number = "".join(sock.values("sec-websocket-connection-id")[:1])
     known = number.isascii() and number.isdigit() and len(number) < 20
     return UpgradeResult(int(number) if known else 0, extensions, sock.unread)
