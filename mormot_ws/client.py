@@ -394,6 +394,7 @@ class HttpClientWebSockets(CrtSocket):
                 return
             self._thread = thread = WebSocketProcessClientThread(self, process, lost=True)
             process.owner_thread = thread
+            thread.take_over(last)
             last.gave_up_for_want_of_callback = False
         thread.start()
 

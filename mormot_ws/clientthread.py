@@ -126,6 +126,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
     def run_at_once(self) -> None:
         self._upgraded = True
         super().run_at_once()
+        self._watch()  # on_reconnect may go on for long before the loop starts
 
     def _keeps_queue(self) -> bool:
         """Frames wait for the reconnection, as long as one may come."""
@@ -154,6 +155,7 @@ class WebSocketProcessClientThread(threading.Thread):
         self._lost_at = 0.0  # when that was lost
         self._terminated = False
         self._hurry = False
+        self._pausing = False
 
     @property
     def terminated(self) -> bool:
@@ -172,7 +174,7 @@ class WebSocketProcessClientThread(threading.Thread):
     def reconnect_now(self) -> None:
         """Cut the present wait short. From any thread, returns at once."""
         with self._wake:
-            self._hurry = True
+            self._hurry = self._pausing
             self._wake.notify_all()
 
     def run(self) -> None:
@@ -252,6 +254,11 @@ class WebSocketProcessClientThread(threading.Thread):
             self.gave_up_for_want_of_callback = self.process.on_reconnect is None
             return not self.gave_up_for_want_of_callback
 
+    def take_over(self, last: WebSocketProcessClientThread) -> None:
+        """Go on where *last* has ended: its failures count for the policy."""
+        self._failures = last._failures
+        self._lost_at = last._lost_at
+
     def may_be_revived(self) -> bool:
         """Tell whether this thread ends, or has ended, only because there was no ``on_reconnect``."""
         with self._wake:
@@ -260,8 +267,9 @@ class WebSocketProcessClientThread(threading.Thread):
     def _pause(self, milliseconds: float) -> bool:
         """Wait before an attempt; return False when the thread was terminated."""
         with self._wake:
+            self._pausing = True
             self._wake.wait_for(lambda: self._terminated or self._hurry, milliseconds / 1000)
-            self._hurry = False
+            self._pausing = self._hurry = False
             return not self._terminated
 
     def _attempt(self) -> tuple[FailureKind, str, int]:
@@ -288,6 +296,7 @@ class WebSocketProcessClientThread(threading.Thread):
             )
             result = "on_reconnect did not upgrade"
         if process._upgraded:
+            process._keeper.unwatch(process)
             process.start_shutdown(1000, "")
             process._set_state(wpsCreate)
             process._upgraded = False

@@ -175,7 +175,9 @@ class ProcessKeeper:
                 if process is not None:
                     poller.remove(fd)
                     retry.append(process)
+            # in this order: whoever queues something after the flag is down signals again, and whoever did so before is in _ready
             self._drain_signals()
+            self._signalled = False
             todo = list(dict.fromkeys(retry))
             retry = []
             ready = self._ready
@@ -209,13 +211,11 @@ class ProcessKeeper:
 
     def _drain_signals(self) -> None:
         assert self._wake_read is not None
-        if self._signalled:
-            self._signalled = False
-            try:
-                while len(self._wake_read.recv(4096)) == 4096:
-                    pass
-            except BlockingIOError:
-                pass  # the signal is still on its way: one turn of the loop too many
+        try:
+            while len(self._wake_read.recv(4096)) == 4096:
+                pass
+        except BlockingIOError:
+            pass  # woken by a timer or a connection
 
     def _sweep(self) -> None:
         now = monotonic()

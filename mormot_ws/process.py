@@ -55,6 +55,10 @@ _RECV_LARGE = 1 << 18
 #: seconds without a read after which a callback counts as long, and the keeper reads in the loop's stead, up to so many bytes
 _LONG_CALLBACK = 0.02
 _BACKLOG_BYTES = 1 << 20
+#: control frames of the keeper that may wait for a writer
+_MAX_CONTROLS = 16
+#: marks a ping that the keeper has answered
+_ANSWERED = -1
 
 
 class WebSocketProcess(FrameSender):
@@ -279,7 +283,7 @@ class WebSocketProcess(FrameSender):
         if self.settings.heartbeat_delay:
             delay = self.settings.heartbeat_delay / 1000
             self._schedule_heartbeat(self._last_in + delay)
-            self._keeper.watch(self, min(1.0, delay / 2))
+        self._watch()
         try:
             if self.settings.on_client_connected is not None:
                 self.settings.on_client_connected(self)
@@ -311,6 +315,7 @@ class WebSocketProcess(FrameSender):
         received = self.process_loop_received
         outgoing = self.outgoing
         in_frame = self.in_frame
+        self._queue_open = True
         try:
             while not self._close_received:
                 if outgoing:
@@ -365,8 +370,9 @@ class WebSocketProcess(FrameSender):
             protocol.frames_in_bytes += len(frame.payload)
             self._dispatch(frame)
         elif opcode is focPing:
-            self._count_ping()
-            self._answer_ping(frame.payload)
+            if frame.tix != _ANSWERED:
+                self._count_ping()
+                self._answer_ping(frame.payload)
             if self.settings.notify_all_frames:
                 self._dispatch(frame)
         elif opcode is focPong:
@@ -518,7 +524,7 @@ class WebSocketProcess(FrameSender):
             self.invalid_ping_count = 0
         due = max(self._last_in, self._pinged_at) + delay
         if due <= now:
-            if self._pinged_at and not self.stand_in(now):
+            if self._pinged_at and not self.stand_in(now) and not self._output_moves():
                 self.invalid_ping_count += 1
                 if self.invalid_ping_count >= self.settings.disconnect_after_invalid_heartbeat_count > 0:
                     _log.info(
@@ -531,6 +537,16 @@ class WebSocketProcess(FrameSender):
             due = now + delay
         self._schedule_heartbeat(due)
 
+    def _output_moves(self) -> bool:
+        """Tell whether the peer takes what we send, though our ping is stuck behind it: a slow link is no dead peer."""
+        return False
+
+    def _watch(self) -> None:
+        """Let the keeper look after the connection from now on."""
+        delay = self.settings.heartbeat_delay / 1000
+        if delay:
+            self._keeper.watch(self, min(1.0, delay / 2))
+
     def stand_in(self, now: float) -> bool:
         """In the keeper's thread: read for the loop while it is inside a long callback; tell whether the peer gave a sign of life.
 
@@ -542,19 +558,21 @@ class WebSocketProcess(FrameSender):
             return False  # the loop is reading by itself
         pongs: list[WebSocketFrame] = []
         try:
-            if self._unread or self._loop_ident == 0 or self._backlog_bytes >= _BACKLOG_BYTES:
+            if self._backlog_bytes >= _BACKLOG_BYTES:
                 return True
             if now - self._last_in < _LONG_CALLBACK or self.in_frame.error is not None or self.in_frame.closed:
                 return False
-            data = self.receive_now(_RECV_BUSY)
+            data = self._unread or self.receive_now(_RECV_BUSY)
             if not data:
                 return False  # nothing there, or the end of the stream: that is for the loop to see
+            self._unread = b""
             self._last_in = now
             for frame in self.in_frame.feed(data):
                 self._backlog_bytes += len(frame.payload) + 64
-                if frame.opcode is focPing and not self.settings.notify_all_frames:
+                if frame.opcode is focPing:
                     pongs.append(frame)
-                else:
+                    frame.tix = _ANSWERED
+                if frame.opcode is not focPing or self.settings.notify_all_frames:
                     self._backlog.append(frame)
         finally:
             self.safe_in.release()
@@ -563,23 +581,13 @@ class WebSocketProcess(FrameSender):
         return True
 
     def _send_control_now(self, opcode: WebSocketFrameOpCode, payload: bytes) -> None:
-        """In the keeper's thread: send a ping or pong without waiting. A ping that cannot leave stays unanswered, and counts as that."""
-        if not self.safe_out.acquire(blocking=False):
-            return
-        try:
-            if self._batch_wire is None and self._state is wpsRun:
-                key = None if self._masks is None else self._masks.next_key()
-                wire = memoryview(encode_frame(opcode, payload, key))
-                sent = self.write_now(wire)
-                if opcode is focPing:
-                    self._ping_sent = monotonic()
-                if 0 < sent < len(wire):
-                    self._batch_wire = wire[sent:]  # the rest leaves before anything else
-                    self._want_flush()
-        except OSError as exc:
-            self._write_failed(exc)
-        finally:
-            self.safe_out.release()
+        """In the keeper's thread: send a ping or pong without waiting; where another thread is writing, that one sends it along."""
+        self._controls.append((opcode, payload))
+        while len(self._controls) > _MAX_CONTROLS:
+            self._controls.popleft()  # a peer's pings may be answered by the last pong alone (RFC 6455 §5.5.3)
+        if opcode is focPing:
+            self._ping_sent = monotonic()
+        self._keeper.wake(self)
 
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""
@@ -596,6 +604,7 @@ class WebCrtSocketProcess(WebSocketProcess):
     """
 
     transport: Transport | None = None
+    _acknowledged: int | None = None  # what the peer had taken at the last heartbeat that went without an answer
 
     def attach(self, transport: Transport, unread: bytes = b"") -> None:
         """Take over *transport*, and the bytes that the handshake has read beyond its end."""
@@ -631,6 +640,12 @@ class WebCrtSocketProcess(WebSocketProcess):
 
     def fileno(self) -> int:
         return -1 if self.transport is None else self.transport.fileno()
+
+    def _output_moves(self) -> bool:
+        acknowledged = None if self.transport is None else self.transport.acknowledged_bytes()
+        moves = acknowledged is not None and acknowledged != self._acknowledged
+        self._acknowledged = acknowledged
+        return moves
 
     def unsent_bytes(self) -> int:
         return 0 if self.transport is None else self.transport.unsent_bytes

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from threading import get_ident
 from time import monotonic
 
@@ -18,6 +19,7 @@ from .deflate import Deflater
 from .errors import WebSocketsProtocolError
 from .frames import (
     WebSocketFrame,
+    encode_frame,
     encode_header,
     encode_unmasked,
     focBinary,
@@ -80,8 +82,15 @@ class FrameSender(ABC):
         self._batch: list[QueuedFrame] = []  # frames being sent; requeued if the connection is lost meanwhile
         self._batch_sizes: list[int] = []  # of each of them on the wire
         self._batch_wire: memoryview | None = None  # what the kernel has not taken of them
+        self._controls: deque[tuple[int, bytes]] = (
+            deque()
+        )  # pongs and pings of the keeper that met a writer: he sends them along
+        self._loop_queued = False  # a callback has queued something in this turn of the loop
         self._flush_wanted = False  # the keeper knows that there is something to flush
         self._last_flush = 0.0
+        self._queue_open = (
+            False  # set by the loop: queued frames leave after what the first callbacks of a connection send
+        )
         self._log_frames = bool(self.settings.log_details)
         protocol = self.protocol
         compression = protocol.compression
@@ -133,6 +142,8 @@ class FrameSender(ABC):
             try:
                 if self._batch_wire is not None:
                     self._finish_batch()
+                if self._controls:
+                    self.write_bytes(self._control_wire())
                 first = 0x80 | opcode
                 if self._prepares:
                     first, payload = self._prepare(frame)
@@ -183,7 +194,9 @@ class FrameSender(ABC):
             if self.settings.outgoing_policy == "close":
                 self._overflowed()
             return False
-        if not self._flush_wanted and get_ident() != self._loop_ident:
+        if get_ident() == self._loop_ident:
+            self._loop_queued = True  # the loop sends it after the callback
+        elif not self._flush_wanted:
             self._want_flush()
         return True
 
@@ -236,22 +249,30 @@ class FrameSender(ABC):
     # ----------------------------------------------------------------------------------------------- queued frames
 
     def process_loop_step_send(self) -> None:
-        """Send what callbacks have queued in this turn of the loop. Mirrors ``ProcessLoopStepSend``."""
+        """Send what callbacks have queued in this turn of the loop. Mirrors ``ProcessLoopStepSend``.
+
+        What the kernel does not take is left to the keeper. But a peer that sends faster than it reads the answers is not
+        read from while
+        half of the queue is full of them. (Only of them: two ends that both have much to send must not wait for each other.)
+        """
         if self.flush_outgoing() is FlushResult.done:
-            return
-        queue = self.outgoing
-        if not (queue.bytes * 2 > queue.max_bytes > 0 or queue.count * 2 > queue.max_frames > 0):
+            self._loop_queued = False
+        elif self._loop_queued and self._half_full():
+            self._loop_queued = False
+            with self.safe_out:
+                try:
+                    while self._state is wpsRun and self._half_full():
+                        if self._batch_wire is None:
+                            self._next_batch()
+                        self._finish_batch()
+                except OSError as exc:
+                    self._write_failed(exc)
+        else:
             self._want_flush()
-            return
-        # the peer sends faster than it reads: stop reading from it until it has taken what is queued
-        with self.safe_out:
-            try:
-                while self._state is wpsRun and (self._batch_wire is not None or queue):
-                    if self._batch_wire is None:
-                        self._next_batch()
-                    self._finish_batch()
-            except OSError as exc:
-                self._write_failed(exc)
+
+    def _half_full(self) -> bool:
+        queue = self.outgoing
+        return queue.bytes * 2 > queue.max_bytes > 0 or queue.count * 2 > queue.max_frames > 0
 
     def _want_flush(self) -> None:
         """Let the keeper flush the queue: at once when the last flush is ``send_delay`` ms old, else when it is."""
@@ -268,6 +289,7 @@ class FrameSender(ABC):
     def flush_queued(self) -> FlushResult:
         """Called by the keeper: flush, unless the loop has just done so, and what came since has to be gathered."""
         if self._batch_wire is None and self._last_flush + self.settings.send_delay / 1000 > monotonic():
+            self._flush_wanted = False  # first: whoever queues something from here on asks for a flush again
             if self.outgoing:
                 self._want_flush()
             return FlushResult.done
@@ -279,7 +301,9 @@ class FrameSender(ABC):
             return FlushResult.busy
         try:
             self._flush_wanted = False
-            while self._state is wpsRun:
+            if self._controls and self._batch_wire is None and self._state is wpsRun:
+                self._batch_wire = memoryview(self._control_wire())
+            while self._state is wpsRun and (self._queue_open or self._batch_wire is not None):
                 if self._batch_wire is None:
                     if not self.outgoing:
                         self._last_flush = monotonic()
@@ -340,12 +364,29 @@ class FrameSender(ABC):
         return 0xC0 | opcode, deflater.compress(payload)
 
     def _finish_batch(self) -> None:
-        """Write what is left of the batch, waiting for the kernel."""
+        """Write what is left of the batch, waiting for the kernel, and keeping count of what it has taken."""
         assert self.safe_out.locked()
         wire = self._batch_wire
-        if wire is not None:
-            self.write_bytes(wire.tobytes())
-            self._batch_sent()
+        deadline = Deadline(self.settings.send_timeout)
+        while wire is not None:
+            sent = self.write_now(wire)
+            wire = self._batch_wire = wire[sent:]
+            if not wire and not self.unsent_bytes():
+                self._batch_sent()
+                return
+            if sent:
+                deadline = Deadline(self.settings.send_timeout)
+            elif not self.wait_writable(deadline):
+                raise BlockingIOError("timed out")
+
+    def _control_wire(self) -> bytes:
+        """Take the keeper's control frames and encode them."""
+        assert self.safe_out.locked()
+        wire = b""
+        while self._controls:
+            opcode, payload = self._controls.popleft()
+            wire += encode_frame(opcode, payload, None if self._masks is None else self._masks.next_key())
+        return wire
 
     def _batch_sent(self) -> None:
         assert self.safe_out.locked()

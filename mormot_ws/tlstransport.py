@@ -189,11 +189,9 @@ class TlsTransport(Transport):
     def _sendall(self, data: Buffer) -> None:
         view = memoryview(data)
         with self._safe_write:
+            self._finish_unsent()
             for start in range(0, len(view), _CHUNK):
-                raw = self._unsent + self._encrypt_patiently(view[start : start + _CHUNK])
-                self._unsent = b""
-                self.unsent_bytes = 0
-                self.sock.sendall(raw)
+                self.sock.sendall(self._encrypt_patiently(view[start : start + _CHUNK]))
         if self._outgoing.pending:  # what a reader had to answer meanwhile (a key update, …) it has left to us
             self._flush_blocking()
 
@@ -203,11 +201,18 @@ class TlsTransport(Transport):
 
     def _flush_blocking(self) -> None:
         with self._safe_write:
-            raw = self._unsent + self._encrypt(b"")
-            self._unsent = b""
-            self.unsent_bytes = 0
+            self._finish_unsent()
+            raw = self._encrypt(b"")
             if raw:
                 self.sock.sendall(raw)
+
+    def _finish_unsent(self) -> None:
+        """Send what is left of a record; when that fails, what it holds stays counted as unsent."""
+        assert self._safe_write.locked()
+        if self._unsent:
+            self.sock.sendall(self._unsent)
+            self._unsent = b""
+            self.unsent_bytes = 0
 
     def _flush_now(self) -> None:
         """Send the records that reading gave rise to, if no writer is at it: it takes them along."""

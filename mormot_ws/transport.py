@@ -21,6 +21,12 @@ from typing import Any
 from .deadline import Deadline
 from .masking import Buffer
 
+try:
+    import fcntl
+    import termios
+except ImportError:  # not there on Windows
+    fcntl = None  # type: ignore[assignment]
+
 _log = logging.getLogger("mormot_ws.transport")
 
 #: joining header and payload is cheaper than ``sendmsg`` below this many bytes
@@ -87,7 +93,8 @@ class Transport:
         if sock.family in (socket.AF_INET, getattr(socket, "AF_INET6", None)):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _set_kernel_timeout(sock, socket.SO_SNDTIMEO, send_timeout)
+        # half of it, because a call that could send a part returns that after the whole wait, and the next one waits anew
+        _set_kernel_timeout(sock, socket.SO_SNDTIMEO, max(1, send_timeout // 2))
         _set_keep_alive(sock)
         self.sock = sock
         # bound methods of the socket itself: nothing of ours is between the loop and the kernel
@@ -141,6 +148,20 @@ class Transport:
     def waits_for_input(self) -> bool:
         """True when :meth:`send_now` took nothing for another reason than a full socket (never in the plain form)."""
         return False
+
+    def acknowledged_bytes(self) -> int | None:
+        """Return how many bytes the peer's kernel has acknowledged so far, while some are still under way.
+
+        None when nothing is under way, or the platform does not tell.
+        """
+        if fcntl is None or sys.platform != "linux":
+            return None
+        try:
+            waiting = struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]
+            info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+        except OSError:
+            return None
+        return struct.unpack_from("Q", info, 120)[0] if waiting and len(info) == 128 else None
 
     def shutdown(self) -> None:
         """End the connection in both directions at once, from any thread: wakes whoever reads or writes. Never raises."""
