@@ -7,7 +7,6 @@ become a large message. No socket and no thread in here.
 from __future__ import annotations
 
 import zlib
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,8 @@ from .errors import WebSocketsProtocolError
 EXTENSION = "permessage-deflate"
 _TAIL = b"\x00\x00\xff\xff"
 _WINDOW = 1 << 15
+#: bytes that are inflated at a time: zlib's buffers grow to twice of what they hold
+_PIECE = 1 << 18
 #: blocks with BFINAL set that one compressed message may have
 _MAX_RESTARTS = 1000
 
@@ -199,10 +200,7 @@ class Inflater:
 
     def _begin(self) -> None:
         self._zlib = zlib.decompressobj(-15)
-        self._window: deque[bytes] = (
-            deque()
-        )  # the last output, at least 32 kB of it, for a stream that begins anew (see below)
-        self._window_size = 0
+        self._window = b""  # the last output: what a stream that begins anew may refer to
         self._restarts = 0
 
     def decompress(self, data: bytes, limit: int) -> bytes:
@@ -210,15 +208,15 @@ class Inflater:
         parts = []
         while data:
             try:
-                part = self._zlib.decompress(data, limit + 1)
+                part = self._zlib.decompress(data, min(limit + 1, _PIECE))
             except zlib.error as exc:
                 raise WebSocketsProtocolError(1007, f"compressed data is corrupt: {exc}"[:100]) from None
             limit -= len(part)
-            if limit < 0 or self._zlib.unconsumed_tail:
+            if limit < 0:
                 raise WebSocketsProtocolError(1009, "message is too large when inflated")
             parts.append(part)
-            self._remember(part)
-            data = b""
+            self._window = part[-_WINDOW:] if len(part) >= _WINDOW else (self._window + part)[-_WINDOW:]
+            data = self._zlib.unconsumed_tail
             if (
                 self._zlib.eof
             ):  # RFC 7692 §7.2.3.5 allows blocks with BFINAL set; what follows is a new stream with the old window
@@ -234,18 +232,11 @@ class Inflater:
             self._begin()
         return rest
 
-    def _remember(self, part: bytes) -> None:
-        if part:
-            self._window.append(part[-_WINDOW:])
-            self._window_size += len(self._window[-1])
-            while self._window_size - len(self._window[0]) >= _WINDOW:
-                self._window_size -= len(self._window.popleft())
-
     def _restart(self) -> None:
         self._restarts += 1
         if self._restarts > _MAX_RESTARTS:  # each costs the setting up of a window, for two bytes of the peer's
             raise WebSocketsProtocolError(1008, "too many final blocks in a compressed message")
-        self._zlib = zlib.decompressobj(-15, zdict=b"".join(self._window)[-_WINDOW:])
+        self._zlib = zlib.decompressobj(-15, zdict=self._window)
 
 
 def parse_extension(text: str) -> tuple[str, list[tuple[str, str | None]]]:

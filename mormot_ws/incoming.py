@@ -65,7 +65,7 @@ class WebProcessInFrame:
     def __init__(
         self,
         masked: bool,
-        max_message_bytes: int = 32 << 20,
+        max_message_bytes: int = 16 << 20,
         max_frame_bytes: int = 256 << 20,
         max_fragments: int = 1 << 20,
         inflater: MessageInflater | None = None,
@@ -110,6 +110,11 @@ class WebProcessInFrame:
         return self._missing
 
     @property
+    def fragments(self) -> int:
+        """How many frames the message in progress has so far; 0 between messages."""
+        return 0 if self._message_opcode is None else self._fragments
+
+    @property
     def in_message(self) -> bool:
         """True between the first and the last byte of a message or frame: an end of stream now would cut it."""
         return self._in_payload or self._message_opcode is not None or bool(self._pending)
@@ -131,7 +136,8 @@ class WebProcessInFrame:
                 self._pending = b""
             self._parse(data, position, frames)
         except WebSocketsProtocolError as exc:
-            self.error = exc
+            # without its traceback, which would keep the frames of this call alive, and what they hold: megabytes of a deflate bomb
+            self.error = WebSocketsProtocolError(exc.code, exc.reason)
             self._drop_message()
             self._pending = b""
         return frames

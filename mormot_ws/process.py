@@ -13,7 +13,7 @@ import threading
 from abc import abstractmethod
 from functools import partial
 from threading import get_ident
-from time import monotonic
+from time import monotonic, sleep
 
 from .deadline import Deadline
 from .errors import WebSocketsProtocolError
@@ -52,6 +52,10 @@ _INCOMING_EXPIRY = 30 * 60
 _RECV_IDLE = 4096
 _RECV_BUSY = 16384
 _RECV_LARGE = 1 << 18
+_RECV_FRAGMENTS = 1024
+_MANY_FRAGMENTS = 256
+#: seconds that a flood of fragments pauses after each read
+_FAIR_PAUSE = 0.0001
 #: seconds without a read after which a callback counts as long, and the keeper reads in the loop's stead, up to so many bytes
 _LONG_CALLBACK = 0.02
 _BACKLOG_BYTES = 1 << 20
@@ -356,6 +360,11 @@ class WebSocketProcess(FrameSender):
                 self._lost("the peer ended the TCP connection without a close frame")
                 return None
             self._recv_size = _RECV_IDLE if len(data) < _RECV_IDLE else _RECV_BUSY
+            if in_frame.fragments > _MANY_FRAGMENTS:
+                # tiny fragments cost far more than their bytes. Between two reads the threads of other connections have to get their turn,
+                # and giving up Python's global lock for the time of a system call is too short for them to wake up
+                self._recv_size = _RECV_FRAGMENTS
+                sleep(_FAIR_PAUSE)
             self._last_in = monotonic()
             return in_frame.feed(data)
 

@@ -48,6 +48,8 @@ _new_queued = tuple.__new__
 
 #: bytes that one batch of queued frames may have
 _BATCH_BYTES = 1 << 18
+#: bytes of answers in the queue above which the loop stops reading (half of the queue, if that is less)
+_ANSWERS_BYTES = 1 << 20
 
 
 class FrameSender(ABC):
@@ -251,17 +253,16 @@ class FrameSender(ABC):
     def process_loop_step_send(self) -> None:
         """Send what callbacks have queued in this turn of the loop. Mirrors ``ProcessLoopStepSend``.
 
-        What the kernel does not take is left to the keeper. But a peer that sends faster than it reads the answers is not
-        read from while
-        half of the queue is full of them. (Only of them: two ends that both have much to send must not wait for each other.)
+        What the kernel does not take is left to the keeper. But a peer that sends faster than it reads the answers is not read from while
+        more than a megabyte of them waits. (Only of them: two ends that both have much to send must not wait for each other.)
         """
         if self.flush_outgoing() is FlushResult.done:
             self._loop_queued = False
-        elif self._loop_queued and self._half_full():
+        elif self._loop_queued and self._answers_pile_up():
             self._loop_queued = False
             with self.safe_out:
                 try:
-                    while self._state is wpsRun and self._half_full():
+                    while self._state is wpsRun and self._answers_pile_up():
                         if self._batch_wire is None:
                             self._next_batch()
                         self._finish_batch()
@@ -270,9 +271,10 @@ class FrameSender(ABC):
         else:
             self._want_flush()
 
-    def _half_full(self) -> bool:
+    def _answers_pile_up(self) -> bool:
         queue = self.outgoing
-        return queue.bytes * 2 > queue.max_bytes > 0 or queue.count * 2 > queue.max_frames > 0
+        most = min(queue.max_bytes // 2, _ANSWERS_BYTES) if queue.max_bytes else _ANSWERS_BYTES
+        return queue.bytes > most or queue.count * 2 > queue.max_frames > 0
 
     def _want_flush(self) -> None:
         """Let the keeper flush the queue: at once when the last flush is ``send_delay`` ms old, else when it is."""
@@ -399,6 +401,10 @@ class FrameSender(ABC):
     def _requeue_batch(self) -> None:
         """After the end of a connection: frames that the kernel did not take whole go to the head of the queue again."""
         with self.safe_out:
+            if not self._keeps_queue():
+                self._batch, self._batch_wire = [], None
+                self.outgoing.clear()  # there is no next connection
+                return
             if self._batch_wire is None:
                 return
             left = len(self._batch_wire) + self.unsent_bytes()

@@ -132,7 +132,7 @@ class WebSocketProcessSettings:
         "notify_all_frames": False,
         "max_frame_mb": 256,
         "free_in_callback": "freeze",
-        "max_message_bytes": 32 << 20,
+        "max_message_bytes": 16 << 20,
         "max_fragments": 1 << 20,
         "max_header_bytes": 16 << 10,
         "max_body_bytes": 16 << 20,

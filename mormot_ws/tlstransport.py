@@ -249,8 +249,9 @@ class TlsTransport(Transport):
                 raw = self._encrypt(part)
             except ssl.SSLWantReadError:
                 return 0  # see waits_for_input
-            self.unsent_bytes = len(part)  # one record: unless all of it leaves, the peer can read nothing of it
             self._send_unsent(raw)
+            # one record: unless all of it leaves, the peer can read nothing of it
+            self.unsent_bytes = len(part) if self._unsent else 0
             return len(part)
         finally:
             self._safe_write.release()

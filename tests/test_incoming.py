@@ -737,9 +737,9 @@ class TestLimits:
         assert machine.feed(stream)[-1] == WebSocketFrame(focText, b"ab")
 
     def test_memory_grows_with_what_arrives_not_with_what_is_announced(self, role: Role) -> None:
-        """A header that announces 32 MB costs nothing until the bytes come."""
+        """A header that announces 16 MB costs nothing until the bytes come."""
         machine = role.machine()
-        machine.feed(role.wire(0x82, b"x" * 10, announce=32 << 20))
+        machine.feed(role.wire(0x82, b"x" * 10, announce=16 << 20))
         assert machine.error is None
         assert held(machine) <= 10 + MAX_HEADER
 

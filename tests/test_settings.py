@@ -74,7 +74,7 @@ class TestDefaults:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            ("max_message_bytes", 33_554_432),
+            ("max_message_bytes", 16_777_216),
             ("max_fragments", 1_048_576),
             ("max_header_bytes", 16_384),
             ("max_body_bytes", 16_777_216),

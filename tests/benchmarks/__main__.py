@@ -142,9 +142,13 @@ def _arguments() -> argparse.Namespace:
         return float(text)
 
     def only(text: str) -> list[str]:
-        chosen = [name.strip() for name in text.split(",")]
-        if unknown := [name for name in chosen if name not in names]:
-            raise argparse.ArgumentTypeError(f"no benchmark {', '.join(unknown)} among {', '.join(names)}")
+        chosen: list[str] = []
+        for wanted in text.split(","):
+            # what stands before the dash names all of its kind: tls is tls-roundtrip, tls-pipelined and tls-big
+            found = [name for name in names if wanted.strip() in (name, name.partition("-")[0])]
+            if not found:
+                raise argparse.ArgumentTypeError(f"no benchmark {wanted.strip()} among {', '.join(names)}")
+            chosen += found
         return chosen
 
     parser = argparse.ArgumentParser(

@@ -8,7 +8,7 @@ beforehand, the answers are not parsed but counted in bytes. To be sure that tho
 answer on each connection is compared with what it has to be.
 
 Timeouts are set with ``SO_RCVTIMEO`` and ``SO_SNDTIMEO`` and not with ``settimeout()``, since the latter puts a
-``poll()`` before each call.
+``poll()`` before each call. Only behind TLS it has to be ``settimeout()``, for all contestants alike.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator, Sequence
@@ -70,18 +71,20 @@ class Message:
 
 
 class RawConnection:
-    """One connection, upgraded and proven to echo."""
+    """One connection, upgraded and proven to echo. For one thread: an ``ssl.SSLSocket`` is not made for more."""
 
     __slots__ = ("message", "sock", "websocket")
 
-    def __init__(self, port: int, message: Message, *, websocket: bool) -> None:
-        """Connect to the port of the loopback interface, upgrade if needed, and check one echo."""
+    def __init__(self, port: int, message: Message, *, websocket: bool, context: ssl.SSLContext | None = None) -> None:
+        """Connect to the port of the loopback interface, with TLS if there is a context, upgrade if needed, and check one echo."""
         self.message = message
         self.websocket = websocket
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=_ANSWER_TIMEOUT)
         try:
-            self.sock.settimeout(None)
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if context is not None:
+                self.sock = context.wrap_socket(self.sock, server_hostname="127.0.0.1")
+            self.make_blocking()
             self._set_timeout(_ANSWER_TIMEOUT)
             if websocket:
                 upgrade_as_client(self.sock, port)
@@ -91,15 +94,22 @@ class RawConnection:
             self.sock.close()
             raise
 
+    def make_blocking(self) -> None:
+        """Undo ``setblocking(False)``; the timeouts of the kernel are still there, that of an ``SSLSocket`` is not."""
+        self.sock.settimeout(_ANSWER_TIMEOUT if isinstance(self.sock, ssl.SSLSocket) else None)
+
     def _set_timeout(self, seconds: int) -> None:
-        """Let ``recv()`` and ``send()`` raise :class:`BlockingIOError` after this time."""
+        """Let ``recv()`` and ``send()`` raise :class:`BlockingIOError`, or :class:`TimeoutError` with TLS, after this time."""
+        if isinstance(self.sock, ssl.SSLSocket):
+            self.sock.settimeout(seconds)
+            return
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             self.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
 
     def say_goodbye(self) -> None:
         """Tell the server that this is the end, so that it has nothing to complain about."""
         try:
-            self.sock.setblocking(True)
+            self.make_blocking()
             self._set_timeout(_CLOSE_TIMEOUT)
             if self.websocket:
                 self.sock.sendall(client_frame(CLOSE, struct.pack("!H", 1000)))
@@ -113,7 +123,7 @@ class RawConnection:
         try:
             while self.sock.recv(65536):
                 pass
-        except BlockingIOError:
+        except (BlockingIOError, TimeoutError):
             return False
         except OSError:
             pass
@@ -121,7 +131,9 @@ class RawConnection:
 
 
 @contextlib.contextmanager
-def raw_connections(port: int, message: Message, *, websocket: bool, count: int = 1) -> Iterator[list[RawConnection]]:
+def raw_connections(
+    port: int, message: Message, *, websocket: bool, count: int = 1, context: ssl.SSLContext | None = None
+) -> Iterator[list[RawConnection]]:
     """Open some connections to one server, one after the other, and end them all afterwards.
 
     The goodbyes go out first and are waited for thereafter, as long as the server ends each in time.
@@ -129,7 +141,7 @@ def raw_connections(port: int, message: Message, *, websocket: bool, count: int 
     connections: list[RawConnection] = []
     try:
         for _ in range(count):
-            connections.append(RawConnection(port, message, websocket=websocket))
+            connections.append(RawConnection(port, message, websocket=websocket, context=context))
         yield connections
     finally:
         for connection in connections:
@@ -153,7 +165,7 @@ def echo_once(connection: RawConnection) -> bytes:
     """Send the message once and return the whole answer, whatever its size."""
     answer = bytearray()
     _echo_streamed(connection, _poller(connection), bytearray(_CHUNK), answer)
-    connection.sock.setblocking(True)
+    connection.make_blocking()
     return bytes(answer)
 
 
@@ -237,6 +249,9 @@ def _echo_streamed(
 ) -> None:
     """Send the message once and receive as much as it has to come back, both at the same time."""
     sock = connection.sock
+    if isinstance(sock, ssl.SSLSocket):
+        _echo_streamed_tls(connection, poller, buffer, answer)
+        return
     to_send, missing = memoryview(connection.message.request), len(connection.message.reply)
     poller.modify(sock, select.POLLIN | select.POLLOUT)
     while missing:
@@ -255,6 +270,39 @@ def _echo_streamed(
             if answer is not None:
                 answer += memoryview(buffer)[:size]
             missing -= size
+    if to_send:
+        raise EchoError("answered before it was asked")
+
+
+def _echo_streamed_tls(
+    connection: RawConnection, poller: select.poll, buffer: bytearray, answer: bytearray | None = None
+) -> None:
+    """Do the same behind TLS, where a socket that can be read need not have a record to read, and the other way round."""
+    sock = connection.sock
+    to_send, missing = memoryview(connection.message.request), len(connection.message.reply)
+    while missing:
+        waiting_for = select.POLLIN
+        if to_send:
+            try:
+                to_send = to_send[sock.send(to_send[:_CHUNK]) :]
+            except ssl.SSLWantWriteError:
+                waiting_for |= select.POLLOUT
+            except ssl.SSLWantReadError:
+                pass
+        try:
+            size = sock.recv_into(buffer)
+        except ssl.SSLWantReadError:
+            if to_send and not waiting_for & select.POLLOUT:
+                continue
+            poller.modify(sock, waiting_for)
+            if not poller.poll(_ANSWER_TIMEOUT * 1000):
+                raise EchoError(f"no answer within {_ANSWER_TIMEOUT} s") from None
+            continue
+        if not size or size > missing:
+            raise EchoError("the connection was closed" if not size else "more bytes than expected")
+        if answer is not None:
+            answer += memoryview(buffer)[:size]
+        missing -= size
     if to_send:
         raise EchoError("answered before it was asked")
 

@@ -1,11 +1,13 @@
 # This Source Code Form is subject to the terms of the Mozilla Public
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
-"""The echo servers: ``python -m tests.benchmarks.servers NAME``.
+"""The echo servers: ``python -m tests.benchmarks.servers NAME [CERTIFICATE]``.
 
 Each listens on a free port of the loopback interface, prints one line of JSON - ``{"port": 12345}``, or
 ``{"missing": "why"}`` if its library cannot be imported - and serves until its standard input ends, that is,
 until whoever started it closes it or dies.
+
+With the name of a PEM file, which holds a certificate and its key, some of them serve TLS 1.3 by it.
 
 Libraries run with their defaults. ``TCP_NODELAY`` is set by hand only where the library leaves the accepting of
 connections to its user.
@@ -14,9 +16,11 @@ connections to its user.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -62,12 +66,15 @@ def _serve_threads(handler: Callable[[socket.socket], None]) -> None:
     _wait_end_of_input()
 
 
-def bare() -> None:
+def bare(context: ssl.SSLContext | None = None) -> None:
     """Serve the yardstick: no WebSocket at all, what comes goes back."""
 
     def handler(sock: socket.socket) -> None:
-        while data := sock.recv(65536):
-            sock.sendall(data)
+        with contextlib.ExitStack() as stack:
+            if context is not None:
+                sock = stack.enter_context(context.wrap_socket(sock, server_side=True))
+            while data := sock.recv(65536):
+                sock.sendall(data)
 
     _serve_threads(handler)
 
@@ -161,7 +168,7 @@ def picows() -> None:
     asyncio.run(main())
 
 
-def websockets() -> None:
+def websockets(context: ssl.SSLContext | None = None) -> None:
     """Serve with the threads of websockets, its ``sync`` API."""
     from websockets.sync.server import ServerConnection, serve
     from websockets.typing import Subprotocol
@@ -174,9 +181,9 @@ def websockets() -> None:
         return Subprotocol(PROTOCOL) if offered else None
 
     listener = socket.create_server((HOST, 0), backlog=_BACKLOG)
-    server = serve(handler, sock=listener, subprotocols=[Subprotocol(PROTOCOL)], select_subprotocol=select)
+    server = serve(handler, sock=listener, ssl=context, subprotocols=[Subprotocol(PROTOCOL)], select_subprotocol=select)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    announce(port=listener.getsockname()[1])
+    announce(port=server.socket.getsockname()[1])
     _wait_end_of_input()
 
 
@@ -198,7 +205,7 @@ def simple_websocket() -> None:
     _serve_threads(handler)
 
 
-def _mormot(*, asynchronous: bool) -> None:
+def _mormot(*, asynchronous: bool, context: ssl.SSLContext | None = None) -> None:
     """Serve with the library under test."""
     from mormot_ws import WebSocketFrame, WebSocketFrameOpCode, WebSocketProcess, WebSocketProtocolChat, WebSocketServer
 
@@ -212,20 +219,20 @@ def _mormot(*, asynchronous: bool) -> None:
         if frame.opcode in echoed:
             sender.send_frame_async(frame)
 
-    server = WebSocketServer(f"{HOST}:0")
+    server = WebSocketServer(f"{HOST}:0", tls_context=context)
     server.websocket_protocols.add(WebSocketProtocolChat(PROTOCOL, "", echo_async if asynchronous else echo))
     announce(port=server.port)
     _wait_end_of_input()
 
 
-def mormot_ws() -> None:
+def mormot_ws(context: ssl.SSLContext | None = None) -> None:
     """Serve with mormot_ws, answering with ``send_frame``."""
-    _mormot(asynchronous=False)
+    _mormot(asynchronous=False, context=context)
 
 
-def mormot_ws_async() -> None:
+def mormot_ws_async(context: ssl.SSLContext | None = None) -> None:
     """Serve with mormot_ws, answering with ``send_frame_async``."""
-    _mormot(asynchronous=True)
+    _mormot(asynchronous=True, context=context)
 
 
 SERVERS: dict[str, Callable[[], None]] = {
@@ -239,12 +246,32 @@ SERVERS: dict[str, Callable[[], None]] = {
 }
 
 
+TLS_SERVERS: dict[str, Callable[[ssl.SSLContext], None]] = {
+    "bare": bare,
+    "websockets": websockets,
+    "mormot_ws": mormot_ws,
+    "mormot_ws-async": mormot_ws_async,
+}
+
+
+def _context(certificate: str) -> ssl.SSLContext:
+    """Return the context that all servers get."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(certificate)
+    return context
+
+
 def main() -> None:
     """Run the server that the command line names."""
-    if len(sys.argv) != 2 or sys.argv[1] not in SERVERS:
-        sys.exit(f"usage: python -m tests.benchmarks.servers {{{'|'.join(SERVERS)}}}")
+    name, certificate = (*sys.argv[1:], "", "")[:2]
+    if len(sys.argv) > 3 or name not in (TLS_SERVERS if certificate else SERVERS):
+        sys.exit(f"usage: python -m tests.benchmarks.servers {{{'|'.join(SERVERS)}}} [CERTIFICATE]")
     try:
-        SERVERS[sys.argv[1]]()
+        if certificate:
+            TLS_SERVERS[name](_context(certificate))
+        else:
+            SERVERS[name]()
     except ImportError as error:
         announce(missing=str(error))
     sys.stdout.flush()

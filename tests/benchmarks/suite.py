@@ -8,13 +8,16 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import random
+import ssl
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from .clients import PAYLOAD
-from .processes import Helper
+from .processes import Helper, MissingLibrary
 from .raw_client import (
     BINARY,
     TEXT,
@@ -34,6 +37,7 @@ SIMPLE = "simple-websocket"
 OURS = "mormot_ws"
 OURS_ASYNC = "mormot_ws async"
 OURS_NO_MASK = "mormot_ws no mask extra"
+BARE_TLS = "bare TLS echo thread"
 RAW = "raw socket"
 CLIENT = "websocket-client"
 
@@ -75,10 +79,13 @@ class Server:
     name: str
     websocket: bool = True
     no_mask_extra: bool = False
+    certificate: str = ""
+    """A PEM file with a certificate and its key, for TLS."""
 
     def start(self) -> Helper:
         """Start the server in a process of its own."""
-        return Helper("servers", self.name, environment=NO_MASK_EXTRA if self.no_mask_extra else None)
+        arguments = [self.name, self.certificate] if self.certificate else [self.name]
+        return Helper("servers", *arguments, environment=NO_MASK_EXTRA if self.no_mask_extra else None)
 
 
 _SERVERS = {
@@ -100,8 +107,17 @@ Load = Callable[[list[RawConnection], float], float]
 class ServerSession(Session):
     """A server under load; it lives as long as the session, the connections as long as one measure."""
 
-    def __init__(self, server: Server, load: Load, opcode: int, payload: bytes, connections: int) -> None:
-        """Start the server."""
+    def __init__(
+        self,
+        server: Server,
+        load: Load,
+        opcode: int,
+        payload: bytes,
+        connections: int = 1,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """Start the server; with a context it is talked to behind TLS."""
+        self._context = context
         self._websocket = server.websocket
         self._load = load
         self._message = Message(opcode, payload, websocket=server.websocket)
@@ -111,7 +127,9 @@ class ServerSession(Session):
     def measure(self, seconds: float) -> float:
         """Connect, warm up, and measure."""
         port = self._helper.greeting["port"]
-        with raw_connections(port, self._message, websocket=self._websocket, count=self._connections) as connections:
+        with raw_connections(
+            port, self._message, websocket=self._websocket, count=self._connections, context=self._context
+        ) as connections:
             self._load(connections, _WARM_UP)
             return self._load(connections, seconds)
 
@@ -221,6 +239,41 @@ def _servers(labels: list[str], load: Load, opcode: int, payload: bytes, connect
     return lambda stack: {label: starter(label) for label in labels}
 
 
+def _certificate(stack: contextlib.ExitStack) -> tuple[str, ssl.SSLContext]:
+    """Return a certificate with its key, in a file that ends with the stack, and the context of a client that trusts it."""
+    try:
+        import trustme
+    except ImportError as error:
+        raise MissingLibrary(str(error)) from error
+    authority = trustme.CA()
+    path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "server.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(path)
+    context = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return str(path), context
+
+
+def _tls_servers(labels: list[str], load: Load, opcode: int, payload: bytes) -> Setup:
+    """Return the setup of a benchmark over TLS 1.3, where all servers have the same certificate."""
+
+    def setup(stack: contextlib.ExitStack) -> dict[str, Callable[[], Session]]:
+        made: list[tuple[str, ssl.SSLContext]] = []
+
+        def starter(label: str) -> Callable[[], Session]:
+            def start() -> Session:
+                if not made:
+                    made.append(_certificate(stack))
+                certificate, context = made[0]
+                server = replace(_SERVERS[BARE if label == BARE_TLS else label], certificate=certificate)
+                return ServerSession(server, load, opcode, payload, context=context)
+
+            return start
+
+        return {label: starter(label) for label in labels}
+
+    return setup
+
+
 def _memory(stack: contextlib.ExitStack) -> dict[str, Callable[[], Session]]:
     """Set up the measure of memory."""
 
@@ -313,5 +366,42 @@ BENCHMARKS = [
             Target(OURS, "<=", 0.5, CLIENT, net_of=RAW),
             Target(OURS, "<=", 0.5, WEBSOCKETS, net_of=RAW),
         ),
+    ),
+    Benchmark(
+        name="tls-roundtrip",
+        title="TLS 1.3: round trip of 64 bytes, 1 connection",
+        unit="µs",
+        lower_is_better=True,
+        base=BARE_TLS,
+        setup=_tls_servers([BARE_TLS, WEBSOCKETS, OURS], lambda c, seconds: round_trip(c[0], seconds), TEXT, PAYLOAD),
+        targets=(Target(OURS, "<=", 0.5, WEBSOCKETS), Target(OURS, "<=", 0.5, WEBSOCKETS, net_of=BARE_TLS)),
+    ),
+    Benchmark(
+        name="tls-pipelined",
+        title=f"TLS 1.3: echo of 64 bytes pipelined {PIPELINE_DEPTH} deep, 1 connection",
+        unit="messages/s",
+        lower_is_better=False,
+        base=WEBSOCKETS,
+        setup=_tls_servers(
+            [WEBSOCKETS, OURS, OURS_ASYNC],
+            lambda c, seconds: pipelined(c[0], seconds, PIPELINE_DEPTH),
+            TEXT,
+            PAYLOAD,
+        ),
+        targets=(Target(OURS, ">=", 2, WEBSOCKETS), Target(OURS_ASYNC, ">=", 2, WEBSOCKETS)),
+    ),
+    Benchmark(
+        name="tls-big",
+        title="TLS 1.3: echo of 1 MB (binary), 1 connection",
+        unit="messages/s",
+        lower_is_better=False,
+        base=BARE_TLS,
+        setup=_tls_servers(
+            [BARE_TLS, WEBSOCKETS, OURS],
+            lambda c, seconds: big_echo(c[0], seconds),
+            BINARY,
+            random.Random(1).randbytes(_BIG_SIZE),
+        ),
+        targets=(Target(OURS, ">=", 2, WEBSOCKETS),),
     ),
 ]

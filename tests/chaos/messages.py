@@ -1,0 +1,94 @@
+"""What the two sides say to each other, how they log it, and the watch that each process keeps over itself."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PROTOCOL = "chaos"
+
+#: of connections with small kernel buffers: bytes asked for
+SMALL_BUFFER = 4096
+#: of their messages: bytes of padding at most
+LARGE_PADDING = 24_000
+
+
+def padded(text: str, size: int) -> str:
+    """Return *text* and *size* bytes more."""
+    return f"{text} {'x' * size}"
+
+
+def watch_exceptions(note: Callable[[str], Any]) -> None:
+    """Note in one line every exception that ends a thread or is ignored, and every log record of ``mormot_ws`` from ERROR on."""
+
+    def in_thread(args: threading.ExceptHookArgs) -> None:
+        lines = traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)
+        note(f"thread {args.thread.name if args.thread else '?'}: {''.join(lines)!r}")
+
+    def unraisable(args: Any) -> None:
+        note(f"unraisable: {args.err_msg} {args.object!r} {args.exc_value!r}")
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(f"log: {self.format(record)!r}")
+
+    threading.excepthook = in_thread
+    sys.unraisablehook = unraisable
+    logger = logging.getLogger("mormot_ws")
+    logger.addHandler(Handler(logging.ERROR))
+    logger.propagate = False
+
+
+class Log:
+    """Lines of text in a file, from any thread, each whole.
+
+    :param durable: hand each to the kernel at once, so that it survives a SIGKILL of the process.
+    """
+
+    def __init__(self, path: str, durable: bool) -> None:
+        # a binary file object with or without a buffer, not a text one: only those are safe to use from several threads
+        self._file = open(path, "ab", buffering=0 if durable else 1 << 16)  # noqa: SIM115 - lives as long as the process
+
+    def write(self, line: str) -> None:
+        """Append *line*, or several."""
+        self._file.write(f"{line}\n".encode())
+
+    def flush(self) -> None:
+        """Hand all of it to the kernel."""
+        self._file.flush()
+
+
+def footprint() -> dict[str, int]:
+    """Return what this process takes now: threads, descriptors, kB of memory, Python objects and blocks of memory in
+    use by them, after cleaning up."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return {
+        "threads": threading.active_count(),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "memory": pages * os.sysconf("SC_PAGE_SIZE") // 1024,
+        "objects": len(gc.get_objects()),
+        "blocks": sys.getallocatedblocks(),
+    }
+
+
+def poll_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait for *condition*; tell whether it came true in time."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.01)
+    return True

@@ -1,0 +1,226 @@
+"""What reconnections leave behind: threads, file descriptors and memory of a client's and a server's process, before and after.
+
+    python -m tests.leaks [--reconnects 1000] [--clients 1] [--tls] [--json]
+
+The server runs in a process of its own. The client's connection is lost again and again, in turn by a reset, by the end of the stream, by
+a close frame of the server, and inside a message; a message goes both ways on every connection. After some warming up the figures are
+taken, and again after the last reconnection and a settling time. Exit code 1: something has grown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import json
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+if str(Path(__file__).parent) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parent))
+
+from fault_proxy import FaultProxy
+from support import BOUND, HOST, Script, ms, send_text, wait_for
+
+from mormot_ws import (
+    ExponentialBackoff,
+    HttpClientWebSockets,
+    WebSocketFrame,
+    WebSocketProcess,
+    WebSocketProcessSettings,
+    WebSocketProtocolChat,
+    client_tls_context,
+    focText,
+)
+
+#: losses before the first figures: pools, caches and lazy imports are filled by then
+WARM_UP = 40
+#: how much the memory of a process may differ, in bytes: beyond it is growth
+NOISE = 3 << 20
+_SERVER = """
+import sys
+from mormot_ws import WebSocketProtocolChat, WebSocketServer, focText
+
+def callback(process, frame):
+    if frame.opcode is focText:
+        if frame.payload == b"close":
+            process.shutdown(4000, "as you wish")
+        else:
+            process.send_frame(frame)
+
+certificate = dict(zip(("certificate_file", "private_key_file"), sys.argv[1:]))
+server = WebSocketServer("127.0.0.1:0", **certificate)
+server.websocket_protocols.add(WebSocketProtocolChat("echo", "", callback))
+print("port", server.port, flush=True)
+sys.stdin.readline()
+server.free()
+"""
+
+
+@dataclass
+class Figures:
+    """What a process holds."""
+
+    threads: int
+    descriptors: int
+    rss: int
+
+    @classmethod
+    def of(cls, process: psutil.Process) -> Figures:
+        """Take the figures of a process."""
+        with process.oneshot():
+            return cls(process.num_threads(), process.num_fds(), process.memory_info().rss)
+
+    def grown_since(self, before: Figures) -> list[str]:
+        """Return what is more than *before*."""
+        grown = [name for name in ("threads", "descriptors") if getattr(self, name) > getattr(before, name)]
+        return grown + ["rss"] * (self.rss > before.rss + NOISE)
+
+
+class FlappingClient:
+    """A client that loses its connection on demand and comes back."""
+
+    def __init__(self, proxy: FaultProxy, ca_file: str) -> None:
+        self.echoed = 0
+        self.reconnects = 0
+        self._proxy = proxy
+        settings = WebSocketProcessSettings(
+            reconnect_policy=lambda: ExponentialBackoff(ms(1), ms(5)), heartbeat_delay=ms(1_000)
+        )
+        context = client_tls_context(ca_file) if ca_file else None
+        self.client = HttpClientWebSockets.open("localhost", proxy.port, bool(ca_file), context, settings=settings)
+        error = self.client.websockets_upgrade(
+            "", "", False, frozenset(), WebSocketProtocolChat("echo", "", self._on_frame)
+        )
+        assert not error, f"{error} {self.client.last_error}"
+        self.client.auto_reconnect()
+
+    def _on_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focText:
+            self.echoed += 1
+
+    def exchange(self) -> None:
+        """Send a message and wait for its echo."""
+        before = self.echoed
+        wait_for(lambda: send_text(self.client, "hello"), what="a message that can be sent")
+        wait_for(lambda: self.echoed > before, what="an echo")
+
+    def lose(self, number: int) -> None:
+        """Lose the connection in the way of that number."""
+        kind = number % 4
+        if kind == 0:
+            self._proxy.cut()
+        elif kind == 1:
+            self._proxy.close()
+        elif kind == 2:
+            send_text(self.client, "close")
+        else:
+            self._proxy.truncate(1_000, "up")
+            send_text(self.client, "x" * 5_000)
+
+    def wait_back(self) -> None:
+        """Wait for one reconnection more than the last time."""
+        wait_for(lambda: self.client.status().reconnects > self.reconnects, what="a reconnection")
+        wait_for(lambda: self.client.status().connected)
+        self._proxy.truncate(None)
+        self.reconnects = self.client.status().reconnects
+
+
+def settled(process: psutil.Process) -> Figures:
+    """Return the figures of *process* once they do not change any more, at the latest after 3 s."""
+    give_up = time.monotonic() + 3
+    gc.collect()
+    figures = Figures.of(process)
+    while time.monotonic() < give_up:
+        threading.Event().wait(0.3)
+        before, figures = figures, Figures.of(process)
+        if figures == before:
+            break
+    return figures
+
+
+def measure(reconnects: int, clients: int = 1, tls: bool = False) -> dict[str, object]:
+    """Lose *clients* connections *reconnects* times altogether; return the figures."""
+    with contextlib.ExitStack() as stack:
+        certificate: tuple[str, ...] = ()
+        ca_file = ""
+        if tls:
+            from tls_support import Authority
+
+            authority = Authority(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            certificate, ca_file = (authority.certificate_file, authority.private_key_file), authority.file
+        server = stack.enter_context(Script(_SERVER, *certificate))
+        proxy = stack.enter_context(FaultProxy(HOST, int(server.wait_line("port "))))
+        flapping = [FlappingClient(proxy, ca_file) for _ in range(clients)]
+        for one in flapping:
+            stack.callback(one.client.free)
+        ours, theirs = psutil.Process(), psutil.Process(server.pid)
+        before: tuple[Figures, Figures] | None = None
+        started = time.monotonic()
+        lost = 0
+        for number in range((reconnects + WARM_UP) // clients):
+            if lost >= WARM_UP and before is None:
+                before = settled(ours), settled(theirs)
+                started = time.monotonic()
+            flapping[0].lose(number)  # a fault of the proxy hits the others too
+            for one in flapping:
+                if number % 4 in (2, 3) and one is not flapping[0]:
+                    send_text(one.client, "close")
+                one.wait_back()
+                one.exchange()
+                lost += 1
+        seconds = time.monotonic() - started
+        assert before is not None
+        after = settled(ours), settled(theirs)
+        for one in flapping:
+            one.client.free()
+        wait_for(lambda: not any("WebSocketClient" in thread.name for thread in threading.enumerate()), BOUND)
+    return {
+        "reconnects": lost - WARM_UP,
+        "clients": clients,
+        "tls": tls,
+        "seconds": round(seconds, 1),
+        "client": {"before": asdict(before[0]), "after": asdict(after[0]), "grown": after[0].grown_since(before[0])},
+        "server": {"before": asdict(before[1]), "after": asdict(after[1]), "grown": after[1].grown_since(before[1])},
+    }
+
+
+def show(result: dict[str, object]) -> None:
+    """Print the figures as a table."""
+    print(
+        f"{result['reconnects']} reconnects of {result['clients']} client(s) in {result['seconds']} s, TLS: {result['tls']}"
+    )
+    print(f"{'process':8} {'':8} {'threads':>8} {'descriptors':>12} {'memory (RSS)':>14}")
+    for side in ("client", "server"):
+        figures = result[side]
+        assert isinstance(figures, dict)
+        for when in ("before", "after"):
+            one = Figures(**figures[when])
+            print(f"{side:8} {when:8} {one.threads:8} {one.descriptors:12} {one.rss / 1024:11.0f} kB")
+        print(f"{side:8} grown: {', '.join(figures['grown']) or 'nothing'}")
+
+
+def main() -> int:
+    """Read the command line, measure, print; return 1 when something has grown."""
+    parser = argparse.ArgumentParser(prog="python -m tests.leaks", description="What reconnections leave behind.")
+    parser.add_argument("--reconnects", type=int, default=1000, help="how many (default %(default)s)")
+    parser.add_argument("--clients", type=int, default=1, help="by how many clients (default %(default)s)")
+    parser.add_argument("--tls", action="store_true", help="with TLS")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args()
+    result = measure(arguments.reconnects, arguments.clients, arguments.tls)
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        show(result)
+    return 1 if any(result[side]["grown"] for side in ("client", "server")) else 0  # type: ignore[index]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

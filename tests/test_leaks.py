@@ -1,0 +1,460 @@
+"""Nothing is left behind: not by reconnections, and not by ``free()`` at whatever moment, which returns within 3 s in every one of them.
+
+The fixture of all tests (see conftest.py) fails each of these that leaves a thread or a file descriptor. The figures for
+1 000 reconnections come from ``python -m tests.leaks``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fault_proxy import FaultProxy
+from fault_support import FREE_WITHIN, Losses, ServerPeer, full_listener, shrink_buffers, took
+from support import (
+    BOUND,
+    HOST,
+    MS,
+    ROOT,
+    FixedDelay,
+    RawServer,
+    connect,
+    echo,
+    echo_server,
+    ms,
+    new_client,
+    process_of,
+    send_text,
+    silent,
+    text,
+    upgrade,
+    wait_for,
+)
+from tls_support import Authority, tls_client, tls_server
+
+from mormot_ws import (
+    HttpClientWebSockets,
+    WebSocketFrame,
+    WebSocketProcess,
+    WebSocketProcessClient,
+    WebSocketServer,
+    focBinary,
+    focText,
+)
+
+NOBODY = WebSocketFrame(focText, "nobody will ever get this")
+
+
+@contextlib.contextmanager
+def bounded(seconds: float = FREE_WITHIN) -> Iterator[None]:
+    """Fail when the block takes longer."""
+    started = time.monotonic()
+    yield
+    assert took(started) < seconds
+
+
+@pytest.fixture
+def proxy(server: WebSocketServer) -> Iterator[FaultProxy]:
+    """A proxy in front of ``server``."""
+    with FaultProxy(HOST, server.port) as proxy:
+        yield proxy
+
+
+def reconnecting(port: int, **settings: Any) -> HttpClientWebSockets:
+    """Return an upgraded client with a long time-out that reconnects; free it."""
+    client = new_client(port, timeout=60_000, **settings)
+    assert upgrade(client) == ""
+    client.auto_reconnect()
+    return client
+
+
+def free_from_another_thread(client: HttpClientWebSockets) -> float:
+    """Free *client* in another thread; return how long that took."""
+    durations: list[float] = []
+
+    def free() -> None:
+        started = time.monotonic()
+        client.free()
+        durations.append(took(started))
+
+    thread = threading.Thread(target=free)
+    thread.start()
+    thread.join(BOUND)
+    return durations[0]
+
+
+# --------------------------------------------------------------------------------------------------------- reconnections
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("options", [[], ["--tls", "--clients", "4"]], ids=["plain", "tls"])
+def test_reconnections_leave_nothing_behind(options: list[str]) -> None:
+    """The short form of ``python -m tests.leaks``: neither threads nor descriptors nor memory of either process grow."""
+    command = [sys.executable, "-W", "error", "-m", "tests.leaks", "--reconnects", "100", "--json", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["reconnects"] >= 100
+    assert figures["client"]["grown"] == figures["server"]["grown"] == []
+
+
+def test_a_thousand_waits_leave_nothing_behind() -> None:
+    """Attempts that fail leave nothing either: hundreds of refused ones, then the connection is back with the same threads."""
+    with (
+        echo_server() as server,
+        FaultProxy(HOST, server.port) as proxy,
+        connect(proxy.port, reconnect_policy=lambda: FixedDelay(0)) as client,
+    ):
+        client.auto_reconnect()
+        wait_for(lambda: server.websocket_connections)
+        threads = threading.active_count()
+        proxy.refuse()
+        proxy.cut()
+        wait_for(lambda: process_of(client).attempts >= 500)
+        proxy.accept()
+        wait_for(lambda: client.status().connected)
+        assert send_text(client, "x")
+        wait_for(lambda: threading.active_count() <= threads)
+
+
+# ----------------------------------------------------------------------------------------------------- free() at any moment
+
+
+def test_free_during_the_first_connection_attempt(server: WebSocketServer) -> None:
+    """While another thread waits in ``reopen()`` for an answer to its SYN, ``free()`` ends that wait."""
+    with full_listener() as port:
+        client = new_client(server.port, timeout=60_000)
+        client.port = port
+        results: list[str] = []
+        thread = threading.Thread(target=lambda: results.append(client.reopen()))
+        thread.start()
+        wait_for(lambda: client._raw is not None)  # the attempt is under way
+        with bounded():
+            client.free()
+            thread.join(BOUND)
+        assert results
+        assert results[0]
+
+
+def test_free_during_a_connection_attempt(server: WebSocketServer, proxy: FaultProxy) -> None:
+    """While the client's thread waits for an answer to its SYN."""
+    with full_listener() as port, reconnecting(proxy.port) as client:
+        client.port = port
+        proxy.cut()
+        wait_for(lambda: process_of(client).attempts)
+        wait_for(lambda: client._raw is not None)
+        with bounded():
+            client.free()
+
+
+def test_free_during_a_tls_handshake(tmp_path: Path) -> None:
+    """While the client's thread waits in the TLS handshake with a server that says nothing."""
+    authority = Authority(tmp_path)
+    with (
+        tls_server(authority.server_context(), echo) as server,
+        FaultProxy(HOST, server.port) as proxy,
+        tls_client(proxy.port, authority.client_context(), timeout=ms(60_000)) as client,
+    ):
+        assert upgrade(client) == ""
+        client.auto_reconnect()
+        proxy.blackhole()
+        proxy.cut()
+        wait_for(lambda: proxy.links)
+        with bounded():
+            client.free()
+
+
+def test_free_during_the_first_tls_handshake(tmp_path: Path) -> None:
+    """While another thread waits in ``reopen()`` for a TLS server that says nothing."""
+    authority = Authority(tmp_path)
+    with (
+        tls_server(authority.server_context(), echo) as server,
+        FaultProxy(HOST, server.port) as proxy,
+        tls_client(proxy.port, authority.client_context(), timeout=ms(60_000)) as client,
+    ):
+        proxy.blackhole()
+        thread = threading.Thread(target=client.reopen)
+        thread.start()
+        wait_for(lambda: proxy.accepted == 2)
+        with bounded():
+            client.free()
+            thread.join(BOUND)
+
+
+def test_free_during_an_upgrade(proxy: FaultProxy) -> None:
+    """While ``on_reconnect`` waits in ``websockets_upgrade`` for a server that does not answer."""
+    with reconnecting(proxy.port) as client:
+        proxy.blackhole()
+        proxy.cut()
+        wait_for(lambda: proxy.links)
+        wait_for(lambda: client._safe_upgrade.locked())
+        with bounded():
+            client.free()
+
+
+def test_free_during_the_first_upgrade() -> None:
+    """While another thread waits in the first ``websockets_upgrade``."""
+    with RawServer(silent) as server:
+        client = new_client(server.port, timeout=60_000)
+        results: list[str] = []
+        thread = threading.Thread(target=lambda: results.append(upgrade(client)))
+        thread.start()
+        wait_for(lambda: client._safe_upgrade.locked())
+        with bounded():
+            client.free()
+            thread.join(BOUND)
+        assert results
+        assert results[0]
+
+
+def test_free_during_a_wait(proxy: FaultProxy) -> None:
+    """While the client's thread waits a minute for its next attempt; it ends at once."""
+    policy = FixedDelay(60_000)
+    with reconnecting(proxy.port, reconnect_policy=lambda: policy) as client:
+        proxy.cut()
+        wait_for(lambda: policy.failures)
+        with bounded(1_000 * MS):
+            client.free()
+        assert proxy.accepted == 1
+
+
+def test_free_during_a_callback_that_does_not_return(proxy: FaultProxy, caplog: pytest.LogCaptureFixture) -> None:
+    """``free()`` does not wait for it beyond its bound: it leaves the thread behind and says so; the thread ends with the callback."""
+    inside, go_on = [threading.Event() for _ in range(3)], threading.Event()
+
+    def hang(number: int) -> Callable[..., str]:
+        def callback(*_: Any) -> str:
+            inside[number].set()
+            go_on.wait(BOUND)
+            return "Retry"
+
+        return callback
+
+    with connect(proxy.port) as first, connect(proxy.port) as second, connect(proxy.port, hang(2)) as third:
+        process_of(first).on_reconnect = hang(0)
+        second.on_websockets_closed = hang(1)
+        assert inside[2].wait(BOUND)
+        proxy.cut()
+        assert all(event.wait(BOUND) for event in inside)
+        frees = [threading.Thread(target=client.free) for client in (first, second, third)]
+        with bounded():
+            for free in frees:
+                free.start()
+            for free in frees:
+                free.join(BOUND)
+        assert sum("does not return" in record.getMessage() for record in caplog.records) == 3
+        go_on.set()
+        for client in (first, second, third):
+            thread = process_of(client).client_thread
+            assert thread is not None
+            thread.join(BOUND)
+            assert not thread.is_alive()
+            assert not process_of(client).send_frame(NOBODY)
+
+
+def test_free_during_an_on_reconnect_that_returns_soon(proxy: FaultProxy) -> None:
+    """``free()`` waits for a callback that returns within its bound, and nothing is reconnected behind its back."""
+    inside = threading.Event()
+
+    def on_reconnect(process: WebSocketProcessClient | None) -> str:
+        inside.set()
+        time.sleep(500 * MS)
+        return again(process) or ""
+
+    with reconnecting(proxy.port) as client:
+        process = process_of(client)
+        assert process.on_reconnect is not None
+        again = process.on_reconnect
+        process.on_reconnect = on_reconnect
+        proxy.cut()
+        assert inside.wait(BOUND)
+        with bounded():
+            client.free()
+        thread = process.client_thread
+        assert thread is not None
+        assert not thread.is_alive()
+        assert not client.connected
+
+
+@pytest.mark.parametrize("where", ["another thread", "a callback"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_free_during_a_send_that_is_blocked(tmp_path: Path, where: str, tls: bool) -> None:
+    """While a send waits for a peer that takes nothing: ``free()`` ends it, and it returns False."""
+    sent: list[bool] = []
+    large = WebSocketFrame(focBinary, bytes(32 << 20))
+    settings: dict[str, Any] = {"heartbeat_delay": 0, "send_timeout": ms(60_000)}
+
+    def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focText:
+            sent.append(process.send_frame(large))
+
+    with contextlib.ExitStack() as stack:
+        if tls:
+            authority = Authority(tmp_path)
+            server = stack.enter_context(tls_server(authority.server_context(), None))
+        else:
+            server = stack.enter_context(echo_server(callback=lambda process, frame: None))
+        proxy = stack.enter_context(FaultProxy(HOST, server.port))
+        if tls:
+            client = stack.enter_context(tls_client(proxy.port, authority.client_context(), **settings))
+        else:
+            client = stack.enter_context(new_client(proxy.port, **settings))
+        assert upgrade(client, callback) == ""
+        client.auto_reconnect()
+        process = process_of(client)
+        proxy.blackhole("up")
+        thread: threading.Thread | None = None
+        if where == "another thread":
+            thread = threading.Thread(target=lambda: sent.append(process.send_frame(large)))
+            thread.start()
+        else:
+            connection = wait_for(lambda: server.is_active_websocket(process.connection_id))
+            assert connection.send_frame(text("send"))
+        wait_for(process.safe_out.locked)
+        threading.Event().wait(50 * MS)
+        with bounded():
+            client.free()
+            if thread is not None:
+                thread.join(BOUND)
+        assert sent == [False]
+
+
+def test_free_while_a_frozen_server_does_not_read() -> None:
+    """While a send waits for a process that is stopped (SIGSTOP), and others wait behind it."""
+    with ServerPeer() as peer, connect(peer.port, heartbeat_delay=0, send_timeout=ms(60_000)) as client, peer.frozen():
+        process = process_of(client)
+        large = WebSocketFrame(focBinary, bytes(32 << 20))
+        sent: list[bool] = []
+        threads = [threading.Thread(target=lambda: sent.append(process.send_frame(large))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        wait_for(process.safe_out.locked)
+        for _ in range(100):
+            process.send_frame_async(NOBODY)
+        with bounded():
+            client.free()
+            for thread in threads:
+                thread.join(BOUND)
+        assert sent == [False] * 3
+
+
+@pytest.mark.parametrize("close_timeout", [0.3, 10])
+def test_free_of_a_client_whose_peer_is_silent(proxy: FaultProxy, close_timeout: float) -> None:
+    """Nobody answers the close frame: ``free()`` keeps its bound whatever ``close_timeout`` says."""
+    with connect(proxy.port, close_timeout=ms(close_timeout * 1000)) as client:
+        proxy.blackhole()
+        with bounded():
+            client.free()
+
+
+def test_free_with_a_queue_that_cannot_leave(proxy: FaultProxy) -> None:
+    """A full queue to a silent peer does not prolong it."""
+    with connect(proxy.port) as client:
+        shrink_buffers(client.transport.sock)  # type: ignore[union-attr]
+        proxy.blackhole()
+        while process_of(client).send_frame_async(WebSocketFrame(focBinary, bytes(100_000))):
+            pass
+        with bounded():
+            client.free()
+
+
+def test_free_twice(proxy: FaultProxy) -> None:
+    """The second time there is nothing to do."""
+    with connect(proxy.port) as client:
+        with bounded():
+            client.free()
+        with bounded(100 * MS):
+            client.free()
+
+
+def test_free_by_several_threads_at_once(proxy: FaultProxy) -> None:
+    """All of them return in time, the later ones not before the work is done, whoever was first; the peer is silent."""
+    with reconnecting(proxy.port) as client:
+        proxy.blackhole()
+        ended: list[tuple[float, bool]] = []
+        start = threading.Barrier(8)
+        client_thread = process_of(client).client_thread
+        assert client_thread is not None
+
+        def free() -> None:
+            start.wait(BOUND)
+            started = time.monotonic()
+            client.free()
+            ended.append((took(started), client_thread.is_alive()))
+
+        threads = [threading.Thread(target=free) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(BOUND)
+    assert len(ended) == 8
+    assert all(duration < FREE_WITHIN and not alive for duration, alive in ended)
+
+
+def test_free_during_a_close_by_the_server(server: WebSocketServer) -> None:
+    """Both sides say goodbye at the same time; both are done in time."""
+    for _ in range(20):
+        losses = Losses()
+        with connect(server.port, losses.frame) as client:
+            connection = wait_for(
+                lambda client=client: server.is_active_websocket(process_of(client).connection_id)  # type: ignore[misc]
+            )
+            thread = threading.Thread(target=connection.shutdown, args=(1001, ""))
+            thread.start()
+            with bounded(1_000 * MS):
+                client.free()
+            thread.join(BOUND)
+        assert losses.loss().code in (1000, 1001)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_free_at_random_moments_of_a_flapping_client(proxy: FaultProxy, seed: int) -> None:
+    """A client that loses its connection all the time is freed at a random moment: always in time, and nothing is left."""
+    chance = random.Random(seed)
+    faults: list[Callable[[], Any]] = [
+        proxy.cut,
+        proxy.close,
+        proxy.refuse,
+        proxy.accept,
+        proxy.blackhole,
+        proxy.restore,
+    ]
+    for _ in range(8):
+        client = reconnecting(proxy.port)
+        for _ in range(chance.randrange(8)):
+            chance.choice(faults)()
+            send_text(client, "x")
+            process_of(client).send_frame_async(NOBODY)
+            threading.Event().wait(chance.random() * 0.02)
+        proxy_healed = threading.Thread(target=proxy.heal)
+        proxy_healed.start()
+        assert free_from_another_thread(client) < FREE_WITHIN
+        proxy_healed.join(BOUND)
+        proxy.heal()
+
+
+def test_free_of_many_clients_at_once(server: WebSocketServer) -> None:
+    """Fifty clients freed by as many threads do not wait for each other."""
+    clients = [connect(server.port) for _ in range(50)]
+    durations: list[float] = []
+    threads = [
+        threading.Thread(target=lambda client=client: durations.append(free_from_another_thread(client)))  # type: ignore[misc]
+        for client in clients
+    ]
+    with bounded():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(BOUND)
+    assert len(durations) == 50
+    logging.getLogger("mormot_ws.tests").debug("slowest of 50: %.3f s", max(durations))
