@@ -36,7 +36,9 @@ _log = logging.getLogger("mormot_ws.client")
 
 #: milliseconds that an upgrade waits for its thread to enter the loop
 _ENTER_LOOP_MS = 5_000
-#: milliseconds that free() waits for the thread: 1 000 of them may go to the close handshake
+#: milliseconds that free() gives to the close handshake, and to the end of the TCP connection after it
+_CLOSE_MS = 1_000
+#: milliseconds that free() waits in all
 _FREE_MS = 2_800
 
 
@@ -297,8 +299,8 @@ class HttpClientWebSockets(CrtSocket):
         if thread is not None:
             thread.terminate()
         process = self._process
-        if process is not None and process.state is wpsRun and process.shutdown(1000) and thread is not None:
-            thread.join(self.settings.close_timeout / 1000)  # the peer's end of the TCP connection, the last callbacks
+        if process is not None and process.state is wpsRun and process.shutdown_within(1000, _CLOSE_MS) and thread:
+            thread.join(_CLOSE_MS / 1000)  # the peer's end of the TCP connection, the last callbacks
         self.interrupt()
         if thread is not None and thread.is_alive():
             thread.join(deadline.seconds())

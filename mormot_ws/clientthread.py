@@ -223,7 +223,10 @@ class WebSocketProcessClientThread(threading.Thread):
         while self._may_reconnect():
             delay = policy.next_delay(failure)
             if delay is None:
-                _log.warning("%s: gives up after %d attempts: %s", self.name, failure.attempts, failure.text)
+                fields = {"connection_id": process.connection_id, "attempts": failure.attempts}
+                _log.warning(
+                    "%s: gives up after %d attempts: %s", self.name, failure.attempts, failure.text, extra=fields
+                )
                 return False
             _log.debug("%s: next attempt in %.0f ms (%s)", self.name, delay, failure.text)
             if not self._pause(delay):

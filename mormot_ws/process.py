@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import abstractmethod
+from collections import deque
 from functools import partial
 from threading import get_ident
 from time import monotonic, sleep
@@ -144,7 +145,7 @@ class WebSocketProcess(FrameSender):
         self._pings_second = 0
         self._last_in = monotonic()
         self._pinged_at = 0.0  # when the heartbeat that waits for any sign of life was due; 0: none does
-        self._ping_sent = 0.0  # when the last ping left, until its pong comes
+        self._pings_sent: deque[float] = deque(maxlen=_MAX_CONTROLS)  # when the pings left whose pongs have not come
         self._heartbeat: Timer | None = None
         self._close_timer: Timer | None = None
         kind = type(self.protocol)
@@ -206,7 +207,16 @@ class WebSocketProcess(FrameSender):
         sent = self._send_close(CLOSE_NO_STATUS if code is None else code, reason, payload)
         if get_ident() == self._loop_ident:
             return sent
-        if not (self._close_sent and self._wait_reading_ended(self.settings.close_timeout / 1000)):
+        return self._await_close(self.settings.close_timeout)
+
+    def shutdown_within(self, code: int, most_ms: int) -> bool:
+        """The same for ``free()``, which has a bound of its own: wait up to *most_ms*, whatever ``close_timeout`` says."""
+        most_ms = min(most_ms, self.settings.close_timeout)
+        self._send_close(code, "", close_payload(code), most_ms // 2)
+        return self._await_close(most_ms)
+
+    def _await_close(self, wait_ms: int) -> bool:
+        if not (self._close_sent and self._wait_reading_ended(wait_ms / 1000)):
             self.abort(self.last_error or "no answer to our close frame")
         return self._close_received
 
@@ -361,7 +371,8 @@ class WebSocketProcess(FrameSender):
                 return None
             self._recv_size = _RECV_IDLE if len(data) < _RECV_IDLE else _RECV_BUSY
             if in_frame.fragments > _MANY_FRAGMENTS:
-                # tiny fragments cost far more than their bytes. Between two reads the threads of other connections have to get their turn,
+                # tiny fragments cost far more than their bytes. Between two reads the threads of other connections have to
+                # get their turn,
                 # and giving up Python's global lock for the time of a system call is too short for them to wake up
                 self._recv_size = _RECV_FRAGMENTS
                 sleep(_FAIR_PAUSE)
@@ -385,9 +396,8 @@ class WebSocketProcess(FrameSender):
             if self.settings.notify_all_frames:
                 self._dispatch(frame)
         elif opcode is focPong:
-            if self._ping_sent:
-                self.last_ping_delay = (monotonic() - self._ping_sent) * 1000
-                self._ping_sent = 0.0
+            if self._pings_sent:
+                self.last_ping_delay = (monotonic() - self._pings_sent.popleft()) * 1000
             if self.settings.notify_all_frames:
                 self._dispatch(frame)
         elif opcode is focConnectionClose:
@@ -449,12 +459,14 @@ class WebSocketProcess(FrameSender):
             self._close_sent = True
             self._note_close(code, reason)
             self._set_state(wpsClose)  # from here on nobody adds to what is drained below
-            if not self._drain(deadline):
-                return False
             key = None if self._masks is None else self._masks.next_key()
-            if self._write_within(memoryview(encode_frame(focConnectionClose, payload, key)), deadline) is not None:
-                _log.debug("%s: no room for the close frame", self)
-                return False
+            wire = memoryview(encode_frame(focConnectionClose, payload, key))
+            if self._drain(deadline):
+                rest = self._write_within(wire, deadline)
+                if rest is not None:
+                    self._send_behind(rest)
+            else:
+                self._send_behind(wire)
         except OSError as exc:
             _log.debug("%s: close frame not sent: %s", self, exc)
             return False
@@ -488,6 +500,17 @@ class WebSocketProcess(FrameSender):
             self._batch_sent()
         return True
 
+    def _send_behind(self, close: memoryview) -> None:
+        """Leave the rest of what is queued, and the close frame behind it, to the keeper, which has ``close_timeout`` ms for that."""
+        wire = b"" if self._batch_wire is None else self._batch_wire.tobytes()
+        if not self._keeps_queue():
+            for queued in self.outgoing.take(1 << 62):
+                self._batch.append(queued)
+                wire += self._encode_queued(queued) if queued.wire is None else queued.wire
+        self._batch_wire = memoryview(wire + close.tobytes())
+        self._last_batch = True
+        self._keeper.wake(self)
+
     def _fault(self, error: WebSocketsProtocolError) -> None:
         """The peer broke a rule: close with the code that this deserves."""
         _log.info("%s: closing with %d: %s", self, error.code, error.reason, extra=self.log_fields())
@@ -505,7 +528,7 @@ class WebSocketProcess(FrameSender):
         if self._state is wpsRun and not self.start_shutdown(1008, "outgoing queue is full"):
             self.abort("outgoing queue is full: the peer does not read")
 
-    def _write_failed(self, exc: OSError) -> None:
+    def _write_failed(self, exc: Exception) -> None:
         """A write failed, or waited too long: the stream may be cut inside a frame, so it can only be given up."""
         why = "the peer does not read" if isinstance(exc, BlockingIOError) else f"{type(exc).__name__}: {exc}"
         self.abort(f"write failed: {why}")
@@ -595,7 +618,7 @@ class WebSocketProcess(FrameSender):
         while len(self._controls) > _MAX_CONTROLS:
             self._controls.popleft()  # a peer's pings may be answered by the last pong alone (RFC 6455 §5.5.3)
         if opcode is focPing:
-            self._ping_sent = monotonic()
+            self._pings_sent.append(monotonic())
         self._keeper.wake(self)
 
     def __repr__(self) -> str:

@@ -89,6 +89,8 @@ def _connect_by_http(talk: DeadlineSocket, proxy: str, credentials: tuple[str, s
         headers["Proxy-Authorization"] = f"Basic {token}"
     connection = Tunnel(proxy)
     connection.set_tunnel(host, port, headers)
+    if ":" in host:
+        connection._tunnel_host = f"[{host}]"  # type: ignore[attr-defined]  # before Python 3.12 it forgets the brackets
     try:
         connection.connect()
     except http.client.HTTPException as exc:

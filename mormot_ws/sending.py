@@ -90,6 +90,7 @@ class FrameSender(ABC):
         self._loop_queued = False  # a callback has queued something in this turn of the loop
         self._flush_wanted = False  # the keeper knows that there is something to flush
         self._last_flush = 0.0
+        self._last_batch = False  # a close frame is at the end of the batch
         self._queue_open = (
             False  # set by the loop: queued frames leave after what the first callbacks of a connection send
         )
@@ -237,7 +238,7 @@ class FrameSender(ABC):
         """Send a close frame, once per connection; tell whether this call did."""
 
     @abstractmethod
-    def _write_failed(self, exc: OSError) -> None:
+    def _write_failed(self, exc: Exception) -> None:
         """A write failed, or waited too long: the stream may be cut inside a frame, so it can only be given up."""
 
     @abstractmethod
@@ -253,7 +254,8 @@ class FrameSender(ABC):
     def process_loop_step_send(self) -> None:
         """Send what callbacks have queued in this turn of the loop. Mirrors ``ProcessLoopStepSend``.
 
-        What the kernel does not take is left to the keeper. But a peer that sends faster than it reads the answers is not read from while
+        What the kernel does not take is left to the keeper. But a peer that sends faster than it reads the answers is not
+        read from while
         more than a megabyte of them waits. (Only of them: two ends that both have much to send must not wait for each other.)
         """
         if self.flush_outgoing() is FlushResult.done:
@@ -305,7 +307,9 @@ class FrameSender(ABC):
             self._flush_wanted = False
             if self._controls and self._batch_wire is None and self._state is wpsRun:
                 self._batch_wire = memoryview(self._control_wire())
-            while self._state is wpsRun and (self._queue_open or self._batch_wire is not None):
+            while (self._state is wpsRun and (self._queue_open or self._batch_wire is not None)) or (
+                self._last_batch and self._batch_wire is not None
+            ):
                 if self._batch_wire is None:
                     if not self.outgoing:
                         self._last_flush = monotonic()
@@ -320,6 +324,9 @@ class FrameSender(ABC):
                     return FlushResult.busy if not sent and self.waits_for_input() else FlushResult.blocked
                 self._batch_sent()
         except OSError as exc:
+            self._write_failed(exc)
+        except Exception as exc:  # noqa: BLE001 - of the protocol's before_send_frame: it may hurt its own connection only
+            _log.exception("%s: a queued frame could not be prepared", self)
             self._write_failed(exc)
         finally:
             self.safe_out.release()

@@ -7,6 +7,7 @@ and nobody else may be taken for one.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import threading
@@ -214,14 +215,23 @@ def test_a_blackhole_is_noticed_by_both(
     assert (ours.code, theirs.code) == (1006, 1006)
 
 
-def test_a_blackhole_is_noticed_under_steady_sending(peer: ServerPeer, proxy: FaultProxy, losses: Losses) -> None:
-    """Sends that the kernel still takes are no sign of life of the peer."""
-    with connect(proxy.port, losses.frame, **HEARTBEATS) as client:
-        proxy.blackhole()
+@pytest.mark.parametrize("fault", ["blackhole", "frozen"])
+def test_a_silent_peer_is_noticed_under_steady_sending(losses: Losses, fault: str) -> None:
+    """Sends that the kernels still take, ours and the peer's, are no sign of life of the peer."""
+    with (
+        ServerPeer(**HEARTBEATS) as peer,
+        FaultProxy(HOST, peer.port) as proxy,
+        connect(proxy.port if fault == "blackhole" else peer.port, losses.frame, **HEARTBEATS) as client,
+        contextlib.ExitStack() as stack,
+    ):
         started = time.monotonic()
+        if fault == "blackhole":
+            proxy.blackhole()
+        else:
+            stack.enter_context(peer.frozen())
         while send_text(client, "anybody there?"):
             assert took(started) < NOTICED_WITHIN
-            idle(5 * MS)
+            idle(1 * MS)
         assert losses.loss().at - started < NOTICED_WITHIN
 
 
@@ -337,7 +347,7 @@ def test_a_blocked_send_has_a_bound_of_its_own(peer: ServerPeer, proxy: FaultPro
         proxy.blackhole()
         started = time.monotonic()
         assert not process_of(client).send_frame(big())
-        assert took(started) < (limit + 500) * MS
+        assert took(started) < (limit + 700) * MS  # the kernel takes something at first
         assert losses.loss().at - started < (limit + 1000) * MS
 
 
@@ -440,6 +450,9 @@ def foreign_server(ping_interval: float, ping_timeout: float, errors: list[BaseE
     finally:
         server.shutdown()
         thread.join(BOUND)
+        for end in (server.shutdown_watcher, server.shutdown_notifier):
+            if isinstance(end, int):  # versions before 17 leave their pipe open
+                os.close(end)
 
 
 @pytest.mark.parametrize("work", [sleeping, sending])
@@ -531,7 +544,7 @@ def test_a_long_callback_does_not_keep_others_from_knowing(losses: Losses) -> No
             try:
                 while send_text(client, "anybody there?"):
                     assert took(started) < NOTICED_WITHIN
-                    idle(5 * MS)
+                    idle(1 * MS)
             finally:
                 go_on.set()
             losses.loss()

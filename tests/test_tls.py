@@ -52,6 +52,7 @@ from mormot_ws import (
     WebSocketProcessServer,
     WebSocketProtocolChat,
     WebSocketServer,
+    WebSocketServerSocket,
     client_tls_context,
     focBinary,
     focConnectionClose,
@@ -816,7 +817,7 @@ with connect("wss://localhost:" + sys.argv[1], ssl=context, subprotocols=["echo"
     connection.send(bytes(200_000))
     assert connection.recv(20) == bytes(200_000)
     version = connection.socket.version()
-print("closed", connection.close_code, version)
+print("done", version)
 """
 
 _FOREIGN_SERVER = """
@@ -845,13 +846,23 @@ class TestForeignPeers:
         self, authority: Authority, context: ssl.SSLContext
     ) -> None:
         """Text, a message of several records, and the close, over TLS from another library."""
+        closes: list[int] = []
+
+        def ended(connection: WebSocketServerSocket) -> None:
+            assert connection.websocket_process is not None
+            closes.append(connection.websocket_process.close_code)
+
         server_context = authority.server_context()
         server_context.num_tickets = 0
         with tls_server(server_context, echo) as server:
+            server.on_websocket_disconnect = ended
             version = context.maximum_version.name
             with Script(_FOREIGN_CLIENT, str(server.port), authority.file, version) as script:
                 assert script.wait() == 0, script.text
-                assert script.text.split() == ["closed", "1000", version.replace("_", ".")]
+                assert script.text.split() == ["done", version.replace("_", ".")]
+            wait_for(lambda: closes)
+        # our side of the close is what counts: on Python 3.10 theirs misses one in twenty close frames, of its own server's too
+        assert closes == [1000]
 
     def test_our_client_talks_to_the_sync_server_of_websockets(
         self, authority: Authority, context: ssl.SSLContext, recorder: Recorder

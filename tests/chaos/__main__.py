@@ -44,8 +44,7 @@ def run(seconds: float, arena: Arena, schedule: Schedule) -> dict[str, Any]:
     """Let faults happen for about *seconds*; return what the check needs to know besides the logs."""
     give_up = time.monotonic() + seconds
     arena.warm_up()
-    time.sleep(1.0)
-    before = arena.footprint()
+    before = arena.footprint_at_rest()
     length = _ROUND_LONG if seconds >= _LONG else _ROUND
     rounds = 0
     memory: list[int] = []
@@ -169,6 +168,7 @@ def _verdict(arena: Arena, findings: Findings, keep: bool) -> int:
     for text in violations:
         _say(f"VIOLATION {text}")
     count = len(arena.violations) + findings.violations_count
+    (arena.folder / "violations").write_text("\n".join(violations))
     if count or keep:
         _say(f"the logs are in {arena.folder}")
     else:

@@ -113,6 +113,19 @@ class Arena:
         """Return what the client process takes."""
         return self._clients.ask(do="footprint")
 
+    def footprint_at_rest(self) -> dict[str, int]:
+        """Return the same while all clients are connected and none sends: what the end is compared with."""
+        self._clients.ask(do="pause")
+        give_up = time.monotonic() + _BOUND
+        while not all(client["connected"] for client in self._clients.ask(do="report")["clients"].values()):
+            if time.monotonic() > give_up:
+                self.violations.append("not all clients are connected at the beginning")
+                break
+            time.sleep(0.05)
+        found = self.footprint()
+        self._clients.ask(do="resume")
+        return found
+
     # ------------------------------------------------------------------------------------------------------- faults
 
     def warm_up(self) -> None:

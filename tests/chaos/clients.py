@@ -231,6 +231,10 @@ def main(proxy_port: int, server_port: int, count: int, cap_ms: int, seed: int, 
         elif command["do"] == "pause":
             _pause(clients)
             answer(paused=True)
+        elif command["do"] == "resume":
+            for client in clients:
+                client.paused.clear()
+            answer(resumed=True)
         elif command["do"] == "report":
             answer(clients={str(client.index): client.report() for client in clients})
         elif command["do"] == "footprint":

@@ -69,8 +69,8 @@ def test_10_6_queued_messages_are_framed_to_the_letter(peer: Peer, size: int) ->
 
 def test_10_7_a_heartbeat_is_a_ping_that_its_pong_keeps_quiet(role: str) -> None:
     """The library pings an idle peer, and a pong is all that it wants."""
-    with open_peer(role, heartbeat_delay=ms(20), disconnect_after_invalid_heartbeat_count=2) as peer:
-        for _ in range(4):
+    with open_peer(role, heartbeat_delay=ms(50), disconnect_after_invalid_heartbeat_count=4) as peer:
+        for _ in range(6):
             frame = peer.receive()
             assert frame == ping(), frame
             peer.send(pong(frame.payload))
