@@ -25,6 +25,9 @@ _log = logging.getLogger("mormot_ws.transport")
 _CHUNK = 1 << 18
 #: the plain text of one TLS record, in bytes
 _RECORD = 16384
+#: bytes read from the socket at a time: a whole record with its frame, or several
+_RAW = 16640
+_RAW_LARGE = 1 << 17
 #: seconds after which a writer that waits for the reader looks again by itself
 _LOOK_AGAIN = 0.05
 
@@ -50,14 +53,16 @@ class TlsTransport(Transport):
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
-        #: guards the SSL object and its two buffers; innermost, held for computation only. Notified when input was fed;
-        #: waited for by
-        #: a writer that OpenSSL sends to wait for input
-        self._safe_tls = threading.Condition(threading.Lock())
+        #: guards the SSL object and its two buffers; innermost, held for computation only
+        self._safe_tls = threading.Lock()
+        #: notified when input was fed, if somebody waits: a writer that OpenSSL sends to wait for input
+        self._fed = threading.Condition(self._safe_tls)
+        self._waiting = 0  # how many do; guarded by _safe_tls
         #: held from reading the socket to feeding what was read, so that records are fed in their order; the reader waits under it
         self._safe_read = threading.Lock()
         #: held from encrypting to writing, so that records leave in the order of their encryption
         self._safe_write = threading.Lock()
+        self._ended = False  # the TCP stream has ended
         self._feeds = 0  # how often input was fed; guarded by _safe_tls
         self._unsent = b""  # encrypted, not taken by the kernel yet; guarded by _safe_write
         self.recv = self._recv
@@ -104,8 +109,10 @@ class TlsTransport(Transport):
                 self._incoming.write(raw)
             else:
                 self._incoming.write_eof()
+                self._ended = True
             self._feeds += 1
-            self._safe_tls.notify_all()
+            if self._waiting:
+                self._fed.notify_all()
 
     def _decrypted(self, size: int) -> bytes | None:
         """Return decrypted bytes, ``b''`` at the end of the stream, None when more input is needed."""
@@ -116,21 +123,30 @@ class TlsTransport(Transport):
                 data = None
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 data = b""  # with or without close_notify: WebSocket's close frame tells a cut from an end
-            self._safe_tls.notify_all()  # what OpenSSL has just read may be what a writer waits for
+            if self._waiting:
+                self._fed.notify_all()  # what OpenSSL has just read may be what a writer waits for
             answer = self._outgoing.pending
         if answer or self._unsent:
             self._flush_now()
         return data
 
     def _recv(self, size: int) -> bytes:
+        # several records at a time, when much is wanted
+        raw_size = _RAW if size <= _RECORD else _RAW_LARGE
         while True:
             feeds = self._feeds
-            data = self._decrypted(size)
-            if data is not None:
-                return data
+            # an exception of OpenSSL's costs as much as a record: it is not asked when it can only want input
+            with self._safe_tls:
+                worth_asking = self._incoming.pending or self._tls.pending() or self._unsent
+            if worth_asking:
+                data = self._decrypted(size)
+                if data is not None:
+                    return data
             with self._safe_read:
                 if feeds == self._feeds:  # else a writer has fed input meanwhile
-                    self._feed(self.sock.recv(_RECORD))
+                    self._feed(self.sock.recv(raw_size))
+                    if self._ended:
+                        return b""
 
     def recv_now(self, size: int) -> bytes | None:
         while True:
@@ -184,7 +200,9 @@ class TlsTransport(Transport):
                 self._safe_read.release()
             return
         with self._safe_tls:
-            self._safe_tls.wait_for(lambda: feeds != self._feeds, _LOOK_AGAIN)
+            self._waiting += 1
+            self._fed.wait_for(lambda: feeds != self._feeds, _LOOK_AGAIN)
+            self._waiting -= 1
 
     def _sendall(self, data: Buffer) -> None:
         view = memoryview(data)

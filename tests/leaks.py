@@ -138,7 +138,7 @@ def settled(process: psutil.Process) -> Figures:
     gc.collect()
     figures = Figures.of(process)
     while time.monotonic() < give_up:
-        threading.Event().wait(0.3)
+        threading.Event().wait(0.2)
         before, figures = figures, Figures.of(process)
         if figures == before:
             break

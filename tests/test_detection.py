@@ -55,7 +55,7 @@ LONG = 3000 * MS
 #: of the foreign peers: a ping every 0.1 s, to be answered within 0.5 s, or the connection is given up
 PINGS = {"ping_interval": 100 * MS, "ping_timeout": 500 * MS}
 #: seconds of a callback that would be too long for them
-ANNOYING = 1500 * MS
+ANNOYING = 1200 * MS
 
 
 @pytest.fixture(scope="module")
@@ -584,7 +584,7 @@ def test_messages_that_wait_for_a_long_callback_do_not_hide_a_dead_peer(losses: 
 def test_a_slow_link_is_no_dead_peer(role: str, method: str) -> None:
     """A large message over a slow link, many times longer under way than the heartbeats allow a silence, kills no healthy connection."""
     theirs, ours = Losses(), Losses()
-    message = WebSocketFrame(focBinary, bytes(1_000_000))
+    message = WebSocketFrame(focBinary, bytes(700_000))
     with (
         echo_server(callback=theirs.frame, **HEARTBEATS) as server,
         FaultProxy(HOST, server.port, buffer_bytes=8192) as proxy,
