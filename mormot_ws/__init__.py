@@ -8,6 +8,7 @@ from __future__ import annotations
 from .chat import WebSocketProtocolChat
 from .client import HttpClientWebSockets
 from .clientthread import WebSocketProcessClient, WebSocketProcessClientThread
+from .crtprocess import WebCrtSocketProcess
 from .deflate import PermessageDeflate
 from .errors import HttpServerError, WebSocketsError, WebSocketsProtocolError
 from .frames import (
@@ -28,7 +29,7 @@ from .frames import (
 )
 from .httpserver import HttpServerRequest
 from .incoming import WebProcessInFrame, WebProcessInFrameState
-from .process import WebCrtSocketProcess, WebSocketProcess
+from .process import WebSocketProcess
 from .protocols import WebSocketProtocol, WebSocketProtocolList
 from .reconnect import ExponentialBackoff, FailureKind, LinearBackoff, ReconnectFailure, ReconnectPolicy, StopOn
 from .server import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
+from .crtprocess import WebCrtSocketProcess
 from .frames import CLOSE_ABNORMAL
 from .keeper import ProcessKeeper
-from .process import WebCrtSocketProcess
 from .protocols import WebSocketProtocol
 from .reconnect import FailureKind, ReconnectFailure, ReconnectPolicy, failure_kind
 from .settings import WebSocketProcessSettings

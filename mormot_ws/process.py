@@ -1,4 +1,4 @@
-"""WebSocketProcess: the loop of one connection, without a socket; WebCrtSocketProcess: the same loop on a blocking socket.
+"""WebSocketProcess: the loop of one connection, without a socket (that is in ``crtprocess.py``).
 
 One thread, the connection's own, runs :meth:`WebSocketProcess.process_loop`: it reads, decodes, and calls the protocol, which
 calls the user. Any thread may send. The keeper's thread looks after heartbeats, time-outs and queued frames.
@@ -40,8 +40,7 @@ from .protocols import WebSocketProtocol
 from .sending import FrameSender
 from .settings import WebSocketProcessSettings
 from .states import WebSocketProcessState, wpsClose, wpsCreate, wpsDestroy, wpsRun
-from .status import ConnectionStatus
-from .transport import Transport
+from .status import ConnectionStatus, connection_status
 
 _log = logging.getLogger("mormot_ws.process")
 
@@ -170,26 +169,7 @@ class WebSocketProcess(FrameSender):
 
     def status(self) -> ConnectionStatus:
         """Return a snapshot for monitoring. From any thread, never waits."""
-        protocol = self.protocol
-        return ConnectionStatus(
-            connection_id=self.connection_id,
-            remote_ip=self.remote_ip,
-            protocol=protocol.name,
-            state=self._state.name,
-            state_since_ms=self.state_since,
-            frames_in=protocol.frames_in_count,
-            frames_out=protocol.frames_out_count,
-            bytes_in=protocol.frames_in_bytes,
-            bytes_out=protocol.frames_out_bytes,
-            queued_frames=self.outgoing.count,
-            queued_bytes=self.outgoing.bytes,
-            queue_lost=self.outgoing.lost,
-            ping_ms=self.last_ping_delay,
-            invalid_pings=self.invalid_ping_count,
-            close_code=self.close_code,
-            close_reason=self.close_reason,
-            last_error=self.last_error,
-        )
+        return connection_status(self)
 
     def log_fields(self) -> dict[str, object]:
         """Return what log records of this connection carry as ``extra``."""
@@ -627,74 +607,3 @@ class WebSocketProcess(FrameSender):
             f"<{type(self).__name__} {name}#{self.connection_id} {self.protocol.name!r} {self._state.name}"
             f"{' ' + self.remote_ip if self.remote_ip else ''}>"
         )
-
-
-class WebCrtSocketProcess(WebSocketProcess):
-    """The loop on a blocking socket. Mirrors ``TWebCrtSocketProcess``.
-
-    :meth:`attach` gives it a connected transport before :meth:`process_loop` runs; it owns the transport from then on.
-    """
-
-    transport: Transport | None = None
-    _acknowledged: int | None = None  # what the peer had taken at the last heartbeat that went without an answer
-
-    def attach(self, transport: Transport, unread: bytes = b"") -> None:
-        """Take over *transport*, and the bytes that the handshake has read beyond its end."""
-        self.transport = transport
-        self._unread = unread
-        # straight to the transport (in its plain form, to the socket): these three are the hot path
-        self.receive_bytes = transport.recv  # type: ignore[method-assign, assignment]
-        self.write_bytes = transport.sendall  # type: ignore[method-assign, assignment]
-        self.write_parts = transport.send_parts  # type: ignore[method-assign]
-
-    def receive_bytes(self, size: int) -> bytes:
-        raise OSError("no socket")  # replaced by attach()
-
-    def write_bytes(self, data: bytes) -> None:
-        raise OSError("no socket")  # replaced by attach()
-
-    def receive_now(self, size: int) -> bytes | None:
-        try:
-            return None if self.transport is None else self.transport.recv_now(size)
-        except OSError as exc:
-            _log.debug("%s: %s", self, exc)  # the loop will meet it too
-            return None
-
-    def write_now(self, data: memoryview) -> int:
-        if self.transport is None:
-            raise OSError("no socket")
-        return self.transport.send_now(data)
-
-    def interrupt(self) -> None:
-        transport = self.transport
-        if transport is not None:
-            transport.shutdown()
-
-    def fileno(self) -> int:
-        return -1 if self.transport is None else self.transport.fileno()
-
-    def _output_moves(self) -> bool:
-        acknowledged = None if self.transport is None else self.transport.acknowledged_bytes()
-        moves = acknowledged is not None and acknowledged != self._acknowledged
-        self._acknowledged = acknowledged
-        return moves
-
-    def unsent_bytes(self) -> int:
-        return 0 if self.transport is None else self.transport.unsent_bytes
-
-    def wait_writable(self, deadline: Deadline) -> bool:
-        return self.transport is not None and self.transport.wait_writable(deadline)
-
-    def waits_for_input(self) -> bool:
-        return self.transport is not None and self.transport.waits_for_input
-
-    def finish(self) -> None:
-        transport = self.transport
-        if transport is None:
-            return
-        if self._close_sent and self._close_ends_reading:
-            transport.finish(Deadline(self.settings.close_timeout), wait_first=self.client_side)
-        else:
-            transport.shutdown()  # wakes a writer, so that the lock below is free soon
-        with self.safe_out:  # nobody is inside a write when the descriptor goes
-            transport.close()

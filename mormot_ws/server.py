@@ -18,6 +18,7 @@ from threading import current_thread
 from types import TracebackType
 from typing import Any
 
+from .crtprocess import WebCrtSocketProcess
 from .deadline import Deadline
 from .errors import HttpServerError
 from .frames import WebSocketFrame, encode_unmasked, focBinary, focText
@@ -27,7 +28,7 @@ from .httpserver import HttpFault, HttpServerConnection, HttpServerRequest, simp
 from .keeper import ProcessKeeper
 from .lifetime import close_at_exit, forget_at_exit
 from .outgoing import QueuedFrame
-from .process import WebCrtSocketProcess, WebSocketProcess
+from .process import WebSocketProcess
 from .protocols import WebSocketProtocol, WebSocketProtocolList
 from .settings import WebSocketProcessSettings
 from .states import wpsDestroy, wpsRun
