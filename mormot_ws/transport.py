@@ -9,6 +9,7 @@ No frame, no protocol and no thread of its own belongs in here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import select
@@ -41,7 +42,10 @@ def wait_socket(sock: socket.socket, write: bool, deadline: Deadline) -> bool:
     """
     if hasattr(select, "poll"):
         poller = select.poll()
-        poller.register(sock, select.POLLOUT if write else select.POLLIN)
+        try:
+            poller.register(sock, select.POLLOUT if write else select.POLLIN)
+        except ValueError:
+            raise OSError(errno.EBADF, "the socket was closed meanwhile") from None
         return bool(poller.poll(deadline.milliseconds()))
     wanted = [sock]
     ready = select.select([] if write else wanted, wanted if write else [], wanted, deadline.seconds())
