@@ -18,7 +18,8 @@ class WebCrtSocketProcess(WebSocketProcess):
     """
 
     transport: Transport | None = None
-    _acknowledged: int | None = None  # what the peer had taken at the last heartbeat that went without an answer
+    _acknowledged = 0  # what the peer's kernel had taken of our bytes at the last heartbeat …
+    _ping_position = 0  # … and will have taken when that heartbeat has reached it
 
     def attach(self, transport: Transport, unread: bytes = b"") -> None:
         """Take over *transport*, and the bytes that the handshake has read beyond its end."""
@@ -55,11 +56,20 @@ class WebCrtSocketProcess(WebSocketProcess):
     def fileno(self) -> int:
         return -1 if self.transport is None else self.transport.fileno()
 
+    def _mark_ping(self) -> None:
+        state = None if self.transport is None else self.transport.output_state()
+        if state is not None:
+            self._acknowledged, waiting = state
+            self._ping_position = self._acknowledged + waiting
+
     def _output_moves(self) -> bool:
-        acknowledged = None if self.transport is None else self.transport.acknowledged_bytes()
-        moves = acknowledged is not None and acknowledged != self._acknowledged
-        self._acknowledged = acknowledged
-        return moves
+        state = None if self.transport is None else self.transport.output_state()
+        if state is None:
+            return False
+        acknowledged = state[0]
+        # a ping that the peer's kernel has acknowledged needs no further patience: a frozen program's kernel takes small sends for long
+        stuck = acknowledged < self._ping_position or bool(self._controls)
+        return stuck and acknowledged != self._acknowledged
 
     def unsent_bytes(self) -> int:
         return 0 if self.transport is None else self.transport.unsent_bytes

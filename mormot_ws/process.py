@@ -474,10 +474,12 @@ class WebSocketProcess(FrameSender):
             if self._batch_wire is None:
                 self._next_batch()
             assert self._batch_wire is not None
-            self._batch_wire = self._write_within(self._batch_wire, deadline)
-            if self._batch_wire is not None:
+            # step by step, so that what the kernel has taken is known even when the next step fails: it must not be sent again
+            self._batch_wire = self._batch_wire[self.write_now(self._batch_wire) :]
+            if not self._batch_wire and not self.unsent_bytes():
+                self._batch_sent()
+            elif not self.wait_writable(deadline):
                 return False
-            self._batch_sent()
         return True
 
     def _send_behind(self, close: memoryview) -> None:
@@ -545,9 +547,13 @@ class WebSocketProcess(FrameSender):
                     self.abort(f"no answer to {self.invalid_ping_count} heartbeats")
                     return
             self._pinged_at = now
+            self._mark_ping()
             self._send_control_now(focPing, b"")
             due = now + delay
         self._schedule_heartbeat(due)
+
+    def _mark_ping(self) -> None:
+        """Remember how far the output was when a heartbeat is sent."""
 
     def _output_moves(self) -> bool:
         """Tell whether the peer takes what we send, though our ping is stuck behind it: a slow link is no dead peer."""

@@ -153,19 +153,16 @@ class Transport:
         """True when :meth:`send_now` took nothing for another reason than a full socket (never in the plain form)."""
         return False
 
-    def acknowledged_bytes(self) -> int | None:
-        """Return how many bytes the peer's kernel has acknowledged so far, while some are still under way.
-
-        None when nothing is under way, or the platform does not tell.
-        """
+    def output_state(self) -> tuple[int, int] | None:
+        """Return how many bytes the peer's kernel has acknowledged so far, and how many are under way; None where nobody tells."""
         if fcntl is None or sys.platform != "linux":
             return None
         try:
             waiting = struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]
             info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-        except OSError:
+        except (OSError, ValueError):
             return None
-        return struct.unpack_from("Q", info, 120)[0] if waiting and len(info) == 128 else None
+        return (struct.unpack_from("Q", info, 120)[0], waiting) if len(info) == 128 else None
 
     def shutdown(self) -> None:
         """End the connection in both directions at once, from any thread: wakes whoever reads or writes. Never raises."""
