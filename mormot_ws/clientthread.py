@@ -72,7 +72,6 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         #: how often the connection was lost and came back
         self.reconnects = 0
         self._client = client
-        self._freed = False
         #: set by an upgrade, cleared by the loss: tells whether on_reconnect did what it has to
         self._upgraded = False
 
