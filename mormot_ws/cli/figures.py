@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from .output import duration
@@ -28,8 +28,13 @@ class Distribution:
     def as_milliseconds(self) -> dict[str, Any]:
         """Return the same as a dictionary for JSON, times in milliseconds."""
         return {
-            key if key == "count" else f"{key}_ms": value if key == "count" else round(value * 1000, 4)
-            for key, value in asdict(self).items()
+            "count": self.count,
+            "min_ms": round(self.least * 1000, 4),
+            "median_ms": round(self.median * 1000, 4),
+            "p95_ms": round(self.p95 * 1000, 4),
+            "p99_ms": round(self.p99 * 1000, 4),
+            "max_ms": round(self.most * 1000, 4),
+            "mean_ms": round(self.mean * 1000, 4),
         }
 
 
