@@ -64,4 +64,5 @@ NOT_RUN = [
 COMMANDS = [
     Command(r"(\.venv/bin/)?pip install ", "installs; the extras that it names are checked by tests/test_pages.py"),
     Command(r"python3 -m venv ", "makes an environment to install into"),
+    Command(r"\. \.venv/bin/activate$", "changes the terminal in which it is typed"),
 ]
