@@ -39,6 +39,13 @@ NOT_RUN = [
         "tests/test_readme.py::test_each_command_has_a_line_of_its_own_in_a_code_block",
     ),
     NotRun(
+        "docs/how-to/nginx.md",
+        "nginx",
+        "",
+        "run in a real nginx, where there is one",
+        "tests/test_nginx_page.py::test_messages_of_any_size_pass_with_and_without_tls",
+    ),
+    NotRun(
         "docs/porting-guide.md",
         "python",
         "",
@@ -65,4 +72,5 @@ COMMANDS = [
     Command(r"(\.venv/bin/)?pip install ", "installs; the extras that it names are checked by tests/test_pages.py"),
     Command(r"python3 -m venv ", "makes an environment to install into"),
     Command(r"\. \.venv/bin/activate$", "changes the terminal in which it is typed"),
+    Command(r"sudo systemctl ", "needs a running systemd, and rights"),
 ]
