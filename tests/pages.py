@@ -303,7 +303,7 @@ class Page:
         """What the Python blocks have printed, or print soon."""
         for line in self.substituted(block.code).splitlines():
             if line.strip() not in ("", "...", "…"):
-                self.printed.lines.expect(shown_pattern(line))
+                self.printed.lines.expect(shown_pattern(line), BOUND)
 
     def _run_json(self, block: Block) -> None:
         json.loads(block.code)
