@@ -1,62 +1,147 @@
 """mormot_ws: threaded WebSocket client and server that reconnect by themselves, after the classes of mORMot 2.
 
 The public names are those below; everything else may change. See the README for a server and a client to copy.
+
+Each name is imported from its module when it is first used (PEP 562), so that a program pays only for what it needs: a client does not
+load the server, and a server does not load what only a TLS client wants.
 """
 
 from __future__ import annotations
 
-from .chat import WebSocketProtocolChat
-from .client import HttpClientWebSockets
-from .clientthread import WebSocketProcessClient, WebSocketProcessClientThread
-from .crtprocess import WebCrtSocketProcess
-from .deflate import PermessageDeflate
-from .errors import HttpServerError, WebSocketsError, WebSocketsProtocolError
-from .frames import (
-    WebSocketFrame,
-    WebSocketFrameList,
-    WebSocketFrameOpCode,
-    WebSocketFramePayload,
-    close_payload,
-    encode_frame,
-    focBinary,
-    focConnectionClose,
-    focContinuation,
-    focPing,
-    focPong,
-    focText,
-    fopAlreadyCompressed,
-    parse_close_payload,
-)
-from .httpserver import HttpServerRequest
-from .incoming import WebProcessInFrame, WebProcessInFrameState
-from .process import WebSocketProcess
-from .protocols import WebSocketProtocol, WebSocketProtocolList
-from .reconnect import ExponentialBackoff, FailureKind, LinearBackoff, ReconnectFailure, ReconnectPolicy, StopOn
-from .server import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
-from .settings import (
-    WebSocketProcessSettings,
-    WebSocketProcessSettingsLogDetails,
-    logBinaryFrameContent,
-    logHeartbeat,
-    logTextFrameContent,
-)
-from .sockets import CrtSocket
-from .states import (
-    WebSocketProcessClientThreadState,
-    WebSocketProcessState,
-    sClosed,
-    sCreate,
-    sFinished,
-    sRun,
-    wpsClose,
-    wpsCreate,
-    wpsDestroy,
-    wpsRun,
-)
-from .status import ClientStatus, ConnectionStatus, ServerStatus
-from .tls import client_tls_context, server_tls_context
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:  # for type checkers and editors: the same names as in the table below
+    from .chat import WebSocketProtocolChat
+    from .client import HttpClientWebSockets
+    from .clientthread import WebSocketProcessClient, WebSocketProcessClientThread
+    from .crtprocess import WebCrtSocketProcess
+    from .deflate import PermessageDeflate
+    from .errors import HttpServerError, WebSocketsError, WebSocketsProtocolError
+    from .frames import (
+        WebSocketFrame,
+        WebSocketFrameList,
+        WebSocketFrameOpCode,
+        WebSocketFramePayload,
+        close_payload,
+        encode_frame,
+        focBinary,
+        focConnectionClose,
+        focContinuation,
+        focPing,
+        focPong,
+        focText,
+        fopAlreadyCompressed,
+        parse_close_payload,
+    )
+    from .httpserver import HttpServerRequest
+    from .incoming import WebProcessInFrame, WebProcessInFrameState
+    from .process import WebSocketProcess
+    from .protocols import WebSocketProtocol, WebSocketProtocolList
+    from .reconnect import ExponentialBackoff, FailureKind, LinearBackoff, ReconnectFailure, ReconnectPolicy, StopOn
+    from .server import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
+    from .settings import (
+        WebSocketProcessSettings,
+        WebSocketProcessSettingsLogDetails,
+        logBinaryFrameContent,
+        logHeartbeat,
+        logTextFrameContent,
+    )
+    from .sockets import CrtSocket
+    from .states import (
+        WebSocketProcessClientThreadState,
+        WebSocketProcessState,
+        sClosed,
+        sCreate,
+        sFinished,
+        sRun,
+        wpsClose,
+        wpsCreate,
+        wpsDestroy,
+        wpsRun,
+    )
+    from .status import ClientStatus, ConnectionStatus, ServerStatus
+    from .tls import client_tls_context, server_tls_context
+
+#: which module each public name comes from
+_NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
+    "chat": ("WebSocketProtocolChat",),
+    "client": ("HttpClientWebSockets",),
+    "clientthread": ("WebSocketProcessClient", "WebSocketProcessClientThread"),
+    "crtprocess": ("WebCrtSocketProcess",),
+    "deflate": ("PermessageDeflate",),
+    "errors": ("HttpServerError", "WebSocketsError", "WebSocketsProtocolError"),
+    "frames": (
+        "WebSocketFrame",
+        "WebSocketFrameList",
+        "WebSocketFrameOpCode",
+        "WebSocketFramePayload",
+        "close_payload",
+        "encode_frame",
+        "focBinary",
+        "focConnectionClose",
+        "focContinuation",
+        "focPing",
+        "focPong",
+        "focText",
+        "fopAlreadyCompressed",
+        "parse_close_payload",
+    ),
+    "httpserver": ("HttpServerRequest",),
+    "incoming": ("WebProcessInFrame", "WebProcessInFrameState"),
+    "process": ("WebSocketProcess",),
+    "protocols": ("WebSocketProtocol", "WebSocketProtocolList"),
+    "reconnect": (
+        "ExponentialBackoff",
+        "FailureKind",
+        "LinearBackoff",
+        "ReconnectFailure",
+        "ReconnectPolicy",
+        "StopOn",
+    ),
+    "server": ("WebSocketProcessServer", "WebSocketServer", "WebSocketServerSocket"),
+    "settings": (
+        "WebSocketProcessSettings",
+        "WebSocketProcessSettingsLogDetails",
+        "logBinaryFrameContent",
+        "logHeartbeat",
+        "logTextFrameContent",
+    ),
+    "sockets": ("CrtSocket",),
+    "states": (
+        "WebSocketProcessClientThreadState",
+        "WebSocketProcessState",
+        "sClosed",
+        "sCreate",
+        "sFinished",
+        "sRun",
+        "wpsClose",
+        "wpsCreate",
+        "wpsDestroy",
+        "wpsRun",
+    ),
+    "status": ("ClientStatus", "ConnectionStatus", "ServerStatus"),
+    "tls": ("client_tls_context", "server_tls_context"),
+}
+_MODULE_OF = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import *name* from its module, and keep it here for the next time."""
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names: what an editor is to offer."""
+    return [*__all__, "__version__"]
+
 
 __all__ = [
     "CrtSocket",

@@ -8,9 +8,14 @@ Python, for measuring and for testing. No frame, socket or thread belongs in her
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.machinery import ExtensionFileLoader, PathFinder
+from importlib.util import find_spec, module_from_spec
+
+_log = logging.getLogger("mormot_ws.masking")
 
 Buffer = bytes | bytearray | memoryview
 
@@ -37,13 +42,30 @@ def mask_bytes_python(data: Buffer, key: bytes) -> bytes:
 
 def _choose() -> tuple[Callable[[Buffer, bytes], bytes], bool]:
     if not os.environ.get("MORMOT_WS_NO_SPEEDUPS"):
-        try:
-            from websockets.speedups import apply_mask
-        except ImportError:
-            pass  # the extra is optional: pure Python serves as well
-        else:
+        apply_mask = _c_function()
+        if apply_mask is not None:
             return apply_mask, True
     return mask_bytes_python, False
+
+
+def _c_function() -> Callable[[Buffer, bytes], bytes] | None:
+    """Return the C function of the extra, None when it is not installed.
+
+    The one module is loaded without the package around it: that takes 25 ms, which no program of ours should pay for one function.
+    """
+    package = find_spec("websockets")
+    places = None if package is None else package.submodule_search_locations
+    spec = PathFinder.find_spec("websockets.speedups", places) if places else None
+    if spec is None or not isinstance(spec.loader, ExtensionFileLoader):
+        return None
+    try:
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        function: Callable[[Buffer, bytes], bytes] = module.apply_mask
+    except (ImportError, AttributeError) as exc:
+        _log.warning("websockets.speedups cannot be used, masking in Python: %s", exc)
+        return None
+    return function
 
 
 #: ``mask_bytes(data, key) -> bytes``: the function in use; ``HAVE_SPEEDUPS`` tells whether it is the C one

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import importlib.util
 import ipaddress
 import socket
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -43,6 +41,8 @@ def proxy_from_environment(host: str, tls: bool) -> str:
     """
     if _is_loopback(host):
         return ""
+    import urllib.request  # here, as below: most programs use no proxy, and need not load what that takes
+
     proxies = urllib.request.getproxies()
     url = proxies.get("https" if tls else "http") or proxies.get("all") or ""
     if not url or urllib.request.proxy_bypass(host):
@@ -77,6 +77,7 @@ def open_through_proxy(url: str, host: str, port: int, dial: Dial, deadline: Dea
 
 def _connect_by_http(talk: DeadlineSocket, proxy: str, credentials: tuple[str, str], host: str, port: int) -> None:
     """Ask an HTTP proxy for a tunnel, by ``http.client``."""
+    import http.client
 
     class Tunnel(http.client.HTTPConnection):
         def connect(self) -> None:

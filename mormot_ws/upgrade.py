@@ -7,7 +7,6 @@ deadline and a size limit, and keeps what came behind it (the first frames) for 
 
 from __future__ import annotations
 
-import http.client
 import io
 import logging
 import platform
@@ -15,6 +14,7 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from .deadline import Deadline
 from .deflate import PermessageDeflate
@@ -22,6 +22,9 @@ from .errors import WebSocketsError
 from .handshake import accept_value, header_tokens, split_header_lines
 from .protocols import WebSocketProtocol
 from .transport import Transport
+
+if TYPE_CHECKING:
+    import http.client
 
 _log = logging.getLogger("mormot_ws.upgrade")
 
@@ -89,7 +92,7 @@ class HandshakeSocket:
         self._heads = 0  # bytes of the heads read so far
         self._answer: io.BytesIO | None = None
         #: the headers of the answer
-        self.headers = http.client.HTTPMessage()
+        self.headers: http.client.HTTPMessage | None = None
         #: what arrived behind the answer
         self.unread = b""
 
@@ -114,10 +117,13 @@ class HandshakeSocket:
 
     def values(self, name: str) -> list[str]:
         """Return the values of that header of the answer, unfolded and trimmed."""
-        return [_FOLD.sub(" ", value).strip(" \t") for value in self.headers.get_all(name, [])]
+        values = [] if self.headers is None else self.headers.get_all(name, [])
+        return [_FOLD.sub(" ", value).strip(" \t") for value in values]
 
     def _read_answer(self) -> io.BytesIO:
         """Read and judge the answer's head; return it in a form that leaves websocket-client no doubts."""
+        import http.client  # here: what only an upgrade needs, importing this package should not cost
+
         while True:
             status_line, stream = self._read_head()
             match = _STATUS_LINE.fullmatch(status_line)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -75,37 +77,41 @@ class TestMaskBytes:
 class TestChoice:
     def test_the_environment_variable_keeps_to_pure_python(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """``MORMOT_WS_NO_SPEEDUPS`` wins over an installed C function."""
-        self._install(monkeypatch, speedups := ModuleType("websockets.speedups"))
-        speedups.apply_mask = lambda data, key: b""  # type: ignore[attr-defined]
+        monkeypatch.setattr(masking, "_c_function", lambda: pytest.fail("looked for the C function"))
         monkeypatch.setenv("MORMOT_WS_NO_SPEEDUPS", "1")
         assert masking._choose() == (mask_bytes_python, False)
 
-    def test_without_the_extra_pure_python_serves(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A missing ``websockets`` is no error: the pure Python function is chosen."""
+    @pytest.mark.parametrize("missing", ["the package", "its compiled part"])
+    def test_without_the_extra_pure_python_serves(self, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+        """A missing ``websockets``, or one without its compiled part, is no error: the pure Python function is chosen."""
         monkeypatch.delenv("MORMOT_WS_NO_SPEEDUPS", raising=False)
-        self._install(monkeypatch, None)
+        if missing == "the package":
+            monkeypatch.setattr(masking, "find_spec", lambda name: None)
+        else:
+            monkeypatch.setattr(masking, "PathFinder", SimpleNamespace(find_spec=lambda name, path: None))
         assert masking._choose() == (mask_bytes_python, False)
 
     def test_the_c_function_is_taken_when_it_is_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With the ``speedups`` extra its ``apply_mask`` replaces ours, and the choice says so."""
-
-        def apply_mask(data: Buffer, key: bytes) -> bytes:
-            raise NotImplementedError
-
+        """With the ``speedups`` extra its ``apply_mask`` replaces ours, and gives the same bytes."""
         monkeypatch.delenv("MORMOT_WS_NO_SPEEDUPS", raising=False)
-        self._install(monkeypatch, speedups := ModuleType("websockets.speedups"))
-        speedups.apply_mask = apply_mask  # type: ignore[attr-defined]
-        assert masking._choose() == (apply_mask, True)
+        function, found = masking._choose()
+        assert found
+        assert function is not mask_bytes_python
+        assert function(b"some payload", KEY) == mask_bytes_python(b"some payload", KEY)
+
+    def test_the_c_function_comes_without_the_package_around_it(self) -> None:
+        """Loading the one module does not import ``websockets``, and does not disturb who imports that afterwards."""
+        code = (
+            "import sys; from mormot_ws.masking import HAVE_SPEEDUPS, mask_bytes; assert HAVE_SPEEDUPS;"
+            "assert 'websockets' not in sys.modules;"
+            "from websockets.speedups import apply_mask; assert apply_mask(b'ab', b'1234') == mask_bytes(b'ab', b'1234')"
+        )
+        environment = {name: value for name, value in os.environ.items() if name != "MORMOT_WS_NO_SPEEDUPS"}
+        subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, check=True, timeout=60)
 
     def test_have_speedups_tells_which_function_is_in_use(self) -> None:
         """``HAVE_SPEEDUPS`` is true exactly when ``mask_bytes`` is not the pure Python function."""
         assert masking.HAVE_SPEEDUPS is (mask_bytes is not mask_bytes_python)
-
-    @staticmethod
-    def _install(monkeypatch: pytest.MonkeyPatch, speedups: ModuleType | None) -> None:
-        """Put *speedups* where ``websockets.speedups`` is imported from; None: make the import fail."""
-        monkeypatch.setitem(sys.modules, "websockets", ModuleType("websockets"))
-        monkeypatch.setitem(sys.modules, "websockets.speedups", speedups)  # type: ignore[arg-type]
 
 
 class TestMaskSource:
