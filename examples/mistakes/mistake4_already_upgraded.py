@@ -46,9 +46,11 @@ def cure() -> None:
         client.auto_reconnect()  # an on_reconnect that calls websockets_upgrade(…, reconnect=True)
         ended = lost(client)
         back = threading.Event()
-        client.settings.on_client_connected = lambda _: back.set()
         server.free()
         ended.wait(5)
+        client.settings.on_client_connected = lambda _: (
+            back.set()
+        )  # from here on: it is called for the first connection too
         with echo_server(server.port):
             back.wait(10)
             say(f"CURE: {ask(client, inbox, 'hello again')}")
