@@ -14,13 +14,10 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import pytest
 from support import BOUND, HOST, MS, Recorder, Script, ms
 
 from mormot_ws import WebSocketFrame, WebSocketProcess, focConnectionClose
 
-#: for a test that finds races by chance: that it failed once is enough, however often it passes
-by_chance = pytest.mark.flaky(reruns=0)
 #: the heartbeats of the fault tests: milliseconds, and how many may stay unanswered
 HEARTBEAT_MS = ms(100)
 HEARTBEAT_COUNT = 2
@@ -218,7 +215,6 @@ __all__ = [
     "Loss",
     "Losses",
     "ServerPeer",
-    "by_chance",
     "full_listener",
     "shrink_buffers",
     "took",
