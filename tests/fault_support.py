@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from support import BOUND, HOST, MS, Recorder, Script, ms
 
 from mormot_ws import WebSocketFrame, WebSocketProcess, focConnectionClose
+from mormot_ws.testing.relay import queue_is_full
 
 #: the heartbeats of the fault tests: milliseconds, and how many may stay unanswered
 HEARTBEAT_MS = ms(100)
@@ -183,9 +184,9 @@ def full_listener() -> Iterator[int]:
         listener = stack.enter_context(socket.socket())
         listener.bind((HOST, 0))
         listener.listen(0)
-        while True:
+        while not queue_is_full(listener):
             probe = stack.enter_context(socket.socket())
-            probe.settimeout(50 * MS)
+            probe.settimeout(50 * MS if queue_is_full(listener) is None else BOUND)
             try:
                 probe.connect(listener.getsockname())
             except TimeoutError:
