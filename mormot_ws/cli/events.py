@@ -37,8 +37,8 @@ class ConnectionEvents:
         self.over = threading.Event()
         #: when the last message arrived, on the monotonic clock
         self.last_activity = monotonic()
-        #: attempts since the connection was lost
-        self.attempt = 0
+        #: the number of the last attempt to connect since the connection was lost; the first one at the start is number 1
+        self.attempt = 1
         #: when the next attempt is due, on the monotonic clock; 0: none is
         self.next_attempt_at = 0.0
         self._opened = False
@@ -126,7 +126,7 @@ class ConnectionEvents:
     # ---------------------------------------------------------------------------------------------- attempts to connect
 
     def will_try(self, failure: ReconnectFailure, milliseconds: float) -> None:
-        """An attempt is due in so many *milliseconds*."""
+        """The next attempt is due in so many *milliseconds*."""
         self.attempt += 1
         self.next_attempt_at = monotonic() + milliseconds / 1000
         why = "" if failure.kind is FailureKind.lost else f" ({failure.text})"
@@ -144,8 +144,10 @@ class ConnectionEvents:
     def gave_up(self, failure: ReconnectFailure) -> None:
         """There will be no further attempt."""
         self.over.set()
-        tried = f"after {self.attempt} attempt{'' if self.attempt == 1 else 's'}: " if self.attempt else ": "
-        self._error(f"given up {tried}{failure.text}".replace(" : ", ": "), failure)
+        tried = ""
+        if failure.attempts:
+            tried = f" after {failure.attempts} failed attempt{'' if failure.attempts == 1 else 's'}"
+        self._error(f"given up{tried}: {failure.text}", failure)
         if self._opened:
             self._mailbox.post(News.ended, 3)
 

@@ -97,7 +97,10 @@ class PromptInput:
         self._take = take
         self._output = output
         self._stopping = False
+        #: what was entered last, until it is given to take(): only then, when the next prompt stands below it, an answer cannot tear it
+        self._entered: bytes | None = None
         self._session: PromptSession[str] = PromptSession("> ", bottom_toolbar=toolbar, refresh_interval=0.5)
+        self._session.app.after_render += self._give
         # daemon: must not keep the program from ending, though take() may be waiting
         self._thread = threading.Thread(target=self._run, name="mormot-ws prompt", daemon=True)
         self._thread.start()
@@ -127,8 +130,7 @@ class PromptInput:
             try:
                 while not self._stopping:
                     line = self._session.prompt(pre_run=self._check_stop)
-                    if not self._take(line.encode("utf-8", "replace")):
-                        break
+                    self._entered = line.encode("utf-8", "replace")
             except EOFError:
                 pass  # Ctrl-D, or stop()
             except KeyboardInterrupt:
@@ -136,6 +138,13 @@ class PromptInput:
             finally:
                 self._output.prompting = False
         self._mailbox.post(news)
+
+    def _give(self, app: object) -> None:
+        """After the prompt was drawn: hand over the line before it."""
+        line, self._entered = self._entered, None
+        if line is not None and not self._take(line):
+            self._stopping = True
+            self._leave()
 
     def _check_stop(self) -> None:
         """When a prompt begins: stop() may have come between two of them."""

@@ -170,7 +170,10 @@ def has_module(name: str) -> bool:
     """Tell whether a module of the extra ``cli`` is installed."""
     from importlib.util import find_spec
 
-    return find_spec(name) is not None
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # somebody has blocked it by ``sys.modules[name] = None``
+        return False
 
 
 def _is_terminal(stream: IO[str] | None) -> bool:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
+import socket
 import threading
 from collections.abc import Callable
-from importlib import import_module
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from ..chat import WebSocketProtocolChat
 from ..errors import HttpServerError
 from ..frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focText
+from ..page import answer_page, greet_page
 from ..process import WebSocketProcess
 from ..protocols import WebSocketProtocol, WebSocketProtocolList
 from ..server import WebSocketServer
@@ -22,7 +26,10 @@ from .inputs import PipeInput
 from .mailbox import Mailbox, News
 from .output import Output, size
 
+#: status lines between two headers
 _HEADER_EVERY = 20
+#: seconds that the server's threads wait at most for the protocols
+_READY = 5.0
 #: what is said of the counters, in the order of the table
 _COUNTERS = {
     "connections": "WebSocket connections",
@@ -95,6 +102,7 @@ class Room:
                 protocol=process.protocol.name,
                 uri=process.protocol.upgrade_uri,
             )
+            greet_page(process)
         elif frame.opcode is focConnectionClose:
             with self._safe_ids:
                 self._ids.discard(number)
@@ -159,15 +167,23 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     except OSError as exc:
         return _failed(output, f"the certificate cannot be used: {exc}")
     host = f"[{args.host}]" if ":" in args.host else args.host
+    ready = (
+        threading.Event()
+    )  # set when there are protocols: the accept thread waits, so that no client in a hurry finds none
     try:
         server = WebSocketServer(
-            f"{host}:{args.port}", process_name="mormot-ws", settings=_settings(args), tls_context=context
+            f"{host}:{args.port}",
+            on_start=lambda thread: ready.wait(_READY),
+            process_name="mormot-ws",
+            settings=_settings(args),
+            tls_context=context,
         )
     except HttpServerError as exc:
-        return _failed(output, str(exc))
+        return _failed(output, _why_not(exc, f"{host}:{args.port}"))
     with server:
         room.server = server
         _offer(server, args, room.on_incoming_frame)
+        ready.set()
         shown = f"[{server.host}]" if ":" in server.host else server.host
         uri = f"{'ws' if context is None else 'wss'}://{shown}:{server.port}/{args.uri}"
         output.event(
@@ -218,10 +234,7 @@ def _offer(server: WebSocketServer, args: argparse.Namespace, callback: Callable
         server.websocket_protocols.add(WebSocketProtocolChat(args.protocol, args.uri, callback))
     else:
         server.websocket_protocols = AnyProtocolList(AnyProtocol("", args.uri, callback))
-    try:
-        server.on_request = import_module("mormot_ws.page").answer_page
-    except ModuleNotFoundError:
-        return  # no page in this version: a browser is told that it needs a WebSocket client
+    server.on_request = partial(answer_page, protocol=args.protocol or "", uri=args.uri)
 
 
 def _broadcast(server: WebSocketServer, line: bytes) -> bool:
@@ -245,6 +258,15 @@ def _settings(args: argparse.Namespace) -> WebSocketProcessSettings:
         allowed_origins=None if args.origin is None else set(args.origin),
         permessage_deflate=args.deflate,
     )
+
+
+def _why_not(error: HttpServerError, address: str) -> str:
+    """Return in a line why it cannot listen."""
+    cause = error.__cause__
+    if not isinstance(cause, OSError) or cause.errno is None or isinstance(cause, socket.gaierror):
+        return str(error)
+    hint = "; --port 0 takes a free one" if cause.errno == errno.EADDRINUSE else ""
+    return f"cannot listen on {address}: {os.strerror(cause.errno)}{hint}"
 
 
 def _failed(output: Output, text: str) -> int:
