@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from pairs import both_roles, pair
+from pairs import Pair, both_roles, pair
 from support import (
     BOUND,
     MS,
     TIMEOUT_FACTOR,
+    RawPeer,
     Recorder,
     echo,
     ms,
@@ -21,6 +24,7 @@ from support import (
 from mormot_ws import (
     WebSocketFrame,
     WebSocketProcess,
+    focConnectionClose,
     focContinuation,
     focPing,
     focPong,
@@ -189,9 +193,9 @@ def test_a_slow_callback_is_no_silent_peer(role: str) -> None:
         assert not recorder.all("focConnectionClose")
 
 
-@both_roles
-def test_a_ping_is_answered_while_a_callback_takes_its_time(role: str) -> None:
-    """The peer of a busy process does not have to give it up: its pings are answered, and its messages wait in order."""
+@contextlib.contextmanager
+def slow_pair(role: str, **settings: Any) -> Iterator[tuple[Pair, threading.Event]]:
+    """Give a pair whose callback waits, when it gets the message ``slow``, for the event that comes with it."""
     go_on = threading.Event()
     recorder = Recorder()
 
@@ -200,16 +204,76 @@ def test_a_ping_is_answered_while_a_callback_takes_its_time(role: str) -> None:
         if frame.opcode is focText and frame.payload == b"slow":
             go_on.wait(BOUND)
 
-    with pair(role, callback, heartbeat_delay=ms(200), disconnect_after_invalid_heartbeat_count=0) as (_, peer, _):
+    with pair(role, callback, disconnect_after_invalid_heartbeat_count=0, **settings) as both:
+        try:
+            yield both._replace(recorder=recorder), go_on
+        finally:
+            go_on.set()
+
+
+def next_but_pings(peer: RawPeer) -> tuple[int, str]:
+    """Return opcode and payload of the next frame that is no heartbeat of the process."""
+    while (frame := peer.receive_frame()).opcode is focPing:
+        pass
+    return frame.opcode, frame.text
+
+
+@both_roles
+@pytest.mark.parametrize("heartbeat_delay", [ms(200), 0], ids=["heartbeats", "no heartbeats"])
+def test_a_ping_is_answered_while_a_callback_takes_its_time(role: str, heartbeat_delay: int) -> None:
+    """The peer of a busy process does not have to give it up: its pings are answered, and its messages wait in order."""
+    with slow_pair(role, heartbeat_delay=heartbeat_delay) as ((_, peer, recorder), go_on):
         peer.send_frame(focText, "slow")
         recorder.wait("focText")
         peer.send(peer.encoded(focText, "1") + peer.encoded(focPing, "alive?") + peer.encoded(focText, "2"))
-        while (frame := peer.receive_frame()).opcode is focPing:
-            pass  # its own heartbeat
-        assert (frame.opcode, frame.text) == (focPong, "alive?")
+        assert next_but_pings(peer) == (focPong, "alive?")
         go_on.set()
         recorder.wait("focText", 3)
     assert recorder.texts() == ["slow", "1", "2"]
+
+
+@both_roles
+def test_a_ping_right_behind_the_message_of_a_long_callback_is_answered_once(role: str) -> None:
+    """It came in the same read as the message, so that it waits in the hands of the busy loop."""
+    with slow_pair(role, heartbeat_delay=ms(100)) as ((_, peer, recorder), go_on):
+        peer.send(peer.encoded(focPing, "before") + peer.encoded(focText, "slow") + peer.encoded(focPing, "alive?"))
+        assert next_but_pings(peer) == (focPong, "before")
+        assert next_but_pings(peer) == (focPong, "alive?")
+        assert recorder.texts() == ["slow"]
+        go_on.set()
+        peer.send_frame(focPing, "after")
+        assert next_but_pings(peer) == (focPong, "after")
+
+
+@both_roles
+def test_a_ping_behind_many_messages_is_answered_at_the_next_look(role: str) -> None:
+    """What has arrived during a long callback is read at once, up to a megabyte."""
+    message = "x" * 10_000
+    with slow_pair(role, heartbeat_delay=0) as ((_, peer, recorder), go_on):
+        peer.send_frame(focText, "slow")
+        recorder.wait("focText")
+        peer.send(peer.encoded(focText, message) * 50 + peer.encoded(focPing, "alive?"))
+        began = time.monotonic()
+        assert next_but_pings(peer) == (focPong, "alive?")
+        assert time.monotonic() - began < 5_000 * MS
+        go_on.set()
+        recorder.wait("focText", 51)
+    assert recorder.texts() == ["slow", *[message] * 50]
+
+
+@both_roles
+def test_a_flood_of_pings_is_refused_during_a_long_callback_too(role: str) -> None:
+    """The thread that answers in the loop's stead counts them, and sends the close frame before the callback returns."""
+    with slow_pair(role, heartbeat_delay=ms(100), max_pings_per_second=50) as ((process, peer, recorder), go_on):
+        peer.send_frame(focText, "slow")
+        recorder.wait("focText")
+        peer.send(peer.encoded(focPing) * 51)
+        opcode, _ = next_but_pings(peer)
+        assert opcode is focConnectionClose
+        assert not go_on.is_set()
+        go_on.set()
+        assert recorder.wait("focConnectionClose")
+        assert (process.close_code, process.close_reason) == (1008, "more than 50 pings in a second")
 
 
 @both_roles
