@@ -205,6 +205,18 @@ class TestConnectPipes:
                 assert process.wait(PATIENCE) == 141
                 assert process.stderr.read() == b""
 
+    @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+    def test_streams_that_are_closed(self, closed: str) -> None:
+        """Without standard input, output or error it works as far as it can; nothing of ours gets into the connection."""
+        with EchoServer() as server:
+            line = f"{' '.join(COMMAND)} connect {server.uri} --linger 0.2 {closed}"
+            done = subprocess.run(
+                ["sh", "-c", line], input=b"one\n", capture_output=True, timeout=PATIENCE, check=False
+            )
+            assert done.returncode == 0, done
+            assert [frame.text for frame in server.messages] == ([] if closed == "<&-" else ["one"])
+            assert b"Traceback" not in done.stderr
+
     def test_nobody_reads_the_help(self) -> None:
         """The same for argparse's own output."""
         reader, writer = os.pipe()
