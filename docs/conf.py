@@ -30,7 +30,7 @@ nitpick_ignore_regex = [
     # what is not public has no page; it shows in the signatures of what an application does not call
     (
         "py:class",
-        r"mormot_ws\.(clientthread|deadline|deflate|handshake|incoming|keeper|outgoing|sending|transport)\..*",
+        r"mormot_ws\.(clientthread|deadline|deflate|handshake|heartbeat|incoming|keeper|outgoing|sending|transport)\..*",
     ),
     ("py:class", r"(OnBeforeIncomingFrame|OnIncomingFrame|DeflateAgreement)"),
 ]

@@ -373,6 +373,8 @@ class Page:
                 tool.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *arguments])} "$@"\n', encoding="utf-8")
                 tool.chmod(0o755)
             (self.folder / "examples").symlink_to(ROOT / "examples")
+            (self.folder / ".venv").mkdir()
+            (self.folder / ".venv" / "bin").symlink_to(tools)
         return {
             "PATH": f"{tools}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
