@@ -202,7 +202,7 @@ def slow_pair(role: str, **settings: Any) -> Iterator[tuple[Pair, threading.Even
     def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
         recorder.frame(process, frame)
         if frame.opcode is focText and frame.payload == b"slow":
-            go_on.wait(BOUND)
+            go_on.wait(3 * BOUND)  # longer than the peer waits for an answer
 
     with pair(role, callback, disconnect_after_invalid_heartbeat_count=0, **settings) as both:
         try:
