@@ -213,8 +213,9 @@ def slow_pair(role: str, **settings: Any) -> Iterator[tuple[Pair, threading.Even
 
 def next_but_pings(peer: RawPeer) -> tuple[int, str]:
     """Return opcode and payload of the next frame that is no heartbeat of the process."""
+    give_up = time.monotonic() + BOUND
     while (frame := peer.receive_frame()).opcode is focPing:
-        pass
+        assert time.monotonic() < give_up, "nothing but heartbeats"
     return frame.opcode, frame.text
 
 
