@@ -282,7 +282,8 @@ def test_process_class_makes_the_processes_of_a_server() -> None:
     with echo_server() as server:
         server.process_class = Counting
         with connect(server.port) as client:
-            assert type(server.is_active_websocket(process_of(client).connection_id)) is Counting
+            number = process_of(client).connection_id
+            assert type(wait_for(lambda: server.is_active_websocket(number))) is Counting
 
 
 def test_set_full_log_returns_the_settings_for_the_next_call() -> None:
