@@ -45,7 +45,7 @@ websockets = WebSocketWsgiServer("flask_app")
 websockets.websocket_protocols.add(WebSocketProtocolChat("echo", "ws", on_incoming_frame))
 
 
-@app.get("/ws")
+@app.get("/ws", websocket=True)  # for upgrades only; without it Flask answers them with 400
 def websocket() -> WebSocketWsgiServer:
     """Become a WebSocket; what the view returns runs it, and ends with it."""
     return websockets

@@ -25,7 +25,7 @@ from .deadline import Deadline
 from .handshake import UpgradeRequest
 from .hazard import meet_free_in_callback
 from .host import WebSocketHost
-from .lifetime import close_at_exit, forget_at_exit
+from .lifetime import close_all_now, close_at_exit, forget_at_exit
 from .protocols import WebSocketProtocol
 from .server import WebSocketServerSocket
 from .settings import WebSocketProcessSettings
@@ -114,6 +114,7 @@ class WebSocketWsgiServer(WebSocketHost):
         #: set by the first free() when it has done its work; later ones wait for it
         self._freed = threading.Event()
         close_at_exit(self)
+        _close_before_pools()
 
     # ----------------------------------------------------------------------------------------------- for WSGI servers
 
@@ -268,6 +269,23 @@ class WebSocketWsgiServer(WebSocketHost):
         if number:  # nobody else does anything about it: the process shall end as it would have without us
             self.end_exit(Deadline(2 * self.settings.close_timeout))
             os.kill(os.getpid(), number)
+
+
+_before_pools = False
+
+
+def _close_before_pools() -> None:
+    """Say goodbye before the interpreter's end waits for the threads of thread pools, which may be those of our connections.
+
+    gunicorn's are. There is no public way to come before them; without the private one the process would wait for the clients.
+    """
+    global _before_pools
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None and not _before_pools:
+        import concurrent.futures.thread  # noqa: F401 - has registered itself then: what is registered last is called first
+
+        register(close_all_now)
+        _before_pools = True
 
 
 def _request_of(environ: Environ) -> UpgradeRequest:
