@@ -218,6 +218,14 @@ class WebSocketWsgiServer(WebSocketHost):
         forget_at_exit(self)
         self._freed.set()
 
+    def begin_exit(self) -> None:
+        """Say goodbye to all clients (1001) and refuse new ones (503), without waiting. Safe to call twice."""
+        with self._safe_connections:
+            first = not self._said_goodbye
+            self._said_goodbye = True
+        if first:  # a second goodbye would cut the connections that wait for the answer to theirs
+            super().begin_exit()
+
     def end_exit(self, deadline: Deadline) -> None:
         """Wait for the goodbyes, then cut."""
         if not self._wait_ended(deadline):
@@ -241,7 +249,8 @@ class WebSocketWsgiServer(WebSocketHost):
 
     # -------------------------------------------------------------------------------------------------------- internal
 
-    _freeing = False  # guarded by _safe_connections
+    _freeing = False  # guarded by _safe_connections, and the next too
+    _said_goodbye = False
 
     def _forget(self, socket_: WebSocketServerSocket) -> None:
         super()._forget(socket_)

@@ -19,12 +19,12 @@ from support import (
     RawClient,
     ReconnectingClient,
     Recorder,
+    Script,
     connect,
     echo,
     fast_settings,
     ms,
     process_of,
-    run_script,
     send_text,
     text,
     upgrade,
@@ -451,26 +451,46 @@ def test_a_signal_handler_cannot_be_set_in_another_thread(websockets: WebSocketW
     recorder.wait("refused")
 
 
-def test_what_was_not_freed_says_goodbye_at_exit(recorder: Recorder) -> None:
-    """A program that just ends sends 1001, and is not kept from ending by its connections."""
+def test_what_was_not_freed_says_goodbye_at_exit() -> None:
+    """A program that just ends sends 1001, and is not kept from ending by a connection in a thread of a pool."""
     source = """
         import sys, threading
+        from concurrent.futures import ThreadPoolExecutor
         from werkzeug.serving import make_server
-        from mormot_ws import HttpClientWebSockets, WebSocketProtocolChat
+        from mormot_ws import WebSocketProtocolChat
         from mormot_ws.wsgi import WebSocketWsgiServer
 
         websockets = WebSocketWsgiServer()
         websockets.websocket_protocols.add(WebSocketProtocolChat("echo"))
-        server = make_server("127.0.0.1", 0, websockets, threaded=True)
+        pool = ThreadPoolExecutor(2)
+
+        def pooled(environ, start_response):
+            return pool.submit(websockets, environ, start_response).result()
+
+        server = make_server("127.0.0.1", 0, pooled, threaded=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        client = HttpClientWebSockets.open("127.0.0.1", server.server_port)
-        def frame(process, frame):
-            print(frame.opcode.name, frame.payload.hex(), flush=True)
-        assert not client.websockets_upgrade("", "", False, frozenset(), WebSocketProtocolChat("echo", "", frame))
-        import mormot_ws.lifetime
-        mormot_ws.lifetime.forget_at_exit(client)
+        print("port", server.server_port, flush=True)
+        sys.stdin.readline()
         server.socket.close()
     """
-    code, output = run_script(source)
-    assert code == 0, output
-    assert "focConnectionClose 03e9" in output
+    with Script(source) as script:
+        with RawClient(int(script.wait_line("port "))) as raw:
+            raw.upgrade()
+            script.write_line()
+            close = raw.receive_opcode(focConnectionClose)
+            assert parse_close_payload(close.payload)[0] == 1001
+            raw.send_frame(focConnectionClose, close.payload)
+            assert raw.read_to_end() == b""
+        assert script.wait() == 0, script.text
+
+
+def test_asking_twice_to_end_cuts_nobody_short(websockets: WebSocketWsgiServer, port: int) -> None:
+    """A signal, and the interpreter's end behind it, leave the time that a client has for its answer."""
+    with RawClient(port) as raw:
+        raw.upgrade()
+        wait_for(lambda: websockets.websocket_connections == 1)
+        websockets.begin_exit()
+        websockets.begin_exit()
+        close = raw.receive_opcode(focConnectionClose)
+        raw.send_frame(focConnectionClose, close.payload)
+        assert raw.sock.recv(1) == b""
