@@ -44,6 +44,9 @@ class WebSocketHost:
     on_request: Callable[[HttpServerRequest], int] | None = None
     #: for connections that are to be encrypted by us; None: none is
     tls_context: ssl.SSLContext | None = None
+    #: makes the process of each connection: a descendant of :class:`WebSocketProcessServer`; set it before clients come.
+    #: Mirrors ``ProcessClass``
+    process_class: type[WebSocketProcessServer]
 
     def __init__(self, thread_name: str, process_name: str, settings: WebSocketProcessSettings | None) -> None:
         self.process_name = process_name

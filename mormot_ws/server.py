@@ -198,7 +198,7 @@ class WebSocketServerSocket:
         self, transport: Transport, protocol: WebSocketProtocol, answer: bytes, unread: bytes
     ) -> WebSocketProcessServer:
         """Send the *answer* that accepts an upgrade; return the connection's process."""
-        process = WebSocketProcessServer(self, protocol, self.server)
+        process = self.server.process_class(self, protocol, self.server)
         process.attach(transport, unread)
         with process.safe_out:  # whoever stops the server meanwhile waits for our answer, and says goodbye behind it
             self.websocket_process = process
@@ -263,6 +263,7 @@ class WebSocketServer(WebSocketHost):
         self.tls_context = tls_context
         #: ``f(ctxt: HttpServerRequest) -> status``, answers plain HTTP requests; None: 426 or 404
         self.on_request: Callable[[HttpServerRequest], int] | None = None
+        self.process_class = WebSocketProcessServer
         self._on_start = on_start
         self._on_stop = on_stop
         #: set by the first free() when it has done its work; later ones wait for it

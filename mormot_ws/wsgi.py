@@ -27,7 +27,7 @@ from .hazard import meet_free_in_callback
 from .host import WebSocketHost
 from .lifetime import close_all_now, close_at_exit, forget_at_exit
 from .protocols import WebSocketProtocol
-from .server import WebSocketServerSocket
+from .server import WebSocketProcessServer, WebSocketServerSocket
 from .settings import WebSocketProcessSettings
 from .status import ServerStatus
 from .transport import Transport
@@ -109,6 +109,7 @@ class WebSocketWsgiServer(WebSocketHost):
 
     def __init__(self, process_name: str = "", *, settings: WebSocketProcessSettings | None = None) -> None:
         super().__init__(process_name or "WebSocketWsgiServer", process_name, settings)
+        self.process_class = WebSocketProcessServer
         #: notified when a connection has ended; its lock is that of the tables
         self._ended = threading.Condition(self._safe_connections)
         #: set by the first free() when it has done its work; later ones wait for it
