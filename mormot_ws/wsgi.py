@@ -83,6 +83,8 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
             self._run_process(self._accept(transport, protocol, answer, unread))
         except OSError as exc:
             _log.debug("#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc)
+        except Exception:  # noqa: BLE001 - the WSGI server would make an HTTP answer of it, where none can be sent any more
+            _log.exception("#%d from %s failed", self.connection_id, self.remote_ip)
         finally:
             # the WSGI server still has its own descriptor of the socket, and would send an HTTP answer behind our last frame
             transport.shutdown()

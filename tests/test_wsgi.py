@@ -16,6 +16,7 @@ from flask import Flask, current_app, request
 from support import (
     BOUND,
     HOST,
+    MS,
     RawClient,
     ReconnectingClient,
     Recorder,
@@ -343,6 +344,24 @@ def test_a_client_that_vanishes_is_an_end_like_any_other(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+def test_a_failure_behind_the_answer_ends_the_connection_and_no_more(
+    websockets: WebSocketWsgiServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A protocol that fails after the upgrade: our log says so, and no HTTP answer follows the 101."""
+
+    class Fails(WebSocketProtocolChat):
+        def after_upgrade(self, process: WebSocketProcess) -> None:
+            raise RuntimeError("not today")
+
+    websockets.websocket_protocols.add_once(Fails("echo"))
+    with serving(websockets) as port, RawClient(port) as raw:
+        raw.upgrade()
+        assert raw.read_to_end() == b""
+    wait_for(ended(websockets))
+    failures = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [(record.name, "not today" in (record.exc_text or "")) for record in failures] == [("mormot_ws.wsgi", True)]
+
+
 def test_free_says_goodbye_and_refuses_what_comes_later(
     websockets: WebSocketWsgiServer, port: int, recorder: Recorder
 ) -> None:
@@ -492,5 +511,9 @@ def test_asking_twice_to_end_cuts_nobody_short(websockets: WebSocketWsgiServer, 
         websockets.begin_exit()
         websockets.begin_exit()
         close = raw.receive_opcode(focConnectionClose)
+        raw.sock.settimeout(50 * MS)
+        with pytest.raises(TimeoutError):
+            raw.sock.recv(1)
+        raw.sock.settimeout(BOUND)
         raw.send_frame(focConnectionClose, close.payload)
-        assert raw.sock.recv(1) == b""
+        assert raw.read_to_end() == b""
