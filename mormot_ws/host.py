@@ -35,7 +35,7 @@ class WebSocketHost:
 
     :param thread_name: names the keeper's thread.
     :param process_name: names the connections in log lines.
-    :param settings: :class:`WebSocketProcessSettings`; by default new ones with a heartbeat every 20 000 ms.
+    :param settings: ``WebSocketProcessSettings``; by default new ones with a heartbeat every 20 000 ms.
 
     The callbacks below run in the connection's thread; an exception in one is logged and hurts nobody else.
     """
@@ -44,7 +44,7 @@ class WebSocketHost:
     on_request: Callable[[HttpServerRequest], int] | None = None
     #: for connections that are to be encrypted by us; None: none is
     tls_context: ssl.SSLContext | None = None
-    #: makes the process of each connection: a descendant of :class:`WebSocketProcessServer`; set it before clients come.
+    #: makes the process of each connection: a descendant of ``WebSocketProcessServer``; set it before clients come.
     #: Mirrors ``ProcessClass``
     process_class: type[WebSocketProcessServer]
 

@@ -238,7 +238,7 @@ class WebSocketServer(WebSocketHost):
     :param tls_context: an ``ssl.SSLContext`` for ``wss://`` (see :func:`server_tls_context`); None: ``ws://``.
     :param certificate_file: PEM file with the certificate, *private_key_file* with its key: the short way to a *tls_context*.
 
-    It listens when the constructor returns; add protocols to :attr:`websocket_protocols`. Raises :class:`HttpServerError` when it
+    It listens when the constructor returns; add protocols to ``websocket_protocols``. Raises :class:`HttpServerError` when it
     cannot listen there, ``ValueError`` for a *port* that is none. It is a context manager that calls :meth:`free`.
 
     The callbacks below run in the connection's thread; an exception in one is logged and hurts nobody else.

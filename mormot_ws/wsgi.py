@@ -95,10 +95,10 @@ class WebSocketWsgiServer(WebSocketHost):
     """A WebSocket server inside a WSGI application, and itself one: call it for the requests that shall become WebSockets.
 
     :param process_name: names the connections in log lines.
-    :param settings: :class:`WebSocketProcessSettings`; by default new ones. ``handshake_timeout``, ``keep_alive_timeout``,
+    :param settings: ``WebSocketProcessSettings``; by default new ones. ``handshake_timeout``, ``keep_alive_timeout``,
         ``max_header_bytes`` and ``max_body_bytes`` are the WSGI server's business, and not looked at.
 
-    Add protocols to :attr:`websocket_protocols`; the events are those of :class:`WebSocketServer`. In a Flask view it is what to
+    Add protocols to ``websocket_protocols``; the events are those of ``WebSocketServer``. In a Flask view it is what to
     return (``return websockets``); elsewhere it is an application like any other, or :meth:`wrap` puts it around one.
 
     A connection keeps the thread of its request until it ends: the WSGI server has to have threads (werkzeug's with ``threaded=True``,
@@ -185,7 +185,7 @@ class WebSocketWsgiServer(WebSocketHost):
         """Return a snapshot for monitoring, of this process; ``host`` and ``port`` are the WSGI server's, and empty here."""
         return self._status("", 0)
 
-    def close_on_signals(self, *numbers: signal.Signals) -> None:
+    def close_on_signals(self, *numbers: int) -> None:
         """Say goodbye to the clients (1001) as soon as a signal (SIGTERM, SIGINT or SIGQUIT; or *numbers*) asks this process to end.
 
         Without it gunicorn waits for the connections first, for all of its ``graceful_timeout``. What else the signal does stays as
