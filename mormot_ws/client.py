@@ -259,7 +259,7 @@ class HttpClientWebSockets(CrtSocket):
         :param data: the body (a ``str`` is sent as UTF-8), *data_type* its ``Content-Type``.
 
         The answer is in :attr:`answer`. Returns 666, the original's client error, when there was none (see
-        :attr:`last_error`), or when the connection is a
+        :attr:`~CrtSocket.last_error`), or when the connection is a
         WebSocket already.
         """
         if self._process is not None:
