@@ -67,8 +67,41 @@ def answer_head_of(head: str) -> str:
 
 
 def is_json_type(content_type: str) -> bool:
-    """Tell whether *content_type* counts as JSON, and is therefore not sent."""
-    raise NotImplementedError
+    """Tell whether *content_type* counts as JSON; its charset and other details are then lost on the way."""
+    kind = content_type.strip().lower()
+    if kind.startswith("application/"):
+        return kind.startswith(JSON_CONTENT_TYPE) or "+json" in kind
+    return kind.endswith("/json")
+
+
+def sent_content_type(content_type: str, content: bytes) -> str:
+    """Return the content type as it goes on the wire: '' when it can be told from the content."""
+    return "" if not content or is_json_type(content_type) else content_type
+
+
+def received_content_type(content_type: str, content: bytes) -> str:
+    """Return the content type that a message with that *content* has at its receiver."""
+    return JSON_CONTENT_TYPE if content and not content_type else content_type
+
+
+def to_bytes(text: str) -> bytes:
+    """Return a text field's bytes; what is no UTF-8 comes back as it was received."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate of the caller's that stands for no byte
+        return text.encode("utf-8", "replace")
+
+
+def to_text(field: bytes) -> str:
+    """Return a text field as ``str``; bytes that are not UTF-8 become surrogate escapes."""
+    return field.decode("utf-8", "surrogateescape")
+
+
+def parse_status(field: bytes) -> int:
+    """Return the status in an answer's *field*; raise :class:`RestMessageError` when that is no number of up to nine digits."""
+    if not field.isdigit() or len(field) > 9:
+        raise RestMessageError("the status is not a number")
+    return int(field)
 
 
 def batch_marker(index: int, count: int) -> str:
