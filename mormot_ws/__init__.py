@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .chat import WebSocketProtocolChat
     from .client import HttpClientWebSockets
     from .clientthread import WebSocketProcessClient, WebSocketProcessClientThread
+    from .context import HttpServerRequest
     from .crtprocess import WebCrtSocketProcess
     from .deflate import PermessageDeflate
     from .errors import HttpServerError, WebSocketsError, WebSocketsProtocolError
@@ -36,12 +37,13 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         fopAlreadyCompressed,
         parse_close_payload,
     )
-    from .httpserver import HttpServerRequest
     from .incoming import WebProcessInFrame, WebProcessInFrameState
     from .process import WebSocketProcess
     from .protocols import WebSocketProtocol, WebSocketProtocolList
     from .reconnect import ExponentialBackoff, FailureKind, LinearBackoff, ReconnectFailure, ReconnectPolicy, StopOn
+    from .rest import WebSocketProtocolBinary, WebSocketProtocolJson, WebSocketProtocolRest
     from .server import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
+    from .serverrest import WebSocketServerRest
     from .settings import (
         WebSocketProcessSettings,
         WebSocketProcessSettingsLogDetails,
@@ -52,7 +54,12 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .sockets import CrtSocket
     from .states import (
         WebSocketProcessClientThreadState,
+        WebSocketProcessNotifyCallback,
         WebSocketProcessState,
+        WebSocketProtocolBinaryOptions,
+        pboNoLocalHostCompress,
+        pboNoLocalHostEncrypt,
+        pboSynLzCompress,
         sClosed,
         sCreate,
         sFinished,
@@ -61,6 +68,9 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         wpsCreate,
         wpsDestroy,
         wpsRun,
+        wscBlockWithAnswer,
+        wscBlockWithoutAnswer,
+        wscNonBlockWithoutAnswer,
     )
     from .status import ClientStatus, ConnectionStatus, ServerStatus
     from .tls import client_tls_context, server_tls_context
@@ -70,6 +80,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "chat": ("WebSocketProtocolChat",),
     "client": ("HttpClientWebSockets",),
     "clientthread": ("WebSocketProcessClient", "WebSocketProcessClientThread"),
+    "context": ("HttpServerRequest",),
     "crtprocess": ("WebCrtSocketProcess",),
     "deflate": ("PermessageDeflate",),
     "errors": ("HttpServerError", "WebSocketsError", "WebSocketsProtocolError"),
@@ -89,7 +100,6 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "fopAlreadyCompressed",
         "parse_close_payload",
     ),
-    "httpserver": ("HttpServerRequest",),
     "incoming": ("WebProcessInFrame", "WebProcessInFrameState"),
     "process": ("WebSocketProcess",),
     "protocols": ("WebSocketProtocol", "WebSocketProtocolList"),
@@ -101,7 +111,9 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "ReconnectPolicy",
         "StopOn",
     ),
+    "rest": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
     "server": ("WebSocketProcessServer", "WebSocketServer", "WebSocketServerSocket"),
+    "serverrest": ("WebSocketServerRest",),
     "settings": (
         "WebSocketProcessSettings",
         "WebSocketProcessSettingsLogDetails",
@@ -112,7 +124,12 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "sockets": ("CrtSocket",),
     "states": (
         "WebSocketProcessClientThreadState",
+        "WebSocketProcessNotifyCallback",
         "WebSocketProcessState",
+        "WebSocketProtocolBinaryOptions",
+        "pboNoLocalHostCompress",
+        "pboNoLocalHostEncrypt",
+        "pboSynLzCompress",
         "sClosed",
         "sCreate",
         "sFinished",
@@ -121,6 +138,9 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "wpsCreate",
         "wpsDestroy",
         "wpsRun",
+        "wscBlockWithAnswer",
+        "wscBlockWithoutAnswer",
+        "wscNonBlockWithoutAnswer",
     ),
     "status": ("ClientStatus", "ConnectionStatus", "ServerStatus"),
     "tls": ("client_tls_context", "server_tls_context"),
@@ -169,13 +189,19 @@ __all__ = [
     "WebSocketProcessClientThread",
     "WebSocketProcessClientThreadState",
     "WebSocketProcessServer",
+    "WebSocketProcessNotifyCallback",
     "WebSocketProcessSettings",
     "WebSocketProcessSettingsLogDetails",
     "WebSocketProcessState",
     "WebSocketProtocol",
+    "WebSocketProtocolBinary",
+    "WebSocketProtocolBinaryOptions",
     "WebSocketProtocolChat",
+    "WebSocketProtocolJson",
     "WebSocketProtocolList",
+    "WebSocketProtocolRest",
     "WebSocketServer",
+    "WebSocketServerRest",
     "WebSocketServerSocket",
     "WebSocketsError",
     "WebSocketsProtocolError",
@@ -195,6 +221,9 @@ __all__ = [
     "logHeartbeat",
     "logTextFrameContent",
     "parse_close_payload",
+    "pboNoLocalHostCompress",
+    "pboNoLocalHostEncrypt",
+    "pboSynLzCompress",
     "sClosed",
     "sCreate",
     "sFinished",
@@ -203,4 +232,7 @@ __all__ = [
     "wpsCreate",
     "wpsDestroy",
     "wpsRun",
+    "wscBlockWithAnswer",
+    "wscBlockWithoutAnswer",
+    "wscNonBlockWithoutAnswer",
 ]

@@ -18,13 +18,14 @@ from threading import current_thread
 from types import TracebackType
 from typing import Any
 
+from .context import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest
 from .crtprocess import WebCrtSocketProcess
 from .deadline import Deadline
 from .errors import HttpServerError
 from .frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from .handshake import UpgradeRequest, split_header_lines
 from .hazard import meet_free_in_callback
-from .httpserver import HttpFault, HttpServerConnection, HttpServerRequest, simple_answer
+from .httpserver import HttpFault, HttpServerConnection, request_context, simple_answer
 from .keeper import ProcessKeeper
 from .lifetime import close_at_exit, forget_at_exit
 from .outgoing import QueuedFrame
@@ -57,6 +58,11 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         self.owner = owner
         self.remote_ip = owner.remote_ip
         self.owner_thread = current_thread()
+
+    def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
+        context = HttpServerRequest(connection_id=self.connection_id, remote_ip=self.remote_ip)
+        context.auth_bearer = self.protocol.upgrade_bearer_token
+        return context, self.owner.server.on_request
 
 
 class WebSocketServerSocket:
@@ -151,7 +157,7 @@ class WebSocketServerSocket:
     def _answer_plain(self, http: HttpServerConnection, request: UpgradeRequest, content: bytes) -> bool:
         """Answer what is no upgrade; return True when the connection stays open."""
         server = self.server
-        context = HttpServerRequest(request, content, self.connection_id, self.remote_ip)
+        context = request_context(request, content, self.connection_id, self.remote_ip)
         headers: list[tuple[str, str]] = []
         if server.on_request is None:
             if server.websocket_protocols.serves_uri(request.path):
@@ -169,6 +175,8 @@ class WebSocketServerSocket:
                 _log.exception("on_request failed for %r", context)
                 status, headers = 500, []
                 context.out_content, context.out_content_type = "on_request failed\n", "text/plain; charset=utf-8"
+        if context.out_content_type == NORESPONSE_CONTENT_TYPE:
+            context.out_content_type = ""  # plain HTTP cannot do without an answer
         body = context.out_content
         if isinstance(body, str):
             body = body.encode("utf-8")
@@ -257,8 +265,8 @@ class WebSocketServer:
         self.tls_context = tls_context
         #: the protocols offered; empty at first
         self.websocket_protocols = WebSocketProtocolList()
-        #: ``f(ctxt: HttpServerRequest) -> status``, answers plain HTTP requests; None: 426 or 404
-        self.on_request: Callable[[HttpServerRequest], int] | None = None
+        #: ``f(ctxt: HttpServerRequest) -> status``, answers plain HTTP requests, and those of the REST protocols; None: 426 or 404
+        self.on_request: OnHttpServerRequest | None = None
         #: ``f(socket: WebSocketServerSocket)``, after an upgrade, before the first frame
         self.on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None = None
         #: ``f(socket: WebSocketServerSocket)``, after the last callback of a connection
