@@ -2,7 +2,8 @@
 
     python examples/server.py [--host 127.0.0.1] [--port 8999] [--protocol echo]
 
-Enter, Ctrl-C or SIGTERM stops it; when its standard input ends, it serves on until a signal comes.
+Open it in a browser, and it answers with a page that tries it out. Enter, Ctrl-C or SIGTERM stops it; when its standard input ends, it
+serves on until a signal comes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
@@ -27,6 +29,7 @@ from mormot_ws import (
     focContinuation,
     focText,
 )
+from mormot_ws.page import answer_page, greet_page
 
 
 class WebSocketProtocolEcho(WebSocketProtocolChat):
@@ -35,6 +38,7 @@ class WebSocketProtocolEcho(WebSocketProtocolChat):
     def echo_frame(self, sender: WebSocketProcess, frame: WebSocketFrame) -> None:
         """Runs in the thread of the sender's connection. Never free() the server in here."""
         if frame.opcode is focContinuation:
+            greet_page(sender)  # a page that asks is told its connection ID; other clients get nothing
             say(f"#{sender.connection_id} connected from {sender.remote_ip}")
         elif frame.opcode is focConnectionClose:
             say(f"#{sender.connection_id} disconnected")
@@ -50,9 +54,11 @@ def serve(port: str, name: str) -> None:
     protocol.on_incoming_frame = protocol.echo_frame
     with WebSocketServer(port) as server:  # listens from here on; free() at the end says goodbye to every client
         server.websocket_protocols.add(protocol)  # add, not add_once
+        server.on_request = partial(answer_page, protocol=name)  # what a browser gets
         entered = threading.Event()
         threading.Thread(target=wait_for_enter, args=(entered,), daemon=True).start()
         say(f"Listening on {server.host}:{server.port}, protocol {name!r}. Enter stops the server.")
+        say(f"For a browser: http://{server.host.replace('0.0.0.0', 'localhost')}:{server.port}/")
         while not entered.wait(0.5):  # a signal ends this at once, by its exception
             pass
     say("Stopped")

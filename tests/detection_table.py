@@ -26,8 +26,9 @@ from pathlib import Path
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
-from fault_proxy import FaultProxy
 from support import HOST, Script
+
+from mormot_ws.testing import FaultProxy
 
 #: seconds after which a cell is "never"
 LIMIT = 10.0

@@ -25,7 +25,6 @@ import psutil
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
-from fault_proxy import FaultProxy
 from support import BOUND, HOST, Script, ms, send_text, wait_for
 
 from mormot_ws import (
@@ -38,6 +37,7 @@ from mormot_ws import (
     client_tls_context,
     focText,
 )
+from mormot_ws.testing import FaultProxy
 
 #: losses before the first figures: pools, caches and lazy imports are filled by then
 WARM_UP = 40

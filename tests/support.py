@@ -739,39 +739,6 @@ def run_script(source: str, *arguments: str, bound: float = 2 * BOUND) -> tuple[
         return script.wait(bound), script.text
 
 
-_SERVER = """
-import sys
-from mormot_ws import WebSocketProtocolChat, WebSocketServer, focBinary, focText
-
-def echo(process, frame):
-    if frame.opcode in (focText, focBinary):
-        process.send_frame(frame)
-
-server = WebSocketServer("127.0.0.1:" + sys.argv[1])
-server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
-print("port", server.port, flush=True)
-sys.stdin.readline()
-server.free()
-"""
-
-
-class ServerProcess(Script):
-    """An echo server in a process of its own, which can be killed. It is ready when the constructor returns."""
-
-    def __init__(self, port: int = 0) -> None:
-        super().__init__(_SERVER, str(port))
-        try:
-            self.port = int(self.wait_line("port "))
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-
-    def stop(self) -> int:
-        """Stop it gracefully; return its exit code."""
-        self.write_line()
-        return self.wait()
-
-
 def exchange(client: RawClient, payloads: Sequence[str]) -> list[str]:
     """Send text messages on an upgraded raw client and return as many answers."""
     for payload in payloads:

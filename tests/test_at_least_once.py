@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fault_proxy import FaultProxy
 from programs import EXAMPLES, PATIENCE, Program
 from support import HOST, RawClient, wait_for
 
 from mormot_ws import focText
+from mormot_ws.testing import FaultProxy
 
 EXAMPLE = EXAMPLES / "at_least_once.py"
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fault_proxy import FaultProxy
 from fault_support import HEARTBEATS, Losses, ServerPeer
 from support import (
     BOUND,
@@ -44,6 +43,7 @@ from mormot_ws import (
     focText,
     wpsRun,
 )
+from mormot_ws.testing import FaultProxy
 
 
 @pytest.fixture

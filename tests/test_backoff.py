@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_proxy import FaultProxy
 from fault_support import took
 from support import (
     BOUND,
@@ -59,6 +58,7 @@ from mormot_ws import (
     sRun,
     wpsRun,
 )
+from mormot_ws.testing import FaultProxy
 
 
 class Watched:

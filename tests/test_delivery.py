@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_proxy import Ending, FaultProxy
 from fault_support import HEARTBEATS, Losses, by_chance, shrink_buffers, took
 from support import (
     BOUND,
@@ -49,6 +48,7 @@ from mormot_ws import (
     focText,
     wpsRun,
 )
+from mormot_ws.testing import Ending, FaultProxy
 
 both_transports = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 #: more than what the kernels and the proxy hold on the way from a client to a server when the buffers are small

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_proxy import Direction, FaultProxy
 from fault_support import (
     AT_ONCE,
     HEARTBEATS,
@@ -47,6 +46,7 @@ from mormot_ws import (
     focText,
     wpsRun,
 )
+from mormot_ws.testing import Direction, FaultProxy
 
 #: every code that may stand in a close frame below 3000, and some of the free ones
 CLOSE_CODES = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999]

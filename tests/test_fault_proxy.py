@@ -8,8 +8,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from fault_proxy import FaultProxy, obey
+from programs import Program
 from support import BOUND, HOST, MS, refused_port, wait_for
+
+from mormot_ws.testing import FaultProxy
+from mormot_ws.testing.faultproxy import obey
 
 
 class Pair:
@@ -238,6 +241,23 @@ def test_refuse_and_accept(proxy: FaultProxy, listener: socket.socket) -> None:
             assert proxy.links == 2
 
 
+def test_stall_gives_no_answer_and_accept_ends_it(proxy: FaultProxy, listener: socket.socket) -> None:
+    """While it stalls, an attempt to connect is not even refused, and open links go on; what fills its queue counts nowhere."""
+    with Pair(proxy, listener) as pair:
+        proxy.stall()
+        with pytest.raises(TimeoutError):
+            socket.create_connection((HOST, proxy.port), 100 * MS)
+        pair.client.sendall(b"still")
+        assert read(pair.server, 5) == b"still"
+        proxy.accept()
+        with Pair(proxy, listener):
+            assert (proxy.links, proxy.accepted) == (2, 2)
+        proxy.stall()
+        proxy.refuse()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((HOST, proxy.port), BOUND)
+
+
 def test_a_target_that_refuses_resets_the_client() -> None:
     """A client does not wait for a server that is not there."""
     with refused_port() as port, FaultProxy(HOST, port) as proxy:
@@ -260,14 +280,69 @@ def test_heal_ends_all_that_lasts(proxy: FaultProxy, listener: socket.socket) ->
         assert read(pair.server, 7) == b"healthy"
 
 
-def test_stop_cuts_and_can_be_repeated(proxy: FaultProxy, listener: socket.socket) -> None:
-    """``stop`` leaves nothing, and commands behind it do no harm."""
+def test_free_cuts_and_can_be_repeated(proxy: FaultProxy, listener: socket.socket) -> None:
+    """``free`` leaves nothing, and commands behind it do no harm."""
     with Pair(proxy, listener) as pair:
-        proxy.stop()
-        proxy.stop()
+        proxy.free()
+        proxy.free()
         proxy.cut()
         with pytest.raises(ConnectionResetError):
             pair.client.recv(1)
+
+
+def test_a_command_that_cannot_be_carried_out_raises_where_it_was_given(
+    proxy: FaultProxy, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in the proxy's thread belongs to the caller, and the proxy goes on."""
+
+    def fail() -> None:
+        raise OSError("no more sockets")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proxy._relay, "refuse", fail)
+        with pytest.raises(OSError, match="no more sockets"):
+            proxy.refuse()
+    with Pair(proxy, listener) as pair:
+        pair.client.sendall(b"on")
+        assert read(pair.server, 2) == b"on"
+
+
+def test_arguments_that_make_no_sense_are_refused(proxy: FaultProxy) -> None:
+    """Directions, numbers and endings are looked at before anything happens."""
+    for wrong in (
+        lambda: proxy.blackhole("sideways"),  # type: ignore[arg-type]
+        lambda: proxy.delay(-1),
+        lambda: proxy.throttle(True),
+        lambda: proxy.truncate(10, "up", "explode"),  # type: ignore[arg-type]
+        lambda: FaultProxy(HOST, 65536),
+        lambda: FaultProxy(HOST, 80, port=-1),
+    ):
+        with pytest.raises(ValueError, match=r"is 'up', 'down' or None|is a number|is 'cut' or 'close'"):
+            wrong()
+
+
+def test_its_repr_says_where_and_how_much(proxy: FaultProxy, listener: socket.socket) -> None:
+    """In a debugger one sees both addresses and the links."""
+    to = listener.getsockname()[1]
+    with Pair(proxy, listener):
+        assert repr(proxy) == f"<FaultProxy {HOST}:{proxy.port} -> {HOST}:{to} links=1>"
+    assert proxy.uri == f"ws://{HOST}:{proxy.port}/"
+    proxy.free()
+    assert repr(proxy).endswith(" freed>")
+
+
+def test_it_is_a_program_too(listener: socket.socket) -> None:
+    """``python -m mormot_ws.testing`` prints its port, obeys lines, and ends at ``stop``."""
+    with Program("-m", "mormot_ws.testing", "--target", f"{HOST}:{listener.getsockname()[1]}") as program:
+        port = int(program.expect(r"port (\d+)")[1])
+        with socket.create_connection((HOST, port), BOUND) as client, listener.accept()[0] as server:
+            program.enter("delay 0 up", "nonsense")
+            program.expect("^ok$")
+            program.expect("^error: 'nonsense'")
+            client.sendall(b"up")
+            assert read(server, 2) == b"up"
+            program.enter("stop")
+            assert program.wait() == 0
 
 
 @pytest.mark.parametrize(
@@ -282,6 +357,7 @@ def test_stop_cuts_and_can_be_repeated(proxy: FaultProxy, listener: socket.socke
         ("delay soon", "error"),
         ("blackhole sideways", "error"),
         ("explode", "error"),
+        ("", "error"),
     ],
 )
 def test_its_command_lines(proxy: FaultProxy, line: str, answer: str) -> None:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_proxy import FaultProxy
 from fault_support import FREE_WITHIN, Losses, ServerPeer, by_chance, full_listener, shrink_buffers, took
 from support import (
     BOUND,
@@ -51,6 +50,7 @@ from mormot_ws import (
     focBinary,
     focText,
 )
+from mormot_ws.testing import FaultProxy
 
 NOBODY = WebSocketFrame(focText, "nobody will ever get this")
 

@@ -20,7 +20,6 @@ from support import (
     RawServerPeer,
     ReconnectingClient,
     Recorder,
-    ServerProcess,
     accept_and_close,
     answering,
     connect,
@@ -55,6 +54,7 @@ from mormot_ws import (
     sFinished,
     wpsRun,
 )
+from mormot_ws.testing import EchoServerProcess
 
 NEVER = 600_000.0
 #: what is recorded when a connection ends
@@ -95,20 +95,19 @@ def waiting(recorder: Recorder, policy: FixedDelay, *behaviours: Behaviour) -> I
 
 def test_a_killed_server_gives_every_callback_once_in_order_in_one_thread(recorder: Recorder) -> None:
     """SIGKILL, failed attempts, a new server, and the end: the whole life of a client, all in the client's thread."""
-    with ServerProcess() as first:
-        port = first.port
-        reconnecting = ReconnectingClient(port, recorder)
+    with EchoServerProcess() as server:
+        reconnecting = ReconnectingClient(server.port, recorder)
         thread = thread_of(reconnecting.client)
         with reconnecting:
             assert send_text(reconnecting.client, "one")
             recorder.wait("focText")
-            first.kill()
+            server.kill()
             recorder.wait("on_reconnect(None)", 2)
-            with ServerProcess(port):
-                reconnecting.wait_reconnected()
-                assert send_text(reconnecting.client, "two")
-                recorder.wait("focText", 2)
-                reconnecting.client.free()
+            server.start()
+            reconnecting.wait_reconnected()
+            assert send_text(reconnecting.client, "two")
+            recorder.wait("focText", 2)
+            reconnecting.client.free()
     failed = len(recorder.all("on_reconnect(None)"))
     assert failed >= 2
     assert successful(recorder) == [
@@ -127,7 +126,7 @@ def test_a_killed_server_gives_every_callback_once_in_order_in_one_thread(record
 
 def test_a_killed_server_is_noticed_at_once(recorder: Recorder) -> None:
     """The loss of an idle link is told in a fraction of the native client's time, without a heartbeat, and as 1006."""
-    with ServerProcess() as server, ReconnectingClient(server.port, recorder) as reconnecting:
+    with EchoServerProcess() as server, ReconnectingClient(server.port, recorder) as reconnecting:
         recorder.wait("focContinuation")
         began = time.monotonic()
         server.kill()
@@ -163,13 +162,13 @@ def test_a_gracefully_stopped_server_is_told_with_its_code(recorder: Recorder) -
 
 def test_a_server_process_that_stops_and_starts_again_is_found_again(recorder: Recorder) -> None:
     """The document's test: stop the server gracefully, watch the client notice it, start it again."""
-    with ServerProcess() as first, ReconnectingClient(first.port, recorder) as reconnecting:
-        assert first.stop() == 0
+    with EchoServerProcess() as server, ReconnectingClient(server.port, recorder) as reconnecting:
+        assert server.stop() == 0
         recorder.wait("on_reconnect(None)")
-        with ServerProcess(first.port):
-            reconnecting.wait_reconnected()
-            assert send_text(reconnecting.client, "again")
-            assert recorder.wait("focText").value.text == "again"
+        server.start()
+        reconnecting.wait_reconnected()
+        assert send_text(reconnecting.client, "again")
+        assert recorder.wait("focText").value.text == "again"
 
 
 def test_a_client_comes_back_any_number_of_times(recorder: Recorder) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fault_proxy import FaultProxy
 from fault_support import ServerPeer, by_chance, took
 from support import (
     BOUND,
@@ -49,6 +48,7 @@ from mormot_ws import (
     focText,
     parse_close_payload,
 )
+from mormot_ws.testing import FaultProxy
 
 #: how many clients a crowd has
 CLIENTS = int(os.environ.get("MORMOT_WS_TEST_CLIENTS", "200"))

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fault_proxy import FaultProxy
 from fault_support import Losses, shrink_buffers, took
 from support import (
     BOUND,
@@ -49,6 +48,7 @@ from mormot_ws import (
     focPong,
     focText,
 )
+from mormot_ws.testing import FaultProxy
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mormot_ws.testing import FaultProxy
 from tests.children import HOST, Child, ChildError, fixed_port
-from tests.fault_proxy import FaultProxy
 
 from .faults import Fault
 

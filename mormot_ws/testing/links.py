@@ -1,0 +1,68 @@
+"""What the fault proxy knows of its links: plain state, for the relay's thread alone. No system call and no decision in here."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+
+#: bytes of one direction of a link that the proxy holds before it stops reading; besides them there are the kernel's buffers
+HELD_BYTES = 65536
+
+
+class Gate:
+    """The state of one direction, for all links."""
+
+    def __init__(self) -> None:
+        self.open = True
+        self.delay = 0.0  # seconds
+        self.rate = 0.0  # bytes per second; 0: any
+        self.carried = 0
+
+
+class End:
+    """One socket of a link. ``sock`` is None before it is opened, and after it has broken or was closed."""
+
+    def __init__(self, link: Link, sock: socket.socket | None) -> None:
+        self.link = link
+        self.sock = sock
+        self.connecting = False
+        self.mask = 0  # what the selector waits for; 0: not registered
+
+
+class Flow:
+    """One direction of one link."""
+
+    def __init__(self, gate: Gate, source: End, sink: End) -> None:
+        self.gate = gate
+        self.source = source
+        self.sink = sink
+        self.chunks: deque[tuple[float, bytes]] = deque()  # (when it may leave, data); empty data: FIN
+        self.held = 0
+        self.next_at = 0.0  # when the throttle lets the next bytes pass
+        self.left: int | None = None  # bytes until the truncation
+        self.ended = False  # the source has sent FIN
+        self.finished = False  # and the sink was told
+        self.reset = False  # the source has broken
+
+    def may_read(self) -> bool:
+        return self.gate.open and not self.ended and not self.source.connecting and self.held < HELD_BYTES
+
+    def due(self) -> float | None:
+        """Return when something may leave; None when nothing may."""
+        if not self.chunks or not self.gate.open or self.sink.sock is None or self.sink.connecting:
+            return None
+        return max(self.chunks[0][0], self.next_at)
+
+
+class Link:
+    """One client and its connection to the target."""
+
+    def __init__(self, client: socket.socket, up: Gate, down: Gate) -> None:
+        self.client = End(self, client)
+        self.target = End(self, None)
+        self.up = Flow(up, self.client, self.target)
+        self.down = Flow(down, self.target, self.client)
+        self.flows = (self.up, self.down)
+        self.ends = (self.client, self.target)
+        self.opened = False  # the connection to the target was begun
+        self.closing = False  # close() was called: read to the ends of both streams

@@ -1,0 +1,393 @@
+"""Relay: the fault proxy's one thread and its sockets. What is asked of it, and by whom, is in ``faultproxy.py``.
+
+Everything here runs in the thread of :meth:`Relay.run`, but the constructor and :meth:`Relay.wake`; so nothing is locked. It never
+waits for one socket. No command language, no test and no WebSocket in here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from ..deadline import Deadline
+from ..transport import wait_socket
+from .links import HELD_BYTES, End, Flow, Gate, Link
+
+Direction = Literal["up", "down"]
+Ending = Literal["cut", "close"]
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds
+_BACKLOG = 1024
+#: connections of our own that may be needed to fill the queue of a listener that stalls, and how long one may take (ms)
+_MOST_FILLERS = 16
+_FILLER_MS = 30
+
+
+class Relay:
+    """Listens on *host*:*port*, forwards to *target*, and obeys what is called between two turns of its loop.
+
+    Raises ``OSError`` when it cannot listen there.
+    """
+
+    def __init__(self, target: tuple[str, int], host: str, port: int, buffer_bytes: int) -> None:
+        self.target = target
+        self.host = host
+        self.accepted = 0
+        self.gates: dict[str, Gate] = {"up": Gate(), "down": Gate()}
+        self.truncation: tuple[Direction, int, Ending] | None = None
+        self.links: dict[Link, None] = {}
+        #: links with bytes that may leave at that time, because of a delay or throttle
+        self.timed: dict[Link, float] = {}
+        self.stopping = False  # set by anybody, who then calls wake()
+        self._buffer_bytes = buffer_bytes
+        self._stalled = False
+        self._fillers: dict[
+            tuple[str, int], socket.socket
+        ] = {}  # what fills the queue of a stalled listener, by address
+        # bound and never listening: keeps the port ours while connections are refused
+        self._holder = self._bound(port)
+        self.port: int = self._holder.getsockname()[1]
+        self._listener: socket.socket | None = None
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+        try:
+            self.accept()
+        except OSError:
+            self._close_all()
+            raise
+
+    def wake(self) -> None:
+        """Make the loop turn once. From any thread; never raises."""
+        with contextlib.suppress(OSError):
+            self._wake_write.send(b"\0")
+
+    def run(self, between: Callable[[], None]) -> None:
+        """Forward until :attr:`stopping`; call *between* after each turn. Leaves no socket open, whatever it raises."""
+        try:
+            while not self.stopping:
+                timeout = max(0.0, min(self.timed.values()) - time.monotonic()) if self.timed else None
+                for key, mask in self._selector.select(timeout):
+                    self._ready(key.data, mask)
+                now = time.monotonic()
+                for link in [link for link, at in self.timed.items() if at <= now]:
+                    self.advance(link)
+                between()
+        finally:
+            self._close_all()
+
+    def _close_all(self) -> None:
+        for link in list(self.links):
+            self.drop(link)
+        self.refuse()
+        self._selector.close()
+        for sock in (self._holder, self._wake_read, self._wake_write):
+            sock.close()
+
+    def _ready(self, end: End | None, mask: int) -> None:
+        if end is not None:
+            self._serve(end, mask)
+            return
+        with contextlib.suppress(BlockingIOError):
+            self._wake_read.recv(4096)
+        self._accept_waiting()
+
+    # ---------------------------------------------------------------------------------------------------- commands
+
+    def each(self, action: Callable[[Link], None], links: int | None) -> None:
+        """Do *action* to all links, or to so many, picked at random."""
+        found = list(self.links)
+        for link in found if links is None else random.sample(found, min(links, len(found))):
+            action(link)
+
+    def set_gates(self, direction: Direction | None, name: str, value: object) -> None:
+        """Set the attribute *name* of the gate of *direction*, or of both."""
+        for key, gate in self.gates.items():
+            if direction in (None, key):
+                setattr(gate, name, value)
+        for link in list(self.links):
+            self.advance(link)
+
+    def arm(self, truncation: tuple[Direction, int, Ending] | None) -> None:
+        """Set what truncates a link, for all links of now and later."""
+        self.truncation = truncation
+        for link in self.links:
+            self._arm_link(link)
+
+    def _arm_link(self, link: Link) -> None:
+        link.up.left = link.down.left = None
+        if self.truncation is not None:
+            direction, size, _ = self.truncation
+            (link.up if direction == "up" else link.down).left = size
+
+    # --------------------------------------------------------------------------------------------------- listening
+
+    def accept(self) -> None:
+        """Listen, and accept whoever comes: undoes :meth:`refuse` and :meth:`stall`."""
+        if self._listener is None:
+            self._listener = self._bound(self.port)
+            self._listener.setblocking(False)
+        elif not self._stalled:
+            return
+        self._stalled = False
+        self._listener.listen(_BACKLOG)
+        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        self._accept_waiting()  # the fillers too, while it is known who they are
+        self._end_fillers()
+
+    def refuse(self) -> None:
+        """Close the listener; the port stays bound."""
+        if self._listener is not None:
+            if not self._stalled:
+                self._selector.unregister(self._listener)
+            self._listener.close()
+        self._listener = None
+        self._stalled = False
+        self._end_fillers()
+
+    def stall(self) -> None:
+        """Fill the listener's queue with connections of our own, so that the kernel answers no further attempt."""
+        self.accept()
+        self._accept_waiting()
+        if self._listener is None:
+            return
+        self._stalled = True
+        self._selector.unregister(self._listener)
+        self._listener.listen(0)
+        while len(self._fillers) < _MOST_FILLERS:
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex((self.host, self.port))
+            if not wait_socket(filler, True, Deadline(_FILLER_MS)):
+                filler.close()
+                return
+            self._fillers[filler.getsockname()] = filler
+
+    def _end_fillers(self) -> None:
+        for filler in self._fillers.values():
+            filler.close()
+        self._fillers.clear()
+
+    def _bound(self, port: int) -> socket.socket:
+        sock = socket.socket()
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._set_buffers(sock)
+            sock.bind((self.host, port))
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def _set_buffers(self, sock: socket.socket) -> None:
+        if self._buffer_bytes:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer_bytes)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._buffer_bytes)
+
+    def _accept_waiting(self) -> None:
+        while self._listener is not None:
+            try:
+                sock, address = self._listener.accept()
+            except OSError:
+                return  # nobody is there any more
+            filler = self._fillers.pop(address, None)
+            if filler is not None:
+                filler.close()
+                sock.close()
+                continue
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.accepted += 1
+            link = Link(sock, self.gates["up"], self.gates["down"])
+            self.links[link] = None
+            self._arm_link(link)
+            self.advance(link)
+
+    # ---------------------------------------------------------------------------------------------------- one link
+
+    def _open_target(self, link: Link) -> None:
+        link.opened = True
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._set_buffers(sock)
+        sock.connect_ex(self.target)  # what becomes of it shows when it is writable
+        link.target.sock = sock
+        link.target.connecting = True
+
+    def _serve(self, end: End, mask: int) -> None:
+        """The selector says that something can be done with this socket."""
+        link = end.link
+        if end.sock is None:
+            return  # closed by an earlier event of the same turn
+        if end.connecting:
+            if end.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self._broke(end)
+            end.connecting = False
+        elif mask & selectors.EVENT_READ:
+            self._read(link.up if end is link.client else link.down)
+        self.advance(link)
+
+    def _read(self, flow: Flow) -> None:
+        sock = flow.source.sock
+        if sock is None or not (flow.may_read() or flow.source.link.closing):
+            return
+        try:
+            data = sock.recv(HELD_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._broke(flow.source)
+            return
+        flow.ended = not data
+        if not flow.source.link.closing:
+            flow.chunks.append((time.monotonic() + flow.gate.delay, data))
+            flow.held += len(data)
+
+    def advance(self, link: Link) -> None:
+        """Do all that can be done for *link* now, and let the selector or the clock wait for the rest."""
+        self.timed.pop(link, None)
+        if link not in self.links:
+            return
+        if not link.opened and link.up.gate.open:
+            self._open_target(link)
+        for flow in link.flows:
+            self._write(flow)
+        if link not in self.links:
+            return
+        if any(flow.reset and (flow.gate.open or link.closing) for flow in link.flows):
+            self.drop(link)
+            return
+        done = [flow.ended or flow.source.sock is None for flow in link.flows]
+        if all(done) and (link.closing or all(flow.finished for flow in link.flows)):
+            self._forget(link)
+            return
+        now = time.monotonic()
+        for end, inward, outward in ((link.client, link.down, link.up), (link.target, link.up, link.down)):
+            self._wait_for(end, inward, outward, now)
+
+    def _write(self, flow: Flow) -> None:
+        link = flow.sink.link
+        while (due := flow.due()) is not None and due <= time.monotonic() and not link.closing:
+            if flow.left == 0:
+                self._truncated(link)
+                return
+            at, data = flow.chunks.popleft()
+            sent = self._send(flow, data)
+            if sent < len(data):
+                flow.chunks.appendleft((at, data[sent:]))
+            flow.held -= sent
+            flow.gate.carried += sent
+            if flow.left is not None:
+                flow.left -= sent
+            if flow.gate.rate and sent:
+                flow.next_at = time.monotonic() + sent / flow.gate.rate
+            if flow.left == 0:
+                self._truncated(link)
+                return
+            if data and not sent:
+                return
+
+    def _send(self, flow: Flow, data: bytes) -> int:
+        sock = flow.sink.sock
+        if sock is None:
+            return 0
+        size = len(data)
+        if flow.gate.rate:
+            size = min(size, max(1, int(flow.gate.rate / 20)))
+        if flow.left is not None:
+            size = min(size, flow.left)
+        try:
+            if data:
+                return sock.send(data[:size])
+            sock.shutdown(socket.SHUT_WR)
+            flow.finished = True
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self._broke(flow.sink)
+        return 0
+
+    def _truncated(self, link: Link) -> None:
+        then = "cut" if self.truncation is None else self.truncation[2]
+        self.arm(None)
+        if then == "cut":
+            self.drop(link)
+        else:
+            self.finish(link)
+
+    def _wait_for(self, end: End, inward: Flow, outward: Flow, now: float) -> None:
+        if end.sock is None:
+            return
+        mask = 0
+        if end.link.closing:
+            mask = 0 if outward.ended else selectors.EVENT_READ
+        elif end.connecting:
+            mask = selectors.EVENT_WRITE
+        else:
+            if outward.may_read():
+                mask |= selectors.EVENT_READ
+            due = inward.due()
+            if due is not None and due <= now:
+                mask |= selectors.EVENT_WRITE
+            elif due is not None:
+                self.timed[end.link] = min(due, self.timed.get(end.link, due))
+        if mask != end.mask:
+            if not end.mask:
+                self._selector.register(end.sock, mask, end)
+            elif mask:
+                self._selector.modify(end.sock, mask, end)
+            else:
+                self._selector.unregister(end.sock)  # not with an empty mask: errors would be reported again and again
+            end.mask = mask
+
+    def _broke(self, end: End) -> None:
+        """This socket was reset. The other end is told as soon as its direction is open."""
+        link = end.link
+        inward, outward = (link.down, link.up) if end is link.client else (link.up, link.down)
+        self._close_end(end, reset=True)
+        inward.chunks.clear()
+        inward.finished = outward.ended = outward.reset = True
+
+    def finish(self, link: Link) -> None:
+        """Send FIN to both ends of *link*; what they still send is read and thrown away."""
+        link.closing = True
+        for flow in link.flows:
+            flow.chunks.clear()
+        for end in link.ends:
+            if end.sock is not None:
+                try:
+                    end.sock.shutdown(socket.SHUT_WR)
+                except OSError:  # not connected any more, or not yet
+                    self._close_end(end, reset=True)
+        self.advance(link)
+
+    def drop(self, link: Link) -> None:
+        """Send RST to both ends of *link*, and forget it."""
+        for end in link.ends:
+            self._close_end(end, reset=True)
+        self.links.pop(link, None)
+        self.timed.pop(link, None)
+
+    def _forget(self, link: Link) -> None:
+        for end in link.ends:
+            self._close_end(end, reset=False)
+        self.links.pop(link, None)
+        self.timed.pop(link, None)
+
+    def _close_end(self, end: End, reset: bool) -> None:
+        if end.sock is not None:
+            if end.mask:
+                self._selector.unregister(end.sock)
+                end.mask = 0
+            if reset:
+                end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            end.sock.close()
+            end.sock = None
