@@ -72,7 +72,9 @@ def rest_request(
     split_header_lines(header)
     mode = _MODES.get(header_value(header, "Sec-WebSocket-REST"), wscBlockWithAnswer)
     if process.exchange is None:
-        return HttpAnswer(HTTP_CLIENT_ERROR, error=f"the protocol {process.protocol.name!r} does not carry requests")
+        return HttpAnswer(
+            HTTP_CLIENT_ERROR, error=f"the protocol of the WebSocket, {process.protocol.name!r}, carries no requests"
+        )
     context = HttpServerRequest(url, method or "GET", header, data, data_type)
     status = process.notify_callback(context, mode)
     content = context.out_content
