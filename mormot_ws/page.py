@@ -16,7 +16,7 @@ from importlib.resources import files
 from urllib.parse import parse_qs, urlsplit
 
 from .frames import WebSocketFrame, focText
-from .httpserver import HttpServerRequest
+from .context import HttpServerRequest
 from .process import WebSocketProcess
 
 #: a Host header that can be repeated in a policy: a name or an address, and a port
