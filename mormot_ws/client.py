@@ -160,7 +160,7 @@ class HttpClientWebSockets(CrtSocket):
         uri: str,
         key: str,
         ajax: bool = False,
-        options: Collection[Any] | WebSocketProtocolBinaryOptions = pboSynLzCompress,
+        options: Collection[Any] | WebSocketProtocolBinaryOptions | None = None,
         protocol: WebSocketProtocol | None = None,
         headers: str = "",
         reconnect: bool = False,
@@ -171,7 +171,8 @@ class HttpClientWebSockets(CrtSocket):
         :param key: encryption key of the binary REST protocol; ``''`` with a *protocol* of your own, which has its key.
         :param ajax: with ``protocol=None``: the JSON protocol (:class:`WebSocketProtocolJson`) instead of the binary one
             (:class:`WebSocketProtocolBinary`).
-        :param options: of the binary protocol; not looked at with a *protocol* of your own.
+        :param options: of the binary protocol: ``pboSynLzCompress`` by default (None), an empty set for none; not looked at with a
+            *protocol* of your own.
         :param protocol: what to speak; from then on it belongs to the client. None: a REST protocol, see *ajax*.
         :param headers: further header lines, separated by CRLF.
         :param reconnect: True inside ``on_reconnect``: upgrade again, with the same process and protocol objects.
@@ -195,7 +196,9 @@ class HttpClientWebSockets(CrtSocket):
             if protocol is None:
                 from .rest import new_rest_protocol  # here: a client of another protocol need not load it
 
-                protocol = new_rest_protocol(uri, key, ajax, options, self.settings)
+                protocol = new_rest_protocol(
+                    uri, key, ajax, pboSynLzCompress if options is None else options, self.settings
+                )
             return self._upgrade(uri, protocol, headers)
         finally:
             self._safe_upgrade.release()
