@@ -34,7 +34,7 @@ def _table() -> list[int]:
 
 
 def _folds(exponents: tuple[int, ...], count: int) -> list[tuple[int, int, tuple[int, ...]]]:
-    """Return (degree, bits that can be folded at once, how far they move) of *exponents* doubled 0 to *count* − 1 times, the longest first."""
+    """Return (degree, bits folded at once, how far they move) of *exponents* doubled 0 to *count* − 1 times, the longest first."""
     degree, second, *_ = exponents
     moves = [degree - exponent for exponent in exponents[1:]]
     return [(degree << n, (degree - second) << n, tuple(move << n for move in moves)) for n in reversed(range(count))]

@@ -1,7 +1,7 @@
 """The text form of REST messages, of ``synopsejson``: an object with one array, in which JSON content stands as it is.
 
-It copies the native codec with its peculiarities: an empty body arrives as ``""``, content is inserted unchecked, what is not UTF-8 travels as
-base64. Pure: bytes in, values out; no frame, socket or thread belongs in here.
+It copies the native codec with its peculiarities: an empty body arrives as ``""``, content is inserted unchecked, what is not UTF-8 travels
+as base64. Pure: bytes in, values out; no frame, socket or thread belongs in here.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _LOOSE_UTF8 = re.compile(
 def encode_json(message: RestRequest | RestAnswer, head: str = "") -> bytes:
     """Return the payload of the text frame that carries *message*, under *head* when the peer asked under one of its own.
 
-    Content whose type is JSON is not looked at. The payload of a short content that is nearly UTF-8 can be invalid UTF-8, as a native end's.
+    Content whose type is JSON is not looked at. Of a short content that is nearly UTF-8 the payload is not UTF-8 either, as a native end's.
     """
     content = message.content
     content_type = sent_content_type(message.content_type, content)
@@ -121,7 +121,9 @@ _SPACE = re.compile(rb"[\x01-\x20]*")
 _BARE = re.compile(rb'[^\x00-\x20,\[\]{}"]+')
 _COMMA = re.compile(rb"[\x01-\x20]*,")
 _TOKEN = re.compile(rb'["{}\[\]]')
-_ESCAPE = re.compile(rb"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+_ESCAPE = re.compile(
+    rb"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))", re.DOTALL
+)
 _UNESCAPED = {b"b": b"\b", b"t": b"\t", b"n": b"\n", b"f": b"\f", b"r": b"\r"}
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
@@ -129,7 +131,7 @@ _DEPTH = [1 if byte in b"{[" else -1 for byte in range(256)]
 
 
 def json_head(payload: bytes) -> str:
-    """Return the head of the message in *payload*, mostly ``'request'`` or ``'answer'``; '' without one. Cheap, reads the beginning only."""
+    """Return the head of the message in *payload*, ``'request'`` or ``'answer'`` mostly; '' without one. Reads the beginning only."""
     start = _START.match(payload) if len(payload) >= _MIN_SIZE else None
     return start[1].decode("latin-1") if start else ""
 
@@ -205,7 +207,7 @@ def _raw_item(payload: bytes, at: int) -> bytes:
 
 
 def _is_one_item(text: bytes) -> bool:
-    """Tell whether the bracket that *text* begins with is closed by its last character. As :func:`_end_of_brackets`, but at the speed of C."""
+    """Tell whether the bracket that *text* begins with is closed by its last character. A quick :func:`_end_of_brackets`."""
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     pieces = text.split(b'"')

@@ -9,15 +9,14 @@ runs, and the decoder enters positions only when the next match needs them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 _BITS = tuple(1 << i for i in range(32))
 #: the encoder leaves this many bytes at the end uncompressed
 _TAIL = 11
-_SHORTEST = 3
 _LONGEST = 273
 #: bytes whose hashes are computed at a time: larger numbers leave the processor's cache
 _PIECE = 1 << 15
+#: what the encoder's table holds where nothing was entered: no position is behind it
+_NOWHERE = 1 << 62
 #: the decoder hashes runs of fewer positions one by one
 _RUN_FROM = 20
 #: what the second and third byte contribute to a hash
@@ -37,10 +36,11 @@ def _lanes(pattern: int, count: int) -> int:
 _LOW_4 = _lanes(15, _PIECE + 2)
 
 
-def _hashes(data: bytes | bytearray) -> Sequence[int]:
+def _hashes(data: bytes | bytearray) -> memoryview:
     """Return the hashes of all positions of *data* but the last two, which has at most ``_PIECE`` + 2 bytes.
 
-    With v the three bytes at a position, little-endian, the hash is the low 12 bits of v xor (v >> 12). All are computed at once, in lanes of 16 bits.
+    With v the three bytes at a position, little-endian, the hash is the low 12 bits of v xor (v >> 12).
+    All are computed at once, in lanes of 16 bits.
     """
     count = len(data)
     spread = bytearray(2 * count)
@@ -64,32 +64,28 @@ def synlz_compress(data: bytes) -> bytes:
     if not size:
         return parts[0]
     last = size - _TAIL
-    table: dict[int, int] = {}
-    get = table.get
-    hashes: Sequence[int] = ()
-    base = end = 0  # hashes are those of the positions from base to end
+    table = [_NOWHERE] * 4096
+    hashes = memoryview(b"")
+    base = 0  # the position that hashes begin with
     p = run = 0  # run: where the literals begin that have not been copied
-    at, used, word = 1, 0, 0  # the open group: where in parts its control word stands, how many items it has, their bits
+    # the open group: where in parts its control word stands, how many items it has, their bits
+    at, used, word = 1, 0, 0
     parts.append(b"")
     while p <= last:
         word = 0
         for bit in _BITS:
-            if p >= end:
+            try:
+                h = hashes[p - base]
+            except IndexError:
                 if p > last:
                     used = bit.bit_length() - 1
                     break
-                base, end = p, min(p + _PIECE, last + 1)
-                hashes = _hashes(data[base : end + 2])
-            h = hashes[p - base]
-            o = get(h)
+                base = p
+                hashes = _hashes(data[base : min(base + _PIECE, last + 1) + 2])
+                h = hashes[0]
+            o = table[h]
             table[h] = p
-            if (
-                o is not None
-                and p - o > 2
-                and data[o] == data[p]
-                and data[o + 1] == data[p + 1]
-                and data[o + 2] == data[p + 2]
-            ):
+            if p - o > 2 and data[o] == data[p] and data[o + 1] == data[p + 1] and data[o + 2] == data[p + 2]:
                 if run < p:
                     parts.append(data[run:p])
                 word |= bit
@@ -101,7 +97,10 @@ def synlz_compress(data: bytes) -> bytes:
                     a += 1
                     b += 1
                 t = b - p - 2
-                parts.append((h << 4 | t).to_bytes(2, "little") if t < 16 else (h << 4 | t - 16 << 16).to_bytes(3, "little"))
+                if t < 16:
+                    parts.append((h << 4 | t).to_bytes(2, "little"))
+                else:
+                    parts.append((h << 4 | t - 16 << 16).to_bytes(3, "little"))
                 p = run = b
             else:
                 p += 1
@@ -133,7 +132,7 @@ def synlz_decompress(stream: bytes, max_size: int) -> bytes:
     """Return what the SynLZ *stream* was made from.
 
     Raises :class:`SynLZError`, and nothing else, for a stream that is truncated or corrupt, or whose content has more than
-    *max_size* bytes. Memory stays within *max_size* whatever the header announces.
+    *max_size* bytes. Memory stays within *max_size* and the size of *stream*, whatever the header announces.
     """
     try:
         return _decompress(stream, max_size)
