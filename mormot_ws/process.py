@@ -112,9 +112,9 @@ class WebSocketProcess(FrameSender):
         self.owner_thread: threading.Thread | None = None
         #: answers that arrived for callers that wait for them (REST protocols); mirrors ``Incoming``
         self.incoming = WebSocketFrameList(_INCOMING_EXPIRY)
-        #: heartbeats in a row that could not be sent or were not answered; mirrors ``InvalidPingSendCount``
+        #: heartbeats in a row that could not be sent or were not answered
         self.invalid_ping_count = 0
-        #: milliseconds from the last heartbeat to its answer; 0: none yet. Mirrors ``LastPingDelay``
+        #: milliseconds from the last heartbeat to its answer; 0: none yet. (The original's is the age of the last traffic)
         self.last_ping_delay = 0.0
         #: what ended the connection, or the last fault, in words; '' when there was none
         self.last_error = ""
@@ -205,6 +205,19 @@ class WebSocketProcess(FrameSender):
     def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
         """Return a new context for a request of the peer, and who answers it (None: nobody). Mirrors ``ComputeContext``."""
         return HttpServerRequest(connection_id=self.connection_id, remote_ip=self.remote_ip), None
+
+    @property
+    def invalid_ping_send_count(self) -> int:
+        """The Pascal name of :attr:`invalid_ping_count`; mirrors ``InvalidPingSendCount``."""
+        return self.invalid_ping_count
+
+    @property
+    def connection_close_was_sent(self) -> bool:
+        """True once our close frame was given to the connection; mirrors ``ConnectionCloseWasSent``.
+
+        To cut a connection without a close frame call :meth:`abort`; the original sets this property for that.
+        """
+        return self._close_sent
 
     def status(self) -> ConnectionStatus:
         """Return a snapshot for monitoring. From any thread, never waits."""

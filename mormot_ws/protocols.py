@@ -217,7 +217,12 @@ class WebSocketProtocolList:
                 self._protocols.append(protocol)
                 return True
             self._protocols[at] = protocol
-            return False
+        _log.info(
+            "protocol %r, uri %r: replaced by add_once(); connections that are open keep the old one",
+            protocol.name,
+            protocol.uri,
+        )
+        return False
 
     def remove(self, name: str, uri: str = "") -> bool:
         """Stop offering the protocol of that *name* and *uri*; return False when there is none. Mirrors ``Remove``."""
@@ -293,6 +298,7 @@ class WebSocketProtocolList:
             return status, None, ""
         protocol = self._choose(request)
         if protocol is None:
+            self._log_mismatch(request)
             return 400, None, ""
         protocol.upgrade_uri = request.uri
         protocol.upgrade_bearer_token = request.bearer_token
@@ -334,6 +340,20 @@ class WebSocketProtocolList:
             if protocol is not None:
                 return protocol
         return None
+
+    def _log_mismatch(self, request: UpgradeRequest) -> None:
+        """Say what was asked for and what there is: the client gets no more than a 400."""
+        with self._safe:
+            offered = ", ".join(
+                f"{item.name!r} on {item.uri!r}" if item.uri else f"{item.name!r}" for item in self._protocols
+            )
+        asked = "no protocol" if request.protocols is None else f"the protocol {', '.join(request.protocols)!r}"
+        _log.info(
+            "an upgrade asks for %.200s on the URI %.200r; offered: %s. Name and URI have to match one that was given to add()",
+            asked,
+            request.path,
+            offered or "none",
+        )
 
     def _find(self, name: str, uri: str) -> int:
         assert self._safe.locked()

@@ -199,7 +199,7 @@ class WebSocketServerSocket:
             _log.info("#%d from %s: upgrade refused with %d", self.connection_id, self.remote_ip, status, extra=fields)
             self._refuse(transport, answer)
             return None
-        process = WebSocketProcessServer(self, protocol, server)
+        process = server.process_class(self, protocol, server)
         process.attach(transport, unread)
         with process.safe_out:  # whoever stops the server meanwhile waits for our answer, and says goodbye behind it
             self.websocket_process = process
@@ -273,6 +273,9 @@ class WebSocketServer:
         self.on_websocket_disconnect: Callable[[WebSocketServerSocket], Any] | None = None
         #: ``f(protocol)``, last of all, with the connection's protocol object
         self.on_websocket_close: Callable[[WebSocketProtocol], Any] | None = None
+        #: makes the process of each connection: a descendant of :class:`WebSocketProcessServer`; set it before clients come.
+        #: Mirrors ``ProcessClass``
+        self.process_class: type[WebSocketProcessServer] = WebSocketProcessServer
         self._on_start = on_start
         self._on_stop = on_stop
         self._keeper = ProcessKeeper(f"{process_name or 'WebSocketServer'} keeper")

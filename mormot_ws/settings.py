@@ -185,9 +185,10 @@ class WebSocketProcessSettings:
         for name, value in self._DEFAULTS.items():
             setattr(self, name, value)
 
-    def set_full_log(self) -> None:
-        """Log everything, heartbeats and contents included. Mirrors ``SetFullLog``."""
+    def set_full_log(self) -> WebSocketProcessSettings:
+        """Log everything, heartbeats and contents included; return the settings themselves. Mirrors ``SetFullLog``."""
         self.log_details = logHeartbeat | logTextFrameContent | logBinaryFrameContent
+        return self
 
     def deflate_options(self) -> PermessageDeflate:
         """Return the options of permessage-deflate; the defaults when it is only switched on."""

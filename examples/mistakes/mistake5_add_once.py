@@ -1,0 +1,61 @@
+"""Mistake 5: add_once on a running server.
+
+    python examples/mistakes/mistake5_add_once.py
+
+add_once replaces a protocol of the same name and URI. Connections that are open have their own clone of the old one
+and keep it, so that two clients of one server get different answers. add refuses instead, and tells so.
+"""
+
+from __future__ import annotations
+
+from stage import HOST, Inbox, ask, connected, say, show_log, title
+
+from mormot_ws import WebSocketFrame, WebSocketProcess, WebSocketProtocolChat, WebSocketServer, focText
+
+
+def answering(word: str) -> WebSocketProtocolChat:
+    """Return a protocol that answers every text with *word*."""
+
+    def answer(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focText:
+            process.send_frame(WebSocketFrame(focText, word))
+
+    return WebSocketProtocolChat("echo", "", answer)
+
+
+def wrong() -> None:
+    """Replace a protocol while somebody uses it."""
+    with WebSocketServer(f"{HOST}:0") as server:
+        server.websocket_protocols.add(answering("old"))
+        with connected(server.port, first := Inbox()) as early:
+            ask(early, first, "who is there?")
+            say(f"add_once returns {server.websocket_protocols.add_once(answering('new'))}")
+            with connected(server.port, second := Inbox()) as late:
+                say(
+                    f"SYMPTOM: the client that was there gets {ask(early, first, '?')!r}, the new one {ask(late, second, '?')!r}"
+                )
+
+
+def cure() -> None:
+    """Use add, and look at what it returns; to change a protocol, close its connections."""
+    with WebSocketServer(f"{HOST}:0") as server:
+        protocols = server.websocket_protocols
+        say(f"CURE: add returns {protocols.add(answering('old'))}, and a second time {protocols.add(answering('new'))}")
+        with connected(server.port, first := Inbox()) as early:
+            ask(early, first, "?")
+            protocols.remove("echo", "")
+            protocols.add(answering("new"))
+            assert early.websockets is not None
+            old = server.is_active_websocket(early.websockets.connection_id)
+            assert old is not None
+            old.shutdown(1012, "please come again")  # its client reconnects, and gets the new one
+            with connected(server.port, second := Inbox()) as again:
+                say(f"CURE: replaced on purpose, and the old connection closed: {ask(again, second, '?')!r}")
+
+
+if __name__ == "__main__":
+    show_log()
+    title("The mistake: add_once while clients are connected")
+    wrong()
+    title("The cure: add")
+    cure()

@@ -1,0 +1,35 @@
+"""Mistake 9: taking a frame's payload for text.
+
+    python -b examples/mistakes/mistake9_payload_is_bytes.py
+
+In Pascal RawByteString and RawUtf8 compare with a literal. In Python bytes and str are never equal, and comparing
+them is no error: the branch is just never taken. Python started with -b warns of such comparisons.
+"""
+
+from __future__ import annotations
+
+from stage import Inbox, ask, connected, echo_server, say, title
+
+from mormot_ws import WebSocketFrame, WebSocketProcess, focText
+
+
+def wrong(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+    """Never sees a 'ping'."""
+    if frame.opcode is focText:
+        known = frame.payload == "ping"  # type: ignore[comparison-overlap]  # WRONG: bytes and str; mypy finds it
+        process.send_frame(WebSocketFrame(focText, "pong" if known else f"unknown command {frame.payload!r}"))
+
+
+def right(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+    """frame.text is the str, frame.payload the bytes."""
+    if frame.opcode is focText:
+        process.send_frame(WebSocketFrame(focText, "pong" if frame.text == "ping" else f"unknown command {frame.text}"))
+
+
+if __name__ == "__main__":
+    title("The mistake: payload compared with a str")
+    with echo_server(callback=wrong) as server, connected(server.port, inbox := Inbox()) as client:
+        say(f"SYMPTOM: {ask(client, inbox, 'ping')}")
+    title("The cure: frame.text")
+    with echo_server(callback=right) as server, connected(server.port, inbox := Inbox()) as client:
+        say(f"CURE: {ask(client, inbox, 'ping')}")

@@ -1,0 +1,446 @@
+"""The arguments of the command line: what there is, what it means, and the text of ``--help``. Nothing is done in here.
+
+argparse is enough for three commands with flat options, and everybody knows its messages; a library would be one more thing to install.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .. import __version__
+from ..client import parse_websocket_uri
+from ..errors import WebSocketsError
+from ..handshake import split_header_lines
+from ..protocols import WebSocketProtocol
+from ..upgrade import check_custom_headers
+
+_SIZES = {"": 1, "k": 1000, "M": 1000**2, "Ki": 1 << 10, "Mi": 1 << 20}
+#: the most that bench does, so that a slip of the keyboard is no attack
+MOST_COUNT = 10_000_000
+MOST_CONNECTIONS = 1_000
+MOST_SECONDS = 3_600.0
+
+_CODES = """\
+exit codes:
+  0    done as asked
+  1    no connection: nobody there, the upgrade was refused, the port is taken
+  2    bad arguments
+  3    the connection was lost, or closed with another code than 1000 or 1001;
+       something could not be sent; bench: no echo
+  130  ended by Ctrl-C     143  by SIGTERM     141  by a closed output pipe
+  (serve ends with 0 by the first two: that is how it is stopped)
+"""
+
+_PROGRAM = """\
+WebSockets on the command line: a server to try things with, a client that
+reconnects, and a benchmark of any echo server.
+
+  mormot-ws serve                          an echo server on port 8999
+  mormot-ws connect ws://127.0.0.1:8999    type to it
+  mormot-ws bench ws://127.0.0.1:8999      how fast is it?
+
+`mormot-ws COMMAND --help` tells more. `python -m mormot_ws` is the same program.
+"""
+
+_SERVE = """\
+Serve WebSockets until Ctrl-C or SIGTERM, then say goodbye to all clients and
+print the counters.
+
+  echo       every message goes back to its sender (the default)
+  chat       every message goes to all the others
+  broadcast  every line of standard input goes to all clients; its end stops the server
+"""
+
+_SERVE_EXAMPLES = """\
+examples:
+  mormot-ws serve
+  mormot-ws serve chat --host 0.0.0.0 --port 9000 --max-connections 100
+  tail -f app.log | mormot-ws serve broadcast
+  mormot-ws serve --cert cert.pem --key key.pem --status 5
+  mormot-ws serve --port 0 --json --status 1      for scripts
+
+"""
+
+_CONNECT = """\
+Connect to a WebSocket server; lines of standard input are sent as messages,
+what arrives is printed. Works with any server.
+
+Messages go to standard output, remarks (connected, closed, ...) to standard
+error. Ctrl-C, or Ctrl-D at the beginning of a line, closes the connection.
+"""
+
+_CONNECT_EXAMPLES = """\
+examples:
+  mormot-ws connect ws://127.0.0.1:8999
+  mormot-ws connect wss://example.com/feed --bearer @token.txt --reconnect
+  echo hello | mormot-ws connect ws://127.0.0.1:8999 --count 1
+  mormot-ws connect ws://127.0.0.1:8999 --json --linger forever < /dev/null
+  mormot-ws connect ws://127.0.0.1:8999 --binary < photo.jpg > copy.jpg
+
+"""
+
+_BENCH = """\
+Measure a WebSocket server that echoes: first the round trips, one message at a
+time on each connection; then the throughput, with many messages on their way.
+"""
+
+_BENCH_EXAMPLES = """\
+examples:
+  mormot-ws bench ws://127.0.0.1:8999
+  mormot-ws bench ws://127.0.0.1:8999 --size 32 --size 16k --connections 4
+  mormot-ws bench wss://example.com/echo --count 100 --seconds 10 --json
+
+"""
+
+
+class UsageError(ValueError):
+    """Arguments that do not go together; the text says why."""
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed *arguments* (None: those of the process). Raises ``SystemExit`` as argparse does."""
+    parser, commands = make_parser()
+    args = parser.parse_args(arguments)
+    try:
+        _check_together(args)
+    except UsageError as exc:
+        commands[args.command].error(str(exc))
+    args.parser = commands[args.command]
+    return args
+
+
+def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser, and those of its commands by their names."""
+    parser = argparse.ArgumentParser(
+        "mormot-ws", description=_PROGRAM, epilog=_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"mormot-ws {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="serve | connect | bench", title="commands")
+    made: dict[str, argparse.ArgumentParser] = {}
+    for name, short, text, examples, add in (
+        ("serve", "an echo, chat or broadcast server", _SERVE, _SERVE_EXAMPLES, _add_serve),
+        ("connect", "type to a server and see what it sends", _CONNECT, _CONNECT_EXAMPLES, _add_connect),
+        ("bench", "round trips and throughput of an echo server", _BENCH, _BENCH_EXAMPLES, _add_bench),
+    ):
+        made[name] = commands.add_parser(
+            name,
+            help=short,
+            description=text,
+            epilog=examples + _CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        add(made[name])
+        _add_common(made[name])
+    return parser, made
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="one JSON object a line on standard output, for scripts")
+    group.add_argument("--plain", action="store_true", help="no colours, bars or line editing, even on a terminal")
+    group.add_argument("-q", "--quiet", action="store_true", help="no remarks but errors")
+    group.add_argument("-v", "--verbose", action="count", default=0, help="the library's log too; -vv: all of it")
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mode", nargs="?", choices=("echo", "chat", "broadcast"), default="echo", help="what to serve")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (default %(default)s)")
+    parser.add_argument(
+        "--port", type=_port, default=8999, help="0: a free one, which is printed (default %(default)s)"
+    )
+    parser.add_argument(
+        "--protocol",
+        metavar="NAME",
+        type=_protocol,
+        help="serve clients that ask for this sub-protocol only (default: any, and none)",
+    )
+    parser.add_argument("--uri", metavar="PATH", default="", help="serve this path only, e.g. chat (default: any)")
+    parser.add_argument("--status", metavar="SECONDS", type=_seconds, help="print the counters that often")
+    group = parser.add_argument_group("TLS")
+    group.add_argument("--cert", metavar="FILE", help="certificate chain in PEM: makes it a wss:// server")
+    group.add_argument("--key", metavar="FILE", help="its private key, if that is not in the same file")
+    group.add_argument("--client-ca", metavar="FILE", help="clients need a certificate of one of these authorities")
+    group = parser.add_argument_group("limits and heartbeat")
+    group.add_argument("--max-connections", metavar="N", type=_whole, default=0, help="at a time (default: any number)")
+    group.add_argument("--max-per-ip", metavar="N", type=_whole, default=0, help="the same for one address")
+    group.add_argument(
+        "--max-message",
+        metavar="BYTES",
+        type=_size,
+        default=16 << 20,
+        help="longer ones are refused; k, M, Ki and Mi are understood (default 16Mi)",
+    )
+    group.add_argument(
+        "--origin",
+        metavar="ORIGIN",
+        action="append",
+        help="browsers' pages of these origins only, e.g. https://example.com; repeatable (default: any)",
+    )
+    group.add_argument("--deflate", action="store_true", help="accept compression (permessage-deflate)")
+    _add_heartbeat(group)
+
+
+def _add_connect(parser: argparse.ArgumentParser) -> None:
+    _add_target(parser)
+    parser.add_argument(
+        "--binary",
+        action="store_true",
+        help="send what is read as binary messages, in blocks as they come; write what is received as it is",
+    )
+    parser.add_argument("--ping", metavar="SECONDS", type=_seconds, help="send a ping that often, show its round trip")
+    parser.add_argument("--status", metavar="SECONDS", type=_seconds, help="print the client's counters that often")
+    parser.add_argument(
+        "--linger",
+        metavar="SECONDS",
+        type=_linger,
+        help="after the end of the input, stay until nothing "
+        "has arrived for so long; or: forever (default 1; 0 at a terminal)",
+    )
+    parser.add_argument("--count", metavar="N", type=_positive, default=0, help="close after N received messages")
+    group = parser.add_argument_group("reconnection")
+    group.add_argument(
+        "--reconnect",
+        action="store_true",
+        help="come back when the connection is lost, and keep trying "
+        "from the beginning; lines typed meanwhile are sent then",
+    )
+    group.add_argument(
+        "--max-attempts",
+        metavar="N",
+        type=_positive,
+        default=0,
+        help="give up after so many failed attempts in a row (default: never, but on 401, 403 and 1008)",
+    )
+    _add_heartbeat(group)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    _add_target(parser)
+    parser.add_argument(
+        "--size", metavar="BYTES", type=_size, action="append", help="of a message; repeatable (default 32)"
+    )
+    parser.add_argument(
+        "--connections", metavar="N", type=_up_to(MOST_CONNECTIONS), default=1, help="at a time (default 1)"
+    )
+    parser.add_argument(
+        "--count",
+        metavar="N",
+        type=_up_to(MOST_COUNT),
+        default=10_000,
+        help="messages of a measurement, on all connections together (default %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds",
+        metavar="S",
+        type=_bench_seconds,
+        default=3.0,
+        help="... or so long, whichever comes first (default %(default)g)",
+    )
+    parser.add_argument(
+        "--window",
+        metavar="N",
+        type=_up_to(10_000),
+        default=64,
+        help="messages on their way on each "
+        "connection when the throughput is measured; fewer of large ones (default %(default)s)",
+    )
+    parser.add_argument("--binary", action="store_true", help="binary messages (default: text)")
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    """Add what connect and bench have in common: where to, and how."""
+    parser.add_argument("uri", metavar="URI", type=_uri, help="ws://host:port/resource, or wss:// for TLS")
+    parser.add_argument(
+        "--protocol",
+        metavar="NAME",
+        type=_protocol,
+        action="append",
+        default=[],
+        help="sub-protocol to ask for; repeatable: the server chooses (default: none)",
+    )
+    parser.add_argument(
+        "--header",
+        metavar="'NAME: VALUE'",
+        type=_header,
+        action="append",
+        default=[],
+        help="a further header of the upgrade; repeatable",
+    )
+    parser.add_argument(
+        "--bearer",
+        metavar="TOKEN",
+        type=_bearer,
+        help="Authorization: Bearer TOKEN; @FILE: the file has it, and is read again for every connection",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=10.0,
+        help="for connecting, and for the upgrade (default %(default)g)",
+    )
+    parser.add_argument(
+        "--proxy", metavar="URL", help="http://host:port or socks5://host:port; '': none (default: the environment's)"
+    )
+    group = parser.add_argument_group("TLS and compression")
+    group.add_argument("--ca", metavar="FILE", help="authorities to trust, in PEM (default: the system's)")
+    group.add_argument("--cert", metavar="FILE", help="the client's own certificate, in PEM")
+    group.add_argument("--key", metavar="FILE", help="its private key, if that is not in the same file")
+    group.add_argument("--insecure", action="store_true", help="accept any certificate: for tests on your own machine")
+    group.add_argument("--deflate", action="store_true", help="offer compression (permessage-deflate)")
+
+
+def _add_heartbeat(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--heartbeat",
+        metavar="SECONDS",
+        type=_seconds_or_0,
+        default=20.0,
+        help="ping a peer that was silent "
+        "for so long; five unanswered ones end the connection; 0: never (default %(default)g)",
+    )
+
+
+def _check_together(args: argparse.Namespace) -> None:
+    """Raise :class:`UsageError` for options that make no sense together."""
+    if args.key and not args.cert:
+        raise UsageError("--key goes with --cert")
+    if args.command == "serve":
+        if args.client_ca and not args.cert:
+            raise UsageError("--client-ca goes with --cert")
+        args.uri = args.uri.removeprefix("/")
+        if any(c <= " " or c in "?#\x7f" for c in args.uri):
+            raise UsageError(f"--uri is a path without '?', '#' and blanks, not {args.uri!r}")
+        return
+    if not args.uri.startswith("wss:") and (args.ca or args.cert or args.insecure):
+        raise UsageError("--ca, --cert and --insecure go with a wss:// URI")
+    if args.ca and args.insecure:
+        raise UsageError("--ca or --insecure, not both")
+    if args.bearer and any(header.lower().startswith("authorization:") for header in args.header):
+        raise UsageError("--bearer or a header Authorization, not both")
+    if args.command == "connect":
+        if args.max_attempts and not args.reconnect:
+            raise UsageError("--max-attempts goes with --reconnect")
+    elif not args.size:
+        args.size = [32]
+
+
+# ---------------------------------------------------------------------------------------------- the types of arguments
+
+
+def _uri(text: str) -> str:
+    try:
+        parse_websocket_uri(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a URI like ws://host:port/resource or wss://...") from None
+    if any(c <= " " or c == "\x7f" for c in text):
+        raise argparse.ArgumentTypeError(f"{text!r}: blanks and control characters have to be percent-encoded")
+    return text
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return int(text)
+
+
+def _protocol(text: str) -> str:
+    try:
+        WebSocketProtocol(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+    if not text:
+        raise argparse.ArgumentTypeError("a sub-protocol has a name; leave --protocol out for none")
+    return text
+
+
+def _header(text: str) -> str:
+    try:
+        if len(split_header_lines(text)) != 1 or ":" not in text:
+            raise ValueError("it has to be 'Name: value'")
+        check_custom_headers(text)
+    except (ValueError, WebSocketsError) as exc:
+        raise argparse.ArgumentTypeError(f"{text!r}: {exc}") from None
+    return text
+
+
+def _bearer(text: str) -> Callable[[], str]:
+    """Return a function that returns the token; what it raises for a file that has none is an ``OSError`` or ``ValueError``."""
+
+    def token() -> str:
+        found = Path(text[1:]).read_text("utf-8").strip() if text.startswith("@") else text
+        if not found or any(not "!" <= c <= "~" for c in found):
+            raise ValueError("a bearer token is one word of printable ASCII characters")
+        return found
+
+    try:
+        token()
+    except (OSError, ValueError) as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+    return token
+
+
+def _seconds(text: str) -> float:
+    value = _seconds_or_0(text)
+    if not value:
+        raise argparse.ArgumentTypeError("it has to be at least 0.01 s")
+    return value
+
+
+def _seconds_or_0(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not (value == 0 or 0.01 <= value <= 1e6):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.01 to 1000000")
+    return value
+
+
+def _linger(text: str) -> float:
+    return math.inf if text == "forever" else _seconds_or_0(text)
+
+
+def _bench_seconds(text: str) -> float:
+    value = _seconds(text)
+    if value > MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"at most {MOST_SECONDS:g} s")
+    return value
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    value = _whole(text)
+    if not value:
+        raise argparse.ArgumentTypeError("it has to be at least 1")
+    return value
+
+
+def _up_to(most: int) -> Callable[[str], int]:
+    def check(text: str) -> int:
+        value = _positive(text)
+        if value > most:
+            raise argparse.ArgumentTypeError(f"at most {most}")
+        return value
+
+    return check
+
+
+def _size(text: str) -> int:
+    digits = text.rstrip("kMi")
+    unit = text[len(digits) :]
+    if (
+        not (digits.isascii() and digits.isdigit())
+        or unit not in _SIZES
+        or not 0 < int(digits) * _SIZES[unit] <= 1 << 30
+    ):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 32, 16k or 4Mi, up to 1024Mi")
+    return int(digits) * _SIZES[unit]

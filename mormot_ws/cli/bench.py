@@ -1,0 +1,248 @@
+"""``bench``: round trips and throughput of an echo server. Connecting, progress and the report; the load itself is in ``load.py``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from time import monotonic
+from typing import Any
+
+from ..deadline import Deadline
+from ..settings import WebSocketProcessSettings
+from .figures import distribution, histogram
+from .load import Link, Measurement, window_for
+from .mailbox import SIGNAL_CODES, Letter, Mailbox, News
+from .output import Output, duration, size
+from .target import ConsoleProtocol, Target
+
+#: seconds between two steps of the progress bar
+_STEP = 0.1
+#: seconds that the last echoes of a measurement may take after its time is over
+_LAST_ECHOES = 1.0
+#: milliseconds that all connections together have for their close handshakes
+_GOODBYE_MS = 1_000
+#: seconds that the end waits for the thread that connects
+_JOIN = 0.5
+#: characters of the plain progress bar
+_BAR = 30
+
+
+class _Ended(Exception):
+    """The command is over before its time; *code* is the exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Bench:
+    """The command's state. All methods but the opener's run in the main thread."""
+
+    def __init__(self, args: argparse.Namespace, mailbox: Mailbox, output: Output) -> None:
+        self._args = args
+        self._mailbox = mailbox
+        self._output = output
+        self._target = Target(args)
+        self._links: list[Link] = []
+        self._stopping = False
+        self._opener = threading.Thread(target=self._open_all, name="mormot-ws opener", daemon=True)
+
+    def run(self) -> int:
+        """Do it all; return the exit code."""
+        progress = Progress(self._output)
+        try:
+            self._connect(progress)
+            for message_size in self._args.size:
+                self._measure(progress, message_size, "round trips", 1)
+                window = window_for(message_size, self._args.window)
+                if window > 1:
+                    self._measure(progress, message_size, "throughput", window)
+            return 0
+        except _Ended as end:
+            return end.code
+        finally:
+            progress.close()
+            self._free()
+
+    def _connect(self, progress: Progress) -> None:
+        progress.begin("connecting", self._args.connections)
+        self._opener.start()
+        while True:
+            letter = self._next(_STEP)
+            progress.show(sum(link.client is not None for link in self._links))
+            if letter is not None and letter.news is News.opened:
+                return
+
+    def _open_all(self) -> None:
+        """In the opener's thread: one after another."""
+        settings = WebSocketProcessSettings(
+            permessage_deflate=self._args.deflate, max_message_bytes=1 << 30, max_frame_mb=1024, heartbeat_delay=0
+        )
+        try:
+            while len(self._links) < self._args.connections and not self._stopping:
+                link = Link()
+                client = self._target.open(settings)
+                self._links.append(link)
+                link.client = client
+                error = self._target.upgrade(client, ConsoleProtocol(self._args.protocol, link.on_incoming_frame))
+                if error:
+                    failure = self._target.failure(client, error, 1, 0)
+                    hint = self._target.hint(failure)
+                    self._fail(f"cannot connect to {self._target.text}: {error}" + (f" ({hint})" if hint else ""))
+                    self._mailbox.post(News.failed, 1)
+                    return
+        except ValueError as exc:  # a host or proxy that argparse could not judge
+            self._fail(str(exc))
+            self._mailbox.post(News.failed, 2)
+            return
+        self._mailbox.post(News.opened)
+
+    def _measure(self, progress: Progress, message_size: int, name: str, window: int) -> None:
+        """Run one measurement and report it. Raises :class:`_Ended` when there is to be no further one."""
+        args = self._args
+        measurement = Measurement(message_size, args.count, window, args.binary, lambda: self._mailbox.post(News.done))
+        progress.begin(f"{name}, {size(message_size)}", args.count)
+        begun = monotonic()
+        try:
+            measurement.run_on(self._links)
+            while not measurement.finished and (passed := monotonic() - begun) < args.seconds:
+                self._next(min(_STEP, args.seconds - passed))
+                progress.show(max(len(measurement.times), round(args.count * min(1.0, passed / args.seconds))))
+            measurement.stop()
+            until = monotonic() + _LAST_ECHOES  # so that the next measurement does not meet them
+            while any(link.busy for link in self._links) and monotonic() < until:
+                self._next(_STEP / 10)
+        finally:
+            measurement.stop()
+            progress.close()
+            self._report(measurement, name)
+        lost = [link.lost for link in self._links if link.lost]
+        if lost:
+            self._fail(f"the connection was lost: {lost[0]}")
+            raise _Ended(3)
+        if not measurement.times:
+            other = ", though it sends other messages" if measurement.strangers else ""
+            self._fail(f"no echo within {args.seconds:g} s: is {self._target.text} an echo server{other}?")
+            raise _Ended(3)
+
+    def _next(self, seconds: float) -> Letter | None:
+        """Wait for a letter, and stop at once when it says so, by :class:`_Ended`."""
+        letter = self._mailbox.next(seconds)
+        if letter is not None and letter.news in SIGNAL_CODES:
+            raise _Ended(SIGNAL_CODES[letter.news])
+        if letter is not None and letter.news is News.failed:
+            raise _Ended(letter.value)
+        return letter
+
+    def _report(self, measurement: Measurement, name: str) -> None:
+        times = list(measurement.times)
+        found = distribution(times)
+        if found is None:
+            return
+        seconds = measurement.seconds
+        rate = found.count / seconds
+        if self._args.json:
+            self._output.event(
+                "result",
+                measurement=name,
+                uri=self._target.text,
+                size=measurement.size,
+                connections=len(self._links),
+                window=measurement.window,
+                seconds=round(seconds, 6),
+                messages_per_s=round(rate, 1),
+                bytes_per_s=round(rate * measurement.size),
+                strangers=measurement.strangers,
+                **found.as_milliseconds(),
+            )
+            return
+        links = f"{len(self._links)} connection{'' if len(self._links) == 1 else 's'}"
+        way = f", {measurement.window} messages on their way on each" if measurement.window > 1 else ""
+        self._output.line(f"{name.capitalize()}, messages of {size(measurement.size)}, {links}{way}")
+        if measurement.window == 1:
+            self._output.line(
+                f"  median {duration(found.median)}   95 % {duration(found.p95)}   99 % {duration(found.p99)}"
+                f"   max {duration(found.most)}"
+            )
+            for line in histogram(times, self._output.unicode):
+                self._output.line(line)
+        each_way = f"{size(rate * measurement.size)}/s each way"
+        self._output.line(f"  {found.count} echoes in {duration(seconds)}: {rate:.0f} messages/s, {each_way}")
+        if measurement.strangers:
+            self._output.line(f"  {measurement.strangers} other messages arrived, which were no echo")
+
+    def _fail(self, text: str) -> None:
+        self._output.event("error", f"mormot-ws: {text}", "bad", text=text)
+
+    def _free(self) -> None:
+        """Close all connections, together and not one after another."""
+        self._stopping = True
+        clients = [link.client for link in self._links if link.client is not None]
+        for client in clients:
+            if client.websockets is not None:
+                client.websockets.start_shutdown(1000, "")
+        deadline = Deadline(_GOODBYE_MS)
+        for client in clients:
+            thread = None if client.websockets is None else client.websockets.client_thread
+            if thread is not None:
+                thread.join(deadline.seconds())
+        for client in clients:
+            client.free()
+        if self._opener.ident is not None:
+            self._opener.join(_JOIN)
+
+
+class Progress:
+    """A bar on standard error, if that is a terminal: rich's, or a plain one. Main thread."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._shows = output.err_is_terminal and not output.as_json and not output.quiet
+        self._bar: Any = None
+        self._task: Any = None
+        self._title = ""
+        self._total = 1
+        self._drawn = False
+
+    def begin(self, title: str, total: int) -> None:
+        """Start a new bar."""
+        self.close()
+        self._title, self._total = title, max(1, total)
+        if self._shows and self._output.rich_err:
+            from rich.console import Console
+            from rich.progress import Progress as RichProgress
+
+            self._bar = RichProgress(console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(title, total=self._total)
+            self._bar.start()
+
+    def show(self, done: int) -> None:
+        """Say how far it is."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+        elif self._shows:
+            filled = min(_BAR, _BAR * done // self._total)
+            sys.stderr.write(f"\r{self._title} [{'#' * filled}{' ' * (_BAR - filled)}]")
+            sys.stderr.flush()
+            self._drawn = True
+
+    def close(self) -> None:
+        """Take the bar away. Safe to call twice."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        if self._drawn:
+            sys.stderr.write(f"\r{' ' * (len(self._title) + _BAR + 3)}\r")
+            sys.stderr.flush()
+            self._drawn = False
+
+
+def bench(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
+    """Run the command; return its exit code. Main thread."""
+    try:
+        command = Bench(args, mailbox, output)
+    except OSError as exc:
+        output.event("error", f"mormot-ws: a certificate cannot be used: {exc}", "bad", text=str(exc))
+        return 1
+    return command.run()

@@ -1,0 +1,251 @@
+"""``connect``: one connection, typed to and listened to, that may reconnect. What happens on it is told by ``events.py``.
+
+Threads: the main one decides when it is over; one connects for the first time (the client's own thread takes over from there), one
+reads the input and sends, one pings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import threading
+from time import monotonic
+
+from ..client import HttpClientWebSockets
+from ..frames import WebSocketFrame, focBinary, focPing, focText
+from ..reconnect import ExponentialBackoff, StopOn
+from ..settings import WebSocketProcessSettings
+from ..states import wpsRun
+from .events import ConnectionEvents, VisiblePolicy
+from .inputs import PipeInput, PromptInput
+from .mailbox import SIGNAL_CODES, Mailbox, News
+from .output import Output, has_module
+from .target import ConsoleProtocol, Target
+
+#: seconds between two looks at a queue that has to be empty before the program ends, or to have room before it reads on
+_LOOK = 0.05
+#: seconds that the end waits for a thread that connects
+_JOIN = 0.5
+
+
+class Connection:
+    """The client of the command line. Raises ``OSError`` for certificates that cannot be read."""
+
+    def __init__(self, args: argparse.Namespace, mailbox: Mailbox, output: Output) -> None:
+        self._args = args
+        self._mailbox = mailbox
+        self._output = output
+        self.target = Target(args)
+        #: set when the program ends: nothing is tried or waited for any more
+        self.stopping = threading.Event()
+        self.events = ConnectionEvents(args, mailbox, output, self.target, self.stopping)
+        #: None until the first attempt to connect is over
+        self.client: HttpClientWebSockets | None = None
+        #: lines that could not be sent
+        self.unsent = 0
+        backoff = ExponentialBackoff(max_attempts=args.max_attempts)
+        self._policy = VisiblePolicy(StopOn(backoff), self.events)
+        self._protocol = ConsoleProtocol(args.protocol, self.events.on_incoming_frame)
+        # daemons: neither may keep the program from ending
+        self._opener = threading.Thread(target=self._open, name="mormot-ws opener", daemon=True)
+        self._pinger = threading.Thread(target=self._ping, name="mormot-ws pinger", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._opener.start()
+
+    def opened(self) -> None:
+        """The first connection is there: begin to ping. Main thread."""
+        if self._args.ping and not self._pinger.is_alive():
+            self._pinger.start()
+
+    def free(self) -> None:
+        """Close the connection in the orderly way, end all threads. Main thread, at most 3 s."""
+        self.stopping.set()
+        if self.client is not None:
+            self.client.free()
+        for thread in (self._opener, self._pinger):
+            if thread.ident is not None:
+                thread.join(_JOIN)
+        if self.client is not None:
+            self.client.free()  # if the opener has made it meanwhile
+
+    # ------------------------------------------------------------------------------------------------ the opener's thread
+
+    def _open(self) -> None:
+        try:
+            client = self.client = self.target.open(self._settings())
+        except ValueError as exc:  # a host or proxy that argparse could not judge
+            self._output.event("error", f"mormot-ws: {exc}", "bad", text=str(exc))
+            self._mailbox.post(News.failed, 2)
+            return
+        started, failures = monotonic(), 0
+        client.on_websockets_closed = self.events.on_websockets_closed
+        while not self.stopping.is_set():
+            error = self.target.upgrade(client, self._protocol)
+            if not error:
+                if self._args.reconnect:
+                    client.auto_reconnect(headers=self.target.headers)
+                return
+            if self.stopping.is_set():
+                return
+            failures += 1
+            failure = self.target.failure(client, error, failures, (monotonic() - started) * 1000)
+            if not self._args.reconnect:
+                self.events.cannot_connect(failure)
+                self._mailbox.post(News.failed, 1)
+                return
+            delay = self._policy.next_delay(failure)
+            if delay is None:
+                self._mailbox.post(News.failed, 1)
+                return
+            if not self.stopping.wait(delay / 1000):
+                client.reopen()
+
+    def _settings(self) -> WebSocketProcessSettings:
+        return WebSocketProcessSettings(
+            heartbeat_delay=round(self._args.heartbeat * 1000),
+            permessage_deflate=self._args.deflate,
+            reconnect_policy=lambda: self._policy,
+            notify_all_frames=True,  # the pongs are ours to see
+            max_message_bytes=1 << 30,
+            max_frame_mb=1024,
+        )
+
+    # ------------------------------------------------------------------------------------------- other threads
+
+    def send(self, data: bytes) -> bool:
+        """Send a line or block of the input; False: send no more. In the input's thread."""
+        client = self.client
+        process = None if client is None else client.websockets
+        if process is None:
+            return False
+        if self._args.binary:
+            frame = WebSocketFrame(focBinary, data)
+        else:
+            try:
+                frame = WebSocketFrame(focText, data.decode("utf-8"))
+            except UnicodeDecodeError:
+                return self._not_sent("that line is not UTF-8; --binary sends any bytes")
+        if not self._args.reconnect:
+            return process.send_frame(frame) or self._not_sent("the connection is closed")
+        while not process.send_frame_async(frame):  # it is queued, and outlasts a reconnection
+            if self.stopping.is_set() or self.events.over.is_set():
+                return self._not_sent("the connection is closed")
+            self.stopping.wait(_LOOK)  # the queue is full: read no further until it has room
+        return True
+
+    def _not_sent(self, why: str) -> bool:
+        self.unsent += 1
+        if not self.stopping.is_set():
+            self._output.event("error", f"mormot-ws: not sent: {why}", "bad", text=f"not sent: {why}")
+        return not self.events.over.is_set()
+
+    def _ping(self) -> None:
+        while not self.stopping.wait(self._args.ping):
+            process = None if self.client is None else self.client.websockets
+            if process is not None and process.state is wpsRun:
+                process.send_frame(WebSocketFrame(focPing, self.events.ping_payload()))
+
+    # -------------------------------------------------------------------------------------------------- for the main one
+
+    def is_quiet_for(self, seconds: float) -> float:
+        """Return how many seconds are left until nothing has arrived for *seconds*; 0: that is so, and all was sent."""
+        process = None if self.client is None else self.client.websockets
+        if process is None or process.outgoing.count or (self._args.reconnect and process.state is not wpsRun):
+            return _LOOK if seconds else 0.0
+        return max(0.0, self.events.last_activity + seconds - monotonic())
+
+    def toolbar(self) -> str:
+        """Return the line below the prompt."""
+        return self.events.describe(self.client)
+
+
+def connect(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
+    """Run the command; return its exit code. Main thread."""
+    try:
+        connection = Connection(args, mailbox, output)
+    except OSError as exc:
+        output.event("error", f"mormot-ws: a certificate cannot be used: {exc}", "bad", text=str(exc))
+        return 1
+    if args.insecure:
+        output.event("warning", "The certificate is not checked: anybody could be the server", "bad", text="insecure")
+    connection.start()
+    source: PipeInput | PromptInput | None = None
+    try:
+        letter = mailbox.next()
+        assert letter is not None
+        if letter.news is News.opened:
+            connection.opened()
+            source = _input(args, mailbox, output, connection)
+            code = _Conversation(args, mailbox, output, connection).run()
+        else:
+            code = SIGNAL_CODES.get(letter.news, letter.value)
+    finally:
+        connection.stopping.set()
+        if source is not None:
+            source.stop()
+        connection.free()
+    return 3 if code == 0 and connection.unsent else code
+
+
+def _input(
+    args: argparse.Namespace, mailbox: Mailbox, output: Output, connection: Connection
+) -> PipeInput | PromptInput:
+    """Begin to read the input, by the best means that there are."""
+    terminal = sys.stdin is not None and sys.stdin.isatty()
+    if terminal and output.rich_err and output.out_is_terminal and has_module("prompt_toolkit"):
+        return PromptInput(mailbox, connection.send, output, connection.toolbar)
+    return PipeInput(mailbox, connection.send, args.binary)
+
+
+class _Conversation:
+    """The main thread's part, from the first connection to the reason for the end."""
+
+    def __init__(self, args: argparse.Namespace, mailbox: Mailbox, output: Output, connection: Connection) -> None:
+        self._args = args
+        self._mailbox = mailbox
+        self._output = output
+        self._connection = connection
+        terminal = sys.stdin is not None and sys.stdin.isatty()
+        self._linger = args.linger if args.linger is not None else (0.0 if terminal else 1.0)
+        self._draining = False
+
+    def run(self) -> int:
+        """Wait until it is over; return the exit code."""
+        status_due = monotonic() + self._args.status if self._args.status else math.inf
+        while True:
+            wait = status_due - monotonic()
+            if self._draining:
+                left = self._connection.is_quiet_for(self._linger)
+                if not left:
+                    return 0
+                wait = min(wait, left)
+            letter = self._mailbox.next(None if wait == math.inf else wait)
+            if letter is not None:
+                code = self._read(letter.news, letter.value)
+                if code is not None:
+                    return code
+            if monotonic() >= status_due:
+                status_due += self._args.status
+                self._show_status()
+
+    def _read(self, news: News, value: int) -> int | None:
+        """Return the exit code when *news* is the end."""
+        if news in SIGNAL_CODES:
+            return SIGNAL_CODES[news]
+        if news in (News.ended, News.failed):
+            return value
+        if news is News.counted:
+            return 0
+        if news is News.input_end and not self._draining:
+            self._draining = True
+            self._connection.events.last_activity = monotonic()
+        return None
+
+    def _show_status(self) -> None:
+        client = self._connection.client
+        if client is not None:
+            text = self._connection.events.describe(client)
+            self._output.event("status", f"* {text}", "dim", **client.status().as_dict())

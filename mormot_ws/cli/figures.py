@@ -1,0 +1,80 @@
+"""Figures of a measurement: percentiles, and a histogram of characters. Pure: numbers in, numbers and text out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .output import duration
+
+_ROWS = 10
+_WIDTH = 40
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How long the round trips took, in seconds."""
+
+    count: int
+    least: float
+    median: float
+    p95: float
+    p99: float
+    most: float
+    mean: float
+
+    def as_milliseconds(self) -> dict[str, Any]:
+        """Return the same as a dictionary for JSON, times in milliseconds."""
+        return {
+            "count": self.count,
+            "min_ms": round(self.least * 1000, 4),
+            "median_ms": round(self.median * 1000, 4),
+            "p95_ms": round(self.p95 * 1000, 4),
+            "p99_ms": round(self.p99 * 1000, 4),
+            "max_ms": round(self.most * 1000, 4),
+            "mean_ms": round(self.mean * 1000, 4),
+        }
+
+
+def distribution(seconds: Sequence[float]) -> Distribution | None:
+    """Return the distribution of these times; None when there are none."""
+    if not seconds:
+        return None
+    ordered = sorted(seconds)
+    return Distribution(
+        len(ordered),
+        ordered[0],
+        percentile(ordered, 50),
+        percentile(ordered, 95),
+        percentile(ordered, 99),
+        ordered[-1],
+        math.fsum(ordered) / len(ordered),
+    )
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Return the smallest of the sorted values that *percent* of them do not exceed (the nearest rank)."""
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def histogram(seconds: Sequence[float], unicode: bool) -> list[str]:
+    """Return lines with a bar each: how many of the times are in a range. The ranges grow by a constant factor."""
+    if not seconds:
+        return []
+    ordered = sorted(seconds)
+    # a few stragglers must not squeeze all the others into one row: they share the last one
+    least, most = max(ordered[0], 1e-9), percentile(ordered, 99)
+    factor = (most / least) ** (1 / (_ROWS - 1)) if most > least else 1.0
+    counts = [0] * _ROWS
+    for value in ordered:
+        row = int(math.log(value / least) / math.log(factor)) if factor > 1.0 and value > least else 0
+        counts[min(row, _ROWS - 1)] += 1
+    rows = _ROWS if factor > 1.0 else 1
+    highest = max(counts)
+    lines = []
+    for row in range(rows):
+        bar = ("█" if unicode else "#") * math.ceil(counts[row] * _WIDTH / highest)
+        lines.append(f"  {duration(least * factor**row):>8}  {bar:<{_WIDTH}}  {counts[row]}".rstrip())
+    return lines

@@ -1,0 +1,207 @@
+"""Output: everything that a command says, line by line, from any thread. Text, tables and JSON; no network in here.
+
+Messages and results go to standard output, remarks to standard error, so that a pipe gets the data alone. With ``--json`` all goes
+to standard output, one event a line. On a terminal, with the extra ``cli``, remarks are coloured (not with ``NO_COLOR``).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import IO, Any
+
+from .mailbox import Mailbox, News
+
+#: seconds that a line waits for another thread's, which may be stuck because nobody reads the pipe
+_PATIENCE = 3.0
+#: a terminal would obey these: what comes from the network must not reach it as it is
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+#: bytes of a binary message that are shown on a terminal
+_SHOWN_BYTES = 32
+_STYLES = {"good": "green", "bad": "red", "dim": "dim", "": ""}
+
+
+class Output:
+    """Where a command's lines go.
+
+    :param mailbox: gets a letter when nobody reads standard output any more.
+    :param as_json: events as lines of JSON, nothing else.
+    :param plain: no colours and no line editing, whatever is installed.
+    :param quiet: no remarks but errors.
+
+    All methods may be called from any thread; none raises because of the output.
+    """
+
+    def __init__(self, mailbox: Mailbox, as_json: bool = False, plain: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self._mailbox = mailbox
+        #: held while a line is written whole, so that lines do not mix; innermost. Writing may block: that is how a reader that is slow
+        #: slows us down
+        self._safe_lines = threading.Lock()
+        self._gone = sys.stdout is None
+        self.out_is_terminal = _is_terminal(sys.stdout)
+        self.err_is_terminal = _is_terminal(sys.stderr)
+        rich = not plain and not as_json and os.environ.get("TERM") != "dumb" and has_module("rich")
+        #: whether tables, bars and colours may be made by rich
+        self.rich_out = rich and self.out_is_terminal
+        self.rich_err = rich and self.err_is_terminal
+        self._colours = self.rich_err and not os.environ.get("NO_COLOR")
+        #: a prompt owns the terminal: all lines go through ``sys.stdout``, which it has replaced
+        self.prompting = False
+        encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
+        self.unicode = encoding.replace("-", "") == "utf8"
+
+    # ----------------------------------------------------------------------------------------------- what is said
+
+    def event(self, event: str, remark: str = "", style: str = "", /, **fields: Any) -> None:
+        """Say that something has happened: with ``--json`` as an object with these *fields*, else as a *remark*, if it has one."""
+        if self.as_json:
+            self._write_json({"event": event, "time": round(time.time(), 3), **fields})
+        elif remark and (not self.quiet or style == "bad"):
+            self.remark(remark, style)
+
+    def remark(self, text: str, style: str = "") -> None:
+        """Write a line to standard error: for people, never data. *style*: good, bad, dim or ''."""
+        text = printable(text)
+        if self._colours and _STYLES[style]:
+            text = _coloured(text, _STYLES[style])
+        self._write(2, (f"{text}\n").encode("utf-8", "backslashreplace"))
+
+    def message(self, payload: bytes, is_text: bool, raw: bool) -> None:
+        """Write a message that was received. *raw*: its bytes alone, without a newline; for pipes."""
+        if self.as_json:
+            if is_text:
+                self.event("message", type="text", data=payload.decode("utf-8"))
+            else:
+                self.event("message", type="binary", base64=b64encode(payload).decode("ascii"), size=len(payload))
+        elif not self.out_is_terminal:
+            self._write(1, payload if raw else payload + b"\n")
+        elif is_text:
+            self.line("< " + payload.decode("utf-8"))
+        else:
+            rest = " …" if len(payload) > _SHOWN_BYTES else ""
+            self.line(f"< binary, {len(payload)} bytes: {payload[:_SHOWN_BYTES].hex(' ')}{rest}")
+
+    def line(self, text: str) -> None:
+        """Write a line of data to standard output."""
+        if self.out_is_terminal:
+            text = printable(text)
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        self._write(1, f"{text}\n".encode(encoding, "backslashreplace"))
+
+    def table(self, title: str, values: Mapping[str, object]) -> None:
+        """Write names and values, one a line, to standard output."""
+        if self.rich_out:
+            from rich.table import Table
+
+            table = Table(title=title, title_justify="left", show_header=False)
+            table.add_column()
+            table.add_column(justify="right")
+            for name, value in values.items():
+                table.add_row(name, str(value))
+            self.render(table)
+        else:
+            width = max(map(len, values), default=0)
+            for text in (title, *(f"  {name:<{width}}  {value}" for name, value in values.items())):
+                self.line(text)
+
+    def render(self, renderable: Any) -> None:
+        """Write something of rich's to standard output. Only with :attr:`rich_out`."""
+        from rich.console import Console
+
+        console = Console(force_terminal=True)
+        with console.capture() as captured:
+            console.print(renderable)
+        self._write(1, captured.get().encode("utf-8", "backslashreplace"))
+
+    # ------------------------------------------------------------------------------------------------------ internal
+
+    def _write_json(self, value: Mapping[str, Any]) -> None:
+        self._write(1, json.dumps(value).encode("ascii") + b"\n")
+
+    def _write(self, descriptor: int, data: bytes) -> None:
+        """Write *data* whole, past Python's buffers: nothing is left to be flushed when the program ends."""
+        if not self._safe_lines.acquire(timeout=_PATIENCE):
+            return  # whoever holds it is stuck in a write: there is nobody to tell
+        try:
+            if self.prompting:
+                sys.stdout.write(data.decode("utf-8", "replace"))
+                sys.stdout.flush()
+            elif descriptor != 1 or not self._gone:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(descriptor, view) :]
+        except OSError:
+            if descriptor == 1 and not self._gone:
+                self._gone = True
+                self._mailbox.post(News.output_gone)
+        finally:
+            self._safe_lines.release()
+
+
+class OutputHandler(logging.Handler):
+    """Shows the library's log lines as remarks, so that they do not tear a line that is being typed."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by ``logging``, in any thread."""
+        try:
+            self._output.event("log", self.format(record), "dim", level=record.levelname, text=record.getMessage())
+        except Exception:  # noqa: BLE001 - the way of logging's own handlers with records that cannot be formatted
+            self.handleError(record)
+
+
+def printable(text: str) -> str:
+    """Return *text* with its control characters (but tab and newline) written out."""
+    return text.translate(_CONTROLS)
+
+
+def has_module(name: str) -> bool:
+    """Tell whether a module of the extra ``cli`` is installed."""
+    from importlib.util import find_spec
+
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # somebody has blocked it by ``sys.modules[name] = None``
+        return False
+
+
+def _is_terminal(stream: IO[str] | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # it is closed
+        return False
+
+
+def _coloured(text: str, style: str) -> str:
+    from rich.style import Style
+
+    return Style.parse(style).render(text)
+
+
+def duration(seconds: float) -> str:
+    """Return a short form of a time: ``3 µs``, ``0.25 ms``, ``42 ms``, ``1.5 s``."""
+    if seconds < 0.0000995:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 0.9995:
+        return f"{seconds * 1e3:.3g} ms"
+    return f"{seconds:.3g} s"
+
+
+def size(count: float) -> str:
+    """Return a short form of a number of bytes: ``512 B``, ``1.5 kB``, ``16.8 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.3g} {unit}"

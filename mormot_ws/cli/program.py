@@ -1,0 +1,55 @@
+"""From the arguments to the command that they name. What is common to all commands: the output, the log."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from .arguments import parse
+from .mailbox import SIGNAL_CODES, Mailbox, News
+from .output import Output, OutputHandler
+
+_LEVELS = {0: logging.CRITICAL, 1: logging.INFO}
+
+
+def run(arguments: Sequence[str] | None, mailbox: Mailbox) -> int:
+    """Do what *arguments* say; return the exit code. *mailbox* is where the signals go. Main thread."""
+    try:
+        try:
+            args = parse(arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # --help and --version write there
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's end would complain again
+        return SIGNAL_CODES[News.output_gone]
+    output = Output(mailbox, args.json, args.plain, args.quiet)
+    handler = OutputHandler(output)
+    logger = logging.getLogger("mormot_ws")
+    # what the user has to know is said by the commands themselves; the library's log is for those who ask for it
+    logger.setLevel(_LEVELS.get(args.verbose, logging.DEBUG))
+    logger.addHandler(handler)
+    try:
+        return _command(args, mailbox, output)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+
+
+def _command(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
+    if args.command == "serve":
+        from .serve import serve
+
+        return serve(args, mailbox, output)
+    if args.command == "connect":
+        from .connect import connect
+
+        return connect(args, mailbox, output)
+    from .bench import bench
+
+    return bench(args, mailbox, output)

@@ -1,0 +1,274 @@
+"""``serve``: an echo, chat or broadcast server that shows its counters. The protocols, the status table, the life of the command."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import socket
+import threading
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from ..chat import WebSocketProtocolChat
+from ..errors import HttpServerError
+from ..frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focText
+from ..page import answer_page, greet_page
+from ..process import WebSocketProcess
+from ..protocols import WebSocketProtocol, WebSocketProtocolList
+from ..server import WebSocketServer
+from ..settings import WebSocketProcessSettings
+from ..status import ServerStatus
+from ..tls import server_tls_context
+from .inputs import PipeInput
+from .mailbox import Mailbox, News
+from .output import Output, size
+
+#: status lines between two headers
+_HEADER_EVERY = 20
+#: seconds that the server's threads wait at most for the protocols
+_READY = 5.0
+#: what is said of the counters, in the order of the table
+_COUNTERS = {
+    "connections": "WebSocket connections",
+    "sockets": "TCP connections",
+    "accepted": "accepted",
+    "turned_away": "turned away by a limit",
+    "upgraded": "upgraded",
+    "refused": "upgrades refused",
+    "frames_in": "messages received",
+    "frames_out": "messages sent",
+    "bytes_in": "bytes received",
+    "bytes_out": "bytes sent",
+}
+
+
+class AnyProtocol(WebSocketProtocolChat):
+    """Takes whatever sub-protocol a client asks for, as a server to try things with should."""
+
+    def set_subprotocol(self, name: str) -> bool:
+        """Accept *name*."""
+        self.name = name
+        return True
+
+
+class AnyProtocolList(WebSocketProtocolList):
+    """Serves clients that ask for any sub-protocol, and those that ask for none, by one protocol."""
+
+    def __init__(self, protocol: AnyProtocol) -> None:
+        super().__init__()
+        self.add(protocol)
+        self._only = protocol
+
+    def clone_by_name(self, name: str, client_uri: str) -> WebSocketProtocol | None:
+        """Return a clone that answers to *name*, if the URI is served."""
+        clone = self.clone_by_uri(client_uri)
+        if clone is not None:
+            clone.set_subprotocol(name)
+        return clone
+
+    def clone_by_uri(self, client_uri: str) -> WebSocketProtocol | None:
+        """Return a clone, if the URI is served."""
+        return self._only.clone(client_uri) if self._only.matches_uri(client_uri) else None
+
+
+class Room:
+    """What the connections do with each other. The callback runs in their threads."""
+
+    def __init__(self, mode: str, output: Output) -> None:
+        self._mode = mode
+        self._output = output
+        #: set before the server gets its protocols, so that no callback comes before it
+        self.server: WebSocketServer | None = None
+        #: guards the table below; innermost
+        self._safe_ids = threading.Lock()
+        self._ids: set[int] = set()
+
+    def on_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        """A connection has begun, has brought a message, or has ended."""
+        number = process.connection_id
+        if frame.opcode is focContinuation:
+            with self._safe_ids:
+                self._ids.add(number)
+            named = f", protocol {process.protocol.name!r}" if process.protocol.name else ""
+            self._output.event(
+                "connected",
+                f"#{number} connected from {process.remote_ip}{named}",
+                "dim",
+                connection_id=number,
+                remote_ip=process.remote_ip,
+                protocol=process.protocol.name,
+                uri=process.protocol.upgrade_uri,
+            )
+            greet_page(process)
+        elif frame.opcode is focConnectionClose:
+            with self._safe_ids:
+                self._ids.discard(number)
+            said = f"{process.close_code} {process.close_reason or process.last_error}".rstrip()
+            self._output.event(
+                "disconnected",
+                f"#{number} disconnected: {said}",
+                "dim",
+                connection_id=number,
+                code=process.close_code,
+                reason=process.close_reason,
+                why=process.last_error,
+            )
+        elif self._mode == "echo":
+            process.send_frame(frame)
+        elif self._mode == "chat":
+            with self._safe_ids:
+                others = self._ids - {number}
+            assert self.server is not None
+            self.server.websocket_broadcast(frame, others)
+
+
+class StatusLines:
+    """The counters as lines under each other, with rates since the last one."""
+
+    _FORMAT = "{:>6} {:>7} {:>7} {:>7} {:>10} {:>10} {:>12} {:>12} {:>9} {:>9}"
+    _HEADS = ("conns", "accept", "refused", "away", "msgs in/s", "out/s", "msgs in", "out", "in/s", "out/s")
+
+    def __init__(self) -> None:
+        self._lines = 0
+        self._last = (0, 0, 0, 0)
+        self._last_at = monotonic()
+
+    def next(self, status: ServerStatus, now: float) -> list[str]:
+        """Return the line for *status* at the monotonic time *now*, with the header before it where it is due."""
+        seconds = max(now - self._last_at, 0.001)
+        present = (status.frames_in, status.frames_out, status.bytes_in, status.bytes_out)
+        rates = [(value - last) / seconds for value, last in zip(present, self._last, strict=True)]
+        self._last, self._last_at = present, now
+        line = self._FORMAT.format(
+            status.connections,
+            status.accepted,
+            status.refused,
+            status.turned_away,
+            f"{rates[0]:.0f}",
+            f"{rates[1]:.0f}",
+            status.frames_in,
+            status.frames_out,
+            size(rates[2]),
+            size(rates[3]),
+        )
+        lines = [line] if self._lines % _HEADER_EVERY else [self._FORMAT.format(*self._HEADS), line]
+        self._lines += 1
+        return lines
+
+
+def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
+    """Run the command; return its exit code. Main thread."""
+    room = Room(args.mode, output)
+    try:
+        context = server_tls_context(args.cert, args.key, ca_certificates_file=args.client_ca) if args.cert else None
+    except OSError as exc:
+        return _failed(output, f"the certificate cannot be used: {exc}")
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    ready = (
+        threading.Event()
+    )  # set when there are protocols: the accept thread waits, so that no client in a hurry finds none
+    try:
+        server = WebSocketServer(
+            f"{host}:{args.port}",
+            on_start=lambda thread: ready.wait(_READY),
+            process_name="mormot-ws",
+            settings=_settings(args),
+            tls_context=context,
+        )
+    except HttpServerError as exc:
+        return _failed(output, _why_not(exc, f"{host}:{args.port}"))
+    with server:
+        room.server = server
+        _offer(server, args, room.on_incoming_frame)
+        ready.set()
+        shown = f"[{server.host}]" if ":" in server.host else server.host
+        uri = f"{'ws' if context is None else 'wss'}://{shown}:{server.port}/{args.uri}"
+        output.event(
+            "listening",
+            f"Listening on {uri} ({args.mode}); Ctrl-C stops the server",
+            "good",
+            uri=uri,
+            host=server.host,
+            port=server.port,
+            mode=args.mode,
+        )
+        source = PipeInput(mailbox, lambda line: _broadcast(server, line)) if args.mode == "broadcast" else None
+        code = _wait(args, mailbox, output, server)
+        if source is not None:
+            source.stop()
+    final = server.status().as_dict()
+    if args.json:
+        output.event("stopped", **final)
+    else:
+        output.table("Counters at the end", {text: final[name] for name, text in _COUNTERS.items()})
+    return code
+
+
+def _wait(args: argparse.Namespace, mailbox: Mailbox, output: Output, server: WebSocketServer) -> int:
+    """Show the status until a letter says that it is over; return the exit code."""
+    lines = StatusLines()
+    due = monotonic() + args.status if args.status else None
+    while True:
+        letter = mailbox.next(None if due is None else due - monotonic())
+        if letter is None:
+            assert due is not None
+            due += args.status
+            status = server.status()
+            if args.json:
+                output.event("status", **status.as_dict())
+            else:
+                for line in lines.next(status, monotonic()):
+                    output.line(line)
+        elif letter.news is News.output_gone:
+            return 141
+        elif letter.news in (News.interrupt, News.terminate, News.input_end):
+            return 0
+
+
+def _offer(server: WebSocketServer, args: argparse.Namespace, callback: Callable[..., Any]) -> None:
+    """Say which protocols there are, and what a browser gets to see."""
+    if args.protocol:
+        server.websocket_protocols.add(WebSocketProtocolChat(args.protocol, args.uri, callback))
+    else:
+        server.websocket_protocols = AnyProtocolList(AnyProtocol("", args.uri, callback))
+    server.on_request = partial(answer_page, protocol=args.protocol or "", uri=args.uri)
+
+
+def _broadcast(server: WebSocketServer, line: bytes) -> bool:
+    """Send a line of standard input to all; text where it is UTF-8."""
+    try:
+        line.decode("utf-8")
+        opcode = focText
+    except UnicodeDecodeError:
+        opcode = focBinary
+    server.websocket_broadcast(WebSocketFrame(opcode, line))
+    return True
+
+
+def _settings(args: argparse.Namespace) -> WebSocketProcessSettings:
+    return WebSocketProcessSettings(
+        heartbeat_delay=round(args.heartbeat * 1000),
+        max_connections=args.max_connections,
+        max_connections_per_ip=args.max_per_ip,
+        max_message_bytes=args.max_message,
+        max_frame_mb=1024,  # max_message_bytes rules
+        allowed_origins=None if args.origin is None else set(args.origin),
+        permessage_deflate=args.deflate,
+    )
+
+
+def _why_not(error: HttpServerError, address: str) -> str:
+    """Return in a line why it cannot listen."""
+    cause = error.__cause__
+    if not isinstance(cause, OSError) or cause.errno is None or isinstance(cause, socket.gaierror):
+        return str(error)
+    hint = "; --port 0 takes a free one" if cause.errno == errno.EADDRINUSE else ""
+    return f"cannot listen on {address}: {os.strerror(cause.errno)}{hint}"
+
+
+def _failed(output: Output, text: str) -> int:
+    output.event("error", f"mormot-ws: {text}", "bad", text=text)
+    return 1

@@ -1,0 +1,112 @@
+"""What connect and bench share: a client made from the arguments, and what to say when it cannot connect."""
+
+from __future__ import annotations
+
+import argparse
+import ssl
+
+from ..chat import OnIncomingFrame, WebSocketProtocolChat
+from ..client import HttpClientWebSockets, parse_websocket_uri
+from ..reconnect import FailureKind, ReconnectFailure, failure_kind
+from ..settings import WebSocketProcessSettings
+from ..tls import client_tls_context
+
+#: what a native server, and one of ours, answers when it does not find a protocol
+_MORMOT_REFUSAL = "WebSocket Upgrade Error"
+
+
+class ConsoleProtocol(WebSocketProtocolChat):
+    """Asks for any of *names* (none of them: for no sub-protocol), and remembers which one the server chose."""
+
+    def __init__(self, names: list[str], callback: OnIncomingFrame) -> None:
+        super().__init__("", "", callback)
+        self._names = names
+
+    def get_subprotocols(self) -> str:
+        """Return all the names."""
+        return ", ".join(self._names)
+
+    def set_subprotocol(self, name: str) -> bool:
+        """Accept one of them."""
+        if name.lower() not in map(str.lower, self._names):
+            return False
+        self.name = name
+        return True
+
+
+class Target:
+    """The server of the command line, and how to get there. Raises ``OSError`` for certificates that cannot be read."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.text: str = args.uri
+        self.host, self.port, self.resource, self.tls = parse_websocket_uri(args.uri)
+        self._args = args
+        self._context: ssl.SSLContext | None = None
+        if self.tls:
+            self._context = client_tls_context(args.ca, args.cert, args.key, ignore_certificate_errors=args.insecure)
+
+    def headers(self) -> str:
+        """Return the header lines for one attempt. Raises ``OSError`` or ``ValueError`` when a token cannot be read."""
+        lines = list(self._args.header)
+        if self._args.bearer is not None:
+            lines.append(f"Authorization: Bearer {self._args.bearer()}")
+        return "\r\n".join(lines)
+
+    def open(self, settings: WebSocketProcessSettings) -> HttpClientWebSockets:
+        """Return a client that has tried to open the TCP connection. Raises ``ValueError`` for a host or proxy that is none."""
+        args = self._args
+        return HttpClientWebSockets(
+            self.host,
+            self.port,
+            self.tls,
+            self._context,
+            round(args.timeout * 1000),
+            settings=settings,
+            process_name="mormot-ws",
+            proxy=args.proxy,
+        )
+
+    def upgrade(self, client: HttpClientWebSockets, protocol: ConsoleProtocol) -> str:
+        """Upgrade the open connection; return '' or what went wrong."""
+        if not client.connected:
+            return client.last_error
+        try:
+            headers = self.headers()
+        except (OSError, ValueError) as exc:
+            return str(exc)
+        return client.websockets_upgrade(self.resource, "", False, frozenset(), protocol, headers)
+
+    def failure(self, client: HttpClientWebSockets, text: str, attempts: int, elapsed_ms: float) -> ReconnectFailure:
+        """Return what a reconnection policy is told about a first connection that did not come about."""
+        upgrade = client.upgrade_failure
+        if client.last_exception is not None:
+            kind = failure_kind(client.last_exception)
+        elif upgrade is not None and upgrade.timed_out:
+            kind = FailureKind.timeout
+        else:
+            kind = FailureKind.upgrade
+        return ReconnectFailure(kind, text, attempts, elapsed_ms, 0, 0 if upgrade is None else upgrade.http_status)
+
+    def hint(self, failure: ReconnectFailure) -> str:
+        """Return what the user may try then, '' for no idea."""
+        args = self._args
+        status = failure.http_status
+        if status == 400 and _MORMOT_REFUSAL in failure.text:
+            if args.protocol:
+                return f"the server has no sub-protocol {' or '.join(args.protocol)} for this URI"
+            return "servers of this kind want the sub-protocol to be named: try --protocol NAME"
+        if status == 400 and not args.protocol:
+            return "perhaps the server wants a sub-protocol: try --protocol NAME"
+        if status in (401, 403):
+            return "the server wants to know who you are: try --bearer or --header"
+        if status in (404, 426) or (200 <= status < 400 and status != 101):
+            return "there is no WebSocket at this path: look at the URI"
+        if failure.kind is FailureKind.tls and "CERTIFICATE_VERIFY_FAILED" in failure.text:
+            return "try --ca FILE with the authority's certificate, or --insecure for a test"
+        if failure.kind is FailureKind.tls:
+            return "is it a TLS server? ws:// is without TLS"
+        if failure.kind is FailureKind.upgrade and not status and not self.tls:
+            return "is it a TLS server? wss:// is with TLS"
+        if failure.kind is FailureKind.refused:
+            return "is the server running, and on this port?"
+        return ""
