@@ -74,6 +74,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     )
     from .status import ClientStatus, ConnectionStatus, ServerStatus
     from .tls import client_tls_context, server_tls_context
+    from .uriprotocol import WebSocketProtocolUri
 
 #: which module each public name comes from
 _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
@@ -144,6 +145,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     ),
     "status": ("ClientStatus", "ConnectionStatus", "ServerStatus"),
     "tls": ("client_tls_context", "server_tls_context"),
+    "uriprotocol": ("WebSocketProtocolUri",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
 
@@ -200,6 +202,7 @@ __all__ = [
     "WebSocketProtocolJson",
     "WebSocketProtocolList",
     "WebSocketProtocolRest",
+    "WebSocketProtocolUri",
     "WebSocketServer",
     "WebSocketServerRest",
     "WebSocketServerSocket",

@@ -219,8 +219,8 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     """``synopsebin`` and ``synopsebinary``: requests as binary frames. Mirrors ``TWebSocketProtocolBinary``.
 
     :param uri: the path that it is limited to; '' for any.
-    :param options: :class:`WebSocketProtocolBinaryOptions`; the other end needs the same.
     :param key: a password for AES encryption, the same on both ends; '' for none. Needs the extra ``crypto``.
+    :param options: :class:`WebSocketProtocolBinaryOptions`; the other end needs the same.
     :param settings: where ``aes_salt``, ``aes_rounds`` and ``aes_bits`` are looked up; None: the defaults.
 
     ``synopsebin``, which is preferred, numbers its requests, so several threads can wait for answers on one connection at once.
@@ -230,9 +230,9 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     def __init__(
         self,
         uri: str = "",
+        key: str = "",
         options: WebSocketProtocolBinaryOptions | Collection[WebSocketProtocolBinaryOptions] = pboSynLzCompress,
         *,
-        key: str = "",
         settings: WebSocketProcessSettings | None = None,
     ) -> None:
         super().__init__("synopsebin", uri)
@@ -266,7 +266,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
         """Return a protocol for one connection, with the same options and key."""
-        clone = type(self)(self.uri, self.options)
+        clone = type(self)(self.uri, options=self.options)
         clone.encryption = self.encryption
         clone.sequencing = self.sequencing
         self._copy_to(clone)
@@ -406,4 +406,4 @@ def new_rest_protocol(
         if key:
             _log.warning("synopsejson is never encrypted: the key is not used")
         return WebSocketProtocolJson(uri)
-    return WebSocketProtocolBinary(uri, options, key=key, settings=settings)
+    return WebSocketProtocolBinary(uri, key, options, settings=settings)

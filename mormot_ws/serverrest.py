@@ -83,7 +83,7 @@ class WebSocketServerRest(WebSocketServer):
         from .rest import WebSocketProtocolBinary, WebSocketProtocolJson
 
         uri = uri.removeprefix("/")
-        binary = WebSocketProtocolBinary(uri, options, key=key, settings=self.settings)
+        binary = WebSocketProtocolBinary(uri, key, options, settings=self.settings)
         self.websocket_protocols.add_once(binary)
         if ajax:
             self.websocket_protocols.add_once(WebSocketProtocolJson(uri))

@@ -59,7 +59,7 @@ def protocol_of(scenario: str, uri: str = "") -> WebSocketProtocolRest:
     if params["protocol"] == "synopsejson":
         return WebSocketProtocolJson(uri)
     options = [WebSocketProtocolBinaryOptions[name] for name in params["options"]]
-    protocol = NamedProtocolBinary(uri, options, key=params["key"])
+    protocol = NamedProtocolBinary(uri, params["key"], options)
     protocol.set_subprotocol(params["protocol"])
     protocol.remote_localhost = True
     return protocol
