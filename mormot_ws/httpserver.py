@@ -59,6 +59,7 @@ class HttpServerConnection:
         """Make ready for a request, of which *unread* has arrived already."""
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
         self._received = 0  # bytes of the request, and of what came behind it
+        self._method = b""
         self._take(unread)
 
     def _take(self, data: bytes) -> None:
@@ -82,6 +83,7 @@ class HttpServerConnection:
             event = self._next_event(deadline)
             if isinstance(event, h11.Request):
                 self._check_sizes(event)
+                self._method = event.method
                 request = UpgradeRequest(
                     event.method.decode("ascii"),
                     event.target.decode("ascii"),
@@ -137,7 +139,8 @@ class HttpServerConnection:
             answer.append(("Content-Type", content_type))
         try:
             self._send(h11.Response(status_code=status, headers=answer, reason=_reason(status)))
-            self._send(h11.Data(data=content))
+            if self._method != b"HEAD":  # RFC 9110 §9.3.2: the length is told, the content is not sent
+                self._send(h11.Data(data=content))
             self._send(h11.EndOfMessage())
             if self._h11.our_state is h11.MUST_CLOSE:
                 return False

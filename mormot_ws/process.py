@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import threading
 from abc import abstractmethod
-from collections import deque
 from functools import partial
 from threading import get_ident
 from time import monotonic, sleep
@@ -24,7 +23,6 @@ from .frames import (
     CLOSE_NO_STATUS,
     WebSocketFrame,
     WebSocketFrameList,
-    WebSocketFrameOpCode,
     close_payload,
     encode_frame,
     focBinary,
@@ -35,11 +33,11 @@ from .frames import (
     focText,
     parse_close_payload,
 )
+from .heartbeat import KeptProcess
 from .incoming import WebProcessInFrame
 from .keeper import ProcessKeeper, Timer
 from .notify import RestExchange
 from .protocols import WebSocketProtocol
-from .sending import FrameSender
 from .settings import WebSocketProcessSettings
 from .states import (
     WebSocketProcessNotifyCallback,
@@ -57,8 +55,7 @@ _log = logging.getLogger("mormot_ws.process")
 #: seconds after which an answer nobody waited for is dropped from ``incoming``
 _INCOMING_EXPIRY = 30 * 60
 #: bytes asked of the kernel at a time: first few, because an idle connection holds that buffer; more while reads come back
-#: full; many
-#: (which costs page faults at every call) only while a large frame is under way
+#: full; many (which costs page faults at every call) only while a large frame is under way
 _RECV_IDLE = 4096
 _RECV_BUSY = 16384
 _RECV_LARGE = 1 << 18
@@ -66,16 +63,9 @@ _RECV_FRAGMENTS = 1024
 _MANY_FRAGMENTS = 256
 #: seconds that a flood of fragments pauses after each read
 _FAIR_PAUSE = 0.0001
-#: seconds without a read after which a callback counts as long, and the keeper reads in the loop's stead, up to so many bytes
-_LONG_CALLBACK = 0.02
-_BACKLOG_BYTES = 1 << 20
-#: control frames of the keeper that may wait for a writer
-_MAX_CONTROLS = 16
-#: marks a ping that the keeper has answered
-_ANSWERED = -1
 
 
-class WebSocketProcess(FrameSender):
+class WebSocketProcess(KeptProcess):
     """What both sides of a connection have in common, whatever carries the bytes. Mirrors ``TWebSocketProcess``.
 
     :param protocol: this connection's own protocol object.
@@ -112,10 +102,6 @@ class WebSocketProcess(FrameSender):
         self.owner_thread: threading.Thread | None = None
         #: answers that arrived for callers that wait for them (REST protocols); mirrors ``Incoming``
         self.incoming = WebSocketFrameList(_INCOMING_EXPIRY)
-        #: heartbeats in a row that could not be sent or were not answered
-        self.invalid_ping_count = 0
-        #: milliseconds from the last heartbeat to its answer; 0: none yet. (The original's is the age of the last traffic)
-        self.last_ping_delay = 0.0
         #: what ended the connection, or the last fault, in words; '' when there was none
         self.last_error = ""
         #: the code of the close frame that ended the connection, ours or the peer's, whichever came first; 1005: it had none;
@@ -125,13 +111,12 @@ class WebSocketProcess(FrameSender):
         self.close_reason = ""
 
         self._state_since = monotonic()
-        #: held by the thread that reads and decodes; before ``safe_out`` in the lock order
-        self.safe_in = threading.Lock()
         self._begin()
 
     def _begin(self) -> None:
         """(Re)set what belongs to one connection. The loop is not running; a reconnected client comes here again."""
         self._begin_sending()
+        self._begin_keeping()
         settings = self.settings
         compression = self.protocol.compression
         self.in_frame = WebProcessInFrame(
@@ -145,21 +130,11 @@ class WebSocketProcess(FrameSender):
         self.last_error = ""
         self.close_code = 0
         self.close_reason = ""
-        self.invalid_ping_count = 0
         self._close_sent = False
         self._close_received = False
         self._close_ends_reading = False  # a close frame, not the end of the stream, ended the reading
         self._loop_ident = 0
-        self._unread = b""  # what the handshake read beyond its end
         self._recv_size = _RECV_IDLE
-        self._backlog: list[WebSocketFrame] = []  # what the keeper has read in the loop's stead; guarded by safe_in
-        self._backlog_bytes = 0
-        self._pings = 0  # received in the second below
-        self._pings_second = 0
-        self._last_in = monotonic()
-        self._pinged_at = 0.0  # when the heartbeat that waits for any sign of life was due; 0: none does
-        self._pings_sent: deque[float] = deque(maxlen=_MAX_CONTROLS)  # when the pings left whose pongs have not come
-        self._heartbeat: Timer | None = None
         self._close_timer: Timer | None = None
         kind = type(self.protocol)
         self._after_get = (
@@ -205,11 +180,6 @@ class WebSocketProcess(FrameSender):
     def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
         """Return a new context for a request of the peer, and who answers it (None: nobody). Mirrors ``ComputeContext``."""
         return HttpServerRequest(connection_id=self.connection_id, remote_ip=self.remote_ip), None
-
-    @property
-    def invalid_ping_send_count(self) -> int:
-        """The Pascal name of :attr:`invalid_ping_count`; mirrors ``InvalidPingSendCount``."""
-        return self.invalid_ping_count
 
     @property
     def connection_close_was_sent(self) -> bool:
@@ -285,10 +255,6 @@ class WebSocketProcess(FrameSender):
         """Return up to *size* bytes from the peer, ``b''`` at the end; raise ``OSError`` when the connection is broken."""
 
     @abstractmethod
-    def receive_now(self, size: int) -> bytes | None:
-        """Like :meth:`receive_bytes`, but without waiting: None when nothing is there or the connection is broken."""
-
-    @abstractmethod
     def interrupt(self) -> None:
         """Break the connection so that reads and writes in other threads return. From any thread, must not raise."""
 
@@ -304,6 +270,7 @@ class WebSocketProcess(FrameSender):
             if self.process_start():
                 self._run()
         finally:
+            self._in_hand = ()
             self._reading_ended = True
             if self._reading_ended_event is not None:
                 self._reading_ended_event.set()
@@ -369,8 +336,10 @@ class WebSocketProcess(FrameSender):
                 frames = self.process_loop_step_receive()
                 if frames is None:
                     return
+                self._in_hand = frames
                 for frame in frames:
                     received(frame)
+                self._in_hand = ()
                 if in_frame.error is not None and not self._backlog:
                     raise in_frame.error
             if outgoing:
@@ -422,42 +391,16 @@ class WebSocketProcess(FrameSender):
             protocol.frames_in_bytes += len(frame.payload)
             self._dispatch(frame)
         elif opcode is focPing:
-            if frame.tix != _ANSWERED:
-                self._count_ping()
-                self._answer_ping(frame.payload)
+            self._ping_received(frame)
             if self.settings.notify_all_frames:
                 self._dispatch(frame)
         elif opcode is focPong:
-            if self._pings_sent:
-                self.last_ping_delay = (monotonic() - self._pings_sent.popleft()) * 1000
+            self._pong_received()
             if self.settings.notify_all_frames:
                 self._dispatch(frame)
         elif opcode is focConnectionClose:
             self._close_received = self._close_ends_reading = True
             self._send_close(*parse_close_payload(frame.payload), frame.payload)
-
-    def _answer_ping(self, payload: bytes) -> None:
-        """Send the pong: also between our close frame and the peer's, where nothing else is sent any more (RFC 6455 §5.5.2)."""
-        if self.send_frame(WebSocketFrame(focPong, payload)) or self._state is not wpsClose:
-            return
-        with self.safe_out:
-            try:
-                key = None if self._masks is None else self._masks.next_key()
-                if self._batch_wire is None:
-                    self.write_bytes(encode_frame(focPong, payload, key))
-            except OSError as exc:
-                self._write_failed(exc)
-
-    def _count_ping(self) -> None:
-        """Answering pings costs more than sending them: refuse a flood."""
-        limit = self.settings.max_pings_per_second
-        second = int(self._last_in)
-        if second != self._pings_second:
-            self._pings_second = second
-            self._pings = 0
-        self._pings += 1
-        if self._pings > limit > 0:
-            raise WebSocketsProtocolError(1008, f"more than {limit} pings in a second")
 
     def _dispatch(self, frame: WebSocketFrame) -> None:
         protocol = self.protocol
@@ -545,12 +488,12 @@ class WebSocketProcess(FrameSender):
         self._last_batch = True
         self._keeper.wake(self)
 
-    def _fault(self, error: WebSocketsProtocolError) -> None:
-        """The peer broke a rule: close with the code that this deserves."""
+    def _fault(self, error: WebSocketsProtocolError, wait_ms: int | None = None) -> bool:
+        """The peer broke a rule: close with the code that this deserves; tell whether the close frame was sent, as :meth:`_send_close`."""
         _log.info("%s: closing with %d: %s", self, error.code, error.reason, extra=self.log_fields())
         self.last_error = str(error)
         self._close_ends_reading = True
-        self._send_close(error.code, error.reason, close_payload(error.code, error.reason))
+        return self._send_close(error.code, error.reason, close_payload(error.code, error.reason), wait_ms)
 
     def _lost(self, why: str) -> None:
         """Nothing more can be read."""
@@ -575,91 +518,6 @@ class WebSocketProcess(FrameSender):
             if self.exchange is not None and state is not wpsRun:
                 self.exchange.closed()
             self._state_since = monotonic()
-
-    # ---------------------------------------------------------------------------------------------------- heartbeats
-
-    def _schedule_heartbeat(self, when: float) -> None:
-        self._heartbeat = self._keeper.call_at(when, partial(self._check_heartbeat, self.in_frame))
-
-    def _check_heartbeat(self, connection: object) -> None:
-        """In the keeper's thread: ping a peer that was silent for ``heartbeat_delay``; give up on one that stays silent."""
-        if self._state is not wpsRun or connection is not self.in_frame:
-            return  # closing, or a timer of an earlier connection
-        delay = self.settings.heartbeat_delay / 1000
-        now = monotonic()
-        if self._pinged_at and self._last_in >= self._pinged_at:
-            self._pinged_at = 0.0
-            self.invalid_ping_count = 0
-        due = max(self._last_in, self._pinged_at) + delay
-        if due <= now:
-            if self._pinged_at and not self.stand_in(now) and not self._output_moves():
-                self.invalid_ping_count += 1
-                if self.invalid_ping_count >= self.settings.disconnect_after_invalid_heartbeat_count > 0:
-                    _log.info(
-                        "%s: %d heartbeats without an answer", self, self.invalid_ping_count, extra=self.log_fields()
-                    )
-                    self.abort(f"no answer to {self.invalid_ping_count} heartbeats")
-                    return
-            self._pinged_at = now
-            self._mark_ping()
-            self._send_control_now(focPing, b"")
-            due = now + delay
-        self._schedule_heartbeat(due)
-
-    def _mark_ping(self) -> None:
-        """Remember how far the output was when a heartbeat is sent."""
-
-    def _output_moves(self) -> bool:
-        """Tell whether the peer takes what we send, though our ping is stuck behind it: a slow link is no dead peer."""
-        return False
-
-    def _watch(self) -> None:
-        """Let the keeper look after the connection from now on."""
-        delay = self.settings.heartbeat_delay / 1000
-        if delay:
-            self._keeper.watch(self, min(1.0, delay / 2))
-
-    def stand_in(self, now: float) -> bool:
-        """In the keeper's thread: read for the loop while it is inside a long callback; tell whether the peer gave a sign of life.
-
-        Pings are answered at once, so that the peer does not give us up; messages wait for the loop in their order. When a
-        megabyte of
-        them waits, no more is read, and the peer counts as alive: it is we who owe the reading.
-        """
-        if self._state is not wpsRun or not self.safe_in.acquire(blocking=False):
-            return False  # the loop is reading by itself
-        pongs: list[WebSocketFrame] = []
-        try:
-            if self._backlog_bytes >= _BACKLOG_BYTES:
-                return True
-            if now - self._last_in < _LONG_CALLBACK or self.in_frame.error is not None or self.in_frame.closed:
-                return False
-            data = self._unread or self.receive_now(_RECV_BUSY)
-            if not data:
-                return False  # nothing there, or the end of the stream: that is for the loop to see
-            self._unread = b""
-            self._last_in = now
-            for frame in self.in_frame.feed(data):
-                self._backlog_bytes += len(frame.payload) + 64
-                if frame.opcode is focPing:
-                    pongs.append(frame)
-                    frame.tix = _ANSWERED
-                if frame.opcode is not focPing or self.settings.notify_all_frames:
-                    self._backlog.append(frame)
-        finally:
-            self.safe_in.release()
-        for ping in pongs:
-            self._send_control_now(focPong, ping.payload)
-        return True
-
-    def _send_control_now(self, opcode: WebSocketFrameOpCode, payload: bytes) -> None:
-        """In the keeper's thread: send a ping or pong without waiting; where another thread is writing, that one sends it along."""
-        self._controls.append((opcode, payload))
-        while len(self._controls) > _MAX_CONTROLS:
-            self._controls.popleft()  # a peer's pings may be answered by the last pong alone (RFC 6455 §5.5.3)
-        if opcode is focPing:
-            self._pings_sent.append(monotonic())
-        self._keeper.wake(self)
 
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""

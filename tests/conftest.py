@@ -24,6 +24,12 @@ from mormot_ws import HttpClientWebSockets, WebSocketServer
 _DESCRIPTORS = Path("/proc/self/fd")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return what ``-n auto`` means: the whole suite in several processes, since most tests wait; a choice of tests in this one."""
+    chosen = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.keyword
+    return 0 if chosen else min(8, (os.cpu_count() or 1) + 1)
+
+
 def _open_descriptors() -> dict[int, str]:
     """Return what each open file descriptor stands for; nothing where the system does not tell."""
     found: dict[int, str] = {}

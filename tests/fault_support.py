@@ -14,13 +14,11 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import pytest
 from support import BOUND, HOST, MS, Recorder, Script, ms
 
 from mormot_ws import WebSocketFrame, WebSocketProcess, focConnectionClose
+from mormot_ws.testing.relay import queue_is_full
 
-#: for a test that finds races by chance: that it failed once is enough, however often it passes
-by_chance = pytest.mark.flaky(reruns=0)
 #: the heartbeats of the fault tests: milliseconds, and how many may stay unanswered
 HEARTBEAT_MS = ms(100)
 HEARTBEAT_COUNT = 2
@@ -186,9 +184,9 @@ def full_listener() -> Iterator[int]:
         listener = stack.enter_context(socket.socket())
         listener.bind((HOST, 0))
         listener.listen(0)
-        while True:
+        while not queue_is_full(listener):
             probe = stack.enter_context(socket.socket())
-            probe.settimeout(50 * MS)
+            probe.settimeout(50 * MS if queue_is_full(listener) is None else BOUND)
             try:
                 probe.connect(listener.getsockname())
             except TimeoutError:
@@ -218,7 +216,6 @@ __all__ = [
     "Loss",
     "Losses",
     "ServerPeer",
-    "by_chance",
     "full_listener",
     "shrink_buffers",
     "took",

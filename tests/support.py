@@ -31,6 +31,7 @@ from mormot_ws import (
     WebSocketFrameOpCode,
     WebSocketProcess,
     WebSocketProcessClient,
+    WebSocketProcessServer,
     WebSocketProcessSettings,
     WebSocketProtocolChat,
     WebSocketServer,
@@ -190,6 +191,18 @@ def connect(port: int, callback: Callable[..., Any] | None = None, **settings: A
         client.free()
         raise AssertionError(f"cannot upgrade: {error} ({client.last_error})")
     return client
+
+
+def active(server: WebSocketServer, connection_id: int) -> WebSocketProcessServer:
+    """Return the process of a connection as soon as it runs."""
+    process = wait_for(lambda: server.is_active_websocket(connection_id), what=f"connection #{connection_id}")
+    assert process is not None
+    return process
+
+
+def chat(recorder: Recorder | None = None) -> WebSocketProtocolChat:
+    """Return a protocol ``echo`` for a client."""
+    return WebSocketProtocolChat("echo", "", None if recorder is None else recorder.frame)
 
 
 def process_of(client: HttpClientWebSockets) -> WebSocketProcessClient:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_support import HEARTBEATS, Losses, by_chance, shrink_buffers, took
+from fault_support import HEARTBEATS, Losses, shrink_buffers, took
 from support import (
     BOUND,
     HOST,
@@ -254,7 +254,6 @@ def test_a_frame_cut_in_the_middle_is_sent_again(tmp_path: Path, tls: bool, cut_
         assert sorted(rig.numbers.firsts.values()) == [0, 1]
 
 
-@by_chance
 @both_transports
 @pytest.mark.parametrize(("count", "endings"), [(110, ["cut", "close"]), (199, ["cut"])], ids=["queue", "full queue"])
 def test_losses_at_random_moments_duplicate_and_reorder_nothing(
@@ -303,7 +302,6 @@ def fill(process: WebSocketProcess, number: int, size: int) -> bool:
     return True
 
 
-@by_chance
 @both_transports
 @pytest.mark.parametrize("size", [100, 16_300, 70_000])
 @pytest.mark.parametrize("blocked", [False, True], ids=["queue only", "with a blocked send_frame"])
@@ -320,7 +318,7 @@ def test_each_frame_is_handed_to_the_kernel_exactly_once(tmp_path: Path, tls: bo
     def deaf(peer: RawServerPeer) -> None:
         shrink_buffers(peer.sock)
         peer.accept()
-        assert read_now.wait(BOUND)
+        assert read_now.wait(3 * BOUND)  # the filling of the kernel's buffers below and the giving up have bounds of their own
         receive_numbers(peer, first)
 
     def good(peer: RawServerPeer) -> None:
@@ -358,7 +356,6 @@ def test_each_frame_is_handed_to_the_kernel_exactly_once(tmp_path: Path, tls: bo
     assert got == list(range(count)), f"lost: {sorted(set(range(count)) - set(got))}"
 
 
-@by_chance
 def test_an_on_reconnect_that_gives_its_upgrade_up_loses_nothing(tmp_path: Path) -> None:
     """Frames that begin to leave on a connection that ``on_reconnect`` then refuses by a text are sent on the next one, once."""
     refused: list[int] = []

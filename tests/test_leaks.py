@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_support import FREE_WITHIN, Losses, ServerPeer, by_chance, full_listener, shrink_buffers, took
+from fault_support import FREE_WITHIN, Losses, ServerPeer, full_listener, shrink_buffers, took
 from support import (
     BOUND,
     HOST,
@@ -153,7 +153,6 @@ def free_meanwhile(client: HttpClientWebSockets, action: Callable[[], str], read
     assert results[0]
 
 
-@by_chance
 def test_free_during_the_first_connection_attempt(server: WebSocketServer) -> None:
     """While another thread waits in ``reopen()`` for an answer to its SYN, ``free()`` ends that wait, and ``reopen()`` does not raise."""
     with full_listener() as port:
@@ -191,7 +190,6 @@ def test_free_during_a_tls_handshake(tmp_path: Path) -> None:
             client.free()
 
 
-@by_chance
 def test_free_during_the_first_tls_handshake(tmp_path: Path) -> None:
     """While another thread waits in ``reopen()`` for a TLS server that says nothing: the same."""
     authority = Authority(tmp_path)
@@ -218,7 +216,6 @@ def test_free_during_an_upgrade(proxy: FaultProxy) -> None:
             client.free()
 
 
-@by_chance
 def test_free_during_the_first_upgrade() -> None:
     """While another thread waits in the first ``websockets_upgrade``: the same."""
     with RawServer(silent) as server:
@@ -387,7 +384,6 @@ def test_free_twice(proxy: FaultProxy) -> None:
             client.free()
 
 
-@by_chance
 def test_free_by_several_threads_at_once(proxy: FaultProxy) -> None:
     """All of them return in time, the later ones not before the work is done, whoever was first; the peer is silent."""
     with reconnecting(proxy.port) as client:
@@ -412,7 +408,6 @@ def test_free_by_several_threads_at_once(proxy: FaultProxy) -> None:
     assert all(duration < FREE_WITHIN and not alive for duration, alive in ended)
 
 
-@by_chance
 def test_free_during_a_close_by_the_server(server: WebSocketServer) -> None:
     """Both sides say goodbye at the same time; both are done in time."""
     for _ in range(20):
@@ -429,7 +424,6 @@ def test_free_during_a_close_by_the_server(server: WebSocketServer) -> None:
         assert losses.loss().code in (1000, 1001)
 
 
-@by_chance
 @pytest.mark.parametrize("seed", range(4))
 def test_free_at_random_moments_of_a_flapping_client(proxy: FaultProxy, seed: int) -> None:
     """A client that loses its connection all the time is freed at a random moment: always in time, and nothing is left."""

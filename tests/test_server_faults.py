@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fault_support import ServerPeer, by_chance, took
+from fault_support import ServerPeer, took
 from support import (
     BOUND,
     HOST,
@@ -121,7 +121,6 @@ def test_free_does_not_wait_for_frozen_clients_one_after_another(server: WebSock
         assert crowd.told("closed 1001")[0] == CLIENTS - DEAF
 
 
-@by_chance
 def test_free_says_goodbye_behind_what_is_queued(server: WebSocketServer) -> None:
     """Clients that read, but have more queued than the kernel takes at once, get all of it and then 1001."""
     count, size = 8, 500_000
@@ -141,7 +140,6 @@ def test_free_says_goodbye_behind_what_is_queued(server: WebSocketServer) -> Non
         assert [len(recorder.all("focBinary")) for recorder in recorders] == [count] * len(clients)
 
 
-@by_chance
 def test_free_under_traffic_says_goodbye_to_all(server: WebSocketServer) -> None:
     """Messages that go both ways just then keep nobody from getting 1001."""
     stop = threading.Event()
@@ -196,7 +194,6 @@ def test_free_leaves_callbacks_behind_that_do_not_return(caplog: pytest.LogCaptu
         server.free()
 
 
-@by_chance
 def test_free_while_connections_arrive(server: WebSocketServer) -> None:
     """Clients that connect just then are served and get 1001, or are refused; none is left hanging."""
     stop = threading.Event()
@@ -464,7 +461,6 @@ def next_text(client: RawClient) -> str:
     return frame.text
 
 
-@by_chance
 def test_a_queued_frame_that_cannot_be_prepared_hurts_its_own_connection_only(caplog: pytest.LogCaptureFixture) -> None:
     """A ``before_send_frame`` that raises for a broadcast does not keep the sender thread from serving the others, now and later."""
     kind = type("Kind", (Buggy,), {"method": "before_send_frame"})
@@ -549,7 +545,6 @@ def test_a_broadcast_reaches_the_others_although_some_do_not_read(server: WebSoc
             assert crowd.told("got " + "L" * 20_000)[1] - started < 2 * BROADCAST_WITHIN
 
 
-@by_chance
 def test_those_that_did_not_read_get_everything_when_they_do(server: WebSocketServer) -> None:
     """A client that reads again gets all that was queued for it, in order."""
     with upgraded(server.port, receive_buffer=4096) as deaf, upgraded(server.port) as good:

@@ -9,13 +9,25 @@ import ssl
 from pathlib import Path
 
 import trustme
-from support import BOUND, HOST, Behaviour, RawClient, RawPeer, RawServerPeer, fast_settings
+from support import (
+    BOUND,
+    HOST,
+    Behaviour,
+    RawClient,
+    RawPeer,
+    RawServerPeer,
+    Recorder,
+    fast_settings,
+    send_text,
+    wait_for,
+)
 
 from mormot_ws import (
     HttpClientWebSockets,
     WebSocketProtocolChat,
     WebSocketServer,
     client_tls_context,
+    focText,
     server_tls_context,
 )
 
@@ -135,3 +147,17 @@ def behind_tls(context: ssl.SSLContext, behaviour: Behaviour) -> Behaviour:
             peer.sock.close()
 
     return wrapped
+
+
+def echoes(client: HttpClientWebSockets, recorder: Recorder, payload: str = "hello") -> bool:
+    """Tell whether an upgraded client that records its frames gets an echo."""
+    assert send_text(client, payload)
+    wait_for(lambda: payload in recorder.texts(), what=f"an echo of {payload!r}")
+    return True
+
+
+def works(port: int, context: ssl.SSLContext) -> bool:
+    """Tell whether a new connection gets an echo: the server is in order."""
+    with tls_upgraded(port, context) as client:
+        client.send_frame(focText, "still there?")
+        return client.receive_opcode(focText).text == "still there?"

@@ -28,7 +28,7 @@ exit codes:
   0    done as asked
   1    no connection: nobody there, the upgrade was refused, the port is taken
   2    bad arguments
-  3    the connection was lost, or closed with another code than 1000 or 1001;
+  3    the connection was lost, or closed with a code other than 1000 and 1001;
        something could not be sent; bench: no echo
   130  ended by Ctrl-C     143  by SIGTERM     141  by a closed output pipe
   (serve ends with 0 by the first two: that is how it is stopped)

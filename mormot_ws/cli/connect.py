@@ -75,13 +75,16 @@ class Connection:
 
     def _open(self) -> None:
         try:
-            client = self.client = self.target.open(self._settings())
+            self._connect()
         except ValueError as exc:  # a host or proxy that argparse could not judge
             self._output.event("error", f"mormot-ws: {exc}", "bad", text=str(exc))
             self._mailbox.post(News.failed, 2)
-            return
-        started, failures = monotonic(), 0
+
+    def _connect(self) -> None:
+        """Try to connect for the first time, with ``--reconnect`` until it succeeds or the policy gives up."""
+        client = self.client = self.target.open(self._settings())
         client.on_websockets_closed = self.events.on_websockets_closed
+        started, failures = monotonic(), 0
         while not self.stopping.is_set():
             error = self.target.upgrade(client, self._protocol)
             if not error:
@@ -92,11 +95,11 @@ class Connection:
                 return
             failures += 1
             failure = self.target.failure(client, error, failures, (monotonic() - started) * 1000)
-            if not self._args.reconnect:
+            delay = None
+            if self._args.reconnect:
+                delay = self._policy.next_delay(failure)
+            else:
                 self.events.cannot_connect(failure)
-                self._mailbox.post(News.failed, 1)
-                return
-            delay = self._policy.next_delay(failure)
             if delay is None:
                 self._mailbox.post(News.failed, 1)
                 return
@@ -129,18 +132,19 @@ class Connection:
             except UnicodeDecodeError:
                 return self._not_sent("that line is not UTF-8; --binary sends any bytes")
         if not self._args.reconnect:
-            return process.send_frame(frame) or self._not_sent("the connection is closed")
+            return process.send_frame(frame) or self._not_sent("the connection is closed", for_good=True)
         while not process.send_frame_async(frame):  # it is queued, and outlasts a reconnection
             if self.stopping.is_set() or self.events.over.is_set():
-                return self._not_sent("the connection is closed")
+                return self._not_sent("the connection is closed", for_good=True)
             self.stopping.wait(_LOOK)  # the queue is full: read no further until it has room
         return True
 
-    def _not_sent(self, why: str) -> bool:
+    def _not_sent(self, why: str, for_good: bool = False) -> bool:
+        """Count it and say it; return whether what follows may be sent."""
         self.unsent += 1
         if not self.stopping.is_set():
             self._output.event("error", f"mormot-ws: not sent: {why}", "bad", text=f"not sent: {why}")
-        return not self.events.over.is_set()
+        return not for_good
 
     def _ping(self) -> None:
         while not self.stopping.wait(self._args.ping):

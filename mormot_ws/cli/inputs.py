@@ -17,7 +17,7 @@ from .output import Output
 
 _BLOCK = 1 << 16
 #: seconds that stop() waits for the thread
-_JOIN = 2.0
+_JOIN = 1.0
 
 #: takes a line without its newline, or a block; False: it could not be used, read no more
 Take = Callable[[bytes], bool]

@@ -45,7 +45,9 @@ class Output:
         #: held while a line is written whole, so that lines do not mix; innermost. Writing may block: that is how a reader that is slow
         #: slows us down
         self._safe_lines = threading.Lock()
+        # a stream that was closed at the start: its descriptor may be a socket by now
         self._gone = sys.stdout is None
+        self._no_remarks = sys.stderr is None
         self.out_is_terminal = _is_terminal(sys.stdout)
         self.err_is_terminal = _is_terminal(sys.stderr)
         rich = not plain and not as_json and os.environ.get("TERM") != "dumb" and has_module("rich")
@@ -134,7 +136,7 @@ class Output:
             if self.prompting:
                 sys.stdout.write(data.decode("utf-8", "replace"))
                 sys.stdout.flush()
-            elif descriptor != 1 or not self._gone:
+            elif not (self._gone if descriptor == 1 else self._no_remarks):
                 view = memoryview(data)
                 while view:
                     view = view[os.write(descriptor, view) :]

@@ -11,6 +11,7 @@ import random
 import selectors
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -24,9 +25,20 @@ Ending = Literal["cut", "close"]
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds
 _BACKLOG = 1024
-#: connections of our own that may be needed to fill the queue of a listener that stalls, and how long one may take (ms)
+#: connections of our own that may be needed to fill the queue of a listener that stalls, and how long one may take (ms): where the kernel
+#: tells whether the queue is full, and where only the missing answer does
 _MOST_FILLERS = 16
-_FILLER_MS = 30
+_FILLER_MS = 2_000
+_FILLER_GUESS_MS = 30
+
+
+def queue_is_full(listener: socket.socket) -> bool | None:
+    """Tell whether the kernel answers no further attempt to connect to *listener*; None where nobody tells (Linux does)."""
+    if sys.platform != "linux":
+        return None
+    # of a listening socket these two fields of tcp_info are the connections that wait to be accepted, and the most that may
+    waiting, most = struct.unpack_from("II", listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32), 24)
+    return bool(waiting > most)
 
 
 class Relay:
@@ -162,10 +174,13 @@ class Relay:
         self._selector.unregister(self._listener)
         self._listener.listen(0)
         while len(self._fillers) < _MOST_FILLERS:
+            full = queue_is_full(self._listener)
+            if full:
+                return
             filler = socket.socket()
             filler.setblocking(False)
             filler.connect_ex((self.host, self.port))
-            if not wait_socket(filler, True, Deadline(_FILLER_MS)):
+            if not wait_socket(filler, True, Deadline(_FILLER_GUESS_MS if full is None else _FILLER_MS)):
                 filler.close()
                 return
             self._fillers[filler.getsockname()] = filler

@@ -45,8 +45,8 @@ The invariants
    stream that was on its way when its server was killed).
 5. **Everybody comes back**: after the last fault of a round each client has, within the cap of its backoff + 2 s, received
    a message that the server sent after that fault. The cap is 2 s in runs of less than ten minutes, else the default's 15 s.
-   The clients' ``timeout`` (1.5 s) and heartbeats (two of 400 ms) are chosen so that an attempt into a hole, or a dead connection, is
-   noticed within the 2 s.
+   The clients' ``timeout`` (1.5 s; with TLS, where two handshakes may meet a hole, 0.9 s each) and heartbeats (two of 400 ms) are
+   chosen so that an attempt into a hole, or a dead connection, is noticed within the 2 s.
 6. **Nothing is left or grows**: at the end, with everybody connected, the client process has the threads and file descriptors
    that it had at the beginning; its memory has grown by no more than 5 % + 4 MB, its Python objects and their blocks of memory by no
    more than 1 % + 200. The beginning is after a warm-up in which queues have filled and connections were lost; memory is looked
