@@ -181,7 +181,7 @@ class WebProcessInFrame:
                     if first == 0x82:
                         append(WebSocketFrame(focBinary, payload))
                     else:
-                        if not payload.isascii():
+                        if not payload.isascii() and not self._lenient_text:
                             self._check_text(payload)
                         append(WebSocketFrame(focText, payload))
                     position = stop
