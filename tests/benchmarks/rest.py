@@ -1,8 +1,9 @@
 """Requests per second over the REST protocols and over HTTP: ``python -m tests.benchmarks.rest [--seconds S] [--rounds N] [--any-cpu]``.
 
 The same calls to the same handler of one server, which is a process of its own: over ``synopsejson`` and ``synopsebin`` (plain, in
-SynLZ containers, encrypted, both), and over plain HTTP that keeps its connection alive, by http.client and by requests. One client thread, which waits for
-each answer. Contestants take turns in each round; the ratio is the median of those within the rounds, to http.client.
+SynLZ containers, encrypted, both), and over plain HTTP that keeps its connection alive, by http.client and by requests. One client
+thread, which waits for each answer. Contestants take turns in each round; the ratio is the median of those within the rounds, to
+http.client.
 """
 
 from __future__ import annotations
