@@ -78,7 +78,9 @@ class HttpServerRequest:
         return self.in_header("user-agent")
 
     def __repr__(self) -> str:
-        return f"<HttpServerRequest #{self.connection_id} {self.method} {self.url}>"
+        path, mark, _ = self.url.partition("?")
+        # for logs: a query may hold what is nobody's business, a token for instance
+        return f"<HttpServerRequest #{self.connection_id} {self.method} {path}{'?…' if mark else ''}>"
 
 
 #: answers a request, and returns the HTTP status

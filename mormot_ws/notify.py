@@ -3,13 +3,14 @@
 A waiting thread is woken by the loop's thread as soon as its answer has arrived or the connection has ended; nothing polls. What
 requests and answers look like on the wire is the protocol's affair; frames only pass through here, and no user's code runs here.
 
-Lock order: ``_turn`` < ``_safe_send`` < the process's ``safe_out`` < ``_safe``.
+Lock order: ``_turns`` < ``_safe_send`` < the process's ``safe_out`` < ``_safe``.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from queue import Empty, SimpleQueue
 from threading import current_thread, get_ident
 from typing import TYPE_CHECKING
@@ -44,6 +45,45 @@ DEFAULT_ANSWER_TIMEOUT_MS = 30_000
 LATE_ANSWER_TIMEOUT_MS = 30_000
 
 
+class Turns:
+    """A lock that threads get in the order in which they asked for it, so that none waits for others that came later.
+
+    For any thread. Not reentrant. It guards nothing itself.
+    """
+
+    def __init__(self) -> None:
+        #: guards the fields below; held for moments, innermost in the lock order
+        self._safe = threading.Lock()
+        self._taken = False
+        #: one locked lock for each thread that waits, released when its turn has come
+        self._queue: deque[threading.Lock] = deque()
+
+    def acquire(self, timeout: float) -> bool:
+        """Wait up to *timeout* seconds for this thread's turn; return False when it did not come. Who gets it has to :meth:`release`."""
+        with self._safe:
+            if not self._taken:
+                self._taken = True
+                return True
+            mine = threading.Lock()
+            mine.acquire()
+            self._queue.append(mine)
+        if mine.acquire(timeout=timeout):
+            return True
+        with self._safe:
+            if mine in self._queue:
+                self._queue.remove(mine)
+                return False
+        return True  # it came in the very moment of giving up
+
+    def release(self) -> None:
+        """Let the next thread have its turn."""
+        with self._safe:
+            if self._queue:
+                self._queue.popleft().release()
+            else:
+                self._taken = False
+
+
 class RestExchange:
     """Sends requests over *process*, whose protocol is *protocol*, and gives each waiting thread its answer.
 
@@ -54,8 +94,8 @@ class RestExchange:
     def __init__(self, process: WebSocketProcess, protocol: WebSocketProtocolRest) -> None:
         self._process = process
         self._protocol = protocol
-        #: held by the one request that waits for its answer, where answers carry no number; taken before all other locks
-        self._turn = threading.Lock()
+        #: belongs to the one request that waits for its answer, where answers carry no number; taken before all other locks
+        self._turns = Turns()
         #: held from the entry in _waiting to the end of its sending, so that :meth:`begin` knows all entries to be of the old connection
         self._safe_send = threading.Lock()
         #: guards the fields below, what is put into the queues, and the number of answers to ignore; held for moments only
@@ -127,16 +167,21 @@ class RestExchange:
             )
 
     def _ask_in_turn(self, request: HttpServerRequest) -> int:
-        """Send and wait where answers carry no number: one request at a time, so that each gets its own."""
-        process = self._process
-        if not self._turn.acquire(timeout=process.settings.callback_acquire_timeout_ms / 1000):
-            return _no_answer(request, HTTP_CLIENTERROR, "other requests keep the connection busy")
+        """Send and wait where answers carry no number: one request at a time, so that each gets its own.
+
+        Answers do come in the order of the requests, but some never come: a peer may answer with ``!NORESPONSE``, or drop what it cannot
+        read. If several requests were on their way, each later one would then get its neighbour's answer. Sending them one by one costs
+        the time on the wire only: the peer's one thread works on them one by one anyway.
+        """
+        timeout = self._timeout_ms()
+        if not self._turns.acquire(timeout / 1000):
+            return _no_answer(request, HTTP_CLIENTERROR, f"other requests kept the connection busy for {timeout} ms")
         try:
-            if process.incoming.answer_to_ignore() and not self._late_answers_came():
+            if self._process.incoming.answer_to_ignore() and not self._late_answers_came():
                 return _no_answer(request, HTTP_CLIENTERROR, "the answer to an earlier request is still missing")
             return self._ask(request)
         finally:
-            self._turn.release()
+            self._turns.release()
 
     def _late_answers_came(self) -> bool:
         """Wait until nothing is left that the next answer could be mistaken for."""
@@ -154,6 +199,8 @@ class RestExchange:
         answer: SimpleQueue[WebSocketFrame | None] = SimpleQueue()
         timeout = self._timeout_ms()
         with self._safe_send:
+            if process.exchange is not self:  # another protocol took over, on a new connection
+                return _no_answer(request, HTTP_CLIENTERROR, "the connection has another protocol now")
             with self._safe:
                 self._waiting[head] = answer
             sent = process.send_frame(frame)

@@ -173,8 +173,8 @@ class WebSocketProtocol:
 
 
 def is_localhost(ip: str) -> bool:
-    """Tell whether a peer of that *ip* ('': none) is on this machine."""
-    return not ip or ip.startswith("127.") or ip == "::1"
+    """Tell whether a peer of that *ip* ('': none) counts as being on this machine, by the rule of the native ends: ``::1`` does not."""
+    return not ip or ip.startswith("127.")
 
 
 class WebSocketProtocolList:

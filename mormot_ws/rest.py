@@ -359,8 +359,11 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         if pboSynLzCompress in self.options:
             frame.payload = algo_decompress(frame.payload, self._max_message_bytes)
             if not frame.payload:
+                self.last_error = (
+                    "a message is dropped: its SynLZ container does not verify (are the options the same on both ends?)"
+                )
+                _log.log(logging.DEBUG if self.frames_in_dropped else logging.WARNING, "%r: %s", self, self.last_error)
                 self.frames_in_dropped += 1
-                _log.warning("a frame of %d bytes is dropped: its SynLZ container does not verify", received)
         self.frames_in_bytes += len(frame.payload) - received  # counted as it arrived; what counts is the message
 
     def _encrypts(self) -> bool:

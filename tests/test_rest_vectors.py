@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 import test_wire_vectors as chat
+from rest_support import NamedProtocolBinary
 from wire_vectors import (
     ALL_SCENARIOS,
     ALL_VECTORS,
@@ -33,7 +34,7 @@ from mormot_ws.crc32c import crc32c, crc32c_python
 from mormot_ws.encryption import AesEncryption, derive_key
 from mormot_ws.frames import encode_frame
 from mormot_ws.protocols import WebSocketProtocolList
-from mormot_ws.rest import WebSocketProtocolBinary, WebSocketProtocolJson, WebSocketProtocolRest
+from mormot_ws.rest import WebSocketProtocolJson, WebSocketProtocolRest
 from mormot_ws.restbinary import decode_binary, decode_jumbo, decode_varuint, encode_jumbo, encode_varuint
 from mormot_ws.restmessages import RestAnswer, RestRequest
 from mormot_ws.states import WebSocketProtocolBinaryOptions
@@ -44,13 +45,6 @@ FRAMES = of_kind("frame", SCENARIOS)
 MESSAGES = [vector for vector in FRAMES if vector["opcode"] != 8]
 PAIRS = pairs_of(SCENARIOS)
 KINDS = {"synlz": 25, "aes": 16, "varuint": 12, "key": 4, "crc32c": 4, "ctr": 3}
-
-
-class NamedProtocolBinary(WebSocketProtocolBinary):
-    """Asks for the name that the captured client was limited to."""
-
-    def get_subprotocols(self) -> str:
-        return self.name if self.name == "synopsebinary" else super().get_subprotocols()
 
 
 def protocol_of(scenario: str, uri: str = "") -> WebSocketProtocolRest:
