@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import BOUND, HOST, RawClient, active, fast_settings, ms
+from support import BOUND, HOST, RawClient, RawServerPeer, active, fast_settings, ms
 
 from mormot_ws import (
     HttpClientWebSockets,
@@ -165,6 +165,13 @@ class RawRestClient(RawClient):
         frame = self.receive_frame()
         assert frame.opcode in (focText, focBinary), frame
         return self.form.decode(frame)
+
+
+def accept_rest(peer: RawServerPeer, kind: str) -> WebSocketProtocolRest:
+    """Accept a client's upgrade to *kind* on a raw server; return what encodes and decodes its messages, without key and compression."""
+    head = peer.read_head()
+    peer.send(peer.answer(head, Sec_WebSocket_Protocol=kind))
+    return protocol_of(kind, options=())
 
 
 @pytest.fixture
