@@ -20,7 +20,14 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .context import HttpServerRequest
     from .crtprocess import WebCrtSocketProcess
     from .deflate import PermessageDeflate
-    from .errors import HttpServerError, WebSocketsError, WebSocketsProtocolError
+    from .errors import (
+        HttpServerError,
+        ServiceConnectionError,
+        ServiceError,
+        ServiceTimeoutError,
+        WebSocketsError,
+        WebSocketsProtocolError,
+    )
     from .frames import (
         WebSocketFrame,
         WebSocketFrameList,
@@ -44,6 +51,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .rest import WebSocketProtocolBinary, WebSocketProtocolJson, WebSocketProtocolRest
     from .server import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
     from .serverrest import WebSocketServerRest
+    from .services import ClientServices, ServerServices
     from .settings import (
         WebSocketProcessSettings,
         WebSocketProcessSettingsLogDetails,
@@ -84,7 +92,14 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "context": ("HttpServerRequest",),
     "crtprocess": ("WebCrtSocketProcess",),
     "deflate": ("PermessageDeflate",),
-    "errors": ("HttpServerError", "WebSocketsError", "WebSocketsProtocolError"),
+    "errors": (
+        "HttpServerError",
+        "ServiceConnectionError",
+        "ServiceError",
+        "ServiceTimeoutError",
+        "WebSocketsError",
+        "WebSocketsProtocolError",
+    ),
     "frames": (
         "WebSocketFrame",
         "WebSocketFrameList",
@@ -115,6 +130,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "rest": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
     "server": ("WebSocketProcessServer", "WebSocketServer", "WebSocketServerSocket"),
     "serverrest": ("WebSocketServerRest",),
+    "services": ("ClientServices", "ServerServices"),
     "settings": (
         "WebSocketProcessSettings",
         "WebSocketProcessSettingsLogDetails",
@@ -166,6 +182,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "ClientServices",
     "CrtSocket",
     "ExponentialBackoff",
     "FailureKind",
@@ -177,7 +194,11 @@ __all__ = [
     "ReconnectPolicy",
     "ClientStatus",
     "ConnectionStatus",
+    "ServerServices",
     "ServerStatus",
+    "ServiceConnectionError",
+    "ServiceError",
+    "ServiceTimeoutError",
     "StopOn",
     "WebCrtSocketProcess",
     "WebProcessInFrame",

@@ -20,6 +20,7 @@ PLANNED: set[str] = set()
 
 #: public names that mirror nothing of the original
 OURS = {
+    "ClientServices",
     "ClientStatus",
     "ConnectionStatus",
     "ExponentialBackoff",
@@ -28,7 +29,11 @@ OURS = {
     "PermessageDeflate",
     "ReconnectFailure",
     "ReconnectPolicy",
+    "ServerServices",
     "ServerStatus",
+    "ServiceConnectionError",
+    "ServiceError",
+    "ServiceTimeoutError",
     "StopOn",
     "WebSocketsProtocolError",
     "client_tls_context",
