@@ -107,10 +107,9 @@ class RestExchange:
     # ------------------------------------------------------------------------------------------- for the process
 
     def begin(self, protocol: WebSocketProtocolRest) -> None:
-        """A new connection is about to run: nothing of the old one may be sent on it any more, or be expected."""
-        with self._safe_send:  # whoever has met the old connection is through with sending
+        """A new connection is about to run: nothing that was made for the old one may be sent on it."""
+        with self._safe_send:  # whoever has met the old connection is through with sending, in vain
             self._protocol = protocol
-            self.closed()
 
     def closed(self) -> None:
         """The connection does not run any more: whoever waits ends with 404 at once. Never blocks."""
@@ -142,6 +141,7 @@ class RestExchange:
 
     def notify(self, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback) -> int:
         """Do what :meth:`WebSocketProcess.notify_callback` says."""
+        mode = WebSocketProcessNotifyCallback(mode)
         request.out_error = ""
         process = self._process
         if mode is wscNonBlockWithoutAnswer and process.settings.send_delay:

@@ -166,7 +166,10 @@ class WebSocketProcess(KeptProcess):
         surely did not reach the peer, 404 when it may have, and ``request.out_error`` says why. 404 on a protocol without requests.
 
         Raises :class:`WebSocketsError` when it would have to wait inside a callback of this very connection, whose thread reads
-        the answers.
+        the answers, and ``ValueError`` for a *mode* that is none.
+
+        Requests that wait take turns on ``synopsejson`` and ``synopsebinary``, whose answers carry no number: each waits up to another
+        :meth:`answer_timeout` for its turn, and gets 666 when that does not come.
         """
         if self.exchange is None:
             request.out_error = f"the protocol {self.protocol.name!r} carries no requests"

@@ -22,6 +22,8 @@ from .restmessages import (
 JUMBO_HEAD = "frames"
 _SEPARATOR = b"\x01"
 _JUMBO_START = JUMBO_HEAD.encode() + _SEPARATOR
+#: messages that one jumbo frame may have; a frame full of empty ones would keep us busy for minutes
+_MAX_JUMBO = 1 << 20
 #: a separator this far behind the beginning belongs to no head
 _MAX_HEAD = 64
 _SMALL = [bytes((value,)) for value in range(128)]
@@ -132,16 +134,17 @@ def encode_jumbo(frames: Sequence[bytes]) -> bytes:
 
 
 def decode_jumbo(plain: bytes) -> list[bytes]:
-    """Return the plain frames of a jumbo frame; raise :class:`RestMessageError` when it is truncated or none.
+    """Return the plain frames of a jumbo frame; raise :class:`RestMessageError` when it is none, truncated, or has over 2²⁰ of them.
 
     Bytes behind the last frame are ignored.
     """
     if not is_jumbo(plain):
         raise RestMessageError("not a jumbo frame")
     last, at = decode_varuint(plain, len(_JUMBO_START))
-    if last >= len(plain) - at:  # each frame has a byte at least: do not begin with what cannot be complete
-        raise RestMessageError("a jumbo frame is truncated")
+    if last >= _MAX_JUMBO:
+        raise RestMessageError("a jumbo frame has too many messages")
     frames = []
+    # each takes a byte at least, so one that announces more than it has ends with the first missing one
     for _ in range(last + 1):
         frame, at = _field(plain, at)
         frames.append(frame)

@@ -52,7 +52,7 @@ class WebSocketProcessSettings:
     send_delay: int
     #: how many heartbeats in a row may fail to leave, or stay without any answer, before the connection is closed; 0: any number
     disconnect_after_invalid_heartbeat_count: int
-    #: milliseconds that a request waits for its turn on a connection whose answers carry no number (``synopsejson``, ``synopsebinary``)
+    #: kept for ported code, in milliseconds; as in the original nothing reads it: a request waits for its turn as long as for its answer
     callback_acquire_timeout_ms: int
     #: milliseconds that a request waits for its answer (REST protocols); less than 2 000 count as that, 0 as 30 000. On a client that
     #: leaves it at 30 000 the ``timeout`` given to its constructor counts instead, as in the original

@@ -99,6 +99,8 @@ class TestFromTheServer:
                     request = HttpServerRequest("/x", in_content=b"[1]")
                     assert process.notify_callback(request, mode) == 200
                     assert request.out_content == (b"[1]" if mode is wscBlockWithAnswer else b"")
+                with pytest.raises(ValueError, match="7"):
+                    process.notify_callback(HttpServerRequest("/x"), 7)  # type: ignore[arg-type]
 
 
 class TestNested:

@@ -277,6 +277,8 @@ class TestBinary:
         """Four billion frames of nothing."""
         with pytest.raises(RestMessageError):
             decode_jumbo(b"frames\1\xff\xff\xff\xff\x0f" + bytes(100))
+        with pytest.raises(RestMessageError, match="too many"):
+            decode_jumbo(b"frames\1\x80\x80\x40" + bytes(1 << 21))
 
     def test_an_empty_batch_is_the_callers_mistake(self) -> None:
         """ValueError."""
