@@ -14,7 +14,7 @@ _log = logging.getLogger("mormot_ws.process")
 class WebCrtSocketProcess(WebSocketProcess):
     """The loop on a blocking socket. Mirrors ``TWebCrtSocketProcess``.
 
-    :meth:`attach` gives it a connected transport before :meth:`process_loop` runs; it owns the transport from then on.
+    :meth:`attach` gives it a connected transport before :meth:`~WebSocketProcess.process_loop` runs; it owns the transport from then on.
     """
 
     transport: Transport | None = None

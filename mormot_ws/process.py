@@ -476,18 +476,23 @@ class WebSocketProcess(KeptProcess):
             self._batch_wire = self._batch_wire[self.write_now(self._batch_wire) :]
             if not self._batch_wire and not self.unsent_bytes():
                 self._batch_sent()
-            elif not self.wait_writable(deadline):
-                return False
+            elif deadline.passed or not self.wait_writable(deadline):
+                return (
+                    False  # a peer that reads slowly has the socket writable again and again, and no bound of its own
+                )
         return True
 
     def _send_behind(self, close: memoryview) -> None:
         """Leave the rest of what is queued, and the close frame behind it, to the keeper, which has ``close_timeout`` ms for that."""
-        wire = b"" if self._batch_wire is None else self._batch_wire.tobytes()
+        parts = [] if self._batch_wire is None else [self._batch_wire.tobytes()]
         if not self._keeps_queue():
             for queued in self.outgoing.take(1 << 62):
+                wire = self._encode_queued(queued) if queued.wire is None else queued.wire
                 self._batch.append(queued)
-                wire += self._encode_queued(queued) if queued.wire is None else queued.wire
-        self._batch_wire = memoryview(wire + close.tobytes())
+                self._batch_sizes.append(len(wire))
+                parts.append(wire)
+        self._batch_wire = memoryview(b"".join([*parts, close]))
+        self._batch_tail = len(close)
         self._last_batch = True
         self._keeper.wake(self)
 

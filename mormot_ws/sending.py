@@ -86,6 +86,7 @@ class FrameSender(ABC):
         self._batch: list[QueuedFrame] = []  # frames being sent; requeued if the connection is lost meanwhile
         self._batch_sizes: list[int] = []  # of each of them on the wire
         self._batch_wire: memoryview | None = None  # what the kernel has not taken of them
+        self._batch_tail = 0  # bytes at its end that belong to none of them: a close frame's
         self._controls: deque[tuple[int, bytes]] = (
             deque()
         )  # pongs and pings of the keeper that met a writer: he sends them along
@@ -432,7 +433,7 @@ class FrameSender(ABC):
                 return
             if self._batch_wire is None:
                 return
-            left = len(self._batch_wire) + self.unsent_bytes()
+            left = len(self._batch_wire) + self.unsent_bytes() - self._batch_tail
             lost: list[QueuedFrame] = []
             # the sizes are known from the end: walk back over the frames until the unsent bytes are covered
             while self._batch and left > 0:
@@ -449,7 +450,7 @@ class FrameSender(ABC):
             wire = wire[self.write_now(wire) :]
             if not wire and not self.unsent_bytes():
                 return None
-            if not self.wait_writable(deadline):
+            if deadline.passed or not self.wait_writable(deadline):
                 return wire
 
     def _log_frame(self, what: str, frame: WebSocketFrame) -> None:

@@ -22,6 +22,52 @@ EXAMPLES = ROOT / "examples"
 PATIENCE = 3 * BOUND
 
 
+class Lines:
+    """Lines that come one by one, from another thread, and can be waited for."""
+
+    def __init__(self) -> None:
+        #: guards the fields below; notified for each line, and at the end
+        self._changed = threading.Condition()
+        self._lines: list[str] = []
+        self._at_end = False
+        self._seen = 0  # lines that expect() has gone past
+
+    def add(self, line: str) -> None:
+        """Take one more line."""
+        with self._changed:
+            self._lines.append(line)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """No line will follow."""
+        with self._changed:
+            self._at_end = True
+            self._changed.notify_all()
+
+    @property
+    def text(self) -> str:
+        """All lines up to now."""
+        with self._changed:
+            return "\n".join(self._lines)
+
+    def expect(self, pattern: str, bound: float = PATIENCE) -> re.Match[str]:
+        """Wait for a line, behind those already expected, that contains *pattern*; fail without one within *bound* seconds."""
+        give_up = time.monotonic() + bound
+        with self._changed:
+            while True:
+                while self._seen < len(self._lines):
+                    line = self._lines[self._seen]
+                    self._seen += 1
+                    match = re.search(pattern, line)
+                    if match:
+                        return match
+                left = give_up - time.monotonic()
+                if self._at_end or left <= 0:
+                    why = "it ended" if self._at_end else f"nothing within {bound:g} s"
+                    raise AssertionError(f"no further line with {pattern!r} ({why}) in:\n" + "\n".join(self._lines))
+                self._changed.wait(left)
+
+
 class Program:
     """``python ARGUMENTS`` as a process. A context manager that ends it, by its pid, if it has not ended by itself.
 
@@ -53,11 +99,7 @@ class Program:
             )
         finally:
             signal.signal(signal.SIGINT, previous)
-        #: guards the two fields below; notified for each line, and at the end
-        self._changed = threading.Condition()
-        self._lines: list[str] = []
-        self._at_end = False
-        self._seen = 0  # lines that expect() has gone past
+        self._lines = Lines()
         # daemon: must not keep the tests from ending; it ends with the process
         self._reader = threading.Thread(target=self._read, name="program reader", daemon=True)
         self._reader.start()
@@ -66,12 +108,8 @@ class Program:
         assert self._process.stdout is not None
         with self._process.stdout as output:
             for line in output:
-                with self._changed:
-                    self._lines.append(line.rstrip("\n"))
-                    self._changed.notify_all()
-        with self._changed:
-            self._at_end = True
-            self._changed.notify_all()
+                self._lines.add(line.rstrip("\n"))
+        self._lines.end()
 
     @property
     def pid(self) -> int:
@@ -81,8 +119,7 @@ class Program:
     @property
     def output(self) -> str:
         """All that it has printed up to now."""
-        with self._changed:
-            return "\n".join(self._lines)
+        return self._lines.text
 
     @property
     def has_ended(self) -> bool:
@@ -91,20 +128,7 @@ class Program:
 
     def expect(self, pattern: str, bound: float = PATIENCE) -> re.Match[str]:
         """Wait for a line, behind those already expected, that contains *pattern*; fail without one within *bound* seconds."""
-        give_up = time.monotonic() + bound
-        with self._changed:
-            while True:
-                while self._seen < len(self._lines):
-                    line = self._lines[self._seen]
-                    self._seen += 1
-                    match = re.search(pattern, line)
-                    if match:
-                        return match
-                left = give_up - time.monotonic()
-                if self._at_end or left <= 0:
-                    why = "it ended" if self._at_end else f"nothing within {bound:g} s"
-                    raise AssertionError(f"no further line with {pattern!r} ({why}) in:\n" + "\n".join(self._lines))
-                self._changed.wait(left)
+        return self._lines.expect(pattern, bound)
 
     def enter(self, *lines: str) -> None:
         """Write *lines* to its standard input, all at once."""

@@ -46,6 +46,8 @@ class EchoServerProcess:
         self.host = host
         self._process: subprocess.Popen[str] | None = None
         self._frozen = False
+        #: the port, which stays its own while it is stopped
+        self.port: int
         self.port, self._holder = hold_port(host, port)
         try:
             self.start()

@@ -128,6 +128,8 @@ class EchoServer:
                     raise ValueError(f"the protocol {protocol.name!r} is given twice for {protocol.uri!r}")
         else:
             self._protocols = _AnyName(WebSocketProtocolChat("echo", "", self._echo))
+        #: the port, which stays its own while it is stopped
+        self.port: int
         self.port, self._holder = hold_port(host, port)
         try:
             self.start()

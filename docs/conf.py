@@ -1,0 +1,54 @@
+"""How Sphinx builds these pages:  python -m sphinx -n -W --keep-going -b html docs docs/_build/html
+
+Nothing is fetched from anywhere while building, nor by the pages when they are read.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mormot_ws import __version__
+
+project = "mormot_ws"
+author = "the mormot_ws maintainers"
+release = version = __version__
+language = "en"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+
+# pages are CommonMark with tables, headings have the same anchors as on GitHub, and a link that leads nowhere is an error
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 4
+nitpicky = True
+nitpick_ignore_regex = [
+    # the standard library's pages are not asked for over the network
+    ("py:class", r"(ssl|socket|threading|enum|logging|collections\.abc|pathlib|types)\..*"),
+    # what is not public has no page; it shows in the signatures of what an application does not call
+    (
+        "py:class",
+        r"mormot_ws\.(clientthread|deadline|deflate|handshake|heartbeat|incoming|keeper|outgoing|sending|transport)\..*",
+    ),
+    ("py:class", r"(OnBeforeIncomingFrame|OnIncomingFrame|DeflateAgreement)"),
+]
+suppress_warnings = ["myst.header"]  # pascal-names.md gives all its tables headings of one level
+
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True}
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+autodoc_class_signature = "mixed"
+python_use_unqualified_type_names = True
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_title = f"mormot_ws {release}"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_copy_source = False
+html_show_copyright = False
+pygments_style = "default"
+pygments_dark_style = "github-dark"

@@ -1,0 +1,76 @@
+"""What the pages show and the tests do not run: the reason, and the test that looks after it instead. The only place for that."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class NotRun(NamedTuple):
+    """Blocks of the pages that match *page*, in *language*, whose code begins with *begins*."""
+
+    page: str
+    language: str
+    begins: str
+    reason: str
+    #: ``tests/test_x.py::test_name`` (or ``::TestClass``) that checks them in another way; '' if nothing does
+    instead: str = ""
+
+
+class Command(NamedTuple):
+    """Commands in ``sh`` and ``console`` blocks whose line matches *pattern*."""
+
+    pattern: str
+    reason: str
+
+
+NOT_RUN = [
+    NotRun(
+        "README.md",
+        "python",
+        "",
+        "two programs with standard input, run together while the server is killed and restarted",
+        "tests/test_readme.py::TestCodeToCopy",
+    ),
+    NotRun(
+        "README.md",
+        "sh",
+        "python3 -m venv",
+        "they install the package and run the demo, or all tests: CI runs them as they stand",
+        "tests/test_readme.py::test_each_command_has_a_line_of_its_own_in_a_code_block",
+    ),
+    NotRun(
+        "docs/how-to/nginx.md",
+        "nginx",
+        "",
+        "run in a real nginx, where there is one",
+        "tests/test_nginx_page.py::test_messages_of_any_size_pass_with_and_without_tls",
+    ),
+    NotRun(
+        "docs/porting-guide.md",
+        "python",
+        "",
+        "one program, whose server is restarted between two blocks",
+        "tests/test_readme.py::TestPortingGuide",
+    ),
+    NotRun(
+        "docs/contributing.md",
+        "html",
+        "<!-- hidden: python",
+        "shows what a hidden block can call",
+        "tests/test_pages.py::TestRules",
+    ),
+    NotRun(
+        "docs/contributing.md",
+        "sh",
+        "pip install '.[docs]'",
+        "installs Sphinx and builds the site, which CI does",
+    ),
+    NotRun("docs/porting-guide.md", "pascal", "", "Object Pascal, for comparison; there is no compiler here"),
+]
+
+COMMANDS = [
+    Command(r"(\.venv/bin/)?pip install ", "installs; the extras that it names are checked by tests/test_pages.py"),
+    Command(r"python3 -m venv ", "makes an environment to install into"),
+    Command(r"\. \.venv/bin/activate$", "changes the terminal in which it is typed"),
+    Command(r"sudo systemctl ", "needs a running systemd, and rights"),
+]
