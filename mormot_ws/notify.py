@@ -223,8 +223,16 @@ class RestExchange:
         if received is None and not answer.empty():
             received = answer.get_nowait()  # it came in the very moment of giving up
         if received is None:
-            return _no_answer(request, HTTP_NOTFOUND, "the connection was lost before the answer came")
+            return _no_answer(request, HTTP_NOTFOUND, f"the connection was lost before the answer came{self._why()}")
         return self._protocol.frame_to_output(received, request)
+
+    def _why(self) -> str:
+        """Return what is known of the end of the connection, behind a colon; '' when it is nothing. A wrong key shows here."""
+        process = self._process
+        why = process.last_error
+        if not why and process.close_code:
+            why = f"closed with {process.close_code} {process.close_reason}".rstrip()
+        return f": {why}" if why else ""
 
     def _timeout_ms(self) -> int:
         timeout = self._process.answer_timeout()

@@ -323,7 +323,7 @@ class TestLostConnections:
             server.free()
             thread.join(BOUND)
             assert statuses == [404]
-            assert ctxt.out_error == "the connection was lost before the answer came"
+            assert ctxt.out_error == "the connection was lost before the answer came: closed with 1001 server stopped"
 
     def test_freeing_the_client_ends_a_request_that_waits(self, gate: Gate) -> None:
         with pair("synopsebin", gate, timeout=60_000) as ends, gate:
@@ -334,6 +334,12 @@ class TestLostConnections:
             ends.client.free()
             thread.join(BOUND)
             assert statuses == [404]
+
+    def test_a_wrong_key_is_told_to_who_waits(self) -> None:
+        """The server closes on the first message that it cannot decrypt, and says so."""
+        with rest_server(key="right") as server, rest_client(server.port, "synopsebin", "wrong") as client:
+            assert client.request("/x", "GET") == 404
+            assert client.answer.error.endswith("closed with 1008 a message does not decrypt")
 
 
 class TestAnswersThatAreNone:
