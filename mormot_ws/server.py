@@ -386,7 +386,7 @@ class WebSocketServer(WebSocketHost):
 
     def _turn_away(self, sock: socket.socket, why: str) -> None:
         """In the accept thread, without waiting: the answer is a courtesy."""
-        self._turned_away += 1  # only the accept thread writes it
+        self._count_turned_away()
         _log.info("%r turns a connection away: %s", self, why)
         with contextlib.suppress(OSError):
             sock.setblocking(False)

@@ -168,7 +168,7 @@ class WebSocketWsgiServer(WebSocketHost):
         refused = self._admit(connection, current_thread())
         try:
             if refused:
-                self._turned_away += 1
+                self._count_turned_away()
                 _log.info("%r turns a connection away: %s", self, refused)
                 raise _Refusal(503, refused)
             status, protocol, answer = connection._negotiate(request)
