@@ -16,6 +16,7 @@ project = "mormot_ws"
 author = "the mormot_ws maintainers"
 release = version = __version__
 language = "en"
+smartquotes = False  # '' in a docstring is an empty string
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
