@@ -22,6 +22,8 @@ from typing import Protocol
 _log = logging.getLogger("mormot_ws.keeper")
 
 
+#: timers below which it is not worth looking for cancelled ones
+_FEW_TIMERS = 64
 #: seconds between two looks at the connections whose threads may be busy
 _SWEEP_SECONDS = 1.0
 
@@ -80,6 +82,7 @@ class ProcessKeeper:
         #: guards the timers, the thread's start and end; innermost, nothing is called while it is held
         self._safe = threading.Lock()
         self._timers: list[tuple[float, int, Timer]] = []
+        self._purge_at = _FEW_TIMERS  # so many timers: those that were cancelled go
         self._order = itertools.count()
         self._watched: dict[Watched, None] = {}  # in the order of their coming
         self._sweep_interval = _SWEEP_SECONDS
@@ -98,6 +101,8 @@ class ProcessKeeper:
         """Call *action* in the keeper's thread at *when* on the monotonic clock, in seconds. It must not wait or raise."""
         timer = Timer(action)
         with self._safe:
+            if len(self._timers) >= self._purge_at:
+                self._purge()
             heapq.heappush(self._timers, (when, next(self._order), timer))
             self._start()
             wake = when < self._sleeping_until
@@ -140,6 +145,13 @@ class ProcessKeeper:
         self._signal()
         if thread is not None:
             thread.join()  # bounded: the loop never waits for a connection
+
+    def _purge(self) -> None:
+        """Forget cancelled timers, which would stay until they are due: a connection that ends leaves one of 20 s behind."""
+        assert self._safe.locked()
+        self._timers = [entry for entry in self._timers if entry[2].action is not None]
+        heapq.heapify(self._timers)
+        self._purge_at = max(_FEW_TIMERS, 2 * len(self._timers))
 
     def _start(self) -> None:
         assert self._safe.locked()

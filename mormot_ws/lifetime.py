@@ -38,7 +38,8 @@ def forget_at_exit(owner: Freeable) -> None:
     _alive.discard(owner)
 
 
-def _at_exit() -> None:
+def close_all_now() -> None:
+    """Close what was not freed. At the interpreter's end, where a second call finds little left to do."""
     owners = list(_alive)
     deadline = Deadline(_AT_EXIT_MS)
     for owner in owners:
@@ -48,4 +49,4 @@ def _at_exit() -> None:
         owner.end_exit(deadline)
 
 
-atexit.register(_at_exit)
+atexit.register(close_all_now)

@@ -62,6 +62,9 @@ class ExponentialBackoff:
     :param cap_ms: the highest bound in milliseconds; None: drawn once per object between 10 000 and 15 000, as in the original.
     :param max_attempts: give up after so many failed attempts in a row; 0: never.
     :param max_time_ms: give up so many milliseconds after the loss; 0: never.
+
+    Short losses are over soon, at the price of attempts in the first second: about four of a client, then one, then one in two seconds. Of
+    a fleet whose server is away for 5 s, the first second has 3.2 times the mean of the outage; with ``base_ms=200`` it has 2.9 times.
     """
 
     def __init__(

@@ -19,6 +19,7 @@ from .deflate import Deflater
 from .errors import WebSocketsProtocolError
 from .frames import (
     WebSocketFrame,
+    WebSocketFramePayload,
     encode_frame,
     encode_header,
     encode_unmasked,
@@ -45,6 +46,7 @@ from .transport import JOIN_BELOW
 _log = logging.getLogger("mormot_ws.process")
 
 _new_queued = tuple.__new__
+_NO_FLAGS = WebSocketFramePayload(0)
 
 #: bytes that one batch of queued frames may have
 _BATCH_BYTES = 1 << 18
@@ -84,6 +86,7 @@ class FrameSender(ABC):
         self._batch: list[QueuedFrame] = []  # frames being sent; requeued if the connection is lost meanwhile
         self._batch_sizes: list[int] = []  # of each of them on the wire
         self._batch_wire: memoryview | None = None  # what the kernel has not taken of them
+        self._batch_tail = 0  # bytes at its end that belong to none of them: a close frame's
         self._controls: deque[tuple[int, bytes]] = (
             deque()
         )  # pongs and pings of the keeper that met a writer: he sends them along
@@ -96,6 +99,8 @@ class FrameSender(ABC):
         )
         self._log_frames = bool(self.settings.log_details)
         protocol = self.protocol
+        self._lenient_text = protocol.lenient_text
+        self._joins = type(protocol).join_payloads is not WebSocketProtocol.join_payloads
         compression = protocol.compression
         self._deflater: Deflater | None = None
         if compression is not None:
@@ -133,7 +138,7 @@ class FrameSender(ABC):
         except AttributeError:
             raise TypeError(f"a WebSocketFrame is sent, not {type(frame).__name__}") from None
         if opcode is focText:
-            if not payload.isascii():
+            if not payload.isascii() and not self._lenient_text:
                 check_sendable(frame)
         elif opcode is not focBinary:
             check_sendable(frame)
@@ -169,7 +174,7 @@ class FrameSender(ABC):
             if opcode is focBinary or opcode is focText:
                 protocol = self.protocol
                 protocol.frames_out_count += 1
-                protocol.frames_out_bytes += size
+                protocol.frames_out_bytes += len(frame.payload)
         if self._log_frames:
             self._log_frame("sent", frame)
         return True
@@ -184,7 +189,7 @@ class FrameSender(ABC):
             raise TypeError(f"a WebSocketFrame is sent, not {type(frame).__name__}")
         opcode = frame.opcode
         payload = frame.payload
-        if opcode is not focBinary and (opcode is not focText or not payload.isascii()):
+        if opcode is not focBinary and (opcode is not focText or not (payload.isascii() or self._lenient_text)):
             check_sendable(frame)
         # tuple.__new__: the constructor of a named tuple costs as much as all the rest of this method
         return self.send_queued(_new_queued(QueuedFrame, (opcode, payload, frame.content, None)))
@@ -341,10 +346,24 @@ class FrameSender(ABC):
                 encode_unmasked(0x80 | opcode, payload) if wire is None else wire for opcode, payload, _, wire in frames
             ]
         else:
+            joined = self._join(frames) if self._joins and len(frames) > 1 else None
+            if joined is not None:
+                self._batch = frames
+                # as if all of it were the first one's: what is not taken whole is requeued whole
+                self._batch_sizes = [len(joined)] + [0] * (len(frames) - 1)
+                self._batch_wire = memoryview(joined)
+                return
             parts = [self._encode_queued(queued) for queued in frames]
         self._batch = frames
         self._batch_sizes = list(map(len, parts))
         self._batch_wire = memoryview(b"".join(parts))
+
+    def _join(self, frames: list[QueuedFrame]) -> bytes | None:
+        """Return *frames* as one on the wire, None when the protocol does not join them."""
+        if any(queued.opcode is not focBinary for queued in frames):
+            return None
+        payload = self.protocol.join_payloads([queued.payload for queued in frames])
+        return None if payload is None else self._encode_queued(QueuedFrame(focBinary, payload, _NO_FLAGS))
 
     def _encode_queued(self, queued: QueuedFrame) -> bytes:
         first, payload = 0x80 | queued.opcode, queued.payload
@@ -414,7 +433,7 @@ class FrameSender(ABC):
                 return
             if self._batch_wire is None:
                 return
-            left = len(self._batch_wire) + self.unsent_bytes()
+            left = len(self._batch_wire) + self.unsent_bytes() - self._batch_tail
             lost: list[QueuedFrame] = []
             # the sizes are known from the end: walk back over the frames until the unsent bytes are covered
             while self._batch and left > 0:
@@ -431,7 +450,7 @@ class FrameSender(ABC):
             wire = wire[self.write_now(wire) :]
             if not wire and not self.unsent_bytes():
                 return None
-            if not self.wait_writable(deadline):
+            if deadline.passed or not self.wait_writable(deadline):
                 return wire
 
     def _log_frame(self, what: str, frame: WebSocketFrame) -> None:

@@ -12,26 +12,23 @@ import logging
 import socket
 import ssl
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from threading import current_thread
 from types import TracebackType
 from typing import Any
 
+from .context import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest
 from .crtprocess import WebCrtSocketProcess
 from .deadline import Deadline
 from .errors import HttpServerError
-from .frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from .handshake import UpgradeRequest, split_header_lines
 from .hazard import meet_free_in_callback
-from .httpserver import HttpFault, HttpServerConnection, HttpServerRequest, simple_answer
-from .keeper import ProcessKeeper
+from .host import WebSocketHost
+from .httpserver import HttpFault, HttpServerConnection, request_context, simple_answer
 from .lifetime import close_at_exit, forget_at_exit
-from .outgoing import QueuedFrame
-from .process import WebSocketProcess
-from .protocols import WebSocketProtocol, WebSocketProtocolList
+from .protocols import WebSocketProtocol
 from .settings import WebSocketProcessSettings
-from .states import wpsDestroy, wpsRun
+from .states import wpsDestroy
 from .status import ServerStatus
 from .tls import server_tls_context
 from .tlstransport import TlsTransport
@@ -45,7 +42,7 @@ OnThread = Callable[[threading.Thread], Any]
 class WebSocketProcessServer(WebCrtSocketProcess):
     """The server's side of one connection. Mirrors ``TWebSocketProcessServer``."""
 
-    def __init__(self, owner: WebSocketServerSocket, protocol: WebSocketProtocol, server: WebSocketServer) -> None:
+    def __init__(self, owner: WebSocketServerSocket, protocol: WebSocketProtocol, server: WebSocketHost) -> None:
         super().__init__(
             protocol,
             server.settings,
@@ -58,6 +55,11 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         self.remote_ip = owner.remote_ip
         self.owner_thread = current_thread()
 
+    def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
+        context = HttpServerRequest(connection_id=self.connection_id, remote_ip=self.remote_ip)
+        context.auth_bearer = self.protocol.upgrade_bearer_token
+        return context, self.owner.server.on_request
+
 
 class WebSocketServerSocket:
     """One accepted TCP connection, from its first byte to its last. Mirrors ``TWebSocketServerSocket``.
@@ -65,7 +67,7 @@ class WebSocketServerSocket:
     Given to ``on_websocket_connect`` and ``on_websocket_disconnect``.
     """
 
-    def __init__(self, server: WebSocketServer, sock: socket.socket, address: Any, connection_id: int) -> None:
+    def __init__(self, server: WebSocketHost, sock: socket.socket, address: Any, connection_id: int) -> None:
         self.server = server
         #: the server's number for this connection: counts every accepted one, from 1
         self.connection_id = connection_id
@@ -151,7 +153,7 @@ class WebSocketServerSocket:
     def _answer_plain(self, http: HttpServerConnection, request: UpgradeRequest, content: bytes) -> bool:
         """Answer what is no upgrade; return True when the connection stays open."""
         server = self.server
-        context = HttpServerRequest(request, content, self.connection_id, self.remote_ip)
+        context = request_context(request, content, self.connection_id, self.remote_ip)
         headers: list[tuple[str, str]] = []
         if server.on_request is None:
             if server.websocket_protocols.serves_uri(request.path):
@@ -169,13 +171,22 @@ class WebSocketServerSocket:
                 _log.exception("on_request failed for %r", context)
                 status, headers = 500, []
                 context.out_content, context.out_content_type = "on_request failed\n", "text/plain; charset=utf-8"
+        if context.out_content_type == NORESPONSE_CONTENT_TYPE:
+            context.out_content_type = ""  # plain HTTP cannot do without an answer
         body = context.out_content
         if isinstance(body, str):
             body = body.encode("utf-8")
         return http.answer(status, body, context.out_content_type, [("Server", "mormot_ws"), *headers])
 
     def _upgrade(self, transport: Transport, request: UpgradeRequest, unread: bytes) -> WebSocketProcessServer | None:
-        """Decide on an upgrade and answer it."""
+        _, protocol, answer = self._negotiate(request)
+        if protocol is None:
+            self._refuse(transport, answer)
+            return None
+        return self._accept(transport, protocol, answer, unread)
+
+    def _negotiate(self, request: UpgradeRequest) -> tuple[int, WebSocketProtocol | None, bytes]:
+        """Return the status, the connection's protocol, and the answer; there is no protocol when the upgrade is refused."""
         server = self.server
         settings = server.settings
         status, protocol, answer = server.websocket_protocols.server_upgrade(
@@ -189,9 +200,13 @@ class WebSocketServerSocket:
             server._count_refused()
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip, "http_status": status}
             _log.info("#%d from %s: upgrade refused with %d", self.connection_id, self.remote_ip, status, extra=fields)
-            self._refuse(transport, answer)
-            return None
-        process = server.process_class(self, protocol, server)
+        return status, protocol, answer
+
+    def _accept(
+        self, transport: Transport, protocol: WebSocketProtocol, answer: bytes, unread: bytes
+    ) -> WebSocketProcessServer:
+        """Send the *answer* that accepts an upgrade; return the connection's process."""
+        process = self.server.process_class(self, protocol, self.server)
         process.attach(transport, unread)
         with process.safe_out:  # whoever stops the server meanwhile waits for our answer, and says goodbye behind it
             self.websocket_process = process
@@ -220,7 +235,7 @@ class WebSocketServerSocket:
         return f"<WebSocketServerSocket #{self.connection_id} {self.remote_ip} {self.websocket_process!r}>"
 
 
-class WebSocketServer:
+class WebSocketServer(WebSocketHost):
     """A WebSocket server that gives each connection a thread. Mirrors ``TWebSocketServer``.
 
     :param port: ``'8999'``, ``8999``, ``'127.0.0.1:8999'``, ``'[::1]:8999'``, or port ``0`` for a free one (see :attr:`port`).
@@ -231,7 +246,7 @@ class WebSocketServer:
     :param tls_context: an ``ssl.SSLContext`` for ``wss://`` (see :func:`server_tls_context`); None: ``ws://``.
     :param certificate_file: PEM file with the certificate, *private_key_file* with its key: the short way to a *tls_context*.
 
-    It listens when the constructor returns; add protocols to :attr:`websocket_protocols`. Raises :class:`HttpServerError` when it
+    It listens when the constructor returns; add protocols to ``websocket_protocols``. Raises :class:`HttpServerError` when it
     cannot listen there, ``ValueError`` for a *port* that is none. It is a context manager that calls :meth:`free`.
 
     The callbacks below run in the connection's thread; an exception in one is logged and hurts nobody else.
@@ -250,38 +265,15 @@ class WebSocketServer:
         private_key_file: str | None = None,
     ) -> None:
         host, number = parse_port(port)
-        self.process_name = process_name
-        self.settings = WebSocketProcessSettings() if settings is None else settings
+        super().__init__(process_name or "WebSocketServer", process_name, settings)
         if certificate_file is not None and tls_context is None:
             tls_context = server_tls_context(certificate_file, private_key_file)
         self.tls_context = tls_context
-        #: the protocols offered; empty at first
-        self.websocket_protocols = WebSocketProtocolList()
-        #: ``f(ctxt: HttpServerRequest) -> status``, answers plain HTTP requests; None: 426 or 404
-        self.on_request: Callable[[HttpServerRequest], int] | None = None
-        #: ``f(socket: WebSocketServerSocket)``, after an upgrade, before the first frame
-        self.on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None = None
-        #: ``f(socket: WebSocketServerSocket)``, after the last callback of a connection
-        self.on_websocket_disconnect: Callable[[WebSocketServerSocket], Any] | None = None
-        #: ``f(protocol)``, last of all, with the connection's protocol object
-        self.on_websocket_close: Callable[[WebSocketProtocol], Any] | None = None
-        #: makes the process of each connection: a descendant of :class:`WebSocketProcessServer`; set it before clients come.
-        #: Mirrors ``ProcessClass``
-        self.process_class: type[WebSocketProcessServer] = WebSocketProcessServer
+        #: ``f(ctxt: HttpServerRequest) -> status``, answers plain HTTP requests, and those of the REST protocols; None: 426 or 404
+        self.on_request: OnHttpServerRequest | None = None
+        self.process_class = WebSocketProcessServer
         self._on_start = on_start
         self._on_stop = on_stop
-        self._keeper = ProcessKeeper(f"{process_name or 'WebSocketServer'} keeper")
-        #: guards the tables and the flag below; never held while a callback runs or a socket blocks
-        self._safe_connections = threading.Lock()
-        self._processes: dict[int, WebSocketProcessServer] = {}
-        self._sockets: dict[WebSocketServerSocket, threading.Thread] = {}
-        self._ended_totals = [0, 0, 0, 0]  # frames and bytes of connections that have ended
-        self._upgraded = 0
-        self._refused = 0
-        self._turned_away = 0
-        self._per_ip: Counter[str] = Counter()
-        self._stopping = False
-        self._last_connection_id = 0
         #: set by the first free() when it has done its work; later ones wait for it
         self._freed = threading.Event()
         self._retry = threading.Event()  # set by free(): ends the accept thread's pause after an error
@@ -299,71 +291,9 @@ class WebSocketServer:
 
     # ------------------------------------------------------------------------------------------------- for anybody
 
-    @property
-    def description(self) -> str:
-        """What this server says it is, to a visitor who is no WebSocket client."""
-        return f"{self.process_name or 'a'} WebSocket server (mormot_ws)"
-
-    @property
-    def on_websocket_upgraded(self) -> Callable[[WebSocketProtocol], int] | None:
-        """``f(protocol) -> int``: 200 lets an upgrade go on, any other HTTP status refuses it. Mirrors ``OnWebSocketUpgraded``."""
-        return self.websocket_protocols.on_upgraded
-
-    @on_websocket_upgraded.setter
-    def on_websocket_upgraded(self, callback: Callable[[WebSocketProtocol], int] | None) -> None:
-        self.websocket_protocols.on_upgraded = callback
-
-    @property
-    def websocket_connections(self) -> int:
-        """How many WebSocket connections there are now; mirrors ``WebSocketConnections``."""
-        return len(self._processes)
-
-    def is_active_websocket(self, connection_id: int) -> WebSocketProcessServer | None:
-        """Return the process of that connection, None when it is not (or no longer) connected. Mirrors ``IsActiveWebSocket``."""
-        process = self._processes.get(connection_id)
-        return process if process is not None and process.state is wpsRun else None
-
     def status(self) -> ServerStatus:
         """Return a snapshot for monitoring. From any thread; costs some µs, and 1 µs per connection."""
-        with self._safe_connections:
-            protocols = [process.protocol for process in self._processes.values()]
-            totals = list(self._ended_totals)
-            sockets = len(self._sockets)
-        for protocol in protocols:
-            for at, value in enumerate(_totals(protocol)):
-                totals[at] += value
-        return ServerStatus(
-            host=self.host,
-            port=self.port,
-            accepted=self._last_connection_id,
-            turned_away=self._turned_away,
-            upgraded=self._upgraded,
-            refused=self._refused,
-            connections=len(protocols),
-            sockets=sockets,
-            frames_in=totals[0],
-            frames_out=totals[1],
-            bytes_in=totals[2],
-            bytes_out=totals[3],
-        )
-
-    def websocket_broadcast(self, frame: WebSocketFrame, connection_ids: Iterable[int] | None = None) -> int:
-        """Queue *frame* on all connections, or on those of *connection_ids*. Mirrors ``WebSocketBroadcast``.
-
-        From any thread, never waits: the keeper sends, and one receiver that does not read delays no other. Returns how many
-        connections have queued it (a full queue refuses). Raises ``ValueError`` for a frame that is neither text nor binary.
-        """
-        if frame.opcode not in (focText, focBinary):
-            raise ValueError(f"a text or binary frame is broadcast, not {frame.opcode.name}")
-        with self._safe_connections:
-            if connection_ids is None:
-                receivers: list[WebSocketProcessServer] = list(self._processes.values())
-            else:
-                receivers = [self._processes[id] for id in connection_ids if id in self._processes]
-        plain = QueuedFrame(frame.opcode, frame.payload, frame.content)
-        encoded = plain._replace(wire=encode_unmasked(0x80 | frame.opcode, frame.payload))
-        # a list, not a generator: all of them have to be tried
-        return sum([process.send_queued(encoded if process.sends_plain else plain) for process in receivers])
+        return self._status(self.host, self.port)
 
     def free(self) -> None:
         """Stop: send 1001 to every client, wait for the answers together, end every thread. Mirrors ``Free``.
@@ -393,13 +323,6 @@ class WebSocketServer:
         self._freed.set()
         _log.debug("%r freed", self)
 
-    def begin_exit(self) -> None:
-        """The interpreter ends: say goodbye to all clients, without waiting."""
-        with self._safe_connections:
-            self._stopping = True
-            sockets = list(self._sockets)
-        self._say_goodbye(sockets)
-
     def end_exit(self, deadline: Deadline) -> None:
         """The interpreter ends: wait for the goodbyes, then cut."""
         with self._safe_connections:
@@ -420,37 +343,6 @@ class WebSocketServer:
         name = f"{self.process_name} " if self.process_name else ""
         state = "stopped" if self._stopping else "running"
         return f"<WebSocketServer {name}{self.host}:{self.port} {state} connections={self.websocket_connections}>"
-
-    # ------------------------------------------------------------------------------------------- for its connections
-
-    def _register(self, process: WebSocketProcessServer) -> None:
-        with self._safe_connections:
-            self._processes[process.connection_id] = process
-            self._upgraded += 1
-
-    def _unregister(self, process: WebSocketProcess) -> None:
-        with self._safe_connections:
-            if self._processes.pop(process.connection_id, None) is not None:
-                for at, value in enumerate(_totals(process.protocol)):
-                    self._ended_totals[at] += value
-
-    def _count_refused(self) -> None:
-        with self._safe_connections:
-            self._refused += 1
-
-    def _forget(self, socket_: WebSocketServerSocket) -> None:
-        with self._safe_connections:
-            if self._sockets.pop(socket_, None) is not None:
-                self._per_ip[socket_.remote_ip] -= 1
-                if not self._per_ip[socket_.remote_ip]:
-                    del self._per_ip[socket_.remote_ip]
-
-    def _notify(self, callback: Callable[[Any], Any] | None, argument: object) -> None:
-        if callback is not None:
-            try:
-                callback(argument)
-            except Exception:  # noqa: BLE001 - a bug in the user's code hurts nobody else; the log has it
-                _log.exception("%r: a server callback failed for %r", self, argument)
 
     # -------------------------------------------------------------------------------------------- accepting, stopping
 
@@ -481,11 +373,7 @@ class WebSocketServer:
             name=f"{self.process_name or 'WebSocketServer'} #{connection.connection_id}",
             daemon=True,
         )
-        with self._safe_connections:
-            refused = self._refusal(connection.remote_ip)
-            if not refused:
-                self._sockets[connection] = thread
-                self._per_ip[connection.remote_ip] += 1
+        refused = self._admit(connection, thread)
         if refused:
             self._turn_away(sock, refused)
             return
@@ -495,17 +383,6 @@ class WebSocketServer:
             _log.error("%r: no thread for a connection: %s", self, exc)
             self._forget(connection)
             sock.close()
-
-    def _refusal(self, ip: str) -> str:
-        """Return why no connection from *ip* can be served now, '' when one can."""
-        assert self._safe_connections.locked()
-        if self._stopping:
-            return "stopping"
-        if 0 < self.settings.max_connections <= len(self._sockets):
-            return "too many connections"
-        if 0 < self.settings.max_connections_per_ip <= self._per_ip[ip]:
-            return f"too many connections from {ip}"
-        return ""
 
     def _turn_away(self, sock: socket.socket, why: str) -> None:
         """In the accept thread, without waiting: the answer is a courtesy."""
@@ -535,14 +412,6 @@ class WebSocketServer:
         self._acceptor.join(5)
         self._listener.close()
 
-    def _say_goodbye(self, sockets: Iterable[WebSocketServerSocket]) -> None:
-        """Send 1001 to all: at once where nobody is writing, then to the others; cut where even that fails."""
-        left = [socket_ for socket_ in sockets if not socket_.say_goodbye(0)]
-        deadline = Deadline(self.settings.close_timeout)
-        for socket_ in left:
-            if not socket_.say_goodbye(deadline.sooner(200).milliseconds() or 0):
-                socket_.interrupt()
-
     def _join(self, sockets: dict[WebSocketServerSocket, threading.Thread]) -> None:
         """Wait for the connections' threads: first for the close handshakes, then for those that had to be cut."""
         deadline = Deadline(2 * self.settings.close_timeout)
@@ -556,10 +425,6 @@ class WebSocketServer:
             thread.join(deadline.seconds())
             if thread.is_alive():
                 _log.error("%r: a callback of #%d does not return; its thread is left", self, socket_.connection_id)
-
-
-def _totals(protocol: WebSocketProtocol) -> tuple[int, int, int, int]:
-    return protocol.frames_in_count, protocol.frames_out_count, protocol.frames_in_bytes, protocol.frames_out_bytes
 
 
 def parse_port(port: str | int) -> tuple[str, int]:

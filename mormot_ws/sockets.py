@@ -62,6 +62,9 @@ class CrtSocket:
         #: the same as an exception, None when it did not
         self.last_exception: OSError | None = None
         self._send_timeout = send_timeout
+        self._default_context: ssl.SSLContext | None = (
+            None  # made once: reading the system's authorities takes many milliseconds
+        )
         #: guards the three fields below, so that an interrupt from another thread meets the socket of the moment; innermost
         self._safe_socket = threading.Lock()
         self._interrupted = False
@@ -128,7 +131,9 @@ class CrtSocket:
         if not self.tls:
             transport = Transport(raw, self._send_timeout)
         else:
-            context = ssl.create_default_context() if self.tls_context is None else self.tls_context
+            context = self.tls_context or self._default_context
+            if context is None:
+                context = self._default_context = ssl.create_default_context()
             transport = TlsTransport(raw, context, self._send_timeout, server_hostname=self.host)
             transport.handshake(deadline)
         with self._safe_socket:

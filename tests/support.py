@@ -757,3 +757,22 @@ def exchange(client: RawClient, payloads: Sequence[str]) -> list[str]:
     for payload in payloads:
         client.send_frame(focText, payload)
     return [client.receive_opcode(focText).text for _ in payloads]
+
+
+@contextlib.contextmanager
+def foreign_server(handler: Callable[[Any], Any], **options: Any) -> Iterator[int]:
+    """Serve ``handler(connection)`` by the threaded server of ``websockets``; give its port."""
+    from websockets.sync.server import serve  # here: few tests need it
+
+    server = serve(handler, HOST, 0, **options)
+    thread = threading.Thread(target=server.serve_forever, name="foreign server", daemon=True)
+    thread.start()
+    try:
+        yield server.socket.getsockname()[1]
+    finally:
+        server.shutdown()
+        thread.join(BOUND)
+        for name in ("shutdown_watcher", "shutdown_notifier"):  # versions before 17 leave the ends of a pipe
+            end = getattr(server, name, None)
+            if isinstance(end, int):
+                os.close(end)

@@ -7,15 +7,25 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from programs import PATIENCE, Program
-from support import BOUND, HOST, RawServer, Recorder, connect, echo_server, refused_port, send_text, silent, wait_for
+from support import (
+    BOUND,
+    HOST,
+    RawServer,
+    Recorder,
+    connect,
+    echo_server,
+    foreign_server,
+    refused_port,
+    send_text,
+    silent,
+    wait_for,
+)
 from tls_support import Authority
-from websockets.sync.server import serve as websockets_serve
 
 from mormot_ws import HttpClientWebSockets, WebSocketFrame, WebSocketProcess, focText
 from mormot_ws.testing import EchoServer, EchoServerProcess
@@ -301,8 +311,8 @@ class TestConnect:
             for message in connection:
                 connection.send(message)
 
-        with websockets_serve(echo, HOST, 0) as server, Background(server.serve_forever, server.shutdown):
-            uri = f"ws://{HOST}:{server.socket.getsockname()[1]}/any"
+        with foreign_server(echo) as port:
+            uri = f"ws://{HOST}:{port}/any"
             assert shell("connect", uri, "--deflate", "--count", "1", given=b"hi\n")[:2] == (0, b"hi\n")
             assert shell("bench", uri, "--count", "50", "--json")[0] == 0
 
@@ -396,20 +406,3 @@ class TestBench:
             code, out, errors = shell("bench", f"ws://{HOST}:{port}")
         assert (code, out) == (1, b"")
         assert "is the server running" in errors
-
-
-class Background:
-    """Runs *target* in a thread while the block lasts; *stop* ends it."""
-
-    def __init__(self, target: Callable[[], object], stop: Callable[[], object]) -> None:
-        import threading
-
-        self._stop = stop
-        self._thread = threading.Thread(target=target, name="foreign server")
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
-        self._thread.join(BOUND)

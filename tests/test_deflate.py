@@ -6,7 +6,6 @@ Whether each form of offer, answer and message is to the letter of RFC 7692 is f
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import threading
 import tracemalloc
@@ -31,11 +30,11 @@ from support import (
     echo_server,
     new_client,
 )
+from support import foreign_server as serve_foreign
 from support import text as text_frame
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory
 from websockets.sync.client import connect as foreign_connect
 from websockets.sync.server import ServerConnection
-from websockets.sync.server import serve as foreign_serve
 
 from mormot_ws import (
     PermessageDeflate,
@@ -592,24 +591,9 @@ def foreign_server(factory: ServerPerMessageDeflateFactory, answers: list[str]) 
         for message in connection:
             connection.send(message)
 
-    server = foreign_serve(
-        handler,
-        HOST,
-        0,
-        subprotocols=["echo"],  # type: ignore[list-item]
-        compression=None,
-        extensions=[factory],
-    )
-    thread = threading.Thread(target=server.serve_forever, name="foreign server", daemon=True)
-    thread.start()
-    try:
-        yield server.socket.getsockname()[1]
-    finally:
-        server.shutdown()
-        thread.join(BOUND)
-        for name in ("shutdown_watcher", "shutdown_notifier"):  # websockets below 17 leaves the ends of a pipe
-            if isinstance(getattr(server, name, None), int):
-                os.close(getattr(server, name))
+    subprotocols: Any = ["echo"]
+    with serve_foreign(handler, subprotocols=subprotocols, compression=None, extensions=[factory]) as port:
+        yield port
 
 
 @pytest.mark.parametrize("ours", OURS)

@@ -463,6 +463,44 @@ def test_shutdown_of_a_reconnecting_client_loses_nothing(tmp_path: Path) -> None
 # ---------------------------------------------------------------------------------------- when there is no next connection
 
 
+def test_a_frame_before_a_close_frame_that_was_cut_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has taken the frame whole, and a byte of the close frame behind it, when the connection is lost."""
+    second = Recorder()
+
+    def behaviour(peer: RawServerPeer) -> None:
+        peer.accept()
+        if raw.accepted == 1:
+            assert peer.receive_frame().text == "once"
+            peer.sock.shutdown(socket.SHUT_RDWR)
+        else:
+            second.add("frame", peer.receive_frame().text)
+
+    with RawServer(behaviour) as raw, new_client(raw.port, reconnect_policy=lambda: FixedDelay(0)) as client:
+        assert upgrade(client) == ""
+        client.auto_reconnect()
+        process = process_of(client)
+        allowed = 3
+        write_now = process.write_now
+
+        def grudging(data: memoryview) -> int:
+            nonlocal allowed
+            sent = write_now(data[:allowed]) if allowed else 0
+            allowed -= sent
+            return sent
+
+        monkeypatch.setattr(process, "write_now", grudging)
+        assert process.send_frame_async(text("once"))
+        wait_for(lambda: process._batch_wire is not None and not allowed)
+        assert process.start_shutdown(1000, "the end")
+        left = len(process._batch_wire or b"")
+        allowed = left - (2 + 4 + 2 + len("the end")) + 1
+        process._keeper.wake(process)
+        wait_for(lambda: client.status().reconnects)
+        monkeypatch.undo()
+        assert process.send_frame_async(text("after"))
+        assert second.wait("frame").value == "after"
+
+
 def test_without_reconnection_nothing_is_queued(server: WebSocketServer) -> None:
     """``send_frame_async`` returns False when the connection has ended and will not come back: at a client without ``on_reconnect`` …"""
     with FaultProxy(HOST, server.port) as proxy, connect(proxy.port) as client:

@@ -7,7 +7,6 @@ and nobody else may be taken for one.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import threading
@@ -29,13 +28,12 @@ from fault_support import (
     took,
 )
 from support import BOUND, HOST, MS, Recorder, connect, echo_server, ms, process_of, send_text, upgrade, wait_for
+from support import foreign_server as serve_foreign
 from tls_support import Authority, tls_client, tls_server
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as foreign_connect
 from websockets.sync.connection import Connection
-from websockets.sync.server import Server as ForeignServer
 from websockets.sync.server import ServerConnection
-from websockets.sync.server import serve as foreign_serve
 from websockets.typing import Subprotocol
 
 from mormot_ws import (
@@ -440,19 +438,8 @@ def foreign_server(ping_interval: float, ping_timeout: float, errors: list[BaseE
         except ConnectionClosed as exc:
             errors.append(exc)
 
-    server: ForeignServer = foreign_serve(
-        handler, HOST, 0, ping_interval=ping_interval, ping_timeout=ping_timeout, max_size=None
-    )
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.socket.getsockname()[1]
-    finally:
-        server.shutdown()
-        thread.join(BOUND)
-        for end in (server.shutdown_watcher, server.shutdown_notifier):
-            if isinstance(end, int):  # versions before 17 leave their pipe open
-                os.close(end)
+    with serve_foreign(handler, ping_interval=ping_interval, ping_timeout=ping_timeout, max_size=None) as port:
+        yield port
 
 
 @pytest.mark.parametrize("work", [sleeping, sending])

@@ -202,7 +202,7 @@ def slow_pair(role: str, **settings: Any) -> Iterator[tuple[Pair, threading.Even
     def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
         recorder.frame(process, frame)
         if frame.opcode is focText and frame.payload == b"slow":
-            go_on.wait(BOUND)
+            go_on.wait(3 * BOUND)  # longer than the peer waits for an answer
 
     with pair(role, callback, disconnect_after_invalid_heartbeat_count=0, **settings) as both:
         try:
@@ -213,8 +213,9 @@ def slow_pair(role: str, **settings: Any) -> Iterator[tuple[Pair, threading.Even
 
 def next_but_pings(peer: RawPeer) -> tuple[int, str]:
     """Return opcode and payload of the next frame that is no heartbeat of the process."""
+    give_up = time.monotonic() + BOUND
     while (frame := peer.receive_frame()).opcode is focPing:
-        pass
+        assert time.monotonic() < give_up, "nothing but heartbeats"
     return frame.opcode, frame.text
 
 

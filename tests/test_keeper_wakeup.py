@@ -6,9 +6,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
-from support import BOUND, MS, upgraded, wait_for
+from support import BOUND, MS, Recorder, upgraded, wait_for
 
 from mormot_ws import WebSocketFrame, WebSocketServer, focBinary
 from mormot_ws.keeper import FlushResult, ProcessKeeper
@@ -123,3 +124,20 @@ def test_broadcasts_to_several_connections_never_get_stuck(server: WebSocketServ
             assert server.websocket_broadcast(frame) == 2
             for peer in (one, other):
                 assert peer.receive_opcode(focBinary).payload[:4] == frame.payload[:4]
+
+
+def test_cancelled_timers_do_not_pile_up() -> None:
+    """Each connection takes its heartbeat back when it ends; what remains of that does not wait for the time when it would be due."""
+    keeper = ProcessKeeper("test")
+    try:
+        due = Recorder()
+        later = [keeper.call_at(time.monotonic() + 3600, lambda: None) for _ in range(10)]
+        for number in range(2_000):
+            keeper.call_at(time.monotonic() + 3600, lambda: None).cancel()
+            if number % 500 == 0:
+                keeper.call_at(time.monotonic() + 20 * MS, partial(due.add, "due", number))
+        assert len(keeper._timers) < 200
+        assert all(any(timer is kept for _, _, kept in keeper._timers) for timer in later)
+        due.wait("due", 4)
+    finally:
+        keeper.stop()

@@ -21,6 +21,8 @@ from .faults import Fault
 
 #: seconds for what should happen soon
 _BOUND = 15.0
+#: seconds between the end of a fault and one that should have begun before
+_LATE_PAUSE = 0.3
 #: seconds that a server's ``free()`` may take: twice its close_timeout of 500 ms for its clients, 2.5 s for callbacks, and some room
 _FREE_BOUND = 5.0
 #: bytes of the kernel's buffers of the proxy: small, so that senders soon feel a network that is slow or stands still
@@ -150,15 +152,27 @@ class Arena:
         begin = time.monotonic()
         order = itertools.count()
         todo: list[tuple[float, int, Action]] = []
+        under_way: dict[str, float] = {}  # when the fault of a target ends, as long as it has not
 
         def begin_fault(fault: Fault) -> Action:
             def action() -> None:
+                if fault.target in under_way:  # a busy machine has made us late: faults of one target never overlap
+                    heapq.heappush(todo, (under_way[fault.target] + _LATE_PAUSE, next(order), action))
+                    return
                 self._tell(f"{time.monotonic() - begin:6.2f} {fault.kind} {fault.seconds:.2f} s {fault.arguments}")
                 self.faults[fault.kind] += 1
                 on_server = fault.target == "server"
                 end = self._begin_server_fault(fault) if on_server else self._begin_network_fault(fault)
                 if end is not None:
-                    heapq.heappush(todo, (time.monotonic() + fault.seconds, next(order), end))
+                    under_way[fault.target] = time.monotonic() + fault.seconds
+                    heapq.heappush(todo, (under_way[fault.target], next(order), end_fault(fault, end)))
+
+            return action
+
+        def end_fault(fault: Fault, end: Action) -> Action:
+            def action() -> None:
+                end()
+                del under_way[fault.target]
 
             return action
 
