@@ -14,6 +14,7 @@ import pytest
 from children import fixed_port
 from programs import EXAMPLES, PATIENCE, Program
 from support import HOST, RawClient, wait_for
+from tls_support import Authority
 
 from mormot_ws import focBinary, focConnectionClose, focText, parse_close_payload
 
@@ -308,6 +309,28 @@ def test_the_terminal_client_says_all_of_a_pipe_before_it_leaves(port: int, room
         while (message := bob.hear())["type"] != "left":
             heard += [message["text"]] if message["type"] == "message" else []
         assert heard == [f"line {number}" for number in range(30)]
+
+
+def test_ctrl_c_leaves_at_once_without_a_complaint(port: int, room: str) -> None:
+    with start_client(port, "ann", "--room", room) as ann:
+        ann.expect(r"^\* You are ann")
+        ann.signal(signal.SIGINT)
+        assert ann.wait() == 0
+        assert len(ann.output.splitlines()) == 1, ann.output
+
+
+def test_the_terminal_client_talks_tls_with_an_authority_of_its_own(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    with start_server("--cert", authority.certificate_file, "--key", authority.private_key_file) as server:
+        port = listening_port(server)
+        server.expect(rf"^For a browser: https://{HOST}:{port}/$")
+        with start_client(port, "ann", "--ca", authority.file) as ann:
+            ann.expect(r"^\* You are ann")
+            ann.enter("hello")
+            ann.expect("ann: hello$")
+        with start_client(port, "bob", "--tls") as bob:
+            bob.expect("^Cannot connect to .*certificate verify failed")
+            assert bob.wait() == 1
 
 
 def test_the_terminal_client_tells_that_it_cannot_connect() -> None:
