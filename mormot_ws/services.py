@@ -126,10 +126,7 @@ class _Services:
             result = function(*arguments)
             ctxt.out_content, ctxt.out_content_type = method.write_result(result), _JSON
             return 200
-        except (
-            ServiceTimeoutError,
-            ServiceConnectionError,
-        ) as exc:  # of a call of its own: no answer that it has chosen
+        except (ServiceTimeoutError, ServiceConnectionError) as exc:  # of a call that the service made, not its answer
             _log.warning("%s failed: %s", method.title, exc)
             return _answer_error(ctxt, 500, "internal error" if self._hide_errors else exc.text)
         except ServiceError as exc:

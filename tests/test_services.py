@@ -326,6 +326,29 @@ class TestConnections:
             ServerServices(server).get(Listener, 77).progress(1)
         assert not caught.value.maybe_executed
 
+    def test_a_call_after_the_end_of_the_connection_is_not_sent(self) -> None:
+        """So it can be repeated without harm."""
+        with both_ends() as ends:
+            calculator = ends.calculator
+        with pytest.raises(ServiceConnectionError, match="not connected") as caught:
+            calculator.add(1)
+        assert (caught.value.status, caught.value.maybe_executed) == (666, False)
+
+    def test_a_service_whose_own_call_fails_answers_500(self, ends: Ends) -> None:
+        """Its 404 says that a client is gone, not that there is no such service."""
+
+        class Relay(Calculator):
+            def question(self) -> str:
+                return ends.server_services.get(Listener, 77).ask("?")
+
+        services = ServerServices(WebSocketServerStub())  # type: ignore[arg-type]
+        services.register(ICalculator, Relay())
+        ctxt = HttpServerRequest("root/Calculator.Question", in_content_type="application/json")
+        assert services.on_request(ctxt) == 500
+        assert b"no WebSocket connection #77" in bytes(ctxt.out_content)
+        with pytest.raises(WebSocketsError, match="only while"):
+            services.context  # noqa: B018 - the call is over, in this very thread
+
     def test_both_sides_go_on_after_a_reconnection(self) -> None:
         """With the same objects; only the server's proxy for the old connection is of no use any more."""
         with rest_server(None) as server, rest_client(server.port, "synopsejson") as client:
@@ -434,3 +457,6 @@ class WebSocketServerStub:
     """As much of a server as the constructor of services looks at."""
 
     on_request = None
+
+    def is_active_websocket(self, connection_id: int) -> None:
+        """No connections."""
