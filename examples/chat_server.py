@@ -109,11 +109,13 @@ class ChatServer:
         self._file = None if history is None else HistoryFile(history, self._rooms)
         self._stopping = threading.Event()  # ends the waits of throttled connections
         settings = WebSocketProcessSettings(
-            max_message_bytes=32 << 10,  # MAX_TEXT characters, whatever their escapes; more is closed with 1009
-            max_outgoing_bytes=4
-            << 20,  # a member that does not read so much is closed; it comes back for what it missed
+            # MAX_TEXT characters, whatever their escapes; more is closed with 1009
+            max_message_bytes=32_768,
+            # a member that leaves so much unread is closed; it comes back for what it missed
+            max_outgoing_bytes=4_000_000,
             outgoing_policy="close",
-            heartbeat_delay=10_000,  # a member that is silent for 30 s is gone
+            # a member that is silent for 30 s is gone
+            heartbeat_delay=10_000,
             disconnect_after_invalid_heartbeat_count=2,
         )
         self.server = WebSocketServer(port, settings=settings)
@@ -171,8 +173,8 @@ class ChatServer:
 
     def _join(self, sender: WebSocketProcess, room_name: str, name: str, client: str, message: Message) -> None:
         """Let *sender* in, and give it what it has missed; everything later comes behind that in its queue."""
-        came_back = self._take_over(client)
         room = self._room(room_name)
+        came_back = self._take_over(client, room)
         name = free_name(name, self._names(room))
         since = message.get("since")
         if message.get("history") != room.history or not isinstance(since, int):
@@ -190,14 +192,17 @@ class ChatServer:
             self._broadcast(room, {"type": "arrived", "name": name})
         self._members[sender.connection_id] = Member(sender, room, name, client)
 
-    def _take_over(self, client: str) -> bool:
-        """End the last connection of *client*, if we have not noticed its end; whatever it still brings is refused."""
-        for id, member in self._members.items():
-            if member.client == client:
-                del self._members[id]
-                member.process.abort("its client is back on a new connection")  # does not wait
-                return True
-        return False
+    def _take_over(self, client: str, room: Room) -> bool:
+        """End the last connection of *client*, if we have not noticed its end; return True if it was in *room* all the time."""
+        last = next((member for member in self._members.values() if member.client == client), None)
+        if last is None:
+            return False
+        last.process.abort("its client is back on a new connection")  # does not wait
+        if last.room is not room:
+            self._leave(last.process)
+            return False
+        del self._members[last.process.connection_id]  # whatever it still brings is refused
+        return True
 
     def _say(self, member: Member, id: str, text: str) -> None:
         room = member.room
