@@ -209,7 +209,7 @@ def test_too_deep_arguments_are_a_value_error() -> None:
 
 
 def test_a_proxy_gives_its_calls_away() -> None:
-    """Arguments as JSON, results as they come."""
+    """Arguments as JSON with their defaults, because the other side may have others; results as they come."""
     seen: list[tuple[str, bytes]] = []
 
     def call(method: Any, arguments: bytes) -> Any:
@@ -218,7 +218,8 @@ def test_a_proxy_gives_its_calls_away() -> None:
 
     proxy = proxy_of(ServiceInterface(IDerived), call)
     assert proxy.first(depth=2, nodes=[]) == "answer"
-    assert seen == [("first", b"[[],2]")]
+    proxy.first([])
+    assert seen == [("first", b"[[],2]"), ("first", b"[[],3]")]
 
 
 def test_a_result_that_is_none_or_not_what_was_declared_is_refused() -> None:
