@@ -223,6 +223,10 @@ class WebSocketProcessClientThread(threading.Thread):
         self._client.close()
         self._client.notify_closed()
 
+    def __repr__(self) -> str:
+        ending = " terminated" if self._terminated else ""
+        return f"<WebSocketProcessClientThread {self.name!r} {self.thread_state.name} attempts={self.process.attempts}{ending}>"
+
     # -------------------------------------------------------------------------------------------- reconnection
 
     def _reconnect(self) -> bool:

@@ -122,6 +122,13 @@ class WebProcessInFrame:
         """True between the first and the last byte of a message or frame: an end of stream now would cut it."""
         return self._in_payload or self._message_opcode is not None or bool(self._pending)
 
+    def __repr__(self) -> str:
+        fault = "" if self.error is None else f" {self.error!r}"
+        closed = " closed" if self.closed else ""
+        return (
+            f"<WebProcessInFrame {self.state.name} missing={self._missing} fragments={self.fragments}{closed}{fault}>"
+        )
+
     def feed(self, data: bytes) -> list[WebSocketFrame]:
         """Decode *data* and return the messages and control frames that it completes, in the order of their arrival.
 

@@ -51,6 +51,9 @@ class OutgoingFrames:
     def __len__(self) -> int:
         return len(self._frames)
 
+    def __repr__(self) -> str:
+        return f"<OutgoingFrames count={self.count} bytes={self.bytes} lost={self.lost}>"
+
     @property
     def count(self) -> int:
         """How many frames wait; mirrors ``Count``."""

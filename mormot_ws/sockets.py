@@ -120,6 +120,10 @@ class CrtSocket:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
+    def __repr__(self) -> str:
+        what = "connected" if self.connected else "not connected"
+        return f"<CrtSocket {self.host}:{self.port}{' TLS' if self.tls else ''} {what}>"
+
     def _open(self, deadline: Deadline) -> None:
         proxy = proxy_from_environment(self.host, self.tls) if self.proxy is None else self.proxy
         if proxy:
