@@ -79,7 +79,7 @@ class WebProcessInFrame:
         #: the first fault of the peer, or None
         self.error: WebSocketsProtocolError | None = None
         #: True once a close frame was decoded: whatever comes after it is ignored (RFC 6455 §1.4)
-        self.closed = False
+        self.closed: bool = False
         self._mask_bit = 0x80 if masked else 0
         self._inflater = inflater
         self._lenient_text = lenient_text

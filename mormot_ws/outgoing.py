@@ -42,7 +42,7 @@ class OutgoingFrames:
         self.max_bytes = max_bytes
         self.drop_oldest = drop_oldest
         #: how many frames a full queue has refused or dropped
-        self.lost = 0
+        self.lost: int = 0
         #: guards the fields below; innermost in the lock order, nothing is called while it is held
         self._safe = threading.Lock()
         self._frames: deque[QueuedFrame] = deque()
