@@ -77,7 +77,7 @@ class HttpClientWebSockets(CrtSocket):
         #: Mirrors ``OnCallbackRequestProcess``
         self.on_callback_request_process: OnHttpServerRequest | None = None
         #: the ``User-Agent`` of requests
-        self.user_agent = default_user_agent()
+        self.user_agent: str = default_user_agent()
         self._answers = threading.local()
         self._process: WebSocketProcessClient | None = None
         self._thread: WebSocketProcessClientThread | None = None
@@ -295,7 +295,7 @@ class HttpClientWebSockets(CrtSocket):
                 self.close()
         self._answers.answer = answer
         if answer.error:
-            self.last_error = answer.error
+            self.last_error: str = answer.error
         return answer.status
 
     def free(self) -> None:

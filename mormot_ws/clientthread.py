@@ -72,7 +72,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         #: attempts to reconnect since the connection was lost; 0 while it runs
         self.attempts = 0
         #: milliseconds that the last connection lived
-        self.lived_ms = 0.0
+        self.lived_ms: float = 0.0
         #: the close code of the last connection
         self.lost_code = 0
         #: how often the connection was lost and came back
@@ -166,7 +166,7 @@ class WebSocketProcessClientThread(threading.Thread):
         #: guards the flags below; notified by terminate() and reconnect_now(), waited for between attempts
         self._wake = threading.Condition()
         #: True once the thread has looked for on_reconnect in vain; guarded by _wake
-        self.gave_up_for_want_of_callback = False
+        self.gave_up_for_want_of_callback: bool = False
         self._failures = 0  # failed attempts since the last stable connection
         self._lost_at = 0.0  # when that was lost
         self._terminated = False
@@ -222,6 +222,10 @@ class WebSocketProcessClientThread(threading.Thread):
         process.lost_code = process.close_code
         self._client.close()
         self._client.notify_closed()
+
+    def __repr__(self) -> str:
+        ending = " terminated" if self._terminated else ""
+        return f"<WebSocketProcessClientThread {self.name!r} {self.thread_state.name} attempts={self.process.attempts}{ending}>"
 
     # -------------------------------------------------------------------------------------------- reconnection
 

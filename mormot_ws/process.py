@@ -103,12 +103,12 @@ class WebSocketProcess(KeptProcess):
         #: answers that arrived for callers that wait for them (REST protocols); mirrors ``Incoming``
         self.incoming = WebSocketFrameList(_INCOMING_EXPIRY)
         #: what ended the connection, or the last fault, in words; '' when there was none
-        self.last_error = ""
+        self.last_error: str = ""
         #: the code of the close frame that ended the connection, ours or the peer's, whichever came first; 1005: it had none;
         #: 1006: there was no close frame; 0: the connection is open
-        self.close_code = 0
+        self.close_code: int = 0
         #: the reason in that close frame
-        self.close_reason = ""
+        self.close_reason: str = ""
 
         self._state_since = monotonic()
         self._begin()

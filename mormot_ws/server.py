@@ -52,7 +52,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
             process_name=server.process_name,
         )
         self.owner = owner
-        self.remote_ip = owner.remote_ip
+        self.remote_ip: str = owner.remote_ip
         self.owner_thread = current_thread()
 
     def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
@@ -72,7 +72,7 @@ class WebSocketServerSocket:
         #: the server's number for this connection: counts every accepted one, from 1
         self.connection_id = connection_id
         #: the peer's IP address; '' for a socket without one
-        self.remote_ip = str(address[0]) if isinstance(address, tuple) and address else ""
+        self.remote_ip: str = str(address[0]) if isinstance(address, tuple) and address else ""
         #: the WebSocket side, None before the upgrade; mirrors ``WebSocketProcess``
         self.websocket_process: WebSocketProcessServer | None = None
         self._sock = sock

@@ -177,6 +177,9 @@ class ServerServices(_Services):
         self._server = server
         server.on_request = self.on_request
 
+    def __repr__(self) -> str:
+        return f"<ServerServices root={self.root!r} of {self._server!r}>"
+
     def get(self, interface: Callable[..., _T], connection_id: int, *, notify: bool = True) -> _T:
         """Return an object whose methods call *interface* on the client of *connection_id*. From any thread, and so are its methods.
 
@@ -223,6 +226,9 @@ class ClientServices(_Services):
         super().__init__(root, hide_errors, client.on_callback_request_process)
         self._client = client
         client.on_callback_request_process = self.on_request
+
+    def __repr__(self) -> str:
+        return f"<ClientServices root={self.root!r} of {self._client!r}>"
 
     def get(self, interface: Callable[..., _T], *, notify: bool = False) -> _T:
         """Return an object whose methods call *interface* on the server. From any thread, and so are its methods.
