@@ -16,19 +16,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .clientthread import WebSocketProcessClient, WebSocketProcessClientThread
+from .context import OnHttpServerRequest
 from .deadline import Deadline
 from .errors import WebSocketsError
 from .hazard import meet_free_in_callback
-from .httpclient import HTTP_CLIENT_ERROR, HttpAnswer, http_request
+from .httpclient import HTTP_CLIENT_ERROR, HttpAnswer, http_request, rest_request
 from .keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
 from .lifetime import close_at_exit, forget_at_exit
-from .protocols import OnBeforeIncomingFrame, WebSocketProtocol
+from .protocols import OnBeforeIncomingFrame, WebSocketProtocol, is_localhost
 from .reconnect import ReconnectPolicy
 from .settings import WebSocketProcessSettings
 from .sockets import CrtSocket
-from .states import (
-    wpsRun,
-)
+from .states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from .status import ClientStatus
 from .upgrade import UpgradeError, check_custom_headers, client_upgrade, default_user_agent
 
@@ -40,6 +39,7 @@ _ENTER_LOOP_MS = 5_000
 _CLOSE_MS = 1_000
 #: milliseconds that free() waits in all
 _FREE_MS = 2_800
+_FREED = "The client is being freed"
 
 
 class HttpClientWebSockets(CrtSocket):
@@ -73,10 +73,12 @@ class HttpClientWebSockets(CrtSocket):
         self.on_websockets_closed: Callable[[HttpClientWebSockets], Any] | None = None
         #: ``f(process, frame) -> bool``, called for each message before its protocol; True: it was handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
+        #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST protocols), in the client's thread; None: 404.
+        #: Mirrors ``OnCallbackRequestProcess``
+        self.on_callback_request_process: OnHttpServerRequest | None = None
         #: the ``User-Agent`` of requests
-        self.user_agent = default_user_agent()
-        #: the answer to the last :meth:`request`
-        self.answer = HttpAnswer()
+        self.user_agent: str = default_user_agent()
+        self._answers = threading.local()
         self._process: WebSocketProcessClient | None = None
         self._thread: WebSocketProcessClientThread | None = None
         self.policy: ReconnectPolicy | None = None
@@ -84,7 +86,8 @@ class HttpClientWebSockets(CrtSocket):
         self._keeper: ProcessKeeper | None = None
         #: held during an upgrade, so that two threads do not talk on one socket; first in the lock order
         self._safe_upgrade = threading.Lock()
-        #: guards _freeing, and the making of a thread for a revived client; nothing blocks while it is held
+        #: guards _freeing, and the making of the keeper's use and of the thread, so that free() misses neither; before the
+        #: keeper's and the thread's own locks, nothing blocks while it is held
         self._safe_free = threading.Lock()
         self._freeing = False
         #: set by the first free() when it has done its work; later ones wait for it
@@ -144,6 +147,12 @@ class HttpClientWebSockets(CrtSocket):
     # ------------------------------------------------------------------------------------------------ for anybody
 
     @property
+    def answer(self) -> HttpAnswer:
+        """The answer to the last :meth:`request` of the calling thread."""
+        answer = getattr(self._answers, "answer", None)
+        return HttpAnswer() if answer is None else answer
+
+    @property
     def websockets(self) -> WebSocketProcessClient | None:
         """The WebSocket side, None before the first upgrade. Mirrors ``WebSockets``."""
         return self._process
@@ -153,7 +162,7 @@ class HttpClientWebSockets(CrtSocket):
         uri: str,
         key: str,
         ajax: bool = False,
-        options: Collection[Any] = frozenset(),
+        options: Collection[Any] | WebSocketProtocolBinaryOptions | None = None,
         protocol: WebSocketProtocol | None = None,
         headers: str = "",
         reconnect: bool = False,
@@ -161,16 +170,19 @@ class HttpClientWebSockets(CrtSocket):
         """Upgrade the open TCP connection to WebSocket; return '' or an error text. Mirrors ``WebSocketsUpgrade``.
 
         :param uri: the resource; ``''`` and ``'/'`` ask for the same.
-        :param key: encryption key of the REST protocols; ``''`` with a *protocol* of your own.
-        :param ajax: with ``protocol=None``: the JSON protocol instead of the binary one.
-        :param options: of the binary protocol; empty with a *protocol* of your own.
-        :param protocol: what to speak; from then on it belongs to the client.
+        :param key: encryption key of the binary REST protocol; ``''`` with a *protocol* of your own, which has its key.
+        :param ajax: with ``protocol=None``: the JSON protocol (:class:`WebSocketProtocolJson`) instead of the binary one
+            (:class:`WebSocketProtocolBinary`).
+        :param options: of the binary protocol: ``pboSynLzCompress`` by default (None), an empty set for none; not looked at with a
+            *protocol* of your own.
+        :param protocol: what to speak; from then on it belongs to the client. None: a REST protocol, see *ajax*.
         :param headers: further header lines, separated by CRLF.
         :param reconnect: True inside ``on_reconnect``: upgrade again, with the same process and protocol objects.
 
         A network or handshake failure is a returned text, never an exception; the socket is then closed. Takes up to
         ``timeout`` ms for
-        the server's answer. Raises ``TypeError``/``ValueError`` for arguments that can never work.
+        the server's answer. Raises ``TypeError``/``ValueError`` for arguments that can never work, :class:`WebSocketsError` for
+        a *key* without the extra ``crypto``.
         """
         _check_upgrade_arguments(uri, key, protocol, headers)
         if not self._safe_upgrade.acquire(blocking=False):
@@ -184,7 +196,11 @@ class HttpClientWebSockets(CrtSocket):
             if protocol is None and process is not None:
                 protocol = process.protocol
             if protocol is None:
-                return "This version needs a protocol: the JSON and binary (REST) protocols are not there yet"
+                from .rest import new_rest_protocol  # here: a client of another protocol need not load it
+
+                protocol = new_rest_protocol(
+                    uri, key, ajax, pboSynLzCompress if options is None else options, self.settings
+                )
             return self._upgrade(uri, protocol, headers)
         finally:
             self._safe_upgrade.release()
@@ -252,29 +268,35 @@ class HttpClientWebSockets(CrtSocket):
         data: bytes | str = b"",
         data_type: str = "",
     ) -> int:
-        """Do a plain HTTP/1.1 request on the connection, before an upgrade; return the status. Mirrors ``Request``.
+        """Send a request and wait for its answer; return the status. Mirrors ``Request``.
 
-        :param keep_alive: 0 closes the connection afterwards.
+        :param keep_alive: of plain HTTP: 0 closes the connection afterwards.
         :param header: further header lines, separated by CRLF.
         :param data: the body (a ``str`` is sent as UTF-8), *data_type* its ``Content-Type``.
 
-        The answer is in :attr:`answer`. Returns 666, the original's client error, when there was none (see
-        :attr:`~CrtSocket.last_error`), or when the connection is a
-        WebSocket already.
+        Before an upgrade it is plain HTTP/1.1. After one to a REST protocol it travels over the WebSocket, where any number of threads may
+        request at once, and a line in *header* says how: ``Sec-WebSocket-REST: WithoutAnswer`` sends without waiting,
+        ``Sec-WebSocket-REST: NonBlocking`` queues; both return 200.
+
+        What came back is in :attr:`answer`, for the calling thread alone. Without an answer its ``error`` says why, and the status is 666
+        when the request surely did not reach the server, 404 when it may have. Raises ``ValueError`` for header lines that are none, and
+        :class:`WebSocketsError` for a request that would wait inside a callback of this client.
         """
-        if self._process is not None:
-            self.last_error = "the connection is a WebSocket: its protocol does not carry requests"
-            return HTTP_CLIENT_ERROR
-        if self._transport is None and self.reopen():
-            return HTTP_CLIENT_ERROR
-        assert self._transport is not None
         body = data.encode("utf-8") if isinstance(data, str) else data
-        self.answer = http_request(self, self._transport, url, method, keep_alive, header, body, data_type)
-        if self.answer.error:
-            self.last_error = self.answer.error
-        if not self.answer.keep_alive:
-            self.close()
-        return self.answer.status
+        process = self._process
+        if process is not None:
+            answer = rest_request(process, url, method, header, body, data_type)
+        elif self._transport is None and self.reopen():
+            answer = HttpAnswer(HTTP_CLIENT_ERROR, error=self.last_error or "not connected")
+        else:
+            assert self._transport is not None
+            answer = http_request(self, self._transport, url, method, keep_alive, header, body, data_type)
+            if not answer.keep_alive:
+                self.close()
+        self._answers.answer = answer
+        if answer.error:
+            self.last_error: str = answer.error
+        return answer.status
 
     def free(self) -> None:
         """Close the connection and end its thread, for good. Mirrors ``Free``.
@@ -292,6 +314,7 @@ class HttpClientWebSockets(CrtSocket):
         with self._safe_free:
             first = not self._freeing
             self._freeing = True
+            thread = self._thread  # no other one comes from here on
         if not first:
             self._freed.wait(_FREE_MS / 1000)
             return
@@ -342,7 +365,9 @@ class HttpClientWebSockets(CrtSocket):
                 self.user_agent,
                 Deadline(self.timeout),
                 self.settings.max_header_bytes,
-                self.settings.deflate_options() if self.settings.permessage_deflate else None,
+                self.settings.deflate_options()
+                if self.settings.permessage_deflate and not protocol.encrypted
+                else None,
             )
         except UpgradeError as exc:
             self.upgrade_failure = exc
@@ -359,13 +384,17 @@ class HttpClientWebSockets(CrtSocket):
         process = self._process
         first = process is None
         if process is None:
-            self._keeper = acquire_shared_keeper()
+            with self._safe_free:  # a free() that came first would not give the keeper back
+                if self._freeing:
+                    return _FREED
+                self._keeper = acquire_shared_keeper()
             process = WebSocketProcessClient(self, protocol, self._keeper)
         else:
             process._renew(protocol)
         protocol.on_before_incoming_frame = self.on_before_incoming_frame or protocol.on_before_incoming_frame
         process.connection_id = result.connection_id
-        process.remote_ip = _peer_ip(transport)
+        process.remote_ip = protocol.remote_ip = _peer_ip(transport)
+        protocol.remote_localhost = is_localhost(process.remote_ip)
         process.attach(transport, result.unread)
         protocol.after_upgrade(process)
         return self._start(process, first)
@@ -373,18 +402,22 @@ class HttpClientWebSockets(CrtSocket):
     def _start(self, process: WebSocketProcessClient, first: bool) -> str:
         """Let a thread run the process: a new one, or the one that is reconnecting just now."""
         if self._freeing:
-            return "The client is being freed"
+            return _FREED
         thread = self._thread
         if not first and thread is not None and thread.is_alive():
             process.run_at_once()
             return ""
-        self.policy = self.settings.reconnect_policy()
-        thread = WebSocketProcessClientThread(self, process)
-        self._process = process
-        self._thread = thread
-        process.owner_thread = thread
-        process.run_at_once()
-        thread.start()
+        policy = self.settings.reconnect_policy()
+        with self._safe_free:  # free() sees all of it, a started thread included, or comes first
+            if self._freeing:
+                return _FREED
+            self.policy = policy
+            thread = WebSocketProcessClientThread(self, process)
+            self._process = process
+            self._thread = thread
+            process.owner_thread = thread
+            process.run_at_once()
+            thread.start()
         thread.entered.wait(_ENTER_LOOP_MS / 1000)
         return ""
 
@@ -398,7 +431,7 @@ class HttpClientWebSockets(CrtSocket):
             process.owner_thread = thread
             thread.take_over(last)
             last.gave_up_for_want_of_callback = False
-        thread.start()
+            thread.start()
 
     def notify_closed(self) -> None:
         """In the client's thread: tell the application that the connection has ended."""
@@ -431,7 +464,9 @@ def _check_upgrade_arguments(uri: str, key: str, protocol: WebSocketProtocol | N
             raise TypeError(f"{name} is a str, not {type(value).__name__}")
     if any(c <= " " or c in "#\x7f" for c in uri):
         raise ValueError(f"{uri!r} cannot be requested: blanks, '#' and control characters have to be percent-encoded")
-    if key and protocol is not None:
+    if (
+        key and protocol is not None and not protocol.encrypted
+    ):  # else it may be the one that this key was given to before
         raise ValueError("key goes with the REST protocols, not with a protocol of your own")
     check_custom_headers(headers)
 

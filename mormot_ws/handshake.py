@@ -49,10 +49,10 @@ class UpgradeRequest:
         self.http_version = http_version
         self.headers = list(headers)
         #: the target without one leading '/', with its query
-        self.uri = _origin_form(target.strip()).removeprefix("/")
+        self.uri: str = _origin_form(target.strip()).removeprefix("/")
         #: the same without its query: what protocols are matched against
-        self.path = self.uri.partition("?")[0]
-        self.key = self.header("sec-websocket-key")
+        self.path: str = self.uri.partition("?")[0]
+        self.key: str = self.header("sec-websocket-key")
         #: the sub-protocols asked for, in order; None without that header
         self.protocols: list[str] | None = None
         asked = self.all("sec-websocket-protocol")
@@ -60,7 +60,7 @@ class UpgradeRequest:
             self.protocols = header_tokens(asked)
         self.extensions = header_tokens(self.all("sec-websocket-extensions"))
         scheme, _, token = self.header("authorization").partition(" ")
-        self.bearer_token = token.strip() if scheme.lower() == "bearer" else ""
+        self.bearer_token: str = token.strip() if scheme.lower() == "bearer" else ""
 
     def all(self, name: str) -> list[str]:
         """Return the values of all headers of that (lower-case) *name*."""

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from .context import OnHttpServerRequest
 from .deadline import Deadline
 from .frames import WebSocketFrame, encode_unmasked, focBinary, focText
-from .httpserver import HttpServerRequest
 from .keeper import ProcessKeeper
 from .outgoing import QueuedFrame
 from .process import WebSocketProcess
@@ -40,8 +40,8 @@ class WebSocketHost:
     The callbacks below run in the connection's thread; an exception in one is logged and hurts nobody else.
     """
 
-    #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade; None: 426 or 404
-    on_request: Callable[[HttpServerRequest], int] | None = None
+    #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade, and those of the REST protocols; None: 426 or 404
+    on_request: OnHttpServerRequest | None = None
     #: for connections that are to be encrypted by us; None: none is
     tls_context: ssl.SSLContext | None = None
     #: makes the process of each connection: a descendant of ``WebSocketProcessServer``; set it before clients come.

@@ -73,7 +73,7 @@ class ExponentialBackoff:
         if base_ms <= 0 or (cap_ms is not None and cap_ms < base_ms) or max_attempts < 0 or max_time_ms < 0:
             raise ValueError("base_ms is above 0, cap_ms at least base_ms, and the limits are from 0")
         self.base_ms = base_ms
-        self.cap_ms = random.uniform(10_000, 15_000) if cap_ms is None else cap_ms
+        self.cap_ms: float = random.uniform(10_000, 15_000) if cap_ms is None else cap_ms
         self.max_attempts = max_attempts
         self.max_time_ms = max_time_ms
         self._bound = min(base_ms, self.cap_ms)
@@ -109,7 +109,7 @@ class LinearBackoff:
         if step_ms <= 0 or (cap_ms is not None and cap_ms <= 0) or max_attempts < 0 or max_time_ms < 0:
             raise ValueError("step_ms and cap_ms are above 0, and the limits are from 0")
         self.step_ms = step_ms
-        self.cap_ms = random.uniform(10_000, 14_999) if cap_ms is None else cap_ms
+        self.cap_ms: float = random.uniform(10_000, 14_999) if cap_ms is None else cap_ms
         self.max_attempts = max_attempts
         self.max_time_ms = max_time_ms
         self._wait = 0.0

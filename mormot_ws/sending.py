@@ -19,6 +19,7 @@ from .deflate import Deflater
 from .errors import WebSocketsProtocolError
 from .frames import (
     WebSocketFrame,
+    WebSocketFramePayload,
     encode_frame,
     encode_header,
     encode_unmasked,
@@ -45,11 +46,14 @@ from .transport import JOIN_BELOW
 _log = logging.getLogger("mormot_ws.process")
 
 _new_queued = tuple.__new__
+_NO_FLAGS = WebSocketFramePayload(0)
 
 #: bytes that one batch of queued frames may have
 _BATCH_BYTES = 1 << 18
 #: bytes of answers in the queue above which the loop stops reading (half of the queue, if that is less)
 _ANSWERS_BYTES = 1 << 20
+#: control frames of the keeper that may wait for a writer
+_MAX_CONTROLS = 16
 
 
 class FrameSender(ABC):
@@ -85,9 +89,9 @@ class FrameSender(ABC):
         self._batch_sizes: list[int] = []  # of each of them on the wire
         self._batch_wire: memoryview | None = None  # what the kernel has not taken of them
         self._batch_tail = 0  # bytes at its end that belong to none of them: a close frame's
-        self._controls: deque[tuple[int, bytes]] = (
-            deque()
-        )  # pongs and pings of the keeper that met a writer: he sends them along
+        #: pongs and pings of the keeper that met a writer: he sends them along. Of too many the oldest go, by the deque's own
+        #: doing: a peer's pings may be answered by the last pong alone (RFC 6455 §5.5.3)
+        self._controls: deque[tuple[int, bytes]] = deque(maxlen=_MAX_CONTROLS)
         self._loop_queued = False  # a callback has queued something in this turn of the loop
         self._flush_wanted = False  # the keeper knows that there is something to flush
         self._last_flush = 0.0
@@ -97,6 +101,8 @@ class FrameSender(ABC):
         )
         self._log_frames = bool(self.settings.log_details)
         protocol = self.protocol
+        self._lenient_text = protocol.lenient_text
+        self._joins = type(protocol).join_payloads is not WebSocketProtocol.join_payloads
         compression = protocol.compression
         self._deflater: Deflater | None = None
         if compression is not None:
@@ -134,7 +140,7 @@ class FrameSender(ABC):
         except AttributeError:
             raise TypeError(f"a WebSocketFrame is sent, not {type(frame).__name__}") from None
         if opcode is focText:
-            if not payload.isascii():
+            if not payload.isascii() and not self._lenient_text:
                 check_sendable(frame)
         elif opcode is not focBinary:
             check_sendable(frame)
@@ -170,7 +176,7 @@ class FrameSender(ABC):
             if opcode is focBinary or opcode is focText:
                 protocol = self.protocol
                 protocol.frames_out_count += 1
-                protocol.frames_out_bytes += size
+                protocol.frames_out_bytes += len(frame.payload)
         if self._log_frames:
             self._log_frame("sent", frame)
         return True
@@ -185,7 +191,7 @@ class FrameSender(ABC):
             raise TypeError(f"a WebSocketFrame is sent, not {type(frame).__name__}")
         opcode = frame.opcode
         payload = frame.payload
-        if opcode is not focBinary and (opcode is not focText or not payload.isascii()):
+        if opcode is not focBinary and (opcode is not focText or not (payload.isascii() or self._lenient_text)):
             check_sendable(frame)
         # tuple.__new__: the constructor of a named tuple costs as much as all the rest of this method
         return self.send_queued(_new_queued(QueuedFrame, (opcode, payload, frame.content, None)))
@@ -293,7 +299,8 @@ class FrameSender(ABC):
 
     def flush_queued(self) -> FlushResult:
         """Called by the keeper: flush, unless the loop has just done so, and what came since has to be gathered."""
-        if self._batch_wire is None and self._last_flush + self.settings.send_delay / 1000 > monotonic():
+        gathering = self._batch_wire is None and not self._controls  # pings and pongs do not wait for company
+        if gathering and self._last_flush + self.settings.send_delay / 1000 > monotonic():
             self._flush_wanted = False  # first: whoever queues something from here on asks for a flush again
             if self.outgoing:
                 self._want_flush()
@@ -342,10 +349,24 @@ class FrameSender(ABC):
                 encode_unmasked(0x80 | opcode, payload) if wire is None else wire for opcode, payload, _, wire in frames
             ]
         else:
+            joined = self._join(frames) if self._joins and len(frames) > 1 else None
+            if joined is not None:
+                self._batch = frames
+                # as if all of it were the first one's: what is not taken whole is requeued whole
+                self._batch_sizes = [len(joined)] + [0] * (len(frames) - 1)
+                self._batch_wire = memoryview(joined)
+                return
             parts = [self._encode_queued(queued) for queued in frames]
         self._batch = frames
         self._batch_sizes = list(map(len, parts))
         self._batch_wire = memoryview(b"".join(parts))
+
+    def _join(self, frames: list[QueuedFrame]) -> bytes | None:
+        """Return *frames* as one on the wire, None when the protocol does not join them."""
+        if any(queued.opcode is not focBinary for queued in frames):
+            return None
+        payload = self.protocol.join_payloads([queued.payload for queued in frames])
+        return None if payload is None else self._encode_queued(QueuedFrame(focBinary, payload, _NO_FLAGS))
 
     def _encode_queued(self, queued: QueuedFrame) -> bytes:
         first, payload = 0x80 | queued.opcode, queued.payload
