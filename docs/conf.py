@@ -34,7 +34,7 @@ nitpick_ignore_regex = [
         r"mormot_ws\.(clientthread|deadline|deflate|handshake|heartbeat|incoming|keeper|outgoing|sending|transport)\..*",
     ),
     ("py:class", r"(OnBeforeIncomingFrame|OnIncomingFrame|OnHttpServerRequest|DeflateAgreement|RestMessageError)"),
-    ("py:class", r"mormot_ws\.(services\._\w+|restmessages\..*|uriprotocol\.NewUri)"),
+    ("py:class", r"mormot_ws\.(services\._\w+|restmessages\..*|uriprotocol\.NewUri|httpclient\.HttpAnswer|notify\.RestExchange)"),
 ]
 suppress_warnings = ["myst.header"]  # pascal-names.md gives all its tables headings of one level
 
