@@ -31,9 +31,10 @@ nitpick_ignore_regex = [
     # what is not public has no page; it shows in the signatures of what an application does not call
     (
         "py:class",
-        r"mormot_ws\.(clientthread|deadline|deflate|handshake|heartbeat|incoming|keeper|outgoing|sending|transport)\..*",
+        r"mormot_ws\.(clientthread|deadline|deflate|handshake|heartbeat|httpclient|incoming|keeper|notify|outgoing)\..*",
     ),
-    ("py:class", r"(OnBeforeIncomingFrame|OnIncomingFrame|DeflateAgreement)"),
+    ("py:class", r"mormot_ws\.(restmessages|sending|services|transport|uriprotocol)\..*"),
+    ("py:class", r"(OnBeforeIncomingFrame|OnHttpServerRequest|OnIncomingFrame|DeflateAgreement|RestMessageError)"),
 ]
 suppress_warnings = ["myst.header"]  # pascal-names.md gives all its tables headings of one level
 

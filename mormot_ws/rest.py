@@ -129,7 +129,7 @@ class WebSocketProtocolRest(WebSocketProtocol):
 
     @abstractmethod
     def decode(self, frame: WebSocketFrame) -> tuple[str, RestRequest | RestAnswer]:
-        """Return (head, message) of *frame*; raise :class:`RestMessageError` when it has none."""
+        """Return (head, message) of *frame*; raise ``RestMessageError`` when it has none."""
 
     # ------------------------------------------------------------------------------------------- requests of the peer
 
