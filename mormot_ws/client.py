@@ -65,7 +65,7 @@ class HttpClientWebSockets(CrtSocket):
         proxy: str | None = None,
     ) -> None:
         #: shared by reference with the process; change what you need before the upgrade
-        self.settings = WebSocketProcessSettings() if settings is None else settings
+        self.settings: WebSocketProcessSettings = WebSocketProcessSettings() if settings is None else settings
         super().__init__(host, port, tls, tls_context, timeout, proxy=proxy, send_timeout=self.settings.send_timeout)
         self.process_name = process_name
         #: ``f(client)``, called in the client's thread each time a connection has ended, after its last frame callback
