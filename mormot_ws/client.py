@@ -479,7 +479,12 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
     """Return (host, port, resource with its query, TLS) of a ``ws://`` or ``wss://`` *uri*; raise ``ValueError`` for anything else."""
     parts = urlsplit(uri)
     if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.fragment or parts.username is not None:
-        raise ValueError(f"{uri!r} is not a WebSocket URI like ws://host:port/resource")
+        # what may be secret, a password or the query, is not shown
+        begin, mark, _ = uri.partition("://")
+        shown = f"{begin}://{parts.netloc.rpartition('@')[2]}{parts.path}" if mark else uri.partition("?")[0]
+        raise ValueError(
+            f"{shown!r} is not a WebSocket URI like ws://host:port/resource, without user name and fragment"
+        )
     tls = parts.scheme == "wss"
     resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")
     return parts.hostname, parts.port or (443 if tls else 80), resource, tls
