@@ -16,6 +16,7 @@ project = "mormot_ws"
 author = "the mormot_ws maintainers"
 release = version = __version__
 language = "en"
+smartquotes = False  # '' in a docstring is an empty string
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
@@ -32,7 +33,8 @@ nitpick_ignore_regex = [
         "py:class",
         r"mormot_ws\.(clientthread|deadline|deflate|handshake|heartbeat|incoming|keeper|outgoing|sending|transport)\..*",
     ),
-    ("py:class", r"(OnBeforeIncomingFrame|OnIncomingFrame|DeflateAgreement)"),
+    ("py:class", r"(OnBeforeIncomingFrame|OnIncomingFrame|OnHttpServerRequest|DeflateAgreement|RestMessageError)"),
+    ("py:class", r"mormot_ws\.(services\._\w+|restmessages\..*|uriprotocol\.NewUri)"),
 ]
 suppress_warnings = ["myst.header"]  # pascal-names.md gives all its tables headings of one level
 

@@ -39,6 +39,7 @@ _ENTER_LOOP_MS = 5_000
 _CLOSE_MS = 1_000
 #: milliseconds that free() waits in all
 _FREE_MS = 2_800
+_FREED = "The client is being freed"
 
 
 class HttpClientWebSockets(CrtSocket):
@@ -85,7 +86,8 @@ class HttpClientWebSockets(CrtSocket):
         self._keeper: ProcessKeeper | None = None
         #: held during an upgrade, so that two threads do not talk on one socket; first in the lock order
         self._safe_upgrade = threading.Lock()
-        #: guards _freeing, and the making of a thread for a revived client; nothing blocks while it is held
+        #: guards _freeing, and the making of the keeper's use and of the thread, so that free() misses neither; before the
+        #: keeper's and the thread's own locks, nothing blocks while it is held
         self._safe_free = threading.Lock()
         self._freeing = False
         #: set by the first free() when it has done its work; later ones wait for it
@@ -312,6 +314,7 @@ class HttpClientWebSockets(CrtSocket):
         with self._safe_free:
             first = not self._freeing
             self._freeing = True
+            thread = self._thread  # no other one comes from here on
         if not first:
             self._freed.wait(_FREE_MS / 1000)
             return
@@ -381,7 +384,10 @@ class HttpClientWebSockets(CrtSocket):
         process = self._process
         first = process is None
         if process is None:
-            self._keeper = acquire_shared_keeper()
+            with self._safe_free:  # a free() that came first would not give the keeper back
+                if self._freeing:
+                    return _FREED
+                self._keeper = acquire_shared_keeper()
             process = WebSocketProcessClient(self, protocol, self._keeper)
         else:
             process._renew(protocol)
@@ -396,18 +402,22 @@ class HttpClientWebSockets(CrtSocket):
     def _start(self, process: WebSocketProcessClient, first: bool) -> str:
         """Let a thread run the process: a new one, or the one that is reconnecting just now."""
         if self._freeing:
-            return "The client is being freed"
+            return _FREED
         thread = self._thread
         if not first and thread is not None and thread.is_alive():
             process.run_at_once()
             return ""
-        self.policy = self.settings.reconnect_policy()
-        thread = WebSocketProcessClientThread(self, process)
-        self._process = process
-        self._thread = thread
-        process.owner_thread = thread
-        process.run_at_once()
-        thread.start()
+        policy = self.settings.reconnect_policy()
+        with self._safe_free:  # free() sees all of it, a started thread included, or comes first
+            if self._freeing:
+                return _FREED
+            self.policy = policy
+            thread = WebSocketProcessClientThread(self, process)
+            self._process = process
+            self._thread = thread
+            process.owner_thread = thread
+            process.run_at_once()
+            thread.start()
         thread.entered.wait(_ENTER_LOOP_MS / 1000)
         return ""
 
@@ -421,7 +431,7 @@ class HttpClientWebSockets(CrtSocket):
             process.owner_thread = thread
             thread.take_over(last)
             last.gave_up_for_want_of_callback = False
-        thread.start()
+            thread.start()
 
     def notify_closed(self) -> None:
         """In the client's thread: tell the application that the connection has ended."""

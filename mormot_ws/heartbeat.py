@@ -32,8 +32,8 @@ _BACKLOG_BYTES = 1 << 20
 _STAND_IN_READ = 1 << 16
 #: the longest time between two looks at a connection, in seconds: a ping waits no longer for its pong during a long callback
 _LOOK_SECONDS = 1.0
-#: control frames of the keeper that may wait for a writer
-_MAX_CONTROLS = 16
+#: pings whose pongs have not come that are remembered
+_MAX_PINGS = 16
 #: marks a ping that was answered
 _ANSWERED = -1
 
@@ -76,7 +76,7 @@ class KeptProcess(FrameSender):
         self._pings_second = 0
         self._last_in = monotonic()
         self._pinged_at = 0.0  # when the heartbeat that waits for any sign of life was due; 0: none does
-        self._pings_sent: deque[float] = deque(maxlen=_MAX_CONTROLS)  # when the pings left whose pongs have not come
+        self._pings_sent: deque[float] = deque(maxlen=_MAX_PINGS)  # when the pings left whose pongs have not come
         self._heartbeat: Timer | None = None
 
     @property
@@ -178,8 +178,6 @@ class KeptProcess(FrameSender):
     def _send_control_now(self, opcode: WebSocketFrameOpCode, payload: bytes) -> None:
         """In the keeper's thread: send a ping or pong without waiting; where another thread is writing, that one sends it along."""
         self._controls.append((opcode, payload))
-        while len(self._controls) > _MAX_CONTROLS:
-            self._controls.popleft()  # a peer's pings may be answered by the last pong alone (RFC 6455 §5.5.3)
         if opcode is focPing:
             self._pings_sent.append(monotonic())
         self._keeper.wake(self)

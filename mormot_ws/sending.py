@@ -52,6 +52,8 @@ _NO_FLAGS = WebSocketFramePayload(0)
 _BATCH_BYTES = 1 << 18
 #: bytes of answers in the queue above which the loop stops reading (half of the queue, if that is less)
 _ANSWERS_BYTES = 1 << 20
+#: control frames of the keeper that may wait for a writer
+_MAX_CONTROLS = 16
 
 
 class FrameSender(ABC):
@@ -87,9 +89,9 @@ class FrameSender(ABC):
         self._batch_sizes: list[int] = []  # of each of them on the wire
         self._batch_wire: memoryview | None = None  # what the kernel has not taken of them
         self._batch_tail = 0  # bytes at its end that belong to none of them: a close frame's
-        self._controls: deque[tuple[int, bytes]] = (
-            deque()
-        )  # pongs and pings of the keeper that met a writer: he sends them along
+        #: pongs and pings of the keeper that met a writer: he sends them along. Of too many the oldest go, by the deque's own
+        #: doing: a peer's pings may be answered by the last pong alone (RFC 6455 §5.5.3)
+        self._controls: deque[tuple[int, bytes]] = deque(maxlen=_MAX_CONTROLS)
         self._loop_queued = False  # a callback has queued something in this turn of the loop
         self._flush_wanted = False  # the keeper knows that there is something to flush
         self._last_flush = 0.0
@@ -297,7 +299,8 @@ class FrameSender(ABC):
 
     def flush_queued(self) -> FlushResult:
         """Called by the keeper: flush, unless the loop has just done so, and what came since has to be gathered."""
-        if self._batch_wire is None and self._last_flush + self.settings.send_delay / 1000 > monotonic():
+        gathering = self._batch_wire is None and not self._controls  # pings and pongs do not wait for company
+        if gathering and self._last_flush + self.settings.send_delay / 1000 > monotonic():
             self._flush_wanted = False  # first: whoever queues something from here on asks for a flush again
             if self.outgoing:
                 self._want_flush()

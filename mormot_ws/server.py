@@ -85,10 +85,15 @@ class WebSocketServerSocket:
         return None if process is None else process.protocol
 
     def say_goodbye(self, wait_ms: int) -> bool:
-        """Send the close frame of a server that stops; False when there is no WebSocket, or somebody is writing for all of *wait_ms*."""
+        """Send the close frame of a server that stops; False when there is no WebSocket, or somebody is writing for all of *wait_ms*.
+
+        True too where a close handshake is under way: it has its own bound, and must not be cut short.
+        """
         process = self.websocket_process
         return process is not None and (
-            process.start_shutdown(1001, "server stopped", wait_ms) or process.state is wpsDestroy
+            process.start_shutdown(1001, "server stopped", wait_ms)
+            or process.connection_close_was_sent
+            or process.state is wpsDestroy
         )
 
     def interrupt(self) -> None:

@@ -126,6 +126,9 @@ class _Services:
             result = function(*arguments)
             ctxt.out_content, ctxt.out_content_type = method.write_result(result), _JSON
             return 200
+        except (ServiceTimeoutError, ServiceConnectionError) as exc:  # of a call that the service made, not its answer
+            _log.warning("%s failed: %s", method.title, exc)
+            return _answer_error(ctxt, 500, "internal error" if self._hide_errors else exc.text)
         except ServiceError as exc:
             _log.info("%s: answered with %s: %s", method.title, exc.status, exc)
             return _answer_error(ctxt, exc.status if 400 <= exc.status <= 599 else 500, exc.text)

@@ -96,7 +96,7 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
     :param expiration_minutes: how long a URI can be connected to. A connection that is open stays open.
     :param record_type: a dataclass; records of it may be given to :meth:`new_uri`, and come back as such. Without it a record is any
         JSON value.
-    :param on_incoming_frame: as on :class:`WebSocketProtocolChat`, of which this is a kind; or override :meth:`process_incoming_frame`.
+    :param on_incoming_frame: as on :class:`WebSocketProtocolChat`, of which this is a kind; or override ``process_incoming_frame``.
     :param secret: signs the URIs. By default it is drawn anew for each object, so URIs do not survive a restart; with a secret of your
         own they do, and servers can share it, but each remembers only the URIs that were used on itself.
 

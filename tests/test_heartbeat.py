@@ -87,6 +87,15 @@ def test_an_idle_connection_is_pinged(role: str) -> None:
 
 
 @both_roles
+def test_a_ping_does_not_wait_for_the_send_delay(role: str) -> None:
+    """A heartbeat that falls due right after a queued frame has left goes out all the same: nobody is given up unasked."""
+    with pair(role, heartbeat_delay=ms(100), send_delay=60_000) as (process, peer, _):
+        assert process.send_frame_async(text("begins the delay"))
+        peer.receive_opcode(focText)
+        peer.receive_opcode(focPing)
+
+
+@both_roles
 def test_whatever_is_received_postpones_the_ping(role: str) -> None:
     """The heartbeat counts from the last byte received."""
     with pair(role, heartbeat_delay=ms(200), disconnect_after_invalid_heartbeat_count=0) as (_, peer, _):
