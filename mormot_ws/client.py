@@ -66,7 +66,7 @@ class HttpClientWebSockets(CrtSocket):
         proxy: str | None = None,
     ) -> None:
         #: shared by reference with the process; change what you need before the upgrade
-        self.settings = WebSocketProcessSettings() if settings is None else settings
+        self.settings: WebSocketProcessSettings = WebSocketProcessSettings() if settings is None else settings
         super().__init__(host, port, tls, tls_context, timeout, proxy=proxy, send_timeout=self.settings.send_timeout)
         self.process_name = process_name
         #: ``f(client)``, called in the client's thread each time a connection has ended, after its last frame callback
@@ -489,7 +489,12 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
     """Return (host, port, resource with its query, TLS) of a ``ws://`` or ``wss://`` *uri*; raise ``ValueError`` for anything else."""
     parts = urlsplit(uri)
     if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.fragment or parts.username is not None:
-        raise ValueError(f"{uri!r} is not a WebSocket URI like ws://host:port/resource")
+        # what may be secret, a password or the query, is not shown
+        begin, mark, _ = uri.partition("://")
+        shown = f"{begin}://{parts.netloc.rpartition('@')[2]}{parts.path}" if mark else uri.partition("?")[0]
+        raise ValueError(
+            f"{shown!r} is not a WebSocket URI like ws://host:port/resource, without user name and fragment"
+        )
     tls = parts.scheme == "wss"
     resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")
     return parts.hostname, parts.port or (443 if tls else 80), resource, tls

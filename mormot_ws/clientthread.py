@@ -161,7 +161,7 @@ class WebSocketProcessClientThread(threading.Thread):
         #: what this thread is doing; mirrors ``ThreadState``
         self.thread_state: WebSocketProcessClientThreadState = sCreate
         #: set when the thread runs; waited for by the first upgrade
-        self.entered = threading.Event()
+        self.entered: threading.Event = threading.Event()
         self._client = client
         #: guards the flags below; notified by terminate() and reconnect_now(), waited for between attempts
         self._wake = threading.Condition()

@@ -47,7 +47,7 @@ class UpgradeRequest:
         self.method = method
         self.target = target
         self.http_version = http_version
-        self.headers = list(headers)
+        self.headers: list[tuple[str, str]] = list(headers)
         #: the target without one leading '/', with its query
         self.uri: str = _origin_form(target.strip()).removeprefix("/")
         #: the same without its query: what protocols are matched against
@@ -58,7 +58,7 @@ class UpgradeRequest:
         asked = self.all("sec-websocket-protocol")
         if asked:
             self.protocols = header_tokens(asked)
-        self.extensions = header_tokens(self.all("sec-websocket-extensions"))
+        self.extensions: list[str] = header_tokens(self.all("sec-websocket-extensions"))
         scheme, _, token = self.header("authorization").partition(" ")
         self.bearer_token: str = token.strip() if scheme.lower() == "bearer" else ""
 

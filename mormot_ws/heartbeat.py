@@ -60,7 +60,7 @@ class KeptProcess(FrameSender):
         #: milliseconds from the last heartbeat to its answer; 0: none yet. (The original's is the age of the last traffic)
         self.last_ping_delay: float = 0.0
         #: held by the thread that reads and decodes; before ``safe_out`` in the lock order
-        self.safe_in = threading.Lock()
+        self.safe_in: threading.Lock = threading.Lock()
 
     def _begin_keeping(self) -> None:
         """(Re)set what belongs to one connection."""

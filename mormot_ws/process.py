@@ -101,7 +101,7 @@ class WebSocketProcess(KeptProcess):
         #: the thread that runs the loop
         self.owner_thread: threading.Thread | None = None
         #: answers that arrived for callers that wait for them (REST protocols); mirrors ``Incoming``
-        self.incoming = WebSocketFrameList(_INCOMING_EXPIRY)
+        self.incoming: WebSocketFrameList = WebSocketFrameList(_INCOMING_EXPIRY)
         #: what ended the connection, or the last fault, in words; '' when there was none
         self.last_error: str = ""
         #: the code of the close frame that ended the connection, ours or the peer's, whichever came first; 1005: it had none;

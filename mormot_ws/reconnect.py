@@ -143,9 +143,9 @@ class StopOn:
         http_statuses: Collection[int] = (401, 403),
         close_codes: Collection[int] = (1008,),
     ) -> None:
-        self.policy = ExponentialBackoff() if policy is None else policy
-        self.http_statuses = frozenset(http_statuses)
-        self.close_codes = frozenset(close_codes)
+        self.policy: ReconnectPolicy = ExponentialBackoff() if policy is None else policy
+        self.http_statuses: frozenset[int] = frozenset(http_statuses)
+        self.close_codes: frozenset[int] = frozenset(close_codes)
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
         """Ask the other policy, unless it is to end."""

@@ -237,7 +237,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     ) -> None:
         super().__init__("synopsebin", uri)
         #: what is done to frames; mirrors ``Options``
-        self.options = binary_options(options)
+        self.options: WebSocketProtocolBinaryOptions = binary_options(options)
         self.sequencing: bool = True
         #: bytes of frames as they went over the wire, both ways; mirror ``FramesInBytesSocket`` and ``FramesOutBytesSocket``
         self.frames_in_bytes_socket: int = 0

@@ -72,12 +72,12 @@ class FrameSender(ABC):
         self.protocol = protocol
         self.settings = settings
         #: frames of ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
-        self.outgoing = OutgoingFrames(
+        self.outgoing: OutgoingFrames = OutgoingFrames(
             settings.max_outgoing_frames, settings.max_outgoing_bytes, settings.outgoing_policy == "drop_oldest"
         )
         #: held while a frame, or a batch of them, is written whole; guards the batch, ``_close_sent`` and the out counters;
         #: after ``safe_in`` in the lock order, before the queue's and the transport's own locks
-        self.safe_out = threading.Lock()
+        self.safe_out: threading.Lock = threading.Lock()
         self._keeper = keeper
         self._masks = MaskSource() if mask_sent_frames else None
         self._state: WebSocketProcessState = wpsCreate

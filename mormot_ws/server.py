@@ -53,7 +53,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         )
         self.owner = owner
         self.remote_ip: str = owner.remote_ip
-        self.owner_thread = current_thread()
+        self.owner_thread: threading.Thread | None = current_thread()
 
     def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
         context = HttpServerRequest(connection_id=self.connection_id, remote_ip=self.remote_ip)

@@ -91,7 +91,9 @@ class ServiceInterface:
         name = declaration.__name__
         #: the name on the wire: that of the class, without an ``I`` in front
         self.wire_name: str = name[1:] if name[:1] == "I" and name[1:2].isupper() else name
-        self.methods = [self._method(name, function) for name, function in _members(declaration).items()]
+        self.methods: list[ServiceMethod] = [
+            self._method(name, function) for name, function in _members(declaration).items()
+        ]
         if not self.methods:
             raise TypeError(f"{name} has no public methods")
 

@@ -10,6 +10,7 @@ import pytest
 from support import process_of
 
 import mormot_ws
+from mormot_ws.client import parse_websocket_uri
 from mormot_ws.context import HttpServerRequest
 from mormot_ws.outgoing import OutgoingFrames
 
@@ -89,3 +90,19 @@ def test_enumerations_show_their_pascal_names() -> None:
         if issubclass(cls, Enum):
             for member in cls:
                 assert member.name in repr(member)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        (f"ws://user:{SECRET}@host/x", "'ws://host/x'"),
+        (f"http://host/x?token={SECRET}", "'http://host/x'"),
+        (f"localhost:80?token={SECRET}", "'localhost:80'"),
+    ],
+)
+def test_a_refused_uri_is_shown_without_password_and_query(uri: str, shown: str) -> None:
+    """The exception's text ends up in a log."""
+    with pytest.raises(ValueError, match="is not a WebSocket URI") as caught:
+        parse_websocket_uri(uri)
+    assert str(caught.value).startswith(shown)
+    assert SECRET not in str(caught.value)
