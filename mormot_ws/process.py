@@ -356,7 +356,7 @@ class WebSocketProcess(KeptProcess):
             if self.settings.notify_all_frames:
                 self._dispatch(frame)
         elif opcode is focPong:
-            self._pong_received()
+            self._pong_received(frame)
             if self.settings.notify_all_frames:
                 self._dispatch(frame)
         elif opcode is focConnectionClose:

@@ -325,7 +325,8 @@ class WebSocketServer(WebSocketHost):
         with self._safe_connections:
             sockets = dict(self._sockets)
         for socket_, thread in sockets.items():
-            thread.join(deadline.seconds())
+            if thread.is_alive():  # else it has ended, or was not started yet, which join() does not like
+                thread.join(deadline.seconds())
             socket_.interrupt()
 
     def __enter__(self) -> WebSocketServer:
