@@ -420,7 +420,9 @@ class HttpClientWebSockets(CrtSocket):
             try:
                 self.on_websockets_closed(self)
             except Exception:  # noqa: BLE001 - the original's thread would end here, silently
-                _log.exception("%r: on_websockets_closed failed", self)
+                process = self._process
+                fields = {} if process is None else process.log_fields()
+                _log.exception("%r: on_websockets_closed failed", self, extra=fields)
 
     def begin_exit(self) -> None:
         """The interpreter ends: say goodbye, without waiting."""

@@ -297,6 +297,7 @@ class WebSocketProcessClientThread(threading.Thread):
                 "open again, but it is no WebSocket, nothing can be sent or received on it; closing it and trying again. "
                 "See Mistake 3 in docs/porting-guide.md",
                 self.name,
+                extra={"connection_id": process.connection_id, "attempts": process.attempts},
             )
             result = "on_reconnect did not upgrade"
         if process._upgraded:
@@ -318,5 +319,6 @@ class WebSocketProcessClientThread(threading.Thread):
         try:
             return callback(argument) or ""
         except Exception as exc:  # noqa: BLE001 - the original's thread would end here, silently
-            _log.exception("%s: on_reconnect failed; trying again later", self.name)
+            fields = {"attempts": self.process.attempts}
+            _log.exception("%s: on_reconnect failed; trying again later", self.name, extra=fields)
             return f"{type(exc).__name__}: {exc}"

@@ -41,7 +41,7 @@ _ANSWERED = -1
 class KeptProcess(FrameSender):
     """Base of :class:`~mormot_ws.WebSocketProcess`; see there for the parameters.
 
-    To be implemented above, beside what :class:`FrameSender` wants: :meth:`receive_now`, :meth:`abort`, :meth:`log_fields`.
+    To be implemented above, beside what :class:`FrameSender` wants: :meth:`receive_now`, :meth:`abort`.
     """
 
     #: the decoder of the connection; used under ``safe_in``
@@ -93,10 +93,6 @@ class KeptProcess(FrameSender):
     @abstractmethod
     def abort(self, why: str) -> None:
         """Cut the connection at once."""
-
-    @abstractmethod
-    def log_fields(self) -> dict[str, object]:
-        """Return what log records of this connection carry as ``extra``."""
 
     @abstractmethod
     def _fault(self, error: WebSocketsProtocolError, wait_ms: int | None = None) -> bool:
