@@ -241,7 +241,11 @@ class HttpClientWebSockets(CrtSocket):
         process.on_reconnect = upgrade_again
 
     def reconnect_now(self) -> None:
-        """Cut short the wait before the next attempt to reconnect, if there is one. From any thread, returns at once."""
+        """Cut short the wait before the next attempt to reconnect. From any thread, returns at once.
+
+        Also when that wait has not begun: in a callback that tells of the loss, or during an attempt, which another one follows
+        at once should it fail. On a running connection it does nothing.
+        """
         if self._thread is not None:
             self._thread.reconnect_now()
 
@@ -372,7 +376,7 @@ class HttpClientWebSockets(CrtSocket):
         except UpgradeError as exc:
             self.upgrade_failure = exc
         except OSError as exc:
-            self.upgrade_failure = UpgradeError(f"{type(exc).__name__}: {exc}")
+            self.upgrade_failure = UpgradeError.from_error(exc)
         else:
             self.upgrade_failure = None
         if self.upgrade_failure is not None:
@@ -439,7 +443,9 @@ class HttpClientWebSockets(CrtSocket):
             try:
                 self.on_websockets_closed(self)
             except Exception:  # noqa: BLE001 - the original's thread would end here, silently
-                _log.exception("%r: on_websockets_closed failed", self)
+                process = self._process
+                fields = {} if process is None else process.log_fields()
+                _log.exception("%r: on_websockets_closed failed", self, extra=fields)
 
     def begin_exit(self) -> None:
         """The interpreter ends: say goodbye, without waiting."""

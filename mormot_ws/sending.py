@@ -241,6 +241,10 @@ class FrameSender(ABC):
         """Return the descriptor to wait for, −1 when there is none."""
 
     @abstractmethod
+    def log_fields(self) -> dict[str, object]:
+        """Return what log records of this connection carry as ``extra``."""
+
+    @abstractmethod
     def _send_close(self, code: int, reason: str, payload: bytes) -> bool:
         """Send a close frame, once per connection; tell whether this call did."""
 
@@ -334,7 +338,7 @@ class FrameSender(ABC):
         except OSError as exc:
             self._write_failed(exc)
         except Exception as exc:  # noqa: BLE001 - of the protocol's before_send_frame: it may hurt its own connection only
-            _log.exception("%s: a queued frame could not be prepared", self)
+            _log.exception("%s: a queued frame could not be prepared", self, extra=self.log_fields())
             self._write_failed(exc)
         finally:
             self.safe_out.release()

@@ -147,16 +147,20 @@ class CrtSocket:
             self._transport = transport
 
     def _connect_any(self, host: str, port: int, deadline: Deadline) -> socket.socket:
-        """Try the host's addresses in turn; return a connected socket, which ``self._raw`` holds too."""
+        """Try the host's addresses in turn; return a connected socket, which ``self._raw`` holds too.
+
+        Each has its share of the time, so that one that does not answer (IPv6 that leads nowhere) does not hide the next.
+        """
         error: OSError = OSError(f"no address for {host}")
-        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for left, (family, kind, protocol, _, address) in zip(range(len(found), 0, -1), found, strict=True):
             sock = socket.socket(family, kind, protocol)
             try:
                 with self._safe_socket:
                     if self._interrupted:
                         raise ConnectionAbortedError("interrupted")
                     self._raw = sock
-                self._connect(sock, address, deadline)
+                self._connect(sock, address, deadline.share(left))
             except OSError as exc:
                 with self._safe_socket:
                     self._raw = None
