@@ -241,7 +241,8 @@ class WebSocketProcessClientThread(threading.Thread):
             policy.reset()
             self._failures = 0
             self._lost_at = monotonic()
-        failure = self._failure(FailureKind.lost, process.last_error, 0)
+        ended = process.last_error or f"closed with {process.lost_code}"
+        failure = self._failure(FailureKind.lost, ended, 0)
         while self._may_reconnect():
             delay = policy.next_delay(failure)
             if delay is None:

@@ -168,6 +168,10 @@ class WebSocketHost:
                 for at, value in enumerate(_totals(process.protocol)):
                     self._ended_totals[at] += value
 
+    def _count_turned_away(self) -> None:
+        with self._safe_connections:
+            self._turned_away += 1
+
     def _count_refused(self) -> None:
         with self._safe_connections:
             self._refused += 1

@@ -284,7 +284,8 @@ class WebSocketProcess(KeptProcess):
             if not self.close_code:
                 self.close_code = CLOSE_ABNORMAL
             self._set_state(wpsClose)
-            _log.debug("%s: ended with %d %s", self, self.close_code, self.last_error, extra=self.log_fields())
+            why = self.last_error or self.close_reason or "in an orderly way"
+            _log.debug("%s: ended with %d: %s", self, self.close_code, why, extra=self.log_fields())
             self.finish()
             self._requeue_batch()
             self.process_stop()

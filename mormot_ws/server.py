@@ -394,7 +394,7 @@ class WebSocketServer(WebSocketHost):
 
     def _turn_away(self, sock: socket.socket, why: str, connection: WebSocketServerSocket) -> None:
         """In the accept thread, without waiting: the answer is a courtesy."""
-        self._turned_away += 1  # only the accept thread writes it
+        self._count_turned_away()
         fields = {"connection_id": connection.connection_id, "remote_ip": connection.remote_ip}
         _log.info("%r turns a connection away: %s", self, why, extra=fields)
         with contextlib.suppress(OSError):
