@@ -1,6 +1,6 @@
 """A chat server with rooms, for chat_client.py in a terminal and chat.html in a browser.
 
-    python examples/chat_server.py [--host 127.0.0.1] [--port 8999] [--history FILE]
+    python examples/chat_server.py [--host 127.0.0.1] [--port 8999] [--history FILE] [--cert FILE [--key FILE]]
 
 Ctrl-C or SIGTERM stops it. With --history the last messages of each room outlast it. Open http://127.0.0.1:8999/ for the page.
 
@@ -101,7 +101,7 @@ class ChatServer:
     sound because nothing waits while the lock is held: send_frame_async and websocket_broadcast only put frames into queues.
     """
 
-    def __init__(self, port: str, history: Path | None = None) -> None:
+    def __init__(self, port: str, history: Path | None = None, cert: str | None = None, key: str | None = None) -> None:
         #: guards the three below, and the order of what is queued for the members of a room
         self._safe = threading.Lock()
         self._rooms: dict[str, Room] = {}
@@ -118,7 +118,7 @@ class ChatServer:
             heartbeat_delay=10_000,
             disconnect_after_invalid_heartbeat_count=2,
         )
-        self.server = WebSocketServer(port, settings=settings)
+        self.server = WebSocketServer(port, settings=settings, certificate_file=cert, private_key_file=key)
         self.server.on_request = lambda ctxt: answer_html(ctxt, PAGE.read_text("utf-8"))
         self.server.on_websocket_upgraded = check_origin
         self.server.websocket_protocols.add(WebSocketProtocolChat("chat", "", self._on_frame))
@@ -320,17 +320,20 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (default %(default)s)")
     parser.add_argument("--port", default=8999, type=int, help="0 for any free one (default %(default)s)")
     parser.add_argument("--history", type=Path, metavar="FILE", help="keep the last messages in this file")
+    parser.add_argument("--cert", metavar="FILE", help="certificate chain in PEM: serve https and wss")
+    parser.add_argument("--key", metavar="FILE", help="its private key, if that is not in the same file")
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)  # both raise KeyboardInterrupt here, in the main thread
     try:
-        chat = ChatServer(f"{args.host}:{args.port}", args.history)
+        chat = ChatServer(f"{args.host}:{args.port}", args.history, args.cert, args.key)
     except (HttpServerError, ValueError, OSError) as exc:
         sys.exit(f"Cannot serve: {exc}")
     try:
         server = chat.server
         print(f"Listening on {server.host}:{server.port}. Ctrl-C stops the server.", flush=True)
-        print(f"For a browser: http://{server.host.replace('0.0.0.0', 'localhost')}:{server.port}/", flush=True)
+        host = server.host.replace("0.0.0.0", "localhost")
+        print(f"For a browser: {'https' if args.cert else 'http'}://{host}:{server.port}/", flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         print("Stopped by a signal", flush=True)

@@ -39,6 +39,7 @@ _ENTER_LOOP_MS = 5_000
 _CLOSE_MS = 1_000
 #: milliseconds that free() waits in all
 _FREE_MS = 2_800
+_FREED = "The client is being freed"
 
 
 class HttpClientWebSockets(CrtSocket):
@@ -65,7 +66,7 @@ class HttpClientWebSockets(CrtSocket):
         proxy: str | None = None,
     ) -> None:
         #: shared by reference with the process; change what you need before the upgrade
-        self.settings = WebSocketProcessSettings() if settings is None else settings
+        self.settings: WebSocketProcessSettings = WebSocketProcessSettings() if settings is None else settings
         super().__init__(host, port, tls, tls_context, timeout, proxy=proxy, send_timeout=self.settings.send_timeout)
         self.process_name = process_name
         #: ``f(client)``, called in the client's thread each time a connection has ended, after its last frame callback
@@ -76,7 +77,7 @@ class HttpClientWebSockets(CrtSocket):
         #: Mirrors ``OnCallbackRequestProcess``
         self.on_callback_request_process: OnHttpServerRequest | None = None
         #: the ``User-Agent`` of requests
-        self.user_agent = default_user_agent()
+        self.user_agent: str = default_user_agent()
         self._answers = threading.local()
         self._process: WebSocketProcessClient | None = None
         self._thread: WebSocketProcessClientThread | None = None
@@ -85,7 +86,8 @@ class HttpClientWebSockets(CrtSocket):
         self._keeper: ProcessKeeper | None = None
         #: held during an upgrade, so that two threads do not talk on one socket; first in the lock order
         self._safe_upgrade = threading.Lock()
-        #: guards _freeing, and the making of a thread for a revived client; nothing blocks while it is held
+        #: guards _freeing, and the making of the keeper's use and of the thread, so that free() misses neither; before the
+        #: keeper's and the thread's own locks, nothing blocks while it is held
         self._safe_free = threading.Lock()
         self._freeing = False
         #: set by the first free() when it has done its work; later ones wait for it
@@ -239,7 +241,11 @@ class HttpClientWebSockets(CrtSocket):
         process.on_reconnect = upgrade_again
 
     def reconnect_now(self) -> None:
-        """Cut short the wait before the next attempt to reconnect, if there is one. From any thread, returns at once."""
+        """Cut short the wait before the next attempt to reconnect. From any thread, returns at once.
+
+        Also when that wait has not begun: in a callback that tells of the loss, or during an attempt, which another one follows
+        at once should it fail. On a running connection it does nothing.
+        """
         if self._thread is not None:
             self._thread.reconnect_now()
 
@@ -293,7 +299,7 @@ class HttpClientWebSockets(CrtSocket):
                 self.close()
         self._answers.answer = answer
         if answer.error:
-            self.last_error = answer.error
+            self.last_error: str = answer.error
         return answer.status
 
     def free(self) -> None:
@@ -312,6 +318,7 @@ class HttpClientWebSockets(CrtSocket):
         with self._safe_free:
             first = not self._freeing
             self._freeing = True
+            thread = self._thread  # no other one comes from here on
         if not first:
             self._freed.wait(_FREE_MS / 1000)
             return
@@ -369,7 +376,7 @@ class HttpClientWebSockets(CrtSocket):
         except UpgradeError as exc:
             self.upgrade_failure = exc
         except OSError as exc:
-            self.upgrade_failure = UpgradeError(f"{type(exc).__name__}: {exc}")
+            self.upgrade_failure = UpgradeError.from_error(exc)
         else:
             self.upgrade_failure = None
         if self.upgrade_failure is not None:
@@ -381,7 +388,10 @@ class HttpClientWebSockets(CrtSocket):
         process = self._process
         first = process is None
         if process is None:
-            self._keeper = acquire_shared_keeper()
+            with self._safe_free:  # a free() that came first would not give the keeper back
+                if self._freeing:
+                    return _FREED
+                self._keeper = acquire_shared_keeper()
             process = WebSocketProcessClient(self, protocol, self._keeper)
         else:
             process._renew(protocol)
@@ -396,18 +406,22 @@ class HttpClientWebSockets(CrtSocket):
     def _start(self, process: WebSocketProcessClient, first: bool) -> str:
         """Let a thread run the process: a new one, or the one that is reconnecting just now."""
         if self._freeing:
-            return "The client is being freed"
+            return _FREED
         thread = self._thread
         if not first and thread is not None and thread.is_alive():
             process.run_at_once()
             return ""
-        self.policy = self.settings.reconnect_policy()
-        thread = WebSocketProcessClientThread(self, process)
-        self._process = process
-        self._thread = thread
-        process.owner_thread = thread
-        process.run_at_once()
-        thread.start()
+        policy = self.settings.reconnect_policy()
+        with self._safe_free:  # free() sees all of it, a started thread included, or comes first
+            if self._freeing:
+                return _FREED
+            self.policy = policy
+            thread = WebSocketProcessClientThread(self, process)
+            self._process = process
+            self._thread = thread
+            process.owner_thread = thread
+            process.run_at_once()
+            thread.start()
         thread.entered.wait(_ENTER_LOOP_MS / 1000)
         return ""
 
@@ -421,7 +435,7 @@ class HttpClientWebSockets(CrtSocket):
             process.owner_thread = thread
             thread.take_over(last)
             last.gave_up_for_want_of_callback = False
-        thread.start()
+            thread.start()
 
     def notify_closed(self) -> None:
         """In the client's thread: tell the application that the connection has ended."""
@@ -429,7 +443,9 @@ class HttpClientWebSockets(CrtSocket):
             try:
                 self.on_websockets_closed(self)
             except Exception:  # noqa: BLE001 - the original's thread would end here, silently
-                _log.exception("%r: on_websockets_closed failed", self)
+                process = self._process
+                fields = {} if process is None else process.log_fields()
+                _log.exception("%r: on_websockets_closed failed", self, extra=fields)
 
     def begin_exit(self) -> None:
         """The interpreter ends: say goodbye, without waiting."""
@@ -479,7 +495,12 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
     """Return (host, port, resource with its query, TLS) of a ``ws://`` or ``wss://`` *uri*; raise ``ValueError`` for anything else."""
     parts = urlsplit(uri)
     if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.fragment or parts.username is not None:
-        raise ValueError(f"{uri!r} is not a WebSocket URI like ws://host:port/resource")
+        # what may be secret, a password or the query, is not shown
+        begin, mark, _ = uri.partition("://")
+        shown = f"{begin}://{parts.netloc.rpartition('@')[2]}{parts.path}" if mark else uri.partition("?")[0]
+        raise ValueError(
+            f"{shown!r} is not a WebSocket URI like ws://host:port/resource, without user name and fragment"
+        )
     tls = parts.scheme == "wss"
     resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")
     return parts.hostname, parts.port or (443 if tls else 80), resource, tls

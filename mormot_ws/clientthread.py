@@ -21,7 +21,7 @@ from .notify import DEFAULT_ANSWER_TIMEOUT_MS
 from .protocols import WebSocketProtocol
 from .reconnect import FailureKind, ReconnectFailure, ReconnectPolicy, failure_kind
 from .settings import WebSocketProcessSettings
-from .states import WebSocketProcessClientThreadState, sClosed, sCreate, sFinished, sRun, wpsCreate
+from .states import WebSocketProcessClientThreadState, sClosed, sCreate, sFinished, sRun, wpsCreate, wpsRun
 from .upgrade import UpgradeError
 
 _log = logging.getLogger("mormot_ws.client")
@@ -72,7 +72,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         #: attempts to reconnect since the connection was lost; 0 while it runs
         self.attempts = 0
         #: milliseconds that the last connection lived
-        self.lived_ms = 0.0
+        self.lived_ms: float = 0.0
         #: the close code of the last connection
         self.lost_code = 0
         #: how often the connection was lost and came back
@@ -109,7 +109,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         return thread if isinstance(thread, WebSocketProcessClientThread) else None
 
     def reconnect_now(self) -> None:
-        """Cut short the wait before the next attempt, if there is one. From any thread, returns at once."""
+        """Cut short the wait before the next attempt, as :meth:`HttpClientWebSockets.reconnect_now` does."""
         thread = self.client_thread
         if thread is not None:
             thread.reconnect_now()
@@ -161,17 +161,16 @@ class WebSocketProcessClientThread(threading.Thread):
         #: what this thread is doing; mirrors ``ThreadState``
         self.thread_state: WebSocketProcessClientThreadState = sCreate
         #: set when the thread runs; waited for by the first upgrade
-        self.entered = threading.Event()
+        self.entered: threading.Event = threading.Event()
         self._client = client
         #: guards the flags below; notified by terminate() and reconnect_now(), waited for between attempts
         self._wake = threading.Condition()
         #: True once the thread has looked for on_reconnect in vain; guarded by _wake
-        self.gave_up_for_want_of_callback = False
+        self.gave_up_for_want_of_callback: bool = False
         self._failures = 0  # failed attempts since the last stable connection
         self._lost_at = 0.0  # when that was lost
         self._terminated = False
-        self._hurry = False
-        self._pausing = False
+        self._hurry = False  # the next wait is to be cut short; guarded by _wake
 
     @property
     def terminated(self) -> bool:
@@ -188,10 +187,11 @@ class WebSocketProcessClientThread(threading.Thread):
             self._wake.notify_all()
 
     def reconnect_now(self) -> None:
-        """Cut the present wait short. From any thread, returns at once."""
+        """Make the next attempt without a wait, unless the connection runs. From any thread, returns at once."""
         with self._wake:
-            self._hurry = self._pausing
-            self._wake.notify_all()
+            if self.process.state is not wpsRun:
+                self._hurry = True
+                self._wake.notify_all()
 
     def run(self) -> None:
         """The thread's body."""
@@ -216,12 +216,18 @@ class WebSocketProcessClientThread(threading.Thread):
     def _run_process(self) -> None:
         """Run one connection to its end."""
         process = self.process
+        with self._wake:
+            self._hurry = False  # what was said during the attempt that succeeded
         started = monotonic()
         process.process_loop()
         process.lived_ms = (monotonic() - started) * 1000
         process.lost_code = process.close_code
         self._client.close()
         self._client.notify_closed()
+
+    def __repr__(self) -> str:
+        ending = " terminated" if self._terminated else ""
+        return f"<WebSocketProcessClientThread {self.name!r} {self.thread_state.name} attempts={self.process.attempts}{ending}>"
 
     # -------------------------------------------------------------------------------------------- reconnection
 
@@ -235,7 +241,8 @@ class WebSocketProcessClientThread(threading.Thread):
             policy.reset()
             self._failures = 0
             self._lost_at = monotonic()
-        failure = self._failure(FailureKind.lost, process.last_error, 0)
+        ended = process.last_error or f"closed with {process.lost_code}"
+        failure = self._failure(FailureKind.lost, ended, 0)
         while self._may_reconnect():
             delay = policy.next_delay(failure)
             if delay is None:
@@ -285,10 +292,10 @@ class WebSocketProcessClientThread(threading.Thread):
 
     def _pause(self, milliseconds: float) -> bool:
         """Wait before an attempt; return False when the thread was terminated."""
+        seconds = min(milliseconds / 1000, threading.TIMEOUT_MAX)  # infinity too: until somebody says reconnect_now()
         with self._wake:
-            self._pausing = True
-            self._wake.wait_for(lambda: self._terminated or self._hurry, milliseconds / 1000)
-            self._pausing = self._hurry = False
+            self._wake.wait_for(lambda: self._terminated or self._hurry, seconds)
+            self._hurry = False
             return not self._terminated
 
     def _attempt(self) -> tuple[FailureKind, str, int]:
@@ -312,6 +319,7 @@ class WebSocketProcessClientThread(threading.Thread):
                 "open again, but it is no WebSocket, nothing can be sent or received on it; closing it and trying again. "
                 "See Mistake 3 in docs/porting-guide.md",
                 self.name,
+                extra={"connection_id": process.connection_id, "attempts": process.attempts},
             )
             result = "on_reconnect did not upgrade"
         if process._upgraded:
@@ -323,7 +331,7 @@ class WebSocketProcessClientThread(threading.Thread):
         failed = client.upgrade_failure
         if failed is None:
             return FailureKind.callback, result, 0
-        return (FailureKind.timeout if failed.timed_out else FailureKind.upgrade), str(failed), failed.http_status
+        return failed.kind, str(failed), failed.http_status
 
     def _call_on_reconnect(self, argument: WebSocketProcessClient | None) -> str:
         """Call the application; an exception counts as a failed attempt. None counts as ''."""
@@ -333,5 +341,6 @@ class WebSocketProcessClientThread(threading.Thread):
         try:
             return callback(argument) or ""
         except Exception as exc:  # noqa: BLE001 - the original's thread would end here, silently
-            _log.exception("%s: on_reconnect failed; trying again later", self.name)
+            fields = {"attempts": self.process.attempts}
+            _log.exception("%s: on_reconnect failed; trying again later", self.name, extra=fields)
             return f"{type(exc).__name__}: {exc}"

@@ -58,7 +58,7 @@ class HttpServerRequest:
         self.method = method
         #: header lines as ``Name: value``, joined by CRLF; of plain HTTP with names in lower case
         self.in_headers = in_headers
-        self.in_content = in_content.encode("utf-8") if isinstance(in_content, str) else in_content
+        self.in_content: bytes = in_content.encode("utf-8") if isinstance(in_content, str) else in_content
         self.in_content_type = in_content_type
         self.remote_ip = remote_ip
         return self

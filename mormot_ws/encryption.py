@@ -97,7 +97,7 @@ class AesEncryption:
             raise WebSocketsError(
                 "a key needs the cryptography package: pip install 'mormot_ws[crypto]', or leave the key empty"
             ) from exc
-        self.key_size = len(key) * 8
+        self.key_size: int = len(key) * 8
         self._cipher: Any = Cipher
         self._ctr: Any = modes.CTR
         self._aes = algorithms.AES(key)

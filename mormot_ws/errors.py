@@ -56,7 +56,7 @@ class ServiceError(WebSocketsError):
 
 
 class ServiceTimeoutError(ServiceError, TimeoutError):
-    """The other side did not answer in time. :attr:`maybe_executed` is False when the call was not even sent."""
+    """The other side did not answer in time. ``maybe_executed`` is False when the call was not even sent."""
 
     def __init__(self, text: str, status: int, maybe_executed: bool) -> None:
         super().__init__(text, status)
@@ -64,7 +64,7 @@ class ServiceTimeoutError(ServiceError, TimeoutError):
 
 
 class ServiceConnectionError(ServiceError, ConnectionError):
-    """There is no connection, or it was lost before the answer came. :attr:`maybe_executed` is False when the call was not sent."""
+    """There is no connection, or it was lost before the answer came. ``maybe_executed`` is False when the call was not sent."""
 
     def __init__(self, text: str, status: int, maybe_executed: bool) -> None:
         super().__init__(text, status)

@@ -32,16 +32,16 @@ _BACKLOG_BYTES = 1 << 20
 _STAND_IN_READ = 1 << 16
 #: the longest time between two looks at a connection, in seconds: a ping waits no longer for its pong during a long callback
 _LOOK_SECONDS = 1.0
-#: control frames of the keeper that may wait for a writer
-_MAX_CONTROLS = 16
-#: marks a ping that was answered
+#: pings whose pongs have not come that are remembered
+_MAX_PINGS = 16
+#: marks a ping that was answered, a pong that was counted
 _ANSWERED = -1
 
 
 class KeptProcess(FrameSender):
     """Base of :class:`~mormot_ws.WebSocketProcess`; see there for the parameters.
 
-    To be implemented above, beside what :class:`FrameSender` wants: :meth:`receive_now`, :meth:`abort`, :meth:`log_fields`.
+    To be implemented above, beside what :class:`FrameSender` wants: :meth:`receive_now`, :meth:`abort`.
     """
 
     #: the decoder of the connection; used under ``safe_in``
@@ -56,11 +56,11 @@ class KeptProcess(FrameSender):
     ) -> None:
         super().__init__(protocol, settings, keeper, mask_sent_frames)
         #: heartbeats in a row that could not be sent or were not answered
-        self.invalid_ping_count = 0
+        self.invalid_ping_count: int = 0
         #: milliseconds from the last heartbeat to its answer; 0: none yet. (The original's is the age of the last traffic)
-        self.last_ping_delay = 0.0
+        self.last_ping_delay: float = 0.0
         #: held by the thread that reads and decodes; before ``safe_out`` in the lock order
-        self.safe_in = threading.Lock()
+        self.safe_in: threading.Lock = threading.Lock()
 
     def _begin_keeping(self) -> None:
         """(Re)set what belongs to one connection."""
@@ -76,7 +76,7 @@ class KeptProcess(FrameSender):
         self._pings_second = 0
         self._last_in = monotonic()
         self._pinged_at = 0.0  # when the heartbeat that waits for any sign of life was due; 0: none does
-        self._pings_sent: deque[float] = deque(maxlen=_MAX_CONTROLS)  # when the pings left whose pongs have not come
+        self._pings_sent: deque[float] = deque(maxlen=_MAX_PINGS)  # when the pings left whose pongs have not come
         self._heartbeat: Timer | None = None
 
     @property
@@ -95,10 +95,6 @@ class KeptProcess(FrameSender):
         """Cut the connection at once."""
 
     @abstractmethod
-    def log_fields(self) -> dict[str, object]:
-        """Return what log records of this connection carry as ``extra``."""
-
-    @abstractmethod
     def _fault(self, error: WebSocketsProtocolError, wait_ms: int | None = None) -> bool:
         """Close because the peer broke a rule; tell whether the close frame was sent."""
 
@@ -111,9 +107,16 @@ class KeptProcess(FrameSender):
             self._count_ping()
             self._answer_ping(frame.payload)
 
-    def _pong_received(self) -> None:
-        if self._pings_sent:
-            self.last_ping_delay = (monotonic() - self._pings_sent.popleft()) * 1000
+    def _pong_received(self, frame: WebSocketFrame) -> None:
+        """In the thread that read it, or in the loop's: take the time, once."""
+        if frame.tix == _ANSWERED:
+            return
+        frame.tix = _ANSWERED
+        try:
+            sent = self._pings_sent.popleft()
+        except IndexError:
+            return  # nobody asked, or nobody remembers
+        self.last_ping_delay = (monotonic() - sent) * 1000
 
     def _answer_ping(self, payload: bytes) -> None:
         """Send the pong: also between our close frame and the peer's, where nothing else is sent any more (RFC 6455 §5.5.2)."""
@@ -162,6 +165,10 @@ class KeptProcess(FrameSender):
                     )
                     self.abort(f"no answer to {self.invalid_ping_count} heartbeats")
                     return
+            if not self._pinged_at:
+                # alive, and then silent for a whole delay: what it has not answered by now it never will (RFC 6455 §5.5.3 lets it),
+                # and later pongs must not be taken for answers to these
+                self._pings_sent.clear()
             self._pinged_at = now
             self._mark_ping()
             self._send_control_now(focPing, b"")
@@ -178,8 +185,6 @@ class KeptProcess(FrameSender):
     def _send_control_now(self, opcode: WebSocketFrameOpCode, payload: bytes) -> None:
         """In the keeper's thread: send a ping or pong without waiting; where another thread is writing, that one sends it along."""
         self._controls.append((opcode, payload))
-        while len(self._controls) > _MAX_CONTROLS:
-            self._controls.popleft()  # a peer's pings may be answered by the last pong alone (RFC 6455 §5.5.3)
         if opcode is focPing:
             self._pings_sent.append(monotonic())
         self._keeper.wake(self)
@@ -241,6 +246,8 @@ class KeptProcess(FrameSender):
                 self._backlog_bytes += len(frame.payload) + 64
                 if frame.opcode is focPing:
                     pings.append(frame)
-                if frame.opcode is not focPing or self.settings.notify_all_frames:
+                elif frame.opcode is focPong:
+                    self._pong_received(frame)  # now: the callback's time is not the link's
+                if frame.opcode not in (focPing, focPong) or self.settings.notify_all_frames:
                     self._backlog.append(frame)
         return most < _BACKLOG_BYTES

@@ -50,9 +50,9 @@ class WebSocketHost:
 
     def __init__(self, thread_name: str, process_name: str, settings: WebSocketProcessSettings | None) -> None:
         self.process_name = process_name
-        self.settings = WebSocketProcessSettings() if settings is None else settings
+        self.settings: WebSocketProcessSettings = WebSocketProcessSettings() if settings is None else settings
         #: the protocols offered; empty at first
-        self.websocket_protocols = WebSocketProtocolList()
+        self.websocket_protocols: WebSocketProtocolList = WebSocketProtocolList()
         #: ``f(socket: WebSocketServerSocket)``, after an upgrade, before the first frame
         self.on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None = None
         #: ``f(socket: WebSocketServerSocket)``, after the last callback of a connection

@@ -79,7 +79,7 @@ class WebProcessInFrame:
         #: the first fault of the peer, or None
         self.error: WebSocketsProtocolError | None = None
         #: True once a close frame was decoded: whatever comes after it is ignored (RFC 6455 §1.4)
-        self.closed = False
+        self.closed: bool = False
         self._mask_bit = 0x80 if masked else 0
         self._inflater = inflater
         self._lenient_text = lenient_text
@@ -121,6 +121,13 @@ class WebProcessInFrame:
     def in_message(self) -> bool:
         """True between the first and the last byte of a message or frame: an end of stream now would cut it."""
         return self._in_payload or self._message_opcode is not None or bool(self._pending)
+
+    def __repr__(self) -> str:
+        fault = "" if self.error is None else f" {self.error!r}"
+        closed = " closed" if self.closed else ""
+        return (
+            f"<WebProcessInFrame {self.state.name} missing={self._missing} fragments={self.fragments}{closed}{fault}>"
+        )
 
     def feed(self, data: bytes) -> list[WebSocketFrame]:
         """Decode *data* and return the messages and control frames that it completes, in the order of their arrival.

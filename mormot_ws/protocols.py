@@ -39,7 +39,7 @@ class WebSocketProtocol:
         if any(c <= " " or c >= "\x7f" or c in '"(),/:;<=>?@[\\]{}' for c in name):
             raise ValueError(f"{name!r} cannot be the name of a sub-protocol")
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on
-        self.name = name
+        self.name: str = name
         #: the path that this protocol is limited to; '' for any
         self.uri = uri
         #: the URI of the upgrade, with its query

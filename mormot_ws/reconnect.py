@@ -20,7 +20,9 @@ class FailureKind(Enum):
     lost = "lost"  # a running connection has ended; close_code tells how
     refused = "refused"  # nobody listens there
     timeout = "timeout"  # no answer in time: to the connection attempt, or to the handshake
-    tls = "tls"  # the TLS handshake failed, e.g. the certificate was not accepted
+    tls = (
+        "tls"  # TLS failed before the upgrade had an answer, e.g. a certificate, the server's or ours, was not accepted
+    )
     connect = (
         "connect"  # the connection could not be opened for another reason: no such host, no route, a proxy's refusal
     )
@@ -49,7 +51,10 @@ class ReconnectPolicy(Protocol):
     """What a client's thread asks. Its methods are called in that thread only, one at a time."""
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
-        """Return the milliseconds to wait before the next attempt, or None to give up for good."""
+        """Return the milliseconds to wait before the next attempt, or None to give up for good.
+
+        ``math.inf`` waits until somebody calls ``reconnect_now()``.
+        """
 
     def reset(self) -> None:
         """Start again from the shortest wait: the last connection was a good one."""
@@ -73,7 +78,7 @@ class ExponentialBackoff:
         if base_ms <= 0 or (cap_ms is not None and cap_ms < base_ms) or max_attempts < 0 or max_time_ms < 0:
             raise ValueError("base_ms is above 0, cap_ms at least base_ms, and the limits are from 0")
         self.base_ms = base_ms
-        self.cap_ms = random.uniform(10_000, 15_000) if cap_ms is None else cap_ms
+        self.cap_ms: float = random.uniform(10_000, 15_000) if cap_ms is None else cap_ms
         self.max_attempts = max_attempts
         self.max_time_ms = max_time_ms
         self._bound = min(base_ms, self.cap_ms)
@@ -109,7 +114,7 @@ class LinearBackoff:
         if step_ms <= 0 or (cap_ms is not None and cap_ms <= 0) or max_attempts < 0 or max_time_ms < 0:
             raise ValueError("step_ms and cap_ms are above 0, and the limits are from 0")
         self.step_ms = step_ms
-        self.cap_ms = random.uniform(10_000, 14_999) if cap_ms is None else cap_ms
+        self.cap_ms: float = random.uniform(10_000, 14_999) if cap_ms is None else cap_ms
         self.max_attempts = max_attempts
         self.max_time_ms = max_time_ms
         self._wait = 0.0
@@ -143,9 +148,9 @@ class StopOn:
         http_statuses: Collection[int] = (401, 403),
         close_codes: Collection[int] = (1008,),
     ) -> None:
-        self.policy = ExponentialBackoff() if policy is None else policy
-        self.http_statuses = frozenset(http_statuses)
-        self.close_codes = frozenset(close_codes)
+        self.policy: ReconnectPolicy = ExponentialBackoff() if policy is None else policy
+        self.http_statuses: frozenset[int] = frozenset(http_statuses)
+        self.close_codes: frozenset[int] = frozenset(close_codes)
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
         """Ask the other policy, unless it is to end."""

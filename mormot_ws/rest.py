@@ -129,7 +129,7 @@ class WebSocketProtocolRest(WebSocketProtocol):
 
     @abstractmethod
     def decode(self, frame: WebSocketFrame) -> tuple[str, RestRequest | RestAnswer]:
-        """Return (head, message) of *frame*; raise :class:`RestMessageError` when it has none."""
+        """Return (head, message) of *frame*; raise ``RestMessageError`` when it has none."""
 
     # ------------------------------------------------------------------------------------------- requests of the peer
 
@@ -138,7 +138,7 @@ class WebSocketProtocolRest(WebSocketProtocol):
         try:
             _, request = self.decode(frame)
         except RestMessageError as exc:
-            self.last_error = f"invalid request: {exc}"
+            self.last_error: str = f"invalid request: {exc}"
             _log.info("%s: an invalid request is dropped: %s", process, exc, extra=process.log_fields())
             return
         assert isinstance(request, RestRequest)
@@ -237,13 +237,13 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     ) -> None:
         super().__init__("synopsebin", uri)
         #: what is done to frames; mirrors ``Options``
-        self.options = binary_options(options)
-        self.sequencing = True
+        self.options: WebSocketProtocolBinaryOptions = binary_options(options)
+        self.sequencing: bool = True
         #: bytes of frames as they went over the wire, both ways; mirror ``FramesInBytesSocket`` and ``FramesOutBytesSocket``
-        self.frames_in_bytes_socket = 0
-        self.frames_out_bytes_socket = 0
+        self.frames_in_bytes_socket: int = 0
+        self.frames_out_bytes_socket: int = 0
         #: frames whose container did not verify: dropped, as by the native ends
-        self.frames_in_dropped = 0
+        self.frames_in_dropped: int = 0
         # next() on it is atomic. Not reset by a reconnection, as in the original: a late answer then finds nobody
         self._numbers = count(1)
         self._max_message_bytes = 16 << 20
@@ -354,7 +354,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
             try:
                 frame.payload = self.encryption.decrypt(frame.payload)
             except WebSocketsProtocolError as exc:
-                self.last_error = f"{exc.reason} (is the key, are the options the same on both ends?)"
+                self.last_error: str = f"{exc.reason} (is the key, are the options the same on both ends?)"
                 raise
         if pboSynLzCompress in self.options:
             frame.payload = algo_decompress(frame.payload, self._max_message_bytes)

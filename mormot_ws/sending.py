@@ -52,6 +52,8 @@ _NO_FLAGS = WebSocketFramePayload(0)
 _BATCH_BYTES = 1 << 18
 #: bytes of answers in the queue above which the loop stops reading (half of the queue, if that is less)
 _ANSWERS_BYTES = 1 << 20
+#: control frames of the keeper that may wait for a writer
+_MAX_CONTROLS = 16
 
 
 class FrameSender(ABC):
@@ -70,12 +72,12 @@ class FrameSender(ABC):
         self.protocol = protocol
         self.settings = settings
         #: frames of ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
-        self.outgoing = OutgoingFrames(
+        self.outgoing: OutgoingFrames = OutgoingFrames(
             settings.max_outgoing_frames, settings.max_outgoing_bytes, settings.outgoing_policy == "drop_oldest"
         )
         #: held while a frame, or a batch of them, is written whole; guards the batch, ``_close_sent`` and the out counters;
         #: after ``safe_in`` in the lock order, before the queue's and the transport's own locks
-        self.safe_out = threading.Lock()
+        self.safe_out: threading.Lock = threading.Lock()
         self._keeper = keeper
         self._masks = MaskSource() if mask_sent_frames else None
         self._state: WebSocketProcessState = wpsCreate
@@ -87,9 +89,9 @@ class FrameSender(ABC):
         self._batch_sizes: list[int] = []  # of each of them on the wire
         self._batch_wire: memoryview | None = None  # what the kernel has not taken of them
         self._batch_tail = 0  # bytes at its end that belong to none of them: a close frame's
-        self._controls: deque[tuple[int, bytes]] = (
-            deque()
-        )  # pongs and pings of the keeper that met a writer: he sends them along
+        #: pongs and pings of the keeper that met a writer: he sends them along. Of too many the oldest go, by the deque's own
+        #: doing: a peer's pings may be answered by the last pong alone (RFC 6455 §5.5.3)
+        self._controls: deque[tuple[int, bytes]] = deque(maxlen=_MAX_CONTROLS)
         self._loop_queued = False  # a callback has queued something in this turn of the loop
         self._flush_wanted = False  # the keeper knows that there is something to flush
         self._last_flush = 0.0
@@ -239,6 +241,10 @@ class FrameSender(ABC):
         """Return the descriptor to wait for, −1 when there is none."""
 
     @abstractmethod
+    def log_fields(self) -> dict[str, object]:
+        """Return what log records of this connection carry as ``extra``."""
+
+    @abstractmethod
     def _send_close(self, code: int, reason: str, payload: bytes) -> bool:
         """Send a close frame, once per connection; tell whether this call did."""
 
@@ -297,7 +303,8 @@ class FrameSender(ABC):
 
     def flush_queued(self) -> FlushResult:
         """Called by the keeper: flush, unless the loop has just done so, and what came since has to be gathered."""
-        if self._batch_wire is None and self._last_flush + self.settings.send_delay / 1000 > monotonic():
+        gathering = self._batch_wire is None and not self._controls  # pings and pongs do not wait for company
+        if gathering and self._last_flush + self.settings.send_delay / 1000 > monotonic():
             self._flush_wanted = False  # first: whoever queues something from here on asks for a flush again
             if self.outgoing:
                 self._want_flush()
@@ -331,7 +338,7 @@ class FrameSender(ABC):
         except OSError as exc:
             self._write_failed(exc)
         except Exception as exc:  # noqa: BLE001 - of the protocol's before_send_frame: it may hurt its own connection only
-            _log.exception("%s: a queued frame could not be prepared", self)
+            _log.exception("%s: a queued frame could not be prepared", self, extra=self.log_fields())
             self._write_failed(exc)
         finally:
             self.safe_out.release()

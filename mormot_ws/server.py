@@ -52,8 +52,8 @@ class WebSocketProcessServer(WebCrtSocketProcess):
             process_name=server.process_name,
         )
         self.owner = owner
-        self.remote_ip = owner.remote_ip
-        self.owner_thread = current_thread()
+        self.remote_ip: str = owner.remote_ip
+        self.owner_thread: threading.Thread | None = current_thread()
 
     def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
         context = HttpServerRequest(connection_id=self.connection_id, remote_ip=self.remote_ip)
@@ -72,7 +72,7 @@ class WebSocketServerSocket:
         #: the server's number for this connection: counts every accepted one, from 1
         self.connection_id = connection_id
         #: the peer's IP address; '' for a socket without one
-        self.remote_ip = str(address[0]) if isinstance(address, tuple) and address else ""
+        self.remote_ip: str = str(address[0]) if isinstance(address, tuple) and address else ""
         #: the WebSocket side, None before the upgrade; mirrors ``WebSocketProcess``
         self.websocket_process: WebSocketProcessServer | None = None
         self._sock = sock
@@ -85,10 +85,15 @@ class WebSocketServerSocket:
         return None if process is None else process.protocol
 
     def say_goodbye(self, wait_ms: int) -> bool:
-        """Send the close frame of a server that stops; False when there is no WebSocket, or somebody is writing for all of *wait_ms*."""
+        """Send the close frame of a server that stops; False when there is no WebSocket, or somebody is writing for all of *wait_ms*.
+
+        True too where a close handshake is under way: it has its own bound, and must not be cut short.
+        """
         process = self.websocket_process
         return process is not None and (
-            process.start_shutdown(1001, "server stopped", wait_ms) or process.state is wpsDestroy
+            process.start_shutdown(1001, "server stopped", wait_ms)
+            or process.connection_close_was_sent
+            or process.state is wpsDestroy
         )
 
     def interrupt(self) -> None:
@@ -106,7 +111,8 @@ class WebSocketServerSocket:
         except (OSError, EOFError) as exc:
             _log.debug("#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc)
         except Exception:  # noqa: BLE001 - one connection's fault must not reach the others
-            _log.exception("#%d from %s failed", self.connection_id, self.remote_ip)
+            fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
+            _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
         finally:
             with contextlib.suppress(OSError):
                 self._sock.close()
@@ -168,7 +174,8 @@ class WebSocketServerSocket:
                 status = int(server.on_request(context))
                 headers = split_header_lines(context.out_custom_headers)
             except Exception:  # noqa: BLE001 - a bug in the user's code is a 500 for this request
-                _log.exception("on_request failed for %r", context)
+                fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
+                _log.exception("on_request failed for %r", context, extra=fields)
                 status, headers = 500, []
                 context.out_content, context.out_content_type = "on_request failed\n", "text/plain; charset=utf-8"
         if context.out_content_type == NORESPONSE_CONTENT_TYPE:
@@ -328,7 +335,8 @@ class WebSocketServer(WebSocketHost):
         with self._safe_connections:
             sockets = dict(self._sockets)
         for socket_, thread in sockets.items():
-            thread.join(deadline.seconds())
+            if thread.is_alive():  # else it has ended, or was not started yet, which join() does not like
+                thread.join(deadline.seconds())
             socket_.interrupt()
 
     def __enter__(self) -> WebSocketServer:
@@ -375,7 +383,7 @@ class WebSocketServer(WebSocketHost):
         )
         refused = self._admit(connection, thread)
         if refused:
-            self._turn_away(sock, refused)
+            self._turn_away(sock, refused, connection)
             return
         try:
             thread.start()
@@ -384,10 +392,11 @@ class WebSocketServer(WebSocketHost):
             self._forget(connection)
             sock.close()
 
-    def _turn_away(self, sock: socket.socket, why: str) -> None:
+    def _turn_away(self, sock: socket.socket, why: str, connection: WebSocketServerSocket) -> None:
         """In the accept thread, without waiting: the answer is a courtesy."""
         self._count_turned_away()
-        _log.info("%r turns a connection away: %s", self, why)
+        fields = {"connection_id": connection.connection_id, "remote_ip": connection.remote_ip}
+        _log.info("%r turns a connection away: %s", self, why, extra=fields)
         with contextlib.suppress(OSError):
             sock.setblocking(False)
             if self.tls_context is None:
@@ -424,7 +433,9 @@ class WebSocketServer(WebSocketHost):
         for socket_, thread in left.items():
             thread.join(deadline.seconds())
             if thread.is_alive():
-                _log.error("%r: a callback of #%d does not return; its thread is left", self, socket_.connection_id)
+                number = socket_.connection_id
+                fields = {"connection_id": number, "remote_ip": socket_.remote_ip}
+                _log.error("%r: a callback of #%d does not return; its thread is left", self, number, extra=fields)
 
 
 def parse_port(port: str | int) -> tuple[str, int]:

@@ -52,9 +52,8 @@ class ServiceMethod:
             self.signature.bind(*values)
         except TypeError as exc:
             raise ValueError(str(exc)) from None
-        return [
-            read(value, name) for read, value, name in zip(self.readers, values, names, strict=False)
-        ]  # later ones have defaults
+        # zip: where the array is shorter, the rest has defaults
+        return _read_all(self.readers, values, names)
 
     def write_result(self, value: Any) -> bytes:
         """Return *value*, what the method returned, as ``{"result":[…]}``; raise ``TypeError``/``ValueError`` when it does not fit."""
@@ -72,7 +71,7 @@ class ServiceMethod:
             raise ValueError('it is not {"result":[…]}')
         if len(values) != len(self.results) and self.results:
             raise ValueError(f"{len(self.results)} values are expected in it, not {len(values)}")
-        read = [read(value, "the result") for read, value in zip(self.results, values, strict=False)]
+        read = _read_all(self.results, values, ["the result"] * len(self.results))
         if self.returns_tuple:
             return tuple(read)
         return read[0] if read else None
@@ -91,8 +90,10 @@ class ServiceInterface:
         self.declaration = declaration
         name = declaration.__name__
         #: the name on the wire: that of the class, without an ``I`` in front
-        self.wire_name = name[1:] if name[:1] == "I" and name[1:2].isupper() else name
-        self.methods = [self._method(name, function) for name, function in _members(declaration).items()]
+        self.wire_name: str = name[1:] if name[:1] == "I" and name[1:2].isupper() else name
+        self.methods: list[ServiceMethod] = [
+            self._method(name, function) for name, function in _members(declaration).items()
+        ]
         if not self.methods:
             raise TypeError(f"{name} has no public methods")
 
@@ -139,6 +140,13 @@ class ServiceInterface:
                 pass
 
 
+def _read_all(readers: tuple[Reader, ...], values: list[Any], names: list[str]) -> list[Any]:
+    try:
+        return [read(value, name) for read, value, name in zip(readers, values, names, strict=False)]
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+
+
 def pascal_name(name: str) -> str:
     """Return a method's name as it is on the wire: ``run_task`` is ``RunTask``."""
     return "".join(part[:1].upper() + part[1:] for part in name.split("_") if part)
@@ -160,7 +168,7 @@ def _members(declaration: type) -> dict[str, Any]:
     """Return the public members that *declaration* and its bases define."""
     members: dict[str, Any] = {}
     for base in reversed(declaration.__mro__):
-        if base is object or base.__module__ in ("typing", "abc"):
+        if base is object or base.__module__ in ("typing", "typing_extensions", "abc"):
             continue
         for name in [*vars(base), *vars(base).get("__annotations__", ())]:
             if not name.startswith("_"):

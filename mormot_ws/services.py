@@ -126,6 +126,9 @@ class _Services:
             result = function(*arguments)
             ctxt.out_content, ctxt.out_content_type = method.write_result(result), _JSON
             return 200
+        except (ServiceTimeoutError, ServiceConnectionError) as exc:  # of a call that the service made, not its answer
+            _log.warning("%s failed: %s", method.title, exc)
+            return _answer_error(ctxt, 500, "internal error" if self._hide_errors else exc.text)
         except ServiceError as exc:
             _log.info("%s: answered with %s: %s", method.title, exc.status, exc)
             return _answer_error(ctxt, exc.status if 400 <= exc.status <= 599 else 500, exc.text)
@@ -174,6 +177,9 @@ class ServerServices(_Services):
         self._server = server
         server.on_request = self.on_request
 
+    def __repr__(self) -> str:
+        return f"<ServerServices root={self.root!r} of {self._server!r}>"
+
     def get(self, interface: Callable[..., _T], connection_id: int, *, notify: bool = True) -> _T:
         """Return an object whose methods call *interface* on the client of *connection_id*. From any thread, and so are its methods.
 
@@ -220,6 +226,9 @@ class ClientServices(_Services):
         super().__init__(root, hide_errors, client.on_callback_request_process)
         self._client = client
         client.on_callback_request_process = self.on_request
+
+    def __repr__(self) -> str:
+        return f"<ClientServices root={self.root!r} of {self._client!r}>"
 
     def get(self, interface: Callable[..., _T], *, notify: bool = False) -> _T:
         """Return an object whose methods call *interface* on the server. From any thread, and so are its methods.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,9 @@ _MOST_DEPTH = 100
 
 @lru_cache(maxsize=1)
 def _orjson() -> Any:
-    """Return the module orjson, None when it is not installed."""
+    """Return the module orjson, None when it is not installed (or not wanted, as the other speedups)."""
+    if os.environ.get("MORMOT_WS_NO_SPEEDUPS"):
+        return None
     try:
         return import_module("orjson")
     except ImportError:
@@ -50,9 +53,15 @@ def load_json(content: bytes) -> Any:
     """Return the value in *content*; raise ``ValueError`` when it is no JSON."""
     orjson = _orjson()
     try:
-        return json.loads(content) if orjson is None else orjson.loads(content)
+        if orjson is not None:
+            return orjson.loads(content)
+        return json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _to_plain(value: Any, depth: int) -> Any:
@@ -129,13 +138,21 @@ def reader_of(annotation: Any) -> Reader:
     raise TypeError(f"{annotation!r} cannot be read from JSON; {_WHAT_MAY_TRAVEL}")
 
 
-def _scalar_reader(name: str, accepted: tuple[type, ...], refused: tuple[type, ...] = ()) -> Reader:
+def _scalar_reader(name: str, kind: type[Any]) -> Reader:
     def read(value: Any, where: str) -> Any:
-        if not isinstance(value, accepted) or isinstance(value, refused):
+        if not isinstance(value, kind):
             raise _wrong(value, where, name)
         return value
 
     return read
+
+
+def _read_int(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong(value, where, "int")
+    if not _LEAST_INT <= value <= _MOST_INT:
+        raise ValueError(f"{where} has to fit into 64 bits")
+    return value
 
 
 def _read_float(value: Any, where: str) -> float:
@@ -167,24 +184,28 @@ def _parse_base64(text: str) -> bytes:
 
 
 _SCALARS: dict[Any, Reader] = {
-    None: _scalar_reader("null", (type(None),)),
-    type(None): _scalar_reader("null", (type(None),)),
-    bool: _scalar_reader("bool", (bool,)),
-    int: _scalar_reader("int", (int,), (bool,)),
+    None: _scalar_reader("null", type(None)),
+    type(None): _scalar_reader("null", type(None)),
+    bool: _scalar_reader("bool", bool),
+    int: _read_int,
     float: _read_float,
-    str: _scalar_reader("str", (str,)),
+    str: _scalar_reader("str", str),
     bytes: _text_reader("base64", _parse_base64),
     datetime: _text_reader("ISO 8601 time", datetime.fromisoformat),
     date: _text_reader("ISO 8601 date", date.fromisoformat),
 }
-_ARRAYS: dict[Any, Callable[[list[Any]], Any]] = {list: list, Sequence: list, set: set, frozenset: frozenset}
+_ARRAYS: dict[Any, type[Any]] = {list: list, Sequence: list, set: set, frozenset: frozenset}
 
 
-def _array_reader(make: Callable[[list[Any]], Any], read_item: Reader) -> Reader:
+def _array_reader(make: type[Any], read_item: Reader) -> Reader:
     def read(value: Any, where: str) -> Any:
         if not isinstance(value, list):
             raise _wrong(value, where, "an array")
-        return make([read_item(item, f"{where}[{index}]") for index, item in enumerate(value)])
+        items = [read_item(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        try:
+            return make(items)
+        except TypeError:  # objects and arrays in a set
+            raise ValueError(f"{where} has items that a {make.__name__} cannot hold") from None
 
     return read
 

@@ -209,7 +209,7 @@ class WebSocketProcessSettings:
         elif type(default) is bool and type(value) is not bool:
             raise ValueError(f"{name} is True or False, not {value!r}")
         elif name == "aes_salt" and not isinstance(value, str):
-            raise ValueError(f"aes_salt is a str, not {value!r}")
+            raise ValueError(f"aes_salt is a str, not {type(value).__name__}")
         elif name in self._CHOICES and value not in self._CHOICES[name]:
             raise ValueError(f"{name} is {' or '.join(map(repr, self._CHOICES[name]))}, not {value!r}")
         elif name == "allowed_origins" and (isinstance(value, str) or not isinstance(value, (Collection, type(None)))):
@@ -224,7 +224,8 @@ class WebSocketProcessSettings:
 
     def __repr__(self) -> str:
         changed = ", ".join(
-            f"{name}={getattr(self, name)!r}"
+            # what keys are derived from is for no log
+            f"{name}={'…' if name == 'aes_salt' else repr(getattr(self, name))}"
             for name, default in self._DEFAULTS.items()
             if getattr(self, name) != default
         )

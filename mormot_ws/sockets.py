@@ -51,14 +51,14 @@ class CrtSocket:
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0:
             raise ValueError(f"timeout is a number of milliseconds above 0, not {timeout!r}")
         self.host = host
-        self.port = int(port)
-        self.tls = bool(tls)
+        self.port: int = int(port)
+        self.tls: bool = bool(tls)
         self.tls_context = tls_context
         self.timeout = timeout
         #: the proxy to go through: a URL; '' for none; None: what the environment says
-        self.proxy = check_proxy(proxy) if proxy else proxy
+        self.proxy: str | None = check_proxy(proxy) if proxy else proxy
         #: why the last open or reopen failed, '' when it did not
-        self.last_error = ""
+        self.last_error: str = ""
         #: the same as an exception, None when it did not
         self.last_exception: OSError | None = None
         self._send_timeout = send_timeout
@@ -120,6 +120,10 @@ class CrtSocket:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
+    def __repr__(self) -> str:
+        what = "connected" if self.connected else "not connected"
+        return f"<CrtSocket {self.host}:{self.port}{' TLS' if self.tls else ''} {what}>"
+
     def _open(self, deadline: Deadline) -> None:
         proxy = proxy_from_environment(self.host, self.tls) if self.proxy is None else self.proxy
         if proxy:
@@ -143,16 +147,20 @@ class CrtSocket:
             self._transport = transport
 
     def _connect_any(self, host: str, port: int, deadline: Deadline) -> socket.socket:
-        """Try the host's addresses in turn; return a connected socket, which ``self._raw`` holds too."""
+        """Try the host's addresses in turn; return a connected socket, which ``self._raw`` holds too.
+
+        Each has its share of the time, so that one that does not answer (IPv6 that leads nowhere) does not hide the next.
+        """
         error: OSError = OSError(f"no address for {host}")
-        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for left, (family, kind, protocol, _, address) in zip(range(len(found), 0, -1), found, strict=True):
             sock = socket.socket(family, kind, protocol)
             try:
                 with self._safe_socket:
                     if self._interrupted:
                         raise ConnectionAbortedError("interrupted")
                     self._raw = sock
-                self._connect(sock, address, deadline)
+                self._connect(sock, address, deadline.share(left))
             except OSError as exc:
                 with self._safe_socket:
                     self._raw = None

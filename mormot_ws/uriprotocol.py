@@ -96,7 +96,7 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
     :param expiration_minutes: how long a URI can be connected to. A connection that is open stays open.
     :param record_type: a dataclass; records of it may be given to :meth:`new_uri`, and come back as such. Without it a record is any
         JSON value.
-    :param on_incoming_frame: as on :class:`WebSocketProtocolChat`, of which this is a kind; or override :meth:`process_incoming_frame`.
+    :param on_incoming_frame: as on :class:`WebSocketProtocolChat`, of which this is a kind; or override ``process_incoming_frame``.
     :param secret: signs the URIs. By default it is drawn anew for each object, so URIs do not survive a restart; with a secret of your
         own they do, and servers can share it, but each remembers only the URIs that were used on itself.
 
@@ -128,13 +128,13 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         if secret is not None and len(secret) < 16:
             raise ValueError("a secret has at least 16 characters or bytes")
         #: what new URIs begin with, up to the last ``/``; mirrors ``PublicUri``
-        self.public_uri = public_uri.rstrip("/") + "/"
+        self.public_uri: str = public_uri.rstrip("/") + "/"
         #: mirrors ``RecordTypeInfo``
         self.record_type = record_type
         #: on a connection: the number of its URI, as :meth:`new_uri` returned it; 0 before. Mirrors ``Session``
-        self.session = 0
+        self.session: int = 0
         #: on a connection: when its URI was made, in seconds of Unix time. Mirrors ``Created``
-        self.created = 0
+        self.created: int = 0
         #: on a connection: the record of its URI, None without one. Mirrors ``RecordData``
         self.record_data: Any = None
         self._generator = _UriGenerator(
@@ -163,7 +163,7 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
             if self.record_type is not None and record is not None:
                 record = self.record_type(**record)
         except (ValueError, TypeError) as exc:  # TypeError: a record of another version of the program
-            self.last_error = f"the URI is refused: {exc}"
+            self.last_error: str = f"the URI is refused: {exc}"
             _log.info("%s: an upgrade is refused, its URI is not valid: %s", self.name, exc)
             return False
         self.session, self.created, self.record_data = session, created, record

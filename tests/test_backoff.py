@@ -54,6 +54,7 @@ from mormot_ws import (
     WebSocketServer,
     focContinuation,
     sClosed,
+    server_tls_context,
     sFinished,
     sRun,
     wpsRun,
@@ -351,6 +352,22 @@ def test_a_certificate_that_is_not_trusted_is_told_as_tls(tmp_path: Path, watche
         with tls_server(other.server_context(), echo, server.port):
             failure = told(watched, FailureKind.tls)
     assert "certificate" in failure.text.lower()
+
+
+def test_a_client_certificate_that_the_server_refuses_is_told_as_tls(tmp_path: Path, watched: Watched) -> None:
+    """``tls`` under TLS 1.3 too, where the refusal arrives only in place of the answer to the upgrade."""
+    authority = Authority(tmp_path)
+    strict = server_tls_context(authority.certificate_file, authority.private_key_file, None, authority.file)
+    with (
+        tls_server(authority.server_context(), echo) as server,
+        tls_client(server.port, authority.client_context(), reconnect_policy=lambda: watched) as client,
+    ):
+        assert upgrade(client) == ""
+        client.auto_reconnect()
+        server.free()
+        with tls_server(strict, echo, server.port):
+            failure = told(watched, FailureKind.tls)
+    assert "certificate required" in failure.text.lower() or "handshake failure" in failure.text.lower()
 
 
 def until_told(peer: RawServerPeer) -> None:

@@ -19,6 +19,7 @@ from support import (
     echo,
     ms,
     text,
+    wait_for,
 )
 
 from mormot_ws import (
@@ -84,6 +85,15 @@ def test_an_idle_connection_is_pinged(role: str) -> None:
     with pair(role, heartbeat_delay=ms(100)) as (_, peer, _):
         peer.receive_opcode(focPing)
         assert time.monotonic() - began >= 90 * MS
+
+
+@both_roles
+def test_a_ping_does_not_wait_for_the_send_delay(role: str) -> None:
+    """A heartbeat that falls due right after a queued frame has left goes out all the same: nobody is given up unasked."""
+    with pair(role, heartbeat_delay=ms(100), send_delay=60_000) as (process, peer, _):
+        assert process.send_frame_async(text("begins the delay"))
+        peer.receive_opcode(focText)
+        peer.receive_opcode(focPing)
 
 
 @both_roles
@@ -289,3 +299,43 @@ def test_last_ping_delay_is_measured(role: str) -> None:
             if process.last_ping_delay:
                 break
         assert 0 < process.last_ping_delay < (time.monotonic() - answered) * 1000 + 5_000 * TIMEOUT_FACTOR
+
+
+@both_roles
+def test_last_ping_delay_is_that_of_the_link_during_a_long_callback(role: str) -> None:
+    """The pong is timed when it arrives, and not when the callback in hand has returned."""
+    go_on = threading.Event()
+
+    def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focText:
+            assert go_on.wait(3 * BOUND)
+
+    with pair(role, callback, heartbeat_delay=ms(100), disconnect_after_invalid_heartbeat_count=0) as (
+        process,
+        peer,
+        _,
+    ):
+        try:
+            peer.send_frame(focText, "long")
+            peer.receive_opcode(focPing)
+            peer.send_frame(focPong)
+            wait_for(lambda: process.last_ping_delay, what="the time of a pong")
+        finally:
+            go_on.set()
+
+
+@both_roles
+def test_pings_that_were_never_answered_do_not_spoil_later_times(role: str) -> None:
+    """A peer that answers the last of several pings only (RFC 6455 §5.5.3 allows it) is not measured against an earlier one for ever."""
+    with pair(role, heartbeat_delay=ms(200), disconnect_after_invalid_heartbeat_count=0) as (process, peer, _):
+        for _ in range(3):
+            peer.receive_opcode(focPing)
+        peer.send_frame(focPong)
+        for _ in range(10):
+            peer.receive_opcode(focPing)
+            peer.send_frame(focPong)
+            peer.send_frame(focPing)
+            peer.receive_opcode(focPong)  # what was sent before is handled
+            if process.last_ping_delay < 200 * MS * 1000:
+                return
+        pytest.fail(f"{process.last_ping_delay:.0f} ms")

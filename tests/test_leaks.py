@@ -46,6 +46,7 @@ from mormot_ws import (
     WebSocketFrame,
     WebSocketProcess,
     WebSocketProcessClient,
+    WebSocketProtocolChat,
     WebSocketServer,
     focBinary,
     focText,
@@ -222,6 +223,23 @@ def test_free_during_the_first_upgrade() -> None:
         for _ in range(30):
             client = new_client(server.port, timeout=60_000)
             free_meanwhile(client, lambda client=client: upgrade(client), client._safe_upgrade.locked)  # type: ignore[misc]
+
+
+def test_free_right_behind_the_first_handshake(server: WebSocketServer) -> None:
+    """``free()`` between the server's answer and the start of the client's thread: no upgrade, and nobody keeps the shared keeper."""
+
+    class Freeing(WebSocketProtocolChat):
+        def set_subprotocol(self, name: str) -> bool:
+            freeing = threading.Thread(target=client.free)
+            freeing.start()
+            freeing.join(BOUND)
+            return super().set_subprotocol(name)
+
+    client = new_client(server.port)
+    assert client.websockets_upgrade("", "", protocol=Freeing("echo", "")) == "The client is being freed"
+    with connect(server.port) as other:
+        assert send_text(other, "x")
+    assert "mormot_ws clients' keeper" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_free_during_a_wait(proxy: FaultProxy) -> None:

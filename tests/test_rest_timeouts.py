@@ -199,8 +199,11 @@ class TestTurns:
             assert gate.seen == ["/slow"]
 
     @unnumbered
-    def test_an_answer_that_never_comes_shifts_no_other(self, kind: str, short_waits: None) -> None:
+    def test_an_answer_that_never_comes_shifts_no_other(
+        self, kind: str, short_waits: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A peer that answers only some requests: nobody gets his neighbour's answer."""
+        monkeypatch.setattr("mormot_ws.notify.LATE_ANSWER_TIMEOUT_MS", ms(100))
 
         def application(ctxt: HttpServerRequest) -> int:
             if ctxt.url == "/0":

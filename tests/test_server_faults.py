@@ -24,6 +24,7 @@ from support import (
     RawClient,
     Recorder,
     Script,
+    active,
     connect,
     echo,
     echo_server,
@@ -119,6 +120,24 @@ def test_free_does_not_wait_for_frozen_clients_one_after_another(server: WebSock
         _log.info("free() with %d clients, 20 of them silent: %.2f s", CLIENTS, duration)
         assert duration < LEAVES_WITHIN
         assert crowd.told("closed 1001")[0] == CLIENTS - DEAF
+
+
+def test_free_waits_for_a_close_handshake_that_is_under_way(server: WebSocketServer) -> None:
+    """A connection that is being closed already gets its answer through; it is not cut by the goodbye that comes second."""
+    ended: list[bool] = []
+    with upgraded(server.port) as peer:
+        process = active(server, peer.connection_id)
+        server.on_websocket_close = lambda _: ended.append(process._close_received)
+        assert process.start_shutdown(1000, "done")
+        said, join = threading.Event(), server._join
+        server._join = lambda sockets: said.set() or join(sockets)  # type: ignore[method-assign,func-returns-value]
+        freeing = threading.Thread(target=server.free)
+        freeing.start()
+        assert said.wait(BOUND)
+        assert peer.receive_opcode(focConnectionClose).payload[2:] == b"done"
+        peer.send_frame(focConnectionClose, (1000).to_bytes(2, "big"))
+        freeing.join(BOUND)
+    assert ended == [True]
 
 
 def test_free_says_goodbye_behind_what_is_queued(server: WebSocketServer) -> None:

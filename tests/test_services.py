@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import pytest
 from rest_support import in_threads, pair, rest_client, rest_server
 from rest_support import short_waits as short_waits
-from support import BOUND, HOST, refused_port, wait_for
+from support import BOUND, HOST, ms, refused_port, wait_for
 
 from mormot_ws import (
     ClientServices,
@@ -140,10 +140,10 @@ class Ends:
 
 
 @contextlib.contextmanager
-def both_ends(kind: str = "synopsejson", **options: Any) -> Iterator[Ends]:
+def both_ends(kind: str = "synopsejson", hide_errors: bool = False, **settings: Any) -> Iterator[Ends]:
     """Give a connected server and client with services."""
-    with pair(kind, on_request=None, on_callback=None) as ends:
-        yield Ends(ends.server, ends.client, **options)
+    with pair(kind, on_request=None, on_callback=None, **settings) as ends:
+        yield Ends(ends.server, ends.client, hide_errors=hide_errors)
 
 
 @pytest.fixture
@@ -188,11 +188,15 @@ class TestCalls:
 
 
 class TestNotifications:
-    def test_what_a_service_tells_its_caller_comes_before_its_answer(self, ends: Ends) -> None:
-        """Methods that return None do not wait, and may be called inside a call of the same client."""
-        assert ends.calculator.count_to(20) == "counted"
-        assert ends.ears.heard == list(range(1, 21))
-        assert {thread.name for thread in ends.ears.threads} == {ends.client.websockets.owner_thread.name}  # type: ignore[union-attr]
+    def test_what_a_service_tells_its_caller_comes_before_its_answer(self) -> None:
+        """Methods that return None do not wait, and may be called inside a call of the same client; they are not queued there."""
+        with both_ends(send_delay=ms(500)) as ends:
+            ends.listener().progress(0)  # what is queued right after this would be gathered, and leave later
+            wait_for(lambda: ends.ears.heard)
+            assert ends.calculator.count_to(20) == "counted"
+            assert ends.ears.heard == list(range(21))
+            assert ends.client.websockets is not None
+            assert ends.ears.threads == {ends.client.websockets.owner_thread}
 
     def test_from_other_threads_they_keep_their_order(self, ends: Ends) -> None:
         """Queued by a thread of the application."""
@@ -326,6 +330,29 @@ class TestConnections:
             ServerServices(server).get(Listener, 77).progress(1)
         assert not caught.value.maybe_executed
 
+    def test_a_call_after_the_end_of_the_connection_is_not_sent(self) -> None:
+        """So it can be repeated without harm."""
+        with both_ends() as ends:
+            calculator = ends.calculator
+        with pytest.raises(ServiceConnectionError, match="not connected") as caught:
+            calculator.add(1)
+        assert (caught.value.status, caught.value.maybe_executed) == (666, False)
+
+    def test_a_service_whose_own_call_fails_answers_500(self, ends: Ends) -> None:
+        """Its 404 says that a client is gone, not that there is no such service."""
+
+        class Relay(Calculator):
+            def question(self) -> str:
+                return ends.server_services.get(Listener, 77).ask("?")
+
+        services = ServerServices(WebSocketServerStub())  # type: ignore[arg-type]
+        services.register(ICalculator, Relay())
+        ctxt = HttpServerRequest("root/Calculator.Question", in_content_type="application/json")
+        assert services.on_request(ctxt) == 500
+        assert b"no WebSocket connection #77" in bytes(ctxt.out_content)
+        with pytest.raises(WebSocketsError, match="only while"):
+            services.context  # noqa: B018 - the call is over, in this very thread
+
     def test_both_sides_go_on_after_a_reconnection(self) -> None:
         """With the same objects; only the server's proxy for the old connection is of no use any more."""
         with rest_server(None) as server, rest_client(server.port, "synopsejson") as client:
@@ -434,3 +461,6 @@ class WebSocketServerStub:
     """As much of a server as the constructor of services looks at."""
 
     on_request = None
+
+    def is_active_websocket(self, connection_id: int) -> None:
+        """No connections."""

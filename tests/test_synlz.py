@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import tracemalloc
 from binascii import crc32
 
 import pytest
@@ -94,10 +95,24 @@ class TestSynLZ:
             synlz_decompress(b"\x05\x00" + b"\x01\0\0\0" + b"\x13\x00", 10)
 
     def test_a_bomb_ends_at_its_size(self) -> None:
-        """One million bytes of zeros from a few kB, but not more than announced."""
-        bomb = b"\x03\x00" + b"\xf8\xff\xff\xff" + b"abc" + b"\xf0" * 96
-        with pytest.raises(SynLZError):
-            synlz_decompress(bomb, 1 << 30)
+        """Three megabytes from 33 kB, but one hundred bytes are announced: no more memory is taken than for those."""
+        stream = synlz_compress(b"abc" * 1_000_000)
+        bomb = b"\x64\x00" + stream[4:]
+        tracemalloc.start()
+        try:
+            with pytest.raises(SynLZError, match="more than it announces"):
+                synlz_decompress(bomb, 1 << 30)
+            assert tracemalloc.get_traced_memory()[1] < 100_000
+        finally:
+            tracemalloc.stop()
+
+    def test_the_last_match_begins_eleven_bytes_before_the_end(self) -> None:
+        """One that could begin later is not made: its bytes are literals."""
+        filling = bytes(range(128, 160))
+        no_match, match = (b"abc" + filling + b"abc" + b"0123456789"[:rest] for rest in (7, 8))
+        literals = 2 + len(no_match) + 2 * 4
+        assert len(synlz_compress(no_match)) == literals
+        assert len(synlz_compress(match)) == literals  # one byte more, of which three are two now
 
     def test_more_than_a_gigabyte_is_refused(self) -> None:
         """At once; the object below has a size only."""

@@ -53,7 +53,7 @@ class Relay:
     def __init__(self, target: tuple[str, int], host: str, port: int, buffer_bytes: int) -> None:
         self.target = target
         self.host = host
-        self.accepted = 0
+        self.accepted: int = 0
         self.gates: dict[str, Gate] = {"up": Gate(), "down": Gate()}
         self.truncation: tuple[Direction, int, Ending] | None = None
         self.links: dict[Link, None] = {}
