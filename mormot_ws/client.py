@@ -352,15 +352,17 @@ class HttpClientWebSockets(CrtSocket):
                 self.settings.deflate_options() if self.settings.permessage_deflate else None,
             )
         except UpgradeError as exc:
-            self.upgrade_failure = exc
+            failure: UpgradeError | None = exc
         except OSError as exc:
-            self.upgrade_failure = UpgradeError.from_error(exc)
+            failure = UpgradeError.from_error(exc)
         else:
-            self.upgrade_failure = None
-        if self.upgrade_failure is not None:
-            self.last_error = str(self.upgrade_failure)
+            failure = None
+        self.upgrade_failure = failure
+        if failure is not None:
+            # what is returned is our own: another thread that reopens meanwhile empties last_error, and '' would be a success
+            self.last_error = text = str(failure)
             self.close()
-            return self.last_error
+            return text
         protocol.upgrade_uri = uri
         protocol.upgrade_bearer_token = headers
         process = self._process
@@ -369,7 +371,8 @@ class HttpClientWebSockets(CrtSocket):
             with self._safe_free:  # a free() that came first would not give the keeper back
                 if self._freeing:
                     return _FREED
-                self._keeper = acquire_shared_keeper()
+                if self._keeper is None:  # else from an upgrade whose policy, or protocol, raised
+                    self._keeper = acquire_shared_keeper()
             process = WebSocketProcessClient(self, protocol, self._keeper)
         else:
             process._renew(protocol)

@@ -167,6 +167,18 @@ def test_a_refused_port_does_not_raise_and_the_upgrade_says_not_connected() -> N
         assert client.websockets is None
 
 
+def test_a_failed_upgrade_never_looks_like_a_success() -> None:
+    """Its text is returned although another thread empties ``last_error`` just then, as ``reopen()`` does."""
+
+    class Reopening(HttpClientWebSockets):
+        def close(self) -> None:
+            super().close()
+            self.last_error = ""
+
+    with RawServer(accept_and_close) as server, Reopening(HOST, server.port, settings=fast_settings()) as client:
+        assert upgrade(client)
+
+
 def test_an_address_that_does_not_answer_does_not_hide_the_next(
     server: WebSocketServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
