@@ -16,6 +16,7 @@ project = "mormot_ws"
 author = "the mormot_ws maintainers"
 release = version = __version__
 language = "en"
+smartquotes = False  # '' in a docstring is an empty string
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
@@ -26,13 +27,14 @@ myst_heading_anchors = 4
 nitpicky = True
 nitpick_ignore_regex = [
     # the standard library's pages are not asked for over the network
-    ("py:class", r"(ssl|socket|threading|enum|logging|collections\.abc|pathlib|types)\..*"),
+    ("py:class", r"(_thread|ssl|socket|threading|enum|logging|collections\.abc|pathlib|types)\..*"),
     # what is not public has no page; it shows in the signatures of what an application does not call
     (
         "py:class",
-        r"mormot_ws\.(clientthread|deadline|deflate|handshake|heartbeat|incoming|keeper|outgoing|sending|transport)\..*",
+        r"mormot_ws\.(clientthread|deadline|deflate|handshake|heartbeat|httpclient|incoming|keeper|notify|outgoing)\..*",
     ),
-    ("py:class", r"(OnBeforeIncomingFrame|OnIncomingFrame|DeflateAgreement)"),
+    ("py:class", r"mormot_ws\.(restmessages|sending|services|transport|uriprotocol)\..*"),
+    ("py:class", r"(OnBeforeIncomingFrame|OnHttpServerRequest|OnIncomingFrame|DeflateAgreement|RestMessageError)"),
 ]
 suppress_warnings = ["myst.header"]  # pascal-names.md gives all its tables headings of one level
 

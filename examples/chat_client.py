@@ -1,6 +1,6 @@
 """A chat client for the terminal, for the rooms of chat_server.py. It comes back by itself, with the messages that it missed.
 
-    python examples/chat_client.py NAME [--room lobby] [--host 127.0.0.1] [--port 8999]
+    python examples/chat_client.py NAME [--room lobby] [--host 127.0.0.1] [--port 8999] [--tls [--ca FILE]]
 
 A line is said; /who shows who is there; /quit (or the end of input, or Ctrl-C) leaves. Works at a terminal and through pipes.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import ssl
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ from mormot_ws import (
     WebSocketProcess,
     WebSocketProcessSettings,
     WebSocketProtocolChat,
+    client_tls_context,
     focConnectionClose,
     focContinuation,
     focText,
@@ -42,7 +44,7 @@ Message = dict[str, Any]
 class ChatClient:
     """One person in one room. The methods without an underscore are for the main thread, the others run in the client's."""
 
-    def __init__(self, host: str, port: int, room: str, name: str) -> None:
+    def __init__(self, host: str, port: int, room: str, name: str, tls: ssl.SSLContext | None = None) -> None:
         self._room = room
         self._name = name
         self._secret = uuid.uuid4().hex  # tells the server that we are the same as before
@@ -54,7 +56,7 @@ class ChatClient:
         self._unsaid: dict[str, str] = {}  # lines that have not come back, by their id
         # a server that is silent for 15 s is given up
         settings = WebSocketProcessSettings(heartbeat_delay=5_000, disconnect_after_invalid_heartbeat_count=2)
-        self.client = HttpClientWebSockets.open(host, port, settings=settings)
+        self.client = HttpClientWebSockets.open(host, port, tls is not None, tls, settings=settings)
 
     def connect(self) -> str:
         """Connect for the first time, and ask for reconnection; return '' or what went wrong."""
@@ -77,10 +79,10 @@ class ChatClient:
         """Ask who is in the room; the answer is printed when it comes."""
         self._send(type="who")
 
-    def leave(self) -> int:
-        """Wait for the lines under way, and leave; return how many were not said."""
+    def leave(self, patience: float) -> int:
+        """Wait up to *patience* seconds for the lines under way, and leave; return how many were not said."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._unsaid, PATIENCE)
+            self._changed.wait_for(lambda: not self._unsaid, patience)
             self._joined = False
             self._send(type="leave")
             return len(self._unsaid)
@@ -183,20 +185,26 @@ def main() -> None:
     parser.add_argument("--room", default="lobby", help="the room to join (default %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="the server's name or address (default %(default)s)")
     parser.add_argument("--port", default=8999, type=int, help="the server's port (default %(default)s)")
+    parser.add_argument("--tls", action="store_true", help="connect by wss")
+    parser.add_argument("--ca", metavar="FILE", help="trust this authority instead of the system's")
     args = parser.parse_args()
     try:
-        chat = ChatClient(args.host, args.port, args.room, args.name)
+        tls = client_tls_context(args.ca) if args.tls or args.ca else None
+        chat = ChatClient(args.host, args.port, args.room, args.name, tls)
         with chat.client as client:  # frees it at the end, in this thread: never in a callback
             error = chat.connect()
             if error:
                 sys.exit(f"Cannot connect to {args.host}:{args.port}: {error} {client.last_error}")
-            talk(chat)
-            left = chat.leave()
+            try:
+                talk(chat)
+                left = chat.leave(PATIENCE)
+            except KeyboardInterrupt:
+                left = chat.leave(0)
             if left:
                 sys.exit(f"{left} lines were not delivered")
     except KeyboardInterrupt:
         pass
-    except ValueError as exc:
+    except (ValueError, OSError) as exc:  # a port that is none, a file that is not there
         sys.exit(f"Cannot connect: {exc}")
 
 

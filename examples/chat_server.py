@@ -1,6 +1,6 @@
 """A chat server with rooms, for chat_client.py in a terminal and chat.html in a browser.
 
-    python examples/chat_server.py [--host 127.0.0.1] [--port 8999] [--history FILE]
+    python examples/chat_server.py [--host 127.0.0.1] [--port 8999] [--history FILE] [--cert FILE [--key FILE]]
 
 Ctrl-C or SIGTERM stops it. With --history the last messages of each room outlast it. Open http://127.0.0.1:8999/ for the page.
 
@@ -101,7 +101,7 @@ class ChatServer:
     sound because nothing waits while the lock is held: send_frame_async and websocket_broadcast only put frames into queues.
     """
 
-    def __init__(self, port: str, history: Path | None = None) -> None:
+    def __init__(self, port: str, history: Path | None = None, cert: str | None = None, key: str | None = None) -> None:
         #: guards the three below, and the order of what is queued for the members of a room
         self._safe = threading.Lock()
         self._rooms: dict[str, Room] = {}
@@ -109,14 +109,16 @@ class ChatServer:
         self._file = None if history is None else HistoryFile(history, self._rooms)
         self._stopping = threading.Event()  # ends the waits of throttled connections
         settings = WebSocketProcessSettings(
-            max_message_bytes=32 << 10,  # MAX_TEXT characters, whatever their escapes; more is closed with 1009
-            max_outgoing_bytes=4
-            << 20,  # a member that does not read so much is closed; it comes back for what it missed
+            # MAX_TEXT characters, whatever their escapes; more is closed with 1009
+            max_message_bytes=32_768,
+            # a member that leaves so much unread is closed; it comes back for what it missed
+            max_outgoing_bytes=4_000_000,
             outgoing_policy="close",
-            heartbeat_delay=10_000,  # a member that is silent for 30 s is gone
+            # a member that is silent for 30 s is gone
+            heartbeat_delay=10_000,
             disconnect_after_invalid_heartbeat_count=2,
         )
-        self.server = WebSocketServer(port, settings=settings)
+        self.server = WebSocketServer(port, settings=settings, certificate_file=cert, private_key_file=key)
         self.server.on_request = lambda ctxt: answer_html(ctxt, PAGE.read_text("utf-8"))
         self.server.on_websocket_upgraded = check_origin
         self.server.websocket_protocols.add(WebSocketProtocolChat("chat", "", self._on_frame))
@@ -171,8 +173,8 @@ class ChatServer:
 
     def _join(self, sender: WebSocketProcess, room_name: str, name: str, client: str, message: Message) -> None:
         """Let *sender* in, and give it what it has missed; everything later comes behind that in its queue."""
-        came_back = self._take_over(client)
         room = self._room(room_name)
+        came_back = self._take_over(client, room)
         name = free_name(name, self._names(room))
         since = message.get("since")
         if message.get("history") != room.history or not isinstance(since, int):
@@ -190,14 +192,17 @@ class ChatServer:
             self._broadcast(room, {"type": "arrived", "name": name})
         self._members[sender.connection_id] = Member(sender, room, name, client)
 
-    def _take_over(self, client: str) -> bool:
-        """End the last connection of *client*, if we have not noticed its end; whatever it still brings is refused."""
-        for id, member in self._members.items():
-            if member.client == client:
-                del self._members[id]
-                member.process.abort("its client is back on a new connection")  # does not wait
-                return True
-        return False
+    def _take_over(self, client: str, room: Room) -> bool:
+        """End the last connection of *client*, if we have not noticed its end; return True if it was in *room* all the time."""
+        last = next((member for member in self._members.values() if member.client == client), None)
+        if last is None:
+            return False
+        last.process.abort("its client is back on a new connection")  # does not wait
+        if last.room is not room:
+            self._leave(last.process)
+            return False
+        del self._members[last.process.connection_id]  # whatever it still brings is refused
+        return True
 
     def _say(self, member: Member, id: str, text: str) -> None:
         room = member.room
@@ -315,17 +320,20 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (default %(default)s)")
     parser.add_argument("--port", default=8999, type=int, help="0 for any free one (default %(default)s)")
     parser.add_argument("--history", type=Path, metavar="FILE", help="keep the last messages in this file")
+    parser.add_argument("--cert", metavar="FILE", help="certificate chain in PEM: serve https and wss")
+    parser.add_argument("--key", metavar="FILE", help="its private key, if that is not in the same file")
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)  # both raise KeyboardInterrupt here, in the main thread
     try:
-        chat = ChatServer(f"{args.host}:{args.port}", args.history)
+        chat = ChatServer(f"{args.host}:{args.port}", args.history, args.cert, args.key)
     except (HttpServerError, ValueError, OSError) as exc:
         sys.exit(f"Cannot serve: {exc}")
     try:
         server = chat.server
         print(f"Listening on {server.host}:{server.port}. Ctrl-C stops the server.", flush=True)
-        print(f"For a browser: http://{server.host.replace('0.0.0.0', 'localhost')}:{server.port}/", flush=True)
+        host = server.host.replace("0.0.0.0", "localhost")
+        print(f"For a browser: {'https' if args.cert else 'http'}://{host}:{server.port}/", flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         print("Stopped by a signal", flush=True)

@@ -17,9 +17,17 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .chat import WebSocketProtocolChat
     from .client import HttpClientWebSockets
     from .clientthread import WebSocketProcessClient, WebSocketProcessClientThread
+    from .context import HttpServerRequest
     from .crtprocess import WebCrtSocketProcess
     from .deflate import PermessageDeflate
-    from .errors import HttpServerError, WebSocketsError, WebSocketsProtocolError
+    from .errors import (
+        HttpServerError,
+        ServiceConnectionError,
+        ServiceError,
+        ServiceTimeoutError,
+        WebSocketsError,
+        WebSocketsProtocolError,
+    )
     from .frames import (
         WebSocketFrame,
         WebSocketFrameList,
@@ -36,12 +44,14 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         fopAlreadyCompressed,
         parse_close_payload,
     )
-    from .httpserver import HttpServerRequest
     from .incoming import WebProcessInFrame, WebProcessInFrameState
     from .process import WebSocketProcess
     from .protocols import WebSocketProtocol, WebSocketProtocolList
     from .reconnect import ExponentialBackoff, FailureKind, LinearBackoff, ReconnectFailure, ReconnectPolicy, StopOn
+    from .rest import WebSocketProtocolBinary, WebSocketProtocolJson, WebSocketProtocolRest
     from .server import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
+    from .serverrest import WebSocketServerRest
+    from .services import ClientServices, ServerServices
     from .settings import (
         WebSocketProcessSettings,
         WebSocketProcessSettingsLogDetails,
@@ -52,7 +62,12 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .sockets import CrtSocket
     from .states import (
         WebSocketProcessClientThreadState,
+        WebSocketProcessNotifyCallback,
         WebSocketProcessState,
+        WebSocketProtocolBinaryOptions,
+        pboNoLocalHostCompress,
+        pboNoLocalHostEncrypt,
+        pboSynLzCompress,
         sClosed,
         sCreate,
         sFinished,
@@ -61,18 +76,30 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         wpsCreate,
         wpsDestroy,
         wpsRun,
+        wscBlockWithAnswer,
+        wscBlockWithoutAnswer,
+        wscNonBlockWithoutAnswer,
     )
     from .status import ClientStatus, ConnectionStatus, ServerStatus
     from .tls import client_tls_context, server_tls_context
+    from .uriprotocol import WebSocketProtocolUri
 
 #: which module each public name comes from
 _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "chat": ("WebSocketProtocolChat",),
     "client": ("HttpClientWebSockets",),
     "clientthread": ("WebSocketProcessClient", "WebSocketProcessClientThread"),
+    "context": ("HttpServerRequest",),
     "crtprocess": ("WebCrtSocketProcess",),
     "deflate": ("PermessageDeflate",),
-    "errors": ("HttpServerError", "WebSocketsError", "WebSocketsProtocolError"),
+    "errors": (
+        "HttpServerError",
+        "ServiceConnectionError",
+        "ServiceError",
+        "ServiceTimeoutError",
+        "WebSocketsError",
+        "WebSocketsProtocolError",
+    ),
     "frames": (
         "WebSocketFrame",
         "WebSocketFrameList",
@@ -89,7 +116,6 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "fopAlreadyCompressed",
         "parse_close_payload",
     ),
-    "httpserver": ("HttpServerRequest",),
     "incoming": ("WebProcessInFrame", "WebProcessInFrameState"),
     "process": ("WebSocketProcess",),
     "protocols": ("WebSocketProtocol", "WebSocketProtocolList"),
@@ -101,7 +127,10 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "ReconnectPolicy",
         "StopOn",
     ),
+    "rest": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
     "server": ("WebSocketProcessServer", "WebSocketServer", "WebSocketServerSocket"),
+    "serverrest": ("WebSocketServerRest",),
+    "services": ("ClientServices", "ServerServices"),
     "settings": (
         "WebSocketProcessSettings",
         "WebSocketProcessSettingsLogDetails",
@@ -112,7 +141,12 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "sockets": ("CrtSocket",),
     "states": (
         "WebSocketProcessClientThreadState",
+        "WebSocketProcessNotifyCallback",
         "WebSocketProcessState",
+        "WebSocketProtocolBinaryOptions",
+        "pboNoLocalHostCompress",
+        "pboNoLocalHostEncrypt",
+        "pboSynLzCompress",
         "sClosed",
         "sCreate",
         "sFinished",
@@ -121,9 +155,13 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "wpsCreate",
         "wpsDestroy",
         "wpsRun",
+        "wscBlockWithAnswer",
+        "wscBlockWithoutAnswer",
+        "wscNonBlockWithoutAnswer",
     ),
     "status": ("ClientStatus", "ConnectionStatus", "ServerStatus"),
     "tls": ("client_tls_context", "server_tls_context"),
+    "uriprotocol": ("WebSocketProtocolUri",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
 
@@ -144,6 +182,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "ClientServices",
     "CrtSocket",
     "ExponentialBackoff",
     "FailureKind",
@@ -155,7 +194,11 @@ __all__ = [
     "ReconnectPolicy",
     "ClientStatus",
     "ConnectionStatus",
+    "ServerServices",
     "ServerStatus",
+    "ServiceConnectionError",
+    "ServiceError",
+    "ServiceTimeoutError",
     "StopOn",
     "WebCrtSocketProcess",
     "WebProcessInFrame",
@@ -169,13 +212,20 @@ __all__ = [
     "WebSocketProcessClientThread",
     "WebSocketProcessClientThreadState",
     "WebSocketProcessServer",
+    "WebSocketProcessNotifyCallback",
     "WebSocketProcessSettings",
     "WebSocketProcessSettingsLogDetails",
     "WebSocketProcessState",
     "WebSocketProtocol",
+    "WebSocketProtocolBinary",
+    "WebSocketProtocolBinaryOptions",
     "WebSocketProtocolChat",
+    "WebSocketProtocolJson",
     "WebSocketProtocolList",
+    "WebSocketProtocolRest",
+    "WebSocketProtocolUri",
     "WebSocketServer",
+    "WebSocketServerRest",
     "WebSocketServerSocket",
     "WebSocketsError",
     "WebSocketsProtocolError",
@@ -195,6 +245,9 @@ __all__ = [
     "logHeartbeat",
     "logTextFrameContent",
     "parse_close_payload",
+    "pboNoLocalHostCompress",
+    "pboNoLocalHostEncrypt",
+    "pboSynLzCompress",
     "sClosed",
     "sCreate",
     "sFinished",
@@ -203,4 +256,7 @@ __all__ = [
     "wpsCreate",
     "wpsDestroy",
     "wpsRun",
+    "wscBlockWithAnswer",
+    "wscBlockWithoutAnswer",
+    "wscNonBlockWithoutAnswer",
 ]

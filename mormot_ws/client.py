@@ -16,19 +16,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .clientthread import WebSocketProcessClient, WebSocketProcessClientThread
+from .context import OnHttpServerRequest
 from .deadline import Deadline
 from .errors import WebSocketsError
 from .hazard import meet_free_in_callback
-from .httpclient import HTTP_CLIENT_ERROR, HttpAnswer, http_request
+from .httpclient import HTTP_CLIENT_ERROR, HttpAnswer, http_request, rest_request
 from .keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
 from .lifetime import close_at_exit, forget_at_exit
-from .protocols import OnBeforeIncomingFrame, WebSocketProtocol
+from .protocols import OnBeforeIncomingFrame, WebSocketProtocol, is_localhost
 from .reconnect import ReconnectPolicy
 from .settings import WebSocketProcessSettings
 from .sockets import CrtSocket
-from .states import (
-    wpsRun,
-)
+from .states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from .status import ClientStatus
 from .upgrade import UpgradeError, check_custom_headers, client_upgrade, default_user_agent
 
@@ -67,17 +66,19 @@ class HttpClientWebSockets(CrtSocket):
         proxy: str | None = None,
     ) -> None:
         #: shared by reference with the process; change what you need before the upgrade
-        self.settings = WebSocketProcessSettings() if settings is None else settings
+        self.settings: WebSocketProcessSettings = WebSocketProcessSettings() if settings is None else settings
         super().__init__(host, port, tls, tls_context, timeout, proxy=proxy, send_timeout=self.settings.send_timeout)
         self.process_name = process_name
         #: ``f(client)``, called in the client's thread each time a connection has ended, after its last frame callback
         self.on_websockets_closed: Callable[[HttpClientWebSockets], Any] | None = None
         #: ``f(process, frame) -> bool``, called for each message before its protocol; True: it was handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
+        #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST protocols), in the client's thread; None: 404.
+        #: Mirrors ``OnCallbackRequestProcess``
+        self.on_callback_request_process: OnHttpServerRequest | None = None
         #: the ``User-Agent`` of requests
-        self.user_agent = default_user_agent()
-        #: the answer to the last :meth:`request`
-        self.answer = HttpAnswer()
+        self.user_agent: str = default_user_agent()
+        self._answers = threading.local()
         self._process: WebSocketProcessClient | None = None
         self._thread: WebSocketProcessClientThread | None = None
         self.policy: ReconnectPolicy | None = None
@@ -146,6 +147,12 @@ class HttpClientWebSockets(CrtSocket):
     # ------------------------------------------------------------------------------------------------ for anybody
 
     @property
+    def answer(self) -> HttpAnswer:
+        """The answer to the last :meth:`request` of the calling thread."""
+        answer = getattr(self._answers, "answer", None)
+        return HttpAnswer() if answer is None else answer
+
+    @property
     def websockets(self) -> WebSocketProcessClient | None:
         """The WebSocket side, None before the first upgrade. Mirrors ``WebSockets``."""
         return self._process
@@ -155,7 +162,7 @@ class HttpClientWebSockets(CrtSocket):
         uri: str,
         key: str,
         ajax: bool = False,
-        options: Collection[Any] = frozenset(),
+        options: Collection[Any] | WebSocketProtocolBinaryOptions | None = None,
         protocol: WebSocketProtocol | None = None,
         headers: str = "",
         reconnect: bool = False,
@@ -163,16 +170,19 @@ class HttpClientWebSockets(CrtSocket):
         """Upgrade the open TCP connection to WebSocket; return '' or an error text. Mirrors ``WebSocketsUpgrade``.
 
         :param uri: the resource; ``''`` and ``'/'`` ask for the same.
-        :param key: encryption key of the REST protocols; ``''`` with a *protocol* of your own.
-        :param ajax: with ``protocol=None``: the JSON protocol instead of the binary one.
-        :param options: of the binary protocol; empty with a *protocol* of your own.
-        :param protocol: what to speak; from then on it belongs to the client.
+        :param key: encryption key of the binary REST protocol; ``''`` with a *protocol* of your own, which has its key.
+        :param ajax: with ``protocol=None``: the JSON protocol (:class:`WebSocketProtocolJson`) instead of the binary one
+            (:class:`WebSocketProtocolBinary`).
+        :param options: of the binary protocol: ``pboSynLzCompress`` by default (None), an empty set for none; not looked at with a
+            *protocol* of your own.
+        :param protocol: what to speak; from then on it belongs to the client. None: a REST protocol, see *ajax*.
         :param headers: further header lines, separated by CRLF.
         :param reconnect: True inside ``on_reconnect``: upgrade again, with the same process and protocol objects.
 
         A network or handshake failure is a returned text, never an exception; the socket is then closed. Takes up to
         ``timeout`` ms for
-        the server's answer. Raises ``TypeError``/``ValueError`` for arguments that can never work.
+        the server's answer. Raises ``TypeError``/``ValueError`` for arguments that can never work, :class:`WebSocketsError` for
+        a *key* without the extra ``crypto``.
         """
         _check_upgrade_arguments(uri, key, protocol, headers)
         if not self._safe_upgrade.acquire(blocking=False):
@@ -186,7 +196,11 @@ class HttpClientWebSockets(CrtSocket):
             if protocol is None and process is not None:
                 protocol = process.protocol
             if protocol is None:
-                return "This version needs a protocol: the JSON and binary (REST) protocols are not there yet"
+                from .rest import new_rest_protocol  # here: a client of another protocol need not load it
+
+                protocol = new_rest_protocol(
+                    uri, key, ajax, pboSynLzCompress if options is None else options, self.settings
+                )
             return self._upgrade(uri, protocol, headers)
         finally:
             self._safe_upgrade.release()
@@ -258,29 +272,35 @@ class HttpClientWebSockets(CrtSocket):
         data: bytes | str = b"",
         data_type: str = "",
     ) -> int:
-        """Do a plain HTTP/1.1 request on the connection, before an upgrade; return the status. Mirrors ``Request``.
+        """Send a request and wait for its answer; return the status. Mirrors ``Request``.
 
-        :param keep_alive: 0 closes the connection afterwards.
+        :param keep_alive: of plain HTTP: 0 closes the connection afterwards.
         :param header: further header lines, separated by CRLF.
         :param data: the body (a ``str`` is sent as UTF-8), *data_type* its ``Content-Type``.
 
-        The answer is in :attr:`answer`. Returns 666, the original's client error, when there was none (see
-        :attr:`~CrtSocket.last_error`), or when the connection is a
-        WebSocket already.
+        Before an upgrade it is plain HTTP/1.1. After one to a REST protocol it travels over the WebSocket, where any number of threads may
+        request at once, and a line in *header* says how: ``Sec-WebSocket-REST: WithoutAnswer`` sends without waiting,
+        ``Sec-WebSocket-REST: NonBlocking`` queues; both return 200.
+
+        What came back is in :attr:`answer`, for the calling thread alone. Without an answer its ``error`` says why, and the status is 666
+        when the request surely did not reach the server, 404 when it may have. Raises ``ValueError`` for header lines that are none, and
+        :class:`WebSocketsError` for a request that would wait inside a callback of this client.
         """
-        if self._process is not None:
-            self.last_error = "the connection is a WebSocket: its protocol does not carry requests"
-            return HTTP_CLIENT_ERROR
-        if self._transport is None and self.reopen():
-            return HTTP_CLIENT_ERROR
-        assert self._transport is not None
         body = data.encode("utf-8") if isinstance(data, str) else data
-        self.answer = http_request(self, self._transport, url, method, keep_alive, header, body, data_type)
-        if self.answer.error:
-            self.last_error = self.answer.error
-        if not self.answer.keep_alive:
-            self.close()
-        return self.answer.status
+        process = self._process
+        if process is not None:
+            answer = rest_request(process, url, method, header, body, data_type)
+        elif self._transport is None and self.reopen():
+            answer = HttpAnswer(HTTP_CLIENT_ERROR, error=self.last_error or "not connected")
+        else:
+            assert self._transport is not None
+            answer = http_request(self, self._transport, url, method, keep_alive, header, body, data_type)
+            if not answer.keep_alive:
+                self.close()
+        self._answers.answer = answer
+        if answer.error:
+            self.last_error: str = answer.error
+        return answer.status
 
     def free(self) -> None:
         """Close the connection and end its thread, for good. Mirrors ``Free``.
@@ -349,7 +369,9 @@ class HttpClientWebSockets(CrtSocket):
                 self.user_agent,
                 Deadline(self.timeout),
                 self.settings.max_header_bytes,
-                self.settings.deflate_options() if self.settings.permessage_deflate else None,
+                self.settings.deflate_options()
+                if self.settings.permessage_deflate and not protocol.encrypted
+                else None,
             )
         except UpgradeError as exc:
             failure: UpgradeError | None = exc
@@ -378,7 +400,8 @@ class HttpClientWebSockets(CrtSocket):
             process._renew(protocol)
         protocol.on_before_incoming_frame = self.on_before_incoming_frame or protocol.on_before_incoming_frame
         process.connection_id = result.connection_id
-        process.remote_ip = _peer_ip(transport)
+        process.remote_ip = protocol.remote_ip = _peer_ip(transport)
+        protocol.remote_localhost = is_localhost(process.remote_ip)
         process.attach(transport, result.unread)
         protocol.after_upgrade(process)
         return self._start(process, first)
@@ -450,7 +473,9 @@ def _check_upgrade_arguments(uri: str, key: str, protocol: WebSocketProtocol | N
             raise TypeError(f"{name} is a str, not {type(value).__name__}")
     if any(c <= " " or c in "#\x7f" for c in uri):
         raise ValueError(f"{uri!r} cannot be requested: blanks, '#' and control characters have to be percent-encoded")
-    if key and protocol is not None:
+    if (
+        key and protocol is not None and not protocol.encrypted
+    ):  # else it may be the one that this key was given to before
         raise ValueError("key goes with the REST protocols, not with a protocol of your own")
     check_custom_headers(headers)
 
@@ -473,7 +498,12 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
     """Return (host, port, resource with its query, TLS) of a ``ws://`` or ``wss://`` *uri*; raise ``ValueError`` for anything else."""
     parts = urlsplit(uri)
     if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.fragment or parts.username is not None:
-        raise ValueError(f"{uri!r} is not a WebSocket URI like ws://host:port/resource")
+        # what may be secret, a password or the query, is not shown
+        begin, mark, _ = uri.partition("://")
+        shown = f"{begin}://{parts.netloc.rpartition('@')[2]}{parts.path}" if mark else uri.partition("?")[0]
+        raise ValueError(
+            f"{shown!r} is not a WebSocket URI like ws://host:port/resource, without user name and fragment"
+        )
     tls = parts.scheme == "wss"
     resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")
     return parts.hostname, parts.port or (443 if tls else 80), resource, tls

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
+from .context import HttpServerRequest, OnHttpServerRequest
 from .crtprocess import WebCrtSocketProcess
 from .frames import CLOSE_ABNORMAL
 from .keeper import ProcessKeeper
+from .notify import DEFAULT_ANSWER_TIMEOUT_MS
 from .protocols import WebSocketProtocol
 from .reconnect import FailureKind, ReconnectFailure, ReconnectPolicy, failure_kind
 from .settings import WebSocketProcessSettings
@@ -34,6 +36,10 @@ class ClientOwner(Protocol):
     port: int
     settings: WebSocketProcessSettings
     process_name: str
+    #: milliseconds that its user is ready to wait for the server
+    timeout: int
+    #: answers requests of the server
+    on_callback_request_process: OnHttpServerRequest | None
     #: why the last attempt to open the TCP connection failed, None when it did not
     last_exception: OSError | None
     #: decides the waits
@@ -66,7 +72,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         #: attempts to reconnect since the connection was lost; 0 while it runs
         self.attempts = 0
         #: milliseconds that the last connection lived
-        self.lived_ms = 0.0
+        self.lived_ms: float = 0.0
         #: the close code of the last connection
         self.lost_code = 0
         #: how often the connection was lost and came back
@@ -108,6 +114,15 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         if thread is not None:
             thread.reconnect_now()
 
+    def answer_timeout(self) -> int:
+        """Return the client's ``timeout``, as in the original, unless ``callback_answer_timeout_ms`` was set to something else."""
+        timeout = self.settings.callback_answer_timeout_ms
+        return self._client.timeout if timeout == DEFAULT_ANSWER_TIMEOUT_MS else timeout
+
+    def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
+        context, _ = super().compute_context()
+        return context, self._client.on_callback_request_process
+
     def process_start(self) -> bool:
         self._upgraded = False
         return super().process_start()
@@ -118,6 +133,8 @@ class WebSocketProcessClient(WebCrtSocketProcess):
 
     def _renew(self, protocol: WebSocketProtocol) -> None:
         """Make ready for the next connection."""
+        if protocol is not self.protocol:
+            self.exchange = None  # the new one makes its own, if it carries requests
         self.protocol = protocol
         self._begin()
         self._set_state(wpsCreate)
@@ -144,12 +161,12 @@ class WebSocketProcessClientThread(threading.Thread):
         #: what this thread is doing; mirrors ``ThreadState``
         self.thread_state: WebSocketProcessClientThreadState = sCreate
         #: set when the thread runs; waited for by the first upgrade
-        self.entered = threading.Event()
+        self.entered: threading.Event = threading.Event()
         self._client = client
         #: guards the flags below; notified by terminate() and reconnect_now(), waited for between attempts
         self._wake = threading.Condition()
         #: True once the thread has looked for on_reconnect in vain; guarded by _wake
-        self.gave_up_for_want_of_callback = False
+        self.gave_up_for_want_of_callback: bool = False
         self._failures = 0  # failed attempts since the last stable connection
         self._lost_at = 0.0  # when that was lost
         self._terminated = False
@@ -208,6 +225,10 @@ class WebSocketProcessClientThread(threading.Thread):
         self._client.close()
         self._client.notify_closed()
 
+    def __repr__(self) -> str:
+        ending = " terminated" if self._terminated else ""
+        return f"<WebSocketProcessClientThread {self.name!r} {self.thread_state.name} attempts={self.process.attempts}{ending}>"
+
     # -------------------------------------------------------------------------------------------- reconnection
 
     def _reconnect(self) -> bool:
@@ -220,7 +241,8 @@ class WebSocketProcessClientThread(threading.Thread):
             policy.reset()
             self._failures = 0
             self._lost_at = monotonic()
-        failure = self._failure(FailureKind.lost, process.last_error, 0)
+        ended = process.last_error or f"closed with {process.lost_code}"
+        failure = self._failure(FailureKind.lost, ended, 0)
         while self._may_reconnect():
             delay = policy.next_delay(failure)
             if delay is None:

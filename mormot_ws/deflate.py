@@ -174,7 +174,7 @@ class Deflater:
     def __init__(self, window_bits: int, no_context_takeover: bool, options: PermessageDeflate) -> None:
         # a window of 8 bits can be announced to us as the client's, but zlib needs 9: too large a window would be
         # unreadable for the server, so such messages are not compressed at all
-        self.min_bytes = options.min_bytes if window_bits > 8 else 1 << 62
+        self.min_bytes: int = options.min_bytes if window_bits > 8 else 1 << 62
         self._window_bits = max(window_bits, 9)
         self._options = options
         self._no_context_takeover = no_context_takeover

@@ -5,9 +5,12 @@
     Exception
      └─ WebSocketsError              misuse, or a state in which the call makes no sense   (Pascal: EWebSockets)
          ├─ WebSocketsProtocolError  the peer broke RFC 6455; ``code`` is the close code it deserves
-         └─ HttpServerError          the server could not bind its port                    (Pascal: EHttpServer)
+         ├─ HttpServerError          the server could not bind its port                    (Pascal: EHttpServer)
+         └─ ServiceError             the other side answered a call with an error          (``services.py``)
+             ├─ ServiceTimeoutError     … or did not answer in time                        (also a TimeoutError)
+             └─ ServiceConnectionError  … or there is no connection to it (any more)       (also a ConnectionError)
 
-Network failures are not exceptions here: the functions that meet them document what they return instead.
+Network failures are not exceptions here, except in the calls of services: the functions that meet them document what they return instead.
 Nothing but exception classes belongs in this module.
 """
 
@@ -34,3 +37,35 @@ class WebSocketsProtocolError(WebSocketsError):
 
 class HttpServerError(WebSocketsError):
     """The server could not listen on the address that it was given; mirrors ``EHttpServer``."""
+
+
+class ServiceError(WebSocketsError):
+    """A call of a service failed. A service raises it to answer with an error of its own choice; the caller gets it with the same values.
+
+    :param text: for whoever called.
+    :param status: 400 to 599, like those of HTTP; 500 by default.
+    """
+
+    #: whether the service may have done what it was asked to: always, unless the call surely did not reach it
+    maybe_executed = True
+
+    def __init__(self, text: str, status: int = 500) -> None:
+        super().__init__(text)
+        self.text = text
+        self.status = status
+
+
+class ServiceTimeoutError(ServiceError, TimeoutError):
+    """The other side did not answer in time. ``maybe_executed`` is False when the call was not even sent."""
+
+    def __init__(self, text: str, status: int, maybe_executed: bool) -> None:
+        super().__init__(text, status)
+        self.maybe_executed = maybe_executed
+
+
+class ServiceConnectionError(ServiceError, ConnectionError):
+    """There is no connection, or it was lost before the answer came. ``maybe_executed`` is False when the call was not sent."""
+
+    def __init__(self, text: str, status: int, maybe_executed: bool) -> None:
+        super().__init__(text, status)
+        self.maybe_executed = maybe_executed

@@ -229,6 +229,9 @@ class WebSocketFrameList:
         """How many frames are in the list; mirrors ``Count``."""
         return len(self._frames)
 
+    def __repr__(self) -> str:
+        return f"<WebSocketFrameList count={self.count} timeout_sec={self.timeout_sec}>"
+
     def push(self, frame: WebSocketFrame, tix: int = 0) -> None:
         """Append *frame*; with a *tix* and a time-out it expires ``timeout_sec`` seconds later. Mirrors ``Push``."""
         if self.timeout_sec and tix:

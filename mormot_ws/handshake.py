@@ -47,20 +47,20 @@ class UpgradeRequest:
         self.method = method
         self.target = target
         self.http_version = http_version
-        self.headers = list(headers)
+        self.headers: list[tuple[str, str]] = list(headers)
         #: the target without one leading '/', with its query
-        self.uri = _origin_form(target.strip()).removeprefix("/")
+        self.uri: str = _origin_form(target.strip()).removeprefix("/")
         #: the same without its query: what protocols are matched against
-        self.path = self.uri.partition("?")[0]
-        self.key = self.header("sec-websocket-key")
+        self.path: str = self.uri.partition("?")[0]
+        self.key: str = self.header("sec-websocket-key")
         #: the sub-protocols asked for, in order; None without that header
         self.protocols: list[str] | None = None
         asked = self.all("sec-websocket-protocol")
         if asked:
             self.protocols = header_tokens(asked)
-        self.extensions = header_tokens(self.all("sec-websocket-extensions"))
+        self.extensions: list[str] = header_tokens(self.all("sec-websocket-extensions"))
         scheme, _, token = self.header("authorization").partition(" ")
-        self.bearer_token = token.strip() if scheme.lower() == "bearer" else ""
+        self.bearer_token: str = token.strip() if scheme.lower() == "bearer" else ""
 
     def all(self, name: str) -> list[str]:
         """Return the values of all headers of that (lower-case) *name*."""

@@ -56,11 +56,11 @@ class KeptProcess(FrameSender):
     ) -> None:
         super().__init__(protocol, settings, keeper, mask_sent_frames)
         #: heartbeats in a row that could not be sent or were not answered
-        self.invalid_ping_count = 0
+        self.invalid_ping_count: int = 0
         #: milliseconds from the last heartbeat to its answer; 0: none yet. (The original's is the age of the last traffic)
-        self.last_ping_delay = 0.0
+        self.last_ping_delay: float = 0.0
         #: held by the thread that reads and decodes; before ``safe_out`` in the lock order
-        self.safe_in = threading.Lock()
+        self.safe_in: threading.Lock = threading.Lock()
 
     def _begin_keeping(self) -> None:
         """(Re)set what belongs to one connection."""

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from .context import OnHttpServerRequest
 from .deadline import Deadline
 from .frames import WebSocketFrame, encode_unmasked, focBinary, focText
-from .httpserver import HttpServerRequest
 from .keeper import ProcessKeeper
 from .outgoing import QueuedFrame
 from .process import WebSocketProcess
@@ -40,8 +40,8 @@ class WebSocketHost:
     The callbacks below run in the connection's thread; an exception in one is logged and hurts nobody else.
     """
 
-    #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade; None: 426 or 404
-    on_request: Callable[[HttpServerRequest], int] | None = None
+    #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade, and those of the REST protocols; None: 426 or 404
+    on_request: OnHttpServerRequest | None = None
     #: for connections that are to be encrypted by us; None: none is
     tls_context: ssl.SSLContext | None = None
     #: makes the process of each connection: a descendant of ``WebSocketProcessServer``; set it before clients come.
@@ -50,9 +50,9 @@ class WebSocketHost:
 
     def __init__(self, thread_name: str, process_name: str, settings: WebSocketProcessSettings | None) -> None:
         self.process_name = process_name
-        self.settings = WebSocketProcessSettings() if settings is None else settings
+        self.settings: WebSocketProcessSettings = WebSocketProcessSettings() if settings is None else settings
         #: the protocols offered; empty at first
-        self.websocket_protocols = WebSocketProtocolList()
+        self.websocket_protocols: WebSocketProtocolList = WebSocketProtocolList()
         #: ``f(socket: WebSocketServerSocket)``, after an upgrade, before the first frame
         self.on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None = None
         #: ``f(socket: WebSocketServerSocket)``, after the last callback of a connection
@@ -167,6 +167,10 @@ class WebSocketHost:
             if self._processes.pop(process.connection_id, None) is not None:
                 for at, value in enumerate(_totals(process.protocol)):
                     self._ended_totals[at] += value
+
+    def _count_turned_away(self) -> None:
+        with self._safe_connections:
+            self._turned_away += 1
 
     def _count_refused(self) -> None:
         with self._safe_connections:

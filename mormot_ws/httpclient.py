@@ -1,12 +1,15 @@
-"""A plain HTTP/1.1 request on a client's connection, by ``http.client`` on our transport."""
+"""A request on a client's connection and its answer: plain HTTP/1.1 by ``http.client`` on our transport, or over a REST protocol."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .context import HttpServerRequest, header_value
 from .deadline import Deadline
 from .handshake import split_header_lines
+from .process import WebSocketProcess
 from .sockets import CrtSocket
+from .states import wscBlockWithAnswer, wscBlockWithoutAnswer, wscNonBlockWithoutAnswer
 from .transport import DeadlineSocket, Transport
 
 #: the original's pseudo status for a request that could not be sent or got no answer
@@ -15,7 +18,7 @@ HTTP_CLIENT_ERROR = 666
 
 @dataclass
 class HttpAnswer:
-    """The answer to a plain request."""
+    """The answer to a request."""
 
     status: int = 0
     content: bytes = b""
@@ -56,3 +59,37 @@ def http_request(
     return HttpAnswer(
         answer.status, content, answer.getheader("Content-Type", ""), answer.getheaders(), not answer.will_close
     )
+
+
+#: values of the header ``Sec-WebSocket-REST``; without it a request waits for its answer
+_MODES = {"WithoutAnswer": wscBlockWithoutAnswer, "NonBlocking": wscNonBlockWithoutAnswer}
+
+
+def rest_request(
+    process: WebSocketProcess, url: str, method: str, header: str, data: bytes, data_type: str
+) -> HttpAnswer:
+    """Send a request over the REST protocol of *process* and return its answer. Raises ``ValueError`` for headers that are none."""
+    split_header_lines(header)
+    mode = _MODES.get(header_value(header, "Sec-WebSocket-REST"), wscBlockWithAnswer)
+    if process.exchange is None:
+        return HttpAnswer(
+            HTTP_CLIENT_ERROR, error=f"the protocol of the WebSocket, {process.protocol.name!r}, carries no requests"
+        )
+    context = HttpServerRequest(url, method or "GET", header, data, data_type)
+    status = process.notify_callback(context, mode)
+    content = context.out_content
+    assert isinstance(content, bytes)
+    return HttpAnswer(
+        status,
+        content,
+        context.out_content_type,
+        answer_headers(context.out_custom_headers),
+        keep_alive=True,
+        error=context.out_error,
+    )
+
+
+def answer_headers(lines: str) -> list[tuple[str, str]]:
+    """Return the (name, value) pairs of an answer's header *lines*; what is no header line is left out."""
+    pairs = (line.partition(":") for line in lines.split("\r\n"))
+    return [(name.strip(), value.strip()) for name, colon, value in pairs if colon]

@@ -1,6 +1,6 @@
 """The HTTP side of a server's connection: reading requests and answering the plain ones, by h11. No thread of its own.
 
-An upgrade is only recognised here; what it means is for the protocols. HttpServerRequest is what ``on_request`` sees.
+An upgrade is only recognised here; what it means is for the protocols. What ``on_request`` sees is in ``context.py``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import h11
 
+from .context import HttpServerRequest
 from .deadline import Deadline
 from .handshake import UpgradeRequest
 from .transport import Transport
@@ -19,38 +20,19 @@ from .transport import Transport
 _log = logging.getLogger("mormot_ws.httpserver")
 
 
-class HttpServerRequest:
-    """One plain HTTP request and its answer, for ``on_request(ctxt) -> status``. Mirrors ``THttpServerRequest``.
-
-    The ``in_…`` attributes are the request's, the ``out_…`` ones are the answer's, to be set by the application.
-    """
-
-    def __init__(self, request: UpgradeRequest, content: bytes, connection_id: int, remote_ip: str) -> None:
-        #: the request target, with its leading '/' and its query
-        self.url = request.target
-        self.method = request.method
-        #: header lines as ``Name: value``, joined by CRLF; names in lower case
-        self.in_headers = "\r\n".join(f"{name}: {value}" for name, value in request.headers)
-        self.in_content = content
-        self.in_content_type = request.header("content-type")
-        #: the server's number of the connection
-        self.connection_id = connection_id
-        self.remote_ip = remote_ip
-        #: the token of an ``Authorization: Bearer …`` header; '' without one
-        self.auth_bearer = request.bearer_token
-        #: the answer's body; a ``str`` is sent as UTF-8
-        self.out_content: bytes | str = b""
-        self.out_content_type = ""
-        #: further header lines as ``Name: value``, joined by CRLF
-        self.out_custom_headers = ""
-        self._request = request
-
-    def in_header(self, name: str) -> str:
-        """Return the value of the request header *name*, whatever its case; '' when there is none."""
-        return self._request.header(name.lower())
-
-    def __repr__(self) -> str:
-        return f"<HttpServerRequest #{self.connection_id} {self.method} {self.url}>"
+def request_context(request: UpgradeRequest, content: bytes, connection_id: int, remote_ip: str) -> HttpServerRequest:
+    """Return what ``on_request`` sees of a plain HTTP request."""
+    context = HttpServerRequest(
+        request.target,
+        request.method,
+        "\r\n".join(f"{name}: {value}" for name, value in request.headers),
+        content,
+        request.header("content-type"),
+        connection_id,
+        remote_ip,
+    )
+    context.auth_bearer = request.bearer_token
+    return context
 
 
 @dataclass

@@ -58,6 +58,7 @@ class WebProcessInFrame:
     :param max_frame_bytes: a frame announcing more is refused with 1009 at once.
     :param max_fragments: a message of more frames than this is refused with 1008.
     :param inflater: undoes permessage-deflate when that was negotiated; None: RSV1 is an error.
+    :param lenient_text: True: text that is not UTF-8 is let through, for protocols whose native peers send such (``synopsejson``).
 
     :meth:`feed` is called by one thread at a time.
     """
@@ -69,6 +70,7 @@ class WebProcessInFrame:
         max_frame_bytes: int = 256 << 20,
         max_fragments: int = 1 << 20,
         inflater: MessageInflater | None = None,
+        lenient_text: bool = False,
     ) -> None:
         self.masked = masked
         self.max_message_bytes = max_message_bytes
@@ -77,9 +79,10 @@ class WebProcessInFrame:
         #: the first fault of the peer, or None
         self.error: WebSocketsProtocolError | None = None
         #: True once a close frame was decoded: whatever comes after it is ignored (RFC 6455 §1.4)
-        self.closed = False
+        self.closed: bool = False
         self._mask_bit = 0x80 if masked else 0
         self._inflater = inflater
+        self._lenient_text = lenient_text
         # the frame in progress
         self._pending = b""  # bytes of an incomplete header
         self._in_payload = False
@@ -118,6 +121,13 @@ class WebProcessInFrame:
     def in_message(self) -> bool:
         """True between the first and the last byte of a message or frame: an end of stream now would cut it."""
         return self._in_payload or self._message_opcode is not None or bool(self._pending)
+
+    def __repr__(self) -> str:
+        fault = "" if self.error is None else f" {self.error!r}"
+        closed = " closed" if self.closed else ""
+        return (
+            f"<WebProcessInFrame {self.state.name} missing={self._missing} fragments={self.fragments}{closed}{fault}>"
+        )
 
     def feed(self, data: bytes) -> list[WebSocketFrame]:
         """Decode *data* and return the messages and control frames that it completes, in the order of their arrival.
@@ -178,7 +188,7 @@ class WebProcessInFrame:
                     if first == 0x82:
                         append(WebSocketFrame(focBinary, payload))
                     else:
-                        if not payload.isascii():
+                        if not payload.isascii() and not self._lenient_text:
                             self._check_text(payload)
                         append(WebSocketFrame(focText, payload))
                     position = stop
@@ -256,7 +266,7 @@ class WebProcessInFrame:
             self._message_opcode = WebSocketFrameOpCode(opcode)
             self._compressed = bool(first & 0x40)
             self._fragments = 0
-            self._utf8 = _utf8_decoder("strict") if opcode == 1 else None
+            self._utf8 = _utf8_decoder("strict") if opcode == 1 and not self._lenient_text else None
         self._fragments += 1
         if self._fragments > self.max_fragments:
             raise WebSocketsProtocolError(1008, f"message of more than {self.max_fragments} fragments")

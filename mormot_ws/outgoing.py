@@ -42,7 +42,7 @@ class OutgoingFrames:
         self.max_bytes = max_bytes
         self.drop_oldest = drop_oldest
         #: how many frames a full queue has refused or dropped
-        self.lost = 0
+        self.lost: int = 0
         #: guards the fields below; innermost in the lock order, nothing is called while it is held
         self._safe = threading.Lock()
         self._frames: deque[QueuedFrame] = deque()
@@ -50,6 +50,9 @@ class OutgoingFrames:
 
     def __len__(self) -> int:
         return len(self._frames)
+
+    def __repr__(self) -> str:
+        return f"<OutgoingFrames count={self.count} bytes={self.bytes} lost={self.lost}>"
 
     @property
     def count(self) -> int:

@@ -15,6 +15,7 @@ from functools import partial
 from threading import get_ident
 from time import monotonic, sleep
 
+from .context import HttpServerRequest, OnHttpServerRequest
 from .deadline import Deadline
 from .errors import WebSocketsProtocolError
 from .frames import (
@@ -35,9 +36,18 @@ from .frames import (
 from .heartbeat import KeptProcess
 from .incoming import WebProcessInFrame
 from .keeper import ProcessKeeper, Timer
+from .notify import RestExchange
 from .protocols import WebSocketProtocol
 from .settings import WebSocketProcessSettings
-from .states import WebSocketProcessState, wpsClose, wpsCreate, wpsDestroy, wpsRun
+from .states import (
+    WebSocketProcessNotifyCallback,
+    WebSocketProcessState,
+    wpsClose,
+    wpsCreate,
+    wpsDestroy,
+    wpsRun,
+    wscBlockWithAnswer,
+)
 from .status import ConnectionStatus, connection_status
 
 _log = logging.getLogger("mormot_ws.process")
@@ -69,6 +79,9 @@ class WebSocketProcess(KeptProcess):
     To be implemented below: :meth:`receive_bytes`, :meth:`write_bytes`, :meth:`write_now`, :meth:`interrupt`, :meth:`fileno`.
     """
 
+    #: what waits for answers, on REST protocols; None on others
+    exchange: RestExchange | None = None
+
     def __init__(
         self,
         protocol: WebSocketProtocol,
@@ -88,14 +101,14 @@ class WebSocketProcess(KeptProcess):
         #: the thread that runs the loop
         self.owner_thread: threading.Thread | None = None
         #: answers that arrived for callers that wait for them (REST protocols); mirrors ``Incoming``
-        self.incoming = WebSocketFrameList(_INCOMING_EXPIRY)
+        self.incoming: WebSocketFrameList = WebSocketFrameList(_INCOMING_EXPIRY)
         #: what ended the connection, or the last fault, in words; '' when there was none
-        self.last_error = ""
+        self.last_error: str = ""
         #: the code of the close frame that ended the connection, ours or the peer's, whichever came first; 1005: it had none;
         #: 1006: there was no close frame; 0: the connection is open
-        self.close_code = 0
+        self.close_code: int = 0
         #: the reason in that close frame
-        self.close_reason = ""
+        self.close_reason: str = ""
 
         self._state_since = monotonic()
         self._begin()
@@ -112,6 +125,7 @@ class WebSocketProcess(KeptProcess):
             max_frame_bytes=settings.max_frame_mb << 20,
             max_fragments=settings.max_fragments,
             inflater=None if compression is None else compression.inflater(self.client_side),
+            lenient_text=self.protocol.lenient_text,
         )
         self.last_error = ""
         self.close_code = 0
@@ -141,6 +155,34 @@ class WebSocketProcess(KeptProcess):
     def state_since(self) -> float:
         """Milliseconds since :attr:`state` last changed."""
         return (monotonic() - self._state_since) * 1000
+
+    def notify_callback(
+        self, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback = wscBlockWithAnswer
+    ) -> int:
+        """Send *request* to the peer over a REST protocol; return the status. Mirrors ``NotifyCallback``.
+
+        From any thread. Waits with ``wscBlockWithAnswer``, up to :meth:`answer_timeout` ms; the answer is then in the ``out_…`` attributes
+        of *request*. The other modes return 200 when the request was sent or queued. Without an answer the status is 666 when the request
+        surely did not reach the peer, 404 when it may have, and ``request.out_error`` says why. 404 on a protocol without requests.
+
+        Raises :class:`WebSocketsError` when it would have to wait inside a callback of this very connection, whose thread reads
+        the answers, and ``ValueError`` for a *mode* that is none.
+
+        Requests that wait take turns on ``synopsejson`` and ``synopsebinary``, whose answers carry no number: each waits up to another
+        :meth:`answer_timeout` for its turn, and gets 666 when that does not come.
+        """
+        if self.exchange is None:
+            request.out_error = f"the protocol {self.protocol.name!r} carries no requests"
+            return 404
+        return self.exchange.notify(request, mode)
+
+    def answer_timeout(self) -> int:
+        """Return the milliseconds that a request waits for its answer, as they are set: ``callback_answer_timeout_ms``."""
+        return self.settings.callback_answer_timeout_ms
+
+    def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
+        """Return a new context for a request of the peer, and who answers it (None: nobody). Mirrors ``ComputeContext``."""
+        return HttpServerRequest(connection_id=self.connection_id, remote_ip=self.remote_ip), None
 
     @property
     def connection_close_was_sent(self) -> bool:
@@ -242,7 +284,8 @@ class WebSocketProcess(KeptProcess):
             if not self.close_code:
                 self.close_code = CLOSE_ABNORMAL
             self._set_state(wpsClose)
-            _log.debug("%s: ended with %d %s", self, self.close_code, self.last_error, extra=self.log_fields())
+            why = self.last_error or self.close_reason or "in an orderly way"
+            _log.debug("%s: ended with %d: %s", self, self.close_code, why, extra=self.log_fields())
             self.finish()
             self._requeue_batch()
             self.process_stop()
@@ -481,6 +524,8 @@ class WebSocketProcess(KeptProcess):
         if state is not self._state:
             _log.debug("%s: %s -> %s", self, self._state.name, state.name)
             self._state = state
+            if self.exchange is not None and state is not wpsRun:
+                self.exchange.closed()
             self._state_since = monotonic()
 
     def __repr__(self) -> str:

@@ -30,13 +30,16 @@ class WebSocketProtocol:
     whatever their case. Raises ``ValueError`` for a name that cannot stand in an HTTP header.
     """
 
+    #: True on protocols whose native peers may send text that is not UTF-8: it is then neither refused nor kept from being sent
+    lenient_text = False
+
     def __init__(self, name: str, uri: str = "") -> None:
         if not isinstance(name, str) or not isinstance(uri, str):
             raise TypeError("a protocol's name and uri are str")
         if any(c <= " " or c >= "\x7f" or c in '"(),/:;<=>?@[\\]{}' for c in name):
             raise ValueError(f"{name!r} cannot be the name of a sub-protocol")
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on
-        self.name = name
+        self.name: str = name
         #: the path that this protocol is limited to; '' for any
         self.uri = uri
         #: the URI of the upgrade, with its query
@@ -140,6 +143,13 @@ class WebSocketProtocol:
         """Send several frames, in order; return False at the first that cannot be sent. Mirrors ``SendFrames``."""
         return all(process.send_frame(frame) for frame in frames)
 
+    def join_payloads(self, payloads: list[bytes]) -> bytes | None:
+        """Return one message that stands for queued binary messages with these *payloads*, when the protocol has such; else None.
+
+        Overridden: two or more of them leave as one frame. Called under the output lock.
+        """
+        return None
+
     def frame_is(self, frame: WebSocketFrame, head: str) -> bool:
         """Tell whether *frame* begins with *head* as this protocol writes heads. Mirrors ``FrameIs``."""
         return False
@@ -160,6 +170,11 @@ class WebSocketProtocol:
             f"<{type(self).__name__} {self.name!r}{where} in={self.frames_in_count}/{self.frames_in_bytes}B"
             f" out={self.frames_out_count}/{self.frames_out_bytes}B>"
         )
+
+
+def is_localhost(ip: str) -> bool:
+    """Tell whether a peer of that *ip* ('': none) counts as being on this machine, by the rule of the native ends: ``::1`` does not."""
+    return not ip or ip.startswith("127.")
 
 
 class WebSocketProtocolList:
@@ -289,7 +304,7 @@ class WebSocketProtocolList:
         protocol.upgrade_bearer_token = request.bearer_token
         protocol.upgrade_headers = request.headers
         protocol.remote_ip = remote_ip
-        protocol.remote_localhost = not remote_ip or remote_ip.startswith("127.") or remote_ip == "::1"
+        protocol.remote_localhost = is_localhost(remote_ip)
         protocol.connection_id = connection_id
         if not protocol.uri and not protocol.process_handshake_uri(request.uri):
             return 404, None, ""

@@ -78,7 +78,7 @@ class ExponentialBackoff:
         if base_ms <= 0 or (cap_ms is not None and cap_ms < base_ms) or max_attempts < 0 or max_time_ms < 0:
             raise ValueError("base_ms is above 0, cap_ms at least base_ms, and the limits are from 0")
         self.base_ms = base_ms
-        self.cap_ms = random.uniform(10_000, 15_000) if cap_ms is None else cap_ms
+        self.cap_ms: float = random.uniform(10_000, 15_000) if cap_ms is None else cap_ms
         self.max_attempts = max_attempts
         self.max_time_ms = max_time_ms
         self._bound = min(base_ms, self.cap_ms)
@@ -114,7 +114,7 @@ class LinearBackoff:
         if step_ms <= 0 or (cap_ms is not None and cap_ms <= 0) or max_attempts < 0 or max_time_ms < 0:
             raise ValueError("step_ms and cap_ms are above 0, and the limits are from 0")
         self.step_ms = step_ms
-        self.cap_ms = random.uniform(10_000, 14_999) if cap_ms is None else cap_ms
+        self.cap_ms: float = random.uniform(10_000, 14_999) if cap_ms is None else cap_ms
         self.max_attempts = max_attempts
         self.max_time_ms = max_time_ms
         self._wait = 0.0
@@ -148,9 +148,9 @@ class StopOn:
         http_statuses: Collection[int] = (401, 403),
         close_codes: Collection[int] = (1008,),
     ) -> None:
-        self.policy = ExponentialBackoff() if policy is None else policy
-        self.http_statuses = frozenset(http_statuses)
-        self.close_codes = frozenset(close_codes)
+        self.policy: ReconnectPolicy = ExponentialBackoff() if policy is None else policy
+        self.http_statuses: frozenset[int] = frozenset(http_statuses)
+        self.close_codes: frozenset[int] = frozenset(close_codes)
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
         """Ask the other policy, unless it is to end."""

@@ -19,6 +19,7 @@ from .deflate import Deflater
 from .errors import WebSocketsProtocolError
 from .frames import (
     WebSocketFrame,
+    WebSocketFramePayload,
     encode_frame,
     encode_header,
     encode_unmasked,
@@ -45,6 +46,7 @@ from .transport import JOIN_BELOW
 _log = logging.getLogger("mormot_ws.process")
 
 _new_queued = tuple.__new__
+_NO_FLAGS = WebSocketFramePayload(0)
 
 #: bytes that one batch of queued frames may have
 _BATCH_BYTES = 1 << 18
@@ -70,12 +72,12 @@ class FrameSender(ABC):
         self.protocol = protocol
         self.settings = settings
         #: frames of ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
-        self.outgoing = OutgoingFrames(
+        self.outgoing: OutgoingFrames = OutgoingFrames(
             settings.max_outgoing_frames, settings.max_outgoing_bytes, settings.outgoing_policy == "drop_oldest"
         )
         #: held while a frame, or a batch of them, is written whole; guards the batch, ``_close_sent`` and the out counters;
         #: after ``safe_in`` in the lock order, before the queue's and the transport's own locks
-        self.safe_out = threading.Lock()
+        self.safe_out: threading.Lock = threading.Lock()
         self._keeper = keeper
         self._masks = MaskSource() if mask_sent_frames else None
         self._state: WebSocketProcessState = wpsCreate
@@ -99,6 +101,8 @@ class FrameSender(ABC):
         )
         self._log_frames = bool(self.settings.log_details)
         protocol = self.protocol
+        self._lenient_text = protocol.lenient_text
+        self._joins = type(protocol).join_payloads is not WebSocketProtocol.join_payloads
         compression = protocol.compression
         self._deflater: Deflater | None = None
         if compression is not None:
@@ -136,7 +140,7 @@ class FrameSender(ABC):
         except AttributeError:
             raise TypeError(f"a WebSocketFrame is sent, not {type(frame).__name__}") from None
         if opcode is focText:
-            if not payload.isascii():
+            if not payload.isascii() and not self._lenient_text:
                 check_sendable(frame)
         elif opcode is not focBinary:
             check_sendable(frame)
@@ -172,7 +176,7 @@ class FrameSender(ABC):
             if opcode is focBinary or opcode is focText:
                 protocol = self.protocol
                 protocol.frames_out_count += 1
-                protocol.frames_out_bytes += size
+                protocol.frames_out_bytes += len(frame.payload)
         if self._log_frames:
             self._log_frame("sent", frame)
         return True
@@ -187,7 +191,7 @@ class FrameSender(ABC):
             raise TypeError(f"a WebSocketFrame is sent, not {type(frame).__name__}")
         opcode = frame.opcode
         payload = frame.payload
-        if opcode is not focBinary and (opcode is not focText or not payload.isascii()):
+        if opcode is not focBinary and (opcode is not focText or not (payload.isascii() or self._lenient_text)):
             check_sendable(frame)
         # tuple.__new__: the constructor of a named tuple costs as much as all the rest of this method
         return self.send_queued(_new_queued(QueuedFrame, (opcode, payload, frame.content, None)))
@@ -349,10 +353,24 @@ class FrameSender(ABC):
                 encode_unmasked(0x80 | opcode, payload) if wire is None else wire for opcode, payload, _, wire in frames
             ]
         else:
+            joined = self._join(frames) if self._joins and len(frames) > 1 else None
+            if joined is not None:
+                self._batch = frames
+                # as if all of it were the first one's: what is not taken whole is requeued whole
+                self._batch_sizes = [len(joined)] + [0] * (len(frames) - 1)
+                self._batch_wire = memoryview(joined)
+                return
             parts = [self._encode_queued(queued) for queued in frames]
         self._batch = frames
         self._batch_sizes = list(map(len, parts))
         self._batch_wire = memoryview(b"".join(parts))
+
+    def _join(self, frames: list[QueuedFrame]) -> bytes | None:
+        """Return *frames* as one on the wire, None when the protocol does not join them."""
+        if any(queued.opcode is not focBinary for queued in frames):
+            return None
+        payload = self.protocol.join_payloads([queued.payload for queued in frames])
+        return None if payload is None else self._encode_queued(QueuedFrame(focBinary, payload, _NO_FLAGS))
 
     def _encode_queued(self, queued: QueuedFrame) -> bytes:
         first, payload = 0x80 | queued.opcode, queued.payload

@@ -17,13 +17,14 @@ from threading import current_thread
 from types import TracebackType
 from typing import Any
 
+from .context import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest
 from .crtprocess import WebCrtSocketProcess
 from .deadline import Deadline
 from .errors import HttpServerError
 from .handshake import UpgradeRequest, split_header_lines
 from .hazard import meet_free_in_callback
 from .host import WebSocketHost
-from .httpserver import HttpFault, HttpServerConnection, HttpServerRequest, simple_answer
+from .httpserver import HttpFault, HttpServerConnection, request_context, simple_answer
 from .lifetime import close_at_exit, forget_at_exit
 from .protocols import WebSocketProtocol
 from .settings import WebSocketProcessSettings
@@ -51,8 +52,13 @@ class WebSocketProcessServer(WebCrtSocketProcess):
             process_name=server.process_name,
         )
         self.owner = owner
-        self.remote_ip = owner.remote_ip
-        self.owner_thread = current_thread()
+        self.remote_ip: str = owner.remote_ip
+        self.owner_thread: threading.Thread | None = current_thread()
+
+    def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
+        context = HttpServerRequest(connection_id=self.connection_id, remote_ip=self.remote_ip)
+        context.auth_bearer = self.protocol.upgrade_bearer_token
+        return context, self.owner.server.on_request
 
 
 class WebSocketServerSocket:
@@ -66,7 +72,7 @@ class WebSocketServerSocket:
         #: the server's number for this connection: counts every accepted one, from 1
         self.connection_id = connection_id
         #: the peer's IP address; '' for a socket without one
-        self.remote_ip = str(address[0]) if isinstance(address, tuple) and address else ""
+        self.remote_ip: str = str(address[0]) if isinstance(address, tuple) and address else ""
         #: the WebSocket side, None before the upgrade; mirrors ``WebSocketProcess``
         self.websocket_process: WebSocketProcessServer | None = None
         self._sock = sock
@@ -153,7 +159,7 @@ class WebSocketServerSocket:
     def _answer_plain(self, http: HttpServerConnection, request: UpgradeRequest, content: bytes) -> bool:
         """Answer what is no upgrade; return True when the connection stays open."""
         server = self.server
-        context = HttpServerRequest(request, content, self.connection_id, self.remote_ip)
+        context = request_context(request, content, self.connection_id, self.remote_ip)
         headers: list[tuple[str, str]] = []
         if server.on_request is None:
             if server.websocket_protocols.serves_uri(request.path):
@@ -172,6 +178,8 @@ class WebSocketServerSocket:
                 _log.exception("on_request failed for %r", context, extra=fields)
                 status, headers = 500, []
                 context.out_content, context.out_content_type = "on_request failed\n", "text/plain; charset=utf-8"
+        if context.out_content_type == NORESPONSE_CONTENT_TYPE:
+            context.out_content_type = ""  # plain HTTP cannot do without an answer
         body = context.out_content
         if isinstance(body, str):
             body = body.encode("utf-8")
@@ -268,8 +276,8 @@ class WebSocketServer(WebSocketHost):
         if certificate_file is not None and tls_context is None:
             tls_context = server_tls_context(certificate_file, private_key_file)
         self.tls_context = tls_context
-        #: ``f(ctxt: HttpServerRequest) -> status``, answers plain HTTP requests; None: 426 or 404
-        self.on_request: Callable[[HttpServerRequest], int] | None = None
+        #: ``f(ctxt: HttpServerRequest) -> status``, answers plain HTTP requests, and those of the REST protocols; None: 426 or 404
+        self.on_request: OnHttpServerRequest | None = None
         self.process_class = WebSocketProcessServer
         self._on_start = on_start
         self._on_stop = on_stop
@@ -386,7 +394,7 @@ class WebSocketServer(WebSocketHost):
 
     def _turn_away(self, sock: socket.socket, why: str, connection: WebSocketServerSocket) -> None:
         """In the accept thread, without waiting: the answer is a courtesy."""
-        self._turned_away += 1  # only the accept thread writes it
+        self._count_turned_away()
         fields = {"connection_id": connection.connection_id, "remote_ip": connection.remote_ip}
         _log.info("%r turns a connection away: %s", self, why, extra=fields)
         with contextlib.suppress(OSError):

@@ -52,9 +52,10 @@ class WebSocketProcessSettings:
     send_delay: int
     #: how many heartbeats in a row may fail to leave, or stay without any answer, before the connection is closed; 0: any number
     disconnect_after_invalid_heartbeat_count: int
-    #: milliseconds that a callback request waits for its turn on the connection (REST protocols)
+    #: kept for ported code, in milliseconds; as in the original nothing reads it: a request waits for its turn as long as for its answer
     callback_acquire_timeout_ms: int
-    #: milliseconds that a callback request waits for the client's answer (REST protocols)
+    #: milliseconds that a request waits for its answer (REST protocols); less than 2 000 count as that, 0 as 30 000. On a client that
+    #: leaves it at 30 000 the ``timeout`` given to its constructor counts instead, as in the original
     callback_answer_timeout_ms: int
     #: ``f(process)``, called in the connection's thread before its first frame; an exception aborts the connection
     on_client_connected: Callable[[WebSocketProcess], Any] | None
@@ -64,6 +65,11 @@ class WebSocketProcessSettings:
     client_auto_upgrade: bool
     #: kept for ported code: asks a REST server to move callbacks to the new connection
     client_restore_callbacks: bool
+    #: how the key of a binary REST protocol becomes an AES key: salt, rounds, and the size in bits (128, 192 or 256); the other end needs
+    #: the same
+    aes_salt: str
+    aes_rounds: int
+    aes_bits: int
     #: what is logged frame by frame
     log_details: WebSocketProcessSettingsLogDetails
     #: deliver ping and pong frames to the protocol too (the original's ``NotifyAllFrames``)
@@ -128,6 +134,9 @@ class WebSocketProcessSettings:
         "on_client_disconnected": None,
         "client_auto_upgrade": True,
         "client_restore_callbacks": False,
+        "aes_salt": "E750ACCA-2C6F-4B0E-999B-D31C9A14EFAB",
+        "aes_rounds": 1_024,
+        "aes_bits": 128,
         "log_details": WebSocketProcessSettingsLogDetails(0),
         "notify_all_frames": False,
         "max_frame_mb": 256,
@@ -199,6 +208,8 @@ class WebSocketProcessSettings:
                 raise ValueError(f"permessage_deflate is True, False or a PermessageDeflate, not {value!r}")
         elif type(default) is bool and type(value) is not bool:
             raise ValueError(f"{name} is True or False, not {value!r}")
+        elif name == "aes_salt" and not isinstance(value, str):
+            raise ValueError(f"aes_salt is a str, not {type(value).__name__}")
         elif name in self._CHOICES and value not in self._CHOICES[name]:
             raise ValueError(f"{name} is {' or '.join(map(repr, self._CHOICES[name]))}, not {value!r}")
         elif name == "allowed_origins" and (isinstance(value, str) or not isinstance(value, (Collection, type(None)))):
@@ -213,7 +224,8 @@ class WebSocketProcessSettings:
 
     def __repr__(self) -> str:
         changed = ", ".join(
-            f"{name}={getattr(self, name)!r}"
+            # what keys are derived from is for no log
+            f"{name}={'…' if name == 'aes_salt' else repr(getattr(self, name))}"
             for name, default in self._DEFAULTS.items()
             if getattr(self, name) != default
         )

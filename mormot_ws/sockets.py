@@ -51,14 +51,14 @@ class CrtSocket:
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0:
             raise ValueError(f"timeout is a number of milliseconds above 0, not {timeout!r}")
         self.host = host
-        self.port = int(port)
-        self.tls = bool(tls)
+        self.port: int = int(port)
+        self.tls: bool = bool(tls)
         self.tls_context = tls_context
         self.timeout = timeout
         #: the proxy to go through: a URL; '' for none; None: what the environment says
-        self.proxy = check_proxy(proxy) if proxy else proxy
+        self.proxy: str | None = check_proxy(proxy) if proxy else proxy
         #: why the last open or reopen failed, '' when it did not
-        self.last_error = ""
+        self.last_error: str = ""
         #: the same as an exception, None when it did not
         self.last_exception: OSError | None = None
         self._send_timeout = send_timeout
@@ -119,6 +119,10 @@ class CrtSocket:
         if sock is not None:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def __repr__(self) -> str:
+        what = "connected" if self.connected else "not connected"
+        return f"<CrtSocket {self.host}:{self.port}{' TLS' if self.tls else ''} {what}>"
 
     def _open(self, deadline: Deadline) -> None:
         proxy = proxy_from_environment(self.host, self.tls) if self.proxy is None else self.proxy

@@ -1,8 +1,8 @@
-"""The states of connections and client threads. Values only, importable from every floor."""
+"""The states of connections and threads, the modes and options of the REST protocols. Values only, importable from every floor."""
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import Flag, IntEnum
 
 
 class WebSocketProcessState(IntEnum):
@@ -33,3 +33,29 @@ sCreate = WebSocketProcessClientThreadState.sCreate
 sRun = WebSocketProcessClientThreadState.sRun
 sFinished = WebSocketProcessClientThreadState.sFinished
 sClosed = WebSocketProcessClientThreadState.sClosed
+
+
+class WebSocketProcessNotifyCallback(IntEnum):
+    """How a request is sent over a REST protocol. Mirrors ``TWebSocketProcessNotifyCallback``."""
+
+    wscBlockWithAnswer = 0  # send at once, wait for the answer
+    wscBlockWithoutAnswer = 1  # send at once, expect no answer
+    wscNonBlockWithoutAnswer = 2  # queue, to leave together with others; expect no answer
+
+
+wscBlockWithAnswer = WebSocketProcessNotifyCallback.wscBlockWithAnswer
+wscBlockWithoutAnswer = WebSocketProcessNotifyCallback.wscBlockWithoutAnswer
+wscNonBlockWithoutAnswer = WebSocketProcessNotifyCallback.wscNonBlockWithoutAnswer
+
+
+class WebSocketProtocolBinaryOptions(Flag):
+    """What the binary REST protocol does to its frames; both ends need the same. Mirrors the set ``TWebSocketProtocolBinaryOptions``."""
+
+    pboSynLzCompress = 1  # frames travel in SynLZ containers, compressed from 450 bytes
+    pboNoLocalHostCompress = 2  # the containers are not compressed between programs of one machine
+    pboNoLocalHostEncrypt = 4  # frames are not encrypted between programs of one machine
+
+
+pboSynLzCompress = WebSocketProtocolBinaryOptions.pboSynLzCompress
+pboNoLocalHostCompress = WebSocketProtocolBinaryOptions.pboNoLocalHostCompress
+pboNoLocalHostEncrypt = WebSocketProtocolBinaryOptions.pboNoLocalHostEncrypt

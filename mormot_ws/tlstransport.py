@@ -230,7 +230,7 @@ class TlsTransport(Transport):
         if self._unsent:
             self.sock.sendall(self._unsent)
             self._unsent = b""
-            self.unsent_bytes = 0
+            self.unsent_bytes: int = 0
 
     def _flush_now(self) -> None:
         """Send the records that reading gave rise to, if no writer is at it: it takes them along."""

@@ -100,7 +100,7 @@ class HandshakeSocket:
         # websocket-client would take the URI apart and put it together again; it goes out as the application gave it
         self._request_line = f"GET /{uri.removeprefix('/')} HTTP/1.1".encode()
         #: the key of the request, once it was sent
-        self.key = ""
+        self.key: str = ""
         self._deadline = deadline
         self._max_head = max_head
         self._heads = 0  # bytes of the heads read so far
@@ -108,7 +108,7 @@ class HandshakeSocket:
         #: the headers of the answer
         self.headers: http.client.HTTPMessage | None = None
         #: what arrived behind the answer
-        self.unread = b""
+        self.unread: bytes = b""
 
     def gettimeout(self) -> float:
         return 0  # makes websocket-client call send and recv directly, without selectors of its own

@@ -169,7 +169,7 @@ class WebSocketWsgiServer(WebSocketHost):
         refused = self._admit(connection, current_thread())
         try:
             if refused:
-                self._turned_away += 1
+                self._count_turned_away()
                 fields = {"connection_id": connection_id, "remote_ip": connection.remote_ip}
                 _log.info("%r turns a connection away: %s", self, refused, extra=fields)
                 raise _Refusal(503, refused)

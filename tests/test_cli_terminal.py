@@ -147,6 +147,21 @@ class TestConnect:
             terminal.expect("closed by us: 1000")
             terminal.end(130)
 
+    def test_ctrl_c_while_a_line_is_being_sent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A peer that takes nothing holds the sender, and not the keys: the prompt goes on to be one."""
+        stuck = "import threading; from mormot_ws.cli.connect import Connection; "
+        stuck += "Connection.send = lambda self, data: threading.Event().wait(60); "
+        monkeypatch.setitem(globals(), "MAIN", stuck + MAIN)
+        with EchoServer() as server, Terminal("connect", server.uri) as terminal:
+            terminal.expect("^connected as #1")
+            terminal.press("stuck\r")
+            terminal.expect("^> stuck$")
+            terminal.press("next")
+            terminal.expect("^> next$")
+            terminal.press("\x03")
+            terminal.expect("closed by us: 1000")
+            terminal.end(130)
+
     def test_the_server_goes_while_the_prompt_waits(self) -> None:
         """The prompt is taken away."""
         with EchoServer() as server, Terminal("connect", server.uri) as terminal:

@@ -627,6 +627,16 @@ class TestUtf8:
         assert machine.feed(role.wire(0x80)) == []
         assert code_of(machine) == 1007
 
+    @pytest.mark.parametrize("step", [1, 1000])
+    @pytest.mark.parametrize("bad", BAD_UTF8.values(), ids=BAD_UTF8.keys())
+    def test_lenient_text_lets_anything_through(self, role: Role, bad: bytes, step: int) -> None:
+        """In one frame and in fragments, in reads of any size."""
+        machine = WebProcessInFrame(role.masked, lenient_text=True)
+        stream = role.wire(0x81, bad) + role.wire(0x01, b"a" + bad) + role.wire(0x80, bad)
+        frames = [frame for at in range(0, len(stream), step) for frame in machine.feed(stream[at : at + step])]
+        assert [frame.payload for frame in frames] == [bad, b"a" + bad + bad]
+        assert machine.error is None
+
     def test_a_refused_message_does_not_poison_the_judgement_of_another_machine(self, role: Role) -> None:
         """Decoders are not shared between connections."""
         role.machine().feed(role.wire(0x01, b"\xe2"))

@@ -56,7 +56,7 @@ class TestReference:
             default = defaults[name]
             assert told.strip("`") == special.get(name, repr(default)), name
             if type(default) is int:
-                assert unit in ("ms", "bytes", "MB", "frames", "connections", "pings"), name
+                assert unit in ("ms", "bytes", "MB", "frames", "connections", "pings", "rounds", "bits"), name
             if name.endswith("_ms") or "timeout" in name or "delay" in name:
                 assert unit == "ms", name
 

@@ -15,24 +15,12 @@ import mormot_ws
 
 PAGE = ROOT / "docs" / "reference" / "pascal-names.md"
 
-#: what the REST protocols bring, and the table names already: a class with all its members, or one member. To be emptied when they land.
-PLANNED = {
-    "WebSocketProcessNotifyCallback",
-    "WebSocketProtocolRest",
-    "WebSocketProtocolJson",
-    "WebSocketProtocolBinary",
-    "WebSocketProtocolBinaryOptions",
-    "WebSocketProtocolUri",
-    "WebSocketServerRest",
-    "WebSocketProcessSettings.aes_salt",
-    "WebSocketProcessSettings.aes_rounds",
-    "WebSocketProcessSettings.aes_bits",
-    "WebSocketProcess.notify_callback",
-    "HttpClientWebSockets.on_callback_request_process",
-}
+#: what the table names already though it is still to come: a class with all its members, or one member
+PLANNED: set[str] = set()
 
 #: public names that mirror nothing of the original
 OURS = {
+    "ClientServices",
     "ClientStatus",
     "ConnectionStatus",
     "ExponentialBackoff",
@@ -41,7 +29,11 @@ OURS = {
     "PermessageDeflate",
     "ReconnectFailure",
     "ReconnectPolicy",
+    "ServerServices",
     "ServerStatus",
+    "ServiceConnectionError",
+    "ServiceError",
+    "ServiceTimeoutError",
     "StopOn",
     "WebSocketsProtocolError",
     "client_tls_context",
@@ -165,6 +157,8 @@ def live() -> Iterator[dict[str, Any]]:
                 server.is_active_websocket(sockets[1].connection_id),
                 mormot_ws.WebSocketFrame(mormot_ws.focText),
                 mormot_ws.CrtSocket(HOST, 1),
+                mormot_ws.WebSocketProtocolBinary(),
+                mormot_ws.WebSocketProtocolUri("uri", "localhost", 1),
                 *sockets,
             ]
             found = {type(item).__name__: item for item in objects}

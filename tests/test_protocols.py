@@ -479,7 +479,7 @@ class TestServerUpgrade:
             ("", True),
             ("127.0.0.1", True),
             ("127.9.9.9", True),
-            ("::1", True),
+            ("::1", False),
             ("10.0.0.1", False),
             ("128.127.0.1", False),
             ("::2", False),

@@ -6,78 +6,39 @@ were recorded on the wire, so a client's are masked with the key that it drew th
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
+from wire_vectors import (
+    ALL_SCENARIOS,
+    Vector,
+    connection_id_of,
+    frame_of,
+    of_kind,
+    pairs_of,
+    parametrize,
+    payload_of,
+    receiver_of,
+    request_of,
+    upgrade_as_captured,
+    wire_of,
+)
 
 from mormot_ws.chat import WebSocketProtocolChat
-from mormot_ws.deadline import Deadline
-from mormot_ws.frames import WebSocketFrame, encode_frame, encode_unmasked
-from mormot_ws.handshake import UpgradeRequest
+from mormot_ws.frames import encode_frame, encode_unmasked
 from mormot_ws.incoming import WebProcessInFrame
 from mormot_ws.protocols import WebSocketProtocolList
-from mormot_ws.upgrade import UpgradeError, UpgradeResult, client_upgrade
+from mormot_ws.upgrade import UpgradeError
 
-Vector = dict[str, Any]
-
-_DATA = json.loads((Path(__file__).parent / "data" / "vectors.json").read_text(encoding="utf-8"))
 SCENARIOS = {
     name: scenario
-    for name, scenario in _DATA["scenarios"].items()
+    for name, scenario in ALL_SCENARIOS.items()
     if name.startswith(("echo_", "fail_")) or name in ("ping", "bcast", "reconnect")
 }
-VECTORS: list[Vector] = [vector for vector in _DATA["vectors"] if vector.get("scenario") in SCENARIOS]
-FRAMES = [vector for vector in VECTORS if vector["kind"] == "frame"]
-HANDSHAKES = [vector for vector in VECTORS if vector["kind"] == "handshake"]
-#: (request, answer) of each connection
-PAIRS = [
-    (asked, answered)
-    for asked in HANDSHAKES
-    for answered in HANDSHAKES
-    if (asked["dir"], answered["dir"]) == ("c2s", "s2c")
-    and (asked["scenario"], asked["conn"]) == (answered["scenario"], answered["conn"])
-]
+FRAMES = of_kind("frame", SCENARIOS)
+HANDSHAKES = of_kind("handshake", SCENARIOS)
+PAIRS = pairs_of(SCENARIOS)
 
-each_frame = pytest.mark.parametrize("vector", FRAMES, ids=[vector["name"] for vector in FRAMES])
+each_frame = parametrize(FRAMES)
 each_pair = pytest.mark.parametrize(("asked", "answered"), PAIRS, ids=[asked["name"] for asked, _ in PAIRS])
-
-
-def payload_of(vector: Vector) -> bytes:
-    """Return the payload that *vector* states; that of a long one is made from its scenario and checked against its hash."""
-    if "payload" in vector:
-        return bytes.fromhex(vector["payload"])
-    made = SCENARIOS[vector["scenario"]]["params"]
-    payload: bytes = made["text_prefix"].encode() + b"x" * made["x_count"]
-    assert hashlib.sha256(payload).hexdigest() == vector["payload_sha256"]
-    return payload
-
-
-def wire_of(vector: Vector) -> bytes:
-    """Return the captured bytes; those of a long frame from its header, mask and payload, checked against their hash."""
-    if "wire" in vector:
-        return bytes.fromhex(vector["wire"])
-    payload = payload_of(vector)
-    if vector["masked"]:
-        pad = int.from_bytes(bytes.fromhex(vector["mask"]) * (len(payload) // 4 + 1), "big") >> 8 * (
-            4 - len(payload) % 4
-        )
-        payload = (int.from_bytes(payload, "big") ^ pad).to_bytes(len(payload), "big")
-    wire = bytes.fromhex(vector["wire_header"]) + payload
-    assert hashlib.sha256(wire).hexdigest() == vector["wire_sha256"]
-    return wire
-
-
-def frame_of(vector: Vector) -> WebSocketFrame:
-    return WebSocketFrame(vector["opcode"], payload_of(vector))
-
-
-def receiver_of(vector: Vector) -> WebProcessInFrame:
-    """Return the machine of the side that received *vector*."""
-    return WebProcessInFrame(masked=vector["dir"] == "c2s")
 
 
 def server_of(scenario: str) -> WebSocketProtocolList:
@@ -99,23 +60,10 @@ def server_of(scenario: str) -> WebSocketProtocolList:
     return offered
 
 
-def request_of(vector: Vector) -> UpgradeRequest:
-    """Take the captured request apart, as our HTTP layer does."""
-    first, *lines = bytes.fromhex(vector["wire"]).decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
-    method, target, version = first.split(" ")
-    headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-    return UpgradeRequest(method, target, version.removeprefix("HTTP/"), headers)
-
-
-def connection_id_of(answered: Vector) -> int:
-    """Return the number that the captured answer gave to its connection; any will do for a refusal."""
-    return next((int(line.split(":")[1]) for line in answered["text"].split("\r\n") if "Connection-ID" in line), 1)
-
-
 class TestCoverage:
     def test_every_scenario_of_the_chat_protocol_is_used(self) -> None:
         """The file has not lost what these tests live on."""
-        assert {vector["scenario"] for vector in VECTORS} == set(SCENARIOS)
+        assert {vector["scenario"] for vector in FRAMES + HANDSHAKES} == set(SCENARIOS)
         assert (len(SCENARIOS), len(FRAMES), len(PAIRS)) == (14, 48, 7)
 
     def test_the_captured_text_is_the_captured_bytes(self) -> None:
@@ -161,22 +109,6 @@ class TestFrames:
             assert machine.error is None
 
 
-class PlayedTransport:
-    """Records the client's request and plays a captured answer."""
-
-    is_tls = False
-
-    def __init__(self, answer: bytes) -> None:
-        self.request = b""
-        self._reads: Iterator[bytes] = iter([answer])
-
-    def sendall(self, data: bytes) -> None:
-        self.request += data
-
-    def recv_within(self, size: int, deadline: Deadline) -> bytes:
-        return next(self._reads, b"")
-
-
 class TestHandshakes:
     @each_pair
     def test_the_server_answers_a_captured_request_byte_for_byte(self, asked: Vector, answered: Vector) -> None:
@@ -191,33 +123,17 @@ class TestHandshakes:
         self, asked: Vector, answered: Vector, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """With the same key, agent and custom headers, and it comes to the native client's conclusion from the answer."""
-        request = request_of(asked)
         params = SCENARIOS[asked["scenario"]]["params"]
-        monkeypatch.setattr("websocket._handshake._create_sec_websocket_key", lambda: request.key)
-        transport: Any = PlayedTransport(bytes.fromhex(answered["wire"]))
-        host, port = request.header("host").split(":")
         status_line = answered["text"].split("\r\n")[0]
-
-        def upgrade() -> UpgradeResult:
-            return client_upgrade(
-                transport,
-                host,
-                int(port),
-                params["uri"],
-                WebSocketProtocolChat(params["protocol"]),
-                params.get("custom_header", ""),
-                request.header("user-agent"),
-                Deadline(10_000),
-                16_384,
-            )
-
+        protocol = WebSocketProtocolChat(params["protocol"])
+        headers = params.get("custom_header", "")
         if " 101 " in status_line:
-            assert upgrade().connection_id == connection_id_of(answered)
+            result = upgrade_as_captured(asked, answered, protocol, params["uri"], headers, monkeypatch)
+            assert result.connection_id == connection_id_of(answered)
         else:
             with pytest.raises(UpgradeError) as caught:
-                upgrade()
+                upgrade_as_captured(asked, answered, protocol, params["uri"], headers, monkeypatch)
             assert str(caught.value) == status_line
-        assert transport.request == bytes.fromhex(asked["wire"])
 
     def test_a_refused_upgrade_has_the_status_that_was_captured(self) -> None:
         """The application's 403, and 400 for a wrong name and for a wrong URI."""

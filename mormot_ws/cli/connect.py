@@ -43,7 +43,7 @@ class Connection:
         #: None until the first attempt to connect is over
         self.client: HttpClientWebSockets | None = None
         #: lines that could not be sent
-        self.unsent = 0
+        self.unsent: int = 0
         backoff = ExponentialBackoff(max_attempts=args.max_attempts)
         self._policy = VisiblePolicy(StopOn(backoff), self.events)
         self._protocol = ConsoleProtocol(args.protocol, self.events.on_incoming_frame)

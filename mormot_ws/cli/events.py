@@ -36,11 +36,11 @@ class ConnectionEvents:
         #: set when there is no connection and none will come
         self.over = threading.Event()
         #: when the last message arrived, on the monotonic clock
-        self.last_activity = monotonic()
+        self.last_activity: float = monotonic()
         #: the number of the last attempt to connect since the connection was lost; the first one at the start is number 1
-        self.attempt = 1
+        self.attempt: int = 1
         #: when the next attempt is due, on the monotonic clock; 0: none is
-        self.next_attempt_at = 0.0
+        self.next_attempt_at: float = 0.0
         self._opened = False
         self._received = 0
         self._ping_ms = 0.0

@@ -11,6 +11,7 @@ import select
 import sys
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 
 from .mailbox import Mailbox, News
 from .output import Output
@@ -84,7 +85,7 @@ class PipeInput:
 class PromptInput:
     """A prompt with line editing and history; lines that are printed meanwhile appear above it. Needs the extra ``cli``.
 
-    :param take: called in the prompt's thread for each line.
+    :param take: called for each line in a thread of its own: while it blocks, the prompt still takes keys.
     :param toolbar: returns the line below the prompt; called twice a second.
 
     Ctrl-C posts ``interrupt``, Ctrl-D in an empty line ``input_end``.
@@ -103,6 +104,10 @@ class PromptInput:
         self._session.app.after_render += self._give
         # daemon: must not keep the program from ending, though take() may be waiting
         self._thread = threading.Thread(target=self._run, name="mormot-ws prompt", daemon=True)
+        #: lines for take(), then None
+        self._lines: SimpleQueue[bytes | None] = SimpleQueue()
+        self._taker = threading.Thread(target=self._take_all, name="mormot-ws prompt sender", daemon=True)  # likewise
+        self._taker.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -114,6 +119,7 @@ class PromptInput:
             with contextlib.suppress(RuntimeError):  # the loop has just ended
                 loop.call_soon_threadsafe(self._leave)
         self._thread.join(_JOIN)
+        self._taker.join(_JOIN)
 
     def _leave(self) -> None:
         """In the prompt's loop."""
@@ -137,14 +143,35 @@ class PromptInput:
                 news = News.interrupt
             finally:
                 self._output.prompting = False
-        self._mailbox.post(news)
+        if news is News.interrupt:
+            self._stopping = True
+            self._mailbox.post(news)  # at once: it is not to wait for a line that is being sent
+        self._lines.put(None)
 
     def _give(self, app: object) -> None:
         """After the prompt was drawn: hand over the line before it."""
         line, self._entered = self._entered, None
-        if line is not None and not self._take(line):
-            self._stopping = True
-            self._leave()
+        if line is not None:
+            self._lines.put(line)
+
+    def _take_all(self) -> None:
+        """The taker's thread: give the lines away in their order, then say that there are no more."""
+        while (
+            line := self._lines.get()
+        ) is not None:  # without a bound: the prompt's end, which stop() brings, puts None
+            if not self._stopping and not self._take(line):
+                self._refused()
+        if not self._stopping:
+            self._mailbox.post(News.input_end)
+
+    def _refused(self) -> None:
+        """Nothing more can be sent: end the prompt."""
+        self._mailbox.post(News.input_end)
+        self._stopping = True
+        loop = self._session.app.loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has just ended
+                loop.call_soon_threadsafe(self._leave)
 
     def _check_stop(self) -> None:
         """When a prompt begins: stop() may have come between two of them."""

@@ -48,7 +48,7 @@ class Measurement:
         self.times: list[float] = []
         #: messages that were no echo of ours
         self.strangers = 0
-        self.finished = False
+        self.finished: bool = False
         self._started = 0.0
         self._last_echo = 0.0
 
@@ -109,7 +109,7 @@ class Link:
         #: held while messages are sent, so that their order is that of the queue above; before ``safe_out`` in the lock order
         self._safe_waiting = threading.Lock()
         #: how the connection ended, '' while it has not
-        self.lost = ""
+        self.lost: str = ""
 
     @property
     def busy(self) -> bool:

@@ -48,12 +48,12 @@ class Output:
         # a stream that was closed at the start: its descriptor may be a socket by now
         self._gone = sys.stdout is None
         self._no_remarks = sys.stderr is None
-        self.out_is_terminal = _is_terminal(sys.stdout)
-        self.err_is_terminal = _is_terminal(sys.stderr)
+        self.out_is_terminal: bool = _is_terminal(sys.stdout)
+        self.err_is_terminal: bool = _is_terminal(sys.stderr)
         rich = not plain and not as_json and os.environ.get("TERM") != "dumb" and has_module("rich")
         #: whether tables, bars and colours may be made by rich
-        self.rich_out = rich and self.out_is_terminal
-        self.rich_err = rich and self.err_is_terminal
+        self.rich_out: bool = rich and self.out_is_terminal
+        self.rich_err: bool = rich and self.err_is_terminal
         self._colours = self.rich_err and not os.environ.get("NO_COLOR")
         #: a prompt owns the terminal: all lines go through ``sys.stdout``, which it has replaced
         self.prompting = False

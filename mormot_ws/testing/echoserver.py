@@ -114,7 +114,7 @@ class EchoServer:
         settings: WebSocketProcessSettings | None = None,
     ) -> None:
         self.host = host
-        self.settings = WebSocketProcessSettings() if settings is None else settings
+        self.settings: WebSocketProcessSettings = WebSocketProcessSettings() if settings is None else settings
         #: the running server, e.g. for ``server.websocket_broadcast(frame)``; None while it is stopped
         self.server: WebSocketServer | None = None
         #: guards the two below; notified for each message, and when a connection comes or goes. Innermost

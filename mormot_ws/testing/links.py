@@ -14,8 +14,8 @@ class Gate:
 
     def __init__(self) -> None:
         self.open = True
-        self.delay = 0.0  # seconds
-        self.rate = 0.0  # bytes per second; 0: any
+        self.delay: float = 0.0  # seconds
+        self.rate: float = 0.0  # bytes per second; 0: any
         self.carried = 0
 
 
@@ -38,7 +38,7 @@ class Flow:
         self.sink = sink
         self.chunks: deque[tuple[float, bytes]] = deque()  # (when it may leave, data); empty data: FIN
         self.held = 0
-        self.next_at = 0.0  # when the throttle lets the next bytes pass
+        self.next_at: float = 0.0  # when the throttle lets the next bytes pass
         self.left: int | None = None  # bytes until the truncation
         self.ended = False  # the source has sent FIN
         self.finished = False  # and the sink was told

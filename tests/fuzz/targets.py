@@ -30,7 +30,7 @@ from mormot_ws import (
 )
 from mormot_ws.deadline import Deadline
 from mormot_ws.deflate import Inflater
-from mormot_ws.httpserver import HttpFault, HttpServerConnection, HttpServerRequest, simple_answer
+from mormot_ws.httpserver import HttpFault, HttpServerConnection, request_context, simple_answer
 from mormot_ws.upgrade import UpgradeError, client_upgrade
 
 #: bytes of an input that are looked at
@@ -295,7 +295,7 @@ def _serve(parts: Iterator[bytes], times_out: bool, max_head: int) -> tuple[Hash
             break
         request, content = asked
         check(len(content) <= MAX_BODY, "a body is too long")
-        HttpServerRequest(request, content, 1, "127.0.0.1")
+        request_context(request, content, 1, "127.0.0.1")
         if request.is_upgrade:
             status, protocol, answer = _PROTOCOLS.server_upgrade(request, "127.0.0.1", 1, PermessageDeflate())
             _check_head(answer)

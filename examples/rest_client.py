@@ -1,0 +1,108 @@
+"""A client of rest_server.py: starts tasks by calling a method, is called back while they run, and reconnects by itself.
+
+    python examples/rest_client.py [--host 127.0.0.1] [--port 8999]
+
+A line like "tea 5" starts a task of five steps; Q (or the end of input, or Ctrl-C) quits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
+
+from rest_interfaces import Progress, Task, TaskRunner
+
+from mormot_ws import ClientServices, HttpClientWebSockets, ServiceError, WebSocketProcess
+
+
+class Watcher(Progress):
+    """What the server calls. In the client's thread: it may notify the server in here, but not wait for an answer."""
+
+    def step_done(self, number: int, task: Task, step: int) -> None:
+        """Show the progress."""
+        say(f"  task {number} ({task.name}): {step} of {task.steps}")
+
+    def may_finish(self, number: int, task: Task) -> bool:
+        """Answer the server."""
+        say(f"  task {number} may finish")
+        return True
+
+
+class TaskClient:
+    """The application."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.client = HttpClientWebSockets.open(host, port)
+        self.client.settings.on_client_connected = self.connected
+        self.client.settings.on_client_disconnected = self.disconnected
+        self.services = ClientServices(self.client)
+        self.services.register(Progress, Watcher())
+        #: waits for answers: for the main thread
+        self.runner = self.services.get(TaskRunner)
+        #: sends what returns None and does not wait: for callbacks
+        self.notified_runner = self.services.get(TaskRunner, notify=True)
+
+    def connect(self) -> str:
+        """Upgrade to synopsejson and ask for reconnection; return '' or what went wrong."""
+        error = self.client.websockets_upgrade("root", "", True)
+        if not error:
+            self.client.auto_reconnect()
+        return error
+
+    def connected(self, process: WebSocketProcess) -> None:
+        """Called in the client's thread for each connection: a new one has to be told what the old one was."""
+        self.notified_runner.watch()
+        say(f"[CONNECTED] as #{process.connection_id}")
+
+    def disconnected(self, process: WebSocketProcess) -> None:
+        """Called in the client's thread when a connection has ended."""
+        say("[CLOSED]")
+
+    def start(self, line: str) -> None:
+        """Call the server, and show what it answers or why it does not."""
+        name, _, steps = line.rpartition(" ")
+        try:
+            number = self.runner.start(Task(name or "task", int(steps)))
+            say(f"Task {number} has started")
+        except ValueError:
+            say("A name and a number of steps, please: tea 5")
+        except ServiceError as exc:  # an error of the server, a time-out, no connection: see its subclasses
+            say(f"Not started: {exc}")
+
+
+def say(text: str) -> None:
+    """Print one line, whole, though several threads do so; and at once, though it may go to a pipe."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Read the command line, connect, start what is typed."""
+    parser = argparse.ArgumentParser(description="Starts tasks on rest_server.py.")
+    parser.add_argument("--host", default="127.0.0.1", help="the server's name or address (default %(default)s)")
+    parser.add_argument("--port", default=8999, type=int, help="the server's port (default %(default)s)")
+    args = parser.parse_args()
+    try:
+        app = TaskClient(args.host, args.port)
+        with app.client:  # frees it at the end, in this thread: never in a callback
+            error = app.connect()
+            if error:
+                sys.exit(f"Cannot connect to {args.host}:{args.port}: {error} ({app.client.last_error})")
+            say("A name and a number of steps start a task (tea 5); Q quits.")
+            for raw in sys.stdin.buffer if sys.stdin else ():
+                line = raw.decode("utf-8", "replace").strip()
+                if line.upper() == "Q":
+                    break
+                if line:
+                    app.start(line)
+    except KeyboardInterrupt:
+        pass
+    except ValueError as exc:
+        sys.exit(f"Cannot connect: {exc}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""A task runner: clients start tasks by calling a method, and are called back while those run.
+
+    python examples/rest_server.py [--host 127.0.0.1] [--port 8999] [--pause 0.5]
+
+rest_client.py is its client. So is curl, for what needs no calling back; a task that nobody can be asked about goes on:
+
+    curl -d '[{"name":"by curl","steps":3}]' -H 'Content-Type: application/json' http://127.0.0.1:8999/root/TaskRunner.Start
+
+Ctrl-C or SIGTERM stops it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from itertools import count
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
+
+from rest_interfaces import Progress, Task, TaskRunner
+
+from mormot_ws import HttpServerError, ServerServices, ServiceError, WebSocketServerRest
+
+
+class Runner(TaskRunner):
+    """The service. Its methods run in the threads of the connections that call them."""
+
+    def __init__(self, services: ServerServices, pause: float) -> None:
+        self.services = services
+        self.pause = pause
+        self.numbers = count(1)
+        self.stopping = threading.Event()
+        #: guards the watchers, by connection; nothing is called while it is held
+        self.lock = threading.Lock()
+        self.watchers: dict[int, Progress] = {}
+
+    def start(self, task: Task) -> int:
+        """Start a thread for *task*: only another thread than this may wait for an answer of the client."""
+        if task.steps < 1:
+            raise ServiceError(f"{task.name!r} has no steps", 400)
+        number = next(self.numbers)
+        boss = self.services.caller(Progress)
+        say(f"task {number}: {task.name!r}, {task.steps} steps, from #{self.services.context.connection_id}")
+        threading.Thread(target=self.run, args=(number, task, boss), name=f"task {number}", daemon=True).start()
+        return number
+
+    def watch(self) -> None:
+        """Remember the caller. After a reconnection it is another one, and has to call again."""
+        connection_id = self.services.context.connection_id
+        with self.lock:
+            self.watchers[connection_id] = self.services.caller(Progress)
+        say(f"#{connection_id} watches")
+
+    def run(self, number: int, task: Task, boss: Progress) -> None:
+        """Do the steps, in a thread of their own."""
+        for step in range(1, task.steps + 1):
+            if step == task.steps and not self.confirmed(number, task, boss):
+                say(f"task {number} is given up")
+                return
+            if self.stopping.wait(self.pause):
+                return
+            self.tell(number, task, step)
+        say(f"task {number} is done")
+
+    def confirmed(self, number: int, task: Task, boss: Progress) -> bool:
+        """Ask who has started the task. It may be gone, or late, or not want to be asked: then the task goes on."""
+        try:
+            return boss.may_finish(number, task)
+        except ServiceError as exc:
+            say(f"task {number}: nobody to ask: {exc}")
+            return True
+
+    def tell(self, number: int, task: Task, step: int) -> None:
+        """Tell the watchers. These calls return None, so they do not wait for slow clients."""
+        with self.lock:
+            watchers = list(self.watchers.items())
+        for connection_id, watcher in watchers:
+            try:
+                watcher.step_done(number, task, step)
+            except ServiceError:  # no longer connected
+                with self.lock:
+                    self.watchers.pop(connection_id, None)
+                say(f"#{connection_id} watches no more")
+
+
+def serve(port: str, pause: float) -> None:
+    """Serve on *port* ('host:port') until a signal comes."""
+    with WebSocketServerRest(port, uri="root", ajax=True) as server:
+        services = ServerServices(server)  # root/…
+        runner = Runner(services, pause)
+        services.register(TaskRunner, runner)
+        say(f"Listening on {server.host}:{server.port}; Ctrl-C stops the server")
+        try:
+            while not runner.stopping.wait(0.5):  # a signal ends this at once, by its exception
+                pass
+        finally:
+            runner.stopping.set()
+
+
+def say(text: str) -> None:
+    """Print one line, whole, though several threads do so; and at once, though it may go to a pipe."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(description="A task runner, called over WebSockets.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (default %(default)s)")
+    parser.add_argument("--port", default=8999, type=int, help="0 for any free one (default %(default)s)")
+    parser.add_argument("--pause", default=0.5, type=float, help="seconds that a step takes (default %(default)s)")
+    args = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # both raise KeyboardInterrupt here, in the main thread
+    try:
+        serve(f"{args.host}:{args.port}", args.pause)
+    except KeyboardInterrupt:
+        say("Stopped by a signal")
+    except (HttpServerError, ValueError) as exc:
+        sys.exit(f"Cannot serve: {exc}")
+
+
+if __name__ == "__main__":
+    main()

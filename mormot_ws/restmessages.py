@@ -1,0 +1,117 @@
+"""Requests and answers of the REST protocols as values: their fields, heads and content types, whatever their form on the wire.
+
+The text form of ``synopsejson`` is in ``restjson.py``, the binary one of ``synopsebin`` and ``synopsebinary`` in ``restbinary.py``. Pure:
+no frame, socket, thread or clock belongs in here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: heads of messages that carry no number
+REQUEST_HEAD = "request"
+ANSWER_HEAD = "answer"
+
+JSON_CONTENT_TYPE = "application/json"
+#: an application that answers with this content type sends no answer at all
+NO_RESPONSE = "!NORESPONSE"
+#: name of the header that :func:`batch_marker` adds
+FRAME_HEADER = "Sec-WebSocket-Frame"
+
+
+class RestMessageError(ValueError):
+    """A payload that is no message of a REST protocol; the native ends drop such frames silently."""
+
+
+@dataclass(slots=True)
+class RestRequest:
+    """A request, of either side to the other.
+
+    Text fields are kept as ``str``; bytes of a peer that are not UTF-8 are kept as surrogate escapes, and sent back as they came.
+    """
+
+    #: in the caller's spelling; never empty
+    method: str = "GET"
+    #: as the caller gave it, with its query
+    url: str = ""
+    #: lines joined by CRLF
+    headers: str = ""
+    #: True: the sender does not wait for an answer
+    no_answer: bool = False
+    #: '' only when there is no content
+    content_type: str = ""
+    content: bytes = b""
+
+
+@dataclass(slots=True)
+class RestAnswer:
+    """The answer to a request."""
+
+    #: an HTTP status
+    status: int = 200
+    #: lines joined by CRLF
+    headers: str = ""
+    #: '' only when there is no content
+    content_type: str = ""
+    content: bytes = b""
+
+
+def request_head(sequence: int) -> str:
+    """Return the head of a numbered request of ``synopsebin``; only the low 24 bits of *sequence* count."""
+    return f"r{sequence & 0xFFFFFF:06x}"
+
+
+def answer_head_of(head: str) -> str:
+    """Return the head with which the request of that *head* is answered."""
+    return ANSWER_HEAD if head[2:3] in ("q", "Q") else "a" + head[1:]
+
+
+def is_json_type(content_type: str) -> bool:
+    """Tell whether *content_type* counts as JSON; its charset and other details are then lost on the way."""
+    kind = content_type.strip().lower()
+    if kind.startswith("application/"):
+        return kind.startswith(JSON_CONTENT_TYPE) or "+json" in kind
+    return kind.endswith("/json")
+
+
+def sent_content_type(content_type: str, content: bytes) -> str:
+    """Return the content type as it goes on the wire: '' when it can be told from the content."""
+    return "" if not content or is_json_type(content_type) else content_type
+
+
+def received_content_type(content_type: str, content: bytes) -> str:
+    """Return the content type that a message with that *content* has at its receiver."""
+    return JSON_CONTENT_TYPE if content and not content_type else content_type
+
+
+def to_bytes(text: str) -> bytes:
+    """Return a text field's bytes; what is no UTF-8 comes back as it was received."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate of the caller's that stands for no byte
+        return text.encode("utf-8", "replace")
+
+
+def to_text(field: bytes) -> str:
+    """Return a text field as ``str``; bytes that are not UTF-8 become surrogate escapes."""
+    return field.decode("utf-8", "surrogateescape")
+
+
+def parse_status(field: bytes) -> int:
+    """Return the status in an answer's *field*; raise :class:`RestMessageError` when that is no number of up to nine digits."""
+    if not field.isdigit() or len(field) > 9:
+        raise RestMessageError("the status is not a number")
+    return int(field)
+
+
+def batch_marker(index: int, count: int) -> str:
+    """Return the header line that a receiver adds to request *index* (from 0) of a jumbo frame of *count*; '' for those in the middle."""
+    if index == 0:
+        return f"{FRAME_HEADER}: [0]"
+    return f"{FRAME_HEADER}: [1]" if index == count - 1 else ""
+
+
+def add_header(headers: str, line: str) -> str:
+    """Return *headers* with *line* as the last one."""
+    headers = headers.rstrip("\r\n")
+    return f"{headers}\r\n{line}" if headers else line

@@ -1,0 +1,335 @@
+"""The pages in a real Chromium, headless: the test page of a server, and the chat room, with servers that are killed and come back.
+
+Skipped where Chromium, ChromeDriver or selenium is missing; with ``MORMOT_WS_REQUIRE_BROWSER=1`` that is a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from children import fixed_port
+from programs import EXAMPLES, PATIENCE, Program
+from support import HOST, echo, echo_server, wait_for
+from tls_support import Authority, tls_server
+
+from mormot_ws import WebSocketServer
+from mormot_ws.page import answer_page
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+#: a browser that talks to nobody but our servers, also as root
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--no-proxy-server",
+    "--window-size=900,700",
+]
+MARKUP = "<img src=x onerror=\"document.body.id='run'\"><b>bold</b> &amp;"
+
+
+# ---------------------------------------------------------------------------------------------------------- the browser
+
+
+@pytest.fixture(scope="session")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """One browser for all tests. Of the session, so that it is there before a test's threads and descriptors are counted."""
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    try:
+        from selenium import webdriver
+    except ImportError:
+        programs.append(None)
+    if None in programs:
+        reason = "chromium, chromedriver (Debian: chromium, chromium-driver) and selenium are needed"
+        if os.environ.get("MORMOT_WS_REQUIRE_BROWSER") == "1":
+            pytest.fail(f"MORMOT_WS_REQUIRE_BROWSER is set, but {reason}")
+        pytest.skip(reason)
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(programs[0])
+    options.accept_insecure_certs = True
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(programs[1])))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+class Tab:
+    """One tab of the browser, and what a user does in it and sees in it."""
+
+    def __init__(self, chrome: Chrome, url: str) -> None:
+        chrome.switch_to.new_window("tab")
+        self._chrome = chrome
+        self.handle = chrome.current_window_handle
+        chrome.get(url)
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """Return what JavaScript returns in the page."""
+        self._chrome.switch_to.window(self.handle)
+        return self._chrome.execute_script(script, *arguments)
+
+    def text(self, id: str) -> str:
+        """Return the text of the element *id*."""
+        return str(self.run("return document.getElementById(arguments[0]).textContent", id))
+
+    def texts(self, selector: str) -> list[str]:
+        """Return the texts of all elements that *selector* finds."""
+        return list(self.run("return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector))
+
+    def enter(self, id: str, *lines: str) -> None:
+        """Type *lines* into the field *id*, each with the Enter key."""
+        self._chrome.switch_to.window(self.handle)
+        for line in lines:
+            self._chrome.find_element("id", id).send_keys(f"{line}\n")
+
+    def click(self, id: str) -> None:
+        """Click at the element *id*."""
+        self._chrome.switch_to.window(self.handle)
+        self._chrome.find_element("id", id).click()
+
+    def wait_state(self, state: str) -> None:
+        """Wait until the page is in that state of its connection."""
+        self.wait(lambda: self.run("return document.body.dataset.state") == state, f"state {state}")
+
+    def wait_texts(self, selector: str, expected: list[str]) -> None:
+        """Wait until these are the texts of the elements that *selector* finds."""
+        try:
+            self.wait(lambda: self.texts(selector) == expected, "")
+        except AssertionError:
+            assert self.texts(selector) == expected
+            raise
+
+    def wait(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for *condition*."""
+        wait_for(condition, PATIENCE, what)
+
+
+@pytest.fixture
+def open_tab(chrome: Chrome) -> Iterator[Callable[[str], Tab]]:
+    """Return what opens a tab; all of them are closed behind the test."""
+    chrome.get_log("browser")  # forgets what earlier tests have left
+    first = chrome.current_window_handle
+    yield lambda url: Tab(chrome, url)
+    for handle in chrome.window_handles:
+        if handle != first:
+            chrome.switch_to.window(handle)
+            chrome.close()
+    chrome.switch_to.window(first)
+
+
+def complaints(chrome: Chrome) -> list[str]:
+    """Return what the browser has logged as wrong."""
+    return [entry["message"] for entry in chrome.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+# --------------------------------------------------------------------------------------------------------- the test page
+
+
+def start_echo(port: int) -> Program:
+    """Return examples/server.py when it listens."""
+    server = Program(EXAMPLES / "server.py", "--port", str(port))
+    server.expect("^Listening on")
+    return server
+
+
+@pytest.fixture
+def page_server() -> Iterator[WebSocketServer]:
+    """An echo server in this process that answers with the page."""
+    with echo_server() as server:
+        server.on_request = answer_page
+        yield server
+
+
+def test_the_page_comes_back_by_itself_when_its_server_was_killed(
+    chrome: Chrome, open_tab: Callable[[str], Tab]
+) -> None:
+    """Open, send, see the echo; kill the server, see the state; start it again, see the page reconnect and echo."""
+    port = fixed_port()
+    with start_echo(port) as server:
+        tab = open_tab(f"http://{HOST}:{port}/")
+        tab.wait_state("open")
+        id = server.expect(r"^#(\d+) connected from 127\.0\.0\.1$")[1]
+        tab.wait(lambda: tab.text("connection-id") == id, "the connection's ID")
+        tab.enter("message", "hello", "grüße")
+        tab.wait_texts("#log .received .text", ["hello", "grüße"])
+        assert tab.text("state") == "Connected"
+        assert tab.text("counts") == "2 / 2"
+        assert tab.text("latency").endswith(" ms")
+        assert all(note.startswith("echo after") for note in tab.texts("#log .received .note"))
+        assert complaints(chrome) == []
+        server.kill()
+        tab.wait_state("waiting")
+        assert tab.text("connection-id") == "–"
+        assert tab.text("detail").startswith("Next attempt in")
+        assert tab.run("return document.getElementById('send').disabled")
+    with start_echo(port):
+        tab.wait_state("open")
+        tab.enter("message", "again")
+        tab.wait_texts("#log .received .text", ["hello", "grüße", "again"])
+        assert tab.text("reconnections") == "1"
+        assert tab.text("counts") == "3 / 3"
+        assert tab.texts("#log .event .text") == ["Connected", "Connection lost", "Connected again"]
+
+
+def test_a_message_without_its_echo_is_marked_when_the_connection_is_lost(open_tab: Callable[[str], Tab]) -> None:
+    port = fixed_port()
+    with echo_server(port, callback=lambda process, frame: None) as server:
+        server.on_request = answer_page
+        tab = open_tab(f"http://{HOST}:{port}/")
+        tab.wait_state("open")
+        tab.enter("message", "lost")
+        assert tab.texts("#log .sent .note") == ["waiting for the echo"]
+    tab.wait_state("waiting")
+    tab.wait_texts("#log .sent .note", ["no echo: the connection was lost"])
+    assert "Closed by the server: 1001" in " ".join(tab.texts("#log .event .text"))
+
+
+def test_reconnect_now_does_not_wait(open_tab: Callable[[str], Tab]) -> None:
+    port = fixed_port()
+    with echo_server(port) as server:
+        server.on_request = answer_page
+        tab = open_tab(f"http://{HOST}:{port}/")
+        tab.wait_state("open")
+        tab.run("bound = 3600000; Math.random = () => 1")  # the wait would last an hour
+    tab.wait_state("waiting")
+    with echo_server(port):
+        tab.click("now")
+        tab.wait_state("open")
+
+
+def test_the_page_shows_markup_as_text(page_server: WebSocketServer, open_tab: Callable[[str], Tab]) -> None:
+    tab = open_tab(f"http://{HOST}:{page_server.port}/")
+    tab.wait_state("open")
+    tab.enter("message", MARKUP)
+    tab.wait_texts("#log .received .text", [MARKUP])
+    assert tab.texts("#log img, #log b") == []
+    assert tab.run("return document.body.id") == ""
+
+
+def test_the_policy_keeps_smuggled_scripts_and_strangers_out(
+    page_server: WebSocketServer, open_tab: Callable[[str], Tab]
+) -> None:
+    """Were markup to get into the page as HTML all the same, it would neither run nor connect to another server."""
+    with echo_server() as stranger:
+        tab = open_tab(f"http://{HOST}:{page_server.port}/")
+        tab.wait_state("open")
+        tab.run(
+            """window.refused = [];
+            document.addEventListener("securitypolicyviolation", (e) => refused.push(e.effectiveDirective));
+            document.getElementById("log").innerHTML = arguments[0];
+            try { new WebSocket(arguments[1], "echo"); } catch { }""",
+            MARKUP,
+            f"ws://{HOST}:{stranger.port}/",
+        )
+        expected = {"img-src", "script-src-attr", "connect-src"}
+        tab.wait(lambda: set(tab.run("return refused")) >= {"img-src", "connect-src"}, "the refusals")
+        assert set(tab.run("return refused")) <= expected
+        assert tab.run("return document.body.id") == ""
+        assert stranger.websocket_connections == 0
+
+
+@pytest.mark.parametrize("uri", ["http://example.org/room", "//example.org/room", "/room"])
+def test_a_link_to_the_page_cannot_make_it_talk_to_somebody_else(
+    page_server: WebSocketServer, open_tab: Callable[[str], Tab], uri: str
+) -> None:
+    tab = open_tab(f"http://{HOST}:{page_server.port}/?uri={uri}")
+    tab.wait_state("open")
+    assert tab.text("address") == f"ws://{HOST}:{page_server.port}/room  (echo)"
+
+
+def test_behind_https_the_page_connects_by_wss(open_tab: Callable[[str], Tab], tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    with tls_server(authority.server_context(), echo) as server:
+        server.on_request = answer_page
+        tab = open_tab(f"https://{HOST}:{server.port}/")
+        tab.wait_state("open")
+        tab.enter("message", "in secret")
+        tab.wait_texts("#log .received .text", ["in secret"])
+        assert tab.text("address").startswith("wss://")
+
+
+# --------------------------------------------------------------------------------------------------------- the chat room
+
+
+def start_chat(port: int, history: Path) -> Program:
+    """Return the chat server when it listens."""
+    server = Program(EXAMPLES / "chat_server.py", "--port", str(port), "--history", history)
+    server.expect("^Listening on")
+    return server
+
+
+def test_two_tabs_and_a_terminal_chat_and_miss_nothing_when_the_server_is_killed(
+    chrome: Chrome, open_tab: Callable[[str], Tab], tmp_path: Path
+) -> None:
+    port, history = fixed_port(), tmp_path / "history.jsonl"
+    said = "#log li:not(.unsaid) .text"
+    with contextlib.ExitStack() as stack, start_chat(port, history) as server:
+        ann = open_tab(f"http://{HOST}:{port}/?name=ann")
+        bob = open_tab(f"http://{HOST}:{port}/")
+        bob.enter("name", "bob")
+        carol = stack.enter_context(Program(EXAMPLES / "chat_client.py", "carol", "--port", str(port)))
+        carol.expect("You are carol in lobby")
+        for tab in (ann, bob):
+            tab.wait_state("in")
+            tab.wait(lambda tab=tab: tab.text("people") == "Here: ann, bob, carol", "all three")
+        ann.enter("text", "Hello from ann")
+        carol.expect("ann: Hello from ann")
+        carol.enter("Hello from carol")
+        carol.expect("carol: Hello from carol")
+        bob.enter("text", MARKUP)
+        carol.expect("bob: <img")
+        first = ["Hello from ann", "Hello from carol", MARKUP]
+        for tab in (ann, bob):
+            tab.wait_texts(said, first)
+            assert tab.texts("#log img, #log b") == []
+        assert complaints(chrome) == []
+        server.kill()
+        for tab in (ann, bob):
+            tab.wait_state("waiting")
+        carol.expect("The connection is lost")
+        bob.enter("text", "bob while away 1", "bob while away 2")
+        carol.enter("carol while away")
+        assert bob.texts("#log .unsaid .text") == ["bob while away 1", "bob while away 2"]
+        stack.enter_context(start_chat(port, history))
+        for tab in (ann, bob):
+            tab.wait_state("in")
+            tab.wait(lambda tab=tab: len(tab.texts(said)) == 6, "what was said meanwhile")
+        ann.enter("text", "The end")
+        carol.expect("ann: The end")
+        seen = ann.texts(said)
+        assert seen[:3] == first
+        assert sorted(seen[3:6]) == ["bob while away 1", "bob while away 2", "carol while away"]
+        assert seen.index("bob while away 1") < seen.index("bob while away 2")
+        bob.wait_texts(said, seen)
+        assert bob.texts("#log .unsaid") == []
+        for tab in (ann, bob):
+            numbers = tab.run(
+                "return [...document.querySelectorAll('#log [data-number]')].map((e) => e.dataset.number)"
+            )
+            assert numbers == [str(number) for number in range(1, 8)]
+        printed = [line.split(": ", 1)[1] for line in carol.output.splitlines() if line[2:3] == ":"]
+        assert printed == seen
+        kept = [json.loads(line)["text"] for line in history.read_text("utf-8").splitlines()]
+        assert kept == seen
+        bob.click("leave")
+        carol.expect("bob has left")
+        bob.wait_state("out")
+        carol.enter("/quit")
+        assert carol.wait() == 0
