@@ -423,8 +423,18 @@ class HttpClientWebSockets(CrtSocket):
             self._process = process
             self._thread = thread
             process.owner_thread = thread
-            process.run_at_once()
-            thread.start()
+            try:
+                process.run_at_once()
+                thread.start()
+            except (
+                OSError,
+                RuntimeError,
+            ) as exc:  # no descriptor for the keeper, or no further thread: as if never upgraded
+                process._keeper.unwatch(process)
+                self._process = self._thread = None
+                self.last_error = text = f"{type(exc).__name__}: {exc}"
+                self.close()
+                return text
         thread.entered.wait(_ENTER_LOOP_MS / 1000)
         return ""
 
