@@ -317,11 +317,11 @@ class FrameSender(ABC):
             return FlushResult.busy
         try:
             self._flush_wanted = False
-            if self._controls and self._batch_wire is None and self._state is wpsRun:
-                self._batch_wire = memoryview(self._control_wire())
-            while (self._state is wpsRun and (self._queue_open or self._batch_wire is not None)) or (
+            while (self._state is wpsRun and (self._queue_open or self._batch_wire is not None or self._controls)) or (
                 self._last_batch and self._batch_wire is not None
             ):
+                if self._batch_wire is None and self._controls:
+                    self._batch_wire = memoryview(self._control_wire())  # before the next frames, behind those in hand
                 if self._batch_wire is None:
                     if not self.outgoing:
                         self._last_flush = monotonic()

@@ -14,6 +14,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from threading import current_thread
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -35,6 +36,9 @@ from .tlstransport import TlsTransport
 from .transport import Transport
 
 _log = logging.getLogger("mormot_ws.server")
+
+#: seconds between two log lines about the same error of accepting, while it lasts
+_ACCEPT_LOG_SECONDS = 10.0
 
 OnThread = Callable[[threading.Thread], Any]
 
@@ -357,6 +361,7 @@ class WebSocketServer(WebSocketHost):
     def _accept_loop(self) -> None:
         """The accept thread: ends when free() shuts the listener down."""
         self._notify(self._on_start, current_thread())
+        told, told_at = 0, 0.0
         while not self._stopping:
             try:
                 sock, address = self._listener.accept()
@@ -364,8 +369,11 @@ class WebSocketServer(WebSocketHost):
                 if self._stopping:
                     break
                 # out of descriptors or memory: waiting is all that helps, and free() ends the wait
-                level = logging.ERROR if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) else logging.WARNING
-                _log.log(level, "%r cannot accept: %s", self, exc)
+                # it may last for hours: one line now and then will do
+                if exc.errno != told or monotonic() - told_at >= _ACCEPT_LOG_SECONDS:
+                    told, told_at = exc.errno or 0, monotonic()
+                    scarce = exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+                    _log.log(logging.ERROR if scarce else logging.WARNING, "%r cannot accept: %s", self, exc)
                 self._retry.wait(0.1)
                 continue
             self._start_connection(sock, address)

@@ -94,11 +94,11 @@ class CrtSocket:
         except OSError as exc:  # time-outs and faults of TLS are OSErrors as well
             error = exc
         self.last_exception = error
-        self.last_error = "" if error is None else f"{type(error).__name__}: {error}"
-        if self.last_error:
+        self.last_error = text = "" if error is None else f"{type(error).__name__}: {error}"
+        if text:
             self.close()
-            _log.debug("%s:%d: %s", self.host, self.port, self.last_error)
-        return self.last_error
+            _log.debug("%s:%d: %s", self.host, self.port, text)
+        return text
 
     def close(self) -> None:
         """Close the socket, if there is one. Never raises."""

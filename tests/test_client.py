@@ -167,6 +167,36 @@ def test_a_refused_port_does_not_raise_and_the_upgrade_says_not_connected() -> N
         assert client.websockets is None
 
 
+def test_an_upgrade_that_gets_no_thread_is_a_text_and_may_be_tried_again(
+    server: WebSocketServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without a further thread or descriptor is no exception of ours; what was begun is taken back."""
+
+    def exhausted(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with new_client(server.port) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(WebSocketProcessClientThread, "start", exhausted)
+            assert upgrade(client) == "RuntimeError: can't start new thread"
+        assert client.websockets is None
+        assert client.reopen() == ""
+        assert upgrade(client) == ""
+        assert send_text(client, "x")
+
+
+def test_a_failed_upgrade_never_looks_like_a_success() -> None:
+    """Its text is returned although another thread empties ``last_error`` just then, as ``reopen()`` does."""
+
+    class Reopening(HttpClientWebSockets):
+        def close(self) -> None:
+            super().close()
+            self.last_error = ""
+
+    with RawServer(accept_and_close) as server, Reopening(HOST, server.port, settings=fast_settings()) as client:
+        assert upgrade(client)
+
+
 def test_an_address_that_does_not_answer_does_not_hide_the_next(
     server: WebSocketServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from support import (
 from mormot_ws import (
     WebSocketFrame,
     WebSocketProcess,
+    focBinary,
     focConnectionClose,
     focContinuation,
     focPing,
@@ -94,6 +95,21 @@ def test_a_ping_does_not_wait_for_the_send_delay(role: str) -> None:
         assert process.send_frame_async(text("begins the delay"))
         peer.receive_opcode(focText)
         peer.receive_opcode(focPing)
+
+
+@both_roles
+def test_a_ping_goes_out_behind_the_frames_that_it_met(role: str) -> None:
+    """One that falls due while queued frames are stuck leaves with the end of them, and not with the next frame that comes along."""
+    with pair(role, heartbeat_delay=0) as (process, peer, _):
+        size = 0
+        while process._batch_wire is None or size < 1 << 22:  # the peer does not read yet
+            assert process.send_frame_async(WebSocketFrame(focBinary, bytes(1 << 18)))
+            size += 1 << 18
+            wait_for(lambda: process._batch_wire is not None or not process.outgoing)
+        process._send_control_now(focPing, b"")
+        while peer.receive_frame().opcode is not focPing:
+            pass
+        assert process.state is wpsRun
 
 
 @both_roles

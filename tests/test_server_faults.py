@@ -318,7 +318,7 @@ print("records", len(records), records[0].levelname, records[0].getMessage())
 cpu, began = time.process_time(), time.monotonic()
 time.sleep(0.6)
 print("cpu", (time.process_time() - cpu) / (time.monotonic() - began), flush=True)
-print("per second", len(records) / 0.6)
+print("lines in 0.6 s", len(records))
 print("alive", exchange(first, ["still"]))
 for sock in mine:
     sock.close()
@@ -345,7 +345,7 @@ def test_without_descriptors_accept_waits_and_goes_on_later() -> None:
     assert level == "ERROR"
     assert "cannot accept" in message
     assert float(script.wait_line("cpu ")) < 0.3
-    assert float(script.wait_line("per second ")) < 30
+    assert float(script.wait_line("lines in 0.6 s ")) == 1
     assert script.wait_line("alive ") == "['still']"
     assert script.wait_line("served ") == str(["x"] * 8)
     assert script.wait_line("freed ") == "True"
