@@ -53,6 +53,8 @@ class HttpClientWebSockets(CrtSocket):
     ``free()`` it when it is not needed any more, from outside its callbacks; it is a context manager that does so.
     """
 
+    _internal = frozenset({"begin_exit", "end_exit", "notify_closed", "policy", "revive", "upgrade_failure"})
+
     def __init__(
         self,
         host: str,

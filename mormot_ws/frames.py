@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .errors import WebSocketsProtocolError
 from .masking import Buffer, mask_bytes
+from .publicdir import PublicDir
 
 if TYPE_CHECKING:
     from .protocols import WebSocketProtocol
@@ -205,7 +206,7 @@ def parse_close_payload(payload: bytes) -> tuple[int, str]:
 # ------------------------------------------------------------------------------------------------------ frame list
 
 
-class WebSocketFrameList:
+class WebSocketFrameList(PublicDir):
     """A list of frames that threads share. Mirrors ``TWebSocketFrameList``.
 
     *timeout_sec* is the life of a frame in seconds (0: no expiry). The list has no clock: whoever pushes or pops gives the

@@ -79,6 +79,8 @@ class WebSocketProcess(KeptProcess):
     To be implemented below: :meth:`receive_bytes`, :meth:`write_bytes`, :meth:`write_now`, :meth:`interrupt`, :meth:`fileno`.
     """
 
+    _internal = frozenset({"exchange", "finish", "run_at_once", "shutdown_within", "start_shutdown"})
+
     #: what waits for answers, on REST protocols; None on others
     exchange: RestExchange | None = None
 

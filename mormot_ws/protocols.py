@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .deflate import DeflateAgreement, PermessageDeflate
 from .frames import WebSocketFrame
 from .handshake import UpgradeRequest, upgrade_answer, upgrade_refusal
+from .publicdir import PublicDir
 
 if TYPE_CHECKING:
     from .process import WebSocketProcess
@@ -23,12 +24,14 @@ _log = logging.getLogger("mormot_ws.protocols")
 OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
 
-class WebSocketProtocol:
+class WebSocketProtocol(PublicDir):
     """One application protocol, known by its *name* (``Sec-WebSocket-Protocol``) and *uri*. Mirrors ``TWebSocketProtocol``.
 
     *uri* is the path without its leading ``/`` to which the protocol is limited; ``''`` means any. Both are matched
     whatever their case. Raises ``ValueError`` for a name that cannot stand in an HTTP header.
     """
+
+    _internal = frozenset({"matches_uri"})
 
     #: True on protocols whose native peers may send text that is not UTF-8: it is then neither refused nor kept from being sent
     lenient_text = False
@@ -177,7 +180,7 @@ def is_localhost(ip: str) -> bool:
     return not ip or ip.startswith("127.")
 
 
-class WebSocketProtocolList:
+class WebSocketProtocolList(PublicDir):
     """The protocols that a server offers. Mirrors ``TWebSocketProtocolList``. All methods may be called from any thread."""
 
     def __init__(self) -> None:

@@ -34,6 +34,7 @@ from .keeper import FlushResult, ProcessKeeper
 from .masking import MaskSource, mask_bytes
 from .outgoing import OutgoingFrames, QueuedFrame
 from .protocols import WebSocketProtocol
+from .publicdir import PublicDir
 from .settings import (
     WebSocketProcessSettings,
     logBinaryFrameContent,
@@ -56,11 +57,25 @@ _ANSWERS_BYTES = 1 << 20
 _MAX_CONTROLS = 16
 
 
-class FrameSender(ABC):
+class FrameSender(PublicDir, ABC):
     """Base of :class:`~mormot_ws.WebSocketProcess`; see there for the parameters.
 
     To be implemented above: :meth:`write_bytes`, :meth:`write_now`, and what a failed write and a close frame mean.
     """
+
+    _internal = frozenset(
+        {
+            "flush_outgoing",
+            "flush_queued",
+            "safe_out",
+            "send_queued",
+            "sends_plain",
+            "unsent_bytes",
+            "wait_writable",
+            "waits_for_input",
+            "write_parts",
+        }
+    )
 
     def __init__(
         self,

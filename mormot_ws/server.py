@@ -27,6 +27,7 @@ from .host import WebSocketHost
 from .httpserver import HttpFault, HttpServerConnection, request_context, simple_answer
 from .lifetime import close_at_exit, forget_at_exit
 from .protocols import WebSocketProtocol
+from .publicdir import PublicDir
 from .settings import WebSocketProcessSettings
 from .states import wpsDestroy
 from .status import ServerStatus
@@ -51,6 +52,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
             connection_id=owner.connection_id,
             process_name=server.process_name,
         )
+        #: the accepted connection that this process runs on
         self.owner = owner
         self.remote_ip: str = owner.remote_ip
         self.owner_thread: threading.Thread | None = current_thread()
@@ -61,13 +63,16 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         return context, self.owner.server.on_request
 
 
-class WebSocketServerSocket:
+class WebSocketServerSocket(PublicDir):
     """One accepted TCP connection, from its first byte to its last. Mirrors ``TWebSocketServerSocket``.
 
     Given to ``on_websocket_connect`` and ``on_websocket_disconnect``.
     """
 
+    _internal = frozenset({"run", "say_goodbye"})
+
     def __init__(self, server: WebSocketHost, sock: socket.socket, address: Any, connection_id: int) -> None:
+        #: the server that accepted it
         self.server = server
         #: the server's number for this connection: counts every accepted one, from 1
         self.connection_id = connection_id

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .context import HttpServerRequest, OnHttpServerRequest
 from .errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
 from .process import WebSocketProcess
+from .publicdir import PublicDir
 from .serviceinterface import ServiceInterface, ServiceMethod, proxy_of
 from .servicevalues import dump_json, load_json
 from .states import (
@@ -44,7 +45,7 @@ _HTTP_CLIENTERROR = 666
 _LATE = ("no answer within", "kept the connection busy", "still missing")
 
 
-class _Services:
+class _Services(PublicDir):
     """What both sides have in common: the services of this side, and calls to those of the other."""
 
     def __init__(self, root: str, hide_errors: bool, previous: OnHttpServerRequest | None) -> None:

@@ -12,13 +12,14 @@ import threading
 
 from .deadline import Deadline
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
+from .publicdir import PublicDir
 from .tlstransport import TlsTransport
 from .transport import Transport, wait_socket
 
 _log = logging.getLogger("mormot_ws.sockets")
 
 
-class CrtSocket:
+class CrtSocket(PublicDir):
     """A connection to *host* and *port*, with TLS if *tls*. Mirrors ``TCrtSocket``.
 
     :param host: a name or an address.
