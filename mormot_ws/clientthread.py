@@ -17,7 +17,7 @@ from .context import HttpServerRequest, OnHttpServerRequest
 from .crtprocess import WebCrtSocketProcess
 from .frames import CLOSE_ABNORMAL
 from .keeper import ProcessKeeper
-from .notify import DEFAULT_ANSWER_TIMEOUT_MS
+from .notify import DEFAULT_ANSWER_TIMEOUT_MS, RestExchange
 from .protocols import WebSocketProtocol
 from .publicdir import PublicDir
 from .reconnect import FailureKind, ReconnectFailure, ReconnectPolicy, failure_kind
@@ -135,7 +135,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
     def _renew(self, protocol: WebSocketProtocol) -> None:
         """Make ready for the next connection."""
         if protocol is not self.protocol:
-            self.exchange = None  # the new one makes its own, if it carries requests
+            self.exchange: RestExchange | None = None  # the new one makes its own, if it carries requests
         self.protocol = protocol
         self._begin()
         self._set_state(wpsCreate)

@@ -37,6 +37,9 @@ class WebCrtSocketProcess(WebSocketProcess):
     def write_bytes(self, data: bytes) -> None:
         raise OSError("no socket")  # replaced by attach()
 
+    def write_parts(self, header: bytes, payload: bytes) -> None:
+        raise OSError("no socket")  # replaced by attach()
+
     def receive_now(self, size: int) -> bytes | None:
         try:
             return None if self.transport is None else self.transport.recv_now(size)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from enum import Flag, IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from .errors import WebSocketsProtocolError
 from .masking import Buffer, mask_bytes
@@ -103,7 +103,7 @@ class WebSocketFrame:
             return NotImplemented
         return self.opcode == other.opcode and self.payload == other.payload and self.content == other.content
 
-    __hash__ = None  # type: ignore[assignment]  # mutable, like the record that it mirrors
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # Python sets it, beside __eq__: mutable, like the record
 
     def __repr__(self) -> str:
         shown = self.payload[:32]

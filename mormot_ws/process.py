@@ -121,7 +121,7 @@ class WebSocketProcess(KeptProcess):
         self._begin_keeping()
         settings = self.settings
         compression = self.protocol.compression
-        self.in_frame = WebProcessInFrame(
+        self.in_frame: WebProcessInFrame = WebProcessInFrame(
             masked=self._masks is None,
             max_message_bytes=settings.max_message_bytes,
             max_frame_bytes=settings.max_frame_mb << 20,

@@ -260,11 +260,12 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         from .encryption import AesEncryption
 
         if settings is None:
-            self.encryption = AesEncryption(key)
+            encryption = AesEncryption(key)
         else:
-            self.encryption = AesEncryption(
+            encryption = AesEncryption(
                 key, key_size=settings.aes_bits, rounds=settings.aes_rounds, salt=settings.aes_salt
             )
+        self.encryption: Any = encryption
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
         """Return a protocol for one connection, with the same options and key."""
