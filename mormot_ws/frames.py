@@ -175,10 +175,12 @@ def close_payload(code: int | None = None, reason: str = "") -> bytes:
     """
     if code is None:
         if reason:
-            raise ValueError("a close reason needs a close code")
+            raise ValueError("a close reason needs a close code, e.g. 1000")
         return b""
     if not is_wire_close_code(code):
-        raise ValueError(f"{code} is not a close code that may be sent")
+        raise ValueError(
+            f"{code} is not a close code that may be sent: use 1000 to 1014 without 1004 to 1006, or 3000 to 4999"
+        )
     text = reason.encode("utf-8")
     if len(text) > 123:
         raise ValueError(f"a close reason has at most 123 bytes of UTF-8, not {len(text)}")

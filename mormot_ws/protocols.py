@@ -38,9 +38,11 @@ class WebSocketProtocol(PublicDir):
 
     def __init__(self, name: str, uri: str = "") -> None:
         if not isinstance(name, str) or not isinstance(uri, str):
-            raise TypeError("a protocol's name and uri are str")
+            raise TypeError(f"a protocol's name and uri are str, not {type(name).__name__} and {type(uri).__name__}")
         if any(c <= " " or c >= "\x7f" or c in '"(),/:;<=>?@[\\]{}' for c in name):
-            raise ValueError(f"{name!r} cannot be the name of a sub-protocol")
+            raise ValueError(
+                f"{name!r} cannot be the name of a sub-protocol: letters, digits, '-', '.' and '_' are safe"
+            )
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on
         self.name: str = name
         #: the path that this protocol is limited to; '' for any
@@ -368,7 +370,7 @@ class WebSocketProtocolList(PublicDir):
     @staticmethod
     def _check(protocol: WebSocketProtocol) -> None:
         if not isinstance(protocol, WebSocketProtocol):
-            raise TypeError(f"a WebSocketProtocol is added, not {type(protocol).__name__}")
+            raise TypeError(f"an object of a WebSocketProtocol class is added, not {type(protocol).__name__}")
 
     def __repr__(self) -> str:
         return f"<WebSocketProtocolList {self._protocols!r}>"

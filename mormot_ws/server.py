@@ -367,7 +367,8 @@ class WebSocketServer(WebSocketHost):
                     break
                 # out of descriptors or memory: waiting is all that helps, and free() ends the wait
                 level = logging.ERROR if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) else logging.WARNING
-                _log.log(level, "%r cannot accept: %s", self, exc)
+                hint = "; raise the limit of open files, or set settings.max_connections below it"
+                _log.log(level, "%r cannot accept: %s%s", self, exc, hint if exc.errno == errno.EMFILE else "")
                 self._retry.wait(0.1)
                 continue
             self._start_connection(sock, address)
@@ -390,7 +391,7 @@ class WebSocketServer(WebSocketHost):
         try:
             thread.start()
         except RuntimeError as exc:
-            _log.error("%r: no thread for a connection: %s", self, exc)
+            _log.error("%r: no thread for a connection: %s; settings.max_connections bounds their number", self, exc)
             self._forget(connection)
             sock.close()
 
@@ -444,10 +445,17 @@ def parse_port(port: str | int) -> tuple[str, int]:
     """
     host, colon, number = str(port).strip().rpartition(":")
     if isinstance(port, bool) or not isinstance(port, (int, str)) or (colon and not host):
-        raise ValueError(f"port is '8999', 8999 or 'host:8999', not {port!r}")
+        raise ValueError(f"port is '8999', 8999, 'host:8999' or '[::1]:8999', not {port!r}")
     if not (number.isascii() and number.isdigit() and int(number) < 65536):
         raise ValueError(f"port is a number up to 65535, not {number!r}")
     return (host.strip("[]") or "0.0.0.0"), int(number)
+
+
+_LISTEN_HINTS = {
+    errno.EADDRINUSE: "; another program listens there, port 0 takes a free one",
+    errno.EACCES: "; ports below 1024 are for privileged users",
+    errno.EADDRNOTAVAIL: "; it is no address of this machine",
+}
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -455,4 +463,5 @@ def _listen(host: str, port: int) -> socket.socket:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(info[4][:2], family=info[0], backlog=1024)
     except OSError as exc:
-        raise HttpServerError(f"cannot listen on {host}:{port}: {exc}") from exc
+        hint = _LISTEN_HINTS.get(exc.errno or 0, "")
+        raise HttpServerError(f"cannot listen on {host}:{port}: {exc}{hint}") from exc

@@ -78,7 +78,7 @@ class _Services(PublicDir):
         described.check_implementation(implementation)
         with self._safe_services:
             if described.wire_name.lower() in self._registered:
-                raise ValueError(f"{described.wire_name} is registered already")
+                raise ValueError(f"{described.wire_name} is registered already: an interface has one implementation")
             self._registered[described.wire_name.lower()] = implementation
             for method in described.methods:
                 self._methods[_key(method.wire_name)] = method, getattr(implementation, method.name)
@@ -197,7 +197,9 @@ class ServerServices(_Services):
             process = self._server.is_active_websocket(connection_id)
             if process is None:
                 raise ServiceConnectionError(
-                    f"there is no WebSocket connection #{connection_id}", HTTP_NOTFOUND, maybe_executed=False
+                    f"there is no WebSocket connection #{connection_id}, or no longer",
+                    HTTP_NOTFOUND,
+                    maybe_executed=False,
                 )
             return process
 
