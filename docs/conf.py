@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import mormot_ws
 from mormot_ws import __version__
+from mormot_ws.publicdir import PublicDir
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 project = "mormot_ws"
 author = "the mormot_ws maintainers"
@@ -54,3 +60,26 @@ html_copy_source = False
 html_show_copyright = False
 pygments_style = "default"
 pygments_dark_style = "github-dark"
+
+
+def setup(app: Sphinx) -> None:
+    """Leave out of the reference what ``dir()`` of an object leaves out: members that are there for the package only."""
+    app.connect("autodoc-skip-member", _skip_internal)
+    app.connect("autodoc-process-bases", _without_public_dir)
+
+
+def _skip_internal(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
+    return True if what == "class" and name in _INTERNAL else None
+
+
+def _without_public_dir(app: Sphinx, name: str, cls: object, options: object, bases: list[type]) -> None:
+    """It is of no interest to who reads which classes a class descends from."""
+    bases[:] = [base for base in bases if base is not PublicDir] or [object]
+
+
+def _internal_names() -> set[str]:
+    bases = {base for name in mormot_ws.__all__ for base in getattr(getattr(mormot_ws, name), "__mro__", ())}
+    return {name for base in bases for name in vars(base).get("_internal", ())}
+
+
+_INTERNAL = _internal_names()

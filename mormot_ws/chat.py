@@ -33,6 +33,7 @@ class WebSocketProtocolChat(WebSocketProtocol):
 
     def __init__(self, name: str, uri: str = "", on_incoming_frame: OnIncomingFrame | None = None) -> None:
         super().__init__(name, uri)
+        #: the callback described above; None: messages are dropped
         self.on_incoming_frame = on_incoming_frame
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:

@@ -53,6 +53,8 @@ class HttpClientWebSockets(CrtSocket):
     ``free()`` it when it is not needed any more, from outside its callbacks; it is a context manager that does so.
     """
 
+    _internal = frozenset({"begin_exit", "end_exit", "notify_closed", "policy", "revive", "upgrade_failure"})
+
     def __init__(
         self,
         host: str,
@@ -135,7 +137,9 @@ class HttpClientWebSockets(CrtSocket):
             host, number, uri, tls = parse_websocket_uri(host)
             port = number if port is None else port
         if protocol is None or isinstance(port, WebSocketProtocol) or port is None:
-            raise TypeError("websockets_connect(host, port, protocol) or websockets_connect('ws://…', protocol)")
+            raise TypeError(
+                "call websockets_connect(host, port, protocol) or websockets_connect('ws://…', protocol); a protocol is needed"
+            )
         client = cls(host, port, tls, tls_context, timeout, **options)
         error = client.websockets_upgrade(uri, "", False, frozenset(), protocol, headers)
         if error:
@@ -482,11 +486,15 @@ def _check_upgrade_arguments(uri: str, key: str, protocol: WebSocketProtocol | N
         if not isinstance(value, str):
             raise TypeError(f"{name} is a str, not {type(value).__name__}")
     if any(c <= " " or c in "#\x7f" for c in uri):
-        raise ValueError(f"{uri!r} cannot be requested: blanks, '#' and control characters have to be percent-encoded")
+        # without the query, which may hold a token
+        raise ValueError(
+            f"{uri.partition('?')[0]!r}, with its query, cannot be requested: blanks, '#' and control characters have to be "
+            "percent-encoded"
+        )
     if (
         key and protocol is not None and not protocol.encrypted
     ):  # else it may be the one that this key was given to before
-        raise ValueError("key goes with the REST protocols, not with a protocol of your own")
+        raise ValueError("key goes with the REST protocols: leave it '' with a protocol of your own")
     check_custom_headers(headers)
 
 

@@ -17,8 +17,9 @@ from .context import HttpServerRequest, OnHttpServerRequest
 from .crtprocess import WebCrtSocketProcess
 from .frames import CLOSE_ABNORMAL
 from .keeper import ProcessKeeper
-from .notify import DEFAULT_ANSWER_TIMEOUT_MS
+from .notify import DEFAULT_ANSWER_TIMEOUT_MS, RestExchange
 from .protocols import WebSocketProtocol
+from .publicdir import PublicDir
 from .reconnect import FailureKind, ReconnectFailure, ReconnectPolicy, failure_kind
 from .settings import WebSocketProcessSettings
 from .states import WebSocketProcessClientThreadState, sClosed, sCreate, sFinished, sRun, wpsCreate, wpsRun
@@ -134,7 +135,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
     def _renew(self, protocol: WebSocketProtocol) -> None:
         """Make ready for the next connection."""
         if protocol is not self.protocol:
-            self.exchange = None  # the new one makes its own, if it carries requests
+            self.exchange: RestExchange | None = None  # the new one makes its own, if it carries requests
         self.protocol = protocol
         self._begin()
         self._set_state(wpsCreate)
@@ -150,12 +151,15 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         return self.on_reconnect is not None and thread is not None and thread.is_alive() and not thread.terminated
 
 
-class WebSocketProcessClientThread(threading.Thread):
+class WebSocketProcessClientThread(PublicDir, threading.Thread):
     """Runs the process loop, and reconnects when it ends. Mirrors ``TWebSocketProcessClientThread``."""
+
+    _internal = frozenset({"entered", "gave_up_for_want_of_callback", "may_be_revived", "take_over"})
 
     def __init__(self, client: ClientOwner, process: WebSocketProcessClient, lost: bool = False) -> None:
         # daemon: a frozen or forgotten client must not keep the interpreter from ending
         super().__init__(name=f"{client.process_name or 'WebSocketClient'} {client.host}:{client.port}", daemon=True)
+        #: what it runs, connection after connection
         self.process = process
         self._lost = lost  # start with reconnecting: the connection ended under an earlier thread
         #: what this thread is doing; mirrors ``ThreadState``

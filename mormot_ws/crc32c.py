@@ -87,4 +87,6 @@ def _choose() -> tuple[Callable[[bytes], int], bool]:
 
 
 #: ``crc32c(data) -> int``: the function in use; ``HAVE_SPEEDUPS`` tells whether it is the C one
+crc32c: Callable[[bytes], int]
+HAVE_SPEEDUPS: bool
 crc32c, HAVE_SPEEDUPS = _choose()

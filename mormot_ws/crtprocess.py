@@ -17,6 +17,7 @@ class WebCrtSocketProcess(WebSocketProcess):
     :meth:`attach` gives it a connected transport before :meth:`~WebSocketProcess.process_loop` runs; it owns the transport from then on.
     """
 
+    #: what carries the bytes, None before :meth:`attach`; mirrors ``Socket``
     transport: Transport | None = None
     _acknowledged = 0  # what the peer's kernel had taken of our bytes at the last heartbeat …
     _ping_position = 0  # … and will have taken when that heartbeat has reached it
@@ -34,6 +35,9 @@ class WebCrtSocketProcess(WebSocketProcess):
         raise OSError("no socket")  # replaced by attach()
 
     def write_bytes(self, data: bytes) -> None:
+        raise OSError("no socket")  # replaced by attach()
+
+    def write_parts(self, header: bytes, payload: bytes) -> None:
         raise OSError("no socket")  # replaced by attach()
 
     def receive_now(self, size: int) -> bytes | None:

@@ -29,7 +29,7 @@ def derive_key(password: str | bytes, *, salt: str | bytes = AES_SALT, rounds: i
     secret = password.encode("utf-8") if isinstance(password, str) else bytes(password)
     salt = salt.encode("utf-8") if isinstance(salt, str) else bytes(salt)
     if not secret:
-        raise ValueError("the password is empty")
+        raise ValueError("the password is empty: it needs at least one character")
     if rounds < 0:
         raise ValueError(f"rounds is a number from 0, not {rounds}")
     if rounds == 0:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from enum import Flag, IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from .errors import WebSocketsProtocolError
 from .masking import Buffer, mask_bytes
+from .publicdir import PublicDir
 
 if TYPE_CHECKING:
     from .protocols import WebSocketProtocol
@@ -102,7 +103,7 @@ class WebSocketFrame:
             return NotImplemented
         return self.opcode == other.opcode and self.payload == other.payload and self.content == other.content
 
-    __hash__ = None  # type: ignore[assignment]  # mutable, like the record that it mirrors
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # Python sets it, beside __eq__: mutable, like the record
 
     def __repr__(self) -> str:
         shown = self.payload[:32]
@@ -174,10 +175,12 @@ def close_payload(code: int | None = None, reason: str = "") -> bytes:
     """
     if code is None:
         if reason:
-            raise ValueError("a close reason needs a close code")
+            raise ValueError("a close reason needs a close code, e.g. 1000")
         return b""
     if not is_wire_close_code(code):
-        raise ValueError(f"{code} is not a close code that may be sent")
+        raise ValueError(
+            f"{code} is not a close code that may be sent: use 1000 to 1014 without 1004 to 1006, or 3000 to 4999"
+        )
     text = reason.encode("utf-8")
     if len(text) > 123:
         raise ValueError(f"a close reason has at most 123 bytes of UTF-8, not {len(text)}")
@@ -205,7 +208,7 @@ def parse_close_payload(payload: bytes) -> tuple[int, str]:
 # ------------------------------------------------------------------------------------------------------ frame list
 
 
-class WebSocketFrameList:
+class WebSocketFrameList(PublicDir):
     """A list of frames that threads share. Mirrors ``TWebSocketFrameList``.
 
     *timeout_sec* is the life of a frame in seconds (0: no expiry). The list has no clock: whoever pushes or pops gives the

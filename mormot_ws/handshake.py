@@ -28,11 +28,12 @@ def header_tokens(values: Iterable[str]) -> list[str]:
 def split_header_lines(lines: str) -> list[tuple[str, str]]:
     """Return the (name, value) pairs of CRLF-separated header *lines*; raise ``ValueError`` for a line that is no header."""
     headers = []
-    for line in lines.replace("\r\n", "\n").split("\n"):
+    for number, line in enumerate(lines.replace("\r\n", "\n").split("\n"), 1):
         if line.strip():
             name, colon, value = line.partition(":")
             if not colon or not _TOKEN.fullmatch(name.strip()) or any(c in "\r\n\0" for c in value):
-                raise ValueError(f"{line!r} is not a header line")
+                # what it holds may be a token, and this text ends up in a log
+                raise ValueError(f"line {number} of the headers is not a header line: it has to be 'Name: value'")
             headers.append((name.strip(), value.strip()))
     return headers
 

@@ -44,6 +44,8 @@ class KeptProcess(FrameSender):
     To be implemented above, beside what :class:`FrameSender` wants: :meth:`receive_now`, :meth:`abort`.
     """
 
+    _internal = frozenset({"log_fields", "receive_now", "safe_in", "stand_in"})
+
     #: the decoder of the connection; used under ``safe_in``
     in_frame: WebProcessInFrame
 

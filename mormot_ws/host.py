@@ -20,6 +20,7 @@ from .keeper import ProcessKeeper
 from .outgoing import QueuedFrame
 from .process import WebSocketProcess
 from .protocols import WebSocketProtocol, WebSocketProtocolList
+from .publicdir import PublicDir
 from .settings import WebSocketProcessSettings
 from .states import wpsRun
 from .status import ServerStatus
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("mormot_ws.server")
 
 
-class WebSocketHost:
+class WebSocketHost(PublicDir):
     """Keeps the connections of a server, and what is common to them.
 
     :param thread_name: names the keeper's thread.
@@ -39,6 +40,8 @@ class WebSocketHost:
 
     The callbacks below run in the connection's thread; an exception in one is logged and hurts nobody else.
     """
+
+    _internal = frozenset({"begin_exit", "end_exit"})
 
     #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade, and those of the REST protocols; None: 426 or 404
     on_request: OnHttpServerRequest | None = None

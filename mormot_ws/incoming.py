@@ -22,6 +22,7 @@ from .frames import (
     parse_close_payload,
 )
 from .masking import mask_bytes
+from .publicdir import PublicDir
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -50,7 +51,7 @@ class MessageInflater(Protocol):
         """Return what is left after the last piece of a message, under the same rules."""
 
 
-class WebProcessInFrame:
+class WebProcessInFrame(PublicDir):
     """Decodes what one peer sends. Mirrors ``TWebProcessInFrame``.
 
     :param masked: True when the peer has to mask its frames (we are the server), False when it must not (we are the client).

@@ -69,6 +69,8 @@ def _c_function() -> Callable[[Buffer, bytes], bytes] | None:
 
 
 #: ``mask_bytes(data, key) -> bytes``: the function in use; ``HAVE_SPEEDUPS`` tells whether it is the C one
+mask_bytes: Callable[[Buffer, bytes], bytes]
+HAVE_SPEEDUPS: bool
 mask_bytes, HAVE_SPEEDUPS = _choose()
 
 

@@ -79,6 +79,8 @@ class WebSocketProcess(KeptProcess):
     To be implemented below: :meth:`receive_bytes`, :meth:`write_bytes`, :meth:`write_now`, :meth:`interrupt`, :meth:`fileno`.
     """
 
+    _internal = frozenset({"exchange", "finish", "run_at_once", "shutdown_within", "start_shutdown"})
+
     #: what waits for answers, on REST protocols; None on others
     exchange: RestExchange | None = None
 
@@ -119,7 +121,7 @@ class WebSocketProcess(KeptProcess):
         self._begin_keeping()
         settings = self.settings
         compression = self.protocol.compression
-        self.in_frame = WebProcessInFrame(
+        self.in_frame: WebProcessInFrame = WebProcessInFrame(
             masked=self._masks is None,
             max_message_bytes=settings.max_message_bytes,
             max_frame_bytes=settings.max_frame_mb << 20,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .deflate import DeflateAgreement, PermessageDeflate
 from .frames import WebSocketFrame
 from .handshake import UpgradeRequest, upgrade_answer, upgrade_refusal
+from .publicdir import PublicDir
 
 if TYPE_CHECKING:
     from .process import WebSocketProcess
@@ -23,21 +24,25 @@ _log = logging.getLogger("mormot_ws.protocols")
 OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
 
-class WebSocketProtocol:
+class WebSocketProtocol(PublicDir):
     """One application protocol, known by its *name* (``Sec-WebSocket-Protocol``) and *uri*. Mirrors ``TWebSocketProtocol``.
 
     *uri* is the path without its leading ``/`` to which the protocol is limited; ``''`` means any. Both are matched
     whatever their case. Raises ``ValueError`` for a name that cannot stand in an HTTP header.
     """
 
+    _internal = frozenset({"matches_uri"})
+
     #: True on protocols whose native peers may send text that is not UTF-8: it is then neither refused nor kept from being sent
     lenient_text = False
 
     def __init__(self, name: str, uri: str = "") -> None:
         if not isinstance(name, str) or not isinstance(uri, str):
-            raise TypeError("a protocol's name and uri are str")
+            raise TypeError(f"a protocol's name and uri are str, not {type(name).__name__} and {type(uri).__name__}")
         if any(c <= " " or c >= "\x7f" or c in '"(),/:;<=>?@[\\]{}' for c in name):
-            raise ValueError(f"{name!r} cannot be the name of a sub-protocol")
+            raise ValueError(
+                f"{name!r} cannot be the name of a sub-protocol: letters, digits, '-', '.' and '_' are safe"
+            )
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on
         self.name: str = name
         #: the path that this protocol is limited to; '' for any
@@ -177,7 +182,7 @@ def is_localhost(ip: str) -> bool:
     return not ip or ip.startswith("127.")
 
 
-class WebSocketProtocolList:
+class WebSocketProtocolList(PublicDir):
     """The protocols that a server offers. Mirrors ``TWebSocketProtocolList``. All methods may be called from any thread."""
 
     def __init__(self) -> None:
@@ -365,7 +370,7 @@ class WebSocketProtocolList:
     @staticmethod
     def _check(protocol: WebSocketProtocol) -> None:
         if not isinstance(protocol, WebSocketProtocol):
-            raise TypeError(f"a WebSocketProtocol is added, not {type(protocol).__name__}")
+            raise TypeError(f"an object of a WebSocketProtocol class is added, not {type(protocol).__name__}")
 
     def __repr__(self) -> str:
         return f"<WebSocketProtocolList {self._protocols!r}>"

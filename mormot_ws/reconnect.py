@@ -76,7 +76,10 @@ class ExponentialBackoff:
         self, base_ms: float = 100, cap_ms: float | None = None, max_attempts: int = 0, max_time_ms: float = 0
     ) -> None:
         if base_ms <= 0 or (cap_ms is not None and cap_ms < base_ms) or max_attempts < 0 or max_time_ms < 0:
-            raise ValueError("base_ms is above 0, cap_ms at least base_ms, and the limits are from 0")
+            raise ValueError(
+                "base_ms is above 0, cap_ms at least base_ms, and the limits are from 0, not "
+                f"base_ms={base_ms}, cap_ms={cap_ms}, max_attempts={max_attempts}, max_time_ms={max_time_ms}"
+            )
         self.base_ms = base_ms
         self.cap_ms: float = random.uniform(10_000, 15_000) if cap_ms is None else cap_ms
         self.max_attempts = max_attempts
@@ -112,7 +115,10 @@ class LinearBackoff:
         self, step_ms: float = 200, cap_ms: float | None = None, max_attempts: int = 0, max_time_ms: float = 0
     ) -> None:
         if step_ms <= 0 or (cap_ms is not None and cap_ms <= 0) or max_attempts < 0 or max_time_ms < 0:
-            raise ValueError("step_ms and cap_ms are above 0, and the limits are from 0")
+            raise ValueError(
+                "step_ms and cap_ms are above 0, and the limits are from 0, not "
+                f"step_ms={step_ms}, cap_ms={cap_ms}, max_attempts={max_attempts}, max_time_ms={max_time_ms}"
+            )
         self.step_ms = step_ms
         self.cap_ms: float = random.uniform(10_000, 14_999) if cap_ms is None else cap_ms
         self.max_attempts = max_attempts

@@ -56,6 +56,8 @@ class WebSocketProtocolRest(WebSocketProtocol):
     :meth:`WebSocketProcess.notify_callback <mormot_ws.WebSocketProcess.notify_callback>`.
     """
 
+    _internal = frozenset({"decode", "encode", "head_of", "next_head"})
+
     #: True when requests are numbered, and answers find theirs by that; mirrors ``fSequencing``
     sequencing = False
 
@@ -258,11 +260,12 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         from .encryption import AesEncryption
 
         if settings is None:
-            self.encryption = AesEncryption(key)
+            encryption = AesEncryption(key)
         else:
-            self.encryption = AesEncryption(
+            encryption = AesEncryption(
                 key, key_size=settings.aes_bits, rounds=settings.aes_rounds, salt=settings.aes_salt
             )
+        self.encryption: Any = encryption
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
         """Return a protocol for one connection, with the same options and key."""

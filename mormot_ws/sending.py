@@ -34,6 +34,7 @@ from .keeper import FlushResult, ProcessKeeper
 from .masking import MaskSource, mask_bytes
 from .outgoing import OutgoingFrames, QueuedFrame
 from .protocols import WebSocketProtocol
+from .publicdir import PublicDir
 from .settings import (
     WebSocketProcessSettings,
     logBinaryFrameContent,
@@ -52,15 +53,32 @@ _NO_FLAGS = WebSocketFramePayload(0)
 _BATCH_BYTES = 1 << 18
 #: bytes of answers in the queue above which the loop stops reading (half of the queue, if that is less)
 _ANSWERS_BYTES = 1 << 20
+_NO_FRAME = (
+    "a WebSocketFrame is sent, not {}: make one with WebSocketFrame(focText, text) or WebSocketFrame(focBinary, data)"
+)
 #: control frames of the keeper that may wait for a writer
 _MAX_CONTROLS = 16
 
 
-class FrameSender(ABC):
+class FrameSender(PublicDir, ABC):
     """Base of :class:`~mormot_ws.WebSocketProcess`; see there for the parameters.
 
     To be implemented above: :meth:`write_bytes`, :meth:`write_now`, and what a failed write and a close frame mean.
     """
+
+    _internal = frozenset(
+        {
+            "flush_outgoing",
+            "flush_queued",
+            "safe_out",
+            "send_queued",
+            "sends_plain",
+            "unsent_bytes",
+            "wait_writable",
+            "waits_for_input",
+            "write_parts",
+        }
+    )
 
     def __init__(
         self,
@@ -138,7 +156,7 @@ class FrameSender(ABC):
             opcode = frame.opcode
             payload = frame.payload
         except AttributeError:
-            raise TypeError(f"a WebSocketFrame is sent, not {type(frame).__name__}") from None
+            raise TypeError(_NO_FRAME.format(type(frame).__name__)) from None
         if opcode is focText:
             if not payload.isascii() and not self._lenient_text:
                 check_sendable(frame)
@@ -188,7 +206,7 @@ class FrameSender(ABC):
         connection will not come back. Frames leave in the order of these calls. Raises as :meth:`send_frame` does.
         """
         if not isinstance(frame, WebSocketFrame):
-            raise TypeError(f"a WebSocketFrame is sent, not {type(frame).__name__}")
+            raise TypeError(_NO_FRAME.format(type(frame).__name__))
         opcode = frame.opcode
         payload = frame.payload
         if opcode is not focBinary and (opcode is not focText or not (payload.isascii() or self._lenient_text)):
@@ -476,7 +494,7 @@ class FrameSender(ABC):
 def check_sendable(frame: WebSocketFrame) -> None:
     """Raise ``TypeError`` or ``ValueError`` for what the caller must not send."""
     if not isinstance(frame, WebSocketFrame):
-        raise TypeError(f"a WebSocketFrame is sent, not {type(frame).__name__}")
+        raise TypeError(_NO_FRAME.format(type(frame).__name__))
     opcode, payload = frame.opcode, frame.payload
     if not isinstance(payload, bytes):
         raise TypeError(f"a frame's payload is bytes, not {type(payload).__name__}")
@@ -484,12 +502,14 @@ def check_sendable(frame: WebSocketFrame) -> None:
         try:
             payload.decode("utf-8")
         except UnicodeDecodeError as exc:
-            raise ValueError(f"a text frame's payload is UTF-8: {exc}") from None
+            raise ValueError(f"a text frame's payload is UTF-8, other bytes go into a focBinary frame: {exc}") from None
     elif opcode is focContinuation:
-        raise ValueError("frames are sent whole: focContinuation cannot be sent")
+        raise ValueError("frames are sent whole, as focText or focBinary: focContinuation cannot be sent")
     elif opcode is not focBinary:
         if len(payload) > 125:
-            raise ValueError(f"a control frame has at most 125 bytes, not {len(payload)}")
+            raise ValueError(
+                f"a ping, pong or close frame has at most 125 bytes, not {len(payload)}: longer ones go into a focBinary frame"
+            )
         if opcode is focConnectionClose:
             try:
                 parse_close_payload(payload)

@@ -28,6 +28,7 @@ from .host import WebSocketHost
 from .httpserver import HttpFault, HttpServerConnection, request_context, simple_answer
 from .lifetime import close_at_exit, forget_at_exit
 from .protocols import WebSocketProtocol
+from .publicdir import PublicDir
 from .settings import WebSocketProcessSettings
 from .states import wpsDestroy
 from .status import ServerStatus
@@ -55,6 +56,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
             connection_id=owner.connection_id,
             process_name=server.process_name,
         )
+        #: the accepted connection that this process runs on
         self.owner = owner
         self.remote_ip: str = owner.remote_ip
         self.owner_thread: threading.Thread | None = current_thread()
@@ -65,13 +67,16 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         return context, self.owner.server.on_request
 
 
-class WebSocketServerSocket:
+class WebSocketServerSocket(PublicDir):
     """One accepted TCP connection, from its first byte to its last. Mirrors ``TWebSocketServerSocket``.
 
     Given to ``on_websocket_connect`` and ``on_websocket_disconnect``.
     """
 
+    _internal = frozenset({"run", "say_goodbye"})
+
     def __init__(self, server: WebSocketHost, sock: socket.socket, address: Any, connection_id: int) -> None:
+        #: the server that accepted it
         self.server = server
         #: the server's number for this connection: counts every accepted one, from 1
         self.connection_id = connection_id
@@ -373,7 +378,9 @@ class WebSocketServer(WebSocketHost):
                 if exc.errno != told or monotonic() - told_at >= _ACCEPT_LOG_SECONDS:
                     told, told_at = exc.errno or 0, monotonic()
                     scarce = exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-                    _log.log(logging.ERROR if scarce else logging.WARNING, "%r cannot accept: %s", self, exc)
+                    hint = "; raise the limit of open files, or set settings.max_connections below it"
+                    text = hint if exc.errno == errno.EMFILE else ""
+                    _log.log(logging.ERROR if scarce else logging.WARNING, "%r cannot accept: %s%s", self, exc, text)
                 self._retry.wait(0.1)
                 continue
             self._start_connection(sock, address)
@@ -396,7 +403,7 @@ class WebSocketServer(WebSocketHost):
         try:
             thread.start()
         except RuntimeError as exc:
-            _log.error("%r: no thread for a connection: %s", self, exc)
+            _log.error("%r: no thread for a connection: %s; settings.max_connections bounds their number", self, exc)
             self._forget(connection)
             sock.close()
 
@@ -453,10 +460,17 @@ def parse_port(port: str | int) -> tuple[str, int]:
     """
     host, colon, number = str(port).strip().rpartition(":")
     if isinstance(port, bool) or not isinstance(port, (int, str)) or (colon and not host):
-        raise ValueError(f"port is '8999', 8999 or 'host:8999', not {port!r}")
+        raise ValueError(f"port is '8999', 8999, 'host:8999' or '[::1]:8999', not {port!r}")
     if not (number.isascii() and number.isdigit() and int(number) < 65536):
         raise ValueError(f"port is a number up to 65535, not {number!r}")
     return (host.strip("[]") or "0.0.0.0"), int(number)
+
+
+_LISTEN_HINTS = {
+    errno.EADDRINUSE: "; another program listens there, port 0 takes a free one",
+    errno.EACCES: "; ports below 1024 are for privileged users",
+    errno.EADDRNOTAVAIL: "; it is no address of this machine",
+}
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -464,4 +478,5 @@ def _listen(host: str, port: int) -> socket.socket:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(info[4][:2], family=info[0], backlog=1024)
     except OSError as exc:
-        raise HttpServerError(f"cannot listen on {host}:{port}: {exc}") from exc
+        hint = _LISTEN_HINTS.get(exc.errno or 0, "")
+        raise HttpServerError(f"cannot listen on {host}:{port}: {exc}{hint}") from exc

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .context import HttpServerRequest, OnHttpServerRequest
 from .errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
 from .process import WebSocketProcess
+from .publicdir import PublicDir
 from .serviceinterface import ServiceInterface, ServiceMethod, proxy_of
 from .servicevalues import dump_json, load_json
 from .states import (
@@ -44,7 +45,7 @@ _HTTP_CLIENTERROR = 666
 _LATE = ("no answer within", "kept the connection busy", "still missing")
 
 
-class _Services:
+class _Services(PublicDir):
     """What both sides have in common: the services of this side, and calls to those of the other."""
 
     def __init__(self, root: str, hide_errors: bool, previous: OnHttpServerRequest | None) -> None:
@@ -77,7 +78,7 @@ class _Services:
         described.check_implementation(implementation)
         with self._safe_services:
             if described.wire_name.lower() in self._registered:
-                raise ValueError(f"{described.wire_name} is registered already")
+                raise ValueError(f"{described.wire_name} is registered already: an interface has one implementation")
             self._registered[described.wire_name.lower()] = implementation
             for method in described.methods:
                 self._methods[_key(method.wire_name)] = method, getattr(implementation, method.name)
@@ -196,7 +197,9 @@ class ServerServices(_Services):
             process = self._server.is_active_websocket(connection_id)
             if process is None:
                 raise ServiceConnectionError(
-                    f"there is no WebSocket connection #{connection_id}", HTTP_NOTFOUND, maybe_executed=False
+                    f"there is no WebSocket connection #{connection_id}, or no longer",
+                    HTTP_NOTFOUND,
+                    maybe_executed=False,
                 )
             return process
 

@@ -78,7 +78,7 @@ def _to_plain(value: Any, depth: int) -> Any:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"{value} cannot be written in JSON")
+            raise ValueError(f"{value} cannot be written in JSON: send None or a str in its place")
         return float(value)
     if isinstance(value, str):
         return str(value)
@@ -90,7 +90,7 @@ def _to_plain(value: Any, depth: int) -> Any:
         return {field.name: _to_plain(getattr(value, field.name), depth + 1) for field in fields(value)}
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise TypeError("the keys of a dict have to be str")
+            raise TypeError("the keys of a dict have to be str, as JSON has no others")
         return {str(key): _to_plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_to_plain(item, depth + 1) for item in value]

@@ -177,8 +177,14 @@ class WebSocketProcessSettings:
         self.set_defaults()
         for name, value in values.items():
             if name not in self._DEFAULTS:
-                raise TypeError(f"there is no setting {name!r}")
+                raise TypeError(self._unknown(name))
             setattr(self, name, value)
+
+    def _unknown(self, name: str) -> str:
+        from difflib import get_close_matches  # here: only who mistypes a name pays for it
+
+        like = get_close_matches(name, self._DEFAULTS, 1)
+        return f"there is no setting {name!r}" + (f"; did you mean {like[0]!r}?" if like else "")
 
     def set_defaults(self) -> None:
         """Give every setting its default value. Mirrors ``SetDefaults``."""
@@ -198,7 +204,7 @@ class WebSocketProcessSettings:
     def __setattr__(self, name: str, value: Any) -> None:
         default = self._DEFAULTS.get(name, self)
         if default is self:
-            raise AttributeError(f"there is no setting {name!r}")
+            raise AttributeError(self._unknown(name))
         if type(default) is int:
             least = 1 if name in self._POSITIVE else 0
             if type(value) is not int or value < least:

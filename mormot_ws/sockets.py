@@ -12,13 +12,14 @@ import threading
 
 from .deadline import Deadline
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
+from .publicdir import PublicDir
 from .tlstransport import TlsTransport
 from .transport import Transport, wait_socket
 
 _log = logging.getLogger("mormot_ws.sockets")
 
 
-class CrtSocket:
+class CrtSocket(PublicDir):
     """A connection to *host* and *port*, with TLS if *tls*. Mirrors ``TCrtSocket``.
 
     :param host: a name or an address.
@@ -46,6 +47,10 @@ class CrtSocket:
     ) -> None:
         if not isinstance(host, str) or not host or any(c <= " " for c in host):
             raise ValueError(f"host is a name or an address, not {host!r}")
+        if "/" in host:  # it may hold a token, which is not to be shown
+            raise ValueError(
+                "host is a name or an address; HttpClientWebSockets.websockets_connect() takes a whole URI"
+            )
         if not str(port).isdigit() or not 0 < int(port) < 65536:
             raise ValueError(f"port is a number from 1 to 65535, not {port!r}")
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0:

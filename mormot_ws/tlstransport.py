@@ -14,6 +14,7 @@ import logging
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 
 from .deadline import Deadline
 from .masking import Buffer
@@ -65,8 +66,8 @@ class TlsTransport(Transport):
         self._ended = False  # the TCP stream has ended
         self._feeds = 0  # how often input was fed; guarded by _safe_tls
         self._unsent = b""  # encrypted, not taken by the kernel yet; guarded by _safe_write
-        self.recv = self._recv
-        self.sendall = self._sendall
+        self.recv: Callable[[int], bytes] = self._recv
+        self.sendall: Callable[[Buffer], None] = self._sendall
 
     @property
     def ssl_object(self) -> ssl.SSLObject:

@@ -260,7 +260,7 @@ def check_custom_headers(headers: str) -> None:
     """Raise ``ValueError`` for custom header lines that cannot be sent, or that belong to the handshake itself."""
     for name, _ in split_header_lines(headers):
         if name.lower() in _ORDER and name.lower() not in ("host", "accept", "user-agent"):
-            raise ValueError(f"the header {name!r} is written by the handshake itself")
+            raise ValueError(f"the header {name!r} is written by the handshake itself: leave it out")
 
 
 def _header_lines(asked: str, headers: str, user_agent: str) -> tuple[list[str], str]:

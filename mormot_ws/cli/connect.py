@@ -36,10 +36,10 @@ class Connection:
         self._args = args
         self._mailbox = mailbox
         self._output = output
-        self.target = Target(args)
+        self.target: Target = Target(args)
         #: set when the program ends: nothing is tried or waited for any more
-        self.stopping = threading.Event()
-        self.events = ConnectionEvents(args, mailbox, output, self.target, self.stopping)
+        self.stopping: threading.Event = threading.Event()
+        self.events: ConnectionEvents = ConnectionEvents(args, mailbox, output, self.target, self.stopping)
         #: None until the first attempt to connect is over
         self.client: HttpClientWebSockets | None = None
         #: lines that could not be sent

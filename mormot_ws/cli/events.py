@@ -34,7 +34,7 @@ class ConnectionEvents:
         self._target = target
         self._stopping = stopping
         #: set when there is no connection and none will come
-        self.over = threading.Event()
+        self.over: threading.Event = threading.Event()
         #: when the last message arrived, on the monotonic clock
         self.last_activity: float = monotonic()
         #: the number of the last attempt to connect since the connection was lost; the first one at the start is number 1

@@ -58,7 +58,7 @@ class Output:
         #: a prompt owns the terminal: all lines go through ``sys.stdout``, which it has replaced
         self.prompting = False
         encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
-        self.unicode = encoding.replace("-", "") == "utf8"
+        self.unicode: bool = encoding.replace("-", "") == "utf8"
 
     # ----------------------------------------------------------------------------------------------- what is said
 

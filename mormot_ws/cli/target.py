@@ -39,6 +39,10 @@ class Target:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.text: str = args.uri
+        self.host: str
+        self.port: int
+        self.resource: str
+        self.tls: bool
         self.host, self.port, self.resource, self.tls = parse_websocket_uri(args.uri)
         self._args = args
         self._context: ssl.SSLContext | None = None

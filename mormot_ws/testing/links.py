@@ -58,11 +58,11 @@ class Link:
     """One client and its connection to the target."""
 
     def __init__(self, client: socket.socket, up: Gate, down: Gate) -> None:
-        self.client = End(self, client)
-        self.target = End(self, None)
-        self.up = Flow(up, self.client, self.target)
-        self.down = Flow(down, self.target, self.client)
-        self.flows = (self.up, self.down)
-        self.ends = (self.client, self.target)
+        self.client: End = End(self, client)
+        self.target: End = End(self, None)
+        self.up: Flow = Flow(up, self.client, self.target)
+        self.down: Flow = Flow(down, self.target, self.client)
+        self.flows: tuple[Flow, Flow] = (self.up, self.down)
+        self.ends: tuple[End, End] = (self.client, self.target)
         self.opened = False  # the connection to the target was begun
         self.closing = False  # close() was called: read to the ends of both streams
