@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 from fault_support import ServerPeer, took
+from programs import Script
 from support import (
     BOUND,
     HOST,
     MS,
     RawClient,
     Recorder,
-    Script,
     active,
     connect,
     echo,
