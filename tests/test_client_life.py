@@ -254,8 +254,12 @@ def test_free_of_a_client_that_never_connected() -> None:
     """There is nothing to end, twice."""
     with refused_port() as port:
         client = new_client(port)
+        why = client.last_error
+        assert why
         client.free()
         client.free()
+    assert not client.connected
+    assert client.last_error == why
 
 
 def test_free_of_a_client_that_was_not_upgraded(server: WebSocketServer) -> None:

@@ -637,7 +637,11 @@ def test_after_free_connections_are_refused(server: WebSocketServer) -> None:
 def test_free_may_be_called_again(server: WebSocketServer) -> None:
     """A second ``free()`` returns at once and changes nothing."""
     server.free()
+    before = server.status()
+    started = time.monotonic()
     server.free()
+    assert time.monotonic() - started < 100 * MS
+    assert server.status() == before
 
 
 def test_free_may_be_called_by_many_threads_at_once(server: WebSocketServer, recorder: Recorder) -> None:
