@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 from fault_support import ServerPeer, took
+from programs import Script
 from support import (
     BOUND,
     HOST,
     MS,
     RawClient,
     Recorder,
-    Script,
     active,
     connect,
     echo,
@@ -178,7 +178,9 @@ def test_free_under_traffic_says_goodbye_to_all(server: WebSocketServer) -> None
         threads.append(threading.Thread(target=broadcast))
         for thread in threads:
             thread.start()
-        threading.Event().wait(200 * MS)
+        for recorder in recorders:
+            recorder.wait("focBinary", 3)
+        wait_for(lambda: server.status().frames_in > 50)
         started = time.monotonic()
         server.free()
         assert took(started) < LEAVES_WITHIN

@@ -493,6 +493,6 @@ def test_fields_are_plain_values(logs: pytest.LogCaptureFixture) -> None:
         process_of(client).send_frame(WebSocketFrame(focPong, b"unasked"))
         process_of(client).shutdown()
     usual = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-    for record in logs.records:
-        extra = {name: value for name, value in vars(record).items() if name not in usual}
-        json.dumps(extra)
+    extras = [{name: value for name, value in vars(record).items() if name not in usual} for record in logs.records]
+    assert any(extras)
+    assert json.loads(json.dumps(extras)) == extras

@@ -62,9 +62,8 @@ class Relay:
         self.stopping = False  # set by anybody, who then calls wake()
         self._buffer_bytes = buffer_bytes
         self._stalled = False
-        self._fillers: dict[
-            tuple[str, int], socket.socket
-        ] = {}  # what fills the queue of a stalled listener, by address
+        #: what fills the queue of a stalled listener, by address
+        self._fillers: dict[tuple[str, int], socket.socket] = {}
         # bound and never listening: keeps the port ours while connections are refused
         self._holder = self._bound(port)
         self.port: int = self._holder.getsockname()[1]
