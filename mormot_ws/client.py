@@ -16,11 +16,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .clientthread import WebSocketProcessClient, WebSocketProcessClientThread
-from .context import OnHttpServerRequest
+from .context import HTTP_CLIENTERROR, OnHttpServerRequest
 from .deadline import Deadline
 from .errors import WebSocketsError
 from .hazard import meet_free_in_callback
-from .httpclient import HTTP_CLIENT_ERROR, HttpAnswer, http_request, rest_request
+from .httpclient import HttpAnswer, http_request, rest_request
 from .keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
 from .lifetime import close_at_exit, forget_at_exit
 from .protocols import OnBeforeIncomingFrame, WebSocketProtocol, is_localhost
@@ -295,7 +295,7 @@ class HttpClientWebSockets(CrtSocket):
         if process is not None:
             answer = rest_request(process, url, method, header, body, data_type)
         elif self._transport is None and self.reopen():
-            answer = HttpAnswer(HTTP_CLIENT_ERROR, error=self.last_error or "not connected")
+            answer = HttpAnswer(HTTP_CLIENTERROR, error=self.last_error or "not connected")
         else:
             assert self._transport is not None
             answer = http_request(self, self._transport, url, method, keep_alive, header, body, data_type)
