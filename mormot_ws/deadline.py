@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from time import monotonic
 
 
@@ -20,7 +21,7 @@ class Deadline:
     def milliseconds(self) -> int | None:
         """Return the whole milliseconds left, rounded up, or None."""
         left = self.seconds()
-        return None if left is None else -int(-left * 1000 // 1)
+        return None if left is None else math.ceil(left * 1000)
 
     @property
     def passed(self) -> bool:
