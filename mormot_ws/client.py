@@ -46,9 +46,8 @@ class HttpClientWebSockets(CrtSocket):
     """An HTTP client that can become a WebSocket client. Mirrors ``THttpClientWebSockets``.
 
     The parameters are those of :class:`CrtSocket`, and *settings*: :class:`WebSocketProcessSettings`, by default new ones;
-    *process_name* names
-    the thread and the log lines. Constructing it opens the TCP connection; when that fails it does not raise: the upgrade
-    then returns ``Not Connected``.
+    *process_name* names the thread and the log lines. Constructing it opens the TCP connection; when that fails it does not raise:
+    the upgrade then returns ``Not Connected``.
 
     ``free()`` it when it is not needed any more, from outside its callbacks; it is a context manager that does so.
     """
@@ -183,9 +182,8 @@ class HttpClientWebSockets(CrtSocket):
         :param headers: further header lines, separated by CRLF.
         :param reconnect: True inside ``on_reconnect``: upgrade again, with the same process and protocol objects.
 
-        A network or handshake failure is a returned text, never an exception; the socket is then closed. Takes up to
-        ``timeout`` ms for
-        the server's answer. Raises ``TypeError``/``ValueError`` for arguments that can never work, :class:`WebSocketsError` for
+        A network or handshake failure is a returned text, never an exception; the socket is then closed. Takes up to ``timeout`` ms
+        for the server's answer. Raises ``TypeError``/``ValueError`` for arguments that can never work, :class:`WebSocketsError` for
         a *key* without the extra ``crypto``.
         """
         _check_upgrade_arguments(uri, key, protocol, headers)
@@ -309,10 +307,9 @@ class HttpClientWebSockets(CrtSocket):
     def free(self) -> None:
         """Close the connection and end its thread, for good. Mirrors ``Free``.
 
-        From any thread but the client's own: inside one of its callbacks it behaves as ``settings.free_in_callback`` says.
-        The close handshake takes up
-        to ``close_timeout`` ms, all of it less than 3 s; a callback that runs longer is left behind, with a log line. Safe
-        to call twice.
+        From any thread but the client's own: inside one of its callbacks it behaves as ``settings.free_in_callback`` says. The
+        close handshake takes up to ``close_timeout`` ms, all of it less than 3 s; a callback that runs longer is left behind, with
+        a log line. Safe to call twice.
         """
         thread = self._thread
         if thread is not None and thread is current_thread():

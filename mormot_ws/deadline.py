@@ -1,4 +1,7 @@
-"""Deadline: one point in time carried through an operation of several steps. The only clock of the lower floors."""
+"""Deadline: one point in time carried through an operation of several steps. The only clock of the lower floors.
+
+It is the monotonic one: nothing that waits may look at the time of day.
+"""
 
 from __future__ import annotations
 

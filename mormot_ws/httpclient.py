@@ -1,4 +1,7 @@
-"""A request on a client's connection and its answer: plain HTTP/1.1 by ``http.client`` on our transport, or over a REST protocol."""
+"""A request on a client's connection and its answer: plain HTTP/1.1 by ``http.client`` on our transport, or over a REST protocol.
+
+No upgrade, no reconnection and no thread belongs in here.
+"""
 
 from __future__ import annotations
 

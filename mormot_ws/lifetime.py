@@ -1,4 +1,7 @@
-"""What was not freed is closed at the interpreter's end: gracefully, all together, and with a bound."""
+"""What was not freed is closed at the interpreter's end: gracefully, all together, and with a bound.
+
+What closing means is for those who have registered: nothing of sockets, frames or callbacks belongs in here.
+"""
 
 from __future__ import annotations
 

@@ -315,9 +315,8 @@ class WebSocketServer(WebSocketHost):
         """Stop: send 1001 to every client, wait for the answers together, end every thread. Mirrors ``Free``.
 
         From any thread but the server's own: inside a callback of one of its connections it behaves as
-        ``settings.free_in_callback``
-        says. Takes up to ``close_timeout`` ms for clients that do not answer, and for callbacks that run up to 2.5 s more. Safe to
-        call twice.
+        ``settings.free_in_callback`` says. Takes up to ``close_timeout`` ms for clients that do not answer, and for callbacks that
+        run up to 2.5 s more. Safe to call twice.
         """
         with self._safe_connections:
             own = current_thread() is self._acceptor or current_thread() in self._sockets.values()
