@@ -161,6 +161,7 @@ class WebSocketHost(PublicDir):
         return refused
 
     def _register(self, process: WebSocketProcessServer) -> None:
+        """Know *process* from now on; called under its ``safe_out``, which comes before the lock of the tables."""
         with self._safe_connections:
             self._processes[process.connection_id] = process
             self._upgraded += 1

@@ -222,19 +222,27 @@ class WebSocketServerSocket(PublicDir):
         self, transport: Transport, protocol: WebSocketProtocol, answer: bytes, unread: bytes
     ) -> WebSocketProcessServer:
         """Send the *answer* that accepts an upgrade; return the connection's process."""
-        process = self.server.process_class(self, protocol, self.server)
+        server = self.server
+        process = server.process_class(self, protocol, server)
         process.attach(transport, unread)
-        with process.safe_out:  # whoever stops the server meanwhile waits for our answer, and says goodbye behind it
-            self.websocket_process = process
-            transport.sendall(answer)
-            process.run_at_once()
-        protocol.after_upgrade(process)
+        try:
+            # whoever stops the server meanwhile waits for our answer, and says goodbye behind it; known before the client has it, so
+            # that a broadcast reaches every client whose upgrade has returned
+            with process.safe_out:
+                self.websocket_process = process
+                process.run_at_once()
+                server._register(process)
+                transport.sendall(answer)
+            protocol.after_upgrade(process)
+        except BaseException:
+            server._unregister(process)
+            process._set_state(wpsDestroy)
+            raise
         return process
 
     def _run_process(self, process: WebSocketProcessServer) -> None:
         """Run an upgraded connection to its end."""
         server = self.server
-        server._register(process)
         try:
             server._notify(server.on_websocket_connect, self)
             process.process_loop()

@@ -444,6 +444,27 @@ def test_a_broadcast_reaches_all_connections_in_order(server: WebSocketServer) -
             assert [client.receive_opcode(focText).text for _ in range(20)] == [str(n) for n in range(20)]
 
 
+class Slow(WebSocketProtocolChat):
+    """Its upgrades go on after the client has their answer, until ``go_on`` is set."""
+
+    go_on = threading.Event()
+
+    def after_upgrade(self, process: WebSocketProcess) -> None:
+        assert self.go_on.wait(BOUND)
+
+
+def test_a_broadcast_reaches_a_client_as_soon_as_its_upgrade_has_returned(server: WebSocketServer) -> None:
+    """Also when the server's thread of the connection has not gone on yet behind the answer."""
+    server.websocket_protocols.add(Slow("slow"))
+    Slow.go_on.clear()
+    with RawClient(server.port) as client:
+        client.upgrade(protocol="slow")
+        assert server.websocket_connections == 1
+        assert server.websocket_broadcast(text("early")) == 1
+        Slow.go_on.set()
+        assert client.receive_opcode(focText).text == "early"
+
+
 def test_a_broadcast_to_some_ids_reaches_those_only(server: WebSocketServer) -> None:
     """With IDs only these connections get the frame; unknown ones are passed over."""
     with upgraded(server.port) as one, upgraded(server.port) as other:
