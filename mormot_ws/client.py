@@ -11,7 +11,6 @@ import ssl
 import threading
 from collections.abc import Callable, Collection
 from threading import current_thread
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,7 +21,7 @@ from .errors import WebSocketsError
 from .hazard import meet_free_in_callback
 from .httpclient import HttpAnswer, http_request, rest_request
 from .keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
-from .lifetime import close_at_exit, forget_at_exit
+from .lifetime import FreedByWith, close_at_exit, forget_at_exit
 from .protocols import OnBeforeIncomingFrame, WebSocketProtocol, is_localhost
 from .reconnect import ReconnectPolicy
 from .settings import WebSocketProcessSettings
@@ -42,7 +41,7 @@ _FREE_MS = 2_800
 _FREED = "The client is being freed"
 
 
-class HttpClientWebSockets(CrtSocket):
+class HttpClientWebSockets(CrtSocket, FreedByWith):
     """An HTTP client that can become a WebSocket client. Mirrors ``THttpClientWebSockets``.
 
     The parameters are those of :class:`CrtSocket`, and *settings*: :class:`WebSocketProcessSettings`, by default new ones;
@@ -339,14 +338,6 @@ class HttpClientWebSockets(CrtSocket):
             release_shared_keeper()
         forget_at_exit(self)
         self._freed.set()
-
-    def __enter__(self) -> HttpClientWebSockets:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.free()
 
     def __repr__(self) -> str:
         what = "freed" if self._freeing else ("connected" if self.connected else "not connected")

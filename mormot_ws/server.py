@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable
 from threading import current_thread
 from time import monotonic
-from types import TracebackType
 from typing import Any
 
 from .context import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest
@@ -354,14 +353,6 @@ class WebSocketServer(WebSocketHost):
             if thread.is_alive():  # else it has ended, or was not started yet, which join() does not like
                 thread.join(deadline.seconds())
             socket_.interrupt()
-
-    def __enter__(self) -> WebSocketServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.free()
 
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""
