@@ -87,8 +87,8 @@ class Turns:
 class RestExchange:
     """Sends requests over *process*, whose protocol is *protocol*, and gives each waiting thread its answer.
 
-    For any thread: :meth:`notify`. For the loop's thread: :meth:`answer_arrived`. For whoever changes the process's state: :meth:`closed`
-    and :meth:`begin`.
+    For any thread: :meth:`notify`. For the loop's thread: :meth:`answer_arrived`. For whoever changes the process's state: :meth:`closed`,
+    :meth:`begin` and :meth:`end`.
     """
 
     def __init__(self, process: WebSocketProcess, protocol: WebSocketProtocolRest) -> None:
@@ -110,6 +110,11 @@ class RestExchange:
         """A new connection is about to run: nothing that was made for the old one may be sent on it."""
         with self._safe_send:  # whoever has met the old connection is through with sending, in vain
             self._protocol = protocol
+
+    def end(self) -> None:
+        """Another protocol takes over: whoever comes from here on gets 666, and nothing of ours is sent on its connection."""
+        with self._safe_send:
+            self._process.exchange = None
 
     def closed(self) -> None:
         """The connection does not run any more: whoever waits ends with 404 at once. Never blocks."""
@@ -198,12 +203,13 @@ class RestExchange:
         frame, head = self._protocol.input_to_frame(request, False)
         answer: SimpleQueue[WebSocketFrame | None] = SimpleQueue()
         timeout = self._timeout_ms()
+        ahead = process.prepare_ahead(frame)  # compression takes its time: others may send meanwhile
         with self._safe_send:
             if process.exchange is not self:  # another protocol took over, on a new connection
                 return _no_answer(request, HTTP_CLIENTERROR, "the connection has another protocol now")
             with self._safe:
                 self._waiting[head] = answer
-            sent = process.send_frame(frame)
+            sent = process.send_frame(frame, ahead)
         expected = sent
         received: WebSocketFrame | None = None
         try:
