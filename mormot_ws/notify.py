@@ -67,13 +67,22 @@ class Turns:
             mine = threading.Lock()
             mine.acquire()
             self._queue.append(mine)
-        if mine.acquire(timeout=timeout):
-            return True
+        try:
+            if mine.acquire(timeout=timeout):
+                return True
+        except BaseException:  # Ctrl-C: nobody would be there to give the turn on
+            if not self._leave(mine):
+                self.release()
+            raise
+        return not self._leave(mine)  # False: it came in the very moment of giving up
+
+    def _leave(self, mine: threading.Lock) -> bool:
+        """Take *mine* out of the queue; tell whether it was still there."""
         with self._safe:
-            if mine in self._queue:
-                self._queue.remove(mine)
+            if mine not in self._queue:
                 return False
-        return True  # it came in the very moment of giving up
+            self._queue.remove(mine)
+            return True
 
     def release(self) -> None:
         """Let the next thread have its turn."""
@@ -204,24 +213,26 @@ class RestExchange:
         answer: SimpleQueue[WebSocketFrame | None] = SimpleQueue()
         timeout = self._timeout_ms()
         ahead = process.prepare_ahead(frame)  # compression takes its time: others may send meanwhile
-        with self._safe_send:
-            if process.exchange is not self:  # another protocol took over, on a new connection
-                return _no_answer(request, HTTP_CLIENTERROR, "the connection has another protocol now")
-            with self._safe:
-                self._waiting[head] = answer
-            sent = process.send_frame(frame, ahead)
-        expected = sent
         received: WebSocketFrame | None = None
+        expected = True  # until we know better: a send may be interrupted by Ctrl-C, too
         try:
+            with self._safe_send:
+                if process.exchange is not self:  # another protocol took over, on a new connection
+                    return _no_answer(request, HTTP_CLIENTERROR, "the connection has another protocol now")
+                with self._safe:
+                    self._waiting[head] = answer
+                expected = sent = process.send_frame(frame, ahead)
             if sent:
                 received = answer.get(timeout=timeout / 1000)
         except Empty:
             pass  # looked at below, under the lock
         finally:
             with self._safe:
-                missing = self._waiting.pop(head, None) is not None
-                if missing and expected and not self._protocol.sequencing:
-                    process.incoming.answer_to_ignore(1)
+                missing = self._waiting.get(head) is answer
+                if missing:
+                    del self._waiting[head]
+                    if expected and not self._protocol.sequencing:
+                        process.incoming.answer_to_ignore(1)
         if not sent:
             return _no_answer(request, HTTP_CLIENTERROR, "not connected")
         if missing:
