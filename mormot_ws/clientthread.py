@@ -16,7 +16,7 @@ from .context import HttpServerRequest, OnHttpServerRequest
 from .crtprocess import WebCrtSocketProcess
 from .frames import CLOSE_ABNORMAL
 from .keeper import ProcessKeeper
-from .notify import DEFAULT_ANSWER_TIMEOUT_MS, RestExchange
+from .notify import DEFAULT_ANSWER_TIMEOUT_MS
 from .protocols import WebSocketProtocol
 from .publicdir import PublicDir
 from .reconnect import FailureKind, ReconnectFailure, ReconnectPolicy, failure_kind
@@ -132,8 +132,8 @@ class WebSocketProcessClient(WebCrtSocketProcess):
 
     def _renew(self, protocol: WebSocketProtocol) -> None:
         """Make ready for the next connection."""
-        if protocol is not self.protocol:
-            self.exchange: RestExchange | None = None  # the new one makes its own, if it carries requests
+        if protocol is not self.protocol and self.exchange is not None:
+            self.exchange.end()  # the new one makes its own, if it carries requests
         self.protocol = protocol
         self._begin()
         self._set_state(wpsCreate)
