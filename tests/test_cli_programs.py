@@ -341,6 +341,17 @@ class TestConnect:
             assert program.wait() == 130
             assert "Traceback" not in program.output
 
+    def test_ctrl_c_before_the_package_is_imported(self) -> None:
+        """The console script's own module is enough to end without a traceback; a signal that is ignored stays so."""
+        kill = "os.kill(os.getpid(), signal.SIGINT)"
+        early = f"import os, signal, sys, mormot_ws_script; assert 'mormot_ws' not in sys.modules; {kill}"
+        with Program("-c", early) as program:
+            assert program.wait() == -signal.SIGINT
+            assert program.output == ""
+        ignored = f"import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import mormot_ws_script; {kill}"
+        with Program("-c", ignored) as program:
+            assert program.wait() == 0
+
 
 class TestBench:
     def test_result_as_json(self) -> None:
