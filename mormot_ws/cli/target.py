@@ -111,6 +111,8 @@ class Target:
             return "is it a TLS server? ws:// is without TLS"
         if failure.kind is FailureKind.upgrade and not status and not self.tls:
             return "is it a TLS server? wss:// is with TLS"
+        if failure.kind is FailureKind.refused and ": proxy " in failure.text:
+            return "is the proxy running, and on this port?"
         if failure.kind is FailureKind.refused:
             return "is the server running, and on this port?"
         return ""
