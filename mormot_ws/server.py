@@ -397,8 +397,11 @@ class WebSocketServer(WebSocketHost):
 
     def _turn_away(self, sock: socket.socket, why: str) -> None:
         """In the accept thread, without waiting: the answer is a courtesy."""
-        self._turned_away += 1  # only the accept thread writes it
-        _log.info("%r turns a connection away: %s", self, why)
+        if self._stopping:
+            _log.debug("%r turns a connection away: %s", self, why)  # it may be our own, which wakes this thread
+        else:
+            self._turned_away += 1  # only the accept thread writes it
+            _log.info("%r turns a connection away: %s", self, why)
         with contextlib.suppress(OSError):
             sock.setblocking(False)
             if self.tls_context is None:
