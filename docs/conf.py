@@ -33,7 +33,7 @@ myst_heading_anchors = 4
 nitpicky = True
 nitpick_ignore_regex = [
     # the standard library's pages are not asked for over the network
-    ("py:class", r"(ssl|socket|threading|enum|logging|collections\.abc|pathlib|types)\..*"),
+    ("py:class", r"(_thread|ssl|socket|threading|enum|logging|collections\.abc|pathlib|types)\..*"),
     # what is not public has no page; it shows in the signatures of what an application does not call
     (
         "py:class",

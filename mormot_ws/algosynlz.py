@@ -17,25 +17,51 @@ _STORED = b"\x00"
 _SYNLZ = b"\x01"
 
 _TEXT_APPLICATIONS = ("json", "javascript", "xml", "rtf")
-#: how formats that are compressed already begin
+#: how formats begin that a native sender counts as compressed already: these and no others, so that both make the same bytes
 _SIGNATURES = (
     b"\xff\xd8\xff",  # JPEG
     b"\x89PNG",
     b"GIF8",
+    b"II*\0",  # TIFF, in four forms
+    b"MM\0*",
+    b"MM\0+",
+    b"I I",
     b"PK\x03\x04",  # ZIP, and the many formats that are one
-    b"\x1f\x8b",  # gzip
+    b"\x1f\x8b\x08",  # gzip
     b"BZh",
-    b"7z\xbc\xaf\x27\x1c",
+    b"7z\xbc\xaf",
     b"Rar!",
+    b"\x04\x22\x4d\x18",  # LZ4
+    b"\xffLZM",
+    b"MSCF",  # cabinets
+    b"ISc(",
+    b"\x5f\x27\xa8\x89",  # JAR
+    b"\xce\xce\xce\xce",  # JCEKS
+    b"!<ar",  # Debian packages
+    b"\xed\xab\xee\xdb",  # RPM
+    b"\xd0\xcf\x11\xe0",  # MSI, and documents of old offices
     b"RIFF",  # WebP, AVI, …
-    b"OggS",
+    b"fLaC",
     b"ID3",
-    b"\xfd7zXZ",
-    b"\x28\xb5\x2f\xfd",  # Zstandard
-    b"\x1a\x45\xdf\xa3",  # Matroska, WebM
+    b"\x00\x00\x01\xb7",  # MPEG
+    b"\x00\x00\x01\xba",
+    b"\x30\x26\xb2\x75",  # WMA
+    b"\xd7\xcd\xc6\x9a",  # WMV
+    b"moov",
+    b"FLV",
+    b"FWS",  # Flash
+    b"CWS",
+    b"ZWS",
     b"wOFF",
-    b"wOF2",
+    # files of the original's own: maps, tables, logs, databases
+    b"\xa5\xa5\xa5\xa5",
+    b"\x5a\xa5\xa5\xa5",
+    b"\xa5\xa5\xab\xa5",
+    b"\x51\x10\xa5\xab",
+    *(bytes((first, 0xA5, 0xA5, 0xAB)) for first in range(0xAB, 0xB3)),
 )
+#: and what may stand behind the first four bytes: MP4, QuickTime
+_LATE_SIGNATURES = (b"ftyp", b"moov")
 
 
 def algo_compress(data: bytes, *, stored: bool = False, threshold: int = COMPRESS_FROM) -> bytes:
@@ -85,7 +111,7 @@ def is_text_type(content_type: str) -> bool:
 
 def is_compressed(content: bytes) -> bool:
     """Tell whether *content* begins like a format that is compressed already (JPEG, PNG, ZIP, …). Mirrors ``IsContentCompressed``."""
-    return len(content) > 8 and (content.startswith(_SIGNATURES) or content[4:8] == b"ftyp")
+    return len(content) > 8 and (content.startswith(_SIGNATURES) or content[4:8] in _LATE_SIGNATURES)
 
 
 def is_worth_storing(content_type: str, content: bytes) -> bool:

@@ -50,7 +50,7 @@ class WebSocketProtocolChat(WebSocketProtocol):
             try:
                 callback(process, frame)
             except Exception:  # noqa: BLE001 - as in the original the connection goes on; unlike there the log says why
-                _log.exception("%s: on_incoming_frame failed on %r", process, frame)
+                _log.exception("%s: on_incoming_frame failed on %r", process, frame, extra=process.log_fields())
 
     def send_frame(self, process: WebSocketProcess | None, frame: WebSocketFrame) -> bool:
         """Send a copy of *frame* through *process*. Mirrors ``SendFrame``.

@@ -245,7 +245,11 @@ class HttpClientWebSockets(CrtSocket):
         process.on_reconnect = upgrade_again
 
     def reconnect_now(self) -> None:
-        """Cut short the wait before the next attempt to reconnect, if there is one. From any thread, returns at once."""
+        """Cut short the wait before the next attempt to reconnect. From any thread, returns at once.
+
+        Also when that wait has not begun: in a callback that tells of the loss, or during an attempt, which another one follows
+        at once should it fail. On a running connection it does nothing.
+        """
         if self._thread is not None:
             self._thread.reconnect_now()
 
@@ -374,15 +378,17 @@ class HttpClientWebSockets(CrtSocket):
                 else None,
             )
         except UpgradeError as exc:
-            self.upgrade_failure = exc
+            failure: UpgradeError | None = exc
         except OSError as exc:
-            self.upgrade_failure = UpgradeError(f"{type(exc).__name__}: {exc}")
+            failure = UpgradeError.from_error(exc)
         else:
-            self.upgrade_failure = None
-        if self.upgrade_failure is not None:
-            self.last_error = str(self.upgrade_failure)
+            failure = None
+        self.upgrade_failure = failure
+        if failure is not None:
+            # what is returned is our own: another thread that reopens meanwhile empties last_error, and '' would be a success
+            self.last_error = text = str(failure)
             self.close()
-            return self.last_error
+            return text
         protocol.upgrade_uri = uri
         protocol.upgrade_bearer_token = headers
         process = self._process
@@ -391,7 +397,8 @@ class HttpClientWebSockets(CrtSocket):
             with self._safe_free:  # a free() that came first would not give the keeper back
                 if self._freeing:
                     return _FREED
-                self._keeper = acquire_shared_keeper()
+                if self._keeper is None:  # else from an upgrade whose policy, or protocol, raised
+                    self._keeper = acquire_shared_keeper()
             process = WebSocketProcessClient(self, protocol, self._keeper)
         else:
             process._renew(protocol)
@@ -420,8 +427,18 @@ class HttpClientWebSockets(CrtSocket):
             self._process = process
             self._thread = thread
             process.owner_thread = thread
-            process.run_at_once()
-            thread.start()
+            try:
+                process.run_at_once()
+                thread.start()
+            except (
+                OSError,
+                RuntimeError,
+            ) as exc:  # no descriptor for the keeper, or no further thread: as if never upgraded
+                process._keeper.unwatch(process)
+                self._process = self._thread = None
+                self.last_error = text = f"{type(exc).__name__}: {exc}"
+                self.close()
+                return text
         thread.entered.wait(_ENTER_LOOP_MS / 1000)
         return ""
 
@@ -443,7 +460,9 @@ class HttpClientWebSockets(CrtSocket):
             try:
                 self.on_websockets_closed(self)
             except Exception:  # noqa: BLE001 - the original's thread would end here, silently
-                _log.exception("%r: on_websockets_closed failed", self)
+                process = self._process
+                fields = {} if process is None else process.log_fields()
+                _log.exception("%r: on_websockets_closed failed", self, extra=fields)
 
     def begin_exit(self) -> None:
         """The interpreter ends: say goodbye, without waiting."""

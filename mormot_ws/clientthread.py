@@ -22,7 +22,7 @@ from .protocols import WebSocketProtocol
 from .publicdir import PublicDir
 from .reconnect import FailureKind, ReconnectFailure, ReconnectPolicy, failure_kind
 from .settings import WebSocketProcessSettings
-from .states import WebSocketProcessClientThreadState, sClosed, sCreate, sFinished, sRun, wpsCreate
+from .states import WebSocketProcessClientThreadState, sClosed, sCreate, sFinished, sRun, wpsCreate, wpsRun
 from .upgrade import UpgradeError
 
 _log = logging.getLogger("mormot_ws.client")
@@ -110,7 +110,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         return thread if isinstance(thread, WebSocketProcessClientThread) else None
 
     def reconnect_now(self) -> None:
-        """Cut short the wait before the next attempt, if there is one. From any thread, returns at once."""
+        """Cut short the wait before the next attempt, as :meth:`HttpClientWebSockets.reconnect_now` does."""
         thread = self.client_thread
         if thread is not None:
             thread.reconnect_now()
@@ -174,8 +174,7 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         self._failures = 0  # failed attempts since the last stable connection
         self._lost_at = 0.0  # when that was lost
         self._terminated = False
-        self._hurry = False
-        self._pausing = False
+        self._hurry = False  # the next wait is to be cut short; guarded by _wake
 
     @property
     def terminated(self) -> bool:
@@ -192,10 +191,11 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             self._wake.notify_all()
 
     def reconnect_now(self) -> None:
-        """Cut the present wait short. From any thread, returns at once."""
+        """Make the next attempt without a wait, unless the connection runs. From any thread, returns at once."""
         with self._wake:
-            self._hurry = self._pausing
-            self._wake.notify_all()
+            if self.process.state is not wpsRun:
+                self._hurry = True
+                self._wake.notify_all()
 
     def run(self) -> None:
         """The thread's body."""
@@ -220,6 +220,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
     def _run_process(self) -> None:
         """Run one connection to its end."""
         process = self.process
+        with self._wake:
+            self._hurry = False  # what was said during the attempt that succeeded
         started = monotonic()
         process.process_loop()
         process.lived_ms = (monotonic() - started) * 1000
@@ -243,7 +245,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             policy.reset()
             self._failures = 0
             self._lost_at = monotonic()
-        failure = self._failure(FailureKind.lost, process.last_error, 0)
+        ended = process.last_error or f"closed with {process.lost_code}"
+        failure = self._failure(FailureKind.lost, ended, 0)
         while self._may_reconnect():
             delay = policy.next_delay(failure)
             if delay is None:
@@ -293,10 +296,10 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
 
     def _pause(self, milliseconds: float) -> bool:
         """Wait before an attempt; return False when the thread was terminated."""
+        seconds = min(milliseconds / 1000, threading.TIMEOUT_MAX)  # infinity too: until somebody says reconnect_now()
         with self._wake:
-            self._pausing = True
-            self._wake.wait_for(lambda: self._terminated or self._hurry, milliseconds / 1000)
-            self._pausing = self._hurry = False
+            self._wake.wait_for(lambda: self._terminated or self._hurry, seconds)
+            self._hurry = False
             return not self._terminated
 
     def _attempt(self) -> tuple[FailureKind, str, int]:
@@ -320,6 +323,7 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
                 "open again, but it is no WebSocket, nothing can be sent or received on it; closing it and trying again. "
                 "See Mistake 3 in docs/porting-guide.md",
                 self.name,
+                extra={"connection_id": process.connection_id, "attempts": process.attempts},
             )
             result = "on_reconnect did not upgrade"
         if process._upgraded:
@@ -331,7 +335,7 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         failed = client.upgrade_failure
         if failed is None:
             return FailureKind.callback, result, 0
-        return (FailureKind.timeout if failed.timed_out else FailureKind.upgrade), str(failed), failed.http_status
+        return failed.kind, str(failed), failed.http_status
 
     def _call_on_reconnect(self, argument: WebSocketProcessClient | None) -> str:
         """Call the application; an exception counts as a failed attempt. None counts as ''."""
@@ -341,5 +345,6 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         try:
             return callback(argument) or ""
         except Exception as exc:  # noqa: BLE001 - the original's thread would end here, silently
-            _log.exception("%s: on_reconnect failed; trying again later", self.name)
+            fields = {"attempts": self.process.attempts}
+            _log.exception("%s: on_reconnect failed; trying again later", self.name, extra=fields)
             return f"{type(exc).__name__}: {exc}"

@@ -89,8 +89,7 @@ class WebCrtSocketProcess(WebSocketProcess):
         if transport is None:
             return
         if self._close_sent and self._close_ends_reading:
-            transport.finish(Deadline(self.settings.close_timeout), wait_first=self.client_side)
-        else:
-            transport.shutdown()  # wakes a writer, so that the lock below is free soon
+            transport.end(Deadline(self.settings.close_timeout), wait_first=self.client_side)
+        transport.shutdown()  # wakes a writer, so that the lock below is free soon
         with self.safe_out:  # nobody is inside a write when the descriptor goes
             transport.close()

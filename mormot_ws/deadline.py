@@ -27,6 +27,11 @@ class Deadline:
         """True from that point in time on."""
         return self._at is not None and monotonic() >= self._at
 
+    def share(self, parts: int) -> Deadline:
+        """Return a deadline after one of *parts* equal parts of the time that is left."""
+        left = self.seconds()
+        return Deadline(None if left is None else left * 1000 / parts)
+
     def sooner(self, milliseconds: float) -> Deadline:
         """Return this deadline, or one *milliseconds* from now, whichever comes first."""
         left = self.seconds()

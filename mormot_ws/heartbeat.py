@@ -34,14 +34,14 @@ _STAND_IN_READ = 1 << 16
 _LOOK_SECONDS = 1.0
 #: pings whose pongs have not come that are remembered
 _MAX_PINGS = 16
-#: marks a ping that was answered
+#: marks a ping that was answered, a pong that was counted
 _ANSWERED = -1
 
 
 class KeptProcess(FrameSender):
     """Base of :class:`~mormot_ws.WebSocketProcess`; see there for the parameters.
 
-    To be implemented above, beside what :class:`FrameSender` wants: :meth:`receive_now`, :meth:`abort`, :meth:`log_fields`.
+    To be implemented above, beside what :class:`FrameSender` wants: :meth:`receive_now`, :meth:`abort`.
     """
 
     _internal = frozenset({"log_fields", "receive_now", "safe_in", "stand_in"})
@@ -97,10 +97,6 @@ class KeptProcess(FrameSender):
         """Cut the connection at once."""
 
     @abstractmethod
-    def log_fields(self) -> dict[str, object]:
-        """Return what log records of this connection carry as ``extra``."""
-
-    @abstractmethod
     def _fault(self, error: WebSocketsProtocolError, wait_ms: int | None = None) -> bool:
         """Close because the peer broke a rule; tell whether the close frame was sent."""
 
@@ -113,9 +109,16 @@ class KeptProcess(FrameSender):
             self._count_ping()
             self._answer_ping(frame.payload)
 
-    def _pong_received(self) -> None:
-        if self._pings_sent:
-            self.last_ping_delay = (monotonic() - self._pings_sent.popleft()) * 1000
+    def _pong_received(self, frame: WebSocketFrame) -> None:
+        """In the thread that read it, or in the loop's: take the time, once."""
+        if frame.tix == _ANSWERED:
+            return
+        frame.tix = _ANSWERED
+        try:
+            sent = self._pings_sent.popleft()
+        except IndexError:
+            return  # nobody asked, or nobody remembers
+        self.last_ping_delay = (monotonic() - sent) * 1000
 
     def _answer_ping(self, payload: bytes) -> None:
         """Send the pong: also between our close frame and the peer's, where nothing else is sent any more (RFC 6455 §5.5.2)."""
@@ -164,6 +167,10 @@ class KeptProcess(FrameSender):
                     )
                     self.abort(f"no answer to {self.invalid_ping_count} heartbeats")
                     return
+            if not self._pinged_at:
+                # alive, and then silent for a whole delay: what it has not answered by now it never will (RFC 6455 §5.5.3 lets it),
+                # and later pongs must not be taken for answers to these
+                self._pings_sent.clear()
             self._pinged_at = now
             self._mark_ping()
             self._send_control_now(focPing, b"")
@@ -241,6 +248,8 @@ class KeptProcess(FrameSender):
                 self._backlog_bytes += len(frame.payload) + 64
                 if frame.opcode is focPing:
                     pings.append(frame)
-                if frame.opcode is not focPing or self.settings.notify_all_frames:
+                elif frame.opcode is focPong:
+                    self._pong_received(frame)  # now: the callback's time is not the link's
+                if frame.opcode not in (focPing, focPong) or self.settings.notify_all_frames:
                     self._backlog.append(frame)
         return most < _BACKLOG_BYTES

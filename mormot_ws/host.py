@@ -161,6 +161,7 @@ class WebSocketHost(PublicDir):
         return refused
 
     def _register(self, process: WebSocketProcessServer) -> None:
+        """Know *process* from now on; called under its ``safe_out``, which comes before the lock of the tables."""
         with self._safe_connections:
             self._processes[process.connection_id] = process
             self._upgraded += 1
@@ -170,6 +171,10 @@ class WebSocketHost(PublicDir):
             if self._processes.pop(process.connection_id, None) is not None:
                 for at, value in enumerate(_totals(process.protocol)):
                     self._ended_totals[at] += value
+
+    def _count_turned_away(self) -> None:
+        with self._safe_connections:
+            self._turned_away += 1
 
     def _count_refused(self) -> None:
         with self._safe_connections:

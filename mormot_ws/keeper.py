@@ -160,8 +160,9 @@ class ProcessKeeper:
             self._wake_read.setblocking(False)
             self._wake_write.setblocking(False)
             # daemon: a forgotten server or client must not keep the interpreter from ending
-            self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            thread.start()
+            self._thread = thread  # now: what could not be started is tried again with the next need of it
 
     def _signal(self) -> None:
         self._signalled = True
@@ -238,7 +239,10 @@ class ProcessKeeper:
                 self._sweep_interval = _SWEEP_SECONDS
                 return
         for process in watched:
-            process.stand_in(now)
+            try:
+                process.stand_in(now)
+            except Exception:  # noqa: BLE001 - one connection's fault must not end the watch over all the others
+                _log.exception("%s: standing in for %r failed", self.name, process)
         self._sweeping = self.call_at(monotonic() + self._sweep_interval, self._sweep)
 
     def _run_timers(self) -> None:

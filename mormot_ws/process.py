@@ -286,7 +286,8 @@ class WebSocketProcess(KeptProcess):
             if not self.close_code:
                 self.close_code = CLOSE_ABNORMAL
             self._set_state(wpsClose)
-            _log.debug("%s: ended with %d %s", self, self.close_code, self.last_error, extra=self.log_fields())
+            why = self.last_error or self.close_reason or "in an orderly way"
+            _log.debug("%s: ended with %d: %s", self, self.close_code, why, extra=self.log_fields())
             self.finish()
             self._requeue_batch()
             self.process_stop()
@@ -307,7 +308,7 @@ class WebSocketProcess(KeptProcess):
                 self.settings.on_client_connected(self)
             self.protocol.process_incoming_frame(self, WebSocketFrame(focContinuation), "")
         except Exception:  # noqa: BLE001 - whatever the user's code raises ends this connection only
-            _log.exception("%s: a callback refused the connection", self)
+            _log.exception("%s: a callback refused the connection", self, extra=self.log_fields())
             self.last_error = "a callback refused the connection"
             self._send_close(1011, "refused", close_payload(1011, "refused"))
             return False
@@ -321,12 +322,12 @@ class WebSocketProcess(KeptProcess):
         try:
             self.protocol.process_incoming_frame(self, WebSocketFrame(focConnectionClose, payload), "")
         except Exception:  # noqa: BLE001 - the connection has ended: there is nobody left to tell but the log
-            _log.exception("%s: the callback for the end of the connection failed", self)
+            _log.exception("%s: the callback for the end of the connection failed", self, extra=self.log_fields())
         try:
             if self.settings.on_client_disconnected is not None:
                 self.settings.on_client_disconnected(self)
         except Exception:  # noqa: BLE001 - as above
-            _log.exception("%s: on_client_disconnected failed", self)
+            _log.exception("%s: on_client_disconnected failed", self, extra=self.log_fields())
 
     def _run(self) -> None:
         """Read and dispatch until the connection ends."""
@@ -400,7 +401,7 @@ class WebSocketProcess(KeptProcess):
             if self.settings.notify_all_frames:
                 self._dispatch(frame)
         elif opcode is focPong:
-            self._pong_received()
+            self._pong_received(frame)
             if self.settings.notify_all_frames:
                 self._dispatch(frame)
         elif opcode is focConnectionClose:
@@ -418,7 +419,7 @@ class WebSocketProcess(KeptProcess):
         except WebSocketsProtocolError:
             raise  # what the peer sent cannot be used (a frame that does not decrypt): the loop closes
         except Exception:  # noqa: BLE001 - a bug in the user's code must not end the connection; the log has it
-            _log.exception("%s: a callback failed on %r", self, frame)
+            _log.exception("%s: a callback failed on %r", self, frame, extra=self.log_fields())
 
     # ---------------------------------------------------------------------------------------------- closing, faults
 

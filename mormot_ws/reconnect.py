@@ -20,7 +20,9 @@ class FailureKind(Enum):
     lost = "lost"  # a running connection has ended; close_code tells how
     refused = "refused"  # nobody listens there
     timeout = "timeout"  # no answer in time: to the connection attempt, or to the handshake
-    tls = "tls"  # the TLS handshake failed, e.g. the certificate was not accepted
+    tls = (
+        "tls"  # TLS failed before the upgrade had an answer, e.g. a certificate, the server's or ours, was not accepted
+    )
     connect = (
         "connect"  # the connection could not be opened for another reason: no such host, no route, a proxy's refusal
     )
@@ -49,7 +51,10 @@ class ReconnectPolicy(Protocol):
     """What a client's thread asks. Its methods are called in that thread only, one at a time."""
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
-        """Return the milliseconds to wait before the next attempt, or None to give up for good."""
+        """Return the milliseconds to wait before the next attempt, or None to give up for good.
+
+        ``math.inf`` waits until somebody calls ``reconnect_now()``.
+        """
 
     def reset(self) -> None:
         """Start again from the shortest wait: the last connection was a good one."""

@@ -115,7 +115,8 @@ def _quoted(data: bytes) -> bytes:
 # ---------------------------------------------------------------------------------------------------------- decoding
 
 _BLANKS = bytes(range(1, 33))
-_START = re.compile(rb'[\x01-\x20]*\{[^"\x00]{0,64}"([^"\\\x00]{1,64})"')
+#: whatever stands between the bracket and the first quote is passed over, as natively
+_START = re.compile(rb'[\x01-\x20]*\{[^"\x00]*"([^"\\\x00]{1,64})"')
 _ARRAY = re.compile(rb"[\x01-\x20]*:[\x01-\x20]*\[")
 _SPACE = re.compile(rb"[\x01-\x20]*")
 _BARE = re.compile(rb'[^\x00-\x20,\[\]{}"]+')

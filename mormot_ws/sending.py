@@ -259,6 +259,10 @@ class FrameSender(PublicDir, ABC):
         """Return the descriptor to wait for, −1 when there is none."""
 
     @abstractmethod
+    def log_fields(self) -> dict[str, object]:
+        """Return what log records of this connection carry as ``extra``."""
+
+    @abstractmethod
     def _send_close(self, code: int, reason: str, payload: bytes) -> bool:
         """Send a close frame, once per connection; tell whether this call did."""
 
@@ -331,11 +335,11 @@ class FrameSender(PublicDir, ABC):
             return FlushResult.busy
         try:
             self._flush_wanted = False
-            if self._controls and self._batch_wire is None and self._state is wpsRun:
-                self._batch_wire = memoryview(self._control_wire())
-            while (self._state is wpsRun and (self._queue_open or self._batch_wire is not None)) or (
+            while (self._state is wpsRun and (self._queue_open or self._batch_wire is not None or self._controls)) or (
                 self._last_batch and self._batch_wire is not None
             ):
+                if self._batch_wire is None and self._controls:
+                    self._batch_wire = memoryview(self._control_wire())  # before the next frames, behind those in hand
                 if self._batch_wire is None:
                     if not self.outgoing:
                         self._last_flush = monotonic()
@@ -352,7 +356,7 @@ class FrameSender(PublicDir, ABC):
         except OSError as exc:
             self._write_failed(exc)
         except Exception as exc:  # noqa: BLE001 - of the protocol's before_send_frame: it may hurt its own connection only
-            _log.exception("%s: a queued frame could not be prepared", self)
+            _log.exception("%s: a queued frame could not be prepared", self, extra=self.log_fields())
             self._write_failed(exc)
         finally:
             self.safe_out.release()

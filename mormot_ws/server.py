@@ -14,6 +14,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from threading import current_thread
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -36,6 +37,9 @@ from .tlstransport import TlsTransport
 from .transport import Transport
 
 _log = logging.getLogger("mormot_ws.server")
+
+#: seconds between two log lines about the same error of accepting, while it lasts
+_ACCEPT_LOG_SECONDS = 10.0
 
 OnThread = Callable[[threading.Thread], Any]
 
@@ -116,7 +120,8 @@ class WebSocketServerSocket(PublicDir):
         except (OSError, EOFError) as exc:
             _log.debug("#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc)
         except Exception:  # noqa: BLE001 - one connection's fault must not reach the others
-            _log.exception("#%d from %s failed", self.connection_id, self.remote_ip)
+            fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
+            _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
         finally:
             with contextlib.suppress(OSError):
                 self._sock.close()
@@ -178,7 +183,8 @@ class WebSocketServerSocket(PublicDir):
                 status = int(server.on_request(context))
                 headers = split_header_lines(context.out_custom_headers)
             except Exception:  # noqa: BLE001 - a bug in the user's code is a 500 for this request
-                _log.exception("on_request failed for %r", context)
+                fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
+                _log.exception("on_request failed for %r", context, extra=fields)
                 status, headers = 500, []
                 context.out_content, context.out_content_type = "on_request failed\n", "text/plain; charset=utf-8"
         if context.out_content_type == NORESPONSE_CONTENT_TYPE:
@@ -216,19 +222,27 @@ class WebSocketServerSocket(PublicDir):
         self, transport: Transport, protocol: WebSocketProtocol, answer: bytes, unread: bytes
     ) -> WebSocketProcessServer:
         """Send the *answer* that accepts an upgrade; return the connection's process."""
-        process = self.server.process_class(self, protocol, self.server)
+        server = self.server
+        process = server.process_class(self, protocol, server)
         process.attach(transport, unread)
-        with process.safe_out:  # whoever stops the server meanwhile waits for our answer, and says goodbye behind it
-            self.websocket_process = process
-            transport.sendall(answer)
-            process.run_at_once()
-        protocol.after_upgrade(process)
+        try:
+            # whoever stops the server meanwhile waits for our answer, and says goodbye behind it; known before the client has it, so
+            # that a broadcast reaches every client whose upgrade has returned
+            with process.safe_out:
+                self.websocket_process = process
+                process.run_at_once()
+                server._register(process)
+                transport.sendall(answer)
+            protocol.after_upgrade(process)
+        except BaseException:
+            server._unregister(process)
+            process._set_state(wpsDestroy)
+            raise
         return process
 
     def _run_process(self, process: WebSocketProcessServer) -> None:
         """Run an upgraded connection to its end."""
         server = self.server
-        server._register(process)
         try:
             server._notify(server.on_websocket_connect, self)
             process.process_loop()
@@ -338,7 +352,8 @@ class WebSocketServer(WebSocketHost):
         with self._safe_connections:
             sockets = dict(self._sockets)
         for socket_, thread in sockets.items():
-            thread.join(deadline.seconds())
+            if thread.is_alive():  # else it has ended, or was not started yet, which join() does not like
+                thread.join(deadline.seconds())
             socket_.interrupt()
 
     def __enter__(self) -> WebSocketServer:
@@ -359,6 +374,7 @@ class WebSocketServer(WebSocketHost):
     def _accept_loop(self) -> None:
         """The accept thread: ends when free() shuts the listener down."""
         self._notify(self._on_start, current_thread())
+        told, told_at = 0, 0.0
         while not self._stopping:
             try:
                 sock, address = self._listener.accept()
@@ -366,9 +382,13 @@ class WebSocketServer(WebSocketHost):
                 if self._stopping:
                     break
                 # out of descriptors or memory: waiting is all that helps, and free() ends the wait
-                level = logging.ERROR if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) else logging.WARNING
-                hint = "; raise the limit of open files, or set settings.max_connections below it"
-                _log.log(level, "%r cannot accept: %s%s", self, exc, hint if exc.errno == errno.EMFILE else "")
+                # it may last for hours: one line now and then will do
+                if exc.errno != told or monotonic() - told_at >= _ACCEPT_LOG_SECONDS:
+                    told, told_at = exc.errno or 0, monotonic()
+                    scarce = exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+                    hint = "; raise the limit of open files, or set settings.max_connections below it"
+                    text = hint if exc.errno == errno.EMFILE else ""
+                    _log.log(logging.ERROR if scarce else logging.WARNING, "%r cannot accept: %s%s", self, exc, text)
                 self._retry.wait(0.1)
                 continue
             self._start_connection(sock, address)
@@ -386,7 +406,7 @@ class WebSocketServer(WebSocketHost):
         )
         refused = self._admit(connection, thread)
         if refused:
-            self._turn_away(sock, refused)
+            self._turn_away(sock, refused, connection)
             return
         try:
             thread.start()
@@ -395,13 +415,14 @@ class WebSocketServer(WebSocketHost):
             self._forget(connection)
             sock.close()
 
-    def _turn_away(self, sock: socket.socket, why: str) -> None:
+    def _turn_away(self, sock: socket.socket, why: str, connection: WebSocketServerSocket) -> None:
         """In the accept thread, without waiting: the answer is a courtesy."""
-        if self._stopping:
-            _log.debug("%r turns a connection away: %s", self, why)  # it may be our own, which wakes this thread
+        fields = {"connection_id": connection.connection_id, "remote_ip": connection.remote_ip}
+        if self._stopping:  # it may be our own, which wakes this thread
+            _log.debug("%r turns a connection away: %s", self, why, extra=fields)
         else:
-            self._turned_away += 1  # only the accept thread writes it
-            _log.info("%r turns a connection away: %s", self, why)
+            self._count_turned_away()
+            _log.info("%r turns a connection away: %s", self, why, extra=fields)
         with contextlib.suppress(OSError):
             sock.setblocking(False)
             if self.tls_context is None:
@@ -438,7 +459,9 @@ class WebSocketServer(WebSocketHost):
         for socket_, thread in left.items():
             thread.join(deadline.seconds())
             if thread.is_alive():
-                _log.error("%r: a callback of #%d does not return; its thread is left", self, socket_.connection_id)
+                number = socket_.connection_id
+                fields = {"connection_id": number, "remote_ip": socket_.remote_ip}
+                _log.error("%r: a callback of #%d does not return; its thread is left", self, number, extra=fields)
 
 
 def parse_port(port: str | int) -> tuple[str, int]:

@@ -99,11 +99,11 @@ class CrtSocket(PublicDir):
         except OSError as exc:  # time-outs and faults of TLS are OSErrors as well
             error = exc
         self.last_exception = error
-        self.last_error = "" if error is None else f"{type(error).__name__}: {error}"
-        if self.last_error:
+        self.last_error = text = "" if error is None else f"{type(error).__name__}: {error}"
+        if text:
             self.close()
-            _log.debug("%s:%d: %s", self.host, self.port, self.last_error)
-        return self.last_error
+            _log.debug("%s:%d: %s", self.host, self.port, text)
+        return text
 
     def close(self) -> None:
         """Close the socket, if there is one. Never raises."""
@@ -152,16 +152,20 @@ class CrtSocket(PublicDir):
             self._transport = transport
 
     def _connect_any(self, host: str, port: int, deadline: Deadline) -> socket.socket:
-        """Try the host's addresses in turn; return a connected socket, which ``self._raw`` holds too."""
+        """Try the host's addresses in turn; return a connected socket, which ``self._raw`` holds too.
+
+        Each has its share of the time, so that one that does not answer (IPv6 that leads nowhere) does not hide the next.
+        """
         error: OSError = OSError(f"no address for {host}")
-        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for left, (family, kind, protocol, _, address) in zip(range(len(found), 0, -1), found, strict=True):
             sock = socket.socket(family, kind, protocol)
             try:
                 with self._safe_socket:
                     if self._interrupted:
                         raise ConnectionAbortedError("interrupted")
                     self._raw = sock
-                self._connect(sock, address, deadline)
+                self._connect(sock, address, deadline.share(left))
             except OSError as exc:
                 with self._safe_socket:
                     self._raw = None

@@ -3,8 +3,8 @@
 A stream carries no offsets: both sides keep the same table, which holds for each of 4096 hashes the last position that was entered
 under it. What wraps a stream into a checked container is in ``algosynlz.py``. No frame, socket, thread or clock belongs in here.
 
-What makes it as fast as Python gets: hashes of many positions come from a few operations on large numbers, literals are copied in
-runs, and the decoder enters positions only when the next match needs them.
+What makes it as fast as Python gets: hashes of many positions come from a few operations on large numbers, as does the length of a match;
+literals are copied in runs, and the decoder enters positions only when the next match needs them.
 """
 
 from __future__ import annotations
@@ -63,63 +63,81 @@ def synlz_compress(data: bytes) -> bytes:
     parts = [_header(size)]
     if not size:
         return parts[0]
-    last = size - _TAIL
+    append = parts.append
+    from_bytes = int.from_bytes
     table = [_NOWHERE] * 4096
-    hashes = memoryview(b"")
-    base = 0  # the position that hashes begin with
+    last = size - _TAIL
     p = run = 0  # run: where the literals begin that have not been copied
     # the open group: where in parts its control word stands, how many items it has, their bits
     at, used, word = 1, 0, 0
-    parts.append(b"")
+    append(b"")
     while p <= last:
-        word = 0
-        for bit in _BITS:
-            try:
-                h = hashes[p - base]
-            except IndexError:
-                if p > last:
-                    used = bit.bit_length() - 1
-                    break
-                base = p
-                hashes = _hashes(data[base : min(base + _PIECE, last + 1) + 2])
-                h = hashes[0]
+        base = p
+        stop = min(base + _PIECE, last + 1)
+        hashes = _hashes(data[base : stop + 2])
+        while p < stop:
+            h = hashes[p - base]
             o = table[h]
             table[h] = p
-            if p - o > 2 and data[o] == data[p] and data[o + 1] == data[p + 1] and data[o + 2] == data[p + 2]:
-                if run < p:
-                    parts.append(data[run:p])
-                word |= bit
-                # the very last byte is never part of a match
-                stop = min(size - 1, p + _LONGEST)
-                a = o + 3
-                b = p + 3
-                while b < stop and data[a] == data[b]:
-                    a += 1
-                    b += 1
-                t = b - p - 2
-                if t < 16:
-                    parts.append((h << 4 | t).to_bytes(2, "little"))
-                else:
-                    parts.append((h << 4 | t - 16 << 16).to_bytes(3, "little"))
-                p = run = b
-            else:
+            if p - o < 3 or data[o] != data[p] or data[o + 1] != data[p + 1] or data[o + 2] != data[p + 2]:
                 p += 1
-        else:
-            used = 0
+                continue
             if run < p:
-                parts.append(data[run:p])
-                run = p
-            parts[at] = word.to_bytes(4, "little")
-            at = len(parts)
-            parts.append(b"")
-            word = 0
-    # the rest is literals; a group that they fill is followed by the control word of the next, as always
-    split = min(size, p + 32 - used)
+                if used + p - run >= 32:
+                    at, used, run = _fill_groups(parts, at, used, word, data, run, p)
+                    word = 0
+                else:
+                    used += p - run
+                if run < p:
+                    append(data[run:p])
+            word |= _BITS[used]
+            used += 1
+            a = o + 3
+            b = p + 3
+            if data[a] == data[b]:  # most matches are short
+                end = min(size - 1, p + _LONGEST)  # the very last byte is never part of a match
+                while b < end:
+                    differ = from_bytes(data[a : a + 24], "little") ^ from_bytes(data[b : b + 24], "little")
+                    if differ:
+                        b += (differ & -differ).bit_length() - 1 >> 3
+                        break
+                    a += 24
+                    b += 24
+                if b > end:
+                    b = end
+            t = b - p - 2
+            if t < 16:
+                append((h << 4 | t).to_bytes(2, "little"))
+            else:
+                append((h << 4 | t - 16 << 16).to_bytes(3, "little"))
+            p = run = b
+            if used == 32:
+                parts[at] = word.to_bytes(4, "little")
+                at, used, word = len(parts), 0, 0
+                append(b"")
+    # the rest is literals
+    if used + size - run >= 32:
+        at, used, run = _fill_groups(parts, at, used, word, data, run, size)
+        word = 0
+    append(data[run:])
     parts[at] = word.to_bytes(4, "little")
-    parts.append(data[run:split])
-    if used + split - p == 32:
-        parts += (b"\0\0\0\0", data[split:])
     return b"".join(parts)
+
+
+def _fill_groups(
+    parts: list[bytes], at: int, used: int, word: int, data: bytes, run: int, end: int
+) -> tuple[int, int, int]:
+    """Complete groups with the literals from *run* to *end*, the open one first.
+
+    Return (where in *parts* the next control word stands, how many items its group has, where the literals for it begin).
+    """
+    while used + end - run >= 32:
+        split = run + 32 - used
+        parts[at] = word.to_bytes(4, "little")
+        parts.append(data[run:split])
+        at, used, word, run = len(parts), 0, 0, split
+        parts.append(b"")  # the control word of the next group is there even if no item follows
+    return at, end - run, run
 
 
 def _header(size: int) -> bytes:
@@ -154,7 +172,7 @@ def _decompress(stream: bytes, max_size: int) -> bytes:
         raise SynLZError(f"the SynLZ stream holds {size} bytes, more than the limit of {max_size}")
     end = len(stream)
     out = bytearray()
-    table: dict[int, int] = {}
+    table = [-1] * 4096
     hash_2, hash_3 = _HASH_2, _HASH_3
     hashed = 0  # the first position that is not entered in the table
     while p < end:
@@ -185,8 +203,8 @@ def _decompress(stream: bytes, max_size: int) -> bytes:
             if length == 2:
                 length = stream[p] + 18
                 p += 1
-            o = table.get(h)
-            if o is None:
+            o = table[h]
+            if o < 0:
                 raise SynLZError("the SynLZ stream refers to nothing")
             distance = start - o
             if length <= distance:
@@ -206,8 +224,9 @@ def _decompress(stream: bytes, max_size: int) -> bytes:
     return bytes(out)
 
 
-def _enter(out: bytearray, first: int, stop: int, table: dict[int, int]) -> None:
+def _enter(out: bytearray, first: int, stop: int, table: list[int]) -> None:
     """Enter the positions *first* to *stop* − 1 in *table*."""
     for at in range(first, stop, _PIECE):
         upto = min(at + _PIECE, stop)
-        table.update(zip(_hashes(out[at : upto + 2]), range(at, upto), strict=True))
+        for h, position in zip(_hashes(out[at : upto + 2]), range(at, upto), strict=True):
+            table[h] = position

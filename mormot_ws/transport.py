@@ -175,8 +175,13 @@ class Transport:
         with contextlib.suppress(OSError):
             self.sock.close()
 
-    def finish(self, deadline: Deadline, wait_first: bool = False) -> None:
-        """Close in an orderly way: say that no more will be sent, then read to the peer's end of stream, until the *deadline*.
+    def finish(self, deadline: Deadline) -> None:
+        """Close in an orderly way, where nobody else uses the transport. Takes until the *deadline*, never raises."""
+        self.end(deadline)
+        self.close()
+
+    def end(self, deadline: Deadline, wait_first: bool = False) -> None:
+        """Say that no more will be sent, then read to the peer's end of stream, until the *deadline*. Never raises.
 
         *wait_first*: leave it to the peer to end first, as RFC 6455 §7.1.1 wants of a client.
 
@@ -192,7 +197,6 @@ class Transport:
                     break
         except OSError as exc:
             _log.debug("orderly close cut short: %s", exc)
-        self.close()
 
     def _end_output(self) -> None:
         """Nothing to say below TLS."""

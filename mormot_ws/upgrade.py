@@ -21,6 +21,7 @@ from .deflate import PermessageDeflate
 from .errors import WebSocketsError
 from .handshake import accept_value, header_tokens, split_header_lines
 from .protocols import WebSocketProtocol
+from .reconnect import FailureKind, failure_kind
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -53,10 +54,23 @@ _NO_UPGRADE = "Invalid HTTP Upgrade Header"
 class UpgradeError(WebSocketsError):
     """The handshake failed; the text is what ``websockets_upgrade`` returns."""
 
-    def __init__(self, text: str, http_status: int = 0, timed_out: bool = False) -> None:
+    def __init__(self, text: str, http_status: int = 0, kind: FailureKind = FailureKind.upgrade) -> None:
         super().__init__(text)
         self.http_status = http_status
-        self.timed_out = timed_out
+        #: what it is for a reconnection policy
+        self.kind = kind
+
+    @property
+    def timed_out(self) -> bool:
+        """True when there was no answer in time."""
+        return self.kind is FailureKind.timeout
+
+    @classmethod
+    def from_error(cls, error: OSError) -> UpgradeError:
+        """Return it for a connection that broke meanwhile: under TLS 1.3 a server refuses our certificate only now."""
+        kind = failure_kind(error)
+        told_apart = kind is FailureKind.tls or kind is FailureKind.timeout
+        return cls(f"{type(error).__name__}: {error}", 0, kind if told_apart else FailureKind.upgrade)
 
 
 @dataclass
@@ -162,7 +176,7 @@ class HandshakeSocket:
                 data = self._transport.recv_within(4096, self._deadline)
             except TimeoutError:
                 text = "TimeoutError: the server did not answer the upgrade in time"
-                raise UpgradeError(text, timed_out=True) from None
+                raise UpgradeError(text, kind=FailureKind.timeout) from None
             if not data:
                 raise UpgradeError(_cut_answer(head))
             head += data

@@ -84,7 +84,8 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
         except OSError as exc:
             _log.debug("#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc)
         except Exception:  # noqa: BLE001 - the WSGI server would make an HTTP answer of it, where none can be sent any more
-            _log.exception("#%d from %s failed", self.connection_id, self.remote_ip)
+            fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
+            _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
         finally:
             # the WSGI server still has its own descriptor of the socket, and would send an HTTP answer behind our last frame
             transport.shutdown()
@@ -168,8 +169,9 @@ class WebSocketWsgiServer(WebSocketHost):
         refused = self._admit(connection, current_thread())
         try:
             if refused:
-                self._turned_away += 1
-                _log.info("%r turns a connection away: %s", self, refused)
+                self._count_turned_away()
+                fields = {"connection_id": connection_id, "remote_ip": connection.remote_ip}
+                _log.info("%r turns a connection away: %s", self, refused, extra=fields)
                 raise _Refusal(503, refused)
             status, protocol, answer = connection._negotiate(request)
             if protocol is not None:

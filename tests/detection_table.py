@@ -26,7 +26,8 @@ from pathlib import Path
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
-from support import HOST, Script
+from programs import Script
+from support import HOST
 
 from mormot_ws.testing import FaultProxy
 
@@ -120,7 +121,7 @@ SETTINGS = {
 
 
 def _leave(proxy: FaultProxy, peer: Script) -> None:
-    peer.write_line()
+    peer.enter("")
 
 
 def _kill(proxy: FaultProxy, peer: Script) -> None:

@@ -14,7 +14,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from support import BOUND, HOST, MS, Recorder, Script, ms
+from programs import Script
+from support import BOUND, HOST, MS, Recorder, ms
 
 from mormot_ws import WebSocketFrame, WebSocketProcess, focConnectionClose
 from mormot_ws.testing.relay import queue_is_full
@@ -162,7 +163,7 @@ class ServerPeer(Peer):
 
 
 class ClientPeer(Peer):
-    """Our client in a process of its own; :meth:`write_line` sends a text message."""
+    """Our client in a process of its own; :meth:`enter` sends a text message."""
 
     def __init__(self, port: int, **settings: Any) -> None:
         super().__init__(_CLIENT, port, settings)

@@ -29,7 +29,8 @@ if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
 from heap import heap_in_use
-from support import BOUND, HOST, Script, ms, send_text, wait_for
+from programs import Script
+from support import BOUND, HOST, ms, send_text, wait_for
 
 from mormot_ws import (
     ExponentialBackoff,
@@ -154,7 +155,7 @@ class Sides:
 
     def figures(self) -> tuple[Figures, Figures]:
         """Return those of the client's process and of the server's."""
-        self._server.write_line("heap")
+        self._server.enter("heap")
         self._asked += 1
         wait_for(lambda: len(self._answers()) == self._asked)
         heap, blocks = map(int, self._answers()[-1].split()[1:])

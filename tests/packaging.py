@@ -8,6 +8,7 @@ pytest plugin. Stops at the first fault, with its output. It is a step of CI, an
 from __future__ import annotations
 
 import argparse
+import configparser
 import os
 import re
 import shutil
@@ -100,7 +101,9 @@ def check_contents(sdist: Path, wheel: Path) -> None:
         metadata = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))).decode()
     wanted = {path.relative_to(ROOT).as_posix() for path in tracked("mormot_ws")} | TOP_MODULES
     check(installed == wanted, f"the wheel differs from the package: {sorted(installed ^ wanted)}")
-    for extra in ("cli", "speedups", "proxy", "test"):
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", "utf-8")
+    for extra in setup["options.extras_require"]:
         check(f"Provides-Extra: {extra}" in metadata, f"the extra {extra} is not there")
 
 

@@ -8,18 +8,21 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, TypeVar
 
-from support import BOUND, ROOT
+from support import BOUND, ROOT, wait_for
 
 EXAMPLES = ROOT / "examples"
 #: seconds for a program to say or do something: it may have to start first, on a busy machine
 PATIENCE = 3 * BOUND
+
+_P = TypeVar("_P", bound="Program")
 
 
 class Lines:
@@ -50,6 +53,11 @@ class Lines:
         with self._changed:
             return "\n".join(self._lines)
 
+    @property
+    def at_end(self) -> bool:
+        """Whether no line will follow."""
+        return self._at_end
+
     def expect(self, pattern: str, bound: float = PATIENCE) -> re.Match[str]:
         """Wait for a line, behind those already expected, that contains *pattern*; fail without one within *bound* seconds."""
         give_up = time.monotonic() + bound
@@ -77,6 +85,8 @@ class Program:
     :param stdin: what it gets as standard input; by default a pipe, for :meth:`enter` and :meth:`end_input`.
     """
 
+    _options: tuple[str, ...] = ("-X", "dev")
+
     def __init__(
         self,
         *arguments: str | Path,
@@ -89,7 +99,7 @@ class Program:
         previous = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-X", "dev", "-W", "error", *map(str, arguments)],
+                [sys.executable, *self._options, "-W", "error", *map(str, arguments)],
                 cwd=cwd,
                 env={**without, "PYTHONUTF8": "1", **(env or {})},
                 stdin=stdin,
@@ -159,7 +169,7 @@ class Program:
         self._reader.join(PATIENCE)
         return code
 
-    def __enter__(self) -> Program:
+    def __enter__(self: _P) -> _P:
         return self
 
     def __exit__(
@@ -171,3 +181,39 @@ class Program:
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
+
+
+class Script(Program):
+    """Python source in a process of its own, without the checks of the development mode, and with unbuffered output."""
+
+    _options = ("-u",)
+
+    def __init__(self, source: str, *arguments: str) -> None:
+        super().__init__("-c", textwrap.dedent(source), *arguments)
+
+    @property
+    def text(self) -> str:
+        """The output up to now; the last line ends with a newline too."""
+        return f"{self.output}\n" if self.output else ""
+
+    @property
+    def said_all(self) -> bool:
+        """Whether its output has ended."""
+        return self._lines.at_end
+
+    def wait_line(self, start: str, bound: float = 2 * BOUND) -> str:
+        """Wait for a line that begins with *start*, which may have come before another that was waited for; return the rest of it."""
+
+        def find() -> list[str]:
+            over = self.said_all
+            found = [line for line in self.output.split("\n") if line.startswith(start)]
+            assert found or not over, f"the script ended without {start!r}: {self.text}"
+            return found
+
+        return wait_for(find, bound, f"a line {start!r}")[0][len(start) :].strip()
+
+
+def run_script(source: str, *arguments: str, bound: float = 2 * BOUND) -> tuple[int, str]:
+    """Run Python *source* to its end in a process of its own; return its exit code and output."""
+    with Script(source, *arguments) as script:
+        return script.wait(bound), script.text

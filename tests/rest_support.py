@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import BOUND, HOST, RawClient, RawServerPeer, active, fast_settings, ms
+from support import HOST, RawClient, RawServerPeer, active, fast_settings, ms
 
 from mormot_ws import (
     HttpClientWebSockets,
@@ -121,30 +120,6 @@ def pair(
         rest_client(server.port, kind, key, options, on_callback, timeout, **settings) as client,
     ):
         yield Pair(server, client)
-
-
-def in_threads(count: int, work: Callable[[int], Any], bound: float = BOUND) -> list[Any]:
-    """Run ``work(0)`` to ``work(count - 1)`` in threads at once; return their results, raise what one of them raised."""
-    results: list[Any] = [None] * count
-    failures: list[BaseException] = []
-    ready = threading.Barrier(count)
-
-    def run(number: int) -> None:
-        try:
-            ready.wait(bound)
-            results[number] = work(number)
-        except BaseException as exc:  # noqa: BLE001 - raised again below
-            failures.append(exc)
-
-    threads = [threading.Thread(target=run, args=(n,), name=f"requester {n}", daemon=True) for n in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(bound)
-    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
-    if failures:
-        raise failures[0]
-    return results
 
 
 class RawRestClient(RawClient):

@@ -1,4 +1,4 @@
-"""What the tests share: waiting with a bound, recording callbacks, raw and misbehaving peers, scripts in a process of their own.
+"""What the tests share: waiting with a bound, recording callbacks, raw and misbehaving peers.
 
 Every time-out here and in the tests is a multiple of one unit, ``MS``; ``MORMOT_WS_TEST_TIMEOUT_FACTOR=5`` makes all of them five times
 longer for a slow machine. No test sleeps: it waits for a condition, and fails at the bound.
@@ -10,11 +10,7 @@ import base64
 import contextlib
 import hashlib
 import os
-import signal
 import socket
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +47,6 @@ HOST = "127.0.0.1"
 
 _T = TypeVar("_T")
 _P = TypeVar("_P", bound="RawPeer")
-_S = TypeVar("_S", bound="Script")
 
 
 def ms(number: float) -> int:
@@ -69,6 +64,30 @@ def wait_for(condition: Callable[[], _T], bound: float = BOUND, what: str = "the
         if time.monotonic() > give_up:
             raise AssertionError(f"{what} did not come true within {bound:g} s")
         time.sleep(0.002)
+
+
+def in_threads(count: int, work: Callable[[int], Any], bound: float = BOUND) -> list[Any]:
+    """Run ``work(0)`` to ``work(count - 1)`` in threads at once; return their results, raise what one of them raised."""
+    results: list[Any] = [None] * count
+    failures: list[BaseException] = []
+    ready = threading.Barrier(count)
+
+    def run(number: int) -> None:
+        try:
+            ready.wait(bound)
+            results[number] = work(number)
+        except BaseException as exc:  # noqa: BLE001 - raised again below
+            failures.append(exc)
+
+    threads = [threading.Thread(target=run, args=(n,), name=f"test thread {n}", daemon=True) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(bound)
+    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
+    if failures:
+        raise failures[0]
+    return results
 
 
 # ------------------------------------------------------------------------------------------------------------ recording
@@ -660,103 +679,14 @@ def converse(peer: RawServerPeer) -> None:
             return
 
 
-# -------------------------------------------------------------------------------------------------------------- scripts
-
-
-class Script:
-    """Python source in a process of its own, with warnings as errors; its output (both streams) is read by lines.
-
-    A context manager that ends the process, by its pid, if it has not ended by itself.
-    """
-
-    def __init__(self, source: str, *arguments: str) -> None:
-        self.output = Recorder()
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-u", "-c", textwrap.dedent(source), *arguments],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-        )
-        # daemon: must not keep the tests from ending; it ends with the process
-        self._reader = threading.Thread(target=self._read, name="script reader", daemon=True)
-        self._reader.start()
-
-    @property
-    def pid(self) -> int:
-        """The number of the process."""
-        return self._process.pid
-
-    @property
-    def text(self) -> str:
-        """The output up to now."""
-        return "".join(event.value for event in self.output.all("line"))
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                self.output.add("line", line)
-        self.output.add("end")
-
-    def wait_line(self, start: str, bound: float = 2 * BOUND) -> str:
-        """Wait for a line that begins with *start*; return the rest of it."""
-
-        def find() -> list[str]:
-            found = [event.value for event in self.output.all("line") if event.value.startswith(start)]
-            assert found or not self.output.all("end"), f"the script ended without {start!r}: {self.text}"
-            return found
-
-        return wait_for(find, bound, f"a line {start!r}")[0][len(start) :].strip()
-
-    def write_line(self, line: str = "") -> None:
-        """Write a line to its standard input."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-
-    def wait(self, bound: float = 2 * BOUND) -> int:
-        """Wait for the end of the process; return its exit code."""
-        try:
-            code = self._process.wait(bound)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"the script does not end: {self.text}") from None
-        self._reader.join(BOUND)
-        return code
-
-    def kill(self) -> None:
-        """End it at once, without any goodbye (SIGKILL)."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        self.wait()
-
-    def __enter__(self: _S) -> _S:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process.poll() is None:
-            self.kill()
-        self._reader.join(BOUND)
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-
-
-def run_script(source: str, *arguments: str, bound: float = 2 * BOUND) -> tuple[int, str]:
-    """Run Python *source* to its end in a process of its own; return its exit code and output."""
-    with Script(source, *arguments) as script:
-        return script.wait(bound), script.text
-
-
 def exchange(client: RawClient, payloads: Sequence[str]) -> list[str]:
     """Send text messages on an upgraded raw client and return as many answers."""
     for payload in payloads:
         client.send_frame(focText, payload)
     return [client.receive_opcode(focText).text for _ in payloads]
+
+
+# --------------------------------------------------------------------------------------------------------- foreign peers
 
 
 @contextlib.contextmanager

@@ -54,6 +54,7 @@ from mormot_ws import (
     WebSocketServer,
     focContinuation,
     sClosed,
+    server_tls_context,
     sFinished,
     sRun,
     wpsRun,
@@ -353,6 +354,22 @@ def test_a_certificate_that_is_not_trusted_is_told_as_tls(tmp_path: Path, watche
     assert "certificate" in failure.text.lower()
 
 
+def test_a_client_certificate_that_the_server_refuses_is_told_as_tls(tmp_path: Path, watched: Watched) -> None:
+    """``tls`` under TLS 1.3 too, where the refusal arrives only in place of the answer to the upgrade."""
+    authority = Authority(tmp_path)
+    strict = server_tls_context(authority.certificate_file, authority.private_key_file, None, authority.file)
+    with (
+        tls_server(authority.server_context(), echo) as server,
+        tls_client(server.port, authority.client_context(), reconnect_policy=lambda: watched) as client,
+    ):
+        assert upgrade(client) == ""
+        client.auto_reconnect()
+        server.free()
+        with tls_server(strict, echo, server.port):
+            failure = told(watched, FailureKind.tls)
+    assert "certificate required" in failure.text.lower() or "handshake failure" in failure.text.lower()
+
+
 def until_told(peer: RawServerPeer) -> None:
     """Behaviour: upgrade, and drop the connection when a message comes."""
     peer.accept()
@@ -597,9 +614,14 @@ def test_a_policy_that_cannot_be_made_is_told_to_the_caller(server: WebSocketSer
         raise RuntimeError("a bug in the factory")
 
     with new_client(server.port, reconnect_policy=broken) as client:
-        with pytest.raises(RuntimeError, match="a bug in the factory"):
-            upgrade(client)
-        assert not client.status().connected
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="a bug in the factory"):
+                upgrade(client)
+            assert not client.status().connected
+            assert client.reopen() == ""
+        client.settings.reconnect_policy = lambda: FixedDelay(0)
+        assert upgrade(client) == ""
+    assert "mormot_ws clients' keeper" not in [thread.name for thread in threading.enumerate()]
     wait_for(lambda: not server.websocket_connections)
 
 

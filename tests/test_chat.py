@@ -23,6 +23,9 @@ from mormot_ws.states import WebSocketProcessState, wpsClose, wpsCreate, wpsDest
 class FakeProcess:
     """Has a state, and notes what it is given to send."""
 
+    def log_fields(self) -> dict[str, object]:
+        return {}
+
     def __init__(self, state: WebSocketProcessState = wpsRun, accepts: bool = True) -> None:
         self.state = state
         self.accepts = accepts

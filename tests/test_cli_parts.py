@@ -16,10 +16,10 @@ import pytest
 import mormot_ws
 from mormot_ws import FailureKind, ReconnectFailure, ServerStatus
 from mormot_ws.cli.arguments import parse
-from mormot_ws.cli.figures import distribution, histogram, percentile
+from mormot_ws.cli.figures import distribution, duration, histogram, percentile, size
 from mormot_ws.cli.load import Measurement, window_for
 from mormot_ws.cli.mailbox import Letter, Mailbox, News
-from mormot_ws.cli.output import Output, duration, has_module, printable, size
+from mormot_ws.cli.output import Output, has_module, printable
 from mormot_ws.cli.serve import StatusLines
 from mormot_ws.cli.target import ConsoleProtocol, Target
 

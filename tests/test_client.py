@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import socket
 import threading
 import time
 from typing import Any
@@ -164,6 +165,52 @@ def test_a_refused_port_does_not_raise_and_the_upgrade_says_not_connected() -> N
         assert client.last_error.startswith("ConnectionRefusedError: ")
         assert upgrade(client) == "Not Connected"
         assert client.websockets is None
+
+
+def test_an_upgrade_that_gets_no_thread_is_a_text_and_may_be_tried_again(
+    server: WebSocketServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without a further thread or descriptor is no exception of ours; what was begun is taken back."""
+
+    def exhausted(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with new_client(server.port) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(WebSocketProcessClientThread, "start", exhausted)
+            assert upgrade(client) == "RuntimeError: can't start new thread"
+        assert client.websockets is None
+        assert client.reopen() == ""
+        assert upgrade(client) == ""
+        assert send_text(client, "x")
+
+
+def test_a_failed_upgrade_never_looks_like_a_success() -> None:
+    """Its text is returned although another thread empties ``last_error`` just then, as ``reopen()`` does."""
+
+    class Reopening(HttpClientWebSockets):
+        def close(self) -> None:
+            super().close()
+            self.last_error = ""
+
+    with RawServer(accept_and_close) as server, Reopening(HOST, server.port, settings=fast_settings()) as client:
+        assert upgrade(client)
+
+
+def test_an_address_that_does_not_answer_does_not_hide_the_next(
+    server: WebSocketServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name with two addresses, of which the first leads nowhere (often IPv6): the second one has its share of the time."""
+    real = socket.getaddrinfo
+
+    def two_addresses(host: str, port: int, **options: Any) -> list[Any]:
+        return real(HOST, deaf, **options) + real(HOST, server.port, **options)
+
+    with full_listener() as deaf:
+        monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+        with new_client(server.port, timeout=ms(400)) as client:
+            assert client.last_error == ""
+            assert upgrade(client) == ""
 
 
 def test_reopen_connects_a_client_whose_server_came_later() -> None:

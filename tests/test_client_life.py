@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from programs import Script
 from support import (
     BOUND,
     MS,
@@ -13,9 +14,9 @@ from support import (
     RawServer,
     RawServerPeer,
     Recorder,
-    Script,
     accept_and_close,
     connect,
+    in_threads,
     ms,
     new_client,
     process_of,
@@ -253,8 +254,12 @@ def test_free_of_a_client_that_never_connected() -> None:
     """There is nothing to end, twice."""
     with refused_port() as port:
         client = new_client(port)
+        why = client.last_error
+        assert why
         client.free()
         client.free()
+    assert not client.connected
+    assert client.last_error == why
 
 
 def test_free_of_a_client_that_was_not_upgraded(server: WebSocketServer) -> None:
@@ -312,15 +317,11 @@ def test_free_may_be_called_by_many_threads_at_once(server: WebSocketServer, rec
     """Each of eight concurrent calls returns after the work is done, and the callbacks come once."""
     client = connect(server.port, recorder.frame)
 
-    def free() -> None:
+    def free(number: int) -> None:
         client.free()
         recorder.add("freed")
 
-    threads = [threading.Thread(target=free) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(BOUND)
+    in_threads(8, free)
     assert recorder.names == ["focContinuation", "focConnectionClose"] + ["freed"] * 8
 
 

@@ -313,7 +313,7 @@ def test_a_blocked_send_does_not_hide_a_frozen_client(losses: Losses) -> None:
         echo_server(callback=callback, send_timeout=ms(60_000), **HEARTBEATS) as server,
         ClientPeer(server.port, **HEARTBEATS) as client,
     ):
-        client.write_line("send me a lot")
+        client.enter("send me a lot")
         client.wait_line("sent True")
         with client.frozen():
             started = time.monotonic()

@@ -6,6 +6,7 @@ import inspect
 import threading
 
 import pytest
+from programs import run_script
 from support import (
     BOUND,
     HOST,
@@ -23,7 +24,6 @@ from support import (
     polite,
     process_of,
     remembering,
-    run_script,
     send_text,
     wait_for,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -280,6 +281,21 @@ def test_heal_ends_all_that_lasts(proxy: FaultProxy, listener: socket.socket) ->
         assert read(pair.server, 7) == b"healthy"
 
 
+@pytest.mark.parametrize("fault", ["delay", "throttle"])
+def test_heal_lets_go_what_was_held_back(proxy: FaultProxy, listener: socket.socket, fault: str) -> None:
+    """Bytes that would have waited for years, longer than a selector can wait, come at once."""
+    with Pair(proxy, listener) as pair:
+        if fault == "delay":
+            proxy.delay(1e12)
+        else:
+            proxy.throttle(1e-9)
+        pair.client.sendall(b"he")
+        wait_for(lambda: bool(proxy._relay.timed))
+        proxy.heal()
+        pair.client.sendall(b"althy")
+        assert read(pair.server, 7) == b"healthy"
+
+
 def test_free_cuts_and_can_be_repeated(proxy: FaultProxy, listener: socket.socket) -> None:
     """``free`` leaves nothing, and commands behind it do no harm."""
     with Pair(proxy, listener) as pair:
@@ -312,12 +328,18 @@ def test_arguments_that_make_no_sense_are_refused(proxy: FaultProxy) -> None:
     for wrong in (
         lambda: proxy.blackhole("sideways"),  # type: ignore[arg-type]
         lambda: proxy.delay(-1),
+        lambda: proxy.delay(math.inf),
         lambda: proxy.throttle(True),
+        lambda: proxy.throttle(math.nan),
+        lambda: proxy.cut(-1),
+        lambda: proxy.close("all"),  # type: ignore[arg-type]
         lambda: proxy.truncate(10, "up", "explode"),  # type: ignore[arg-type]
         lambda: FaultProxy(HOST, 65536),
         lambda: FaultProxy(HOST, 80, port=-1),
     ):
-        with pytest.raises(ValueError, match=r"is 'up', 'down' or None|is a number|is 'cut' or 'close'"):
+        with pytest.raises(
+            ValueError, match=r"is 'up', 'down' or None|is a (finite |whole )?number|is 'cut' or 'close'"
+        ):
             wrong()
 
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import socket
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 from support import (
-    BOUND,
     HOST,
     MS,
     Behaviour,
@@ -26,6 +24,7 @@ from support import (
     accept_for,
     echo,
     echo_server,
+    in_threads,
     ms,
     new_client,
     sending,
@@ -801,11 +800,7 @@ def test_upgrades_of_many_clients_do_not_mix(server: WebSocketServer) -> None:
             elif recorder.wait("focText").value.text != str(number):
                 failures.append("mixed")
 
-    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(BOUND)
+    in_threads(20, run)
     assert not failures
     with upgraded(server.port) as raw:
         assert raw.connection_id == 21

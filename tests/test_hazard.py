@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
+from programs import Script
 from support import (
     BOUND,
     RawClient,
     RawServer,
     ReconnectingClient,
     Recorder,
-    Script,
     connect,
     drop_on_request,
     echo_server,
@@ -174,11 +174,11 @@ def frozen() -> Frozen:
     with Script(_SCRIPT, ",".join(_CLIENT_CASES), ",".join(_SERVER_CASES)) as script:
         count = len(_CLIENT_CASES) + len(_SERVER_CASES)
         wait_for(
-            lambda: script.text.count("<CRITICAL>") == count or script.output.all("end"),
+            lambda: script.text.count("<CRITICAL>") == count or script.said_all,
             3 * BOUND,
             f"{count} records at CRITICAL",
         )
-        script.write_line()
+        script.enter("")
         script.wait_line("the end")
         began = time.monotonic()
         code = script.wait()

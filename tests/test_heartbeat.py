@@ -19,11 +19,13 @@ from support import (
     echo,
     ms,
     text,
+    wait_for,
 )
 
 from mormot_ws import (
     WebSocketFrame,
     WebSocketProcess,
+    focBinary,
     focConnectionClose,
     focContinuation,
     focPing,
@@ -93,6 +95,21 @@ def test_a_ping_does_not_wait_for_the_send_delay(role: str) -> None:
         assert process.send_frame_async(text("begins the delay"))
         peer.receive_opcode(focText)
         peer.receive_opcode(focPing)
+
+
+@both_roles
+def test_a_ping_goes_out_behind_the_frames_that_it_met(role: str) -> None:
+    """One that falls due while queued frames are stuck leaves with the end of them, and not with the next frame that comes along."""
+    with pair(role, heartbeat_delay=0) as (process, peer, _):
+        size = 0
+        while process._batch_wire is None or size < 1 << 22:  # the peer does not read yet
+            assert process.send_frame_async(WebSocketFrame(focBinary, bytes(1 << 18)))
+            size += 1 << 18
+            wait_for(lambda: process._batch_wire is not None or not process.outgoing)
+        process._send_control_now(focPing, b"")
+        while peer.receive_frame().opcode is not focPing:
+            pass
+        assert process.state is wpsRun
 
 
 @both_roles
@@ -298,3 +315,43 @@ def test_last_ping_delay_is_measured(role: str) -> None:
             if process.last_ping_delay:
                 break
         assert 0 < process.last_ping_delay < (time.monotonic() - answered) * 1000 + 5_000 * TIMEOUT_FACTOR
+
+
+@both_roles
+def test_last_ping_delay_is_that_of_the_link_during_a_long_callback(role: str) -> None:
+    """The pong is timed when it arrives, and not when the callback in hand has returned."""
+    go_on = threading.Event()
+
+    def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focText:
+            assert go_on.wait(3 * BOUND)
+
+    with pair(role, callback, heartbeat_delay=ms(100), disconnect_after_invalid_heartbeat_count=0) as (
+        process,
+        peer,
+        _,
+    ):
+        try:
+            peer.send_frame(focText, "long")
+            peer.receive_opcode(focPing)
+            peer.send_frame(focPong)
+            wait_for(lambda: process.last_ping_delay, what="the time of a pong")
+        finally:
+            go_on.set()
+
+
+@both_roles
+def test_pings_that_were_never_answered_do_not_spoil_later_times(role: str) -> None:
+    """A peer that answers the last of several pings only (RFC 6455 §5.5.3 allows it) is not measured against an earlier one for ever."""
+    with pair(role, heartbeat_delay=ms(200), disconnect_after_invalid_heartbeat_count=0) as (process, peer, _):
+        for _ in range(3):
+            peer.receive_opcode(focPing)
+        peer.send_frame(focPong)
+        for _ in range(10):
+            peer.receive_opcode(focPing)
+            peer.send_frame(focPong)
+            peer.send_frame(focPing)
+            peer.receive_opcode(focPong)  # what was sent before is handled
+            if process.last_ping_delay < 200 * MS * 1000:
+                return
+        pytest.fail(f"{process.last_ping_delay:.0f} ms")

@@ -141,3 +141,24 @@ def test_cancelled_timers_do_not_pile_up() -> None:
         due.wait("due", 4)
     finally:
         keeper.stop()
+
+
+def test_a_connection_that_fails_under_watch_harms_no_other(
+    keeper: ProcessKeeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever goes wrong while the keeper stands in for one loop, it goes on to look after the others."""
+    looks = Recorder()
+
+    class Failing:
+        def stand_in(self, now: float) -> object:
+            raise MemoryError("this one only")
+
+    class Healthy:
+        def stand_in(self, now: float) -> object:
+            looks.add("look")
+            return None
+
+    keeper.watch(Failing(), 10 * MS)
+    keeper.watch(Healthy(), 10 * MS)
+    looks.wait("look", 3)
+    assert "this one only" in caplog.text

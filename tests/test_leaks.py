@@ -30,6 +30,7 @@ from support import (
     connect,
     echo,
     echo_server,
+    in_threads,
     ms,
     new_client,
     process_of,
@@ -406,23 +407,15 @@ def test_free_by_several_threads_at_once(proxy: FaultProxy) -> None:
     """All of them return in time, the later ones not before the work is done, whoever was first; the peer is silent."""
     with reconnecting(proxy.port) as client:
         proxy.blackhole()
-        ended: list[tuple[float, bool]] = []
-        start = threading.Barrier(8)
         client_thread = process_of(client).client_thread
         assert client_thread is not None
 
-        def free() -> None:
-            start.wait(BOUND)
+        def free(number: int) -> tuple[float, bool]:
             started = time.monotonic()
             client.free()
-            ended.append((took(started), client_thread.is_alive()))
+            return took(started), client_thread.is_alive()
 
-        threads = [threading.Thread(target=free) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(BOUND)
-    assert len(ended) == 8
+        ended = in_threads(8, free)
     assert all(duration < FREE_WITHIN and not alive for duration, alive in ended)
 
 
@@ -471,15 +464,6 @@ def test_free_at_random_moments_of_a_flapping_client(proxy: FaultProxy, seed: in
 def test_free_of_many_clients_at_once(server: WebSocketServer) -> None:
     """Fifty clients freed by as many threads do not wait for each other."""
     clients = [connect(server.port) for _ in range(50)]
-    durations: list[float] = []
-    threads = [
-        threading.Thread(target=lambda client=client: durations.append(free_from_another_thread(client)))  # type: ignore[misc]
-        for client in clients
-    ]
     with bounded():
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(BOUND)
-    assert len(durations) == 50
+        durations = in_threads(50, lambda number: free_from_another_thread(clients[number]))
     logging.getLogger("mormot_ws.tests").debug("slowest of 50: %.3f s", max(durations))

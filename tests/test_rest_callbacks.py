@@ -12,14 +12,13 @@ from rest_support import (
     KINDS,
     RawRestClient,
     accept_rest,
-    in_threads,
     mirror,
     pair,
     protocol_of,
     rest_client,
     rest_server,
 )
-from support import BOUND, RawServer, RawServerPeer, wait_for
+from support import BOUND, RawServer, RawServerPeer, in_threads, wait_for
 
 from mormot_ws import (
     HttpServerRequest,

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from rest_support import KEY, mirror, rest_client, rest_server
 from rest_support import short_waits as short_waits
-from support import BOUND, HOST, MS, ms
+from support import BOUND, HOST, MS, ms, wait_for
 
 from mormot_ws import HttpServerRequest, WebSocketServerRest
 from mormot_ws.testing import FaultProxy
@@ -104,10 +104,7 @@ def test_statuses_are_true(kind: str, key: str, short_waits: None, monkeypatch: 
         traffic.start(lambda url, body: call_back(server, url, body), "server")
         try:
             disturb(proxy, random.Random(f"{kind} {key}"))
-            give_up = time.monotonic() + BOUND
-            while client.request("/last", "GET") != 200:
-                assert time.monotonic() < give_up, client.answer.error
-                time.sleep(10 * MS)
+            wait_for(lambda: client.request("/last", "GET") == 200)
         finally:
             traffic.stop()
         assert client.status().reconnects >= 1

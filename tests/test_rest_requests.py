@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rest_support import KEY, KINDS, RawRestClient, in_threads, mirror, pair, rest_client, rest_server
+from rest_support import KEY, KINDS, RawRestClient, mirror, pair, rest_client, rest_server
 from rest_support import short_waits as short_waits
-from support import HOST, MS, wait_for
+from support import HOST, MS, in_threads, wait_for
 from tls_support import Authority
 
 from mormot_ws import (

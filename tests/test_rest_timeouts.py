@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 import pytest
-from rest_support import KINDS, RawRestClient, accept_rest, in_threads, mirror, pair, rest_client, rest_server
+from rest_support import KINDS, RawRestClient, accept_rest, mirror, pair, rest_client, rest_server
 from rest_support import short_waits as short_waits
-from support import BOUND, MS, RawServer, RawServerPeer, active, chat, fast_settings, ms, wait_for
+from support import BOUND, MS, RawServer, RawServerPeer, active, chat, fast_settings, in_threads, ms, wait_for
 
 from mormot_ws import (
     HttpClientWebSockets,

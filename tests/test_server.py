@@ -11,19 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from programs import Script
 from support import (
     BOUND,
     HOST,
     MS,
     RawClient,
     Recorder,
-    Script,
     accept_for,
     active,
     connect,
     echo,
     echo_server,
     exchange,
+    in_threads,
     ms,
     refused_port,
     send_text,
@@ -443,6 +444,27 @@ def test_a_broadcast_reaches_all_connections_in_order(server: WebSocketServer) -
             assert [client.receive_opcode(focText).text for _ in range(20)] == [str(n) for n in range(20)]
 
 
+class Slow(WebSocketProtocolChat):
+    """Its upgrades go on after the client has their answer, until ``go_on`` is set."""
+
+    go_on = threading.Event()
+
+    def after_upgrade(self, process: WebSocketProcess) -> None:
+        assert self.go_on.wait(BOUND)
+
+
+def test_a_broadcast_reaches_a_client_as_soon_as_its_upgrade_has_returned(server: WebSocketServer) -> None:
+    """Also when the server's thread of the connection has not gone on yet behind the answer."""
+    server.websocket_protocols.add(Slow("slow"))
+    Slow.go_on.clear()
+    with RawClient(server.port) as client:
+        client.upgrade(protocol="slow")
+        assert server.websocket_connections == 1
+        assert server.websocket_broadcast(text("early")) == 1
+        Slow.go_on.set()
+        assert client.receive_opcode(focText).text == "early"
+
+
 def test_a_broadcast_to_some_ids_reaches_those_only(server: WebSocketServer) -> None:
     """With IDs only these connections get the frame; unknown ones are passed over."""
     with upgraded(server.port) as one, upgraded(server.port) as other:
@@ -636,7 +658,11 @@ def test_after_free_connections_are_refused(server: WebSocketServer) -> None:
 def test_free_may_be_called_again(server: WebSocketServer) -> None:
     """A second ``free()`` returns at once and changes nothing."""
     server.free()
+    before = server.status()
+    started = time.monotonic()
     server.free()
+    assert time.monotonic() - started < 100 * MS
+    assert server.status() == before
 
 
 def test_free_may_be_called_by_many_threads_at_once(server: WebSocketServer, recorder: Recorder) -> None:
@@ -645,15 +671,11 @@ def test_free_may_be_called_by_many_threads_at_once(server: WebSocketServer, rec
     with connect(server.port):
         wait_for(lambda: server.websocket_connections == 1)
 
-        def free() -> None:
+        def free(number: int) -> None:
             server.free()
             recorder.add("freed")
 
-        threads = [threading.Thread(target=free) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(BOUND)
+        in_threads(8, free)
         assert recorder.names == ["close"] + ["freed"] * 8
 
 
@@ -765,7 +787,7 @@ def test_a_server_that_was_not_freed_says_goodbye_at_exit() -> None:
     with Script(source) as script, upgraded(int(script.wait_line("port "))) as client:
         client.send_frame(focPing)
         client.receive_opcode(focPong)
-        script.write_line()
+        script.enter("")
         frame = client.receive_opcode(focConnectionClose)
         assert parse_close_payload(frame.payload)[0] == 1001
         client.send_frame(focConnectionClose, frame.payload)

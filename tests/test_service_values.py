@@ -104,7 +104,9 @@ def test_both_libraries_agree(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [1 << 64, float("nan"), float("inf"), 1j, object(), {1: 2}, [[object()]], "\ud800", Node], ids=repr
+    "value",
+    [1 << 64, float("nan"), float("inf"), 1j, object(), {1: 2}, [[object()]], "\ud800", Node],
+    ids=["2**64", "nan", "inf", "complex", "object", "number as key", "object inside", "surrogate", "class"],
 )
 def test_what_json_does_not_have_is_refused(value: Any, library: str) -> None:
     """Before anything is sent."""

@@ -470,12 +470,29 @@ def test_giving_up_is_logged_with_its_fields(server: WebSocketServer, logs: pyte
     assert record.attempts == 2
 
 
+def test_a_callback_that_raises_is_logged_with_its_fields(
+    server: WebSocketServer, logs: pytest.LogCaptureFixture
+) -> None:
+    """Whose callback it was: in the middle of a connection, and at its end on both sides of the client."""
+
+    def fail(*_: object) -> None:
+        raise KeyError("a bug")
+
+    with connect(server.port, fail) as client:
+        client.on_websockets_closed = fail
+        number = process_of(client).connection_id
+    records = records_of(logs, "on_incoming_frame failed") + records_of(logs, "on_websockets_closed failed")
+    assert len(records) == 3
+    for record in records:
+        assert (record.levelno, record.connection_id, record.remote_ip) == (logging.ERROR, number, HOST)
+
+
 def test_fields_are_plain_values(logs: pytest.LogCaptureFixture) -> None:
     """What the records carry can be written by any formatter, e.g. as JSON, and collides with no attribute of logging."""
     with RawServer(polite) as server, connect(server.port) as client:
         process_of(client).send_frame(WebSocketFrame(focPong, b"unasked"))
         process_of(client).shutdown()
     usual = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-    for record in logs.records:
-        extra = {name: value for name, value in vars(record).items() if name not in usual}
-        json.dumps(extra)
+    extras = [{name: value for name, value in vars(record).items() if name not in usual} for record in logs.records]
+    assert any(extras)
+    assert json.loads(json.dumps(extras)) == extras

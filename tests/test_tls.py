@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tls_support
 from support import (
     BOUND,
     HOST,
@@ -60,30 +61,12 @@ from mormot_ws import (
 )
 from mormot_ws.tlstransport import TlsTransport
 
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Our own authority, whom the clients of these tests trust."""
-    return Authority(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """An authority that nobody trusts."""
-    return Authority(tmp_path_factory.mktemp("stranger"), "stranger")
-
-
-@pytest.fixture(params=VERSIONS, ids=["1.2", "1.3"])
-def context(request: pytest.FixtureRequest, authority: Authority) -> ssl.SSLContext:
-    """A client's context, for one version of TLS after the other."""
-    return authority.client_context(request.param)
-
-
-@pytest.fixture
-def server(authority: Authority) -> Iterator[WebSocketServer]:
-    """An echo server over TLS."""
-    with tls_server(authority.server_context(), echo) as server:
-        yield server
+authority, stranger, context, server = (
+    tls_support.authority,
+    tls_support.stranger,
+    tls_support.context,
+    tls_support.server,
+)
 
 
 def transport_of(process: WebSocketProcess) -> TlsTransport:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import tls_support
 import websocket
+from programs import Script
 from support import (
     BOUND,
     MS,
@@ -22,9 +24,9 @@ from support import (
     RawServer,
     RawServerPeer,
     Recorder,
-    Script,
     active,
     echo,
+    in_threads,
     ms,
     polite,
     process_of,
@@ -33,7 +35,6 @@ from support import (
     wait_for,
 )
 from tls_support import (
-    VERSIONS,
     Authority,
     TlsRawClient,
     behind_tls,
@@ -55,30 +56,12 @@ from mormot_ws import (
 from mormot_ws.deadline import Deadline
 from mormot_ws.tlstransport import TlsTransport
 
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Our own authority, whom the clients of these tests trust."""
-    return Authority(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """An authority that nobody trusts."""
-    return Authority(tmp_path_factory.mktemp("stranger"), "stranger")
-
-
-@pytest.fixture(params=VERSIONS, ids=["1.2", "1.3"])
-def context(request: pytest.FixtureRequest, authority: Authority) -> ssl.SSLContext:
-    """A client's context, for one version of TLS after the other."""
-    return authority.client_context(request.param)
-
-
-@pytest.fixture
-def server(authority: Authority) -> Iterator[WebSocketServer]:
-    """An echo server over TLS."""
-    with tls_server(authority.server_context(), echo) as server:
-        yield server
+authority, stranger, context, server = (
+    tls_support.authority,
+    tls_support.stranger,
+    tls_support.context,
+    tls_support.server,
+)
 
 
 class OtherEnd:
@@ -201,11 +184,7 @@ class TestMessages:
                     else:
                         assert process_of(client).send_frame_async(text(payload))
 
-            threads = [threading.Thread(target=send, args=(name,)) for name in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(BOUND)
+            in_threads(4, send)
             recorder.wait("focText", 200)
         fields = [payload.split(":") for payload in recorder.texts()]
         assert all(filler == name * 3000 for name, _, filler in fields)
@@ -379,7 +358,7 @@ class TestForeignPeers:
                 assert recorder.wait("focBinary").value.payload == bytes(200_000)
                 assert process_of(client).shutdown(1000)
             script.wait_line("closed 1000")
-            script.write_line()
+            script.enter("")
             assert script.wait() == 0, script.text
 
     def test_websocket_client_talks_to_our_server(self, server: WebSocketServer, context: ssl.SSLContext) -> None:

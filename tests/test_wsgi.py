@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import websocket
 from flask import Flask, current_app, request
+from programs import Script
 from support import (
     BOUND,
     HOST,
@@ -20,7 +21,6 @@ from support import (
     RawClient,
     ReconnectingClient,
     Recorder,
-    Script,
     connect,
     echo,
     fast_settings,
@@ -495,7 +495,7 @@ def test_what_was_not_freed_says_goodbye_at_exit() -> None:
     with Script(source) as script:
         with RawClient(int(script.wait_line("port "))) as raw:
             raw.upgrade()
-            script.write_line()
+            script.enter("")
             close = raw.receive_opcode(focConnectionClose)
             assert parse_close_payload(close.payload)[0] == 1001
             raw.send_frame(focConnectionClose, close.payload)

@@ -6,8 +6,10 @@ import contextlib
 import datetime
 import socket
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import trustme
 from support import (
     BOUND,
@@ -17,6 +19,7 @@ from support import (
     RawPeer,
     RawServerPeer,
     Recorder,
+    echo,
     fast_settings,
     send_text,
     wait_for,
@@ -161,3 +164,31 @@ def works(port: int, context: ssl.SSLContext) -> bool:
     with tls_upgraded(port, context) as client:
         client.send_frame(focText, "still there?")
         return client.receive_opcode(focText).text == "still there?"
+
+
+# ------------------------------------------------------ fixtures, for modules that take them over by their names
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Our own authority, whom the clients of these tests trust."""
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """An authority that nobody trusts."""
+    return Authority(tmp_path_factory.mktemp("stranger"), "stranger")
+
+
+@pytest.fixture(params=VERSIONS, ids=["1.2", "1.3"])
+def context(request: pytest.FixtureRequest, authority: Authority) -> ssl.SSLContext:
+    """A client's context, for one version of TLS after the other."""
+    return authority.client_context(request.param)
+
+
+@pytest.fixture
+def server(authority: Authority) -> Iterator[WebSocketServer]:
+    """An echo server over TLS."""
+    with tls_server(authority.server_context(), echo) as server:
+        yield server

@@ -10,10 +10,10 @@ from typing import Any
 
 from ..deadline import Deadline
 from ..settings import WebSocketProcessSettings
-from .figures import distribution, histogram
+from .figures import distribution, duration, histogram, size
 from .load import Link, Measurement, window_for
 from .mailbox import SIGNAL_CODES, Letter, Mailbox, News
-from .output import Output, duration, size
+from .output import Output
 from .target import ConsoleProtocol, Target
 
 #: seconds between two steps of the progress bar
@@ -89,11 +89,13 @@ class Bench:
                 if error:
                     failure = self._target.failure(client, error, 1, 0)
                     hint = self._target.hint(failure)
-                    self._fail(f"cannot connect to {self._target.text}: {error}" + (f" ({hint})" if hint else ""))
+                    self._output.error(
+                        f"cannot connect to {self._target.text}: {error}" + (f" ({hint})" if hint else "")
+                    )
                     self._mailbox.post(News.failed, 1)
                     return
         except ValueError as exc:  # a host or proxy that argparse could not judge
-            self._fail(str(exc))
+            self._output.error(str(exc))
             self._mailbox.post(News.failed, 2)
             return
         self._mailbox.post(News.opened)
@@ -119,11 +121,11 @@ class Bench:
             self._report(measurement, name)
         lost = [link.lost for link in self._links if link.lost]
         if lost:
-            self._fail(f"the connection was lost: {lost[0]}")
+            self._output.error(f"the connection was lost: {lost[0]}")
             raise _Ended(3)
         if not measurement.times:
             other = ", though it sends other messages" if measurement.strangers else ""
-            self._fail(f"no echo within {args.seconds:g} s: is {self._target.text} an echo server{other}?")
+            self._output.error(f"no echo within {args.seconds:g} s: is {self._target.text} an echo server{other}?")
             raise _Ended(3)
 
     def _next(self, seconds: float) -> Letter | None:
@@ -171,9 +173,6 @@ class Bench:
         self._output.line(f"  {found.count} echoes in {duration(seconds)}: {rate:.0f} messages/s, {each_way}")
         if measurement.strangers:
             self._output.line(f"  {measurement.strangers} other messages arrived, which were no echo")
-
-    def _fail(self, text: str) -> None:
-        self._output.event("error", f"mormot-ws: {text}", "bad", text=text)
 
     def _free(self) -> None:
         """Close all connections, together and not one after another."""
@@ -243,6 +242,6 @@ def bench(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     try:
         command = Bench(args, mailbox, output)
     except OSError as exc:
-        output.event("error", f"mormot-ws: a certificate cannot be used: {exc}", "bad", text=str(exc))
+        output.error(f"a certificate cannot be used: {exc}")
         return 1
     return command.run()

@@ -77,7 +77,7 @@ class Connection:
         try:
             self._connect()
         except ValueError as exc:  # a host or proxy that argparse could not judge
-            self._output.event("error", f"mormot-ws: {exc}", "bad", text=str(exc))
+            self._output.error(str(exc))
             self._mailbox.post(News.failed, 2)
 
     def _connect(self) -> None:
@@ -143,7 +143,7 @@ class Connection:
         """Count it and say it; return whether what follows may be sent."""
         self.unsent += 1
         if not self.stopping.is_set():
-            self._output.event("error", f"mormot-ws: not sent: {why}", "bad", text=f"not sent: {why}")
+            self._output.error(f"not sent: {why}")
         return not for_good
 
     def _ping(self) -> None:
@@ -171,7 +171,7 @@ def connect(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     try:
         connection = Connection(args, mailbox, output)
     except OSError as exc:
-        output.event("error", f"mormot-ws: a certificate cannot be used: {exc}", "bad", text=str(exc))
+        output.error(f"a certificate cannot be used: {exc}")
         return 1
     if args.insecure:
         output.event("warning", "The certificate is not checked: anybody could be the server", "bad", text="insecure")

@@ -11,8 +11,9 @@ from ..frames import WebSocketFrame, focBinary, focConnectionClose, focContinuat
 from ..process import WebSocketProcess
 from ..reconnect import FailureKind, ReconnectFailure, ReconnectPolicy
 from ..states import wpsRun
+from .figures import duration, size
 from .mailbox import Mailbox, News
-from .output import Output, duration, size
+from .output import Output
 from .target import Target
 
 #: close codes after which all is well: the other side was done, or goes away
@@ -158,15 +159,7 @@ class ConnectionEvents:
     def _error(self, text: str, failure: ReconnectFailure) -> None:
         hint = self._target.hint(failure)
         shown = f"{text} ({hint})" if hint else text
-        self._output.event(
-            "error",
-            f"mormot-ws: {shown}",
-            "bad",
-            text=text,
-            hint=hint,
-            kind=failure.kind.value,
-            http_status=failure.http_status,
-        )
+        self._output.error(text, shown, hint=hint, kind=failure.kind.value, http_status=failure.http_status)
 
     # ------------------------------------------------------------------------------------------------------- for anybody
 

@@ -1,4 +1,4 @@
-"""Figures of a measurement: percentiles, and a histogram of characters. Pure: numbers in, numbers and text out."""
+"""Figures: percentiles, a histogram of characters, times and sizes in short. Pure: numbers in, numbers and text out."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from .output import duration
 
 _ROWS = 10
 _WIDTH = 40
@@ -78,3 +76,21 @@ def histogram(seconds: Sequence[float], unicode: bool) -> list[str]:
         bar = ("█" if unicode else "#") * math.ceil(counts[row] * _WIDTH / highest)
         lines.append(f"  {duration(least * factor**row):>8}  {bar:<{_WIDTH}}  {counts[row]}".rstrip())
     return lines
+
+
+def duration(seconds: float) -> str:
+    """Return a short form of a time: ``3 µs``, ``0.25 ms``, ``42 ms``, ``1.5 s``."""
+    if seconds < 0.0000995:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 0.9995:
+        return f"{seconds * 1e3:.3g} ms"
+    return f"{seconds:.3g} s"
+
+
+def size(count: float) -> str:
+    """Return a short form of a number of bytes: ``512 B``, ``1.5 kB``, ``16.8 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.3g} {unit}"

@@ -112,14 +112,17 @@ class PromptInput:
 
     def stop(self) -> None:
         """Take the prompt away, restore the terminal, and wait for that. Main thread."""
+        self._end_prompt()
+        self._thread.join(_JOIN)
+        self._taker.join(_JOIN)
+
+    def _end_prompt(self) -> None:
+        """Let the prompt's loop end itself. From any other thread."""
         self._stopping = True
-        app = self._session.app
-        loop = app.loop
+        loop = self._session.app.loop
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has just ended
                 loop.call_soon_threadsafe(self._leave)
-        self._thread.join(_JOIN)
-        self._taker.join(_JOIN)
 
     def _leave(self) -> None:
         """In the prompt's loop."""
@@ -156,22 +159,13 @@ class PromptInput:
 
     def _take_all(self) -> None:
         """The taker's thread: give the lines away in their order, then say that there are no more."""
-        while (
-            line := self._lines.get()
-        ) is not None:  # without a bound: the prompt's end, which stop() brings, puts None
-            if not self._stopping and not self._take(line):
-                self._refused()
+        # without a bound: the prompt's end, which stop() brings, puts None
+        while (line := self._lines.get()) is not None:
+            if not self._stopping and not self._take(line):  # nothing more can be sent
+                self._mailbox.post(News.input_end)
+                self._end_prompt()
         if not self._stopping:
             self._mailbox.post(News.input_end)
-
-    def _refused(self) -> None:
-        """Nothing more can be sent: end the prompt."""
-        self._mailbox.post(News.input_end)
-        self._stopping = True
-        loop = self._session.app.loop
-        if loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has just ended
-                loop.call_soon_threadsafe(self._leave)
 
     def _check_stop(self) -> None:
         """When a prompt begins: stop() may have come between two of them."""

@@ -153,6 +153,5 @@ class Link:
         if measurement.window == 1:
             process.send_frame(frame)
         else:
-            process.send_frame_async(
-                frame
-            )  # what a callback queues leaves together, behind it; and nobody gets stuck in a write
+            # what a callback queues leaves together, behind it; and nobody gets stuck in a write
+            process.send_frame_async(frame)

@@ -69,6 +69,13 @@ class Output:
         elif remark and (not self.quiet or style == "bad"):
             self.remark(remark, style)
 
+    def error(self, text: str, shown: str = "", /, **fields: Any) -> None:
+        """Say that something does not work: an event ``error`` with *text* and *fields*, and a remark that is never left out.
+
+        :param shown: what the remark says instead of *text*.
+        """
+        self.event("error", f"mormot-ws: {shown or text}", "bad", text=text, **fields)
+
     def remark(self, text: str, style: str = "") -> None:
         """Write a line to standard error: for people, never data. *style*: good, bad, dim or ''."""
         text = printable(text)
@@ -189,21 +196,3 @@ def _coloured(text: str, style: str) -> str:
     from rich.style import Style
 
     return Style.parse(style).render(text)
-
-
-def duration(seconds: float) -> str:
-    """Return a short form of a time: ``3 µs``, ``0.25 ms``, ``42 ms``, ``1.5 s``."""
-    if seconds < 0.0000995:
-        return f"{seconds * 1e6:.0f} µs"
-    if seconds < 0.9995:
-        return f"{seconds * 1e3:.3g} ms"
-    return f"{seconds:.3g} s"
-
-
-def size(count: float) -> str:
-    """Return a short form of a number of bytes: ``512 B``, ``1.5 kB``, ``16.8 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5 or unit == "GB":
-            break
-        count /= 1000
-    return f"{count:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""``serve``: an echo, chat or broadcast server that shows its counters. The protocols, the status table, the life of the command."""
+"""``serve``: an echo, chat or broadcast server that shows its counters. The room, the status table, the life of the command."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from ..anyname import AnyNameList
 from ..chat import WebSocketProtocolChat
 from ..errors import HttpServerError
 from ..frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focText
 from ..page import answer_page, greet_page
 from ..process import WebSocketProcess
-from ..protocols import WebSocketProtocol, WebSocketProtocolList
 from ..server import WebSocketServer
 from ..settings import WebSocketProcessSettings
 from ..status import ServerStatus
 from ..tls import server_tls_context
+from .figures import size
 from .inputs import PipeInput
-from .mailbox import Mailbox, News
-from .output import Output, size
+from .mailbox import SIGNAL_CODES, Mailbox, News
+from .output import Output
 
 #: status lines between two headers
 _HEADER_EVERY = 20
@@ -43,35 +44,6 @@ _COUNTERS = {
     "bytes_in": "bytes received",
     "bytes_out": "bytes sent",
 }
-
-
-class AnyProtocol(WebSocketProtocolChat):
-    """Takes whatever sub-protocol a client asks for, as a server to try things with should."""
-
-    def set_subprotocol(self, name: str) -> bool:
-        """Accept *name*."""
-        self.name = name
-        return True
-
-
-class AnyProtocolList(WebSocketProtocolList):
-    """Serves clients that ask for any sub-protocol, and those that ask for none, by one protocol."""
-
-    def __init__(self, protocol: AnyProtocol) -> None:
-        super().__init__()
-        self.add(protocol)
-        self._only = protocol
-
-    def clone_by_name(self, name: str, client_uri: str) -> WebSocketProtocol | None:
-        """Return a clone that answers to *name*, if the URI is served."""
-        clone = self.clone_by_uri(client_uri)
-        if clone is not None:
-            clone.set_subprotocol(name)
-        return clone
-
-    def clone_by_uri(self, client_uri: str) -> WebSocketProtocol | None:
-        """Return a clone, if the URI is served."""
-        return self._only.clone(client_uri) if self._only.matches_uri(client_uri) else None
 
 
 class Room:
@@ -165,11 +137,11 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     try:
         context = server_tls_context(args.cert, args.key, ca_certificates_file=args.client_ca) if args.cert else None
     except OSError as exc:
-        return _failed(output, f"the certificate cannot be used: {exc}")
+        output.error(f"the certificate cannot be used: {exc}")
+        return 1
     host = f"[{args.host}]" if ":" in args.host else args.host
-    ready = (
-        threading.Event()
-    )  # set when there are protocols: the accept thread waits, so that no client in a hurry finds none
+    # set when there are protocols: the accept thread waits, so that no client in a hurry finds none
+    ready = threading.Event()
     try:
         server = WebSocketServer(
             f"{host}:{args.port}",
@@ -179,7 +151,8 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
             tls_context=context,
         )
     except HttpServerError as exc:
-        return _failed(output, _why_not(exc, f"{host}:{args.port}"))
+        output.error(_why_not(exc, f"{host}:{args.port}"))
+        return 1
     with server:
         room.server = server
         _offer(server, args, room.on_incoming_frame)
@@ -223,7 +196,7 @@ def _wait(args: argparse.Namespace, mailbox: Mailbox, output: Output, server: We
                 for line in lines.next(status, monotonic()):
                     output.line(line)
         elif letter.news is News.output_gone:
-            return 141
+            return SIGNAL_CODES[letter.news]
         elif letter.news in (News.interrupt, News.terminate, News.input_end):
             return 0
 
@@ -233,7 +206,7 @@ def _offer(server: WebSocketServer, args: argparse.Namespace, callback: Callable
     if args.protocol:
         server.websocket_protocols.add(WebSocketProtocolChat(args.protocol, args.uri, callback))
     else:
-        server.websocket_protocols = AnyProtocolList(AnyProtocol("", args.uri, callback))
+        server.websocket_protocols = AnyNameList(WebSocketProtocolChat("", args.uri, callback))
     server.on_request = partial(answer_page, protocol=args.protocol or "", uri=args.uri)
 
 
@@ -267,8 +240,3 @@ def _why_not(error: HttpServerError, address: str) -> str:
         return str(error)
     hint = "; --port 0 takes a free one" if cause.errno == errno.EADDRINUSE else ""
     return f"cannot listen on {address}: {os.strerror(cause.errno)}{hint}"
-
-
-def _failed(output: Output, text: str) -> int:
-    output.event("error", f"mormot-ws: {text}", "bad", text=text)
-    return 1

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
 
+from ..anyname import AnyNameList
 from ..chat import WebSocketProtocolChat
 from ..deadline import Deadline
 from ..frames import WebSocketFrame, focBinary, focText
@@ -36,21 +37,6 @@ def hold_port(host: str, port: int = 0) -> tuple[int, socket.socket | None]:
         raise
     holder.close()
     return port, None
-
-
-class _AnyName(WebSocketProtocolList):
-    """Offers *protocol* under whatever name a client asks for, and without one."""
-
-    def __init__(self, protocol: WebSocketProtocolChat) -> None:
-        super().__init__()
-        self._any = protocol
-
-    def clone_by_name(self, name: str, client_uri: str) -> WebSocketProtocol | None:
-        found = super().clone_by_name(name, client_uri)
-        return found or WebSocketProtocolChat(name, "", self._any.on_incoming_frame)
-
-    def clone_by_uri(self, client_uri: str) -> WebSocketProtocol | None:
-        return super().clone_by_uri(client_uri) or self._any.clone(client_uri)
 
 
 class _Server(WebSocketServer):
@@ -127,7 +113,7 @@ class EchoServer:
                 if not self._protocols.add(protocol):
                     raise ValueError(f"the protocol {protocol.name!r} is given twice for {protocol.uri!r}")
         else:
-            self._protocols = _AnyName(WebSocketProtocolChat("echo", "", self._echo))
+            self._protocols = AnyNameList(WebSocketProtocolChat("echo", "", self._echo))
         #: the port, which stays its own while it is stopped
         self.port: int
         self.port, self._holder = hold_port(host, port)

@@ -6,6 +6,7 @@ Here is what may be asked of it, by any thread; the words for :mod:`mormot_ws.te
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -98,11 +99,13 @@ class FaultProxy:
     # ---------------------------------------------------------------------------------------------------- at one moment
 
     def cut(self, links: int | None = None) -> None:
-        """Send RST to both ends of all links, or of so many, picked at random."""
+        """Send RST to both ends of all links, or of so many, picked at random. Raises ``ValueError`` for less than 0."""
+        _check_links(links)
         self._do(lambda: self._relay.each(self._relay.drop, links))
 
     def close(self, links: int | None = None) -> None:
         """Send FIN to both ends of all links, or of so many; forward nothing more. What they still send is thrown away."""
+        _check_links(links)
         self._do(lambda: self._relay.each(self._relay.finish, links))
 
     # -------------------------------------------------------------------------------------------------------- what lasts
@@ -153,10 +156,11 @@ class FaultProxy:
         self._do(self._relay.accept)
 
     def heal(self) -> None:
-        """Let everything pass again at once: the opposite of every command that lasts."""
+        """Let everything pass again at once, what waits because of a delay too: the opposite of every command that lasts."""
         self.truncate(None)
         self.delay(0)
         self.throttle(0)
+        self._do(self._relay.release)
         self.restore()
         self.accept()
 
@@ -237,9 +241,14 @@ def _check_direction(direction: str) -> None:
         raise ValueError(f"direction is 'up', 'down' or None, not {direction!r}")
 
 
+def _check_links(links: int | None) -> None:
+    if links is not None and (isinstance(links, bool) or not isinstance(links, int) or links < 0):
+        raise ValueError(f"links is a whole number from 0, or None for all, not {links!r}")
+
+
 def _at_least_0(name: str, number: float) -> float:
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not number >= 0:
-        raise ValueError(f"{name} is a number from 0, not {number!r}")
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
+        raise ValueError(f"{name} is a finite number from 0, not {number!r}")
     return number
 
 

@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
@@ -30,6 +31,8 @@ _BACKLOG = 1024
 _MOST_FILLERS = 16
 _FILLER_MS = 2_000
 _FILLER_GUESS_MS = 30
+#: seconds of one wait at most, whatever a delay or throttle asks for: a selector refuses more than some weeks
+_LONGEST_WAIT = 3600.0
 
 
 def queue_is_full(listener: socket.socket) -> bool | None:
@@ -59,9 +62,8 @@ class Relay:
         self.stopping = False  # set by anybody, who then calls wake()
         self._buffer_bytes = buffer_bytes
         self._stalled = False
-        self._fillers: dict[
-            tuple[str, int], socket.socket
-        ] = {}  # what fills the queue of a stalled listener, by address
+        #: what fills the queue of a stalled listener, by address
+        self._fillers: dict[tuple[str, int], socket.socket] = {}
         # bound and never listening: keeps the port ours while connections are refused
         self._holder = self._bound(port)
         self.port: int = self._holder.getsockname()[1]
@@ -85,7 +87,9 @@ class Relay:
         """Forward until :attr:`stopping`; call *between* after each turn. Leaves no socket open, whatever it raises."""
         try:
             while not self.stopping:
-                timeout = max(0.0, min(self.timed.values()) - time.monotonic()) if self.timed else None
+                timeout = None
+                if self.timed:
+                    timeout = min(max(0.0, min(self.timed.values()) - time.monotonic()), _LONGEST_WAIT)
                 for key, mask in self._selector.select(timeout):
                     self._ready(key.data, mask)
                 now = time.monotonic()
@@ -125,6 +129,14 @@ class Relay:
             if direction in (None, key):
                 setattr(gate, name, value)
         for link in list(self.links):
+            self.advance(link)
+
+    def release(self) -> None:
+        """Let what a delay or throttle holds back leave at once."""
+        for link in list(self.links):
+            for flow in link.flows:
+                flow.chunks = deque((0.0, data) for _, data in flow.chunks)
+                flow.next_at = 0.0
             self.advance(link)
 
     def arm(self, truncation: tuple[Direction, int, Ending] | None) -> None:
