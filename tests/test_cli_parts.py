@@ -270,6 +270,12 @@ class TestTarget:
     def target(*arguments: str) -> Target:
         return Target(parse(["connect", *(arguments or (URI,))]))
 
+    def test_the_query_of_the_uri_is_not_shown(self) -> None:
+        """What is printed may be kept, and a token may be in the query."""
+        target = self.target("ws://127.0.0.1:8999/room?token=secret")
+        assert target.text == "ws://127.0.0.1:8999/room?…"
+        assert target.resource == "room?token=secret"
+
     def test_bearer_file_is_read_for_every_attempt(self, tmp_path: Path) -> None:
         """A token that was renewed in its file is used from then on; one that is gone is an error of that attempt."""
         file = tmp_path / "token"

@@ -15,6 +15,7 @@ from ..client import parse_websocket_uri
 from ..errors import WebSocketsError
 from ..handshake import split_header_lines
 from ..protocols import WebSocketProtocol
+from ..settings import is_origin
 from ..upgrade import check_custom_headers
 
 _SIZES = {"": 1, "k": 1000, "M": 1000**2, "Ki": 1 << 10, "Mi": 1 << 20}
@@ -333,8 +334,7 @@ def _check_together(args: argparse.Namespace) -> None:
 
 
 def _origin(text: str) -> str:
-    scheme, mark, host = text.partition("://")
-    if (text != "null" and not (scheme and mark and host)) or any(c <= " " or c in "/?#@" for c in host):
+    if not is_origin(text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not an origin like https://example.com:8443, without path; or null"
         )

@@ -38,7 +38,9 @@ class Target:
     """The server of the command line, and how to get there. Raises ``OSError`` for certificates that cannot be read."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.text: str = args.uri
+        path, query, _ = args.uri.partition("?")
+        #: the URI as it is shown: without the query, in which a token may be
+        self.text: str = f"{path}?…" if query else path
         self.host: str
         self.port: int
         self.resource: str
