@@ -34,13 +34,18 @@ class ConsoleProtocol(WebSocketProtocolChat):
         return True
 
 
+def without_query(uri: str) -> str:
+    """Return *uri* as it may be shown, and kept in a log: its query, in which a token may be, is not."""
+    path, mark, _ = uri.partition("?")
+    return f"{path}?…" if mark else path
+
+
 class Target:
     """The server of the command line, and how to get there. Raises ``OSError`` for certificates that cannot be read."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        path, query, _ = args.uri.partition("?")
-        #: the URI as it is shown: without the query, in which a token may be
-        self.text: str = f"{path}?…" if query else path
+        #: the URI as it is shown
+        self.text: str = without_query(args.uri)
         self.host: str
         self.port: int
         self.resource: str
