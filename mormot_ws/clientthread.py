@@ -134,8 +134,8 @@ class WebSocketProcessClient(WebCrtSocketProcess):
 
     def _renew(self, protocol: WebSocketProtocol) -> None:
         """Make ready for the next connection."""
-        if protocol is not self.protocol:
-            self.exchange: RestExchange | None = None  # the new one makes its own, if it carries requests
+        if protocol is not self.protocol and self.exchange is not None:
+            self.exchange.end()  # the new one makes its own, if it carries requests
         self.protocol = protocol
         self._begin()
         self._set_state(wpsCreate)

@@ -67,13 +67,22 @@ class Turns:
             mine = threading.Lock()
             mine.acquire()
             self._queue.append(mine)
-        if mine.acquire(timeout=timeout):
-            return True
+        try:
+            if mine.acquire(timeout=timeout):
+                return True
+        except BaseException:  # Ctrl-C: nobody would be there to give the turn on
+            if not self._leave(mine):
+                self.release()
+            raise
+        return not self._leave(mine)  # False: it came in the very moment of giving up
+
+    def _leave(self, mine: threading.Lock) -> bool:
+        """Take *mine* out of the queue; tell whether it was still there."""
         with self._safe:
-            if mine in self._queue:
-                self._queue.remove(mine)
+            if mine not in self._queue:
                 return False
-        return True  # it came in the very moment of giving up
+            self._queue.remove(mine)
+            return True
 
     def release(self) -> None:
         """Let the next thread have its turn."""
@@ -87,8 +96,8 @@ class Turns:
 class RestExchange:
     """Sends requests over *process*, whose protocol is *protocol*, and gives each waiting thread its answer.
 
-    For any thread: :meth:`notify`. For the loop's thread: :meth:`answer_arrived`. For whoever changes the process's state: :meth:`closed`
-    and :meth:`begin`.
+    For any thread: :meth:`notify`. For the loop's thread: :meth:`answer_arrived`. For whoever changes the process's state: :meth:`closed`,
+    :meth:`begin` and :meth:`end`.
     """
 
     def __init__(self, process: WebSocketProcess, protocol: WebSocketProtocolRest) -> None:
@@ -110,6 +119,11 @@ class RestExchange:
         """A new connection is about to run: nothing that was made for the old one may be sent on it."""
         with self._safe_send:  # whoever has met the old connection is through with sending, in vain
             self._protocol = protocol
+
+    def end(self) -> None:
+        """Another protocol takes over: whoever comes from here on gets 666, and nothing of ours is sent on its connection."""
+        with self._safe_send:
+            self._process.exchange = None
 
     def closed(self) -> None:
         """The connection does not run any more: whoever waits ends with 404 at once. Never blocks."""
@@ -198,24 +212,27 @@ class RestExchange:
         frame, head = self._protocol.input_to_frame(request, False)
         answer: SimpleQueue[WebSocketFrame | None] = SimpleQueue()
         timeout = self._timeout_ms()
-        with self._safe_send:
-            if process.exchange is not self:  # another protocol took over, on a new connection
-                return _no_answer(request, HTTP_CLIENTERROR, "the connection has another protocol now")
-            with self._safe:
-                self._waiting[head] = answer
-            sent = process.send_frame(frame)
-        expected = sent
+        ahead = process.prepare_ahead(frame)  # compression takes its time: others may send meanwhile
         received: WebSocketFrame | None = None
+        expected = True  # until we know better: a send may be interrupted by Ctrl-C, too
         try:
+            with self._safe_send:
+                if process.exchange is not self:  # another protocol took over, on a new connection
+                    return _no_answer(request, HTTP_CLIENTERROR, "the connection has another protocol now")
+                with self._safe:
+                    self._waiting[head] = answer
+                expected = sent = process.send_frame(frame, ahead)
             if sent:
                 received = answer.get(timeout=timeout / 1000)
         except Empty:
             pass  # looked at below, under the lock
         finally:
             with self._safe:
-                missing = self._waiting.pop(head, None) is not None
-                if missing and expected and not self._protocol.sequencing:
-                    process.incoming.answer_to_ignore(1)
+                missing = self._waiting.get(head) is answer
+                if missing:
+                    del self._waiting[head]
+                    if expected and not self._protocol.sequencing:
+                        process.incoming.answer_to_ignore(1)
         if not sent:
             return _no_answer(request, HTTP_CLIENTERROR, "not connected")
         if missing:

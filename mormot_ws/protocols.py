@@ -35,6 +35,9 @@ class WebSocketProtocol(PublicDir):
 
     #: True on protocols whose native peers may send text that is not UTF-8: it is then neither refused nor kept from being sent
     lenient_text = False
+    #: True where :meth:`before_send_frame` needs nothing but its frame: several threads then prepare frames at once, each before it
+    #: takes the output lock, so that a large frame does not hold up the small ones of others
+    prepares_in_any_order = False
 
     def __init__(self, name: str, uri: str = "") -> None:
         if not isinstance(name, str) or not isinstance(uri, str):
@@ -139,7 +142,10 @@ class WebSocketProtocol(PublicDir):
         """
 
     def before_send_frame(self, frame: WebSocketFrame) -> None:
-        """Change *frame* (a copy) before it is encoded, e.g. encrypt it. Mirrors ``BeforeSendFrame``."""
+        """Change *frame* (a copy) before it is encoded, e.g. encrypt it. Mirrors ``BeforeSendFrame``.
+
+        Called under the output lock, in the order in which frames leave; but see :attr:`prepares_in_any_order`.
+        """
 
     def after_get_frame(self, frame: WebSocketFrame) -> None:
         """Change *frame* after it was decoded; raise :class:`WebSocketsProtocolError` to close. Mirrors ``AfterGetFrame``."""

@@ -7,6 +7,7 @@ native mORMot 2. No socket and no thread belongs in here, and no byte of the for
 from __future__ import annotations
 
 import logging
+import threading
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from itertools import count
@@ -229,6 +230,8 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     Raises ``ValueError``/:class:`WebSocketsError` for a *key* that cannot be used.
     """
 
+    prepares_in_any_order = True
+
     def __init__(
         self,
         uri: str = "",
@@ -246,6 +249,8 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self.frames_out_bytes_socket: int = 0
         #: frames whose container did not verify: dropped, as by the native ends
         self.frames_in_dropped: int = 0
+        #: guards frames_out_bytes_socket: frames are prepared by several threads at once; innermost, held for moments
+        self._safe_counter = threading.Lock()
         # next() on it is atomic. Not reset by a reconnection, as in the original: a late answer then finds nobody
         self._numbers = count(1)
         self._max_message_bytes = 16 << 20
@@ -338,14 +343,15 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     # --------------------------------------------------------------------------- compression, encryption, counters
 
     def before_send_frame(self, frame: WebSocketFrame) -> None:
-        """Compress, then encrypt. Under the output lock."""
+        """Compress, then encrypt. From any thread, several at once."""
         if frame.opcode is focBinary and frame.payload:
             if pboSynLzCompress in self.options:
                 stored = fopAlreadyCompressed in frame.content or self._spares(pboNoLocalHostCompress)
                 frame.payload = algo_compress(frame.payload, stored=stored)
             if self._encrypts():
                 frame.payload = self.encryption.encrypt(frame.payload)
-        self.frames_out_bytes_socket += len(frame.payload) + _FRAME_OVERHEAD
+        with self._safe_counter:
+            self.frames_out_bytes_socket += len(frame.payload) + _FRAME_OVERHEAD
 
     def after_get_frame(self, frame: WebSocketFrame) -> None:
         """Decrypt, then decompress; a frame that does not decrypt ends the connection, one that does not verify is emptied."""

@@ -68,7 +68,7 @@ def encode_binary(head: str, message: RestRequest | RestAnswer) -> bytes:
         fields = [method, message.url, message.headers, "1" if message.no_answer else "0", content_type]
     else:
         fields = [str(message.status), message.headers, content_type]
-    parts = [head.encode(), _SEPARATOR]
+    parts = [head.encode("latin-1"), _SEPARATOR]
     for field in fields:
         data = to_bytes(field)
         parts += (encode_varuint(len(data)), data)

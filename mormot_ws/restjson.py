@@ -69,7 +69,7 @@ def encode_json(message: RestRequest | RestAnswer, head: str = "") -> bytes:
     if isinstance(message, RestRequest):
         method = "" if message.method == "POST" else message.method
         parts = [
-            b'{"%s":[' % (head or REQUEST_HEAD).encode(),
+            b'{"%s":[' % (head or REQUEST_HEAD).encode("latin-1"),
             _quoted(to_bytes(method)),
             b",",
             _quoted(to_bytes(message.url)),
@@ -79,7 +79,7 @@ def encode_json(message: RestRequest | RestAnswer, head: str = "") -> bytes:
         ]
     else:
         parts = [
-            b'{"%s":[%d,' % ((head or ANSWER_HEAD).encode(), message.status),
+            b'{"%s":[%d,' % ((head or ANSWER_HEAD).encode("latin-1"), message.status),
             _quoted(to_bytes(message.headers)),
             b",",
         ]

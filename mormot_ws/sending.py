@@ -46,6 +46,9 @@ from .transport import JOIN_BELOW
 
 _log = logging.getLogger("mormot_ws.process")
 
+#: a protocol, and a frame as it wants it on the wire
+PreparedFrame = tuple[WebSocketProtocol, WebSocketFrame]
+
 _new_queued = tuple.__new__
 _NO_FLAGS = WebSocketFramePayload(0)
 
@@ -129,6 +132,7 @@ class FrameSender(PublicDir, ABC):
         self._prepares = (
             self._deflater is not None or type(protocol).before_send_frame is not WebSocketProtocol.before_send_frame
         )
+        self._prepares_ahead = self._prepares and protocol.prepares_in_any_order
 
     # ------------------------------------------------------------------------------------------------ for anybody
 
@@ -142,7 +146,7 @@ class FrameSender(PublicDir, ABC):
         """True when frames leave as they are: not masked, not changed by the protocol. A broadcast then encodes once for all."""
         return self._masks is None and not self._prepares
 
-    def send_frame(self, frame: WebSocketFrame) -> bool:
+    def send_frame(self, frame: WebSocketFrame, ahead: PreparedFrame | None = None) -> bool:
         """Send *frame* now. Mirrors ``SendFrame``.
 
         From any thread; frames of several threads never mix. Returns True when the kernel of a running connection has taken all its
@@ -150,7 +154,7 @@ class FrameSender(PublicDir, ABC):
         connection is then
         given up). A ``focConnectionClose`` frame starts the close handshake. Raises ``TypeError``/``ValueError`` for what
         is no frame
-        that may be sent.
+        that may be sent. *ahead* is what :meth:`prepare_ahead` has returned for it, for callers that hold a lock of their own here.
         """
         try:
             opcode = frame.opcode
@@ -164,6 +168,8 @@ class FrameSender(PublicDir, ABC):
             check_sendable(frame)
             if opcode is focConnectionClose:
                 return self._send_close(*parse_close_payload(payload), payload)
+        if ahead is None and self._prepares_ahead:
+            ahead = self.prepare_ahead(frame)
         with self.safe_out:
             if self._state is not wpsRun:
                 return False
@@ -174,7 +180,7 @@ class FrameSender(PublicDir, ABC):
                     self.write_bytes(self._control_wire())
                 first = 0x80 | opcode
                 if self._prepares:
-                    first, payload = self._prepare(frame)
+                    first, payload = self._prepare(frame, ahead)
                 size = len(payload)
                 if self._masks is not None:
                     key = self._masks.next_key()
@@ -198,6 +204,17 @@ class FrameSender(PublicDir, ABC):
         if self._log_frames:
             self._log_frame("sent", frame)
         return True
+
+    def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
+        """Let the protocol prepare a copy of *frame* without any lock; None when it cannot, or the frame is not going to be sent."""
+        if not self._prepares_ahead or self._state is not wpsRun:
+            return None
+        if frame.opcode is not focText and frame.opcode is not focBinary:
+            return None
+        protocol = self.protocol
+        copy = WebSocketFrame(frame.opcode, frame.payload, frame.content)
+        protocol.before_send_frame(copy)
+        return protocol, copy
 
     def send_frame_async(self, frame: WebSocketFrame) -> bool:
         """Queue a copy of *frame* to be sent soon, together with others. Mirrors ``SendFrameAsync``.
@@ -399,17 +416,21 @@ class FrameSender(PublicDir, ABC):
         key = self._masks.next_key()
         return encode_header(first, len(payload), key) + mask_bytes(payload, key)
 
-    def _prepare(self, frame: WebSocketFrame) -> tuple[int, bytes]:
+    def _prepare(self, frame: WebSocketFrame, ahead: PreparedFrame | None = None) -> tuple[int, bytes]:
         """Return the first byte and the payload as the protocol and the extension want them on the wire.
 
-        Under ``safe_out``: both may depend on the order in which frames leave.
+        Under ``safe_out``: both may depend on the order in which frames leave. What was done *ahead* counts, unless the protocol is
+        another one since.
         """
         assert self.safe_out.locked()
         opcode, payload = frame.opcode, frame.payload
         if opcode is not focText and opcode is not focBinary:
             return 0x80 | opcode, payload
-        copy = WebSocketFrame(opcode, payload, frame.content)
-        self.protocol.before_send_frame(copy)
+        if ahead is not None and ahead[0] is self.protocol:
+            copy = ahead[1]
+        else:
+            copy = WebSocketFrame(opcode, payload, frame.content)
+            self.protocol.before_send_frame(copy)
         payload = copy.payload
         deflater = self._deflater
         if deflater is None or len(payload) < deflater.min_bytes or fopAlreadyCompressed in copy.content:

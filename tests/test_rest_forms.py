@@ -328,6 +328,13 @@ class TestRules:
             sent = encode_binary("a000001", RestAnswer(200, "", content_type, b"x"))
             assert (content_type.encode() not in sent) is is_json
 
+    def test_a_head_of_any_bytes_is_answered_with_the_same_ones(self) -> None:
+        """They are the peer's affair, and no text."""
+        head = binary_head(b"r\xe9\xff\1\0\0\0\0010\0")
+        assert encode_binary(answer_head_of(head), RestAnswer(200)).startswith(b"a\xe9\xff\1")
+        head = json_head(b'{"r\xe9\xff":["","/x","",0,"",1]}')
+        assert encode_json(RestAnswer(200), answer_head_of(head)).startswith(b'{"a\xe9\xff":')
+
     def test_heads(self) -> None:
         """Numbers of 24 bits; the third letter tells the heads without a number."""
         assert [request_head(n) for n in (1, 0xFFFFFF, 1 << 24)] == ["r000001", "rffffff", "r000000"]

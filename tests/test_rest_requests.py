@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from rest_support import KEY, KINDS, RawRestClient, mirror, pair, rest_client, rest_server
 from rest_support import short_waits as short_waits
-from support import HOST, MS, in_threads, wait_for
+from support import BOUND, HOST, MS, fast_settings, in_threads, wait_for
 from tls_support import Authority
 
 from mormot_ws import (
     HttpClientWebSockets,
     HttpServerRequest,
+    WebSocketFrame,
     WebSocketProtocolBinary,
     WebSocketServerRest,
     focBinary,
@@ -353,6 +354,32 @@ class TestManyThreads:
             in_threads(10, work)
             assert ends.process.exchange is not None
             assert ends.process.exchange.waiting == 0
+
+    def test_a_small_request_need_not_wait_for_the_compression_of_a_large_one(self) -> None:
+        """Frames are prepared before any lock is taken."""
+        prepared, go_on = threading.Event(), threading.Event()
+
+        class Slow(WebSocketProtocolBinary):
+            def before_send_frame(self, frame: WebSocketFrame) -> None:
+                super().before_send_frame(frame)
+                if b"/large" in frame.payload:
+                    prepared.set()
+                    assert go_on.wait(BOUND)
+
+        with (
+            rest_server() as server,
+            HttpClientWebSockets(HOST, server.port, timeout=5_000, settings=fast_settings()) as client,
+        ):
+            assert client.websockets_upgrade("root", "", False, None, Slow("root")) == ""
+            large = threading.Thread(target=client.request, args=("/large", "POST"), name="large", daemon=True)
+            large.start()
+            assert prepared.wait(BOUND)
+            try:
+                assert client.request("/small", "GET") == 200
+                assert large.is_alive()
+            finally:
+                go_on.set()
+                large.join(BOUND)
 
 
 class TestCountersAndOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from typing import Any
@@ -259,6 +260,28 @@ class TestTurns:
         in_threads(6, work)
         assert turns.acquire(0)
         assert not turns._queue
+
+    @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals for threads")
+    def test_who_is_interrupted_leaves_the_queue(self) -> None:
+        """Ctrl-C in the main thread: the others get their turn all the same."""
+        turns = Turns()
+        assert turns.acquire(0)
+
+        def interrupt() -> None:
+            wait_for(lambda: len(turns._queue) == 1)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupter = threading.Thread(target=interrupt, daemon=True)
+        interrupter.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                turns.acquire(BOUND)
+        finally:
+            signal.signal(signal.SIGINT, previous)
+            interrupter.join(BOUND)
+        turns.release()
+        assert turns.acquire(0)
 
 
 class TestLostConnections:

@@ -33,6 +33,8 @@ from mormot_ws.deflate import Inflater
 from mormot_ws.httpserver import HttpFault, HttpServerConnection, request_context, simple_answer
 from mormot_ws.upgrade import UpgradeError, client_upgrade
 
+from .rest_targets import REST_TOKENS, rest_seeds, run_rest
+
 #: bytes of an input that are looked at
 MAX_INPUT = 8192
 #: how much more than its limits a reader may hold: one read, and a header that is not complete
@@ -533,5 +535,6 @@ TARGETS = {
         Target("frames", run_frames, _frame_seeds(), _FRAME_TOKENS),
         Target("server", run_server, _server_seeds(), _SERVER_TOKENS),
         Target("client", run_client, _client_seeds(), _CLIENT_TOKENS),
+        Target("rest", run_rest, rest_seeds(), REST_TOKENS),
     )
 }
