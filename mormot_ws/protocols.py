@@ -289,6 +289,10 @@ class WebSocketProtocolList(PublicDir):
         Called in the connection's thread.
         """
         if not request.origin_is_in(allowed_origins):
+            _log.info(
+                "an upgrade by a page of %.200s is refused: allowed_origins does not have that origin",
+                ", ".join(map(repr, request.all("origin"))),
+            )
             return 403, None, upgrade_refusal(403)
         status, protocol, extensions = self._negotiate(request, remote_ip, connection_id)
         if protocol is None:

@@ -63,7 +63,11 @@ def open_through_proxy(url: str, host: str, port: int, dial: Dial, deadline: Dea
     assert parts.hostname is not None
     if parts.scheme != "http" and importlib.util.find_spec("python_socks") is None:
         raise OSError(f"proxy {_without_password(url)}: python-socks is missing: pip install 'mormot_ws[proxy]'")
-    sock = dial(parts.hostname, parts.port or (8080 if parts.scheme == "http" else 1080))
+    try:
+        sock = dial(parts.hostname, parts.port or (8080 if parts.scheme == "http" else 1080))
+    except OSError as exc:
+        # of the same kind, but it must not read as if the server had refused
+        raise type(exc)(f"proxy {_without_password(url)}: {exc}") from None
     talk = DeadlineSocket(Transport(sock), deadline)
     credentials = unquote(parts.username or ""), unquote(parts.password or "")
     try:

@@ -407,9 +407,12 @@ class WebSocketServer(WebSocketHost):
 
     def _turn_away(self, sock: socket.socket, why: str, connection: WebSocketServerSocket) -> None:
         """In the accept thread, without waiting: the answer is a courtesy."""
-        self._count_turned_away()
         fields = {"connection_id": connection.connection_id, "remote_ip": connection.remote_ip}
-        _log.info("%r turns a connection away: %s", self, why, extra=fields)
+        if self._stopping:  # it may be our own, which wakes this thread
+            _log.debug("%r turns a connection away: %s", self, why, extra=fields)
+        else:
+            self._count_turned_away()
+            _log.info("%r turns a connection away: %s", self, why, extra=fields)
         with contextlib.suppress(OSError):
             sock.setblocking(False)
             if self.tls_context is None:

@@ -220,6 +220,11 @@ class WebSocketProcessSettings:
             raise ValueError(f"{name} is {' or '.join(map(repr, self._CHOICES[name]))}, not {value!r}")
         elif name == "allowed_origins" and (isinstance(value, str) or not isinstance(value, (Collection, type(None)))):
             raise ValueError(f"allowed_origins is a set of origins or None, not {value!r}")
+        elif name == "allowed_origins" and not all(map(is_origin, value or ())):
+            raise ValueError(
+                "an origin is like 'https://example.com' or 'http://localhost:8000', without path or slash at its end, or "
+                f"'null'; not all are in {value!r}"
+            )
         elif name in ("on_client_connected", "on_client_disconnected") and value is not None and not callable(value):
             raise ValueError(f"{name} is a callable or None, not {value!r}")
         elif name == "log_details" and not isinstance(value, WebSocketProcessSettingsLogDetails):
@@ -236,3 +241,11 @@ class WebSocketProcessSettings:
             if getattr(self, name) != default
         )
         return f"WebSocketProcessSettings({changed})"
+
+
+def is_origin(text: object) -> bool:
+    """Tell whether a browser may send *text* as an ``Origin``; anything else would never match."""
+    if not isinstance(text, str):
+        return False
+    scheme, mark, host = text.partition("://")
+    return text == "null" or (bool(scheme and mark and host) and not any(c <= " " or c in "/?#@" for c in host))

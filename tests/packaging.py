@@ -43,6 +43,8 @@ def test_it(mormot_ws_proxy, mormot_ws_echo_server):
         mormot_ws_proxy.cut()
         mormot_ws_echo_server.wait_upgrades(2)
 """
+#: what is installed beside the package
+TOP_MODULES = {"mormot_ws_script.py", "pytest_mormot_ws.py"}
 
 
 def run(*command: str | Path, cwd: Path, env: Mapping[str, str] | None = None, text: str = "") -> str:
@@ -92,12 +94,12 @@ def check_contents(sdist: Path, wheel: Path) -> None:
         for path in tracked(part)
     }
     check(tree <= shipped, f"not in the source distribution: {sorted(tree - shipped)}")
-    for name in ("README.md", "CHANGELOG.md", "LICENSE", "setup.cfg", "pyproject.toml", "pytest_mormot_ws.py"):
+    for name in ("README.md", "CHANGELOG.md", "LICENSE", "setup.cfg", "pyproject.toml", *TOP_MODULES):
         check(name in shipped, f"not in the source distribution: {name}")
     with zipfile.ZipFile(wheel) as archive:
         installed = {name for name in archive.namelist() if ".dist-info/" not in name}
         metadata = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))).decode()
-    wanted = {path.relative_to(ROOT).as_posix() for path in tracked("mormot_ws")} | {"pytest_mormot_ws.py"}
+    wanted = {path.relative_to(ROOT).as_posix() for path in tracked("mormot_ws")} | TOP_MODULES
     check(installed == wanted, f"the wheel differs from the package: {sorted(installed ^ wanted)}")
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", "utf-8")

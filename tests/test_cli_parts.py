@@ -70,6 +70,9 @@ class TestArguments:
             (["connect", URI, "--protocol", "a b"], "cannot be the name of a sub-protocol"),
             (["connect", URI, "--protocol", ""], "a sub-protocol has a name"),
             (["connect", URI, "--header", "nonsense"], "is not a header line"),
+            (["connect", "ws://::1:8999"], "an IPv6 address stands in brackets"),
+            (["serve", "--origin", "example.com"], "is not an origin"),
+            (["serve", "--origin", "https://example.com/"], "without path"),
             (["connect", URI, "--header", "Upgrade: x"], "is written by the handshake itself"),
             (["connect", URI, "--header", "A: 1\nB: 2"], "it has to be 'Name: value'"),
             (["connect", URI, "--bearer", "@/no/such/file"], "No such file"),
@@ -266,6 +269,12 @@ class TestTarget:
     @staticmethod
     def target(*arguments: str) -> Target:
         return Target(parse(["connect", *(arguments or (URI,))]))
+
+    def test_the_query_of_the_uri_is_not_shown(self) -> None:
+        """What is printed may be kept, and a token may be in the query."""
+        target = self.target("ws://127.0.0.1:8999/room?token=secret")
+        assert target.text == "ws://127.0.0.1:8999/room?…"
+        assert target.resource == "room?token=secret"
 
     def test_bearer_file_is_read_for_every_attempt(self, tmp_path: Path) -> None:
         """A token that was renewed in its file is used from then on; one that is gone is an error of that attempt."""

@@ -65,6 +65,21 @@ def listening(cli: Cli) -> int:
 
 
 class TestServe:
+    def test_neither_side_prints_a_secret(self) -> None:
+        """Not with --verbose, and not as JSON: the query, the bearer token, a header, the password of a proxy."""
+        secrets = ("in-the-query", "bearer-token", "in-a-header", "of-the-proxy")
+        options = ("--bearer", secrets[1], "--header", f"X-Key: {secrets[2]}", "-v", "--linger", "0")
+        with Cli("serve", "--port", "0", "--json", "-v") as cli, refused_port() as dead:
+            uri = f"{cli.expect(r'(ws://[^ ]+)/')[1]}/room?token={secrets[0]}"
+            for more in ((), ("--json",), ("--proxy", f"http://user:{secrets[3]}@{HOST}:{dead}")):
+                code, out, errors = shell("connect", uri, *options, *more, given=b"hi\n")
+                assert code == (1 if "--proxy" in more else 0)
+                assert not [secret for secret in secrets if secret in out.decode() + errors]
+            cli.signal(signal.SIGINT)
+            cli.end(0)
+            assert "room?" in cli.output
+            assert not [secret for secret in secrets if secret in cli.output]
+
     def test_echo_and_the_counters_at_the_end(self) -> None:
         """A free port is printed; clients with and without a sub-protocol get their echo; Ctrl-C says goodbye and shows the counters."""
         recorder = Recorder()
@@ -340,6 +355,17 @@ class TestConnect:
         with Program("-c", "\n".join(lines)) as program:
             assert program.wait() == 130
             assert "Traceback" not in program.output
+
+    def test_ctrl_c_before_the_package_is_imported(self) -> None:
+        """The console script's own module is enough to end without a traceback; a signal that is ignored stays so."""
+        kill = "os.kill(os.getpid(), signal.SIGINT)"
+        early = f"import os, signal, sys, mormot_ws_script; assert 'mormot_ws' not in sys.modules; {kill}"
+        with Program("-c", early) as program:
+            assert program.wait() == -signal.SIGINT
+            assert program.output == ""
+        ignored = f"import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import mormot_ws_script; {kill}"
+        with Program("-c", ignored) as program:
+            assert program.wait() == 0
 
 
 class TestBench:

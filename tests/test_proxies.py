@@ -365,11 +365,12 @@ class TestBadProxies:
                 assert upgrade(client) == ""
 
     def test_a_dead_proxy_is_an_error_at_once(self) -> None:
-        """Nobody listens there: no waiting for the time-out."""
+        """Nobody listens there: no waiting for the time-out, and it is told from a server that refuses."""
         begin = time.monotonic()
         with refused_port() as port:
             for scheme in ("http", "socks5", "socks4"):
-                assert "ConnectionRefusedError" in failure(f"{scheme}://{HOST}:{port}", timeout=60_000)
+                error = failure(f"{scheme}://{HOST}:{port}", timeout=60_000)
+                assert error.startswith(f"ConnectionRefusedError: proxy {scheme}://{HOST}:{port}: ")
         assert time.monotonic() - begin < BOUND
 
     def test_something_that_is_no_proxy_is_an_error(self, server: WebSocketServer) -> None:

@@ -146,6 +146,15 @@ def test_a_protocol_that_is_not_offered_and_a_factory_that_fails(log: Log) -> No
     log.check("an upgrade asks for", "400", "407")
 
 
+def test_a_page_that_is_not_let_in_is_named_by_its_origin(log: Log) -> None:
+    """The log of the server says why, and what it would take."""
+    with serve() as server, new_client(server.port) as client:
+        server.settings.allowed_origins = {"https://here.example"}
+        headers = f"{HEADERS}\r\nOrigin: https://there.example"
+        assert " 403 " in client.websockets_upgrade(URI, "", protocol=WebSocketProtocolChat("echo"), headers=headers)
+    log.check("an upgrade by a page of 'https://there.example' is refused: allowed_origins does not have that origin")
+
+
 def test_plain_requests_whose_answering_fails(log: Log) -> None:
     with serve() as server, new_client(server.port) as client:
         assert client.request(f"/{URI}", header=HEADERS) == 500

@@ -244,6 +244,14 @@ class TestAssignment:
         with pytest.raises(ValueError, match="a set of origins or None"):
             WebSocketProcessSettings().allowed_origins = value
 
+    @pytest.mark.parametrize(
+        "value", ["https://a.example/", "a.example", "https://", "https://a.example/x", 5], ids=repr
+    )
+    def test_what_no_browser_sends_is_no_origin(self, value: Any) -> None:
+        """It would match nothing, and shut the page out that it was meant for."""
+        with pytest.raises(ValueError, match="without path or slash"):
+            WebSocketProcessSettings().allowed_origins = {"https://b.example", value}
+
     @pytest.mark.parametrize("value", [3, "heartbeat", None], ids=repr)
     def test_log_details_are_flags(self, value: Any) -> None:
         """The constructor promises a ValueError for a bad value."""

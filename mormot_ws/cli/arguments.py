@@ -15,6 +15,7 @@ from ..client import parse_websocket_uri
 from ..errors import WebSocketsError
 from ..handshake import split_header_lines
 from ..protocols import WebSocketProtocol
+from ..settings import is_origin
 from ..upgrade import check_custom_headers
 
 _SIZES = {"": 1, "k": 1000, "M": 1000**2, "Ki": 1 << 10, "Mi": 1 << 20}
@@ -175,6 +176,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--origin",
+        type=_origin,
         metavar="ORIGIN",
         action="append",
         help="browsers' pages of these origins only, e.g. https://example.com; repeatable (default: any)",
@@ -331,11 +333,24 @@ def _check_together(args: argparse.Namespace) -> None:
 # ---------------------------------------------------------------------------------------------- the types of arguments
 
 
+def _origin(text: str) -> str:
+    if not is_origin(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an origin like https://example.com:8443, without path; or null"
+        )
+    return text
+
+
 def _uri(text: str) -> str:
     try:
         parse_websocket_uri(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a URI like ws://host:port/resource or wss://...") from None
+        hint = (
+            "; an IPv6 address stands in brackets: ws://[::1]:8999" if text.count(":") > 2 and "[" not in text else ""
+        )
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a URI like ws://host:port/resource or wss://...{hint}"
+        ) from None
     if any(c <= " " or c == "\x7f" for c in text):
         raise argparse.ArgumentTypeError(f"{text!r}: blanks and control characters have to be percent-encoded")
     return text

@@ -26,6 +26,7 @@ from .figures import size
 from .inputs import PipeInput
 from .mailbox import SIGNAL_CODES, Mailbox, News
 from .output import Output
+from .target import without_query
 
 #: status lines between two headers
 _HEADER_EVERY = 20
@@ -72,7 +73,7 @@ class Room:
                 connection_id=number,
                 remote_ip=process.remote_ip,
                 protocol=process.protocol.name,
-                uri=process.protocol.upgrade_uri,
+                uri=without_query(process.protocol.upgrade_uri),
             )
             greet_page(process)
         elif frame.opcode is focConnectionClose:

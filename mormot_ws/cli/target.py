@@ -34,11 +34,18 @@ class ConsoleProtocol(WebSocketProtocolChat):
         return True
 
 
+def without_query(uri: str) -> str:
+    """Return *uri* as it may be shown, and kept in a log: its query, in which a token may be, is not."""
+    path, mark, _ = uri.partition("?")
+    return f"{path}?…" if mark else path
+
+
 class Target:
     """The server of the command line, and how to get there. Raises ``OSError`` for certificates that cannot be read."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.text: str = args.uri
+        #: the URI as it is shown
+        self.text: str = without_query(args.uri)
         self.host: str
         self.port: int
         self.resource: str
@@ -111,6 +118,8 @@ class Target:
             return "is it a TLS server? ws:// is without TLS"
         if failure.kind is FailureKind.upgrade and not status and not self.tls:
             return "is it a TLS server? wss:// is with TLS"
+        if failure.kind is FailureKind.refused and ": proxy " in failure.text:
+            return "is the proxy running, and on this port?"
         if failure.kind is FailureKind.refused:
             return "is the server running, and on this port?"
         return ""
