@@ -395,6 +395,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         process.remote_ip = protocol.remote_ip = _peer_ip(transport)
         protocol.remote_localhost = is_localhost(process.remote_ip)
         process.attach(transport, result.unread)
+        protocol.prepare_process(process)
         protocol.after_upgrade(process)
         return self._start(process, first)
 

@@ -31,7 +31,7 @@ class WebSocketProtocol(PublicDir):
     whatever their case. Raises ``ValueError`` for a name that cannot stand in an HTTP header.
     """
 
-    _internal = frozenset({"matches_uri"})
+    _internal = frozenset({"matches_uri", "prepare_process"})
 
     #: True on protocols whose native peers may send text that is not UTF-8: it is then neither refused nor kept from being sent
     lenient_text = False
@@ -131,6 +131,9 @@ class WebSocketProtocol(PublicDir):
     def process_handshake_uri(self, uri: str) -> bool:
         """Accept or refuse (404) the *uri* of an upgrade; called for protocols with an empty ``uri``. Mirrors ``ProcessHandshakeUri``."""
         return True
+
+    def prepare_process(self, process: WebSocketProcess) -> None:
+        """Give *process* what this protocol needs in it; called in the upgrading thread, before anybody else can know the process."""
 
     def after_upgrade(self, process: WebSocketProcess) -> None:
         """Called once in the upgrading thread when the handshake has succeeded. Mirrors ``AfterUpgrade``."""

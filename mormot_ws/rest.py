@@ -62,7 +62,7 @@ class WebSocketProtocolRest(WebSocketProtocol):
     #: True when requests are numbered, and answers find theirs by that; mirrors ``fSequencing``
     sequencing = False
 
-    def after_upgrade(self, process: WebSocketProcess) -> None:
+    def prepare_process(self, process: WebSocketProcess) -> None:
         """Prepare *process* for requests of this side."""
         if process.exchange is None:
             process.exchange = RestExchange(process, self)
@@ -297,8 +297,8 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         """Refuse extensions (406) when the frames are encrypted, as the original does: it knows no other than its key exchange."""
         return None if self.encrypted and extensions else ""
 
-    def after_upgrade(self, process: WebSocketProcess) -> None:
-        super().after_upgrade(process)
+    def prepare_process(self, process: WebSocketProcess) -> None:
+        super().prepare_process(process)
         self._max_message_bytes = process.settings.max_message_bytes
 
     # ------------------------------------------------------------------------------------------------- messages

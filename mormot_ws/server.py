@@ -224,6 +224,7 @@ class WebSocketServerSocket(PublicDir):
         server = self.server
         process = server.process_class(self, protocol, server)
         process.attach(transport, unread)
+        protocol.prepare_process(process)
         try:
             # whoever stops the server meanwhile waits for our answer, and says goodbye behind it; known before the client has it, so
             # that a broadcast reaches every client whose upgrade has returned

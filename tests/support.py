@@ -34,6 +34,7 @@ from mormot_ws import (
     encode_frame,
     focBinary,
     focText,
+    wpsCreate,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -216,6 +217,7 @@ def active(server: WebSocketServer, connection_id: int) -> WebSocketProcessServe
     """Return the process of a connection as soon as it runs."""
     process = wait_for(lambda: server.is_active_websocket(connection_id), what=f"connection #{connection_id}")
     assert process is not None
+    wait_for(lambda: process.state is not wpsCreate, what="its start")  # it is known a moment before it runs
     return process
 
 

@@ -22,7 +22,7 @@ HELPERS = {
     "process": {"flush_outgoing", "log_fields", "run_at_once", "send_queued", "shutdown_within", "stand_in"},
     "server process": {"flush_queued", "run_at_once", "safe_out", "start_shutdown", "wait_writable"},
     "thread": {"entered", "may_be_revived", "take_over"},
-    "protocol": {"matches_uri"},
+    "protocol": {"matches_uri", "prepare_process"},
     "REST protocol": {"decode", "encode", "head_of", "next_head"},
 }
 #: what each of them is there for must stay to be seen

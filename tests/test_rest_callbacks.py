@@ -18,11 +18,12 @@ from rest_support import (
     rest_client,
     rest_server,
 )
-from support import BOUND, RawServer, RawServerPeer, in_threads, wait_for
+from support import BOUND, RawServer, RawServerPeer, active, in_threads, wait_for
 
 from mormot_ws import (
     HttpServerRequest,
     WebSocketFrame,
+    WebSocketProtocolRest,
     WebSocketsError,
     focBinary,
     pboSynLzCompress,
@@ -73,6 +74,19 @@ class TestFromTheServer:
             assert seen == ["0", "1", "2", "3", "4"]
             assert ends.call_back("last")[0] == 500
             assert ends.process.protocol.frames_out_count <= 1
+
+    @kinds
+    def test_a_connection_that_is_known_can_be_called(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also in the moment in which its upgrade is not quite over: the client has the answer already."""
+        release = threading.Event()
+        monkeypatch.setattr(WebSocketProtocolRest, "after_upgrade", lambda self, process: release.wait(BOUND))
+        with rest_server() as server, RawRestClient(server.port, kind) as peer:
+            try:
+                process = active(server, peer.connection_id)
+                assert process.notify_callback(HttpServerRequest("x"), wscBlockWithoutAnswer) == 200
+                assert peer.receive_frame().payload
+            finally:
+                release.set()
 
     def test_without_such_a_connection_it_is_404(self) -> None:
         with pair("synopsebin") as ends:
