@@ -73,6 +73,7 @@ class FrameSender(PublicDir, ABC):
         {
             "flush_outgoing",
             "flush_queued",
+            "prepare_ahead",
             "safe_out",
             "send_queued",
             "sends_plain",
@@ -154,7 +155,7 @@ class FrameSender(PublicDir, ABC):
         connection is then
         given up). A ``focConnectionClose`` frame starts the close handshake. Raises ``TypeError``/``ValueError`` for what
         is no frame
-        that may be sent. *ahead* is what :meth:`prepare_ahead` has returned for it, for callers that hold a lock of their own here.
+        that may be sent. *ahead* is for the package itself: what ``prepare_ahead`` has returned for it, where a lock is held meanwhile.
         """
         try:
             opcode = frame.opcode
