@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mormot_ws
 from mormot_ws import __version__
+from mormot_ws.lifetime import FreedByWith
 from mormot_ws.publicdir import PublicDir
 
 if TYPE_CHECKING:
@@ -65,16 +66,16 @@ pygments_dark_style = "github-dark"
 def setup(app: Sphinx) -> None:
     """Leave out of the reference what ``dir()`` of an object leaves out: members that are there for the package only."""
     app.connect("autodoc-skip-member", _skip_internal)
-    app.connect("autodoc-process-bases", _without_public_dir)
+    app.connect("autodoc-process-bases", _without_helpers)
 
 
 def _skip_internal(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
     return True if what == "class" and name in _INTERNAL else None
 
 
-def _without_public_dir(app: Sphinx, name: str, cls: object, options: object, bases: list[type]) -> None:
+def _without_helpers(app: Sphinx, name: str, cls: object, options: object, bases: list[type]) -> None:
     """It is of no interest to who reads which classes a class descends from."""
-    bases[:] = [base for base in bases if base is not PublicDir] or [object]
+    bases[:] = [base for base in bases if base not in (PublicDir, FreedByWith)] or [object]
 
 
 def _internal_names() -> set[str]:

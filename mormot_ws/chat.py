@@ -1,4 +1,4 @@
-"""WebSocketProtocolChat: messages both ways, each given to one callback."""
+"""WebSocketProtocolChat: messages both ways, each given to one callback. No socket, no thread, no state of a connection in here."""
 
 from __future__ import annotations
 

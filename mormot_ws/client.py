@@ -11,18 +11,17 @@ import ssl
 import threading
 from collections.abc import Callable, Collection
 from threading import current_thread
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 from .clientthread import WebSocketProcessClient, WebSocketProcessClientThread
-from .context import OnHttpServerRequest
+from .context import HTTP_CLIENTERROR, OnHttpServerRequest
 from .deadline import Deadline
 from .errors import WebSocketsError
 from .hazard import meet_free_in_callback
-from .httpclient import HTTP_CLIENT_ERROR, HttpAnswer, http_request, rest_request
+from .httpclient import HttpAnswer, http_request, rest_request
 from .keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
-from .lifetime import close_at_exit, forget_at_exit
+from .lifetime import FreedByWith, close_at_exit, forget_at_exit
 from .protocols import OnBeforeIncomingFrame, WebSocketProtocol, is_localhost
 from .reconnect import ReconnectPolicy
 from .settings import WebSocketProcessSettings
@@ -42,13 +41,12 @@ _FREE_MS = 2_800
 _FREED = "The client is being freed"
 
 
-class HttpClientWebSockets(CrtSocket):
+class HttpClientWebSockets(CrtSocket, FreedByWith):
     """An HTTP client that can become a WebSocket client. Mirrors ``THttpClientWebSockets``.
 
     The parameters are those of :class:`CrtSocket`, and *settings*: :class:`WebSocketProcessSettings`, by default new ones;
-    *process_name* names
-    the thread and the log lines. Constructing it opens the TCP connection; when that fails it does not raise: the upgrade
-    then returns ``Not Connected``.
+    *process_name* names the thread and the log lines. Constructing it opens the TCP connection; when that fails it does not raise:
+    the upgrade then returns ``Not Connected``.
 
     ``free()`` it when it is not needed any more, from outside its callbacks; it is a context manager that does so.
     """
@@ -183,9 +181,8 @@ class HttpClientWebSockets(CrtSocket):
         :param headers: further header lines, separated by CRLF.
         :param reconnect: True inside ``on_reconnect``: upgrade again, with the same process and protocol objects.
 
-        A network or handshake failure is a returned text, never an exception; the socket is then closed. Takes up to
-        ``timeout`` ms for
-        the server's answer. Raises ``TypeError``/``ValueError`` for arguments that can never work, :class:`WebSocketsError` for
+        A network or handshake failure is a returned text, never an exception; the socket is then closed. Takes up to ``timeout`` ms
+        for the server's answer. Raises ``TypeError``/``ValueError`` for arguments that can never work, :class:`WebSocketsError` for
         a *key* without the extra ``crypto``.
         """
         _check_upgrade_arguments(uri, key, protocol, headers)
@@ -295,7 +292,7 @@ class HttpClientWebSockets(CrtSocket):
         if process is not None:
             answer = rest_request(process, url, method, header, body, data_type)
         elif self._transport is None and self.reopen():
-            answer = HttpAnswer(HTTP_CLIENT_ERROR, error=self.last_error or "not connected")
+            answer = HttpAnswer(HTTP_CLIENTERROR, error=self.last_error or "not connected")
         else:
             assert self._transport is not None
             answer = http_request(self, self._transport, url, method, keep_alive, header, body, data_type)
@@ -309,10 +306,9 @@ class HttpClientWebSockets(CrtSocket):
     def free(self) -> None:
         """Close the connection and end its thread, for good. Mirrors ``Free``.
 
-        From any thread but the client's own: inside one of its callbacks it behaves as ``settings.free_in_callback`` says.
-        The close handshake takes up
-        to ``close_timeout`` ms, all of it less than 3 s; a callback that runs longer is left behind, with a log line. Safe
-        to call twice.
+        From any thread but the client's own: inside one of its callbacks it behaves as ``settings.free_in_callback`` says. The
+        close handshake takes up to ``close_timeout`` ms, all of it less than 3 s; a callback that runs longer is left behind, with
+        a log line. Safe to call twice.
         """
         thread = self._thread
         if thread is not None and thread is current_thread():
@@ -342,14 +338,6 @@ class HttpClientWebSockets(CrtSocket):
             release_shared_keeper()
         forget_at_exit(self)
         self._freed.set()
-
-    def __enter__(self) -> HttpClientWebSockets:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.free()
 
     def __repr__(self) -> str:
         what = "freed" if self._freeing else ("connected" if self.connected else "not connected")

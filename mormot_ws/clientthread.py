@@ -1,8 +1,7 @@
 """The background half of a client: the process that survives reconnections, and the thread that runs it and reconnects.
 
-Every callback of a client runs in this one thread. What the reconnection needs of the client is :class:`ClientOwner`;
-opening sockets
-and handshakes belong to ``client.py``.
+Every callback of a client runs in this one thread. What the reconnection needs of the client is :class:`ClientOwner`; opening
+sockets and handshakes belong to ``client.py``.
 """
 
 from __future__ import annotations
@@ -87,9 +86,8 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         """``f(process or None) -> text``, called in the client's thread after each attempt to open the lost TCP connection again.
 
         With None when that failed (the result is ignored), with this process when it succeeded. It then has to call
-        ``websockets_upgrade(…, reconnect=True)`` and to return its result: '' goes on, anything else closes the socket and
-        tries again.
-        None instead of a function: no reconnection. Mirrors ``OnReconnect``.
+        ``websockets_upgrade(…, reconnect=True)`` and to return its result: '' goes on, anything else closes the socket and tries
+        again. None instead of a function: no reconnection. Mirrors ``OnReconnect``.
 
         Setting it after the connection was lost, when the thread has ended for want of it, starts the reconnection.
         """

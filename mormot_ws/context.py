@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 #: the content type by which an application says that no answer is to be sent (REST protocols only); mirrors ``NORESPONSE_CONTENT_TYPE``
 NORESPONSE_CONTENT_TYPE = "!NORESPONSE"
+#: the original's pseudo status of a request without an answer: on a WebSocket one that surely did not reach the other side, on plain
+#: HTTP one that perhaps did not; mirrors ``HTTP_CLIENTERROR``
+HTTP_CLIENTERROR = 666
 
 
 class HttpServerRequest:
@@ -41,6 +44,8 @@ class HttpServerRequest:
         self.out_custom_headers = ""
         #: on a request that was sent: why there is no answer; '' when there is one
         self.out_error = ""
+        #: on a request that was sent: there is no answer because it, or the request's turn, did not come in time
+        self.out_timed_out = False
         self.prepare(url, method, in_headers, in_content, in_content_type, remote_ip)
 
     def prepare(

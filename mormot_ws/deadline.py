@@ -1,7 +1,11 @@
-"""Deadline: one point in time carried through an operation of several steps. The only clock of the lower floors."""
+"""Deadline: one point in time carried through an operation of several steps. The only clock of the lower floors.
+
+It is the monotonic one: nothing that waits may look at the time of day.
+"""
 
 from __future__ import annotations
 
+import math
 from time import monotonic
 
 
@@ -20,7 +24,7 @@ class Deadline:
     def milliseconds(self) -> int | None:
         """Return the whole milliseconds left, rounded up, or None."""
         left = self.seconds()
-        return None if left is None else -int(-left * 1000 // 1)
+        return None if left is None else math.ceil(left * 1000)
 
     @property
     def passed(self) -> bool:

@@ -17,6 +17,7 @@ from .context import OnHttpServerRequest
 from .deadline import Deadline
 from .frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from .keeper import ProcessKeeper
+from .lifetime import FreedByWith
 from .outgoing import QueuedFrame
 from .process import WebSocketProcess
 from .protocols import WebSocketProtocol, WebSocketProtocolList
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("mormot_ws.server")
 
 
-class WebSocketHost(PublicDir):
+class WebSocketHost(PublicDir, FreedByWith):
     """Keeps the connections of a server, and what is common to them.
 
     :param thread_name: names the keeper's thread.

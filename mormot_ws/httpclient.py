@@ -1,19 +1,19 @@
-"""A request on a client's connection and its answer: plain HTTP/1.1 by ``http.client`` on our transport, or over a REST protocol."""
+"""A request on a client's connection and its answer: plain HTTP/1.1 by ``http.client`` on our transport, or over a REST protocol.
+
+No upgrade, no reconnection and no thread belongs in here.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .context import HttpServerRequest, header_value
+from .context import HTTP_CLIENTERROR, HttpServerRequest, header_value
 from .deadline import Deadline
 from .handshake import split_header_lines
 from .process import WebSocketProcess
 from .sockets import CrtSocket
 from .states import wscBlockWithAnswer, wscBlockWithoutAnswer, wscNonBlockWithoutAnswer
 from .transport import DeadlineSocket, Transport
-
-#: the original's pseudo status for a request that could not be sent or got no answer
-HTTP_CLIENT_ERROR = 666
 
 
 @dataclass
@@ -55,7 +55,7 @@ def http_request(
         answer = connection.getresponse()
         content = answer.read()
     except (OSError, http.client.HTTPException) as exc:
-        return HttpAnswer(status=HTTP_CLIENT_ERROR, error=f"{type(exc).__name__}: {exc}")
+        return HttpAnswer(status=HTTP_CLIENTERROR, error=f"{type(exc).__name__}: {exc}")
     return HttpAnswer(
         answer.status, content, answer.getheader("Content-Type", ""), answer.getheaders(), not answer.will_close
     )
@@ -73,7 +73,7 @@ def rest_request(
     mode = _MODES.get(header_value(header, "Sec-WebSocket-REST"), wscBlockWithAnswer)
     if process.exchange is None:
         return HttpAnswer(
-            HTTP_CLIENT_ERROR, error=f"the protocol of the WebSocket, {process.protocol.name!r}, carries no requests"
+            HTTP_CLIENTERROR, error=f"the protocol of the WebSocket, {process.protocol.name!r}, carries no requests"
         )
     context = HttpServerRequest(url, method or "GET", header, data, data_type)
     status = process.notify_callback(context, mode)

@@ -72,9 +72,8 @@ class HttpServerConnection:
     def read_request(self, deadline: Deadline) -> tuple[UpgradeRequest, bytes] | None:
         """Return the next request with its body, None when the peer ends the connection before one.
 
-        Raises :class:`HttpFault` for what is no acceptable request, ``TimeoutError`` at the *deadline*, ``OSError`` when
-        the connection
-        breaks.
+        Raises :class:`HttpFault` for what is no acceptable request, ``TimeoutError`` at the *deadline*, ``OSError`` when the
+        connection breaks.
         """
         request: UpgradeRequest | None = None
         body: list[bytes] = []

@@ -1,11 +1,15 @@
-"""What was not freed is closed at the interpreter's end: gracefully, all together, and with a bound."""
+"""When things are freed: at the end of a ``with`` block, or at the interpreter's end, gracefully, all together, and with a bound.
+
+What closing means is for those who have registered: nothing of sockets, frames or callbacks belongs in here.
+"""
 
 from __future__ import annotations
 
 import atexit
 import logging
 import weakref
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, TypeVar
 
 from .deadline import Deadline
 
@@ -13,6 +17,27 @@ _log = logging.getLogger("mormot_ws")
 
 #: milliseconds that all of it may take
 _AT_EXIT_MS = 2_000
+
+
+_T = TypeVar("_T", bound="FreedByWith")
+
+
+class FreedByWith:
+    """Base of what is a context manager that calls :meth:`free` at the end, whether the block has raised or not."""
+
+    __slots__ = ()
+
+    def free(self) -> None:
+        """What a descendant says."""
+        raise NotImplementedError
+
+    def __enter__(self: _T) -> _T:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.free()
 
 
 class Freeable(Protocol):

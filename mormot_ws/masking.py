@@ -1,8 +1,7 @@
 """XOR masking of payloads (RFC 6455 §5.3), by the fastest way that this machine has.
 
-Short payloads go through one ``int`` XOR, long ones through four strided ``bytes.translate`` calls, both pure Python;
-the C function of the ``speedups`` extra replaces them when it is installed. ``MORMOT_WS_NO_SPEEDUPS=1`` in the environment
-keeps to pure
+Short payloads go through one ``int`` XOR, long ones through four strided ``bytes.translate`` calls, both pure Python; the C
+function of the ``speedups`` extra replaces them when it is installed. ``MORMOT_WS_NO_SPEEDUPS=1`` in the environment keeps to pure
 Python, for measuring and for testing. No frame, socket or thread belongs in here.
 """
 

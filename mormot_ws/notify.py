@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from threading import current_thread, get_ident
 from typing import TYPE_CHECKING
 
+from .context import HTTP_CLIENTERROR
 from .errors import WebSocketsError
 from .frames import WebSocketFrame
 from .states import (
@@ -34,8 +35,6 @@ _log = logging.getLogger("mormot_ws.rest")
 HTTP_SUCCESS = 200
 #: there is no answer, though the request was sent: too late, or the connection was lost meanwhile
 HTTP_NOTFOUND = 404
-#: the original's pseudo status for a request that was not sent
-HTTP_CLIENTERROR = 666
 
 #: milliseconds below which no answer is given up …
 LEAST_ANSWER_TIMEOUT_MS = 2_000
@@ -156,7 +155,7 @@ class RestExchange:
     def notify(self, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback) -> int:
         """Do what :meth:`WebSocketProcess.notify_callback` says."""
         mode = WebSocketProcessNotifyCallback(mode)
-        request.out_error = ""
+        request.out_error, request.out_timed_out = "", False
         process = self._process
         if mode is wscNonBlockWithoutAnswer and process.settings.send_delay:
             frame, _ = self._protocol.input_to_frame(request, True)
@@ -189,10 +188,12 @@ class RestExchange:
         """
         timeout = self._timeout_ms()
         if not self._turns.acquire(timeout / 1000):
-            return _no_answer(request, HTTP_CLIENTERROR, f"other requests kept the connection busy for {timeout} ms")
+            why = f"other requests kept the connection busy for {timeout} ms"
+            return _no_answer(request, HTTP_CLIENTERROR, why, timed_out=True)
         try:
             if self._process.incoming.answer_to_ignore() and not self._late_answers_came():
-                return _no_answer(request, HTTP_CLIENTERROR, "the answer to an earlier request is still missing")
+                why = "the answer to an earlier request is still missing"
+                return _no_answer(request, HTTP_CLIENTERROR, why, timed_out=True)
             return self._ask(request)
         finally:
             self._turns.release()
@@ -236,7 +237,7 @@ class RestExchange:
         if not sent:
             return _no_answer(request, HTTP_CLIENTERROR, "not connected")
         if missing:
-            return _no_answer(request, HTTP_NOTFOUND, f"no answer within {timeout} ms")
+            return _no_answer(request, HTTP_NOTFOUND, f"no answer within {timeout} ms", timed_out=True)
         if received is None and not answer.empty():
             received = answer.get_nowait()  # it came in the very moment of giving up
         if received is None:
@@ -256,6 +257,6 @@ class RestExchange:
         return max(timeout, LEAST_ANSWER_TIMEOUT_MS) if timeout else DEFAULT_ANSWER_TIMEOUT_MS
 
 
-def _no_answer(request: HttpServerRequest, status: int, why: str) -> int:
-    request.out_error = why
+def _no_answer(request: HttpServerRequest, status: int, why: str, timed_out: bool = False) -> int:
+    request.out_error, request.out_timed_out = why, timed_out
     return status

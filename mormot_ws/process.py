@@ -206,9 +206,8 @@ class WebSocketProcess(KeptProcess):
         """Close the connection in the orderly way: send a close frame once, wait for the answer. Mirrors ``Shutdown``.
 
         From any thread. Waits up to ``close_timeout`` ms for the peer's close frame, then cuts the connection; inside a callback of
-        this connection it does not wait, the loop goes on and ends by itself. Returns True when the peer answered (inside
-        a callback:
-        when the frame was sent). Raises ``ValueError`` for a *code* that may not be sent.
+        this connection it does not wait, the loop goes on and ends by itself. Returns True when the peer answered (inside a
+        callback: when the frame was sent). Raises ``ValueError`` for a *code* that may not be sent.
         """
         payload = close_payload(code, reason)
         sent = self._send_close(CLOSE_NO_STATUS if code is None else code, reason, payload)

@@ -1,4 +1,7 @@
-"""Proxies: which one a connection goes through (argument or environment), and the way through it, by ``http.client`` and python-socks."""
+"""Proxies: which one a connection goes through (argument or environment), and the way through it, by ``http.client`` and python-socks.
+
+The socket that comes out of it ends at the target; TLS and WebSocket are for those above. No thread belongs in here.
+"""
 
 from __future__ import annotations
 

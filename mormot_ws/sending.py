@@ -1,8 +1,8 @@
 """FrameSender: the sending half of a process. Frames in, from any thread; bytes out, whole frames, never mixed.
 
-Two ways out: ``send_frame`` writes at once, ``send_frame_async`` queues for the keeper, which writes batches without ever
-waiting. What
-carries the bytes is a matter of the classes above (``write_bytes`` and its kin); nothing here reads, and no callback runs here.
+Two ways out: ``send_frame`` writes at once, ``send_frame_async`` queues for the keeper, which writes batches without ever waiting.
+What carries the bytes is a matter of the classes above (``write_bytes`` and its kin); nothing here reads, and no callback runs
+here.
 """
 
 from __future__ import annotations
@@ -151,11 +151,10 @@ class FrameSender(PublicDir, ABC):
         """Send *frame* now. Mirrors ``SendFrame``.
 
         From any thread; frames of several threads never mix. Returns True when the kernel of a running connection has taken all its
-        bytes, else False (not in ``wpsRun``, connection lost, or the peer took nothing for ``send_timeout`` ms: the
-        connection is then
-        given up). A ``focConnectionClose`` frame starts the close handshake. Raises ``TypeError``/``ValueError`` for what
-        is no frame
-        that may be sent. *ahead* is for the package itself: what ``prepare_ahead`` has returned for it, where a lock is held meanwhile.
+        bytes, else False (not in ``wpsRun``, connection lost, or the peer took nothing for ``send_timeout`` ms: the connection is
+        then given up). A ``focConnectionClose`` frame starts the close handshake. Raises ``TypeError``/``ValueError`` for what is
+        no frame that may be sent. *ahead* is for the package itself: what ``prepare_ahead`` has returned for it, where a lock is
+        held meanwhile.
         """
         try:
             opcode = frame.opcode
@@ -301,9 +300,8 @@ class FrameSender(PublicDir, ABC):
     def process_loop_step_send(self) -> None:
         """Send what callbacks have queued in this turn of the loop. Mirrors ``ProcessLoopStepSend``.
 
-        What the kernel does not take is left to the keeper. But a peer that sends faster than it reads the answers is not
-        read from while
-        more than a megabyte of them waits. (Only of them: two ends that both have much to send must not wait for each other.)
+        What the kernel does not take is left to the keeper. But a peer that sends faster than it reads the answers is not read from
+        while more than a megabyte of them waits. (Only of them: two ends that both have much to send must not wait for each other.)
         """
         if self.flush_outgoing() is FlushResult.done:
             self._loop_queued = False

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable
 from threading import current_thread
 from time import monotonic
-from types import TracebackType
 from typing import Any
 
 from .context import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest
@@ -323,9 +322,8 @@ class WebSocketServer(WebSocketHost):
         """Stop: send 1001 to every client, wait for the answers together, end every thread. Mirrors ``Free``.
 
         From any thread but the server's own: inside a callback of one of its connections it behaves as
-        ``settings.free_in_callback``
-        says. Takes up to ``close_timeout`` ms for clients that do not answer, and for callbacks that run up to 2.5 s more. Safe to
-        call twice.
+        ``settings.free_in_callback`` says. Takes up to ``close_timeout`` ms for clients that do not answer, and for callbacks that
+        run up to 2.5 s more. Safe to call twice.
         """
         with self._safe_connections:
             own = current_thread() is self._acceptor or current_thread() in self._sockets.values()
@@ -355,14 +353,6 @@ class WebSocketServer(WebSocketHost):
             if thread.is_alive():  # else it has ended, or was not started yet, which join() does not like
                 thread.join(deadline.seconds())
             socket_.interrupt()
-
-    def __enter__(self) -> WebSocketServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.free()
 
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""

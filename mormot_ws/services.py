@@ -12,7 +12,7 @@ from collections.abc import Callable
 from threading import current_thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .context import HttpServerRequest, OnHttpServerRequest
+from .context import HTTP_CLIENTERROR, HttpServerRequest, OnHttpServerRequest
 from .errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
 from .process import WebSocketProcess
 from .publicdir import PublicDir
@@ -39,10 +39,6 @@ HTTP_BADREQUEST = 400
 HTTP_NOTFOUND = 404
 HTTP_NOTALLOWED = 405
 HTTP_NOTACCEPTABLE = 406
-#: there is no connection, the request was not sent
-_HTTP_CLIENTERROR = 666
-#: parts of what ``out_error`` says when an answer is late, and not the connection lost
-_LATE = ("no answer within", "kept the connection busy", "still missing")
 
 
 class _Services(PublicDir):
@@ -247,7 +243,7 @@ class ClientServices(_Services):
             process = self._client.websockets
             if process is None:
                 raise ServiceConnectionError(
-                    "the client is not connected: websockets_upgrade() first", _HTTP_CLIENTERROR, maybe_executed=False
+                    "the client is not connected: websockets_upgrade() first", HTTP_CLIENTERROR, maybe_executed=False
                 )
             return process
 
@@ -277,9 +273,8 @@ def _ask(
             f"{method.title}(): {exc}. Methods that return None need not wait: get(…, notify=True) sends them only"
         ) from None
     if request.out_error:
-        sent = status != _HTTP_CLIENTERROR
-        late = any(part in request.out_error for part in _LATE)
-        kind = ServiceTimeoutError if late else ServiceConnectionError
+        sent = status != HTTP_CLIENTERROR
+        kind = ServiceTimeoutError if request.out_timed_out else ServiceConnectionError
         raise kind(f"{method.title}(): {request.out_error}", status, maybe_executed=sent)
     if status != 200:
         raise ServiceError(_error_text(request), status)
@@ -297,8 +292,10 @@ def _error_text(request: HttpServerRequest) -> str:
     """Return what an answer with an error says."""
     content = request.out_content
     assert isinstance(content, bytes)
+    text = content.decode("utf-8", "replace").strip()
     try:
         answer = load_json(content)
-        return str(answer["errorText"])
+        text = answer if isinstance(answer, str) else str(answer["errorText"])  # synopsejson makes "" of an empty body
     except (ValueError, KeyError, TypeError):
-        return content.decode("utf-8", "replace").strip() or "no reason given"
+        pass  # not one of ours: as it is
+    return text or "no reason given"

@@ -1,6 +1,6 @@
 """TLS contexts for both sides, by the standard library's defaults: TLS 1.2 and newer, verified certificates.
 
-Any ``ssl.SSLContext`` of your own serves as well; these two functions only save its reading up.
+Any ``ssl.SSLContext`` of your own serves as well; these two functions only save its reading up. No socket in here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """TlsTransport: a transport that encrypts. OpenSSL works on memory only, under a lock that is never held while waiting.
 
-An ``ssl.SSLSocket`` on which one thread reads while another writes is not safe under TLS 1.3, in no version of Python.
-Here the SSL object has
-two memory buffers instead of a socket; the socket below is read and written as in the plain form.
+An ``ssl.SSLSocket`` on which one thread reads while another writes is not safe under TLS 1.3, in no version of Python. Here the SSL
+object has two memory buffers instead of a socket; the socket below is read and written as in the plain form.
 
 Lock order: ``_safe_write`` < ``_safe_read`` < ``_safe_tls``.
 """

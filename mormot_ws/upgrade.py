@@ -1,8 +1,7 @@
 """The client's side of the opening handshake: websocket-client writes the request and checks the answer, on our transport.
 
-websocket-client is given a :class:`HandshakeSocket` instead of a socket: it puts the request into the order of native
-clients, reads the answer under a
-deadline and a size limit, and keeps what came behind it (the first frames) for the process.
+websocket-client is given a :class:`HandshakeSocket` instead of a socket: it puts the request into the order of native clients,
+reads the answer under a deadline and a size limit, and keeps what came behind it (the first frames) for the process.
 """
 
 from __future__ import annotations

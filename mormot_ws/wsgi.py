@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from threading import current_thread
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
@@ -238,14 +238,6 @@ class WebSocketWsgiServer(WebSocketHost):
                 left = list(self._sockets)
             for socket_ in left:
                 socket_.interrupt()
-
-    def __enter__(self) -> WebSocketWsgiServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.free()
 
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""

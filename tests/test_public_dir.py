@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,6 +53,8 @@ def live() -> Iterator[dict[str, Any]]:
         process = process_of(client)
         number = process.connection_id
         server_process = wait_for(lambda: server.is_active_websocket(number))
+        # the keepers start a moment later; then no test finds a new thread
+        wait_for(lambda: sum(thread.name.endswith("keeper") for thread in threading.enumerate()) >= 2)
         yield {
             "client": client,
             "server": server,

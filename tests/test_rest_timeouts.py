@@ -105,6 +105,7 @@ class TestTheBounds:
         with pair(kind, on_callback=gate, callback_answer_timeout_ms=ms(150)) as ends, gate:
             status, ctxt = ends.call_back("/slow")
             assert (status, ctxt.out_error) == (404, f"no answer within {ms(150)} ms")
+            assert ctxt.out_timed_out
             gate.opened.set()
             status, ctxt = ends.call_back("/fast")
             assert status == 200
@@ -300,6 +301,7 @@ class TestLostConnections:
             ctxt = HttpServerRequest("x")
             assert process.notify_callback(ctxt, wscBlockWithAnswer) == 666
             assert ctxt.out_error
+            assert not ctxt.out_timed_out
 
     @kinds
     @pytest.mark.parametrize("how", ["close", "cut"])

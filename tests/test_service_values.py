@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
@@ -112,6 +113,28 @@ def test_what_json_does_not_have_is_refused(value: Any, library: str) -> None:
     """Before anything is sent."""
     with pytest.raises((TypeError, ValueError)):
         dump_json(value)
+
+
+def test_a_kind_of_str_is_sent_as_str(library: str) -> None:
+    """Libraries differ in what they do with classes derived from ``str``; the wire does not."""
+
+    class Name(str):
+        __slots__ = ()
+
+    assert servicevalues.dump_json([Name("x"), {Name("key"): Name("y")}]) == b'["x",{"key":"y"}]'
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_orjson_is_used_where_it_is_there_and_wanted(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``MORMOT_WS_NO_SPEEDUPS`` keeps to the standard library; without orjson there is no other way."""
+    monkeypatch.setenv("MORMOT_WS_NO_SPEEDUPS", "" if wanted else "1")
+    monkeypatch.setitem(sys.modules, "orjson", sys)  # any module
+    servicevalues._orjson.cache_clear()
+    assert servicevalues._orjson() is (sys if wanted else None)
+    monkeypatch.setitem(sys.modules, "orjson", None)  # as if it was not installed
+    servicevalues._orjson.cache_clear()
+    assert servicevalues._orjson() is None
+    servicevalues._orjson.cache_clear()
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:
@@ -235,6 +258,19 @@ def test_a_result_that_is_none_or_not_what_was_declared_is_refused() -> None:
     for content in (b"[]", b"{}", b'{"result":1}', b'{"result":[1]}', b'{"result":[1,2]}'):
         with pytest.raises(ValueError, match=r"result|values"):
             second.read_result(content)
+
+
+class Least(Protocol):
+    def least(self, one: int, other: int) -> int: ...
+
+
+def test_an_implementation_that_does_not_tell_its_parameters_is_taken() -> None:
+    """A function in C may have no signature; what is wrong with it shows when it is called."""
+
+    class Opaque:
+        least = min  # has none in most versions of Python
+
+    ServiceInterface(Least).check_implementation(Opaque())
 
 
 class Async(Protocol):

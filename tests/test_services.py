@@ -293,6 +293,21 @@ class TestErrors:
             with pytest.raises(ServiceError, match="cannot be read: the result has to be int, not str"):
                 calculator.add(1)
 
+    @pytest.mark.parametrize("kind", ["synopsejson", "synopsebinary"])
+    @pytest.mark.parametrize(
+        ("content", "said"), [(b"Bad Gateway", "Bad Gateway"), (b"[1]", "[1]"), (b"", "no reason given")]
+    )
+    def test_an_error_that_no_service_has_made_keeps_its_text(self, kind: str, content: bytes, said: str) -> None:
+        """Whoever answers in place of a service need not know the form of its errors."""
+
+        def application(ctxt: HttpServerRequest) -> int:
+            ctxt.out_content, ctxt.out_content_type = content, "text/plain"
+            return 502
+
+        with pair(kind, application) as ends, pytest.raises(ServiceError) as raised:
+            ClientServices(ends.client).get(ICalculator).add(1)
+        assert (raised.value.status, raised.value.text) == (502, said)
+
 
 class TestConnections:
     def test_no_answer_in_time_is_a_time_out(self, short_waits: None) -> None:

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import TracebackType
 
+from ..lifetime import FreedByWith
 from .echoserver import EchoServer, hold_port
 
 #: seconds that a process may take to start on a busy machine, and to end
@@ -30,7 +30,7 @@ def serve(host: str, port: str) -> None:
         sys.stdin.read()
 
 
-class EchoServerProcess:
+class EchoServerProcess(FreedByWith):
     """An echo server in a process of its own, on a port that stays its own while there is no process.
 
     :param host: an IPv4 address to listen on.
@@ -148,14 +148,6 @@ class EchoServerProcess:
         self.stop()
         if self._holder is not None:
             self._holder.close()
-
-    def __enter__(self) -> EchoServerProcess:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.free()
 
     def __repr__(self) -> str:
         state = f"{'frozen' if self._frozen else 'running'} pid={self.pid}" if self.running else "stopped"

@@ -8,12 +8,12 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from types import TracebackType
 
 from ..anyname import AnyNameList
 from ..chat import WebSocketProtocolChat
 from ..deadline import Deadline
 from ..frames import WebSocketFrame, focBinary, focText
+from ..lifetime import FreedByWith
 from ..process import WebSocketProcess
 from ..protocols import WebSocketProtocol, WebSocketProtocolList
 from ..server import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
@@ -79,7 +79,7 @@ class _Server(WebSocketServer):
             socket_.interrupt()
 
 
-class EchoServer:
+class EchoServer(FreedByWith):
     """A WebSocket server for tests, on a port that stays its own while it is stopped.
 
     :param protocols: what it offers. None at all: it echoes every message, on any URI, under whatever sub-protocol a client asks
@@ -213,14 +213,6 @@ class EchoServer:
         with self._changed:
             if not self._changed.wait_for(condition, Deadline(timeout).seconds()):
                 raise TimeoutError(f"not {what()} after {timeout} ms")
-
-    def __enter__(self) -> EchoServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.free()
 
     def __repr__(self) -> str:
         state = f"running connections={self.connections}" if self.running else "stopped"

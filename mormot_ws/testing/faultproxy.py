@@ -10,8 +10,8 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 
+from ..lifetime import FreedByWith
 from .relay import Direction, Ending, Relay
 
 _log = logging.getLogger("mormot_ws.testing")
@@ -29,7 +29,7 @@ class _Command:
         self.error: Exception | None = None
 
 
-class FaultProxy:
+class FaultProxy(FreedByWith):
     """Forwards TCP connections to *target_host*:*target_port*, and spoils them as it is told.
 
     :param target_host: an IPv4 address, or a name that has one.
@@ -221,14 +221,6 @@ class FaultProxy:
         if direction is not None:
             _check_direction(direction)
         self._do(lambda: self._relay.set_gates(direction, name, value))
-
-    def __enter__(self) -> FaultProxy:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.free()
 
     def __repr__(self) -> str:
         host, port = self.target
