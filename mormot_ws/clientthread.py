@@ -16,7 +16,7 @@ from .context import HttpServerRequest, OnHttpServerRequest
 from .crtprocess import WebCrtSocketProcess
 from .frames import CLOSE_ABNORMAL
 from .keeper import ProcessKeeper
-from .notify import DEFAULT_ANSWER_TIMEOUT_MS, RestExchange
+from .notify import DEFAULT_ANSWER_TIMEOUT_MS
 from .protocols import WebSocketProtocol
 from .publicdir import PublicDir
 from .reconnect import FailureKind, ReconnectFailure, ReconnectPolicy, failure_kind
