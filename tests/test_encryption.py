@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import ciphers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rest_support import in_threads
+from support import in_threads
 
 from mormot_ws import WebSocketsError, WebSocketsProtocolError
 from mormot_ws.encryption import AesEncryption, derive_key, is_key_exchange
