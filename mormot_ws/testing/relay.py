@@ -113,7 +113,10 @@ class Relay:
             return
         with contextlib.suppress(BlockingIOError):
             self._wake_read.recv(4096)
-        self._accept_waiting()
+        if (
+            not self._stalled
+        ):  # else what fills the queue would be taken out of it: a command may be obeyed before its wake-up is read
+            self._accept_waiting()
 
     # ---------------------------------------------------------------------------------------------------- commands
 
