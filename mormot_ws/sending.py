@@ -73,6 +73,7 @@ class FrameSender(PublicDir, ABC):
         {
             "flush_outgoing",
             "flush_queued",
+            "prepare_ahead",
             "safe_out",
             "send_queued",
             "sends_plain",
@@ -152,8 +153,8 @@ class FrameSender(PublicDir, ABC):
         From any thread; frames of several threads never mix. Returns True when the kernel of a running connection has taken all its
         bytes, else False (not in ``wpsRun``, connection lost, or the peer took nothing for ``send_timeout`` ms: the connection is
         then given up). A ``focConnectionClose`` frame starts the close handshake. Raises ``TypeError``/``ValueError`` for what is
-        no frame that may be sent. *ahead* is what :meth:`prepare_ahead` has returned for it, for callers that hold a lock of
-        their own here.
+        no frame that may be sent. *ahead* is for the package itself: what ``prepare_ahead`` has returned for it, where a lock is
+        held meanwhile.
         """
         try:
             opcode = frame.opcode
