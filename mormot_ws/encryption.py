@@ -1,14 +1,15 @@
 """Encryption by a shared key: how the native protocols derive an AES key from a password, and how they encrypt a message.
 
 Each message has its own random initialisation vector, so nothing has to be kept between messages and one object serves any number of
-connections and threads. The ``cryptography`` package (extra ``crypto``) is imported when the first key is used. No frame, socket or
-thread belongs in here.
+connections and threads; each thread keeps a context only because it is dear to make. The ``cryptography`` package (extra ``crypto``) is
+imported when the first key is used. No frame or socket belongs in here, and no thread is started.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from typing import Any
 
 from .errors import WebSocketsError, WebSocketsProtocolError
@@ -16,7 +17,6 @@ from .errors import WebSocketsError, WebSocketsProtocolError
 #: salt and rounds that both native ends use unless they are told otherwise
 AES_SALT = "E750ACCA-2C6F-4B0E-999B-D31C9A14EFAB"
 AES_ROUNDS = 1024
-
 
 _IV_SIZE = _BLOCK = 16
 
@@ -55,6 +55,12 @@ def is_key_exchange(key: str) -> bool:
     return bool(sharp) and file.endswith(".private") and os.path.isfile(file)
 
 
+class _Mine(threading.local):
+    """What each thread has for itself: making it anew for each message would cost far more than using it."""
+
+    context: Any = None
+
+
 class AesEncryption:
     """AES-CTR with a key derived from the text *key*; mirrors ``TProtocolAes``.
 
@@ -68,7 +74,7 @@ class AesEncryption:
     (``a=…`` or ``password#file.private``), or when the ``cryptography`` package is not installed.
     """
 
-    __slots__ = ("_aes", "_cipher", "_ctr", "key_size")
+    __slots__ = ("_aes", "_cipher", "_ctr", "_mine", "key_size")
 
     def __init__(
         self, key: str, *, key_size: int = 128, rounds: int = AES_ROUNDS, salt: str | bytes = AES_SALT
@@ -101,6 +107,7 @@ class AesEncryption:
         self._cipher: Any = Cipher
         self._ctr: Any = modes.CTR
         self._aes = algorithms.AES(key)
+        self._mine = _Mine()
 
     def encrypt(self, plain: bytes) -> bytes:
         """Return the encrypted message of *plain*: 17 to 32 bytes longer. Nothing stays nothing."""
@@ -111,16 +118,27 @@ class AesEncryption:
 
     def _encrypt(self, iv: bytes, plain: bytes) -> bytes:
         padding = _BLOCK - len(plain) % _BLOCK
-        encryptor = self._cipher(self._aes, self._ctr(iv)).encryptor()
-        encrypted: bytes = encryptor.update(plain + bytes((padding,)) * padding)
-        return encrypted
+        return self._apply(iv, plain + bytes((padding,)) * padding)
+
+    def _apply(self, iv: bytes, data: bytes) -> bytes:
+        """Return *data* XOR the key stream of *iv*, which is encryption and decryption."""
+        mine = self._mine
+        # taken out while it is used: a signal handler of this thread may come in between
+        context, mine.context = mine.context, None
+        if context is None:
+            context = self._cipher(self._aes, self._ctr(iv)).encryptor()
+        else:
+            context.reset_nonce(iv)
+        result: bytes = context.update(data)
+        if hasattr(context, "reset_nonce"):  # from cryptography 43 on
+            mine.context = context
+        return result
 
     def decrypt(self, message: bytes) -> bytes:
         """Return the plain bytes of *message*; raise :class:`WebSocketsProtocolError` (1008) when it cannot come from this key."""
         if len(message) < _IV_SIZE + _BLOCK or len(message) % _BLOCK:
             raise WebSocketsProtocolError(1008, "a message is not encrypted")
-        decryptor = self._cipher(self._aes, self._ctr(message[:_IV_SIZE])).decryptor()
-        padded: bytes = decryptor.update(message[_IV_SIZE:])
+        padded = self._apply(message[:_IV_SIZE], message[_IV_SIZE:])
         padding = padded[-1]
         if not 1 <= padding <= _BLOCK or padding == len(padded) or not padded.endswith(bytes((padding,)) * padding):
             raise WebSocketsProtocolError(1008, "a message does not decrypt")

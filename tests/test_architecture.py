@@ -25,6 +25,10 @@ EXCEPTIONS = {
         "threading",
     ): "WebSocketFrameList is filled by one thread and emptied by another: it has a lock, and waits for nothing",
     ("outgoing", "threading"): "the queue between those who send and the keeper: it has a lock, and waits for nothing",
+    (
+        "encryption",
+        "threading",
+    ): "threading.local only: a cipher context is dear to make, and not for two threads at once",
 }
 #: classes from above that annotations may name, and why
 TYPES_FROM_ABOVE = {

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import ciphers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import in_threads
 
 from mormot_ws import WebSocketsError, WebSocketsProtocolError
 from mormot_ws.encryption import AesEncryption, derive_key, is_key_exchange
@@ -73,6 +76,43 @@ class TestMessages:
         aes = AesEncryption("secret", key_size=key_size, rounds=2, salt="salt")
         assert aes.decrypt(aes.encrypt(b"plain")) == b"plain"
         assert repr(aes) == f"<AesEncryption {key_size} bits>"
+
+    def test_one_object_serves_several_threads(self) -> None:
+        """Each with messages of its own, one after the other: every one comes back, and no key stream is used twice."""
+        aes = AesEncryption.of_bytes(bytes(16))
+
+        def work(number: int) -> list[bytes]:
+            messages = []
+            for size in range(200):
+                plain = bytes([number]) * (size + 1)
+                messages.append(aes.encrypt(plain))
+                assert aes.decrypt(messages[-1]) == plain
+            return messages
+
+        made = [message for messages in in_threads(4, work) for message in messages]
+        other = AesEncryption.of_bytes(bytes(16))  # knows nothing of what came before
+        assert all(other.decrypt(message) for message in reversed(made))
+        assert len({message[:16] for message in made}) == len(made)
+
+    def test_with_an_older_package_each_message_has_its_context(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Before cryptography 43 they cannot be used again."""
+
+        class Old:
+            def __init__(self, context: Any) -> None:
+                self.update = context.update
+
+        class Cipher:
+            def __init__(self, *arguments: Any) -> None:
+                self._cipher = ciphers.Cipher(*arguments)
+
+            def encryptor(self) -> Old:
+                return Old(self._cipher.encryptor())
+
+        new = AesEncryption.of_bytes(bytes(16))
+        old = AesEncryption.of_bytes(bytes(16))
+        monkeypatch.setattr(old, "_cipher", Cipher)
+        for plain in (b"first", b"second"):
+            assert new.decrypt(old.encrypt(plain)) == old.decrypt(new.encrypt(plain)) == plain
 
 
 class TestKeys:
