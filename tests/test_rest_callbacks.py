@@ -18,7 +18,7 @@ from rest_support import (
     rest_client,
     rest_server,
 )
-from support import BOUND, RawServer, RawServerPeer, active, in_threads, wait_for
+from support import BOUND, RawServer, RawServerPeer, active, in_threads, ms, wait_for
 
 from mormot_ws import (
     HttpServerRequest,
