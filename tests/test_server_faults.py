@@ -128,7 +128,9 @@ def test_free_waits_for_a_close_handshake_that_is_under_way(server: WebSocketSer
     with upgraded(server.port) as peer:
         process = active(server, peer.connection_id)
         server.on_websocket_close = lambda _: ended.append(process._close_received)
-        assert process.start_shutdown(1000, "done", ms(1000))  # behind the answer to the upgrade, which may be on its way out
+        assert process.start_shutdown(
+            1000, "done", ms(1000)
+        )  # behind the answer to the upgrade, which may be on its way out
         said, join = threading.Event(), server._join
         server._join = lambda sockets: said.set() or join(sockets)  # type: ignore[method-assign,func-returns-value]
         freeing = threading.Thread(target=server.free)
