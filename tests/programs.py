@@ -95,8 +95,9 @@ class Program:
         stdin: int | IO[str] = subprocess.PIPE,
     ) -> None:
         without = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-        # a process started in the background ignores Ctrl-C, and its children would too
-        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+        # a process started in the background ignores Ctrl-C, and its children would too; only the main thread can change that
+        in_main = threading.current_thread() is threading.main_thread()
+        previous = signal.signal(signal.SIGINT, signal.default_int_handler) if in_main else None
         try:
             self._process = subprocess.Popen(
                 [sys.executable, *self._options, "-W", "error", *map(str, arguments)],
@@ -108,7 +109,8 @@ class Program:
                 encoding="utf-8",
             )
         finally:
-            signal.signal(signal.SIGINT, previous)
+            if in_main:
+                signal.signal(signal.SIGINT, previous)
         self._lines = Lines()
         # daemon: must not keep the tests from ending; it ends with the process
         self._reader = threading.Thread(target=self._read, name="program reader", daemon=True)
