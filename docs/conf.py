@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mormot_ws
 from mormot_ws import __version__
-from mormot_ws.lifetime import FreedByWith
-from mormot_ws.publicdir import PublicDir
+from mormot_ws.process.freeing import FreedByWith
+from mormot_ws.core.publicdir import PublicDir
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -38,9 +38,9 @@ nitpick_ignore_regex = [
     # what is not public has no page; it shows in the signatures of what an application does not call
     (
         "py:class",
-        r"mormot_ws\.(clientthread|deadline|deflate|handshake|heartbeat|httpclient|incoming|keeper|notify|outgoing)\..*",
+        r"mormot_ws\.(client\.(thread|http|upgrade)|core\.(deflate|handshake|incoming|outgoing)|sockets\.(deadline|transport))\..*",
     ),
-    ("py:class", r"mormot_ws\.(restmessages|sending|services|transport|uriprotocol)\..*"),
+    ("py:class", r"mormot_ws\.(process|rest|services|protocols\.signed_uri)\..*"),
     ("py:class", r"(OnBeforeIncomingFrame|OnHttpServerRequest|OnIncomingFrame|DeflateAgreement|RestMessageError)"),
 ]
 suppress_warnings = ["myst.header"]  # pascal-names.md gives all its tables headings of one level

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # for type checkers and editors: the same names as in the table below
-    from .chat import WebSocketProtocolChat
-    from .client import HttpClientWebSockets
-    from .clientthread import WebSocketProcessClient, WebSocketProcessClientThread
-    from .context import HttpServerRequest
-    from .crtprocess import WebCrtSocketProcess
-    from .deflate import PermessageDeflate
+    from .protocols.chat import WebSocketProtocolChat
+    from .client.client import HttpClientWebSockets
+    from .client.thread import WebSocketProcessClient, WebSocketProcessClientThread
+    from .request import HttpServerRequest
+    from .process.on_socket import WebCrtSocketProcess
+    from .core.deflate import PermessageDeflate
     from .errors import (
         HttpServerError,
         ServiceConnectionError,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         WebSocketsError,
         WebSocketsProtocolError,
     )
-    from .frames import (
+    from .core.frames import (
         WebSocketFrame,
         WebSocketFrameList,
         WebSocketFrameOpCode,
@@ -44,14 +44,14 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         fopAlreadyCompressed,
         parse_close_payload,
     )
-    from .incoming import WebProcessInFrame, WebProcessInFrameState
-    from .process import WebSocketProcess
-    from .protocols import WebSocketProtocol, WebSocketProtocolList
-    from .reconnect import ExponentialBackoff, FailureKind, LinearBackoff, ReconnectFailure, ReconnectPolicy, StopOn
-    from .rest import WebSocketProtocolBinary, WebSocketProtocolJson, WebSocketProtocolRest
-    from .server import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
-    from .serverrest import WebSocketServerRest
-    from .services import ClientServices, ServerServices
+    from .core.incoming import WebProcessInFrame, WebProcessInFrameState
+    from .process.process import WebSocketProcess
+    from .protocols.base import WebSocketProtocol, WebSocketProtocolList
+    from .reconnect_policies import ExponentialBackoff, FailureKind, LinearBackoff, ReconnectFailure, ReconnectPolicy, StopOn
+    from .rest.protocols import WebSocketProtocolBinary, WebSocketProtocolJson, WebSocketProtocolRest
+    from .server.threaded import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
+    from .server.rest import WebSocketServerRest
+    from .services.remote import ClientServices, ServerServices
     from .settings import (
         WebSocketProcessSettings,
         WebSocketProcessSettingsLogDetails,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         logHeartbeat,
         logTextFrameContent,
     )
-    from .sockets import CrtSocket
+    from .sockets.crtsocket import CrtSocket
     from .states import (
         WebSocketProcessClientThreadState,
         WebSocketProcessNotifyCallback,
@@ -81,17 +81,17 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         wscNonBlockWithoutAnswer,
     )
     from .status import ClientStatus, ConnectionStatus, ServerStatus
-    from .tls import client_tls_context, server_tls_context
-    from .uriprotocol import WebSocketProtocolUri
+    from .sockets.tls_contexts import client_tls_context, server_tls_context
+    from .protocols.signed_uri import WebSocketProtocolUri
 
 #: which module each public name comes from
 _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
-    "chat": ("WebSocketProtocolChat",),
-    "client": ("HttpClientWebSockets",),
-    "clientthread": ("WebSocketProcessClient", "WebSocketProcessClientThread"),
-    "context": ("HttpServerRequest",),
-    "crtprocess": ("WebCrtSocketProcess",),
-    "deflate": ("PermessageDeflate",),
+    "protocols.chat": ("WebSocketProtocolChat",),
+    "client.client": ("HttpClientWebSockets",),
+    "client.thread": ("WebSocketProcessClient", "WebSocketProcessClientThread"),
+    "request": ("HttpServerRequest",),
+    "process.on_socket": ("WebCrtSocketProcess",),
+    "core.deflate": ("PermessageDeflate",),
     "errors": (
         "HttpServerError",
         "ServiceConnectionError",
@@ -100,7 +100,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "WebSocketsError",
         "WebSocketsProtocolError",
     ),
-    "frames": (
+    "core.frames": (
         "WebSocketFrame",
         "WebSocketFrameList",
         "WebSocketFrameOpCode",
@@ -116,10 +116,10 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "fopAlreadyCompressed",
         "parse_close_payload",
     ),
-    "incoming": ("WebProcessInFrame", "WebProcessInFrameState"),
-    "process": ("WebSocketProcess",),
-    "protocols": ("WebSocketProtocol", "WebSocketProtocolList"),
-    "reconnect": (
+    "core.incoming": ("WebProcessInFrame", "WebProcessInFrameState"),
+    "process.process": ("WebSocketProcess",),
+    "protocols.base": ("WebSocketProtocol", "WebSocketProtocolList"),
+    "reconnect_policies": (
         "ExponentialBackoff",
         "FailureKind",
         "LinearBackoff",
@@ -127,10 +127,10 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "ReconnectPolicy",
         "StopOn",
     ),
-    "rest": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
-    "server": ("WebSocketProcessServer", "WebSocketServer", "WebSocketServerSocket"),
-    "serverrest": ("WebSocketServerRest",),
-    "services": ("ClientServices", "ServerServices"),
+    "rest.protocols": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
+    "server.threaded": ("WebSocketProcessServer", "WebSocketServer", "WebSocketServerSocket"),
+    "server.rest": ("WebSocketServerRest",),
+    "services.remote": ("ClientServices", "ServerServices"),
     "settings": (
         "WebSocketProcessSettings",
         "WebSocketProcessSettingsLogDetails",
@@ -138,7 +138,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "logHeartbeat",
         "logTextFrameContent",
     ),
-    "sockets": ("CrtSocket",),
+    "sockets.crtsocket": ("CrtSocket",),
     "states": (
         "WebSocketProcessClientThreadState",
         "WebSocketProcessNotifyCallback",
@@ -160,8 +160,8 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "wscNonBlockWithoutAnswer",
     ),
     "status": ("ClientStatus", "ConnectionStatus", "ServerStatus"),
-    "tls": ("client_tls_context", "server_tls_context"),
-    "uriprotocol": ("WebSocketProtocolUri",),
+    "sockets.tls_contexts": ("client_tls_context", "server_tls_context"),
+    "protocols.signed_uri": ("WebSocketProtocolUri",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
 

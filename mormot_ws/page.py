@@ -15,9 +15,9 @@ from functools import lru_cache
 from importlib.resources import files
 from urllib.parse import parse_qs, urlsplit
 
-from .context import HttpServerRequest
-from .frames import WebSocketFrame, focText
-from .process import WebSocketProcess
+from .request import HttpServerRequest
+from .core.frames import WebSocketFrame, focText
+from .process.process import WebSocketProcess
 
 #: a Host header that can be repeated in a policy: a name or an address, and a port
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")

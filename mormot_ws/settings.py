@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection
 from enum import Flag
 from typing import TYPE_CHECKING, Any
 
-from .deflate import PermessageDeflate
+from .core.deflate import PermessageDeflate
 
 if TYPE_CHECKING:
-    from .process import WebSocketProcess
-    from .reconnect import ReconnectPolicy
+    from .process.process import WebSocketProcess
+    from .reconnect_policies import ReconnectPolicy
 
 
 class WebSocketProcessSettingsLogDetails(Flag):
@@ -31,7 +31,7 @@ logBinaryFrameContent = WebSocketProcessSettingsLogDetails.logBinaryFrameContent
 
 
 def _default_policy() -> ReconnectPolicy:
-    from .reconnect import ExponentialBackoff
+    from .reconnect_policies import ExponentialBackoff
 
     return ExponentialBackoff()
 

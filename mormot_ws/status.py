@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .process import WebSocketProcess
+    from .process.process import WebSocketProcess
 
 
 @dataclass(frozen=True)

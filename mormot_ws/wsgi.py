@@ -21,16 +21,16 @@ from urllib.parse import quote
 
 import simple_websocket
 
-from .deadline import Deadline
-from .handshake import UpgradeRequest
-from .hazard import meet_free_in_callback
-from .host import WebSocketHost
-from .lifetime import close_all_now, close_at_exit, forget_at_exit
-from .protocols import WebSocketProtocol
-from .server import WebSocketProcessServer, WebSocketServerSocket
+from .sockets.deadline import Deadline
+from .core.handshake import UpgradeRequest
+from .process.free_in_callback import meet_free_in_callback
+from .server.base import WebSocketHost
+from .process.freeing import close_all_now, close_at_exit, forget_at_exit
+from .protocols.base import WebSocketProtocol
+from .server.threaded import WebSocketProcessServer, WebSocketServerSocket
 from .settings import WebSocketProcessSettings
 from .status import ServerStatus
-from .transport import Transport
+from .sockets.transport import Transport
 
 _log = logging.getLogger("mormot_ws.wsgi")
 

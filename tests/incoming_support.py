@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from mormot_ws.frames import (
+from mormot_ws.core.frames import (
     WebSocketFrame,
     focBinary,
     focConnectionClose,
@@ -20,7 +20,7 @@ from mormot_ws.frames import (
     focPong,
     focText,
 )
-from mormot_ws.incoming import WebProcessInFrame
+from mormot_ws.core.incoming import WebProcessInFrame
 
 FUZZ = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 KEY = b"\x9a\x01\xfe\x37"

@@ -29,35 +29,35 @@ NOT_RUN = [
         "python",
         "",
         "two programs with standard input, run together while the server is killed and restarted",
-        "tests/test_readme.py::TestCodeToCopy",
+        "tests/docs/test_readme.py::TestCodeToCopy",
     ),
     NotRun(
         "README.md",
         "sh",
         "python3 -m venv",
         "they install the package and run the demo, or all tests: CI runs them as they stand",
-        "tests/test_readme.py::test_each_command_has_a_line_of_its_own_in_a_code_block",
+        "tests/docs/test_readme.py::test_each_command_has_a_line_of_its_own_in_a_code_block",
     ),
     NotRun(
         "docs/how-to/nginx.md",
         "nginx",
         "",
         "run in a real nginx, where there is one",
-        "tests/test_nginx_page.py::test_messages_of_any_size_pass_with_and_without_tls",
+        "tests/docs/test_nginx_page.py::test_messages_of_any_size_pass_with_and_without_tls",
     ),
     NotRun(
         "docs/porting-guide.md",
         "python",
         "",
         "one program, whose server is restarted between two blocks",
-        "tests/test_readme.py::TestPortingGuide",
+        "tests/docs/test_readme.py::TestPortingGuide",
     ),
     NotRun(
         "docs/contributing.md",
         "html",
         "<!-- hidden: python",
         "shows what a hidden block can call",
-        "tests/test_pages.py::TestRules",
+        "tests/docs/test_pages.py::TestRules",
     ),
     NotRun(
         "docs/contributing.md",
@@ -69,7 +69,7 @@ NOT_RUN = [
 ]
 
 COMMANDS = [
-    Command(r"(\.venv/bin/)?pip install ", "installs; the extras that it names are checked by tests/test_pages.py"),
+    Command(r"(\.venv/bin/)?pip install ", "installs; the extras that it names are checked by tests/docs/test_pages.py"),
     Command(r"python3 -m venv ", "makes an environment to install into"),
     Command(r"\. \.venv/bin/activate$", "changes the terminal in which it is typed"),
     Command(r"sudo systemctl ", "needs a running systemd, and rights"),

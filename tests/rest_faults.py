@@ -40,8 +40,8 @@ from mormot_ws import (
     pboNoLocalHostEncrypt,
     pboSynLzCompress,
 )
-from mormot_ws.frames import parse_close_payload
-from mormot_ws.restmessages import RestRequest
+from mormot_ws.core.frames import parse_close_payload
+from mormot_ws.rest.messages import RestRequest
 
 NONE = WebSocketProtocolBinaryOptions(0)
 #: milliseconds that a client waits for an answer; less than 2 000 count as that, unless a test changes it

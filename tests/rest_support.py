@@ -19,8 +19,8 @@ from mormot_ws import (
     focBinary,
     focText,
 )
-from mormot_ws.rest import WebSocketProtocolRest
-from mormot_ws.restmessages import RestAnswer, RestRequest
+from mormot_ws.rest.protocols import WebSocketProtocolRest
+from mormot_ws.rest.messages import RestAnswer, RestRequest
 
 KINDS = ("synopsejson", "synopsebin", "synopsebinary")
 KEY = "secret"
@@ -152,4 +152,4 @@ def accept_rest(peer: RawServerPeer, kind: str) -> WebSocketProtocolRest:
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let answers be given up as soon as the settings say, instead of after 2 s at least."""
-    monkeypatch.setattr("mormot_ws.notify.LEAST_ANSWER_TIMEOUT_MS", 1)
+    monkeypatch.setattr("mormot_ws.rest.exchange.LEAST_ANSWER_TIMEOUT_MS", 1)

@@ -131,7 +131,7 @@ def serve(ca_file: str, certificate_file: str, private_key_file: str) -> None:
         focText,
         server_tls_context,
     )
-    from mormot_ws.tlstransport import TlsTransport
+    from mormot_ws.sockets.tls_transport import TlsTransport
 
     def transport_of(process: WebSocketProcess) -> TlsTransport:
         transport = getattr(process, "transport", None)

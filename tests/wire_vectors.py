@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from mormot_ws.deadline import Deadline
-from mormot_ws.frames import WebSocketFrame
-from mormot_ws.handshake import UpgradeRequest
-from mormot_ws.incoming import WebProcessInFrame
-from mormot_ws.protocols import WebSocketProtocol
-from mormot_ws.upgrade import UpgradeResult, client_upgrade
+from mormot_ws.sockets.deadline import Deadline
+from mormot_ws.core.frames import WebSocketFrame
+from mormot_ws.core.handshake import UpgradeRequest
+from mormot_ws.core.incoming import WebProcessInFrame
+from mormot_ws.protocols.base import WebSocketProtocol
+from mormot_ws.client.upgrade import UpgradeResult, client_upgrade
 
 Vector = dict[str, Any]
 

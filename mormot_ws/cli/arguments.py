@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import __version__
-from ..client import parse_websocket_uri
+from ..client.client import parse_websocket_uri
 from ..errors import WebSocketsError
-from ..handshake import split_header_lines
-from ..protocols import WebSocketProtocol
+from ..core.handshake import split_header_lines
+from ..protocols.base import WebSocketProtocol
 from ..settings import is_origin
-from ..upgrade import check_custom_headers
+from ..client.upgrade import check_custom_headers
 
 _SIZES = {"": 1, "k": 1000, "M": 1000**2, "Ki": 1 << 10, "Mi": 1 << 20}
 #: the most that bench does, so that a slip of the keyboard is no attack

@@ -8,7 +8,7 @@ import threading
 from time import monotonic
 from typing import Any
 
-from ..deadline import Deadline
+from ..sockets.deadline import Deadline
 from ..settings import WebSocketProcessSettings
 from .figures import distribution, duration, histogram, size
 from .load import Link, Measurement, window_for

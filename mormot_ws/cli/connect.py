@@ -12,9 +12,9 @@ import sys
 import threading
 from time import monotonic
 
-from ..client import HttpClientWebSockets
-from ..frames import WebSocketFrame, focBinary, focPing, focText
-from ..reconnect import ExponentialBackoff, StopOn
+from ..client.client import HttpClientWebSockets
+from ..core.frames import WebSocketFrame, focBinary, focPing, focText
+from ..reconnect_policies import ExponentialBackoff, StopOn
 from ..settings import WebSocketProcessSettings
 from ..states import wpsRun
 from .events import ConnectionEvents, VisiblePolicy

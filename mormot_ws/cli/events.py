@@ -6,10 +6,10 @@ import argparse
 import threading
 from time import monotonic
 
-from ..client import HttpClientWebSockets
-from ..frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focPong, focText
-from ..process import WebSocketProcess
-from ..reconnect import FailureKind, ReconnectFailure, ReconnectPolicy
+from ..client.client import HttpClientWebSockets
+from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focPong, focText
+from ..process.process import WebSocketProcess
+from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
 from ..states import wpsRun
 from .figures import duration, size
 from .mailbox import Mailbox, News

@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
-from ..client import HttpClientWebSockets
-from ..frames import WebSocketFrame, focBinary, focConnectionClose, focText
-from ..process import WebSocketProcess
+from ..client.client import HttpClientWebSockets
+from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focText
+from ..process.process import WebSocketProcess
 
 #: bytes that may be on their way on one connection: below what the kernels on the way hold, so that two ends which both write
 #: and do not read cannot get stuck

@@ -12,16 +12,16 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from ..anyname import AnyNameList
-from ..chat import WebSocketProtocolChat
+from ..protocols.any_name import AnyNameList
+from ..protocols.chat import WebSocketProtocolChat
 from ..errors import HttpServerError
-from ..frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focText
+from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focText
 from ..page import answer_page, greet_page
-from ..process import WebSocketProcess
-from ..server import WebSocketServer
+from ..process.process import WebSocketProcess
+from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings
 from ..status import ServerStatus
-from ..tls import server_tls_context
+from ..sockets.tls_contexts import server_tls_context
 from .figures import size
 from .inputs import PipeInput
 from .mailbox import SIGNAL_CODES, Mailbox, News

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import ssl
 
-from ..chat import OnIncomingFrame, WebSocketProtocolChat
-from ..client import HttpClientWebSockets, parse_websocket_uri
-from ..reconnect import FailureKind, ReconnectFailure, failure_kind
+from ..protocols.chat import OnIncomingFrame, WebSocketProtocolChat
+from ..client.client import HttpClientWebSockets, parse_websocket_uri
+from ..reconnect_policies import FailureKind, ReconnectFailure, failure_kind
 from ..settings import WebSocketProcessSettings
-from ..tls import client_tls_context
+from ..sockets.tls_contexts import client_tls_context
 
 #: what a native server, and one of ours, answers when it does not find a protocol
 _MORMOT_REFUSAL = "WebSocket Upgrade Error"

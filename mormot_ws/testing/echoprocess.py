@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from ..lifetime import FreedByWith
+from ..process.freeing import FreedByWith
 from .echoserver import EchoServer, hold_port
 
 #: seconds that a process may take to start on a busy machine, and to end

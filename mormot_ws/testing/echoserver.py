@@ -9,14 +9,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 
-from ..anyname import AnyNameList
-from ..chat import WebSocketProtocolChat
-from ..deadline import Deadline
-from ..frames import WebSocketFrame, focBinary, focText
-from ..lifetime import FreedByWith
-from ..process import WebSocketProcess
-from ..protocols import WebSocketProtocol, WebSocketProtocolList
-from ..server import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
+from ..protocols.any_name import AnyNameList
+from ..protocols.chat import WebSocketProtocolChat
+from ..sockets.deadline import Deadline
+from ..core.frames import WebSocketFrame, focBinary, focText
+from ..process.freeing import FreedByWith
+from ..process.process import WebSocketProcess
+from ..protocols.base import WebSocketProtocol, WebSocketProtocolList
+from ..server.threaded import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
 from ..settings import WebSocketProcessSettings
 
 

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from ..lifetime import FreedByWith
+from ..process.freeing import FreedByWith
 from .relay import Direction, Ending, Relay
 
 _log = logging.getLogger("mormot_ws.testing")

@@ -17,8 +17,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
-from ..deadline import Deadline
-from ..transport import wait_socket
+from ..sockets.deadline import Deadline
+from ..sockets.transport import wait_socket
 from .links import HELD_BYTES, End, Flow, Gate, Link
 
 Direction = Literal["up", "down"]

@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from mormot_ws import crc32c
-from mormot_ws.synlz import synlz_compress, synlz_decompress
+from mormot_ws.rest import crc32c
+from mormot_ws.rest.synlz import synlz_compress, synlz_decompress
 
 
 def _contents(size: int) -> dict[str, bytes]:
@@ -25,7 +25,7 @@ def _contents(size: int) -> dict[str, bytes]:
     rows = [
         {"id": chance.randrange(1 << 16), "name": chance.choice(names), "on": bool(i & 1)} for i in range(size // 30)
     ]
-    source = (Path(__file__).parents[2] / "mormot_ws" / "client.py").read_bytes()
+    source = (Path(__file__).parents[2] / "mormot_ws" / "client" / "client.py").read_bytes()
     return {
         "json": json.dumps(rows).encode()[:size].ljust(size),
         "source text": (source * (size // len(source) + 1))[:size],

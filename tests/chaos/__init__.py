@@ -1,7 +1,7 @@
 """The chaos test: a server that is killed, stopped, frozen and restarted at random, a faulty network, and many clients.
 
 Start it from the root of the repository with ``python -m tests.chaos`` (``--help`` tells the options): 60 s by default, 30 minutes
-with ``--seconds 1800``; ``tests/test_chaos.py`` runs a short form. Linux only: it counts on one monotonic clock for all processes and
+with ``--seconds 1800``; ``tests/tools/test_chaos.py`` runs a short form. Linux only: it counts on one monotonic clock for all processes and
 on ``/proc``. Everything stays on the loopback interface.
 
 * ``messages`` what the two sides say to each other, and how they log it;

@@ -12,7 +12,7 @@ import zlib
 import pytest
 
 from mormot_ws import WebProcessInFrame, WebSocketFrame, focPing, focText
-from mormot_ws.deflate import Inflater
+from mormot_ws.core.deflate import Inflater
 
 from .compression import RSV1, Parameters, compressed, open_compressed, story
 from .peer import open_peer

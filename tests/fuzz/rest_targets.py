@@ -9,14 +9,14 @@ from collections.abc import Hashable
 from typing import Any
 
 from mormot_ws import HttpServerRequest, WebSocketFrame, WebSocketsProtocolError, focBinary, focText
-from mormot_ws.algosynlz import algo_compress, algo_decompress
-from mormot_ws.crc32c import crc32c
-from mormot_ws.encryption import AesEncryption
-from mormot_ws.rest import WebSocketProtocolBinary, WebSocketProtocolJson, WebSocketProtocolRest
-from mormot_ws.restbinary import decode_binary, decode_jumbo, encode_binary, encode_jumbo, is_jumbo
-from mormot_ws.restjson import decode_json, encode_json, json_head
-from mormot_ws.restmessages import RestAnswer, RestMessageError, RestRequest, is_json_type
-from mormot_ws.synlz import SynLZError, synlz_compress, synlz_decompress
+from mormot_ws.rest.algosynlz import algo_compress, algo_decompress
+from mormot_ws.rest.crc32c import crc32c
+from mormot_ws.rest.encryption import AesEncryption
+from mormot_ws.rest.protocols import WebSocketProtocolBinary, WebSocketProtocolJson, WebSocketProtocolRest
+from mormot_ws.rest.binary_form import decode_binary, decode_jumbo, encode_binary, encode_jumbo, is_jumbo
+from mormot_ws.rest.json_form import decode_json, encode_json, json_head
+from mormot_ws.rest.messages import RestAnswer, RestMessageError, RestRequest, is_json_type
+from mormot_ws.rest.synlz import SynLZError, synlz_compress, synlz_decompress
 
 MAX_INPUT = 8192
 #: bytes that a message may have

@@ -28,10 +28,10 @@ from mormot_ws import (
     focBinary,
     focText,
 )
-from mormot_ws.deadline import Deadline
-from mormot_ws.deflate import Inflater
-from mormot_ws.httpserver import HttpFault, HttpServerConnection, request_context, simple_answer
-from mormot_ws.upgrade import UpgradeError, client_upgrade
+from mormot_ws.sockets.deadline import Deadline
+from mormot_ws.core.deflate import Inflater
+from mormot_ws.server.http import HttpFault, HttpServerConnection, request_context, simple_answer
+from mormot_ws.client.upgrade import UpgradeError, client_upgrade
 
 from .rest_targets import REST_TOKENS, rest_seeds, run_rest
 

@@ -1,0 +1,1 @@
+"""Clients: the connection that reconnects, its thread, and its upgrade."""

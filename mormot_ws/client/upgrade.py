@@ -1,0 +1,316 @@
+"""The client's side of the opening handshake: websocket-client writes the request and checks the answer, on our transport.
+
+websocket-client is given a :class:`HandshakeSocket` instead of a socket: it puts the request into the order of native clients,
+reads the answer under a deadline and a size limit, and keeps what came behind it (the first frames) for the process.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import platform
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from ..sockets.deadline import Deadline
+from ..core.deflate import PermessageDeflate
+from ..errors import WebSocketsError
+from ..core.handshake import accept_value, header_tokens, split_header_lines
+from ..protocols.base import WebSocketProtocol
+from ..reconnect_policies import FailureKind, failure_kind
+from ..sockets.transport import Transport
+
+if TYPE_CHECKING:
+    import http.client
+
+_log = logging.getLogger("mormot_ws.upgrade")
+
+#: the order in which a native client writes its headers; custom ones follow
+_ORDER = (
+    "host",
+    "accept",
+    "user-agent",
+    "content-length",
+    "connection",
+    "upgrade",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-protocol",
+    "sec-websocket-extensions",
+)
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
+#: how a header goes on in the next line (RFC 9112 §5.2): a client reads it as a blank
+_FOLD = re.compile(r"[ \t]*\r?\n[ \t]+")
+_STATUS_LINE = re.compile(r"HTTP/\d\.\d (\d{3})(?: .*)?")
+
+
+_NO_UPGRADE = "Invalid HTTP Upgrade Header"
+
+
+class UpgradeError(WebSocketsError):
+    """The handshake failed; the text is what ``websockets_upgrade`` returns."""
+
+    def __init__(self, text: str, http_status: int = 0, kind: FailureKind = FailureKind.upgrade) -> None:
+        super().__init__(text)
+        self.http_status = http_status
+        #: what it is for a reconnection policy
+        self.kind = kind
+
+    @property
+    def timed_out(self) -> bool:
+        """True when there was no answer in time."""
+        return self.kind is FailureKind.timeout
+
+    @classmethod
+    def from_error(cls, error: OSError) -> UpgradeError:
+        """Return it for a connection that broke meanwhile: under TLS 1.3 a server refuses our certificate only now."""
+        kind = failure_kind(error)
+        told_apart = kind is FailureKind.tls or kind is FailureKind.timeout
+        return cls(f"{type(error).__name__}: {error}", 0, kind if told_apart else FailureKind.upgrade)
+
+
+@dataclass
+class UpgradeResult:
+    """What a successful handshake has settled."""
+
+    #: the server's ``Sec-WebSocket-Connection-ID``, 0 without one
+    connection_id: int = 0
+    #: the extensions that the server chose
+    extensions: list[str] = field(default_factory=list)
+    #: what arrived behind the answer
+    unread: bytes = b""
+
+
+def default_user_agent() -> str:
+    """Return the ``User-Agent`` in the form of a native client: system, processor, program."""
+    program = PurePath(sys.argv[0] if sys.argv and sys.argv[0] else "python").stem or "python"
+    bits = "x64" if sys.maxsize > 2**32 else "x86"
+    return f"Mozilla/5.0 ({platform.system() or 'unknown'} {bits}; mORMot) HCWS/4 {program}"
+
+
+class HandshakeSocket:
+    """What websocket-client takes for its socket during the handshake."""
+
+    def __init__(self, transport: Transport, deadline: Deadline, max_head: int, uri: str = "") -> None:
+        self._transport = transport
+        # websocket-client would take the URI apart and put it together again; it goes out as the application gave it
+        self._request_line = f"GET /{uri.removeprefix('/')} HTTP/1.1".encode()
+        #: the key of the request, once it was sent
+        self.key: str = ""
+        self._deadline = deadline
+        self._max_head = max_head
+        self._heads = 0  # bytes of the heads read so far
+        self._answer: io.BytesIO | None = None
+        #: the headers of the answer
+        self.headers: http.client.HTTPMessage | None = None
+        #: what arrived behind the answer
+        self.unread: bytes = b""
+
+    def gettimeout(self) -> float:
+        return 0  # makes websocket-client call send and recv directly, without selectors of its own
+
+    def settimeout(self, timeout: float | None) -> None:
+        """The deadline rules here."""
+
+    def close(self) -> None:
+        """The transport belongs to the client."""
+
+    def send(self, request: bytes) -> int:
+        self.key = _header_of(request, b"sec-websocket-key")
+        self._transport.sendall(_native_order(request, self._request_line))
+        return len(request)
+
+    def recv(self, size: int) -> bytes:
+        if self._answer is None:
+            self._answer = self._read_answer()
+        return self._answer.read(size)
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of that header of the answer, unfolded and trimmed."""
+        values = [] if self.headers is None else self.headers.get_all(name, [])
+        return [_FOLD.sub(" ", value).strip(" \t") for value in values]
+
+    def _read_answer(self) -> io.BytesIO:
+        """Read and judge the answer's head; return it in a form that leaves websocket-client no doubts."""
+        import http.client  # here: what only an upgrade needs, importing this package should not cost
+
+        while True:
+            status_line, stream = self._read_head()
+            match = _STATUS_LINE.fullmatch(status_line)
+            if match is not None and match[1].startswith("1") and match[1] != "101":
+                continue  # RFC 9110 §15.2: interim answers may come first
+            break
+        if match is None or match[1] != "101" or not status_line.startswith("HTTP/1.1"):
+            raise UpgradeError(status_line.strip() or "No server response", int(match[1]) if match else 0)
+        if b"\r" in stream.getvalue().replace(b"\r\n", b""):
+            # others may see other headers than we do
+            raise UpgradeError("Invalid HTTP Upgrade Header: a carriage return without its line feed", 101)
+        try:
+            self.headers = http.client.parse_headers(stream)
+        except http.client.HTTPException as exc:
+            raise UpgradeError(f"Invalid HTTP Upgrade Header: {exc}", 101) from None
+        if self.headers.defects:
+            raise UpgradeError("Invalid HTTP Upgrade Header", 101)
+        # only what websocket-client checks, in one line each: it would mistake repeated lines, keep cookies for the whole Python
+        # process, and stumble over bytes that are not UTF-8
+        lines = [
+            f"{name}: {', '.join(self.values(name))}\r\n"
+            for name in ("Upgrade", "Connection", "Sec-WebSocket-Accept")
+            if name in self.headers
+        ]
+        return io.BytesIO("".join(["HTTP/1.1 101 Switching Protocols\r\n", *lines, "\r\n"]).encode("latin-1"))
+
+    def _read_head(self) -> tuple[str, io.BytesIO]:
+        """Read one head; return its status line and the rest. What came behind it is kept in ``unread``.
+
+        The limits are for all heads together: a server may not keep us busy with interim answers.
+        """
+        head = self.unread
+        while (end := _EMPTY_LINE.search(head)) is None:
+            self._check_size(head)
+            try:
+                data = self._transport.recv_within(4096, self._deadline)
+            except TimeoutError:
+                text = "TimeoutError: the server did not answer the upgrade in time"
+                raise UpgradeError(text, kind=FailureKind.timeout) from None
+            if not data:
+                raise UpgradeError(_cut_answer(head))
+            head += data
+        head, self.unread = head[: end.end()], head[end.end() :]
+        self._check_size(head)
+        self._heads += len(head)
+        stream = io.BytesIO(head)
+        status_line = stream.readline().decode("latin-1").rstrip("\r\n")
+        return status_line, stream
+
+    def _check_size(self, head: bytes) -> None:
+        if self._heads + len(head) > self._max_head:
+            raise UpgradeError(f"Invalid HTTP Upgrade Header: more than {self._max_head} bytes")
+
+
+def _cut_answer(head: bytes) -> str:
+    if not head:
+        return "No server response"
+    return "EOFError: the server closed the connection inside its answer"
+
+
+def _native_order(request: bytes, request_line: bytes) -> bytes:
+    """Put the header lines of *request* into the order of a native client, behind *request_line*."""
+    lines = request.removesuffix(b"\r\n\r\n").split(b"\r\n")[1:]
+
+    def place(line: bytes) -> int:
+        name = line.partition(b":")[0].decode("latin-1").lower()
+        return _ORDER.index(name) if name in _ORDER else len(_ORDER)
+
+    return b"\r\n".join([request_line, *sorted(lines, key=place)]) + b"\r\n\r\n"
+
+
+def _header_of(request: bytes, name: bytes) -> str:
+    for line in request.split(b"\r\n"):
+        key, _, value = line.partition(b":")
+        if key.lower() == name:
+            return value.strip().decode("latin-1")
+    return ""
+
+
+def client_upgrade(
+    transport: Transport,
+    host: str,
+    port: int,
+    uri: str,
+    protocol: WebSocketProtocol,
+    headers: str,
+    user_agent: str,
+    deadline: Deadline,
+    max_head: int,
+    deflate: PermessageDeflate | None = None,
+) -> UpgradeResult:
+    """Do the handshake for *protocol* on *transport*. Raises :class:`UpgradeError`, or ``OSError`` when the connection breaks."""
+    from websocket import WebSocket, WebSocketException  # here: it costs 30 ms that an import of ours should not
+
+    scheme = "wss" if transport.is_tls else "ws"
+    literal = f"[{host}]" if ":" in host else host
+    asked = protocol.get_subprotocols()
+    lines, named_host = _header_lines(asked, headers, user_agent)
+    if deflate is not None:
+        lines.append(f"Sec-WebSocket-Extensions: {deflate.offer()}")
+    sock = HandshakeSocket(transport, deadline, max_head, uri)
+    try:
+        WebSocket().connect(  # type: ignore[no-untyped-call]
+            f"{scheme}://{literal}:{port}/",
+            socket=sock,
+            header=lines,
+            suppress_origin=True,
+            redirect_limit=0,
+            host=named_host or (literal if port == (443 if transport.is_tls else 80) else f"{literal}:{port}"),
+        )
+    except WebSocketException as exc:
+        _log.debug("websocket-client refused the answer: %s", exc)
+        raise UpgradeError(
+            "Invalid HTTP Upgrade Accept Challenge" if _is_upgraded(sock) else _NO_UPGRADE, 101
+        ) from None
+    return _settle(sock, protocol, asked, deflate)
+
+
+def check_custom_headers(headers: str) -> None:
+    """Raise ``ValueError`` for custom header lines that cannot be sent, or that belong to the handshake itself."""
+    for name, _ in split_header_lines(headers):
+        if name.lower() in _ORDER and name.lower() not in ("host", "accept", "user-agent"):
+            raise ValueError(f"the header {name!r} is written by the handshake itself: leave it out")
+
+
+def _header_lines(asked: str, headers: str, user_agent: str) -> tuple[list[str], str]:
+    """Return the header lines to give to websocket-client, and the Host that the application wants ('' for the usual one)."""
+    fields = {"Accept": "*/*", "User-Agent": user_agent}
+    custom = []
+    host = ""
+    for name, value in split_header_lines(headers):
+        if name.lower() == "host":
+            host = value
+        elif name.title() in fields:
+            fields[name.title()] = value
+        else:
+            custom.append(f"{name}: {value}")
+    lines = [f"{name}: {value}" for name, value in fields.items()] + ["Content-Length: 0"]
+    if asked:
+        # not as `subprotocols=`: websocket-client would refuse an answer that names none, which native peers give
+        lines.append(f"Sec-WebSocket-Protocol: {asked}")
+    return lines + custom, host
+
+
+def _is_upgraded(sock: HandshakeSocket) -> bool:
+    """Tell whether the answer says that the connection is a WebSocket now. (websocket-client also trims what is no blank.)"""
+    upgrade = [token.lower() for token in header_tokens(sock.values("upgrade"))]
+    connection = [token.lower() for token in header_tokens(sock.values("connection"))]
+    return "websocket" in upgrade and "upgrade" in connection
+
+
+def _settle(
+    sock: HandshakeSocket, protocol: WebSocketProtocol, asked: str, deflate: PermessageDeflate | None
+) -> UpgradeResult:
+    """Check what the answer chose against what was asked."""
+    if not _is_upgraded(sock):
+        raise UpgradeError(_NO_UPGRADE, 101)
+    # websocket-client compares in lower case, and base64 has both
+    if sock.values("sec-websocket-accept") != [accept_value(sock.key)]:
+        raise UpgradeError("Invalid HTTP Upgrade Accept Challenge", 101)
+    chosen = sock.values("sec-websocket-protocol")
+    if chosen and (len(chosen) > 1 or not asked or not protocol.set_subprotocol(chosen[0])):
+        raise UpgradeError("Invalid HTTP Upgrade Sub-Protocol", 101)
+    if not chosen and "," in asked:
+        raise UpgradeError("Invalid HTTP Upgrade Sub-Protocol", 101)
+    extensions = header_tokens(sock.values("sec-websocket-extensions"))
+    protocol.compression = None
+    if extensions:
+        if deflate is None:
+            raise UpgradeError("Invalid HTTP Upgrade ProcessHandshake: no extension was asked for", 101)
+        try:
+            protocol.compression = deflate.settle(extensions)
+        except ValueError as exc:
+            raise UpgradeError(f"Invalid HTTP Upgrade ProcessHandshake: {exc}", 101) from None
+    number = "".join(sock.values("sec-websocket-connection-id")[:1])
+    known = number.isascii() and number.isdigit() and len(number) < 20
+    return UpgradeResult(int(number) if known else 0, extensions, sock.unread)

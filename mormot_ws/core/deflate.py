@@ -1,0 +1,263 @@
+"""permessage-deflate (RFC 7692): negotiation on both sides, and the two streams of a connection, on ``zlib``.
+
+Off unless ``settings.permessage_deflate`` is set. Inflating is bounded by the message limit, so that a small frame cannot
+become a large message. No socket and no thread in here.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import WebSocketsProtocolError
+
+EXTENSION = "permessage-deflate"
+_TAIL = b"\x00\x00\xff\xff"
+_WINDOW = 1 << 15
+#: bytes that are inflated at a time: zlib's buffers grow to twice of what they hold
+_PIECE = 1 << 18
+#: blocks with BFINAL set that one compressed message may have
+_MAX_RESTARTS = 1000
+
+
+@dataclass(frozen=True)
+class PermessageDeflate:
+    """How a side wants permessage-deflate; ``settings.permessage_deflate = True`` means these defaults.
+
+    The first four are the parameters of RFC 7692 §7.1. Raises ``ValueError`` for values outside their ranges.
+    """
+
+    #: the server starts every message with an empty window: less memory between messages, larger messages
+    server_no_context_takeover: bool = False
+    #: the same for the client
+    client_no_context_takeover: bool = False
+    #: the server's window is at most 2 to this power, in bytes: 9–15; None: no limit
+    server_max_window_bits: int | None = None
+    #: the same for the client
+    client_max_window_bits: int | None = None
+    #: zlib's effort, 1 (fast) to 9 (small)
+    level: int = 6
+    #: zlib's memory for compressing, 1 to 9
+    mem_level: int = 8
+    #: messages of fewer bytes are sent as they are
+    min_bytes: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("server_max_window_bits", "client_max_window_bits"):
+            bits = getattr(self, name)
+            if bits is not None and not 9 <= bits <= 15:
+                raise ValueError(f"{name} is 9 to 15 or None, not {bits}")
+        if not 1 <= self.level <= 9 or not 1 <= self.mem_level <= 9 or self.min_bytes < 0:
+            raise ValueError(
+                f"level and mem_level are 1 to 9 and min_bytes is from 0, not {self.level}, {self.mem_level} and {self.min_bytes}"
+            )
+
+    # ------------------------------------------------------------------------------------------------- the client
+
+    def offer(self) -> str:
+        """Return the client's ``Sec-WebSocket-Extensions``."""
+        items = [EXTENSION]
+        if self.server_no_context_takeover:
+            items.append("server_no_context_takeover")
+        if self.client_no_context_takeover:
+            items.append("client_no_context_takeover")
+        if self.server_max_window_bits is not None:
+            items.append(f"server_max_window_bits={self.server_max_window_bits}")
+        bits = self.client_max_window_bits
+        items.append("client_max_window_bits" if bits is None else f"client_max_window_bits={bits}")
+        return "; ".join(items)
+
+    def settle(self, answer: Sequence[str]) -> DeflateAgreement:
+        """Return what the server's *answer* (its extensions) agrees to; raise ``ValueError`` when that is not what was offered."""
+        if len(answer) != 1:
+            raise ValueError("one extension was offered")
+        name, parameters = parse_extension(answer[0])
+        if name != EXTENSION:
+            raise ValueError(f"{name} was not offered")
+        agreed = DeflateAgreement.read(parameters, valueless_ok=False)
+        limit = self.server_max_window_bits
+        if self.server_no_context_takeover and not agreed.server_no_context_takeover:
+            raise ValueError("the server does not drop its context")
+        if limit is not None and (agreed.server_max_window_bits or 15) > limit:
+            raise ValueError("the server's window is larger than allowed")
+        return DeflateAgreement(
+            agreed.server_no_context_takeover,
+            agreed.client_no_context_takeover or self.client_no_context_takeover,
+            agreed.server_max_window_bits,
+            _least(agreed.client_max_window_bits, self.client_max_window_bits),
+        )
+
+    # ------------------------------------------------------------------------------------------------- the server
+
+    def accept(self, offers: Sequence[str]) -> tuple[str, DeflateAgreement] | None:
+        """Return (answer, agreement) for the first of the client's *offers* that can be met; None: go on without the extension."""
+        for offer in offers:
+            try:
+                name, parameters = parse_extension(offer)
+                if name != EXTENSION:
+                    continue
+                asked = DeflateAgreement.read(parameters, valueless_ok=True)
+            except ValueError:
+                continue  # RFC 7692 §7: an offer that is invalid is declined, not an error
+            if asked.server_max_window_bits == 8:
+                continue  # zlib cannot compress with a window of 256 bytes
+            return self._answer(asked, any(key == "client_max_window_bits" for key, _ in parameters))
+        return None
+
+    def _answer(self, asked: DeflateAgreement, client_bits_known: bool) -> tuple[str, DeflateAgreement]:
+        agreed = DeflateAgreement(
+            asked.server_no_context_takeover or self.server_no_context_takeover,
+            asked.client_no_context_takeover or self.client_no_context_takeover,
+            _least(asked.server_max_window_bits, self.server_max_window_bits),
+            # a client that did not name the parameter may not be told about it
+            _least(asked.client_max_window_bits, self.client_max_window_bits) if client_bits_known else None,
+        )
+        items = [EXTENSION]
+        if agreed.server_no_context_takeover:
+            items.append("server_no_context_takeover")
+        if agreed.client_no_context_takeover:
+            items.append("client_no_context_takeover")
+        if agreed.server_max_window_bits is not None:
+            items.append(f"server_max_window_bits={agreed.server_max_window_bits}")
+        if agreed.client_max_window_bits is not None:
+            items.append(f"client_max_window_bits={agreed.client_max_window_bits}")
+        return "; ".join(items), agreed
+
+
+@dataclass(frozen=True)
+class DeflateAgreement:
+    """What both sides have agreed on. ``None`` window bits: 15."""
+
+    server_no_context_takeover: bool = False
+    client_no_context_takeover: bool = False
+    server_max_window_bits: int | None = None
+    client_max_window_bits: int | None = None
+
+    @classmethod
+    def read(cls, parameters: Sequence[tuple[str, str | None]], valueless_ok: bool) -> DeflateAgreement:
+        """Return the agreement that *parameters* spell; raise ``ValueError`` for one that is unknown, repeated or out of range.
+
+        *valueless_ok*: ``client_max_window_bits`` may stand without a value, as in an offer.
+        """
+        found: dict[str, bool | int | None] = {}
+        for name, value in parameters:
+            if name in found:
+                raise ValueError(f"{name} is repeated")
+            if name in ("server_no_context_takeover", "client_no_context_takeover"):
+                if value is not None:
+                    raise ValueError(f"{name} has no value")
+                found[name] = True
+            elif name in ("server_max_window_bits", "client_max_window_bits"):
+                if value is None and name.startswith("client") and valueless_ok:
+                    found[name] = None
+                elif value is None or value not in ("8", "9", "10", "11", "12", "13", "14", "15"):
+                    raise ValueError(f"{name} is 8 to 15")
+                else:
+                    found[name] = int(value)
+            else:
+                raise ValueError(f"{name} is unknown")
+        return cls(**found)  # type: ignore[arg-type]
+
+    def deflater(self, client_side: bool, options: PermessageDeflate) -> Deflater:
+        """Return what compresses the messages of this side."""
+        if client_side:
+            return Deflater(self.client_max_window_bits or 15, self.client_no_context_takeover, options)
+        return Deflater(self.server_max_window_bits or 15, self.server_no_context_takeover, options)
+
+    def inflater(self, client_side: bool) -> Inflater:
+        """Return what inflates the messages of the other side."""
+        return Inflater(self.server_no_context_takeover if client_side else self.client_no_context_takeover)
+
+
+class Deflater:
+    """Compresses the messages of one side, in the order in which they are sent."""
+
+    def __init__(self, window_bits: int, no_context_takeover: bool, options: PermessageDeflate) -> None:
+        # a window of 8 bits can be announced to us as the client's, but zlib needs 9: too large a window would be
+        # unreadable for the server, so such messages are not compressed at all
+        self.min_bytes: int = options.min_bytes if window_bits > 8 else 1 << 62
+        self._window_bits = max(window_bits, 9)
+        self._options = options
+        self._no_context_takeover = no_context_takeover
+        self._zlib = self._new()
+
+    def _new(self) -> zlib._Compress:
+        return zlib.compressobj(self._options.level, zlib.DEFLATED, -self._window_bits, self._options.mem_level)
+
+    def compress(self, payload: bytes) -> bytes:
+        """Return the payload of the compressed message."""
+        data = self._zlib.compress(payload) + self._zlib.flush(zlib.Z_SYNC_FLUSH)
+        if self._no_context_takeover:
+            self._zlib = self._new()
+        return data[:-4]
+
+
+class Inflater:
+    """Inflates the messages of the other side, a piece at a time. It is the ``MessageInflater`` of the incoming machine."""
+
+    def __init__(self, no_context_takeover: bool) -> None:
+        self._no_context_takeover = no_context_takeover
+        self._begin()
+
+    def _begin(self) -> None:
+        self._zlib = zlib.decompressobj(-15)
+        self._window = b""  # the last output: what a stream that begins anew may refer to
+        self._restarts = 0
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        """Return the inflated *data*; raise :class:`WebSocketsProtocolError`: 1007 when it is corrupt, 1009 above *limit* bytes."""
+        parts = []
+        while data:
+            try:
+                part = self._zlib.decompress(data, min(limit + 1, _PIECE))
+            except zlib.error as exc:
+                raise WebSocketsProtocolError(1007, f"compressed data is corrupt: {exc}"[:100]) from None
+            limit -= len(part)
+            if limit < 0:
+                raise WebSocketsProtocolError(1009, "message is too large when inflated")
+            parts.append(part)
+            self._window = part[-_WINDOW:] if len(part) >= _WINDOW else (self._window + part)[-_WINDOW:]
+            data = self._zlib.unconsumed_tail
+            if (
+                self._zlib.eof
+            ):  # RFC 7692 §7.2.3.5 allows blocks with BFINAL set; what follows is a new stream with the old window
+                data = self._zlib.unused_data
+                self._restart()
+        return b"".join(parts)
+
+    def end_message(self, limit: int) -> bytes:
+        """Return the rest of a message."""
+        rest = self.decompress(_TAIL, limit)
+        self._restarts = 0
+        if self._no_context_takeover:
+            self._begin()
+        return rest
+
+    def _restart(self) -> None:
+        self._restarts += 1
+        if self._restarts > _MAX_RESTARTS:  # each costs the setting up of a window, for two bytes of the peer's
+            raise WebSocketsProtocolError(1008, "too many final blocks in a compressed message")
+        self._zlib = zlib.decompressobj(-15, zdict=self._window)
+
+
+def parse_extension(text: str) -> tuple[str, list[tuple[str, str | None]]]:
+    """Return (name, parameters) of one extension, ``name; key; key=value``; names in lower case. Raises ``ValueError``."""
+    name, *items = [item.strip(" \t") for item in text.split(";")]
+    parameters: list[tuple[str, str | None]] = []
+    for item in items:
+        key, equals, value = item.partition("=")
+        key, value = key.strip(" \t").lower(), value.strip(" \t")
+        if len(value) >= 2 and value[0] == value[-1] == '"':
+            value = value[1:-1]
+        if not key or (equals and not value):
+            raise ValueError(f"{text!r} is no extension")
+        parameters.append((key, value if equals else None))
+    if not name:
+        raise ValueError(f"{text!r} is no extension")
+    return name.lower(), parameters
+
+
+def _least(*bits: int | None) -> int | None:
+    known = [value for value in bits if value is not None]
+    return min(known) if known else None

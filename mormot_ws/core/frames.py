@@ -1,0 +1,307 @@
+"""WebSocket frames: opcodes, the frame record, encoding, and the locked frame list.
+
+Bytes in, values out: no socket, no thread and no clock may come in here (the only lock is the one of
+:class:`WebSocketFrameList`). The decoder is next door, in ``incoming.py``.
+"""
+
+from __future__ import annotations
+
+import threading
+from enum import Flag, IntEnum
+from typing import TYPE_CHECKING, ClassVar
+
+from ..errors import WebSocketsProtocolError
+from .masking import Buffer, mask_bytes
+from .publicdir import PublicDir
+
+if TYPE_CHECKING:
+    from ..protocols.base import WebSocketProtocol
+
+
+class WebSocketFrameOpCode(IntEnum):
+    """What a frame is; the numbers are those of RFC 6455 §5.2. Mirrors ``TWebSocketFrameOpCode``."""
+
+    focContinuation = 0  # on the wire: a further fragment; in a chat callback: the connection is open
+    focText = 1  # a UTF-8 text message
+    focBinary = 2  # a binary message
+    focConnectionClose = 8  # on the wire: the close handshake; in a chat callback: the connection has ended
+    focPing = 9  # answered at once with a focPong of the same payload
+    focPong = 10  # the answer to a ping, or unsolicited
+
+
+focContinuation = WebSocketFrameOpCode.focContinuation
+focText = WebSocketFrameOpCode.focText
+focBinary = WebSocketFrameOpCode.focBinary
+focConnectionClose = WebSocketFrameOpCode.focConnectionClose
+focPing = WebSocketFrameOpCode.focPing
+focPong = WebSocketFrameOpCode.focPong
+
+
+class WebSocketFramePayload(Flag):
+    """What is known of a payload. Mirrors ``TWebSocketFramePayload`` (a Pascal set: no member is ``[]``)."""
+
+    fopAlreadyCompressed = 1  # compressing it again would be a waste
+
+
+fopAlreadyCompressed = WebSocketFramePayload.fopAlreadyCompressed
+_NO_FLAGS = WebSocketFramePayload(0)
+
+
+def _payload_bytes(payload: object) -> bytes:
+    if isinstance(payload, str):
+        return payload.encode("utf-8")
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        return bytes(payload)
+    raise TypeError(f"a frame's payload is bytes or str, not {type(payload).__name__}")
+
+
+class WebSocketFrame:
+    """One WebSocket message or control frame. Mirrors the record ``TWebSocketFrame``.
+
+    *opcode* is a :class:`WebSocketFrameOpCode`; *payload* is kept as ``bytes`` (a ``str`` is encoded as UTF-8; for
+    ``focText`` the bytes have to be UTF-8). *content* holds :class:`WebSocketFramePayload` flags, *tix* is the tick in
+    seconds that :class:`WebSocketFrameList` uses for expiry.
+
+    Raises ``ValueError`` for an unknown opcode and ``TypeError`` for a payload that is neither bytes nor text.
+    """
+
+    __slots__ = ("content", "opcode", "payload", "tix")
+
+    opcode: WebSocketFrameOpCode
+    payload: bytes
+    content: WebSocketFramePayload
+    tix: int
+
+    def __init__(
+        self,
+        opcode: WebSocketFrameOpCode | int,
+        payload: Buffer | str = b"",
+        content: WebSocketFramePayload = _NO_FLAGS,
+        tix: int = 0,
+    ) -> None:
+        # the two `type() is` tests keep this constructor fast where every frame of the loop goes through it
+        if type(opcode) is not WebSocketFrameOpCode:
+            opcode = WebSocketFrameOpCode(opcode)
+        if type(payload) is not bytes:
+            payload = _payload_bytes(payload)
+        self.opcode = opcode
+        self.payload = payload
+        self.content = content
+        self.tix = tix
+
+    @property
+    def text(self) -> str:
+        """The payload decoded as UTF-8; of a close frame the reason behind its code.
+
+        Raises ``UnicodeDecodeError`` when it is not UTF-8 (a binary frame may hold anything).
+        """
+        payload = self.payload[2:] if self.opcode is focConnectionClose else self.payload
+        return payload.decode("utf-8")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, WebSocketFrame):
+            return NotImplemented
+        return self.opcode == other.opcode and self.payload == other.payload and self.content == other.content
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # Python sets it, beside __eq__: mutable, like the record
+
+    def __repr__(self) -> str:
+        shown = self.payload[:32]
+        more = f"… {len(self.payload)} bytes" if len(self.payload) > len(shown) else ""
+        return f"WebSocketFrame({self.opcode.name}, {shown!r}{more})"
+
+
+# ---------------------------------------------------------------------------------------------------- encoding
+
+#: the headers of a server's short unfragmented messages, by payload length
+_TEXT_HEADERS = [bytes((0x81, size)) for size in range(126)]
+_BINARY_HEADERS = [bytes((0x82, size)) for size in range(126)]
+
+
+def encode_header(first: int, size: int, mask: bytes | None = None) -> bytes:
+    """Return the header of a frame: *first* byte (FIN, RSV and opcode), payload *size* in bytes, and *mask* if there is one."""
+    bit = 0 if mask is None else 0x80
+    if size < 126:
+        header = bytes((first, bit | size))
+    elif size < 65536:
+        header = bytes((first, bit | 126)) + size.to_bytes(2, "big")
+    else:
+        header = bytes((first, bit | 127)) + size.to_bytes(8, "big")
+    return header if mask is None else header + mask
+
+
+def encode_frame(
+    opcode: int, payload: Buffer = b"", mask: bytes | None = None, *, fin: bool = True, rsv1: bool = False
+) -> bytes:
+    """Return the bytes of one frame on the wire.
+
+    *mask* is the 4-byte masking key of a client's frame, ``None`` for a server's. The caller answers for the
+    rules that need a connection to be judged (fragment order, negotiated RSV1); sizes are always encoded minimally.
+    """
+    first = opcode | (0x80 if fin else 0) | (0x40 if rsv1 else 0)
+    header = encode_header(first, len(payload), mask)
+    return header + (payload if mask is None else mask_bytes(payload, mask))
+
+
+def encode_unmasked(first: int, payload: bytes) -> bytes:
+    """Return the bytes of a server's frame with that *first* byte: the short form of :func:`encode_frame` for the hot path."""
+    size = len(payload)
+    if size < 126:
+        if first == 0x81:
+            return _TEXT_HEADERS[size] + payload
+        if first == 0x82:
+            return _BINARY_HEADERS[size] + payload
+    return encode_header(first, size) + payload
+
+
+# ------------------------------------------------------------------------------------------------ close payloads
+
+#: close codes that RFC 6455 §7.4 and the IANA registry allow on the wire below 3000
+_WIRE_CODES = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
+#: how a connection without a close frame, and one with an empty close frame, are reported (never sent)
+CLOSE_ABNORMAL = 1006
+CLOSE_NO_STATUS = 1005
+
+
+def is_wire_close_code(code: int) -> bool:
+    """Tell whether *code* may appear in a close frame (1000–1014 but the reserved ones, 3000–4999)."""
+    return code in _WIRE_CODES or 3000 <= code <= 4999
+
+
+def close_payload(code: int | None = None, reason: str = "") -> bytes:
+    """Return the payload of a close frame: empty without a *code*, else the code and the UTF-8 *reason*.
+
+    Raises ``ValueError`` for a code that may not be sent, for a reason without code and for one of more than 123 bytes.
+    """
+    if code is None:
+        if reason:
+            raise ValueError("a close reason needs a close code, e.g. 1000")
+        return b""
+    if not is_wire_close_code(code):
+        raise ValueError(
+            f"{code} is not a close code that may be sent: use 1000 to 1014 without 1004 to 1006, or 3000 to 4999"
+        )
+    text = reason.encode("utf-8")
+    if len(text) > 123:
+        raise ValueError(f"a close reason has at most 123 bytes of UTF-8, not {len(text)}")
+    return code.to_bytes(2, "big") + text
+
+
+def parse_close_payload(payload: bytes) -> tuple[int, str]:
+    """Return the (code, reason) of a close frame's *payload*; (1005, '') for an empty one.
+
+    Raises :class:`WebSocketsProtocolError` (1002 or 1007) for a payload that RFC 6455 §5.5.1 forbids.
+    """
+    if not payload:
+        return CLOSE_NO_STATUS, ""
+    if len(payload) == 1:
+        raise WebSocketsProtocolError(1002, "close payload of one byte")
+    code = int.from_bytes(payload[:2], "big")
+    if not is_wire_close_code(code):
+        raise WebSocketsProtocolError(1002, f"invalid close code {code}")
+    try:
+        return code, payload[2:].decode("utf-8")
+    except UnicodeDecodeError:
+        raise WebSocketsProtocolError(1007, "close reason is not UTF-8") from None
+
+
+# ------------------------------------------------------------------------------------------------------ frame list
+
+
+class WebSocketFrameList(PublicDir):
+    """A list of frames that threads share. Mirrors ``TWebSocketFrameList``.
+
+    *timeout_sec* is the life of a frame in seconds (0: no expiry). The list has no clock: whoever pushes or pops gives the
+    current tick in seconds as *tix* (0: unknown, nothing expires by this call). All methods may be called from any thread.
+    """
+
+    def __init__(self, timeout_sec: int = 0) -> None:
+        if timeout_sec < 0:
+            raise ValueError(f"timeout_sec is a number of seconds from 0, not {timeout_sec}")
+        self.timeout_sec = timeout_sec
+        #: guards the two fields below; innermost in the lock order: nothing is called while it is held but ``frame_is``
+        self._safe = threading.Lock()
+        self._frames: list[WebSocketFrame] = []
+        self._answer_to_ignore = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def count(self) -> int:
+        """How many frames are in the list; mirrors ``Count``."""
+        return len(self._frames)
+
+    def __repr__(self) -> str:
+        return f"<WebSocketFrameList count={self.count} timeout_sec={self.timeout_sec}>"
+
+    def push(self, frame: WebSocketFrame, tix: int = 0) -> None:
+        """Append *frame*; with a *tix* and a time-out it expires ``timeout_sec`` seconds later. Mirrors ``Push``."""
+        if self.timeout_sec and tix:
+            frame.tix = tix + self.timeout_sec
+        with self._safe:
+            self._frames.append(frame)
+
+    def push_void_frame(self, opcode: WebSocketFrameOpCode, tix: int = 0) -> None:
+        """Append a frame of *opcode* with an empty payload. Mirrors ``PushVoidFrame``."""
+        self.push(WebSocketFrame(opcode), tix)
+
+    def pop(self, protocol: WebSocketProtocol, head: str, tix: int = 0) -> WebSocketFrame | None:
+        """Remove and return the newest frame whose head (as *protocol* reads it) is *head*, or None; drop expired frames.
+
+        Mirrors ``Pop``.
+        """
+        with self._safe:
+            found: WebSocketFrame | None = None
+            kept: list[WebSocketFrame] = []
+            for frame in reversed(self._frames):
+                if found is None and protocol.frame_is(frame, head):
+                    found = frame
+                elif not (tix and frame.tix and frame.tix < tix):
+                    kept.append(frame)
+            kept.reverse()
+            self._frames = kept
+        return found
+
+    def pop_all(self) -> list[WebSocketFrame]:
+        """Remove and return all frames, oldest first."""
+        with self._safe:
+            frames, self._frames = self._frames, []
+        return frames
+
+    def clear(self) -> None:
+        """Remove all frames and forget the answers to ignore."""
+        with self._safe:
+            self._frames = []
+            self._answer_to_ignore = 0
+
+    def answer_to_ignore(self, incr: int = 0) -> int:
+        """Add *incr* (−1, 0 or 1) to the number of late answers to drop, and return that number. Mirrors ``AnswerToIgnore``."""
+        if incr not in (-1, 0, 1):
+            raise ValueError(f"incr is -1, 0 or 1, not {incr}")
+        with self._safe:
+            self._answer_to_ignore = max(0, self._answer_to_ignore + incr)
+            return self._answer_to_ignore
+
+
+__all__ = [
+    "CLOSE_ABNORMAL",
+    "CLOSE_NO_STATUS",
+    "WebSocketFrame",
+    "WebSocketFrameList",
+    "WebSocketFrameOpCode",
+    "WebSocketFramePayload",
+    "close_payload",
+    "encode_frame",
+    "encode_header",
+    "encode_unmasked",
+    "fopAlreadyCompressed",
+    "focBinary",
+    "focConnectionClose",
+    "focContinuation",
+    "focPing",
+    "focPong",
+    "focText",
+    "is_wire_close_code",
+    "parse_close_payload",
+]

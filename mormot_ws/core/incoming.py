@@ -1,0 +1,361 @@
+"""WebProcessInFrame: the incoming state machine. Bytes in, in any slicing; whole messages and control frames out.
+
+Every rule of RFC 6455 §5 is checked here, as early as the bytes allow. No socket, no thread, no clock: the threaded process,
+an event-driven one, a WSGI bridge and the fuzzers drive this same machine.
+
+A message grows with the bytes that arrive, never with a length that was announced. After the first fault of the peer
+the machine is in error for good: :attr:`WebProcessInFrame.error` says why, and the frames before the fault are still handed out.
+"""
+
+from __future__ import annotations
+
+import codecs
+from enum import IntEnum
+from typing import Final, Protocol
+
+from ..errors import WebSocketsProtocolError
+from .frames import (
+    WebSocketFrame,
+    WebSocketFrameOpCode,
+    focBinary,
+    focText,
+    parse_close_payload,
+)
+from .masking import mask_bytes
+from .publicdir import PublicDir
+
+_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+
+#: parts of a message below this many bytes are gathered in one buffer, up to so many
+_SMALL_PART = 2048
+_GATHERED = 65536
+
+_CONTROL: Final = {int(opcode): opcode for opcode in WebSocketFrameOpCode if opcode >= 8}
+
+
+class WebProcessInFrameState(IntEnum):
+    """Where the machine is. Mirrors the ``pfs…`` states of ``TWebProcessInFrame``."""
+
+    pfsHeader = 0  # waiting for a whole frame header
+    pfsData = 1  # inside the payload of a frame
+    pfsError = 2  # the peer broke a rule: nothing more is read
+
+
+class MessageInflater(Protocol):
+    """What a compression extension gives to the machine: the undoing of one compressed message, a piece at a time."""
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        """Return the inflated *data*; raise :class:`WebSocketsProtocolError` when it is corrupt or gives more than *limit* bytes."""
+
+    def end_message(self, limit: int) -> bytes:
+        """Return what is left after the last piece of a message, under the same rules."""
+
+
+class WebProcessInFrame(PublicDir):
+    """Decodes what one peer sends. Mirrors ``TWebProcessInFrame``.
+
+    :param masked: True when the peer has to mask its frames (we are the server), False when it must not (we are the client).
+    :param max_message_bytes: a longer message (after joining and inflating) is refused with 1009.
+    :param max_frame_bytes: a frame announcing more is refused with 1009 at once.
+    :param max_fragments: a message of more frames than this is refused with 1008.
+    :param inflater: undoes permessage-deflate when that was negotiated; None: RSV1 is an error.
+    :param lenient_text: True: text that is not UTF-8 is let through, for protocols whose native peers send such (``synopsejson``).
+
+    :meth:`feed` is called by one thread at a time.
+    """
+
+    def __init__(
+        self,
+        masked: bool,
+        max_message_bytes: int = 16 << 20,
+        max_frame_bytes: int = 256 << 20,
+        max_fragments: int = 1 << 20,
+        inflater: MessageInflater | None = None,
+        lenient_text: bool = False,
+    ) -> None:
+        self.masked = masked
+        self.max_message_bytes = max_message_bytes
+        self.max_frame_bytes = max_frame_bytes
+        self.max_fragments = max_fragments
+        #: the first fault of the peer, or None
+        self.error: WebSocketsProtocolError | None = None
+        #: True once a close frame was decoded: whatever comes after it is ignored (RFC 6455 §1.4)
+        self.closed: bool = False
+        self._mask_bit = 0x80 if masked else 0
+        self._inflater = inflater
+        self._lenient_text = lenient_text
+        # the frame in progress
+        self._pending = b""  # bytes of an incomplete header
+        self._in_payload = False
+        self._opcode = 0
+        self._fin = True
+        self._mask = b""
+        self._missing = 0  # bytes of the payload that have not arrived
+        self._control = b""  # what has arrived of a control frame's payload
+        # the message in progress
+        self._message_opcode: WebSocketFrameOpCode | None = None
+        self._parts: list[bytes] = []  # what has arrived of it, in large pieces …
+        self._small = bytearray()  # … followed by small ones, gathered so that tiny fragments cost no object each
+        self._size = 0
+        self._fragments = 0
+        self._compressed = False
+        self._utf8: codecs.IncrementalDecoder | None = None
+
+    @property
+    def state(self) -> WebProcessInFrameState:
+        """Header, data or error; mirrors ``State``."""
+        if self.error is not None:
+            return WebProcessInFrameState.pfsError
+        return WebProcessInFrameState.pfsData if self._in_payload else WebProcessInFrameState.pfsHeader
+
+    @property
+    def missing_bytes(self) -> int:
+        """How many bytes of the frame in progress have not arrived (0 between frames): a hint for the size of the next read."""
+        return self._missing
+
+    @property
+    def fragments(self) -> int:
+        """How many frames the message in progress has so far; 0 between messages."""
+        return 0 if self._message_opcode is None else self._fragments
+
+    @property
+    def in_message(self) -> bool:
+        """True between the first and the last byte of a message or frame: an end of stream now would cut it."""
+        return self._in_payload or self._message_opcode is not None or bool(self._pending)
+
+    def __repr__(self) -> str:
+        fault = "" if self.error is None else f" {self.error!r}"
+        closed = " closed" if self.closed else ""
+        return (
+            f"<WebProcessInFrame {self.state.name} missing={self._missing} fragments={self.fragments}{closed}{fault}>"
+        )
+
+    def feed(self, data: bytes) -> list[WebSocketFrame]:
+        """Decode *data* and return the messages and control frames that it completes, in the order of their arrival.
+
+        Never raises for what a peer sends: look at :attr:`error` after the returned frames were handled.
+        """
+        frames: list[WebSocketFrame] = []
+        if self.error is not None or self.closed:
+            return frames
+        try:
+            position = 0
+            if self._in_payload:
+                position = self._payload_part(data, 0, frames)
+            elif self._pending:
+                data = self._pending + data
+                self._pending = b""
+            self._parse(data, position, frames)
+        except WebSocketsProtocolError as exc:
+            # without its traceback, which would keep the frames of this call alive, and what they hold: megabytes of a deflate bomb
+            self.error = WebSocketsProtocolError(exc.code, exc.reason)
+            self._drop_message()
+            self._pending = b""
+        return frames
+
+    # ------------------------------------------------------------------------------------------------ parsing
+
+    def _parse(self, data: bytes, position: int, frames: list[WebSocketFrame]) -> None:
+        """Decode *data* from *position*, a frame's first byte. The first branch of the loop is the hot path."""
+        mask_bit = self._mask_bit
+        mask_size = 4 if mask_bit else 0
+        limit = min(self.max_message_bytes, self.max_frame_bytes)
+        end = len(data)
+        unmask = mask_bytes
+        append = frames.append
+        while position < end and not self.closed:
+            first = data[position]
+            if end - position < 2:
+                self._check_first_byte(first)
+                break
+            second = data[position + 1]
+            size = second & 0x7F
+            start = position + 2
+            if (first == 0x81 or first == 0x82) and (second & 0x80) == mask_bit and self._message_opcode is None:
+                # an unfragmented, uncompressed data message
+                if size >= 126:
+                    width = 2 if size == 126 else 8
+                    if end - start < width:
+                        break
+                    size = self._long_size(data, start, width)
+                    start += width
+                start += mask_size
+                stop = start + size
+                if stop <= end and size <= limit:
+                    if mask_bit:
+                        payload = unmask(data[start:stop], data[start - 4 : start])
+                    else:
+                        payload = data[start:stop]
+                    if first == 0x82:
+                        append(WebSocketFrame(focBinary, payload))
+                    else:
+                        if not payload.isascii() and not self._lenient_text:
+                            self._check_text(payload)
+                        append(WebSocketFrame(focText, payload))
+                    position = stop
+                    continue
+            else:
+                self._check_header(first, second)
+                if size >= 126:
+                    width = 2 if size == 126 else 8
+                    if end - start < width:
+                        break
+                    size = self._long_size(data, start, width)
+                    start += width
+                start += mask_size
+            if start > end:
+                break
+            self._begin_frame(first, size, data[start - mask_size : start])
+            position = self._payload_part(data, start, frames)
+        if position < end and not self._in_payload and not self.closed:
+            self._pending = data[position:]
+
+    def _check_first_byte(self, first: int) -> None:
+        """Raise when the first byte of a frame is already wrong."""
+        opcode = first & 0x0F
+        if first & 0x70 and not (first & 0x70 == 0x40 and self._inflater is not None and opcode in (1, 2)):
+            raise WebSocketsProtocolError(1002, "reserved bits are set")
+        if opcode in _CONTROL:
+            if not first & 0x80:
+                raise WebSocketsProtocolError(1002, "fragmented control frame")
+        elif opcode == 0:
+            if self._message_opcode is None:
+                raise WebSocketsProtocolError(1002, "continuation without a message")
+        elif opcode > 2:
+            raise WebSocketsProtocolError(1002, f"reserved opcode {opcode}")
+        elif self._message_opcode is not None:
+            raise WebSocketsProtocolError(1002, "new message inside a fragmented one")
+
+    def _check_header(self, first: int, second: int) -> None:
+        """Raise for what the first two bytes of a frame show to be wrong."""
+        self._check_first_byte(first)
+        if (second & 0x80) != self._mask_bit:
+            raise WebSocketsProtocolError(
+                1002, "unmasked frame from a client" if self.masked else "masked frame from a server"
+            )
+        if first & 0x08 and second & 0x7F > 125:
+            raise WebSocketsProtocolError(1002, "control frame of more than 125 bytes")
+
+    def _long_size(self, data: bytes, start: int, width: int) -> int:
+        size = int.from_bytes(data[start : start + width], "big")
+        if size < (126 if width == 2 else 65536):
+            raise WebSocketsProtocolError(1002, "length is not in its shortest form")
+        if size >> 63:
+            raise WebSocketsProtocolError(1002, "length has its highest bit set")
+        self._check_size(size)
+        return size
+
+    def _check_size(self, size: int) -> None:
+        if size > self.max_frame_bytes:
+            raise WebSocketsProtocolError(1009, f"frame of more than {self.max_frame_bytes} bytes")
+
+    # -------------------------------------------------------------------------- frames that need more than one look
+
+    def _begin_frame(self, first: int, size: int, mask: bytes) -> None:
+        """Enter the payload of a frame whose header was checked."""
+        opcode = first & 0x0F
+        self._check_size(size)
+        self._fin = bool(first & 0x80)
+        self._opcode = opcode
+        self._mask = mask
+        self._missing = size
+        self._in_payload = True
+        if opcode >= 8:
+            self._control = b""
+            return
+        if opcode:
+            self._message_opcode = WebSocketFrameOpCode(opcode)
+            self._compressed = bool(first & 0x40)
+            self._fragments = 0
+            self._utf8 = _utf8_decoder("strict") if opcode == 1 and not self._lenient_text else None
+        self._fragments += 1
+        if self._fragments > self.max_fragments:
+            raise WebSocketsProtocolError(1008, f"message of more than {self.max_fragments} fragments")
+        if not self._compressed and self._size + size > self.max_message_bytes:
+            raise WebSocketsProtocolError(1009, f"message of more than {self.max_message_bytes} bytes")
+
+    def _payload_part(self, data: bytes, position: int, frames: list[WebSocketFrame]) -> int:
+        """Take what *data* holds from *position* of the payload in progress; return the position behind it."""
+        part = data[position : position + self._missing]
+        position += len(part)
+        self._missing -= len(part)
+        if part and self._mask:
+            whole = mask_bytes(part, self._mask)
+            turn = len(part) & 3
+            if turn:
+                self._mask = self._mask[turn:] + self._mask[:turn]
+            part = whole
+        if self._opcode >= 8:
+            self._control += part
+        elif part:
+            self._message_part(part)
+        if not self._missing:
+            self._in_payload = False
+            if self._opcode >= 8:
+                self._end_control(frames)
+            elif self._fin:
+                self._end_message(frames)
+        return position
+
+    def _message_part(self, part: bytes) -> None:
+        if self._compressed:
+            assert self._inflater is not None
+            part = self._inflater.decompress(part, self.max_message_bytes - self._size)
+        self._add_part(part)
+
+    def _add_part(self, part: bytes) -> None:
+        if self._utf8 is not None:
+            self._decode(part, final=False)
+        self._size += len(part)
+        if len(part) < _SMALL_PART and len(self._small) < _GATHERED:
+            self._small += part
+        else:
+            if self._small:
+                self._parts.append(bytes(self._small))
+                self._small = bytearray()
+            self._parts.append(part)
+
+    def _drop_message(self) -> None:
+        self._parts = []
+        self._small = bytearray()
+        self._size = 0
+
+    def _end_message(self, frames: list[WebSocketFrame]) -> None:
+        assert self._message_opcode is not None
+        if self._compressed:
+            assert self._inflater is not None
+            self._add_part(self._inflater.end_message(self.max_message_bytes - self._size))
+        if self._utf8 is not None:
+            self._decode(b"", final=True)
+        if self._small:
+            self._parts.append(bytes(self._small))
+        payload = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        frames.append(WebSocketFrame(self._message_opcode, payload))
+        self._drop_message()
+        self._message_opcode = None
+        self._utf8 = None
+
+    def _end_control(self, frames: list[WebSocketFrame]) -> None:
+        opcode = _CONTROL[self._opcode]
+        if opcode is WebSocketFrameOpCode.focConnectionClose:
+            parse_close_payload(self._control)  # raises what its payload deserves
+            self.closed = True
+        frames.append(WebSocketFrame(opcode, self._control))
+        self._control = b""
+
+    def _decode(self, part: bytes, final: bool) -> None:
+        assert self._utf8 is not None
+        try:
+            self._utf8.decode(part, final)
+        except UnicodeDecodeError:
+            raise WebSocketsProtocolError(1007, "text is not UTF-8") from None
+        # Python's decoder waits for the third byte of a surrogate, which the second gives away already
+        waiting = self._utf8.getstate()[0]
+        if len(waiting) == 2 and waiting[0] == 0xED and waiting[1] >= 0xA0:
+            raise WebSocketsProtocolError(1007, "text is not UTF-8")
+
+    def _check_text(self, payload: bytes) -> None:
+        try:
+            payload.decode("utf-8")
+        except UnicodeDecodeError:
+            raise WebSocketsProtocolError(1007, "text is not UTF-8") from None

@@ -1,0 +1,77 @@
+"""When things are freed: at the end of a ``with`` block, or at the interpreter's end, gracefully, all together, and with a bound.
+
+What closing means is for those who have registered: nothing of sockets, frames or callbacks belongs in here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import weakref
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+from ..sockets.deadline import Deadline
+
+_log = logging.getLogger("mormot_ws")
+
+#: milliseconds that all of it may take
+_AT_EXIT_MS = 2_000
+
+
+_T = TypeVar("_T", bound="FreedByWith")
+
+
+class FreedByWith:
+    """Base of what is a context manager that calls :meth:`free` at the end, whether the block has raised or not."""
+
+    __slots__ = ()
+
+    def free(self) -> None:
+        """What a descendant says."""
+        raise NotImplementedError
+
+    def __enter__(self: _T) -> _T:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.free()
+
+
+class Freeable(Protocol):
+    """Something with connections that may be left over at exit."""
+
+    def begin_exit(self) -> None:
+        """Start closing, without waiting."""
+
+    def end_exit(self, deadline: Deadline) -> None:
+        """Wait for the end of it until the *deadline*, then cut what is left."""
+
+
+_alive: weakref.WeakSet[Freeable] = weakref.WeakSet()
+
+
+def close_at_exit(owner: Freeable) -> None:
+    """Remember *owner*, without keeping it alive."""
+    _alive.add(owner)
+
+
+def forget_at_exit(owner: Freeable) -> None:
+    """*owner* was freed."""
+    _alive.discard(owner)
+
+
+def close_all_now() -> None:
+    """Close what was not freed. At the interpreter's end, where a second call finds little left to do."""
+    owners = list(_alive)
+    deadline = Deadline(_AT_EXIT_MS)
+    for owner in owners:
+        _log.debug("%r was not freed; closing it at exit", owner)
+        owner.begin_exit()
+    for owner in owners:
+        owner.end_exit(deadline)
+
+
+atexit.register(close_all_now)

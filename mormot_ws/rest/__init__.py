@@ -1,0 +1,1 @@
+"""mORMot's REST protocols: requests and answers over one WebSocket connection."""

@@ -1,0 +1,151 @@
+"""The binary form of REST messages, of ``synopsebin`` and ``synopsebinary``, before compression and encryption.
+
+A head, a separator, and fields with their lengths; several messages may travel in one jumbo frame. Pure: bytes in, values out;
+no frame, socket or thread belongs in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .messages import (
+    RestAnswer,
+    RestMessageError,
+    RestRequest,
+    parse_status,
+    received_content_type,
+    sent_content_type,
+    to_bytes,
+    to_text,
+)
+
+JUMBO_HEAD = "frames"
+_SEPARATOR = b"\x01"
+_JUMBO_START = JUMBO_HEAD.encode() + _SEPARATOR
+#: messages that one jumbo frame may have; a frame full of empty ones would keep us busy for minutes
+_MAX_JUMBO = 1 << 20
+#: a separator this far behind the beginning belongs to no head
+_MAX_HEAD = 64
+_SMALL = [bytes((value,)) for value in range(128)]
+
+
+def encode_varuint(value: int) -> bytes:
+    """Return *value* (0 to 2³²−1) in 7-bit groups, the low ones first. Raises ``ValueError`` outside that range."""
+    if 0 <= value < 128:
+        return _SMALL[value]
+    if not 0 <= value < 1 << 32:
+        raise ValueError(f"a varuint is 0 to 2**32-1, not {value}")
+    groups = bytearray()
+    while value > 127:
+        groups.append(value & 127 | 128)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
+
+
+def decode_varuint(data: bytes, at: int) -> tuple[int, int]:
+    """Return (value, offset behind it) of the number at offset *at*; raise :class:`RestMessageError` when there is none.
+
+    Numbers of more than 5 bytes or 32 bits are refused.
+    """
+    value = shift = 0
+    for byte in data[at : at + 5]:
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            if value >> 32:
+                break
+            return value, at
+        shift += 7
+    raise RestMessageError("a length is truncated or too large")
+
+
+def encode_binary(head: str, message: RestRequest | RestAnswer) -> bytes:
+    """Return the plain frame of *message* under *head* (``r000001``, ``request``, ``answer``, …)."""
+    content_type = sent_content_type(message.content_type, message.content)
+    if isinstance(message, RestRequest):
+        method = "" if message.method == "POST" else message.method
+        fields = [method, message.url, message.headers, "1" if message.no_answer else "0", content_type]
+    else:
+        fields = [str(message.status), message.headers, content_type]
+    parts = [head.encode("latin-1"), _SEPARATOR]
+    for field in fields:
+        data = to_bytes(field)
+        parts += (encode_varuint(len(data)), data)
+    parts.append(message.content)
+    return b"".join(parts)
+
+
+def binary_head(plain: bytes) -> str:
+    """Return the head of the *plain* frame, ``'frames'`` for a jumbo frame; '' when it has none. Cheap, reads the beginning only."""
+    end = plain.find(_SEPARATOR, 0, _MAX_HEAD)
+    return plain[:end].decode("latin-1") if end > 0 else ""
+
+
+def decode_binary(plain: bytes) -> tuple[str, RestRequest | RestAnswer]:
+    """Return (head, message) of a *plain* frame: a request when its head begins with ``r``, an answer when it begins with ``a``.
+
+    Raises :class:`RestMessageError` for anything else. A jumbo frame goes through :func:`decode_jumbo` first.
+    """
+    head = binary_head(plain)
+    kind = head[:1]
+    if kind == "r":
+        (method, url, headers, no_answer, kind_of_content), content = _fields(plain, len(head) + 1, 5)
+        content_type = received_content_type(to_text(kind_of_content), content)
+        name = to_text(method) or "POST"
+        return head, RestRequest(name, to_text(url), to_text(headers), no_answer == b"1", content_type, content)
+    if kind == "a":
+        (status, headers, kind_of_content), content = _fields(plain, len(head) + 1, 3)
+        content_type = received_content_type(to_text(kind_of_content), content)
+        return head, RestAnswer(parse_status(status), to_text(headers), content_type, content)
+    raise RestMessageError("neither a request nor an answer")
+
+
+def _fields(plain: bytes, at: int, count: int) -> tuple[list[bytes], bytes]:
+    """Return (the *count* fields from offset *at*, the rest)."""
+    fields = []
+    for _ in range(count):
+        field, at = _field(plain, at)
+        fields.append(field)
+    return fields, plain[at:]
+
+
+def _field(plain: bytes, at: int) -> tuple[bytes, int]:
+    size, at = decode_varuint(plain, at)
+    end = at + size
+    if end > len(plain):
+        raise RestMessageError("a field is truncated")
+    return plain[at:end], end
+
+
+def is_jumbo(plain: bytes) -> bool:
+    """Tell whether *plain* is a jumbo frame."""
+    return plain.startswith(_JUMBO_START)
+
+
+def encode_jumbo(frames: Sequence[bytes]) -> bytes:
+    """Return the jumbo frame of several plain *frames*. Raises ``ValueError`` for none."""
+    if not frames:
+        raise ValueError("a jumbo frame has at least one frame")
+    parts = [_JUMBO_START, encode_varuint(len(frames) - 1)]
+    for frame in frames:
+        parts += (encode_varuint(len(frame)), frame)
+    return b"".join(parts)
+
+
+def decode_jumbo(plain: bytes) -> list[bytes]:
+    """Return the plain frames of a jumbo frame; raise :class:`RestMessageError` when it is none, truncated, or has over 2²⁰ of them.
+
+    Bytes behind the last frame are ignored.
+    """
+    if not is_jumbo(plain):
+        raise RestMessageError("not a jumbo frame")
+    last, at = decode_varuint(plain, len(_JUMBO_START))
+    if last >= _MAX_JUMBO:
+        raise RestMessageError("a jumbo frame has too many messages")
+    frames = []
+    # each takes a byte at least, so one that announces more than it has ends with the first missing one
+    for _ in range(last + 1):
+        frame, at = _field(plain, at)
+        frames.append(frame)
+    return frames

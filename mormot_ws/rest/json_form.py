@@ -1,0 +1,270 @@
+"""The text form of REST messages, of ``synopsejson``: an object with one array, in which JSON content stands as it is.
+
+It copies the native codec with its peculiarities: an empty body arrives as ``""``, content is inserted unchecked, what is not UTF-8 travels
+as base64. Pure: bytes in, values out; no frame, socket or thread belongs in here.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from itertools import accumulate
+
+from .messages import (
+    ANSWER_HEAD,
+    REQUEST_HEAD,
+    RestAnswer,
+    RestMessageError,
+    RestRequest,
+    is_json_type,
+    parse_status,
+    received_content_type,
+    sent_content_type,
+    to_bytes,
+    to_text,
+)
+
+#: U+FFF0 in UTF-8: what follows is base64
+_MAGIC = b"\xef\xbf\xb0"
+_MIN_SIZE = 10
+#: contents of at least this many bytes are sent as text only when they are strict UTF-8
+_STRICT_FROM = 128
+
+# ---------------------------------------------------------------------------------------------------------- encoding
+
+#: one after the other, the backslash first
+_ESCAPES = [
+    (b"\\", b"\\\\"),
+    (b'"', b'\\"'),
+    (b"\n", b"\\n"),
+    (b"\r", b"\\r"),
+    (b"\t", b"\\t"),
+    (b"\b", b"\\b"),
+    (b"\f", b"\\f"),
+]
+_TO_ESCAPE = re.compile(rb'[\x00-\x1f"\\]')
+_CONTROL = re.compile(rb"[\x00-\x1f]")
+#: the structure that a short text must have: overlong forms and surrogates pass, and a last sequence that is cut
+_LOOSE_UTF8 = re.compile(
+    rb"[\x01-\x7f]*(?:(?:[\xc0-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf7][\x80-\xbf]{3})[\x01-\x7f]*)*"
+    rb"(?:[\xc0-\xf7]|[\xe0-\xf7][\x80-\xbf]|[\xf0-\xf7][\x80-\xbf]{2})?"
+)
+
+
+def encode_json(message: RestRequest | RestAnswer, head: str = "") -> bytes:
+    """Return the payload of the text frame that carries *message*, under *head* when the peer asked under one of its own.
+
+    Content whose type is JSON is not looked at. Of a short content that is nearly UTF-8 the payload is not UTF-8 either, as a native end's.
+    """
+    content = message.content
+    content_type = sent_content_type(message.content_type, content)
+    if not content:
+        body = b'""'
+    elif not content_type:
+        body = content
+    elif _is_text(content):
+        body = _quoted(content)
+    else:
+        body = b'"' + _MAGIC + base64.b64encode(content) + b'"'
+    if isinstance(message, RestRequest):
+        method = "" if message.method == "POST" else message.method
+        parts = [
+            b'{"%s":[' % (head or REQUEST_HEAD).encode("latin-1"),
+            _quoted(to_bytes(method)),
+            b",",
+            _quoted(to_bytes(message.url)),
+            b",",
+            _quoted(to_bytes(message.headers)),
+            b",1," if message.no_answer else b",0,",
+        ]
+    else:
+        parts = [
+            b'{"%s":[%d,' % ((head or ANSWER_HEAD).encode("latin-1"), message.status),
+            _quoted(to_bytes(message.headers)),
+            b",",
+        ]
+    parts += (_quoted(to_bytes(content_type)), b",", body, b"]}")
+    return b"".join(parts)
+
+
+def _is_text(content: bytes) -> bool:
+    """Tell whether *content* travels as a string and not as base64."""
+    if content.startswith(_MAGIC) and _from_base64(content[3:]) is not None:
+        return False  # it would be taken for base64 (a native end sends it all the same)
+    if len(content) < _STRICT_FROM:
+        # a native end lets one NUL at the end pass, which its writer then loses: base64 keeps it
+        return _LOOSE_UTF8.fullmatch(content) is not None
+    if b"\0" in content:
+        return False
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _quoted(data: bytes) -> bytes:
+    """Return *data* as a JSON string."""
+    if _TO_ESCAPE.search(data):
+        for char, escape in _ESCAPES:
+            data = data.replace(char, escape)
+        data = _CONTROL.sub(lambda match: b"\\u%04X" % match[0][0], data)
+    return b'"%s"' % data
+
+
+# ---------------------------------------------------------------------------------------------------------- decoding
+
+_BLANKS = bytes(range(1, 33))
+#: whatever stands between the bracket and the first quote is passed over, as natively
+_START = re.compile(rb'[\x01-\x20]*\{[^"\x00]*"([^"\\\x00]{1,64})"')
+_ARRAY = re.compile(rb"[\x01-\x20]*:[\x01-\x20]*\[")
+_SPACE = re.compile(rb"[\x01-\x20]*")
+_BARE = re.compile(rb'[^\x00-\x20,\[\]{}"]+')
+_COMMA = re.compile(rb"[\x01-\x20]*,")
+_TOKEN = re.compile(rb'["{}\[\]]')
+_ESCAPE = re.compile(
+    rb"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))", re.DOTALL
+)
+_UNESCAPED = {b"b": b"\b", b"t": b"\t", b"n": b"\n", b"f": b"\f", b"r": b"\r"}
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+_DEPTH = [1 if byte in b"{[" else -1 for byte in range(256)]
+
+
+def json_head(payload: bytes) -> str:
+    """Return the head of the message in *payload*, ``'request'`` or ``'answer'`` mostly; '' without one. Reads the beginning only."""
+    start = _START.match(payload) if len(payload) >= _MIN_SIZE else None
+    return start[1].decode("latin-1") if start else ""
+
+
+def decode_json(payload: bytes) -> tuple[str, RestRequest | RestAnswer]:
+    """Return (head, message) of a text frame's *payload*: a request when its head begins with ``r``, an answer when it begins with ``a``.
+
+    Raises :class:`RestMessageError` for anything else.
+    """
+    start = _START.match(payload) if len(payload) >= _MIN_SIZE else None
+    if start is None:
+        raise RestMessageError("not a message in JSON")
+    head = start[1].decode("latin-1")
+    array = _ARRAY.match(payload, start.end())
+    if head[0] not in "ra" or array is None:
+        raise RestMessageError("neither a request nor an answer")
+    at = array.end()
+    fields = []
+    for _ in range(5 if head[0] == "r" else 3):
+        field, at = _value(payload, at)
+        fields.append(field)
+        comma = _COMMA.match(payload, at)
+        if comma is None:
+            raise RestMessageError("an item is missing")
+        at = comma.end()
+    content_type = to_text(fields[-1])
+    if not content_type or is_json_type(content_type):
+        content = _raw_item(payload, at)
+    else:
+        content = _value(payload, at)[0]
+        if content.startswith(_MAGIC):
+            binary = _from_base64(content[3:])
+            content = content if binary is None else binary
+    content_type = received_content_type(content_type, content)
+    if head[0] == "r":
+        method, url, headers = map(to_text, fields[:3])
+        return head, RestRequest(method or "POST", url, headers, fields[3] == b"1", content_type, content)
+    return head, RestAnswer(parse_status(fields[0]), to_text(fields[1]), content_type, content)
+
+
+def _value(payload: bytes, at: int) -> tuple[bytes, int]:
+    """Return (the simple value at offset *at*, unescaped; the offset behind it)."""
+    at = _end_of_space(payload, at)
+    if payload.startswith(b'"', at):
+        end = _end_of_string(payload, at)
+        text = payload[at + 1 : end - 1]
+        return (_ESCAPE.sub(_unescape, text) if b"\\" in text else text), end
+    bare = _BARE.match(payload, at)
+    if bare is None:
+        raise RestMessageError("a simple value was expected")
+    return (b"" if bare[0] == b"null" else bare[0]), bare.end()
+
+
+def _raw_item(payload: bytes, at: int) -> bytes:
+    """Return the JSON text of the item at offset *at*, which is checked for brackets and quotes only."""
+    at = _end_of_space(payload, at)
+    if payload.startswith(b'"', at):
+        return payload[at : _end_of_string(payload, at)]
+    if not payload.startswith((b"{", b"["), at):
+        bare = _BARE.match(payload, at)
+        if bare is None:
+            raise RestMessageError("the content is missing")
+        return bare[0]
+    # nearly always it is all that stands before the final ]}
+    rest = payload[at:].rstrip(_BLANKS)
+    if rest.endswith(b"}"):
+        rest = rest[:-1].rstrip(_BLANKS)
+        if rest.endswith(b"]"):
+            rest = rest[:-1].rstrip(_BLANKS)
+            if _is_one_item(rest):
+                return rest
+    return payload[at : _end_of_brackets(payload, at)]
+
+
+def _is_one_item(text: bytes) -> bool:
+    """Tell whether the bracket that *text* begins with is closed by its last character. A quick :func:`_end_of_brackets`."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    pieces = text.split(b'"')
+    if len(pieces) % 2 == 0 or pieces[-1][-1:] not in (b"}", b"]"):
+        return False
+    brackets = b"".join(pieces[::2]).translate(None, _NO_BRACKETS)
+    depths = list(accumulate(map(_DEPTH.__getitem__, brackets)))
+    return depths.index(0) == len(depths) - 1 if 0 in depths else False
+
+
+def _end_of_brackets(payload: bytes, at: int) -> int:
+    """Return the offset behind the bracket that closes the one at *at*."""
+    depth = 0
+    while True:
+        token = _TOKEN.search(payload, at)
+        if token is None:
+            raise RestMessageError("a bracket is not closed")
+        at = token.end()
+        if token[0] == b'"':
+            at = _end_of_string(payload, at - 1)
+            continue
+        depth += _DEPTH[token[0][0]]
+        if not depth:
+            return at
+
+
+def _end_of_string(payload: bytes, at: int) -> int:
+    """Return the offset behind the string whose opening quote is at *at*."""
+    end = at
+    while True:
+        end = payload.find(b'"', end + 1)
+        if end < 0:
+            raise RestMessageError("a string is not closed")
+        slashes = end
+        while payload[slashes - 1] == 0x5C:
+            slashes -= 1
+        if (end - slashes) % 2 == 0:
+            return end + 1
+
+
+def _end_of_space(payload: bytes, at: int) -> int:
+    space = _SPACE.match(payload, at)
+    return space.end() if space else at
+
+
+def _unescape(escape: re.Match[bytes]) -> bytes:
+    high, low, code, char = escape.groups()
+    if char is not None:
+        return _UNESCAPED.get(char, char)
+    if code is not None:
+        return chr(int(code, 16)).encode("utf-8", "surrogatepass")
+    return chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00).encode()
+
+
+def _from_base64(text: bytes) -> bytes | None:
+    """Return what *text* encodes, or None when that is not padded base64 without blanks."""
+    if not text or len(text) % 4 or not _BASE64.fullmatch(text):
+        return None
+    return base64.b64decode(text)

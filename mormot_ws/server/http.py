@@ -1,0 +1,173 @@
+"""The HTTP side of a server's connection: reading requests and answering the plain ones, by h11. No thread of its own.
+
+An upgrade is only recognised here; what it means is for the protocols. What ``on_request`` sees is in ``context.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import h11
+
+from ..request import HttpServerRequest
+from ..sockets.deadline import Deadline
+from ..core.handshake import UpgradeRequest
+from ..sockets.transport import Transport
+
+_log = logging.getLogger("mormot_ws.httpserver")
+
+
+def request_context(request: UpgradeRequest, content: bytes, connection_id: int, remote_ip: str) -> HttpServerRequest:
+    """Return what ``on_request`` sees of a plain HTTP request."""
+    context = HttpServerRequest(
+        request.target,
+        request.method,
+        "\r\n".join(f"{name}: {value}" for name, value in request.headers),
+        content,
+        request.header("content-type"),
+        connection_id,
+        remote_ip,
+    )
+    context.auth_bearer = request.bearer_token
+    return context
+
+
+@dataclass
+class HttpFault(Exception):
+    """A request that cannot be served, with the status to answer before the connection is closed."""
+
+    status: int
+    text: str
+
+
+class HttpServerConnection:
+    """Reads requests from *transport* one after another. For the connection's thread only.
+
+    *max_head* and *max_body* are limits in bytes.
+    """
+
+    def __init__(self, transport: Transport, max_head: int, max_body: int) -> None:
+        self._transport = transport
+        self._max_head = max_head
+        self._max_body = max_body
+        self._begin(b"")
+
+    def _begin(self, unread: bytes) -> None:
+        """Make ready for a request, of which *unread* has arrived already."""
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
+        self._received = 0  # bytes of the request, and of what came behind it
+        self._method = b""
+        self._take(unread)
+
+    def _take(self, data: bytes) -> None:
+        if not self._received:
+            data = data.lstrip(b"\r\n")  # RFC 9112 §2.2: empty lines before a request are ignored
+        if data:
+            self._received += len(data)
+            self._h11.receive_data(data)
+
+    def read_request(self, deadline: Deadline) -> tuple[UpgradeRequest, bytes] | None:
+        """Return the next request with its body, None when the peer ends the connection before one.
+
+        Raises :class:`HttpFault` for what is no acceptable request, ``TimeoutError`` at the *deadline*, ``OSError`` when the
+        connection breaks.
+        """
+        request: UpgradeRequest | None = None
+        body: list[bytes] = []
+        size = 0
+        while True:
+            event = self._next_event(deadline)
+            if isinstance(event, h11.Request):
+                self._check_sizes(event)
+                self._method = event.method
+                request = UpgradeRequest(
+                    event.method.decode("ascii"),
+                    event.target.decode("ascii"),
+                    event.http_version.decode("ascii"),
+                    [(name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers],
+                )
+            elif isinstance(event, h11.Data):
+                size += len(event.data)
+                if size > self._max_body:
+                    raise HttpFault(413, f"the body has more than {self._max_body} bytes")
+                body.append(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage) and request is not None:
+                return request, b"".join(body)
+            elif isinstance(event, h11.ConnectionClosed):
+                return None
+
+    def _check_sizes(self, request: h11.Request) -> None:
+        if (
+            self._received - len(self._h11.trailing_data[0]) > self._max_head
+        ):  # h11 looks at heads that are not complete only
+            raise HttpFault(431, f"the head has more than {self._max_head} bytes")
+        for name, value in request.headers:
+            if name == b"content-length" and int(value) > self._max_body:
+                raise HttpFault(413, f"the body has more than {self._max_body} bytes")
+
+    def _next_event(self, deadline: Deadline) -> Any:
+        try:
+            while True:
+                event = self._h11.next_event()
+                if event is not h11.NEED_DATA:
+                    return event
+                if self._h11.they_are_waiting_for_100_continue:
+                    self._send(h11.InformationalResponse(status_code=100, headers=[]))
+                data = self._transport.recv_within(16384, deadline)
+                if data:
+                    self._take(data)
+                else:
+                    self._h11.receive_data(b"")  # the end of the stream
+        except h11.RemoteProtocolError as exc:
+            if self._h11.our_state is h11.ERROR or self._h11.trailing_data[0] or self._h11.their_state is h11.ERROR:
+                raise HttpFault(exc.error_status_hint, str(exc)) from None
+            return h11.ConnectionClosed()
+
+    @property
+    def unread(self) -> bytes:
+        """What was read beyond the end of the request: the first frames of a client in a hurry."""
+        return bytes(self._h11.trailing_data[0])
+
+    def answer(self, status: int, content: bytes, content_type: str, headers: list[tuple[str, str]]) -> bool:
+        """Answer the request that was read; return True when the connection can be used for another one. Raises ``OSError``."""
+        answer = [("Content-Length", str(len(content))), *headers]
+        if content_type:
+            answer.append(("Content-Type", content_type))
+        try:
+            self._send(h11.Response(status_code=status, headers=answer, reason=_reason(status)))
+            if self._method != b"HEAD":  # RFC 9110 §9.3.2: the length is told, the content is not sent
+                self._send(h11.Data(data=content))
+            self._send(h11.EndOfMessage())
+            if self._h11.our_state is h11.MUST_CLOSE:
+                return False
+            self._h11.start_next_cycle()
+            self._begin(self._h11.trailing_data[0])
+        except h11.LocalProtocolError as exc:
+            _log.error("the answer cannot be sent as it is: %s", exc)
+            return False
+        return True
+
+    def _send(self, event: Any) -> None:
+        data = self._h11.send(event)
+        if data:
+            self._transport.sendall(data)
+
+
+def _reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b""
+
+
+def simple_answer(status: int, text: str, headers: str = "") -> bytes:
+    """Return a whole answer with a line of plain *text*, after which the connection is closed."""
+    body = (text + "\n").encode("utf-8")
+    reason = _reason(status).decode("ascii")
+    return (
+        f"HTTP/1.1 {status} {reason}\r\n{headers}Content-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    ).encode("latin-1") + body

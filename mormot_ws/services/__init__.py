@@ -1,0 +1,1 @@
+"""Services: an interface that is declared once, and called from either end."""

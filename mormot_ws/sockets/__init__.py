@@ -1,0 +1,1 @@
+"""Sockets: connecting, TLS, proxies, and how bytes get through."""

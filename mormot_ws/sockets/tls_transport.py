@@ -1,0 +1,296 @@
+"""TlsTransport: a transport that encrypts. OpenSSL works on memory only, under a lock that is never held while waiting.
+
+An ``ssl.SSLSocket`` on which one thread reads while another writes is not safe under TLS 1.3, in no version of Python. Here the SSL
+object has two memory buffers instead of a socket; the socket below is read and written as in the plain form.
+
+Lock order: ``_safe_write`` < ``_safe_read`` < ``_safe_tls``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+
+from .deadline import Deadline
+from ..core.masking import Buffer
+from .transport import Transport
+
+_log = logging.getLogger("mormot_ws.transport")
+
+#: how much plain text is encrypted at a time, in bytes: bounds the memory of a write and the time that the TLS lock is held
+_CHUNK = 1 << 18
+#: the plain text of one TLS record, in bytes
+_RECORD = 16384
+#: bytes read from the socket at a time: a whole record with its frame, or several
+_RAW = 16640
+_RAW_LARGE = 1 << 17
+#: seconds after which a writer that waits for the reader looks again by itself
+_LOOK_AGAIN = 0.05
+
+
+class TlsTransport(Transport):
+    """A connected socket in the TLS form: the same methods, encrypted.
+
+    The handshake is :meth:`handshake`; call it before anything else. Raises ``ssl.SSLError`` (an ``OSError``) on faults of TLS.
+    """
+
+    is_tls = True
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        send_timeout: int = 10_000,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+    ) -> None:
+        super().__init__(sock, send_timeout)
+        self._send_timeout = send_timeout
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
+        #: guards the SSL object and its two buffers; innermost, held for computation only
+        self._safe_tls = threading.Lock()
+        #: notified when input was fed, if somebody waits: a writer that OpenSSL sends to wait for input
+        self._fed = threading.Condition(self._safe_tls)
+        self._waiting = 0  # how many do; guarded by _safe_tls
+        #: held from reading the socket to feeding what was read, so that records are fed in their order; the reader waits under it
+        self._safe_read = threading.Lock()
+        #: held from encrypting to writing, so that records leave in the order of their encryption
+        self._safe_write = threading.Lock()
+        self._ended = False  # the TCP stream has ended
+        self._feeds = 0  # how often input was fed; guarded by _safe_tls
+        self._unsent = b""  # encrypted, not taken by the kernel yet; guarded by _safe_write
+        self.recv: Callable[[int], bytes] = self._recv
+        self.sendall: Callable[[Buffer], None] = self._sendall
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject:
+        """The ``ssl.SSLObject``, for its certificate and cipher; not for reading or writing."""
+        return self._tls
+
+    def handshake(self, deadline: Deadline) -> None:
+        """Do the TLS handshake; raise ``TimeoutError`` at the *deadline*, ``ssl.SSLError`` when it fails."""
+        while True:
+            done = False
+            try:
+                with self._safe_tls:
+                    self._tls.do_handshake()
+                done = True
+            except ssl.SSLWantReadError:
+                pass  # the peer's turn
+            except ssl.SSLError:
+                with contextlib.suppress(OSError):  # the alert is a courtesy: the error itself is what counts
+                    self._flush_blocking()
+                raise
+            self._flush_blocking()
+            if done:
+                return
+            with self._safe_read:
+                self._feed(self._raw_within(deadline))
+
+    # -------------------------------------------------------------------------------------------------- reading
+
+    def _raw_within(self, deadline: Deadline) -> bytes:
+        while True:
+            raw = super().recv_now(_RECORD)
+            if raw is not None:
+                return raw
+            self._wait_input(deadline)
+
+    def _feed(self, raw: bytes) -> None:
+        assert self._safe_read.locked()
+        with self._safe_tls:
+            if raw:
+                self._incoming.write(raw)
+            else:
+                self._incoming.write_eof()
+                self._ended = True
+            self._feeds += 1
+            if self._waiting:
+                self._fed.notify_all()
+
+    def _decrypted(self, size: int) -> bytes | None:
+        """Return decrypted bytes, ``b''`` at the end of the stream, None when more input is needed."""
+        with self._safe_tls:
+            try:
+                data: bytes | None = self._tls.read(size)
+            except ssl.SSLWantReadError:
+                data = None
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                data = b""  # with or without close_notify: WebSocket's close frame tells a cut from an end
+            if self._waiting:
+                self._fed.notify_all()  # what OpenSSL has just read may be what a writer waits for
+            answer = self._outgoing.pending
+        if answer or self._unsent:
+            self._flush_now()
+        return data
+
+    def _recv(self, size: int) -> bytes:
+        # several records at a time, when much is wanted
+        raw_size = _RAW if size <= _RECORD else _RAW_LARGE
+        while True:
+            feeds = self._feeds
+            # an exception of OpenSSL's costs as much as a record: it is not asked when it can only want input
+            with self._safe_tls:
+                worth_asking = self._incoming.pending or self._tls.pending() or self._unsent
+            if worth_asking:
+                data = self._decrypted(size)
+                if data is not None:
+                    return data
+            with self._safe_read:
+                if feeds == self._feeds:  # else a writer has fed input meanwhile
+                    self._feed(self.sock.recv(raw_size))
+                    if self._ended:
+                        return b""
+
+    def recv_now(self, size: int) -> bytes | None:
+        while True:
+            data = self._decrypted(size)
+            if data is not None or not self._feed_now():
+                return data
+
+    def _feed_now(self) -> bool:
+        """Feed what is there without waiting; return False when nothing is, or another thread is reading."""
+        if not self._safe_read.acquire(blocking=False):
+            return False
+        try:
+            raw = super().recv_now(_RECORD)
+            if raw is None:
+                return False
+            self._feed(raw)
+            return True
+        finally:
+            self._safe_read.release()
+
+    # -------------------------------------------------------------------------------------------------- writing
+
+    def _encrypt(self, data: Buffer) -> bytes:
+        """Encrypt *data* and return all encrypted output; raise ``SSLWantReadError`` while OpenSSL is inside a message of the peer's."""
+        assert self._safe_write.locked()
+        with self._safe_tls:
+            if data:
+                self._tls.write(data)
+            return self._outgoing.read()
+
+    def _encrypt_patiently(self, data: Buffer) -> bytes:
+        """The same, but wait for the rest of that message."""
+        deadline = Deadline(self._send_timeout)
+        while True:
+            feeds = self._feeds
+            try:
+                return self._encrypt(data)
+            except ssl.SSLWantReadError:
+                if deadline.passed:
+                    raise BlockingIOError("the peer does not end its TLS message") from None
+            self._await_input(feeds, deadline)
+
+    def _await_input(self, feeds: int, deadline: Deadline) -> None:
+        """Wait until input was fed since *feeds*: by the reader, or by ourselves where the reader is not reading (it may be us)."""
+        if self._safe_read.acquire(blocking=False):
+            try:
+                if feeds == self._feeds:
+                    with contextlib.suppress(TimeoutError):
+                        self._feed(self._raw_within(deadline.sooner(1000 * _LOOK_AGAIN)))
+            finally:
+                self._safe_read.release()
+            return
+        with self._safe_tls:
+            self._waiting += 1
+            self._fed.wait_for(lambda: feeds != self._feeds, _LOOK_AGAIN)
+            self._waiting -= 1
+
+    def _sendall(self, data: Buffer) -> None:
+        view = memoryview(data)
+        with self._safe_write:
+            self._finish_unsent()
+            for start in range(0, len(view), _CHUNK):
+                self.sock.sendall(self._encrypt_patiently(view[start : start + _CHUNK]))
+        if self._outgoing.pending:  # what a reader had to answer meanwhile (a key update, …) it has left to us
+            self._flush_blocking()
+
+    def send_parts(self, header: bytes, payload: bytes) -> None:
+        self._sendall(header)
+        self._sendall(payload)
+
+    def _flush_blocking(self) -> None:
+        with self._safe_write:
+            self._finish_unsent()
+            raw = self._encrypt(b"")
+            if raw:
+                self.sock.sendall(raw)
+
+    def _finish_unsent(self) -> None:
+        """Send what is left of a record; when that fails, what it holds stays counted as unsent."""
+        assert self._safe_write.locked()
+        if self._unsent:
+            self.sock.sendall(self._unsent)
+            self._unsent = b""
+            self.unsent_bytes: int = 0
+
+    def _flush_now(self) -> None:
+        """Send the records that reading gave rise to, if no writer is at it: it takes them along."""
+        if self._safe_write.acquire(blocking=False):
+            try:
+                self._send_unsent(self._encrypt(b""))
+            except OSError as exc:
+                _log.debug("TLS answer not sent: %s", exc)
+            finally:
+                self._safe_write.release()
+
+    def _send_unsent(self, raw: bytes) -> None:
+        assert self._safe_write.locked()
+        raw = self._unsent + raw
+        self._unsent = raw[super().send_now(raw) :] if raw else b""
+        if not self._unsent:
+            self.unsent_bytes = 0
+
+    def send_now(self, data: Buffer) -> int:
+        """Encrypt and send without waiting; return the plain bytes accepted (up to 16 kB; 0: older output is still waiting).
+
+        While a part of the record that holds them has not left, they are counted in :attr:`unsent_bytes`; it leaves with
+        the next call.
+        """
+        if not self._safe_write.acquire(blocking=False):
+            return 0
+        try:
+            if self._unsent:
+                self._send_unsent(b"")
+                if self._unsent:
+                    return 0
+            part = memoryview(data)[:_RECORD]
+            try:
+                raw = self._encrypt(part)
+            except ssl.SSLWantReadError:
+                return 0  # see waits_for_input
+            self._send_unsent(raw)
+            # one record: unless all of it leaves, the peer can read nothing of it
+            self.unsent_bytes = len(part) if self._unsent else 0
+            return len(part)
+        finally:
+            self._safe_write.release()
+            if self._outgoing.pending:
+                self._flush_now()
+
+    @property
+    def waits_for_input(self) -> bool:
+        return not self._unsent
+
+    def wait_writable(self, deadline: Deadline) -> bool:
+        if self._unsent:
+            return super().wait_writable(deadline)
+        self._await_input(self._feeds, deadline)
+        return not deadline.passed
+
+    def _end_output(self) -> None:
+        with self._safe_tls:
+            try:
+                self._tls.unwrap()
+            except ssl.SSLError as exc:
+                # usual: the peer's close_notify is not there yet
+                _log.debug("TLS close: %s", exc)
+        self._flush_now()

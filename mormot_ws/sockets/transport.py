@@ -1,0 +1,241 @@
+"""Transport: how bytes get through one connected socket; here in its plain form, in ``tlstransport.py`` in the form for TLS.
+
+Both have the same few methods, and are built for one thread that reads while any others write. In the plain form the socket stays
+blocking, so that a read or a write is one system call; the time-outs of writes are the kernel's.
+
+No frame, no protocol and no thread of its own belongs in here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import logging
+import select
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .deadline import Deadline
+from ..core.masking import Buffer
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # not there on Windows
+    fcntl = None  # type: ignore[assignment]
+
+_log = logging.getLogger("mormot_ws.transport")
+
+#: joining header and payload is cheaper than ``sendmsg`` below this many bytes
+JOIN_BELOW = 65536
+_DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+def wait_socket(sock: socket.socket, write: bool, deadline: Deadline) -> bool:
+    """Wait until *sock* can be read (or written); return False when the *deadline* came first.
+
+    An error or a hang-up counts as ready: the operation that follows reports it.
+    """
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        try:
+            poller.register(sock, select.POLLOUT if write else select.POLLIN)
+        except ValueError:
+            raise OSError(errno.EBADF, "the socket was closed meanwhile") from None
+        return bool(poller.poll(deadline.milliseconds()))
+    wanted = [sock]
+    ready = select.select([] if write else wanted, wanted if write else [], wanted, deadline.seconds())
+    return any(ready)
+
+
+def _set_kernel_timeout(sock: socket.socket, option: int, milliseconds: int) -> None:
+    """Let the kernel end a blocking call after *milliseconds*, where the platform can."""
+    if sys.platform == "win32":
+        value = struct.pack("@L", milliseconds)
+    else:
+        value = struct.pack("@ll", milliseconds // 1000, milliseconds % 1000 * 1000)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, option, value)
+    except OSError as exc:  # a platform without it: writes are then bounded by heartbeats and by free() only
+        _log.debug("no kernel time-out on this socket: %s", exc)
+
+
+def _set_keep_alive(sock: socket.socket) -> None:
+    """Let the kernel notice a vanished peer too, for when heartbeats are off. Generous: a peer that is only slow must not suffer."""
+    for option, value in (
+        ("TCP_KEEPIDLE", 60),
+        ("TCP_KEEPINTVL", 15),
+        ("TCP_KEEPCNT", 4),
+        ("TCP_USER_TIMEOUT", 120_000),
+    ):
+        number = getattr(socket, option, None)
+        if number is not None:
+            with contextlib.suppress(OSError):  # no TCP socket, or not supported: heartbeats do without it
+                sock.setsockopt(socket.IPPROTO_TCP, number, value)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+class Transport:
+    """A connected socket in the plain form.
+
+    ``recv(size) -> bytes`` blocks until there is something (``b''``: end of stream); ``sendall(data)`` blocks until the kernel
+    has it all, and raises ``BlockingIOError`` when the peer took nothing for *send_timeout* milliseconds. Both raise ``OSError``
+    on a broken connection. One thread may read while others write; writers take turns by themselves (the process' output lock).
+    """
+
+    is_tls = False
+    #: bytes that :meth:`send_now` accepted last and the kernel has not taken whole (always 0 in the plain form)
+    unsent_bytes = 0
+
+    def __init__(self, sock: socket.socket, send_timeout: int = 10_000) -> None:
+        sock.settimeout(None)
+        if sock.family in (socket.AF_INET, getattr(socket, "AF_INET6", None)):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # half of it, because a call that could send a part returns that after the whole wait, and the next one waits anew
+        _set_kernel_timeout(sock, socket.SO_SNDTIMEO, max(1, send_timeout // 2))
+        _set_keep_alive(sock)
+        self.sock = sock
+        # bound methods of the socket itself: nothing of ours is between the loop and the kernel
+        self.recv: Callable[[int], bytes] = sock.recv
+        self.sendall: Callable[[Buffer], None] = sock.sendall
+
+    def fileno(self) -> int:
+        """Return the file descriptor, −1 once closed."""
+        return self.sock.fileno()
+
+    def send_parts(self, header: bytes, payload: bytes) -> None:
+        """Send both like ``sendall(header + payload)``, without joining them in memory."""
+        sent = self.sock.sendmsg((header, payload)) if hasattr(self.sock, "sendmsg") else 0
+        if sent < len(header):
+            self.sock.sendall(header[sent:])
+            sent = len(header)
+        if sent < len(header) + len(payload):
+            self.sock.sendall(memoryview(payload)[sent - len(header) :])
+
+    def send_now(self, data: Buffer) -> int:
+        """Send what the kernel takes without waiting; return that number of bytes (0: none now). Raises ``OSError``."""
+        try:
+            return self.sock.send(data, _DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    def recv_now(self, size: int) -> bytes | None:
+        """Return what is there without waiting, None when nothing is, ``b''`` at the end of the stream. Raises ``OSError``."""
+        try:
+            return self.sock.recv(size, _DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def recv_within(self, size: int, deadline: Deadline) -> bytes:
+        """Return what arrives before the *deadline*; raise ``TimeoutError`` when nothing does."""
+        while True:
+            data = self.recv_now(size)
+            if data is not None:
+                return data
+            self._wait_input(deadline)
+
+    def _wait_input(self, deadline: Deadline) -> None:
+        if not wait_socket(self.sock, False, deadline):
+            raise TimeoutError("timed out")
+
+    def wait_writable(self, deadline: Deadline) -> bool:
+        """Wait until :meth:`send_now` may get on; return False when the *deadline* came first."""
+        return wait_socket(self.sock, True, deadline)
+
+    @property
+    def waits_for_input(self) -> bool:
+        """True when :meth:`send_now` took nothing for another reason than a full socket (never in the plain form)."""
+        return False
+
+    def output_state(self) -> tuple[int, int] | None:
+        """Return how many bytes the peer's kernel has acknowledged so far, and how many are under way; None where nobody tells."""
+        if fcntl is None or sys.platform != "linux":
+            return None
+        try:
+            waiting = struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]
+            info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+        except (OSError, ValueError):
+            return None
+        return (struct.unpack_from("Q", info, 120)[0], waiting) if len(info) == 128 else None
+
+    def shutdown(self) -> None:
+        """End the connection in both directions at once, from any thread: wakes whoever reads or writes. Never raises."""
+        # the method of the base class: SSLSocket.shutdown() would forget its TLS state and go on in clear text
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the file descriptor. For the thread that reads, once nobody else uses the transport. Never raises."""
+        with contextlib.suppress(OSError):
+            self.sock.close()
+
+    def finish(self, deadline: Deadline) -> None:
+        """Close in an orderly way, where nobody else uses the transport. Takes until the *deadline*, never raises."""
+        self.end(deadline)
+        self.close()
+
+    def end(self, deadline: Deadline, wait_first: bool = False) -> None:
+        """Say that no more will be sent, then read to the peer's end of stream, until the *deadline*. Never raises.
+
+        *wait_first*: leave it to the peer to end first, as RFC 6455 §7.1.1 wants of a client.
+
+        Input that stays unread when a socket is closed makes the kernel send a reset, which can destroy what we sent last in the
+        peer's receive buffer; hence the reading.
+        """
+        try:
+            self._end_output()
+            if not wait_first:
+                self.sock.shutdown(socket.SHUT_WR)
+            while wait_socket(self.sock, False, deadline):
+                if not self.sock.recv(65536, _DONTWAIT) or deadline.passed:
+                    break
+        except OSError as exc:
+            _log.debug("orderly close cut short: %s", exc)
+
+    def _end_output(self) -> None:
+        """Nothing to say below TLS."""
+
+
+class DeadlineSocket:
+    """What libraries that want a socket get instead, while they talk on a transport: every call obeys one deadline.
+
+    For ``http.client`` and python-socks; closing it does nothing, the transport stays its owner's.
+    """
+
+    def __init__(self, transport: Transport, deadline: Deadline) -> None:
+        self._transport = transport
+        self._deadline = deadline
+
+    def recv(self, size: int) -> bytes:
+        return self._transport.recv_within(size, self._deadline)
+
+    def sendall(self, data: Buffer) -> None:
+        self._transport.sendall(data)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Input(self))
+
+    def setsockopt(self, *_: object) -> None:
+        """The transport has set its options itself."""
+
+    def close(self) -> None:
+        """The transport belongs to somebody else."""
+
+
+class _Input(io.RawIOBase):
+    def __init__(self, sock: DeadlineSocket) -> None:
+        self._sock = sock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._sock.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

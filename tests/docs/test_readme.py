@@ -1,0 +1,174 @@
+"""What the README and the documentation show is true: commands, code to copy, links, names."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from programs import Program
+from support import BOUND, HOST, ROOT, refused_port, wait_for
+
+import mormot_ws
+from mormot_ws import WebSocketServer
+from mormot_ws.process import free_in_callback
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = ROOT / "docs" / "porting-guide.md"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: all pages: links are looked at in every one of them
+LINKING = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMANDS = [
+    "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/python examples/demo.py",
+    "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/python -m pytest",
+]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the code blocks of a page in that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def anchor(heading: str) -> str:
+    """Return what a link to *heading* ends with, as the usual Markdown renderers have it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_a_line_of_its_own_in_a_code_block(command: str) -> None:
+    assert [command in block.splitlines() for block in blocks(README, "sh")].count(True) == 1
+    assert README.count(command) == 1
+
+
+class TestCodeToCopy:
+    @pytest.fixture
+    def sources(self, tmp_path: Path) -> list[Path]:
+        """The server and the client of the README in files, on a port that is free."""
+        with refused_port() as port:
+            paths = []
+            for name, block in zip(("server.py", "client.py"), blocks(README, "python"), strict=True):
+                assert "8999" in block
+                path = tmp_path / name
+                path.write_text(block.replace("8999", str(port)), encoding="utf-8")
+                paths.append(path)
+        return paths
+
+    def start(self, path: Path) -> Program:
+        return Program(path, cwd=path.parent, env={"PYTHONPATH": str(ROOT)})
+
+    def test_both_are_20_lines_at_most(self) -> None:
+        for block in blocks(README, "python"):
+            assert len([line for line in block.splitlines() if line.strip()]) <= 20
+
+    def test_the_client_gets_its_echo_and_comes_back_to_a_restarted_server(self, sources: list[Path]) -> None:
+        with self.start(sources[0]) as server:
+            server.expect("^Listening on port")
+            with self.start(sources[1]) as client:
+                client.enter("hello")
+                client.expect("^echo: hello$")
+                server.kill()
+
+                def not_sent() -> bool:
+                    client.enter("anybody there?")
+                    return "not sent" in client.output
+
+                wait_for(not_sent)
+                with self.start(sources[0]) as second:
+                    second.expect("^Listening on port")
+
+                    def echoed() -> bool:
+                        client.enter("hello again")
+                        return "echo: hello again" in client.output
+
+                    wait_for(echoed, 2 * BOUND)
+                    client.end_input()
+                    assert client.wait() == 0
+                    second.enter("")
+                    assert second.wait() == 0
+        assert "Traceback" not in server.output + client.output + second.output
+
+    def test_the_client_says_that_there_is_no_server(self, sources: list[Path]) -> None:
+        with self.start(sources[1]) as client:
+            client.expect("^Not Connected$")
+            assert client.wait() == 1
+
+
+class TestLinks:
+    @pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
+    def test_each_link_into_the_project_leads_somewhere(self, page: Path) -> None:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if target.startswith("https://"):
+                continue
+            name, _, fragment = target.partition("#")
+            path = page.parent / name if name else page
+            assert path.exists(), target
+            if fragment:
+                headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+                assert fragment in map(anchor, headings), target
+
+    def test_what_log_messages_point_to_is_there(self) -> None:
+        path, _, title = free_in_callback.GUIDE.partition(", ")
+        headings = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+        assert title.strip("'") in headings
+        assert any(heading.startswith("Mistake 3") for heading in headings)
+
+
+class TestNames:
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+    def test_what_stands_in_code_type_is_in_the_package_if_it_looks_so(self, page: Path) -> None:
+        """A class, or an enumeration's member, that a page names without its Pascal T is public."""
+        text = re.sub(r"^```pascal\n.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        named = re.findall(r"`((?:WebSocket|HttpClient|foc|wps)[A-Za-z]+)(?:`|\()", text)
+        pascal_methods = {"WebSocketsUpgrade", "WebSocketBroadcast"}
+        for name in set(named) - pascal_methods:
+            assert name in mormot_ws.__all__, name
+
+    def test_the_changelog_begins_with_the_present_version(self) -> None:
+        versions = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+        assert mormot_ws.__version__ in versions[:2]
+
+
+class TestPortingGuide:
+    def test_its_python_blocks_are_a_program_that_runs(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with refused_port() as port:
+            pass
+        names: dict[str, Any] = {}
+        restarted: WebSocketServer | None = None
+        printed: list[str] = []
+
+        def has_printed(text: str) -> bool:
+            printed.append(capsys.readouterr().out)
+            return text in "".join(printed)
+
+        try:
+            for block in blocks(GUIDE.read_text(encoding="utf-8"), "python"):
+                code = compile(block.replace("8999", str(port)), str(GUIDE), "exec")
+                if block.startswith("# WRONG"):
+                    continue
+                if "import threading" in block:  # the reconnection is registered by now: see it work before going on
+                    wait_for(lambda: has_printed("echo: hello"))
+                    names["server"].free()
+                    restarted = WebSocketServer(f"{HOST}:{port}")
+                    restarted.websocket_protocols.add(mormot_ws.WebSocketProtocolChat("echo"))
+                    wait_for(lambda: has_printed("Reconnected! ConnectionID: 1"), 2 * BOUND)
+                if "enough.wait()" in block:
+                    assert restarted is not None
+                    restarted.free()
+                    assert names["enough"].wait(2 * BOUND)
+                exec(code, names)
+        finally:
+            for name in ("client", "server"):
+                if name in names:
+                    names[name].free()
+            if restarted is not None:
+                restarted.free()
+        assert not [thread for thread in threading.enumerate() if "WebSocket" in thread.name]
+
+    def test_mistake_2_gets_the_documents_text(self, client: mormot_ws.HttpClientWebSockets) -> None:
+        protocol = mormot_ws.WebSocketProtocolChat("echo", "")
+        text = client.websockets_upgrade("/", "", False, frozenset(), protocol)
+        assert f"`{text}`" in GUIDE.read_text(encoding="utf-8")
+        text = client.websockets_upgrade("", "", False, frozenset(), protocol)
+        assert f"`{text}`" in GUIDE.read_text(encoding="utf-8")
