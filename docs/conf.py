@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mormot_ws
 from mormot_ws import __version__
-from mormot_ws.process.freeing import FreedByWith
 from mormot_ws.core.publicdir import PublicDir
+from mormot_ws.process.freeing import FreedByWith
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -28,20 +28,25 @@ smartquotes = False  # '' in a docstring is an empty string
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 
-# pages are CommonMark with tables, headings have the same anchors as on GitHub, and a link that leads nowhere is an error
+# pages are CommonMark with tables, headings have the same anchors as on GitHub, and a link that
+# leads nowhere is an error
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 nitpicky = True
 nitpick_ignore_regex = [
     # the standard library's pages are not asked for over the network
     ("py:class", r"(_thread|ssl|socket|threading|enum|logging|collections\.abc|pathlib|types)\..*"),
-    # what is not public has no page; it shows in the signatures of what an application does not call
+    # what is not public has no page; it shows in the signatures of what an application does not
+    # call
     (
         "py:class",
         r"mormot_ws\.(client\.(thread|http|upgrade)|core\.(deflate|handshake|incoming|outgoing)|sockets\.(deadline|transport))\..*",
     ),
     ("py:class", r"mormot_ws\.(process|rest|services|protocols\.signed_uri)\..*"),
-    ("py:class", r"(OnBeforeIncomingFrame|OnHttpServerRequest|OnIncomingFrame|DeflateAgreement|RestMessageError)"),
+    (
+        "py:class",
+        r"(OnBeforeIncomingFrame|OnHttpServerRequest|OnIncomingFrame|DeflateAgreement|RestMessageError)",
+    ),
 ]
 suppress_warnings = ["myst.header"]  # pascal-names.md gives all its tables headings of one level
 
@@ -64,22 +69,32 @@ pygments_dark_style = "github-dark"
 
 
 def setup(app: Sphinx) -> None:
-    """Leave out of the reference what ``dir()`` of an object leaves out: members that are there for the package only."""
+    """Leave out of the reference what ``dir()`` of an object leaves out: members that are there
+    for the package only.
+    """
     app.connect("autodoc-skip-member", _skip_internal)
     app.connect("autodoc-process-bases", _without_helpers)
 
 
-def _skip_internal(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
+def _skip_internal(
+    app: Sphinx, what: str, name: str, member: object, skip: bool, options: object
+) -> bool | None:
     return True if what == "class" and name in _INTERNAL else None
 
 
-def _without_helpers(app: Sphinx, name: str, cls: object, options: object, bases: list[type]) -> None:
+def _without_helpers(
+    app: Sphinx, name: str, cls: object, options: object, bases: list[type]
+) -> None:
     """It is of no interest to who reads which classes a class descends from."""
     bases[:] = [base for base in bases if base not in (PublicDir, FreedByWith)] or [object]
 
 
 def _internal_names() -> set[str]:
-    bases = {base for name in mormot_ws.__all__ for base in getattr(getattr(mormot_ws, name), "__mro__", ())}
+    bases = {
+        base
+        for name in mormot_ws.__all__
+        for base in getattr(getattr(mormot_ws, name), "__mro__", ())
+    }
     return {name for base in bases for name in vars(base).get("_internal", ())}
 
 

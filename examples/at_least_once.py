@@ -1,13 +1,16 @@
-"""Messages that arrive although connections break: each is kept, and sent again, until the receiver has said that it has it.
+"""Messages that arrive although connections break: each is kept, and sent again, until the receiver
+has said that it has it.
 
     python examples/at_least_once.py receive [--host 127.0.0.1] [--port 8999]
     python examples/at_least_once.py send [--host 127.0.0.1] [--port 8999] < messages.txt
 
-``receive`` prints the messages. ``send`` sends the lines of its standard input and ends when all of them have been acknowledged. Pull the
-cable, or stop the receiver and start it again, in between. docs/delivery.md says what this adds to the promises of the library.
+``receive`` prints the messages. ``send`` sends the lines of its standard input and ends when all of
+them have been acknowledged. Pull the cable, or stop the receiver and start it again, in between.
+docs/delivery.md says what this adds to the promises of the library.
 
-The sender says first which number it goes on with: ``{"session": "3f…", "first": 7}``, then ``{"number": 7, "text": "…"}``, …; the
-receiver answers with the last number that it has in an unbroken row: ``{"have": 7}``.
+The sender says first which number it goes on with: ``{"session": "3f…", "first": 7}``, then
+``{"number": 7, "text": "…"}``, …; the receiver answers with the last number that it has in an
+unbroken row: ``{"have": 7}``.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
+# runs from a checkout, installed or not
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from mormot_ws import (
     HttpClientWebSockets,
@@ -53,10 +57,13 @@ class ReliableSender:
     def __init__(self, host: str, port: int) -> None:
         self._session = uuid.uuid4().hex
         self._next = 1
-        self._kept: OrderedDict[int, str] = OrderedDict()  # numbers and texts without an acknowledgement
-        #: guards the fields above, and keeps the order of what is sent; notified when messages are acknowledged
+        # numbers and texts without an acknowledgement
+        self._kept: OrderedDict[int, str] = OrderedDict()
+        #: guards the fields above, and keeps the order of what is sent; notified when messages are
+        #: acknowledged
         self._changed = threading.Condition()
-        # 0: no other bound than WINDOW, so that the library's queue never refuses. A receiver that is silent for 10 s is given up
+        # 0: no other bound than WINDOW, so that the library's queue never refuses. A receiver that
+        # is silent for 10 s is given up
         settings = WebSocketProcessSettings(
             max_outgoing_frames=0,
             max_outgoing_bytes=0,
@@ -75,7 +82,9 @@ class ReliableSender:
         return error
 
     def send(self, text: str) -> None:
-        """Take responsibility for *text*. From any thread; waits while WINDOW messages are under way."""
+        """Take responsibility for *text*. From any thread; waits while WINDOW messages are under
+        way.
+        """
         with self._changed:
             self._changed.wait_for(lambda: len(self._kept) < WINDOW)
             self._kept[self._next] = text
@@ -96,7 +105,9 @@ class ReliableSender:
         )  # never waits. False: no connection; the next one gets all that is kept
 
     def _on_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
-        """In the client's thread: on each new connection say everything again, then listen to acknowledgements."""
+        """In the client's thread: on each new connection say everything again, then listen to
+        acknowledgements.
+        """
         if frame.opcode is focContinuation:
             with self._changed:
                 process.outgoing.clear()  # left from the last connection; it is all in _kept
@@ -116,8 +127,8 @@ class ReliableReceiver:
 
     def __init__(self, host: str, port: int, deliver: Callable[[str], Any]) -> None:
         self._deliver = deliver
-        #: the last number of each session. Kept in a database, together with what deliver() does, it would make "at least
-        #: once" an "exactly once", also when this process is killed
+        #: the last number of each session. Kept in a database, together with what deliver() does,
+        #: it would make "at least once" an "exactly once", also when this process is killed
         self._have: dict[str, int] = {}
         #: guards _have: a sender may be back before its last connection has ended
         self._safe = threading.Lock()
@@ -135,14 +146,18 @@ class ReliableReceiver:
             return  # left from the sender's last connection: it comes again behind its session
         with self._safe:
             have = self._have.setdefault(session, message.get("first", 1) - 1)
-            if message.get("number") == have + 1:  # anything else we have already, or it comes again in its turn
+            # anything else we have already, or it comes again in its turn
+            if message.get("number") == have + 1:
                 self._deliver(message["text"])
-                have = self._have[session] = have + 1  # only now: what deliver() did not do is not acknowledged
+                # only now: what deliver() did not do is not acknowledged
+                have = self._have[session] = have + 1
         process.send_frame(as_frame(have=have))
 
 
 def say(text: str) -> None:
-    """Print one line, whole, though several threads do so; and at once, though it may go to a pipe."""
+    """Print one line, whole, though several threads do so; and at once, though it may go to a
+    pipe.
+    """
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -172,11 +187,16 @@ def main() -> None:
     """Read the command line, receive or send."""
     parser = argparse.ArgumentParser(description="Messages that arrive although connections break.")
     parser.add_argument("what", choices=("receive", "send"))
-    parser.add_argument("--host", default="127.0.0.1", help="the receiver's address (default %(default)s)")
-    parser.add_argument("--port", default=8999, type=int, help="the receiver's port (default %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="the receiver's address (default %(default)s)"
+    )
+    parser.add_argument(
+        "--port", default=8999, type=int, help="the receiver's port (default %(default)s)"
+    )
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # both raise KeyboardInterrupt here, in the main thread
+        # both raise KeyboardInterrupt here, in the main thread
+        signal.signal(number, signal.default_int_handler)
     try:
         (receive if args.what == "receive" else send)(args.host, args.port)
     except KeyboardInterrupt:

@@ -1,11 +1,15 @@
-"""A chat client for the terminal, for the rooms of chat_server.py. It comes back by itself, with the messages that it missed.
+"""A chat client for the terminal, for the rooms of chat_server.py. It comes back by itself, with
+the messages that it missed.
 
-    python examples/chat_client.py NAME [--room lobby] [--host 127.0.0.1] [--port 8999] [--tls [--ca FILE]]
+    python examples/chat_client.py NAME [--room lobby] [--host 127.0.0.1] [--port 8999] [--tls [--ca
+    FILE]]
 
-A line is said; /who shows who is there; /quit (or the end of input, or Ctrl-C) leaves. Works at a terminal and through pipes.
+A line is said; /who shows who is there; /quit (or the end of input, or Ctrl-C) leaves. Works at a
+terminal and through pipes.
 
-A line is kept until the server has sent it back with its number. After a loss the client joins again, finds out what arrived and what did
-not, and says the rest again: no line is lost, and none appears twice, as long as the room remembers what happened meanwhile.
+A line is kept until the server has sent it back with its number. After a loss the client joins
+again, finds out what arrived and what did not, and says the rest again: no line is lost, and none
+appears twice, as long as the room remembers what happened meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +24,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
+# runs from a checkout, installed or not
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from mormot_ws import (
     HttpClientWebSockets,
@@ -42,20 +47,27 @@ Message = dict[str, Any]
 
 
 class ChatClient:
-    """One person in one room. The methods without an underscore are for the main thread, the others run in the client's."""
+    """One person in one room. The methods without an underscore are for the main thread, the
+    others run in the client's.
+    """
 
-    def __init__(self, host: str, port: int, room: str, name: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, host: str, port: int, room: str, name: str, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._room = room
         self._name = name
         self._secret = uuid.uuid4().hex  # tells the server that we are the same as before
-        #: guards what is below, which both threads use, and the order of what is sent; notified when lines have been said
+        #: guards what is below, which both threads use, and the order of what is sent; notified
+        #: when lines have been said
         self._changed = threading.Condition()
         self._joined = False  # we are in the room, on this connection
         self._history = ""  # the identity of the room's numbers, and
         self._last = 0  # the last one that we have seen
         self._unsaid: dict[str, str] = {}  # lines that have not come back, by their id
         # a server that is silent for 15 s is given up
-        settings = WebSocketProcessSettings(heartbeat_delay=5_000, disconnect_after_invalid_heartbeat_count=2)
+        settings = WebSocketProcessSettings(
+            heartbeat_delay=5_000, disconnect_after_invalid_heartbeat_count=2
+        )
         self.client = HttpClientWebSockets.open(host, port, tls is not None, tls, settings=settings)
 
     def connect(self) -> str:
@@ -67,7 +79,9 @@ class ChatClient:
         return error
 
     def say(self, text: str) -> None:
-        """Say *text* now, or as soon as we are back in the room. Waits while MAX_UNSAID lines are under way."""
+        """Say *text* now, or as soon as we are back in the room. Waits while MAX_UNSAID lines are
+        under way.
+        """
         id = uuid.uuid4().hex
         with self._changed:
             self._changed.wait_for(lambda: len(self._unsaid) < MAX_UNSAID)
@@ -80,7 +94,9 @@ class ChatClient:
         self._send(type="who")
 
     def leave(self, patience: float) -> int:
-        """Wait up to *patience* seconds for the lines under way, and leave; return how many were not said."""
+        """Wait up to *patience* seconds for the lines under way, and leave; return how many were
+        not said.
+        """
         with self._changed:
             self._changed.wait_for(lambda: not self._unsaid, patience)
             self._joined = False
@@ -88,19 +104,28 @@ class ChatClient:
             return len(self._unsaid)
 
     def _send(self, **message: Any) -> None:
-        """Queue a message; never waits. What does not leave before the connection breaks is dropped when we join again."""
+        """Queue a message; never waits. What does not leave before the connection breaks is
+        dropped when we join again.
+        """
         process = self.client.websockets
         assert process is not None
         process.send_frame_async(WebSocketFrame(focText, json.dumps(message)))
 
-    # ------------------------------------------------------------------------------------------ in the client's thread
+    # ----------------------------------------------------------------------- in the client's thread
 
     def _on_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
         if frame.opcode is focContinuation:
             process.outgoing.clear()  # left from the last connection
             with self._changed:
                 name, room, since = self._name, self._room, self._last
-                self._send(type="join", room=room, name=name, client=self._secret, since=since, history=self._history)
+                self._send(
+                    type="join",
+                    room=room,
+                    name=name,
+                    client=self._secret,
+                    since=since,
+                    history=self._history,
+                )
         elif frame.opcode is focConnectionClose:
             with self._changed:
                 was_joined, self._joined = self._joined, False
@@ -129,7 +154,9 @@ class ChatClient:
         return []  # of a newer server
 
     def _on_joined(self, message: Message) -> list[str]:
-        lines = [f"* You are {message['name']} in {message['room']}; here are {', '.join(message['names'])}"]
+        lines = [
+            f"* You are {message['name']} in {message['room']}; here are {', '.join(message['names'])}"
+        ]
         if self._history not in ("", message["history"]):
             lines.append("* The server has forgotten what was said before")
         if self._history != message["history"]:
@@ -139,7 +166,8 @@ class ChatClient:
         for said in message["messages"]:
             lines += self._on_message(said)
         self._joined = True
-        for id, text in self._unsaid.items():  # they are not among what was said, so they did not arrive
+        # they are not among what was said, so they did not arrive
+        for id, text in self._unsaid.items():
             self._send(type="say", id=id, text=text)
         return lines
 
@@ -183,8 +211,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A chat client that comes back by itself.")
     parser.add_argument("name", help="what the others call you")
     parser.add_argument("--room", default="lobby", help="the room to join (default %(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="the server's name or address (default %(default)s)")
-    parser.add_argument("--port", default=8999, type=int, help="the server's port (default %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="the server's name or address (default %(default)s)"
+    )
+    parser.add_argument(
+        "--port", default=8999, type=int, help="the server's port (default %(default)s)"
+    )
     parser.add_argument("--tls", action="store_true", help="connect by wss")
     parser.add_argument("--ca", metavar="FILE", help="trust this authority instead of the system's")
     args = parser.parse_args()

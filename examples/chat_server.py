@@ -1,11 +1,14 @@
 """A chat server with rooms, for chat_client.py in a terminal and chat.html in a browser.
 
-    python examples/chat_server.py [--host 127.0.0.1] [--port 8999] [--history FILE] [--cert FILE [--key FILE]]
+    python examples/chat_server.py [--host 127.0.0.1] [--port 8999] [--history FILE] [--cert FILE
+    [--key FILE]]
 
-Ctrl-C or SIGTERM stops it. With --history the last messages of each room outlast it. Open http://127.0.0.1:8999/ for the page.
+Ctrl-C or SIGTERM stops it. With --history the last messages of each room outlast it. Open
+http://127.0.0.1:8999/ for the page.
 
-Messages are JSON objects in text frames; docs/how-to/chat-room.md has them in a table. Whoever joins says the number of the last message
-that he has seen, and gets those that came since: that is all that a client needs to come back after a loss.
+Messages are JSON objects in text frames; docs/how-to/chat-room.md has them in a table. Whoever
+joins says the number of the last message that he has seen, and gets those that came since: that is
+all that a client needs to come back after a loss.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
+# runs from a checkout, installed or not
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from mormot_ws import (
     HttpServerError,
@@ -76,11 +80,14 @@ class Member:
     process: WebSocketProcess
     room: Room
     name: str
-    client: str  # a secret of the client program: who knows it is the same person on a new connection
+    # a secret of the client program: who knows it is the same person on a new connection
+    client: str
 
 
 class Throttle:
-    """Lets a connection wait whose messages come too fast. For the connection's own thread: the others are not delayed."""
+    """Lets a connection wait whose messages come too fast. For the connection's own thread: the
+    others are not delayed.
+    """
 
     def __init__(self) -> None:
         self._due = 0.0  # when the next message may be handled, were there no burst
@@ -96,12 +103,20 @@ class Throttle:
 class ChatServer:
     """The rooms and who is in them.
 
-    The callbacks of different connections run at the same time, each in its connection's thread. One lock keeps the tables together,
-    and the order of what is sent too: a message gets its number and its place in every queue before the next one gets a number. That is
-    sound because nothing waits while the lock is held: send_frame_async and websocket_broadcast only put frames into queues.
+    The callbacks of different connections run at the same time, each in its connection's thread.
+    One lock keeps the tables together, and the order of what is sent too: a message gets its number
+    and its place in every queue before the next one gets a number. That is sound because nothing
+    waits while the lock is held: send_frame_async and websocket_broadcast only put frames into
+    queues.
     """
 
-    def __init__(self, port: str, history: Path | None = None, cert: str | None = None, key: str | None = None) -> None:
+    def __init__(
+        self,
+        port: str,
+        history: Path | None = None,
+        cert: str | None = None,
+        key: str | None = None,
+    ) -> None:
         #: guards the three below, and the order of what is queued for the members of a room
         self._safe = threading.Lock()
         self._rooms: dict[str, Room] = {}
@@ -118,7 +133,9 @@ class ChatServer:
             heartbeat_delay=10_000,
             disconnect_after_invalid_heartbeat_count=2,
         )
-        self.server = WebSocketServer(port, settings=settings, certificate_file=cert, private_key_file=key)
+        self.server = WebSocketServer(
+            port, settings=settings, certificate_file=cert, private_key_file=key
+        )
         self.server.on_request = lambda ctxt: answer_html(ctxt, PAGE.read_text("utf-8"))
         self.server.on_websocket_upgraded = check_origin
         self.server.websocket_protocols.add(WebSocketProtocolChat("chat", "", self._on_frame))
@@ -130,7 +147,7 @@ class ChatServer:
         if self._file is not None:
             self._file.close()
 
-    # ----------------------------------------------------------------------------------- in the connections' threads
+    # ------------------------------------------------------------------ in the connections' threads
 
     def _on_frame(self, sender: WebSocketProcess, frame: WebSocketFrame) -> None:
         """One connection opens, sends a message, or ends."""
@@ -145,7 +162,9 @@ class ChatServer:
                 self._obey(sender, parse(frame))
             except Refusal as refusal:
                 text, *id = refusal.args
-                sender.send_frame_async(as_frame({"type": "error", "text": text, "id": id[0] if id else ""}))
+                sender.send_frame_async(
+                    as_frame({"type": "error", "text": text, "id": id[0] if id else ""})
+                )
 
     def _obey(self, sender: WebSocketProcess, message: object) -> None:
         match message:
@@ -169,10 +188,14 @@ class ChatServer:
             case _:
                 raise Refusal("this is no message of the chat")
 
-    # ------------------------------------------------------------------------------------------ while the lock is held
+    # ----------------------------------------------------------------------- while the lock is held
 
-    def _join(self, sender: WebSocketProcess, room_name: str, name: str, client: str, message: Message) -> None:
-        """Let *sender* in, and give it what it has missed; everything later comes behind that in its queue."""
+    def _join(
+        self, sender: WebSocketProcess, room_name: str, name: str, client: str, message: Message
+    ) -> None:
+        """Let *sender* in, and give it what it has missed; everything later comes behind that in
+        its queue.
+        """
         room = self._room(room_name)
         came_back = self._take_over(client, room)
         name = free_name(name, self._names(room))
@@ -193,7 +216,9 @@ class ChatServer:
         self._members[sender.connection_id] = Member(sender, room, name, client)
 
     def _take_over(self, client: str, room: Room) -> bool:
-        """End the last connection of *client*, if we have not noticed its end; return True if it was in *room* all the time."""
+        """End the last connection of *client*, if we have not noticed its end; return True if it
+        was in *room* all the time.
+        """
         last = next((member for member in self._members.values() if member.client == client), None)
         if last is None:
             return False
@@ -206,10 +231,17 @@ class ChatServer:
 
     def _say(self, member: Member, id: str, text: str) -> None:
         room = member.room
-        message = {"type": "message", "number": room.last + 1, "id": id, "name": member.name, "text": text}
+        message = {
+            "type": "message",
+            "number": room.last + 1,
+            "id": id,
+            "name": member.name,
+            "text": text,
+        }
         message["time"] = int(time.time())
         if self._file is not None:
-            self._file.write(room, message)  # first: what was sent is remembered, also when we are killed now
+            # first: what was sent is remembered, also when we are killed now
+            self._file.write(room, message)
         room.messages.append(message)
         self._broadcast(room, message)
 
@@ -242,10 +274,14 @@ class ChatServer:
 
 
 class HistoryFile:
-    """The last messages of each room as lines of JSON. Written while the server's lock is held: short appends, in order."""
+    """The last messages of each room as lines of JSON. Written while the server's lock is held:
+    short appends, in order.
+    """
 
     def __init__(self, path: Path, rooms: dict[str, Room]) -> None:
-        """Read *path*, if it is there, into *rooms*; write what is still needed of it anew, and go on behind that."""
+        """Read *path*, if it is there, into *rooms*; write what is still needed of it anew, and go
+        on behind that.
+        """
         lines = path.read_bytes().splitlines() if path.exists() else []
         for line in lines:
             try:
@@ -258,9 +294,12 @@ class HistoryFile:
             rooms[room].messages.append(entry)
         fresh = path.with_name(path.name + ".new")
         with fresh.open("wb") as file:
-            file.writelines(self._line(room, message) for room in rooms.values() for message in room.messages)
+            file.writelines(
+                self._line(room, message) for room in rooms.values() for message in room.messages
+            )
         fresh.replace(path)
-        self._file = path.open("ab", buffering=0)  # no buffer: what was written outlasts this process
+        # no buffer: what was written outlasts this process
+        self._file = path.open("ab", buffering=0)
 
     @staticmethod
     def _line(room: Room, message: Message) -> bytes:
@@ -271,7 +310,9 @@ class HistoryFile:
         try:
             self._file.write(self._line(room, message))
         except OSError as exc:
-            raise Refusal(f"the server cannot keep the message: {exc.strerror}", message["id"]) from exc
+            raise Refusal(
+                f"the server cannot keep the message: {exc.strerror}", message["id"]
+            ) from exc
 
     def close(self) -> None:
         """Close the file."""
@@ -294,7 +335,9 @@ def parse(frame: WebSocketFrame) -> object:
 
 
 def checked(name: str) -> str:
-    """Return the name of a person or a room without blanks around it. Control characters and the like are refused."""
+    """Return the name of a person or a room without blanks around it. Control characters and the
+    like are refused.
+    """
     name = name.strip()
     if not (0 < len(name) <= MAX_NAME and name.isprintable()):
         raise Refusal(f"a name has 1 to {MAX_NAME} printable characters")
@@ -309,7 +352,9 @@ def free_name(name: str, taken: list[str]) -> str:
 
 
 def check_origin(protocol: WebSocketProtocol) -> int:
-    """Refuse pages of other sites: they could listen with the help of a visitor's browser. Programs send no Origin."""
+    """Refuse pages of other sites: they could listen with the help of a visitor's browser.
+    Programs send no Origin.
+    """
     origin = protocol.upgrade_header("Origin")
     return 200 if not origin or urlsplit(origin).netloc == protocol.upgrade_header("Host") else 403
 
@@ -317,14 +362,27 @@ def check_origin(protocol: WebSocketProtocol) -> int:
 def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(description="A chat server on WebSockets.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (default %(default)s)")
-    parser.add_argument("--port", default=8999, type=int, help="0 for any free one (default %(default)s)")
-    parser.add_argument("--history", type=Path, metavar="FILE", help="keep the last messages in this file")
-    parser.add_argument("--cert", metavar="FILE", help="certificate chain in PEM: serve https and wss")
-    parser.add_argument("--key", metavar="FILE", help="its private key, if that is not in the same file")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0: all (default %(default)s)",
+    )
+    parser.add_argument(
+        "--port", default=8999, type=int, help="0 for any free one (default %(default)s)"
+    )
+    parser.add_argument(
+        "--history", type=Path, metavar="FILE", help="keep the last messages in this file"
+    )
+    parser.add_argument(
+        "--cert", metavar="FILE", help="certificate chain in PEM: serve https and wss"
+    )
+    parser.add_argument(
+        "--key", metavar="FILE", help="its private key, if that is not in the same file"
+    )
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # both raise KeyboardInterrupt here, in the main thread
+        # both raise KeyboardInterrupt here, in the main thread
+        signal.signal(number, signal.default_int_handler)
     try:
         chat = ChatServer(f"{args.host}:{args.port}", args.history, args.cert, args.key)
     except (HttpServerError, ValueError, OSError) as exc:
@@ -333,7 +391,9 @@ def main() -> None:
         server = chat.server
         print(f"Listening on {server.host}:{server.port}. Ctrl-C stops the server.", flush=True)
         host = server.host.replace("0.0.0.0", "localhost")
-        print(f"For a browser: {'https' if args.cert else 'http'}://{host}:{server.port}/", flush=True)
+        print(
+            f"For a browser: {'https' if args.cert else 'http'}://{host}:{server.port}/", flush=True
+        )
         threading.Event().wait()
     except KeyboardInterrupt:
         print("Stopped by a signal", flush=True)

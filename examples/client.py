@@ -1,4 +1,5 @@
-"""A client that sends what is typed, prints the echo, and reconnects by itself when the server goes away.
+"""A client that sends what is typed, prints the echo, and reconnects by itself when the server goes
+away.
 
     python examples/client.py [--host 127.0.0.1] [--port 8999] [--protocol echo] [--uri '']
 
@@ -11,7 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
+# runs from a checkout, installed or not
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from mormot_ws import (
     HttpClientWebSockets,
@@ -26,7 +28,9 @@ from mormot_ws import (
 
 
 class EchoClient:
-    """The application. Its callbacks run in the client's thread, one at a time, and never free() the client."""
+    """The application. Its callbacks run in the client's thread, one at a time, and never free()
+    the client.
+    """
 
     def __init__(self, host: str, port: int, name: str) -> None:
         self.protocol = WebSocketProtocolChat(name, "")  # the server's name for it
@@ -42,13 +46,16 @@ class EchoClient:
         return error
 
     def do_reconnect(self, process: WebSocketProcessClient | None) -> str:
-        """The connection is lost, and the client's thread has just tried to open its TCP socket again."""
+        """The connection is lost, and the client's thread has just tried to open its TCP socket
+        again.
+        """
         if process is None:
             # that failed; after a growing pause the thread tries again
             self.reconnect_count += 1
             say(f"Reconnection attempt #{self.reconnect_count} failed")
             return "Retry"
-        # the TCP connection is open, but it is no WebSocket yet: upgrade it, with the same URI and protocol object
+        # the TCP connection is open, but it is no WebSocket yet: upgrade it, with the same URI and
+        # protocol object
         error = self.client.websockets_upgrade(
             process.protocol.upgrade_uri,
             "",  # key
@@ -68,7 +75,9 @@ class EchoClient:
         return ""  # success
 
     def on_incoming_frame(self, sender: WebSocketProcess, frame: WebSocketFrame) -> None:
-        """Called for each message, and when the connection opens (focContinuation) or ends (focConnectionClose)."""
+        """Called for each message, and when the connection opens (focContinuation) or ends
+        (focConnectionClose).
+        """
         if frame.opcode is focText:
             say(f"[ECHO] {frame.text}")
         elif frame.opcode is focConnectionClose:
@@ -88,7 +97,9 @@ class EchoClient:
 
 
 def say(text: str) -> None:
-    """Print one line, whole, though several threads do so; and at once, though it may go to a pipe."""
+    """Print one line, whole, though several threads do so; and at once, though it may go to a
+    pipe.
+    """
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -109,9 +120,15 @@ def talk(app: EchoClient) -> None:
 def main() -> None:
     """Read the command line, connect, talk."""
     parser = argparse.ArgumentParser(description="A WebSocket client that reconnects.")
-    parser.add_argument("--host", default="127.0.0.1", help="the server's name or address (default %(default)s)")
-    parser.add_argument("--port", default=8999, type=int, help="the server's port (default %(default)s)")
-    parser.add_argument("--protocol", default="echo", help="name of the sub-protocol (default %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="the server's name or address (default %(default)s)"
+    )
+    parser.add_argument(
+        "--port", default=8999, type=int, help="the server's port (default %(default)s)"
+    )
+    parser.add_argument(
+        "--protocol", default="echo", help="name of the sub-protocol (default %(default)s)"
+    )
     parser.add_argument("--uri", default="", help="the resource to ask for (default: none)")
     args = parser.parse_args()
     try:

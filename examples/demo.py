@@ -2,8 +2,9 @@
 
     python examples/demo.py
 
-It starts server.py and client.py as they are, types into the client, kills the server, waits for failed attempts, starts the
-server again, and checks that the client is back and gets its echo. Exits with 0 when all of that was seen, else with 1.
+It starts server.py and client.py as they are, types into the client, kills the server, waits for
+failed attempts, starts the server again, and checks that the client is back and gets its echo.
+Exits with 0 when all of that was seen, else with 1.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ PAUSE = 1.5  # seconds between two steps, so that one can read along
 
 
 class Program:
-    """One of the examples as a process: its output is shown here and searched, and lines can be typed into it."""
+    """One of the examples as a process: its output is shown here and searched, and lines can be
+    typed into it.
+    """
 
     def __init__(self, name: str, *arguments: str) -> None:
         self.name = name
@@ -35,7 +38,8 @@ class Program:
             encoding="utf-8",
             errors="replace",
         )
-        self.lines: queue.Queue[str | None] = queue.Queue()  # what it has printed; None: it has ended
+        # what it has printed; None: it has ended
+        self.lines: queue.Queue[str | None] = queue.Queue()
         self.relay = threading.Thread(target=self._relay, daemon=True)
         self.relay.start()
 
@@ -56,7 +60,9 @@ class Program:
             except queue.Empty:
                 line = None
             if line is None:
-                raise DemoFailed(f"the {self.name} did not print {pattern!r} within {PATIENCE} s, or ended before")
+                raise DemoFailed(
+                    f"the {self.name} did not print {pattern!r} within {PATIENCE} s, or ended before"
+                )
             match = re.search(pattern, line)
             if match:
                 return match
@@ -117,7 +123,9 @@ def demo(programs: list[Program]) -> None:
         client.enter(message)
         client.expect(re.escape(f"[ECHO] {message}"))
 
-    step("The server is killed: the client notices at once, and tries to reconnect, less and less often")
+    step(
+        "The server is killed: the client notices at once, and tries to reconnect, less and less often"
+    )
     server.process.kill()
     client.expect(r"\[CLOSED\]")
     client.expect("Reconnection attempt #3 failed")
@@ -155,7 +163,9 @@ def main() -> int:
     finally:
         for program in programs:
             program.clean_up()
-    show(f"\nThe demo went well: lost, reconnected, and echoing again, in {time.monotonic() - started:.0f} seconds.")
+    show(
+        f"\nThe demo went well: lost, reconnected, and echoing again, in {time.monotonic() - started:.0f} seconds."
+    )
     return 0
 
 

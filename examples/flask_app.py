@@ -1,9 +1,12 @@
-"""A Flask application with a WebSocket in it: an echo for each client, and a button that sends something to all of them.
+"""A Flask application with a WebSocket in it: an echo for each client, and a button that sends
+something to all of them.
 
-    python examples/flask_app.py                    with Flask's own server, on http://127.0.0.1:5000/
-    gunicorn --worker-class gthread --threads 50 --chdir examples flask_app:app
+    python examples/flask_app.py                    with Flask's own server, on
+    http://127.0.0.1:5000/ gunicorn --worker-class gthread --threads 50 --chdir examples
+    flask_app:app
 
-PORT in the environment is another port for the first form. Extra packages: ``pip install flask gunicorn``.
+PORT in the environment is another port for the first form. Extra packages: ``pip install flask
+gunicorn``.
 """
 
 from __future__ import annotations

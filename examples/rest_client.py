@@ -1,4 +1,5 @@
-"""A client of rest_server.py: starts tasks by calling a method, is called back while they run, and reconnects by itself.
+"""A client of rest_server.py: starts tasks by calling a method, is called back while they run, and
+reconnects by itself.
 
     python examples/rest_client.py [--host 127.0.0.1] [--port 8999]
 
@@ -11,7 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
+# runs from a checkout, installed or not
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from rest_interfaces import Progress, Task, TaskRunner
 
@@ -19,7 +21,9 @@ from mormot_ws import ClientServices, HttpClientWebSockets, ServiceError, WebSoc
 
 
 class Watcher(Progress):
-    """What the server calls. In the client's thread: it may notify the server in here, but not wait for an answer."""
+    """What the server calls. In the client's thread: it may notify the server in here, but not
+    wait for an answer.
+    """
 
     def step_done(self, number: int, task: Task, step: int) -> None:
         """Show the progress."""
@@ -53,7 +57,9 @@ class TaskClient:
         return error
 
     def connected(self, process: WebSocketProcess) -> None:
-        """Called in the client's thread for each connection: a new one has to be told what the old one was."""
+        """Called in the client's thread for each connection: a new one has to be told what the old
+        one was.
+        """
         self.notified_runner.watch()
         say(f"[CONNECTED] as #{process.connection_id}")
 
@@ -69,12 +75,15 @@ class TaskClient:
             say(f"Task {number} has started")
         except ValueError:
             say("A name and a number of steps, please: tea 5")
-        except ServiceError as exc:  # an error of the server, a time-out, no connection: see its subclasses
+        # an error of the server, a time-out, no connection: see its subclasses
+        except ServiceError as exc:
             say(f"Not started: {exc}")
 
 
 def say(text: str) -> None:
-    """Print one line, whole, though several threads do so; and at once, though it may go to a pipe."""
+    """Print one line, whole, though several threads do so; and at once, though it may go to a
+    pipe.
+    """
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -82,15 +91,21 @@ def say(text: str) -> None:
 def main() -> None:
     """Read the command line, connect, start what is typed."""
     parser = argparse.ArgumentParser(description="Starts tasks on rest_server.py.")
-    parser.add_argument("--host", default="127.0.0.1", help="the server's name or address (default %(default)s)")
-    parser.add_argument("--port", default=8999, type=int, help="the server's port (default %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="the server's name or address (default %(default)s)"
+    )
+    parser.add_argument(
+        "--port", default=8999, type=int, help="the server's port (default %(default)s)"
+    )
     args = parser.parse_args()
     try:
         app = TaskClient(args.host, args.port)
         with app.client:  # frees it at the end, in this thread: never in a callback
             error = app.connect()
             if error:
-                sys.exit(f"Cannot connect to {args.host}:{args.port}: {error} ({app.client.last_error})")
+                sys.exit(
+                    f"Cannot connect to {args.host}:{args.port}: {error} ({app.client.last_error})"
+                )
             say("A name and a number of steps start a task (tea 5); Q quits.")
             for raw in sys.stdin.buffer if sys.stdin else ():
                 line = raw.decode("utf-8", "replace").strip()

@@ -2,9 +2,11 @@
 
     python examples/rest_server.py [--host 127.0.0.1] [--port 8999] [--pause 0.5]
 
-rest_client.py is its client. So is curl, for what needs no calling back; a task that nobody can be asked about goes on:
+rest_client.py is its client. So is curl, for what needs no calling back; a task that nobody can be
+asked about goes on:
 
-    curl -d '[{"name":"by curl","steps":3}]' -H 'Content-Type: application/json' http://127.0.0.1:8999/root/TaskRunner.Start
+    curl -d '[{"name":"by curl","steps":3}]' -H 'Content-Type: application/json'
+    http://127.0.0.1:8999/root/TaskRunner.Start
 
 Ctrl-C or SIGTERM stops it.
 """
@@ -18,7 +20,8 @@ import threading
 from itertools import count
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
+# runs from a checkout, installed or not
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from rest_interfaces import Progress, Task, TaskRunner
 
@@ -38,13 +41,19 @@ class Runner(TaskRunner):
         self.watchers: dict[int, Progress] = {}
 
     def start(self, task: Task) -> int:
-        """Start a thread for *task*: only another thread than this may wait for an answer of the client."""
+        """Start a thread for *task*: only another thread than this may wait for an answer of the
+        client.
+        """
         if task.steps < 1:
             raise ServiceError(f"{task.name!r} has no steps", 400)
         number = next(self.numbers)
         boss = self.services.caller(Progress)
-        say(f"task {number}: {task.name!r}, {task.steps} steps, from #{self.services.context.connection_id}")
-        threading.Thread(target=self.run, args=(number, task, boss), name=f"task {number}", daemon=True).start()
+        say(
+            f"task {number}: {task.name!r}, {task.steps} steps, from #{self.services.context.connection_id}"
+        )
+        threading.Thread(
+            target=self.run, args=(number, task, boss), name=f"task {number}", daemon=True
+        ).start()
         return number
 
     def watch(self) -> None:
@@ -66,7 +75,9 @@ class Runner(TaskRunner):
         say(f"task {number} is done")
 
     def confirmed(self, number: int, task: Task, boss: Progress) -> bool:
-        """Ask who has started the task. It may be gone, or late, or not want to be asked: then the task goes on."""
+        """Ask who has started the task. It may be gone, or late, or not want to be asked: then the
+        task goes on.
+        """
         try:
             return boss.may_finish(number, task)
         except ServiceError as exc:
@@ -101,7 +112,9 @@ def serve(port: str, pause: float) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line, whole, though several threads do so; and at once, though it may go to a pipe."""
+    """Print one line, whole, though several threads do so; and at once, though it may go to a
+    pipe.
+    """
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -109,12 +122,21 @@ def say(text: str) -> None:
 def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(description="A task runner, called over WebSockets.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (default %(default)s)")
-    parser.add_argument("--port", default=8999, type=int, help="0 for any free one (default %(default)s)")
-    parser.add_argument("--pause", default=0.5, type=float, help="seconds that a step takes (default %(default)s)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0: all (default %(default)s)",
+    )
+    parser.add_argument(
+        "--port", default=8999, type=int, help="0 for any free one (default %(default)s)"
+    )
+    parser.add_argument(
+        "--pause", default=0.5, type=float, help="seconds that a step takes (default %(default)s)"
+    )
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # both raise KeyboardInterrupt here, in the main thread
+        # both raise KeyboardInterrupt here, in the main thread
+        signal.signal(number, signal.default_int_handler)
     try:
         serve(f"{args.host}:{args.port}", args.pause)
     except KeyboardInterrupt:

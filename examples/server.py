@@ -2,8 +2,8 @@
 
     python examples/server.py [--host 127.0.0.1] [--port 8999] [--protocol echo]
 
-Open it in a browser, and it answers with a page that tries it out. Enter, Ctrl-C or SIGTERM stops it; when its standard input ends, it
-serves on until a signal comes.
+Open it in a browser, and it answers with a page that tries it out. Enter, Ctrl-C or SIGTERM stops
+it; when its standard input ends, it serves on until a signal comes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import threading
 from functools import partial
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
+# runs from a checkout, installed or not
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from mormot_ws import (
     HttpServerError,
@@ -38,7 +39,8 @@ class WebSocketProtocolEcho(WebSocketProtocolChat):
     def echo_frame(self, sender: WebSocketProcess, frame: WebSocketFrame) -> None:
         """Runs in the thread of the sender's connection. Never free() the server in here."""
         if frame.opcode is focContinuation:
-            greet_page(sender)  # a page that asks is told its connection ID; other clients get nothing
+            # a page that asks is told its connection ID; other clients get nothing
+            greet_page(sender)
             say(f"#{sender.connection_id} connected from {sender.remote_ip}")
         elif frame.opcode is focConnectionClose:
             say(f"#{sender.connection_id} disconnected")
@@ -49,10 +51,13 @@ class WebSocketProtocolEcho(WebSocketProtocolChat):
 
 
 def serve(port: str, name: str) -> None:
-    """Serve the protocol *name* on *port* ('host:port') until a line comes from standard input, or a signal."""
+    """Serve the protocol *name* on *port* ('host:port') until a line comes from standard input, or
+    a signal.
+    """
     protocol = WebSocketProtocolEcho(name, "")  # name, uri: '' is served whatever the URI
     protocol.on_incoming_frame = protocol.echo_frame
-    with WebSocketServer(port) as server:  # listens from here on; free() at the end says goodbye to every client
+    # listens from here on; free() at the end says goodbye to every client
+    with WebSocketServer(port) as server:
         server.websocket_protocols.add(protocol)  # add, not add_once
         server.on_request = partial(answer_page, protocol=name)  # what a browser gets
         entered = threading.Event()
@@ -65,16 +70,21 @@ def serve(port: str, name: str) -> None:
 
 
 def wait_for_enter(entered: threading.Event) -> None:
-    """Set *entered* when a line is typed; in a thread of its own, so that the main one is free for signals."""
+    """Set *entered* when a line is typed; in a thread of its own, so that the main one is free for
+    signals.
+    """
     with contextlib.suppress(OSError):  # there may be no standard input at all
-        while data := os.read(0, 1024):  # not by sys.stdin, whose lock would be in the way of a signal's exit
+        # not by sys.stdin, whose lock would be in the way of a signal's exit
+        while data := os.read(0, 1024):
             if b"\n" in data:
                 entered.set()
                 break
 
 
 def say(text: str) -> None:
-    """Print one line, whole, though several threads do so; and at once, though it may go to a pipe."""
+    """Print one line, whole, though several threads do so; and at once, though it may go to a
+    pipe.
+    """
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -82,12 +92,21 @@ def say(text: str) -> None:
 def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(description="An echo server on WebSockets.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (default %(default)s)")
-    parser.add_argument("--port", default=8999, type=int, help="0 for any free one (default %(default)s)")
-    parser.add_argument("--protocol", default="echo", help="name of the sub-protocol (default %(default)s)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0: all (default %(default)s)",
+    )
+    parser.add_argument(
+        "--port", default=8999, type=int, help="0 for any free one (default %(default)s)"
+    )
+    parser.add_argument(
+        "--protocol", default="echo", help="name of the sub-protocol (default %(default)s)"
+    )
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # both raise KeyboardInterrupt here, in the main thread
+        # both raise KeyboardInterrupt here, in the main thread
+        signal.signal(number, signal.default_int_handler)
     try:
         serve(f"{args.host}:{args.port}", args.protocol)
     except KeyboardInterrupt:

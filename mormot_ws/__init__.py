@@ -1,9 +1,12 @@
-"""mormot_ws: threaded WebSocket client and server that reconnect by themselves, after the classes of mORMot 2.
+"""mormot_ws: threaded WebSocket client and server that reconnect by themselves, after the classes
+of mORMot 2.
 
-The public names are those below; everything else may change. See the README for a server and a client to copy.
+The public names are those below; everything else may change. See the README for a server and a
+client to copy.
 
-Each name is imported from its module when it is first used (PEP 562), so that a program pays only for what it needs: a client does not
-load the server, and a server does not load what only a TLS client wants.
+Each name is imported from its module when it is first used (PEP 562), so that a program pays only
+for what it needs: a client does not load the server, and a server does not load what only a TLS
+client wants.
 """
 
 from __future__ import annotations
@@ -14,20 +17,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # for type checkers and editors: the same names as in the table below
-    from .protocols.chat import WebSocketProtocolChat
     from .client.client import HttpClientWebSockets
     from .client.thread import WebSocketProcessClient, WebSocketProcessClientThread
-    from .request import HttpServerRequest
-    from .process.on_socket import WebCrtSocketProcess
     from .core.deflate import PermessageDeflate
-    from .errors import (
-        HttpServerError,
-        ServiceConnectionError,
-        ServiceError,
-        ServiceTimeoutError,
-        WebSocketsError,
-        WebSocketsProtocolError,
-    )
     from .core.frames import (
         WebSocketFrame,
         WebSocketFrameList,
@@ -45,12 +37,35 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         parse_close_payload,
     )
     from .core.incoming import WebProcessInFrame, WebProcessInFrameState
+    from .errors import (
+        HttpServerError,
+        ServiceConnectionError,
+        ServiceError,
+        ServiceTimeoutError,
+        WebSocketsError,
+        WebSocketsProtocolError,
+    )
+    from .process.on_socket import WebCrtSocketProcess
     from .process.process import WebSocketProcess
     from .protocols.base import WebSocketProtocol, WebSocketProtocolList
-    from .reconnect_policies import ExponentialBackoff, FailureKind, LinearBackoff, ReconnectFailure, ReconnectPolicy, StopOn
-    from .rest.protocols import WebSocketProtocolBinary, WebSocketProtocolJson, WebSocketProtocolRest
-    from .server.threaded import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
+    from .protocols.chat import WebSocketProtocolChat
+    from .protocols.signed_uri import WebSocketProtocolUri
+    from .reconnect_policies import (
+        ExponentialBackoff,
+        FailureKind,
+        LinearBackoff,
+        ReconnectFailure,
+        ReconnectPolicy,
+        StopOn,
+    )
+    from .request import HttpServerRequest
+    from .rest.protocols import (
+        WebSocketProtocolBinary,
+        WebSocketProtocolJson,
+        WebSocketProtocolRest,
+    )
     from .server.rest import WebSocketServerRest
+    from .server.threaded import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
     from .services.remote import ClientServices, ServerServices
     from .settings import (
         WebSocketProcessSettings,
@@ -60,6 +75,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         logTextFrameContent,
     )
     from .sockets.crtsocket import CrtSocket
+    from .sockets.tls_contexts import client_tls_context, server_tls_context
     from .states import (
         WebSocketProcessClientThreadState,
         WebSocketProcessNotifyCallback,
@@ -81,8 +97,6 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         wscNonBlockWithoutAnswer,
     )
     from .status import ClientStatus, ConnectionStatus, ServerStatus
-    from .sockets.tls_contexts import client_tls_context, server_tls_context
-    from .protocols.signed_uri import WebSocketProtocolUri
 
 #: which module each public name comes from
 _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {

@@ -3,15 +3,18 @@
 ::
 
     Exception
-     └─ WebSocketsError              misuse, or a state in which the call makes no sense   (Pascal: EWebSockets)
+     └─ WebSocketsError              misuse, or a state in which the call makes no sense   (Pascal:
+     EWebSockets)
          ├─ WebSocketsProtocolError  the peer broke RFC 6455; ``code`` is the close code it deserves
-         ├─ HttpServerError          the server could not bind its port                    (Pascal: EHttpServer)
-         └─ ServiceError             the other side answered a call with an error          (``services.py``)
-             ├─ ServiceTimeoutError     … or did not answer in time                        (also a TimeoutError)
-             └─ ServiceConnectionError  … or there is no connection to it (any more)       (also a ConnectionError)
+         ├─ HttpServerError          the server could not bind its port                    (Pascal:
+         EHttpServer) └─ ServiceError             the other side answered a call with an error
+         (``services.py``)
+             ├─ ServiceTimeoutError     … or did not answer in time                        (also a
+             TimeoutError) └─ ServiceConnectionError  … or there is no connection to it (any more)
+             (also a ConnectionError)
 
-Network failures are not exceptions here, except in the calls of services: the functions that meet them document what they return instead.
-Nothing but exception classes belongs in this module.
+Network failures are not exceptions here, except in the calls of services: the functions that meet
+them document what they return instead. Nothing but exception classes belongs in this module.
 """
 
 from __future__ import annotations
@@ -24,12 +27,14 @@ class WebSocketsError(Exception):
 class WebSocketsProtocolError(WebSocketsError):
     """The peer sent bytes that RFC 6455 forbids (a *remote* fault).
 
-    It is stored by :class:`~mormot_ws.WebProcessInFrame` and turned into a close frame by the process; it is
-    raised only by the pure functions that decode a single value.
+    It is stored by :class:`~mormot_ws.WebProcessInFrame` and turned into a close frame by the
+    process; it is raised only by the pure functions that decode a single value.
     """
 
     def __init__(self, code: int, reason: str) -> None:
-        """Remember the close *code* (1002, 1007, 1009, …) and the *reason* (a short text for the close frame)."""
+        """Remember the close *code* (1002, 1007, 1009, …) and the *reason* (a short text for the
+        close frame).
+        """
         super().__init__(f"{code} {reason}")
         self.code = code
         self.reason = reason
@@ -40,13 +45,15 @@ class HttpServerError(WebSocketsError):
 
 
 class ServiceError(WebSocketsError):
-    """A call of a service failed. A service raises it to answer with an error of its own choice; the caller gets it with the same values.
+    """A call of a service failed. A service raises it to answer with an error of its own choice;
+    the caller gets it with the same values.
 
     :param text: for whoever called.
     :param status: 400 to 599, like those of HTTP; 500 by default.
     """
 
-    #: whether the service may have done what it was asked to: always, unless the call surely did not reach it
+    #: whether the service may have done what it was asked to: always, unless the call surely did
+    #: not reach it
     maybe_executed = True
 
     def __init__(self, text: str, status: int = 500) -> None:
@@ -56,7 +63,9 @@ class ServiceError(WebSocketsError):
 
 
 class ServiceTimeoutError(ServiceError, TimeoutError):
-    """The other side did not answer in time. ``maybe_executed`` is False when the call was not even sent."""
+    """The other side did not answer in time. ``maybe_executed`` is False when the call was not
+    even sent.
+    """
 
     def __init__(self, text: str, status: int, maybe_executed: bool) -> None:
         super().__init__(text, status)
@@ -64,7 +73,9 @@ class ServiceTimeoutError(ServiceError, TimeoutError):
 
 
 class ServiceConnectionError(ServiceError, ConnectionError):
-    """There is no connection, or it was lost before the answer came. ``maybe_executed`` is False when the call was not sent."""
+    """There is no connection, or it was lost before the answer came. ``maybe_executed`` is False
+    when the call was not sent.
+    """
 
     def __init__(self, text: str, status: int, maybe_executed: bool) -> None:
         super().__init__(text, status)

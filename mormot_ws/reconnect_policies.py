@@ -1,7 +1,8 @@
-"""Reconnection policies: how long a client waits before each attempt. Pure: no thread, no socket, no sleeping in here.
+"""Reconnection policies: how long a client waits before each attempt. Pure: no thread, no socket,
+no sleeping in here.
 
-A policy is any object with :meth:`ReconnectPolicy.next_delay` and :meth:`ReconnectPolicy.reset`; give a callable that makes one as
-``settings.reconnect_policy``.
+A policy is any object with :meth:`ReconnectPolicy.next_delay` and :meth:`ReconnectPolicy.reset`;
+give a callable that makes one as ``settings.reconnect_policy``.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ class FailureKind(Enum):
     refused = "refused"  # nobody listens there
     timeout = "timeout"  # no answer in time: to the connection attempt, or to the handshake
     tls = (
-        "tls"  # TLS failed before the upgrade had an answer, e.g. a certificate, the server's or ours, was not accepted
+        # TLS failed before the upgrade had an answer, e.g. a certificate, the server's or ours, was
+        # not accepted
+        "tls"
     )
     connect = (
-        "connect"  # the connection could not be opened for another reason: no such host, no route, a proxy's refusal
+        # the connection could not be opened for another reason: no such host, no route, a proxy's
+        # refusal
+        "connect"
     )
-    upgrade = "upgrade"  # the handshake failed; http_status tells what the server answered, 0: nothing
+    # the handshake failed; http_status tells what the server answered, 0: nothing
+    upgrade = "upgrade"
     callback = "callback"  # on_reconnect raised, or returned a text without trying an upgrade
 
 
@@ -61,21 +67,33 @@ class ReconnectPolicy(Protocol):
 
 
 class ExponentialBackoff:
-    """Doubling waits with full jitter: each is drawn between 0 and a bound that doubles, so that a fleet spreads out. The default.
+    """Doubling waits with full jitter: each is drawn between 0 and a bound that doubles, so that a
+    fleet spreads out. The default.
 
     :param base_ms: the first bound in milliseconds.
-    :param cap_ms: the highest bound in milliseconds; None: drawn once per object between 10 000 and 15 000, as in the original.
+    :param cap_ms: the highest bound in milliseconds; None: drawn once per object between 10 000 and
+        15 000, as in the original.
     :param max_attempts: give up after so many failed attempts in a row; 0: never.
     :param max_time_ms: give up so many milliseconds after the loss; 0: never.
 
-    Short losses are over soon, at the price of attempts in the first second: about four of a client, then one, then one in two seconds. Of
-    a fleet whose server is away for 5 s, the first second has 3.2 times the mean of the outage; with ``base_ms=200`` it has 2.9 times.
+    Short losses are over soon, at the price of attempts in the first second: about four of a
+    client, then one, then one in two seconds. Of a fleet whose server is away for 5 s, the first
+    second has 3.2 times the mean of the outage; with ``base_ms=200`` it has 2.9 times.
     """
 
     def __init__(
-        self, base_ms: float = 100, cap_ms: float | None = None, max_attempts: int = 0, max_time_ms: float = 0
+        self,
+        base_ms: float = 100,
+        cap_ms: float | None = None,
+        max_attempts: int = 0,
+        max_time_ms: float = 0,
     ) -> None:
-        if base_ms <= 0 or (cap_ms is not None and cap_ms < base_ms) or max_attempts < 0 or max_time_ms < 0:
+        if (
+            base_ms <= 0
+            or (cap_ms is not None and cap_ms < base_ms)
+            or max_attempts < 0
+            or max_time_ms < 0
+        ):
             raise ValueError(
                 "base_ms is above 0, cap_ms at least base_ms, and the limits are from 0, not "
                 f"base_ms={base_ms}, cap_ms={cap_ms}, max_attempts={max_attempts}, max_time_ms={max_time_ms}"
@@ -103,7 +121,8 @@ class ExponentialBackoff:
 
 
 class LinearBackoff:
-    """The pace of the native client: each wait is the one before plus a random 0–199 ms, up to a cap drawn once per object.
+    """The pace of the native client: each wait is the one before plus a random 0–199 ms, up to a
+    cap drawn once per object.
 
     :param step_ms: the additions are drawn below this.
     :param cap_ms: the longest wait; None: drawn between 10 000 and 14 999.
@@ -112,9 +131,18 @@ class LinearBackoff:
     """
 
     def __init__(
-        self, step_ms: float = 200, cap_ms: float | None = None, max_attempts: int = 0, max_time_ms: float = 0
+        self,
+        step_ms: float = 200,
+        cap_ms: float | None = None,
+        max_attempts: int = 0,
+        max_time_ms: float = 0,
     ) -> None:
-        if step_ms <= 0 or (cap_ms is not None and cap_ms <= 0) or max_attempts < 0 or max_time_ms < 0:
+        if (
+            step_ms <= 0
+            or (cap_ms is not None and cap_ms <= 0)
+            or max_attempts < 0
+            or max_time_ms < 0
+        ):
             raise ValueError(
                 "step_ms and cap_ms are above 0, and the limits are from 0, not "
                 f"step_ms={step_ms}, cap_ms={cap_ms}, max_attempts={max_attempts}, max_time_ms={max_time_ms}"
@@ -187,5 +215,6 @@ def failure_kind(error: BaseException) -> FailureKind:
 
 def _is_over(failure: ReconnectFailure, max_attempts: int, max_time_ms: float) -> bool:
     return bool(
-        (max_attempts and failure.attempts >= max_attempts) or (max_time_ms and failure.elapsed_ms >= max_time_ms)
+        (max_attempts and failure.attempts >= max_attempts)
+        or (max_time_ms and failure.elapsed_ms >= max_time_ms)
     )

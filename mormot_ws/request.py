@@ -1,24 +1,29 @@
-"""HttpServerRequest: one request and its answer, as an application sees them, whether plain HTTP or a REST frame carried them.
+"""HttpServerRequest: one request and its answer, as an application sees them, whether plain HTTP or
+a REST frame carried them.
 
-Values only: who makes it from what arrived, and sends what it holds, lives above. No socket, thread or codec belongs in here.
+Values only: who makes it from what arrived, and sends what it holds, lives above. No socket, thread
+or codec belongs in here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-#: the content type by which an application says that no answer is to be sent (REST protocols only); mirrors ``NORESPONSE_CONTENT_TYPE``
+#: the content type by which an application says that no answer is to be sent (REST protocols only);
+#: mirrors ``NORESPONSE_CONTENT_TYPE``
 NORESPONSE_CONTENT_TYPE = "!NORESPONSE"
-#: the original's pseudo status of a request without an answer: on a WebSocket one that surely did not reach the other side, on plain
-#: HTTP one that perhaps did not; mirrors ``HTTP_CLIENTERROR``
+#: the original's pseudo status of a request without an answer: on a WebSocket one that surely did
+#: not reach the other side, on plain HTTP one that perhaps did not; mirrors ``HTTP_CLIENTERROR``
 HTTP_CLIENTERROR = 666
 
 
 class HttpServerRequest:
-    """A request and its answer, for ``on_request(ctxt) -> status`` and for calls back. Mirrors ``THttpServerRequest``.
+    """A request and its answer, for ``on_request(ctxt) -> status`` and for calls back. Mirrors
+    ``THttpServerRequest``.
 
-    The ``in_…`` attributes are the request's. Who answers one sets the ``out_…`` attributes; who sends one, by
-    :meth:`~mormot_ws.WebSocketServerRest.callback` or :meth:`~mormot_ws.WebSocketProcess.notify_callback`, finds the answer there.
+    The ``in_…`` attributes are the request's. Who answers one sets the ``out_…`` attributes; who
+    sends one, by :meth:`~mormot_ws.WebSocketServerRest.callback` or
+    :meth:`~mormot_ws.WebSocketProcess.notify_callback`, finds the answer there.
 
     It belongs to one thread at a time.
     """
@@ -35,7 +40,8 @@ class HttpServerRequest:
     ) -> None:
         #: the server's number of the connection
         self.connection_id = connection_id
-        #: the token of an ``Authorization: Bearer …`` header, of the request or of the upgrade; '' without one
+        #: the token of an ``Authorization: Bearer …`` header, of the request or of the upgrade; ''
+        #: without one
         self.auth_bearer = ""
         #: the answer's body; a ``str`` is sent as UTF-8
         self.out_content: bytes | str = b""
@@ -44,7 +50,8 @@ class HttpServerRequest:
         self.out_custom_headers = ""
         #: on a request that was sent: why there is no answer; '' when there is one
         self.out_error = ""
-        #: on a request that was sent: there is no answer because it, or the request's turn, did not come in time
+        #: on a request that was sent: there is no answer because it, or the request's turn, did not
+        #: come in time
         self.out_timed_out = False
         self.prepare(url, method, in_headers, in_content, in_content_type, remote_ip)
 
@@ -57,19 +64,25 @@ class HttpServerRequest:
         in_content_type: str = "",
         remote_ip: str = "",
     ) -> HttpServerRequest:
-        """Set the request's side, and return this object. Mirrors ``Prepare``; a ``str`` as *in_content* becomes UTF-8."""
+        """Set the request's side, and return this object. Mirrors ``Prepare``; a ``str`` as
+        *in_content* becomes UTF-8.
+        """
         #: the request target, with its query; on plain HTTP it begins with '/'
         self.url = url
         self.method = method
         #: header lines as ``Name: value``, joined by CRLF; of plain HTTP with names in lower case
         self.in_headers = in_headers
-        self.in_content: bytes = in_content.encode("utf-8") if isinstance(in_content, str) else in_content
+        self.in_content: bytes = (
+            in_content.encode("utf-8") if isinstance(in_content, str) else in_content
+        )
         self.in_content_type = in_content_type
         self.remote_ip = remote_ip
         return self
 
     def in_header(self, name: str) -> str:
-        """Return the value of the first request header *name*, whatever its case; '' when there is none."""
+        """Return the value of the first request header *name*, whatever its case; '' when there is
+        none.
+        """
         return header_value(self.in_headers, name)
 
     @property
@@ -85,7 +98,9 @@ class HttpServerRequest:
     def __repr__(self) -> str:
         path, mark, _ = self.url.partition("?")
         # for logs: a query may hold what is nobody's business, a token for instance
-        return f"<HttpServerRequest #{self.connection_id} {self.method} {path}{'?…' if mark else ''}>"
+        return (
+            f"<HttpServerRequest #{self.connection_id} {self.method} {path}{'?…' if mark else ''}>"
+        )
 
 
 #: answers a request, and returns the HTTP status
@@ -93,7 +108,9 @@ OnHttpServerRequest = Callable[[HttpServerRequest], int]
 
 
 def header_value(headers: str, name: str) -> str:
-    """Return the value of the first line *name* in CRLF-separated *headers*, whatever its case, trimmed; '' without one."""
+    """Return the value of the first line *name* in CRLF-separated *headers*, whatever its case,
+    trimmed; '' without one.
+    """
     name = name.lower()
     for line in headers.split("\r\n"):
         key, colon, value = line.partition(":")

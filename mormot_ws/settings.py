@@ -1,7 +1,8 @@
 """WebSocketProcessSettings: everything that can be tuned, with units and defaults.
 
-One object is shared by reference by a server or client and all its connections; a connection reads most values
-when it starts, so change settings before connecting. Plain data: no behaviour but checking and resetting belongs in here.
+One object is shared by reference by a server or client and all its connections; a connection reads
+most values when it starts, so change settings before connecting. Plain data: no behaviour but
+checking and resetting belongs in here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 
 class WebSocketProcessSettingsLogDetails(Flag):
-    """What is logged frame by frame (at DEBUG). Mirrors the set ``TWebSocketProcessSettings.LogDetails``."""
+    """What is logged frame by frame (at DEBUG). Mirrors the set
+    ``TWebSocketProcessSettings.LogDetails``.
+    """
 
     logHeartbeat = 1  # ping and pong frames
     logTextFrameContent = 2  # the content of text frames
@@ -39,25 +42,33 @@ def _default_policy() -> ReconnectPolicy:
 class WebSocketProcessSettings:
     """Settings of all connections of one server or client. Mirrors ``TWebSocketProcessSettings``.
 
-    The constructor takes any of the attributes by keyword; an unknown name is a ``TypeError``, a bad value a ``ValueError``.
+    The constructor takes any of the attributes by keyword; an unknown name is a ``TypeError``, a
+    bad value a ``ValueError``.
     """
 
     # --- the original's, with the original's names and units
 
-    #: idle milliseconds (nothing received) after which a ping is sent; 0: never. The original: 20 000 on a server, 0 on a client
+    #: idle milliseconds (nothing received) after which a ping is sent; 0: never. The original: 20
+    #: 000 on a server, 0 on a client
     heartbeat_delay: int
-    #: kept for ported code, in milliseconds; the original's loop polls, ours wakes at once, so nothing reads it
+    #: kept for ported code, in milliseconds; the original's loop polls, ours wakes at once, so
+    #: nothing reads it
     loop_delay: int
-    #: milliseconds for which frames of ``send_frame_async`` are gathered after a write, so that they leave together
+    #: milliseconds for which frames of ``send_frame_async`` are gathered after a write, so that
+    #: they leave together
     send_delay: int
-    #: how many heartbeats in a row may fail to leave, or stay without any answer, before the connection is closed; 0: any number
+    #: how many heartbeats in a row may fail to leave, or stay without any answer, before the
+    #: connection is closed; 0: any number
     disconnect_after_invalid_heartbeat_count: int
-    #: kept for ported code, in milliseconds; as in the original nothing reads it: a request waits for its turn as long as for its answer
+    #: kept for ported code, in milliseconds; as in the original nothing reads it: a request waits
+    #: for its turn as long as for its answer
     callback_acquire_timeout_ms: int
-    #: milliseconds that a request waits for its answer (REST protocols); less than 2 000 count as that, 0 as 30 000. On a client that
-    #: leaves it at 30 000 the ``timeout`` given to its constructor counts instead, as in the original
+    #: milliseconds that a request waits for its answer (REST protocols); less than 2 000 count as
+    #: that, 0 as 30 000. On a client that leaves it at 30 000 the ``timeout`` given to its
+    #: constructor counts instead, as in the original
     callback_answer_timeout_ms: int
-    #: ``f(process)``, called in the connection's thread before its first frame; an exception aborts the connection
+    #: ``f(process)``, called in the connection's thread before its first frame; an exception aborts
+    #: the connection
     on_client_connected: Callable[[WebSocketProcess], Any] | None
     #: ``f(process)``, called in the connection's thread after its last frame
     on_client_disconnected: Callable[[WebSocketProcess], Any] | None
@@ -65,8 +76,8 @@ class WebSocketProcessSettings:
     client_auto_upgrade: bool
     #: kept for ported code: asks a REST server to move callbacks to the new connection
     client_restore_callbacks: bool
-    #: how the key of a binary REST protocol becomes an AES key: salt, rounds, and the size in bits (128, 192 or 256); the other end needs
-    #: the same
+    #: how the key of a binary REST protocol becomes an AES key: salt, rounds, and the size in bits
+    #: (128, 192 or 256); the other end needs the same
     aes_salt: str
     aes_rounds: int
     aes_bits: int
@@ -74,13 +85,14 @@ class WebSocketProcessSettings:
     log_details: WebSocketProcessSettingsLogDetails
     #: deliver ping and pong frames to the protocol too (the original's ``NotifyAllFrames``)
     notify_all_frames: bool
-    #: megabytes; a frame announcing more is refused with 1009 (the original's global ``WebSocketsMaxFrameMB``)
+    #: megabytes; a frame announcing more is refused with 1009 (the original's global
+    #: ``WebSocketsMaxFrameMB``)
     max_frame_mb: int
 
     # --- ours
 
-    #: what ``free()`` does when it is called inside a callback of the same connection: ``'freeze'`` like the original, or
-    #: ``'raise'``
+    #: what ``free()`` does when it is called inside a callback of the same connection: ``'freeze'``
+    #: like the original, or ``'raise'``
     free_in_callback: str
     #: bytes; a message longer than this (joined, inflated) is refused with 1009
     max_message_bytes: int
@@ -102,23 +114,24 @@ class WebSocketProcessSettings:
     max_outgoing_bytes: int
     #: frames that may wait in ``outgoing`` of one connection before ``send_frame_async`` refuses
     max_outgoing_frames: int
-    #: what a full ``outgoing`` does with a new frame: ``'refuse'`` it, ``'drop_oldest'`` ones for it, or ``'close'`` the
-    #: connection (1008)
+    #: what a full ``outgoing`` does with a new frame: ``'refuse'`` it, ``'drop_oldest'`` ones for
+    #: it, or ``'close'`` the connection (1008)
     outgoing_policy: str
-    #: connections that a server serves at a time; more are turned away at once with 503; 0: any number
+    #: connections that a server serves at a time; more are turned away at once with 503; 0: any
+    #: number
     max_connections: int
     #: the same for one IP address
     max_connections_per_ip: int
     #: pings that a peer may send within a second before it is closed with 1008; 0: any number
     max_pings_per_second: int
-    #: what the ``Origin`` of a browser's page may be, e.g. ``{'https://example.com'}``; others are refused with 403; None:
-    #: anything. A request
-    #: without ``Origin`` does not come from a browser, and is let through
+    #: what the ``Origin`` of a browser's page may be, e.g. ``{'https://example.com'}``; others are
+    #: refused with 403; None: anything. A request without ``Origin`` does not come from a browser,
+    #: and is let through
     allowed_origins: Collection[str] | None
     #: True, or a :class:`PermessageDeflate`: negotiate compression (RFC 7692); False: never
     permessage_deflate: bool | PermessageDeflate
-    #: milliseconds that a client's connection has to live to count as stable: the next loss then starts from the shortest
-    #: wait again
+    #: milliseconds that a client's connection has to live to count as stable: the next loss then
+    #: starts from the shortest wait again
     reconnect_stable_after: int
     #: makes the object that decides the client's waits between attempts, one per client thread
     reconnect_policy: Callable[[], ReconnectPolicy]
@@ -160,7 +173,10 @@ class WebSocketProcessSettings:
         "permessage_deflate": False,
         "reconnect_policy": _default_policy,
     }
-    _CHOICES = {"free_in_callback": ("freeze", "raise"), "outgoing_policy": ("refuse", "drop_oldest", "close")}
+    _CHOICES = {
+        "free_in_callback": ("freeze", "raise"),
+        "outgoing_policy": ("refuse", "drop_oldest", "close"),
+    }
     _POSITIVE = frozenset(
         (
             "max_frame_mb",
@@ -192,7 +208,9 @@ class WebSocketProcessSettings:
             setattr(self, name, value)
 
     def set_full_log(self) -> WebSocketProcessSettings:
-        """Log everything, heartbeats and contents included; return the settings themselves. Mirrors ``SetFullLog``."""
+        """Log everything, heartbeats and contents included; return the settings themselves.
+        Mirrors ``SetFullLog``.
+        """
         self.log_details = logHeartbeat | logTextFrameContent | logBinaryFrameContent
         return self
 
@@ -211,21 +229,31 @@ class WebSocketProcessSettings:
                 raise ValueError(f"{name} is a whole number from {least}, not {value!r}")
         elif name == "permessage_deflate":
             if not isinstance(value, (bool, PermessageDeflate)):
-                raise ValueError(f"permessage_deflate is True, False or a PermessageDeflate, not {value!r}")
+                raise ValueError(
+                    f"permessage_deflate is True, False or a PermessageDeflate, not {value!r}"
+                )
         elif type(default) is bool and type(value) is not bool:
             raise ValueError(f"{name} is True or False, not {value!r}")
         elif name == "aes_salt" and not isinstance(value, str):
             raise ValueError(f"aes_salt is a str, not {type(value).__name__}")
         elif name in self._CHOICES and value not in self._CHOICES[name]:
-            raise ValueError(f"{name} is {' or '.join(map(repr, self._CHOICES[name]))}, not {value!r}")
-        elif name == "allowed_origins" and (isinstance(value, str) or not isinstance(value, (Collection, type(None)))):
+            raise ValueError(
+                f"{name} is {' or '.join(map(repr, self._CHOICES[name]))}, not {value!r}"
+            )
+        elif name == "allowed_origins" and (
+            isinstance(value, str) or not isinstance(value, (Collection, type(None)))
+        ):
             raise ValueError(f"allowed_origins is a set of origins or None, not {value!r}")
         elif name == "allowed_origins" and not all(map(is_origin, value or ())):
             raise ValueError(
                 "an origin is like 'https://example.com' or 'http://localhost:8000', without path or slash at its end, or "
                 f"'null'; not all are in {value!r}"
             )
-        elif name in ("on_client_connected", "on_client_disconnected") and value is not None and not callable(value):
+        elif (
+            name in ("on_client_connected", "on_client_disconnected")
+            and value is not None
+            and not callable(value)
+        ):
             raise ValueError(f"{name} is a callable or None, not {value!r}")
         elif name == "log_details" and not isinstance(value, WebSocketProcessSettingsLogDetails):
             raise ValueError(f"log_details is a WebSocketProcessSettingsLogDetails, not {value!r}")
@@ -248,4 +276,6 @@ def is_origin(text: object) -> bool:
     if not isinstance(text, str):
         return False
     scheme, mark, host = text.partition("://")
-    return text == "null" or (bool(scheme and mark and host) and not any(c <= " " or c in "/?#@" for c in host))
+    return text == "null" or (
+        bool(scheme and mark and host) and not any(c <= " " or c in "/?#@" for c in host)
+    )

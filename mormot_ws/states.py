@@ -1,4 +1,6 @@
-"""The states of connections and threads, the modes and options of the REST protocols. Values only, importable from every floor."""
+"""The states of connections and threads, the modes and options of the REST protocols. Values only,
+importable from every floor.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ wscNonBlockWithoutAnswer = WebSocketProcessNotifyCallback.wscNonBlockWithoutAnsw
 
 
 class WebSocketProtocolBinaryOptions(Flag):
-    """What the binary REST protocol does to its frames; both ends need the same. Mirrors the set ``TWebSocketProtocolBinaryOptions``."""
+    """What the binary REST protocol does to its frames; both ends need the same. Mirrors the set
+    ``TWebSocketProtocolBinaryOptions``.
+    """
 
     pboSynLzCompress = 1  # frames travel in SynLZ containers, compressed from 450 bytes
     pboNoLocalHostCompress = 2  # the containers are not compressed between programs of one machine

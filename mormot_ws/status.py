@@ -1,4 +1,5 @@
-"""Snapshots of clients, servers and connections, for monitoring: plain values, taken without waiting, from any thread.
+"""Snapshots of clients, servers and connections, for monitoring: plain values, taken without
+waiting, from any thread.
 
 No lock, no counting and no formatting belongs in here: who counts, counts where things happen.
 """

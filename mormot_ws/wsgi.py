@@ -1,7 +1,9 @@
-"""WebSocketWsgiServer: the protocols, callbacks, broadcast and settings of a WebSocketServer inside somebody else's WSGI application.
+"""WebSocketWsgiServer: the protocols, callbacks, broadcast and settings of a WebSocketServer inside
+somebody else's WSGI application.
 
-The WSGI server accepts the connection, reads the request and lends us its thread; simple-websocket knows where each WSGI server keeps the
-socket; from the 101 answer on everything is ours. No HTTP parsing, no listening and no loop of frames may come in here.
+The WSGI server accepts the connection, reads the request and lends us its thread; simple-websocket
+knows where each WSGI server keeps the socket; from the 101 answer on everything is ours. No HTTP
+parsing, no listening and no loop of frames may come in here.
 """
 
 from __future__ import annotations
@@ -21,16 +23,16 @@ from urllib.parse import quote
 
 import simple_websocket
 
-from .sockets.deadline import Deadline
 from .core.handshake import UpgradeRequest
 from .process.free_in_callback import meet_free_in_callback
-from .server.base import WebSocketHost
 from .process.freeing import close_all_now, close_at_exit, forget_at_exit
 from .protocols.base import WebSocketProtocol
+from .server.base import WebSocketHost
 from .server.threaded import WebSocketProcessServer, WebSocketServerSocket
 from .settings import WebSocketProcessSettings
-from .status import ServerStatus
+from .sockets.deadline import Deadline
 from .sockets.transport import Transport
+from .status import ServerStatus
 
 _log = logging.getLogger("mormot_ws.wsgi")
 
@@ -53,7 +55,9 @@ class _NoThread:
 
 
 class _Taken(simple_websocket.Server):  # type: ignore[misc]  # it has no types
-    """Finds the socket of a request (``sock``) and whose it is (``mode``); the handshake and the rest are ours."""
+    """Finds the socket of a request (``sock``) and whose it is (``mode``); the handshake and the
+    rest are ours.
+    """
 
     def handshake(self) -> None:
         self.connected = True
@@ -69,9 +73,13 @@ class _Refusal(Exception):
 
 
 class WebSocketWsgiSocket(WebSocketServerSocket):
-    """One connection that a WSGI server has handed over: the ``owner`` of its process; given to the events of the server."""
+    """One connection that a WSGI server has handed over: the ``owner`` of its process; given to
+    the events of the server.
+    """
 
-    def __init__(self, server: WebSocketWsgiServer, sock: socket.socket, environ: Environ, connection_id: int) -> None:
+    def __init__(
+        self, server: WebSocketWsgiServer, sock: socket.socket, environ: Environ, connection_id: int
+    ) -> None:
         super().__init__(server, sock, (str(environ.get("REMOTE_ADDR") or ""),), connection_id)
         #: the WSGI environment of the request that was upgraded
         self.environ = environ
@@ -82,35 +90,45 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
         try:
             self._run_process(self._accept(transport, protocol, answer, unread))
         except OSError as exc:
-            _log.debug("#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc)
-        except Exception:  # noqa: BLE001 - the WSGI server would make an HTTP answer of it, where none can be sent any more
+            _log.debug(
+                "#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc
+            )
+        # the WSGI server would make an HTTP answer of it, where none can be sent any more
+        except Exception:  # noqa: BLE001
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
             _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
         finally:
-            # the WSGI server still has its own descriptor of the socket, and would send an HTTP answer behind our last frame
+            # the WSGI server still has its own descriptor of the socket, and would send an HTTP
+            # answer behind our last frame
             transport.shutdown()
             transport.close()
 
 
 class WebSocketWsgiServer(WebSocketHost):
-    """A WebSocket server inside a WSGI application, and itself one: call it for the requests that shall become WebSockets.
+    """A WebSocket server inside a WSGI application, and itself one: call it for the requests that
+    shall become WebSockets.
 
     :param process_name: names the connections in log lines.
-    :param settings: ``WebSocketProcessSettings``; by default new ones. ``handshake_timeout``, ``keep_alive_timeout``,
-        ``max_header_bytes`` and ``max_body_bytes`` are the WSGI server's business, and not looked at.
+    :param settings: ``WebSocketProcessSettings``; by default new ones. ``handshake_timeout``,
+        ``keep_alive_timeout``, ``max_header_bytes`` and ``max_body_bytes`` are the WSGI server's
+        business, and not looked at.
 
-    Add protocols to ``websocket_protocols``; the events are those of ``WebSocketServer``. In a Flask view it is what to
-    return (``return websockets``); elsewhere it is an application like any other, or :meth:`wrap` puts it around one.
+    Add protocols to ``websocket_protocols``; the events are those of ``WebSocketServer``. In a
+    Flask view it is what to return (``return websockets``); elsewhere it is an application like any
+    other, or :meth:`wrap` puts it around one.
 
-    A connection keeps the thread of its request until it ends: the WSGI server has to have threads (werkzeug's with ``threaded=True``,
-    gunicorn's ``gthread``), as many as there may be connections, and more for the other requests. There is one such object per process
-    of the WSGI server: it numbers, counts and broadcasts to its own connections only.
+    A connection keeps the thread of its request until it ends: the WSGI server has to have threads
+    (werkzeug's with ``threaded=True``, gunicorn's ``gthread``), as many as there may be
+    connections, and more for the other requests. There is one such object per process of the WSGI
+    server: it numbers, counts and broadcasts to its own connections only.
 
-    It is a context manager that calls :meth:`free`; what is not freed says goodbye at the interpreter's end. See
-    :meth:`close_on_signals` for servers that end in another order.
+    It is a context manager that calls :meth:`free`; what is not freed says goodbye at the
+    interpreter's end. See :meth:`close_on_signals` for servers that end in another order.
     """
 
-    def __init__(self, process_name: str = "", *, settings: WebSocketProcessSettings | None = None) -> None:
+    def __init__(
+        self, process_name: str = "", *, settings: WebSocketProcessSettings | None = None
+    ) -> None:
         super().__init__(process_name or "WebSocketWsgiServer", process_name, settings)
         self.process_class = WebSocketProcessServer
         #: notified when a connection has ended; its lock is that of the tables
@@ -120,12 +138,14 @@ class WebSocketWsgiServer(WebSocketHost):
         close_at_exit(self)
         _close_before_pools()
 
-    # ----------------------------------------------------------------------------------------------- for WSGI servers
+    # ----------------------------------------------------------------------------- for WSGI servers
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request, as a WSGI application: upgrade it and return when the WebSocket has ended, or refuse it.
+        """Serve one request, as a WSGI application: upgrade it and return when the WebSocket has
+        ended, or refuse it.
 
-        Called by the WSGI server in the thread that becomes the connection's own. What is no upgrade is answered with 426 or 404.
+        Called by the WSGI server in the thread that becomes the connection's own. What is no
+        upgrade is answered with 426 or 404.
         """
         request = _request_of(environ)
         headers: list[tuple[str, str]] = []
@@ -133,11 +153,13 @@ class WebSocketWsgiServer(WebSocketHost):
             if not request.is_upgrade:
                 served = self.websocket_protocols.serves_uri(request.path)
                 raise _Refusal(
-                    426 if served else 404, f"This is {self.description}; connect to it with a WebSocket client."
+                    426 if served else 404,
+                    f"This is {self.description}; connect to it with a WebSocket client.",
                 )
             status = self._serve(environ, request)
             if status == 101:
-                start_response("101 Switching Protocols", [])  # for its log: the connection takes no byte any more
+                # for its log: the connection takes no byte any more
+                start_response("101 Switching Protocols", [])
                 return []
             raise _Refusal(status, "")
         except _Refusal as refusal:
@@ -146,12 +168,17 @@ class WebSocketWsgiServer(WebSocketHost):
             headers = [("Sec-WebSocket-Version", "13")]
         elif status == 401:
             headers = [("WWW-Authenticate", "Bearer")]
-        content = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+        content = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+        ]
         start_response(f"{status} WebSocket Upgrade Error", headers + content)
         return [body]
 
     def wrap(self, application: WsgiApplication) -> WsgiApplication:
-        """Return a WSGI application that serves the upgrades here, and leaves all other requests to *application*."""
+        """Return a WSGI application that serves the upgrades here, and leaves all other requests
+        to *application*.
+        """
 
         def wrapped(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
             served_by = self if _request_of(environ).is_upgrade else application
@@ -160,7 +187,9 @@ class WebSocketWsgiServer(WebSocketHost):
         return wrapped
 
     def _serve(self, environ: Environ, request: UpgradeRequest) -> int:
-        """Run an upgraded connection to its end and return 101, or return the status that refuses it. Raises ``_Refusal``."""
+        """Run an upgraded connection to its end and return 101, or return the status that refuses
+        it. Raises ``_Refusal``.
+        """
         taken = _take(environ)
         with self._safe_connections:
             self._last_connection_id += 1
@@ -181,18 +210,22 @@ class WebSocketWsgiServer(WebSocketHost):
             connection._sock.close()
             self._forget(connection)
 
-    # ------------------------------------------------------------------------------------------------- for anybody
+    # ---------------------------------------------------------------------------------- for anybody
 
     def status(self) -> ServerStatus:
-        """Return a snapshot for monitoring, of this process; ``host`` and ``port`` are the WSGI server's, and empty here."""
+        """Return a snapshot for monitoring, of this process; ``host`` and ``port`` are the WSGI
+        server's, and empty here.
+        """
         return self._status("", 0)
 
     def close_on_signals(self, *numbers: int) -> None:
-        """Say goodbye to the clients (1001) as soon as a signal (SIGTERM, SIGINT or SIGQUIT; or *numbers*) asks this process to end.
+        """Say goodbye to the clients (1001) as soon as a signal (SIGTERM, SIGINT or SIGQUIT; or
+        *numbers*) asks this process to end.
 
-        Without it gunicorn waits for the connections first, for all of its ``graceful_timeout``. What else the signal does stays as
-        it was: call this when the WSGI server has installed its own handlers, in the main thread: in gunicorn's ``post_worker_init``, or
-        while it loads the application (without ``preload_app``). Raises ``ValueError`` in another thread.
+        Without it gunicorn waits for the connections first, for all of its ``graceful_timeout``.
+        What else the signal does stays as it was: call this when the WSGI server has installed its
+        own handlers, in the main thread: in gunicorn's ``post_worker_init``, or while it loads the
+        application (without ``preload_app``). Raises ``ValueError`` in another thread.
         """
         for number in numbers or (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             previous = signal.getsignal(number)
@@ -200,10 +233,12 @@ class WebSocketWsgiServer(WebSocketHost):
                 signal.signal(number, partial(self._signalled, previous))
 
     def free(self) -> None:
-        """Send 1001 to every client, wait for the connections to end, refuse new ones with 503 from now on.
+        """Send 1001 to every client, wait for the connections to end, refuse new ones with 503 from
+        now on.
 
-        From any thread but those of its connections, where it behaves as ``settings.free_in_callback`` says. Takes up to twice
-        ``close_timeout`` ms for clients that do not answer, and for callbacks that run up to 2.5 s more. Safe to call twice.
+        From any thread but those of its connections, where it behaves as
+        ``settings.free_in_callback`` says. Takes up to twice ``close_timeout`` ms for clients that
+        do not answer, and for callbacks that run up to 2.5 s more. Safe to call twice.
         """
         with self._safe_connections:
             own = current_thread() in self._sockets.values()
@@ -224,7 +259,9 @@ class WebSocketWsgiServer(WebSocketHost):
         self._freed.set()
 
     def begin_exit(self) -> None:
-        """Say goodbye to all clients (1001) and refuse new ones (503), without waiting. Safe to call twice."""
+        """Say goodbye to all clients (1001) and refuse new ones (503), without waiting. Safe to
+        call twice.
+        """
         with self._safe_connections:
             first = not self._said_goodbye
             self._said_goodbye = True
@@ -244,7 +281,7 @@ class WebSocketWsgiServer(WebSocketHost):
         state = "stopped" if self._stopping else "running"
         return f"<WebSocketWsgiServer {name}{state} connections={self.websocket_connections}>"
 
-    # -------------------------------------------------------------------------------------------------------- internal
+    # ------------------------------------------------------------------------------------- internal
 
     _freeing = False  # guarded by _safe_connections, and the next too
     _said_goodbye = False
@@ -259,20 +296,26 @@ class WebSocketWsgiServer(WebSocketHost):
             return self._ended.wait_for(lambda: not self._sockets, deadline.seconds())
 
     def _signalled(self, previous: Any, number: int, frame: FrameType | None) -> None:
-        """The handler of a signal, in the main thread, which may hold any lock: a thread of its own does the work."""
+        """The handler of a signal, in the main thread, which may hold any lock: a thread of its
+        own does the work.
+        """
         again = not callable(previous)
         if again:
             signal.signal(number, signal.SIG_DFL)
         # daemon: the process is about to end
         threading.Thread(
-            target=self._say_goodbye_before, args=(number if again else 0,), name="goodbyes", daemon=True
+            target=self._say_goodbye_before,
+            args=(number if again else 0,),
+            name="goodbyes",
+            daemon=True,
         ).start()
         if callable(previous):
             previous(number, frame)
 
     def _say_goodbye_before(self, number: int) -> None:
         self.begin_exit()
-        if number:  # nobody else does anything about it: the process shall end as it would have without us
+        # nobody else does anything about it: the process shall end as it would have without us
+        if number:
             self.end_exit(Deadline(2 * self.settings.close_timeout))
             os.kill(os.getpid(), number)
 
@@ -281,14 +324,17 @@ _before_pools = False
 
 
 def _close_before_pools() -> None:
-    """Say goodbye before the interpreter's end waits for the threads of thread pools, which may be those of our connections.
+    """Say goodbye before the interpreter's end waits for the threads of thread pools, which may be
+    those of our connections.
 
-    gunicorn's are. There is no public way to come before them; without the private one the process would wait for the clients.
+    gunicorn's are. There is no public way to come before them; without the private one the process
+    would wait for the clients.
     """
     global _before_pools
     register = getattr(threading, "_register_atexit", None)
     if register is not None and not _before_pools:
-        import concurrent.futures.thread  # noqa: F401 - has registered itself then: what is registered last is called first
+        # has registered itself then: what is registered last is called first
+        import concurrent.futures.thread  # noqa: F401
 
         register(close_all_now)
         _before_pools = True
@@ -297,29 +343,40 @@ def _close_before_pools() -> None:
 def _request_of(environ: Environ) -> UpgradeRequest:
     target = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if not target:
-        target = quote(str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", "")), encoding="latin-1")
+        target = quote(
+            str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", "")),
+            encoding="latin-1",
+        )
         if environ.get("QUERY_STRING"):
             target += "?" + str(environ["QUERY_STRING"])
     headers = [
-        (key[5:].replace("_", "-").lower(), str(value)) for key, value in environ.items() if key.startswith("HTTP_")
+        (key[5:].replace("_", "-").lower(), str(value))
+        for key, value in environ.items()
+        if key.startswith("HTTP_")
     ]
     version = str(environ.get("SERVER_PROTOCOL", "")).removeprefix("HTTP/")
     return UpgradeRequest(str(environ.get("REQUEST_METHOD", "")), str(target), version, headers)
 
 
 def _take(environ: Environ) -> Any:
-    """Return the request's socket and its WSGI server, as simple-websocket finds them; raise ``_Refusal`` when we cannot work there."""
+    """Return the request's socket and its WSGI server, as simple-websocket finds them; raise
+    ``_Refusal`` when we cannot work there.
+    """
     try:
         taken = _Taken(environ, thread_class=_NoThread)
     except RuntimeError:
         software = environ.get("SERVER_SOFTWARE") or "this WSGI server"
         raise _unable(f"{software} does not hand its sockets over") from None
     if isinstance(taken.sock, ssl.SSLSocket):
-        raise _unable("TLS that the WSGI server ends itself cannot be taken over; let a front end (e.g. nginx) do it")
+        raise _unable(
+            "TLS that the WSGI server ends itself cannot be taken over; let a front end (e.g. nginx) do it"
+        )
     if taken.mode not in _THREADED or type(taken.sock) is not socket.socket:
         raise _unable(f"a server with threads is needed, not {taken.mode} with green ones")
     if not environ.get("wsgi.multithread"):
-        raise _unable("the WSGI server runs without threads: a connection would keep all of it (gunicorn: --threads)")
+        raise _unable(
+            "the WSGI server runs without threads: a connection would keep all of it (gunicorn: --threads)"
+        )
     if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
         raise _Refusal(400, "an upgrade has no body")
     return taken
@@ -331,7 +388,9 @@ def _unable(why: str) -> _Refusal:
 
 
 def _read_ahead(environ: Environ, taken: Any) -> bytes:
-    """Return what the WSGI server has read beyond the request: the first frames of a client that does not wait for the answer."""
+    """Return what the WSGI server has read beyond the request: the first frames of a client that
+    does not wait for the answer.
+    """
     source = environ.get("wsgi.input")
     if taken.mode == "gunicorn":
         unreader = getattr(getattr(source, "reader", None), "unreader", None)
@@ -340,7 +399,8 @@ def _read_ahead(environ: Environ, taken: Any) -> bytes:
     peek = getattr(source, "peek", None)
     if peek is None:
         return b""
-    taken.sock.setblocking(False)  # what is not there yet is not waited for; the transport makes it blocking again
+    # what is not there yet is not waited for; the transport makes it blocking again
+    taken.sock.setblocking(False)
     try:
         return bytes(peek())
     except OSError:

@@ -1,7 +1,9 @@
-"""Python processes of the tests' own that take commands and answer with lines of JSON. No test in here.
+"""Python processes of the tests' own that take commands and answer with lines of JSON. No test in
+here.
 
-The parent's side is :class:`Child`; the child's side is :func:`announce`, :func:`commands` and :func:`answer`. A child ends with its
-standard input, and (on Linux) with the thread that started it, even when it is stopped: none is left over.
+The parent's side is :class:`Child`; the child's side is :func:`announce`, :func:`commands` and
+:func:`answer`. A child ends with its standard input, and (on Linux) with the thread that started
+it, even when it is stopped: none is left over.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
 #: seconds that a child may take to start on a busy machine
 START_BOUND = 60.0
-#: below the kernel's ephemeral ports: nobody's outgoing connection takes such a port while its server is down, and no
-#: attempt to connect to it can meet itself
+#: below the kernel's ephemeral ports: nobody's outgoing connection takes such a port while its
+#: server is down, and no attempt to connect to it can meet itself
 _PORTS = range(20_000, 32_000)
 
 
@@ -44,7 +46,8 @@ def fixed_port() -> int:
 
 
 class Child:
-    """Runs ``python -m module arguments``; its standard error goes to *errors* (None: to ours), *variables* to its environment.
+    """Runs ``python -m module arguments``; its standard error goes to *errors* (None: to ours),
+    *variables* to its environment.
 
     A context manager that ends the process, by its pid.
     """
@@ -57,7 +60,9 @@ class Child:
         variables: Mapping[str, str] | None = None,
     ) -> None:
         self.module = module
-        environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
+        }
         environment.update(variables or {})
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", module, *arguments],
@@ -100,7 +105,9 @@ class Child:
             raise ChildError(f"{self.module} has gone: {exc}") from None
 
     def hear(self, bound: float = START_BOUND) -> dict[str, Any]:
-        """Return its next answer; raise :class:`ChildError` when none comes within *bound* seconds."""
+        """Return its next answer; raise :class:`ChildError` when none comes within *bound*
+        seconds.
+        """
         try:
             line = self._lines.get(timeout=bound)
         except queue.Empty:
@@ -143,12 +150,15 @@ class Child:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.kill()
 
 
-# ------------------------------------------------------------------------------------------------------ the child's side
+# --------------------------------------------------------------------------------- the child's side
 
 
 def end_with_parent() -> None:

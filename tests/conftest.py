@@ -1,4 +1,6 @@
-"""Fixtures of all tests: nothing may be left behind by any of them, no thread, no file descriptor, no exception in a thread."""
+"""Fixtures of all tests: nothing may be left behind by any of them, no thread, no file descriptor,
+no exception in a thread.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ _DESCRIPTORS = Path("/proc/self/fd")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return what ``-n auto`` means: the whole suite in several processes, since most tests wait; a choice of tests in this one."""
+    """Return what ``-n auto`` means: the whole suite in several processes, since most tests wait;
+    a choice of tests in this one.
+    """
     chosen = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.keyword
     return 0 if chosen else min(8, (os.cpu_count() or 1) + 1)
 
@@ -49,13 +53,16 @@ def _stack_of(thread: threading.Thread) -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fail a test that leaves a thread or a file descriptor, or in which a thread ended by an exception."""
+    """Fail a test that leaves a thread or a file descriptor, or in which a thread ended by an
+    exception.
+    """
     escaped: list[str] = []
 
     def hook(args: threading.ExceptHookArgs) -> None:
         name = args.thread.name if args.thread is not None else "?"
         escaped.append(
-            f"{name}: " + "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
+            f"{name}: "
+            + "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
         )
 
     monkeypatch.setattr(threading, "excepthook", hook)
@@ -71,7 +78,9 @@ def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     opened = {fd: what for fd, what in _open_descriptors().items() if descriptors.get(fd) != what}
     if opened:
         gc.collect()
-        opened = {fd: what for fd, what in _open_descriptors().items() if descriptors.get(fd) != what}
+        opened = {
+            fd: what for fd, what in _open_descriptors().items() if descriptors.get(fd) != what
+        }
     left += [f"file descriptor {fd}: {what}" for fd, what in opened.items()]
     if left:
         pytest.fail("left behind:\n" + "\n".join(left), pytrace=False)

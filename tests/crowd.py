@@ -1,10 +1,13 @@
-"""Many WebSocket clients in one thread, for tests of a server with hundreds of them: bare sockets that count what they get.
+"""Many WebSocket clients in one thread, for tests of a server with hundreds of them: bare sockets
+that count what they get.
 
     python -m tests.crowd --port 8999 --clients 1000 [--deaf 10]
 
-It connects and upgrades them all, says ``ready``, and then prints a line for each of these, as soon as the last of the clients that read
-has had it: ``got TEXT NUMBER TIME`` (a text message) and ``closed CODE NUMBER TIME`` (a close frame, which they answer). The time is that
-of ``time.monotonic()``. Pings are answered. *Deaf* ones do not read until ``hear`` comes on the standard input; its end ends them all.
+It connects and upgrades them all, says ``ready``, and then prints a line for each of these, as soon
+as the last of the clients that read has had it: ``got TEXT NUMBER TIME`` (a text message) and
+``closed CODE NUMBER TIME`` (a close frame, which they answer). The time is that of
+``time.monotonic()``. Pings are answered. *Deaf* ones do not read until ``hear`` comes on the
+standard input; its end ends them all.
 """
 
 from __future__ import annotations
@@ -132,7 +135,10 @@ class Crowd:
             self._counts["ended"] += 1
             if self._counts["ended"] == self._members:
                 closed = [what for what in self._counts if what.startswith("closed ")]
-                print(f"ended {self._counts['ended']} {[(what, self._counts[what]) for what in closed]}", flush=True)
+                print(
+                    f"ended {self._counts['ended']} {[(what, self._counts[what]) for what in closed]}",
+                    flush=True,
+                )
 
     def _say(self, what: str) -> None:
         print(what, self._counts[what], time.monotonic(), flush=True)
@@ -140,10 +146,14 @@ class Crowd:
 
 def main() -> None:
     """Read the command line, connect, listen."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crowd", description="Many clients in one thread.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.crowd", description="Many clients in one thread."
+    )
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--clients", type=int, default=1000, help="how many (default %(default)s)")
-    parser.add_argument("--deaf", type=int, default=0, help="how many of them do not read (default %(default)s)")
+    parser.add_argument(
+        "--deaf", type=int, default=0, help="how many of them do not read (default %(default)s)"
+    )
     arguments = parser.parse_args()
     crowd = Crowd(arguments.port, arguments.clients, arguments.deaf)
     print("ready", flush=True)

@@ -1,11 +1,14 @@
-"""How soon a lost connection is noticed, fault by fault: ours, websocket-client's ``run_forever`` and websockets' sync client.
+"""How soon a lost connection is noticed, fault by fault: ours, websocket-client's ``run_forever``
+and websockets' sync client.
 
     python -m tests.detection_table [--rounds 3] [--json]
 
-Each cell is the median of a few rounds; each round has a client in a process of its own, a server in another, and a proxy between
-them that makes the faults. The connection is idle when the fault comes; the server sends no pings of its own, so that what is measured
-is the client's own doing. The last column is our server, whose client is lost. Who has not noticed within 10 s "never" does. The settings
-stand below the table; all of the clients ping every half second, and give up after about one and a half.
+Each cell is the median of a few rounds; each round has a client in a process of its own, a server
+in another, and a proxy between them that makes the faults. The connection is idle when the fault
+comes; the server sends no pings of its own, so that what is measured is the client's own doing. The
+last column is our server, whose client is lost. Who has not noticed within 10 s "never" does. The
+settings stand below the table; all of the clients ping every half second, and give up after about
+one and a half.
 """
 
 from __future__ import annotations
@@ -112,7 +115,11 @@ with connect("ws://127.0.0.1:" + sys.argv[1] + "/", subprotocols=["echo"], {SYNC
 sys.stdin.readline()
 """
 
-CLIENTS = {"mormot_ws": _OURS, "websocket-client": _WEBSOCKET_CLIENT, "websockets (sync)": _WEBSOCKETS}
+CLIENTS = {
+    "mormot_ws": _OURS,
+    "websocket-client": _WEBSOCKET_CLIENT,
+    "websockets (sync)": _WEBSOCKETS,
+}
 SETTINGS = {
     "mormot_ws": OURS,
     "websocket-client": f"run_forever({RUN_FOREVER})",
@@ -153,8 +160,13 @@ FAULTS: dict[str, Fault] = {
 
 
 def one_round(client_source: str, fault: Fault, watch_server: bool) -> float | None:
-    """Make a connection, let it be idle, make the fault; return the seconds until it was noticed, None: not within the limit."""
-    server_settings = {"heartbeat_delay": 500 if watch_server else 0, "disconnect_after_invalid_heartbeat_count": 2}
+    """Make a connection, let it be idle, make the fault; return the seconds until it was noticed,
+    None: not within the limit.
+    """
+    server_settings = {
+        "heartbeat_delay": 500 if watch_server else 0,
+        "disconnect_after_invalid_heartbeat_count": 2,
+    }
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(Script(_SERVER, json.dumps(server_settings)))
         proxy = stack.enter_context(FaultProxy(HOST, int(server.wait_line("port "))))
@@ -175,7 +187,9 @@ def one_round(client_source: str, fault: Fault, watch_server: bool) -> float | N
 
 
 def cell(client_source: str, fault: Fault, rounds: int, watch_server: bool = False) -> float | None:
-    """Return the median of some rounds; None when the first one has no result, or most of them have not."""
+    """Return the median of some rounds; None when the first one has no result, or most of them
+    have not.
+    """
     results: list[float] = []
     for number in range(rounds):
         seconds = one_round(client_source, fault, watch_server)
@@ -195,7 +209,9 @@ def shown(seconds: float | None) -> str:
 
 def measure(rounds: int, progress: bool) -> dict[str, dict[str, float | None]]:
     """Return all medians, by fault and column."""
-    columns: dict[str, tuple[str, bool]] = {name: (source, False) for name, source in CLIENTS.items()}
+    columns: dict[str, tuple[str, bool]] = {
+        name: (source, False) for name, source in CLIENTS.items()
+    }
     # our client without heartbeats as the peer of the server that is watched
     columns["mormot_ws server"] = (_OURS.replace(OURS, "heartbeat_delay=0"), True)
     table: dict[str, dict[str, float | None]] = {}
@@ -207,15 +223,24 @@ def measure(rounds: int, progress: bool) -> dict[str, dict[str, float | None]]:
             }
             table[name] = {column: future.result() for column, future in cells.items()}
             if progress:
-                print(name, {column: shown(seconds) for column, seconds in table[name].items()}, file=sys.stderr)
+                print(
+                    name,
+                    {column: shown(seconds) for column, seconds in table[name].items()},
+                    file=sys.stderr,
+                )
     return table
 
 
 def main() -> None:
     """Read the command line, measure, print."""
-    parser = argparse.ArgumentParser(prog="python -m tests.detection_table", description="How soon losses are noticed.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.detection_table", description="How soon losses are noticed."
+    )
     parser.add_argument(
-        "--rounds", type=int, default=3, help="of each cell, of which the median counts (default %(default)s)"
+        "--rounds",
+        type=int,
+        default=3,
+        help="of each cell, of which the median counts (default %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()

@@ -1,4 +1,5 @@
-"""What the fault tests share: peers in processes of their own that tell when they noticed what, crowds of clients, full listeners.
+"""What the fault tests share: peers in processes of their own that tell when they noticed what,
+crowds of clients, full listeners.
 
 Times are those of ``time.monotonic()``, whose clock all processes of a machine share.
 """
@@ -45,13 +46,20 @@ class Loss(NamedTuple):
 
 
 class Losses(Recorder):
-    """A recorder that remembers for each ``focConnectionClose`` a :class:`Loss`, under the name ``lost``."""
+    """A recorder that remembers for each ``focConnectionClose`` a :class:`Loss`, under the name
+    ``lost``.
+    """
 
     def frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
         """An ``on_incoming_frame``."""
         super().frame(process, frame)
         if frame.opcode is focConnectionClose:
-            self.add("lost", Loss(time.monotonic(), process.close_code, process.close_reason, process.last_error))
+            self.add(
+                "lost",
+                Loss(
+                    time.monotonic(), process.close_code, process.close_reason, process.last_error
+                ),
+            )
 
     def loss(self, n: int = 1, bound: float = BOUND) -> Loss:
         """Wait for the *n*-th end of a connection."""
@@ -60,7 +68,7 @@ class Losses(Recorder):
         return found
 
 
-# ------------------------------------------------------------------------------------------------- peers in processes
+# ------------------------------------------------------------------------------- peers in processes
 
 _COMMON = """
 import json, sys, threading, time
@@ -151,7 +159,9 @@ class Peer(Script):
 
 
 class ServerPeer(Peer):
-    """Our server in a process of its own. It obeys text messages: ``close CODE REASON``, ``busy SECONDS``, ``flood MESSAGES``."""
+    """Our server in a process of its own. It obeys text messages: ``close CODE REASON``, ``busy
+    SECONDS``, ``flood MESSAGES``.
+    """
 
     def __init__(self, port: int = 0, **settings: Any) -> None:
         super().__init__(_SERVER, port, settings)
@@ -175,12 +185,14 @@ class ClientPeer(Peer):
             raise
 
 
-# --------------------------------------------------------------------------------------------------------------- others
+# ------------------------------------------------------------------------------------------- others
 
 
 @contextlib.contextmanager
 def full_listener() -> Iterator[int]:
-    """Give a port on which a connection attempt gets no answer at all: its queue of new connections is full."""
+    """Give a port on which a connection attempt gets no answer at all: its queue of new
+    connections is full.
+    """
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind((HOST, 0))

@@ -22,7 +22,9 @@ def octets(lines: list[str], end: str = "\r\n") -> bytes:
 
 
 def changed(name: str, *lines: str, of: list[str] = REQUEST) -> list[str]:
-    """Return *of* with *lines* in the place of the header *name*, or of the first line for the name ``''``."""
+    """Return *of* with *lines* in the place of the header *name*, or of the first line for the
+    name ``''``.
+    """
     at = next((at for at, line in enumerate(of) if line.lower().startswith(f"{name.lower()}:")), 0)
     assert bool(at) is bool(name), name
     return [*of[:at], *lines, *of[at + 1 :]]

@@ -1,4 +1,6 @@
-"""What the heap of this process has in use. Nothing else is imported here: the processes that are measured import it."""
+"""What the heap of this process has in use. Nothing else is imported here: the processes that are
+measured import it.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class _Mallinfo(ctypes.Structure):
 
 
 def heap_in_use() -> tuple[int, int]:
-    """Return the bytes that malloc has given away (0 where it does not tell), and the blocks of Python's own allocator."""
+    """Return the bytes that malloc has given away (0 where it does not tell), and the blocks of
+    Python's own allocator.
+    """
     gc.collect()
     try:
         mallinfo = ctypes.CDLL(None).mallinfo2

@@ -1,4 +1,5 @@
-"""What the tests of WebProcessInFrame share: frames built without our encoder, the two roles, streams in any slicing. No test in here.
+"""What the tests of WebProcessInFrame share: frames built without our encoder, the two roles,
+streams in any slicing. No test in here.
 
 :func:`wire` can write what our own encoder refuses to.
 """
@@ -29,8 +30,12 @@ KEY = b"\x9a\x01\xfe\x37"
 MAX_HEADER = 14
 
 
-def wire(first: int, payload: bytes = b"", mask: bytes | None = None, *, announce: int | None = None) -> bytes:
-    """Return a frame with that *first* byte; *announce* is the length to write instead of the payload's own."""
+def wire(
+    first: int, payload: bytes = b"", mask: bytes | None = None, *, announce: int | None = None
+) -> bytes:
+    """Return a frame with that *first* byte; *announce* is the length to write instead of the
+    payload's own.
+    """
     size = len(payload) if announce is None else announce
     bit = 0 if mask is None else 0x80
     if size <= 125:
@@ -79,12 +84,18 @@ def octets(stream: bytes) -> list[bytes]:
 def cut(stream: bytes, points: list[int]) -> list[bytes]:
     """Return *stream* in slices, cut at *points* (taken modulo its length)."""
     places = sorted(point % (len(stream) + 1) for point in points)
-    return [stream[start:end] for start, end in zip([0, *places], [*places, len(stream)], strict=True)]
+    return [
+        stream[start:end] for start, end in zip([0, *places], [*places, len(stream)], strict=True)
+    ]
 
 
 def held(machine: WebProcessInFrame) -> int:
     """Return how many bytes the machine keeps, in whatever attributes and lists it keeps them."""
-    values = [value for kept in vars(machine).values() for value in (kept if isinstance(kept, list) else [kept])]
+    values = [
+        value
+        for kept in vars(machine).values()
+        for value in (kept if isinstance(kept, list) else [kept])
+    ]
     return sum(len(value) for value in values if isinstance(value, bytes | bytearray | memoryview))
 
 
@@ -92,15 +103,18 @@ def code_of(machine: WebProcessInFrame) -> int | None:
     return None if machine.error is None else machine.error.code
 
 
-# ----------------------------------------------------------------------------------------------------- strategies
+# --------------------------------------------------------------------------------------- strategies
 
 sizes = st.sampled_from([124, 125, 126, 127, 639, 640, 641]) | st.integers(0, 700)
 payloads = st.one_of(st.binary(max_size=20), sizes.map(lambda size: (bytes(range(256)) * 3)[:size]))
-texts = st.one_of(st.text(max_size=30), st.sampled_from(["é", "€", "😀"]).map(lambda c: c * 60)).map(str.encode)
+texts = st.one_of(
+    st.text(max_size=30), st.sampled_from(["é", "€", "😀"]).map(lambda c: c * 60)
+).map(str.encode)
 masks = st.binary(min_size=4, max_size=4)
 controls = st.lists(
     st.tuples(
-        st.sampled_from([focPing, focPong]), st.one_of(st.binary(max_size=8), st.binary(min_size=125, max_size=125))
+        st.sampled_from([focPing, focPong]),
+        st.one_of(st.binary(max_size=8), st.binary(min_size=125, max_size=125)),
     ),
     max_size=2,
 )
@@ -108,7 +122,9 @@ controls = st.lists(
 
 @st.composite
 def streams(draw: st.DrawFn, masked: bool) -> tuple[bytes, list[WebSocketFrame]]:
-    """Draw a valid stream of one peer, and the frames that it has to give, in the order of their completion."""
+    """Draw a valid stream of one peer, and the frames that it has to give, in the order of their
+    completion.
+    """
     stream: list[bytes] = []
     expected: list[WebSocketFrame] = []
 
@@ -138,13 +154,28 @@ def streams(draw: st.DrawFn, masked: bool) -> tuple[bytes, list[WebSocketFrame]]
     return b"".join(stream), expected
 
 
-#: bytes that look like frames often enough to get beyond the first header, and are wrong often enough to be garbage
+#: bytes that look like frames often enough to get beyond the first header, and are wrong often
+#: enough to be garbage
 garbage = st.lists(
     st.one_of(
         st.binary(max_size=12),
         st.tuples(
-            st.sampled_from([0x01, 0x02, 0x00, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A, 0xC1, 0x09, 0x83, 0xF2]),
-            st.sampled_from([b"", b"a", b"\xc3\xa9", b"\xc3", b"\x03\xe8", b"\xff", b"x" * 60, b"x" * 126, b"y" * 200]),
+            st.sampled_from(
+                [0x01, 0x02, 0x00, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A, 0xC1, 0x09, 0x83, 0xF2]
+            ),
+            st.sampled_from(
+                [
+                    b"",
+                    b"a",
+                    b"\xc3\xa9",
+                    b"\xc3",
+                    b"\x03\xe8",
+                    b"\xff",
+                    b"x" * 60,
+                    b"x" * 126,
+                    b"y" * 200,
+                ]
+            ),
             st.sampled_from([None, KEY, b"\0\0\0\0"]),
             st.sampled_from([None, None, None, 3, 70, 126, 65536, 1 << 40, 1 << 63]),
         ).map(lambda f: wire(f[0], f[1], f[2], announce=f[3])),

@@ -1,14 +1,18 @@
-"""What reconnections leave behind: threads, file descriptors and memory of a client's and a server's process, before and after.
+"""What reconnections leave behind: threads, file descriptors and memory of a client's and a
+server's process, before and after.
 
     python -m tests.leaks [--reconnects 1000] [--clients 1] [--tls] [--json]
 
-The server runs in a process of its own. The client's connection is lost again and again, in turn by a reset, by the end of the stream, by
-a close frame of the server, and inside a message; a message goes both ways on every connection. After some warming up the figures are
-taken, and again after the last reconnection and a settling time. Exit code 1: something has grown.
+The server runs in a process of its own. The client's connection is lost again and again, in turn by
+a reset, by the end of the stream, by a close frame of the server, and inside a message; a message
+goes both ways on every connection. After some warming up the figures are taken, and again after the
+last reconnection and a settling time. Exit code 1: something has grown.
 
-Memory is told in two ways. The heap is what is really in use: bytes that malloc has given away (glibc tells), and blocks of Python's own
-allocator. A leak shows there, however small, as soon as it is multiplied. The resident memory (RSS) also holds what was freed in
-between; it settles some hundred kilobytes higher after the first hundreds of connections, and then stays, with TLS more than without.
+Memory is told in two ways. The heap is what is really in use: bytes that malloc has given away
+(glibc tells), and blocks of Python's own allocator. A leak shows there, however small, as soon as
+it is multiplied. The resident memory (RSS) also holds what was freed in between; it settles some
+hundred kilobytes higher after the first hundreds of connections, and then stays, with TLS more than
+without.
 """
 
 from __future__ import annotations
@@ -48,7 +52,8 @@ from mormot_ws.testing import FaultProxy
 WARM_UP = 40
 #: how much the memory of a process may differ, in bytes: beyond it is growth
 NOISE = 3 << 20
-#: the same of what its heap has in use, and of the blocks of Python's allocator: of 1 000 reconnects each may keep 256 bytes and one block
+#: the same of what its heap has in use, and of the blocks of Python's allocator: of 1 000
+#: reconnects each may keep 256 bytes and one block
 HEAP_NOISE = 256 << 10
 BLOCKS_NOISE = 1_000
 _SERVER = """
@@ -92,8 +97,18 @@ class Figures:
 
     def grown_since(self, before: Figures) -> list[str]:
         """Return what is more than *before*."""
-        noise = {"threads": 0, "descriptors": 0, "rss": NOISE, "heap": HEAP_NOISE, "blocks": BLOCKS_NOISE}
-        return [name for name, most in noise.items() if getattr(self, name) > getattr(before, name) + most]
+        noise = {
+            "threads": 0,
+            "descriptors": 0,
+            "rss": NOISE,
+            "heap": HEAP_NOISE,
+            "blocks": BLOCKS_NOISE,
+        }
+        return [
+            name
+            for name, most in noise.items()
+            if getattr(self, name) > getattr(before, name) + most
+        ]
 
 
 class FlappingClient:
@@ -107,7 +122,9 @@ class FlappingClient:
             reconnect_policy=lambda: ExponentialBackoff(ms(1), ms(5)), heartbeat_delay=ms(1_000)
         )
         context = client_tls_context(ca_file) if ca_file else None
-        self.client = HttpClientWebSockets.open("localhost", proxy.port, bool(ca_file), context, settings=settings)
+        self.client = HttpClientWebSockets.open(
+            "localhost", proxy.port, bool(ca_file), context, settings=settings
+        )
         error = self.client.websockets_upgrade(
             "", "", False, frozenset(), WebSocketProtocolChat("echo", "", self._on_frame)
         )
@@ -162,7 +179,11 @@ class Sides:
         return Figures.of(self._ours, heap_in_use()), Figures.of(self._theirs, (heap, blocks))
 
     def _answers(self) -> list[str]:
-        return [line for line in self._server.text.splitlines() if line.startswith("heap ") and line.count(" ") == 2]
+        return [
+            line
+            for line in self._server.text.splitlines()
+            if line.startswith("heap ") and line.count(" ") == 2
+        ]
 
     def settled(self) -> tuple[Figures, Figures]:
         """Return them once they hardly change any more, at the latest after 3 s."""
@@ -187,7 +208,10 @@ def measure(reconnects: int, clients: int = 1, tls: bool = False) -> dict[str, o
             from tls_support import Authority
 
             authority = Authority(Path(stack.enter_context(tempfile.TemporaryDirectory())))
-            certificate, ca_file = (authority.certificate_file, authority.private_key_file), authority.file
+            certificate, ca_file = (
+                (authority.certificate_file, authority.private_key_file),
+                authority.file,
+            )
         server = stack.enter_context(Script(_SERVER, str(Path(__file__).parent), *certificate))
         proxy = stack.enter_context(FaultProxy(HOST, int(server.wait_line("port "))))
         flapping = [FlappingClient(proxy, ca_file) for _ in range(clients)]
@@ -213,14 +237,25 @@ def measure(reconnects: int, clients: int = 1, tls: bool = False) -> dict[str, o
         after = sides.settled()
         for one in flapping:
             one.client.free()
-        wait_for(lambda: not any("WebSocketClient" in thread.name for thread in threading.enumerate()), BOUND)
+        wait_for(
+            lambda: not any("WebSocketClient" in thread.name for thread in threading.enumerate()),
+            BOUND,
+        )
     return {
         "reconnects": lost - WARM_UP,
         "clients": clients,
         "tls": tls,
         "seconds": round(seconds, 1),
-        "client": {"before": asdict(before[0]), "after": asdict(after[0]), "grown": after[0].grown_since(before[0])},
-        "server": {"before": asdict(before[1]), "after": asdict(after[1]), "grown": after[1].grown_since(before[1])},
+        "client": {
+            "before": asdict(before[0]),
+            "after": asdict(after[0]),
+            "grown": after[0].grown_since(before[0]),
+        },
+        "server": {
+            "before": asdict(before[1]),
+            "after": asdict(after[1]),
+            "grown": after[1].grown_since(before[1]),
+        },
     }
 
 
@@ -246,9 +281,15 @@ def show(result: dict[str, object]) -> None:
 
 def main() -> int:
     """Read the command line, measure, print; return 1 when something has grown."""
-    parser = argparse.ArgumentParser(prog="python -m tests.leaks", description="What reconnections leave behind.")
-    parser.add_argument("--reconnects", type=int, default=1000, help="how many (default %(default)s)")
-    parser.add_argument("--clients", type=int, default=1, help="by how many clients (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.leaks", description="What reconnections leave behind."
+    )
+    parser.add_argument(
+        "--reconnects", type=int, default=1000, help="how many (default %(default)s)"
+    )
+    parser.add_argument(
+        "--clients", type=int, default=1, help="by how many clients (default %(default)s)"
+    )
     parser.add_argument("--tls", action="store_true", help="with TLS")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()

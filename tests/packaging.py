@@ -1,8 +1,11 @@
-"""What is released is whole, and works for who has nothing else:  python -m tests.packaging [--keep]
+"""What is released is whole, and works for who has nothing else:  python -m tests.packaging
+[--keep]
 
-Needs ``build`` and ``twine``. Builds the source distribution and the wheel of this tree, checks both, installs the wheel alone in a fresh
-environment, and uses it there from an empty folder: the import, every public name, the README's server and client, the command line, the
-pytest plugin. Stops at the first fault, with its output. It is a step of CI, and no module of tests: it needs half a minute.
+Needs ``build`` and ``twine``. Builds the source distribution and the wheel of this tree, checks
+both, installs the wheel alone in a fresh environment, and uses it there from an empty folder: the
+import, every public name, the README's server and client, the command line, the pytest plugin.
+Stops at the first fault, with its output. It is a step of CI, and no module of tests: it needs half
+a minute.
 """
 
 from __future__ import annotations
@@ -47,9 +50,15 @@ def test_it(mormot_ws_proxy, mormot_ws_echo_server):
 TOP_MODULES = {"mormot_ws_script.py", "pytest_mormot_ws.py"}
 
 
-def run(*command: str | Path, cwd: Path, env: Mapping[str, str] | None = None, text: str = "") -> str:
+def run(
+    *command: str | Path, cwd: Path, env: Mapping[str, str] | None = None, text: str = ""
+) -> str:
     """Run a command, and return what it printed; leave with that when it fails."""
-    without = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
+    without = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "PYTEST"))
+    }
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
@@ -78,7 +87,9 @@ def build(folder: Path) -> tuple[Path, Path]:
     shutil.copytree(
         ROOT,
         source,
-        ignore=shutil.ignore_patterns(".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", ".*_cache"),
+        ignore=shutil.ignore_patterns(
+            ".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", ".*_cache"
+        ),
     )
     run(sys.executable, "-m", "build", "--outdir", folder, source, cwd=folder)
     return next(folder.glob("*.tar.gz")), next(folder.glob("*.whl"))
@@ -94,11 +105,20 @@ def check_contents(sdist: Path, wheel: Path) -> None:
         for path in tracked(part)
     }
     check(tree <= shipped, f"not in the source distribution: {sorted(tree - shipped)}")
-    for name in ("README.md", "CHANGELOG.md", "LICENSE", "setup.cfg", "pyproject.toml", *TOP_MODULES):
+    for name in (
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "setup.cfg",
+        "pyproject.toml",
+        *TOP_MODULES,
+    ):
         check(name in shipped, f"not in the source distribution: {name}")
     with zipfile.ZipFile(wheel) as archive:
         installed = {name for name in archive.namelist() if ".dist-info/" not in name}
-        metadata = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))).decode()
+        metadata = archive.read(
+            next(n for n in archive.namelist() if n.endswith("METADATA"))
+        ).decode()
     wanted = {path.relative_to(ROOT).as_posix() for path in tracked("mormot_ws")} | TOP_MODULES
     check(installed == wanted, f"the wheel differs from the package: {sorted(installed ^ wanted)}")
     setup = configparser.ConfigParser()
@@ -110,16 +130,28 @@ def check_contents(sdist: Path, wheel: Path) -> None:
 def tracked(part: str) -> list[Path]:
     """Return the files of a folder that belong to the project."""
     skipped = {"__pycache__", "_build"}
-    return [path for path in (ROOT / part).rglob("*") if path.is_file() and not skipped & set(path.parts)]
+    return [
+        path
+        for path in (ROOT / part).rglob("*")
+        if path.is_file() and not skipped & set(path.parts)
+    ]
 
 
 def check_readme(python: Path, folder: Path) -> None:
     """The README's server and client, copied into an empty folder, talk to each other."""
-    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
     server_source, client_source = blocks[:2]
-    (folder / "server.py").write_text(server_source.replace("127.0.0.1:8999", "127.0.0.1:0"), "utf-8")
+    (folder / "server.py").write_text(
+        server_source.replace("127.0.0.1:8999", "127.0.0.1:0"), "utf-8"
+    )
     with subprocess.Popen(
-        [str(python), "-W", "error", "server.py"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [str(python), "-W", "error", "server.py"],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as server:
         assert server.stdout is not None
         try:
@@ -127,7 +159,8 @@ def check_readme(python: Path, folder: Path) -> None:
             check(found, "the README's server does not say its port")
             assert found is not None
             source = client_source.replace("8999", found[1]).replace(
-                "    for line in sys.stdin:", "    import time\n    for line in sys.stdin:\n        time.sleep(0.2)"
+                "    for line in sys.stdin:",
+                "    import time\n    for line in sys.stdin:\n        time.sleep(0.2)",
             )
             (folder / "client.py").write_text(source, "utf-8")
             printed = run(python, "-W", "error", "client.py", cwd=folder, text="hello\nbye\n")
@@ -148,16 +181,38 @@ def check_installed(wheel: Path, folder: Path) -> None:
     version = run(python, "-W", "error", "-c", _NAMES, cwd=empty).strip()
     check(f"-{version}-" in wheel.name, f"the wheel {wheel.name} says that it is {version}")
     check_readme(python, empty)
-    check("serve" in run(python.parent / "mormot-ws", "--help", cwd=empty), "mormot-ws --help says nothing of 'serve'")
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "pytest>=8", cwd=empty)
+    check(
+        "serve" in run(python.parent / "mormot-ws", "--help", cwd=empty),
+        "mormot-ws --help says nothing of 'serve'",
+    )
+    run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "pytest>=8",
+        cwd=empty,
+    )
     (empty / "test_it.py").write_text(_PLUGIN_TEST, "utf-8")
-    check("1 passed" in run(python, "-m", "pytest", "-q", "-W", "error", cwd=empty), "the pytest plugin does not work")
+    check(
+        "1 passed" in run(python, "-m", "pytest", "-q", "-W", "error", cwd=empty),
+        "the pytest plugin does not work",
+    )
 
 
 def main() -> None:
     """Do all of it, and say what was done."""
-    parser = argparse.ArgumentParser(prog="python -m tests.packaging", description=__doc__.partition("\n")[0])
-    parser.add_argument("--keep", metavar="FOLDER", type=Path, help="put the source distribution and the wheel there")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.packaging", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument(
+        "--keep",
+        metavar="FOLDER",
+        type=Path,
+        help="put the source distribution and the wheel there",
+    )
     arguments = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mormot_ws-packaging.") as name:
@@ -166,7 +221,11 @@ def main() -> None:
         print(
             f"built {sdist.name} ({sdist.stat().st_size >> 10} kB) and {wheel.name} ({wheel.stat().st_size >> 10} kB)"
         )
-        print(run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel, cwd=folder).strip())
+        print(
+            run(
+                sys.executable, "-m", "twine", "check", "--strict", sdist, wheel, cwd=folder
+            ).strip()
+        )
         check_contents(sdist, wheel)
         print("both have what they should have")
         check_installed(wheel, folder)

@@ -1,8 +1,9 @@
-"""README.md and docs/ as programs: finds every code block of a page, and runs them in order. No test in here.
+"""README.md and docs/ as programs: finds every code block of a page, and runs them in order. No
+test in here.
 
-The rules for authors are in docs/contributing.md. markdown-it finds the blocks, as it does for the built pages, so none is
-missed. What a page's blocks share (folder, ports, names, programs) is a :class:`Page`, one per run. Blocks that are not run
-are listed in pages_not_run.py, nowhere else.
+The rules for authors are in docs/contributing.md. markdown-it finds the blocks, as it does for the
+built pages, so none is missed. What a page's blocks share (folder, ports, names, programs) is a
+:class:`Page`, one per run. Blocks that are not run are listed in pages_not_run.py, nowhere else.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ from programs import PATIENCE, Lines, Program
 from support import BOUND, HOST, ROOT, echo, wait_for
 from tls_support import Authority
 
-from mormot_ws import HttpClientWebSockets, WebSocketProcessSettings, WebSocketProtocolChat, WebSocketServer
+from mormot_ws import (
+    HttpClientWebSockets,
+    WebSocketProcessSettings,
+    WebSocketProtocolChat,
+    WebSocketServer,
+)
 
 #: a number in the blocks of a page -> a free port of its own for each run
 PORTS = ("8999", "8998", "8997", "8443", "8080", "8000", "9100")
@@ -42,7 +48,12 @@ _NO_CODE = ("{toctree}", "{eval-rst}", "{image}", "{figure}", "{raw}", "{content
 #: Sphinx directives that have Markdown in them
 _BOXES = ("{note}", "{warning}", "{tip}", "{important}", "{admonition}")
 #: interactive programs of a terminal, as arguments of this Python
-_PROGRAMS = {"python": [], "python3": [], "mormot-ws": ["-m", "mormot_ws"], "pytest": ["-m", "pytest"]}
+_PROGRAMS = {
+    "python": [],
+    "python3": [],
+    "mormot-ws": ["-m", "mormot_ws"],
+    "pytest": ["-m", "pytest"],
+}
 
 
 class PageError(AssertionError):
@@ -106,7 +117,9 @@ def _directives(comment: str) -> dict[str, str]:
 
 
 def blocks_of(text: str, page: str, first_line: int = 1) -> list[Block]:
-    """Return every code block of a page, hidden ones included, in order; raise :class:`PageError` for one that nothing can be done with."""
+    """Return every code block of a page, hidden ones included, in order; raise :class:`PageError`
+    for one that nothing can be done with.
+    """
     found: list[Block] = []
     above: dict[str, str] = {}
     for token in MarkdownIt("commonmark").parse(text):
@@ -118,18 +131,23 @@ def blocks_of(text: str, page: str, first_line: int = 1) -> list[Block]:
                 above = {}
             continue
         if token.type == "code_block":
-            raise PageError(f"{page}:{line}: an indented block: fence it with ``` and name its language")
+            raise PageError(
+                f"{page}:{line}: an indented block: fence it with ``` and name its language"
+            )
         if token.type == "fence":
             language = token.info.split()[0] if token.info.strip() else ""
             if language in _BOXES:
                 found += blocks_of(token.content, page, line + 1)
             elif language.startswith("{") and language not in _NO_CODE:
-                raise PageError(f"{page}:{line}: {language} is not known to the tests: use a plain ``` block")
+                raise PageError(
+                    f"{page}:{line}: {language} is not known to the tests: use a plain ``` block"
+                )
             elif not language.startswith("{"):
                 found.append(Block(page, line, language, token.content, above))
         if token.type in ("fence", "paragraph_open", "heading_open"):
             above = {}
-    # MyST's boxes with colons are paragraphs to CommonMark, and what is fenced in them is found as it is
+    # MyST's boxes with colons are paragraphs to CommonMark, and what is fenced in them is found as
+    # it is
     return found
 
 
@@ -161,16 +179,22 @@ def shown_pattern(line: str) -> str:
 
 
 def check_shown(shown: str, output: str, place: str) -> None:
-    """Fail unless *output* is what a page shows; a line ``...`` there stands for any number of lines."""
+    """Fail unless *output* is what a page shows; a line ``...`` there stands for any number of
+    lines.
+    """
     pattern = ""
     for line in shown.strip("\n").split("\n") if shown.strip() else []:
-        pattern += r"(?:.*\n)*?" if line.strip() in ("...", "…") else shown_pattern(line)[1:-1] + r"\n"
+        pattern += (
+            r"(?:.*\n)*?" if line.strip() in ("...", "…") else shown_pattern(line)[1:-1] + r"\n"
+        )
     if not re.fullmatch(pattern, output if output.endswith("\n") or not output else output + "\n"):
         raise PageError(f"{place}: the page shows\n{shown}\nbut the output is\n{output}")
 
 
 def _console_steps(code: str) -> list[tuple[str, str]]:
-    """Return the commands of a ``console`` block, each with the output shown; the first '' when it begins with output."""
+    """Return the commands of a ``console`` block, each with the output shown; the first '' when it
+    begins with output.
+    """
     steps: list[list[str]] = [["", ""]]
     continued = False
     for line in code.splitlines():
@@ -185,7 +209,8 @@ def _console_steps(code: str) -> list[tuple[str, str]]:
 
 
 class Page:
-    """One run of a page: its folder, ports, names, and what it has started. Blocks know it as ``page``.
+    """One run of a page: its folder, ports, names, and what it has started. Blocks know it as
+    ``page``.
 
     A context manager that frees what is left in the end.
     """
@@ -200,7 +225,7 @@ class Page:
         self._owned: list[Any] = []
         self._cleanups = contextlib.ExitStack()
 
-    # ------------------------------------------------------------------------------------------- for hidden blocks
+    # ---------------------------------------------------------------------------- for hidden blocks
 
     def port(self, number: int | str) -> int:
         """Return the free port that stands for *number*."""
@@ -214,10 +239,16 @@ class Page:
         return self._ports[name]
 
     def serve_echo(
-        self, port: int = 8999, name: str = "echo", callback: Callable[..., Any] = echo, **settings: Any
+        self,
+        port: int = 8999,
+        name: str = "echo",
+        callback: Callable[..., Any] = echo,
+        **settings: Any,
     ) -> WebSocketServer:
         """Start an echo server on the page's *port*."""
-        server = WebSocketServer(f"{HOST}:{self.port(port)}", settings=WebSocketProcessSettings(**settings))
+        server = WebSocketServer(
+            f"{HOST}:{self.port(port)}", settings=WebSocketProcessSettings(**settings)
+        )
         self._owned.append(server)
         server.websocket_protocols.add(WebSocketProtocolChat(name, "", callback))
         return server
@@ -251,7 +282,7 @@ class Page:
         """Wait until *condition()* is true; return what it is."""
         return wait_for(condition, bound)
 
-    # ----------------------------------------------------------------------------------------------------- running
+    # -------------------------------------------------------------------------------------- running
 
     def run(self, blocks: list[Block]) -> None:
         """Run the blocks in order."""
@@ -270,7 +301,9 @@ class Page:
 
     def substituted(self, code: str) -> str:
         """Return *code* with the free ports of this run."""
-        return re.sub(rf"(?<![\w.])(?:{'|'.join(PORTS)})\b", lambda match: str(self.port(match[0])), code)
+        return re.sub(
+            rf"(?<![\w.])(?:{'|'.join(PORTS)})\b", lambda match: str(self.port(match[0])), code
+        )
 
     def _write_file(self, block: Block, later: list[Block]) -> None:
         name = block.says["file"]
@@ -288,7 +321,9 @@ class Page:
         try:
             exec(code, self.namespace)
         except AssertionError as exc:
-            raise PageError(f"{block.place}: {type(exc).__name__} {exc}\nprinted:\n{self.printed.lines.text}") from exc
+            raise PageError(
+                f"{block.place}: {type(exc).__name__} {exc}\nprinted:\n{self.printed.lines.text}"
+            ) from exc
         finally:
             self._remember()
 
@@ -336,7 +371,9 @@ class Page:
             timeout=2 * PATIENCE,
         )
         if done.returncode != int(block.says.get("exit", "0")):
-            raise PageError(f"{block.place}: {command!r} ends with {done.returncode}:\n{done.stdout}")
+            raise PageError(
+                f"{block.place}: {command!r} ends with {done.returncode}:\n{done.stdout}"
+            )
         return done.stdout
 
     def _converse(self, block: Block, steps: list[tuple[str, str]]) -> None:
@@ -361,16 +398,23 @@ class Page:
                 self._terminals[name].end_input()
             code = self._terminals[name].wait()
             if code != int(block.says["exit"]):
-                raise PageError(f"{block.place}: it ended with {code}:\n{self._terminals[name].output}")
+                raise PageError(
+                    f"{block.place}: it ended with {code}:\n{self._terminals[name].output}"
+                )
 
     def _environment(self) -> dict[str, str]:
-        """Return what the commands of a page find: our package, and ``python``, ``pytest`` and ``mormot-ws`` on the path."""
+        """Return what the commands of a page find: our package, and ``python``, ``pytest`` and
+        ``mormot-ws`` on the path.
+        """
         tools = self.folder / ".bin"
         if not tools.exists():
             tools.mkdir()
             for name, arguments in _PROGRAMS.items():
                 tool = tools / name
-                tool.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *arguments])} "$@"\n', encoding="utf-8")
+                tool.write_text(
+                    f'#!/bin/sh\nexec {shlex.join([sys.executable, *arguments])} "$@"\n',
+                    encoding="utf-8",
+                )
                 tool.chmod(0o755)
             (self.folder / "examples").symlink_to(ROOT / "examples")
             (self.folder / ".venv").mkdir()
@@ -430,7 +474,10 @@ def _logging_restored() -> Iterator[None]:
     """``logging.basicConfig`` in a page works as in a new program, and is undone."""
     loggers = [
         logging.getLogger(),
-        *(logging.getLogger(name) for name in ("mormot_ws", "mormot_ws.client", "mormot_ws.server")),
+        *(
+            logging.getLogger(name)
+            for name in ("mormot_ws", "mormot_ws.client", "mormot_ws.server")
+        ),
     ]
     before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     loggers[0].handlers[:] = []

@@ -1,4 +1,6 @@
-"""What the pages show and the tests do not run: the reason, and the test that looks after it instead. The only place for that."""
+"""What the pages show and the tests do not run: the reason, and the test that looks after it
+instead. The only place for that.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ class NotRun(NamedTuple):
     language: str
     begins: str
     reason: str
-    #: ``tests/test_x.py::test_name`` (or ``::TestClass``) that checks them in another way; '' if nothing does
+    #: ``tests/test_x.py::test_name`` (or ``::TestClass``) that checks them in another way; '' if
+    #: nothing does
     instead: str = ""
 
 
@@ -65,11 +68,19 @@ NOT_RUN = [
         "pip install '.[docs]'",
         "installs Sphinx and builds the site, which CI does",
     ),
-    NotRun("docs/porting-guide.md", "pascal", "", "Object Pascal, for comparison; there is no compiler here"),
+    NotRun(
+        "docs/porting-guide.md",
+        "pascal",
+        "",
+        "Object Pascal, for comparison; there is no compiler here",
+    ),
 ]
 
 COMMANDS = [
-    Command(r"(\.venv/bin/)?pip install ", "installs; the extras that it names are checked by tests/docs/test_pages.py"),
+    Command(
+        r"(\.venv/bin/)?pip install ",
+        "installs; the extras that it names are checked by tests/docs/test_pages.py",
+    ),
     Command(r"python3 -m venv ", "makes an environment to install into"),
     Command(r"\. \.venv/bin/activate$", "changes the terminal in which it is typed"),
     Command(r"sudo systemctl ", "needs a running systemd, and rights"),

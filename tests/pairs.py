@@ -1,4 +1,6 @@
-"""A process of ours in either role, and a plain socket at the other end of its connection, in the hands of the test."""
+"""A process of ours in either role, and a plain socket at the other end of its connection, in the
+hands of the test.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def pair(
     protocol: type[WebSocketProtocolChat] = WebSocketProtocolChat,
     **settings: Any,
 ) -> Iterator[Pair]:
-    """Give a running process in that *role*, whose peer is a plain socket in the hands of the test."""
+    """Give a running process in that *role*, whose peer is a plain socket in the hands of the
+    test.
+    """
     recorder = Recorder()
     callback = recorder.frame if callback is None else callback
     if role == "server":
@@ -75,7 +79,9 @@ def pair(
     with RawServer(behaviour) as raw:
         try:
             with new_client(raw.port, **settings) as client:
-                assert client.websockets_upgrade("", "", protocol=protocol("echo", "", callback)) == ""
+                assert (
+                    client.websockets_upgrade("", "", protocol=protocol("echo", "", callback)) == ""
+                )
                 yield Pair(process_of(client), peers.get(timeout=BOUND), recorder)
                 done.set()
         finally:
@@ -83,7 +89,9 @@ def pair(
 
 
 def end_of(peer: RawPeer) -> None:
-    """Check that nothing more comes from the process, and end the TCP connection, the server's side first."""
+    """Check that nothing more comes from the process, and end the TCP connection, the server's
+    side first.
+    """
     if not peer.client_side:
         peer.sock.shutdown(socket.SHUT_WR)
     assert peer.read_to_end() == b""
@@ -91,7 +99,9 @@ def end_of(peer: RawPeer) -> None:
 
 
 def wait_flushed(process: WebSocketProcess) -> None:
-    """Wait until the thread that writes queued frames has done so; it might take a new one along otherwise."""
+    """Wait until the thread that writes queued frames has done so; it might take a new one along
+    otherwise.
+    """
     assert process.safe_out.acquire(timeout=BOUND)
     process.safe_out.release()
 

@@ -1,4 +1,6 @@
-"""Programs run as a user runs them: as processes with pipes (or a terminal), what they print read line by line, each wait with a bound."""
+"""Programs run as a user runs them: as processes with pipes (or a terminal), what they print read
+line by line, each wait with a bound.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class Lines:
         return self._at_end
 
     def expect(self, pattern: str, bound: float = PATIENCE) -> re.Match[str]:
-        """Wait for a line, behind those already expected, that contains *pattern*; fail without one within *bound* seconds."""
+        """Wait for a line, behind those already expected, that contains *pattern*; fail without
+        one within *bound* seconds.
+        """
         give_up = time.monotonic() + bound
         with self._changed:
             while True:
@@ -72,17 +76,21 @@ class Lines:
                 left = give_up - time.monotonic()
                 if self._at_end or left <= 0:
                     why = "it ended" if self._at_end else f"nothing within {bound:g} s"
-                    raise AssertionError(f"no further line with {pattern!r} ({why}) in:\n" + "\n".join(self._lines))
+                    raise AssertionError(
+                        f"no further line with {pattern!r} ({why}) in:\n" + "\n".join(self._lines)
+                    )
                 self._changed.wait(left)
 
 
 class Program:
-    """``python ARGUMENTS`` as a process. A context manager that ends it, by its pid, if it has not ended by itself.
+    """``python ARGUMENTS`` as a process. A context manager that ends it, by its pid, if it has not
+    ended by itself.
 
-    Both of its output streams are read together. Warnings are errors in it; its output is not made unbuffered from outside, so a program
-    that forgets to flush is found out.
+    Both of its output streams are read together. Warnings are errors in it; its output is not made
+    unbuffered from outside, so a program that forgets to flush is found out.
 
-    :param stdin: what it gets as standard input; by default a pipe, for :meth:`enter` and :meth:`end_input`.
+    :param stdin: what it gets as standard input; by default a pipe, for :meth:`enter` and
+        :meth:`end_input`.
     """
 
     _options: tuple[str, ...] = ("-X", "dev")
@@ -95,7 +103,8 @@ class Program:
         stdin: int | IO[str] = subprocess.PIPE,
     ) -> None:
         without = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-        # a process started in the background ignores Ctrl-C, and its children would too; only the main thread can change that
+        # a process started in the background ignores Ctrl-C, and its children would too; only the
+        # main thread can change that
         in_main = threading.current_thread() is threading.main_thread()
         previous = signal.signal(signal.SIGINT, signal.default_int_handler) if in_main else None
         try:
@@ -139,7 +148,9 @@ class Program:
         return self._process.poll() is not None
 
     def expect(self, pattern: str, bound: float = PATIENCE) -> re.Match[str]:
-        """Wait for a line, behind those already expected, that contains *pattern*; fail without one within *bound* seconds."""
+        """Wait for a line, behind those already expected, that contains *pattern*; fail without
+        one within *bound* seconds.
+        """
         return self._lines.expect(pattern, bound)
 
     def enter(self, *lines: str) -> None:
@@ -175,7 +186,10 @@ class Program:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._process.poll() is None:
             self.kill()
@@ -186,7 +200,9 @@ class Program:
 
 
 class Script(Program):
-    """Python source in a process of its own, without the checks of the development mode, and with unbuffered output."""
+    """Python source in a process of its own, without the checks of the development mode, and with
+    unbuffered output.
+    """
 
     _options = ("-u",)
 
@@ -204,7 +220,9 @@ class Script(Program):
         return self._lines.at_end
 
     def wait_line(self, start: str, bound: float = 2 * BOUND) -> str:
-        """Wait for a line that begins with *start*, which may have come before another that was waited for; return the rest of it."""
+        """Wait for a line that begins with *start*, which may have come before another that was
+        waited for; return the rest of it.
+        """
 
         def find() -> list[str]:
             over = self.said_all

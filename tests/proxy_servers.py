@@ -1,6 +1,8 @@
-"""Proxies for the tests: HTTP CONNECT and SOCKS 4/4a/5, threaded, on the loopback interface, well-behaved or not.
+"""Proxies for the tests: HTTP CONNECT and SOCKS 4/4a/5, threaded, on the loopback interface,
+well-behaved or not.
 
-Whatever host a client asks for, they dial that port of this machine: so names can be used that do not exist.
+Whatever host a client asks for, they dial that port of this machine: so names can be used that do
+not exist.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class ProxyServer(ABC):
 
     scheme = ""
 
-    def __init__(self, user: str = "", password: str = "", *, mute: bool = False, drip: float = 0) -> None:
+    def __init__(
+        self, user: str = "", password: str = "", *, mute: bool = False, drip: float = 0
+    ) -> None:
         self.user = user
         self.password = password
         self.mute = mute
@@ -54,7 +58,9 @@ class ProxyServer(ABC):
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server((HOST, 0))
         self.port: int = self._listener.getsockname()[1]
-        self._acceptor = threading.Thread(target=self._accept, name=f"{self.scheme} proxy", daemon=True)
+        self._acceptor = threading.Thread(
+            target=self._accept, name=f"{self.scheme} proxy", daemon=True
+        )
         self._acceptor.start()
 
     @property
@@ -68,9 +74,11 @@ class ProxyServer(ABC):
 
     @abstractmethod
     def negotiate(self, sock: socket.socket, stack: contextlib.ExitStack) -> socket.socket | None:
-        """Do the proxy's part on a new connection; return that to the target (on the *stack*), or None for a refusal."""
+        """Do the proxy's part on a new connection; return that to the target (on the *stack*), or
+        None for a refusal.
+        """
 
-    # ----------------------------------------------------------------------------------------------- for negotiate()
+    # ------------------------------------------------------------------------------ for negotiate()
 
     def dial(self, asked: Asked, stack: contextlib.ExitStack) -> socket.socket:
         """Remember the request and connect to its port, on this machine. Raises ``OSError``."""
@@ -112,7 +120,7 @@ class ProxyServer(ABC):
             data += more
         return data[: -len(mark)]
 
-    # ------------------------------------------------------------------------------------------------------ internal
+    # ------------------------------------------------------------------------------------- internal
 
     def _track(self, sock: socket.socket, stack: contextlib.ExitStack) -> socket.socket:
         """Close *sock* with the *stack*; until then cut() and stop() find it."""
@@ -136,7 +144,9 @@ class ProxyServer(ABC):
             except OSError:
                 return
             self.accepted += 1
-            thread = threading.Thread(target=self._serve, args=(sock,), name=f"{self.scheme} proxy relay", daemon=True)
+            thread = threading.Thread(
+                target=self._serve, args=(sock,), name=f"{self.scheme} proxy relay", daemon=True
+            )
             self._threads.append(thread)
             thread.start()
 
@@ -187,7 +197,10 @@ class ProxyServer(ABC):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -220,11 +233,15 @@ class HttpProxy(ProxyServer):
 
     def negotiate(self, sock: socket.socket, stack: contextlib.ExitStack) -> socket.socket | None:
         first, *lines = self.until(sock, b"\r\n\r\n").decode("latin-1").split("\r\n")
-        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        fields = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
         method, target, _ = first.split()
         host, _, port = target.rpartition(":")
         if ":" in host and not host.startswith("["):
-            return self._refuse(sock, "400 Bad Request")  # RFC 9112 §3.2.3: an IPv6 address stands in brackets
+            # RFC 9112 §3.2.3: an IPv6 address stands in brackets
+            return self._refuse(sock, "400 Bad Request")
         _, _, encoded = fields.get("proxy-authorization", "").partition(" ")
         user, _, password = base64.b64decode(encoded).decode("latin-1").partition(":")
         asked = Asked(host.strip("[]"), int(port), user, password)
@@ -233,7 +250,11 @@ class HttpProxy(ProxyServer):
             return self._refuse(sock, self.refusal or "405 Method Not Allowed")
         if self.user and (user, password) != (self.user, self.password):
             self.asked.append(asked)
-            return self._refuse(sock, "407 Proxy Authentication Required", 'Proxy-Authenticate: Basic realm="test"\r\n')
+            return self._refuse(
+                sock,
+                "407 Proxy Authentication Required",
+                'Proxy-Authenticate: Basic realm="test"\r\n',
+            )
         try:
             other = self.dial(asked, stack)
         except OSError:
@@ -248,7 +269,10 @@ class HttpProxy(ProxyServer):
         return other
 
     def _refuse(self, sock: socket.socket, status: str, headers: str = "") -> socket.socket | None:
-        self.reply(sock, f"HTTP/1.1 {status}\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        self.reply(
+            sock,
+            f"HTTP/1.1 {status}\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n".encode(),
+        )
         return None
 
 
@@ -261,7 +285,13 @@ class SocksProxy(ProxyServer):
     scheme = "socks5"
 
     def __init__(
-        self, user: str = "", password: str = "", *, code: int = 0, mute: bool = False, drip: float = 0
+        self,
+        user: str = "",
+        password: str = "",
+        *,
+        code: int = 0,
+        mute: bool = False,
+        drip: float = 0,
     ) -> None:
         self.code = code
         super().__init__(user, password, mute=mute, drip=drip)

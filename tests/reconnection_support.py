@@ -1,4 +1,6 @@
-"""What the tests of reconnection share: a client that waits for its next attempt, and what is recorded of it. No test in here."""
+"""What the tests of reconnection share: a client that waits for its next attempt, and what is
+recorded of it. No test in here.
+"""
 
 from __future__ import annotations
 
@@ -39,14 +41,23 @@ def thread_of(client: HttpClientWebSockets) -> WebSocketProcessClientThread:
 def successful(recorder: Recorder) -> list[str]:
     """Return the names of all events but of the upgrades that failed.
 
-    A server listens before its protocols are added: a client that comes between the two is refused, and tries again.
+    A server listens before its protocols are added: a client that comes between the two is refused,
+    and tries again.
     """
-    return [event.name for event in recorder.events if event.name != "on_reconnect(process)" or not event.value]
+    return [
+        event.name
+        for event in recorder.events
+        if event.name != "on_reconnect(process)" or not event.value
+    ]
 
 
 @contextlib.contextmanager
-def waiting(recorder: Recorder, policy: FixedDelay, *behaviours: Behaviour) -> Iterator[ReconnectingClient]:
-    """Give a client that has lost its connection to a raw server and waits for its next attempt, as *policy* says."""
+def waiting(
+    recorder: Recorder, policy: FixedDelay, *behaviours: Behaviour
+) -> Iterator[ReconnectingClient]:
+    """Give a client that has lost its connection to a raw server and waits for its next attempt,
+    as *policy* says.
+    """
     with (
         RawServer(drop_on_request, *(behaviours or (polite,))) as server,
         ReconnectingClient(server.port, recorder, reconnect_policy=lambda: policy) as reconnecting,

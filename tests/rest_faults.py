@@ -1,9 +1,12 @@
-"""What becomes of REST requests when the ends do not agree, or frames arrive damaged: ``python -m tests.rest_faults [--quick]``.
+"""What becomes of REST requests when the ends do not agree, or frames arrive damaged: ``python -m
+tests.rest_faults [--quick]``.
 
-Three tables, all on real sockets. Ends with different keys and options: what the upgrade and a request return, and how often the request
-was executed. Three captured requests, then three captured answers, truncated behind each byte and with each bit inverted (``--quick``:
-one bit of each byte): how many were refused with a close code, dropped, or taken. None may be executed twice, hang, or be taken
-changed where the SynLZ container guards the frame. The exit code is 1 when one did. ``test_rest_faults.py`` runs the same in a fast form.
+Three tables, all on real sockets. Ends with different keys and options: what the upgrade and a
+request return, and how often the request was executed. Three captured requests, then three captured
+answers, truncated behind each byte and with each bit inverted (``--quick``: one bit of each byte):
+how many were refused with a close code, dropped, or taken. None may be executed twice, hang, or be
+taken changed where the SynLZ container guards the frame. The exit code is 1 when one did.
+``test_rest_faults.py`` runs the same in a fast form.
 """
 
 from __future__ import annotations
@@ -44,11 +47,12 @@ from mormot_ws.core.frames import parse_close_payload
 from mormot_ws.rest.messages import RestRequest
 
 NONE = WebSocketProtocolBinaryOptions(0)
-#: milliseconds that a client waits for an answer; less than 2 000 count as that, unless a test changes it
+#: milliseconds that a client waits for an answer; less than 2 000 count as that, unless a test
+#: changes it
 ANSWER_TIMEOUT = 2_000
 
 
-# --------------------------------------------------------------------------------------- ends that do not agree
+# --------------------------------------------------------------------------- ends that do not agree
 
 
 class End(NamedTuple):
@@ -61,7 +65,9 @@ class End(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A server and a client, and what is expected of a request: 'answered', 'refused', 'closed' or 'no answer'."""
+    """A server and a client, and what is expected of a request: 'answered', 'refused', 'closed' or
+    'no answer'.
+    """
 
     name: str
     server: End
@@ -125,7 +131,9 @@ def rest_server(end: End) -> Iterator[tuple[WebSocketServerRest, Executed]]:
     """Serve as *end* says."""
     executed = Executed()
     settings = fast_settings(**dict(end.aes))
-    server = WebSocketServerRest(f"{HOST}:0", None, None, "", "", end.key, end.ajax, end.options, settings=settings)
+    server = WebSocketServerRest(
+        f"{HOST}:0", None, None, "", "", end.key, end.ajax, end.options, settings=settings
+    )
     server.on_request = executed
     with server:
         yield server, executed
@@ -136,10 +144,15 @@ def request_between(pair: Pair) -> Outcome:
     with (
         rest_server(pair.server) as (server, executed),
         HttpClientWebSockets(
-            HOST, server.port, timeout=ms(ANSWER_TIMEOUT), settings=fast_settings(**dict(pair.client.aes))
+            HOST,
+            server.port,
+            timeout=ms(ANSWER_TIMEOUT),
+            settings=fast_settings(**dict(pair.client.aes)),
         ) as client,
     ):
-        upgrade = client.websockets_upgrade("", pair.client.key, pair.client.ajax, pair.client.options)
+        upgrade = client.websockets_upgrade(
+            "", pair.client.key, pair.client.ajax, pair.client.options
+        )
         if upgrade:
             return Outcome(upgrade, 0, "", len(executed.requests), 0)
         began = time.monotonic()
@@ -149,13 +162,16 @@ def request_between(pair: Pair) -> Outcome:
 
 
 def is_as_expected(pair: Pair, outcome: Outcome) -> bool:
-    """Tell whether *outcome* is that of *pair*, and the request was executed only if it was answered."""
-    # one message in 256 that was made with another key has a valid padding: it is then dropped, and not answered
+    """Tell whether *outcome* is that of *pair*, and the request was executed only if it was
+    answered.
+    """
+    # one message in 256 that was made with another key has a valid padding: it is then dropped, and
+    # not answered
     expected = ("closed", "no answer") if pair.expected == "closed" else (pair.expected,)
     return outcome.word in expected and outcome.executed == (outcome.word == "answered")
 
 
-# ---------------------------------------------------------------------------------------------- damaged frames
+# ----------------------------------------------------------------------------------- damaged frames
 
 
 def vector_named(name: str) -> Vector:
@@ -187,17 +203,23 @@ class Captured(NamedTuple):
 REQUESTS = [
     Captured("synopsebin_f42_c2s", "4 requests in a jumbo frame, compressed", End(), True),
     Captured("synopsebin_enc_f05_c2s", "a request, stored and encrypted", SECRET, True),
-    Captured("synopsejson_f05_c2s", "a request in JSON, which nothing guards", End(ajax=True), False),
+    Captured(
+        "synopsejson_f05_c2s", "a request in JSON, which nothing guards", End(ajax=True), False
+    ),
 ]
 ANSWERS = [
     Captured("synopsebin_f26_s2c", "an answer, compressed", End(), True),
     Captured("synopsebin_enc_f02_s2c", "an answer, stored and encrypted", SECRET, True),
-    Captured("synopsejson_f06_s2c", "an answer in JSON, which nothing guards", End(ajax=True), False),
+    Captured(
+        "synopsejson_f06_s2c", "an answer in JSON, which nothing guards", End(ajax=True), False
+    ),
 ]
 
 
 def damaged(wire: bytes, quick: bool) -> Iterator[bytes]:
-    """Yield *wire* cut behind each of its bytes but the last, then with bits inverted: each one, or one of each byte."""
+    """Yield *wire* cut behind each of its bytes but the last, then with bits inverted: each one,
+    or one of each byte.
+    """
     for size in range(len(wire)):
         yield wire[:size]
     for at in range(len(wire)):
@@ -213,10 +235,16 @@ def meant_by(captured: Captured) -> tuple[int, list[tuple[str, str, bytes]]]:
     return sum(not message["noanswer"] for message in messages), executed
 
 
-def sent_to_server(server: WebSocketServerRest, captured: Captured, wire: bytes) -> tuple[bytes, int]:
-    """Send *wire* and an intact request behind it, and end; return (payload of the server's close frame, answers before)."""
+def sent_to_server(
+    server: WebSocketServerRest, captured: Captured, wire: bytes
+) -> tuple[bytes, int]:
+    """Send *wire* and an intact request behind it, and end; return (payload of the server's close
+    frame, answers before).
+    """
     protocol = captured.protocol()
-    after = protocol.encode(RestRequest("GET", "/after"), "request" if captured.end.ajax else "r00ffff")
+    after = protocol.encode(
+        RestRequest("GET", "/after"), "request" if captured.end.ajax else "r00ffff"
+    )
     protocol.before_send_frame(after)
     with RawClient(server.port) as client:
         name = "synopsejson" if captured.end.ajax else "synopsebin"
@@ -229,8 +257,12 @@ def sent_to_server(server: WebSocketServerRest, captured: Captured, wire: bytes)
     return closes[0] if closes else b"", sum(frame.opcode in (1, 2) for frame in frames)
 
 
-def judge_request(captured: Captured, server: WebSocketServerRest, executed: Executed, wire: bytes) -> str:
-    """Return what became of a damaged request, in a word or two; ``'FAULT …'`` for what must not be."""
+def judge_request(
+    captured: Captured, server: WebSocketServerRest, executed: Executed, wire: bytes
+) -> str:
+    """Return what became of a damaged request, in a word or two; ``'FAULT …'`` for what must not
+    be.
+    """
     executed.requests.clear()
     began = time.monotonic()
     close, answers = sent_to_server(server, captured, wire)
@@ -255,7 +287,10 @@ def matrix_of_requests(captured: Captured, quick: bool) -> Counter[str]:
     """Return how often what became of the damaged forms of a request."""
     with rest_server(captured.end) as (server, executed):
         assert judge_request(captured, server, executed, captured.wire) == "taken unchanged"
-        return Counter(judge_request(captured, server, executed, wire) for wire in damaged(captured.wire, quick))
+        return Counter(
+            judge_request(captured, server, executed, wire)
+            for wire in damaged(captured.wire, quick)
+        )
 
 
 def judge_answer(captured: Captured, port: int) -> str:
@@ -263,8 +298,11 @@ def judge_answer(captured: Captured, port: int) -> str:
     decoded = vector_named(captured.name)["decoded"]
     protocol = captured.protocol()
     if isinstance(protocol, WebSocketProtocolBinary):
-        protocol._numbers = itertools.count(int(decoded["head"][1:], 16))  # the number that was answered then
-    with HttpClientWebSockets(HOST, port, timeout=ms(ANSWER_TIMEOUT), settings=fast_settings()) as client:
+        # the number that was answered then
+        protocol._numbers = itertools.count(int(decoded["head"][1:], 16))
+    with HttpClientWebSockets(
+        HOST, port, timeout=ms(ANSWER_TIMEOUT), settings=fast_settings()
+    ) as client:
         error = client.websockets_upgrade("", "", protocol=protocol)
         assert not error, error
         began = time.monotonic()
@@ -281,7 +319,9 @@ def judge_answer(captured: Captured, port: int) -> str:
 
 
 def matrix_of_answers(captured: Captured, quick: bool) -> Counter[str]:
-    """Return how often what became of the damaged forms of an answer. The server ends the connection behind each."""
+    """Return how often what became of the damaged forms of an answer. The server ends the
+    connection behind each.
+    """
     wires = iter([captured.wire, *damaged(captured.wire, quick)])
     name = "synopsejson" if captured.end.ajax else "synopsebin"
 
@@ -298,7 +338,7 @@ def matrix_of_answers(captured: Captured, quick: bool) -> Counter[str]:
         return Counter(judge_answer(captured, server.port) for _ in damaged(captured.wire, quick))
 
 
-# --------------------------------------------------------------------------------------------------- the command
+# -------------------------------------------------------------------------------------- the command
 
 
 def main() -> int:
@@ -329,7 +369,9 @@ def main() -> int:
             for word, count in counts.most_common():
                 print(f"{count:>8}  {word}")
                 faults += count if word.startswith("FAULT") else 0
-    print(f"\n{faults} faults" if faults else "\nno fault: nothing hung, nothing was executed twice")
+    print(
+        f"\n{faults} faults" if faults else "\nno fault: nothing hung, nothing was executed twice"
+    )
     return 1 if faults else 0
 
 

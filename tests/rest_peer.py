@@ -1,9 +1,12 @@
-"""A REST peer that shares nothing with the library: ``python -m tests.rest_peer server|client KIND KEY PLAIN|SYNLZ [PORT]``.
+"""A REST peer that shares nothing with the library: ``python -m tests.rest_peer server|client KIND
+KEY PLAIN|SYNLZ [PORT]``.
 
-It was written from the description of the wire alone, one function for each of its rules, as plainly as they are stated, and stands for a
-native end. As a server it prints its port. It then does what the lines on its standard input say: ``{"ask": [method, url, headers,
-noanswer, type, content]}`` sends a request (the content in hexadecimal) and prints what was answered. Requests of the other side it answers
-with themselves. Each message that it receives it encodes again; ``same`` says whether that gave the bytes that came.
+It was written from the description of the wire alone, one function for each of its rules, as
+plainly as they are stated, and stands for a native end. As a server it prints its port. It then
+does what the lines on its standard input say: ``{"ask": [method, url, headers, noanswer, type,
+content]}`` sends a request (the content in hexadecimal) and prints what was answered. Requests of
+the other side it answers with themselves. Each message that it receives it encodes again; ``same``
+says whether that gave the bytes that came.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 Fields = list[Any]
 
-# ------------------------------------------------------------------------------------------------------------ CRC, SynLZ
+# --------------------------------------------------------------------------------------- CRC, SynLZ
 
 
 def crc32c(data: bytes) -> int:
@@ -41,7 +44,11 @@ def hash_at(data: bytes | bytearray, p: int) -> int:
 
 def pack(data: bytes) -> bytes:
     size = len(data)
-    out = bytearray(struct.pack("<H", size) if size < 32768 else struct.pack("<HH", 0x8000 | size & 0x7FFF, size >> 15))
+    out = bytearray(
+        struct.pack("<H", size)
+        if size < 32768
+        else struct.pack("<HH", 0x8000 | size & 0x7FFF, size >> 15)
+    )
     if not size:
         return bytes(out)
     table: dict[int, int] = {}
@@ -68,7 +75,9 @@ def pack(data: bytes) -> bytes:
                 t = 1
                 while t < limit and data[o + 2 + t] == data[p + 2 + t]:
                     t += 1
-                out += struct.pack("<H", h << 4 | t) if t <= 15 else struct.pack("<HB", h << 4, t - 16)
+                out += (
+                    struct.pack("<H", h << 4 | t) if t <= 15 else struct.pack("<HB", h << 4, t - 16)
+                )
                 p += t + 2
                 item(True)
                 continue
@@ -136,7 +145,7 @@ def release(container: bytes) -> bytes:
     return data
 
 
-# ------------------------------------------------------------------------------------------------------------------- AES
+# ---------------------------------------------------------------------------------------------- AES
 
 
 def key_of(password: str) -> bytes:
@@ -149,7 +158,9 @@ def key_of(password: str) -> bytes:
 
 def encrypt(key: bytes, plain: bytes, iv: bytes) -> bytes:
     count = 16 - len(plain) % 16
-    return iv + Cipher(algorithms.AES(key), modes.CTR(iv)).encryptor().update(plain + bytes([count]) * count)
+    return iv + Cipher(algorithms.AES(key), modes.CTR(iv)).encryptor().update(
+        plain + bytes([count]) * count
+    )
 
 
 def decrypt(key: bytes, message: bytes) -> bytes:
@@ -160,7 +171,7 @@ def decrypt(key: bytes, message: bytes) -> bytes:
     return plain[: -plain[-1]]
 
 
-# -------------------------------------------------------------------------------------------------------------- messages
+# ----------------------------------------------------------------------------------------- messages
 
 
 def counts_as_json(kind: str) -> bool:
@@ -176,11 +187,17 @@ def type_sent(kind: str, content: bytes) -> str:
 
 def quote(text: bytes) -> bytes:
     short = {8: b"\\b", 9: b"\\t", 10: b"\\n", 12: b"\\f", 13: b"\\r", 34: b'\\"', 92: b"\\\\"}
-    return b'"' + b"".join(short.get(c) or (b"\\u%04X" % c if c < 32 else bytes([c])) for c in text) + b'"'
+    return (
+        b'"'
+        + b"".join(short.get(c) or (b"\\u%04X" % c if c < 32 else bytes([c])) for c in text)
+        + b'"'
+    )
 
 
 def to_json(head: str, fields: Fields, kind: str, content: bytes) -> bytes:
-    """*content* of another type than JSON goes as text when it is UTF-8, else as base64. (What the tests send is clear in this.)"""
+    """*content* of another type than JSON goes as text when it is UTF-8, else as base64. (What the
+    tests send is clear in this.)
+    """
     kind = type_sent(kind, content)
     if not content:
         body = b'""'
@@ -201,7 +218,9 @@ def from_json(payload: bytes) -> tuple[str, Fields, str, bytes]:
     [(head, items)] = json.loads(payload).items()
     *fields, kind, content = items
     if kind:
-        body: bytes = base64.b64decode(content[1:]) if content.startswith("\ufff0") else content.encode()
+        body: bytes = (
+            base64.b64decode(content[1:]) if content.startswith("\ufff0") else content.encode()
+        )
         return head, fields, kind, body
     before = to_json(head, fields, "", b"")[: -len(b'""]}')]
     assert payload.startswith(before)
@@ -246,7 +265,7 @@ def from_binary(plain: bytes) -> tuple[str, Fields, str, bytes]:
     return head.decode(), fields, kind or ("application/json" if content else ""), content
 
 
-# ----------------------------------------------------------------------------------------------------------- the connection
+# ----------------------------------------------------------------------------------- the connection
 
 
 class Peer:
@@ -261,7 +280,7 @@ class Peer:
         self.unread = b""
         self.heard: list[Any] = []
 
-    # ------------------------------------------------------------------------------------------------------- upgrade
+    # -------------------------------------------------------------------------------------- upgrade
 
     def connect(self, port: int) -> None:
         self.is_client = True
@@ -269,15 +288,32 @@ class Peer:
         key = base64.b64encode(os.urandom(16)).decode()
         names = "synopsebin, synopsebinary" if self.kind == "synopsebin" else self.kind
         lines = (
-            *("GET /root HTTP/1.1", f"Host: 127.0.0.1:{port}", "Accept: */*", "User-Agent: peer", "Content-Length: 0"),
-            *("Connection: Upgrade", "Upgrade: websocket", f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13"),
+            *(
+                "GET /root HTTP/1.1",
+                f"Host: 127.0.0.1:{port}",
+                "Accept: */*",
+                "User-Agent: peer",
+                "Content-Length: 0",
+            ),
+            *(
+                "Connection: Upgrade",
+                "Upgrade: websocket",
+                f"Sec-WebSocket-Key: {key}",
+                "Sec-WebSocket-Version: 13",
+            ),
             *(f"Sec-WebSocket-Protocol: {names}", "", ""),
         )
         self.sock.sendall("\r\n".join(lines).encode())
         answer = self._head()
         assert answer[0] == "HTTP/1.1 101 Switching Protocols", answer
         assert [line.split(":")[0] for line in answer[1:]] == [
-            *("Upgrade", "Connection", "Sec-WebSocket-Connection-ID", "Sec-WebSocket-Protocol", "Sec-WebSocket-Accept")
+            *(
+                "Upgrade",
+                "Connection",
+                "Sec-WebSocket-Connection-ID",
+                "Sec-WebSocket-Protocol",
+                "Sec-WebSocket-Accept",
+            )
         ], answer
         assert answer[4] == f"Sec-WebSocket-Protocol: {self.kind}"
 
@@ -286,8 +322,12 @@ class Peer:
         self.sock.settimeout(30)
         asked = dict(line.split(": ", 1) for line in self._head()[1:])
         offered = asked["Sec-WebSocket-Protocol"]
-        assert offered == ("synopsejson" if self.kind == "synopsejson" else "synopsebin, synopsebinary")
-        digest = hashlib.sha1((asked["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
+        assert offered == (
+            "synopsejson" if self.kind == "synopsejson" else "synopsebin, synopsebinary"
+        )
+        digest = hashlib.sha1(
+            (asked["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()
+        ).digest()
         lines = (
             *("HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"),
             *("Sec-WebSocket-Connection-ID: 1", f"Sec-WebSocket-Protocol: {self.kind}"),
@@ -313,7 +353,7 @@ class Peer:
         data, self.unread = self.unread[:size], self.unread[size:]
         return data
 
-    # -------------------------------------------------------------------------------------------------------- frames
+    # --------------------------------------------------------------------------------------- frames
 
     def send(self, opcode: int, payload: bytes) -> None:
         size = len(payload)
@@ -337,10 +377,14 @@ class Peer:
         assert bool(second & 128) is not self.is_client
         size = second & 127
         if size > 125:
-            (size,) = struct.unpack(">H" if size == 126 else ">Q", self._take(2 if size == 126 else 8))
+            (size,) = struct.unpack(
+                ">H" if size == 126 else ">Q", self._take(2 if size == 126 else 8)
+            )
         mask = b"" if self.is_client else self._take(4)
         payload = self._take(size)
-        return first & 15, bytes(c ^ mask[i & 3] for i, c in enumerate(payload)) if mask else payload
+        return first & 15, bytes(
+            c ^ mask[i & 3] for i, c in enumerate(payload)
+        ) if mask else payload
 
     def wrap(self, plain: bytes, iv: bytes, stored: bool = False) -> bytes:
         if self.compress:
@@ -399,7 +443,9 @@ class Peer:
         for frame, message in zip(frames, messages, strict=True):
             self.heard.append((message, same_payload and to_binary(*message) == frame))
 
-    def ask(self, method: str, url: str, headers: str, no_answer: int, kind: str, content: bytes) -> None:
+    def ask(
+        self, method: str, url: str, headers: str, no_answer: int, kind: str, content: bytes
+    ) -> None:
         head, expected = "request", "answer"
         if self.kind == "synopsebin":
             self.sequence += 1
@@ -414,7 +460,9 @@ class Peer:
 
     def ask_batch(self, count: int) -> None:
         """Requests without answer in one jumbo frame."""
-        frames = [to_binary(f"r{n:06x}", ["", f"batch/{n}", "X: y", 1], "", b"") for n in range(count)]
+        frames = [
+            to_binary(f"r{n:06x}", ["", f"batch/{n}", "X: y", 1], "", b"") for n in range(count)
+        ]
         plain = b"frames\1" + varuint(count - 1) + b"".join(varuint(len(f)) + f for f in frames)
         self.send(2, self.wrap(plain, os.urandom(16)))
         tell(sent=True)

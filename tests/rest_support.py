@@ -1,4 +1,6 @@
-"""What the tests of the REST protocols share: servers, clients and applications for each sub-protocol, and raw peers that speak them."""
+"""What the tests of the REST protocols share: servers, clients and applications for each
+sub-protocol, and raw peers that speak them.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ from mormot_ws import (
     focBinary,
     focText,
 )
-from mormot_ws.rest.protocols import WebSocketProtocolRest
 from mormot_ws.rest.messages import RestAnswer, RestRequest
+from mormot_ws.rest.protocols import WebSocketProtocolRest
 
 KINDS = ("synopsejson", "synopsebin", "synopsebinary")
 KEY = "secret"
@@ -33,17 +35,23 @@ class NamedProtocolBinary(WebSocketProtocolBinary):
         return self.name if self.name == "synopsebinary" else super().get_subprotocols()
 
 
-def protocol_of(kind: str, key: str = "", options: Any = None, uri: str = "") -> WebSocketProtocolRest:
+def protocol_of(
+    kind: str, key: str = "", options: Any = None, uri: str = ""
+) -> WebSocketProtocolRest:
     """Return a protocol for one end of a connection of that *kind*, a name of :data:`KINDS`."""
     if kind == "synopsejson":
         return WebSocketProtocolJson(uri)
-    protocol = NamedProtocolBinary(uri, key) if options is None else NamedProtocolBinary(uri, key, options)
+    protocol = (
+        NamedProtocolBinary(uri, key) if options is None else NamedProtocolBinary(uri, key, options)
+    )
     assert protocol.set_subprotocol(kind)
     return protocol
 
 
 def mirror(ctxt: HttpServerRequest) -> int:
-    """An application that answers with the body of the request, or tells its method and URL when there is none."""
+    """An application that answers with the body of the request, or tells its method and URL when
+    there is none.
+    """
     if ctxt.in_content and ctxt.in_content != b'""':
         ctxt.out_content, ctxt.out_content_type = ctxt.in_content, ctxt.in_content_type
     else:
@@ -79,8 +87,12 @@ def rest_client(
     headers: str = "",
     **settings: Any,
 ) -> Iterator[HttpClientWebSockets]:
-    """Give a client that has upgraded to the protocol *kind*; requests of the server are answered by *application*."""
-    with HttpClientWebSockets(HOST, port, timeout=ms(timeout), settings=fast_settings(**settings)) as client:
+    """Give a client that has upgraded to the protocol *kind*; requests of the server are answered
+    by *application*.
+    """
+    with HttpClientWebSockets(
+        HOST, port, timeout=ms(timeout), settings=fast_settings(**settings)
+    ) as client:
         client.on_callback_request_process = application
         protocol = protocol_of(kind, key, options, "root")
         error = client.websockets_upgrade("root", "", False, None, protocol, headers)
@@ -98,7 +110,9 @@ class Pair:
         self.process = client.websockets
         self.server_process = active(server, self.process.connection_id)
 
-    def call_back(self, url: str, method: str = "POST", content: bytes = b"", non_blocking: bool = False) -> Any:
+    def call_back(
+        self, url: str, method: str = "POST", content: bytes = b"", non_blocking: bool = False
+    ) -> Any:
         """Send a request to the client; return (status, its context)."""
         ctxt = HttpServerRequest(url, method, "", content, connection_id=self.process.connection_id)
         return self.server.callback(ctxt, non_blocking), ctxt
@@ -123,7 +137,9 @@ def pair(
 
 
 class RawRestClient(RawClient):
-    """A client on a plain socket that speaks a REST protocol without key and compression, frame by frame."""
+    """A client on a plain socket that speaks a REST protocol without key and compression, frame by
+    frame.
+    """
 
     def __init__(self, port: int, kind: str) -> None:
         super().__init__(port)
@@ -143,7 +159,9 @@ class RawRestClient(RawClient):
 
 
 def accept_rest(peer: RawServerPeer, kind: str) -> WebSocketProtocolRest:
-    """Accept a client's upgrade to *kind* on a raw server; return what encodes and decodes its messages, without key and compression."""
+    """Accept a client's upgrade to *kind* on a raw server; return what encodes and decodes its
+    messages, without key and compression.
+    """
     head = peer.read_head()
     peer.send(peer.answer(head, Sec_WebSocket_Protocol=kind))
     return protocol_of(kind, options=())

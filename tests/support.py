@@ -1,7 +1,8 @@
 """What the tests share: waiting with a bound, recording callbacks, raw and misbehaving peers.
 
-Every time-out here and in the tests is a multiple of one unit, ``MS``; ``MORMOT_WS_TEST_TIMEOUT_FACTOR=5`` makes all of them five times
-longer for a slow machine. No test sleeps: it waits for a condition, and fails at the bound.
+Every time-out here and in the tests is a multiple of one unit, ``MS``;
+``MORMOT_WS_TEST_TIMEOUT_FACTOR=5`` makes all of them five times longer for a slow machine. No test
+sleeps: it waits for a condition, and fails at the bound.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def wait_for(condition: Callable[[], _T], bound: float = BOUND, what: str = "the
 
 
 def in_threads(count: int, work: Callable[[int], Any], bound: float = BOUND) -> list[Any]:
-    """Run ``work(0)`` to ``work(count - 1)`` in threads at once; return their results, raise what one of them raised."""
+    """Run ``work(0)`` to ``work(count - 1)`` in threads at once; return their results, raise what
+    one of them raised.
+    """
     results: list[Any] = [None] * count
     failures: list[BaseException] = []
     ready = threading.Barrier(count)
@@ -80,7 +83,10 @@ def in_threads(count: int, work: Callable[[int], Any], bound: float = BOUND) -> 
         except BaseException as exc:  # noqa: BLE001 - raised again below
             failures.append(exc)
 
-    threads = [threading.Thread(target=run, args=(n,), name=f"test thread {n}", daemon=True) for n in range(count)]
+    threads = [
+        threading.Thread(target=run, args=(n,), name=f"test thread {n}", daemon=True)
+        for n in range(count)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -91,7 +97,7 @@ def in_threads(count: int, work: Callable[[int], Any], bound: float = BOUND) -> 
     return results
 
 
-# ------------------------------------------------------------------------------------------------------------ recording
+# ---------------------------------------------------------------------------------------- recording
 
 
 class Event(NamedTuple):
@@ -151,14 +157,20 @@ class Recorder:
         return [event.value.text for event in self.all("focText")]
 
     def wait(self, name: str, n: int = 1, bound: float = BOUND) -> Event:
-        """Wait for the *n*-th event of that *name* and return it; fail when it does not come within *bound* seconds."""
+        """Wait for the *n*-th event of that *name* and return it; fail when it does not come
+        within *bound* seconds.
+        """
         with self._changed:
-            if not self._changed.wait_for(lambda: sum(event.name == name for event in self.events) >= n, bound):
-                raise AssertionError(f"no {name} number {n} within {bound:g} s, but {[e.name for e in self.events]}")
+            if not self._changed.wait_for(
+                lambda: sum(event.name == name for event in self.events) >= n, bound
+            ):
+                raise AssertionError(
+                    f"no {name} number {n} within {bound:g} s, but {[e.name for e in self.events]}"
+                )
         return self.all(name)[n - 1]
 
 
-# ------------------------------------------------------------------------------------------------ servers and clients
+# ------------------------------------------------------------------------------ servers and clients
 
 
 def echo(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -173,16 +185,21 @@ def text(payload: str) -> WebSocketFrame:
 
 
 def fast_settings(**values: Any) -> WebSocketProcessSettings:
-    """Return settings with a short close time-out, and waits of at most 20 ms between attempts to reconnect."""
+    """Return settings with a short close time-out, and waits of at most 20 ms between attempts to
+    reconnect.
+    """
     settings = WebSocketProcessSettings(
-        close_timeout=ms(300), reconnect_policy=lambda: ExponentialBackoff(base_ms=ms(5), cap_ms=ms(20))
+        close_timeout=ms(300),
+        reconnect_policy=lambda: ExponentialBackoff(base_ms=ms(5), cap_ms=ms(20)),
     )
     for name, value in values.items():
         setattr(settings, name, value)
     return settings
 
 
-def echo_server(port: int = 0, callback: Callable[..., Any] = echo, **settings: Any) -> WebSocketServer:
+def echo_server(
+    port: int = 0, callback: Callable[..., Any] = echo, **settings: Any
+) -> WebSocketServer:
     """Return a running server that offers the protocol ``echo`` on any URI; free it."""
     server = WebSocketServer(f"{HOST}:{port}", settings=fast_settings(**settings))
     server.websocket_protocols.add(WebSocketProtocolChat("echo", "", callback))
@@ -191,11 +208,16 @@ def echo_server(port: int = 0, callback: Callable[..., Any] = echo, **settings: 
 
 def new_client(port: int, timeout: float = 5_000, **settings: Any) -> HttpClientWebSockets:
     """Return a client with a TCP connection, not yet upgraded; free it."""
-    return HttpClientWebSockets.open(HOST, port, timeout=ms(timeout), settings=fast_settings(**settings))
+    return HttpClientWebSockets.open(
+        HOST, port, timeout=ms(timeout), settings=fast_settings(**settings)
+    )
 
 
 def upgrade(
-    client: HttpClientWebSockets, callback: Callable[..., Any] | None = None, uri: str = "", headers: str = ""
+    client: HttpClientWebSockets,
+    callback: Callable[..., Any] | None = None,
+    uri: str = "",
+    headers: str = "",
 ) -> str:
     """Upgrade *client* to the chat protocol ``echo``; return what ``websockets_upgrade`` returns."""
     return client.websockets_upgrade(
@@ -203,7 +225,9 @@ def upgrade(
     )
 
 
-def connect(port: int, callback: Callable[..., Any] | None = None, **settings: Any) -> HttpClientWebSockets:
+def connect(
+    port: int, callback: Callable[..., Any] | None = None, **settings: Any
+) -> HttpClientWebSockets:
     """Return a client that has upgraded to ``echo`` on *port*; free it."""
     client = new_client(port, **settings)
     error = upgrade(client, callback)
@@ -215,9 +239,12 @@ def connect(port: int, callback: Callable[..., Any] | None = None, **settings: A
 
 def active(server: WebSocketServer, connection_id: int) -> WebSocketProcessServer:
     """Return the process of a connection as soon as it runs."""
-    process = wait_for(lambda: server.is_active_websocket(connection_id), what=f"connection #{connection_id}")
+    process = wait_for(
+        lambda: server.is_active_websocket(connection_id), what=f"connection #{connection_id}"
+    )
     assert process is not None
-    wait_for(lambda: process.state is not wpsCreate, what="its start")  # it is known a moment before it runs
+    # it is known a moment before it runs
+    wait_for(lambda: process.state is not wpsCreate, what="its start")
     return process
 
 
@@ -242,10 +269,12 @@ def send_text(client: HttpClientWebSockets, payload: str) -> bool:
 
 
 class ReconnectingClient:
-    """The client of the document: it upgrades again in ``on_reconnect``, and records every callback.
+    """The client of the document: it upgrades again in ``on_reconnect``, and records every
+    callback.
 
-    *before_upgrade* and *after_upgrade* are called in ``on_reconnect`` with the process. The first frame callback is held until
-    everything is in its place, so that no event is missed, however soon the server ends the connection.
+    *before_upgrade* and *after_upgrade* are called in ``on_reconnect`` with the process. The first
+    frame callback is held until everything is in its place, so that no event is missed, however
+    soon the server ends the connection.
     """
 
     def __init__(self, port: int, recorder: Recorder | None = None, **settings: Any) -> None:
@@ -272,7 +301,13 @@ class ReconnectingClient:
         if self.before_upgrade is not None:
             self.before_upgrade(process)
         error = self.client.websockets_upgrade(
-            process.protocol.upgrade_uri, "", False, frozenset(), process.protocol, "", reconnect=True
+            process.protocol.upgrade_uri,
+            "",
+            False,
+            frozenset(),
+            process.protocol,
+            "",
+            reconnect=True,
         )
         self.recorder.add("on_reconnect(process)", error)
         if not error and self.after_upgrade is not None:
@@ -284,20 +319,27 @@ class ReconnectingClient:
         assert send_text(self.client, "drop me")
 
     def wait_reconnected(self, n: int = 1) -> None:
-        """Wait until the connection has come back for the *n*-th time, and its first callback was called."""
+        """Wait until the connection has come back for the *n*-th time, and its first callback was
+        called.
+        """
         self.recorder.wait("focContinuation", n + 1)
 
     def __enter__(self) -> ReconnectingClient:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.client.free()
 
 
 class FixedDelay:
-    """A reconnection policy that always waits the same, gives up after some attempts, and remembers what it was told."""
+    """A reconnection policy that always waits the same, gives up after some attempts, and
+    remembers what it was told.
+    """
 
     def __init__(self, milliseconds: float, max_attempts: int | None = None) -> None:
         self.milliseconds = milliseconds
@@ -322,7 +364,7 @@ def refused_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-# ------------------------------------------------------------------------------------------------------------ raw peers
+# ---------------------------------------------------------------------------------------- raw peers
 
 
 class HttpHead(NamedTuple):
@@ -347,7 +389,8 @@ def accept_for(key: str) -> str:
 class RawPeer:
     """One end of a connection on a plain socket: sends whatever bytes a test wants, and frames.
 
-    Everything that waits raises ``TimeoutError`` after ``BOUND``; the end of the stream is an ``EOFError`` where more was needed.
+    Everything that waits raises ``TimeoutError`` after ``BOUND``; the end of the stream is an
+    ``EOFError`` where more was needed.
     """
 
     def __init__(self, sock: socket.socket, client_side: bool) -> None:
@@ -365,7 +408,9 @@ class RawPeer:
 
     def encoded(self, opcode: int, payload: bytes | str = b"", fin: bool = True) -> bytes:
         """Return the bytes of a frame as this side sends it."""
-        return encode_frame(opcode, payload.encode() if isinstance(payload, str) else payload, self._mask, fin=fin)
+        return encode_frame(
+            opcode, payload.encode() if isinstance(payload, str) else payload, self._mask, fin=fin
+        )
 
     def send_frame(self, opcode: int, payload: bytes | str = b"", fin: bool = True) -> None:
         """Send one frame."""
@@ -405,7 +450,9 @@ class RawPeer:
         raw, _, self._unread = data.partition(b"\r\n\r\n")
         first, *lines = raw.decode("latin-1").split("\r\n")
         fields = (line.partition(":") for line in lines)
-        return HttpHead(first, {name.lower(): value.strip() for name, _, value in fields}, raw + b"\r\n\r\n")
+        return HttpHead(
+            first, {name.lower(): value.strip() for name, _, value in fields}, raw + b"\r\n\r\n"
+        )
 
     def read_answer(self) -> tuple[HttpHead, bytes]:
         """Return the head and the body (by its ``Content-Length``) of an HTTP answer."""
@@ -436,7 +483,10 @@ class RawPeer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -463,7 +513,9 @@ class RawClient(RawPeer):
 
     @classmethod
     def request(cls, uri: str = "", protocol: str = "echo", **headers: str | None) -> bytes:
-        """Return an upgrade request. Header names are written with ``_``; None leaves a header out."""
+        """Return an upgrade request. Header names are written with ``_``; None leaves a header
+        out.
+        """
         fields: dict[str, str | None] = {
             "Host": "localhost",
             "Connection": "Upgrade",
@@ -480,7 +532,9 @@ class RawClient(RawPeer):
         return "\r\n".join([f"GET /{uri} HTTP/1.1", *lines, "", ""]).encode()
 
     def upgrade(self, uri: str = "", protocol: str = "echo", behind: bytes = b"") -> HttpHead:
-        """Upgrade, and return the head of the answer; *behind* is sent in the same segment as the request."""
+        """Upgrade, and return the head of the answer; *behind* is sent in the same segment as the
+        request.
+        """
         self.send(self.request(uri, protocol) + behind)
         head = self.read_head()
         assert head.status == 101, head.first_line
@@ -507,7 +561,9 @@ class RawServerPeer(RawPeer):
         super().__init__(sock, client_side=False)
 
     def answer(self, head: HttpHead, **headers: str | None) -> bytes:
-        """Return a 101 answer to the request *head*; *headers* change or (None) leave out what is in it."""
+        """Return a 101 answer to the request *head*; *headers* change or (None) leave out what is
+        in it.
+        """
         fields: dict[str, str | None] = {
             "Upgrade": "websocket",
             "Connection": "Upgrade",
@@ -539,10 +595,11 @@ Behaviour = Callable[[RawServerPeer], Any]
 
 
 class RawServer:
-    """A server on plain sockets that treats its n-th connection by its n-th *behaviour*, and all later ones by the last.
+    """A server on plain sockets that treats its n-th connection by its n-th *behaviour*, and all
+    later ones by the last.
 
-    Connections are served one after another, in one thread. An exception in a behaviour is raised by :meth:`stop`, unless the
-    connection broke.
+    Connections are served one after another, in one thread. An exception in a behaviour is raised
+    by :meth:`stop`, unless the connection broke.
     """
 
     def __init__(self, *behaviours: Behaviour, port: int = 0) -> None:
@@ -595,7 +652,10 @@ class RawServer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -661,7 +721,9 @@ def upgrade_and_drop(peer: RawServerPeer) -> None:
 
 
 def drop_on_request(peer: RawServerPeer) -> None:
-    """Behaviour: upgrade, and end the TCP connection, without a close frame, when a message has come."""
+    """Behaviour: upgrade, and end the TCP connection, without a close frame, when a message has
+    come.
+    """
     peer.accept()
     peer.sock.settimeout(None)
     peer.receive_frame()
@@ -688,7 +750,7 @@ def exchange(client: RawClient, payloads: Sequence[str]) -> list[str]:
     return [client.receive_opcode(focText).text for _ in payloads]
 
 
-# --------------------------------------------------------------------------------------------------------- foreign peers
+# ------------------------------------------------------------------------------------ foreign peers
 
 
 @contextlib.contextmanager
@@ -704,7 +766,8 @@ def foreign_server(handler: Callable[[Any], Any], **options: Any) -> Iterator[in
     finally:
         server.shutdown()
         thread.join(BOUND)
-        for name in ("shutdown_watcher", "shutdown_notifier"):  # versions before 17 leave the ends of a pipe
+        # versions before 17 leave the ends of a pipe
+        for name in ("shutdown_watcher", "shutdown_notifier"):
             end = getattr(server, name, None)
             if isinstance(end, int):
                 os.close(end)

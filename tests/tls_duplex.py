@@ -1,17 +1,22 @@
-"""Reading in one thread while others write, over TLS 1.3: the proof that it is safe, and what becomes of the peers in the same load.
+"""Reading in one thread while others write, over TLS 1.3: the proof that it is safe, and what
+becomes of the peers in the same load.
 
-``python -m tests.tls_duplex [--connections 500] [--peer mormot_ws|websocket-client|websockets] [--json]``; without ``--peer`` all
-three clients, one after the other, against the same server of ours. Server and client are processes of their own.
+``python -m tests.tls_duplex [--connections 500] [--peer mormot_ws|websocket-client|websockets]
+[--json]``; without ``--peer`` all three clients, one after the other, against the same server of
+ours. Server and client are processes of their own.
 
-On every connection both ends send a megabyte at the same time: the server from two threads, the client from two (websocket-client and
-websockets: from one, beside the one that reads). Every message names its sender's stream and its number, and its content follows from
-both, so that a lost, doubled, exchanged or garbled one is found. A connection succeeds when each end has received all of the other's
-megabyte, in order, and the connection was closed by close frames. Anything else is a failure, a crash of the client's process included:
-the connections that it had open count, and a new process does the rest. Everything has a time-out.
+On every connection both ends send a megabyte at the same time: the server from two threads, the
+client from two (websocket-client and websockets: from one, beside the one that reads). Every
+message names its sender's stream and its number, and its content follows from both, so that a lost,
+doubled, exchanged or garbled one is found. A connection succeeds when each end has received all of
+the other's megabyte, in order, and the connection was closed by close frames. Anything else is a
+failure, a crash of the client's process included: the connections that it had open count, and a new
+process does the rest. Everything has a time-out.
 
-Our own client has it harder than the peers: in the midst of the load the server asks it again and again to authenticate itself, which
-makes reading write on both ends (TLS 1.3 post-handshake authentication, and the session tickets that follow it). Without the lock of
-``TlsTransport`` that alone fails on several of 40 connections; ``--plain`` leaves it out.
+Our own client has it harder than the peers: in the midst of the load the server asks it again and
+again to authenticate itself, which makes reading write on both ends (TLS 1.3 post-handshake
+authentication, and the session tickets that follow it). Without the lock of ``TlsTransport`` that
+alone fails on several of 40 connections; ``--plain`` leaves it out.
 """
 
 from __future__ import annotations
@@ -50,14 +55,15 @@ _HEADER = 8  # bytes: stream and number of a message
 _PATTERN = bytes(range(256)) * (MESSAGE // 256 + 4)
 
 
-# ------------------------------------------------------------------------------------------------------- messages
+# ----------------------------------------------------------------------------------------- messages
 
 
 def messages(stream: int, share: int) -> Iterator[bytes]:
     """Yield the messages of one *stream*, which together have *share* bytes."""
     number = 0
     while share:
-        size = min(share, MESSAGE - 37 * (number % 50))  # not all alike: frames and TLS records shall not coincide
+        # not all alike: frames and TLS records shall not coincide
+        size = min(share, MESSAGE - 37 * (number % 50))
         size = max(size, _HEADER) if share >= _HEADER else _HEADER
         yield message(stream, number, size)
         share -= min(size, share)
@@ -67,7 +73,11 @@ def messages(stream: int, share: int) -> Iterator[bytes]:
 def message(stream: int, number: int, size: int) -> bytes:
     """Return the message of that *number*: its content follows from stream, number and size."""
     start = (stream * 7 + number * 13) & 0xFF
-    return stream.to_bytes(4, "big") + number.to_bytes(4, "big") + _PATTERN[start : start + size - _HEADER]
+    return (
+        stream.to_bytes(4, "big")
+        + number.to_bytes(4, "big")
+        + _PATTERN[start : start + size - _HEADER]
+    )
 
 
 class Checker:
@@ -80,7 +90,9 @@ class Checker:
         self._next: Counter[int] = Counter()
 
     def add(self, payload: bytes) -> None:
-        """Check the next message; :attr:`fault` says what is wrong with it, :attr:`done` that this was all."""
+        """Check the next message; :attr:`fault` says what is wrong with it, :attr:`done` that this
+        was all.
+        """
         stream, number = int.from_bytes(payload[:4], "big"), int.from_bytes(payload[4:8], "big")
         if number != self._next[stream]:
             self.fail(f"message {number} of stream {stream} instead of {self._next[stream]}")
@@ -98,15 +110,21 @@ class Checker:
 
 
 def small_buffers(sock: socket.socket) -> None:
-    """Let the kernel hold little: on both ends writing has to wait for the other's reading, so that both go on all the time."""
+    """Let the kernel hold little: on both ends writing has to wait for the other's reading, so
+    that both go on all the time.
+    """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
     sock.setsockopt(
         socket.SOL_SOCKET, socket.SO_RCVBUF, 131_072
     )  # less than a loopback segment would stall on windows, not on us
 
 
-def send_all(send: Callable[[bytes], object], stream: int, share: int, failed: Callable[[str], None]) -> None:
-    """Send the messages of a stream; report an exception, which *send* also raises when it cannot send, to *failed*."""
+def send_all(
+    send: Callable[[bytes], object], stream: int, share: int, failed: Callable[[str], None]
+) -> None:
+    """Send the messages of a stream; report an exception, which *send* also raises when it cannot
+    send, to *failed*.
+    """
     try:
         for payload in messages(stream, share):
             send(payload)
@@ -114,11 +132,13 @@ def send_all(send: Callable[[bytes], object], stream: int, share: int, failed: C
         failed(f"writing: {type(exc).__name__}: {exc}")
 
 
-# ----------------------------------------------------------------------------------------------------- the server
+# --------------------------------------------------------------------------------------- the server
 
 
 def serve(ca_file: str, certificate_file: str, private_key_file: str) -> None:
-    """Serve until standard input ends; each line of it is answered with the count of good and bad connections so far."""
+    """Serve until standard input ends; each line of it is answered with the count of good and bad
+    connections so far.
+    """
     from mormot_ws import (
         WebSocketFrame,
         WebSocketProcess,
@@ -152,7 +172,9 @@ def serve(ca_file: str, certificate_file: str, private_key_file: str) -> None:
                 raise ConnectionError(f"send_frame returned False: {process.last_error}")
 
         senders = [
-            threading.Thread(target=send_all, args=(send, stream, TOTAL // 2, checker.fail), daemon=True)
+            threading.Thread(
+                target=send_all, args=(send, stream, TOTAL // 2, checker.fail), daemon=True
+            )
             for stream in (1, 2)
         ]
 
@@ -183,7 +205,8 @@ def serve(ca_file: str, certificate_file: str, private_key_file: str) -> None:
             with transport._safe_tls:  # the request leaves with the next record that is written
                 transport.ssl_object.verify_client_post_handshake()
         except ssl.SSLError as exc:
-            # usual: a client that does not do this (the peers), or one that is still answering the last request
+            # usual: a client that does not do this (the peers), or one that is still answering the
+            # last request
             if exc.reason not in ("EXTENSION_NOT_RECEIVED", "REQUEST_PENDING", "REQUEST_SENT"):
                 checkers[process.connection_id].fail(f"asking: {exc}")
         else:
@@ -218,10 +241,12 @@ def serve(ca_file: str, certificate_file: str, private_key_file: str) -> None:
                 asked.clear()
 
 
-# ---------------------------------------------------------------------------------------------------- the clients
+# -------------------------------------------------------------------------------------- the clients
 
 
-def client_context(ca_file: str, certificate_file: str = "", private_key_file: str = "") -> ssl.SSLContext:
+def client_context(
+    ca_file: str, certificate_file: str = "", private_key_file: str = ""
+) -> ssl.SSLContext:
     """Return what the clients are given; ours has a certificate, to show it when the server asks."""
     context = ssl.create_default_context(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -260,7 +285,9 @@ def mormot_ws_connection(port: int, context: ssl.SSLContext) -> str:
     settings = WebSocketProcessSettings(send_timeout=milliseconds, heartbeat_delay=5_000)
     client = HttpClientWebSockets("localhost", port, True, context, milliseconds, settings=settings)
     with client:
-        error = client.websockets_upgrade("", "", False, frozenset(), WebSocketProtocolChat("duplex", "", on_frame))
+        error = client.websockets_upgrade(
+            "", "", False, frozenset(), WebSocketProtocolChat("duplex", "", on_frame)
+        )
         if error:
             return f"{error} {client.last_error}"
         process = client.websockets
@@ -306,7 +333,8 @@ def websocket_client_connection(port: int, context: ssl.SSLContext) -> str:
                     return
                 else:
                     raise ConnectionError("closed by the server")
-        except Exception as exc:  # noqa: BLE001 - whatever the library raises is the failure that is counted
+        # whatever the library raises is the failure that is counted
+        except Exception as exc:  # noqa: BLE001
             checker.fail(f"reading: {type(exc).__name__}: {exc}")
 
     assert connection.sock is not None
@@ -326,7 +354,9 @@ def websocket_client_connection(port: int, context: ssl.SSLContext) -> str:
 
 
 def websockets_connection(port: int, context: ssl.SSLContext) -> str:
-    """Do one connection with the ``sync`` client of websockets: its reading thread, one that takes, and one that writes."""
+    """Do one connection with the ``sync`` client of websockets: its reading thread, one that
+    takes, and one that writes.
+    """
     from websockets.sync.client import connect
     from websockets.typing import Subprotocol
 
@@ -350,7 +380,8 @@ def websockets_connection(port: int, context: ssl.SSLContext) -> str:
                         verdict.put(data)
                         return
                     checker.add(data)
-            except Exception as exc:  # noqa: BLE001 - whatever the library raises is the failure that is counted
+            # whatever the library raises is the failure that is counted
+            except Exception as exc:  # noqa: BLE001
                 checker.fail(f"reading: {type(exc).__name__}: {exc}")
 
         small_buffers(connection.socket)
@@ -365,7 +396,9 @@ def websockets_connection(port: int, context: ssl.SSLContext) -> str:
 
 
 def finish_duplex(senders: list[tuple[Callable[[bytes], object], int]], checker: Checker) -> None:
-    """Send by all *senders* (function, stream) at the same time, and wait until this and the receiving are over."""
+    """Send by all *senders* (function, stream) at the same time, and wait until this and the
+    receiving are over.
+    """
     share = TOTAL // len(senders)
     threads = [
         threading.Thread(target=send_all, args=(send, stream, share, checker.fail), daemon=True)
@@ -396,7 +429,9 @@ CLIENTS: dict[str, Callable[[int, ssl.SSLContext], str]] = {
 
 
 def run_client(peer: str, port: int, first: int, count: int, *files: str) -> None:
-    """Do *count* connections, some at a time; print a line when one begins, and one when it has ended."""
+    """Do *count* connections, some at a time; print a line when one begins, and one when it has
+    ended.
+    """
     context = client_context(*files)
     numbers = iter(range(first, first + count))
     guard = threading.Lock()  # guards the numbers and standard output
@@ -424,7 +459,7 @@ def run_client(peer: str, port: int, first: int, count: int, *files: str) -> Non
     os._exit(0)  # threads that a library has left behind are not to delay the end
 
 
-# ----------------------------------------------------------------------------------------------------- the parent
+# --------------------------------------------------------------------------------------- the parent
 
 
 @dataclass
@@ -444,16 +479,24 @@ class Figures:
 
 
 def measure(
-    peer: str, port: int, files: tuple[str, ...], count: int, seconds: float, progress: Callable[[str], None]
+    peer: str,
+    port: int,
+    files: tuple[str, ...],
+    count: int,
+    seconds: float,
+    progress: Callable[[str], None],
 ) -> Figures:
-    """Let *peer* do its connections, in as many processes as it takes, but no longer than *seconds*."""
+    """Let *peer* do its connections, in as many processes as it takes, but no longer than
+    *seconds*.
+    """
     figures = Figures()
     begin = time.monotonic()
     done = 0
     while done < count and time.monotonic() - begin < seconds:
         open_connections: set[int] = set()
         with (
-            open(os.devnull, "wb") as nowhere,  # what the peers say of their failures is counted, not shown
+            # what the peers say of their failures is counted, not shown
+            open(os.devnull, "wb") as nowhere,
             Child(
                 "tests.tls_duplex",
                 *("client", peer, str(port), str(done), str(count - done), *files),
@@ -475,7 +518,9 @@ def measure(
                 if line["fault"]:
                     figures.failures += 1
                     figures.faults[_short(line["fault"])] += 1
-                progress(f"{peer}: {done} of {count}, {figures.failures} failures, {figures.crashes} crashes")
+                progress(
+                    f"{peer}: {done} of {count}, {figures.failures} failures, {figures.crashes} crashes"
+                )
         if open_connections and ended:
             figures.crashes += 1
             figures.failures += len(open_connections)
@@ -521,7 +566,8 @@ def run(
                 found[peer] = figures = measure(peer, port, shown, connections, seconds, progress)
                 try:
                     seen = server.ask(do="report")
-                except ChildError as exc:  # the worst that can happen: there is nobody left for the other peers
+                # the worst that can happen: there is nobody left for the other peers
+                except ChildError as exc:
                     figures.server[f"server process: {exc}"] = connections
                     break
                 figures.server.update(seen["outcomes"])
@@ -571,14 +617,29 @@ def main() -> int:
         end_with_parent()
         run_client(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]), *sys.argv[6:])
         return 0
-    parser = argparse.ArgumentParser(prog="python -m tests.tls_duplex", description=__doc__.partition("\n")[0])
-    parser.add_argument("--connections", type=int, default=500, help="of each client (default: 500, at most 5000)")
-    parser.add_argument(
-        "--peer", action="append", choices=PEERS, help="one client only; may be repeated (default: all)"
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.tls_duplex", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--seconds", type=float, default=300, help="that each client may take (default: 300)")
-    parser.add_argument("--plain", action="store_true", help="do not ask our client to authenticate itself meanwhile")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of a table")
+    parser.add_argument(
+        "--connections", type=int, default=500, help="of each client (default: 500, at most 5000)"
+    )
+    parser.add_argument(
+        "--peer",
+        action="append",
+        choices=PEERS,
+        help="one client only; may be repeated (default: all)",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=300, help="that each client may take (default: 300)"
+    )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="do not ask our client to authenticate itself meanwhile",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the figures as JSON instead of a table"
+    )
     arguments = parser.parse_args()
     count = max(1, min(arguments.connections, 5000))
 

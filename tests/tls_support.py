@@ -1,4 +1,6 @@
-"""What the tests of TLS share: an authority with certificates in files, contexts of one TLS version, raw peers behind TLS."""
+"""What the tests of TLS share: an authority with certificates in files, contexts of one TLS
+version, raw peers behind TLS.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
 class Authority:
-    """An authority of our own, and the certificates that it has signed, all in PEM files of *folder*."""
+    """An authority of our own, and the certificates that it has signed, all in PEM files of
+    *folder*.
+    """
 
     def __init__(self, folder: Path, name: str = "ca") -> None:
         self._ca = trustme.CA()
@@ -66,7 +70,9 @@ class Authority:
         return certificate, key
 
     def issue_encrypted(self, password: str) -> tuple[str, str]:
-        """Return the files (certificate, key) of a new certificate, the key encrypted with *password*."""
+        """Return the files (certificate, key) of a new certificate, the key encrypted with
+        *password*.
+        """
         from cryptography.hazmat.primitives import serialization
 
         certificate, path = self.issue("localhost", HOST)
@@ -76,8 +82,12 @@ class Authority:
         Path(path).write_bytes(key.private_bytes(serialization.Encoding.PEM, form, encryption))
         return certificate, path
 
-    def client_context(self, version: ssl.TLSVersion | None = None, ignore_errors: bool = False) -> ssl.SSLContext:
-        """Return the context of a client that trusts this authority, limited to one TLS *version* if given."""
+    def client_context(
+        self, version: ssl.TLSVersion | None = None, ignore_errors: bool = False
+    ) -> ssl.SSLContext:
+        """Return the context of a client that trusts this authority, limited to one TLS *version*
+        if given.
+        """
         context = client_tls_context(self.file, ignore_certificate_errors=ignore_errors)
         if version is not None:
             context.minimum_version = context.maximum_version = version
@@ -88,25 +98,41 @@ class Authority:
         return server_tls_context(self.certificate_file, self.private_key_file)
 
 
-def tls_server(context: ssl.SSLContext, callback: object, port: int = 0, **settings: object) -> WebSocketServer:
+def tls_server(
+    context: ssl.SSLContext, callback: object, port: int = 0, **settings: object
+) -> WebSocketServer:
     """Return a running server that offers the protocol ``echo`` over TLS; free it."""
-    server = WebSocketServer(f"{HOST}:{port}", settings=fast_settings(**settings), tls_context=context)
+    server = WebSocketServer(
+        f"{HOST}:{port}", settings=fast_settings(**settings), tls_context=context
+    )
     server.websocket_protocols.add(WebSocketProtocolChat("echo", "", callback))  # type: ignore[arg-type]
     return server
 
 
 def tls_client(
-    port: int, context: ssl.SSLContext | None, host: str = "localhost", timeout: int = 5_000, **settings: object
+    port: int,
+    context: ssl.SSLContext | None,
+    host: str = "localhost",
+    timeout: int = 5_000,
+    **settings: object,
 ) -> HttpClientWebSockets:
     """Return a client that has tried to open a TLS connection, not yet upgraded; free it."""
-    return HttpClientWebSockets.open(host, port, True, context, timeout, settings=fast_settings(**settings))
+    return HttpClientWebSockets.open(
+        host, port, True, context, timeout, settings=fast_settings(**settings)
+    )
 
 
 class TlsRawClient(RawClient):
-    """A raw WebSocket client behind TLS, by an ``ssl.SSLSocket``. For one thread: that is what those are good for."""
+    """A raw WebSocket client behind TLS, by an ``ssl.SSLSocket``. For one thread: that is what
+    those are good for.
+    """
 
     def __init__(
-        self, port: int, context: ssl.SSLContext, receive_buffer: int = 0, host: str | None = "localhost"
+        self,
+        port: int,
+        context: ssl.SSLContext,
+        receive_buffer: int = 0,
+        host: str | None = "localhost",
     ) -> None:
         with contextlib.ExitStack() as stack:
             sock = stack.enter_context(socket.socket())
@@ -114,16 +140,20 @@ class TlsRawClient(RawClient):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             sock.settimeout(BOUND)
             sock.connect((HOST, port))
-            # ragged ends are raised: a test of the end wants to know whether there was a close_notify
+            # ragged ends are raised: a test of the end wants to know whether there was a
+            # close_notify
             tls = context.wrap_socket(sock, server_hostname=host, suppress_ragged_eofs=False)
             RawPeer.__init__(self, tls, client_side=True)
             stack.pop_all()
         self.connection_id = 0
 
     def read_to_close_notify(self) -> bytes:
-        """Read to the end of the stream, which has to be one in the orderly way of TLS; return what came before."""
+        """Read to the end of the stream, which has to be one in the orderly way of TLS; return
+        what came before.
+        """
         data = b""
-        while more := self.sock.recv(65536):  # raises ssl.SSLEOFError for an end without close_notify
+        # raises ssl.SSLEOFError for an end without close_notify
+        while more := self.sock.recv(65536):
             data += more
         return data
 
@@ -166,7 +196,7 @@ def works(port: int, context: ssl.SSLContext) -> bool:
         return client.receive_opcode(focText).text == "still there?"
 
 
-# ------------------------------------------------------ fixtures, for modules that take them over by their names
+# ----------------------------------------- fixtures, for modules that take them over by their names
 
 
 @pytest.fixture(scope="module")

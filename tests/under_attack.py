@@ -1,12 +1,16 @@
-"""What attacks cost a server of ours with default settings, and what an honest client beside them feels of it.
+"""What attacks cost a server of ours with default settings, and what an honest client beside them
+feels of it.
 
-``python -m tests.under_attack [--only NAME,...] [--short] [--json]``. Linux only: it reads memory from ``/proc``.
+``python -m tests.under_attack [--only NAME,...] [--short] [--json]``. Linux only: it reads memory
+from ``/proc``.
 
-Three processes: an echo server (default settings, permessage-deflate on; a new one for each attack), the attacker, and this one, which
-is the honest client: it sends 64 bytes and waits for the echo, every 5 ms if it can, first while nothing else happens, then during the
-attack. Round trips are weighed by the time that they took, so that a stall counts as much as it lasts. The table shows for each attack
-the server's highest resident memory above idle (limit: 100 MB), the median round trip in relation to idle (limit: 10 times), and what
-became of the attackers. The exit code is 1 when a limit is broken.
+Three processes: an echo server (default settings, permessage-deflate on; a new one for each
+attack), the attacker, and this one, which is the honest client: it sends 64 bytes and waits for the
+echo, every 5 ms if it can, first while nothing else happens, then during the attack. Round trips
+are weighed by the time that they took, so that a stall counts as much as it lasts. The table shows
+for each attack the server's highest resident memory above idle (limit: 100 MB), the median round
+trip in relation to idle (limit: 10 times), and what became of the attackers. The exit code is 1
+when a limit is broken.
 """
 
 from __future__ import annotations
@@ -38,7 +42,8 @@ SOCKETS = 500
 FRAGMENTS = 100_000
 BOMB = 1 << 30
 READERS = 20
-#: bytes of each message that the peers who never read ask for, and of each broadcast; milliseconds between two of these
+#: bytes of each message that the peers who never read ask for, and of each broadcast; milliseconds
+#: between two of these
 _UNREAD = 65_536
 _BROADCAST_MS = 10
 _PING = bytes(range(32, 96))
@@ -47,7 +52,7 @@ _KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 _TEXT, _BINARY, _CONTINUATION = 1, 2, 0
 
 
-# ----------------------------------------------------------------------------------------------------- the server
+# --------------------------------------------------------------------------------------- the server
 
 
 def serve() -> None:
@@ -78,7 +83,9 @@ def serve() -> None:
         if process is not None:
             ends[f"{process.close_code} {process.last_error}".strip()] += 1
 
-    with WebSocketServer(f"{HOST}:0", settings=WebSocketProcessSettings(permessage_deflate=True)) as server:
+    with WebSocketServer(
+        f"{HOST}:0", settings=WebSocketProcessSettings(permessage_deflate=True)
+    ) as server:
         server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
         server.websocket_protocols.add(WebSocketProtocolChat("async", "", echo_async))
         server.on_websocket_disconnect = ended
@@ -102,10 +109,12 @@ def serve() -> None:
             answer(connections=len(server._sockets), ends=ends)
 
 
-# -------------------------------------------------------------------------------------------------- the attackers
+# ------------------------------------------------------------------------------------ the attackers
 
 
-def connect(port: int, protocol: str = "echo", deflate: bool = False, receive_buffer: int = 0) -> socket.socket:
+def connect(
+    port: int, protocol: str = "echo", deflate: bool = False, receive_buffer: int = 0
+) -> socket.socket:
     """Return an upgraded socket."""
     sock = socket.socket()
     if receive_buffer:
@@ -136,7 +145,9 @@ def connect(port: int, protocol: str = "echo", deflate: bool = False, receive_bu
 
 
 def end_of(sock: socket.socket) -> str:
-    """Return how the server ends the connection: the code of its close frame, or what else there is."""
+    """Return how the server ends the connection: the code of its close frame, or what else there
+    is.
+    """
     data = b""
     try:
         while len(data) < 4:
@@ -208,7 +219,9 @@ def slow_loris(port: int, seconds: float) -> Counter[str]:
     """Requests that come byte by byte, on very many sockets at a time."""
     begin = time.monotonic()
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_connection((HOST, port), 20)) for _ in range(SOCKETS)]
+        sockets = [
+            stack.enter_context(socket.create_connection((HOST, port), 20)) for _ in range(SOCKETS)
+        ]
         outcomes: Counter[str] = Counter()
         request = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: " + b"x" * 10_000
         for byte in request:
@@ -238,11 +251,16 @@ def _is_over(sock: socket.socket) -> bool:
 
 
 def never_reading(port: int, seconds: float, protocol: str = "echo") -> Counter[str]:
-    """Peers that never read: half of them listen to broadcasts, half of them ask for echoes as fast as they can."""
+    """Peers that never read: half of them listen to broadcasts, half of them ask for echoes as
+    fast as they can.
+    """
     begin = time.monotonic()
     message = client_frame(_BINARY, bytes(_UNREAD))
     with contextlib.ExitStack() as stack:
-        peers = [stack.enter_context(connect(port, protocol, receive_buffer=4096)) for _ in range(READERS)]
+        peers = [
+            stack.enter_context(connect(port, protocol, receive_buffer=4096))
+            for _ in range(READERS)
+        ]
         asking = peers[::2]
         sent = dict.fromkeys(asking, 0)
         for sock in asking:
@@ -281,7 +299,7 @@ def attack() -> None:
         answer(outcomes=outcomes)
 
 
-# ---------------------------------------------------------------------------------------------- the honest client
+# -------------------------------------------------------------------------------- the honest client
 
 
 class HonestClient:
@@ -324,7 +342,9 @@ class HonestClient:
 
 
 def resident_bytes(pid: int, highest: bool = False) -> int:
-    """Return the resident memory of a process: now, or at its highest since :func:`forget_highest`."""
+    """Return the resident memory of a process: now, or at its highest since
+    :func:`forget_highest`.
+    """
     name = "VmHWM:" if highest else "VmRSS:"
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
         if line.startswith(name):
@@ -337,7 +357,7 @@ def forget_highest(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
 
 
-# ------------------------------------------------------------------------------------------------------ the parent
+# --------------------------------------------------------------------------------------- the parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -346,7 +366,8 @@ class Attack:
 
     name: str
     title: str
-    #: seconds that it goes on, in the long and in the short form; the lasting ones wait for the server's time-outs
+    #: seconds that it goes on, in the long and in the short form; the lasting ones wait for the
+    #: server's time-outs
     seconds: float
     short: float
     broadcast: bool = False
@@ -358,7 +379,9 @@ ATTACKS = [
     Attack("length", "headers announcing 2^63 bytes", 4, 0.5),
     Attack("loris", f"slow-loris handshakes on {SOCKETS} sockets", 13, 1.2),
     Attack("readers", f"{READERS} peers that never read", 13, 1.2, broadcast=True),
-    Attack("readers-async", f"{READERS} of them, echoes by send_frame_async", 13, 1.2, broadcast=True),
+    Attack(
+        "readers-async", f"{READERS} of them, echoes by send_frame_async", 13, 1.2, broadcast=True
+    ),
 ]
 
 
@@ -480,7 +503,9 @@ def _wait_alone(server: Child) -> dict[str, int]:
 
 def table(rows: list[Row]) -> str:
     """Return what was measured, for people."""
-    machine = f"Python {platform.python_version()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
+    machine = (
+        f"Python {platform.python_version()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
+    )
     lines = [
         f"Server with default settings and permessage-deflate; {machine}",
         f"{'attack':<42}{'memory above idle':>18}{'idle':>9}{'attacked':>10}{'ratio':>7}{'99 %':>11}{'worst':>11}  verdict",
@@ -508,17 +533,28 @@ def main() -> int:
         attack()
         return 0
     names = [item.name for item in ATTACKS]
-    parser = argparse.ArgumentParser(prog="python -m tests.under_attack", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.under_attack", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--only", metavar="NAME,...", help=f"some of {', '.join(names)}")
-    parser.add_argument("--short", action="store_true", help="about a second of each, without waiting for time-outs")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of a table")
+    parser.add_argument(
+        "--short", action="store_true", help="about a second of each, without waiting for time-outs"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the figures as JSON instead of a table"
+    )
     arguments = parser.parse_args()
     chosen = arguments.only.split(",") if arguments.only else names
     if unknown := set(chosen) - set(names):
         parser.error(f"no attack {', '.join(unknown)}")
     rows = [run(item, arguments.short) for item in ATTACKS if item.name in chosen]
     if arguments.json:
-        print(json.dumps([{**dataclasses.asdict(row), "ratio": row.ratio, "good": row.good} for row in rows], indent=1))
+        print(
+            json.dumps(
+                [{**dataclasses.asdict(row), "ratio": row.ratio, "good": row.good} for row in rows],
+                indent=1,
+            )
+        )
     else:
         print(table(rows))
     return 0 if all(row.good for row in rows) else 1

@@ -1,7 +1,9 @@
-"""The captured bytes of ``data/vectors.json``, which is described in its own ``meta``, and what the tests of them share.
+"""The captured bytes of ``data/vectors.json``, which is described in its own ``meta``, and what the
+tests of them share.
 
-The frames were recorded on the wire between native mORMot 2 programs, so a client's are masked with the key that it drew then. Long
-inputs are stated by a generator or as zlib data, and checked against their hashes here.
+The frames were recorded on the wire between native mORMot 2 programs, so a client's are masked with
+the key that it drew then. Long inputs are stated by a generator or as zlib data, and checked
+against their hashes here.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ from typing import Any
 
 import pytest
 
-from mormot_ws.sockets.deadline import Deadline
+from mormot_ws.client.upgrade import UpgradeResult, client_upgrade
 from mormot_ws.core.frames import WebSocketFrame
 from mormot_ws.core.handshake import UpgradeRequest
 from mormot_ws.core.incoming import WebProcessInFrame
 from mormot_ws.protocols.base import WebSocketProtocol
-from mormot_ws.client.upgrade import UpgradeResult, client_upgrade
+from mormot_ws.sockets.deadline import Deadline
 
 Vector = dict[str, Any]
 
@@ -58,7 +60,9 @@ def parametrize(vectors: list[Vector]) -> pytest.MarkDecorator:
 
 
 def payload_of(vector: Vector) -> bytes:
-    """Return the payload that *vector* states; that of a long one is made from its scenario and checked against its hash."""
+    """Return the payload that *vector* states; that of a long one is made from its scenario and
+    checked against its hash.
+    """
     if "payload" in vector:
         return bytes.fromhex(vector["payload"])
     made = ALL_SCENARIOS[vector["scenario"]]["params"]
@@ -68,14 +72,16 @@ def payload_of(vector: Vector) -> bytes:
 
 
 def wire_of(vector: Vector) -> bytes:
-    """Return the captured bytes; those of a long frame from its header, mask and payload, checked against their hash."""
+    """Return the captured bytes; those of a long frame from its header, mask and payload, checked
+    against their hash.
+    """
     if "wire" in vector:
         return bytes.fromhex(vector["wire"])
     payload = payload_of(vector)
     if vector["masked"]:
-        pad = int.from_bytes(bytes.fromhex(vector["mask"]) * (len(payload) // 4 + 1), "big") >> 8 * (
-            4 - len(payload) % 4
-        )
+        pad = int.from_bytes(
+            bytes.fromhex(vector["mask"]) * (len(payload) // 4 + 1), "big"
+        ) >> 8 * (4 - len(payload) % 4)
         payload = (int.from_bytes(payload, "big") ^ pad).to_bytes(len(payload), "big")
     wire = bytes.fromhex(vector["wire_header"]) + payload
     assert hashlib.sha256(wire).hexdigest() == vector["wire_sha256"]
@@ -93,14 +99,20 @@ def receiver_of(vector: Vector) -> WebProcessInFrame:
 
 def request_of(vector: Vector) -> UpgradeRequest:
     """Take the captured request apart, as our HTTP layer does."""
-    first, *lines = bytes.fromhex(vector["wire"]).decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+    first, *lines = (
+        bytes.fromhex(vector["wire"]).decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+    )
     method, target, version = first.split(" ")
-    headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    headers = [
+        (name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)
+    ]
     return UpgradeRequest(method, target, version.removeprefix("HTTP/"), headers)
 
 
 def connection_id_of(answered: Vector) -> int:
-    """Return the number that the captured answer gave to its connection; any will do for a refusal."""
+    """Return the number that the captured answer gave to its connection; any will do for a
+    refusal.
+    """
     return next(
         (
             int(line.split(b":")[1])
@@ -135,19 +147,23 @@ def upgrade_as_captured(
     headers: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> UpgradeResult:
-    """Return what our client makes of *answered*; check that it asks as in *asked*, given the same key and agent."""
+    """Return what our client makes of *answered*; check that it asks as in *asked*, given the same
+    key and agent.
+    """
     request = request_of(asked)
     monkeypatch.setattr("websocket._handshake._create_sec_websocket_key", lambda: request.key)
     transport: Any = PlayedTransport(bytes.fromhex(answered["wire"]))
     host, port = request.header("host").split(":")
     agent = request.header("user-agent")
     try:
-        return client_upgrade(transport, host, int(port), uri, protocol, headers, agent, Deadline(10_000), 16_384)
+        return client_upgrade(
+            transport, host, int(port), uri, protocol, headers, agent, Deadline(10_000), 16_384
+        )
     finally:
         assert transport.request == bytes.fromhex(asked["wire"])
 
 
-# ------------------------------------------------------------------------------------------------ generated contents
+# ------------------------------------------------------------------------------- generated contents
 
 _WORDS = (
     *("the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog"),

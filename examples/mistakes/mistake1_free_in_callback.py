@@ -2,8 +2,9 @@
 
     python examples/mistakes/mistake1_free_in_callback.py
 
-free() waits for the client's thread to end, and the callback *is* in that thread: it waits for itself. The mistake is
-made in a process of its own, which is killed afterwards. Then come the two ways out.
+free() waits for the client's thread to end, and the callback *is* in that thread: it waits for
+itself. The mistake is made in a process of its own, which is killed afterwards. Then come the two
+ways out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ import threading
 
 from stage import connected, echo_server, say, show_log, title
 
-from mormot_ws import HttpClientWebSockets, WebSocketProcessClient, WebSocketProtocolChat, WebSocketsError
+from mormot_ws import (
+    HttpClientWebSockets,
+    WebSocketProcessClient,
+    WebSocketProtocolChat,
+    WebSocketsError,
+)
 
 
 def lose_connection(client: HttpClientWebSockets, on_reconnect: object) -> None:
@@ -40,14 +46,18 @@ def wrong() -> None:
     server.free()
     entered.wait(5)
     if not returned.wait(1):
-        say("SYMPTOM: free() was called a second ago and has not returned; nothing reconnects any more")
+        say(
+            "SYMPTOM: free() was called a second ago and has not returned; nothing reconnects any more"
+        )
         say("SYMPTOM: the main thread runs on, as if nothing had happened")
     threading.Event().wait()
 
 
 def show_wrong() -> None:
     """Run wrong() as a child, until the symptom is there; kill it by its pid."""
-    child = subprocess.Popen([sys.executable, __file__, "--wrong"], stdout=subprocess.PIPE, encoding="utf-8")
+    child = subprocess.Popen(
+        [sys.executable, __file__, "--wrong"], stdout=subprocess.PIPE, encoding="utf-8"
+    )
     assert child.stdout is not None
     with child, child.stdout as lines:
         for line in lines:

@@ -2,9 +2,9 @@
 
     python examples/mistakes/mistake2_inconsistent_uri.py
 
-'' and '/' ask the server for the same, but they are not the same text. Without reconnect=True a client refuses any
-second upgrade, and says with which URI it was upgraded; with reconnect=True the URI is not compared, and it is the
-server that may refuse.
+'' and '/' ask the server for the same, but they are not the same text. Without reconnect=True a
+client refuses any second upgrade, and says with which URI it was upgraded; with reconnect=True the
+URI is not compared, and it is the server that may refuse.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ import threading
 
 from stage import HOST, Inbox, ask, connected, echo_server, say, show_log, title
 
-from mormot_ws import HttpClientWebSockets, WebSocketProcessClient, WebSocketProtocolChat, WebSocketServer
+from mormot_ws import (
+    HttpClientWebSockets,
+    WebSocketProcessClient,
+    WebSocketProtocolChat,
+    WebSocketServer,
+)
 
 
 def wrong_without_reconnect() -> None:
@@ -44,8 +49,11 @@ def reconnect(use_the_same: bool) -> None:
         def on_reconnect(process: WebSocketProcessClient | None) -> str:
             if process is None:
                 return "Retry"
-            uri = process.protocol.upgrade_uri if use_the_same else ""  # WRONG: '' is not where we were
-            results.append(client.websockets_upgrade(uri, "", False, frozenset(), process.protocol, "", True))
+            # WRONG: '' is not where we were
+            uri = process.protocol.upgrade_uri if use_the_same else ""
+            results.append(
+                client.websockets_upgrade(uri, "", False, frozenset(), process.protocol, "", True)
+            )
             tried.set()
             return results[-1]
 
@@ -54,7 +62,9 @@ def reconnect(use_the_same: bool) -> None:
         with room_server(server.port):
             tried.wait(10)
             if use_the_same:
-                say(f"CURE: upgraded again on {process.protocol.upgrade_uri!r}, result {results[-1]!r}")
+                say(
+                    f"CURE: upgraded again on {process.protocol.upgrade_uri!r}, result {results[-1]!r}"
+                )
             else:
                 say(f"SYMPTOM: the server refuses the other URI: {results[-1]}")
             client.free()
@@ -69,4 +79,6 @@ if __name__ == "__main__":
     title("The cure: process.protocol.upgrade_uri")
     reconnect(use_the_same=True)
     with echo_server() as server, connected(server.port, inbox := Inbox()) as client:
-        say(f"CURE: and a client that was upgraded once is simply used: {ask(client, inbox, 'hello')}")
+        say(
+            f"CURE: and a client that was upgraded once is simply used: {ask(client, inbox, 'hello')}"
+        )

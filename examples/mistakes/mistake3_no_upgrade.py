@@ -2,8 +2,9 @@
 
     python examples/mistakes/mistake3_no_upgrade.py
 
-The client has opened the TCP connection again; to make a WebSocket of it is the callback's work. A callback that only
-prints, and returns '', leaves a connection on which nothing can be sent or received.
+The client has opened the TCP connection again; to make a WebSocket of it is the callback's work. A
+callback that only prints, and returns '', leaves a connection on which nothing can be sent or
+received.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def lose_and_come_back(upgrade: bool) -> None:
             result = ""
             if upgrade:
                 uri = process.protocol.upgrade_uri
-                result = client.websockets_upgrade(uri, "", False, frozenset(), process.protocol, "", True)
+                result = client.websockets_upgrade(
+                    uri, "", False, frozenset(), process.protocol, "", True
+                )
             if upgrade or attempts == 2:
                 seen.set()
             return result  # WRONG when nothing was upgraded: '' means success

@@ -2,8 +2,9 @@
 
     python examples/mistakes/mistake4_already_upgraded.py
 
-'Already upgraded to WebSockets …': the process of the lost connection is still there, so the client takes the call
-for a second upgrade. Reconnecting is something that the client does by itself, once it has an on_reconnect.
+'Already upgraded to WebSockets …': the process of the lost connection is still there, so the client
+takes the call for a second upgrade. Reconnecting is something that the client does by itself, once
+it has an on_reconnect.
 """
 
 from __future__ import annotations
@@ -31,11 +32,17 @@ def wrong() -> None:
         ended.wait(5)
         assert client.websockets is not None
         protocol = client.websockets.protocol
-        say(f"SYMPTOM: without opening TCP: {client.websockets_upgrade('', '', False, frozenset(), protocol)}")
+        say(
+            f"SYMPTOM: without opening TCP: {client.websockets_upgrade('', '', False, frozenset(), protocol)}"
+        )
         with echo_server(server.port):
             client.reopen()
-            say(f"SYMPTOM: with TCP open again: {client.websockets_upgrade('', '', False, frozenset(), protocol)}")
-            say(f"SYMPTOM: … and with '/': {client.websockets_upgrade('/', '', False, frozenset(), protocol)}")
+            say(
+                f"SYMPTOM: with TCP open again: {client.websockets_upgrade('', '', False, frozenset(), protocol)}"
+            )
+            say(
+                f"SYMPTOM: … and with '/': {client.websockets_upgrade('/', '', False, frozenset(), protocol)}"
+            )
 
 
 def cure() -> None:

@@ -2,15 +2,22 @@
 
     python examples/mistakes/mistake5_add_once.py
 
-add_once replaces a protocol of the same name and URI. Connections that are open have their own clone of the old one
-and keep it, so that two clients of one server get different answers. add refuses instead, and tells so.
+add_once replaces a protocol of the same name and URI. Connections that are open have their own
+clone of the old one and keep it, so that two clients of one server get different answers. add
+refuses instead, and tells so.
 """
 
 from __future__ import annotations
 
 from stage import HOST, Inbox, ask, connected, say, show_log, title
 
-from mormot_ws import WebSocketFrame, WebSocketProcess, WebSocketProtocolChat, WebSocketServer, focText
+from mormot_ws import (
+    WebSocketFrame,
+    WebSocketProcess,
+    WebSocketProtocolChat,
+    WebSocketServer,
+    focText,
+)
 
 
 def answering(word: str) -> WebSocketProtocolChat:
@@ -40,7 +47,9 @@ def cure() -> None:
     """Use add, and look at what it returns; to change a protocol, close its connections."""
     with WebSocketServer(f"{HOST}:0") as server:
         protocols = server.websocket_protocols
-        say(f"CURE: add returns {protocols.add(answering('old'))}, and a second time {protocols.add(answering('new'))}")
+        say(
+            f"CURE: add returns {protocols.add(answering('old'))}, and a second time {protocols.add(answering('new'))}"
+        )
         with connected(server.port, first := Inbox()) as early:
             ask(early, first, "?")
             protocols.remove("echo", "")
@@ -50,7 +59,9 @@ def cure() -> None:
             assert old is not None
             old.shutdown(1012, "please come again")  # its client reconnects, and gets the new one
             with connected(server.port, second := Inbox()) as again:
-                say(f"CURE: replaced on purpose, and the old connection closed: {ask(again, second, '?')!r}")
+                say(
+                    f"CURE: replaced on purpose, and the old connection closed: {ask(again, second, '?')!r}"
+                )
 
 
 if __name__ == "__main__":

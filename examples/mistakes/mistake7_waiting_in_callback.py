@@ -2,8 +2,9 @@
 
     python examples/mistakes/mistake7_waiting_in_callback.py
 
-The thread that would read the message is the one that waits. Nothing goes wrong on the connection, so there is no
-line in the log; the wait just never ends, or ends at its bound, and the message comes right afterwards.
+The thread that would read the message is the one that waits. Nothing goes wrong on the connection,
+so there is no line in the log; the wait just never ends, or ends at its bound, and the message
+comes right afterwards.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ import time
 
 from stage import HOST, echo_server, say, title
 
-from mormot_ws import HttpClientWebSockets, WebSocketFrame, WebSocketProcess, WebSocketProtocolChat, focText
+from mormot_ws import (
+    HttpClientWebSockets,
+    WebSocketFrame,
+    WebSocketProcess,
+    WebSocketProtocolChat,
+    focText,
+)
 
 
 def run(on_incoming_frame: object, port: int, done: threading.Event) -> None:

@@ -2,9 +2,9 @@
 
     python examples/mistakes/mistake8_callback_exception.py
 
-As in the original an exception in on_incoming_frame does not end the connection: the message is lost, the next one is
-served. Unlike there the log has the traceback. A program that configures no logging gets such lines on its standard
-error.
+As in the original an exception in on_incoming_frame does not end the connection: the message is
+lost, the next one is served. Unlike there the log has the traceback. A program that configures no
+logging gets such lines on its standard error.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python -b examples/mistakes/mistake9_payload_is_bytes.py
 
-In Pascal RawByteString and RawUtf8 compare with a literal. In Python bytes and str are never equal, and comparing
-them is no error: the branch is just never taken. Python started with -b warns of such comparisons.
+In Pascal RawByteString and RawUtf8 compare with a literal. In Python bytes and str are never equal,
+and comparing them is no error: the branch is just never taken. Python started with -b warns of such
+comparisons.
 """
 
 from __future__ import annotations
@@ -16,14 +17,21 @@ from mormot_ws import WebSocketFrame, WebSocketProcess, focText
 def wrong(process: WebSocketProcess, frame: WebSocketFrame) -> None:
     """Never sees a 'ping'."""
     if frame.opcode is focText:
-        known = frame.payload == "ping"  # type: ignore[comparison-overlap]  # WRONG: bytes and str; mypy finds it
-        process.send_frame(WebSocketFrame(focText, "pong" if known else f"unknown command {frame.payload!r}"))
+        # WRONG: bytes and str; mypy finds it
+        known = frame.payload == "ping"  # type: ignore[comparison-overlap]
+        process.send_frame(
+            WebSocketFrame(focText, "pong" if known else f"unknown command {frame.payload!r}")
+        )
 
 
 def right(process: WebSocketProcess, frame: WebSocketFrame) -> None:
     """frame.text is the str, frame.payload the bytes."""
     if frame.opcode is focText:
-        process.send_frame(WebSocketFrame(focText, "pong" if frame.text == "ping" else f"unknown command {frame.text}"))
+        process.send_frame(
+            WebSocketFrame(
+                focText, "pong" if frame.text == "ping" else f"unknown command {frame.text}"
+            )
+        )
 
 
 if __name__ == "__main__":

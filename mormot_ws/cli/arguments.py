@@ -1,6 +1,8 @@
-"""The arguments of the command line: what there is, what it means, and the text of ``--help``. Nothing is done in here.
+"""The arguments of the command line: what there is, what it means, and the text of ``--help``.
+Nothing is done in here.
 
-argparse is enough for three commands with flat options, and everybody knows its messages; a library would be one more thing to install.
+argparse is enough for three commands with flat options, and everybody knows its messages; a library
+would be one more thing to install.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from pathlib import Path
 
 from .. import __version__
 from ..client.client import parse_websocket_uri
-from ..errors import WebSocketsError
+from ..client.upgrade import check_custom_headers
 from ..core.handshake import split_header_lines
+from ..errors import WebSocketsError
 from ..protocols.base import WebSocketProtocol
 from ..settings import is_origin
-from ..client.upgrade import check_custom_headers
 
 _SIZES = {"": 1, "k": 1000, "M": 1000**2, "Ki": 1 << 10, "Mi": 1 << 20}
 #: the most that bench does, so that a slip of the keyboard is no attack
@@ -102,7 +104,9 @@ class UsageError(ValueError):
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the parsed *arguments* (None: those of the process). Raises ``SystemExit`` as argparse does."""
+    """Return the parsed *arguments* (None: those of the process). Raises ``SystemExit`` as
+    argparse does.
+    """
     parser, commands = make_parser()
     args = parser.parse_args(arguments)
     try:
@@ -116,15 +120,32 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """Return the parser, and those of its commands by their names."""
     parser = argparse.ArgumentParser(
-        "mormot-ws", description=_PROGRAM, epilog=_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+        "mormot-ws",
+        description=_PROGRAM,
+        epilog=_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"mormot-ws {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="serve | connect | bench", title="commands")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="serve | connect | bench", title="commands"
+    )
     made: dict[str, argparse.ArgumentParser] = {}
     for name, short, text, examples, add in (
         ("serve", "an echo, chat or broadcast server", _SERVE, _SERVE_EXAMPLES, _add_serve),
-        ("connect", "type to a server and see what it sends", _CONNECT, _CONNECT_EXAMPLES, _add_connect),
-        ("bench", "round trips and throughput of an echo server", _BENCH, _BENCH_EXAMPLES, _add_bench),
+        (
+            "connect",
+            "type to a server and see what it sends",
+            _CONNECT,
+            _CONNECT_EXAMPLES,
+            _add_connect,
+        ),
+        (
+            "bench",
+            "round trips and throughput of an echo server",
+            _BENCH,
+            _BENCH_EXAMPLES,
+            _add_bench,
+        ),
     ):
         made[name] = commands.add_parser(
             name,
@@ -140,17 +161,36 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
-    group.add_argument("--json", action="store_true", help="one JSON object a line on standard output, for scripts")
-    group.add_argument("--plain", action="store_true", help="no colours, bars or line editing, even on a terminal")
+    group.add_argument(
+        "--json", action="store_true", help="one JSON object a line on standard output, for scripts"
+    )
+    group.add_argument(
+        "--plain", action="store_true", help="no colours, bars or line editing, even on a terminal"
+    )
     group.add_argument("-q", "--quiet", action="store_true", help="no remarks but errors")
-    group.add_argument("-v", "--verbose", action="count", default=0, help="the library's log too; -vv: all of it")
+    group.add_argument(
+        "-v", "--verbose", action="count", default=0, help="the library's log too; -vv: all of it"
+    )
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("mode", nargs="?", choices=("echo", "chat", "broadcast"), default="echo", help="what to serve")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (default %(default)s)")
     parser.add_argument(
-        "--port", type=_port, default=8999, help="0: a free one, which is printed (default %(default)s)"
+        "mode",
+        nargs="?",
+        choices=("echo", "chat", "broadcast"),
+        default="echo",
+        help="what to serve",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0: all (default %(default)s)",
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=8999,
+        help="0: a free one, which is printed (default %(default)s)",
     )
     parser.add_argument(
         "--protocol",
@@ -158,15 +198,33 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         type=_protocol,
         help="serve clients that ask for this sub-protocol only (default: any, and none)",
     )
-    parser.add_argument("--uri", metavar="PATH", default="", help="serve this path only, e.g. chat (default: any)")
-    parser.add_argument("--status", metavar="SECONDS", type=_seconds, help="print the counters that often")
+    parser.add_argument(
+        "--uri", metavar="PATH", default="", help="serve this path only, e.g. chat (default: any)"
+    )
+    parser.add_argument(
+        "--status", metavar="SECONDS", type=_seconds, help="print the counters that often"
+    )
     group = parser.add_argument_group("TLS")
-    group.add_argument("--cert", metavar="FILE", help="certificate chain in PEM: makes it a wss:// server")
-    group.add_argument("--key", metavar="FILE", help="its private key, if that is not in the same file")
-    group.add_argument("--client-ca", metavar="FILE", help="clients need a certificate of one of these authorities")
+    group.add_argument(
+        "--cert", metavar="FILE", help="certificate chain in PEM: makes it a wss:// server"
+    )
+    group.add_argument(
+        "--key", metavar="FILE", help="its private key, if that is not in the same file"
+    )
+    group.add_argument(
+        "--client-ca", metavar="FILE", help="clients need a certificate of one of these authorities"
+    )
     group = parser.add_argument_group("limits and heartbeat")
-    group.add_argument("--max-connections", metavar="N", type=_whole, default=0, help="at a time (default: any number)")
-    group.add_argument("--max-per-ip", metavar="N", type=_whole, default=0, help="the same for one address")
+    group.add_argument(
+        "--max-connections",
+        metavar="N",
+        type=_whole,
+        default=0,
+        help="at a time (default: any number)",
+    )
+    group.add_argument(
+        "--max-per-ip", metavar="N", type=_whole, default=0, help="the same for one address"
+    )
     group.add_argument(
         "--max-message",
         metavar="BYTES",
@@ -181,7 +239,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="browsers' pages of these origins only, e.g. https://example.com; repeatable (default: any)",
     )
-    group.add_argument("--deflate", action="store_true", help="accept compression (permessage-deflate)")
+    group.add_argument(
+        "--deflate", action="store_true", help="accept compression (permessage-deflate)"
+    )
     _add_heartbeat(group)
 
 
@@ -192,8 +252,15 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="send what is read as binary messages, in blocks as they come; write what is received as it is",
     )
-    parser.add_argument("--ping", metavar="SECONDS", type=_seconds, help="send a ping that often, show its round trip")
-    parser.add_argument("--status", metavar="SECONDS", type=_seconds, help="print the client's counters that often")
+    parser.add_argument(
+        "--ping",
+        metavar="SECONDS",
+        type=_seconds,
+        help="send a ping that often, show its round trip",
+    )
+    parser.add_argument(
+        "--status", metavar="SECONDS", type=_seconds, help="print the client's counters that often"
+    )
     parser.add_argument(
         "--linger",
         metavar="SECONDS",
@@ -201,7 +268,9 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
         help="after the end of the input, stay until nothing "
         "has arrived for so long; or: forever (default 1; 0 at a terminal)",
     )
-    parser.add_argument("--count", metavar="N", type=_positive, default=0, help="close after N received messages")
+    parser.add_argument(
+        "--count", metavar="N", type=_positive, default=0, help="close after N received messages"
+    )
     group = parser.add_argument_group("reconnection")
     group.add_argument(
         "--reconnect",
@@ -222,10 +291,18 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     _add_target(parser)
     parser.add_argument(
-        "--size", metavar="BYTES", type=_size, action="append", help="of a message; repeatable (default 32)"
+        "--size",
+        metavar="BYTES",
+        type=_size,
+        action="append",
+        help="of a message; repeatable (default 32)",
     )
     parser.add_argument(
-        "--connections", metavar="N", type=_up_to(MOST_CONNECTIONS), default=1, help="at a time (default 1)"
+        "--connections",
+        metavar="N",
+        type=_up_to(MOST_CONNECTIONS),
+        default=1,
+        help="at a time (default 1)",
     )
     parser.add_argument(
         "--count",
@@ -254,7 +331,9 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
     """Add what connect and bench have in common: where to, and how."""
-    parser.add_argument("uri", metavar="URI", type=_uri, help="ws://host:port/resource, or wss:// for TLS")
+    parser.add_argument(
+        "uri", metavar="URI", type=_uri, help="ws://host:port/resource, or wss:// for TLS"
+    )
     parser.add_argument(
         "--protocol",
         metavar="NAME",
@@ -285,14 +364,26 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
         help="for connecting, and for the upgrade (default %(default)g)",
     )
     parser.add_argument(
-        "--proxy", metavar="URL", help="http://host:port or socks5://host:port; '': none (default: the environment's)"
+        "--proxy",
+        metavar="URL",
+        help="http://host:port or socks5://host:port; '': none (default: the environment's)",
     )
     group = parser.add_argument_group("TLS and compression")
-    group.add_argument("--ca", metavar="FILE", help="authorities to trust, in PEM (default: the system's)")
+    group.add_argument(
+        "--ca", metavar="FILE", help="authorities to trust, in PEM (default: the system's)"
+    )
     group.add_argument("--cert", metavar="FILE", help="the client's own certificate, in PEM")
-    group.add_argument("--key", metavar="FILE", help="its private key, if that is not in the same file")
-    group.add_argument("--insecure", action="store_true", help="accept any certificate: for tests on your own machine")
-    group.add_argument("--deflate", action="store_true", help="offer compression (permessage-deflate)")
+    group.add_argument(
+        "--key", metavar="FILE", help="its private key, if that is not in the same file"
+    )
+    group.add_argument(
+        "--insecure",
+        action="store_true",
+        help="accept any certificate: for tests on your own machine",
+    )
+    group.add_argument(
+        "--deflate", action="store_true", help="offer compression (permessage-deflate)"
+    )
 
 
 def _add_heartbeat(group: argparse._ArgumentGroup) -> None:
@@ -330,7 +421,7 @@ def _check_together(args: argparse.Namespace) -> None:
         args.size = [32]
 
 
-# ---------------------------------------------------------------------------------------------- the types of arguments
+# --------------------------------------------------------------------------- the types of arguments
 
 
 def _origin(text: str) -> str:
@@ -346,13 +437,17 @@ def _uri(text: str) -> str:
         parse_websocket_uri(text)
     except ValueError:
         hint = (
-            "; an IPv6 address stands in brackets: ws://[::1]:8999" if text.count(":") > 2 and "[" not in text else ""
+            "; an IPv6 address stands in brackets: ws://[::1]:8999"
+            if text.count(":") > 2 and "[" not in text
+            else ""
         )
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a URI like ws://host:port/resource or wss://...{hint}"
         ) from None
     if any(c <= " " or c == "\x7f" for c in text):
-        raise argparse.ArgumentTypeError(f"{text!r}: blanks and control characters have to be percent-encoded")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: blanks and control characters have to be percent-encoded"
+        )
     return text
 
 
@@ -383,7 +478,9 @@ def _header(text: str) -> str:
 
 
 def _bearer(text: str) -> Callable[[], str]:
-    """Return a function that returns the token; what it raises for a file that has none is an ``OSError`` or ``ValueError``."""
+    """Return a function that returns the token; what it raises for a file that has none is an
+    ``OSError`` or ``ValueError``.
+    """
 
     def token() -> str:
         found = Path(text[1:]).read_text("utf-8").strip() if text.startswith("@") else text
@@ -411,7 +508,9 @@ def _seconds_or_0(text: str) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
     if not (value == 0 or 0.01 <= value <= 1e6):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.01 to 1000000")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds from 0.01 to 1000000"
+        )
     return value
 
 
@@ -457,5 +556,7 @@ def _size(text: str) -> int:
         or unit not in _SIZES
         or not 0 < int(digits) * _SIZES[unit] <= 1 << 30
     ):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 32, 16k or 4Mi, up to 1024Mi")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size like 32, 16k or 4Mi, up to 1024Mi"
+        )
     return int(digits) * _SIZES[unit]

@@ -1,4 +1,6 @@
-"""``bench``: round trips and throughput of an echo server. Connecting, progress and the report; the load itself is in ``load.py``."""
+"""``bench``: round trips and throughput of an echo server. Connecting, progress and the report;
+the load itself is in ``load.py``.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import threading
 from time import monotonic
 from typing import Any
 
-from ..sockets.deadline import Deadline
 from ..settings import WebSocketProcessSettings
+from ..sockets.deadline import Deadline
 from .figures import distribution, duration, histogram, size
 from .load import Link, Measurement, window_for
 from .mailbox import SIGNAL_CODES, Letter, Mailbox, News
@@ -77,7 +79,10 @@ class Bench:
     def _open_all(self) -> None:
         """In the opener's thread: one after another."""
         settings = WebSocketProcessSettings(
-            permessage_deflate=self._args.deflate, max_message_bytes=1 << 30, max_frame_mb=1024, heartbeat_delay=0
+            permessage_deflate=self._args.deflate,
+            max_message_bytes=1 << 30,
+            max_frame_mb=1024,
+            heartbeat_delay=0,
         )
         try:
             while len(self._links) < self._args.connections and not self._stopping:
@@ -85,12 +90,15 @@ class Bench:
                 client = self._target.open(settings)
                 self._links.append(link)
                 link.client = client
-                error = self._target.upgrade(client, ConsoleProtocol(self._args.protocol, link.on_incoming_frame))
+                error = self._target.upgrade(
+                    client, ConsoleProtocol(self._args.protocol, link.on_incoming_frame)
+                )
                 if error:
                     failure = self._target.failure(client, error, 1, 0)
                     hint = self._target.hint(failure)
                     self._output.error(
-                        f"cannot connect to {self._target.text}: {error}" + (f" ({hint})" if hint else "")
+                        f"cannot connect to {self._target.text}: {error}"
+                        + (f" ({hint})" if hint else "")
                     )
                     self._mailbox.post(News.failed, 1)
                     return
@@ -101,16 +109,22 @@ class Bench:
         self._mailbox.post(News.opened)
 
     def _measure(self, progress: Progress, message_size: int, name: str, window: int) -> None:
-        """Run one measurement and report it. Raises :class:`_Ended` when there is to be no further one."""
+        """Run one measurement and report it. Raises :class:`_Ended` when there is to be no further
+        one.
+        """
         args = self._args
-        measurement = Measurement(message_size, args.count, window, args.binary, lambda: self._mailbox.post(News.done))
+        measurement = Measurement(
+            message_size, args.count, window, args.binary, lambda: self._mailbox.post(News.done)
+        )
         progress.begin(f"{name}, {size(message_size)}", args.count)
         begun = monotonic()
         try:
             measurement.run_on(self._links)
             while not measurement.finished and (passed := monotonic() - begun) < args.seconds:
                 self._next(min(_STEP, args.seconds - passed))
-                progress.show(max(len(measurement.times), round(args.count * min(1.0, passed / args.seconds))))
+                progress.show(
+                    max(len(measurement.times), round(args.count * min(1.0, passed / args.seconds)))
+                )
             measurement.stop()
             until = monotonic() + _LAST_ECHOES  # so that the next measurement does not meet them
             while any(link.busy for link in self._links) and monotonic() < until:
@@ -125,7 +139,9 @@ class Bench:
             raise _Ended(3)
         if not measurement.times:
             other = ", though it sends other messages" if measurement.strangers else ""
-            self._output.error(f"no echo within {args.seconds:g} s: is {self._target.text} an echo server{other}?")
+            self._output.error(
+                f"no echo within {args.seconds:g} s: is {self._target.text} an echo server{other}?"
+            )
             raise _Ended(3)
 
     def _next(self, seconds: float) -> Letter | None:
@@ -160,8 +176,14 @@ class Bench:
             )
             return
         links = f"{len(self._links)} connection{'' if len(self._links) == 1 else 's'}"
-        way = f", {measurement.window} messages on their way on each" if measurement.window > 1 else ""
-        self._output.line(f"{name.capitalize()}, messages of {size(measurement.size)}, {links}{way}")
+        way = (
+            f", {measurement.window} messages on their way on each"
+            if measurement.window > 1
+            else ""
+        )
+        self._output.line(
+            f"{name.capitalize()}, messages of {size(measurement.size)}, {links}{way}"
+        )
         if measurement.window == 1:
             self._output.line(
                 f"  median {duration(found.median)}   95 % {duration(found.p95)}   99 % {duration(found.p99)}"
@@ -170,9 +192,13 @@ class Bench:
             for line in histogram(times, self._output.unicode):
                 self._output.line(line)
         each_way = f"{size(rate * measurement.size)}/s each way"
-        self._output.line(f"  {found.count} echoes in {duration(seconds)}: {rate:.0f} messages/s, {each_way}")
+        self._output.line(
+            f"  {found.count} echoes in {duration(seconds)}: {rate:.0f} messages/s, {each_way}"
+        )
         if measurement.strangers:
-            self._output.line(f"  {measurement.strangers} other messages arrived, which were no echo")
+            self._output.line(
+                f"  {measurement.strangers} other messages arrived, which were no echo"
+            )
 
     def _free(self) -> None:
         """Close all connections, together and not one after another."""

@@ -1,7 +1,8 @@
-"""``connect``: one connection, typed to and listened to, that may reconnect. What happens on it is told by ``events.py``.
+"""``connect``: one connection, typed to and listened to, that may reconnect. What happens on it is
+told by ``events.py``.
 
-Threads: the main one decides when it is over; one connects for the first time (the client's own thread takes over from there), one
-reads the input and sends, one pings.
+Threads: the main one decides when it is over; one connects for the first time (the client's own
+thread takes over from there), one reads the input and sends, one pings.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from .mailbox import SIGNAL_CODES, Mailbox, News
 from .output import Output, has_module
 from .target import ConsoleProtocol, Target
 
-#: seconds between two looks at a queue that has to be empty before the program ends, or to have room before it reads on
+#: seconds between two looks at a queue that has to be empty before the program ends, or to have
+#: room before it reads on
 _LOOK = 0.05
 #: seconds that the end waits for a thread that connects
 _JOIN = 0.5
@@ -39,7 +41,9 @@ class Connection:
         self.target: Target = Target(args)
         #: set when the program ends: nothing is tried or waited for any more
         self.stopping: threading.Event = threading.Event()
-        self.events: ConnectionEvents = ConnectionEvents(args, mailbox, output, self.target, self.stopping)
+        self.events: ConnectionEvents = ConnectionEvents(
+            args, mailbox, output, self.target, self.stopping
+        )
         #: None until the first attempt to connect is over
         self.client: HttpClientWebSockets | None = None
         #: lines that could not be sent
@@ -71,7 +75,7 @@ class Connection:
         if self.client is not None:
             self.client.free()  # if the opener has made it meanwhile
 
-    # ------------------------------------------------------------------------------------------------ the opener's thread
+    # -------------------------------------------------------------------------- the opener's thread
 
     def _open(self) -> None:
         try:
@@ -81,7 +85,9 @@ class Connection:
             self._mailbox.post(News.failed, 2)
 
     def _connect(self) -> None:
-        """Try to connect for the first time, with ``--reconnect`` until it succeeds or the policy gives up."""
+        """Try to connect for the first time, with ``--reconnect`` until it succeeds or the policy
+        gives up.
+        """
         client = self.client = self.target.open(self._settings())
         client.on_websockets_closed = self.events.on_websockets_closed
         started, failures = monotonic(), 0
@@ -116,7 +122,7 @@ class Connection:
             max_frame_mb=1024,
         )
 
-    # ------------------------------------------------------------------------------------------- other threads
+    # -------------------------------------------------------------------------------- other threads
 
     def send(self, data: bytes) -> bool:
         """Send a line or block of the input; False: send no more. In the input's thread."""
@@ -132,7 +138,9 @@ class Connection:
             except UnicodeDecodeError:
                 return self._not_sent("that line is not UTF-8; --binary sends any bytes")
         if not self._args.reconnect:
-            return process.send_frame(frame) or self._not_sent("the connection is closed", for_good=True)
+            return process.send_frame(frame) or self._not_sent(
+                "the connection is closed", for_good=True
+            )
         while not process.send_frame_async(frame):  # it is queued, and outlasts a reconnection
             if self.stopping.is_set() or self.events.over.is_set():
                 return self._not_sent("the connection is closed", for_good=True)
@@ -152,12 +160,18 @@ class Connection:
             if process is not None and process.state is wpsRun:
                 process.send_frame(WebSocketFrame(focPing, self.events.ping_payload()))
 
-    # -------------------------------------------------------------------------------------------------- for the main one
+    # ----------------------------------------------------------------------------- for the main one
 
     def is_quiet_for(self, seconds: float) -> float:
-        """Return how many seconds are left until nothing has arrived for *seconds*; 0: that is so, and all was sent."""
+        """Return how many seconds are left until nothing has arrived for *seconds*; 0: that is so,
+        and all was sent.
+        """
         process = None if self.client is None else self.client.websockets
-        if process is None or process.outgoing.count or (self._args.reconnect and process.state is not wpsRun):
+        if (
+            process is None
+            or process.outgoing.count
+            or (self._args.reconnect and process.state is not wpsRun)
+        ):
             return _LOOK if seconds else 0.0
         return max(0.0, self.events.last_activity + seconds - monotonic())
 
@@ -174,7 +188,12 @@ def connect(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
         output.error(f"a certificate cannot be used: {exc}")
         return 1
     if args.insecure:
-        output.event("warning", "The certificate is not checked: anybody could be the server", "bad", text="insecure")
+        output.event(
+            "warning",
+            "The certificate is not checked: anybody could be the server",
+            "bad",
+            text="insecure",
+        )
     connection.start()
     source: PipeInput | PromptInput | None = None
     try:
@@ -207,7 +226,9 @@ def _input(
 class _Conversation:
     """The main thread's part, from the first connection to the reason for the end."""
 
-    def __init__(self, args: argparse.Namespace, mailbox: Mailbox, output: Output, connection: Connection) -> None:
+    def __init__(
+        self, args: argparse.Namespace, mailbox: Mailbox, output: Output, connection: Connection
+    ) -> None:
         self._args = args
         self._mailbox = mailbox
         self._output = output

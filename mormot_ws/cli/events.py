@@ -1,4 +1,6 @@
-"""What happens on the connection of ``connect``, told to the user: callbacks of the client's thread, and a policy that can be watched."""
+"""What happens on the connection of ``connect``, told to the user: callbacks of the client's
+thread, and a policy that can be watched.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,14 @@ import threading
 from time import monotonic
 
 from ..client.client import HttpClientWebSockets
-from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focPong, focText
+from ..core.frames import (
+    WebSocketFrame,
+    focBinary,
+    focConnectionClose,
+    focContinuation,
+    focPong,
+    focText,
+)
 from ..process.process import WebSocketProcess
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
 from ..states import wpsRun
@@ -27,7 +36,12 @@ class ConnectionEvents:
     """
 
     def __init__(
-        self, args: argparse.Namespace, mailbox: Mailbox, output: Output, target: Target, stopping: threading.Event
+        self,
+        args: argparse.Namespace,
+        mailbox: Mailbox,
+        output: Output,
+        target: Target,
+        stopping: threading.Event,
     ) -> None:
         self._args = args
         self._mailbox = mailbox
@@ -38,7 +52,8 @@ class ConnectionEvents:
         self.over: threading.Event = threading.Event()
         #: when the last message arrived, on the monotonic clock
         self.last_activity: float = monotonic()
-        #: the number of the last attempt to connect since the connection was lost; the first one at the start is number 1
+        #: the number of the last attempt to connect since the connection was lost; the first one at
+        #: the start is number 1
         self.attempt: int = 1
         #: when the next attempt is due, on the monotonic clock; 0: none is
         self.next_attempt_at: float = 0.0
@@ -46,7 +61,7 @@ class ConnectionEvents:
         self._received = 0
         self._ping_ms = 0.0
 
-    # -------------------------------------------------------------------------------------------- callbacks of the client
+    # ---------------------------------------------------------------------- callbacks of the client
 
     def on_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
         """A message, or what the protocol is told besides."""
@@ -103,12 +118,18 @@ class ConnectionEvents:
         if self._opened:
             tried = f"{attempts} attempt{'' if attempts == 1 else 's'}"
             self._output.event(
-                "reconnected", f"* reconnected{number} after {tried}", "good", attempts=attempts, **fields
+                "reconnected",
+                f"* reconnected{number} after {tried}",
+                "good",
+                attempts=attempts,
+                **fields,
             )
             return
         self._opened = True
         named = f", protocol {name!r}" if name else ""
-        self._output.event("open", f"* connected to {self._target.text}{number}{named}", "good", **fields)
+        self._output.event(
+            "open", f"* connected to {self._target.text}{number}{named}", "good", **fields
+        )
         self._mailbox.post(News.opened)
 
     def _closed(self, process: WebSocketProcess) -> None:
@@ -121,10 +142,16 @@ class ConnectionEvents:
             text = f"* closed by {'us' if ours else 'the server'}: {said}"
         good = ours or code in _GOOD_CODES
         self._output.event(
-            "closed", text, "" if good else "bad", code=code, reason=reason, by_us=ours, why=process.last_error
+            "closed",
+            text,
+            "" if good else "bad",
+            code=code,
+            reason=reason,
+            by_us=ours,
+            why=process.last_error,
         )
 
-    # ---------------------------------------------------------------------------------------------- attempts to connect
+    # -------------------------------------------------------------------------- attempts to connect
 
     def will_try(self, failure: ReconnectFailure, milliseconds: float) -> None:
         """The next attempt is due in so many *milliseconds*."""
@@ -147,7 +174,9 @@ class ConnectionEvents:
         self.over.set()
         tried = ""
         if failure.attempts:
-            tried = f" after {failure.attempts} failed attempt{'' if failure.attempts == 1 else 's'}"
+            tried = (
+                f" after {failure.attempts} failed attempt{'' if failure.attempts == 1 else 's'}"
+            )
         self._error(f"given up{tried}: {failure.text}", failure)
         if self._opened:
             self._mailbox.post(News.ended, 3)
@@ -159,9 +188,11 @@ class ConnectionEvents:
     def _error(self, text: str, failure: ReconnectFailure) -> None:
         hint = self._target.hint(failure)
         shown = f"{text} ({hint})" if hint else text
-        self._output.error(text, shown, hint=hint, kind=failure.kind.value, http_status=failure.http_status)
+        self._output.error(
+            text, shown, hint=hint, kind=failure.kind.value, http_status=failure.http_status
+        )
 
-    # ------------------------------------------------------------------------------------------------------- for anybody
+    # ---------------------------------------------------------------------------------- for anybody
 
     def describe(self, client: HttpClientWebSockets | None) -> str:
         """Return the state in a line."""
@@ -169,9 +200,13 @@ class ConnectionEvents:
         if client is None or process is None:
             return "not connected"
         if process.state is wpsRun:
-            state = f"connected as #{process.connection_id}" if process.connection_id else "connected"
+            state = (
+                f"connected as #{process.connection_id}" if process.connection_id else "connected"
+            )
         elif self.next_attempt_at:
-            state = f"attempt {self.attempt} in {max(0.0, self.next_attempt_at - monotonic()):.1f} s"
+            state = (
+                f"attempt {self.attempt} in {max(0.0, self.next_attempt_at - monotonic()):.1f} s"
+            )
         else:
             state = "closed"
         protocol = process.protocol

@@ -1,4 +1,6 @@
-"""Figures: percentiles, a histogram of characters, times and sizes in short. Pure: numbers in, numbers and text out."""
+"""Figures: percentiles, a histogram of characters, times and sizes in short. Pure: numbers in,
+numbers and text out.
+"""
 
 from __future__ import annotations
 
@@ -53,12 +55,16 @@ def distribution(seconds: Sequence[float]) -> Distribution | None:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Return the smallest of the sorted values that *percent* of them do not exceed (the nearest rank)."""
+    """Return the smallest of the sorted values that *percent* of them do not exceed (the nearest
+    rank).
+    """
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def histogram(seconds: Sequence[float], unicode: bool) -> list[str]:
-    """Return lines with a bar each: how many of the times are in a range. The ranges grow by a constant factor."""
+    """Return lines with a bar each: how many of the times are in a range. The ranges grow by a
+    constant factor.
+    """
     if not seconds:
         return []
     ordered = sorted(seconds)
@@ -67,14 +73,18 @@ def histogram(seconds: Sequence[float], unicode: bool) -> list[str]:
     factor = (most / least) ** (1 / (_ROWS - 1)) if most > least else 1.0
     counts = [0] * _ROWS
     for value in ordered:
-        row = int(math.log(value / least) / math.log(factor)) if factor > 1.0 and value > least else 0
+        row = (
+            int(math.log(value / least) / math.log(factor)) if factor > 1.0 and value > least else 0
+        )
         counts[min(row, _ROWS - 1)] += 1
     rows = _ROWS if factor > 1.0 else 1
     highest = max(counts)
     lines = []
     for row in range(rows):
         bar = ("█" if unicode else "#") * math.ceil(counts[row] * _WIDTH / highest)
-        lines.append(f"  {duration(least * factor**row):>8}  {bar:<{_WIDTH}}  {counts[row]}".rstrip())
+        lines.append(
+            f"  {duration(least * factor**row):>8}  {bar:<{_WIDTH}}  {counts[row]}".rstrip()
+        )
     return lines
 
 

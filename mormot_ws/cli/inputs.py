@@ -1,4 +1,5 @@
-"""Standard input in a thread of its own: lines (or blocks) of a pipe or a terminal, and a prompt that incoming lines do not tear.
+"""Standard input in a thread of its own: lines (or blocks) of a pipe or a terminal, and a prompt
+that incoming lines do not tear.
 
 Nothing of the network in here: what is read is given to a function.
 """
@@ -30,7 +31,8 @@ class PipeInput:
     :param take: called in the input's thread for each line; while it blocks, nothing is read.
     :param binary: blocks as they come, instead of lines.
 
-    Read past ``sys.stdin``: its lock, held by a thread that waits, would be in the way of the interpreter's end.
+    Read past ``sys.stdin``: its lock, held by a thread that waits, would be in the way of the
+    interpreter's end.
     """
 
     def __init__(self, mailbox: Mailbox, take: Take, binary: bool = False) -> None:
@@ -38,7 +40,8 @@ class PipeInput:
         self._take = take
         self._binary = binary
         self._stopping = False
-        self._wake_read, self._wake_write = os.pipe()  # written to by stop(): ends the wait for input
+        # written to by stop(): ends the wait for input
+        self._wake_read, self._wake_write = os.pipe()
         # daemon: must not keep the program from ending, though take() may be waiting
         self._thread = threading.Thread(target=self._run, name="mormot-ws input", daemon=True)
         self._thread.start()
@@ -83,30 +86,40 @@ class PipeInput:
 
 
 class PromptInput:
-    """A prompt with line editing and history; lines that are printed meanwhile appear above it. Needs the extra ``cli``.
+    """A prompt with line editing and history; lines that are printed meanwhile appear above it.
+    Needs the extra ``cli``.
 
-    :param take: called for each line in a thread of its own: while it blocks, the prompt still takes keys.
+    :param take: called for each line in a thread of its own: while it blocks, the prompt still
+        takes keys.
     :param toolbar: returns the line below the prompt; called twice a second.
 
     Ctrl-C posts ``interrupt``, Ctrl-D in an empty line ``input_end``.
     """
 
-    def __init__(self, mailbox: Mailbox, take: Take, output: Output, toolbar: Callable[[], str]) -> None:
+    def __init__(
+        self, mailbox: Mailbox, take: Take, output: Output, toolbar: Callable[[], str]
+    ) -> None:
         from prompt_toolkit import PromptSession
 
         self._mailbox = mailbox
         self._take = take
         self._output = output
         self._stopping = False
-        #: what was entered last, until it is given to take(): only then, when the next prompt stands below it, an answer cannot tear it
+        #: what was entered last, until it is given to take(): only then, when the next prompt
+        #: stands below it, an answer cannot tear it
         self._entered: bytes | None = None
-        self._session: PromptSession[str] = PromptSession("> ", bottom_toolbar=toolbar, refresh_interval=0.5)
+        self._session: PromptSession[str] = PromptSession(
+            "> ", bottom_toolbar=toolbar, refresh_interval=0.5
+        )
         self._session.app.after_render += self._give
         # daemon: must not keep the program from ending, though take() may be waiting
         self._thread = threading.Thread(target=self._run, name="mormot-ws prompt", daemon=True)
         #: lines for take(), then None
         self._lines: SimpleQueue[bytes | None] = SimpleQueue()
-        self._taker = threading.Thread(target=self._take_all, name="mormot-ws prompt sender", daemon=True)  # likewise
+        # likewise
+        self._taker = threading.Thread(
+            target=self._take_all, name="mormot-ws prompt sender", daemon=True
+        )
         self._taker.start()
         self._thread.start()
 

@@ -1,6 +1,8 @@
-"""Load on an echo server: connections that send, wait for the echo, and send again. Measures; prints nothing.
+"""Load on an echo server: connections that send, wait for the echo, and send again. Measures;
+prints nothing.
 
-The echo is handled where it arrives, in the thread of its client: no hop between threads is in the figures.
+The echo is handled where it arrives, in the thread of its client: no hop between threads is in the
+figures.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from ..client.client import HttpClientWebSockets
 from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focText
 from ..process.process import WebSocketProcess
 
-#: bytes that may be on their way on one connection: below what the kernels on the way hold, so that two ends which both write
-#: and do not read cannot get stuck
+#: bytes that may be on their way on one connection: below what the kernels on the way hold, so that
+#: two ends which both write and do not read cannot get stuck
 _MOST_ON_THE_WAY = 1 << 18
 _FILLER = b"abcdefghijklmnopqrstuvwxyz012345"
 
@@ -26,13 +28,16 @@ def window_for(size: int, wanted: int) -> int:
 
 
 class Measurement:
-    """One run on several connections: at most *count* messages of *size* bytes, *window* on their way on each connection.
+    """One run on several connections: at most *count* messages of *size* bytes, *window* on their
+    way on each connection.
 
-    :attr:`finished` becomes True when all echoes are in, or no connection is left; then *notify* is called, in a client's thread.
-    Attributes may be read by any thread.
+    :attr:`finished` becomes True when all echoes are in, or no connection is left; then *notify* is
+    called, in a client's thread. Attributes may be read by any thread.
     """
 
-    def __init__(self, size: int, count: int, window: int, binary: bool, notify: Callable[[], None]) -> None:
+    def __init__(
+        self, size: int, count: int, window: int, binary: bool, notify: Callable[[], None]
+    ) -> None:
         self.size = size
         self.count = count
         self.window = window
@@ -68,7 +73,7 @@ class Measurement:
         """Send no more."""
         self._stopping = True
 
-    # ----------------------------------------------------------------------------------------------- for the links
+    # -------------------------------------------------------------------------------- for the links
 
     def next_frame(self) -> WebSocketFrame | None:
         """Return the next message, each one different; None when there are enough."""
@@ -106,7 +111,8 @@ class Link:
         self._measurement: Measurement | None = None
         #: (payload, when it was sent) of the messages on their way, oldest first
         self._waiting: deque[tuple[bytes, float]] = deque()
-        #: held while messages are sent, so that their order is that of the queue above; before ``safe_out`` in the lock order
+        #: held while messages are sent, so that their order is that of the queue above; before
+        #: ``safe_out`` in the lock order
         self._safe_waiting = threading.Lock()
         #: how the connection ended, '' while it has not
         self.lost: str = ""

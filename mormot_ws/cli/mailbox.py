@@ -1,7 +1,8 @@
 """Mailbox: what the main thread waits for. Signal handlers and all other threads post into it.
 
-Why a queue and no exception: a KeyboardInterrupt may come up inside any line, a ``finally`` or a library's import included, and
-print a traceback from there. A signal that only leaves a letter cannot.
+Why a queue and no exception: a KeyboardInterrupt may come up inside any line, a ``finally`` or a
+library's import included, and print a traceback from there. A signal that only leaves a letter
+cannot.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class News(Enum):
     done = "done"  # a thread has finished its work
 
 
-#: letters that end a program, and the exit code of each: what a shell says of a program that the signal has ended
+#: letters that end a program, and the exit code of each: what a shell says of a program that the
+#: signal has ended
 SIGNAL_CODES = {News.interrupt: 130, News.terminate: 143, News.output_gone: 141}
 
 
@@ -38,10 +40,13 @@ class Letter(NamedTuple):
 
 
 class Mailbox:
-    """Letters for the main thread. :meth:`post` may be called from any thread and from signal handlers."""
+    """Letters for the main thread. :meth:`post` may be called from any thread and from signal
+    handlers.
+    """
 
     def __init__(self) -> None:
-        # a SimpleQueue, because its put() may interrupt a get() or put() of the same thread: that is what a signal handler does
+        # a SimpleQueue, because its put() may interrupt a get() or put() of the same thread: that
+        # is what a signal handler does
         self._letters: SimpleQueue[Letter] = SimpleQueue()
 
     def post(self, news: News, value: int = 0) -> None:
@@ -49,7 +54,9 @@ class Mailbox:
         self._letters.put(Letter(news, value))
 
     def next(self, seconds: float | None = None) -> Letter | None:
-        """Return the next letter; None when none comes within *seconds* (None: wait for ever, a signal ends it). Main thread."""
+        """Return the next letter; None when none comes within *seconds* (None: wait for ever, a
+        signal ends it). Main thread.
+        """
         try:
             return self._letters.get(timeout=None if seconds is None else max(0.0, seconds))
         except Empty:

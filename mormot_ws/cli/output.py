@@ -1,7 +1,9 @@
-"""Output: everything that a command says, line by line, from any thread. Text, tables and JSON; no network in here.
+"""Output: everything that a command says, line by line, from any thread. Text, tables and JSON; no
+network in here.
 
-Messages and results go to standard output, remarks to standard error, so that a pipe gets the data alone. With ``--json`` all goes
-to standard output, one event a line. On a terminal, with the extra ``cli``, remarks are coloured (not with ``NO_COLOR``).
+Messages and results go to standard output, remarks to standard error, so that a pipe gets the data
+alone. With ``--json`` all goes to standard output, one event a line. On a terminal, with the extra
+``cli``, remarks are coloured (not with ``NO_COLOR``).
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from .mailbox import Mailbox, News
 #: seconds that a line waits for another thread's, which may be stuck because nobody reads the pipe
 _PATIENCE = 3.0
 #: a terminal would obey these: what comes from the network must not reach it as it is
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+_CONTROLS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)
+}
 #: bytes of a binary message that are shown on a terminal
 _SHOWN_BYTES = 32
 _STYLES = {"good": "green", "bad": "red", "dim": "dim", "": ""}
@@ -38,12 +42,14 @@ class Output:
     All methods may be called from any thread; none raises because of the output.
     """
 
-    def __init__(self, mailbox: Mailbox, as_json: bool = False, plain: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, mailbox: Mailbox, as_json: bool = False, plain: bool = False, quiet: bool = False
+    ) -> None:
         self.as_json = as_json
         self.quiet = quiet
         self._mailbox = mailbox
-        #: held while a line is written whole, so that lines do not mix; innermost. Writing may block: that is how a reader that is slow
-        #: slows us down
+        #: held while a line is written whole, so that lines do not mix; innermost. Writing may
+        #: block: that is how a reader that is slow slows us down
         self._safe_lines = threading.Lock()
         # a stream that was closed at the start: its descriptor may be a socket by now
         self._gone = sys.stdout is None
@@ -60,17 +66,20 @@ class Output:
         encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
         self.unicode: bool = encoding.replace("-", "") == "utf8"
 
-    # ----------------------------------------------------------------------------------------------- what is said
+    # --------------------------------------------------------------------------------- what is said
 
     def event(self, event: str, remark: str = "", style: str = "", /, **fields: Any) -> None:
-        """Say that something has happened: with ``--json`` as an object with these *fields*, else as a *remark*, if it has one."""
+        """Say that something has happened: with ``--json`` as an object with these *fields*, else
+        as a *remark*, if it has one.
+        """
         if self.as_json:
             self._write_json({"event": event, "time": round(time.time(), 3), **fields})
         elif remark and (not self.quiet or style == "bad"):
             self.remark(remark, style)
 
     def error(self, text: str, shown: str = "", /, **fields: Any) -> None:
-        """Say that something does not work: an event ``error`` with *text* and *fields*, and a remark that is never left out.
+        """Say that something does not work: an event ``error`` with *text* and *fields*, and a
+        remark that is never left out.
 
         :param shown: what the remark says instead of *text*.
         """
@@ -89,7 +98,12 @@ class Output:
             if is_text:
                 self.event("message", type="text", data=payload.decode("utf-8"))
             else:
-                self.event("message", type="binary", base64=b64encode(payload).decode("ascii"), size=len(payload))
+                self.event(
+                    "message",
+                    type="binary",
+                    base64=b64encode(payload).decode("ascii"),
+                    size=len(payload),
+                )
         elif not self.out_is_terminal:
             self._write(1, payload if raw else payload + b"\n")
         elif is_text:
@@ -130,13 +144,15 @@ class Output:
             console.print(renderable)
         self._write(1, captured.get().encode("utf-8", "backslashreplace"))
 
-    # ------------------------------------------------------------------------------------------------------ internal
+    # ------------------------------------------------------------------------------------- internal
 
     def _write_json(self, value: Mapping[str, Any]) -> None:
         self._write(1, json.dumps(value).encode("ascii") + b"\n")
 
     def _write(self, descriptor: int, data: bytes) -> None:
-        """Write *data* whole, past Python's buffers: nothing is left to be flushed when the program ends."""
+        """Write *data* whole, past Python's buffers: nothing is left to be flushed when the
+        program ends.
+        """
         if not self._safe_lines.acquire(timeout=_PATIENCE):
             return  # whoever holds it is stuck in a write: there is nobody to tell
         try:
@@ -156,7 +172,9 @@ class Output:
 
 
 class OutputHandler(logging.Handler):
-    """Shows the library's log lines as remarks, so that they do not tear a line that is being typed."""
+    """Shows the library's log lines as remarks, so that they do not tear a line that is being
+    typed.
+    """
 
     def __init__(self, output: Output) -> None:
         super().__init__()
@@ -165,8 +183,11 @@ class OutputHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Called by ``logging``, in any thread."""
         try:
-            self._output.event("log", self.format(record), "dim", level=record.levelname, text=record.getMessage())
-        except Exception:  # noqa: BLE001 - the way of logging's own handlers with records that cannot be formatted
+            self._output.event(
+                "log", self.format(record), "dim", level=record.levelname, text=record.getMessage()
+            )
+        # the way of logging's own handlers with records that cannot be formatted
+        except Exception:  # noqa: BLE001
             self.handleError(record)
 
 

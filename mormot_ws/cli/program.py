@@ -1,4 +1,6 @@
-"""From the arguments to the command that they name. What is common to all commands: the output, the log."""
+"""From the arguments to the command that they name. What is common to all commands: the output,
+the log.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _LEVELS = {0: logging.CRITICAL, 1: logging.INFO}
 
 
 def run(arguments: Sequence[str] | None, mailbox: Mailbox) -> int:
-    """Do what *arguments* say; return the exit code. *mailbox* is where the signals go. Main thread."""
+    """Do what *arguments* say; return the exit code. *mailbox* is where the signals go. Main
+    thread.
+    """
     try:
         try:
             args = parse(arguments)
@@ -26,12 +30,14 @@ def run(arguments: Sequence[str] | None, mailbox: Mailbox) -> int:
                 sys.stdout.flush()  # --help and --version write there
     except BrokenPipeError:
         with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's end would complain again
+            # or the interpreter's end would complain again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return SIGNAL_CODES[News.output_gone]
     output = Output(mailbox, args.json, args.plain, args.quiet)
     handler = OutputHandler(output)
     logger = logging.getLogger("mormot_ws")
-    # what the user has to know is said by the commands themselves; the library's log is for those who ask for it
+    # what the user has to know is said by the commands themselves; the library's log is for those
+    # who ask for it
     logger.setLevel(_LEVELS.get(args.verbose, logging.DEBUG))
     logger.addHandler(handler)
     try:

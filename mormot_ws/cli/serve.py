@@ -1,4 +1,6 @@
-"""``serve``: an echo, chat or broadcast server that shows its counters. The room, the status table, the life of the command."""
+"""``serve``: an echo, chat or broadcast server that shows its counters. The room, the status
+table, the life of the command.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,16 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from ..protocols.any_name import AnyNameList
-from ..protocols.chat import WebSocketProtocolChat
-from ..errors import HttpServerError
 from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focText
+from ..errors import HttpServerError
 from ..page import answer_page, greet_page
 from ..process.process import WebSocketProcess
+from ..protocols.any_name import AnyNameList
+from ..protocols.chat import WebSocketProtocolChat
 from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings
-from ..status import ServerStatus
 from ..sockets.tls_contexts import server_tls_context
+from ..status import ServerStatus
 from .figures import size
 from .inputs import PipeInput
 from .mailbox import SIGNAL_CODES, Mailbox, News
@@ -102,7 +104,18 @@ class StatusLines:
     """The counters as lines under each other, with rates since the last one."""
 
     _FORMAT = "{:>6} {:>7} {:>7} {:>7} {:>10} {:>10} {:>12} {:>12} {:>9} {:>9}"
-    _HEADS = ("conns", "accept", "refused", "away", "msgs in/s", "out/s", "msgs in", "out", "in/s", "out/s")
+    _HEADS = (
+        "conns",
+        "accept",
+        "refused",
+        "away",
+        "msgs in/s",
+        "out/s",
+        "msgs in",
+        "out",
+        "in/s",
+        "out/s",
+    )
 
     def __init__(self) -> None:
         self._lines = 0
@@ -110,7 +123,9 @@ class StatusLines:
         self._last_at = monotonic()
 
     def next(self, status: ServerStatus, now: float) -> list[str]:
-        """Return the line for *status* at the monotonic time *now*, with the header before it where it is due."""
+        """Return the line for *status* at the monotonic time *now*, with the header before it
+        where it is due.
+        """
         seconds = max(now - self._last_at, 0.001)
         present = (status.frames_in, status.frames_out, status.bytes_in, status.bytes_out)
         rates = [(value - last) / seconds for value, last in zip(present, self._last, strict=True)]
@@ -136,7 +151,11 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     """Run the command; return its exit code. Main thread."""
     room = Room(args.mode, output)
     try:
-        context = server_tls_context(args.cert, args.key, ca_certificates_file=args.client_ca) if args.cert else None
+        context = (
+            server_tls_context(args.cert, args.key, ca_certificates_file=args.client_ca)
+            if args.cert
+            else None
+        )
     except OSError as exc:
         output.error(f"the certificate cannot be used: {exc}")
         return 1
@@ -169,7 +188,11 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
             port=server.port,
             mode=args.mode,
         )
-        source = PipeInput(mailbox, lambda line: _broadcast(server, line)) if args.mode == "broadcast" else None
+        source = (
+            PipeInput(mailbox, lambda line: _broadcast(server, line))
+            if args.mode == "broadcast"
+            else None
+        )
         code = _wait(args, mailbox, output, server)
         if source is not None:
             source.stop()
@@ -181,7 +204,9 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     return code
 
 
-def _wait(args: argparse.Namespace, mailbox: Mailbox, output: Output, server: WebSocketServer) -> int:
+def _wait(
+    args: argparse.Namespace, mailbox: Mailbox, output: Output, server: WebSocketServer
+) -> int:
     """Show the status until a letter says that it is over; return the exit code."""
     lines = StatusLines()
     due = monotonic() + args.status if args.status else None

@@ -1,12 +1,14 @@
-"""What connect and bench share: a client made from the arguments, and what to say when it cannot connect."""
+"""What connect and bench share: a client made from the arguments, and what to say when it cannot
+connect.
+"""
 
 from __future__ import annotations
 
 import argparse
 import ssl
 
-from ..protocols.chat import OnIncomingFrame, WebSocketProtocolChat
 from ..client.client import HttpClientWebSockets, parse_websocket_uri
+from ..protocols.chat import OnIncomingFrame, WebSocketProtocolChat
 from ..reconnect_policies import FailureKind, ReconnectFailure, failure_kind
 from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import client_tls_context
@@ -16,7 +18,9 @@ _MORMOT_REFUSAL = "WebSocket Upgrade Error"
 
 
 class ConsoleProtocol(WebSocketProtocolChat):
-    """Asks for any of *names* (none of them: for no sub-protocol), and remembers which one the server chose."""
+    """Asks for any of *names* (none of them: for no sub-protocol), and remembers which one the
+    server chose.
+    """
 
     def __init__(self, names: list[str], callback: OnIncomingFrame) -> None:
         super().__init__("", "", callback)
@@ -35,13 +39,17 @@ class ConsoleProtocol(WebSocketProtocolChat):
 
 
 def without_query(uri: str) -> str:
-    """Return *uri* as it may be shown, and kept in a log: its query, in which a token may be, is not."""
+    """Return *uri* as it may be shown, and kept in a log: its query, in which a token may be, is
+    not.
+    """
     path, mark, _ = uri.partition("?")
     return f"{path}?…" if mark else path
 
 
 class Target:
-    """The server of the command line, and how to get there. Raises ``OSError`` for certificates that cannot be read."""
+    """The server of the command line, and how to get there. Raises ``OSError`` for certificates
+    that cannot be read.
+    """
 
     def __init__(self, args: argparse.Namespace) -> None:
         #: the URI as it is shown
@@ -54,17 +62,23 @@ class Target:
         self._args = args
         self._context: ssl.SSLContext | None = None
         if self.tls:
-            self._context = client_tls_context(args.ca, args.cert, args.key, ignore_certificate_errors=args.insecure)
+            self._context = client_tls_context(
+                args.ca, args.cert, args.key, ignore_certificate_errors=args.insecure
+            )
 
     def headers(self) -> str:
-        """Return the header lines for one attempt. Raises ``OSError`` or ``ValueError`` when a token cannot be read."""
+        """Return the header lines for one attempt. Raises ``OSError`` or ``ValueError`` when a
+        token cannot be read.
+        """
         lines = list(self._args.header)
         if self._args.bearer is not None:
             lines.append(f"Authorization: Bearer {self._args.bearer()}")
         return "\r\n".join(lines)
 
     def open(self, settings: WebSocketProcessSettings) -> HttpClientWebSockets:
-        """Return a client that has tried to open the TCP connection. Raises ``ValueError`` for a host or proxy that is none."""
+        """Return a client that has tried to open the TCP connection. Raises ``ValueError`` for a
+        host or proxy that is none.
+        """
         args = self._args
         return HttpClientWebSockets(
             self.host,
@@ -87,8 +101,12 @@ class Target:
             return str(exc)
         return client.websockets_upgrade(self.resource, "", False, frozenset(), protocol, headers)
 
-    def failure(self, client: HttpClientWebSockets, text: str, attempts: int, elapsed_ms: float) -> ReconnectFailure:
-        """Return what a reconnection policy is told about a first connection that did not come about."""
+    def failure(
+        self, client: HttpClientWebSockets, text: str, attempts: int, elapsed_ms: float
+    ) -> ReconnectFailure:
+        """Return what a reconnection policy is told about a first connection that did not come
+        about.
+        """
         upgrade = client.upgrade_failure
         if client.last_exception is not None:
             kind = failure_kind(client.last_exception)
@@ -96,7 +114,9 @@ class Target:
             kind = FailureKind.timeout
         else:
             kind = FailureKind.upgrade
-        return ReconnectFailure(kind, text, attempts, elapsed_ms, 0, 0 if upgrade is None else upgrade.http_status)
+        return ReconnectFailure(
+            kind, text, attempts, elapsed_ms, 0, 0 if upgrade is None else upgrade.http_status
+        )
 
     def hint(self, failure: ReconnectFailure) -> str:
         """Return what the user may try then, '' for no idea."""

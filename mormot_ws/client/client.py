@@ -1,7 +1,8 @@
-"""HttpClientWebSockets: connects, upgrades, and keeps the connection alive by a background thread that reconnects.
+"""HttpClientWebSockets: connects, upgrades, and keeps the connection alive by a background thread
+that reconnects.
 
-Threads: the application's own, one per client (it runs the process loop, every callback, and the reconnection), and the
-keeper that all clients share.
+Threads: the application's own, one per client (it runs the process loop, every callback, and the
+reconnection), and the keeper that all clients share.
 """
 
 from __future__ import annotations
@@ -14,27 +15,28 @@ from threading import current_thread
 from typing import Any
 from urllib.parse import urlsplit
 
-from .thread import WebSocketProcessClient, WebSocketProcessClientThread
-from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
-from ..sockets.deadline import Deadline
 from ..errors import WebSocketsError
 from ..process.free_in_callback import meet_free_in_callback
-from .http import HttpAnswer, http_request, rest_request
-from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
 from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit
+from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol, is_localhost
 from ..reconnect_policies import ReconnectPolicy
+from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.crtsocket import CrtSocket
+from ..sockets.deadline import Deadline
 from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from ..status import ClientStatus
+from .http import HttpAnswer, http_request, rest_request
+from .thread import WebSocketProcessClient, WebSocketProcessClientThread
 from .upgrade import UpgradeError, check_custom_headers, client_upgrade, default_user_agent
 
 _log = logging.getLogger("mormot_ws.client")
 
 #: milliseconds that an upgrade waits for its thread to enter the loop
 _ENTER_LOOP_MS = 5_000
-#: milliseconds that free() gives to the close handshake, and to the end of the TCP connection after it
+#: milliseconds that free() gives to the close handshake, and to the end of the TCP connection after
+#: it
 _CLOSE_MS = 1_000
 #: milliseconds that free() waits in all
 _FREE_MS = 2_800
@@ -44,14 +46,18 @@ _FREED = "The client is being freed"
 class HttpClientWebSockets(CrtSocket, FreedByWith):
     """An HTTP client that can become a WebSocket client. Mirrors ``THttpClientWebSockets``.
 
-    The parameters are those of :class:`CrtSocket`, and *settings*: :class:`WebSocketProcessSettings`, by default new ones;
-    *process_name* names the thread and the log lines. Constructing it opens the TCP connection; when that fails it does not raise:
-    the upgrade then returns ``Not Connected``.
+    The parameters are those of :class:`CrtSocket`, and *settings*:
+    :class:`WebSocketProcessSettings`, by default new ones; *process_name* names the thread and the
+    log lines. Constructing it opens the TCP connection; when that fails it does not raise: the
+    upgrade then returns ``Not Connected``.
 
-    ``free()`` it when it is not needed any more, from outside its callbacks; it is a context manager that does so.
+    ``free()`` it when it is not needed any more, from outside its callbacks; it is a context
+    manager that does so.
     """
 
-    _internal = frozenset({"begin_exit", "end_exit", "notify_closed", "policy", "revive", "upgrade_failure"})
+    _internal = frozenset(
+        {"begin_exit", "end_exit", "notify_closed", "policy", "revive", "upgrade_failure"}
+    )
 
     def __init__(
         self,
@@ -66,15 +72,27 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         proxy: str | None = None,
     ) -> None:
         #: shared by reference with the process; change what you need before the upgrade
-        self.settings: WebSocketProcessSettings = WebSocketProcessSettings() if settings is None else settings
-        super().__init__(host, port, tls, tls_context, timeout, proxy=proxy, send_timeout=self.settings.send_timeout)
+        self.settings: WebSocketProcessSettings = (
+            WebSocketProcessSettings() if settings is None else settings
+        )
+        super().__init__(
+            host,
+            port,
+            tls,
+            tls_context,
+            timeout,
+            proxy=proxy,
+            send_timeout=self.settings.send_timeout,
+        )
         self.process_name = process_name
-        #: ``f(client)``, called in the client's thread each time a connection has ended, after its last frame callback
+        #: ``f(client)``, called in the client's thread each time a connection has ended, after its
+        #: last frame callback
         self.on_websockets_closed: Callable[[HttpClientWebSockets], Any] | None = None
-        #: ``f(process, frame) -> bool``, called for each message before its protocol; True: it was handled
+        #: ``f(process, frame) -> bool``, called for each message before its protocol; True: it was
+        #: handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
-        #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST protocols), in the client's thread; None: 404.
-        #: Mirrors ``OnCallbackRequestProcess``
+        #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST
+        #: protocols), in the client's thread; None: 404. Mirrors ``OnCallbackRequestProcess``
         self.on_callback_request_process: OnHttpServerRequest | None = None
         #: the ``User-Agent`` of requests
         self.user_agent: str = default_user_agent()
@@ -84,10 +102,12 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         self.policy: ReconnectPolicy | None = None
         self.upgrade_failure: UpgradeError | None = None
         self._keeper: ProcessKeeper | None = None
-        #: held during an upgrade, so that two threads do not talk on one socket; first in the lock order
+        #: held during an upgrade, so that two threads do not talk on one socket; first in the lock
+        #: order
         self._safe_upgrade = threading.Lock()
-        #: guards _freeing, and the making of the keeper's use and of the thread, so that free() misses neither; before the
-        #: keeper's and the thread's own locks, nothing blocks while it is held
+        #: guards _freeing, and the making of the keeper's use and of the thread, so that free()
+        #: misses neither; before the keeper's and the thread's own locks, nothing blocks while it
+        #: is held
         self._safe_free = threading.Lock()
         self._freeing = False
         #: set by the first free() when it has done its work; later ones wait for it
@@ -95,7 +115,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         close_at_exit(self)
         self.reopen()
 
-    # --------------------------------------------------------------------------------------------- the factories
+    # -------------------------------------------------------------------------------- the factories
 
     @classmethod
     def open(
@@ -107,7 +127,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         timeout: int = 10_000,
         **options: Any,
     ) -> HttpClientWebSockets:
-        """Return a client with a TCP connection to *host* and *port*; the same as the constructor. Mirrors ``Open``."""
+        """Return a client with a TCP connection to *host* and *port*; the same as the constructor.
+        Mirrors ``Open``.
+        """
         return cls(host, port, tls, tls_context, timeout, **options)
 
     @classmethod
@@ -123,7 +145,8 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         timeout: int = 10_000,
         **options: Any,
     ) -> HttpClientWebSockets | None:
-        """Connect and upgrade in one call; return None when either fails (the log says why). Mirrors ``WebSocketsConnect``.
+        """Connect and upgrade in one call; return None when either fails (the log says why).
+        Mirrors ``WebSocketsConnect``.
 
         Two forms: ``websockets_connect('localhost', 8999, protocol, 'uri')`` and
         ``websockets_connect('ws://localhost:8999/uri', protocol)``.
@@ -146,7 +169,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             return None
         return client
 
-    # ------------------------------------------------------------------------------------------------ for anybody
+    # ---------------------------------------------------------------------------------- for anybody
 
     @property
     def answer(self) -> HttpAnswer:
@@ -169,20 +192,25 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         headers: str = "",
         reconnect: bool = False,
     ) -> str:
-        """Upgrade the open TCP connection to WebSocket; return '' or an error text. Mirrors ``WebSocketsUpgrade``.
+        """Upgrade the open TCP connection to WebSocket; return '' or an error text. Mirrors
+        ``WebSocketsUpgrade``.
 
         :param uri: the resource; ``''`` and ``'/'`` ask for the same.
-        :param key: encryption key of the binary REST protocol; ``''`` with a *protocol* of your own, which has its key.
-        :param ajax: with ``protocol=None``: the JSON protocol (:class:`WebSocketProtocolJson`) instead of the binary one
-            (:class:`WebSocketProtocolBinary`).
-        :param options: of the binary protocol: ``pboSynLzCompress`` by default (None), an empty set for none; not looked at with a
-            *protocol* of your own.
-        :param protocol: what to speak; from then on it belongs to the client. None: a REST protocol, see *ajax*.
+        :param key: encryption key of the binary REST protocol; ``''`` with a *protocol* of your
+            own, which has its key.
+        :param ajax: with ``protocol=None``: the JSON protocol (:class:`WebSocketProtocolJson`)
+            instead of the binary one (:class:`WebSocketProtocolBinary`).
+        :param options: of the binary protocol: ``pboSynLzCompress`` by default (None), an empty set
+            for none; not looked at with a *protocol* of your own.
+        :param protocol: what to speak; from then on it belongs to the client. None: a REST
+            protocol, see *ajax*.
         :param headers: further header lines, separated by CRLF.
-        :param reconnect: True inside ``on_reconnect``: upgrade again, with the same process and protocol objects.
+        :param reconnect: True inside ``on_reconnect``: upgrade again, with the same process and
+            protocol objects.
 
-        A network or handshake failure is a returned text, never an exception; the socket is then closed. Takes up to ``timeout`` ms
-        for the server's answer. Raises ``TypeError``/``ValueError`` for arguments that can never work, :class:`WebSocketsError` for
+        A network or handshake failure is a returned text, never an exception; the socket is then
+        closed. Takes up to ``timeout`` ms for the server's answer. Raises
+        ``TypeError``/``ValueError`` for arguments that can never work, :class:`WebSocketsError` for
         a *key* without the extra ``crypto``.
         """
         _check_upgrade_arguments(uri, key, protocol, headers)
@@ -197,7 +225,8 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             if protocol is None and process is not None:
                 protocol = process.protocol
             if protocol is None:
-                from ..rest.protocols import new_rest_protocol  # here: a client of another protocol need not load it
+                # here: a client of another protocol need not load it
+                from ..rest.protocols import new_rest_protocol
 
                 protocol = new_rest_protocol(
                     uri, key, ajax, pboSynLzCompress if options is None else options, self.settings
@@ -207,17 +236,22 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             self._safe_upgrade.release()
 
     def auto_reconnect(
-        self, uri: str | Callable[[], str] | None = None, headers: str | Callable[[], str] | None = None
+        self,
+        uri: str | Callable[[], str] | None = None,
+        headers: str | Callable[[], str] | None = None,
     ) -> None:
-        """Reconnect for ever with the parameters of the last upgrade: a ready-made ``on_reconnect``, for the simple case.
+        """Reconnect for ever with the parameters of the last upgrade: a ready-made
+        ``on_reconnect``, for the simple case.
 
-        :param uri: another URI, or a function that returns it for each attempt; None: the same as before.
-        :param headers: header lines, or a function that returns them for each attempt (a fresh token); None: the same as before.
+        :param uri: another URI, or a function that returns it for each attempt; None: the same as
+            before.
+        :param headers: header lines, or a function that returns them for each attempt (a fresh
+            token); None: the same as before.
 
-        Call it after the first upgrade. The functions run in the client's thread; what they raise counts as a failed
-        attempt. Raises
-        :class:`WebSocketsError` before the first upgrade. What the application wants to do on each connection (subscribe, …)
-        belongs into its callback for ``focContinuation``.
+        Call it after the first upgrade. The functions run in the client's thread; what they raise
+        counts as a failed attempt. Raises :class:`WebSocketsError` before the first upgrade. What
+        the application wants to do on each connection (subscribe, …) belongs into its callback for
+        ``focContinuation``.
         """
         process = self._process
         if process is None:
@@ -242,10 +276,12 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         process.on_reconnect = upgrade_again
 
     def reconnect_now(self) -> None:
-        """Cut short the wait before the next attempt to reconnect. From any thread, returns at once.
+        """Cut short the wait before the next attempt to reconnect. From any thread, returns at
+        once.
 
-        Also when that wait has not begun: in a callback that tells of the loss, or during an attempt, which another one follows
-        at once should it fail. On a running connection it does nothing.
+        Also when that wait has not begun: in a callback that tells of the loss, or during an
+        attempt, which another one follows at once should it fail. On a running connection it does
+        nothing.
         """
         if self._thread is not None:
             self._thread.reconnect_now()
@@ -260,7 +296,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             thread_state="" if thread is None else thread.thread_state.name,
             attempts=0 if process is None else process.attempts,
             reconnects=0 if process is None else process.reconnects,
-            last_error=self.last_error if process is None else process.last_error or self.last_error,
+            last_error=self.last_error
+            if process is None
+            else process.last_error or self.last_error,
             connection=None if process is None else process.status(),
         )
 
@@ -279,12 +317,14 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         :param header: further header lines, separated by CRLF.
         :param data: the body (a ``str`` is sent as UTF-8), *data_type* its ``Content-Type``.
 
-        Before an upgrade it is plain HTTP/1.1. After one to a REST protocol it travels over the WebSocket, where any number of threads may
-        request at once, and a line in *header* says how: ``Sec-WebSocket-REST: WithoutAnswer`` sends without waiting,
-        ``Sec-WebSocket-REST: NonBlocking`` queues; both return 200.
+        Before an upgrade it is plain HTTP/1.1. After one to a REST protocol it travels over the
+        WebSocket, where any number of threads may request at once, and a line in *header* says how:
+        ``Sec-WebSocket-REST: WithoutAnswer`` sends without waiting, ``Sec-WebSocket-REST:
+        NonBlocking`` queues; both return 200.
 
-        What came back is in :attr:`answer`, for the calling thread alone. Without an answer its ``error`` says why, and the status is 666
-        when the request surely did not reach the server, 404 when it may have. Raises ``ValueError`` for header lines that are none, and
+        What came back is in :attr:`answer`, for the calling thread alone. Without an answer its
+        ``error`` says why, and the status is 666 when the request surely did not reach the server,
+        404 when it may have. Raises ``ValueError`` for header lines that are none, and
         :class:`WebSocketsError` for a request that would wait inside a callback of this client.
         """
         body = data.encode("utf-8") if isinstance(data, str) else data
@@ -295,7 +335,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             answer = HttpAnswer(HTTP_CLIENTERROR, error=self.last_error or "not connected")
         else:
             assert self._transport is not None
-            answer = http_request(self, self._transport, url, method, keep_alive, header, body, data_type)
+            answer = http_request(
+                self, self._transport, url, method, keep_alive, header, body, data_type
+            )
             if not answer.keep_alive:
                 self.close()
         self._answers.answer = answer
@@ -306,9 +348,10 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     def free(self) -> None:
         """Close the connection and end its thread, for good. Mirrors ``Free``.
 
-        From any thread but the client's own: inside one of its callbacks it behaves as ``settings.free_in_callback`` says. The
-        close handshake takes up to ``close_timeout`` ms, all of it less than 3 s; a callback that runs longer is left behind, with
-        a log line. Safe to call twice.
+        From any thread but the client's own: inside one of its callbacks it behaves as
+        ``settings.free_in_callback`` says. The close handshake takes up to ``close_timeout`` ms,
+        all of it less than 3 s; a callback that runs longer is left behind, with a log line. Safe
+        to call twice.
         """
         thread = self._thread
         if thread is not None and thread is current_thread():
@@ -326,8 +369,14 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         if thread is not None:
             thread.terminate()
         process = self._process
-        if process is not None and process.state is wpsRun and process.shutdown_within(1000, _CLOSE_MS) and thread:
-            thread.join(_CLOSE_MS / 1000)  # the peer's end of the TCP connection, the last callbacks
+        if (
+            process is not None
+            and process.state is wpsRun
+            and process.shutdown_within(1000, _CLOSE_MS)
+            and thread
+        ):
+            # the peer's end of the TCP connection, the last callbacks
+            thread.join(_CLOSE_MS / 1000)
         self.interrupt()
         if thread is not None and thread.is_alive():
             thread.join(deadline.seconds())
@@ -344,7 +393,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         process = "" if self._process is None else f" {self._process!r}"
         return f"<HttpClientWebSockets {self.host}:{self.port}{' TLS' if self.tls else ''} {what}{process}>"
 
-    # ------------------------------------------------------------------------------------------------------ internal
+    # ------------------------------------------------------------------------------------- internal
 
     def _upgrade(self, uri: str, protocol: WebSocketProtocol, headers: str) -> str:
         """Do the handshake on the open connection, and start or renew what runs on it."""
@@ -373,7 +422,8 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             failure = None
         self.upgrade_failure = failure
         if failure is not None:
-            # what is returned is our own: another thread that reopens meanwhile empties last_error, and '' would be a success
+            # what is returned is our own: another thread that reopens meanwhile empties last_error,
+            # and '' would be a success
             self.last_error = text = str(failure)
             self.close()
             return text
@@ -390,7 +440,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             process = WebSocketProcessClient(self, protocol, self._keeper)
         else:
             process._renew(protocol)
-        protocol.on_before_incoming_frame = self.on_before_incoming_frame or protocol.on_before_incoming_frame
+        protocol.on_before_incoming_frame = (
+            self.on_before_incoming_frame or protocol.on_before_incoming_frame
+        )
         process.connection_id = result.connection_id
         process.remote_ip = protocol.remote_ip = _peer_ip(transport)
         protocol.remote_localhost = is_localhost(process.remote_ip)
@@ -468,7 +520,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         self.interrupt()
 
 
-def _check_upgrade_arguments(uri: str, key: str, protocol: WebSocketProtocol | None, headers: str) -> None:
+def _check_upgrade_arguments(
+    uri: str, key: str, protocol: WebSocketProtocol | None, headers: str
+) -> None:
     if protocol is not None and not isinstance(protocol, WebSocketProtocol):
         raise TypeError(f"protocol is a WebSocketProtocol or None, not {type(protocol).__name__}")
     for name, value in (("uri", uri), ("key", key), ("headers", headers)):
@@ -483,7 +537,9 @@ def _check_upgrade_arguments(uri: str, key: str, protocol: WebSocketProtocol | N
     if (
         key and protocol is not None and not protocol.encrypted
     ):  # else it may be the one that this key was given to before
-        raise ValueError("key goes with the REST protocols: leave it '' with a protocol of your own")
+        raise ValueError(
+            "key goes with the REST protocols: leave it '' with a protocol of your own"
+        )
     check_custom_headers(headers)
 
 
@@ -502,12 +558,23 @@ def _peer_ip(transport: Any) -> str:
 
 
 def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
-    """Return (host, port, resource with its query, TLS) of a ``ws://`` or ``wss://`` *uri*; raise ``ValueError`` for anything else."""
+    """Return (host, port, resource with its query, TLS) of a ``ws://`` or ``wss://`` *uri*; raise
+    ``ValueError`` for anything else.
+    """
     parts = urlsplit(uri)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.fragment or parts.username is not None:
+    if (
+        parts.scheme not in ("ws", "wss")
+        or not parts.hostname
+        or parts.fragment
+        or parts.username is not None
+    ):
         # what may be secret, a password or the query, is not shown
         begin, mark, _ = uri.partition("://")
-        shown = f"{begin}://{parts.netloc.rpartition('@')[2]}{parts.path}" if mark else uri.partition("?")[0]
+        shown = (
+            f"{begin}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+            if mark
+            else uri.partition("?")[0]
+        )
         raise ValueError(
             f"{shown!r} is not a WebSocket URI like ws://host:port/resource, without user name and fragment"
         )

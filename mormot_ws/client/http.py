@@ -1,4 +1,5 @@
-"""A request on a client's connection and its answer: plain HTTP/1.1 by ``http.client`` on our transport, or over a REST protocol.
+"""A request on a client's connection and its answer: plain HTTP/1.1 by ``http.client`` on our
+transport, or over a REST protocol.
 
 No upgrade, no reconnection and no thread belongs in here.
 """
@@ -7,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..request import HTTP_CLIENTERROR, HttpServerRequest, header_value
-from ..sockets.deadline import Deadline
 from ..core.handshake import split_header_lines
 from ..process.process import WebSocketProcess
+from ..request import HTTP_CLIENTERROR, HttpServerRequest, header_value
 from ..sockets.crtsocket import CrtSocket
-from ..states import wscBlockWithAnswer, wscBlockWithoutAnswer, wscNonBlockWithoutAnswer
+from ..sockets.deadline import Deadline
 from ..sockets.transport import DeadlineSocket, Transport
+from ..states import wscBlockWithAnswer, wscBlockWithoutAnswer, wscNonBlockWithoutAnswer
 
 
 @dataclass
@@ -40,7 +41,9 @@ def http_request(
     data: bytes,
     data_type: str,
 ) -> HttpAnswer:
-    """Send a request on *transport* and return its answer. Raises ``ValueError`` for headers that are none."""
+    """Send a request on *transport* and return its answer. Raises ``ValueError`` for headers that
+    are none.
+    """
     import http.client  # here: it takes 10 ms, and most clients upgrade without a plain request
 
     headers = {"Connection": "Keep-Alive" if keep_alive else "Close"}
@@ -51,13 +54,19 @@ def http_request(
     connection.sock = DeadlineSocket(transport, Deadline(client.timeout))
     connection.auto_open = 0
     try:
-        connection.request(method or "GET", url if url.startswith("/") else f"/{url}", data or None, headers)
+        connection.request(
+            method or "GET", url if url.startswith("/") else f"/{url}", data or None, headers
+        )
         answer = connection.getresponse()
         content = answer.read()
     except (OSError, http.client.HTTPException) as exc:
         return HttpAnswer(status=HTTP_CLIENTERROR, error=f"{type(exc).__name__}: {exc}")
     return HttpAnswer(
-        answer.status, content, answer.getheader("Content-Type", ""), answer.getheaders(), not answer.will_close
+        answer.status,
+        content,
+        answer.getheader("Content-Type", ""),
+        answer.getheaders(),
+        not answer.will_close,
     )
 
 
@@ -68,12 +77,15 @@ _MODES = {"WithoutAnswer": wscBlockWithoutAnswer, "NonBlocking": wscNonBlockWith
 def rest_request(
     process: WebSocketProcess, url: str, method: str, header: str, data: bytes, data_type: str
 ) -> HttpAnswer:
-    """Send a request over the REST protocol of *process* and return its answer. Raises ``ValueError`` for headers that are none."""
+    """Send a request over the REST protocol of *process* and return its answer. Raises
+    ``ValueError`` for headers that are none.
+    """
     split_header_lines(header)
     mode = _MODES.get(header_value(header, "Sec-WebSocket-REST"), wscBlockWithAnswer)
     if process.exchange is None:
         return HttpAnswer(
-            HTTP_CLIENTERROR, error=f"the protocol of the WebSocket, {process.protocol.name!r}, carries no requests"
+            HTTP_CLIENTERROR,
+            error=f"the protocol of the WebSocket, {process.protocol.name!r}, carries no requests",
         )
     context = HttpServerRequest(url, method or "GET", header, data, data_type)
     status = process.notify_callback(context, mode)
@@ -90,6 +102,8 @@ def rest_request(
 
 
 def answer_headers(lines: str) -> list[tuple[str, str]]:
-    """Return the (name, value) pairs of an answer's header *lines*; what is no header line is left out."""
+    """Return the (name, value) pairs of an answer's header *lines*; what is no header line is left
+    out.
+    """
     pairs = (line.partition(":") for line in lines.split("\r\n"))
     return [(name.strip(), value.strip()) for name, colon, value in pairs if colon]

@@ -1,7 +1,8 @@
-"""The background half of a client: the process that survives reconnections, and the thread that runs it and reconnects.
+"""The background half of a client: the process that survives reconnections, and the thread that
+runs it and reconnects.
 
-Every callback of a client runs in this one thread. What the reconnection needs of the client is :class:`ClientOwner`; opening
-sockets and handshakes belong to ``client.py``.
+Every callback of a client runs in this one thread. What the reconnection needs of the client is
+:class:`ClientOwner`; opening sockets and handshakes belong to ``client.py``.
 """
 
 from __future__ import annotations
@@ -12,16 +13,24 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
-from ..request import HttpServerRequest, OnHttpServerRequest
-from ..process.on_socket import WebCrtSocketProcess
 from ..core.frames import CLOSE_ABNORMAL
-from ..process.keeper import ProcessKeeper
-from ..rest.exchange import DEFAULT_ANSWER_TIMEOUT_MS
-from ..protocols.base import WebSocketProtocol
 from ..core.publicdir import PublicDir
+from ..process.keeper import ProcessKeeper
+from ..process.on_socket import WebCrtSocketProcess
+from ..protocols.base import WebSocketProtocol
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy, failure_kind
+from ..request import HttpServerRequest, OnHttpServerRequest
+from ..rest.exchange import DEFAULT_ANSWER_TIMEOUT_MS
 from ..settings import WebSocketProcessSettings
-from ..states import WebSocketProcessClientThreadState, sClosed, sCreate, sFinished, sRun, wpsCreate, wpsRun
+from ..states import (
+    WebSocketProcessClientThreadState,
+    sClosed,
+    sCreate,
+    sFinished,
+    sRun,
+    wpsCreate,
+    wpsRun,
+)
 from .upgrade import UpgradeError
 
 _log = logging.getLogger("mormot_ws.client")
@@ -61,13 +70,22 @@ class ClientOwner(Protocol):
 
 
 class WebSocketProcessClient(WebCrtSocketProcess):
-    """The client's side of a connection, through all its reconnections. Mirrors ``TWebSocketProcessClient``.
+    """The client's side of a connection, through all its reconnections. Mirrors
+    ``TWebSocketProcessClient``.
 
     There is one per client, made by its first upgrade: ``client.websockets``.
     """
 
-    def __init__(self, client: ClientOwner, protocol: WebSocketProtocol, keeper: ProcessKeeper) -> None:
-        super().__init__(protocol, client.settings, keeper, mask_sent_frames=True, process_name=client.process_name)
+    def __init__(
+        self, client: ClientOwner, protocol: WebSocketProtocol, keeper: ProcessKeeper
+    ) -> None:
+        super().__init__(
+            protocol,
+            client.settings,
+            keeper,
+            mask_sent_frames=True,
+            process_name=client.process_name,
+        )
         self._on_reconnect: OnReconnect | None = None
         #: attempts to reconnect since the connection was lost; 0 while it runs
         self.attempts = 0
@@ -83,13 +101,16 @@ class WebSocketProcessClient(WebCrtSocketProcess):
 
     @property
     def on_reconnect(self) -> OnReconnect | None:
-        """``f(process or None) -> text``, called in the client's thread after each attempt to open the lost TCP connection again.
+        """``f(process or None) -> text``, called in the client's thread after each attempt to open
+        the lost TCP connection again.
 
-        With None when that failed (the result is ignored), with this process when it succeeded. It then has to call
-        ``websockets_upgrade(…, reconnect=True)`` and to return its result: '' goes on, anything else closes the socket and tries
-        again. None instead of a function: no reconnection. Mirrors ``OnReconnect``.
+        With None when that failed (the result is ignored), with this process when it succeeded. It
+        then has to call ``websockets_upgrade(…, reconnect=True)`` and to return its result: '' goes
+        on, anything else closes the socket and tries again. None instead of a function: no
+        reconnection. Mirrors ``OnReconnect``.
 
-        Setting it after the connection was lost, when the thread has ended for want of it, starts the reconnection.
+        Setting it after the connection was lost, when the thread has ended for want of it, starts
+        the reconnection.
         """
         return self._on_reconnect
 
@@ -108,13 +129,17 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         return thread if isinstance(thread, WebSocketProcessClientThread) else None
 
     def reconnect_now(self) -> None:
-        """Cut short the wait before the next attempt, as :meth:`HttpClientWebSockets.reconnect_now` does."""
+        """Cut short the wait before the next attempt, as
+        :meth:`HttpClientWebSockets.reconnect_now` does.
+        """
         thread = self.client_thread
         if thread is not None:
             thread.reconnect_now()
 
     def answer_timeout(self) -> int:
-        """Return the client's ``timeout``, as in the original, unless ``callback_answer_timeout_ms`` was set to something else."""
+        """Return the client's ``timeout``, as in the original, unless
+        ``callback_answer_timeout_ms`` was set to something else.
+        """
         timeout = self.settings.callback_answer_timeout_ms
         return self._client.timeout if timeout == DEFAULT_ANSWER_TIMEOUT_MS else timeout
 
@@ -146,17 +171,31 @@ class WebSocketProcessClient(WebCrtSocketProcess):
     def _keeps_queue(self) -> bool:
         """Frames wait for the reconnection, as long as one may come."""
         thread = self.client_thread
-        return self.on_reconnect is not None and thread is not None and thread.is_alive() and not thread.terminated
+        return (
+            self.on_reconnect is not None
+            and thread is not None
+            and thread.is_alive()
+            and not thread.terminated
+        )
 
 
 class WebSocketProcessClientThread(PublicDir, threading.Thread):
-    """Runs the process loop, and reconnects when it ends. Mirrors ``TWebSocketProcessClientThread``."""
+    """Runs the process loop, and reconnects when it ends. Mirrors
+    ``TWebSocketProcessClientThread``.
+    """
 
-    _internal = frozenset({"entered", "gave_up_for_want_of_callback", "may_be_revived", "take_over"})
+    _internal = frozenset(
+        {"entered", "gave_up_for_want_of_callback", "may_be_revived", "take_over"}
+    )
 
-    def __init__(self, client: ClientOwner, process: WebSocketProcessClient, lost: bool = False) -> None:
+    def __init__(
+        self, client: ClientOwner, process: WebSocketProcessClient, lost: bool = False
+    ) -> None:
         # daemon: a frozen or forgotten client must not keep the interpreter from ending
-        super().__init__(name=f"{client.process_name or 'WebSocketClient'} {client.host}:{client.port}", daemon=True)
+        super().__init__(
+            name=f"{client.process_name or 'WebSocketClient'} {client.host}:{client.port}",
+            daemon=True,
+        )
         #: what it runs, connection after connection
         self.process = process
         self._lost = lost  # start with reconnecting: the connection ended under an earlier thread
@@ -165,7 +204,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         #: set when the thread runs; waited for by the first upgrade
         self.entered: threading.Event = threading.Event()
         self._client = client
-        #: guards the flags below; notified by terminate() and reconnect_now(), waited for between attempts
+        #: guards the flags below; notified by terminate() and reconnect_now(), waited for between
+        #: attempts
         self._wake = threading.Condition()
         #: True once the thread has looked for on_reconnect in vain; guarded by _wake
         self.gave_up_for_want_of_callback: bool = False
@@ -180,7 +220,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         return self._terminated
 
     def terminate(self) -> None:
-        """Ask the thread not to reconnect any more, and end its wait. From any thread, callbacks included; returns at once.
+        """Ask the thread not to reconnect any more, and end its wait. From any thread, callbacks
+        included; returns at once.
 
         A running connection goes on; close it by ``process.shutdown()``. Mirrors ``Terminate``.
         """
@@ -189,7 +230,9 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             self._wake.notify_all()
 
     def reconnect_now(self) -> None:
-        """Make the next attempt without a wait, unless the connection runs. From any thread, returns at once."""
+        """Make the next attempt without a wait, unless the connection runs. From any thread,
+        returns at once.
+        """
         with self._wake:
             if self.process.state is not wpsRun:
                 self._hurry = True
@@ -209,7 +252,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
                 closed = process.lost_code != CLOSE_ABNORMAL
                 if not self._reconnect():
                     break
-        except Exception:  # noqa: BLE001 - the thread's last words; nothing of the user's reaches this
+        # the thread's last words; nothing of the user's reaches this
+        except Exception:  # noqa: BLE001
             _log.exception("%s ended by a fault", self.name)
         finally:
             self.thread_state = sClosed if closed else sFinished
@@ -231,7 +275,7 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         ending = " terminated" if self._terminated else ""
         return f"<WebSocketProcessClientThread {self.name!r} {self.thread_state.name} attempts={self.process.attempts}{ending}>"
 
-    # -------------------------------------------------------------------------------------------- reconnection
+    # --------------------------------------------------------------------------------- reconnection
 
     def _reconnect(self) -> bool:
         """Attempt until a new connection is upgraded; return False when there is to be none."""
@@ -239,7 +283,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         policy = self._client.policy
         assert policy is not None
         if process.lived_ms >= self._client.settings.reconnect_stable_after or not self._lost_at:
-            # a server that accepts and drops at once must not be hammered: only a good connection starts the waits anew
+            # a server that accepts and drops at once must not be hammered: only a good connection
+            # starts the waits anew
             policy.reset()
             self._failures = 0
             self._lost_at = monotonic()
@@ -250,7 +295,11 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             if delay is None:
                 fields = {"connection_id": process.connection_id, "attempts": failure.attempts}
                 _log.warning(
-                    "%s: gives up after %d attempts: %s", self.name, failure.attempts, failure.text, extra=fields
+                    "%s: gives up after %d attempts: %s",
+                    self.name,
+                    failure.attempts,
+                    failure.text,
+                    extra=fields,
                 )
                 return False
             _log.debug("%s: next attempt in %.0f ms (%s)", self.name, delay, failure.text)
@@ -278,7 +327,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         with self._wake:
             if self._terminated or not self._client.settings.client_auto_upgrade:
                 return False
-            # under the lock: a callback that is set from now on finds the thread ended, and revives the client
+            # under the lock: a callback that is set from now on finds the thread ended, and revives
+            # the client
             self.gave_up_for_want_of_callback = self.process.on_reconnect is None
             return not self.gave_up_for_want_of_callback
 
@@ -294,14 +344,17 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
 
     def _pause(self, milliseconds: float) -> bool:
         """Wait before an attempt; return False when the thread was terminated."""
-        seconds = min(milliseconds / 1000, threading.TIMEOUT_MAX)  # infinity too: until somebody says reconnect_now()
+        # infinity too: until somebody says reconnect_now()
+        seconds = min(milliseconds / 1000, threading.TIMEOUT_MAX)
         with self._wake:
             self._wake.wait_for(lambda: self._terminated or self._hurry, seconds)
             self._hurry = False
             return not self._terminated
 
     def _attempt(self) -> tuple[FailureKind, str, int]:
-        """Open the TCP connection and let the application upgrade; return what failed, with '' when nothing did."""
+        """Open the TCP connection and let the application upgrade; return what failed, with ''
+        when nothing did.
+        """
         client, process = self._client, self.process
         error = client.reopen()
         if self._terminated:

@@ -1,7 +1,9 @@
-"""The client's side of the opening handshake: websocket-client writes the request and checks the answer, on our transport.
+"""The client's side of the opening handshake: websocket-client writes the request and checks the
+answer, on our transport.
 
-websocket-client is given a :class:`HandshakeSocket` instead of a socket: it puts the request into the order of native clients,
-reads the answer under a deadline and a size limit, and keeps what came behind it (the first frames) for the process.
+websocket-client is given a :class:`HandshakeSocket` instead of a socket: it puts the request into
+the order of native clients, reads the answer under a deadline and a size limit, and keeps what came
+behind it (the first frames) for the process.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from ..sockets.deadline import Deadline
 from ..core.deflate import PermessageDeflate
-from ..errors import WebSocketsError
 from ..core.handshake import accept_value, header_tokens, split_header_lines
+from ..errors import WebSocketsError
 from ..protocols.base import WebSocketProtocol
 from ..reconnect_policies import FailureKind, failure_kind
+from ..sockets.deadline import Deadline
 from ..sockets.transport import Transport
 
 if TYPE_CHECKING:
@@ -53,7 +55,9 @@ _NO_UPGRADE = "Invalid HTTP Upgrade Header"
 class UpgradeError(WebSocketsError):
     """The handshake failed; the text is what ``websockets_upgrade`` returns."""
 
-    def __init__(self, text: str, http_status: int = 0, kind: FailureKind = FailureKind.upgrade) -> None:
+    def __init__(
+        self, text: str, http_status: int = 0, kind: FailureKind = FailureKind.upgrade
+    ) -> None:
         super().__init__(text)
         self.http_status = http_status
         #: what it is for a reconnection policy
@@ -66,10 +70,14 @@ class UpgradeError(WebSocketsError):
 
     @classmethod
     def from_error(cls, error: OSError) -> UpgradeError:
-        """Return it for a connection that broke meanwhile: under TLS 1.3 a server refuses our certificate only now."""
+        """Return it for a connection that broke meanwhile: under TLS 1.3 a server refuses our
+        certificate only now.
+        """
         kind = failure_kind(error)
         told_apart = kind is FailureKind.tls or kind is FailureKind.timeout
-        return cls(f"{type(error).__name__}: {error}", 0, kind if told_apart else FailureKind.upgrade)
+        return cls(
+            f"{type(error).__name__}: {error}", 0, kind if told_apart else FailureKind.upgrade
+        )
 
 
 @dataclass
@@ -94,9 +102,12 @@ def default_user_agent() -> str:
 class HandshakeSocket:
     """What websocket-client takes for its socket during the handshake."""
 
-    def __init__(self, transport: Transport, deadline: Deadline, max_head: int, uri: str = "") -> None:
+    def __init__(
+        self, transport: Transport, deadline: Deadline, max_head: int, uri: str = ""
+    ) -> None:
         self._transport = transport
-        # websocket-client would take the URI apart and put it together again; it goes out as the application gave it
+        # websocket-client would take the URI apart and put it together again; it goes out as the
+        # application gave it
         self._request_line = f"GET /{uri.removeprefix('/')} HTTP/1.1".encode()
         #: the key of the request, once it was sent
         self.key: str = ""
@@ -134,8 +145,11 @@ class HandshakeSocket:
         return [_FOLD.sub(" ", value).strip(" \t") for value in values]
 
     def _read_answer(self) -> io.BytesIO:
-        """Read and judge the answer's head; return it in a form that leaves websocket-client no doubts."""
-        import http.client  # here: what only an upgrade needs, importing this package should not cost
+        """Read and judge the answer's head; return it in a form that leaves websocket-client no
+        doubts.
+        """
+        # here: what only an upgrade needs, importing this package should not cost
+        import http.client
 
         while True:
             status_line, stream = self._read_head()
@@ -144,27 +158,34 @@ class HandshakeSocket:
                 continue  # RFC 9110 §15.2: interim answers may come first
             break
         if match is None or match[1] != "101" or not status_line.startswith("HTTP/1.1"):
-            raise UpgradeError(status_line.strip() or "No server response", int(match[1]) if match else 0)
+            raise UpgradeError(
+                status_line.strip() or "No server response", int(match[1]) if match else 0
+            )
         if b"\r" in stream.getvalue().replace(b"\r\n", b""):
             # others may see other headers than we do
-            raise UpgradeError("Invalid HTTP Upgrade Header: a carriage return without its line feed", 101)
+            raise UpgradeError(
+                "Invalid HTTP Upgrade Header: a carriage return without its line feed", 101
+            )
         try:
             self.headers = http.client.parse_headers(stream)
         except http.client.HTTPException as exc:
             raise UpgradeError(f"Invalid HTTP Upgrade Header: {exc}", 101) from None
         if self.headers.defects:
             raise UpgradeError("Invalid HTTP Upgrade Header", 101)
-        # only what websocket-client checks, in one line each: it would mistake repeated lines, keep cookies for the whole Python
-        # process, and stumble over bytes that are not UTF-8
+        # only what websocket-client checks, in one line each: it would mistake repeated lines, keep
+        # cookies for the whole Python process, and stumble over bytes that are not UTF-8
         lines = [
             f"{name}: {', '.join(self.values(name))}\r\n"
             for name in ("Upgrade", "Connection", "Sec-WebSocket-Accept")
             if name in self.headers
         ]
-        return io.BytesIO("".join(["HTTP/1.1 101 Switching Protocols\r\n", *lines, "\r\n"]).encode("latin-1"))
+        return io.BytesIO(
+            "".join(["HTTP/1.1 101 Switching Protocols\r\n", *lines, "\r\n"]).encode("latin-1")
+        )
 
     def _read_head(self) -> tuple[str, io.BytesIO]:
-        """Read one head; return its status line and the rest. What came behind it is kept in ``unread``.
+        """Read one head; return its status line and the rest. What came behind it is kept in
+        ``unread``.
 
         The limits are for all heads together: a server may not keep us busy with interim answers.
         """
@@ -228,8 +249,11 @@ def client_upgrade(
     max_head: int,
     deflate: PermessageDeflate | None = None,
 ) -> UpgradeResult:
-    """Do the handshake for *protocol* on *transport*. Raises :class:`UpgradeError`, or ``OSError`` when the connection breaks."""
-    from websocket import WebSocket, WebSocketException  # here: it costs 30 ms that an import of ours should not
+    """Do the handshake for *protocol* on *transport*. Raises :class:`UpgradeError`, or ``OSError``
+    when the connection breaks.
+    """
+    # here: it costs 30 ms that an import of ours should not
+    from websocket import WebSocket, WebSocketException
 
     scheme = "wss" if transport.is_tls else "ws"
     literal = f"[{host}]" if ":" in host else host
@@ -245,7 +269,8 @@ def client_upgrade(
             header=lines,
             suppress_origin=True,
             redirect_limit=0,
-            host=named_host or (literal if port == (443 if transport.is_tls else 80) else f"{literal}:{port}"),
+            host=named_host
+            or (literal if port == (443 if transport.is_tls else 80) else f"{literal}:{port}"),
         )
     except WebSocketException as exc:
         _log.debug("websocket-client refused the answer: %s", exc)
@@ -256,14 +281,20 @@ def client_upgrade(
 
 
 def check_custom_headers(headers: str) -> None:
-    """Raise ``ValueError`` for custom header lines that cannot be sent, or that belong to the handshake itself."""
+    """Raise ``ValueError`` for custom header lines that cannot be sent, or that belong to the
+    handshake itself.
+    """
     for name, _ in split_header_lines(headers):
         if name.lower() in _ORDER and name.lower() not in ("host", "accept", "user-agent"):
-            raise ValueError(f"the header {name!r} is written by the handshake itself: leave it out")
+            raise ValueError(
+                f"the header {name!r} is written by the handshake itself: leave it out"
+            )
 
 
 def _header_lines(asked: str, headers: str, user_agent: str) -> tuple[list[str], str]:
-    """Return the header lines to give to websocket-client, and the Host that the application wants ('' for the usual one)."""
+    """Return the header lines to give to websocket-client, and the Host that the application wants
+    ('' for the usual one).
+    """
     fields = {"Accept": "*/*", "User-Agent": user_agent}
     custom = []
     host = ""
@@ -276,20 +307,26 @@ def _header_lines(asked: str, headers: str, user_agent: str) -> tuple[list[str],
             custom.append(f"{name}: {value}")
     lines = [f"{name}: {value}" for name, value in fields.items()] + ["Content-Length: 0"]
     if asked:
-        # not as `subprotocols=`: websocket-client would refuse an answer that names none, which native peers give
+        # not as `subprotocols=`: websocket-client would refuse an answer that names none, which
+        # native peers give
         lines.append(f"Sec-WebSocket-Protocol: {asked}")
     return lines + custom, host
 
 
 def _is_upgraded(sock: HandshakeSocket) -> bool:
-    """Tell whether the answer says that the connection is a WebSocket now. (websocket-client also trims what is no blank.)"""
+    """Tell whether the answer says that the connection is a WebSocket now. (websocket-client also
+    trims what is no blank.)
+    """
     upgrade = [token.lower() for token in header_tokens(sock.values("upgrade"))]
     connection = [token.lower() for token in header_tokens(sock.values("connection"))]
     return "websocket" in upgrade and "upgrade" in connection
 
 
 def _settle(
-    sock: HandshakeSocket, protocol: WebSocketProtocol, asked: str, deflate: PermessageDeflate | None
+    sock: HandshakeSocket,
+    protocol: WebSocketProtocol,
+    asked: str,
+    deflate: PermessageDeflate | None,
 ) -> UpgradeResult:
     """Check what the answer chose against what was asked."""
     if not _is_upgraded(sock):
@@ -306,7 +343,9 @@ def _settle(
     protocol.compression = None
     if extensions:
         if deflate is None:
-            raise UpgradeError("Invalid HTTP Upgrade ProcessHandshake: no extension was asked for", 101)
+            raise UpgradeError(
+                "Invalid HTTP Upgrade ProcessHandshake: no extension was asked for", 101
+            )
         try:
             protocol.compression = deflate.settle(extensions)
         except ValueError as exc:

@@ -1,7 +1,8 @@
-"""permessage-deflate (RFC 7692): negotiation on both sides, and the two streams of a connection, on ``zlib``.
+"""permessage-deflate (RFC 7692): negotiation on both sides, and the two streams of a connection, on
+``zlib``.
 
-Off unless ``settings.permessage_deflate`` is set. Inflating is bounded by the message limit, so that a small frame cannot
-become a large message. No socket and no thread in here.
+Off unless ``settings.permessage_deflate`` is set. Inflating is bounded by the message limit, so
+that a small frame cannot become a large message. No socket and no thread in here.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ _MAX_RESTARTS = 1000
 
 @dataclass(frozen=True)
 class PermessageDeflate:
-    """How a side wants permessage-deflate; ``settings.permessage_deflate = True`` means these defaults.
+    """How a side wants permessage-deflate; ``settings.permessage_deflate = True`` means these
+    defaults.
 
-    The first four are the parameters of RFC 7692 §7.1. Raises ``ValueError`` for values outside their ranges.
+    The first four are the parameters of RFC 7692 §7.1. Raises ``ValueError`` for values outside
+    their ranges.
     """
 
-    #: the server starts every message with an empty window: less memory between messages, larger messages
+    #: the server starts every message with an empty window: less memory between messages, larger
+    #: messages
     server_no_context_takeover: bool = False
     #: the same for the client
     client_no_context_takeover: bool = False
@@ -53,7 +57,7 @@ class PermessageDeflate:
                 f"level and mem_level are 1 to 9 and min_bytes is from 0, not {self.level}, {self.mem_level} and {self.min_bytes}"
             )
 
-    # ------------------------------------------------------------------------------------------------- the client
+    # ----------------------------------------------------------------------------------- the client
 
     def offer(self) -> str:
         """Return the client's ``Sec-WebSocket-Extensions``."""
@@ -69,7 +73,9 @@ class PermessageDeflate:
         return "; ".join(items)
 
     def settle(self, answer: Sequence[str]) -> DeflateAgreement:
-        """Return what the server's *answer* (its extensions) agrees to; raise ``ValueError`` when that is not what was offered."""
+        """Return what the server's *answer* (its extensions) agrees to; raise ``ValueError`` when
+        that is not what was offered.
+        """
         if len(answer) != 1:
             raise ValueError("one extension was offered")
         name, parameters = parse_extension(answer[0])
@@ -88,10 +94,12 @@ class PermessageDeflate:
             _least(agreed.client_max_window_bits, self.client_max_window_bits),
         )
 
-    # ------------------------------------------------------------------------------------------------- the server
+    # ----------------------------------------------------------------------------------- the server
 
     def accept(self, offers: Sequence[str]) -> tuple[str, DeflateAgreement] | None:
-        """Return (answer, agreement) for the first of the client's *offers* that can be met; None: go on without the extension."""
+        """Return (answer, agreement) for the first of the client's *offers* that can be met; None:
+        go on without the extension.
+        """
         for offer in offers:
             try:
                 name, parameters = parse_extension(offer)
@@ -102,16 +110,22 @@ class PermessageDeflate:
                 continue  # RFC 7692 §7: an offer that is invalid is declined, not an error
             if asked.server_max_window_bits == 8:
                 continue  # zlib cannot compress with a window of 256 bytes
-            return self._answer(asked, any(key == "client_max_window_bits" for key, _ in parameters))
+            return self._answer(
+                asked, any(key == "client_max_window_bits" for key, _ in parameters)
+            )
         return None
 
-    def _answer(self, asked: DeflateAgreement, client_bits_known: bool) -> tuple[str, DeflateAgreement]:
+    def _answer(
+        self, asked: DeflateAgreement, client_bits_known: bool
+    ) -> tuple[str, DeflateAgreement]:
         agreed = DeflateAgreement(
             asked.server_no_context_takeover or self.server_no_context_takeover,
             asked.client_no_context_takeover or self.client_no_context_takeover,
             _least(asked.server_max_window_bits, self.server_max_window_bits),
             # a client that did not name the parameter may not be told about it
-            _least(asked.client_max_window_bits, self.client_max_window_bits) if client_bits_known else None,
+            _least(asked.client_max_window_bits, self.client_max_window_bits)
+            if client_bits_known
+            else None,
         )
         items = [EXTENSION]
         if agreed.server_no_context_takeover:
@@ -135,8 +149,11 @@ class DeflateAgreement:
     client_max_window_bits: int | None = None
 
     @classmethod
-    def read(cls, parameters: Sequence[tuple[str, str | None]], valueless_ok: bool) -> DeflateAgreement:
-        """Return the agreement that *parameters* spell; raise ``ValueError`` for one that is unknown, repeated or out of range.
+    def read(
+        cls, parameters: Sequence[tuple[str, str | None]], valueless_ok: bool
+    ) -> DeflateAgreement:
+        """Return the agreement that *parameters* spell; raise ``ValueError`` for one that is
+        unknown, repeated or out of range.
 
         *valueless_ok*: ``client_max_window_bits`` may stand without a value, as in an offer.
         """
@@ -162,20 +179,26 @@ class DeflateAgreement:
     def deflater(self, client_side: bool, options: PermessageDeflate) -> Deflater:
         """Return what compresses the messages of this side."""
         if client_side:
-            return Deflater(self.client_max_window_bits or 15, self.client_no_context_takeover, options)
+            return Deflater(
+                self.client_max_window_bits or 15, self.client_no_context_takeover, options
+            )
         return Deflater(self.server_max_window_bits or 15, self.server_no_context_takeover, options)
 
     def inflater(self, client_side: bool) -> Inflater:
         """Return what inflates the messages of the other side."""
-        return Inflater(self.server_no_context_takeover if client_side else self.client_no_context_takeover)
+        return Inflater(
+            self.server_no_context_takeover if client_side else self.client_no_context_takeover
+        )
 
 
 class Deflater:
     """Compresses the messages of one side, in the order in which they are sent."""
 
-    def __init__(self, window_bits: int, no_context_takeover: bool, options: PermessageDeflate) -> None:
-        # a window of 8 bits can be announced to us as the client's, but zlib needs 9: too large a window would be
-        # unreadable for the server, so such messages are not compressed at all
+    def __init__(
+        self, window_bits: int, no_context_takeover: bool, options: PermessageDeflate
+    ) -> None:
+        # a window of 8 bits can be announced to us as the client's, but zlib needs 9: too large a
+        # window would be unreadable for the server, so such messages are not compressed at all
         self.min_bytes: int = options.min_bytes if window_bits > 8 else 1 << 62
         self._window_bits = max(window_bits, 9)
         self._options = options
@@ -183,7 +206,9 @@ class Deflater:
         self._zlib = self._new()
 
     def _new(self) -> zlib._Compress:
-        return zlib.compressobj(self._options.level, zlib.DEFLATED, -self._window_bits, self._options.mem_level)
+        return zlib.compressobj(
+            self._options.level, zlib.DEFLATED, -self._window_bits, self._options.mem_level
+        )
 
     def compress(self, payload: bytes) -> bytes:
         """Return the payload of the compressed message."""
@@ -194,7 +219,9 @@ class Deflater:
 
 
 class Inflater:
-    """Inflates the messages of the other side, a piece at a time. It is the ``MessageInflater`` of the incoming machine."""
+    """Inflates the messages of the other side, a piece at a time. It is the ``MessageInflater`` of
+    the incoming machine.
+    """
 
     def __init__(self, no_context_takeover: bool) -> None:
         self._no_context_takeover = no_context_takeover
@@ -206,22 +233,30 @@ class Inflater:
         self._restarts = 0
 
     def decompress(self, data: bytes, limit: int) -> bytes:
-        """Return the inflated *data*; raise :class:`WebSocketsProtocolError`: 1007 when it is corrupt, 1009 above *limit* bytes."""
+        """Return the inflated *data*; raise :class:`WebSocketsProtocolError`: 1007 when it is
+        corrupt, 1009 above *limit* bytes.
+        """
         parts = []
         while data:
             try:
                 part = self._zlib.decompress(data, min(limit + 1, _PIECE))
             except zlib.error as exc:
-                raise WebSocketsProtocolError(1007, f"compressed data is corrupt: {exc}"[:100]) from None
+                raise WebSocketsProtocolError(
+                    1007, f"compressed data is corrupt: {exc}"[:100]
+                ) from None
             limit -= len(part)
             if limit < 0:
                 raise WebSocketsProtocolError(1009, "message is too large when inflated")
             parts.append(part)
-            self._window = part[-_WINDOW:] if len(part) >= _WINDOW else (self._window + part)[-_WINDOW:]
+            self._window = (
+                part[-_WINDOW:] if len(part) >= _WINDOW else (self._window + part)[-_WINDOW:]
+            )
             data = self._zlib.unconsumed_tail
             if (
                 self._zlib.eof
-            ):  # RFC 7692 §7.2.3.5 allows blocks with BFINAL set; what follows is a new stream with the old window
+                # RFC 7692 §7.2.3.5 allows blocks with BFINAL set; what follows is a new stream with
+                # the old window
+            ):
                 data = self._zlib.unused_data
                 self._restart()
         return b"".join(parts)
@@ -236,13 +271,16 @@ class Inflater:
 
     def _restart(self) -> None:
         self._restarts += 1
-        if self._restarts > _MAX_RESTARTS:  # each costs the setting up of a window, for two bytes of the peer's
+        # each costs the setting up of a window, for two bytes of the peer's
+        if self._restarts > _MAX_RESTARTS:
             raise WebSocketsProtocolError(1008, "too many final blocks in a compressed message")
         self._zlib = zlib.decompressobj(-15, zdict=self._window)
 
 
 def parse_extension(text: str) -> tuple[str, list[tuple[str, str | None]]]:
-    """Return (name, parameters) of one extension, ``name; key; key=value``; names in lower case. Raises ``ValueError``."""
+    """Return (name, parameters) of one extension, ``name; key; key=value``; names in lower case.
+    Raises ``ValueError``.
+    """
     name, *items = [item.strip(" \t") for item in text.split(";")]
     parameters: list[tuple[str, str | None]] = []
     for item in items:

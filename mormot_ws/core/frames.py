@@ -1,7 +1,7 @@
 """WebSocket frames: opcodes, the frame record, encoding, and the locked frame list.
 
-Bytes in, values out: no socket, no thread and no clock may come in here (the only lock is the one of
-:class:`WebSocketFrameList`). The decoder is next door, in ``incoming.py``.
+Bytes in, values out: no socket, no thread and no clock may come in here (the only lock is the one
+of :class:`WebSocketFrameList`). The decoder is next door, in ``incoming.py``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 class WebSocketFrameOpCode(IntEnum):
     """What a frame is; the numbers are those of RFC 6455 §5.2. Mirrors ``TWebSocketFrameOpCode``."""
 
-    focContinuation = 0  # on the wire: a further fragment; in a chat callback: the connection is open
+    # on the wire: a further fragment; in a chat callback: the connection is open
+    focContinuation = 0
     focText = 1  # a UTF-8 text message
     focBinary = 2  # a binary message
-    focConnectionClose = 8  # on the wire: the close handshake; in a chat callback: the connection has ended
+    # on the wire: the close handshake; in a chat callback: the connection has ended
+    focConnectionClose = 8
     focPing = 9  # answered at once with a focPong of the same payload
     focPong = 10  # the answer to a ping, or unsolicited
 
@@ -38,7 +40,9 @@ focPong = WebSocketFrameOpCode.focPong
 
 
 class WebSocketFramePayload(Flag):
-    """What is known of a payload. Mirrors ``TWebSocketFramePayload`` (a Pascal set: no member is ``[]``)."""
+    """What is known of a payload. Mirrors ``TWebSocketFramePayload`` (a Pascal set: no member is
+    ``[]``).
+    """
 
     fopAlreadyCompressed = 1  # compressing it again would be a waste
 
@@ -58,11 +62,13 @@ def _payload_bytes(payload: object) -> bytes:
 class WebSocketFrame:
     """One WebSocket message or control frame. Mirrors the record ``TWebSocketFrame``.
 
-    *opcode* is a :class:`WebSocketFrameOpCode`; *payload* is kept as ``bytes`` (a ``str`` is encoded as UTF-8; for
-    ``focText`` the bytes have to be UTF-8). *content* holds :class:`WebSocketFramePayload` flags, *tix* is the tick in
-    seconds that :class:`WebSocketFrameList` uses for expiry.
+    *opcode* is a :class:`WebSocketFrameOpCode`; *payload* is kept as ``bytes`` (a ``str`` is
+    encoded as UTF-8; for ``focText`` the bytes have to be UTF-8). *content* holds
+    :class:`WebSocketFramePayload` flags, *tix* is the tick in seconds that
+    :class:`WebSocketFrameList` uses for expiry.
 
-    Raises ``ValueError`` for an unknown opcode and ``TypeError`` for a payload that is neither bytes nor text.
+    Raises ``ValueError`` for an unknown opcode and ``TypeError`` for a payload that is neither
+    bytes nor text.
     """
 
     __slots__ = ("content", "opcode", "payload", "tix")
@@ -79,7 +85,8 @@ class WebSocketFrame:
         content: WebSocketFramePayload = _NO_FLAGS,
         tix: int = 0,
     ) -> None:
-        # the two `type() is` tests keep this constructor fast where every frame of the loop goes through it
+        # the two `type() is` tests keep this constructor fast where every frame of the loop goes
+        # through it
         if type(opcode) is not WebSocketFrameOpCode:
             opcode = WebSocketFrameOpCode(opcode)
         if type(payload) is not bytes:
@@ -101,9 +108,14 @@ class WebSocketFrame:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WebSocketFrame):
             return NotImplemented
-        return self.opcode == other.opcode and self.payload == other.payload and self.content == other.content
+        return (
+            self.opcode == other.opcode
+            and self.payload == other.payload
+            and self.content == other.content
+        )
 
-    __hash__: ClassVar[None]  # type: ignore[assignment]  # Python sets it, beside __eq__: mutable, like the record
+    # Python sets it, beside __eq__: mutable, like the record
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         shown = self.payload[:32]
@@ -111,7 +123,7 @@ class WebSocketFrame:
         return f"WebSocketFrame({self.opcode.name}, {shown!r}{more})"
 
 
-# ---------------------------------------------------------------------------------------------------- encoding
+# ----------------------------------------------------------------------------------------- encoding
 
 #: the headers of a server's short unfragmented messages, by payload length
 _TEXT_HEADERS = [bytes((0x81, size)) for size in range(126)]
@@ -119,7 +131,9 @@ _BINARY_HEADERS = [bytes((0x82, size)) for size in range(126)]
 
 
 def encode_header(first: int, size: int, mask: bytes | None = None) -> bytes:
-    """Return the header of a frame: *first* byte (FIN, RSV and opcode), payload *size* in bytes, and *mask* if there is one."""
+    """Return the header of a frame: *first* byte (FIN, RSV and opcode), payload *size* in bytes,
+    and *mask* if there is one.
+    """
     bit = 0 if mask is None else 0x80
     if size < 126:
         header = bytes((first, bit | size))
@@ -131,12 +145,18 @@ def encode_header(first: int, size: int, mask: bytes | None = None) -> bytes:
 
 
 def encode_frame(
-    opcode: int, payload: Buffer = b"", mask: bytes | None = None, *, fin: bool = True, rsv1: bool = False
+    opcode: int,
+    payload: Buffer = b"",
+    mask: bytes | None = None,
+    *,
+    fin: bool = True,
+    rsv1: bool = False,
 ) -> bytes:
     """Return the bytes of one frame on the wire.
 
-    *mask* is the 4-byte masking key of a client's frame, ``None`` for a server's. The caller answers for the
-    rules that need a connection to be judged (fragment order, negotiated RSV1); sizes are always encoded minimally.
+    *mask* is the 4-byte masking key of a client's frame, ``None`` for a server's. The caller
+    answers for the rules that need a connection to be judged (fragment order, negotiated RSV1);
+    sizes are always encoded minimally.
     """
     first = opcode | (0x80 if fin else 0) | (0x40 if rsv1 else 0)
     header = encode_header(first, len(payload), mask)
@@ -144,7 +164,9 @@ def encode_frame(
 
 
 def encode_unmasked(first: int, payload: bytes) -> bytes:
-    """Return the bytes of a server's frame with that *first* byte: the short form of :func:`encode_frame` for the hot path."""
+    """Return the bytes of a server's frame with that *first* byte: the short form of
+    :func:`encode_frame` for the hot path.
+    """
     size = len(payload)
     if size < 126:
         if first == 0x81:
@@ -154,24 +176,29 @@ def encode_unmasked(first: int, payload: bytes) -> bytes:
     return encode_header(first, size) + payload
 
 
-# ------------------------------------------------------------------------------------------------ close payloads
+# ----------------------------------------------------------------------------------- close payloads
 
 #: close codes that RFC 6455 §7.4 and the IANA registry allow on the wire below 3000
 _WIRE_CODES = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
-#: how a connection without a close frame, and one with an empty close frame, are reported (never sent)
+#: how a connection without a close frame, and one with an empty close frame, are reported (never
+#: sent)
 CLOSE_ABNORMAL = 1006
 CLOSE_NO_STATUS = 1005
 
 
 def is_wire_close_code(code: int) -> bool:
-    """Tell whether *code* may appear in a close frame (1000–1014 but the reserved ones, 3000–4999)."""
+    """Tell whether *code* may appear in a close frame (1000–1014 but the reserved ones,
+    3000–4999).
+    """
     return code in _WIRE_CODES or 3000 <= code <= 4999
 
 
 def close_payload(code: int | None = None, reason: str = "") -> bytes:
-    """Return the payload of a close frame: empty without a *code*, else the code and the UTF-8 *reason*.
+    """Return the payload of a close frame: empty without a *code*, else the code and the UTF-8
+    *reason*.
 
-    Raises ``ValueError`` for a code that may not be sent, for a reason without code and for one of more than 123 bytes.
+    Raises ``ValueError`` for a code that may not be sent, for a reason without code and for one of
+    more than 123 bytes.
     """
     if code is None:
         if reason:
@@ -190,7 +217,8 @@ def close_payload(code: int | None = None, reason: str = "") -> bytes:
 def parse_close_payload(payload: bytes) -> tuple[int, str]:
     """Return the (code, reason) of a close frame's *payload*; (1005, '') for an empty one.
 
-    Raises :class:`WebSocketsProtocolError` (1002 or 1007) for a payload that RFC 6455 §5.5.1 forbids.
+    Raises :class:`WebSocketsProtocolError` (1002 or 1007) for a payload that RFC 6455 §5.5.1
+    forbids.
     """
     if not payload:
         return CLOSE_NO_STATUS, ""
@@ -205,21 +233,23 @@ def parse_close_payload(payload: bytes) -> tuple[int, str]:
         raise WebSocketsProtocolError(1007, "close reason is not UTF-8") from None
 
 
-# ------------------------------------------------------------------------------------------------------ frame list
+# --------------------------------------------------------------------------------------- frame list
 
 
 class WebSocketFrameList(PublicDir):
     """A list of frames that threads share. Mirrors ``TWebSocketFrameList``.
 
-    *timeout_sec* is the life of a frame in seconds (0: no expiry). The list has no clock: whoever pushes or pops gives the
-    current tick in seconds as *tix* (0: unknown, nothing expires by this call). All methods may be called from any thread.
+    *timeout_sec* is the life of a frame in seconds (0: no expiry). The list has no clock: whoever
+    pushes or pops gives the current tick in seconds as *tix* (0: unknown, nothing expires by this
+    call). All methods may be called from any thread.
     """
 
     def __init__(self, timeout_sec: int = 0) -> None:
         if timeout_sec < 0:
             raise ValueError(f"timeout_sec is a number of seconds from 0, not {timeout_sec}")
         self.timeout_sec = timeout_sec
-        #: guards the two fields below; innermost in the lock order: nothing is called while it is held but ``frame_is``
+        #: guards the two fields below; innermost in the lock order: nothing is called while it is
+        #: held but ``frame_is``
         self._safe = threading.Lock()
         self._frames: list[WebSocketFrame] = []
         self._answer_to_ignore = 0
@@ -236,7 +266,9 @@ class WebSocketFrameList(PublicDir):
         return f"<WebSocketFrameList count={self.count} timeout_sec={self.timeout_sec}>"
 
     def push(self, frame: WebSocketFrame, tix: int = 0) -> None:
-        """Append *frame*; with a *tix* and a time-out it expires ``timeout_sec`` seconds later. Mirrors ``Push``."""
+        """Append *frame*; with a *tix* and a time-out it expires ``timeout_sec`` seconds later.
+        Mirrors ``Push``.
+        """
         if self.timeout_sec and tix:
             frame.tix = tix + self.timeout_sec
         with self._safe:
@@ -247,7 +279,8 @@ class WebSocketFrameList(PublicDir):
         self.push(WebSocketFrame(opcode), tix)
 
     def pop(self, protocol: WebSocketProtocol, head: str, tix: int = 0) -> WebSocketFrame | None:
-        """Remove and return the newest frame whose head (as *protocol* reads it) is *head*, or None; drop expired frames.
+        """Remove and return the newest frame whose head (as *protocol* reads it) is *head*, or
+        None; drop expired frames.
 
         Mirrors ``Pop``.
         """
@@ -276,7 +309,9 @@ class WebSocketFrameList(PublicDir):
             self._answer_to_ignore = 0
 
     def answer_to_ignore(self, incr: int = 0) -> int:
-        """Add *incr* (−1, 0 or 1) to the number of late answers to drop, and return that number. Mirrors ``AnswerToIgnore``."""
+        """Add *incr* (−1, 0 or 1) to the number of late answers to drop, and return that number.
+        Mirrors ``AnswerToIgnore``.
+        """
         if incr not in (-1, 0, 1):
             raise ValueError(f"incr is -1, 0 or 1, not {incr}")
         with self._safe:

@@ -1,4 +1,6 @@
-"""The opening handshake (RFC 6455 §4) as values and bytes: what a request asks, and what an answer says. No I/O."""
+"""The opening handshake (RFC 6455 §4) as values and bytes: what a request asks, and what an answer
+says. No I/O.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +19,36 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 def accept_value(key: str) -> str:
     """Return the ``Sec-WebSocket-Accept`` that answers *key*."""
-    return base64.b64encode(hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()).decode("ascii")
+    return base64.b64encode(
+        hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()
+    ).decode("ascii")
 
 
 def header_tokens(values: Iterable[str]) -> list[str]:
-    """Return the comma-separated items of a header that may be repeated, trimmed, without the empty ones."""
-    return [item for value in values for item in (part.strip(" \t") for part in _ITEM.findall(value)) if item]
+    """Return the comma-separated items of a header that may be repeated, trimmed, without the
+    empty ones.
+    """
+    return [
+        item
+        for value in values
+        for item in (part.strip(" \t") for part in _ITEM.findall(value))
+        if item
+    ]
 
 
 def split_header_lines(lines: str) -> list[tuple[str, str]]:
-    """Return the (name, value) pairs of CRLF-separated header *lines*; raise ``ValueError`` for a line that is no header."""
+    """Return the (name, value) pairs of CRLF-separated header *lines*; raise ``ValueError`` for a
+    line that is no header.
+    """
     headers = []
     for number, line in enumerate(lines.replace("\r\n", "\n").split("\n"), 1):
         if line.strip():
             name, colon, value = line.partition(":")
             if not colon or not _TOKEN.fullmatch(name.strip()) or any(c in "\r\n\0" for c in value):
                 # what it holds may be a token, and this text ends up in a log
-                raise ValueError(f"line {number} of the headers is not a header line: it has to be 'Name: value'")
+                raise ValueError(
+                    f"line {number} of the headers is not a header line: it has to be 'Name: value'"
+                )
             headers.append((name.strip(), value.strip()))
     return headers
 
@@ -41,10 +56,13 @@ def split_header_lines(lines: str) -> list[tuple[str, str]]:
 class UpgradeRequest:
     """An HTTP request that asks for WebSocket, taken apart.
 
-    *target* is the request target; *headers* are (name, value) pairs in their order, names in lower case.
+    *target* is the request target; *headers* are (name, value) pairs in their order, names in lower
+    case.
     """
 
-    def __init__(self, method: str, target: str, http_version: str, headers: Iterable[tuple[str, str]]) -> None:
+    def __init__(
+        self, method: str, target: str, http_version: str, headers: Iterable[tuple[str, str]]
+    ) -> None:
         self.method = method
         self.target = target
         self.http_version = http_version
@@ -85,11 +103,15 @@ class UpgradeRequest:
         )
 
     def origin_is_in(self, allowed: Collection[str] | None) -> bool:
-        """Tell whether the request's ``Origin``, if it has one, is among *allowed* (None: all are), whatever its case."""
+        """Tell whether the request's ``Origin``, if it has one, is among *allowed* (None: all
+        are), whatever its case.
+        """
         origins = self.all("origin")
         if allowed is None or not origins:
             return True
-        return len(origins) == 1 and origins[0].strip().lower() in (origin.lower() for origin in allowed)
+        return len(origins) == 1 and origins[0].strip().lower() in (
+            origin.lower() for origin in allowed
+        )
 
     def fault(self) -> int:
         """Return the HTTP status that refuses this upgrade for its form, 0 when it is well-formed."""
@@ -101,7 +123,9 @@ class UpgradeRequest:
         keys = self.all("sec-websocket-key")
         if len(keys) != 1 or not is_valid_key(keys[0]):
             return 400
-        if self.protocols is not None and not all(_TOKEN.fullmatch(name) for name in self.protocols):
+        if self.protocols is not None and not all(
+            _TOKEN.fullmatch(name) for name in self.protocols
+        ):
             return 400
         return 0
 
@@ -125,7 +149,9 @@ def is_valid_key(key: str) -> bool:
         return False
 
 
-def upgrade_answer(key: str, connection_id: int, protocol: str | None, extensions: str = "") -> bytes:
+def upgrade_answer(
+    key: str, connection_id: int, protocol: str | None, extensions: str = ""
+) -> bytes:
     """Return the 101 answer, with the headers and the order of a native server."""
     lines = [
         "HTTP/1.1 101 Switching Protocols",
@@ -142,10 +168,14 @@ def upgrade_answer(key: str, connection_id: int, protocol: str | None, extension
 
 
 def upgrade_refusal(status: int) -> bytes:
-    """Return the answer to an upgrade that is refused with *status*, in the form of a native server."""
+    """Return the answer to an upgrade that is refused with *status*, in the form of a native
+    server.
+    """
     extra = ""
     if status == 426:
         extra = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"
     elif status == 401:
         extra = "WWW-Authenticate: Bearer\r\n"  # RFC 9110 §15.5.2 wants to know how to authenticate
-    return f"HTTP/1.0 {status} WebSocket Upgrade Error\r\n{extra}Connection: Close\r\n\r\n".encode("latin-1")
+    return f"HTTP/1.0 {status} WebSocket Upgrade Error\r\n{extra}Connection: Close\r\n\r\n".encode(
+        "latin-1"
+    )

@@ -1,10 +1,13 @@
-"""WebProcessInFrame: the incoming state machine. Bytes in, in any slicing; whole messages and control frames out.
+"""WebProcessInFrame: the incoming state machine. Bytes in, in any slicing; whole messages and
+control frames out.
 
-Every rule of RFC 6455 §5 is checked here, as early as the bytes allow. No socket, no thread, no clock: the threaded process,
-an event-driven one, a WSGI bridge and the fuzzers drive this same machine.
+Every rule of RFC 6455 §5 is checked here, as early as the bytes allow. No socket, no thread, no
+clock: the threaded process, an event-driven one, a WSGI bridge and the fuzzers drive this same
+machine.
 
-A message grows with the bytes that arrive, never with a length that was announced. After the first fault of the peer
-the machine is in error for good: :attr:`WebProcessInFrame.error` says why, and the frames before the fault are still handed out.
+A message grows with the bytes that arrive, never with a length that was announced. After the first
+fault of the peer the machine is in error for good: :attr:`WebProcessInFrame.error` says why, and
+the frames before the fault are still handed out.
 """
 
 from __future__ import annotations
@@ -42,10 +45,14 @@ class WebProcessInFrameState(IntEnum):
 
 
 class MessageInflater(Protocol):
-    """What a compression extension gives to the machine: the undoing of one compressed message, a piece at a time."""
+    """What a compression extension gives to the machine: the undoing of one compressed message, a
+    piece at a time.
+    """
 
     def decompress(self, data: bytes, limit: int) -> bytes:
-        """Return the inflated *data*; raise :class:`WebSocketsProtocolError` when it is corrupt or gives more than *limit* bytes."""
+        """Return the inflated *data*; raise :class:`WebSocketsProtocolError` when it is corrupt or
+        gives more than *limit* bytes.
+        """
 
     def end_message(self, limit: int) -> bytes:
         """Return what is left after the last piece of a message, under the same rules."""
@@ -54,12 +61,14 @@ class MessageInflater(Protocol):
 class WebProcessInFrame(PublicDir):
     """Decodes what one peer sends. Mirrors ``TWebProcessInFrame``.
 
-    :param masked: True when the peer has to mask its frames (we are the server), False when it must not (we are the client).
+    :param masked: True when the peer has to mask its frames (we are the server), False when it must
+        not (we are the client).
     :param max_message_bytes: a longer message (after joining and inflating) is refused with 1009.
     :param max_frame_bytes: a frame announcing more is refused with 1009 at once.
     :param max_fragments: a message of more frames than this is refused with 1008.
     :param inflater: undoes permessage-deflate when that was negotiated; None: RSV1 is an error.
-    :param lenient_text: True: text that is not UTF-8 is let through, for protocols whose native peers send such (``synopsejson``).
+    :param lenient_text: True: text that is not UTF-8 is let through, for protocols whose native
+        peers send such (``synopsejson``).
 
     :meth:`feed` is called by one thread at a time.
     """
@@ -95,7 +104,8 @@ class WebProcessInFrame(PublicDir):
         # the message in progress
         self._message_opcode: WebSocketFrameOpCode | None = None
         self._parts: list[bytes] = []  # what has arrived of it, in large pieces …
-        self._small = bytearray()  # … followed by small ones, gathered so that tiny fragments cost no object each
+        # … followed by small ones, gathered so that tiny fragments cost no object each
+        self._small = bytearray()
         self._size = 0
         self._fragments = 0
         self._compressed = False
@@ -106,11 +116,15 @@ class WebProcessInFrame(PublicDir):
         """Header, data or error; mirrors ``State``."""
         if self.error is not None:
             return WebProcessInFrameState.pfsError
-        return WebProcessInFrameState.pfsData if self._in_payload else WebProcessInFrameState.pfsHeader
+        return (
+            WebProcessInFrameState.pfsData if self._in_payload else WebProcessInFrameState.pfsHeader
+        )
 
     @property
     def missing_bytes(self) -> int:
-        """How many bytes of the frame in progress have not arrived (0 between frames): a hint for the size of the next read."""
+        """How many bytes of the frame in progress have not arrived (0 between frames): a hint for
+        the size of the next read.
+        """
         return self._missing
 
     @property
@@ -120,20 +134,22 @@ class WebProcessInFrame(PublicDir):
 
     @property
     def in_message(self) -> bool:
-        """True between the first and the last byte of a message or frame: an end of stream now would cut it."""
+        """True between the first and the last byte of a message or frame: an end of stream now
+        would cut it.
+        """
         return self._in_payload or self._message_opcode is not None or bool(self._pending)
 
     def __repr__(self) -> str:
         fault = "" if self.error is None else f" {self.error!r}"
         closed = " closed" if self.closed else ""
-        return (
-            f"<WebProcessInFrame {self.state.name} missing={self._missing} fragments={self.fragments}{closed}{fault}>"
-        )
+        return f"<WebProcessInFrame {self.state.name} missing={self._missing} fragments={self.fragments}{closed}{fault}>"
 
     def feed(self, data: bytes) -> list[WebSocketFrame]:
-        """Decode *data* and return the messages and control frames that it completes, in the order of their arrival.
+        """Decode *data* and return the messages and control frames that it completes, in the order
+        of their arrival.
 
-        Never raises for what a peer sends: look at :attr:`error` after the returned frames were handled.
+        Never raises for what a peer sends: look at :attr:`error` after the returned frames were
+        handled.
         """
         frames: list[WebSocketFrame] = []
         if self.error is not None or self.closed:
@@ -147,16 +163,19 @@ class WebProcessInFrame(PublicDir):
                 self._pending = b""
             self._parse(data, position, frames)
         except WebSocketsProtocolError as exc:
-            # without its traceback, which would keep the frames of this call alive, and what they hold: megabytes of a deflate bomb
+            # without its traceback, which would keep the frames of this call alive, and what they
+            # hold: megabytes of a deflate bomb
             self.error = WebSocketsProtocolError(exc.code, exc.reason)
             self._drop_message()
             self._pending = b""
         return frames
 
-    # ------------------------------------------------------------------------------------------------ parsing
+    # -------------------------------------------------------------------------------------- parsing
 
     def _parse(self, data: bytes, position: int, frames: list[WebSocketFrame]) -> None:
-        """Decode *data* from *position*, a frame's first byte. The first branch of the loop is the hot path."""
+        """Decode *data* from *position*, a frame's first byte. The first branch of the loop is the
+        hot path.
+        """
         mask_bit = self._mask_bit
         mask_size = 4 if mask_bit else 0
         limit = min(self.max_message_bytes, self.max_frame_bytes)
@@ -171,7 +190,11 @@ class WebProcessInFrame(PublicDir):
             second = data[position + 1]
             size = second & 0x7F
             start = position + 2
-            if (first == 0x81 or first == 0x82) and (second & 0x80) == mask_bit and self._message_opcode is None:
+            if (
+                (first == 0x81 or first == 0x82)
+                and (second & 0x80) == mask_bit
+                and self._message_opcode is None
+            ):
                 # an unfragmented, uncompressed data message
                 if size >= 126:
                     width = 2 if size == 126 else 8
@@ -213,7 +236,9 @@ class WebProcessInFrame(PublicDir):
     def _check_first_byte(self, first: int) -> None:
         """Raise when the first byte of a frame is already wrong."""
         opcode = first & 0x0F
-        if first & 0x70 and not (first & 0x70 == 0x40 and self._inflater is not None and opcode in (1, 2)):
+        if first & 0x70 and not (
+            first & 0x70 == 0x40 and self._inflater is not None and opcode in (1, 2)
+        ):
             raise WebSocketsProtocolError(1002, "reserved bits are set")
         if opcode in _CONTROL:
             if not first & 0x80:
@@ -231,7 +256,8 @@ class WebProcessInFrame(PublicDir):
         self._check_first_byte(first)
         if (second & 0x80) != self._mask_bit:
             raise WebSocketsProtocolError(
-                1002, "unmasked frame from a client" if self.masked else "masked frame from a server"
+                1002,
+                "unmasked frame from a client" if self.masked else "masked frame from a server",
             )
         if first & 0x08 and second & 0x7F > 125:
             raise WebSocketsProtocolError(1002, "control frame of more than 125 bytes")
@@ -249,7 +275,7 @@ class WebProcessInFrame(PublicDir):
         if size > self.max_frame_bytes:
             raise WebSocketsProtocolError(1009, f"frame of more than {self.max_frame_bytes} bytes")
 
-    # -------------------------------------------------------------------------- frames that need more than one look
+    # ---------------------------------------------------------- frames that need more than one look
 
     def _begin_frame(self, first: int, size: int, mask: bytes) -> None:
         """Enter the payload of a frame whose header was checked."""
@@ -270,12 +296,18 @@ class WebProcessInFrame(PublicDir):
             self._utf8 = _utf8_decoder("strict") if opcode == 1 and not self._lenient_text else None
         self._fragments += 1
         if self._fragments > self.max_fragments:
-            raise WebSocketsProtocolError(1008, f"message of more than {self.max_fragments} fragments")
+            raise WebSocketsProtocolError(
+                1008, f"message of more than {self.max_fragments} fragments"
+            )
         if not self._compressed and self._size + size > self.max_message_bytes:
-            raise WebSocketsProtocolError(1009, f"message of more than {self.max_message_bytes} bytes")
+            raise WebSocketsProtocolError(
+                1009, f"message of more than {self.max_message_bytes} bytes"
+            )
 
     def _payload_part(self, data: bytes, position: int, frames: list[WebSocketFrame]) -> int:
-        """Take what *data* holds from *position* of the payload in progress; return the position behind it."""
+        """Take what *data* holds from *position* of the payload in progress; return the position
+        behind it.
+        """
         part = data[position : position + self._missing]
         position += len(part)
         self._missing -= len(part)
@@ -349,7 +381,8 @@ class WebProcessInFrame(PublicDir):
             self._utf8.decode(part, final)
         except UnicodeDecodeError:
             raise WebSocketsProtocolError(1007, "text is not UTF-8") from None
-        # Python's decoder waits for the third byte of a surrogate, which the second gives away already
+        # Python's decoder waits for the third byte of a surrogate, which the second gives away
+        # already
         waiting = self._utf8.getstate()[0]
         if len(waiting) == 2 and waiting[0] == 0xED and waiting[1] >= 0xA0:
             raise WebSocketsProtocolError(1007, "text is not UTF-8")

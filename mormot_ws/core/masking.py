@@ -1,8 +1,9 @@
 """XOR masking of payloads (RFC 6455 §5.3), by the fastest way that this machine has.
 
-Short payloads go through one ``int`` XOR, long ones through four strided ``bytes.translate`` calls, both pure Python; the C
-function of the ``speedups`` extra replaces them when it is installed. ``MORMOT_WS_NO_SPEEDUPS=1`` in the environment keeps to pure
-Python, for measuring and for testing. No frame, socket or thread belongs in here.
+Short payloads go through one ``int`` XOR, long ones through four strided ``bytes.translate`` calls,
+both pure Python; the C function of the ``speedups`` extra replaces them when it is installed.
+``MORMOT_WS_NO_SPEEDUPS=1`` in the environment keeps to pure Python, for measuring and for testing.
+No frame, socket or thread belongs in here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _log = logging.getLogger("mormot_ws.masking")
 
 Buffer = bytes | bytearray | memoryview
 
-#: below this many bytes one ``int`` XOR beats four ``translate`` calls (measured: 0.6 µs against 0.9 µs at 125 bytes)
+#: below this many bytes one ``int`` XOR beats four ``translate`` calls (measured: 0.6 µs against
+#: 0.9 µs at 125 bytes)
 STRIDED_FROM = 640
 
 
@@ -32,7 +34,9 @@ def mask_bytes_python(data: Buffer, key: bytes) -> bytes:
     size = len(data)
     if size < STRIDED_FROM:
         pad = (key * ((size >> 2) + 1))[:size]
-        return (int.from_bytes(data, "little") ^ int.from_bytes(pad, "little")).to_bytes(size, "little")
+        return (int.from_bytes(data, "little") ^ int.from_bytes(pad, "little")).to_bytes(
+            size, "little"
+        )
     masked = bytearray(data)
     for offset in range(4):
         masked[offset::4] = masked[offset::4].translate(_xor_table(key[offset]))
@@ -50,7 +54,8 @@ def _choose() -> tuple[Callable[[Buffer, bytes], bytes], bool]:
 def _c_function() -> Callable[[Buffer, bytes], bytes] | None:
     """Return the C function of the extra, None when it is not installed.
 
-    The one module is loaded without the package around it: that takes 25 ms, which no program of ours should pay for one function.
+    The one module is loaded without the package around it: that takes 25 ms, which no program of
+    ours should pay for one function.
     """
     package = find_spec("websockets")
     places = None if package is None else package.submodule_search_locations
@@ -67,7 +72,8 @@ def _c_function() -> Callable[[Buffer, bytes], bytes] | None:
     return function
 
 
-#: ``mask_bytes(data, key) -> bytes``: the function in use; ``HAVE_SPEEDUPS`` tells whether it is the C one
+#: ``mask_bytes(data, key) -> bytes``: the function in use; ``HAVE_SPEEDUPS`` tells whether it is
+#: the C one
 mask_bytes: Callable[[Buffer, bytes], bytes]
 HAVE_SPEEDUPS: bool
 mask_bytes, HAVE_SPEEDUPS = _choose()

@@ -1,7 +1,8 @@
 """OutgoingFrames: the bounded queue behind ``send_frame_async``, and its batches.
 
-The queue belongs to a process and outlives its connections: what the kernel had not taken whole when a connection was lost is at
-the head of the queue again when the next one starts. No socket and no thread in here; the lock is the queue's own.
+The queue belongs to a process and outlives its connections: what the kernel had not taken whole
+when a connection was lost is at the head of the queue again when the next one starts. No socket and
+no thread in here; the lock is the queue's own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ class QueuedFrame(NamedTuple):
     opcode: WebSocketFrameOpCode
     payload: bytes
     content: WebSocketFramePayload
-    #: the frame as it goes over the wire, when one encoding serves several connections (a server's broadcast)
+    #: the frame as it goes over the wire, when one encoding serves several connections (a server's
+    #: broadcast)
     wire: bytes | None = None
 
     def frame(self) -> WebSocketFrame:
@@ -31,7 +33,8 @@ class OutgoingFrames:
     """Frames waiting to be sent, in order. Mirrors the ``Outgoing`` list of ``TWebSocketProcess``.
 
     :param max_frames: how many may wait (0: any number).
-    :param max_bytes: how many bytes of payload may wait (0: any number). One frame is always accepted by an empty queue.
+    :param max_bytes: how many bytes of payload may wait (0: any number). One frame is always
+        accepted by an empty queue.
     :param drop_oldest: what gives way when it is full: the oldest frames, instead of the new one.
 
     All methods may be called from any thread.
@@ -94,7 +97,9 @@ class OutgoingFrames:
             self.lost += 1
 
     def take(self, max_bytes: int) -> list[QueuedFrame]:
-        """Remove and return the oldest frames, at least one if there is any, up to about *max_bytes* of payload."""
+        """Remove and return the oldest frames, at least one if there is any, up to about
+        *max_bytes* of payload.
+        """
         with self._safe:
             frames = self._frames
             if self._bytes + (len(frames) << 4) <= max_bytes:
@@ -112,7 +117,9 @@ class OutgoingFrames:
             return taken
 
     def put_back(self, frames: list[QueuedFrame]) -> None:
-        """Put *frames* that were taken but not sent at the head again, in their order; the limits do not apply."""
+        """Put *frames* that were taken but not sent at the head again, in their order; the limits
+        do not apply.
+        """
         with self._safe:
             self._frames.extendleft(reversed(frames))
             self._bytes += sum(len(queued.payload) for queued in frames)

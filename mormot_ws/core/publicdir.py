@@ -1,7 +1,9 @@
-"""PublicDir: what ``dir()`` shows of an object that users hold, and so what a console or an editor offers behind its dot.
+"""PublicDir: what ``dir()`` shows of an object that users hold, and so what a console or an editor
+offers behind its dot.
 
-Some members have no underscore because other modules of the package call them, though applications have no use for them. Nothing but
-that list of names belongs in here: no class is changed by it, and no member is harder to reach.
+Some members have no underscore because other modules of the package call them, though applications
+have no use for them. Nothing but that list of names belongs in here: no class is changed by it, and
+no member is harder to reach.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ from typing import ClassVar
 
 
 class PublicDir:
-    """Base of the public classes: ``dir(object)`` holds their public names, those of an application's own descendants included.
+    """Base of the public classes: ``dir(object)`` holds their public names, those of an
+    application's own descendants included.
 
-    A class names in ``_internal`` what it or a base defines for the package alone. ``vars(object)`` shows everything, as ever.
+    A class names in ``_internal`` what it or a base defines for the package alone. ``vars(object)``
+    shows everything, as ever.
     """
 
     __slots__ = ()

@@ -1,7 +1,8 @@
 """The hazard: ``free()`` called inside a callback of the very connection that it has to wait for.
 
-Like the original it blocks for ever, but never silently; or it raises, when the settings say so. The porting guide explains the
-way out: set a flag, or call ``terminate()``, and free from another thread.
+Like the original it blocks for ever, but never silently; or it raises, when the settings say so.
+The porting guide explains the way out: set a flag, or call ``terminate()``, and free from another
+thread.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ GUIDE = "docs/porting-guide.md, 'Do not free in a callback'"
 
 
 def meet_free_in_callback(owner: object, what: str, settings: WebSocketProcessSettings) -> None:
-    """Called by ``free()`` of *owner* (a *what*: client or server) in the thread that it would have to wait for.
+    """Called by ``free()`` of *owner* (a *what*: client or server) in the thread that it would have
+    to wait for.
 
-    Logs at CRITICAL with the callback's stack and never returns; with ``free_in_callback='raise'`` raises
-    :class:`WebSocketsError` instead.
+    Logs at CRITICAL with the callback's stack and never returns; with ``free_in_callback='raise'``
+    raises :class:`WebSocketsError` instead.
     """
     me = threading.current_thread().name
     if settings.free_in_callback == "raise":
@@ -40,4 +42,6 @@ def meet_free_in_callback(owner: object, what: str, settings: WebSocketProcessSe
         GUIDE,
         stack,
     )
-    threading.Event().wait()  # without a bound, as in the original: this is the hazard that ported code has to meet in its tests
+    # without a bound, as in the original: this is the hazard that ported code has to meet in its
+    # tests
+    threading.Event().wait()

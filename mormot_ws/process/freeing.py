@@ -1,6 +1,8 @@
-"""When things are freed: at the end of a ``with`` block, or at the interpreter's end, gracefully, all together, and with a bound.
+"""When things are freed: at the end of a ``with`` block, or at the interpreter's end, gracefully,
+all together, and with a bound.
 
-What closing means is for those who have registered: nothing of sockets, frames or callbacks belongs in here.
+What closing means is for those who have registered: nothing of sockets, frames or callbacks belongs
+in here.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ _T = TypeVar("_T", bound="FreedByWith")
 
 
 class FreedByWith:
-    """Base of what is a context manager that calls :meth:`free` at the end, whether the block has raised or not."""
+    """Base of what is a context manager that calls :meth:`free` at the end, whether the block has
+    raised or not.
+    """
 
     __slots__ = ()
 
@@ -35,7 +39,10 @@ class FreedByWith:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.free()
 
@@ -64,7 +71,9 @@ def forget_at_exit(owner: Freeable) -> None:
 
 
 def close_all_now() -> None:
-    """Close what was not freed. At the interpreter's end, where a second call finds little left to do."""
+    """Close what was not freed. At the interpreter's end, where a second call finds little left to
+    do.
+    """
     owners = list(_alive)
     deadline = Deadline(_AT_EXIT_MS)
     for owner in owners:

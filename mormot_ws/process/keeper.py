@@ -1,7 +1,9 @@
-"""ProcessKeeper: the one thread beside the connections. It watches the clocks and sends what others have queued.
+"""ProcessKeeper: the one thread beside the connections. It watches the clocks and sends what others
+have queued.
 
-A server has one, all clients of a Python process share one. It never waits for a single connection: sockets are written without
-waiting, and one that takes nothing is left until the kernel reports room. It never runs a callback of the user.
+A server has one, all clients of a Python process share one. It never waits for a single connection:
+sockets are written without waiting, and one that takes nothing is left until the kernel reports
+room. It never runs a callback of the user.
 """
 
 from __future__ import annotations
@@ -50,11 +52,15 @@ class Watched(Protocol):
     """Something that the keeper looks at in regular intervals."""
 
     def stand_in(self, now: float) -> object:
-        """Do what cannot wait while the connection's own thread is inside a callback; without waiting and without raising."""
+        """Do what cannot wait while the connection's own thread is inside a callback; without
+        waiting and without raising.
+        """
 
 
 class Timer:
-    """A call that is due at a time; :meth:`cancel` takes it back. Made by :meth:`ProcessKeeper.call_at`."""
+    """A call that is due at a time; :meth:`cancel` takes it back. Made by
+    :meth:`ProcessKeeper.call_at`.
+    """
 
     __slots__ = ("action",)
 
@@ -67,11 +73,13 @@ class Timer:
 
 
 class ProcessKeeper:
-    """Runs timers and flushes queues in a thread of its own, which starts with the first need of it.
+    """Runs timers and flushes queues in a thread of its own, which starts with the first need of
+    it.
 
     :param name: the thread's name.
 
-    All methods but the loop's may be called from any thread; :meth:`stop` not from the keeper's own.
+    All methods but the loop's may be called from any thread; :meth:`stop` not from the keeper's
+    own.
     """
 
     #: seconds after which a connection that was busy, or a send that is due later, is tried again
@@ -79,7 +87,8 @@ class ProcessKeeper:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        #: guards the timers, the thread's start and end; innermost, nothing is called while it is held
+        #: guards the timers, the thread's start and end; innermost, nothing is called while it is
+        #: held
         self._safe = threading.Lock()
         self._timers: list[tuple[float, int, Timer]] = []
         self._purge_at = _FEW_TIMERS  # so many timers: those that were cancelled go
@@ -95,10 +104,12 @@ class ProcessKeeper:
         self._wake_read: socket.socket | None = None
         self._wake_write: socket.socket | None = None
 
-    # ------------------------------------------------------------------------------------------ for other threads
+    # ---------------------------------------------------------------------------- for other threads
 
     def call_at(self, when: float, action: Callable[[], object]) -> Timer:
-        """Call *action* in the keeper's thread at *when* on the monotonic clock, in seconds. It must not wait or raise."""
+        """Call *action* in the keeper's thread at *when* on the monotonic clock, in seconds. It
+        must not wait or raise.
+        """
         timer = Timer(action)
         with self._safe:
             if len(self._timers) >= self._purge_at:
@@ -147,7 +158,9 @@ class ProcessKeeper:
             thread.join()  # bounded: the loop never waits for a connection
 
     def _purge(self) -> None:
-        """Forget cancelled timers, which would stay until they are due: a connection that ends leaves one of 20 s behind."""
+        """Forget cancelled timers, which would stay until they are due: a connection that ends
+        leaves one of 20 s behind.
+        """
         assert self._safe.locked()
         self._timers = [entry for entry in self._timers if entry[2].action is not None]
         heapq.heapify(self._timers)
@@ -162,7 +175,8 @@ class ProcessKeeper:
             # daemon: a forgotten server or client must not keep the interpreter from ending
             thread = threading.Thread(target=self._run, name=self.name, daemon=True)
             thread.start()
-            self._thread = thread  # now: what could not be started is tried again with the next need of it
+            # now: what could not be started is tried again with the next need of it
+            self._thread = thread
 
     def _signal(self) -> None:
         self._signalled = True
@@ -174,7 +188,7 @@ class ProcessKeeper:
         except OSError as exc:  # stop() came first
             _log.debug("keeper not woken: %s", exc)
 
-    # ------------------------------------------------------------------------------------------ the keeper's thread
+    # -------------------------------------------------------------------------- the keeper's thread
 
     def _run(self) -> None:
         assert self._wake_read is not None
@@ -188,7 +202,8 @@ class ProcessKeeper:
                 if process is not None:
                     poller.remove(fd)
                     retry.append(process)
-            # in this order: whoever queues something after the flag is down signals again, and whoever did so before is in _ready
+            # in this order: whoever queues something after the flag is down signals again, and
+            # whoever did so before is in _ready
             self._drain_signals()
             self._signalled = False
             todo = list(dict.fromkeys(retry))
@@ -241,7 +256,8 @@ class ProcessKeeper:
         for process in watched:
             try:
                 process.stand_in(now)
-            except Exception:  # noqa: BLE001 - one connection's fault must not end the watch over all the others
+            # one connection's fault must not end the watch over all the others
+            except Exception:  # noqa: BLE001
                 _log.exception("%s: standing in for %r failed", self.name, process)
         self._sweeping = self.call_at(monotonic() + self._sweep_interval, self._sweep)
 
@@ -255,7 +271,8 @@ class ProcessKeeper:
             if action is not None:
                 try:
                     action()
-                except Exception:  # noqa: BLE001 - one connection's fault must not end the thread that serves them all
+                # one connection's fault must not end the thread that serves them all
+                except Exception:  # noqa: BLE001
                     _log.exception("a timer of %s failed", self.name)
 
 
@@ -281,19 +298,26 @@ class _Poller:
 
     def wait(self, timeout: float | None) -> list[int]:
         if self._poll is not None:
-            return [fd for fd, _ in self._poll.poll(None if timeout is None else timeout * 1000) if fd != self._wake_fd]
+            return [
+                fd
+                for fd, _ in self._poll.poll(None if timeout is None else timeout * 1000)
+                if fd != self._wake_fd
+            ]
         return select.select([self._wake_fd], list(self._writers), [], timeout)[1]
 
 
-# ------------------------------------------------------------------------------------------ the keeper of all clients
+# ------------------------------------------------------------------------ the keeper of all clients
 
-_shared_safe = threading.Lock()  # guards the two names below; held while a keeper is made, never while one stops
+# guards the two names below; held while a keeper is made, never while one stops
+_shared_safe = threading.Lock()
 _shared: ProcessKeeper | None = None
 _shared_users = 0
 
 
 def acquire_shared_keeper() -> ProcessKeeper:
-    """Return the keeper that all clients of this Python process share; give it back with :func:`release_shared_keeper`."""
+    """Return the keeper that all clients of this Python process share; give it back with
+    :func:`release_shared_keeper`.
+    """
     global _shared, _shared_users
     with _shared_safe:
         if _shared is None:

@@ -1,12 +1,14 @@
-"""WebCrtSocketProcess: the process loop on a transport, i.e. on a blocking socket. Nothing but the way from the one to the other."""
+"""WebCrtSocketProcess: the process loop on a transport, i.e. on a blocking socket. Nothing but the
+way from the one to the other.
+"""
 
 from __future__ import annotations
 
 import logging
 
 from ..sockets.deadline import Deadline
-from .process import WebSocketProcess
 from ..sockets.transport import Transport
+from .process import WebSocketProcess
 
 _log = logging.getLogger("mormot_ws.process")
 
@@ -14,7 +16,8 @@ _log = logging.getLogger("mormot_ws.process")
 class WebCrtSocketProcess(WebSocketProcess):
     """The loop on a blocking socket. Mirrors ``TWebCrtSocketProcess``.
 
-    :meth:`attach` gives it a connected transport before :meth:`~WebSocketProcess.process_loop` runs; it owns the transport from then on.
+    :meth:`attach` gives it a connected transport before :meth:`~WebSocketProcess.process_loop`
+    runs; it owns the transport from then on.
     """
 
     #: what carries the bytes, None before :meth:`attach`; mirrors ``Socket``
@@ -71,7 +74,8 @@ class WebCrtSocketProcess(WebSocketProcess):
         if state is None:
             return False
         acknowledged = state[0]
-        # a ping that the peer's kernel has acknowledged needs no further patience: a frozen program's kernel takes small sends for long
+        # a ping that the peer's kernel has acknowledged needs no further patience: a frozen
+        # program's kernel takes small sends for long
         stuck = acknowledged < self._ping_position or bool(self._controls)
         return stuck and acknowledged != self._acknowledged
 

@@ -1,9 +1,11 @@
 """WebSocketProcess: the loop of one connection, without a socket (that is in ``crtprocess.py``).
 
-One thread, the connection's own, runs :meth:`WebSocketProcess.process_loop`: it reads, decodes, and calls the protocol, which
-calls the user. Any thread may send. The keeper's thread looks after heartbeats, time-outs and queued frames.
+One thread, the connection's own, runs :meth:`WebSocketProcess.process_loop`: it reads, decodes, and
+calls the protocol, which calls the user. Any thread may send. The keeper's thread looks after
+heartbeats, time-outs and queued frames.
 
-Lock order: ``safe_in`` < ``safe_out`` < the queue's and transport's own locks. No callback runs while any of them is held.
+Lock order: ``safe_in`` < ``safe_out`` < the queue's and transport's own locks. No callback runs
+while any of them is held.
 """
 
 from __future__ import annotations
@@ -15,9 +17,6 @@ from functools import partial
 from threading import get_ident
 from time import monotonic, sleep
 
-from ..request import HttpServerRequest, OnHttpServerRequest
-from ..sockets.deadline import Deadline
-from ..errors import WebSocketsProtocolError
 from ..core.frames import (
     CLOSE_ABNORMAL,
     CLOSE_NO_STATUS,
@@ -33,12 +32,13 @@ from ..core.frames import (
     focText,
     parse_close_payload,
 )
-from .liveness import KeptProcess
 from ..core.incoming import WebProcessInFrame
-from .keeper import ProcessKeeper, Timer
-from ..rest.exchange import RestExchange
+from ..errors import WebSocketsProtocolError
 from ..protocols.base import WebSocketProtocol
+from ..request import HttpServerRequest, OnHttpServerRequest
+from ..rest.exchange import RestExchange
 from ..settings import WebSocketProcessSettings
+from ..sockets.deadline import Deadline
 from ..states import (
     WebSocketProcessNotifyCallback,
     WebSocketProcessState,
@@ -49,13 +49,16 @@ from ..states import (
     wscBlockWithAnswer,
 )
 from ..status import ConnectionStatus, connection_status
+from .keeper import ProcessKeeper, Timer
+from .liveness import KeptProcess
 
 _log = logging.getLogger("mormot_ws.process")
 
 #: seconds after which an answer nobody waited for is dropped from ``incoming``
 _INCOMING_EXPIRY = 30 * 60
-#: bytes asked of the kernel at a time: first few, because an idle connection holds that buffer; more while reads come back
-#: full; many (which costs page faults at every call) only while a large frame is under way
+#: bytes asked of the kernel at a time: first few, because an idle connection holds that buffer;
+#: more while reads come back full; many (which costs page faults at every call) only while a large
+#: frame is under way
 _RECV_IDLE = 4096
 _RECV_BUSY = 16384
 _RECV_LARGE = 1 << 18
@@ -66,7 +69,8 @@ _FAIR_PAUSE = 0.0001
 
 
 class WebSocketProcess(KeptProcess):
-    """What both sides of a connection have in common, whatever carries the bytes. Mirrors ``TWebSocketProcess``.
+    """What both sides of a connection have in common, whatever carries the bytes. Mirrors
+    ``TWebSocketProcess``.
 
     :param protocol: this connection's own protocol object.
     :param settings: shared by reference with the server or client.
@@ -75,11 +79,14 @@ class WebSocketProcess(KeptProcess):
     :param connection_id: the server's number for the connection.
     :param process_name: names threads and log lines.
 
-    For anybody, from any thread: :meth:`send_frame`, :meth:`send_frame_async`, :meth:`shutdown`, and the attributes, to be read.
-    To be implemented below: :meth:`receive_bytes`, :meth:`write_bytes`, :meth:`write_now`, :meth:`interrupt`, :meth:`fileno`.
+    For anybody, from any thread: :meth:`send_frame`, :meth:`send_frame_async`, :meth:`shutdown`,
+    and the attributes, to be read. To be implemented below: :meth:`receive_bytes`,
+    :meth:`write_bytes`, :meth:`write_now`, :meth:`interrupt`, :meth:`fileno`.
     """
 
-    _internal = frozenset({"exchange", "finish", "run_at_once", "shutdown_within", "start_shutdown"})
+    _internal = frozenset(
+        {"exchange", "finish", "run_at_once", "shutdown_within", "start_shutdown"}
+    )
 
     #: what waits for answers, on REST protocols; None on others
     exchange: RestExchange | None = None
@@ -96,18 +103,20 @@ class WebSocketProcess(KeptProcess):
     ) -> None:
         super().__init__(protocol, settings, keeper, mask_sent_frames)
         self.process_name = process_name
-        #: the server's number for this connection; on a client the one that the last handshake brought (0: none)
+        #: the server's number for this connection; on a client the one that the last handshake
+        #: brought (0: none)
         self.connection_id = connection_id
         #: the peer's IP address; '' when unknown
         self.remote_ip = ""
         #: the thread that runs the loop
         self.owner_thread: threading.Thread | None = None
-        #: answers that arrived for callers that wait for them (REST protocols); mirrors ``Incoming``
+        #: answers that arrived for callers that wait for them (REST protocols); mirrors
+        #: ``Incoming``
         self.incoming: WebSocketFrameList = WebSocketFrameList(_INCOMING_EXPIRY)
         #: what ended the connection, or the last fault, in words; '' when there was none
         self.last_error: str = ""
-        #: the code of the close frame that ended the connection, ours or the peer's, whichever came first; 1005: it had none;
-        #: 1006: there was no close frame; 0: the connection is open
+        #: the code of the close frame that ended the connection, ours or the peer's, whichever came
+        #: first; 1005: it had none; 1006: there was no close frame; 0: the connection is open
         self.close_code: int = 0
         #: the reason in that close frame
         self.close_reason: str = ""
@@ -116,7 +125,9 @@ class WebSocketProcess(KeptProcess):
         self._begin()
 
     def _begin(self) -> None:
-        """(Re)set what belongs to one connection. The loop is not running; a reconnected client comes here again."""
+        """(Re)set what belongs to one connection. The loop is not running; a reconnected client
+        comes here again.
+        """
         self._begin_sending()
         self._begin_keeping()
         settings = self.settings
@@ -134,19 +145,23 @@ class WebSocketProcess(KeptProcess):
         self.close_reason = ""
         self._close_sent = False
         self._close_received = False
-        self._close_ends_reading = False  # a close frame, not the end of the stream, ended the reading
+        # a close frame, not the end of the stream, ended the reading
+        self._close_ends_reading = False
         self._loop_ident = 0
         self._recv_size = _RECV_IDLE
         self._close_timer: Timer | None = None
         kind = type(self.protocol)
         self._after_get = (
-            None if kind.after_get_frame is WebSocketProtocol.after_get_frame else self.protocol.after_get_frame
+            None
+            if kind.after_get_frame is WebSocketProtocol.after_get_frame
+            else self.protocol.after_get_frame
         )
         self._reading_ended = False
-        #: set by the loop when nothing more will be read; made by the first shutdown() that waits for it, under safe_out
+        #: set by the loop when nothing more will be read; made by the first shutdown() that waits
+        #: for it, under safe_out
         self._reading_ended_event: threading.Event | None = None
 
-    # ------------------------------------------------------------------------------------------------ for anybody
+    # ---------------------------------------------------------------------------------- for anybody
 
     @property
     def state(self) -> WebSocketProcessState:
@@ -161,17 +176,21 @@ class WebSocketProcess(KeptProcess):
     def notify_callback(
         self, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback = wscBlockWithAnswer
     ) -> int:
-        """Send *request* to the peer over a REST protocol; return the status. Mirrors ``NotifyCallback``.
+        """Send *request* to the peer over a REST protocol; return the status. Mirrors
+        ``NotifyCallback``.
 
-        From any thread. Waits with ``wscBlockWithAnswer``, up to :meth:`answer_timeout` ms; the answer is then in the ``out_…`` attributes
-        of *request*. The other modes return 200 when the request was sent or queued. Without an answer the status is 666 when the request
-        surely did not reach the peer, 404 when it may have, and ``request.out_error`` says why. 404 on a protocol without requests.
+        From any thread. Waits with ``wscBlockWithAnswer``, up to :meth:`answer_timeout` ms; the
+        answer is then in the ``out_…`` attributes of *request*. The other modes return 200 when the
+        request was sent or queued. Without an answer the status is 666 when the request surely did
+        not reach the peer, 404 when it may have, and ``request.out_error`` says why. 404 on a
+        protocol without requests.
 
-        Raises :class:`WebSocketsError` when it would have to wait inside a callback of this very connection, whose thread reads
-        the answers, and ``ValueError`` for a *mode* that is none.
+        Raises :class:`WebSocketsError` when it would have to wait inside a callback of this very
+        connection, whose thread reads the answers, and ``ValueError`` for a *mode* that is none.
 
-        Requests that wait take turns on ``synopsejson`` and ``synopsebinary``, whose answers carry no number: each waits up to another
-        :meth:`answer_timeout` for its turn, and gets 666 when that does not come.
+        Requests that wait take turns on ``synopsejson`` and ``synopsebinary``, whose answers carry
+        no number: each waits up to another :meth:`answer_timeout` for its turn, and gets 666 when
+        that does not come.
         """
         if self.exchange is None:
             request.out_error = f"the protocol {self.protocol.name!r} carries no requests"
@@ -179,18 +198,24 @@ class WebSocketProcess(KeptProcess):
         return self.exchange.notify(request, mode)
 
     def answer_timeout(self) -> int:
-        """Return the milliseconds that a request waits for its answer, as they are set: ``callback_answer_timeout_ms``."""
+        """Return the milliseconds that a request waits for its answer, as they are set:
+        ``callback_answer_timeout_ms``.
+        """
         return self.settings.callback_answer_timeout_ms
 
     def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
-        """Return a new context for a request of the peer, and who answers it (None: nobody). Mirrors ``ComputeContext``."""
+        """Return a new context for a request of the peer, and who answers it (None: nobody).
+        Mirrors ``ComputeContext``.
+        """
         return HttpServerRequest(connection_id=self.connection_id, remote_ip=self.remote_ip), None
 
     @property
     def connection_close_was_sent(self) -> bool:
-        """True once our close frame was given to the connection; mirrors ``ConnectionCloseWasSent``.
+        """True once our close frame was given to the connection; mirrors
+        ``ConnectionCloseWasSent``.
 
-        To cut a connection without a close frame call :meth:`abort`; the original sets this property for that.
+        To cut a connection without a close frame call :meth:`abort`; the original sets this
+        property for that.
         """
         return self._close_sent
 
@@ -200,14 +225,20 @@ class WebSocketProcess(KeptProcess):
 
     def log_fields(self) -> dict[str, object]:
         """Return what log records of this connection carry as ``extra``."""
-        return {"connection_id": self.connection_id, "remote_ip": self.remote_ip, "close_code": self.close_code}
+        return {
+            "connection_id": self.connection_id,
+            "remote_ip": self.remote_ip,
+            "close_code": self.close_code,
+        }
 
     def shutdown(self, code: int | None = 1000, reason: str = "") -> bool:
-        """Close the connection in the orderly way: send a close frame once, wait for the answer. Mirrors ``Shutdown``.
+        """Close the connection in the orderly way: send a close frame once, wait for the answer.
+        Mirrors ``Shutdown``.
 
-        From any thread. Waits up to ``close_timeout`` ms for the peer's close frame, then cuts the connection; inside a callback of
-        this connection it does not wait, the loop goes on and ends by itself. Returns True when the peer answered (inside a
-        callback: when the frame was sent). Raises ``ValueError`` for a *code* that may not be sent.
+        From any thread. Waits up to ``close_timeout`` ms for the peer's close frame, then cuts the
+        connection; inside a callback of this connection it does not wait, the loop goes on and ends
+        by itself. Returns True when the peer answered (inside a callback: when the frame was sent).
+        Raises ``ValueError`` for a *code* that may not be sent.
         """
         payload = close_payload(code, reason)
         sent = self._send_close(CLOSE_NO_STATUS if code is None else code, reason, payload)
@@ -216,7 +247,9 @@ class WebSocketProcess(KeptProcess):
         return self._await_close(self.settings.close_timeout)
 
     def shutdown_within(self, code: int, most_ms: int) -> bool:
-        """The same for ``free()``, which has a bound of its own: wait up to *most_ms*, whatever ``close_timeout`` says."""
+        """The same for ``free()``, which has a bound of its own: wait up to *most_ms*, whatever
+        ``close_timeout`` says.
+        """
         most_ms = min(most_ms, self.settings.close_timeout)
         self._send_close(code, "", close_payload(code), most_ms // 2)
         return self._await_close(most_ms)
@@ -231,11 +264,13 @@ class WebSocketProcess(KeptProcess):
             event = self._reading_ended_event
             if event is None:
                 event = self._reading_ended_event = threading.Event()
-        # the loop sets the flag before it looks for the event, we look at the flag after making the event: one of us sees the other
+        # the loop sets the flag before it looks for the event, we look at the flag after making the
+        # event: one of us sees the other
         return self._reading_ended or event.wait(timeout)
 
     def start_shutdown(self, code: int, reason: str, wait_ms: int = 0) -> bool:
-        """Send a close frame without waiting for the answer, which has ``close_timeout`` ms to come; tell whether it was sent.
+        """Send a close frame without waiting for the answer, which has ``close_timeout`` ms to
+        come; tell whether it was sent.
 
         Waits up to *wait_ms* for another thread that is writing on the connection just now.
         """
@@ -246,29 +281,37 @@ class WebSocketProcess(KeptProcess):
         self._set_state(wpsRun)
 
     def abort(self, why: str) -> None:
-        """Cut the connection at once, from any thread: its loop ends, a blocked write fails. *why* becomes ``last_error``."""
+        """Cut the connection at once, from any thread: its loop ends, a blocked write fails. *why*
+        becomes ``last_error``.
+        """
         if not self._reading_ended:
             self.last_error = why
             _log.debug("%s: cut: %s", self, why)
         self.interrupt()
 
-    # --------------------------------------------------------------------------------------- to be implemented below
+    # ---------------------------------------------------------------------- to be implemented below
 
     @abstractmethod
     def receive_bytes(self, size: int) -> bytes:
-        """Return up to *size* bytes from the peer, ``b''`` at the end; raise ``OSError`` when the connection is broken."""
+        """Return up to *size* bytes from the peer, ``b''`` at the end; raise ``OSError`` when the
+        connection is broken.
+        """
 
     @abstractmethod
     def interrupt(self) -> None:
-        """Break the connection so that reads and writes in other threads return. From any thread, must not raise."""
+        """Break the connection so that reads and writes in other threads return. From any thread,
+        must not raise.
+        """
 
     def finish(self) -> None:
         """Close what carries the bytes, after the last read. Called by the loop's thread."""
 
-    # ------------------------------------------------------------------------------------------------------ the loop
+    # ------------------------------------------------------------------------------------- the loop
 
     def process_loop(self) -> None:
-        """Run the connection from its first callback to its last. Called by the owner thread, once per connection."""
+        """Run the connection from its first callback to its last. Called by the owner thread, once
+        per connection.
+        """
         self._loop_ident = get_ident()
         try:
             if self.process_start():
@@ -294,8 +337,11 @@ class WebSocketProcess(KeptProcess):
             self._set_state(wpsDestroy)
 
     def process_start(self) -> bool:
-        """Enter ``wpsRun`` and tell the user; return False when a callback refused by an exception. Mirrors ``ProcessStart``."""
-        if self._state is wpsCreate:  # else run_at_once() was called, and the connection may be closing already
+        """Enter ``wpsRun`` and tell the user; return False when a callback refused by an
+        exception. Mirrors ``ProcessStart``.
+        """
+        # else run_at_once() was called, and the connection may be closing already
+        if self._state is wpsCreate:
             self._set_state(wpsRun)
         self._last_in = monotonic()
         if self.settings.heartbeat_delay:
@@ -306,7 +352,8 @@ class WebSocketProcess(KeptProcess):
             if self.settings.on_client_connected is not None:
                 self.settings.on_client_connected(self)
             self.protocol.process_incoming_frame(self, WebSocketFrame(focContinuation), "")
-        except Exception:  # noqa: BLE001 - whatever the user's code raises ends this connection only
+        # whatever the user's code raises ends this connection only
+        except Exception:  # noqa: BLE001
             _log.exception("%s: a callback refused the connection", self, extra=self.log_fields())
             self.last_error = "a callback refused the connection"
             self._send_close(1011, "refused", close_payload(1011, "refused"))
@@ -319,9 +366,16 @@ class WebSocketProcess(KeptProcess):
         if self.close_code not in (CLOSE_ABNORMAL, CLOSE_NO_STATUS):
             payload = self.close_code.to_bytes(2, "big") + self.close_reason.encode("utf-8")
         try:
-            self.protocol.process_incoming_frame(self, WebSocketFrame(focConnectionClose, payload), "")
-        except Exception:  # noqa: BLE001 - the connection has ended: there is nobody left to tell but the log
-            _log.exception("%s: the callback for the end of the connection failed", self, extra=self.log_fields())
+            self.protocol.process_incoming_frame(
+                self, WebSocketFrame(focConnectionClose, payload), ""
+            )
+        # the connection has ended: there is nobody left to tell but the log
+        except Exception:  # noqa: BLE001
+            _log.exception(
+                "%s: the callback for the end of the connection failed",
+                self,
+                extra=self.log_fields(),
+            )
         try:
             if self.settings.on_client_disconnected is not None:
                 self.settings.on_client_disconnected(self)
@@ -353,7 +407,9 @@ class WebSocketProcess(KeptProcess):
             self._fault(exc)
 
     def process_loop_step_receive(self) -> list[WebSocketFrame] | None:
-        """Wait for bytes and return the frames that they complete; None when there is nothing more to read."""
+        """Wait for bytes and return the frames that they complete; None when there is nothing more
+        to read.
+        """
         in_frame = self.in_frame
         with self.safe_in:
             if self._backlog:
@@ -377,9 +433,9 @@ class WebSocketProcess(KeptProcess):
                 return None
             self._recv_size = _RECV_IDLE if len(data) < _RECV_IDLE else _RECV_BUSY
             if in_frame.fragments > _MANY_FRAGMENTS:
-                # tiny fragments cost far more than their bytes. Between two reads the threads of other connections have to
-                # get their turn,
-                # and giving up Python's global lock for the time of a system call is too short for them to wake up
+                # tiny fragments cost far more than their bytes. Between two reads the threads of
+                # other connections have to get their turn, and giving up Python's global lock for
+                # the time of a system call is too short for them to wake up
                 self._recv_size = _RECV_FRAGMENTS
                 sleep(_FAIR_PAUSE)
             self._last_in = monotonic()
@@ -416,16 +472,22 @@ class WebSocketProcess(KeptProcess):
             if before is None or not before(self, frame):
                 protocol.process_incoming_frame(self, frame, "")
         except WebSocketsProtocolError:
-            raise  # what the peer sent cannot be used (a frame that does not decrypt): the loop closes
-        except Exception:  # noqa: BLE001 - a bug in the user's code must not end the connection; the log has it
+            # what the peer sent cannot be used (a frame that does not decrypt): the loop closes
+            raise
+        # a bug in the user's code must not end the connection; the log has it
+        except Exception:  # noqa: BLE001
             _log.exception("%s: a callback failed on %r", self, frame, extra=self.log_fields())
 
-    # ---------------------------------------------------------------------------------------------- closing, faults
+    # ------------------------------------------------------------------------------ closing, faults
 
-    def _send_close(self, code: int, reason: str, payload: bytes, wait_ms: int | None = None) -> bool:
-        """Send a close frame, once per connection, and leave ``wpsRun``; tell whether it was sent by this call.
+    def _send_close(
+        self, code: int, reason: str, payload: bytes, wait_ms: int | None = None
+    ) -> bool:
+        """Send a close frame, once per connection, and leave ``wpsRun``; tell whether it was sent
+        by this call.
 
-        A writer may hold the lock while the peer does not read: the close frame waits up to *wait_ms* (None: ``close_timeout``).
+        A writer may hold the lock while the peer does not read: the close frame waits up to
+        *wait_ms* (None: ``close_timeout``).
         """
         if wait_ms is None:
             wait_ms = self.settings.close_timeout
@@ -455,7 +517,9 @@ class WebSocketProcess(KeptProcess):
         _log.debug("%s: close frame sent, %d %s", self, code, reason)
         if not self._close_received:
             timeout = self.settings.close_timeout / 1000
-            self._close_timer = self._keeper.call_at(monotonic() + timeout, partial(self._close_overdue, self.in_frame))
+            self._close_timer = self._keeper.call_at(
+                monotonic() + timeout, partial(self._close_overdue, self.in_frame)
+            )
         return True
 
     def _close_overdue(self, connection: object) -> None:
@@ -469,23 +533,30 @@ class WebSocketProcess(KeptProcess):
             self.close_reason = reason
 
     def _drain(self, deadline: Deadline) -> bool:
-        """Write what was half sent or is queued, before a close frame; return False when the *deadline* came first."""
+        """Write what was half sent or is queued, before a close frame; return False when the
+        *deadline* came first.
+        """
         while self._batch_wire is not None or (self.outgoing and not self._keeps_queue()):
             if self._batch_wire is None:
                 self._next_batch()
             assert self._batch_wire is not None
-            # step by step, so that what the kernel has taken is known even when the next step fails: it must not be sent again
+            # step by step, so that what the kernel has taken is known even when the next step
+            # fails: it must not be sent again
             self._batch_wire = self._batch_wire[self.write_now(self._batch_wire) :]
             if not self._batch_wire and not self.unsent_bytes():
                 self._batch_sent()
             elif deadline.passed or not self.wait_writable(deadline):
                 return (
-                    False  # a peer that reads slowly has the socket writable again and again, and no bound of its own
+                    # a peer that reads slowly has the socket writable again and again, and no bound
+                    # of its own
+                    False
                 )
         return True
 
     def _send_behind(self, close: memoryview) -> None:
-        """Leave the rest of what is queued, and the close frame behind it, to the keeper, which has ``close_timeout`` ms for that."""
+        """Leave the rest of what is queued, and the close frame behind it, to the keeper, which
+        has ``close_timeout`` ms for that.
+        """
         parts = [] if self._batch_wire is None else [self._batch_wire.tobytes()]
         if not self._keeps_queue():
             for queued in self.outgoing.take(1 << 62):
@@ -499,11 +570,17 @@ class WebSocketProcess(KeptProcess):
         self._keeper.wake(self)
 
     def _fault(self, error: WebSocketsProtocolError, wait_ms: int | None = None) -> bool:
-        """The peer broke a rule: close with the code that this deserves; tell whether the close frame was sent, as :meth:`_send_close`."""
-        _log.info("%s: closing with %d: %s", self, error.code, error.reason, extra=self.log_fields())
+        """The peer broke a rule: close with the code that this deserves; tell whether the close
+        frame was sent, as :meth:`_send_close`.
+        """
+        _log.info(
+            "%s: closing with %d: %s", self, error.code, error.reason, extra=self.log_fields()
+        )
         self.last_error = str(error)
         self._close_ends_reading = True
-        return self._send_close(error.code, error.reason, close_payload(error.code, error.reason), wait_ms)
+        return self._send_close(
+            error.code, error.reason, close_payload(error.code, error.reason), wait_ms
+        )
 
     def _lost(self, why: str) -> None:
         """Nothing more can be read."""
@@ -516,8 +593,14 @@ class WebSocketProcess(KeptProcess):
             self.abort("outgoing queue is full: the peer does not read")
 
     def _write_failed(self, exc: Exception) -> None:
-        """A write failed, or waited too long: the stream may be cut inside a frame, so it can only be given up."""
-        why = "the peer does not read" if isinstance(exc, BlockingIOError) else f"{type(exc).__name__}: {exc}"
+        """A write failed, or waited too long: the stream may be cut inside a frame, so it can only
+        be given up.
+        """
+        why = (
+            "the peer does not read"
+            if isinstance(exc, BlockingIOError)
+            else f"{type(exc).__name__}: {exc}"
+        )
         self.abort(f"write failed: {why}")
 
     def _set_state(self, state: WebSocketProcessState) -> None:

@@ -1,8 +1,9 @@
-"""FrameSender: the sending half of a process. Frames in, from any thread; bytes out, whole frames, never mixed.
+"""FrameSender: the sending half of a process. Frames in, from any thread; bytes out, whole frames,
+never mixed.
 
-Two ways out: ``send_frame`` writes at once, ``send_frame_async`` queues for the keeper, which writes batches without ever waiting.
-What carries the bytes is a matter of the classes above (``write_bytes`` and its kin); nothing here reads, and no callback runs
-here.
+Two ways out: ``send_frame`` writes at once, ``send_frame_async`` queues for the keeper, which
+writes batches without ever waiting. What carries the bytes is a matter of the classes above
+(``write_bytes`` and its kin); nothing here reads, and no callback runs here.
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ from collections import deque
 from threading import get_ident
 from time import monotonic
 
-from ..sockets.deadline import Deadline
 from ..core.deflate import Deflater
-from ..errors import WebSocketsProtocolError
 from ..core.frames import (
     WebSocketFrame,
     WebSocketFramePayload,
@@ -30,19 +29,21 @@ from ..core.frames import (
     fopAlreadyCompressed,
     parse_close_payload,
 )
-from .keeper import FlushResult, ProcessKeeper
 from ..core.masking import MaskSource, mask_bytes
 from ..core.outgoing import OutgoingFrames, QueuedFrame
-from ..protocols.base import WebSocketProtocol
 from ..core.publicdir import PublicDir
+from ..errors import WebSocketsProtocolError
+from ..protocols.base import WebSocketProtocol
 from ..settings import (
     WebSocketProcessSettings,
     logBinaryFrameContent,
     logHeartbeat,
     logTextFrameContent,
 )
-from ..states import WebSocketProcessState, wpsCreate, wpsRun
+from ..sockets.deadline import Deadline
 from ..sockets.transport import JOIN_BELOW
+from ..states import WebSocketProcessState, wpsCreate, wpsRun
+from .keeper import FlushResult, ProcessKeeper
 
 _log = logging.getLogger("mormot_ws.process")
 
@@ -54,11 +55,10 @@ _NO_FLAGS = WebSocketFramePayload(0)
 
 #: bytes that one batch of queued frames may have
 _BATCH_BYTES = 1 << 18
-#: bytes of answers in the queue above which the loop stops reading (half of the queue, if that is less)
+#: bytes of answers in the queue above which the loop stops reading (half of the queue, if that is
+#: less)
 _ANSWERS_BYTES = 1 << 20
-_NO_FRAME = (
-    "a WebSocketFrame is sent, not {}: make one with WebSocketFrame(focText, text) or WebSocketFrame(focBinary, data)"
-)
+_NO_FRAME = "a WebSocketFrame is sent, not {}: make one with WebSocketFrame(focText, text) or WebSocketFrame(focBinary, data)"
 #: control frames of the keeper that may wait for a writer
 _MAX_CONTROLS = 16
 
@@ -66,7 +66,8 @@ _MAX_CONTROLS = 16
 class FrameSender(PublicDir, ABC):
     """Base of :class:`~mormot_ws.WebSocketProcess`; see there for the parameters.
 
-    To be implemented above: :meth:`write_bytes`, :meth:`write_now`, and what a failed write and a close frame mean.
+    To be implemented above: :meth:`write_bytes`, :meth:`write_now`, and what a failed write and a
+    close frame mean.
     """
 
     _internal = frozenset(
@@ -95,10 +96,13 @@ class FrameSender(PublicDir, ABC):
         self.settings = settings
         #: frames of ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
         self.outgoing: OutgoingFrames = OutgoingFrames(
-            settings.max_outgoing_frames, settings.max_outgoing_bytes, settings.outgoing_policy == "drop_oldest"
+            settings.max_outgoing_frames,
+            settings.max_outgoing_bytes,
+            settings.outgoing_policy == "drop_oldest",
         )
-        #: held while a frame, or a batch of them, is written whole; guards the batch, ``_close_sent`` and the out counters;
-        #: after ``safe_in`` in the lock order, before the queue's and the transport's own locks
+        #: held while a frame, or a batch of them, is written whole; guards the batch,
+        #: ``_close_sent`` and the out counters; after ``safe_in`` in the lock order, before the
+        #: queue's and the transport's own locks
         self.safe_out: threading.Lock = threading.Lock()
         self._keeper = keeper
         self._masks = MaskSource() if mask_sent_frames else None
@@ -107,19 +111,23 @@ class FrameSender(PublicDir, ABC):
 
     def _begin_sending(self) -> None:
         """(Re)set what belongs to one connection."""
-        self._batch: list[QueuedFrame] = []  # frames being sent; requeued if the connection is lost meanwhile
+        # frames being sent; requeued if the connection is lost meanwhile
+        self._batch: list[QueuedFrame] = []
         self._batch_sizes: list[int] = []  # of each of them on the wire
         self._batch_wire: memoryview | None = None  # what the kernel has not taken of them
         self._batch_tail = 0  # bytes at its end that belong to none of them: a close frame's
-        #: pongs and pings of the keeper that met a writer: he sends them along. Of too many the oldest go, by the deque's own
-        #: doing: a peer's pings may be answered by the last pong alone (RFC 6455 §5.5.3)
+        #: pongs and pings of the keeper that met a writer: he sends them along. Of too many the
+        #: oldest go, by the deque's own doing: a peer's pings may be answered by the last pong
+        #: alone (RFC 6455 §5.5.3)
         self._controls: deque[tuple[int, bytes]] = deque(maxlen=_MAX_CONTROLS)
         self._loop_queued = False  # a callback has queued something in this turn of the loop
         self._flush_wanted = False  # the keeper knows that there is something to flush
         self._last_flush = 0.0
         self._last_batch = False  # a close frame is at the end of the batch
         self._queue_open = (
-            False  # set by the loop: queued frames leave after what the first callbacks of a connection send
+            # set by the loop: queued frames leave after what the first callbacks of a connection
+            # send
+            False
         )
         self._log_frames = bool(self.settings.log_details)
         protocol = self.protocol
@@ -129,13 +137,15 @@ class FrameSender(PublicDir, ABC):
         self._deflater: Deflater | None = None
         if compression is not None:
             self._deflater = compression.deflater(self.client_side, self.settings.deflate_options())
-        # False: frames leave as they are; looked at for each frame, so that what is not used costs nothing
+        # False: frames leave as they are; looked at for each frame, so that what is not used costs
+        # nothing
         self._prepares = (
-            self._deflater is not None or type(protocol).before_send_frame is not WebSocketProtocol.before_send_frame
+            self._deflater is not None
+            or type(protocol).before_send_frame is not WebSocketProtocol.before_send_frame
         )
         self._prepares_ahead = self._prepares and protocol.prepares_in_any_order
 
-    # ------------------------------------------------------------------------------------------------ for anybody
+    # ---------------------------------------------------------------------------------- for anybody
 
     @property
     def client_side(self) -> bool:
@@ -144,17 +154,20 @@ class FrameSender(PublicDir, ABC):
 
     @property
     def sends_plain(self) -> bool:
-        """True when frames leave as they are: not masked, not changed by the protocol. A broadcast then encodes once for all."""
+        """True when frames leave as they are: not masked, not changed by the protocol. A broadcast
+        then encodes once for all.
+        """
         return self._masks is None and not self._prepares
 
     def send_frame(self, frame: WebSocketFrame, ahead: PreparedFrame | None = None) -> bool:
         """Send *frame* now. Mirrors ``SendFrame``.
 
-        From any thread; frames of several threads never mix. Returns True when the kernel of a running connection has taken all its
-        bytes, else False (not in ``wpsRun``, connection lost, or the peer took nothing for ``send_timeout`` ms: the connection is
-        then given up). A ``focConnectionClose`` frame starts the close handshake. Raises ``TypeError``/``ValueError`` for what is
-        no frame that may be sent. *ahead* is for the package itself: what ``prepare_ahead`` has returned for it, where a lock is
-        held meanwhile.
+        From any thread; frames of several threads never mix. Returns True when the kernel of a
+        running connection has taken all its bytes, else False (not in ``wpsRun``, connection lost,
+        or the peer took nothing for ``send_timeout`` ms: the connection is then given up). A
+        ``focConnectionClose`` frame starts the close handshake. Raises ``TypeError``/``ValueError``
+        for what is no frame that may be sent. *ahead* is for the package itself: what
+        ``prepare_ahead`` has returned for it, where a lock is held meanwhile.
         """
         try:
             opcode = frame.opcode
@@ -206,7 +219,9 @@ class FrameSender(PublicDir, ABC):
         return True
 
     def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
-        """Let the protocol prepare a copy of *frame* without any lock; None when it cannot, or the frame is not going to be sent."""
+        """Let the protocol prepare a copy of *frame* without any lock; None when it cannot, or the
+        frame is not going to be sent.
+        """
         if not self._prepares_ahead or self._state is not wpsRun:
             return None
         if frame.opcode is not focText and frame.opcode is not focBinary:
@@ -217,22 +232,29 @@ class FrameSender(PublicDir, ABC):
         return protocol, copy
 
     def send_frame_async(self, frame: WebSocketFrame) -> bool:
-        """Queue a copy of *frame* to be sent soon, together with others. Mirrors ``SendFrameAsync``.
+        """Queue a copy of *frame* to be sent soon, together with others. Mirrors
+        ``SendFrameAsync``.
 
-        From any thread, never waits. Returns False when the queue is full (``max_outgoing_frames``, ``max_outgoing_bytes``) or the
-        connection will not come back. Frames leave in the order of these calls. Raises as :meth:`send_frame` does.
+        From any thread, never waits. Returns False when the queue is full (``max_outgoing_frames``,
+        ``max_outgoing_bytes``) or the connection will not come back. Frames leave in the order of
+        these calls. Raises as :meth:`send_frame` does.
         """
         if not isinstance(frame, WebSocketFrame):
             raise TypeError(_NO_FRAME.format(type(frame).__name__))
         opcode = frame.opcode
         payload = frame.payload
-        if opcode is not focBinary and (opcode is not focText or not (payload.isascii() or self._lenient_text)):
+        if opcode is not focBinary and (
+            opcode is not focText or not (payload.isascii() or self._lenient_text)
+        ):
             check_sendable(frame)
-        # tuple.__new__: the constructor of a named tuple costs as much as all the rest of this method
+        # tuple.__new__: the constructor of a named tuple costs as much as all the rest of this
+        # method
         return self.send_queued(_new_queued(QueuedFrame, (opcode, payload, frame.content, None)))
 
     def send_queued(self, queued: QueuedFrame) -> bool:
-        """Queue *queued*, which may carry its bytes on the wire already (a broadcast); else like :meth:`send_frame_async`."""
+        """Queue *queued*, which may carry its bytes on the wire already (a broadcast); else like
+        :meth:`send_frame_async`.
+        """
         if self._state is not wpsRun and not self._keeps_queue():
             return False
         if not self.outgoing.push_queued(queued):
@@ -245,7 +267,7 @@ class FrameSender(PublicDir, ABC):
             self._want_flush()
         return True
 
-    # --------------------------------------------------------------------------------------- to be implemented above
+    # ---------------------------------------------------------------------- to be implemented above
 
     @abstractmethod
     def write_bytes(self, data: bytes) -> None:
@@ -257,18 +279,26 @@ class FrameSender(PublicDir, ABC):
 
     @abstractmethod
     def write_now(self, data: memoryview) -> int:
-        """Write what can be written without waiting and return its size; raise ``OSError``. Called under ``safe_out``."""
+        """Write what can be written without waiting and return its size; raise ``OSError``. Called
+        under ``safe_out``.
+        """
 
     def wait_writable(self, deadline: Deadline) -> bool:
-        """Wait until :meth:`write_now` may get on; False when the *deadline* came first. Called under ``safe_out``."""
+        """Wait until :meth:`write_now` may get on; False when the *deadline* came first. Called
+        under ``safe_out``.
+        """
         return False
 
     def waits_for_input(self) -> bool:
-        """Tell whether :meth:`write_now` took nothing for another reason than a full socket: then readiness says nothing."""
+        """Tell whether :meth:`write_now` took nothing for another reason than a full socket: then
+        readiness says nothing.
+        """
         return False
 
     def unsent_bytes(self) -> int:
-        """Return how many of the last bytes that :meth:`write_now` accepted have not left, and would be lost with the connection."""
+        """Return how many of the last bytes that :meth:`write_now` accepted have not left, and
+        would be lost with the connection.
+        """
         return 0
 
     @abstractmethod
@@ -285,23 +315,29 @@ class FrameSender(PublicDir, ABC):
 
     @abstractmethod
     def _write_failed(self, exc: Exception) -> None:
-        """A write failed, or waited too long: the stream may be cut inside a frame, so it can only be given up."""
+        """A write failed, or waited too long: the stream may be cut inside a frame, so it can only
+        be given up.
+        """
 
     @abstractmethod
     def _overflowed(self) -> None:
-        """The queue is full, and the settings say that the connection then is to be closed. Must not wait."""
+        """The queue is full, and the settings say that the connection then is to be closed. Must
+        not wait.
+        """
 
     def _keeps_queue(self) -> bool:
         """Tell whether frames may be queued while the connection is not running."""
         return False
 
-    # ----------------------------------------------------------------------------------------------- queued frames
+    # -------------------------------------------------------------------------------- queued frames
 
     def process_loop_step_send(self) -> None:
-        """Send what callbacks have queued in this turn of the loop. Mirrors ``ProcessLoopStepSend``.
+        """Send what callbacks have queued in this turn of the loop. Mirrors
+        ``ProcessLoopStepSend``.
 
-        What the kernel does not take is left to the keeper. But a peer that sends faster than it reads the answers is not read from
-        while more than a megabyte of them waits. (Only of them: two ends that both have much to send must not wait for each other.)
+        What the kernel does not take is left to the keeper. But a peer that sends faster than it
+        reads the answers is not read from while more than a megabyte of them waits. (Only of them:
+        two ends that both have much to send must not wait for each other.)
         """
         if self.flush_outgoing() is FlushResult.done:
             self._loop_queued = False
@@ -324,7 +360,9 @@ class FrameSender(PublicDir, ABC):
         return queue.bytes > most or queue.count * 2 > queue.max_frames > 0
 
     def _want_flush(self) -> None:
-        """Let the keeper flush the queue: at once when the last flush is ``send_delay`` ms old, else when it is."""
+        """Let the keeper flush the queue: at once when the last flush is ``send_delay`` ms old,
+        else when it is.
+        """
         self._flush_wanted = True
         due = self._last_flush + self.settings.send_delay / 1000
         if due <= monotonic():
@@ -336,26 +374,34 @@ class FrameSender(PublicDir, ABC):
         self._keeper.wake(self)
 
     def flush_queued(self) -> FlushResult:
-        """Called by the keeper: flush, unless the loop has just done so, and what came since has to be gathered."""
-        gathering = self._batch_wire is None and not self._controls  # pings and pongs do not wait for company
+        """Called by the keeper: flush, unless the loop has just done so, and what came since has
+        to be gathered.
+        """
+        # pings and pongs do not wait for company
+        gathering = self._batch_wire is None and not self._controls
         if gathering and self._last_flush + self.settings.send_delay / 1000 > monotonic():
-            self._flush_wanted = False  # first: whoever queues something from here on asks for a flush again
+            # first: whoever queues something from here on asks for a flush again
+            self._flush_wanted = False
             if self.outgoing:
                 self._want_flush()
             return FlushResult.done
         return self.flush_outgoing()
 
     def flush_outgoing(self) -> FlushResult:
-        """Send queued frames without waiting. Called by the keeper, and by the loop after its callbacks."""
+        """Send queued frames without waiting. Called by the keeper, and by the loop after its
+        callbacks.
+        """
         if not self.safe_out.acquire(blocking=False):
             return FlushResult.busy
         try:
             self._flush_wanted = False
-            while (self._state is wpsRun and (self._queue_open or self._batch_wire is not None or self._controls)) or (
-                self._last_batch and self._batch_wire is not None
-            ):
+            while (
+                self._state is wpsRun
+                and (self._queue_open or self._batch_wire is not None or self._controls)
+            ) or (self._last_batch and self._batch_wire is not None):
                 if self._batch_wire is None and self._controls:
-                    self._batch_wire = memoryview(self._control_wire())  # before the next frames, behind those in hand
+                    # before the next frames, behind those in hand
+                    self._batch_wire = memoryview(self._control_wire())
                 if self._batch_wire is None:
                     if not self.outgoing:
                         self._last_flush = monotonic()
@@ -367,12 +413,19 @@ class FrameSender(PublicDir, ABC):
                 if sent < len(wire) or self.unsent_bytes():
                     self._batch_wire = wire[sent:]
                     self._flush_wanted = True
-                    return FlushResult.busy if not sent and self.waits_for_input() else FlushResult.blocked
+                    return (
+                        FlushResult.busy
+                        if not sent and self.waits_for_input()
+                        else FlushResult.blocked
+                    )
                 self._batch_sent()
         except OSError as exc:
             self._write_failed(exc)
-        except Exception as exc:  # noqa: BLE001 - of the protocol's before_send_frame: it may hurt its own connection only
-            _log.exception("%s: a queued frame could not be prepared", self, extra=self.log_fields())
+        # of the protocol's before_send_frame: it may hurt its own connection only
+        except Exception as exc:  # noqa: BLE001
+            _log.exception(
+                "%s: a queued frame could not be prepared", self, extra=self.log_fields()
+            )
             self._write_failed(exc)
         finally:
             self.safe_out.release()
@@ -384,7 +437,8 @@ class FrameSender(PublicDir, ABC):
         frames = self.outgoing.take(_BATCH_BYTES)
         if self.sends_plain:
             parts = [
-                encode_unmasked(0x80 | opcode, payload) if wire is None else wire for opcode, payload, _, wire in frames
+                encode_unmasked(0x80 | opcode, payload) if wire is None else wire
+                for opcode, payload, _, wire in frames
             ]
         else:
             joined = self._join(frames) if self._joins and len(frames) > 1 else None
@@ -404,7 +458,11 @@ class FrameSender(PublicDir, ABC):
         if any(queued.opcode is not focBinary for queued in frames):
             return None
         payload = self.protocol.join_payloads([queued.payload for queued in frames])
-        return None if payload is None else self._encode_queued(QueuedFrame(focBinary, payload, _NO_FLAGS))
+        return (
+            None
+            if payload is None
+            else self._encode_queued(QueuedFrame(focBinary, payload, _NO_FLAGS))
+        )
 
     def _encode_queued(self, queued: QueuedFrame) -> bytes:
         first, payload = 0x80 | queued.opcode, queued.payload
@@ -415,11 +473,14 @@ class FrameSender(PublicDir, ABC):
         key = self._masks.next_key()
         return encode_header(first, len(payload), key) + mask_bytes(payload, key)
 
-    def _prepare(self, frame: WebSocketFrame, ahead: PreparedFrame | None = None) -> tuple[int, bytes]:
-        """Return the first byte and the payload as the protocol and the extension want them on the wire.
+    def _prepare(
+        self, frame: WebSocketFrame, ahead: PreparedFrame | None = None
+    ) -> tuple[int, bytes]:
+        """Return the first byte and the payload as the protocol and the extension want them on the
+        wire.
 
-        Under ``safe_out``: both may depend on the order in which frames leave. What was done *ahead* counts, unless the protocol is
-        another one since.
+        Under ``safe_out``: both may depend on the order in which frames leave. What was done
+        *ahead* counts, unless the protocol is another one since.
         """
         assert self.safe_out.locked()
         opcode, payload = frame.opcode, frame.payload
@@ -432,12 +493,18 @@ class FrameSender(PublicDir, ABC):
             self.protocol.before_send_frame(copy)
         payload = copy.payload
         deflater = self._deflater
-        if deflater is None or len(payload) < deflater.min_bytes or fopAlreadyCompressed in copy.content:
+        if (
+            deflater is None
+            or len(payload) < deflater.min_bytes
+            or fopAlreadyCompressed in copy.content
+        ):
             return 0x80 | opcode, payload
         return 0xC0 | opcode, deflater.compress(payload)
 
     def _finish_batch(self) -> None:
-        """Write what is left of the batch, waiting for the kernel, and keeping count of what it has taken."""
+        """Write what is left of the batch, waiting for the kernel, and keeping count of what it
+        has taken.
+        """
         assert self.safe_out.locked()
         wire = self._batch_wire
         deadline = Deadline(self.settings.send_timeout)
@@ -458,7 +525,9 @@ class FrameSender(PublicDir, ABC):
         wire = b""
         while self._controls:
             opcode, payload = self._controls.popleft()
-            wire += encode_frame(opcode, payload, None if self._masks is None else self._masks.next_key())
+            wire += encode_frame(
+                opcode, payload, None if self._masks is None else self._masks.next_key()
+            )
         return wire
 
     def _batch_sent(self) -> None:
@@ -470,7 +539,9 @@ class FrameSender(PublicDir, ABC):
         self._batch_wire = None
 
     def _requeue_batch(self) -> None:
-        """After the end of a connection: frames that the kernel did not take whole go to the head of the queue again."""
+        """After the end of a connection: frames that the kernel did not take whole go to the head
+        of the queue again.
+        """
         with self.safe_out:
             if not self._keeps_queue():
                 self._batch, self._batch_wire = [], None
@@ -480,7 +551,8 @@ class FrameSender(PublicDir, ABC):
                 return
             left = len(self._batch_wire) + self.unsent_bytes() - self._batch_tail
             lost: list[QueuedFrame] = []
-            # the sizes are known from the end: walk back over the frames until the unsent bytes are covered
+            # the sizes are known from the end: walk back over the frames until the unsent bytes are
+            # covered
             while self._batch and left > 0:
                 lost.append(self._batch.pop())
                 left -= self._batch_sizes.pop()
@@ -489,7 +561,9 @@ class FrameSender(PublicDir, ABC):
             self.outgoing.put_back(lost)
 
     def _write_within(self, wire: memoryview, deadline: Deadline) -> memoryview | None:
-        """Write *wire* until the *deadline*; return what is left of it, None when it was written whole."""
+        """Write *wire* until the *deadline*; return what is left of it, None when it was written
+        whole.
+        """
         assert self.safe_out.locked()
         while True:
             wire = wire[self.write_now(wire) :]
@@ -522,9 +596,13 @@ def check_sendable(frame: WebSocketFrame) -> None:
         try:
             payload.decode("utf-8")
         except UnicodeDecodeError as exc:
-            raise ValueError(f"a text frame's payload is UTF-8, other bytes go into a focBinary frame: {exc}") from None
+            raise ValueError(
+                f"a text frame's payload is UTF-8, other bytes go into a focBinary frame: {exc}"
+            ) from None
     elif opcode is focContinuation:
-        raise ValueError("frames are sent whole, as focText or focBinary: focContinuation cannot be sent")
+        raise ValueError(
+            "frames are sent whole, as focText or focBinary: focContinuation cannot be sent"
+        )
     elif opcode is not focBinary:
         if len(payload) > 125:
             raise ValueError(

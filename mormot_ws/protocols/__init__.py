@@ -1,1 +1,3 @@
-"""What a connection means: the protocols that applications derive from, and the list that a server offers."""
+"""What a connection means: the protocols that applications derive from, and the list that a server
+offers.
+"""

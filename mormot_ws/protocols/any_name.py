@@ -1,6 +1,8 @@
-"""AnyNameList: one protocol under whatever name a client asks for, as servers have it that things are tried out with.
+"""AnyNameList: one protocol under whatever name a client asks for, as servers have it that things
+are tried out with.
 
-For the command line and the test servers; an application names its protocols. No socket and no thread belongs in here.
+For the command line and the test servers; an application names its protocols. No socket and no
+thread belongs in here.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from .base import WebSocketProtocol, WebSocketProtocolList
 
 
 class AnyNameList(WebSocketProtocolList):
-    """Offers *protocol* to clients that ask for any sub-protocol, and to those that ask for none, on the URIs that it matches.
+    """Offers *protocol* to clients that ask for any sub-protocol, and to those that ask for none,
+    on the URIs that it matches.
 
-    What is given to :meth:`add` besides is preferred where it fits. The methods run in the connections' threads.
+    What is given to :meth:`add` besides is preferred where it fits. The methods run in the
+    connections' threads.
     """
 
     def __init__(self, protocol: WebSocketProtocol) -> None:

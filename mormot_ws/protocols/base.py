@@ -1,7 +1,8 @@
 """WebSocketProtocol: what a connection means; WebSocketProtocolList: what a server offers.
 
-A protocol is asked at the upgrade and sees the whole messages of a connection. It holds no socket and starts no thread. The
-server clones one for every connection; on a client the application's own object is used, and reused after a reconnect.
+A protocol is asked at the upgrade and sees the whole messages of a connection. It holds no socket
+and starts no thread. The server clones one for every connection; on a client the application's own
+object is used, and reused after a reconnect.
 """
 
 from __future__ import annotations
@@ -25,23 +26,29 @@ OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
 
 class WebSocketProtocol(PublicDir):
-    """One application protocol, known by its *name* (``Sec-WebSocket-Protocol``) and *uri*. Mirrors ``TWebSocketProtocol``.
+    """One application protocol, known by its *name* (``Sec-WebSocket-Protocol``) and *uri*. Mirrors
+    ``TWebSocketProtocol``.
 
-    *uri* is the path without its leading ``/`` to which the protocol is limited; ``''`` means any. Both are matched
-    whatever their case. Raises ``ValueError`` for a name that cannot stand in an HTTP header.
+    *uri* is the path without its leading ``/`` to which the protocol is limited; ``''`` means any.
+    Both are matched whatever their case. Raises ``ValueError`` for a name that cannot stand in an
+    HTTP header.
     """
 
     _internal = frozenset({"matches_uri", "prepare_process"})
 
-    #: True on protocols whose native peers may send text that is not UTF-8: it is then neither refused nor kept from being sent
+    #: True on protocols whose native peers may send text that is not UTF-8: it is then neither
+    #: refused nor kept from being sent
     lenient_text = False
-    #: True where :meth:`before_send_frame` needs nothing but its frame: several threads then prepare frames at once, each before it
-    #: takes the output lock, so that a large frame does not hold up the small ones of others
+    #: True where :meth:`before_send_frame` needs nothing but its frame: several threads then
+    #: prepare frames at once, each before it takes the output lock, so that a large frame does not
+    #: hold up the small ones of others
     prepares_in_any_order = False
 
     def __init__(self, name: str, uri: str = "") -> None:
         if not isinstance(name, str) or not isinstance(uri, str):
-            raise TypeError(f"a protocol's name and uri are str, not {type(name).__name__} and {type(uri).__name__}")
+            raise TypeError(
+                f"a protocol's name and uri are str, not {type(name).__name__} and {type(uri).__name__}"
+            )
         if any(c <= " " or c >= "\x7f" or c in '"(),/:;<=>?@[\\]{}' for c in name):
             raise ValueError(
                 f"{name!r} cannot be the name of a sub-protocol: letters, digits, '-', '.' and '_' are safe"
@@ -52,9 +59,11 @@ class WebSocketProtocol(PublicDir):
         self.uri = uri
         #: the URI of the upgrade, with its query
         self.upgrade_uri = ""
-        #: on a client the custom headers of the upgrade; on a server the bearer token that came with it
+        #: on a client the custom headers of the upgrade; on a server the bearer token that came
+        #: with it
         self.upgrade_bearer_token = ""
-        #: on a server the (name, value) headers of the upgrade, names in lower case; see :meth:`upgrade_header`
+        #: on a server the (name, value) headers of the upgrade, names in lower case; see
+        #: :meth:`upgrade_header`
         self.upgrade_headers: list[tuple[str, str]] = []
         #: the peer's IP address, server side; '' when unknown
         self.remote_ip = ""
@@ -77,11 +86,12 @@ class WebSocketProtocol(PublicDir):
         self.frames_out_count = 0
         self.frames_in_bytes = 0
         self.frames_out_bytes = 0
-        #: ``f(process, frame) -> bool``, called first for each message, in the connection's thread; True: it was handled
+        #: ``f(process, frame) -> bool``, called first for each message, in the connection's thread;
+        #: True: it was handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
         self._custom_data: Any = None
 
-    # --------------------------------------------------------------------------------------------- for the application
+    # -------------------------------------------------------------------------- for the application
 
     @property
     def custom_data(self) -> Any:
@@ -89,7 +99,9 @@ class WebSocketProtocol(PublicDir):
         return self._custom_data
 
     def upgrade_header(self, name: str) -> str:
-        """Return a header of the upgrade on a server, e.g. ``'Cookie'`` or ``'Origin'``, whatever its case; '' without it."""
+        """Return a header of the upgrade on a server, e.g. ``'Cookie'`` or ``'Origin'``, whatever
+        its case; '' without it.
+        """
         return next((value for key, value in self.upgrade_headers if key == name.lower()), "")
 
     def set_custom_data(self, data: Any) -> None:
@@ -101,74 +113,101 @@ class WebSocketProtocol(PublicDir):
         """True when frames are encrypted; mirrors ``Encrypted``."""
         return self.encryption is not None
 
-    # --------------------------------------------------------------------------------------------- may be overridden
+    # ---------------------------------------------------------------------------- may be overridden
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
-        """Return a new object for one connection of a server, or None on a protocol for clients only. Mirrors ``Clone``."""
+        """Return a new object for one connection of a server, or None on a protocol for clients
+        only. Mirrors ``Clone``.
+        """
         return None
 
     def reset(self) -> None:
-        """Forget what belongs to one connection; called when the object is used again for the next. Mirrors ``Reset``."""
+        """Forget what belongs to one connection; called when the object is used again for the
+        next. Mirrors ``Reset``.
+        """
 
     def get_subprotocols(self) -> str:
-        """Return what a client asks for in ``Sec-WebSocket-Protocol``; '' for nothing. Mirrors ``GetSubprotocols``."""
+        """Return what a client asks for in ``Sec-WebSocket-Protocol``; '' for nothing. Mirrors
+        ``GetSubprotocols``.
+        """
         return self.name
 
     def set_subprotocol(self, name: str) -> bool:
-        """Accept *name*, which the other side chose; return False when it is not one of ours. Mirrors ``SetSubprotocol``."""
+        """Accept *name*, which the other side chose; return False when it is not one of ours.
+        Mirrors ``SetSubprotocol``.
+        """
         if name.lower() != self.name.lower():
             return False
         self.name = name
         return True
 
     def process_handshake(self, extensions: Sequence[str]) -> str | None:
-        """Look at the peer's ``Sec-WebSocket-Extensions``; return what to answer ('' for nothing), None to refuse (406).
+        """Look at the peer's ``Sec-WebSocket-Extensions``; return what to answer ('' for nothing),
+        None to refuse (406).
 
         Mirrors ``ProcessHandshake``.
         """
         return ""
 
     def process_handshake_uri(self, uri: str) -> bool:
-        """Accept or refuse (404) the *uri* of an upgrade; called for protocols with an empty ``uri``. Mirrors ``ProcessHandshakeUri``."""
+        """Accept or refuse (404) the *uri* of an upgrade; called for protocols with an empty
+        ``uri``. Mirrors ``ProcessHandshakeUri``.
+        """
         return True
 
     def prepare_process(self, process: WebSocketProcess) -> None:
-        """Give *process* what this protocol needs in it; called in the upgrading thread, before anybody else can know the process."""
+        """Give *process* what this protocol needs in it; called in the upgrading thread, before
+        anybody else can know the process.
+        """
 
     def after_upgrade(self, process: WebSocketProcess) -> None:
-        """Called once in the upgrading thread when the handshake has succeeded. Mirrors ``AfterUpgrade``."""
+        """Called once in the upgrading thread when the handshake has succeeded. Mirrors
+        ``AfterUpgrade``.
+        """
 
-    def process_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame, info: str) -> None:
-        """Handle a message; also called with ``focContinuation`` first and ``focConnectionClose`` last. Mirrors ``ProcessIncomingFrame``.
+    def process_incoming_frame(
+        self, process: WebSocketProcess, frame: WebSocketFrame, info: str
+    ) -> None:
+        """Handle a message; also called with ``focContinuation`` first and ``focConnectionClose``
+        last. Mirrors ``ProcessIncomingFrame``.
 
         Runs in the connection's thread, with no lock held.
         """
 
     def before_send_frame(self, frame: WebSocketFrame) -> None:
-        """Change *frame* (a copy) before it is encoded, e.g. encrypt it. Mirrors ``BeforeSendFrame``.
+        """Change *frame* (a copy) before it is encoded, e.g. encrypt it. Mirrors
+        ``BeforeSendFrame``.
 
-        Called under the output lock, in the order in which frames leave; but see :attr:`prepares_in_any_order`.
+        Called under the output lock, in the order in which frames leave; but see
+        :attr:`prepares_in_any_order`.
         """
 
     def after_get_frame(self, frame: WebSocketFrame) -> None:
-        """Change *frame* after it was decoded; raise :class:`WebSocketsProtocolError` to close. Mirrors ``AfterGetFrame``."""
+        """Change *frame* after it was decoded; raise :class:`WebSocketsProtocolError` to close.
+        Mirrors ``AfterGetFrame``.
+        """
 
     def send_frames(self, process: WebSocketProcess, frames: Iterable[WebSocketFrame]) -> bool:
-        """Send several frames, in order; return False at the first that cannot be sent. Mirrors ``SendFrames``."""
+        """Send several frames, in order; return False at the first that cannot be sent. Mirrors
+        ``SendFrames``.
+        """
         return all(process.send_frame(frame) for frame in frames)
 
     def join_payloads(self, payloads: list[bytes]) -> bytes | None:
-        """Return one message that stands for queued binary messages with these *payloads*, when the protocol has such; else None.
+        """Return one message that stands for queued binary messages with these *payloads*, when the
+        protocol has such; else None.
 
         Overridden: two or more of them leave as one frame. Called under the output lock.
         """
         return None
 
     def frame_is(self, frame: WebSocketFrame, head: str) -> bool:
-        """Tell whether *frame* begins with *head* as this protocol writes heads. Mirrors ``FrameIs``."""
+        """Tell whether *frame* begins with *head* as this protocol writes heads. Mirrors
+        ``FrameIs``.
+        """
         return False
 
-    # ------------------------------------------------------------------------------------------------------- internal
+    # ------------------------------------------------------------------------------------- internal
 
     def matches_uri(self, uri: str) -> bool:
         """Tell whether the path *uri* (no leading ``/``, no query) is served by this protocol."""
@@ -187,16 +226,20 @@ class WebSocketProtocol(PublicDir):
 
 
 def is_localhost(ip: str) -> bool:
-    """Tell whether a peer of that *ip* ('': none) counts as being on this machine, by the rule of the native ends: ``::1`` does not."""
+    """Tell whether a peer of that *ip* ('': none) counts as being on this machine, by the rule of
+    the native ends: ``::1`` does not.
+    """
     return not ip or ip.startswith("127.")
 
 
 class WebSocketProtocolList(PublicDir):
-    """The protocols that a server offers. Mirrors ``TWebSocketProtocolList``. All methods may be called from any thread."""
+    """The protocols that a server offers. Mirrors ``TWebSocketProtocolList``. All methods may be
+    called from any thread.
+    """
 
     def __init__(self) -> None:
-        #: ``f(protocol) -> status``, asked for each upgrade in its connection's thread, with the connection's clone: 200 goes on,
-        #: any other HTTP status refuses. Mirrors ``OnUpgraded``
+        #: ``f(protocol) -> status``, asked for each upgrade in its connection's thread, with the
+        #: connection's clone: 200 goes on, any other HTTP status refuses. Mirrors ``OnUpgraded``
         self.on_upgraded: Callable[[WebSocketProtocol], int] | None = None
         #: guards _protocols; clones are made while it is held, which must not block
         self._safe = threading.Lock()
@@ -211,7 +254,9 @@ class WebSocketProtocolList(PublicDir):
         return len(self._protocols)
 
     def add(self, protocol: WebSocketProtocol) -> bool:
-        """Offer *protocol*; return False, changing nothing, when its name and URI are there already. Mirrors ``Add``."""
+        """Offer *protocol*; return False, changing nothing, when its name and URI are there
+        already. Mirrors ``Add``.
+        """
         self._check(protocol)
         with self._safe:
             if self._find(protocol.name, protocol.uri) >= 0:
@@ -220,7 +265,8 @@ class WebSocketProtocolList(PublicDir):
             return True
 
     def add_once(self, protocol: WebSocketProtocol) -> bool:
-        """Offer *protocol*, in place of one with the same name and URI; return True when there was none. Mirrors ``AddOnce``.
+        """Offer *protocol*, in place of one with the same name and URI; return True when there was
+        none. Mirrors ``AddOnce``.
 
         On a running server prefer :meth:`add`: connections that are open keep the old one.
         """
@@ -239,7 +285,9 @@ class WebSocketProtocolList(PublicDir):
         return False
 
     def remove(self, name: str, uri: str = "") -> bool:
-        """Stop offering the protocol of that *name* and *uri*; return False when there is none. Mirrors ``Remove``."""
+        """Stop offering the protocol of that *name* and *uri*; return False when there is none.
+        Mirrors ``Remove``.
+        """
         with self._safe:
             at = self._find(name, uri)
             if at < 0:
@@ -248,11 +296,15 @@ class WebSocketProtocolList(PublicDir):
             return True
 
     def clone_by_name(self, name: str, client_uri: str) -> WebSocketProtocol | None:
-        """Return a clone of the first protocol that answers to *name* on *client_uri*, or None. Mirrors ``CloneByName``."""
+        """Return a clone of the first protocol that answers to *name* on *client_uri*, or None.
+        Mirrors ``CloneByName``.
+        """
         with self._safe:
             for protocol in self._protocols:
                 if protocol.matches_uri(client_uri):
-                    offered = [item.strip().lower() for item in protocol.get_subprotocols().split(",")]
+                    offered = [
+                        item.strip().lower() for item in protocol.get_subprotocols().split(",")
+                    ]
                     if name.lower() in offered:
                         clone = protocol.clone(client_uri)
                         if clone is not None:
@@ -261,7 +313,9 @@ class WebSocketProtocolList(PublicDir):
         return None
 
     def clone_by_uri(self, client_uri: str) -> WebSocketProtocol | None:
-        """Return a clone of the first protocol registered with exactly that URI, which is not empty; or None. Mirrors ``CloneByUri``."""
+        """Return a clone of the first protocol registered with exactly that URI, which is not
+        empty; or None. Mirrors ``CloneByUri``.
+        """
         if not client_uri:
             return None
         with self._safe:
@@ -285,11 +339,13 @@ class WebSocketProtocolList(PublicDir):
         deflate: PermessageDeflate | None = None,
         allowed_origins: Collection[str] | None = None,
     ) -> tuple[int, WebSocketProtocol | None, bytes]:
-        """Decide on an upgrade; return (status, the connection's protocol, the answer to send). Mirrors ``ServerUpgrade``.
+        """Decide on an upgrade; return (status, the connection's protocol, the answer to send).
+        Mirrors ``ServerUpgrade``.
 
-        The status is 101 and there is a protocol, or it is an error's and there is none. *deflate*: how permessage-deflate is
-        accepted when the client offers it; None: not at all. *allowed_origins*: what an ``Origin`` may be; None: anything.
-        Called in the connection's thread.
+        The status is 101 and there is a protocol, or it is an error's and there is none. *deflate*:
+        how permessage-deflate is accepted when the client offers it; None: not at all.
+        *allowed_origins*: what an ``Origin`` may be; None: anything. Called in the connection's
+        thread.
         """
         if not request.origin_is_in(allowed_origins):
             _log.info(
@@ -340,13 +396,15 @@ class WebSocketProtocolList(PublicDir):
             return 200
         try:
             status = self.on_upgraded(protocol)
-        except Exception:  # noqa: BLE001 - whatever the user's code raises refuses this connection only
+        # whatever the user's code raises refuses this connection only
+        except Exception:  # noqa: BLE001
             _log.exception("on_websocket_upgraded failed; the upgrade is refused with 500")
             return 500
         if isinstance(status, int) and (status == 200 or 300 <= status <= 599):
             return status
         _log.error(
-            "on_websocket_upgraded has to return 200 or an HTTP status that refuses, not %r: refused with 500", status
+            "on_websocket_upgraded has to return 200 or an HTTP status that refuses, not %r: refused with 500",
+            status,
         )
         return 500
 
@@ -363,9 +421,14 @@ class WebSocketProtocolList(PublicDir):
         """Say what was asked for and what there is: the client gets no more than a 400."""
         with self._safe:
             offered = ", ".join(
-                f"{item.name!r} on {item.uri!r}" if item.uri else f"{item.name!r}" for item in self._protocols
+                f"{item.name!r} on {item.uri!r}" if item.uri else f"{item.name!r}"
+                for item in self._protocols
             )
-        asked = "no protocol" if request.protocols is None else f"the protocol {', '.join(request.protocols)!r}"
+        asked = (
+            "no protocol"
+            if request.protocols is None
+            else f"the protocol {', '.join(request.protocols)!r}"
+        )
         _log.info(
             "an upgrade asks for %.200s on the URI %.200r; offered: %s. Name and URI have to match one that was given to add()",
             asked,
@@ -383,7 +446,9 @@ class WebSocketProtocolList(PublicDir):
     @staticmethod
     def _check(protocol: WebSocketProtocol) -> None:
         if not isinstance(protocol, WebSocketProtocol):
-            raise TypeError(f"an object of a WebSocketProtocol class is added, not {type(protocol).__name__}")
+            raise TypeError(
+                f"an object of a WebSocketProtocol class is added, not {type(protocol).__name__}"
+            )
 
     def __repr__(self) -> str:
         return f"<WebSocketProtocolList {self._protocols!r}>"

@@ -1,4 +1,6 @@
-"""WebSocketProtocolChat: messages both ways, each given to one callback. No socket, no thread, no state of a connection in here."""
+"""WebSocketProtocolChat: messages both ways, each given to one callback. No socket, no thread, no
+state of a connection in here.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..core.frames import WebSocketFrame, focBinary, focText
-from .base import WebSocketProtocol
 from ..states import wpsRun
+from .base import WebSocketProtocol
 
 if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
@@ -19,19 +21,23 @@ OnIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], Any]
 
 
 class WebSocketProtocolChat(WebSocketProtocol):
-    """Gives each incoming message to ``on_incoming_frame(process, frame)``. Mirrors ``TWebSocketProtocolChat``.
+    """Gives each incoming message to ``on_incoming_frame(process, frame)``. Mirrors
+    ``TWebSocketProtocolChat``.
 
     The callback runs in the connection's own thread, never twice at once for one connection:
 
     1. once with an empty ``focContinuation`` frame: the connection is open;
     2. for each ``focText`` and ``focBinary`` message;
-    3. once with a ``focConnectionClose`` frame: the connection has ended. Its payload is that of the close frame
-       (code and reason), empty when there was none.
+    3. once with a ``focConnectionClose`` frame: the connection has ended. Its payload is that of
+       the close frame (code and reason), empty when there was none.
 
-    An exception in it is logged with its traceback and does not end the connection. Do not ``free()`` the client or server in it.
+    An exception in it is logged with its traceback and does not end the connection. Do not
+    ``free()`` the client or server in it.
     """
 
-    def __init__(self, name: str, uri: str = "", on_incoming_frame: OnIncomingFrame | None = None) -> None:
+    def __init__(
+        self, name: str, uri: str = "", on_incoming_frame: OnIncomingFrame | None = None
+    ) -> None:
         super().__init__(name, uri)
         #: the callback described above; None: messages are dropped
         self.on_incoming_frame = on_incoming_frame
@@ -43,26 +49,37 @@ class WebSocketProtocolChat(WebSocketProtocol):
         self._copy_to(clone)
         return clone
 
-    def process_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame, info: str) -> None:
+    def process_incoming_frame(
+        self, process: WebSocketProcess, frame: WebSocketFrame, info: str
+    ) -> None:
         """Call ``on_incoming_frame``; log what it raises."""
         callback = self.on_incoming_frame
         if callback is not None:
             try:
                 callback(process, frame)
-            except Exception:  # noqa: BLE001 - as in the original the connection goes on; unlike there the log says why
-                _log.exception("%s: on_incoming_frame failed on %r", process, frame, extra=process.log_fields())
+            # as in the original the connection goes on; unlike there the log says why
+            except Exception:  # noqa: BLE001
+                _log.exception(
+                    "%s: on_incoming_frame failed on %r", process, frame, extra=process.log_fields()
+                )
 
     def send_frame(self, process: WebSocketProcess | None, frame: WebSocketFrame) -> bool:
         """Send a copy of *frame* through *process*. Mirrors ``SendFrame``.
 
-        From any thread. Returns False, without raising, when there is no process, it is not in ``wpsRun``, the frame is neither
-        text nor binary, or the connection is lost.
+        From any thread. Returns False, without raising, when there is no process, it is not in
+        ``wpsRun``, the frame is neither text nor binary, or the connection is lost.
         """
         opcode = frame.opcode
-        if process is None or process.state is not wpsRun or (opcode is not focText and opcode is not focBinary):
+        if (
+            process is None
+            or process.state is not wpsRun
+            or (opcode is not focText and opcode is not focBinary)
+        ):
             return False
         return process.send_frame(frame)
 
     def send_frame_json(self, process: WebSocketProcess | None, json: str | bytes) -> bool:
-        """Send *json* as a text frame; otherwise like :meth:`send_frame`. Mirrors ``SendFrameJson``."""
+        """Send *json* as a text frame; otherwise like :meth:`send_frame`. Mirrors
+        ``SendFrameJson``.
+        """
         return self.send_frame(process, WebSocketFrame(focText, json))

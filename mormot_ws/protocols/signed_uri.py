@@ -1,8 +1,9 @@
 """WebSocketProtocolUri: connections on URIs that the server has made, signed and limited in time.
 
-A browser cannot set headers on a WebSocket, so it cannot send a token in one. It asks the application for a URI instead, over HTTP with
-whatever authentication that has, and connects there. Signing is done by itsdangerous (extra ``uri``), imported when the first such protocol
-is made. No socket and no thread belongs in here.
+A browser cannot set headers on a WebSocket, so it cannot send a token in one. It asks the
+application for a URI instead, over HTTP with whatever authentication that has, and connects there.
+Signing is done by itsdangerous (extra ``uri``), imported when the first such protocol is made. No
+socket and no thread belongs in here.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from dataclasses import asdict, is_dataclass
 from time import time
 from typing import Any, NamedTuple
 
-from .chat import OnIncomingFrame, WebSocketProtocolChat
 from ..errors import WebSocketsError
 from .base import WebSocketProtocol
+from .chat import OnIncomingFrame, WebSocketProtocolChat
 
 _log = logging.getLogger("mormot_ws.uriprotocol")
 
@@ -35,20 +36,25 @@ class NewUri(NamedTuple):
 
 
 class _UriGenerator:
-    """Makes and checks the tokens of one registered protocol and of all its clones. From any thread."""
+    """Makes and checks the tokens of one registered protocol and of all its clones. From any
+    thread.
+    """
 
     def __init__(self, expiration_seconds: int, secret: str | bytes) -> None:
         try:
             from itsdangerous import BadData, URLSafeTimedSerializer
         except ImportError as exc:
-            raise WebSocketsError("WebSocketProtocolUri needs itsdangerous: pip install 'mormot_ws[uri]'") from exc
+            raise WebSocketsError(
+                "WebSocketProtocolUri needs itsdangerous: pip install 'mormot_ws[uri]'"
+            ) from exc
         self._expiration = expiration_seconds
         self._serializer = URLSafeTimedSerializer(secret, salt="mormot_ws.uri")
         self._bad_data: type[Exception] = BadData
         #: guards the fields below; nothing is called while it is held
         self._safe = threading.Lock()
         self._session = secrets.randbits(30)
-        #: (session, created) of the tokens that were used, oldest first; they are forgotten when they have expired
+        #: (session, created) of the tokens that were used, oldest first; they are forgotten when
+        #: they have expired
         self._used: dict[tuple[int, int], None] = {}
 
     def generate(self, record: Any) -> tuple[str, int]:
@@ -65,9 +71,13 @@ class _UriGenerator:
         return token, session
 
     def validate(self, token: str) -> tuple[int, int, Any]:
-        """Return (session, created, record) of *token*, this once; raise ``ValueError`` that says why not."""
+        """Return (session, created, record) of *token*, this once; raise ``ValueError`` that says
+        why not.
+        """
         try:
-            (session, record), stamp = self._serializer.loads(token, max_age=self._expiration, return_timestamp=True)
+            (session, record), stamp = self._serializer.loads(
+                token, max_age=self._expiration, return_timestamp=True
+            )
         except self._bad_data as exc:
             raise ValueError(f"{type(exc).__name__}: {exc}") from None
         created = int(stamp.timestamp())
@@ -88,22 +98,28 @@ class _UriGenerator:
 
 
 class WebSocketProtocolUri(WebSocketProtocolChat):
-    """A protocol for connections on ephemeral, signed URIs, each good for one connection. Mirrors ``TWebSocketProtocolUri``.
+    """A protocol for connections on ephemeral, signed URIs, each good for one connection. Mirrors
+    ``TWebSocketProtocolUri``.
 
-    :param name: the sub-protocol, which the client has to ask for (``new WebSocket(uri, name)`` in a browser).
-    :param public_uri: what the URIs begin with, e.g. ``'wss://example.com/gateway'``; the original's ``'example.com/gateway'`` without
-        scheme is taken as well.
-    :param expiration_minutes: how long a URI can be connected to. A connection that is open stays open.
-    :param record_type: a dataclass; records of it may be given to :meth:`new_uri`, and come back as such. Without it a record is any
-        JSON value.
-    :param on_incoming_frame: as on :class:`WebSocketProtocolChat`, of which this is a kind; or override ``process_incoming_frame``.
-    :param secret: signs the URIs. By default it is drawn anew for each object, so URIs do not survive a restart; with a secret of your
-        own they do, and servers can share it, but each remembers only the URIs that were used on itself.
+    :param name: the sub-protocol, which the client has to ask for (``new WebSocket(uri, name)`` in
+        a browser).
+    :param public_uri: what the URIs begin with, e.g. ``'wss://example.com/gateway'``; the
+        original's ``'example.com/gateway'`` without scheme is taken as well.
+    :param expiration_minutes: how long a URI can be connected to. A connection that is open stays
+        open.
+    :param record_type: a dataclass; records of it may be given to :meth:`new_uri`, and come back as
+        such. Without it a record is any JSON value.
+    :param on_incoming_frame: as on :class:`WebSocketProtocolChat`, of which this is a kind; or
+        override ``process_incoming_frame``.
+    :param secret: signs the URIs. By default it is drawn anew for each object, so URIs do not
+        survive a restart; with a secret of your own they do, and servers can share it, but each
+        remembers only the URIs that were used on itself.
 
-    An upgrade without a valid token is refused with 404: one that is not ours, has expired or was used before. The record is signed,
-    not encrypted: its receiver can read it, and not change it.
+    An upgrade without a valid token is refused with 404: one that is not ours, has expired or was
+    used before. The record is signed, not encrypted: its receiver can read it, and not change it.
 
-    Raises ``ValueError``/``TypeError`` for arguments that cannot work, :class:`WebSocketsError` without the extra ``uri``.
+    Raises ``ValueError``/``TypeError`` for arguments that cannot work, :class:`WebSocketsError`
+    without the extra ``uri``.
     """
 
     def __init__(
@@ -120,10 +136,14 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         if not name:
             raise ValueError("a name is needed: it is how a client asks for the protocol")
         if not public_uri:
-            raise ValueError("public_uri is what clients reach this server by, e.g. 'wss://example.com/gateway'")
+            raise ValueError(
+                "public_uri is what clients reach this server by, e.g. 'wss://example.com/gateway'"
+            )
         if expiration_minutes <= 0:
             raise ValueError(f"expiration_minutes is more than 0, not {expiration_minutes}")
-        if record_type is not None and not (isinstance(record_type, type) and is_dataclass(record_type)):
+        if record_type is not None and not (
+            isinstance(record_type, type) and is_dataclass(record_type)
+        ):
             raise TypeError(f"record_type is a dataclass, not {record_type!r}")
         if secret is not None and len(secret) < 16:
             raise ValueError("a secret has at least 16 characters or bytes")
@@ -131,38 +151,47 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         self.public_uri: str = public_uri.rstrip("/") + "/"
         #: mirrors ``RecordTypeInfo``
         self.record_type = record_type
-        #: on a connection: the number of its URI, as :meth:`new_uri` returned it; 0 before. Mirrors ``Session``
+        #: on a connection: the number of its URI, as :meth:`new_uri` returned it; 0 before. Mirrors
+        #: ``Session``
         self.session: int = 0
         #: on a connection: when its URI was made, in seconds of Unix time. Mirrors ``Created``
         self.created: int = 0
         #: on a connection: the record of its URI, None without one. Mirrors ``RecordData``
         self.record_data: Any = None
         self._generator = _UriGenerator(
-            max(1, round(expiration_minutes * 60)), secrets.token_bytes(32) if secret is None else secret
+            max(1, round(expiration_minutes * 60)),
+            secrets.token_bytes(32) if secret is None else secret,
         )
         self._expiration_minutes = expiration_minutes
 
     def new_uri(self, record_data: Any = None) -> NewUri:
-        """Return a new URI that one client can connect to, and its session number. Mirrors ``NewUri``. From any thread.
+        """Return a new URI that one client can connect to, and its session number. Mirrors
+        ``NewUri``. From any thread.
 
-        *record_data* is what the connection will find as :attr:`record_data`: an instance of ``record_type``, or a JSON value. Raises
-        ``TypeError`` for another one, ``ValueError`` when it is too long for a URI.
+        *record_data* is what the connection will find as :attr:`record_data`: an instance of
+        ``record_type``, or a JSON value. Raises ``TypeError`` for another one, ``ValueError`` when
+        it is too long for a URI.
         """
         if self.record_type is not None and record_data is not None:
             if not isinstance(record_data, self.record_type):
-                raise TypeError(f"record_data is a {self.record_type.__name__}, not {type(record_data).__name__}")
+                raise TypeError(
+                    f"record_data is a {self.record_type.__name__}, not {type(record_data).__name__}"
+                )
             record_data = asdict(record_data)
         token, session = self._generator.generate(record_data)
         return NewUri(self.public_uri + token, session)
 
     def process_handshake_uri(self, uri: str) -> bool:
-        """Accept an upgrade on one of the URIs that were made, once; refuse any other with 404. Mirrors ``ProcessHandshakeUri``."""
+        """Accept an upgrade on one of the URIs that were made, once; refuse any other with 404.
+        Mirrors ``ProcessHandshakeUri``.
+        """
         token = uri.partition("?")[0].rpartition("/")[2]
         try:
             session, created, record = self._generator.validate(token)
             if self.record_type is not None and record is not None:
                 record = self.record_type(**record)
-        except (ValueError, TypeError) as exc:  # TypeError: a record of another version of the program
+        # TypeError: a record of another version of the program
+        except (ValueError, TypeError) as exc:
             self.last_error: str = f"the URI is refused: {exc}"
             _log.info("%s: an upgrade is refused, its URI is not valid: %s", self.name, exc)
             return False

@@ -1,7 +1,8 @@
-"""The container in which the native protocols send compressed data: two CRC-32C, a marker, and the data stored or as SynLZ.
+"""The container in which the native protocols send compressed data: two CRC-32C, a marker, and the
+data stored or as SynLZ.
 
-Also the two tests by which a sender decides not to try: is this content text, and is it compressed already. Pure functions on
-bytes; no frame, socket or thread belongs in here.
+Also the two tests by which a sender decides not to try: is this content text, and is it compressed
+already. Pure functions on bytes; no frame, socket or thread belongs in here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ _STORED = b"\x00"
 _SYNLZ = b"\x01"
 
 _TEXT_APPLICATIONS = ("json", "javascript", "xml", "rtf")
-#: how formats begin that a native sender counts as compressed already: these and no others, so that both make the same bytes
+#: how formats begin that a native sender counts as compressed already: these and no others, so that
+#: both make the same bytes
 _SIGNATURES = (
     b"\xff\xd8\xff",  # JPEG
     b"\x89PNG",
@@ -80,7 +82,8 @@ def algo_compress(data: bytes, *, stored: bool = False, threshold: int = COMPRES
 
 
 def algo_decompress(container: bytes, max_size: int) -> bytes:
-    """Return the data in *container*; b'' when it does not verify or its data has more than *max_size* bytes. Never raises for bytes.
+    """Return the data in *container*; b'' when it does not verify or its data has more than
+    *max_size* bytes. Never raises for bytes.
 
     Mirrors ``AlgoSynLZ.Decompress``.
     """
@@ -101,19 +104,29 @@ def algo_decompress(container: bytes, max_size: int) -> bytes:
 
 
 def is_text_type(content_type: str) -> bool:
-    """Tell whether *content_type* names text of some kind, which is worth compressing whatever it begins with."""
+    """Tell whether *content_type* names text of some kind, which is worth compressing whatever it
+    begins with.
+    """
     kind = content_type.strip().lower()
     if kind.startswith(("text/", "image/svg")):
         return True
     family, _, name = kind.partition("/")
-    return family == "application" and (name.startswith(_TEXT_APPLICATIONS) or "+json" in name or "+xml" in name)
+    return family == "application" and (
+        name.startswith(_TEXT_APPLICATIONS) or "+json" in name or "+xml" in name
+    )
 
 
 def is_compressed(content: bytes) -> bool:
-    """Tell whether *content* begins like a format that is compressed already (JPEG, PNG, ZIP, …). Mirrors ``IsContentCompressed``."""
-    return len(content) > 8 and (content.startswith(_SIGNATURES) or content[4:8] in _LATE_SIGNATURES)
+    """Tell whether *content* begins like a format that is compressed already (JPEG, PNG, ZIP, …).
+    Mirrors ``IsContentCompressed``.
+    """
+    return len(content) > 8 and (
+        content.startswith(_SIGNATURES) or content[4:8] in _LATE_SIGNATURES
+    )
 
 
 def is_worth_storing(content_type: str, content: bytes) -> bool:
-    """Tell whether a message with this *content* is to be stored: it has a type that is not text, and is compressed already."""
+    """Tell whether a message with this *content* is to be stored: it has a type that is not text,
+    and is compressed already.
+    """
     return content_type != "" and is_compressed(content) and not is_text_type(content_type)

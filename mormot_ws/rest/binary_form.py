@@ -1,7 +1,8 @@
-"""The binary form of REST messages, of ``synopsebin`` and ``synopsebinary``, before compression and encryption.
+"""The binary form of REST messages, of ``synopsebin`` and ``synopsebinary``, before compression and
+encryption.
 
-A head, a separator, and fields with their lengths; several messages may travel in one jumbo frame. Pure: bytes in, values out;
-no frame, socket or thread belongs in here.
+A head, a separator, and fields with their lengths; several messages may travel in one jumbo frame.
+Pure: bytes in, values out; no frame, socket or thread belongs in here.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _SMALL = [bytes((value,)) for value in range(128)]
 
 
 def encode_varuint(value: int) -> bytes:
-    """Return *value* (0 to 2³²−1) in 7-bit groups, the low ones first. Raises ``ValueError`` outside that range."""
+    """Return *value* (0 to 2³²−1) in 7-bit groups, the low ones first. Raises ``ValueError``
+    outside that range.
+    """
     if 0 <= value < 128:
         return _SMALL[value]
     if not 0 <= value < 1 << 32:
@@ -44,7 +47,8 @@ def encode_varuint(value: int) -> bytes:
 
 
 def decode_varuint(data: bytes, at: int) -> tuple[int, int]:
-    """Return (value, offset behind it) of the number at offset *at*; raise :class:`RestMessageError` when there is none.
+    """Return (value, offset behind it) of the number at offset *at*; raise
+    :class:`RestMessageError` when there is none.
 
     Numbers of more than 5 bytes or 32 bits are refused.
     """
@@ -65,7 +69,13 @@ def encode_binary(head: str, message: RestRequest | RestAnswer) -> bytes:
     content_type = sent_content_type(message.content_type, message.content)
     if isinstance(message, RestRequest):
         method = "" if message.method == "POST" else message.method
-        fields = [method, message.url, message.headers, "1" if message.no_answer else "0", content_type]
+        fields = [
+            method,
+            message.url,
+            message.headers,
+            "1" if message.no_answer else "0",
+            content_type,
+        ]
     else:
         fields = [str(message.status), message.headers, content_type]
     parts = [head.encode("latin-1"), _SEPARATOR]
@@ -77,23 +87,31 @@ def encode_binary(head: str, message: RestRequest | RestAnswer) -> bytes:
 
 
 def binary_head(plain: bytes) -> str:
-    """Return the head of the *plain* frame, ``'frames'`` for a jumbo frame; '' when it has none. Cheap, reads the beginning only."""
+    """Return the head of the *plain* frame, ``'frames'`` for a jumbo frame; '' when it has none.
+    Cheap, reads the beginning only.
+    """
     end = plain.find(_SEPARATOR, 0, _MAX_HEAD)
     return plain[:end].decode("latin-1") if end > 0 else ""
 
 
 def decode_binary(plain: bytes) -> tuple[str, RestRequest | RestAnswer]:
-    """Return (head, message) of a *plain* frame: a request when its head begins with ``r``, an answer when it begins with ``a``.
+    """Return (head, message) of a *plain* frame: a request when its head begins with ``r``, an
+    answer when it begins with ``a``.
 
-    Raises :class:`RestMessageError` for anything else. A jumbo frame goes through :func:`decode_jumbo` first.
+    Raises :class:`RestMessageError` for anything else. A jumbo frame goes through
+    :func:`decode_jumbo` first.
     """
     head = binary_head(plain)
     kind = head[:1]
     if kind == "r":
-        (method, url, headers, no_answer, kind_of_content), content = _fields(plain, len(head) + 1, 5)
+        (method, url, headers, no_answer, kind_of_content), content = _fields(
+            plain, len(head) + 1, 5
+        )
         content_type = received_content_type(to_text(kind_of_content), content)
         name = to_text(method) or "POST"
-        return head, RestRequest(name, to_text(url), to_text(headers), no_answer == b"1", content_type, content)
+        return head, RestRequest(
+            name, to_text(url), to_text(headers), no_answer == b"1", content_type, content
+        )
     if kind == "a":
         (status, headers, kind_of_content), content = _fields(plain, len(head) + 1, 3)
         content_type = received_content_type(to_text(kind_of_content), content)
@@ -134,7 +152,8 @@ def encode_jumbo(frames: Sequence[bytes]) -> bytes:
 
 
 def decode_jumbo(plain: bytes) -> list[bytes]:
-    """Return the plain frames of a jumbo frame; raise :class:`RestMessageError` when it is none, truncated, or has over 2²⁰ of them.
+    """Return the plain frames of a jumbo frame; raise :class:`RestMessageError` when it is none,
+    truncated, or has over 2²⁰ of them.
 
     Bytes behind the last frame are ignored.
     """
@@ -144,7 +163,8 @@ def decode_jumbo(plain: bytes) -> list[bytes]:
     if last >= _MAX_JUMBO:
         raise RestMessageError("a jumbo frame has too many messages")
     frames = []
-    # each takes a byte at least, so one that announces more than it has ends with the first missing one
+    # each takes a byte at least, so one that announces more than it has ends with the first missing
+    # one
     for _ in range(last + 1):
         frame, at = _field(plain, at)
         frames.append(frame)

@@ -1,8 +1,10 @@
-"""CRC-32C (Castagnoli), by the fastest way that this machine has: the C package of the ``speedups`` extra, or Python.
+"""CRC-32C (Castagnoli), by the fastest way that this machine has: the C package of the ``speedups``
+extra, or Python.
 
-In Python it does not go byte by byte. The message is one big ``int``, and multiples of the polynomial with few terms fold its
-beginning onto the rest with a handful of shifts and XORs, until some forty bytes are left for the table. ``MORMOT_WS_NO_SPEEDUPS=1`` in the
-environment keeps to Python. No frame, socket or thread belongs in here.
+In Python it does not go byte by byte. The message is one big ``int``, and multiples of the
+polynomial with few terms fold its beginning onto the rest with a handful of shifts and XORs, until
+some forty bytes are left for the table. ``MORMOT_WS_NO_SPEEDUPS=1`` in the environment keeps to
+Python. No frame, socket or thread belongs in here.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ _PIECE = 1 << 17
 #: below this many bytes the table alone is as fast
 _FOLD_FROM = 64
 
-#: Exponents of two multiples of the polynomial, the last one 0. Squaring one (doubling its exponents) gives a multiple again. The long one
-#: has fewer terms, and a wide gap behind its first, so it folds nearly its own length at once; the short one goes on where it ends.
+#: Exponents of two multiples of the polynomial, the last one 0. Squaring one (doubling its
+#: exponents) gives a multiple again. The long one has fewer terms, and a wide gap behind its first,
+#: so it folds nearly its own length at once; the short one goes on where it ends.
 _LONG = (6777, 484, 100, 0)
 _SHORT = (290, 136, 113, 107, 32, 0)
 
@@ -34,10 +37,15 @@ def _table() -> list[int]:
 
 
 def _folds(exponents: tuple[int, ...], count: int) -> list[tuple[int, int, tuple[int, ...]]]:
-    """Return (degree, bits folded at once, how far they move) of *exponents* doubled 0 to *count* − 1 times, the longest first."""
+    """Return (degree, bits folded at once, how far they move) of *exponents* doubled 0 to *count*
+    − 1 times, the longest first.
+    """
     degree, second, *_ = exponents
     moves = [degree - exponent for exponent in exponents[1:]]
-    return [(degree << n, (degree - second) << n, tuple(move << n for move in moves)) for n in reversed(range(count))]
+    return [
+        (degree << n, (degree - second) << n, tuple(move << n for move in moves))
+        for n in reversed(range(count))
+    ]
 
 
 _TABLE = _table()
@@ -55,7 +63,8 @@ def crc32c_python(data: bytes) -> int:
 
 def _crc_of_piece(piece: bytes, crc: int) -> int:
     if len(piece) >= _FOLD_FROM:
-        # bit 0 is the first of the message, so the highest power: folding moves the lowest bits upwards
+        # bit 0 is the first of the message, so the highest power: folding moves the lowest bits
+        # upwards
         bits = len(piece) * 8
         value = int.from_bytes(piece, "little") ^ crc
         for degree, most, moves in _FOLDS:

@@ -1,8 +1,10 @@
-"""Encryption by a shared key: how the native protocols derive an AES key from a password, and how they encrypt a message.
+"""Encryption by a shared key: how the native protocols derive an AES key from a password, and how
+they encrypt a message.
 
-Each message has its own random initialisation vector, so nothing has to be kept between messages and one object serves any number of
-connections and threads; each thread keeps a context only because it is dear to make. The ``cryptography`` package (extra ``crypto``) is
-imported when the first key is used. No frame or socket belongs in here, and no thread is started.
+Each message has its own random initialisation vector, so nothing has to be kept between messages
+and one object serves any number of connections and threads; each thread keeps a context only
+because it is dear to make. The ``cryptography`` package (extra ``crypto``) is imported when the
+first key is used. No frame or socket belongs in here, and no thread is started.
 """
 
 from __future__ import annotations
@@ -21,10 +23,13 @@ AES_ROUNDS = 1024
 _IV_SIZE = _BLOCK = 16
 
 
-def derive_key(password: str | bytes, *, salt: str | bytes = AES_SALT, rounds: int = AES_ROUNDS) -> bytes:
+def derive_key(
+    password: str | bytes, *, salt: str | bytes = AES_SALT, rounds: int = AES_ROUNDS
+) -> bytes:
     """Return the 32 bytes that the native ends derive from *password*; AES-128 uses the first 16.
 
-    *rounds* 0 is the legacy form without salt. Takes about a millisecond. Raises ``ValueError`` for an empty password or negative rounds.
+    *rounds* 0 is the legacy form without salt. Takes about a millisecond. Raises ``ValueError`` for
+    an empty password or negative rounds.
     """
     secret = password.encode("utf-8") if isinstance(password, str) else bytes(password)
     salt = salt.encode("utf-8") if isinstance(salt, str) else bytes(salt)
@@ -48,7 +53,9 @@ def derive_key(password: str | bytes, *, salt: str | bytes = AES_SALT, rounds: i
 
 
 def is_key_exchange(key: str) -> bool:
-    """Tell whether native ends would take *key* for parameters of their ECDHE key exchange, and not for a password."""
+    """Tell whether native ends would take *key* for parameters of their ECDHE key exchange, and
+    not for a password.
+    """
     if key[:2].lower() == "a=":
         return True
     _, sharp, file = key.rpartition("#")
@@ -56,7 +63,9 @@ def is_key_exchange(key: str) -> bool:
 
 
 class _Mine(threading.local):
-    """What each thread has for itself: making it anew for each message would cost far more than using it."""
+    """What each thread has for itself: making it anew for each message would cost far more than
+    using it.
+    """
 
     context: Any = None
 
@@ -64,20 +73,26 @@ class _Mine(threading.local):
 class AesEncryption:
     """AES-CTR with a key derived from the text *key*; mirrors ``TProtocolAes``.
 
-    *key_size* is 128, 192 or 256 bits; *salt* and *rounds* are those of :func:`derive_key`. They are not negotiated: both ends have to
-    use the same. All methods may be called from any thread.
+    *key_size* is 128, 192 or 256 bits; *salt* and *rounds* are those of :func:`derive_key`. They
+    are not negotiated: both ends have to use the same. All methods may be called from any thread.
 
-    There is no authentication: whoever can change bytes on the way changes the message (the CRCs of compression notice accidents
-    only). Use TLS against an attacker.
+    There is no authentication: whoever can change bytes on the way changes the message (the CRCs of
+    compression notice accidents only). Use TLS against an attacker.
 
-    Raises ``ValueError`` for an empty key or an unknown *key_size*, and :class:`WebSocketsError` for a key in the ECDHE syntax
-    (``a=…`` or ``password#file.private``), or when the ``cryptography`` package is not installed.
+    Raises ``ValueError`` for an empty key or an unknown *key_size*, and :class:`WebSocketsError`
+    for a key in the ECDHE syntax (``a=…`` or ``password#file.private``), or when the
+    ``cryptography`` package is not installed.
     """
 
     __slots__ = ("_aes", "_cipher", "_ctr", "_mine", "key_size")
 
     def __init__(
-        self, key: str, *, key_size: int = 128, rounds: int = AES_ROUNDS, salt: str | bytes = AES_SALT
+        self,
+        key: str,
+        *,
+        key_size: int = 128,
+        rounds: int = AES_ROUNDS,
+        salt: str | bytes = AES_SALT,
     ) -> None:
         if key_size not in (128, 192, 256):
             raise ValueError(f"key_size is 128, 192 or 256 bits, not {key_size}")
@@ -89,7 +104,9 @@ class AesEncryption:
 
     @classmethod
     def of_bytes(cls, key: bytes) -> AesEncryption:
-        """Return an object that uses the 16, 24 or 32 bytes of *key* as they are. Raises as the constructor does."""
+        """Return an object that uses the 16, 24 or 32 bytes of *key* as they are. Raises as the
+        constructor does.
+        """
         if len(key) not in (16, 24, 32):
             raise ValueError(f"an AES key has 16, 24 or 32 bytes, not {len(key)}")
         made = cls.__new__(cls)
@@ -135,12 +152,18 @@ class AesEncryption:
         return result
 
     def decrypt(self, message: bytes) -> bytes:
-        """Return the plain bytes of *message*; raise :class:`WebSocketsProtocolError` (1008) when it cannot come from this key."""
+        """Return the plain bytes of *message*; raise :class:`WebSocketsProtocolError` (1008) when
+        it cannot come from this key.
+        """
         if len(message) < _IV_SIZE + _BLOCK or len(message) % _BLOCK:
             raise WebSocketsProtocolError(1008, "a message is not encrypted")
         padded = self._apply(message[:_IV_SIZE], message[_IV_SIZE:])
         padding = padded[-1]
-        if not 1 <= padding <= _BLOCK or padding == len(padded) or not padded.endswith(bytes((padding,)) * padding):
+        if (
+            not 1 <= padding <= _BLOCK
+            or padding == len(padded)
+            or not padded.endswith(bytes((padding,)) * padding)
+        ):
             raise WebSocketsProtocolError(1008, "a message does not decrypt")
         return padded[:-padding]
 

@@ -1,7 +1,9 @@
-"""RestExchange: the requests of our side that are under way on one connection, and the threads that wait for their answers.
+"""RestExchange: the requests of our side that are under way on one connection, and the threads that
+wait for their answers.
 
-A waiting thread is woken by the loop's thread as soon as its answer has arrived or the connection has ended; nothing polls. What
-requests and answers look like on the wire is the protocol's affair; frames only pass through here, and no user's code runs here.
+A waiting thread is woken by the loop's thread as soon as its answer has arrived or the connection
+has ended; nothing polls. What requests and answers look like on the wire is the protocol's affair;
+frames only pass through here, and no user's code runs here.
 
 Lock order: ``_turns`` < ``_safe_send`` < the process's ``safe_out`` < ``_safe``.
 """
@@ -15,9 +17,9 @@ from queue import Empty, SimpleQueue
 from threading import current_thread, get_ident
 from typing import TYPE_CHECKING
 
-from ..request import HTTP_CLIENTERROR
-from ..errors import WebSocketsError
 from ..core.frames import WebSocketFrame
+from ..errors import WebSocketsError
+from ..request import HTTP_CLIENTERROR
 from ..states import (
     WebSocketProcessNotifyCallback,
     wpsRun,
@@ -26,8 +28,8 @@ from ..states import (
 )
 
 if TYPE_CHECKING:
-    from ..request import HttpServerRequest
     from ..process.process import WebSocketProcess
+    from ..request import HttpServerRequest
     from .protocols import WebSocketProtocolRest
 
 _log = logging.getLogger("mormot_ws.rest")
@@ -40,12 +42,14 @@ HTTP_NOTFOUND = 404
 LEAST_ANSWER_TIMEOUT_MS = 2_000
 #: … those that a setting of 0 stands for …
 DEFAULT_ANSWER_TIMEOUT_MS = 30_000
-#: … and those that a request waits for the late answer to an earlier one, in protocols without numbers
+#: … and those that a request waits for the late answer to an earlier one, in protocols without
+#: numbers
 LATE_ANSWER_TIMEOUT_MS = 30_000
 
 
 class Turns:
-    """A lock that threads get in the order in which they asked for it, so that none waits for others that came later.
+    """A lock that threads get in the order in which they asked for it, so that none waits for
+    others that came later.
 
     For any thread. Not reentrant. It guards nothing itself.
     """
@@ -58,7 +62,9 @@ class Turns:
         self._queue: deque[threading.Lock] = deque()
 
     def acquire(self, timeout: float) -> bool:
-        """Wait up to *timeout* seconds for this thread's turn; return False when it did not come. Who gets it has to :meth:`release`."""
+        """Wait up to *timeout* seconds for this thread's turn; return False when it did not come.
+        Who gets it has to :meth:`release`.
+        """
         with self._safe:
             if not self._taken:
                 self._taken = True
@@ -93,34 +99,42 @@ class Turns:
 
 
 class RestExchange:
-    """Sends requests over *process*, whose protocol is *protocol*, and gives each waiting thread its answer.
+    """Sends requests over *process*, whose protocol is *protocol*, and gives each waiting thread
+    its answer.
 
-    For any thread: :meth:`notify`. For the loop's thread: :meth:`answer_arrived`. For whoever changes the process's state: :meth:`closed`,
-    :meth:`begin` and :meth:`end`.
+    For any thread: :meth:`notify`. For the loop's thread: :meth:`answer_arrived`. For whoever
+    changes the process's state: :meth:`closed`, :meth:`begin` and :meth:`end`.
     """
 
     def __init__(self, process: WebSocketProcess, protocol: WebSocketProtocolRest) -> None:
         self._process = process
         self._protocol = protocol
-        #: belongs to the one request that waits for its answer, where answers carry no number; taken before all other locks
+        #: belongs to the one request that waits for its answer, where answers carry no number;
+        #: taken before all other locks
         self._turns = Turns()
-        #: held from the entry in _waiting to the end of its sending, so that :meth:`begin` knows all entries to be of the old connection
+        #: held from the entry in _waiting to the end of its sending, so that :meth:`begin` knows
+        #: all entries to be of the old connection
         self._safe_send = threading.Lock()
-        #: guards the fields below, what is put into the queues, and the number of answers to ignore; held for moments only
+        #: guards the fields below, what is put into the queues, and the number of answers to
+        #: ignore; held for moments only
         self._safe = threading.Lock()
         #: notified when an answer to ignore has come, or the connection has ended
         self._late = threading.Condition(self._safe)
         self._waiting: dict[str, SimpleQueue[WebSocketFrame | None]] = {}
 
-    # ------------------------------------------------------------------------------------------- for the process
+    # ------------------------------------------------------------------------------ for the process
 
     def begin(self, protocol: WebSocketProtocolRest) -> None:
-        """A new connection is about to run: nothing that was made for the old one may be sent on it."""
+        """A new connection is about to run: nothing that was made for the old one may be sent on
+        it.
+        """
         with self._safe_send:  # whoever has met the old connection is through with sending, in vain
             self._protocol = protocol
 
     def end(self) -> None:
-        """Another protocol takes over: whoever comes from here on gets 666, and nothing of ours is sent on its connection."""
+        """Another protocol takes over: whoever comes from here on gets 666, and nothing of ours is
+        sent on its connection.
+        """
         with self._safe_send:
             self._process.exchange = None
 
@@ -134,7 +148,9 @@ class RestExchange:
             self._waiting.clear()
 
     def answer_arrived(self, head: str, frame: WebSocketFrame) -> None:
-        """Give the answer in *frame* to the thread that waits for *head*. In the loop's thread; never blocks."""
+        """Give the answer in *frame* to the thread that waits for *head*. In the loop's thread;
+        never blocks.
+        """
         with self._safe:
             incoming = self._process.incoming
             if head == "answer" and incoming.answer_to_ignore():
@@ -143,9 +159,13 @@ class RestExchange:
             elif (answer := self._waiting.pop(head, None)) is not None:
                 answer.put(frame)
                 return
-        _log.debug("%s: an answer that nobody waits for (any more) is dropped: %r", self._process, head[:40])
+        _log.debug(
+            "%s: an answer that nobody waits for (any more) is dropped: %r",
+            self._process,
+            head[:40],
+        )
 
-    # -------------------------------------------------------------------------------------------- for any thread
+    # ------------------------------------------------------------------------------- for any thread
 
     @property
     def waiting(self) -> int:
@@ -168,7 +188,11 @@ class RestExchange:
         else:
             self._check_thread()
             return self._ask(request) if self._protocol.sequencing else self._ask_in_turn(request)
-        return HTTP_SUCCESS if sent else _no_answer(request, HTTP_CLIENTERROR, "not connected, or the queue is full")
+        return (
+            HTTP_SUCCESS
+            if sent
+            else _no_answer(request, HTTP_CLIENTERROR, "not connected, or the queue is full")
+        )
 
     def _check_thread(self) -> None:
         process = self._process
@@ -180,11 +204,13 @@ class RestExchange:
             )
 
     def _ask_in_turn(self, request: HttpServerRequest) -> int:
-        """Send and wait where answers carry no number: one request at a time, so that each gets its own.
+        """Send and wait where answers carry no number: one request at a time, so that each gets its
+        own.
 
-        Answers do come in the order of the requests, but some never come: a peer may answer with ``!NORESPONSE``, or drop what it cannot
-        read. If several requests were on their way, each later one would then get its neighbour's answer. Sending them one by one costs
-        the time on the wire only: the peer's one thread works on them one by one anyway.
+        Answers do come in the order of the requests, but some never come: a peer may answer with
+        ``!NORESPONSE``, or drop what it cannot read. If several requests were on their way, each
+        later one would then get its neighbour's answer. Sending them one by one costs the time on
+        the wire only: the peer's one thread works on them one by one anyway.
         """
         timeout = self._timeout_ms()
         if not self._turns.acquire(timeout / 1000):
@@ -213,13 +239,16 @@ class RestExchange:
         frame, head = self._protocol.input_to_frame(request, False)
         answer: SimpleQueue[WebSocketFrame | None] = SimpleQueue()
         timeout = self._timeout_ms()
-        ahead = process.prepare_ahead(frame)  # compression takes its time: others may send meanwhile
+        # compression takes its time: others may send meanwhile
+        ahead = process.prepare_ahead(frame)
         received: WebSocketFrame | None = None
         expected = True  # until we know better: a send may be interrupted by Ctrl-C, too
         try:
             with self._safe_send:
                 if process.exchange is not self:  # another protocol took over, on a new connection
-                    return _no_answer(request, HTTP_CLIENTERROR, "the connection has another protocol now")
+                    return _no_answer(
+                        request, HTTP_CLIENTERROR, "the connection has another protocol now"
+                    )
                 with self._safe:
                     self._waiting[head] = answer
                 expected = sent = process.send_frame(frame, ahead)
@@ -237,15 +266,23 @@ class RestExchange:
         if not sent:
             return _no_answer(request, HTTP_CLIENTERROR, "not connected")
         if missing:
-            return _no_answer(request, HTTP_NOTFOUND, f"no answer within {timeout} ms", timed_out=True)
+            return _no_answer(
+                request, HTTP_NOTFOUND, f"no answer within {timeout} ms", timed_out=True
+            )
         if received is None and not answer.empty():
             received = answer.get_nowait()  # it came in the very moment of giving up
         if received is None:
-            return _no_answer(request, HTTP_NOTFOUND, f"the connection was lost before the answer came{self._why()}")
+            return _no_answer(
+                request,
+                HTTP_NOTFOUND,
+                f"the connection was lost before the answer came{self._why()}",
+            )
         return self._protocol.frame_to_output(received, request)
 
     def _why(self) -> str:
-        """Return what is known of the end of the connection, behind a colon; '' when it is nothing. A wrong key shows here."""
+        """Return what is known of the end of the connection, behind a colon; '' when it is
+        nothing. A wrong key shows here.
+        """
         process = self._process
         why = process.last_error
         if not why and process.close_code:

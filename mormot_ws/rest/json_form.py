@@ -1,7 +1,9 @@
-"""The text form of REST messages, of ``synopsejson``: an object with one array, in which JSON content stands as it is.
+"""The text form of REST messages, of ``synopsejson``: an object with one array, in which JSON
+content stands as it is.
 
-It copies the native codec with its peculiarities: an empty body arrives as ``""``, content is inserted unchecked, what is not UTF-8 travels
-as base64. Pure: bytes in, values out; no frame, socket or thread belongs in here.
+It copies the native codec with its peculiarities: an empty body arrives as ``""``, content is
+inserted unchecked, what is not UTF-8 travels as base64. Pure: bytes in, values out; no frame,
+socket or thread belongs in here.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ _MIN_SIZE = 10
 #: contents of at least this many bytes are sent as text only when they are strict UTF-8
 _STRICT_FROM = 128
 
-# ---------------------------------------------------------------------------------------------------------- encoding
+# ----------------------------------------------------------------------------------------- encoding
 
 #: one after the other, the backslash first
 _ESCAPES = [
@@ -44,7 +46,8 @@ _ESCAPES = [
 ]
 _TO_ESCAPE = re.compile(rb'[\x00-\x1f"\\]')
 _CONTROL = re.compile(rb"[\x00-\x1f]")
-#: the structure that a short text must have: overlong forms and surrogates pass, and a last sequence that is cut
+#: the structure that a short text must have: overlong forms and surrogates pass, and a last
+#: sequence that is cut
 _LOOSE_UTF8 = re.compile(
     rb"[\x01-\x7f]*(?:(?:[\xc0-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf7][\x80-\xbf]{3})[\x01-\x7f]*)*"
     rb"(?:[\xc0-\xf7]|[\xe0-\xf7][\x80-\xbf]|[\xf0-\xf7][\x80-\xbf]{2})?"
@@ -52,9 +55,11 @@ _LOOSE_UTF8 = re.compile(
 
 
 def encode_json(message: RestRequest | RestAnswer, head: str = "") -> bytes:
-    """Return the payload of the text frame that carries *message*, under *head* when the peer asked under one of its own.
+    """Return the payload of the text frame that carries *message*, under *head* when the peer asked
+    under one of its own.
 
-    Content whose type is JSON is not looked at. Of a short content that is nearly UTF-8 the payload is not UTF-8 either, as a native end's.
+    Content whose type is JSON is not looked at. Of a short content that is nearly UTF-8 the payload
+    is not UTF-8 either, as a native end's.
     """
     content = message.content
     content_type = sent_content_type(message.content_type, content)
@@ -112,7 +117,7 @@ def _quoted(data: bytes) -> bytes:
     return b'"%s"' % data
 
 
-# ---------------------------------------------------------------------------------------------------------- decoding
+# ----------------------------------------------------------------------------------------- decoding
 
 _BLANKS = bytes(range(1, 33))
 #: whatever stands between the bracket and the first quote is passed over, as natively
@@ -123,7 +128,8 @@ _BARE = re.compile(rb'[^\x00-\x20,\[\]{}"]+')
 _COMMA = re.compile(rb"[\x01-\x20]*,")
 _TOKEN = re.compile(rb'["{}\[\]]')
 _ESCAPE = re.compile(
-    rb"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))", re.DOTALL
+    rb"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))",
+    re.DOTALL,
 )
 _UNESCAPED = {b"b": b"\b", b"t": b"\t", b"n": b"\n", b"f": b"\f", b"r": b"\r"}
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
@@ -132,13 +138,16 @@ _DEPTH = [1 if byte in b"{[" else -1 for byte in range(256)]
 
 
 def json_head(payload: bytes) -> str:
-    """Return the head of the message in *payload*, ``'request'`` or ``'answer'`` mostly; '' without one. Reads the beginning only."""
+    """Return the head of the message in *payload*, ``'request'`` or ``'answer'`` mostly; ''
+    without one. Reads the beginning only.
+    """
     start = _START.match(payload) if len(payload) >= _MIN_SIZE else None
     return start[1].decode("latin-1") if start else ""
 
 
 def decode_json(payload: bytes) -> tuple[str, RestRequest | RestAnswer]:
-    """Return (head, message) of a text frame's *payload*: a request when its head begins with ``r``, an answer when it begins with ``a``.
+    """Return (head, message) of a text frame's *payload*: a request when its head begins with
+    ``r``, an answer when it begins with ``a``.
 
     Raises :class:`RestMessageError` for anything else.
     """
@@ -169,7 +178,9 @@ def decode_json(payload: bytes) -> tuple[str, RestRequest | RestAnswer]:
     content_type = received_content_type(content_type, content)
     if head[0] == "r":
         method, url, headers = map(to_text, fields[:3])
-        return head, RestRequest(method or "POST", url, headers, fields[3] == b"1", content_type, content)
+        return head, RestRequest(
+            method or "POST", url, headers, fields[3] == b"1", content_type, content
+        )
     return head, RestAnswer(parse_status(fields[0]), to_text(fields[1]), content_type, content)
 
 
@@ -187,7 +198,9 @@ def _value(payload: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _raw_item(payload: bytes, at: int) -> bytes:
-    """Return the JSON text of the item at offset *at*, which is checked for brackets and quotes only."""
+    """Return the JSON text of the item at offset *at*, which is checked for brackets and quotes
+    only.
+    """
     at = _end_of_space(payload, at)
     if payload.startswith(b'"', at):
         return payload[at : _end_of_string(payload, at)]
@@ -208,7 +221,9 @@ def _raw_item(payload: bytes, at: int) -> bytes:
 
 
 def _is_one_item(text: bytes) -> bool:
-    """Tell whether the bracket that *text* begins with is closed by its last character. A quick :func:`_end_of_brackets`."""
+    """Tell whether the bracket that *text* begins with is closed by its last character. A quick
+    :func:`_end_of_brackets`.
+    """
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     pieces = text.split(b'"')

@@ -1,7 +1,8 @@
-"""Requests and answers of the REST protocols as values: their fields, heads and content types, whatever their form on the wire.
+"""Requests and answers of the REST protocols as values: their fields, heads and content types,
+whatever their form on the wire.
 
-The text form of ``synopsejson`` is in ``restjson.py``, the binary one of ``synopsebin`` and ``synopsebinary`` in ``restbinary.py``. Pure:
-no frame, socket, thread or clock belongs in here.
+The text form of ``synopsejson`` is in ``restjson.py``, the binary one of ``synopsebin`` and
+``synopsebinary`` in ``restbinary.py``. Pure: no frame, socket, thread or clock belongs in here.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class RestMessageError(ValueError):
 class RestRequest:
     """A request, of either side to the other.
 
-    Text fields are kept as ``str``; bytes of a peer that are not UTF-8 are kept as surrogate escapes, and sent back as they came.
+    Text fields are kept as ``str``; bytes of a peer that are not UTF-8 are kept as surrogate
+    escapes, and sent back as they came.
     """
 
     #: in the caller's spelling; never empty
@@ -57,7 +59,9 @@ class RestAnswer:
 
 
 def request_head(sequence: int) -> str:
-    """Return the head of a numbered request of ``synopsebin``; only the low 24 bits of *sequence* count."""
+    """Return the head of a numbered request of ``synopsebin``; only the low 24 bits of *sequence*
+    count.
+    """
     return f"r{sequence & 0xFFFFFF:06x}"
 
 
@@ -67,7 +71,9 @@ def answer_head_of(head: str) -> str:
 
 
 def is_json_type(content_type: str) -> bool:
-    """Tell whether *content_type* counts as JSON; its charset and other details are then lost on the way."""
+    """Tell whether *content_type* counts as JSON; its charset and other details are then lost on
+    the way.
+    """
     kind = content_type.strip().lower()
     if kind.startswith("application/"):
         return kind.startswith(JSON_CONTENT_TYPE) or "+json" in kind
@@ -98,14 +104,18 @@ def to_text(field: bytes) -> str:
 
 
 def parse_status(field: bytes) -> int:
-    """Return the status in an answer's *field*; raise :class:`RestMessageError` when that is no number of up to nine digits."""
+    """Return the status in an answer's *field*; raise :class:`RestMessageError` when that is no
+    number of up to nine digits.
+    """
     if not field.isdigit() or len(field) > 9:
         raise RestMessageError("the status is not a number")
     return int(field)
 
 
 def batch_marker(index: int, count: int) -> str:
-    """Return the header line that a receiver adds to request *index* (from 0) of a jumbo frame of *count*; '' for those in the middle."""
+    """Return the header line that a receiver adds to request *index* (from 0) of a jumbo frame of
+    *count*; '' for those in the middle.
+    """
     if index == 0:
         return f"{FRAME_HEADER}: [0]"
     return f"{FRAME_HEADER}: [1]" if index == count - 1 else ""

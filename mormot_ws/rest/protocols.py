@@ -1,7 +1,9 @@
-"""The REST protocols: requests and answers as frames, both ways. What a message is, is here; who waits for it, in ``notify.py``.
+"""The REST protocols: requests and answers as frames, both ways. What a message is, is here; who
+waits for it, in ``notify.py``.
 
-``synopsejson`` is text, ``synopsebin`` and ``synopsebinary`` are binary, compressed and encrypted if that is wanted. The bytes are those of
-native mORMot 2. No socket and no thread belongs in here, and no byte of the forms themselves (``restjson.py``, ``restbinary.py``).
+``synopsejson`` is text, ``synopsebin`` and ``synopsebinary`` are binary, compressed and encrypted
+if that is wanted. The bytes are those of native mORMot 2. No socket and no thread belongs in here,
+and no byte of the forms themselves (``restjson.py``, ``restbinary.py``).
 """
 
 from __future__ import annotations
@@ -13,13 +15,32 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from .algosynlz import algo_compress, algo_decompress, is_worth_storing
-from ..request import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest, bearer_of
+from ..core.frames import (
+    WebSocketFrame,
+    WebSocketFramePayload,
+    focBinary,
+    focText,
+    fopAlreadyCompressed,
+)
 from ..errors import WebSocketsProtocolError
-from ..core.frames import WebSocketFrame, WebSocketFramePayload, focBinary, focText, fopAlreadyCompressed
-from .exchange import RestExchange
 from ..protocols.base import WebSocketProtocol
-from .binary_form import binary_head, decode_binary, decode_jumbo, encode_binary, encode_jumbo, is_jumbo
+from ..request import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest, bearer_of
+from ..states import (
+    WebSocketProtocolBinaryOptions,
+    pboNoLocalHostCompress,
+    pboNoLocalHostEncrypt,
+    pboSynLzCompress,
+)
+from .algosynlz import algo_compress, algo_decompress, is_worth_storing
+from .binary_form import (
+    binary_head,
+    decode_binary,
+    decode_jumbo,
+    encode_binary,
+    encode_jumbo,
+    is_jumbo,
+)
+from .exchange import RestExchange
 from .json_form import decode_json, encode_json, json_head
 from .messages import (
     REQUEST_HEAD,
@@ -30,12 +51,6 @@ from .messages import (
     answer_head_of,
     batch_marker,
     request_head,
-)
-from ..states import (
-    WebSocketProtocolBinaryOptions,
-    pboNoLocalHostCompress,
-    pboNoLocalHostEncrypt,
-    pboSynLzCompress,
 )
 
 if TYPE_CHECKING:
@@ -50,10 +65,12 @@ _FRAME_OVERHEAD = 2
 
 
 class WebSocketProtocolRest(WebSocketProtocol):
-    """Base of the protocols that carry HTTP-like requests and their answers, from either side. Mirrors ``TWebSocketProtocolRest``.
+    """Base of the protocols that carry HTTP-like requests and their answers, from either side.
+    Mirrors ``TWebSocketProtocolRest``.
 
-    A request that arrives is given to the server's ``on_request`` or the client's ``on_callback_request_process``, in the connection's
-    thread, and what they leave in the context is sent back. An exception there is answered with 500, and logged. A request is sent by
+    A request that arrives is given to the server's ``on_request`` or the client's
+    ``on_callback_request_process``, in the connection's thread, and what they leave in the context
+    is sent back. An exception there is answered with 500, and logged. A request is sent by
     :meth:`WebSocketProcess.notify_callback <mormot_ws.WebSocketProcess.notify_callback>`.
     """
 
@@ -68,8 +85,12 @@ class WebSocketProtocolRest(WebSocketProtocol):
             process.exchange = RestExchange(process, self)
         process.exchange.begin(self)
 
-    def process_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame, info: str) -> None:
-        """Answer a request, or hand an answer over to who waits for it; drop anything else. *info* is a header line added to a request."""
+    def process_incoming_frame(
+        self, process: WebSocketProcess, frame: WebSocketFrame, info: str
+    ) -> None:
+        """Answer a request, or hand an answer over to who waits for it; drop anything else. *info*
+        is a header line added to a request.
+        """
         if frame.opcode is not focText and frame.opcode is not focBinary:
             return  # of the beginning or the end of the connection
         head = self.head_of(frame)
@@ -84,18 +105,29 @@ class WebSocketProtocolRest(WebSocketProtocol):
         """Tell whether the head of *frame* is *head*."""
         return self.head_of(frame) == head
 
-    # ------------------------------------------------------------------------------------- messages of this side
+    # ------------------------------------------------------------------------ messages of this side
 
-    def input_to_frame(self, ctxt: HttpServerRequest, no_answer: bool) -> tuple[WebSocketFrame, str]:
-        """Return the frame that carries the request in *ctxt*, and the head that its answer will have. Mirrors ``InputToFrame``."""
+    def input_to_frame(
+        self, ctxt: HttpServerRequest, no_answer: bool
+    ) -> tuple[WebSocketFrame, str]:
+        """Return the frame that carries the request in *ctxt*, and the head that its answer will
+        have. Mirrors ``InputToFrame``.
+        """
         head = self.next_head()
         request = RestRequest(
-            ctxt.method or "POST", ctxt.url, ctxt.in_headers, no_answer, ctxt.in_content_type, ctxt.in_content
+            ctxt.method or "POST",
+            ctxt.url,
+            ctxt.in_headers,
+            no_answer,
+            ctxt.in_content_type,
+            ctxt.in_content,
         )
         return self.encode(request, head), answer_head_of(head)
 
     def output_to_frame(self, ctxt: HttpServerRequest, status: int, head: str) -> WebSocketFrame:
-        """Return the frame that carries the answer in *ctxt* to the request of that *head*. Mirrors ``OutputToFrame``."""
+        """Return the frame that carries the answer in *ctxt* to the request of that *head*.
+        Mirrors ``OutputToFrame``.
+        """
         content = ctxt.out_content
         if isinstance(content, str):
             content = content.encode("utf-8")
@@ -103,7 +135,9 @@ class WebSocketProtocolRest(WebSocketProtocol):
         return self.encode(answer, answer_head_of(head))
 
     def frame_to_output(self, frame: WebSocketFrame, ctxt: HttpServerRequest) -> int:
-        """Set the answer's side of *ctxt* from *frame*; return the status, 404 for a frame that is no answer. Mirrors ``FrameToOutput``."""
+        """Set the answer's side of *ctxt* from *frame*; return the status, 404 for a frame that is
+        no answer. Mirrors ``FrameToOutput``.
+        """
         try:
             _, answer = self.decode(frame)
         except RestMessageError as exc:
@@ -120,7 +154,7 @@ class WebSocketProtocolRest(WebSocketProtocol):
         """Return the head of the next request of this side. From any thread."""
         return REQUEST_HEAD
 
-    # ------------------------------------------------------------------------------------ to be implemented below
+    # ---------------------------------------------------------------------- to be implemented below
 
     @abstractmethod
     def head_of(self, frame: WebSocketFrame) -> str:
@@ -134,20 +168,31 @@ class WebSocketProtocolRest(WebSocketProtocol):
     def decode(self, frame: WebSocketFrame) -> tuple[str, RestRequest | RestAnswer]:
         """Return (head, message) of *frame*; raise ``RestMessageError`` when it has none."""
 
-    # ------------------------------------------------------------------------------------------- requests of the peer
+    # ------------------------------------------------------------------------- requests of the peer
 
-    def _answer(self, process: WebSocketProcess, frame: WebSocketFrame, head: str, info: str) -> None:
+    def _answer(
+        self, process: WebSocketProcess, frame: WebSocketFrame, head: str, info: str
+    ) -> None:
         """In the connection's thread: let the application answer a request, and send what it says."""
         try:
             _, request = self.decode(frame)
         except RestMessageError as exc:
             self.last_error: str = f"invalid request: {exc}"
-            _log.info("%s: an invalid request is dropped: %s", process, exc, extra=process.log_fields())
+            _log.info(
+                "%s: an invalid request is dropped: %s", process, exc, extra=process.log_fields()
+            )
             return
         assert isinstance(request, RestRequest)
         headers = add_header(request.headers, info) if info else request.headers
         ctxt, on_request = process.compute_context()
-        ctxt.prepare(request.url, request.method, headers, request.content, request.content_type, process.remote_ip)
+        ctxt.prepare(
+            request.url,
+            request.method,
+            headers,
+            request.content,
+            request.content_type,
+            process.remote_ip,
+        )
         if not ctxt.auth_bearer:
             ctxt.auth_bearer = bearer_of(ctxt.in_header("authorization"))
         status = self._ask_application(process, ctxt, on_request)
@@ -155,21 +200,32 @@ class WebSocketProtocolRest(WebSocketProtocol):
             return
         if not process.send_frame(self._answer_frame(process, ctxt, status, head)):
             self.last_error = "the answer could not be sent"
-            _log.info("%s: the answer to %r could not be sent", process, ctxt, extra=process.log_fields())
+            _log.info(
+                "%s: the answer to %r could not be sent", process, ctxt, extra=process.log_fields()
+            )
 
     def _ask_application(
-        self, process: WebSocketProcess, ctxt: HttpServerRequest, on_request: OnHttpServerRequest | None
+        self,
+        process: WebSocketProcess,
+        ctxt: HttpServerRequest,
+        on_request: OnHttpServerRequest | None,
     ) -> int:
         """Return the status of the answer, which is in *ctxt* then."""
         if on_request is None:
-            _log.warning("%s: nobody answers requests here: 404 for %r", process, ctxt, extra=process.log_fields())
+            _log.warning(
+                "%s: nobody answers requests here: 404 for %r",
+                process,
+                ctxt,
+                extra=process.log_fields(),
+            )
             return 404
         try:
             status = on_request(ctxt)
             if not isinstance(status, int) or not 0 <= status <= 999:
                 raise TypeError(f"the status has to be a number like 200, not {status!r}")
             return int(status)
-        except Exception as exc:  # noqa: BLE001 - a bug in the user's code is a 500 for this request
+        # a bug in the user's code is a 500 for this request
+        except Exception as exc:  # noqa: BLE001
             _log.exception("%s: %r failed", process, ctxt)
             self.last_error = f"{type(exc).__name__}: {exc}"
             return _internal_error(ctxt)
@@ -179,7 +235,8 @@ class WebSocketProtocolRest(WebSocketProtocol):
     ) -> WebSocketFrame:
         try:
             return self.output_to_frame(ctxt, status, head)
-        except Exception as exc:  # noqa: BLE001 - the out_… attributes are the user's: anything may stand there
+        # the out_… attributes are the user's: anything may stand there
+        except Exception as exc:  # noqa: BLE001
             _log.exception("%s: the answer of %r cannot be sent as it is", process, ctxt)
             self.last_error = f"{type(exc).__name__}: {exc}"
             return self.output_to_frame(ctxt, _internal_error(ctxt), head)
@@ -187,14 +244,20 @@ class WebSocketProtocolRest(WebSocketProtocol):
 
 def _internal_error(ctxt: HttpServerRequest) -> int:
     """Make *ctxt* an answer that tells the peer nothing but that this side failed."""
-    ctxt.out_content, ctxt.out_content_type, ctxt.out_custom_headers = b"internal error\n", "text/plain", ""
+    ctxt.out_content, ctxt.out_content_type, ctxt.out_custom_headers = (
+        b"internal error\n",
+        "text/plain",
+        "",
+    )
     return 500
 
 
 class WebSocketProtocolJson(WebSocketProtocolRest):
-    """``synopsejson``: requests as text frames that a browser can read. Mirrors ``TWebSocketProtocolJson``.
+    """``synopsejson``: requests as text frames that a browser can read. Mirrors
+    ``TWebSocketProtocolJson``.
 
-    Neither compressed nor encrypted by itself; use TLS. Answers carry no number, so requests that wait take turns on a connection.
+    Neither compressed nor encrypted by itself; use TLS. Answers carry no number, so requests that
+    wait take turns on a connection.
     """
 
     lenient_text = True
@@ -219,15 +282,19 @@ class WebSocketProtocolJson(WebSocketProtocolRest):
 
 
 class WebSocketProtocolBinary(WebSocketProtocolRest):
-    """``synopsebin`` and ``synopsebinary``: requests as binary frames. Mirrors ``TWebSocketProtocolBinary``.
+    """``synopsebin`` and ``synopsebinary``: requests as binary frames. Mirrors
+    ``TWebSocketProtocolBinary``.
 
     :param uri: the path that it is limited to; '' for any.
-    :param key: a password for AES encryption, the same on both ends; '' for none. Needs the extra ``crypto``.
+    :param key: a password for AES encryption, the same on both ends; '' for none. Needs the extra
+        ``crypto``.
     :param options: :class:`WebSocketProtocolBinaryOptions`; the other end needs the same.
-    :param settings: where ``aes_salt``, ``aes_rounds`` and ``aes_bits`` are looked up; None: the defaults.
+    :param settings: where ``aes_salt``, ``aes_rounds`` and ``aes_bits`` are looked up; None: the
+        defaults.
 
-    ``synopsebin``, which is preferred, numbers its requests, so several threads can wait for answers on one connection at once.
-    Raises ``ValueError``/:class:`WebSocketsError` for a *key* that cannot be used.
+    ``synopsebin``, which is preferred, numbers its requests, so several threads can wait for
+    answers on one connection at once. Raises ``ValueError``/:class:`WebSocketsError` for a *key*
+    that cannot be used.
     """
 
     prepares_in_any_order = True
@@ -236,7 +303,8 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self,
         uri: str = "",
         key: str = "",
-        options: WebSocketProtocolBinaryOptions | Collection[WebSocketProtocolBinaryOptions] = pboSynLzCompress,
+        options: WebSocketProtocolBinaryOptions
+        | Collection[WebSocketProtocolBinaryOptions] = pboSynLzCompress,
         *,
         settings: WebSocketProcessSettings | None = None,
     ) -> None:
@@ -244,21 +312,26 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         #: what is done to frames; mirrors ``Options``
         self.options: WebSocketProtocolBinaryOptions = binary_options(options)
         self.sequencing: bool = True
-        #: bytes of frames as they went over the wire, both ways; mirror ``FramesInBytesSocket`` and ``FramesOutBytesSocket``
+        #: bytes of frames as they went over the wire, both ways; mirror ``FramesInBytesSocket`` and
+        #: ``FramesOutBytesSocket``
         self.frames_in_bytes_socket: int = 0
         self.frames_out_bytes_socket: int = 0
         #: frames whose container did not verify: dropped, as by the native ends
         self.frames_in_dropped: int = 0
-        #: guards frames_out_bytes_socket: frames are prepared by several threads at once; innermost, held for moments
+        #: guards frames_out_bytes_socket: frames are prepared by several threads at once;
+        #: innermost, held for moments
         self._safe_counter = threading.Lock()
-        # next() on it is atomic. Not reset by a reconnection, as in the original: a late answer then finds nobody
+        # next() on it is atomic. Not reset by a reconnection, as in the original: a late answer
+        # then finds nobody
         self._numbers = count(1)
         self._max_message_bytes = 16 << 20
         if key:
             self.set_encrypt_key(key, settings)
 
     def set_encrypt_key(self, key: str, settings: WebSocketProcessSettings | None = None) -> None:
-        """Encrypt with *key* from the next connection on; '' ends it. Mirrors ``SetEncryptKey``. Raises as the constructor does."""
+        """Encrypt with *key* from the next connection on; '' ends it. Mirrors ``SetEncryptKey``.
+        Raises as the constructor does.
+        """
         if not key:
             self.encryption = None
             return
@@ -294,14 +367,16 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         return True
 
     def process_handshake(self, extensions: Sequence[str]) -> str | None:
-        """Refuse extensions (406) when the frames are encrypted, as the original does: it knows no other than its key exchange."""
+        """Refuse extensions (406) when the frames are encrypted, as the original does: it knows no
+        other than its key exchange.
+        """
         return None if self.encrypted and extensions else ""
 
     def prepare_process(self, process: WebSocketProcess) -> None:
         super().prepare_process(process)
         self._max_message_bytes = process.settings.max_message_bytes
 
-    # ------------------------------------------------------------------------------------------------- messages
+    # ------------------------------------------------------------------------------------- messages
 
     def next_head(self) -> str:
         return request_head(next(self._numbers)) if self.sequencing else REQUEST_HEAD
@@ -311,12 +386,16 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
 
     def encode(self, message: RestRequest | RestAnswer, head: str) -> WebSocketFrame:
         stored = is_worth_storing(message.content_type, message.content)
-        return WebSocketFrame(focBinary, encode_binary(head, message), fopAlreadyCompressed if stored else _NO_FLAGS)
+        return WebSocketFrame(
+            focBinary, encode_binary(head, message), fopAlreadyCompressed if stored else _NO_FLAGS
+        )
 
     def decode(self, frame: WebSocketFrame) -> tuple[str, RestRequest | RestAnswer]:
         return decode_binary(frame.payload)
 
-    def process_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame, info: str) -> None:
+    def process_incoming_frame(
+        self, process: WebSocketProcess, frame: WebSocketFrame, info: str
+    ) -> None:
         """Also take jumbo frames apart: their messages are handled one after the other."""
         if frame.opcode is not focBinary or not is_jumbo(frame.payload):
             super().process_incoming_frame(process, frame, info)
@@ -324,7 +403,12 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         try:
             payloads = decode_jumbo(frame.payload)
         except RestMessageError as exc:
-            _log.info("%s: an invalid jumbo frame is dropped: %s", process, exc, extra=process.log_fields())
+            _log.info(
+                "%s: an invalid jumbo frame is dropped: %s",
+                process,
+                exc,
+                extra=process.log_fields(),
+            )
             return
         for index, payload in enumerate(payloads):
             marker = batch_marker(index, len(payloads))
@@ -335,18 +419,22 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         frames = list(frames)
         if len(frames) < 2 or any(frame.opcode is not focBinary for frame in frames):
             return super().send_frames(process, frames)
-        return process.send_frame(WebSocketFrame(focBinary, encode_jumbo([frame.payload for frame in frames])))
+        return process.send_frame(
+            WebSocketFrame(focBinary, encode_jumbo([frame.payload for frame in frames]))
+        )
 
     def join_payloads(self, payloads: list[bytes]) -> bytes | None:
         return encode_jumbo(payloads)
 
-    # --------------------------------------------------------------------------- compression, encryption, counters
+    # ------------------------------------------------------------ compression, encryption, counters
 
     def before_send_frame(self, frame: WebSocketFrame) -> None:
         """Compress, then encrypt. From any thread, several at once."""
         if frame.opcode is focBinary and frame.payload:
             if pboSynLzCompress in self.options:
-                stored = fopAlreadyCompressed in frame.content or self._spares(pboNoLocalHostCompress)
+                stored = fopAlreadyCompressed in frame.content or self._spares(
+                    pboNoLocalHostCompress
+                )
                 frame.payload = algo_compress(frame.payload, stored=stored)
             if self._encrypts():
                 frame.payload = self.encryption.encrypt(frame.payload)
@@ -354,7 +442,9 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
             self.frames_out_bytes_socket += len(frame.payload) + _FRAME_OVERHEAD
 
     def after_get_frame(self, frame: WebSocketFrame) -> None:
-        """Decrypt, then decompress; a frame that does not decrypt ends the connection, one that does not verify is emptied."""
+        """Decrypt, then decompress; a frame that does not decrypt ends the connection, one that
+        does not verify is emptied.
+        """
         received = len(frame.payload)
         self.frames_in_bytes_socket += received + _FRAME_OVERHEAD
         if frame.opcode is not focBinary or not received:
@@ -363,17 +453,23 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
             try:
                 frame.payload = self.encryption.decrypt(frame.payload)
             except WebSocketsProtocolError as exc:
-                self.last_error: str = f"{exc.reason} (is the key, are the options the same on both ends?)"
+                self.last_error: str = (
+                    f"{exc.reason} (is the key, are the options the same on both ends?)"
+                )
                 raise
         if pboSynLzCompress in self.options:
             frame.payload = algo_decompress(frame.payload, self._max_message_bytes)
             if not frame.payload:
-                self.last_error = (
-                    "a message is dropped: its SynLZ container does not verify (are the options the same on both ends?)"
+                self.last_error = "a message is dropped: its SynLZ container does not verify (are the options the same on both ends?)"
+                _log.log(
+                    logging.DEBUG if self.frames_in_dropped else logging.WARNING,
+                    "%r: %s",
+                    self,
+                    self.last_error,
                 )
-                _log.log(logging.DEBUG if self.frames_in_dropped else logging.WARNING, "%r: %s", self, self.last_error)
                 self.frames_in_dropped += 1
-        self.frames_in_bytes += len(frame.payload) - received  # counted as it arrived; what counts is the message
+        # counted as it arrived; what counts is the message
+        self.frames_in_bytes += len(frame.payload) - received
 
     def _encrypts(self) -> bool:
         return self.encryption is not None and not self._spares(pboNoLocalHostEncrypt)
@@ -383,7 +479,9 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
 
     @property
     def frames_in_compression(self) -> int:
-        """By how many percent what arrived was compressed; 100 before any frame, 0 without effect. Mirrors ``FramesInCompression``."""
+        """By how many percent what arrived was compressed; 100 before any frame, 0 without effect.
+        Mirrors ``FramesInCompression``.
+        """
         return self._ratio(self.frames_in_bytes, self.frames_in_bytes_socket)
 
     @property
@@ -394,11 +492,17 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     def _ratio(self, plain: int, socket: int) -> int:
         if not plain:
             return 100
-        return 0 if socket >= plain or pboSynLzCompress not in self.options else 100 - socket * 100 // plain
+        return (
+            0
+            if socket >= plain or pboSynLzCompress not in self.options
+            else 100 - socket * 100 // plain
+        )
 
 
 def binary_options(options: Any) -> WebSocketProtocolBinaryOptions:
-    """Return *options*, a flag or any collection of flags (an empty one for none), as one flag; raise ``TypeError`` for anything else."""
+    """Return *options*, a flag or any collection of flags (an empty one for none), as one flag;
+    raise ``TypeError`` for anything else.
+    """
     if isinstance(options, WebSocketProtocolBinaryOptions):
         return options
     result = WebSocketProtocolBinaryOptions(0)
@@ -406,7 +510,9 @@ def binary_options(options: Any) -> WebSocketProtocolBinaryOptions:
         for option in options:
             result |= option
     except TypeError:
-        raise TypeError(f"options is a WebSocketProtocolBinaryOptions or a set of them, not {options!r}") from None
+        raise TypeError(
+            f"options is a WebSocketProtocolBinaryOptions or a set of them, not {options!r}"
+        ) from None
     return result
 
 

@@ -1,10 +1,13 @@
-"""SynLZ, the fast LZ compression of the native protocols, in pure Python: streams are the same bytes both ways.
+"""SynLZ, the fast LZ compression of the native protocols, in pure Python: streams are the same
+bytes both ways.
 
-A stream carries no offsets: both sides keep the same table, which holds for each of 4096 hashes the last position that was entered
-under it. What wraps a stream into a checked container is in ``algosynlz.py``. No frame, socket, thread or clock belongs in here.
+A stream carries no offsets: both sides keep the same table, which holds for each of 4096 hashes the
+last position that was entered under it. What wraps a stream into a checked container is in
+``algosynlz.py``. No frame, socket, thread or clock belongs in here.
 
-What makes it as fast as Python gets: hashes of many positions come from a few operations on large numbers, as does the length of a match;
-literals are copied in runs, and the decoder enters positions only when the next match needs them.
+What makes it as fast as Python gets: hashes of many positions come from a few operations on large
+numbers, as does the length of a match; literals are copied in runs, and the decoder enters
+positions only when the next match needs them.
 """
 
 from __future__ import annotations
@@ -37,10 +40,11 @@ _LOW_4 = _lanes(15, _PIECE + 2)
 
 
 def _hashes(data: bytes | bytearray) -> memoryview:
-    """Return the hashes of all positions of *data* but the last two, which has at most ``_PIECE`` + 2 bytes.
+    """Return the hashes of all positions of *data* but the last two, which has at most ``_PIECE`` +
+    2 bytes.
 
-    With v the three bytes at a position, little-endian, the hash is the low 12 bits of v xor (v >> 12).
-    All are computed at once, in lanes of 16 bits.
+    With v the three bytes at a position, little-endian, the hash is the low 12 bits of v xor (v >>
+    12). All are computed at once, in lanes of 16 bits.
     """
     count = len(data)
     spread = bytearray(2 * count)
@@ -53,9 +57,11 @@ def _hashes(data: bytes | bytearray) -> memoryview:
 
 
 def synlz_compress(data: bytes) -> bytes:
-    """Return the SynLZ stream of *data*, byte for byte that of the native encoder. It can be longer than *data*, by an eighth.
+    """Return the SynLZ stream of *data*, byte for byte that of the native encoder. It can be longer
+    than *data*, by an eighth.
 
-    Raises ``ValueError`` from 2³⁰ bytes on, which the format cannot hold in all its implementations.
+    Raises ``ValueError`` from 2³⁰ bytes on, which the format cannot hold in all its
+    implementations.
     """
     size = len(data)
     if size >> 30:
@@ -79,7 +85,12 @@ def synlz_compress(data: bytes) -> bytes:
             h = hashes[p - base]
             o = table[h]
             table[h] = p
-            if p - o < 3 or data[o] != data[p] or data[o + 1] != data[p + 1] or data[o + 2] != data[p + 2]:
+            if (
+                p - o < 3
+                or data[o] != data[p]
+                or data[o + 1] != data[p + 1]
+                or data[o + 2] != data[p + 2]
+            ):
                 p += 1
                 continue
             if run < p:
@@ -97,7 +108,9 @@ def synlz_compress(data: bytes) -> bytes:
             if data[a] == data[b]:  # most matches are short
                 end = min(size - 1, p + _LONGEST)  # the very last byte is never part of a match
                 while b < end:
-                    differ = from_bytes(data[a : a + 24], "little") ^ from_bytes(data[b : b + 24], "little")
+                    differ = from_bytes(data[a : a + 24], "little") ^ from_bytes(
+                        data[b : b + 24], "little"
+                    )
                     if differ:
                         b += (differ & -differ).bit_length() - 1 >> 3
                         break
@@ -129,7 +142,8 @@ def _fill_groups(
 ) -> tuple[int, int, int]:
     """Complete groups with the literals from *run* to *end*, the open one first.
 
-    Return (where in *parts* the next control word stands, how many items its group has, where the literals for it begin).
+    Return (where in *parts* the next control word stands, how many items its group has, where the
+    literals for it begin).
     """
     while used + end - run >= 32:
         split = run + 32 - used
@@ -149,8 +163,9 @@ def _header(size: int) -> bytes:
 def synlz_decompress(stream: bytes, max_size: int) -> bytes:
     """Return what the SynLZ *stream* was made from.
 
-    Raises :class:`SynLZError`, and nothing else, for a stream that is truncated or corrupt, or whose content has more than
-    *max_size* bytes. Memory stays within *max_size* and the size of *stream*, whatever the header announces.
+    Raises :class:`SynLZError`, and nothing else, for a stream that is truncated or corrupt, or
+    whose content has more than *max_size* bytes. Memory stays within *max_size* and the size of
+    *stream*, whatever the header announces.
     """
     try:
         return _decompress(stream, max_size)
@@ -189,7 +204,8 @@ def _decompress(stream: bytes, max_size: int) -> bytes:
                 out += stream[p : p + literals]
                 p += literals
             start = len(out)
-            # each literal let one position in: all but the last two now, those two once their three bytes are known
+            # each literal let one position in: all but the last two now, those two once their three
+            # bytes are known
             if start - 2 - hashed > _RUN_FROM:
                 _enter(out, hashed, start - 2, table)
                 hashed = start - 2

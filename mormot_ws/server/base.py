@@ -1,7 +1,8 @@
-"""WebSocketHost: what a server of connections is, wherever these come from: its protocols, events, tables, limits and broadcast.
+"""WebSocketHost: what a server of connections is, wherever these come from: its protocols, events,
+tables, limits and broadcast.
 
-``server.py`` listens for them itself; ``wsgi.py`` takes them over from somebody else's HTTP server. No socket is accepted, and no thread
-but the keeper's is started in here.
+``server.py`` listens for them itself; ``wsgi.py`` takes them over from somebody else's HTTP server.
+No socket is accepted, and no thread but the keeper's is started in here.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..request import OnHttpServerRequest
-from ..sockets.deadline import Deadline
 from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
-from ..process.keeper import ProcessKeeper
-from ..process.freeing import FreedByWith
 from ..core.outgoing import QueuedFrame
+from ..core.publicdir import PublicDir
+from ..process.freeing import FreedByWith
+from ..process.keeper import ProcessKeeper
 from ..process.process import WebSocketProcess
 from ..protocols.base import WebSocketProtocol, WebSocketProtocolList
-from ..core.publicdir import PublicDir
+from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
+from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
 
@@ -37,24 +38,31 @@ class WebSocketHost(PublicDir, FreedByWith):
 
     :param thread_name: names the keeper's thread.
     :param process_name: names the connections in log lines.
-    :param settings: ``WebSocketProcessSettings``; by default new ones with a heartbeat every 20 000 ms.
+    :param settings: ``WebSocketProcessSettings``; by default new ones with a heartbeat every 20 000
+        ms.
 
-    The callbacks below run in the connection's thread; an exception in one is logged and hurts nobody else.
+    The callbacks below run in the connection's thread; an exception in one is logged and hurts
+    nobody else.
     """
 
     _internal = frozenset({"begin_exit", "end_exit"})
 
-    #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade, and those of the REST protocols; None: 426 or 404
+    #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade, and those of
+    #: the REST protocols; None: 426 or 404
     on_request: OnHttpServerRequest | None = None
     #: for connections that are to be encrypted by us; None: none is
     tls_context: ssl.SSLContext | None = None
-    #: makes the process of each connection: a descendant of ``WebSocketProcessServer``; set it before clients come.
-    #: Mirrors ``ProcessClass``
+    #: makes the process of each connection: a descendant of ``WebSocketProcessServer``; set it
+    #: before clients come. Mirrors ``ProcessClass``
     process_class: type[WebSocketProcessServer]
 
-    def __init__(self, thread_name: str, process_name: str, settings: WebSocketProcessSettings | None) -> None:
+    def __init__(
+        self, thread_name: str, process_name: str, settings: WebSocketProcessSettings | None
+    ) -> None:
         self.process_name = process_name
-        self.settings: WebSocketProcessSettings = WebSocketProcessSettings() if settings is None else settings
+        self.settings: WebSocketProcessSettings = (
+            WebSocketProcessSettings() if settings is None else settings
+        )
         #: the protocols offered; empty at first
         self.websocket_protocols: WebSocketProtocolList = WebSocketProtocolList()
         #: ``f(socket: WebSocketServerSocket)``, after an upgrade, before the first frame
@@ -76,7 +84,7 @@ class WebSocketHost(PublicDir, FreedByWith):
         self._stopping = False
         self._last_connection_id = 0
 
-    # ------------------------------------------------------------------------------------------------- for anybody
+    # ---------------------------------------------------------------------------------- for anybody
 
     @property
     def description(self) -> str:
@@ -85,7 +93,9 @@ class WebSocketHost(PublicDir, FreedByWith):
 
     @property
     def on_websocket_upgraded(self) -> Callable[[WebSocketProtocol], int] | None:
-        """``f(protocol) -> int``: 200 lets an upgrade go on, any other HTTP status refuses it. Mirrors ``OnWebSocketUpgraded``."""
+        """``f(protocol) -> int``: 200 lets an upgrade go on, any other HTTP status refuses it.
+        Mirrors ``OnWebSocketUpgraded``.
+        """
         return self.websocket_protocols.on_upgraded
 
     @on_websocket_upgraded.setter
@@ -98,15 +108,21 @@ class WebSocketHost(PublicDir, FreedByWith):
         return len(self._processes)
 
     def is_active_websocket(self, connection_id: int) -> WebSocketProcessServer | None:
-        """Return the process of that connection, None when it is not (or no longer) connected. Mirrors ``IsActiveWebSocket``."""
+        """Return the process of that connection, None when it is not (or no longer) connected.
+        Mirrors ``IsActiveWebSocket``.
+        """
         process = self._processes.get(connection_id)
         return process if process is not None and process.state is wpsRun else None
 
-    def websocket_broadcast(self, frame: WebSocketFrame, connection_ids: Iterable[int] | None = None) -> int:
-        """Queue *frame* on all connections, or on those of *connection_ids*. Mirrors ``WebSocketBroadcast``.
+    def websocket_broadcast(
+        self, frame: WebSocketFrame, connection_ids: Iterable[int] | None = None
+    ) -> int:
+        """Queue *frame* on all connections, or on those of *connection_ids*. Mirrors
+        ``WebSocketBroadcast``.
 
-        From any thread, never waits: the keeper sends, and one receiver that does not read delays no other. Returns how many
-        connections have queued it (a full queue refuses). Raises ``ValueError`` for a frame that is neither text nor binary.
+        From any thread, never waits: the keeper sends, and one receiver that does not read delays
+        no other. Returns how many connections have queued it (a full queue refuses). Raises
+        ``ValueError`` for a frame that is neither text nor binary.
         """
         if frame.opcode not in (focText, focBinary):
             raise ValueError(f"a text or binary frame is broadcast, not {frame.opcode.name}")
@@ -118,7 +134,12 @@ class WebSocketHost(PublicDir, FreedByWith):
         plain = QueuedFrame(frame.opcode, frame.payload, frame.content)
         encoded = plain._replace(wire=encode_unmasked(0x80 | frame.opcode, frame.payload))
         # a list, not a generator: all of them have to be tried
-        return sum([process.send_queued(encoded if process.sends_plain else plain) for process in receivers])
+        return sum(
+            [
+                process.send_queued(encoded if process.sends_plain else plain)
+                for process in receivers
+            ]
+        )
 
     def begin_exit(self) -> None:
         """The interpreter ends: say goodbye to all clients, without waiting."""
@@ -127,7 +148,7 @@ class WebSocketHost(PublicDir, FreedByWith):
             sockets = list(self._sockets)
         self._say_goodbye(sockets)
 
-    # -------------------------------------------------------------------------------------------- for those below
+    # ------------------------------------------------------------------------------ for those below
 
     def _status(self, host: str, port: int) -> ServerStatus:
         with self._safe_connections:
@@ -162,7 +183,9 @@ class WebSocketHost(PublicDir, FreedByWith):
         return refused
 
     def _register(self, process: WebSocketProcessServer) -> None:
-        """Know *process* from now on; called under its ``safe_out``, which comes before the lock of the tables."""
+        """Know *process* from now on; called under its ``safe_out``, which comes before the lock
+        of the tables.
+        """
         with self._safe_connections:
             self._processes[process.connection_id] = process
             self._upgraded += 1
@@ -192,7 +215,8 @@ class WebSocketHost(PublicDir, FreedByWith):
         if callback is not None:
             try:
                 callback(argument)
-            except Exception:  # noqa: BLE001 - a bug in the user's code hurts nobody else; the log has it
+            # a bug in the user's code hurts nobody else; the log has it
+            except Exception:  # noqa: BLE001
                 _log.exception("%r: a server callback failed for %r", self, argument)
 
     def _refusal(self, ip: str) -> str:
@@ -207,7 +231,9 @@ class WebSocketHost(PublicDir, FreedByWith):
         return ""
 
     def _say_goodbye(self, sockets: Iterable[WebSocketServerSocket]) -> None:
-        """Send 1001 to all: at once where nobody is writing, then to the others; cut where even that fails."""
+        """Send 1001 to all: at once where nobody is writing, then to the others; cut where even
+        that fails.
+        """
         left = [socket_ for socket_ in sockets if not socket_.say_goodbye(0)]
         deadline = Deadline(self.settings.close_timeout)
         for socket_ in left:
@@ -216,4 +242,9 @@ class WebSocketHost(PublicDir, FreedByWith):
 
 
 def _totals(protocol: WebSocketProtocol) -> tuple[int, int, int, int]:
-    return protocol.frames_in_count, protocol.frames_out_count, protocol.frames_in_bytes, protocol.frames_out_bytes
+    return (
+        protocol.frames_in_count,
+        protocol.frames_out_count,
+        protocol.frames_in_bytes,
+        protocol.frames_out_bytes,
+    )

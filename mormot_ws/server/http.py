@@ -1,6 +1,8 @@
-"""The HTTP side of a server's connection: reading requests and answering the plain ones, by h11. No thread of its own.
+"""The HTTP side of a server's connection: reading requests and answering the plain ones, by h11. No
+thread of its own.
 
-An upgrade is only recognised here; what it means is for the protocols. What ``on_request`` sees is in ``context.py``.
+An upgrade is only recognised here; what it means is for the protocols. What ``on_request`` sees is
+in ``context.py``.
 """
 
 from __future__ import annotations
@@ -12,15 +14,17 @@ from typing import Any
 
 import h11
 
+from ..core.handshake import UpgradeRequest
 from ..request import HttpServerRequest
 from ..sockets.deadline import Deadline
-from ..core.handshake import UpgradeRequest
 from ..sockets.transport import Transport
 
 _log = logging.getLogger("mormot_ws.httpserver")
 
 
-def request_context(request: UpgradeRequest, content: bytes, connection_id: int, remote_ip: str) -> HttpServerRequest:
+def request_context(
+    request: UpgradeRequest, content: bytes, connection_id: int, remote_ip: str
+) -> HttpServerRequest:
     """Return what ``on_request`` sees of a plain HTTP request."""
     context = HttpServerRequest(
         request.target,
@@ -72,8 +76,8 @@ class HttpServerConnection:
     def read_request(self, deadline: Deadline) -> tuple[UpgradeRequest, bytes] | None:
         """Return the next request with its body, None when the peer ends the connection before one.
 
-        Raises :class:`HttpFault` for what is no acceptable request, ``TimeoutError`` at the *deadline*, ``OSError`` when the
-        connection breaks.
+        Raises :class:`HttpFault` for what is no acceptable request, ``TimeoutError`` at the
+        *deadline*, ``OSError`` when the connection breaks.
         """
         request: UpgradeRequest | None = None
         body: list[bytes] = []
@@ -87,7 +91,10 @@ class HttpServerConnection:
                     event.method.decode("ascii"),
                     event.target.decode("ascii"),
                     event.http_version.decode("ascii"),
-                    [(name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers],
+                    [
+                        (name.decode("ascii"), value.decode("latin-1"))
+                        for name, value in event.headers
+                    ],
                 )
             elif isinstance(event, h11.Data):
                 size += len(event.data)
@@ -122,7 +129,11 @@ class HttpServerConnection:
                 else:
                     self._h11.receive_data(b"")  # the end of the stream
         except h11.RemoteProtocolError as exc:
-            if self._h11.our_state is h11.ERROR or self._h11.trailing_data[0] or self._h11.their_state is h11.ERROR:
+            if (
+                self._h11.our_state is h11.ERROR
+                or self._h11.trailing_data[0]
+                or self._h11.their_state is h11.ERROR
+            ):
                 raise HttpFault(exc.error_status_hint, str(exc)) from None
             return h11.ConnectionClosed()
 
@@ -131,14 +142,19 @@ class HttpServerConnection:
         """What was read beyond the end of the request: the first frames of a client in a hurry."""
         return bytes(self._h11.trailing_data[0])
 
-    def answer(self, status: int, content: bytes, content_type: str, headers: list[tuple[str, str]]) -> bool:
-        """Answer the request that was read; return True when the connection can be used for another one. Raises ``OSError``."""
+    def answer(
+        self, status: int, content: bytes, content_type: str, headers: list[tuple[str, str]]
+    ) -> bool:
+        """Answer the request that was read; return True when the connection can be used for
+        another one. Raises ``OSError``.
+        """
         answer = [("Content-Length", str(len(content))), *headers]
         if content_type:
             answer.append(("Content-Type", content_type))
         try:
             self._send(h11.Response(status_code=status, headers=answer, reason=_reason(status)))
-            if self._method != b"HEAD":  # RFC 9110 §9.3.2: the length is told, the content is not sent
+            # RFC 9110 §9.3.2: the length is told, the content is not sent
+            if self._method != b"HEAD":
                 self._send(h11.Data(data=content))
             self._send(h11.EndOfMessage())
             if self._h11.our_state is h11.MUST_CLOSE:

@@ -1,6 +1,8 @@
-"""WebSocketServerRest: a server whose clients send requests over WebSocket, and that sends requests to them.
+"""WebSocketServerRest: a server whose clients send requests over WebSocket, and that sends requests
+to them.
 
-What it adds to ``server.py`` is the two REST protocols and the way back to a client; connections and threads are there.
+What it adds to ``server.py`` is the two REST protocols and the way back to a client; connections
+and threads are there.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ import ssl
 from collections.abc import Collection
 
 from ..request import HttpServerRequest
-from .threaded import OnThread, WebSocketServer
 from ..settings import WebSocketProcessSettings
 from ..states import (
     WebSocketProtocolBinaryOptions,
@@ -17,16 +18,18 @@ from ..states import (
     wscBlockWithAnswer,
     wscNonBlockWithoutAnswer,
 )
+from .threaded import OnThread, WebSocketServer
 
 
 class WebSocketServerRest(WebSocketServer):
     """A server of the REST protocols. Mirrors ``TWebSocketServerRest``.
 
-    The parameters are those of :class:`WebSocketServer`, and those of :meth:`websockets_enable`, which is called with them when *uri* is
-    given (``''`` for any URI). Without it no protocol is offered before :meth:`websockets_enable`.
+    The parameters are those of :class:`WebSocketServer`, and those of :meth:`websockets_enable`,
+    which is called with them when *uri* is given (``''`` for any URI). Without it no protocol is
+    offered before :meth:`websockets_enable`.
 
-    ``on_request(ctxt) -> status`` answers all requests: those over WebSocket in their connection's thread, one after the other, and plain
-    HTTP ones. Requests to a client go by :meth:`callback`.
+    ``on_request(ctxt) -> status`` answers all requests: those over WebSocket in their connection's
+    thread, one after the other, and plain HTTP ones. Requests to a client go by :meth:`callback`.
     """
 
     def __init__(
@@ -38,7 +41,8 @@ class WebSocketServerRest(WebSocketServer):
         uri: str | None = None,
         key: str = "",
         ajax: bool = False,
-        options: WebSocketProtocolBinaryOptions | Collection[WebSocketProtocolBinaryOptions] = pboSynLzCompress,
+        options: WebSocketProtocolBinaryOptions
+        | Collection[WebSocketProtocolBinaryOptions] = pboSynLzCompress,
         *,
         settings: WebSocketProcessSettings | None = None,
         tls_context: ssl.SSLContext | None = None,
@@ -69,16 +73,20 @@ class WebSocketServerRest(WebSocketServer):
         uri: str,
         key: str,
         ajax: bool = False,
-        options: WebSocketProtocolBinaryOptions | Collection[WebSocketProtocolBinaryOptions] = pboSynLzCompress,
+        options: WebSocketProtocolBinaryOptions
+        | Collection[WebSocketProtocolBinaryOptions] = pboSynLzCompress,
     ) -> None:
-        """Offer the binary protocol, and with *ajax* the JSON one too. Mirrors ``WebSocketsEnable``.
+        """Offer the binary protocol, and with *ajax* the JSON one too. Mirrors
+        ``WebSocketsEnable``.
 
         :param uri: the resource that is upgraded; ``''`` for any.
-        :param key: encrypts the binary protocol; ``''`` for no encryption. The JSON one is never encrypted: with a *key* and *ajax*
-            the same requests are answered in the clear too; use TLS.
+        :param key: encrypts the binary protocol; ``''`` for no encryption. The JSON one is never
+            encrypted: with a *key* and *ajax* the same requests are answered in the clear too; use
+            TLS.
         :param options: of the binary protocol; its clients need the same.
 
-        Raises ``ValueError`` or :class:`WebSocketsError` for a *key* that cannot be used, e.g. without the extra ``crypto``.
+        Raises ``ValueError`` or :class:`WebSocketsError` for a *key* that cannot be used, e.g.
+        without the extra ``crypto``.
         """
         from ..rest.protocols import WebSocketProtocolBinary, WebSocketProtocolJson
 
@@ -89,15 +97,20 @@ class WebSocketServerRest(WebSocketServer):
             self.websocket_protocols.add_once(WebSocketProtocolJson(uri))
 
     def callback(self, ctxt: HttpServerRequest, non_blocking: bool) -> int:
-        """Send the request in *ctxt* to the client of ``ctxt.connection_id``; return the status. Mirrors ``Callback``.
+        """Send the request in *ctxt* to the client of ``ctxt.connection_id``; return the status.
+        Mirrors ``Callback``.
 
-        From any thread. The answer is in the ``out_…`` attributes of *ctxt*. With *non_blocking* it is queued, there is no answer, and the
-        status is 200. 404: no such client, or no answer (``ctxt.out_error`` says which). 666: the connection has just ended.
+        From any thread. The answer is in the ``out_…`` attributes of *ctxt*. With *non_blocking* it
+        is queued, there is no answer, and the status is 200. 404: no such client, or no answer
+        (``ctxt.out_error`` says which). 666: the connection has just ended.
 
-        Raises :class:`WebSocketsError` for a blocking call inside ``on_request`` of the same connection, which could never be answered.
+        Raises :class:`WebSocketsError` for a blocking call inside ``on_request`` of the same
+        connection, which could never be answered.
         """
         process = self.is_active_websocket(ctxt.connection_id)
         if process is None:
             ctxt.out_error = f"there is no WebSocket connection #{ctxt.connection_id}"
             return 404
-        return process.notify_callback(ctxt, wscNonBlockWithoutAnswer if non_blocking else wscBlockWithAnswer)
+        return process.notify_callback(
+            ctxt, wscNonBlockWithoutAnswer if non_blocking else wscBlockWithAnswer
+        )

@@ -1,7 +1,7 @@
 """WebSocketServer: listens, upgrades, and gives every connection a thread of its own.
 
-Threads: one that accepts, one per connection (HTTP first, then the process loop), and the keeper. The list of connections is
-never locked while a callback runs or a socket blocks.
+Threads: one that accepts, one per connection (HTTP first, then the process loop), and the keeper.
+The list of connections is never locked while a callback runs or a socket blocks.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from threading import current_thread
 from time import monotonic
 from typing import Any
 
-from ..request import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest
-from ..process.on_socket import WebCrtSocketProcess
-from ..sockets.deadline import Deadline
-from ..errors import HttpServerError
 from ..core.handshake import UpgradeRequest, split_header_lines
-from ..process.free_in_callback import meet_free_in_callback
-from .base import WebSocketHost
-from .http import HttpFault, HttpServerConnection, request_context, simple_answer
-from ..process.freeing import close_at_exit, forget_at_exit
-from ..protocols.base import WebSocketProtocol
 from ..core.publicdir import PublicDir
+from ..errors import HttpServerError
+from ..process.free_in_callback import meet_free_in_callback
+from ..process.freeing import close_at_exit, forget_at_exit
+from ..process.on_socket import WebCrtSocketProcess
+from ..protocols.base import WebSocketProtocol
+from ..request import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
-from ..states import wpsDestroy
-from ..status import ServerStatus
+from ..sockets.deadline import Deadline
 from ..sockets.tls_contexts import server_tls_context
 from ..sockets.tls_transport import TlsTransport
 from ..sockets.transport import Transport
+from ..states import wpsDestroy
+from ..status import ServerStatus
+from .base import WebSocketHost
+from .http import HttpFault, HttpServerConnection, request_context, simple_answer
 
 _log = logging.getLogger("mormot_ws.server")
 
@@ -46,7 +46,9 @@ OnThread = Callable[[threading.Thread], Any]
 class WebSocketProcessServer(WebCrtSocketProcess):
     """The server's side of one connection. Mirrors ``TWebSocketProcessServer``."""
 
-    def __init__(self, owner: WebSocketServerSocket, protocol: WebSocketProtocol, server: WebSocketHost) -> None:
+    def __init__(
+        self, owner: WebSocketServerSocket, protocol: WebSocketProtocol, server: WebSocketHost
+    ) -> None:
         super().__init__(
             protocol,
             server.settings,
@@ -67,14 +69,17 @@ class WebSocketProcessServer(WebCrtSocketProcess):
 
 
 class WebSocketServerSocket(PublicDir):
-    """One accepted TCP connection, from its first byte to its last. Mirrors ``TWebSocketServerSocket``.
+    """One accepted TCP connection, from its first byte to its last. Mirrors
+    ``TWebSocketServerSocket``.
 
     Given to ``on_websocket_connect`` and ``on_websocket_disconnect``.
     """
 
     _internal = frozenset({"run", "say_goodbye"})
 
-    def __init__(self, server: WebSocketHost, sock: socket.socket, address: Any, connection_id: int) -> None:
+    def __init__(
+        self, server: WebSocketHost, sock: socket.socket, address: Any, connection_id: int
+    ) -> None:
         #: the server that accepted it
         self.server = server
         #: the server's number for this connection: counts every accepted one, from 1
@@ -93,9 +98,11 @@ class WebSocketServerSocket(PublicDir):
         return None if process is None else process.protocol
 
     def say_goodbye(self, wait_ms: int) -> bool:
-        """Send the close frame of a server that stops; False when there is no WebSocket, or somebody is writing for all of *wait_ms*.
+        """Send the close frame of a server that stops; False when there is no WebSocket, or
+        somebody is writing for all of *wait_ms*.
 
-        True too where a close handshake is under way: it has its own bound, and must not be cut short.
+        True too where a close handshake is under way: it has its own bound, and must not be cut
+        short.
         """
         process = self.websocket_process
         return process is not None and (
@@ -109,7 +116,7 @@ class WebSocketServerSocket(PublicDir):
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
-    # --------------------------------------------------------------------------------------- the connection's thread
+    # ---------------------------------------------------------------------- the connection's thread
 
     def run(self) -> None:
         """Serve the connection to its end."""
@@ -117,7 +124,9 @@ class WebSocketServerSocket(PublicDir):
         try:
             self._serve()
         except (OSError, EOFError) as exc:
-            _log.debug("#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc)
+            _log.debug(
+                "#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc
+            )
         except Exception:  # noqa: BLE001 - one connection's fault must not reach the others
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
             _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
@@ -133,7 +142,9 @@ class WebSocketServerSocket(PublicDir):
         if server.tls_context is None:
             transport = Transport(self._sock, settings.send_timeout)
         else:
-            transport = TlsTransport(self._sock, server.tls_context, settings.send_timeout, server_side=True)
+            transport = TlsTransport(
+                self._sock, server.tls_context, settings.send_timeout, server_side=True
+            )
             transport.handshake(deadline)
         self._transport = transport
         process = self._handshake(transport, deadline)
@@ -141,9 +152,11 @@ class WebSocketServerSocket(PublicDir):
             self._run_process(process)
 
     def _handshake(self, transport: Transport, deadline: Deadline) -> WebSocketProcessServer | None:
-        """Answer HTTP requests until one upgrades; return its process, or None when the connection is done with.
+        """Answer HTTP requests until one upgrades; return its process, or None when the connection
+        is done with.
 
-        A function of its own, so that nothing of the handshake stays in memory while the process runs.
+        A function of its own, so that nothing of the handshake stays in memory while the process
+        runs.
         """
         settings = self.server.settings
         http = HttpServerConnection(transport, settings.max_header_bytes, settings.max_body_bytes)
@@ -164,7 +177,9 @@ class WebSocketServerSocket(PublicDir):
                 return None
             deadline = Deadline(settings.keep_alive_timeout)
 
-    def _answer_plain(self, http: HttpServerConnection, request: UpgradeRequest, content: bytes) -> bool:
+    def _answer_plain(
+        self, http: HttpServerConnection, request: UpgradeRequest, content: bytes
+    ) -> bool:
         """Answer what is no upgrade; return True when the connection stays open."""
         server = self.server
         context = request_context(request, content, self.connection_id, self.remote_ip)
@@ -172,10 +187,16 @@ class WebSocketServerSocket(PublicDir):
         if server.on_request is None:
             if server.websocket_protocols.serves_uri(request.path):
                 status = 426
-                headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
+                headers = [
+                    ("Upgrade", "websocket"),
+                    ("Connection", "Upgrade"),
+                    ("Sec-WebSocket-Version", "13"),
+                ]
             else:
                 status = 404
-            context.out_content = f"This is {server.description}; connect to it with a WebSocket client.\n"
+            context.out_content = (
+                f"This is {server.description}; connect to it with a WebSocket client.\n"
+            )
             context.out_content_type = "text/plain; charset=utf-8"
         else:
             try:
@@ -185,15 +206,22 @@ class WebSocketServerSocket(PublicDir):
                 fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
                 _log.exception("on_request failed for %r", context, extra=fields)
                 status, headers = 500, []
-                context.out_content, context.out_content_type = "on_request failed\n", "text/plain; charset=utf-8"
+                context.out_content, context.out_content_type = (
+                    "on_request failed\n",
+                    "text/plain; charset=utf-8",
+                )
         if context.out_content_type == NORESPONSE_CONTENT_TYPE:
             context.out_content_type = ""  # plain HTTP cannot do without an answer
         body = context.out_content
         if isinstance(body, str):
             body = body.encode("utf-8")
-        return http.answer(status, body, context.out_content_type, [("Server", "mormot_ws"), *headers])
+        return http.answer(
+            status, body, context.out_content_type, [("Server", "mormot_ws"), *headers]
+        )
 
-    def _upgrade(self, transport: Transport, request: UpgradeRequest, unread: bytes) -> WebSocketProcessServer | None:
+    def _upgrade(
+        self, transport: Transport, request: UpgradeRequest, unread: bytes
+    ) -> WebSocketProcessServer | None:
         _, protocol, answer = self._negotiate(request)
         if protocol is None:
             self._refuse(transport, answer)
@@ -201,7 +229,9 @@ class WebSocketServerSocket(PublicDir):
         return self._accept(transport, protocol, answer, unread)
 
     def _negotiate(self, request: UpgradeRequest) -> tuple[int, WebSocketProtocol | None, bytes]:
-        """Return the status, the connection's protocol, and the answer; there is no protocol when the upgrade is refused."""
+        """Return the status, the connection's protocol, and the answer; there is no protocol when
+        the upgrade is refused.
+        """
         server = self.server
         settings = server.settings
         status, protocol, answer = server.websocket_protocols.server_upgrade(
@@ -213,8 +243,18 @@ class WebSocketServerSocket(PublicDir):
         )
         if protocol is None:
             server._count_refused()
-            fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip, "http_status": status}
-            _log.info("#%d from %s: upgrade refused with %d", self.connection_id, self.remote_ip, status, extra=fields)
+            fields = {
+                "connection_id": self.connection_id,
+                "remote_ip": self.remote_ip,
+                "http_status": status,
+            }
+            _log.info(
+                "#%d from %s: upgrade refused with %d",
+                self.connection_id,
+                self.remote_ip,
+                status,
+                extra=fields,
+            )
         return status, protocol, answer
 
     def _accept(
@@ -226,8 +266,9 @@ class WebSocketServerSocket(PublicDir):
         process.attach(transport, unread)
         protocol.prepare_process(process)
         try:
-            # whoever stops the server meanwhile waits for our answer, and says goodbye behind it; known before the client has it, so
-            # that a broadcast reaches every client whose upgrade has returned
+            # whoever stops the server meanwhile waits for our answer, and says goodbye behind it;
+            # known before the client has it, so that a broadcast reaches every client whose upgrade
+            # has returned
             with process.safe_out:
                 self.websocket_process = process
                 process.run_at_once()
@@ -262,18 +303,24 @@ class WebSocketServerSocket(PublicDir):
 class WebSocketServer(WebSocketHost):
     """A WebSocket server that gives each connection a thread. Mirrors ``TWebSocketServer``.
 
-    :param port: ``'8999'``, ``8999``, ``'127.0.0.1:8999'``, ``'[::1]:8999'``, or port ``0`` for a free one (see :attr:`port`).
+    :param port: ``'8999'``, ``8999``, ``'127.0.0.1:8999'``, ``'[::1]:8999'``, or port ``0`` for a
+        free one (see :attr:`port`).
     :param on_start: ``f(thread)``, called in each thread of the server when it starts.
     :param on_stop: ``f(thread)``, called in each thread of the server when it ends.
     :param process_name: names the threads and the log lines.
-    :param settings: :class:`WebSocketProcessSettings`; by default new ones with a heartbeat every 20 000 ms.
-    :param tls_context: an ``ssl.SSLContext`` for ``wss://`` (see :func:`server_tls_context`); None: ``ws://``.
-    :param certificate_file: PEM file with the certificate, *private_key_file* with its key: the short way to a *tls_context*.
+    :param settings: :class:`WebSocketProcessSettings`; by default new ones with a heartbeat every
+        20 000 ms.
+    :param tls_context: an ``ssl.SSLContext`` for ``wss://`` (see :func:`server_tls_context`); None:
+        ``ws://``.
+    :param certificate_file: PEM file with the certificate, *private_key_file* with its key: the
+        short way to a *tls_context*.
 
-    It listens when the constructor returns; add protocols to ``websocket_protocols``. Raises :class:`HttpServerError` when it
-    cannot listen there, ``ValueError`` for a *port* that is none. It is a context manager that calls :meth:`free`.
+    It listens when the constructor returns; add protocols to ``websocket_protocols``. Raises
+    :class:`HttpServerError` when it cannot listen there, ``ValueError`` for a *port* that is none.
+    It is a context manager that calls :meth:`free`.
 
-    The callbacks below run in the connection's thread; an exception in one is logged and hurts nobody else.
+    The callbacks below run in the connection's thread; an exception in one is logged and hurts
+    nobody else.
     """
 
     def __init__(
@@ -293,14 +340,16 @@ class WebSocketServer(WebSocketHost):
         if certificate_file is not None and tls_context is None:
             tls_context = server_tls_context(certificate_file, private_key_file)
         self.tls_context = tls_context
-        #: ``f(ctxt: HttpServerRequest) -> status``, answers plain HTTP requests, and those of the REST protocols; None: 426 or 404
+        #: ``f(ctxt: HttpServerRequest) -> status``, answers plain HTTP requests, and those of the
+        #: REST protocols; None: 426 or 404
         self.on_request: OnHttpServerRequest | None = None
         self.process_class = WebSocketProcessServer
         self._on_start = on_start
         self._on_stop = on_stop
         #: set by the first free() when it has done its work; later ones wait for it
         self._freed = threading.Event()
-        self._retry = threading.Event()  # set by free(): ends the accept thread's pause after an error
+        # set by free(): ends the accept thread's pause after an error
+        self._retry = threading.Event()
         self._listener = _listen(host, number)
         #: the address that it listens on
         self.host: str = self._listener.getsockname()[0]
@@ -308,23 +357,28 @@ class WebSocketServer(WebSocketHost):
         self.port: int = self._listener.getsockname()[1]
         # daemon: a forgotten server must not keep the interpreter from ending
         self._acceptor = threading.Thread(
-            target=self._accept_loop, name=f"{process_name or 'WebSocketServer'} accept :{self.port}", daemon=True
+            target=self._accept_loop,
+            name=f"{process_name or 'WebSocketServer'} accept :{self.port}",
+            daemon=True,
         )
         self._acceptor.start()
         close_at_exit(self)
 
-    # ------------------------------------------------------------------------------------------------- for anybody
+    # ---------------------------------------------------------------------------------- for anybody
 
     def status(self) -> ServerStatus:
-        """Return a snapshot for monitoring. From any thread; costs some µs, and 1 µs per connection."""
+        """Return a snapshot for monitoring. From any thread; costs some µs, and 1 µs per
+        connection.
+        """
         return self._status(self.host, self.port)
 
     def free(self) -> None:
-        """Stop: send 1001 to every client, wait for the answers together, end every thread. Mirrors ``Free``.
+        """Stop: send 1001 to every client, wait for the answers together, end every thread. Mirrors
+        ``Free``.
 
-        From any thread but the server's own: inside a callback of one of its connections it behaves as
-        ``settings.free_in_callback`` says. Takes up to ``close_timeout`` ms for clients that do not answer, and for callbacks that
-        run up to 2.5 s more. Safe to call twice.
+        From any thread but the server's own: inside a callback of one of its connections it behaves
+        as ``settings.free_in_callback`` says. Takes up to ``close_timeout`` ms for clients that do
+        not answer, and for callbacks that run up to 2.5 s more. Safe to call twice.
         """
         with self._safe_connections:
             own = current_thread() is self._acceptor or current_thread() in self._sockets.values()
@@ -351,7 +405,8 @@ class WebSocketServer(WebSocketHost):
         with self._safe_connections:
             sockets = dict(self._sockets)
         for socket_, thread in sockets.items():
-            if thread.is_alive():  # else it has ended, or was not started yet, which join() does not like
+            # else it has ended, or was not started yet, which join() does not like
+            if thread.is_alive():
                 thread.join(deadline.seconds())
             socket_.interrupt()
 
@@ -360,7 +415,7 @@ class WebSocketServer(WebSocketHost):
         state = "stopped" if self._stopping else "running"
         return f"<WebSocketServer {name}{self.host}:{self.port} {state} connections={self.websocket_connections}>"
 
-    # -------------------------------------------------------------------------------------------- accepting, stopping
+    # -------------------------------------------------------------------------- accepting, stopping
 
     def _accept_loop(self) -> None:
         """The accept thread: ends when free() shuts the listener down."""
@@ -377,9 +432,17 @@ class WebSocketServer(WebSocketHost):
                 if exc.errno != told or monotonic() - told_at >= _ACCEPT_LOG_SECONDS:
                     told, told_at = exc.errno or 0, monotonic()
                     scarce = exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-                    hint = "; raise the limit of open files, or set settings.max_connections below it"
+                    hint = (
+                        "; raise the limit of open files, or set settings.max_connections below it"
+                    )
                     text = hint if exc.errno == errno.EMFILE else ""
-                    _log.log(logging.ERROR if scarce else logging.WARNING, "%r cannot accept: %s%s", self, exc, text)
+                    _log.log(
+                        logging.ERROR if scarce else logging.WARNING,
+                        "%r cannot accept: %s%s",
+                        self,
+                        exc,
+                        text,
+                    )
                 self._retry.wait(0.1)
                 continue
             self._start_connection(sock, address)
@@ -402,7 +465,11 @@ class WebSocketServer(WebSocketHost):
         try:
             thread.start()
         except RuntimeError as exc:
-            _log.error("%r: no thread for a connection: %s; settings.max_connections bounds their number", self, exc)
+            _log.error(
+                "%r: no thread for a connection: %s; settings.max_connections bounds their number",
+                self,
+                exc,
+            )
             self._forget(connection)
             sock.close()
 
@@ -439,7 +506,9 @@ class WebSocketServer(WebSocketHost):
         self._listener.close()
 
     def _join(self, sockets: dict[WebSocketServerSocket, threading.Thread]) -> None:
-        """Wait for the connections' threads: first for the close handshakes, then for those that had to be cut."""
+        """Wait for the connections' threads: first for the close handshakes, then for those that
+        had to be cut.
+        """
         deadline = Deadline(2 * self.settings.close_timeout)
         for thread in sockets.values():
             thread.join(deadline.seconds())
@@ -452,11 +521,17 @@ class WebSocketServer(WebSocketHost):
             if thread.is_alive():
                 number = socket_.connection_id
                 fields = {"connection_id": number, "remote_ip": socket_.remote_ip}
-                _log.error("%r: a callback of #%d does not return; its thread is left", self, number, extra=fields)
+                _log.error(
+                    "%r: a callback of #%d does not return; its thread is left",
+                    self,
+                    number,
+                    extra=fields,
+                )
 
 
 def parse_port(port: str | int) -> tuple[str, int]:
-    """Return the (host, number) of ``8999``, ``'8999'``, ``'127.0.0.1:8999'`` or ``'[::1]:8999'``; raise ``ValueError`` for anything else.
+    """Return the (host, number) of ``8999``, ``'8999'``, ``'127.0.0.1:8999'`` or ``'[::1]:8999'``;
+    raise ``ValueError`` for anything else.
 
     Without a host it is ``'0.0.0.0'``: all addresses of the machine.
     """

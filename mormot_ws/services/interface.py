@@ -1,6 +1,8 @@
-"""ServiceInterface: what a class that declares a service says, its methods and what goes over the wire for each.
+"""ServiceInterface: what a class that declares a service says, its methods and what goes over the
+wire for each.
 
-Pure: a class in, names and JSON out. No socket, thread or connection belongs in here; who calls and is called, is in ``services.py``.
+Pure: a class in, names and JSON out. No socket, thread or connection belongs in here; who calls and
+is called, is in ``services.py``.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ class ServiceMethod:
     returns_tuple: bool
 
     def write_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        """Return the arguments of a call as a JSON array; raise ``TypeError``/``ValueError`` when they do not fit."""
+        """Return the arguments of a call as a JSON array; raise ``TypeError``/``ValueError`` when
+        they do not fit.
+        """
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as exc:
@@ -43,7 +47,9 @@ class ServiceMethod:
         return dump_json(list(bound.arguments.values()))
 
     def read_arguments(self, content: bytes) -> list[Any]:
-        """Return the arguments of a call from its JSON array; raise ``ValueError`` when they do not fit."""
+        """Return the arguments of a call from its JSON array; raise ``ValueError`` when they do
+        not fit.
+        """
         values = load_json(content) if content else []
         if not isinstance(values, list):
             raise ValueError("the arguments have to be a JSON array")
@@ -56,7 +62,9 @@ class ServiceMethod:
         return _read_all(self.readers, values, names)
 
     def write_result(self, value: Any) -> bytes:
-        """Return *value*, what the method returned, as ``{"result":[…]}``; raise ``TypeError``/``ValueError`` when it does not fit."""
+        """Return *value*, what the method returned, as ``{"result":[…]}``; raise
+        ``TypeError``/``ValueError`` when it does not fit.
+        """
         if self.returns_tuple:
             if not isinstance(value, tuple) or len(value) != len(self.results):
                 raise TypeError(f"{self.title}() returned no tuple of {len(self.results)}")
@@ -78,15 +86,19 @@ class ServiceMethod:
 
 
 class ServiceInterface:
-    """The service that *declaration* declares: a ``Protocol``, an abstract class, or a class with methods.
+    """The service that *declaration* declares: a ``Protocol``, an abstract class, or a class with
+    methods.
 
-    Each public method is part of it, those of base classes too, with parameters and result annotated. Raises ``TypeError`` for what cannot
-    be called from afar: coroutines, properties, ``*args``, types that JSON does not have.
+    Each public method is part of it, those of base classes too, with parameters and result
+    annotated. Raises ``TypeError`` for what cannot be called from afar: coroutines, properties,
+    ``*args``, types that JSON does not have.
     """
 
     def __init__(self, declaration: Any) -> None:
         if not isinstance(declaration, type):
-            raise TypeError(f"an interface is a class (a Protocol, an abstract class …), not {declaration!r}")
+            raise TypeError(
+                f"an interface is a class (a Protocol, an abstract class …), not {declaration!r}"
+            )
         self.declaration = declaration
         name = declaration.__name__
         #: the name on the wire: that of the class, without an ``I`` in front
@@ -109,7 +121,9 @@ class ServiceInterface:
         try:
             hints = typing.get_type_hints(function, include_extras=True)
         except NameError as exc:
-            raise TypeError(f"{title}: {exc}; its types have to be global names at run time") from None
+            raise TypeError(
+                f"{title}: {exc}; its types have to be global names at run time"
+            ) from None
         if "return" not in hints:
             raise TypeError(f"{title} has to say what it returns (-> None for nothing)")
         try:
@@ -121,10 +135,20 @@ class ServiceInterface:
             raise TypeError(f"{title}: {exc}") from None
         wire_name = f"{self.wire_name}.{pascal_name(name)}"
         without_self = signature.replace(parameters=parameters)
-        return ServiceMethod(title, name, wire_name, without_self, readers, results, typing.get_origin(result) is tuple)
+        return ServiceMethod(
+            title,
+            name,
+            wire_name,
+            without_self,
+            readers,
+            results,
+            typing.get_origin(result) is tuple,
+        )
 
     def check_implementation(self, implementation: object) -> None:
-        """Raise ``TypeError`` when *implementation* lacks a method, or cannot be called with its arguments."""
+        """Raise ``TypeError`` when *implementation* lacks a method, or cannot be called with its
+        arguments.
+        """
         who = f"{type(implementation).__name__} does not implement {self.declaration.__name__}"
         if isinstance(implementation, type):
             raise TypeError(f"register an object, not the class {implementation.__name__}")
@@ -142,7 +166,9 @@ class ServiceInterface:
 
 def _read_all(readers: tuple[Reader, ...], values: list[Any], names: list[str]) -> list[Any]:
     try:
-        return [read(value, name) for read, value, name in zip(readers, values, names, strict=False)]
+        return [
+            read(value, name) for read, value, name in zip(readers, values, names, strict=False)
+        ]
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
 
@@ -153,7 +179,9 @@ def pascal_name(name: str) -> str:
 
 
 def _result_types(result: Any) -> tuple[Any, ...]:
-    """Return the types of the values in the answer: none for None, the members of a ``tuple[int, str]``, else one."""
+    """Return the types of the values in the answer: none for None, the members of a ``tuple[int,
+    str]``, else one.
+    """
     if result is None or result is type(None):
         return ()
     if typing.get_origin(result) is not tuple:
@@ -177,7 +205,9 @@ def _members(declaration: type) -> dict[str, Any]:
 
 
 def proxy_of(interface: ServiceInterface, call: Callable[[ServiceMethod, bytes], Any]) -> Any:
-    """Return an instance of the interface's class whose methods give their arguments to *call* and return what it returns."""
+    """Return an instance of the interface's class whose methods give their arguments to *call* and
+    return what it returns.
+    """
 
     def method_for(method: ServiceMethod) -> Callable[..., Any]:
         def calling(self: object, *args: Any, **kwargs: Any) -> Any:
@@ -192,5 +222,9 @@ def proxy_of(interface: ServiceInterface, call: Callable[[ServiceMethod, bytes],
         return f"<proxy of {interface.declaration.__name__}>"
 
     body: dict[str, Any] = {method.name: method_for(method) for method in interface.methods}
-    body |= {"__init__": lambda self: None, "__repr__": represent, "__module__": interface.declaration.__module__}
+    body |= {
+        "__init__": lambda self: None,
+        "__repr__": represent,
+        "__module__": interface.declaration.__module__,
+    }
     return type(f"{interface.declaration.__name__}Proxy", (interface.declaration,), body)()

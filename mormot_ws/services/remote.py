@@ -1,7 +1,9 @@
-"""Services: declare an interface once, call it as methods, from either end of a connection with a REST protocol.
+"""Services: declare an interface once, call it as methods, from either end of a connection with a
+REST protocol.
 
-A call is a request ``POST root/Interface.Method`` whose body is the JSON array of the arguments, its answer ``{"result":[…]}``, as in
-mORMot's interface-based services. No frame and no socket belongs in here, and no JSON (``serviceinterface.py``, ``servicevalues.py``).
+A call is a request ``POST root/Interface.Method`` whose body is the JSON array of the arguments,
+its answer ``{"result":[…]}``, as in mORMot's interface-based services. No frame and no socket
+belongs in here, and no JSON (``serviceinterface.py``, ``servicevalues.py``).
 """
 
 from __future__ import annotations
@@ -12,18 +14,18 @@ from collections.abc import Callable
 from threading import current_thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..request import HTTP_CLIENTERROR, HttpServerRequest, OnHttpServerRequest
+from ..core.publicdir import PublicDir
 from ..errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
 from ..process.process import WebSocketProcess
-from ..core.publicdir import PublicDir
-from .interface import ServiceInterface, ServiceMethod, proxy_of
-from .values import dump_json, load_json
+from ..request import HTTP_CLIENTERROR, HttpServerRequest, OnHttpServerRequest
 from ..states import (
     WebSocketProcessNotifyCallback,
     wscBlockWithAnswer,
     wscBlockWithoutAnswer,
     wscNonBlockWithoutAnswer,
 )
+from .interface import ServiceInterface, ServiceMethod, proxy_of
+from .values import dump_json, load_json
 
 if TYPE_CHECKING:  # a client need not load the server, nor the other way round
     from ..client.client import HttpClientWebSockets
@@ -61,39 +63,49 @@ class _Services(PublicDir):
     def register(self, interface: Callable[..., Any], implementation: object) -> None:
         """Let the other side call *implementation* as *interface*, from now on. From any thread.
 
-        :param interface: the class that declares the methods: a ``typing.Protocol``, an abstract class, or any class with methods. The
-            types of its parameters and results say what is read from JSON.
-        :param implementation: an object with these methods; when its class derives from the interface, a type checker sees what is
-            missing. They are called in the connection's thread: those of one connection one after the other, those of different
-            connections at the same time.
+        :param interface: the class that declares the methods: a ``typing.Protocol``, an abstract
+            class, or any class with methods. The types of its parameters and results say what is
+            read from JSON.
+        :param implementation: an object with these methods; when its class derives from the
+            interface, a type checker sees what is missing. They are called in the connection's
+            thread: those of one connection one after the other, those of different connections at
+            the same time.
 
-        What a method raises is the caller's :class:`ServiceError`. Raises ``TypeError`` for an interface that cannot be called over the
-        wire, or an implementation that lacks something of it; ``ValueError`` when the interface is registered already.
+        What a method raises is the caller's :class:`ServiceError`. Raises ``TypeError`` for an
+        interface that cannot be called over the wire, or an implementation that lacks something of
+        it; ``ValueError`` when the interface is registered already.
         """
         described = ServiceInterface(interface)
         described.check_implementation(implementation)
         with self._safe_services:
             if described.wire_name.lower() in self._registered:
-                raise ValueError(f"{described.wire_name} is registered already: an interface has one implementation")
+                raise ValueError(
+                    f"{described.wire_name} is registered already: an interface has one implementation"
+                )
             self._registered[described.wire_name.lower()] = implementation
             for method in described.methods:
                 self._methods[_key(method.wire_name)] = method, getattr(implementation, method.name)
 
     @property
     def context(self) -> HttpServerRequest:
-        """The request behind the call that is being executed: ``connection_id``, ``remote_ip``, ``auth_bearer``, …
+        """The request behind the call that is being executed: ``connection_id``, ``remote_ip``,
+        ``auth_bearer``, …
 
         In the thread of that call only; raises :class:`WebSocketsError` in another.
         """
         context: HttpServerRequest | None = getattr(self._current, "context", None)
         if context is None:
-            raise WebSocketsError("there is a context only while a service is being called, and in that thread")
+            raise WebSocketsError(
+                "there is a context only while a service is being called, and in that thread"
+            )
         return context
 
-    # ----------------------------------------------------------------------------------------- calls of the other side
+    # ---------------------------------------------------------------------- calls of the other side
 
     def on_request(self, ctxt: HttpServerRequest) -> int:
-        """Answer a call, or let who was there before answer what is none. It is installed by the constructor."""
+        """Answer a call, or let who was there before answer what is none. It is installed by the
+        constructor.
+        """
         url = ctxt.url.removeprefix("/").partition("?")[0]
         root, _, name = url.partition("/")
         found = self._methods.get(_key(name)) if root.lower() == self.root.lower() else None
@@ -115,7 +127,11 @@ class _Services(PublicDir):
         return self._execute(ctxt, method, function, arguments)
 
     def _execute(
-        self, ctxt: HttpServerRequest, method: ServiceMethod, function: Callable[..., Any], arguments: list[Any]
+        self,
+        ctxt: HttpServerRequest,
+        method: ServiceMethod,
+        function: Callable[..., Any],
+        arguments: list[Any],
     ) -> int:
         """Call *function*; put its result or error into *ctxt*, and return the status."""
         self._current.context = ctxt
@@ -123,7 +139,8 @@ class _Services(PublicDir):
             result = function(*arguments)
             ctxt.out_content, ctxt.out_content_type = method.write_result(result), _JSON
             return 200
-        except (ServiceTimeoutError, ServiceConnectionError) as exc:  # of a call that the service made, not its answer
+        # of a call that the service made, not its answer
+        except (ServiceTimeoutError, ServiceConnectionError) as exc:
             _log.warning("%s failed: %s", method.title, exc)
             return _answer_error(ctxt, 500, "internal error" if self._hide_errors else exc.text)
         except ServiceError as exc:
@@ -131,7 +148,9 @@ class _Services(PublicDir):
             return _answer_error(ctxt, exc.status if 400 <= exc.status <= 599 else 500, exc.text)
         except Exception as exc:  # noqa: BLE001 - whatever the service raises is its caller's error
             _log.exception("%s failed", method.title)
-            return _answer_error(ctxt, 500, "internal error" if self._hide_errors else f"{type(exc).__name__}: {exc}")
+            return _answer_error(
+                ctxt, 500, "internal error" if self._hide_errors else f"{type(exc).__name__}: {exc}"
+            )
         finally:
             self._current.context = None
 
@@ -139,19 +158,26 @@ class _Services(PublicDir):
         """Tell whether *ctxt* came over a WebSocket."""
         return True
 
-    # -------------------------------------------------------------------------------------------- calls of this side
+    # --------------------------------------------------------------------------- calls of this side
 
-    def _proxy(self, interface: Callable[..., _T], find: Callable[[], WebSocketProcess], notify: bool) -> _T:
-        """Return an object whose methods are calls over the process that *find* returns, or raises why there is none."""
+    def _proxy(
+        self, interface: Callable[..., _T], find: Callable[[], WebSocketProcess], notify: bool
+    ) -> _T:
+        """Return an object whose methods are calls over the process that *find* returns, or raises
+        why there is none.
+        """
         described = ServiceInterface(interface)
 
         def call(method: ServiceMethod, arguments: bytes) -> Any:
             process = find()
-            request = HttpServerRequest(f"{self.root}/{method.wire_name}", "POST", "", arguments, _JSON)
+            request = HttpServerRequest(
+                f"{self.root}/{method.wire_name}", "POST", "", arguments, _JSON
+            )
             if notify and not method.results:
                 mode = wscNonBlockWithoutAnswer
                 if process.owner_thread is current_thread():
-                    mode = wscBlockWithoutAnswer  # inside a call of this very peer: ahead of its answer
+                    # inside a call of this very peer: ahead of its answer
+                    mode = wscBlockWithoutAnswer
             else:
                 mode = wscBlockWithAnswer
             return _ask(process, method, request, mode)
@@ -163,13 +189,17 @@ class _Services(PublicDir):
 class ServerServices(_Services):
     """The services of a server, and its clients'.
 
-    :param server: which offers a REST protocol, as a :class:`WebSocketServerRest`. Its ``on_request`` is taken over; what was there goes
-        on to answer requests that are no calls. Services can be called by plain HTTP too.
+    :param server: which offers a REST protocol, as a :class:`WebSocketServerRest`. Its
+        ``on_request`` is taken over; what was there goes on to answer requests that are no calls.
+        Services can be called by plain HTTP too.
     :param root: the first part of all URIs.
-    :param hide_errors: answer exceptions other than :class:`ServiceError` with ``internal error`` instead of their text.
+    :param hide_errors: answer exceptions other than :class:`ServiceError` with ``internal error``
+        instead of their text.
     """
 
-    def __init__(self, server: WebSocketServer, *, root: str = "root", hide_errors: bool = False) -> None:
+    def __init__(
+        self, server: WebSocketServer, *, root: str = "root", hide_errors: bool = False
+    ) -> None:
         super().__init__(root, hide_errors, server.on_request)
         self._server = server
         server.on_request = self.on_request
@@ -178,15 +208,18 @@ class ServerServices(_Services):
         return f"<ServerServices root={self.root!r} of {self._server!r}>"
 
     def get(self, interface: Callable[..., _T], connection_id: int, *, notify: bool = True) -> _T:
-        """Return an object whose methods call *interface* on the client of *connection_id*. From any thread, and so are its methods.
+        """Return an object whose methods call *interface* on the client of *connection_id*. From
+        any thread, and so are its methods.
 
-        :param notify: send calls of methods that return None without waiting for them to be executed: their errors are not seen here,
-            only in the client's log. They may be called in any thread, and so in a service that the same client has called. The other
-            methods wait for their answer, up to ``settings.callback_answer_timeout_ms``.
+        :param notify: send calls of methods that return None without waiting for them to be
+            executed: their errors are not seen here, only in the client's log. They may be called
+            in any thread, and so in a service that the same client has called. The other methods
+            wait for their answer, up to ``settings.callback_answer_timeout_ms``.
 
-        Its methods raise :class:`ServiceError`, :class:`ServiceTimeoutError`, :class:`ServiceConnectionError`; ``TypeError`` and
-        ``ValueError`` for arguments that cannot be sent; :class:`WebSocketsError` where waiting could never end: in the thread that
-        reads the answer. A client that has reconnected is another connection.
+        Its methods raise :class:`ServiceError`, :class:`ServiceTimeoutError`,
+        :class:`ServiceConnectionError`; ``TypeError`` and ``ValueError`` for arguments that cannot
+        be sent; :class:`WebSocketsError` where waiting could never end: in the thread that reads
+        the answer. A client that has reconnected is another connection.
         """
 
         def find() -> WebSocketProcess:
@@ -202,7 +235,9 @@ class ServerServices(_Services):
         return self._proxy(interface, find, notify)
 
     def caller(self, interface: Callable[..., _T], *, notify: bool = True) -> _T:
-        """Return :meth:`get` for the client whose call is being executed. In the thread of that call; the object may be kept."""
+        """Return :meth:`get` for the client whose call is being executed. In the thread of that
+        call; the object may be kept.
+        """
         return self.get(interface, self.context.connection_id, notify=notify)
 
     def _is_websocket(self, ctxt: HttpServerRequest) -> bool:
@@ -212,16 +247,20 @@ class ServerServices(_Services):
 class ClientServices(_Services):
     """The services of a server, called by a client, and those that the client offers to it.
 
-    :param client: which speaks a REST protocol, or will. Its ``on_callback_request_process`` is taken over; what was there goes on to
-        answer requests that are no calls.
+    :param client: which speaks a REST protocol, or will. Its ``on_callback_request_process`` is
+        taken over; what was there goes on to answer requests that are no calls.
     :param root: the server's.
-    :param hide_errors: answer exceptions other than :class:`ServiceError` with ``internal error`` instead of their text.
+    :param hide_errors: answer exceptions other than :class:`ServiceError` with ``internal error``
+        instead of their text.
 
-    It goes on to work after a reconnection. What the server knew of the lost connection, it has to be told again: in the client's
-    ``settings.on_client_connected``, by methods with *notify*, because nothing can wait for an answer there.
+    It goes on to work after a reconnection. What the server knew of the lost connection, it has to
+    be told again: in the client's ``settings.on_client_connected``, by methods with *notify*,
+    because nothing can wait for an answer there.
     """
 
-    def __init__(self, client: HttpClientWebSockets, *, root: str = "root", hide_errors: bool = False) -> None:
+    def __init__(
+        self, client: HttpClientWebSockets, *, root: str = "root", hide_errors: bool = False
+    ) -> None:
         super().__init__(root, hide_errors, client.on_callback_request_process)
         self._client = client
         client.on_callback_request_process = self.on_request
@@ -230,20 +269,24 @@ class ClientServices(_Services):
         return f"<ClientServices root={self.root!r} of {self._client!r}>"
 
     def get(self, interface: Callable[..., _T], *, notify: bool = False) -> _T:
-        """Return an object whose methods call *interface* on the server. From any thread, and so are its methods.
+        """Return an object whose methods call *interface* on the server. From any thread, and so
+        are its methods.
 
-        :param notify: as for :meth:`ServerServices.get`, but False by default: all methods wait for their answer, up to
-            ``client.timeout``, and inside a callback of the client they raise :class:`WebSocketsError`, because nobody could read it.
+        :param notify: as for :meth:`ServerServices.get`, but False by default: all methods wait for
+            their answer, up to ``client.timeout``, and inside a callback of the client they raise
+            :class:`WebSocketsError`, because nobody could read it.
 
-        Its methods raise what those of :meth:`ServerServices.get` do. Calls while the client is reconnecting raise
-        :class:`ServiceConnectionError`; after it they work again.
+        Its methods raise what those of :meth:`ServerServices.get` do. Calls while the client is
+        reconnecting raise :class:`ServiceConnectionError`; after it they work again.
         """
 
         def find() -> WebSocketProcess:
             process = self._client.websockets
             if process is None:
                 raise ServiceConnectionError(
-                    "the client is not connected: websockets_upgrade() first", HTTP_CLIENTERROR, maybe_executed=False
+                    "the client is not connected: websockets_upgrade() first",
+                    HTTP_CLIENTERROR,
+                    maybe_executed=False,
                 )
             return process
 
@@ -251,19 +294,27 @@ class ClientServices(_Services):
 
 
 def _key(name: str) -> str:
-    """Return what names of methods are compared by: case and underscores do not matter, nor the number that native callbacks have."""
+    """Return what names of methods are compared by: case and underscores do not matter, nor the
+    number that native callbacks have.
+    """
     name, _, number = name.partition("/")
     return "" if number and not number.isdecimal() else name.lower().replace("_", "")
 
 
 def _answer_error(ctxt: HttpServerRequest, status: int, text: str) -> int:
     """Make *ctxt* an error in the original's form."""
-    ctxt.out_content, ctxt.out_content_type = dump_json({"errorCode": status, "errorText": text}), _JSON
+    ctxt.out_content, ctxt.out_content_type = (
+        dump_json({"errorCode": status, "errorText": text}),
+        _JSON,
+    )
     return status
 
 
 def _ask(
-    process: WebSocketProcess, method: ServiceMethod, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback
+    process: WebSocketProcess,
+    method: ServiceMethod,
+    request: HttpServerRequest,
+    mode: WebSocketProcessNotifyCallback,
 ) -> Any:
     """Send *request*, and return what the method's answer holds, or raise what it says."""
     try:
@@ -295,7 +346,8 @@ def _error_text(request: HttpServerRequest) -> str:
     text = content.decode("utf-8", "replace").strip()
     try:
         answer = load_json(content)
-        text = answer if isinstance(answer, str) else str(answer["errorText"])  # synopsejson makes "" of an empty body
+        # synopsejson makes "" of an empty body
+        text = answer if isinstance(answer, str) else str(answer["errorText"])
     except (ValueError, KeyError, TypeError):
         pass  # not one of ours: as it is
     return text or "no reason given"

@@ -1,6 +1,8 @@
-"""Values of services as JSON, and back by their annotations: what may be an argument or a result, and how it looks.
+"""Values of services as JSON, and back by their annotations: what may be an argument or a result,
+and how it looks.
 
-Pure: types and values in, JSON out. No socket, no thread, nothing about methods or connections belongs in here.
+Pure: types and values in, JSON out. No socket, no thread, nothing about methods or connections
+belongs in here.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, Literal, Union
 
-#: turns a JSON value into what an annotation says; the second parameter says where it stands, for the message of a ``ValueError``
+#: turns a JSON value into what an annotation says; the second parameter says where it stands, for
+#: the message of a ``ValueError``
 Reader = Callable[[Any, str], Any]
 
 #: what precedes base64 in a JSON string, by which mORMot tells binary data from text
@@ -31,7 +34,9 @@ _MOST_DEPTH = 100
 
 @lru_cache(maxsize=1)
 def _orjson() -> Any:
-    """Return the module orjson, None when it is not installed (or not wanted, as the other speedups)."""
+    """Return the module orjson, None when it is not installed (or not wanted, as the other
+    speedups).
+    """
     if os.environ.get("MORMOT_WS_NO_SPEEDUPS"):
         return None
     try:
@@ -41,7 +46,9 @@ def _orjson() -> Any:
 
 
 def dump_json(value: Any) -> bytes:
-    """Return *value*, anything that a service may carry, as JSON; raise ``TypeError``/``ValueError`` for what it may not."""
+    """Return *value*, anything that a service may carry, as JSON; raise
+    ``TypeError``/``ValueError`` for what it may not.
+    """
     plain = _to_plain(value, 0)
     orjson = _orjson()
     if orjson is not None:
@@ -69,7 +76,9 @@ def _to_plain(value: Any, depth: int) -> Any:
     if value is None or isinstance(value, bool) or type(value) is str:
         return value
     if depth > _MOST_DEPTH:
-        raise ValueError(f"a value is nested more than {_MOST_DEPTH} levels deep (does it contain itself?)")
+        raise ValueError(
+            f"a value is nested more than {_MOST_DEPTH} levels deep (does it contain itself?)"
+        )
     if isinstance(value, Enum):
         return _to_plain(value.value, depth + 1)
     if isinstance(value, int):
@@ -87,7 +96,9 @@ def _to_plain(value: Any, depth: int) -> Any:
     if isinstance(value, date):  # a datetime too
         return value.isoformat()
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _to_plain(getattr(value, field.name), depth + 1) for field in fields(value)}
+        return {
+            field.name: _to_plain(getattr(value, field.name), depth + 1) for field in fields(value)
+        }
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise TypeError("the keys of a dict have to be str, as JSON has no others")
@@ -102,13 +113,15 @@ _WHAT_MAY_TRAVEL = (
     "and list, tuple, Sequence, set, frozenset, dict, Mapping of these"
 )
 
-# ------------------------------------------------------------------------------------------------------ reading values
+# ----------------------------------------------------------------------------------- reading values
 
 
 def reader_of(annotation: Any) -> Reader:
-    """Return what reads values of *annotation*; raise ``TypeError`` for a type that cannot come from JSON.
+    """Return what reads values of *annotation*; raise ``TypeError`` for a type that cannot come
+    from JSON.
 
-    An int is taken where a float is wanted, nothing else is converted: ``"1"`` is no int, and neither is ``true``.
+    An int is taken where a float is wanted, nothing else is converted: ``"1"`` is no int, and
+    neither is ``true``.
     """
     origin = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
@@ -126,7 +139,9 @@ def reader_of(annotation: Any) -> Reader:
     if kind is tuple:
         return _tuple_reader(arguments)
     if kind in _ARRAYS:
-        return _array_reader(_ARRAYS[kind], reader_of(arguments[0]) if arguments else reader_of(Any))
+        return _array_reader(
+            _ARRAYS[kind], reader_of(arguments[0]) if arguments else reader_of(Any)
+        )
     if kind in (dict, Mapping):
         if arguments and arguments[0] is not str:
             raise TypeError(f"{annotation!r}: the keys of a JSON object are str")
@@ -221,7 +236,8 @@ def _tuple_reader(arguments: tuple[Any, ...]) -> Reader:
         if not isinstance(value, list) or len(value) != len(readers):
             raise _wrong(value, where, f"an array of {len(readers)}")
         return tuple(
-            read_item(item, f"{where}[{i}]") for i, (read_item, item) in enumerate(zip(readers, value, strict=True))
+            read_item(item, f"{where}[{i}]")
+            for i, (read_item, item) in enumerate(zip(readers, value, strict=True))
         )
 
     return read
@@ -244,7 +260,9 @@ def _union_reader(annotation: Any, readers: list[Reader]) -> Reader:
                 return read_one(value, where)
             except ValueError as exc:
                 reasons.append(str(exc))
-        raise ValueError("; or ".join(reason for reason in reasons if "has to be null" not in reason))
+        raise ValueError(
+            "; or ".join(reason for reason in reasons if "has to be null" not in reason)
+        )
 
     return read
 
@@ -272,12 +290,16 @@ def _enum_reader(kind: type[Enum]) -> Reader:
 
 
 class _DataclassReader:
-    """Reads a JSON object as a dataclass: fields with a default may be missing, unknown ones are refused."""
+    """Reads a JSON object as a dataclass: fields with a default may be missing, unknown ones are
+    refused.
+    """
 
     @staticmethod
     @lru_cache(maxsize=256)
     def of(kind: type[Any]) -> _DataclassReader:
-        """Return the reader of *kind*, and the same one each time: a dataclass may have fields of its own kind."""
+        """Return the reader of *kind*, and the same one each time: a dataclass may have fields of
+        its own kind.
+        """
         return _DataclassReader(kind)
 
     def __init__(self, kind: type[Any]) -> None:
@@ -294,7 +316,11 @@ class _DataclassReader:
             self._readers = {}
             hints = typing.get_type_hints(self._kind, include_extras=True)
             self._readers.update(
-                {field.name: reader_of(hints[field.name]) for field in fields(self._kind) if field.init}
+                {
+                    field.name: reader_of(hints[field.name])
+                    for field in fields(self._kind)
+                    if field.init
+                }
             )
         return self._readers
 
@@ -307,5 +333,9 @@ class _DataclassReader:
             raise ValueError(f"{where} lacks {', '.join(missing)}")
         unknown = [name for name in value if name not in readers]
         if unknown:
-            raise ValueError(f"{where} has a field {unknown[0]!r} that {self._kind.__name__} does not have")
-        return self._kind(**{name: readers[name](item, f"{where}.{name}") for name, item in value.items()})
+            raise ValueError(
+                f"{where} has a field {unknown[0]!r} that {self._kind.__name__} does not have"
+            )
+        return self._kind(
+            **{name: readers[name](item, f"{where}.{name}") for name, item in value.items()}
+        )

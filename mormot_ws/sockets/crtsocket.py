@@ -1,4 +1,6 @@
-"""CrtSocket: a client's TCP (or TLS) connection, that can be opened again with the same parameters. No WebSocket in here."""
+"""CrtSocket: a client's TCP (or TLS) connection, that can be opened again with the same
+parameters. No WebSocket in here.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ import socket
 import ssl
 import threading
 
+from ..core.publicdir import PublicDir
 from .deadline import Deadline
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
-from ..core.publicdir import PublicDir
 from .tls_transport import TlsTransport
 from .transport import Transport, wait_socket
 
@@ -24,14 +26,16 @@ class CrtSocket(PublicDir):
 
     :param host: a name or an address.
     :param port: a number, or a number as text.
-    :param tls_context: an ``ssl.SSLContext``; None: the default one, which verifies the certificate and the host's name.
-    :param proxy: ``http://user:password@host:port`` (CONNECT), ``socks5://…`` or ``socks4://…``; ``''``: none; None: what
-        ``http_proxy``/``https_proxy``/``all_proxy``/``no_proxy`` in the environment say. Needs the extra ``proxy``.
+    :param tls_context: an ``ssl.SSLContext``; None: the default one, which verifies the certificate
+        and the host's name.
+    :param proxy: ``http://user:password@host:port`` (CONNECT), ``socks5://…`` or ``socks4://…``;
+        ``''``: none; None: what ``http_proxy``/``https_proxy``/``all_proxy``/``no_proxy`` in the
+        environment say. Needs the extra ``proxy``.
     :param timeout: milliseconds for connecting, and for each handshake on the connection.
 
-    Constructing it tries to connect, and does not raise when that fails: :attr:`connected` and :attr:`last_error` tell. Raises
-    ``ValueError``/``TypeError`` for arguments that can never work. :meth:`interrupt` may be called from any thread, the
-    rest by one at a time.
+    Constructing it tries to connect, and does not raise when that fails: :attr:`connected` and
+    :attr:`last_error` tell. Raises ``ValueError``/``TypeError`` for arguments that can never work.
+    :meth:`interrupt` may be called from any thread, the rest by one at a time.
     """
 
     def __init__(
@@ -70,7 +74,8 @@ class CrtSocket(PublicDir):
         self._default_context: ssl.SSLContext | None = (
             None  # made once: reading the system's authorities takes many milliseconds
         )
-        #: guards the three fields below, so that an interrupt from another thread meets the socket of the moment; innermost
+        #: guards the three fields below, so that an interrupt from another thread meets the socket
+        #: of the moment; innermost
         self._safe_socket = threading.Lock()
         self._interrupted = False
         self._raw: socket.socket | None = None
@@ -89,7 +94,8 @@ class CrtSocket(PublicDir):
     def reopen(self, timeout: int | None = None) -> str:
         """Close, and connect again with the same parameters. Mirrors ``ReOpen``.
 
-        Takes up to *timeout* milliseconds (None: that of the constructor) and returns '', or the error in words.
+        Takes up to *timeout* milliseconds (None: that of the constructor) and returns '', or the
+        error in words.
         """
         self.close()
         deadline = Deadline(self.timeout if timeout is None else timeout)
@@ -117,7 +123,9 @@ class CrtSocket(PublicDir):
             raw.close()
 
     def interrupt(self) -> None:
-        """Make whatever waits on this socket fail now, and every later attempt to open it. From any thread, for good."""
+        """Make whatever waits on this socket fail now, and every later attempt to open it. From
+        any thread, for good.
+        """
         with self._safe_socket:
             self._interrupted = True
             sock = self._raw if self._transport is None else self._transport.sock
@@ -133,7 +141,11 @@ class CrtSocket(PublicDir):
         proxy = proxy_from_environment(self.host, self.tls) if self.proxy is None else self.proxy
         if proxy:
             raw = open_through_proxy(
-                proxy, self.host, self.port, lambda host, port: self._connect_any(host, port, deadline), deadline
+                proxy,
+                self.host,
+                self.port,
+                lambda host, port: self._connect_any(host, port, deadline),
+                deadline,
             )
         else:
             raw = self._connect_any(self.host, self.port, deadline)
@@ -152,13 +164,17 @@ class CrtSocket(PublicDir):
             self._transport = transport
 
     def _connect_any(self, host: str, port: int, deadline: Deadline) -> socket.socket:
-        """Try the host's addresses in turn; return a connected socket, which ``self._raw`` holds too.
+        """Try the host's addresses in turn; return a connected socket, which ``self._raw`` holds
+        too.
 
-        Each has its share of the time, so that one that does not answer (IPv6 that leads nowhere) does not hide the next.
+        Each has its share of the time, so that one that does not answer (IPv6 that leads nowhere)
+        does not hide the next.
         """
         error: OSError = OSError(f"no address for {host}")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        for left, (family, kind, protocol, _, address) in zip(range(len(found), 0, -1), found, strict=True):
+        for left, (family, kind, protocol, _, address) in zip(
+            range(len(found), 0, -1), found, strict=True
+        ):
             sock = socket.socket(family, kind, protocol)
             try:
                 with self._safe_socket:
@@ -182,7 +198,12 @@ class CrtSocket(PublicDir):
     def _connect(sock: socket.socket, address: object, deadline: Deadline) -> None:
         sock.setblocking(False)
         code = sock.connect_ex(address)  # type: ignore[arg-type]
-        if code in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR, getattr(errno, "WSAEWOULDBLOCK", -1)):
+        if code in (
+            errno.EINPROGRESS,
+            errno.EWOULDBLOCK,
+            errno.EINTR,
+            getattr(errno, "WSAEWOULDBLOCK", -1),
+        ):
             if not wait_socket(sock, True, deadline):
                 raise TimeoutError("no answer to the connection attempt")
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -190,5 +211,6 @@ class CrtSocket(PublicDir):
             raise OSError(code, os.strerror(code))
         # an interrupted attempt may leave no error, but it leaves no peer either
         if sock.getpeername() == sock.getsockname():
-            # nobody listens there, but the kernel gave us that very port and connected us to ourselves
+            # nobody listens there, but the kernel gave us that very port and connected us to
+            # ourselves
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))

@@ -1,4 +1,5 @@
-"""Deadline: one point in time carried through an operation of several steps. The only clock of the lower floors.
+"""Deadline: one point in time carried through an operation of several steps. The only clock of the
+lower floors.
 
 It is the monotonic one: nothing that waits may look at the time of day.
 """
@@ -18,7 +19,9 @@ class Deadline:
         self._at = None if milliseconds is None else monotonic() + milliseconds / 1000
 
     def seconds(self) -> float | None:
-        """Return the seconds left (0.0 when it has passed), or None for a deadline that never comes."""
+        """Return the seconds left (0.0 when it has passed), or None for a deadline that never
+        comes.
+        """
         return None if self._at is None else max(0.0, self._at - monotonic())
 
     def milliseconds(self) -> int | None:

@@ -1,6 +1,8 @@
-"""Proxies: which one a connection goes through (argument or environment), and the way through it, by ``http.client`` and python-socks.
+"""Proxies: which one a connection goes through (argument or environment), and the way through it,
+by ``http.client`` and python-socks.
 
-The socket that comes out of it ends at the target; TLS and WebSocket are for those above. No thread belongs in here.
+The socket that comes out of it ends at the target; TLS and WebSocket are for those above. No thread
+belongs in here.
 """
 
 from __future__ import annotations
@@ -38,13 +40,15 @@ def check_proxy(url: str) -> str:
 
 
 def proxy_from_environment(host: str, tls: bool) -> str:
-    """Return the proxy that ``https_proxy`` (with TLS) or ``http_proxy``, else ``all_proxy``, names for *host*; '' for none.
+    """Return the proxy that ``https_proxy`` (with TLS) or ``http_proxy``, else ``all_proxy``, names
+    for *host*; '' for none.
 
     ``no_proxy`` is obeyed, and loopback addresses never go through a proxy.
     """
     if _is_loopback(host):
         return ""
-    import urllib.request  # here, as below: most programs use no proxy, and need not load what that takes
+    # here, as below: most programs use no proxy, and need not load what that takes
+    import urllib.request
 
     proxies = urllib.request.getproxies()
     url = proxies.get("https" if tls else "http") or proxies.get("all") or ""
@@ -53,16 +57,23 @@ def proxy_from_environment(host: str, tls: bool) -> str:
     return url if "://" in url else f"http://{url}"
 
 
-def open_through_proxy(url: str, host: str, port: int, dial: Dial, deadline: Deadline) -> socket.socket:
-    """Return a socket connected to *host* and *port* through the proxy *url*, which *dial* reaches. Raises ``OSError``."""
+def open_through_proxy(
+    url: str, host: str, port: int, dial: Dial, deadline: Deadline
+) -> socket.socket:
+    """Return a socket connected to *host* and *port* through the proxy *url*, which *dial*
+    reaches. Raises ``OSError``.
+    """
     try:
         check_proxy(url)
     except ValueError as exc:
-        raise OSError(str(exc)) from None  # it came from the environment: no mistake of the caller's
+        # it came from the environment: no mistake of the caller's
+        raise OSError(str(exc)) from None
     parts = urlsplit(url)
     assert parts.hostname is not None
     if parts.scheme != "http" and importlib.util.find_spec("python_socks") is None:
-        raise OSError(f"proxy {_without_password(url)}: python-socks is missing: pip install 'mormot_ws[proxy]'")
+        raise OSError(
+            f"proxy {_without_password(url)}: python-socks is missing: pip install 'mormot_ws[proxy]'"
+        )
     try:
         sock = dial(parts.hostname, parts.port or (8080 if parts.scheme == "http" else 1080))
     except OSError as exc:
@@ -82,7 +93,9 @@ def open_through_proxy(url: str, host: str, port: int, dial: Dial, deadline: Dea
     return sock
 
 
-def _connect_by_http(talk: DeadlineSocket, proxy: str, credentials: tuple[str, str], host: str, port: int) -> None:
+def _connect_by_http(
+    talk: DeadlineSocket, proxy: str, credentials: tuple[str, str], host: str, port: int
+) -> None:
     """Ask an HTTP proxy for a tunnel, by ``http.client``."""
     import http.client
 
@@ -98,23 +111,35 @@ def _connect_by_http(talk: DeadlineSocket, proxy: str, credentials: tuple[str, s
     connection = Tunnel(proxy)
     connection.set_tunnel(host, port, headers)
     if ":" in host:
-        connection._tunnel_host = f"[{host}]"  # type: ignore[attr-defined]  # before Python 3.12 it forgets the brackets
+        # before Python 3.12 it forgets the brackets
+        connection._tunnel_host = f"[{host}]"  # type: ignore[attr-defined]
     try:
         connection.connect()
     except http.client.HTTPException as exc:
         raise OSError(f"{type(exc).__name__}: {exc}") from None
 
 
-def _connect_by_socks(talk: DeadlineSocket, scheme: str, credentials: tuple[str, str], host: str, port: int) -> None:
+def _connect_by_socks(
+    talk: DeadlineSocket, scheme: str, credentials: tuple[str, str], host: str, port: int
+) -> None:
     """Ask a SOCKS proxy for a connection, by python-socks."""
     from python_socks import ProxyError, ProxyType  # here: an extra, and rarely used
     from python_socks.sync import Proxy
 
     kind = ProxyType.SOCKS4 if scheme.startswith("socks4") else ProxyType.SOCKS5
     name, password = credentials
-    # python-socks asks the "proxy before the proxy" for its socket: ours is connected to the proxy already
+    # python-socks asks the "proxy before the proxy" for its socket: ours is connected to the proxy
+    # already
     forward: Any = _Connected(talk)
-    proxy = Proxy(kind, "proxy", 0, username=name or None, password=password or None, rdns=True, forward=forward)
+    proxy = Proxy(
+        kind,
+        "proxy",
+        0,
+        username=name or None,
+        password=password or None,
+        rdns=True,
+        forward=forward,
+    )
     try:
         proxy.connect(host, port)
     except ProxyError as exc:

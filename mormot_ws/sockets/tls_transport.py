@@ -1,7 +1,9 @@
-"""TlsTransport: a transport that encrypts. OpenSSL works on memory only, under a lock that is never held while waiting.
+"""TlsTransport: a transport that encrypts. OpenSSL works on memory only, under a lock that is never
+held while waiting.
 
-An ``ssl.SSLSocket`` on which one thread reads while another writes is not safe under TLS 1.3, in no version of Python. Here the SSL
-object has two memory buffers instead of a socket; the socket below is read and written as in the plain form.
+An ``ssl.SSLSocket`` on which one thread reads while another writes is not safe under TLS 1.3, in no
+version of Python. Here the SSL object has two memory buffers instead of a socket; the socket below
+is read and written as in the plain form.
 
 Lock order: ``_safe_write`` < ``_safe_read`` < ``_safe_tls``.
 """
@@ -15,13 +17,14 @@ import ssl
 import threading
 from collections.abc import Callable
 
-from .deadline import Deadline
 from ..core.masking import Buffer
+from .deadline import Deadline
 from .transport import Transport
 
 _log = logging.getLogger("mormot_ws.transport")
 
-#: how much plain text is encrypted at a time, in bytes: bounds the memory of a write and the time that the TLS lock is held
+#: how much plain text is encrypted at a time, in bytes: bounds the memory of a write and the time
+#: that the TLS lock is held
 _CHUNK = 1 << 18
 #: the plain text of one TLS record, in bytes
 _RECORD = 16384
@@ -35,7 +38,8 @@ _LOOK_AGAIN = 0.05
 class TlsTransport(Transport):
     """A connected socket in the TLS form: the same methods, encrypted.
 
-    The handshake is :meth:`handshake`; call it before anything else. Raises ``ssl.SSLError`` (an ``OSError``) on faults of TLS.
+    The handshake is :meth:`handshake`; call it before anything else. Raises ``ssl.SSLError`` (an
+    ``OSError``) on faults of TLS.
     """
 
     is_tls = True
@@ -55,10 +59,12 @@ class TlsTransport(Transport):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
         #: guards the SSL object and its two buffers; innermost, held for computation only
         self._safe_tls = threading.Lock()
-        #: notified when input was fed, if somebody waits: a writer that OpenSSL sends to wait for input
+        #: notified when input was fed, if somebody waits: a writer that OpenSSL sends to wait for
+        #: input
         self._fed = threading.Condition(self._safe_tls)
         self._waiting = 0  # how many do; guarded by _safe_tls
-        #: held from reading the socket to feeding what was read, so that records are fed in their order; the reader waits under it
+        #: held from reading the socket to feeding what was read, so that records are fed in their
+        #: order; the reader waits under it
         self._safe_read = threading.Lock()
         #: held from encrypting to writing, so that records leave in the order of their encryption
         self._safe_write = threading.Lock()
@@ -74,7 +80,9 @@ class TlsTransport(Transport):
         return self._tls
 
     def handshake(self, deadline: Deadline) -> None:
-        """Do the TLS handshake; raise ``TimeoutError`` at the *deadline*, ``ssl.SSLError`` when it fails."""
+        """Do the TLS handshake; raise ``TimeoutError`` at the *deadline*, ``ssl.SSLError`` when it
+        fails.
+        """
         while True:
             done = False
             try:
@@ -84,7 +92,8 @@ class TlsTransport(Transport):
             except ssl.SSLWantReadError:
                 pass  # the peer's turn
             except ssl.SSLError:
-                with contextlib.suppress(OSError):  # the alert is a courtesy: the error itself is what counts
+                # the alert is a courtesy: the error itself is what counts
+                with contextlib.suppress(OSError):
                     self._flush_blocking()
                 raise
             self._flush_blocking()
@@ -93,7 +102,7 @@ class TlsTransport(Transport):
             with self._safe_read:
                 self._feed(self._raw_within(deadline))
 
-    # -------------------------------------------------------------------------------------------------- reading
+    # -------------------------------------------------------------------------------------- reading
 
     def _raw_within(self, deadline: Deadline) -> bytes:
         while True:
@@ -115,14 +124,17 @@ class TlsTransport(Transport):
                 self._fed.notify_all()
 
     def _decrypted(self, size: int) -> bytes | None:
-        """Return decrypted bytes, ``b''`` at the end of the stream, None when more input is needed."""
+        """Return decrypted bytes, ``b''`` at the end of the stream, None when more input is
+        needed.
+        """
         with self._safe_tls:
             try:
                 data: bytes | None = self._tls.read(size)
             except ssl.SSLWantReadError:
                 data = None
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                data = b""  # with or without close_notify: WebSocket's close frame tells a cut from an end
+                # with or without close_notify: WebSocket's close frame tells a cut from an end
+                data = b""
             if self._waiting:
                 self._fed.notify_all()  # what OpenSSL has just read may be what a writer waits for
             answer = self._outgoing.pending
@@ -135,7 +147,8 @@ class TlsTransport(Transport):
         raw_size = _RAW if size <= _RECORD else _RAW_LARGE
         while True:
             feeds = self._feeds
-            # an exception of OpenSSL's costs as much as a record: it is not asked when it can only want input
+            # an exception of OpenSSL's costs as much as a record: it is not asked when it can only
+            # want input
             with self._safe_tls:
                 worth_asking = self._incoming.pending or self._tls.pending() or self._unsent
             if worth_asking:
@@ -155,7 +168,9 @@ class TlsTransport(Transport):
                 return data
 
     def _feed_now(self) -> bool:
-        """Feed what is there without waiting; return False when nothing is, or another thread is reading."""
+        """Feed what is there without waiting; return False when nothing is, or another thread is
+        reading.
+        """
         if not self._safe_read.acquire(blocking=False):
             return False
         try:
@@ -167,10 +182,12 @@ class TlsTransport(Transport):
         finally:
             self._safe_read.release()
 
-    # -------------------------------------------------------------------------------------------------- writing
+    # -------------------------------------------------------------------------------------- writing
 
     def _encrypt(self, data: Buffer) -> bytes:
-        """Encrypt *data* and return all encrypted output; raise ``SSLWantReadError`` while OpenSSL is inside a message of the peer's."""
+        """Encrypt *data* and return all encrypted output; raise ``SSLWantReadError`` while OpenSSL
+        is inside a message of the peer's.
+        """
         assert self._safe_write.locked()
         with self._safe_tls:
             if data:
@@ -190,7 +207,9 @@ class TlsTransport(Transport):
             self._await_input(feeds, deadline)
 
     def _await_input(self, feeds: int, deadline: Deadline) -> None:
-        """Wait until input was fed since *feeds*: by the reader, or by ourselves where the reader is not reading (it may be us)."""
+        """Wait until input was fed since *feeds*: by the reader, or by ourselves where the reader
+        is not reading (it may be us).
+        """
         if self._safe_read.acquire(blocking=False):
             try:
                 if feeds == self._feeds:
@@ -210,7 +229,8 @@ class TlsTransport(Transport):
             self._finish_unsent()
             for start in range(0, len(view), _CHUNK):
                 self.sock.sendall(self._encrypt_patiently(view[start : start + _CHUNK]))
-        if self._outgoing.pending:  # what a reader had to answer meanwhile (a key update, …) it has left to us
+        # what a reader had to answer meanwhile (a key update, …) it has left to us
+        if self._outgoing.pending:
             self._flush_blocking()
 
     def send_parts(self, header: bytes, payload: bytes) -> None:
@@ -250,10 +270,11 @@ class TlsTransport(Transport):
             self.unsent_bytes = 0
 
     def send_now(self, data: Buffer) -> int:
-        """Encrypt and send without waiting; return the plain bytes accepted (up to 16 kB; 0: older output is still waiting).
+        """Encrypt and send without waiting; return the plain bytes accepted (up to 16 kB; 0: older
+        output is still waiting).
 
-        While a part of the record that holds them has not left, they are counted in :attr:`unsent_bytes`; it leaves with
-        the next call.
+        While a part of the record that holds them has not left, they are counted in
+        :attr:`unsent_bytes`; it leaves with the next call.
         """
         if not self._safe_write.acquire(blocking=False):
             return 0

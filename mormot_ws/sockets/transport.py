@@ -1,7 +1,9 @@
-"""Transport: how bytes get through one connected socket; here in its plain form, in ``tlstransport.py`` in the form for TLS.
+"""Transport: how bytes get through one connected socket; here in its plain form, in
+``tlstransport.py`` in the form for TLS.
 
-Both have the same few methods, and are built for one thread that reads while any others write. In the plain form the socket stays
-blocking, so that a read or a write is one system call; the time-outs of writes are the kernel's.
+Both have the same few methods, and are built for one thread that reads while any others write. In
+the plain form the socket stays blocking, so that a read or a write is one system call; the
+time-outs of writes are the kernel's.
 
 No frame, no protocol and no thread of its own belongs in here.
 """
@@ -19,8 +21,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .deadline import Deadline
 from ..core.masking import Buffer
+from .deadline import Deadline
 
 try:
     import fcntl
@@ -48,7 +50,9 @@ def wait_socket(sock: socket.socket, write: bool, deadline: Deadline) -> bool:
             raise OSError(errno.EBADF, "the socket was closed meanwhile") from None
         return bool(poller.poll(deadline.milliseconds()))
     wanted = [sock]
-    ready = select.select([] if write else wanted, wanted if write else [], wanted, deadline.seconds())
+    ready = select.select(
+        [] if write else wanted, wanted if write else [], wanted, deadline.seconds()
+    )
     return any(ready)
 
 
@@ -60,12 +64,15 @@ def _set_kernel_timeout(sock: socket.socket, option: int, milliseconds: int) -> 
         value = struct.pack("@ll", milliseconds // 1000, milliseconds % 1000 * 1000)
     try:
         sock.setsockopt(socket.SOL_SOCKET, option, value)
-    except OSError as exc:  # a platform without it: writes are then bounded by heartbeats and by free() only
+    # a platform without it: writes are then bounded by heartbeats and by free() only
+    except OSError as exc:
         _log.debug("no kernel time-out on this socket: %s", exc)
 
 
 def _set_keep_alive(sock: socket.socket) -> None:
-    """Let the kernel notice a vanished peer too, for when heartbeats are off. Generous: a peer that is only slow must not suffer."""
+    """Let the kernel notice a vanished peer too, for when heartbeats are off. Generous: a peer
+    that is only slow must not suffer.
+    """
     for option, value in (
         ("TCP_KEEPIDLE", 60),
         ("TCP_KEEPINTVL", 15),
@@ -74,7 +81,8 @@ def _set_keep_alive(sock: socket.socket) -> None:
     ):
         number = getattr(socket, option, None)
         if number is not None:
-            with contextlib.suppress(OSError):  # no TCP socket, or not supported: heartbeats do without it
+            # no TCP socket, or not supported: heartbeats do without it
+            with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, number, value)
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -83,13 +91,16 @@ def _set_keep_alive(sock: socket.socket) -> None:
 class Transport:
     """A connected socket in the plain form.
 
-    ``recv(size) -> bytes`` blocks until there is something (``b''``: end of stream); ``sendall(data)`` blocks until the kernel
-    has it all, and raises ``BlockingIOError`` when the peer took nothing for *send_timeout* milliseconds. Both raise ``OSError``
-    on a broken connection. One thread may read while others write; writers take turns by themselves (the process' output lock).
+    ``recv(size) -> bytes`` blocks until there is something (``b''``: end of stream);
+    ``sendall(data)`` blocks until the kernel has it all, and raises ``BlockingIOError`` when the
+    peer took nothing for *send_timeout* milliseconds. Both raise ``OSError`` on a broken
+    connection. One thread may read while others write; writers take turns by themselves (the
+    process' output lock).
     """
 
     is_tls = False
-    #: bytes that :meth:`send_now` accepted last and the kernel has not taken whole (always 0 in the plain form)
+    #: bytes that :meth:`send_now` accepted last and the kernel has not taken whole (always 0 in the
+    #: plain form)
     unsent_bytes = 0
 
     def __init__(self, sock: socket.socket, send_timeout: int = 10_000) -> None:
@@ -97,7 +108,8 @@ class Transport:
         if sock.family in (socket.AF_INET, getattr(socket, "AF_INET6", None)):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # half of it, because a call that could send a part returns that after the whole wait, and the next one waits anew
+        # half of it, because a call that could send a part returns that after the whole wait, and
+        # the next one waits anew
         _set_kernel_timeout(sock, socket.SO_SNDTIMEO, max(1, send_timeout // 2))
         _set_keep_alive(sock)
         self.sock = sock
@@ -119,14 +131,18 @@ class Transport:
             self.sock.sendall(memoryview(payload)[sent - len(header) :])
 
     def send_now(self, data: Buffer) -> int:
-        """Send what the kernel takes without waiting; return that number of bytes (0: none now). Raises ``OSError``."""
+        """Send what the kernel takes without waiting; return that number of bytes (0: none now).
+        Raises ``OSError``.
+        """
         try:
             return self.sock.send(data, _DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return 0
 
     def recv_now(self, size: int) -> bytes | None:
-        """Return what is there without waiting, None when nothing is, ``b''`` at the end of the stream. Raises ``OSError``."""
+        """Return what is there without waiting, None when nothing is, ``b''`` at the end of the
+        stream. Raises ``OSError``.
+        """
         try:
             return self.sock.recv(size, _DONTWAIT)
         except (BlockingIOError, InterruptedError):
@@ -150,11 +166,15 @@ class Transport:
 
     @property
     def waits_for_input(self) -> bool:
-        """True when :meth:`send_now` took nothing for another reason than a full socket (never in the plain form)."""
+        """True when :meth:`send_now` took nothing for another reason than a full socket (never in
+        the plain form).
+        """
         return False
 
     def output_state(self) -> tuple[int, int] | None:
-        """Return how many bytes the peer's kernel has acknowledged so far, and how many are under way; None where nobody tells."""
+        """Return how many bytes the peer's kernel has acknowledged so far, and how many are under
+        way; None where nobody tells.
+        """
         if fcntl is None or sys.platform != "linux":
             return None
         try:
@@ -165,28 +185,36 @@ class Transport:
         return (struct.unpack_from("Q", info, 120)[0], waiting) if len(info) == 128 else None
 
     def shutdown(self) -> None:
-        """End the connection in both directions at once, from any thread: wakes whoever reads or writes. Never raises."""
-        # the method of the base class: SSLSocket.shutdown() would forget its TLS state and go on in clear text
+        """End the connection in both directions at once, from any thread: wakes whoever reads or
+        writes. Never raises.
+        """
+        # the method of the base class: SSLSocket.shutdown() would forget its TLS state and go on in
+        # clear text
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the file descriptor. For the thread that reads, once nobody else uses the transport. Never raises."""
+        """Close the file descriptor. For the thread that reads, once nobody else uses the
+        transport. Never raises.
+        """
         with contextlib.suppress(OSError):
             self.sock.close()
 
     def finish(self, deadline: Deadline) -> None:
-        """Close in an orderly way, where nobody else uses the transport. Takes until the *deadline*, never raises."""
+        """Close in an orderly way, where nobody else uses the transport. Takes until the
+        *deadline*, never raises.
+        """
         self.end(deadline)
         self.close()
 
     def end(self, deadline: Deadline, wait_first: bool = False) -> None:
-        """Say that no more will be sent, then read to the peer's end of stream, until the *deadline*. Never raises.
+        """Say that no more will be sent, then read to the peer's end of stream, until the
+        *deadline*. Never raises.
 
         *wait_first*: leave it to the peer to end first, as RFC 6455 §7.1.1 wants of a client.
 
-        Input that stays unread when a socket is closed makes the kernel send a reset, which can destroy what we sent last in the
-        peer's receive buffer; hence the reading.
+        Input that stays unread when a socket is closed makes the kernel send a reset, which can
+        destroy what we sent last in the peer's receive buffer; hence the reading.
         """
         try:
             self._end_output()
@@ -203,7 +231,8 @@ class Transport:
 
 
 class DeadlineSocket:
-    """What libraries that want a socket get instead, while they talk on a transport: every call obeys one deadline.
+    """What libraries that want a socket get instead, while they talk on a transport: every call
+    obeys one deadline.
 
     For ``http.client`` and python-socks; closing it does nothing, the transport stays its owner's.
     """

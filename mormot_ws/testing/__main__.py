@@ -1,4 +1,6 @@
-"""``python -m mormot_ws.testing``: the fault proxy as a program, for what is tested in another language, or by hand."""
+"""``python -m mormot_ws.testing``: the fault proxy as a program, for what is tested in another
+language, or by hand.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,20 @@ def main() -> None:
         "accept, heal, status, stop; most take a direction, up or down, behind that.",
     )
     parser.add_argument("--target", required=True, metavar="HOST:PORT", help="where to forward to")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any free one)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=0, help="port to listen on (default: any free one)"
+    )
     arguments = parser.parse_args()
     host, _, port = arguments.target.rpartition(":")
     if not port.isdigit():
         parser.error(f"--target is HOST:PORT, not {arguments.target!r}")
     with (
-        FaultProxy(host or "127.0.0.1", int(port), host=arguments.host, port=arguments.port) as proxy,
+        FaultProxy(
+            host or "127.0.0.1", int(port), host=arguments.host, port=arguments.port
+        ) as proxy,
         contextlib.suppress(KeyboardInterrupt),
     ):
         print("port", proxy.port, flush=True)

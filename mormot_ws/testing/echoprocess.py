@@ -1,4 +1,6 @@
-"""EchoServerProcess: the echo server in a Python process of its own, which can be killed and frozen. No test and no pytest in here."""
+"""EchoServerProcess: the echo server in a Python process of its own, which can be killed and
+frozen. No test and no pytest in here.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,9 @@ from .echoserver import EchoServer, hold_port
 
 #: seconds that a process may take to start on a busy machine, and to end
 _PATIENCE = 30.0
-#: the package may have been found in a way that a new interpreter does not know; last in its path it changes nothing else
-_SOURCE = (
-    "import sys; sys.path.append(sys.argv[1]); from mormot_ws.testing.echoprocess import serve; serve(*sys.argv[2:])"
-)
+#: the package may have been found in a way that a new interpreter does not know; last in its path
+#: it changes nothing else
+_SOURCE = "import sys; sys.path.append(sys.argv[1]); from mormot_ws.testing.echoprocess import serve; serve(*sys.argv[2:])"
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -31,15 +32,17 @@ def serve(host: str, port: str) -> None:
 
 
 class EchoServerProcess(FreedByWith):
-    """An echo server in a process of its own, on a port that stays its own while there is no process.
+    """An echo server in a process of its own, on a port that stays its own while there is no
+    process.
 
     :param host: an IPv4 address to listen on.
     :param port: 0: any free one (see :attr:`port`).
 
-    It echoes every message, on any URI, under whatever sub-protocol a client asks for. It listens when the constructor returns; that
-    raises ``OSError`` when the port is taken, ``RuntimeError`` when the process does not start. It is a context manager
-    that calls :meth:`free`. The process ends with ours, however that ends, unless it is frozen then. Its methods may be called from
-    any thread, by one at a time.
+    It echoes every message, on any URI, under whatever sub-protocol a client asks for. It listens
+    when the constructor returns; that raises ``OSError`` when the port is taken, ``RuntimeError``
+    when the process does not start. It is a context manager that calls :meth:`free`. The process
+    ends with ours, however that ends, unless it is frozen then. Its methods may be called from any
+    thread, by one at a time.
     """
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -88,7 +91,10 @@ class EchoServerProcess(FreedByWith):
         first: queue.SimpleQueue[str] = queue.SimpleQueue()
         # daemon: ends with the process, at the latest
         reader = threading.Thread(
-            target=_read_line, args=(process, first), name=f"echo process {process.pid} reader", daemon=True
+            target=_read_line,
+            args=(process, first),
+            name=f"echo process {process.pid} reader",
+            daemon=True,
         )
         reader.start()
         try:
@@ -103,7 +109,8 @@ class EchoServerProcess(FreedByWith):
         reader.join(_PATIENCE)
 
     def stop(self) -> int:
-        """Stop it gracefully: each client gets a close frame (1001), then the process ends; return its exit code, 0 when all went well.
+        """Stop it gracefully: each client gets a close frame (1001), then the process ends; return
+        its exit code, 0 when all went well.
 
         Returns 0 while there is no process. Kills one that does not end within 30 s.
         """
@@ -120,7 +127,9 @@ class EchoServerProcess(FreedByWith):
         return process.returncode
 
     def kill(self) -> None:
-        """Kill the process (SIGKILL), frozen or not: the kernel closes its connections. Does nothing while there is none."""
+        """Kill the process (SIGKILL), frozen or not: the kernel closes its connections. Does
+        nothing while there is none.
+        """
         process, self._process = self._process, None
         if process is None:
             return
@@ -132,7 +141,9 @@ class EchoServerProcess(FreedByWith):
                     pipe.close()
 
     def freeze(self) -> None:
-        """Stop the process from running (SIGSTOP): its connections stay open, its kernel takes new ones, nobody answers."""
+        """Stop the process from running (SIGSTOP): its connections stay open, its kernel takes new
+        ones, nobody answers.
+        """
         if self.pid and not self._frozen:
             os.kill(self.pid, signal.SIGSTOP)
             self._frozen = True
@@ -150,7 +161,11 @@ class EchoServerProcess(FreedByWith):
             self._holder.close()
 
     def __repr__(self) -> str:
-        state = f"{'frozen' if self._frozen else 'running'} pid={self.pid}" if self.running else "stopped"
+        state = (
+            f"{'frozen' if self._frozen else 'running'} pid={self.pid}"
+            if self.running
+            else "stopped"
+        )
         return f"<EchoServerProcess {self.host}:{self.port} {state}>"
 
 

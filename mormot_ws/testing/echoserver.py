@@ -1,5 +1,6 @@
-"""EchoServer: a WebSocket server for tests, which stops, dies and starts again on the same port. In this process; the one with a process
-of its own is in ``echoprocess.py``. No test and no pytest in here.
+"""EchoServer: a WebSocket server for tests, which stops, dies and starts again on the same port. In
+this process; the one with a process of its own is in ``echoprocess.py``. No test and no pytest in
+here.
 """
 
 from __future__ import annotations
@@ -9,21 +10,23 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 
-from ..protocols.any_name import AnyNameList
-from ..protocols.chat import WebSocketProtocolChat
-from ..sockets.deadline import Deadline
 from ..core.frames import WebSocketFrame, focBinary, focText
 from ..process.freeing import FreedByWith
 from ..process.process import WebSocketProcess
+from ..protocols.any_name import AnyNameList
 from ..protocols.base import WebSocketProtocol, WebSocketProtocolList
+from ..protocols.chat import WebSocketProtocolChat
 from ..server.threaded import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
 from ..settings import WebSocketProcessSettings
+from ..sockets.deadline import Deadline
 
 
 def hold_port(host: str, port: int = 0) -> tuple[int, socket.socket | None]:
-    """Return a free *port* (0: any) and what keeps it so while nobody listens there; close that in the end.
+    """Return a free *port* (0: any) and what keeps it so while nobody listens there; close that in
+    the end.
 
-    Only Linux lets a server listen on a port that is held in this way; elsewhere there is nothing to close. Raises ``OSError``.
+    Only Linux lets a server listen on a port that is held in this way; elsewhere there is nothing
+    to close. Raises ``OSError``.
     """
     holder = socket.socket()
     try:
@@ -52,10 +55,13 @@ class _Server(WebSocketServer):
         self._offered = protocols
         self._changed = changed
         self._dies = False
-        super().__init__(port, on_start=self._prepare, process_name="echo server", settings=settings)
+        super().__init__(
+            port, on_start=self._prepare, process_name="echo server", settings=settings
+        )
 
     def _prepare(self, thread: threading.Thread) -> None:
-        if thread is self._acceptor:  # before the first connection: a client in a hurry must not find an empty list
+        # before the first connection: a client in a hurry must not find an empty list
+        if thread is self._acceptor:
             self.websocket_protocols = self._offered
 
     def _register(self, process: WebSocketProcessServer) -> None:
@@ -82,14 +88,15 @@ class _Server(WebSocketServer):
 class EchoServer(FreedByWith):
     """A WebSocket server for tests, on a port that stays its own while it is stopped.
 
-    :param protocols: what it offers. None at all: it echoes every message, on any URI, under whatever sub-protocol a client asks
-        for, and keeps them in :attr:`messages`.
+    :param protocols: what it offers. None at all: it echoes every message, on any URI, under
+        whatever sub-protocol a client asks for, and keeps them in :attr:`messages`.
     :param host: an IPv4 address to listen on.
     :param port: 0: any free one (see :attr:`port`).
     :param settings: of the server; by default new ones.
 
-    It runs when the constructor returns; that raises ``OSError`` when the port is taken. It is a context manager that calls
-    :meth:`free`. Its methods may be called from any thread but those of its connections, and by one at a time.
+    It runs when the constructor returns; that raises ``OSError`` when the port is taken. It is a
+    context manager that calls :meth:`free`. Its methods may be called from any thread but those of
+    its connections, and by one at a time.
     """
 
     def __init__(
@@ -100,10 +107,14 @@ class EchoServer(FreedByWith):
         settings: WebSocketProcessSettings | None = None,
     ) -> None:
         self.host = host
-        self.settings: WebSocketProcessSettings = WebSocketProcessSettings() if settings is None else settings
-        #: the running server, e.g. for ``server.websocket_broadcast(frame)``; None while it is stopped
+        self.settings: WebSocketProcessSettings = (
+            WebSocketProcessSettings() if settings is None else settings
+        )
+        #: the running server, e.g. for ``server.websocket_broadcast(frame)``; None while it is
+        #: stopped
         self.server: WebSocketServer | None = None
-        #: guards the two below; notified for each message, and when a connection comes or goes. Innermost
+        #: guards the two below; notified for each message, and when a connection comes or goes.
+        #: Innermost
         self._changed = threading.Condition()
         self._upgrades = 0
         self._messages: list[WebSocketFrame] = []
@@ -111,7 +122,9 @@ class EchoServer(FreedByWith):
             self._protocols = WebSocketProtocolList()
             for protocol in protocols:
                 if not self._protocols.add(protocol):
-                    raise ValueError(f"the protocol {protocol.name!r} is given twice for {protocol.uri!r}")
+                    raise ValueError(
+                        f"the protocol {protocol.name!r} is given twice for {protocol.uri!r}"
+                    )
         else:
             self._protocols = AnyNameList(WebSocketProtocolChat("echo", "", self._echo))
         #: the port, which stays its own while it is stopped
@@ -146,47 +159,71 @@ class EchoServer(FreedByWith):
 
     @property
     def messages(self) -> list[WebSocketFrame]:
-        """The messages that it has echoed up to now, over all its lives, in the order of their coming."""
+        """The messages that it has echoed up to now, over all its lives, in the order of their
+        coming.
+        """
         with self._changed:
             return list(self._messages)
 
     def start(self) -> None:
         """Listen again, on the same port. Does nothing while it runs."""
         if self.server is None:
-            self.server = _Server(f"{self.host}:{self.port}", self._protocols, self.settings, self._notify)
+            self.server = _Server(
+                f"{self.host}:{self.port}", self._protocols, self.settings, self._notify
+            )
 
     def stop(self) -> None:
-        """Stop gracefully: each client gets a close frame (1001), new ones are refused. Does nothing while it is stopped."""
+        """Stop gracefully: each client gets a close frame (1001), new ones are refused. Does
+        nothing while it is stopped.
+        """
         server, self.server = self.server, None
         if server is not None:
             server.free()
 
     def kill(self) -> None:
-        """Die: no client gets a close frame, new ones are refused. Does nothing while it is stopped.
+        """Die: no client gets a close frame, new ones are refused. Does nothing while it is
+        stopped.
 
-        The clients see what the death of a process looks like: the end of the TCP stream (FIN), and a reset when they send on. The
-        server's own callbacks for the end of a connection still run, which those of a killed process do not:
-        :class:`EchoServerProcess` is the real thing. For a reset at once there is :meth:`FaultProxy.cut`.
+        The clients see what the death of a process looks like: the end of the TCP stream (FIN), and
+        a reset when they send on. The server's own callbacks for the end of a connection still run,
+        which those of a killed process do not: :class:`EchoServerProcess` is the real thing. For a
+        reset at once there is :meth:`FaultProxy.cut`.
         """
         server, self.server = self.server, None
         if isinstance(server, _Server):
             server.die()
 
     def wait_connections(self, count: int, timeout: int = 10_000) -> None:
-        """Wait until it has exactly *count* connections; raise ``TimeoutError`` after *timeout* milliseconds.
+        """Wait until it has exactly *count* connections; raise ``TimeoutError`` after *timeout*
+        milliseconds.
 
-        It counts those that it has not lost yet as far as it knows: to wait for a client that comes back, use :meth:`wait_upgrades`.
+        It counts those that it has not lost yet as far as it knows: to wait for a client that comes
+        back, use :meth:`wait_upgrades`.
         """
-        self._wait(lambda: self.connections == count, timeout, lambda: f"{count} connections, but {self.connections}")
+        self._wait(
+            lambda: self.connections == count,
+            timeout,
+            lambda: f"{count} connections, but {self.connections}",
+        )
 
     def wait_upgrades(self, count: int, timeout: int = 10_000) -> None:
-        """Wait until it has upgraded *count* connections in all; raise ``TimeoutError`` after *timeout* milliseconds."""
-        self._wait(lambda: self._upgrades >= count, timeout, lambda: f"{count} upgrades, but {self._upgrades}")
+        """Wait until it has upgraded *count* connections in all; raise ``TimeoutError`` after
+        *timeout* milliseconds.
+        """
+        self._wait(
+            lambda: self._upgrades >= count,
+            timeout,
+            lambda: f"{count} upgrades, but {self._upgrades}",
+        )
 
     def wait_messages(self, count: int, timeout: int = 10_000) -> list[WebSocketFrame]:
-        """Wait until it has echoed *count* messages in all, and return them; raise ``TimeoutError`` after *timeout* milliseconds."""
+        """Wait until it has echoed *count* messages in all, and return them; raise
+        ``TimeoutError`` after *timeout* milliseconds.
+        """
         self._wait(
-            lambda: len(self._messages) >= count, timeout, lambda: f"{count} messages, but {len(self._messages)}"
+            lambda: len(self._messages) >= count,
+            timeout,
+            lambda: f"{count} messages, but {len(self._messages)}",
         )
         return self.messages[:count]
 

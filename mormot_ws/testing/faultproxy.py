@@ -1,6 +1,8 @@
-"""FaultProxy: a TCP proxy that produces, on command, the faults of real networks. What it does to its sockets is in ``relay.py``.
+"""FaultProxy: a TCP proxy that produces, on command, the faults of real networks. What it does to
+its sockets is in ``relay.py``.
 
-Here is what may be asked of it, by any thread; the words for :mod:`mormot_ws.testing` as a program are below it. No test in here.
+Here is what may be asked of it, by any thread; the words for :mod:`mormot_ws.testing` as a program
+are below it. No test in here.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ _PATIENCE = 10.0
 
 
 class _Command:
-    """What the proxy's thread is to do, and for whoever waits: when it is done, and what it raised."""
+    """What the proxy's thread is to do, and for whoever waits: when it is done, and what it
+    raised.
+    """
 
     def __init__(self, action: Callable[[], object]) -> None:
         self.action = action
@@ -35,21 +39,31 @@ class FaultProxy(FreedByWith):
     :param target_host: an IPv4 address, or a name that has one.
     :param host: where it listens.
     :param port: on which port; 0: any free one (see :attr:`port`).
-    :param buffer_bytes: the size of the kernel's buffers of every socket; 0: the system's. Small ones make back-pressure felt soon.
+    :param buffer_bytes: the size of the kernel's buffers of every socket; 0: the system's. Small
+        ones make back-pressure felt soon.
 
-    A *link* is one accepted connection and the one that was opened to the target for it. ``"up"`` is the direction from client to
-    target, ``"down"`` the other one; a method with the parameter *direction* means both when it is None. Whatever a method does
-    has been done when it returns, to all links of that moment, and for what lasts (blackhole, delay, throttle, refuse, stall) to later
-    links too. Every method may be called from any thread, and returns soon. A method of a proxy that was freed does nothing.
+    A *link* is one accepted connection and the one that was opened to the target for it. ``"up"``
+    is the direction from client to target, ``"down"`` the other one; a method with the parameter
+    *direction* means both when it is None. Whatever a method does has been done when it returns, to
+    all links of that moment, and for what lasts (blackhole, delay, throttle, refuse, stall) to
+    later links too. Every method may be called from any thread, and returns soon. A method of a
+    proxy that was freed does nothing.
 
-    A link whose target refuses is reset. A proxy that keeps the link with nobody behind it is :meth:`blackhole`, then the server's
-    death.
+    A link whose target refuses is reset. A proxy that keeps the link with nobody behind it is
+    :meth:`blackhole`, then the server's death.
 
-    It listens when the constructor returns; that raises ``OSError`` when it cannot. It is a context manager that calls :meth:`free`.
+    It listens when the constructor returns; that raises ``OSError`` when it cannot. It is a context
+    manager that calls :meth:`free`.
     """
 
     def __init__(
-        self, target_host: str, target_port: int, *, host: str = "127.0.0.1", port: int = 0, buffer_bytes: int = 0
+        self,
+        target_host: str,
+        target_port: int,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        buffer_bytes: int = 0,
     ) -> None:
         for number in (target_port, port):
             if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 65536:
@@ -64,7 +78,9 @@ class FaultProxy(FreedByWith):
         self._ended = False
         self._error: Exception | None = None
         # daemon: must not keep a failed test run from ending
-        self._thread = threading.Thread(target=self._run, name=f"fault proxy :{self.port}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=f"fault proxy :{self.port}", daemon=True
+        )
         self._thread.start()
 
     @property
@@ -96,22 +112,27 @@ class FaultProxy(FreedByWith):
         """Bytes forwarded since the start: ``{"up": …, "down": …}``."""
         return {name: gate.carried for name, gate in self._relay.gates.items()}
 
-    # ---------------------------------------------------------------------------------------------------- at one moment
+    # -------------------------------------------------------------------------------- at one moment
 
     def cut(self, links: int | None = None) -> None:
-        """Send RST to both ends of all links, or of so many, picked at random. Raises ``ValueError`` for less than 0."""
+        """Send RST to both ends of all links, or of so many, picked at random. Raises
+        ``ValueError`` for less than 0.
+        """
         _check_links(links)
         self._do(lambda: self._relay.each(self._relay.drop, links))
 
     def close(self, links: int | None = None) -> None:
-        """Send FIN to both ends of all links, or of so many; forward nothing more. What they still send is thrown away."""
+        """Send FIN to both ends of all links, or of so many; forward nothing more. What they still
+        send is thrown away.
+        """
         _check_links(links)
         self._do(lambda: self._relay.each(self._relay.finish, links))
 
-    # -------------------------------------------------------------------------------------------------------- what lasts
+    # ----------------------------------------------------------------------------------- what lasts
 
     def blackhole(self, direction: Direction | None = None) -> None:
-        """Stop forwarding, and tell nobody: bytes, FIN and RST stay where they are, every link stays open.
+        """Stop forwarding, and tell nobody: bytes, FIN and RST stay where they are, every link
+        stays open.
 
         New connections are accepted, and reach the target when ``"up"`` is open again.
         """
@@ -122,17 +143,22 @@ class FaultProxy(FreedByWith):
         self._set(direction, "open", True)
 
     def delay(self, ms: float, direction: Direction | None = None) -> None:
-        """Let what is read from now on wait *ms* milliseconds; 0: no more. Raises ``ValueError`` for less."""
+        """Let what is read from now on wait *ms* milliseconds; 0: no more. Raises ``ValueError``
+        for less.
+        """
         self._set(direction, "delay", _at_least_0("ms", ms) / 1000)
 
     def throttle(self, bytes_per_second: float, direction: Direction | None = None) -> None:
-        """Let so many bytes per second pass on each link, with back-pressure on its sender; 0: as many as come."""
+        """Let so many bytes per second pass on each link, with back-pressure on its sender; 0: as
+        many as come.
+        """
         self._set(direction, "rate", float(_at_least_0("bytes_per_second", bytes_per_second)))
 
     def truncate(self, size: int | None, direction: Direction = "up", then: Ending = "cut") -> None:
         """Let *size* more bytes pass on each link in *direction*; None: no more.
 
-        The first link that has had them is ended by :meth:`cut` or :meth:`close`, as *then* says, and the others go on as before.
+        The first link that has had them is ended by :meth:`cut` or :meth:`close`, as *then* says,
+        and the others go on as before.
         """
         _check_direction(direction)
         if then not in ("cut", "close"):
@@ -141,22 +167,29 @@ class FaultProxy(FreedByWith):
         self._do(lambda: self._relay.arm(truncation))
 
     def refuse(self) -> None:
-        """Refuse new connections (RST), as if nobody listened there; the port stays taken, open links stay."""
+        """Refuse new connections (RST), as if nobody listened there; the port stays taken, open
+        links stay.
+        """
         self._do(self._relay.refuse)
 
     def stall(self) -> None:
-        """Give new connections no answer at all, not even a refusal: connecting times out; open links stay.
+        """Give new connections no answer at all, not even a refusal: connecting times out; open
+        links stay.
 
         Works where the kernel drops what does not fit into a listener's queue, as Linux does.
         """
         self._do(self._relay.stall)
 
     def accept(self) -> None:
-        """Undo :meth:`refuse` and :meth:`stall`. Who was stalled gets on when his kernel asks again, which takes a second or more."""
+        """Undo :meth:`refuse` and :meth:`stall`. Who was stalled gets on when his kernel asks
+        again, which takes a second or more.
+        """
         self._do(self._relay.accept)
 
     def heal(self) -> None:
-        """Let everything pass again at once, what waits because of a delay too: the opposite of every command that lasts."""
+        """Let everything pass again at once, what waits because of a delay too: the opposite of
+        every command that lasts.
+        """
         self.truncate(None)
         self.delay(0)
         self.throttle(0)
@@ -164,10 +197,12 @@ class FaultProxy(FreedByWith):
         self.restore()
         self.accept()
 
-    # --------------------------------------------------------------------------------------------------------- its thread
+    # ----------------------------------------------------------------------------------- its thread
 
     def free(self) -> None:
-        """Cut all links and end the thread; nothing is left of it. Safe to call twice. Raises what its thread has met, if anything."""
+        """Cut all links and end the thread; nothing is left of it. Safe to call twice. Raises what
+        its thread has met, if anything.
+        """
         self._relay.stopping = True
         self._relay.wake()
         self._thread.join(_PATIENCE)
@@ -239,12 +274,16 @@ def _check_links(links: int | None) -> None:
 
 
 def _at_least_0(name: str, number: float) -> float:
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, (int, float))
+        or not 0 <= number < math.inf
+    ):
         raise ValueError(f"{name} is a finite number from 0, not {number!r}")
     return number
 
 
-# ---------------------------------------------------------------------------------------------------------- as a program
+# ------------------------------------------------------------------------------------- as a program
 
 _WORDS: dict[str, tuple[type[int] | type[float] | type[str], ...]] = {
     "cut": (int,),
@@ -262,7 +301,8 @@ _WORDS: dict[str, tuple[type[int] | type[float] | type[str], ...]] = {
 
 
 def obey(proxy: FaultProxy, line: str) -> str:
-    """Run one command line: a method's name and its arguments, e.g. ``delay 200 up``; return what to answer: ``ok`` or ``error: …``.
+    """Run one command line: a method's name and its arguments, e.g. ``delay 200 up``; return what
+    to answer: ``ok`` or ``error: …``.
 
     ``status`` is answered with ``links … accepted … up … down …``.
     """

@@ -1,11 +1,14 @@
-"""What the fault proxy knows of its links: plain state, for the relay's thread alone. No system call and no decision in here."""
+"""What the fault proxy knows of its links: plain state, for the relay's thread alone. No system
+call and no decision in here.
+"""
 
 from __future__ import annotations
 
 import socket
 from collections import deque
 
-#: bytes of one direction of a link that the proxy holds before it stops reading; besides them there are the kernel's buffers
+#: bytes of one direction of a link that the proxy holds before it stops reading; besides them there
+#: are the kernel's buffers
 HELD_BYTES = 65536
 
 
@@ -20,7 +23,9 @@ class Gate:
 
 
 class End:
-    """One socket of a link. ``sock`` is None before it is opened, and after it has broken or was closed."""
+    """One socket of a link. ``sock`` is None before it is opened, and after it has broken or was
+    closed.
+    """
 
     def __init__(self, link: Link, sock: socket.socket | None) -> None:
         self.link = link
@@ -36,7 +41,8 @@ class Flow:
         self.gate = gate
         self.source = source
         self.sink = sink
-        self.chunks: deque[tuple[float, bytes]] = deque()  # (when it may leave, data); empty data: FIN
+        # (when it may leave, data); empty data: FIN
+        self.chunks: deque[tuple[float, bytes]] = deque()
         self.held = 0
         self.next_at: float = 0.0  # when the throttle lets the next bytes pass
         self.left: int | None = None  # bytes until the truncation
@@ -45,7 +51,12 @@ class Flow:
         self.reset = False  # the source has broken
 
     def may_read(self) -> bool:
-        return self.gate.open and not self.ended and not self.source.connecting and self.held < HELD_BYTES
+        return (
+            self.gate.open
+            and not self.ended
+            and not self.source.connecting
+            and self.held < HELD_BYTES
+        )
 
     def due(self) -> float | None:
         """Return when something may leave; None when nothing may."""

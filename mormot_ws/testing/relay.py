@@ -1,7 +1,9 @@
-"""Relay: the fault proxy's one thread and its sockets. What is asked of it, and by whom, is in ``faultproxy.py``.
+"""Relay: the fault proxy's one thread and its sockets. What is asked of it, and by whom, is in
+``faultproxy.py``.
 
-Everything here runs in the thread of :meth:`Relay.run`, but the constructor and :meth:`Relay.wake`; so nothing is locked. It never
-waits for one socket. No command language, no test and no WebSocket in here.
+Everything here runs in the thread of :meth:`Relay.run`, but the constructor and :meth:`Relay.wake`;
+so nothing is locked. It never waits for one socket. No command language, no test and no WebSocket
+in here.
 """
 
 from __future__ import annotations
@@ -26,26 +28,34 @@ Ending = Literal["cut", "close"]
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds
 _BACKLOG = 1024
-#: connections of our own that may be needed to fill the queue of a listener that stalls, and how long one may take (ms): where the kernel
-#: tells whether the queue is full, and where only the missing answer does
+#: connections of our own that may be needed to fill the queue of a listener that stalls, and how
+#: long one may take (ms): where the kernel tells whether the queue is full, and where only the
+#: missing answer does
 _MOST_FILLERS = 16
 _FILLER_MS = 2_000
 _FILLER_GUESS_MS = 30
-#: seconds of one wait at most, whatever a delay or throttle asks for: a selector refuses more than some weeks
+#: seconds of one wait at most, whatever a delay or throttle asks for: a selector refuses more than
+#: some weeks
 _LONGEST_WAIT = 3600.0
 
 
 def queue_is_full(listener: socket.socket) -> bool | None:
-    """Tell whether the kernel answers no further attempt to connect to *listener*; None where nobody tells (Linux does)."""
+    """Tell whether the kernel answers no further attempt to connect to *listener*; None where
+    nobody tells (Linux does).
+    """
     if sys.platform != "linux":
         return None
-    # of a listening socket these two fields of tcp_info are the connections that wait to be accepted, and the most that may
-    waiting, most = struct.unpack_from("II", listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32), 24)
+    # of a listening socket these two fields of tcp_info are the connections that wait to be
+    # accepted, and the most that may
+    waiting, most = struct.unpack_from(
+        "II", listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32), 24
+    )
     return bool(waiting > most)
 
 
 class Relay:
-    """Listens on *host*:*port*, forwards to *target*, and obeys what is called between two turns of its loop.
+    """Listens on *host*:*port*, forwards to *target*, and obeys what is called between two turns of
+    its loop.
 
     Raises ``OSError`` when it cannot listen there.
     """
@@ -84,12 +94,16 @@ class Relay:
             self._wake_write.send(b"\0")
 
     def run(self, between: Callable[[], None]) -> None:
-        """Forward until :attr:`stopping`; call *between* after each turn. Leaves no socket open, whatever it raises."""
+        """Forward until :attr:`stopping`; call *between* after each turn. Leaves no socket open,
+        whatever it raises.
+        """
         try:
             while not self.stopping:
                 timeout = None
                 if self.timed:
-                    timeout = min(max(0.0, min(self.timed.values()) - time.monotonic()), _LONGEST_WAIT)
+                    timeout = min(
+                        max(0.0, min(self.timed.values()) - time.monotonic()), _LONGEST_WAIT
+                    )
                 for key, mask in self._selector.select(timeout):
                     self._ready(key.data, mask)
                 now = time.monotonic()
@@ -115,10 +129,12 @@ class Relay:
             self._wake_read.recv(4096)
         if (
             not self._stalled
-        ):  # else what fills the queue would be taken out of it: a command may be obeyed before its wake-up is read
+            # else what fills the queue would be taken out of it: a command may be obeyed before its
+            # wake-up is read
+        ):
             self._accept_waiting()
 
-    # ---------------------------------------------------------------------------------------------------- commands
+    # ------------------------------------------------------------------------------------- commands
 
     def each(self, action: Callable[[Link], None], links: int | None) -> None:
         """Do *action* to all links, or to so many, picked at random."""
@@ -154,7 +170,7 @@ class Relay:
             direction, size, _ = self.truncation
             (link.up if direction == "up" else link.down).left = size
 
-    # --------------------------------------------------------------------------------------------------- listening
+    # ------------------------------------------------------------------------------------ listening
 
     def accept(self) -> None:
         """Listen, and accept whoever comes: undoes :meth:`refuse` and :meth:`stall`."""
@@ -180,7 +196,9 @@ class Relay:
         self._end_fillers()
 
     def stall(self) -> None:
-        """Fill the listener's queue with connections of our own, so that the kernel answers no further attempt."""
+        """Fill the listener's queue with connections of our own, so that the kernel answers no
+        further attempt.
+        """
         self.accept()
         self._accept_waiting()
         if self._listener is None:
@@ -195,7 +213,9 @@ class Relay:
             filler = socket.socket()
             filler.setblocking(False)
             filler.connect_ex((self.host, self.port))
-            if not wait_socket(filler, True, Deadline(_FILLER_GUESS_MS if full is None else _FILLER_MS)):
+            if not wait_socket(
+                filler, True, Deadline(_FILLER_GUESS_MS if full is None else _FILLER_MS)
+            ):
                 filler.close()
                 return
             self._fillers[filler.getsockname()] = filler
@@ -240,7 +260,7 @@ class Relay:
             self._arm_link(link)
             self.advance(link)
 
-    # ---------------------------------------------------------------------------------------------------- one link
+    # ------------------------------------------------------------------------------------- one link
 
     def _open_target(self, link: Link) -> None:
         link.opened = True
@@ -282,7 +302,9 @@ class Relay:
             flow.held += len(data)
 
     def advance(self, link: Link) -> None:
-        """Do all that can be done for *link* now, and let the selector or the clock wait for the rest."""
+        """Do all that can be done for *link* now, and let the selector or the clock wait for the
+        rest.
+        """
         self.timed.pop(link, None)
         if link not in self.links:
             return
@@ -300,7 +322,10 @@ class Relay:
             self._forget(link)
             return
         now = time.monotonic()
-        for end, inward, outward in ((link.client, link.down, link.up), (link.target, link.up, link.down)):
+        for end, inward, outward in (
+            (link.client, link.down, link.up),
+            (link.target, link.up, link.down),
+        ):
             self._wait_for(end, inward, outward, now)
 
     def _write(self, flow: Flow) -> None:
@@ -375,7 +400,8 @@ class Relay:
             elif mask:
                 self._selector.modify(end.sock, mask, end)
             else:
-                self._selector.unregister(end.sock)  # not with an empty mask: errors would be reported again and again
+                # not with an empty mask: errors would be reported again and again
+                self._selector.unregister(end.sock)
             end.mask = mask
 
     def _broke(self, end: End) -> None:

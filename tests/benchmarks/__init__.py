@@ -3,8 +3,9 @@
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 """Speed and memory of ``mormot_ws`` beside its peers, measured in one and the same run.
 
-Start it from the root of the repository with ``python -m tests.benchmarks`` (``--help`` tells the options).
-Linux only: it counts on ``epoll`` and ``/proc``. Everything stays on the loopback interface.
+Start it from the root of the repository with ``python -m tests.benchmarks`` (``--help`` tells the
+options). Linux only: it counts on ``epoll`` and ``/proc``. Everything stays on the loopback
+interface.
 
 * ``servers``    one echo server per library, each run in a process of its own;
 * ``clients``    one ping-pong driver per client library, each run in a process of its own;

@@ -1,9 +1,11 @@
 # This Source Code Form is subject to the terms of the Mozilla Public
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
-"""The command line: ``python -m tests.benchmarks [--rounds N] [--seconds S] [--only NAME,...] [--json FILE]``.
+"""The command line: ``python -m tests.benchmarks [--rounds N] [--seconds S] [--only NAME,...]
+[--json FILE]``.
 
-``--cpus any`` lets the system choose where the client and the server run, instead of one CPU for both.
+``--cpus any`` lets the system choose where the client and the server run, instead of one CPU for
+both.
 """
 
 from __future__ import annotations
@@ -25,7 +27,15 @@ from .raw_client import EchoError
 from .report import Result, as_json, render, summary
 from .suite import BENCHMARKS, Benchmark, Session, mask_extra_available
 
-_PACKAGES = ("picows", "aiofastnet", "websockets", "simple-websocket", "wsproto", "websocket-client", "wsaccel")
+_PACKAGES = (
+    "picows",
+    "aiofastnet",
+    "websockets",
+    "simple-websocket",
+    "wsproto",
+    "websocket-client",
+    "wsaccel",
+)
 _MAX_SECONDS = 10  # heartbeats come after some 20 s, and they would be taken for echoes gone wrong
 _FAILURES = (OSError, EchoError, HandshakeError, HelperError)
 
@@ -49,11 +59,13 @@ def _explain(error: Exception) -> str:
 def _on_one_cpu(wanted: bool) -> Iterator[None]:
     """Keep this process, and those that it starts meanwhile, on one CPU.
 
-    Otherwise a small message mostly measures how long an idle CPU takes to wake up, and a server of many threads how
-    these fight for the interpreter from several CPUs: that may be several times the work of an echo, above all on a
-    virtual machine, and it depends on what else is running. On one CPU a figure is the work of both sides, and steady.
+    Otherwise a small message mostly measures how long an idle CPU takes to wake up, and a server of
+    many threads how these fight for the interpreter from several CPUs: that may be several times
+    the work of an echo, above all on a virtual machine, and it depends on what else is running. On
+    one CPU a figure is the work of both sides, and steady.
 
-    It is the last of those allowed, since the first is the one that most often has to serve interrupts.
+    It is the last of those allowed, since the first is the one that most often has to serve
+    interrupts.
     """
     allowed = os.sched_getaffinity(0)
     if wanted:
@@ -65,7 +77,9 @@ def _on_one_cpu(wanted: bool) -> Iterator[None]:
 
 
 def run(benchmark: Benchmark, rounds: int, seconds: float, *, one_cpu: bool) -> Result:
-    """Measure all contestants round by round, each round in another order, and drop those that fail."""
+    """Measure all contestants round by round, each round in another order, and drop those that
+    fail.
+    """
     result = Result(benchmark)
     sessions: dict[str, Session] = {}
     with _on_one_cpu(one_cpu), contextlib.ExitStack() as stack:
@@ -120,7 +134,9 @@ def _environment(rounds: int, seconds: float, cpus: str) -> dict[str, Any]:
 
 
 def _allow_many_files() -> None:
-    """Raise our limit of open files, which the servers inherit, to what is allowed, if that is needed."""
+    """Raise our limit of open files, which the servers inherit, to what is allowed, if that is
+    needed.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -144,19 +160,29 @@ def _arguments() -> argparse.Namespace:
     def only(text: str) -> list[str]:
         chosen: list[str] = []
         for wanted in text.split(","):
-            # what stands before the dash names all of its kind: tls is tls-roundtrip, tls-pipelined and tls-big
+            # what stands before the dash names all of its kind: tls is tls-roundtrip, tls-pipelined
+            # and tls-big
             found = [name for name in names if wanted.strip() in (name, name.partition("-")[0])]
             if not found:
-                raise argparse.ArgumentTypeError(f"no benchmark {wanted.strip()} among {', '.join(names)}")
+                raise argparse.ArgumentTypeError(
+                    f"no benchmark {wanted.strip()} among {', '.join(names)}"
+                )
             chosen += found
         return chosen
 
     parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks", description="Measure mormot_ws beside its peers. It never fails for speed."
+        prog="python -m tests.benchmarks",
+        description="Measure mormot_ws beside its peers. It never fails for speed.",
     )
-    parser.add_argument("--rounds", type=rounds, default=5, help="measures of each contestant (default: 5)")
-    parser.add_argument("--seconds", type=seconds, default=0.5, help="length of each measure (default: 0.5)")
-    parser.add_argument("--only", type=only, default=names, metavar="NAME,...", help=f"some of {', '.join(names)}")
+    parser.add_argument(
+        "--rounds", type=rounds, default=5, help="measures of each contestant (default: 5)"
+    )
+    parser.add_argument(
+        "--seconds", type=seconds, default=0.5, help="length of each measure (default: 0.5)"
+    )
+    parser.add_argument(
+        "--only", type=only, default=names, metavar="NAME,...", help=f"some of {', '.join(names)}"
+    )
     parser.add_argument(
         "--cpus",
         choices=("one", "any"),
@@ -172,21 +198,32 @@ def main() -> None:
     arguments = _arguments()
     _allow_many_files()
     environment = _environment(arguments.rounds, arguments.seconds, arguments.cpus)
-    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items() if version)
-    print(f"Python {environment['python']}, {environment['cpus']} CPUs, load {environment['load'][0]:.2f}; {packages}")
+    packages = ", ".join(
+        f"{name} {version}" for name, version in environment["packages"].items() if version
+    )
+    print(
+        f"Python {environment['python']}, {environment['cpus']} CPUs, load {environment['load'][0]:.2f}; {packages}"
+    )
     where = "together on one CPU" if arguments.cpus == "one" else "on any CPU"
     print(f"{arguments.rounds} rounds of {arguments.seconds:g} s, client and server {where}")
     print("A ratio is the median of the ratios within each round.")
     if not environment["mask_extra"]:
-        print("The mask extra (websockets.speedups) is not available: mormot_ws has to do without it everywhere.")
+        print(
+            "The mask extra (websockets.speedups) is not available: mormot_ws has to do without it everywhere."
+        )
     results = []
     for benchmark in BENCHMARKS:
         if benchmark.name in arguments.only:
-            results.append(run(benchmark, arguments.rounds, arguments.seconds, one_cpu=arguments.cpus == "one"))
+            results.append(
+                run(benchmark, arguments.rounds, arguments.seconds, one_cpu=arguments.cpus == "one")
+            )
             print(f"\n{render(results[-1])}", flush=True)
     print(f"\n{summary(results)}")
     if arguments.json:
-        document = {"environment": environment, "benchmarks": {item.benchmark.name: as_json(item) for item in results}}
+        document = {
+            "environment": environment,
+            "benchmarks": {item.benchmark.name: as_json(item) for item in results},
+        }
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump(document, file, indent=2, ensure_ascii=False)
             file.write("\n")

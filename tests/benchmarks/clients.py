@@ -4,9 +4,9 @@
 """The clients under measure: ``python -m tests.benchmarks.clients NAME PORT``.
 
 Each connects to the server of that port and prints one line of JSON, ``{"ready": true}`` or
-``{"missing": "why"}``. Then, for each line of its standard input, which is a number of seconds, it plays
-ping-pong with 64 bytes of text for that long and prints ``{"value": microseconds_per_round_trip}``. It ends
-with its standard input.
+``{"missing": "why"}``. Then, for each line of its standard input, which is a number of seconds, it
+plays ping-pong with 64 bytes of text for that long and prints ``{"value":
+microseconds_per_round_trip}``. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -60,7 +60,12 @@ def websockets(port: int) -> Measure:
     from websockets.typing import Subprotocol
 
     connection = _held.enter_context(
-        connect(f"ws://{HOST}:{port}/", subprotocols=[Subprotocol(PROTOCOL)], compression=None, proxy=None)
+        connect(
+            f"ws://{HOST}:{port}/",
+            subprotocols=[Subprotocol(PROTOCOL)],
+            compression=None,
+            proxy=None,
+        )
     )
     text = PAYLOAD.decode()
 

@@ -29,7 +29,8 @@ def accept_key(key: str) -> str:
 def read_head(sock: socket.socket) -> tuple[str, dict[str, str]]:
     """Read one HTTP head, as its first line and its headers in lower case.
 
-    Nothing may follow the head in what was received: nobody here sends a frame before the upgrade is done.
+    Nothing may follow the head in what was received: nobody here sends a frame before the upgrade
+    is done.
     """
     data = b""
     while not data.endswith(b"\r\n\r\n"):

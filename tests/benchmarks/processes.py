@@ -29,10 +29,13 @@ class HelperError(Exception):
 class Helper:
     """A Python process of ours that answers on its standard output with lines of JSON.
 
-    It ends by itself as soon as its standard input does, so none is left over even if we are killed.
+    It ends by itself as soon as its standard input does, so none is left over even if we are
+    killed.
     """
 
-    def __init__(self, module: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, module: str, *arguments: str, environment: dict[str, str] | None = None
+    ) -> None:
         """Start ``python -m tests.benchmarks.MODULE ARGUMENTS`` and wait for its first line."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.{module}", *arguments],

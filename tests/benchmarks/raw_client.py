@@ -3,12 +3,13 @@
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 """The client that the servers are measured with.
 
-It is as thin as Python allows, so that what is measured is the server: the masked frames are computed
-beforehand, the answers are not parsed but counted in bytes. To be sure that those bytes are an echo, the first
-answer on each connection is compared with what it has to be.
+It is as thin as Python allows, so that what is measured is the server: the masked frames are
+computed beforehand, the answers are not parsed but counted in bytes. To be sure that those bytes
+are an echo, the first answer on each connection is compared with what it has to be.
 
-Timeouts are set with ``SO_RCVTIMEO`` and ``SO_SNDTIMEO`` and not with ``settimeout()``, since the latter puts a
-``poll()`` before each call. Only behind TLS it has to be ``settimeout()``, for all contestants alike.
+Timeouts are set with ``SO_RCVTIMEO`` and ``SO_SNDTIMEO`` and not with ``settimeout()``, since the
+latter puts a ``poll()`` before each call. Only behind TLS it has to be ``settimeout()``, for all
+contestants alike.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def client_frame(opcode: int, payload: bytes, key: bytes = _KEY) -> bytes:
     """Return the frame of a whole message, masked with 4 bytes of key, as a client sends it."""
     size = len(payload)
     mask = (key * (size // 4 + 1))[:size]
-    masked = (int.from_bytes(payload, "little") ^ int.from_bytes(mask, "little")).to_bytes(size, "little")
+    masked = (int.from_bytes(payload, "little") ^ int.from_bytes(mask, "little")).to_bytes(
+        size, "little"
+    )
     return bytes([0x80 | opcode]) + _length_bytes(size, 0x80) + key + masked
 
 
@@ -71,12 +74,18 @@ class Message:
 
 
 class RawConnection:
-    """One connection, upgraded and proven to echo. For one thread: an ``ssl.SSLSocket`` is not made for more."""
+    """One connection, upgraded and proven to echo. For one thread: an ``ssl.SSLSocket`` is not
+    made for more.
+    """
 
     __slots__ = ("message", "sock", "websocket")
 
-    def __init__(self, port: int, message: Message, *, websocket: bool, context: ssl.SSLContext | None = None) -> None:
-        """Connect to the port of the loopback interface, with TLS if there is a context, upgrade if needed, and check one echo."""
+    def __init__(
+        self, port: int, message: Message, *, websocket: bool, context: ssl.SSLContext | None = None
+    ) -> None:
+        """Connect to the port of the loopback interface, with TLS if there is a context, upgrade
+        if needed, and check one echo.
+        """
         self.message = message
         self.websocket = websocket
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=_ANSWER_TIMEOUT)
@@ -95,11 +104,15 @@ class RawConnection:
             raise
 
     def make_blocking(self) -> None:
-        """Undo ``setblocking(False)``; the timeouts of the kernel are still there, that of an ``SSLSocket`` is not."""
+        """Undo ``setblocking(False)``; the timeouts of the kernel are still there, that of an
+        ``SSLSocket`` is not.
+        """
         self.sock.settimeout(_ANSWER_TIMEOUT if isinstance(self.sock, ssl.SSLSocket) else None)
 
     def _set_timeout(self, seconds: int) -> None:
-        """Let ``recv()`` and ``send()`` raise :class:`BlockingIOError`, or :class:`TimeoutError` with TLS, after this time."""
+        """Let ``recv()`` and ``send()`` raise :class:`BlockingIOError`, or :class:`TimeoutError`
+        with TLS, after this time.
+        """
         if isinstance(self.sock, ssl.SSLSocket):
             self.sock.settimeout(seconds)
             return
@@ -132,11 +145,17 @@ class RawConnection:
 
 @contextlib.contextmanager
 def raw_connections(
-    port: int, message: Message, *, websocket: bool, count: int = 1, context: ssl.SSLContext | None = None
+    port: int,
+    message: Message,
+    *,
+    websocket: bool,
+    count: int = 1,
+    context: ssl.SSLContext | None = None,
 ) -> Iterator[list[RawConnection]]:
     """Open some connections to one server, one after the other, and end them all afterwards.
 
-    The goodbyes go out first and are waited for thereafter, as long as the server ends each in time.
+    The goodbyes go out first and are waited for thereafter, as long as the server ends each in
+    time.
     """
     connections: list[RawConnection] = []
     try:
@@ -201,10 +220,12 @@ def _receive(connection: RawConnection, size: int) -> bytes:
 
 
 def pipelined(connection: RawConnection, seconds: float, depth: int) -> float:
-    """Send ``depth`` messages at once, wait for all their echoes, and so on; return the messages per second.
+    """Send ``depth`` messages at once, wait for all their echoes, and so on; return the messages
+    per second.
 
-    The messages of a batch are as long as that of the connection, and all different, as are their keys; the echoes
-    of the first batch, which is not counted, are compared with what they have to be.
+    The messages of a batch are as long as that of the connection, and all different, as are their
+    keys; the echoes of the first batch, which is not counted, are compared with what they have to
+    be.
     """
     send, recv = connection.sock.sendall, connection.sock.recv
     size = len(connection.message.payload)
@@ -235,8 +256,8 @@ def pipelined(connection: RawConnection, seconds: float, depth: int) -> float:
 def _poller(connection: RawConnection) -> select.poll:
     """Make the connection non-blocking and return its poller.
 
-    A message bigger than the buffers of the kernel has to be received while it is still being sent: an echo
-    server that answers piecemeal would otherwise wait for us just as we wait for it.
+    A message bigger than the buffers of the kernel has to be received while it is still being sent:
+    an echo server that answers piecemeal would otherwise wait for us just as we wait for it.
     """
     connection.sock.setblocking(False)
     poller = select.poll()
@@ -245,7 +266,10 @@ def _poller(connection: RawConnection) -> select.poll:
 
 
 def _echo_streamed(
-    connection: RawConnection, poller: select.poll, buffer: bytearray, answer: bytearray | None = None
+    connection: RawConnection,
+    poller: select.poll,
+    buffer: bytearray,
+    answer: bytearray | None = None,
 ) -> None:
     """Send the message once and receive as much as it has to come back, both at the same time."""
     sock = connection.sock
@@ -266,7 +290,9 @@ def _echo_streamed(
         if flags & ~select.POLLOUT:
             size = sock.recv_into(buffer)
             if not size or size > missing:
-                raise EchoError("the connection was closed" if not size else "more bytes than expected")
+                raise EchoError(
+                    "the connection was closed" if not size else "more bytes than expected"
+                )
             if answer is not None:
                 answer += memoryview(buffer)[:size]
             missing -= size
@@ -275,9 +301,14 @@ def _echo_streamed(
 
 
 def _echo_streamed_tls(
-    connection: RawConnection, poller: select.poll, buffer: bytearray, answer: bytearray | None = None
+    connection: RawConnection,
+    poller: select.poll,
+    buffer: bytearray,
+    answer: bytearray | None = None,
 ) -> None:
-    """Do the same behind TLS, where a socket that can be read need not have a record to read, and the other way round."""
+    """Do the same behind TLS, where a socket that can be read need not have a record to read, and
+    the other way round.
+    """
     sock = connection.sock
     to_send, missing = memoryview(connection.message.request), len(connection.message.reply)
     while missing:
@@ -322,7 +353,8 @@ def big_echo(connection: RawConnection, seconds: float) -> float:
 
 
 def ping_pong(connections: Sequence[RawConnection], seconds: float) -> float:
-    """Keep one message in flight on each connection; return the messages per second of all together.
+    """Keep one message in flight on each connection; return the messages per second of all
+    together.
 
     When the time is over, the answers still to come are waited for but not counted.
     """

@@ -30,9 +30,9 @@ class Result:
     def ratio(self, label: str, base: str, net_of: str | None = None) -> float | None:
         """Return the median of the ratios within each round.
 
-        Noise comes and goes, and what disturbs one contestant of a round mostly disturbs its neighbours too:
-        the ratio of figures taken together is steadier than the ratio of medians. If asked for, the figure of a
-        third contestant is taken off both sides first.
+        Noise comes and goes, and what disturbs one contestant of a round mostly disturbs its
+        neighbours too: the ratio of figures taken together is steadier than the ratio of medians.
+        If asked for, the figure of a third contestant is taken off both sides first.
         """
         figures, bases = self.samples.get(label), self.samples.get(base)
         if not figures or not bases:
@@ -41,7 +41,9 @@ class Result:
         if not floors or any(other <= floor for other, floor in zip(bases, floors, strict=True)):
             return None
         triples = zip(figures, bases, floors, strict=True)
-        return statistics.median((figure - floor) / (other - floor) for figure, other, floor in triples)
+        return statistics.median(
+            (figure - floor) / (other - floor) for figure, other, floor in triples
+        )
 
     def verdict(self, target: Target) -> tuple[float | None, str]:
         """Return what a target is about, a figure or a ratio, and if it is as expected."""
@@ -79,7 +81,9 @@ def _advantage(result: Result, label: str) -> str:
     """Tell how many times better ours is than this peer; below 1 it is worse."""
     if label.startswith(OURS):
         return ""
-    ratio = result.ratio(label, OURS) if result.benchmark.lower_is_better else result.ratio(OURS, label)
+    ratio = (
+        result.ratio(label, OURS) if result.benchmark.lower_is_better else result.ratio(OURS, label)
+    )
     return _number(ratio)
 
 

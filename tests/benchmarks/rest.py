@@ -1,9 +1,11 @@
-"""Requests per second over the REST protocols and over HTTP: ``python -m tests.benchmarks.rest [--seconds S] [--rounds N] [--any-cpu]``.
+"""Requests per second over the REST protocols and over HTTP: ``python -m tests.benchmarks.rest
+[--seconds S] [--rounds N] [--any-cpu]``.
 
-The same calls to the same handler of one server, which is a process of its own: over ``synopsejson`` and ``synopsebin`` (plain, in
-SynLZ containers, encrypted, both), and over plain HTTP that keeps its connection alive, by http.client and by requests. One client
-thread, which waits for each answer. Contestants take turns in each round; the ratio is the median of those within the rounds, to
-http.client.
+The same calls to the same handler of one server, which is a process of its own: over
+``synopsejson`` and ``synopsebin`` (plain, in SynLZ containers, encrypted, both), and over plain
+HTTP that keeps its connection alive, by http.client and by requests. One client thread, which waits
+for each answer. Contestants take turns in each round; the ratio is the median of those within the
+rounds, to http.client.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ BINARY = {
     "synopsebin, SynLZ and AES": ("both", KEY, pboSynLzCompress),
 }
 BASE = "HTTP, http.client"
-_ROWS = json.dumps([{"id": i * 7919, "name": f"customer {i}", "active": i % 3 == 0} for i in range(50)]).encode()
+_ROWS = json.dumps(
+    [{"id": i * 7919, "name": f"customer {i}", "active": i % 3 == 0} for i in range(50)]
+).encode()
 #: what is sent to each URI; /small answers with as little, /rows with 2.4 kB of JSON
 CALLS = {"/small": b'{"id":12345}', "/rows": b'{"from":0,"count":50}'}
 
@@ -67,7 +71,12 @@ def serve() -> None:
 
 
 def _over_websocket(
-    port: int, uri: str, key: str, ajax: bool, options: WebSocketProtocolBinaryOptions, stack: ExitStack
+    port: int,
+    uri: str,
+    key: str,
+    ajax: bool,
+    options: WebSocketProtocolBinaryOptions,
+    stack: ExitStack,
 ) -> Call:
     client = stack.enter_context(HttpClientWebSockets(HOST, port))
     error = client.websockets_upgrade(uri, key, ajax, options)
@@ -104,7 +113,9 @@ def _by_requests(port: int, stack: ExitStack) -> Call:
     session.trust_env = False
 
     def call(url: str, data: bytes) -> bytes:
-        response = session.post(f"http://{HOST}:{port}{url}", data=data, headers={"Content-Type": "application/json"})
+        response = session.post(
+            f"http://{HOST}:{port}{url}", data=data, headers={"Content-Type": "application/json"}
+        )
         assert response.status_code == 200
         return response.content
 
@@ -145,7 +156,9 @@ def measure(port: int, rounds: int, seconds: float) -> None:
                     figures[name].append(_per_second(call, url, data, seconds))
             print(f"\n{url}: {len(data)} bytes to the server, {sizes.pop()} bytes back")
             for name, values in figures.items():
-                ratio = statistics.median(ours / base for ours, base in zip(values, figures[BASE], strict=True))
+                ratio = statistics.median(
+                    ours / base for ours, base in zip(values, figures[BASE], strict=True)
+                )
                 print(f"{name:<28}{statistics.median(values):>9.0f} requests/s{ratio:>8.2f} x")
         if "HTTP, requests" not in calls:
             print("\nrequests is not installed: pip install requests")
@@ -158,9 +171,13 @@ def main() -> None:
         serve()
         return
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.rest", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each contestant in each round")
+    parser.add_argument(
+        "--seconds", type=float, default=0.5, help="of each contestant in each round"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--any-cpu", action="store_true", help="do not keep client and server on one CPU")
+    parser.add_argument(
+        "--any-cpu", action="store_true", help="do not keep client and server on one CPU"
+    )
     given = parser.parse_args()
     if not given.any_cpu:  # else a small message measures how long an idle CPU takes to wake up
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

@@ -3,14 +3,15 @@
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 """The echo servers: ``python -m tests.benchmarks.servers NAME [CERTIFICATE]``.
 
-Each listens on a free port of the loopback interface, prints one line of JSON - ``{"port": 12345}``, or
-``{"missing": "why"}`` if its library cannot be imported - and serves until its standard input ends, that is,
-until whoever started it closes it or dies.
+Each listens on a free port of the loopback interface, prints one line of JSON - ``{"port":
+12345}``, or ``{"missing": "why"}`` if its library cannot be imported - and serves until its
+standard input ends, that is, until whoever started it closes it or dies.
 
-With the name of a PEM file, which holds a certificate and its key, some of them serve TLS 1.3 by it.
+With the name of a PEM file, which holds a certificate and its key, some of them serve TLS 1.3 by
+it.
 
-Libraries run with their defaults. ``TCP_NODELAY`` is set by hand only where the library leaves the accepting of
-connections to its user.
+Libraries run with their defaults. ``TCP_NODELAY`` is set by hand only where the library leaves the
+accepting of connections to its user.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def _wait_end_of_input() -> None:
 
 
 def _serve_threads(handler: Callable[[socket.socket], None]) -> None:
-    """Give each connection a thread, and the thread to ``handler``; the plainest threaded server there is."""
+    """Give each connection a thread, and the thread to ``handler``; the plainest threaded server
+    there is.
+    """
     listener = socket.create_server((HOST, 0), backlog=_BACKLOG)
 
     def run(sock: socket.socket) -> None:
@@ -80,16 +83,21 @@ def bare(context: ssl.SSLContext | None = None) -> None:
 
 
 def fast() -> None:
-    """Serve WebSockets with next to nothing around the sockets: the server that clients are measured against.
+    """Serve WebSockets with next to nothing around the sockets: the server that clients are
+    measured against.
 
-    It checks nothing and joins no fragments, which is all right for the well-behaved clients it meets. A small
-    message that comes alone, the ping of a ping-pong, takes a short cut.
+    It checks nothing and joins no fragments, which is all right for the well-behaved clients it
+    meets. A small message that comes alone, the ping of a ping-pong, takes a short cut.
     """
 
     def handler(sock: socket.socket) -> None:
         upgrade_as_server(sock)
         recv, send, number = sock.recv, sock.send, int.from_bytes
-        starts = {bytes((first, 0x80 | size)): bytes((first, size)) for first in (0x81, 0x82) for size in range(126)}
+        starts = {
+            bytes((first, 0x80 | size)): bytes((first, size))
+            for first in (0x81, 0x82)
+            for size in range(126)
+        }
         data = b""
         while chunk := recv(65536):
             if not data and (head := starts.get(chunk[:2])) and len(chunk) == head[1] + 6:
@@ -181,7 +189,13 @@ def websockets(context: ssl.SSLContext | None = None) -> None:
         return Subprotocol(PROTOCOL) if offered else None
 
     listener = socket.create_server((HOST, 0), backlog=_BACKLOG)
-    server = serve(handler, sock=listener, ssl=context, subprotocols=[Subprotocol(PROTOCOL)], select_subprotocol=select)
+    server = serve(
+        handler,
+        sock=listener,
+        ssl=context,
+        subprotocols=[Subprotocol(PROTOCOL)],
+        select_subprotocol=select,
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     announce(port=server.socket.getsockname()[1])
     _wait_end_of_input()
@@ -193,7 +207,9 @@ def simple_websocket() -> None:
 
     def handler(sock: socket.socket) -> None:
         _, headers = read_head(sock)
-        environ: dict[str, object] = {"HTTP_" + key.upper().replace("-", "_"): text for key, text in headers.items()}
+        environ: dict[str, object] = {
+            "HTTP_" + key.upper().replace("-", "_"): text for key, text in headers.items()
+        }
         environ["werkzeug.socket"] = sock
         connection = Server(environ, subprotocols=[PROTOCOL])
         try:
@@ -207,7 +223,13 @@ def simple_websocket() -> None:
 
 def _mormot(*, asynchronous: bool, context: ssl.SSLContext | None = None) -> None:
     """Serve with the library under test."""
-    from mormot_ws import WebSocketFrame, WebSocketFrameOpCode, WebSocketProcess, WebSocketProtocolChat, WebSocketServer
+    from mormot_ws import (
+        WebSocketFrame,
+        WebSocketFrameOpCode,
+        WebSocketProcess,
+        WebSocketProtocolChat,
+        WebSocketServer,
+    )
 
     echoed = (WebSocketFrameOpCode.focText, WebSocketFrameOpCode.focBinary)
 
@@ -220,7 +242,9 @@ def _mormot(*, asynchronous: bool, context: ssl.SSLContext | None = None) -> Non
             sender.send_frame_async(frame)
 
     server = WebSocketServer(f"{HOST}:0", tls_context=context)
-    server.websocket_protocols.add(WebSocketProtocolChat(PROTOCOL, "", echo_async if asynchronous else echo))
+    server.websocket_protocols.add(
+        WebSocketProtocolChat(PROTOCOL, "", echo_async if asynchronous else echo)
+    )
     announce(port=server.port)
     _wait_end_of_input()
 

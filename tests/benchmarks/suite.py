@@ -53,7 +53,9 @@ NO_MASK_EXTRA = {"MORMOT_WS_NO_SPEEDUPS": "1"}
 
 
 def mask_extra_available() -> bool:
-    """Tell if the compiled masking of websockets is installed, without which there is no mask extra."""
+    """Tell if the compiled masking of websockets is installed, without which there is no mask
+    extra.
+    """
     try:
         return importlib.util.find_spec("websockets.speedups") is not None
     except ImportError:
@@ -85,7 +87,9 @@ class Server:
     def start(self) -> Helper:
         """Start the server in a process of its own."""
         arguments = [self.name, self.certificate] if self.certificate else [self.name]
-        return Helper("servers", *arguments, environment=NO_MASK_EXTRA if self.no_mask_extra else None)
+        return Helper(
+            "servers", *arguments, environment=NO_MASK_EXTRA if self.no_mask_extra else None
+        )
 
 
 _SERVERS = {
@@ -105,7 +109,9 @@ Load = Callable[[list[RawConnection], float], float]
 
 
 class ServerSession(Session):
-    """A server under load; it lives as long as the session, the connections as long as one measure."""
+    """A server under load; it lives as long as the session, the connections as long as one
+    measure.
+    """
 
     def __init__(
         self,
@@ -128,7 +134,11 @@ class ServerSession(Session):
         """Connect, warm up, and measure."""
         port = self._helper.greeting["port"]
         with raw_connections(
-            port, self._message, websocket=self._websocket, count=self._connections, context=self._context
+            port,
+            self._message,
+            websocket=self._websocket,
+            count=self._connections,
+            context=self._context,
         ) as connections:
             self._load(connections, _WARM_UP)
             return self._load(connections, seconds)
@@ -148,15 +158,21 @@ class MemorySession(Session):
         self._helper: Helper | None = server.start()
 
     def measure(self, seconds: float) -> float:
-        """Return the kB of private memory that each of many idle connections adds; the time is not used."""
+        """Return the kB of private memory that each of many idle connections adds; the time is not
+        used.
+        """
         helper = self._helper or self._server.start()
         self._helper = None
         port, websocket = helper.greeting["port"], self._server.websocket
         try:
-            with raw_connections(port, self._message, websocket=websocket, count=_FIRST_CONNECTIONS):
+            with raw_connections(
+                port, self._message, websocket=websocket, count=_FIRST_CONNECTIONS
+            ):
                 time.sleep(_SETTLE_SECONDS)
                 before = helper.private_bytes()
-                with raw_connections(port, self._message, websocket=websocket, count=IDLE_CONNECTIONS):
+                with raw_connections(
+                    port, self._message, websocket=websocket, count=IDLE_CONNECTIONS
+                ):
                     time.sleep(_SETTLE_SECONDS)
                     return (helper.private_bytes() - before) / IDLE_CONNECTIONS / 1000
         finally:
@@ -187,7 +203,9 @@ class ClientSession(Session):
 
 @dataclass(frozen=True)
 class Target:
-    """What is expected: the figure of the subject related to a number, or to so many times that of a peer."""
+    """What is expected: the figure of the subject related to a number, or to so many times that of
+    a peer.
+    """
 
     subject: str
     relation: str
@@ -201,7 +219,9 @@ class Target:
         if self.peer is None:
             return f"{self.relation} {self.factor:,.0f}".replace(",", " ")
         net = f" (net of {self.net_of})" if self.net_of else ""
-        return f"{self.relation} {'' if self.factor == 1 else f'{self.factor:g} x '}{self.peer}{net}"
+        return (
+            f"{self.relation} {'' if self.factor == 1 else f'{self.factor:g} x '}{self.peer}{net}"
+        )
 
     def holds(self, figure: float) -> bool:
         """Tell if this figure, or ratio to the peer, is as expected."""
@@ -230,7 +250,9 @@ class Benchmark:
     """A limit for what is slow to measure and hardly varies."""
 
 
-def _servers(labels: list[str], load: Load, opcode: int, payload: bytes, connections: int = 1) -> Setup:
+def _servers(
+    labels: list[str], load: Load, opcode: int, payload: bytes, connections: int = 1
+) -> Setup:
     """Return the setup of a benchmark where each server has its own process and nothing is shared."""
 
     def starter(label: str) -> Callable[[], Session]:
@@ -240,7 +262,9 @@ def _servers(labels: list[str], load: Load, opcode: int, payload: bytes, connect
 
 
 def _certificate(stack: contextlib.ExitStack) -> tuple[str, ssl.SSLContext]:
-    """Return a certificate with its key, in a file that ends with the stack, and the context of a client that trusts it."""
+    """Return a certificate with its key, in a file that ends with the stack, and the context of a
+    client that trusts it.
+    """
     try:
         import trustme
     except ImportError as error:
@@ -264,7 +288,9 @@ def _tls_servers(labels: list[str], load: Load, opcode: int, payload: bytes) -> 
                 if not made:
                     made.append(_certificate(stack))
                 certificate, context = made[0]
-                server = replace(_SERVERS[BARE if label == BARE_TLS else label], certificate=certificate)
+                server = replace(
+                    _SERVERS[BARE if label == BARE_TLS else label], certificate=certificate
+                )
                 return ServerSession(server, load, opcode, payload, context=context)
 
             return start
@@ -303,7 +329,12 @@ BENCHMARKS = [
         unit="µs",
         lower_is_better=True,
         base=BARE,
-        setup=_servers([*_PEERS, OURS, OURS_NO_MASK], lambda c, seconds: round_trip(c[0], seconds), TEXT, PAYLOAD),
+        setup=_servers(
+            [*_PEERS, OURS, OURS_NO_MASK],
+            lambda c, seconds: round_trip(c[0], seconds),
+            TEXT,
+            PAYLOAD,
+        ),
         targets=(Target(OURS, "<=", 1.8, BARE), Target(OURS, "<", 1, PICOWS)),
     ),
     Benchmark(
@@ -373,8 +404,16 @@ BENCHMARKS = [
         unit="µs",
         lower_is_better=True,
         base=BARE_TLS,
-        setup=_tls_servers([BARE_TLS, WEBSOCKETS, OURS], lambda c, seconds: round_trip(c[0], seconds), TEXT, PAYLOAD),
-        targets=(Target(OURS, "<=", 0.5, WEBSOCKETS), Target(OURS, "<=", 0.5, WEBSOCKETS, net_of=BARE_TLS)),
+        setup=_tls_servers(
+            [BARE_TLS, WEBSOCKETS, OURS],
+            lambda c, seconds: round_trip(c[0], seconds),
+            TEXT,
+            PAYLOAD,
+        ),
+        targets=(
+            Target(OURS, "<=", 0.5, WEBSOCKETS),
+            Target(OURS, "<=", 0.5, WEBSOCKETS, net_of=BARE_TLS),
+        ),
     ),
     Benchmark(
         name="tls-pipelined",

@@ -1,5 +1,5 @@
-"""The command line: ``python -m tests.chaos [--seconds 60] [--clients 50] [--seed N] [--cap MS] [--tls] [--keep]
-[--verbose]``.
+"""The command line: ``python -m tests.chaos [--seconds 60] [--clients 50] [--seed N] [--cap MS]
+[--tls] [--keep] [--verbose]``.
 
 Exits with 1 when an invariant was violated; the logs then stay in the folder that it names.
 """
@@ -27,7 +27,8 @@ _ROUND = 10.0
 _ROUND_LONG = 30.0
 #: seconds beyond the cap within which everybody has to be back
 _MARGIN = 2.0 * float(os.environ.get("MORMOT_WS_TEST_TIMEOUT_FACTOR", "1"))
-#: what the client process may grow by: its memory in kB, in parts of the first figure and beyond; its objects and their blocks
+#: what the client process may grow by: its memory in kB, in parts of the first figure and beyond;
+#: its objects and their blocks
 _GROWTH = 0.05
 _GROWTH_KB = 4096
 _OBJECTS_GROWTH = 0.01
@@ -54,12 +55,20 @@ def run(seconds: float, arena: Arena, schedule: Schedule) -> dict[str, Any]:
         memory.append(arena.footprint()["memory"])
     clients = arena.drain()
     after = arena.footprint()
-    settled = time.monotonic() + 10.0  # a connection that is just being replaced has a descriptor more or less
+    # a connection that is just being replaced has a descriptor more or less
+    settled = time.monotonic() + 10.0
     while time.monotonic() < settled and not _same(before, after):
         time.sleep(0.2)
         after = arena.footprint()
     end = arena.finish()
-    return {"rounds": rounds, "memory": memory, "before": before, "after": after, "clients": clients, "end": end}
+    return {
+        "rounds": rounds,
+        "memory": memory,
+        "before": before,
+        "after": after,
+        "clients": clients,
+        "end": end,
+    }
 
 
 def _same(before: dict[str, int], after: dict[str, int]) -> bool:
@@ -72,14 +81,22 @@ def _look_at_footprints(found: dict[str, Any], arena: Arena) -> None:
     before, after, end = found["before"], found["after"], found["end"]
     for what in ("threads", "descriptors"):
         if before[what] != after[what]:
-            violations.append(f"clients: {before[what]} {what} at the beginning, {after[what]} at the end")
+            violations.append(
+                f"clients: {before[what]} {what} at the beginning, {after[what]} at the end"
+            )
         if end["after"][what] > end["before"][what]:
-            violations.append(f"clients: {end['before'][what]} {what} before, {end['after'][what]} after free()")
+            violations.append(
+                f"clients: {end['before'][what]} {what} before, {end['after'][what]} after free()"
+            )
     if after["memory"] > before["memory"] * (1 + _GROWTH) + _GROWTH_KB:
-        violations.append(f"clients: {before['memory']} kB at the beginning, {after['memory']} kB at the end")
+        violations.append(
+            f"clients: {before['memory']} kB at the beginning, {after['memory']} kB at the end"
+        )
     for what in ("objects", "blocks"):
         if after[what] > before[what] * (1 + _OBJECTS_GROWTH) + _OBJECTS_GROWTH_NUMBER:
-            violations.append(f"clients: {before[what]} Python {what} at the beginning, {after[what]} at the end")
+            violations.append(
+                f"clients: {before[what]} Python {what} at the beginning, {after[what]} at the end"
+            )
     if end["took"] > _FREE_BOUND:
         violations.append(f"clients: a free() took {end['took']:.2f} s")
 
@@ -100,7 +117,11 @@ def _print_figures(found: dict[str, Any], arena: Arena, findings: Findings) -> N
     faults = ", ".join(f"{kind} {count}" for kind, count in sorted(arena.faults.items()))
     _say(f"faults         {sum(arena.faults.values())}: {faults}")
     _say(f"servers        {arena.incarnation}; graceful stops took up to {max(arena.stops):.2f} s")
-    for stream, what in (("a", "send_frame_async, up"), ("s", "send_frame, up"), ("p", "send_frame_async, down")):
+    for stream, what in (
+        ("a", "send_frame_async, up"),
+        ("s", "send_frame, up"),
+        ("p", "send_frame_async, down"),
+    ):
         _say(_stream_line(stream, what, findings))
     _say(_stream_line("r", "send_frame, down", findings))
     total = sum(findings.arrived.values()) + sum(findings.promised.values())
@@ -108,17 +129,25 @@ def _print_figures(found: dict[str, Any], arena: Arena, findings: Findings) -> N
     reconnects = sum(client["reconnects"] for client in clients)
     codes = ", ".join(f"{code} {count}" for code, count in sorted(findings.close_codes.items()))
     goodbyes = sum(client["goodbyes"] for client in clients)
-    _say(f"connections    {findings.connections}, of them reconnects {reconnects}; ended with {codes}")
+    _say(
+        f"connections    {findings.connections}, of them reconnects {reconnects}; ended with {codes}"
+    )
     _say(f"               closed by the client, and answered by the server: {goodbyes}")
     returns = ", ".join(f"{took:.2f}" for took in arena.returns)
     _say(f"all back       after {returns} s (rounds: {found['rounds']})")
     silence = max(client["silence"] for client in clients)
-    _say(f"longest outage {findings.longest_outage:.2f} s; longest time without a message {silence:.2f} s")
+    _say(
+        f"longest outage {findings.longest_outage:.2f} s; longest time without a message {silence:.2f} s"
+    )
     for what in ("threads", "descriptors", "memory", "objects", "blocks"):
-        _say(f"{what:14s} {found['before'][what]} -> {found['after'][what]}{' kB' if what == 'memory' else ''}")
+        _say(
+            f"{what:14s} {found['before'][what]} -> {found['after'][what]}{' kB' if what == 'memory' else ''}"
+        )
     _say(f"               memory after each round: {', '.join(map(str, found['memory']))} kB")
     end = found["end"]
-    _say(f"free()         {end['took']:.2f} s at most; threads {end['before']['threads']} -> {end['after']['threads']}")
+    _say(
+        f"free()         {end['took']:.2f} s at most; threads {end['before']['threads']} -> {end['after']['threads']}"
+    )
 
 
 def _stream_line(stream: str, what: str, findings: Findings) -> str:
@@ -129,13 +158,19 @@ def _stream_line(stream: str, what: str, findings: Findings) -> str:
 def main() -> int:
     """Run, check, print; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="The chaos test.")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long, 15 to 7200 (default: 60)")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="how long, 15 to 7200 (default: 60)"
+    )
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument(
-        "--seed", type=int, help="of the faults and the messages, but not of their moments (default: a random one)"
+        "--seed",
+        type=int,
+        help="of the faults and the messages, but not of their moments (default: a random one)",
     )
     parser.add_argument(
-        "--cap", type=int, help="ms, of the clients' backoff (default: 2000, in runs of 600 s on 15000)"
+        "--cap",
+        type=int,
+        help="ms, of the clients' backoff (default: 2000, in runs of 600 s on 15000)",
     )
     parser.add_argument("--tls", action="store_true", help="encrypt the connections; needs trustme")
     parser.add_argument("--keep", action="store_true", help="keep the logs")
@@ -144,9 +179,15 @@ def main() -> int:
     if not 10 <= arguments.seconds <= 7200 or not 1 <= arguments.clients <= 500:
         parser.error("--seconds is from 10 to 7200, --clients from 1 to 500")
     seed = random.randrange(1_000_000) if arguments.seed is None else arguments.seed
-    cap = (15_000 if arguments.seconds >= _LONG else 2_000) if arguments.cap is None else arguments.cap
+    cap = (
+        (15_000 if arguments.seconds >= _LONG else 2_000)
+        if arguments.cap is None
+        else arguments.cap
+    )
     tls = ", TLS" if arguments.tls else ""
-    _say(f"{arguments.seconds:g} s, {arguments.clients} clients, backoff from 100 ms to {cap} ms, seed {seed}{tls}")
+    _say(
+        f"{arguments.seconds:g} s, {arguments.clients} clients, backoff from 100 ms to {cap} ms, seed {seed}{tls}"
+    )
     tell = _say if arguments.verbose else lambda _: None
     with Arena(arguments.clients, cap / 1000, _MARGIN, seed, arguments.tls, tell) as arena:
         try:

@@ -23,9 +23,11 @@ from .faults import Fault
 _BOUND = 15.0
 #: seconds between the end of a fault and one that should have begun before
 _LATE_PAUSE = 0.3
-#: seconds that a server's ``free()`` may take: twice its close_timeout of 500 ms for its clients, 2.5 s for callbacks, and some room
+#: seconds that a server's ``free()`` may take: twice its close_timeout of 500 ms for its clients,
+#: 2.5 s for callbacks, and some room
 _FREE_BOUND = 5.0
-#: bytes of the kernel's buffers of the proxy: small, so that senders soon feel a network that is slow or stands still
+#: bytes of the kernel's buffers of the proxy: small, so that senders soon feel a network that is
+#: slow or stands still
 _BUFFER = 16_384
 #: lets the memory of a process tell what it holds, not what the C library keeps for each thread
 _ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
@@ -34,15 +36,23 @@ Action = Callable[[], None]
 
 
 class Arena:
-    """Holds the server, the clients and the proxy between them; a context manager that ends all of it.
+    """Holds the server, the clients and the proxy between them; a context manager that ends all of
+    it.
 
-    :param cap: seconds, of the clients' backoff; *margin*: seconds more within which everybody has to be back.
+    :param cap: seconds, of the clients' backoff; *margin*: seconds more within which everybody has
+        to be back.
     :param tls: encrypt the connections.
     :param tell: is called with a line for each fault.
     """
 
     def __init__(
-        self, clients: int, cap: float, margin: float, seed: int, tls: bool, tell: Callable[[str], None]
+        self,
+        clients: int,
+        cap: float,
+        margin: float,
+        seed: int,
+        tls: bool,
+        tell: Callable[[str], None],
     ) -> None:
         self._clients_count = clients
         self._cap = cap
@@ -58,13 +68,16 @@ class Arena:
         #: seconds that graceful stops of the server took
         self.stops: list[float] = []
         self.folder = Path(tempfile.mkdtemp(prefix="mormot_ws-chaos-"))
-        #: PEM files: the authority, and of the server the certificate and the key; empty without TLS
+        #: PEM files: the authority, and of the server the certificate and the key; empty without
+        #: TLS
         self._ca, self._certificate = _certificates(self.folder) if tls else ((), ())
         self.incarnation = 0
         self._port = fixed_port()
         self._closing = contextlib.ExitStack()
         self._errors = self._closing.enter_context((self.folder / "stderr").open("wb"))
-        self._proxy = self._closing.enter_context(FaultProxy(HOST, self._port, port=fixed_port(), buffer_bytes=_BUFFER))
+        self._proxy = self._closing.enter_context(
+            FaultProxy(HOST, self._port, port=fixed_port(), buffer_bytes=_BUFFER)
+        )
         self._stopping: list[tuple[int, Child]] = []  # servers that were told to stop
         self._standby: Child | None = None
         self._server: Child | None = None  # None: there is none now
@@ -84,13 +97,15 @@ class Arena:
         """Where the clients write."""
         return self.folder / "clients"
 
-    # ---------------------------------------------------------------------------------------------------- processes
+    # ------------------------------------------------------------------------------------ processes
 
     def _prepare_server(self) -> None:
         """Start the process of the next incarnation; it listens later."""
         number = self.incarnation + 1
         arguments = (str(self._port), str(number), str(self.server_log(number)), *self._certificate)
-        self._standby = self._closing.enter_context(Child("tests.chaos.server", *arguments, errors=self._errors))
+        self._standby = self._closing.enter_context(
+            Child("tests.chaos.server", *arguments, errors=self._errors)
+        )
 
     def _start_server(self) -> None:
         if self._standby is None:
@@ -104,7 +119,13 @@ class Arena:
         self._prepare_server()
 
     def _start_clients(self) -> Child:
-        numbers = (self._proxy.port, self._port, self._clients_count, round(self._cap * 1000), self._seed)
+        numbers = (
+            self._proxy.port,
+            self._port,
+            self._clients_count,
+            round(self._cap * 1000),
+            self._seed,
+        )
         arguments = [*map(str, numbers), str(self.clients_log), *self._ca]
         child = Child("tests.chaos.clients", *arguments, errors=self._errors, variables=_ALLOCATOR)
         self._closing.enter_context(child)
@@ -116,10 +137,14 @@ class Arena:
         return self._clients.ask(do="footprint")
 
     def footprint_at_rest(self) -> dict[str, int]:
-        """Return the same while all clients are connected and none sends: what the end is compared with."""
+        """Return the same while all clients are connected and none sends: what the end is compared
+        with.
+        """
         self._clients.ask(do="pause")
         give_up = time.monotonic() + _BOUND
-        while not all(client["connected"] for client in self._clients.ask(do="report")["clients"].values()):
+        while not all(
+            client["connected"] for client in self._clients.ask(do="report")["clients"].values()
+        ):
             if time.monotonic() > give_up:
                 self.violations.append("not all clients are connected at the beginning")
                 break
@@ -128,10 +153,12 @@ class Arena:
         self._clients.ask(do="resume")
         return found
 
-    # ------------------------------------------------------------------------------------------------------- faults
+    # --------------------------------------------------------------------------------------- faults
 
     def warm_up(self) -> None:
-        """Let all queues fill and all connections be lost once, so that memory has its working set before it is measured."""
+        """Let all queues fill and all connections be lost once, so that memory has its working set
+        before it is measured.
+        """
         time.sleep(0.5)
         self._proxy.blackhole()
         time.sleep(1.5)
@@ -156,16 +183,27 @@ class Arena:
 
         def begin_fault(fault: Fault) -> Action:
             def action() -> None:
-                if fault.target in under_way:  # a busy machine has made us late: faults of one target never overlap
-                    heapq.heappush(todo, (under_way[fault.target] + _LATE_PAUSE, next(order), action))
+                # a busy machine has made us late: faults of one target never overlap
+                if fault.target in under_way:
+                    heapq.heappush(
+                        todo, (under_way[fault.target] + _LATE_PAUSE, next(order), action)
+                    )
                     return
-                self._tell(f"{time.monotonic() - begin:6.2f} {fault.kind} {fault.seconds:.2f} s {fault.arguments}")
+                self._tell(
+                    f"{time.monotonic() - begin:6.2f} {fault.kind} {fault.seconds:.2f} s {fault.arguments}"
+                )
                 self.faults[fault.kind] += 1
                 on_server = fault.target == "server"
-                end = self._begin_server_fault(fault) if on_server else self._begin_network_fault(fault)
+                end = (
+                    self._begin_server_fault(fault)
+                    if on_server
+                    else self._begin_network_fault(fault)
+                )
                 if end is not None:
                     under_way[fault.target] = time.monotonic() + fault.seconds
-                    heapq.heappush(todo, (under_way[fault.target], next(order), end_fault(fault, end)))
+                    heapq.heappush(
+                        todo, (under_way[fault.target], next(order), end_fault(fault, end))
+                    )
 
             return action
 
@@ -189,7 +227,9 @@ class Arena:
         server = self._server
         assert server is not None, "the server is down already"
         if not server.alive:
-            self.violations.append(f"the server #{self.incarnation} has ended by itself, with {server.wait()}")
+            self.violations.append(
+                f"the server #{self.incarnation} has ended by itself, with {server.wait()}"
+            )
         if fault.kind.startswith("freeze"):
             self._server_signal(signal.SIGSTOP)
             return lambda: self._server_signal(signal.SIGCONT)
@@ -222,10 +262,14 @@ class Arena:
         if found["back"]:
             self.returns.append(max(found["back"].values()))
         for client, state in found["missing"].items():
-            self.violations.append(f"client {client} is not back {bound:g} s after the last fault: {state}")
+            self.violations.append(
+                f"client {client} is not back {bound:g} s after the last fault: {state}"
+            )
         late = [f"{client}: {took:.2f}" for client, took in found["back"].items() if took > bound]
         if late:
-            self.violations.append(f"back later than {bound:g} s after the last fault: {', '.join(late)}")
+            self.violations.append(
+                f"back later than {bound:g} s after the last fault: {', '.join(late)}"
+            )
         self._reap_stopped()
 
     def _reap_stopped(self) -> None:
@@ -253,13 +297,14 @@ class Arena:
                     f"server #{incarnation} has left {what}: {found['before'][what]} before, {found['after'][what]} after"
                 )
 
-    # ---------------------------------------------------------------------------------------------------------- end
+    # ------------------------------------------------------------------------------------------ end
 
     def drain(self) -> dict[str, Any]:
-        """Let both sides send no more, and wait until all that was promised has arrived; return the clients' reports.
+        """Let both sides send no more, and wait until all that was promised has arrived; return the
+        clients' reports.
 
-        Each client sends a last message of each stream. A connection that is lost on a busy machine just then (its heartbeats were not
-        answered in time) takes them along; hence the repetition.
+        Each client sends a last message of each stream. A connection that is lost on a busy machine
+        just then (its heartbeats were not answered in time) takes them along; hence the repetition.
         """
         server = self._server
         assert server is not None
@@ -270,7 +315,11 @@ class Arena:
             while True:
                 clients: dict[str, Any] = self._clients.ask(do="report")["clients"]
                 served = server.ask(do="report")
-                missing = [text for index, client in clients.items() for text in _undelivered(index, client, served)]
+                missing = [
+                    text
+                    for index, client in clients.items()
+                    for text in _undelivered(index, client, served)
+                ]
                 if not missing:
                     return clients
                 if time.monotonic() > give_up:
@@ -280,7 +329,9 @@ class Arena:
         return clients
 
     def finish(self) -> dict[str, Any]:
-        """Free the clients, then the server; return what the clients' process has to say about itself."""
+        """Free the clients, then the server; return what the clients' process has to say about
+        itself.
+        """
         found = self._clients.ask(do="free")
         self._clients.wait()
         server = self._server
@@ -288,7 +339,9 @@ class Arena:
         give_up = time.monotonic() + _BOUND
         while (left := server.ask(do="report"))["sockets"]:
             if time.monotonic() > give_up:
-                self.violations.append(f"the server still has {left['sockets']} connections when all clients have gone")
+                self.violations.append(
+                    f"the server still has {left['sockets']} connections when all clients have gone"
+                )
                 break
             time.sleep(0.05)
         server.tell(do="stop")
@@ -308,7 +361,10 @@ class Arena:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 

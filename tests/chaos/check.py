@@ -1,4 +1,6 @@
-"""The invariants, from the logs of both sides; see the package's docstring. Pure: lines in, findings out."""
+"""The invariants, from the logs of both sides; see the package's docstring. Pure: lines in,
+findings out.
+"""
 
 from __future__ import annotations
 
@@ -67,11 +69,13 @@ class Checker:
 
     def __init__(self) -> None:
         self.findings = Findings()
-        self._runs: defaultdict[tuple[int, str], dict[ConnectionName, Run]] = defaultdict(dict)  # by client and stream
+        # by client and stream
+        self._runs: defaultdict[tuple[int, str], dict[ConnectionName, Run]] = defaultdict(dict)
         self._owner: dict[ConnectionName, int] = {}  # the client on a connection
-        self._pushed: Counter[tuple[ConnectionName, str]] = Counter()  # messages of p and r promised
+        # messages of p and r promised
+        self._pushed: Counter[tuple[ConnectionName, str]] = Counter()
 
-    # ------------------------------------------------------------------------------------------------ the servers' logs
+    # ---------------------------------------------------------------------------- the servers' logs
 
     def read_server(self, incarnation: int, lines: Iterable[str]) -> None:
         """Read one server's log."""
@@ -86,15 +90,22 @@ class Checker:
             elif kind == "E":
                 connection, code = map(int, rest.split())
                 if code in _BAD_CODES:
-                    self.findings.violated(f"server #{incarnation}: connection {connection} has ended with {code}")
+                    self.findings.violated(
+                        f"server #{incarnation}: connection {connection} has ended with {code}"
+                    )
             elif kind == "X":
                 self.findings.violated(f"server #{incarnation}: {rest}")
 
-    def _arrived_at_server(self, stream: str, connection: ConnectionName, client: int, number: int) -> None:
+    def _arrived_at_server(
+        self, stream: str, connection: ConnectionName, client: int, number: int
+    ) -> None:
         self.findings.arrived[stream] += 1
         if self._owner.setdefault(connection, client) != client:
-            self.findings.violated(f"messages of clients {client} and {self._owner[connection]} on {connection}")
-        # by connections: a slow network may still bring messages from an old one while the new one is running
+            self.findings.violated(
+                f"messages of clients {client} and {self._owner[connection]} on {connection}"
+            )
+        # by connections: a slow network may still bring messages from an old one while the new one
+        # is running
         runs = self._runs[client, stream]
         run = runs.get(connection)
         if run is None:
@@ -109,10 +120,12 @@ class Checker:
     def _promised_by_server(self, stream: str, connection: ConnectionName, number: int) -> None:
         self.findings.promised[stream] += 1
         if number != self._pushed[connection, stream]:
-            self.findings.violated(f"the server's own log of stream {stream} on {connection} is out of order: {number}")
+            self.findings.violated(
+                f"the server's own log of stream {stream} on {connection} is out of order: {number}"
+            )
         self._pushed[connection, stream] = number + 1
 
-    # ------------------------------------------------------------------------------------------------ the clients' log
+    # ----------------------------------------------------------------------------- the clients' log
 
     def read_clients(self, lines: Iterable[str]) -> None:
         """Read the clients' log, and compare the runs of what has arrived from them."""
@@ -121,7 +134,9 @@ class Checker:
             kind, _, rest = line.rstrip("\n").partition(" ")
             if kind in ("P", "R"):
                 index, _, incarnation, connection, number = map(int, rest.split())
-                self._arrived_at_client(kind.lower(), index, clients[index], (incarnation, connection), number)
+                self._arrived_at_client(
+                    kind.lower(), index, clients[index], (incarnation, connection), number
+                )
             elif kind in ("A", "S"):
                 index, number = map(int, rest.split())
                 self._promised_by_client(kind.lower(), index, clients[index], number)
@@ -134,7 +149,12 @@ class Checker:
             elif kind == "X":
                 self.findings.violated(f"clients: {rest}")
         for (index, stream), runs in self._runs.items():
-            self._look_at_runs(stream, index, sorted(runs.items(), key=itemgetter(0)), clients[index].numbers[stream])
+            self._look_at_runs(
+                stream,
+                index,
+                sorted(runs.items(), key=itemgetter(0)),
+                clients[index].numbers[stream],
+            )
 
     def _opened(self, client: _Client, at: float) -> None:
         self.findings.connections += 1
@@ -151,7 +171,9 @@ class Checker:
 
     def _promised_by_client(self, stream: str, index: int, client: _Client, number: int) -> None:
         if number != client.numbers[stream]:
-            self.findings.violated(f"the log of stream {stream} of client {index} is out of order: {number}")
+            self.findings.violated(
+                f"the log of stream {stream} of client {index} is out of order: {number}"
+            )
         client.numbers[stream] = number + 1
         self.findings.promised[stream] += 1
 
@@ -164,7 +186,9 @@ class Checker:
             if connection <= client.newest:
                 findings.violated(f"client {index}: connection {connection} after {client.newest}")
             if self._owner.setdefault(connection, index) != index:
-                findings.violated(f"clients {index} and {self._owner[connection]} were both served as {connection}")
+                findings.violated(
+                    f"clients {index} and {self._owner[connection]} were both served as {connection}"
+                )
             client.connection = client.newest = connection
         elif client.connection != connection:
             findings.violated(f"client {index} on {client.connection}: a message for {connection}")
@@ -175,11 +199,15 @@ class Checker:
         client.numbers[stream] = number + 1
         # the last one may have left just before its server was killed, which then could not note it
         if number > self._pushed[connection, stream]:
-            findings.violated(f"stream {stream} on {connection}: {number} has arrived, but was never promised")
+            findings.violated(
+                f"stream {stream} on {connection}: {number} has arrived, but was never promised"
+            )
 
-    # ----------------------------------------------------------------------------------------------- across connections
+    # --------------------------------------------------------------------------- across connections
 
-    def _look_at_runs(self, stream: str, index: int, runs: list[tuple[ConnectionName, Run]], promised: int) -> None:
+    def _look_at_runs(
+        self, stream: str, index: int, runs: list[tuple[ConnectionName, Run]], promised: int
+    ) -> None:
         findings = self.findings
         expected = 0
         for connection, run in runs:

@@ -1,10 +1,12 @@
-"""The client process: ``python -m tests.chaos.clients PROXY_PORT SERVER_PORT COUNT CAP_MS SEED LOG [CA]``.
+"""The client process: ``python -m tests.chaos.clients PROXY_PORT SERVER_PORT COUNT CAP_MS SEED LOG
+[CA]``.
 
 It prints ``{"ready": COUNT}`` when all clients are upgraded, and answers commands. Its log::
 
-    O i k t             client i has opened its k-th connection     A i n            True for message n of stream a (S: of s)
-    E i k t code        it has ended, at the time t                 P i k inc cid n  message n of stream p has arrived (R: of r)
-    X text              an exception that nobody has handled
+    O i k t             client i has opened its k-th connection     A i n            True for
+    message n of stream a (S: of s) E i k t code        it has ended, at the time t
+    P i k inc cid n  message n of stream p has arrived (R: of r) X text              an exception
+    that nobody has handled
 """
 
 from __future__ import annotations
@@ -33,24 +35,42 @@ from mormot_ws import (
 )
 from tests.children import HOST, answer, commands, end_with_parent
 
-from .messages import LARGE_PADDING, PROTOCOL, SMALL_BUFFER, Log, footprint, padded, poll_until, watch_exceptions
+from .messages import (
+    LARGE_PADDING,
+    PROTOCOL,
+    SMALL_BUFFER,
+    Log,
+    footprint,
+    padded,
+    poll_until,
+    watch_exceptions,
+)
 
-#: milliseconds for an attempt to connect, and for the handshake. With TLS the first step can fall into a hole too, not only the second:
-#: the two together have to end within the margin that the invariants give to a client beside its longest wait
+#: milliseconds for an attempt to connect, and for the handshake. With TLS the first step can fall
+#: into a hole too, not only the second: the two together have to end within the margin that the
+#: invariants give to a client beside its longest wait
 _TIMEOUT = 1_500
 _TLS_TIMEOUT = 900
-#: how probable it is, each time that a client sends, that it then closes the connection by itself, and reconnects
+#: how probable it is, each time that a client sends, that it then closes the connection by itself,
+#: and reconnects
 _GOODBYE = 0.02
 
 
 class ChaosClient:
     """One client, and the thread that sends its messages.
 
-    The callback runs in the client's thread, the sending in ours; what one of them writes the other only reads.
+    The callback runs in the client's thread, the sending in ours; what one of them writes the other
+    only reads.
     """
 
     def __init__(
-        self, index: int, port: int, cap_ms: int, seed: int, log: Log, tls_context: ssl.SSLContext | None
+        self,
+        index: int,
+        port: int,
+        cap_ms: int,
+        seed: int,
+        log: Log,
+        tls_context: ssl.SSLContext | None,
     ) -> None:
         self.index = index
         self.large = index % 3 == 0
@@ -61,7 +81,8 @@ class ChaosClient:
         self.promised_bytes = 0
         #: close handshakes that the sending thread has begun, and the server has answered
         self.goodbyes = 0
-        #: connections up to now; of the last one: the server's name for it, and the messages of p and r that have arrived
+        #: connections up to now; of the last one: the server's name for it, and the messages of p
+        #: and r that have arrived
         self.connections = 0
         self.tag = ""
         self.arrived = [0, 0]
@@ -70,7 +91,8 @@ class ChaosClient:
         self.marked = 0.0
         self.longest_silence = 0.0
         self._last_arrival = 0.0
-        #: set: nothing is sent but, each time that idle is cleared, one last message of each stream; set when that is done
+        #: set: nothing is sent but, each time that idle is cleared, one last message of each
+        #: stream; set when that is done
         self.paused = threading.Event()
         self.idle = threading.Event()
         self._stopping = threading.Event()
@@ -84,9 +106,17 @@ class ChaosClient:
         )
         timeout = _TIMEOUT if tls_context is None else _TLS_TIMEOUT
         self.client = HttpClientWebSockets.open(
-            HOST, port, tls_context is not None, tls_context, timeout, settings=settings, process_name=f"{index}"
+            HOST,
+            port,
+            tls_context is not None,
+            tls_context,
+            timeout,
+            settings=settings,
+            process_name=f"{index}",
         )
-        self._sender = threading.Thread(target=self._send_for_ever, name=f"sender {index}", daemon=True)
+        self._sender = threading.Thread(
+            target=self._send_for_ever, name=f"sender {index}", daemon=True
+        )
 
     def start(self) -> None:
         """Upgrade, and begin to send."""
@@ -103,13 +133,15 @@ class ChaosClient:
         assert process is not None
         return process
 
-    # ------------------------------------------------------------------------------------------ in the client's thread
+    # ----------------------------------------------------------------------- in the client's thread
 
     def _incoming(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
         now = time.monotonic()
         if frame.opcode is focText:
             stream, incarnation, connection, number, sent, _ = frame.text.split(" ", 5)
-            self._log.write(f"{stream.upper()} {self.index} {self.connections} {incarnation} {connection} {number}")
+            self._log.write(
+                f"{stream.upper()} {self.index} {self.connections} {incarnation} {connection} {number}"
+            )
             self.tag = connection
             self.arrived[stream == "r"] += 1
             if not self.back and float(sent) > self.marked:
@@ -132,7 +164,7 @@ class ChaosClient:
             with contextlib.suppress(OSError):  # the connection is lost already
                 transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
 
-    # ----------------------------------------------------------------------------------------- in the sending thread
+    # ------------------------------------------------------------------------ in the sending thread
 
     def _send_for_ever(self) -> None:
         choose = self._random
@@ -161,7 +193,7 @@ class ChaosClient:
         self.promised_bytes += len(frame.payload)
         return True
 
-    # --------------------------------------------------------------------------------------------- in the main thread
+    # --------------------------------------------------------------------------- in the main thread
 
     def mark(self, since: float) -> None:
         """Begin to look for the first message that the server has sent after *since*."""
@@ -187,7 +219,9 @@ class ChaosClient:
         }
 
     def free(self) -> float:
-        """End the client and the sending thread; return the seconds that the client's ``free()`` took."""
+        """End the client and the sending thread; return the seconds that the client's ``free()``
+        took.
+        """
         self._stopping.set()
         self._sender.join()
         begin = time.monotonic()
@@ -201,7 +235,9 @@ def _await_back(clients: list[ChaosClient], since: float, until: float) -> dict[
     poll_until(lambda: all(client.back for client in clients), until - time.monotonic())
     return {
         "back": {str(client.index): client.back - since for client in clients if client.back},
-        "missing": {str(client.index): repr(client.client) for client in clients if not client.back},
+        "missing": {
+            str(client.index): repr(client.client) for client in clients if not client.back
+        },
     }
 
 
@@ -214,7 +250,15 @@ def _pause(clients: list[ChaosClient]) -> None:
         client.idle.wait(max(0.0, give_up - time.monotonic()))
 
 
-def main(proxy_port: int, server_port: int, count: int, cap_ms: int, seed: int, path: str, ca_file: str = "") -> None:
+def main(
+    proxy_port: int,
+    server_port: int,
+    count: int,
+    cap_ms: int,
+    seed: int,
+    path: str,
+    ca_file: str = "",
+) -> None:
     """Start the clients; then obey until the command ``free``, or the end of the standard input."""
     end_with_parent()
     log = Log(path, durable=False)

@@ -10,8 +10,25 @@ from typing import Any
 #: by what they happen to: kinds of faults. Each is drawn once before any is drawn again
 _DECKS: dict[str, tuple[str, ...]] = {
     "server": ("kill", "stop", "freeze", "kill at once", "freeze long", "stop at once"),
-    "network": ("blackhole", "throttle", "blackhole up", "delay", "throttle", "blackhole down", "throttle", "refuse"),
-    "links": ("cut some", "close some", "cut all", "truncate up", "close all", "truncate down", "cut some"),
+    "network": (
+        "blackhole",
+        "throttle",
+        "blackhole up",
+        "delay",
+        "throttle",
+        "blackhole down",
+        "throttle",
+        "refuse",
+    ),
+    "links": (
+        "cut some",
+        "close some",
+        "cut all",
+        "truncate up",
+        "close all",
+        "truncate down",
+        "cut some",
+    ),
 }
 #: seconds from the end of a fault to the next one, shortest and longest
 _PAUSES = {"server": (0.3, 1.5), "network": (0.1, 0.8), "links": (0.2, 1.2)}
@@ -33,7 +50,9 @@ class Fault:
 
 
 class Schedule:
-    """Draws faults. Those of one target come one after another, those of different targets at the same time."""
+    """Draws faults. Those of one target come one after another, those of different targets at the
+    same time.
+    """
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -44,7 +63,9 @@ class Schedule:
             yield from self._random.sample(kinds, len(kinds))
 
     def round(self, seconds: float) -> list[Fault]:
-        """Return the faults of one round of about *seconds*, in the order of their beginnings. All are over by then."""
+        """Return the faults of one round of about *seconds*, in the order of their beginnings. All
+        are over by then.
+        """
         faults = [fault for target in _DECKS for fault in self._draw(target, seconds)]
         return sorted(faults, key=lambda fault: fault.at)
 
@@ -72,13 +93,21 @@ class Schedule:
         if kind.startswith("blackhole"):
             return uniform(0.3, 2.5), {"direction": kind.partition(" ")[2] or None}
         if kind == "delay":
-            return uniform(0.5, 1.5), {"ms": uniform(10, 400), "direction": choice((None, "up", "down"))}
+            return uniform(0.5, 1.5), {
+                "ms": uniform(10, 400),
+                "direction": choice((None, "up", "down")),
+            }
         if kind == "throttle":
-            # below what the large messages want: their batches leave piece by piece, and are cut in the middle
+            # below what the large messages want: their batches leave piece by piece, and are cut in
+            # the middle
             return uniform(1.0, 3.0), {"bytes_per_second": uniform(5_000, 200_000)}
         if kind.startswith("truncate"):
             size = choice((0, 1, 3, self._random.randrange(200), self._random.randrange(30_000)))
-            return 0.0, {"size": size, "direction": kind.partition(" ")[2], "then": choice(("cut", "close"))}
+            return 0.0, {
+                "size": size,
+                "direction": kind.partition(" ")[2],
+                "then": choice(("cut", "close")),
+            }
         if kind == "refuse":
             return uniform(0.2, 1.0), {}
         return 0.0, {}  # "… at once", "cut all", "close all"

@@ -1,4 +1,6 @@
-"""What the two sides say to each other, how they log it, and the watch that each process keeps over itself."""
+"""What the two sides say to each other, how they log it, and the watch that each process keeps
+over itself.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def padded(text: str, size: int) -> str:
 
 
 def watch_exceptions(note: Callable[[str], Any]) -> None:
-    """Note in one line every exception that ends a thread or is ignored, and every log record of ``mormot_ws`` from ERROR on."""
+    """Note in one line every exception that ends a thread or is ignored, and every log record of
+    ``mormot_ws`` from ERROR on.
+    """
 
     def in_thread(args: threading.ExceptHookArgs) -> None:
         lines = traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)
@@ -55,8 +59,9 @@ class Log:
     """
 
     def __init__(self, path: str, durable: bool) -> None:
-        # a binary file object with or without a buffer, not a text one: only those are safe to use from several threads
-        self._file = open(path, "ab", buffering=0 if durable else 1 << 16)  # noqa: SIM115 - lives as long as the process
+        # a binary file object with or without a buffer, not a text one: only those are safe to use
+        # from several threads lives as long as the process
+        self._file = open(path, "ab", buffering=0 if durable else 1 << 16)  # noqa: SIM115
 
     def write(self, line: str) -> None:
         """Append *line*, or several."""
@@ -68,8 +73,9 @@ class Log:
 
 
 def footprint() -> dict[str, int]:
-    """Return what this process takes now: threads, descriptors, kB of memory, Python objects and blocks of memory in
-    use by them, after cleaning up."""
+    """Return what this process takes now: threads, descriptors, kB of memory, Python objects and
+    blocks of memory in use by them, after cleaning up.
+    """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

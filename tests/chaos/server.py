@@ -1,11 +1,13 @@
-"""One incarnation of the server: ``python -m tests.chaos.server PORT INCARNATION LOG [CERTIFICATE KEY]``.
+"""One incarnation of the server: ``python -m tests.chaos.server PORT INCARNATION LOG [CERTIFICATE
+KEY]``.
 
-It prints ``{"standby": true}`` when it is ready to listen, and listens at the command ``listen``. Its log has a line for
-each event, written before the next one, so that it is complete to the last event before a SIGKILL::
+It prints ``{"standby": true}`` when it is ready to listen, and listens at the command ``listen``.
+Its log has a line for each event, written before the next one, so that it is complete to the last
+event before a SIGKILL::
 
-    O cid               a connection has opened          A cid client n   message n of stream a has arrived (S: of s)
-    E cid code          it has ended                     P cid n          True for message n of stream p (R: of r)
-    X text              an exception that nobody has handled
+    O cid               a connection has opened          A cid client n   message n of stream a has
+    arrived (S: of s) E cid code          it has ended                     P cid n          True for
+    message n of stream p (R: of r) X text              an exception that nobody has handled
 """
 
 from __future__ import annotations
@@ -31,7 +33,16 @@ from mormot_ws import (
 )
 from tests.children import HOST, answer, commands, end_with_parent
 
-from .messages import LARGE_PADDING, PROTOCOL, SMALL_BUFFER, Log, footprint, padded, poll_until, watch_exceptions
+from .messages import (
+    LARGE_PADDING,
+    PROTOCOL,
+    SMALL_BUFFER,
+    Log,
+    footprint,
+    padded,
+    poll_until,
+    watch_exceptions,
+)
 
 #: seconds between two rounds of pushes
 _PUSH_EVERY = 0.1
@@ -71,18 +82,23 @@ class ChaosServer:
 
     def _listen(self, port: int) -> WebSocketServer:
         settings = WebSocketProcessSettings(
-            heartbeat_delay=400, disconnect_after_invalid_heartbeat_count=2, close_timeout=500, send_timeout=2_000
+            heartbeat_delay=400,
+            disconnect_after_invalid_heartbeat_count=2,
+            close_timeout=500,
+            send_timeout=2_000,
         )
         give_up = time.monotonic() + _PORT_BOUND
         while True:
             try:
-                return WebSocketServer(f"{HOST}:{port}", process_name="chaos", settings=settings, tls_context=self._tls)
+                return WebSocketServer(
+                    f"{HOST}:{port}", process_name="chaos", settings=settings, tls_context=self._tls
+                )
             except HttpServerError:
                 if time.monotonic() > give_up:
                     raise
                 time.sleep(0.01)
 
-    # ------------------------------------------------------------------------------------- in the connections' threads
+    # ------------------------------------------------------------------ in the connections' threads
 
     def _incoming(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
         if frame.opcode is focText:
@@ -111,9 +127,11 @@ class ChaosServer:
 
     def _message(self, stream: str, connection: _Connection, number: int) -> WebSocketFrame:
         head = f"{stream} {self._incarnation} {connection.process.connection_id} {number} {time.monotonic():.4f}"
-        return WebSocketFrame(focText, padded(head, random.randrange(LARGE_PADDING if connection.large else 200)))
+        return WebSocketFrame(
+            focText, padded(head, random.randrange(LARGE_PADDING if connection.large else 200))
+        )
 
-    # ----------------------------------------------------------------------------------------- in the pushing thread
+    # ------------------------------------------------------------------------ in the pushing thread
 
     def _push_for_ever(self) -> None:
         while not self._stopping.wait(_PUSH_EVERY):
@@ -122,11 +140,13 @@ class ChaosServer:
             with self._safe:
                 connections = list(self._connections.values())
             for connection in connections:
-                if connection.process.send_frame_async(self._message("p", connection, connection.pushed)):
+                if connection.process.send_frame_async(
+                    self._message("p", connection, connection.pushed)
+                ):
                     self._log.write(f"P {connection.process.connection_id} {connection.pushed}")
                     connection.pushed += 1
 
-    # --------------------------------------------------------------------------------------------- in the main thread
+    # --------------------------------------------------------------------------- in the main thread
 
     def numbers(self) -> dict[str, list[int]]:
         """Return by connection how many messages of the streams p and r were promised."""
@@ -174,7 +194,12 @@ def main(port: int, incarnation: int, path: str, *certificate: str) -> None:
         elif command["do"] == "report":
             status = chaos.server.status()
             arrived = {str(client): numbers for client, numbers in list(chaos.arrived.items())}
-            answer(arrived=arrived, promised=chaos.numbers(), connections=status.connections, sockets=status.sockets)
+            answer(
+                arrived=arrived,
+                promised=chaos.numbers(),
+                connections=status.connections,
+                sockets=status.sockets,
+            )
         elif command["do"] == "stop":
             took = chaos.free()
             chaos.server.websocket_protocols.remove(PROTOCOL)

@@ -1,4 +1,6 @@
-"""The command line's parts without processes: arguments, what is said of them, figures, status lines, hints."""
+"""The command line's parts without processes: arguments, what is said of them, figures, status
+lines, hints.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ URI = "ws://127.0.0.1:8999/x"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Return what argparse says of bad *arguments*; it has to end with 2, and to name the command that helps."""
+    """Return what argparse says of bad *arguments*; it has to end with 2, and to name the command
+    that helps.
+    """
     with pytest.raises(SystemExit) as ended:
         parse(arguments)
     assert ended.value.code == 2
@@ -46,14 +50,37 @@ class TestArguments:
     def test_defaults(self) -> None:
         """Without options the server echoes on this machine's port 8999."""
         args = parse(["serve"])
-        assert (args.mode, args.host, args.port, args.protocol, args.uri) == ("echo", "127.0.0.1", 8999, None, "")
+        assert (args.mode, args.host, args.port, args.protocol, args.uri) == (
+            "echo",
+            "127.0.0.1",
+            8999,
+            None,
+            "",
+        )
 
     def test_repeatable_options(self) -> None:
         """Protocols, headers and sizes may be given several times."""
-        args = parse(["connect", URI, "--protocol", "a", "--protocol", "b", "--header", "A: 1", "--header", "B: 2"])
+        args = parse(
+            [
+                "connect",
+                URI,
+                "--protocol",
+                "a",
+                "--protocol",
+                "b",
+                "--header",
+                "A: 1",
+                "--header",
+                "B: 2",
+            ]
+        )
         assert args.protocol == ["a", "b"]
         assert args.header == ["A: 1", "B: 2"]
-        assert parse(["bench", URI, "--size", "1", "--size", "16k", "--size", "2Mi"]).size == [1, 16_000, 2 << 20]
+        assert parse(["bench", URI, "--size", "1", "--size", "16k", "--size", "2Mi"]).size == [
+            1,
+            16_000,
+            2 << 20,
+        ]
 
     def test_linger_forever(self) -> None:
         """``forever`` is a number of seconds too."""
@@ -139,7 +166,9 @@ class TestFigures:
         assert distribution([]) is None
 
     def test_histogram_counts_every_value(self) -> None:
-        """The numbers behind the bars add up to all values; stragglers are in the last row; the highest bar is full."""
+        """The numbers behind the bars add up to all values; stragglers are in the last row; the
+        highest bar is full.
+        """
         values = [0.001 * 1.01**n for n in range(200)] + [5.0]
         lines = histogram(values, unicode=False)
         assert sum(int(line.split()[-1]) for line in lines) == len(values)
@@ -152,14 +181,16 @@ class TestFigures:
         assert histogram([], unicode=True) == []
 
     @pytest.mark.parametrize(
-        ("seconds", "text"), [(3e-6, "3 µs"), (0.00025, "0.25 ms"), (0.042, "42 ms"), (1.5, "1.5 s"), (90, "90 s")]
+        ("seconds", "text"),
+        [(3e-6, "3 µs"), (0.00025, "0.25 ms"), (0.042, "42 ms"), (1.5, "1.5 s"), (90, "90 s")],
     )
     def test_duration(self, seconds: float, text: str) -> None:
         """Times are short, in the unit that suits them."""
         assert duration(seconds) == text
 
     @pytest.mark.parametrize(
-        ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (16 << 20, "16.8 MB"), (5e12, "5e+03 GB")]
+        ("count", "text"),
+        [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (16 << 20, "16.8 MB"), (5e12, "5e+03 GB")],
     )
     def test_size(self, count: float, text: str) -> None:
         """Numbers of bytes likewise."""
@@ -172,7 +203,9 @@ class TestFigures:
         assert window_for(10 << 20, 64) == 1
 
     def test_messages_of_a_measurement_differ(self) -> None:
-        """Each message is another one, of the size that was asked for, and there are no more than asked for."""
+        """Each message is another one, of the size that was asked for, and there are no more than
+        asked for.
+        """
         measurement = Measurement(20, 3, 1, False, lambda: None)
         frames = [measurement.next_frame() for _ in range(4)]
         payloads = [frame.payload for frame in frames[:3] if frame is not None]
@@ -186,7 +219,9 @@ class TestStatusLines:
     def status(**values: Any) -> ServerStatus:
         """A snapshot with these values, 0 elsewhere."""
         names = ServerStatus.__dataclass_fields__
-        return ServerStatus(**{name: values.get(name, "" if name == "host" else 0) for name in names})
+        return ServerStatus(
+            **{name: values.get(name, "" if name == "host" else 0) for name in names}
+        )
 
     def test_rates_are_per_second(self) -> None:
         """The rates are those since the line before; the header comes again after 20 lines."""
@@ -215,8 +250,12 @@ class TestMailbox:
 
 
 class TestOutput:
-    def test_json_is_a_line_of_ascii_on_standard_output(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """An event is one line whatever is in it, with its name and the time; remarks are not said besides."""
+    def test_json_is_a_line_of_ascii_on_standard_output(
+        self, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """An event is one line whatever is in it, with its name and the time; remarks are not said
+        besides.
+        """
         output = Output(Mailbox(), as_json=True)
         output.event("error", "for people", "bad", text="two\nlines ☃")
         output.message(b"\xff\x00", False, False)
@@ -228,7 +267,9 @@ class TestOutput:
         assert "".join(lines).isascii()
 
     def test_messages_of_a_pipe_are_the_data_alone(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """Text ends with a newline, raw bytes do not; remarks are on the other stream; quiet leaves errors only."""
+        """Text ends with a newline, raw bytes do not; remarks are on the other stream; quiet
+        leaves errors only.
+        """
         output = Output(Mailbox(), quiet=True)
         output.message(b"text", True, False)
         output.message(b"raw", False, True)
@@ -277,7 +318,9 @@ class TestTarget:
         assert target.resource == "room?token=secret"
 
     def test_bearer_file_is_read_for_every_attempt(self, tmp_path: Path) -> None:
-        """A token that was renewed in its file is used from then on; one that is gone is an error of that attempt."""
+        """A token that was renewed in its file is used from then on; one that is gone is an error
+        of that attempt.
+        """
         file = tmp_path / "token"
         file.write_text("one\n")
         target = self.target(URI, "--bearer", f"@{file}", "--header", "A: 1")
@@ -291,9 +334,18 @@ class TestTarget:
     @pytest.mark.parametrize(
         ("found", "hint"),
         [
-            (failure(FailureKind.upgrade, "HTTP/1.0 400 WebSocket Upgrade Error", 400), "try --protocol NAME"),
-            (failure(FailureKind.upgrade, "HTTP/1.1 400 Bad Request", 400), "perhaps the server wants a sub-protocol"),
-            (failure(FailureKind.upgrade, "HTTP/1.1 401 Unauthorized", 401), "--bearer or --header"),
+            (
+                failure(FailureKind.upgrade, "HTTP/1.0 400 WebSocket Upgrade Error", 400),
+                "try --protocol NAME",
+            ),
+            (
+                failure(FailureKind.upgrade, "HTTP/1.1 400 Bad Request", 400),
+                "perhaps the server wants a sub-protocol",
+            ),
+            (
+                failure(FailureKind.upgrade, "HTTP/1.1 401 Unauthorized", 401),
+                "--bearer or --header",
+            ),
             (failure(FailureKind.upgrade, "HTTP/1.1 200 OK", 200), "no WebSocket at this path"),
             (failure(FailureKind.upgrade, "No server response"), "wss:// is with TLS"),
             (failure(FailureKind.tls, "[SSL: CERTIFICATE_VERIFY_FAILED]"), "--ca FILE"),
@@ -310,10 +362,15 @@ class TestTarget:
     def test_hint_for_a_name_that_the_server_does_not_have(self) -> None:
         """Whoever has named a sub-protocol is not told to name one."""
         found = failure(FailureKind.upgrade, "HTTP/1.0 400 WebSocket Upgrade Error", 400)
-        assert self.target(URI, "--protocol", "a").hint(found) == "the server has no sub-protocol a for this URI"
+        assert (
+            self.target(URI, "--protocol", "a").hint(found)
+            == "the server has no sub-protocol a for this URI"
+        )
 
     def test_any_of_the_names_may_be_chosen(self) -> None:
-        """All names are asked for; the server's choice has to be one of them, and does not narrow the next request."""
+        """All names are asked for; the server's choice has to be one of them, and does not narrow
+        the next request.
+        """
         protocol = ConsoleProtocol(["one", "two"], lambda process, frame: None)
         assert protocol.get_subprotocols() == "one, two"
         assert protocol.set_subprotocol("TWO")
@@ -333,7 +390,9 @@ def test_nothing_in_the_package_imports_the_command_line() -> None:
                 names = [node.module or "", *(alias.name for alias in node.names)]
             elif isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
-            assert not any(name == "cli" or name.startswith(("cli.", "mormot_ws.cli")) for name in names), path
+            assert not any(
+                name == "cli" or name.startswith(("cli.", "mormot_ws.cli")) for name in names
+            ), path
 
 
 def test_parsed_arguments_are_plain() -> None:

@@ -1,4 +1,6 @@
-"""The command line as processes: serve, connect and bench as a shell or a script runs them, with pipes and signals."""
+"""The command line as processes: serve, connect and bench as a shell or a script runs them, with
+pipes and signals.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class Cli(Program):
         return found
 
     def end(self, code: int) -> str:
-        """Wait for its end, with that exit *code* and without a traceback; return all that it has said."""
+        """Wait for its end, with that exit *code* and without a traceback; return all that it has
+        said.
+        """
         assert (self.wait(), self.output) == (code, self.output), self.output
         assert "Traceback" not in self.output
         return self.output
@@ -53,7 +57,9 @@ class Cli(Program):
 
 def shell(*arguments: str, given: bytes = b"") -> tuple[int, bytes, str]:
     """Run a command to its end on that input; return its exit code and both outputs."""
-    done = subprocess.run([*COMMAND, *arguments], input=given, capture_output=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(
+        [*COMMAND, *arguments], input=given, capture_output=True, timeout=PATIENCE, check=False
+    )
     errors = done.stderr.decode()
     assert "Traceback" not in errors
     return done.returncode, done.stdout, errors
@@ -66,9 +72,19 @@ def listening(cli: Cli) -> int:
 
 class TestServe:
     def test_neither_side_prints_a_secret(self) -> None:
-        """Not with --verbose, and not as JSON: the query, the bearer token, a header, the password of a proxy."""
+        """Not with --verbose, and not as JSON: the query, the bearer token, a header, the password
+        of a proxy.
+        """
         secrets = ("in-the-query", "bearer-token", "in-a-header", "of-the-proxy")
-        options = ("--bearer", secrets[1], "--header", f"X-Key: {secrets[2]}", "-v", "--linger", "0")
+        options = (
+            "--bearer",
+            secrets[1],
+            "--header",
+            f"X-Key: {secrets[2]}",
+            "-v",
+            "--linger",
+            "0",
+        )
         with Cli("serve", "--port", "0", "--json", "-v") as cli, refused_port() as dead:
             uri = f"{cli.expect(r'(ws://[^ ]+)/')[1]}/room?token={secrets[0]}"
             for more in ((), ("--json",), ("--proxy", f"http://user:{secrets[3]}@{HOST}:{dead}")):
@@ -81,7 +97,9 @@ class TestServe:
             assert not [secret for secret in secrets if secret in cli.output]
 
     def test_echo_and_the_counters_at_the_end(self) -> None:
-        """A free port is printed; clients with and without a sub-protocol get their echo; Ctrl-C says goodbye and shows the counters."""
+        """A free port is printed; clients with and without a sub-protocol get their echo; Ctrl-C
+        says goodbye and shows the counters.
+        """
         recorder = Recorder()
         with Cli("serve", "--port", "0", "--status", "0.05") as cli:
             port = int(cli.expect(r"^Listening on ws://127\.0\.0\.1:(\d+)/ \(echo\)")[1])
@@ -92,7 +110,9 @@ class TestServe:
                 cli.expect(r"^ +1 +1 +0 +0 +\d+ +\d+ +1 +1 ")
                 cli.signal(signal.SIGINT)
                 said = cli.end(0)
-                assert recorder.wait("focConnectionClose").value.payload[:2] == (1001).to_bytes(2, "big")
+                assert recorder.wait("focConnectionClose").value.payload[:2] == (1001).to_bytes(
+                    2, "big"
+                )
         assert "messages received       1" in said.partition("Counters at the end")[2]
 
     def test_chat_reaches_the_others(self) -> None:
@@ -115,7 +135,10 @@ class TestServe:
     def test_broadcast_of_standard_input(self) -> None:
         """Each line goes to everybody; the end of the input is the end of the server."""
         recorder = Recorder()
-        with Cli("serve", "broadcast", "--port", "0", "--json") as cli, connect(listening(cli), recorder.frame):
+        with (
+            Cli("serve", "broadcast", "--port", "0", "--json") as cli,
+            connect(listening(cli), recorder.frame),
+        ):
             cli.event("connected")
             cli.enter("one", "two")
             recorder.wait("focText", 2)
@@ -129,7 +152,10 @@ class TestServe:
             uri = f"ws://{HOST}:{listening(cli)}"
             both = ("--protocol", "room", "--protocol", "echo")
             assert shell("connect", f"{uri}/talk", *both, "--linger", "0")[0] == 0
-            assert "the server has no sub-protocol room" in shell("connect", uri, "--protocol", "room")[2]
+            assert (
+                "the server has no sub-protocol room"
+                in shell("connect", uri, "--protocol", "room")[2]
+            )
             assert (
                 shell("connect", f"{uri}/talk", "--linger", "0")[0] == 0
             )  # the URI alone tells it, as in the original
@@ -156,12 +182,16 @@ class TestServe:
             cli.end(0)
 
     def test_tls(self, tmp_path: Path) -> None:
-        """A certificate makes it wss://; a client checks it unless told otherwise, and says what to do."""
+        """A certificate makes it wss://; a client checks it unless told otherwise, and says what
+        to do.
+        """
         authority = Authority(tmp_path)
         files = ("--cert", authority.certificate_file, "--key", authority.private_key_file)
         with Cli("serve", "--port", "0", "--json", *files) as cli:
             uri = f"wss://{HOST}:{listening(cli)}"
-            assert shell("connect", uri, "--ca", authority.file, "--count", "1", given=b"hello")[:2] == (0, b"hello\n")
+            assert shell("connect", uri, "--ca", authority.file, "--count", "1", given=b"hello")[
+                :2
+            ] == (0, b"hello\n")
             code, _, errors = shell("connect", uri)
             assert code == 1
             assert "try --ca FILE" in errors
@@ -176,9 +206,13 @@ class TestServe:
 
 class TestConnectPipes:
     def test_lines_in_lines_out(self) -> None:
-        """Messages alone are on standard output, the remarks on standard error; the last line needs no newline."""
+        """Messages alone are on standard output, the remarks on standard error; the last line
+        needs no newline.
+        """
         with EchoServer() as server:
-            code, out, errors = shell("connect", server.uri, "--linger", "0.3", given="a\n\nç".encode())
+            code, out, errors = shell(
+                "connect", server.uri, "--linger", "0.3", given="a\n\nç".encode()
+            )
         assert (code, out.decode()) == (0, "a\n\nç\n")
         assert [line.partition(" ")[0] for line in errors.splitlines()] == ["*", "*"]
 
@@ -186,13 +220,18 @@ class TestConnectPipes:
         """``--binary`` brings any bytes there and back, unchanged."""
         data = os.urandom(200_000)
         with EchoServer() as server:
-            assert shell("connect", server.uri, "--binary", "--linger", "0.5", given=data)[:2] == (0, data)
+            assert shell("connect", server.uri, "--binary", "--linger", "0.5", given=data)[:2] == (
+                0,
+                data,
+            )
             assert all(frame.opcode.name == "focBinary" for frame in server.messages)
 
     def test_a_line_that_is_no_text(self) -> None:
         """It is not sent, said, and counts in the exit code; the others are sent."""
         with EchoServer() as server:
-            code, out, errors = shell("connect", server.uri, "--count", "2", given=b"one\n\xff\ntwo\n")
+            code, out, errors = shell(
+                "connect", server.uri, "--count", "2", given=b"one\n\xff\ntwo\n"
+            )
         assert (code, out) == (3, b"one\ntwo\n")
         assert "not UTF-8; --binary" in errors
 
@@ -209,7 +248,12 @@ class TestConnectPipes:
             arguments = ("connect", uri, "--protocol", "echo", "--json", "--linger", "forever")
             code, out, _ = shell(*arguments, given=b"x\n")
         closed = json.loads(out.splitlines()[-1])
-        assert (code, closed["code"], closed["reason"], closed["by_us"]) == (exit_code, close_code, "enough", False)
+        assert (code, closed["code"], closed["reason"], closed["by_us"]) == (
+            exit_code,
+            close_code,
+            "enough",
+            False,
+        )
 
     def test_nobody_reads_the_output(self) -> None:
         """``| head -1`` ends it, without a word."""
@@ -232,11 +276,17 @@ class TestConnectPipes:
 
     @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
     def test_streams_that_are_closed(self, closed: str) -> None:
-        """Without standard input, output or error it works as far as it can; nothing of ours gets into the connection."""
+        """Without standard input, output or error it works as far as it can; nothing of ours gets
+        into the connection.
+        """
         with EchoServer() as server:
             line = f"{' '.join(COMMAND)} connect {server.uri} --linger 0.2 {closed}"
             done = subprocess.run(
-                ["sh", "-c", line], input=b"one\n", capture_output=True, timeout=PATIENCE, check=False
+                ["sh", "-c", line],
+                input=b"one\n",
+                capture_output=True,
+                timeout=PATIENCE,
+                check=False,
             )
             assert done.returncode == 0, done
             assert [frame.text for frame in server.messages] == ([] if closed == "<&-" else ["one"])
@@ -248,7 +298,12 @@ class TestConnectPipes:
         os.close(reader)
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         done = subprocess.run(
-            [*COMMAND, "--help"], env=buffered, stdout=writer, stderr=subprocess.PIPE, timeout=PATIENCE, check=False
+            [*COMMAND, "--help"],
+            env=buffered,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
         )
         os.close(writer)
         assert (done.returncode, done.stderr) == (141, b"")
@@ -257,7 +312,10 @@ class TestConnectPipes:
 class TestConnect:
     def test_events_of_ping_and_status(self) -> None:
         """Pings show their round trip, the status all counters; Ctrl-C closes with 1000."""
-        with EchoServer() as server, Cli("connect", server.uri, "--json", "--ping", "0.05", "--status", "0.1") as cli:
+        with (
+            EchoServer() as server,
+            Cli("connect", server.uri, "--json", "--ping", "0.05", "--status", "0.1") as cli,
+        ):
             assert cli.event("open")["uri"] == server.uri
             assert 0 < cli.event("ping")["rtt_ms"] < BOUND * 1000
             assert cli.event("status")["connected"] is True
@@ -267,8 +325,13 @@ class TestConnect:
             assert (closed["event"], closed["code"], closed["by_us"]) == ("closed", 1000, True)
 
     def test_back_after_the_server_was_killed(self) -> None:
-        """Attempts are shown with their number, wait and reason; what is entered meanwhile is sent when the connection is back."""
-        with EchoServerProcess() as server, Cli("connect", server.uri, "--reconnect", "--json") as cli:
+        """Attempts are shown with their number, wait and reason; what is entered meanwhile is sent
+        when the connection is back.
+        """
+        with (
+            EchoServerProcess() as server,
+            Cli("connect", server.uri, "--reconnect", "--json") as cli,
+        ):
             cli.event("open")
             cli.enter("before")
             cli.event("message")
@@ -285,7 +348,9 @@ class TestConnect:
             cli.end(0)
 
     def test_a_server_that_comes_later(self) -> None:
-        """With ``--reconnect`` the first connection may take some attempts too; they are limited by ``--max-attempts``."""
+        """With ``--reconnect`` the first connection may take some attempts too; they are limited
+        by ``--max-attempts``.
+        """
         with refused_port() as port:
             uri = f"ws://{HOST}:{port}"
             with Cli("connect", uri, "--reconnect", "--json") as cli:
@@ -295,19 +360,25 @@ class TestConnect:
             code, out, _ = shell("connect", uri, "--reconnect", "--max-attempts", "3", "--json")
         events = [json.loads(line) for line in out.splitlines()]
         assert [event["event"] for event in events] == ["attempt", "attempt", "error"]
-        assert events[-1]["text"].startswith("given up after 3 failed attempts: ConnectionRefusedError")
+        assert events[-1]["text"].startswith(
+            "given up after 3 failed attempts: ConnectionRefusedError"
+        )
         assert code == 1
 
     def test_unauthorised(self) -> None:
         """401 is final, even with ``--reconnect``; a token opens the door, and is not shown."""
         with echo_server() as server:
-            server.on_websocket_upgraded = lambda protocol: 200 if protocol.upgrade_bearer_token == "s3cret" else 401
+            server.on_websocket_upgraded = lambda protocol: (
+                200 if protocol.upgrade_bearer_token == "s3cret" else 401
+            )
             uri = f"ws://{HOST}:{server.port}"
             code, _, errors = shell("connect", uri, "--protocol", "echo", "--reconnect")
             assert code == 1
             assert "401" in errors
             assert "try --bearer" in errors
-            code, _, errors = shell("connect", uri, "--protocol", "echo", "--bearer", "s3cret", "-vv", "--linger", "0")
+            code, _, errors = shell(
+                "connect", uri, "--protocol", "echo", "--bearer", "s3cret", "-vv", "--linger", "0"
+            )
             assert code == 0
             assert "s3cret" not in errors
 
@@ -328,13 +399,19 @@ class TestConnect:
 
         with foreign_server(echo) as port:
             uri = f"ws://{HOST}:{port}/any"
-            assert shell("connect", uri, "--deflate", "--count", "1", given=b"hi\n")[:2] == (0, b"hi\n")
+            assert shell("connect", uri, "--deflate", "--count", "1", given=b"hi\n")[:2] == (
+                0,
+                b"hi\n",
+            )
             assert shell("bench", uri, "--count", "50", "--json")[0] == 0
 
     @pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_while_the_server_keeps_silent(self, signalled: signal.Signals) -> None:
         """A handshake without an answer does not hold a signal up."""
-        with RawServer(silent) as server, Cli("connect", f"ws://{HOST}:{server.port}", "-vv") as cli:
+        with (
+            RawServer(silent) as server,
+            Cli("connect", f"ws://{HOST}:{server.port}", "-vv") as cli,
+        ):
             wait_for(lambda: server.accepted, PATIENCE, "a connection")
             cli.signal(signalled)
             cli.end(128 + signalled)
@@ -357,7 +434,9 @@ class TestConnect:
             assert "Traceback" not in program.output
 
     def test_ctrl_c_before_the_package_is_imported(self) -> None:
-        """The console script's own module is enough to end without a traceback; a signal that is ignored stays so."""
+        """The console script's own module is enough to end without a traceback; a signal that is
+        ignored stays so.
+        """
         kill = "os.kill(os.getpid(), signal.SIGINT)"
         early = f"import os, signal, sys, mormot_ws_script; assert 'mormot_ws' not in sys.modules; {kill}"
         with Program("-c", early) as program:
@@ -370,9 +449,21 @@ class TestConnect:
 
 class TestBench:
     def test_result_as_json(self) -> None:
-        """For each size a line for the round trips and one for the throughput, with all that belongs to them."""
+        """For each size a line for the round trips and one for the throughput, with all that
+        belongs to them.
+        """
         with EchoServer() as server:
-            arguments = ("--size", "10", "--size", "1k", "--connections", "2", "--count", "100", "--json")
+            arguments = (
+                "--size",
+                "10",
+                "--size",
+                "1k",
+                "--connections",
+                "2",
+                "--count",
+                "100",
+                "--json",
+            )
             code, out, _ = shell("bench", server.uri, *arguments)
         results = [json.loads(line) for line in out.splitlines()]
         assert code == 0
@@ -384,9 +475,16 @@ class TestBench:
         ]
         for result in results:
             assert (
-                0 < result["min_ms"] <= result["median_ms"] <= result["p95_ms"] <= result["p99_ms"] <= result["max_ms"]
+                0
+                < result["min_ms"]
+                <= result["median_ms"]
+                <= result["p95_ms"]
+                <= result["p99_ms"]
+                <= result["max_ms"]
             )
-            assert result["bytes_per_s"] == pytest.approx(result["messages_per_s"] * result["size"], rel=0.01)
+            assert result["bytes_per_s"] == pytest.approx(
+                result["messages_per_s"] * result["size"], rel=0.01
+            )
             assert (result["connections"], result["strangers"]) == (2, 0)
 
     def test_result_for_people(self) -> None:
@@ -421,7 +519,14 @@ class TestBench:
     def test_a_server_that_does_not_echo(self) -> None:
         """It is said, in time, with exit code 3."""
         with echo_server(0, lambda process, frame: None) as server:
-            arguments = ("bench", f"ws://{HOST}:{server.port}", "--protocol", "echo", "--seconds", "0.2")
+            arguments = (
+                "bench",
+                f"ws://{HOST}:{server.port}",
+                "--protocol",
+                "echo",
+                "--seconds",
+                "0.2",
+            )
             code, out, errors = shell(*arguments)
         assert (code, out) == (3, b"")
         assert "is ws://" in errors

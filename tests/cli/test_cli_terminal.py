@@ -1,4 +1,6 @@
-"""The command line on a terminal: a pseudo-terminal, whose screen pyte draws. With the extra ``cli`` and without it."""
+"""The command line on a terminal: a pseudo-terminal, whose screen pyte draws. With the extra
+``cli`` and without it.
+"""
 
 from __future__ import annotations
 
@@ -26,20 +28,30 @@ _ROWS, _COLUMNS = 30, 100
 #: runs the command line
 MAIN = "import sys; from mormot_ws.cli import main; sys.exit(main())"
 #: the same as it is without the extra
-MAIN_WITHOUT_EXTRA = f"import sys; sys.modules['rich'] = sys.modules['prompt_toolkit'] = None; {MAIN}"
+MAIN_WITHOUT_EXTRA = (
+    f"import sys; sys.modules['rich'] = sys.modules['prompt_toolkit'] = None; {MAIN}"
+)
 
 
 class Terminal:
-    """A command on a terminal of its own. A context manager that ends it, by its pid, if it has not ended by itself."""
+    """A command on a terminal of its own. A context manager that ends it, by its pid, if it has
+    not ended by itself.
+    """
 
     def __init__(self, *arguments: str, extra: bool = True, **variables: str) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
         self._slave = (
-            slave  # kept open: what is left in it when the program ends can still be read, and its mode be asked for
+            # kept open: what is left in it when the program ends can still be read, and its mode be
+            # asked for
+            slave
         )
         self._mode = termios.tcgetattr(slave)
-        environment = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "LINES")}
+        environment = {
+            key: value
+            for key, value in os.environ.items()
+            if key not in ("NO_COLOR", "COLUMNS", "LINES")
+        }
         source = MAIN if extra else MAIN_WITHOUT_EXTRA
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", source, *arguments],
@@ -90,14 +102,18 @@ class Terminal:
         try:
             return wait_for(find, PATIENCE)
         except AssertionError:
-            raise AssertionError(f"no {pattern!r} on the screen:\n" + "\n".join(self.lines)) from None
+            raise AssertionError(
+                f"no {pattern!r} on the screen:\n" + "\n".join(self.lines)
+            ) from None
 
     def press(self, keys: str) -> None:
         """Type."""
         os.write(self._master, keys.encode())
 
     def end(self, code: int) -> None:
-        """Wait for its end with that exit *code*; the terminal has to be as it was before, and no traceback on it."""
+        """Wait for its end with that exit *code*; the terminal has to be as it was before, and no
+        traceback on it.
+        """
         assert self._process.wait(PATIENCE) == code, "\n".join(self.lines)
         assert termios.tcgetattr(self._slave) == self._mode
         assert b"Traceback" not in self.raw
@@ -106,7 +122,10 @@ class Terminal:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._process.poll() is None:
             self._process.kill()
@@ -120,7 +139,9 @@ class Terminal:
 
 class TestConnect:
     def test_the_line_that_is_typed_stays_whole(self) -> None:
-        """What arrives is printed above the prompt; the half line below it goes on as if nothing had happened."""
+        """What arrives is printed above the prompt; the half line below it goes on as if nothing
+        had happened.
+        """
         with (
             echo_server() as server,
             Terminal("connect", f"ws://127.0.0.1:{server.port}", "--protocol", "echo") as terminal,
@@ -130,7 +151,8 @@ class TestConnect:
             terminal.expect("^> half$")
             server.websocket_broadcast(WebSocketFrame(focText, "from elsewhere \x1b[31m"))
             lines = terminal.expect("^< from elsewhere")
-            assert r"< from elsewhere \x1b[31m" in lines  # and no escape sequence of others reaches the terminal
+            # and no escape sequence of others reaches the terminal
+            assert r"< from elsewhere \x1b[31m" in lines
             terminal.expect("^> half$")
             terminal.press(" line\r")
             lines = terminal.expect("^< half line$")
@@ -148,7 +170,9 @@ class TestConnect:
             terminal.end(130)
 
     def test_ctrl_c_while_a_line_is_being_sent(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A peer that takes nothing holds the sender, and not the keys: the prompt goes on to be one."""
+        """A peer that takes nothing holds the sender, and not the keys: the prompt goes on to be
+        one.
+        """
         stuck = "import threading; from mormot_ws.cli.connect import Connection; "
         stuck += "Connection.send = lambda self, data: threading.Event().wait(60); "
         monkeypatch.setitem(globals(), "MAIN", stuck + MAIN)
@@ -198,7 +222,10 @@ class TestConnect:
     @pytest.mark.parametrize("no_colour", ["", "1"])
     def test_no_color(self, no_colour: str) -> None:
         """Remarks are coloured, unless ``NO_COLOR`` is set."""
-        with EchoServer() as server, Terminal("connect", server.uri, NO_COLOR=no_colour) as terminal:
+        with (
+            EchoServer() as server,
+            Terminal("connect", server.uri, NO_COLOR=no_colour) as terminal,
+        ):
             terminal.expect("^connected as #1")
             terminal.press("\x04")
             terminal.end(0)
@@ -216,9 +243,14 @@ class TestOthers:
 
     @pytest.mark.parametrize("extra", [True, False])
     def test_the_bar_of_bench(self, extra: bool) -> None:
-        """A bar shows how far it is, by rich or by plain characters; nothing of it is left at the end."""
+        """A bar shows how far it is, by rich or by plain characters; nothing of it is left at the
+        end.
+        """
         arguments = ("--count", "10000000", "--seconds", "0.5")
-        with EchoServer() as server, Terminal("bench", server.uri, *arguments, extra=extra) as terminal:
+        with (
+            EchoServer() as server,
+            Terminal("bench", server.uri, *arguments, extra=extra) as terminal,
+        ):
             terminal.expect(r"^round trips, 32 B ")
             terminal.expect(r"^Throughput, messages of 32 B")
             terminal.end(0)

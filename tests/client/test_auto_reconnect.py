@@ -1,4 +1,6 @@
-"""What the application needs on a reconnection: the same parameters or fresh ones, its subscriptions again, and time to do so."""
+"""What the application needs on a reconnection: the same parameters or fresh ones, its
+subscriptions again, and time to do so.
+"""
 
 from __future__ import annotations
 
@@ -73,14 +75,19 @@ def lose_and_wait(proxy: FaultProxy, client: HttpClientWebSockets) -> None:
     wait_for(lambda: client.status().reconnects == before + 1 and client.status().connected)
 
 
-# ----------------------------------------------------------------------------------------------------------- parameters
+# --------------------------------------------------------------------------------------- parameters
 
 
 def test_it_upgrades_again_as_before(proxy: FaultProxy, heads: list[HttpHead]) -> None:
-    """With one line of code the client comes back with the same URI, headers, sub-protocol and protocol object, as often as needed."""
+    """With one line of code the client comes back with the same URI, headers, sub-protocol and
+    protocol object, as often as needed.
+    """
     recorder = Recorder()
     with new_client(proxy.port) as client:
-        assert upgrade(client, recorder.frame, "room/7?x=1", "Authorization: Bearer one\r\nX-Mine: 1") == ""
+        assert (
+            upgrade(client, recorder.frame, "room/7?x=1", "Authorization: Bearer one\r\nX-Mine: 1")
+            == ""
+        )
         protocol, process = process_of(client).protocol, process_of(client)
         client.auto_reconnect()
         for _ in range(3):
@@ -97,9 +104,10 @@ def test_it_upgrades_again_as_before(proxy: FaultProxy, heads: list[HttpHead]) -
         assert head.headers["sec-websocket-protocol"] == "echo"
     keys = {head.headers["sec-websocket-key"] for head in heads}
     assert len(keys) == 4
-    assert recorder.names == ["focContinuation", "focConnectionClose"] * 3 + ["focContinuation", "focText"] + [
-        "focConnectionClose"
-    ]
+    assert recorder.names == ["focContinuation", "focConnectionClose"] * 3 + [
+        "focContinuation",
+        "focText",
+    ] + ["focConnectionClose"]
 
 
 def test_uri_and_headers_may_be_others(proxy: FaultProxy, heads: list[HttpHead]) -> None:
@@ -112,7 +120,9 @@ def test_uri_and_headers_may_be_others(proxy: FaultProxy, heads: list[HttpHead])
     assert [head.headers["authorization"] for head in heads] == ["Bearer one", "Bearer two"]
 
 
-def test_uri_and_headers_may_be_fresh_for_each_attempt(proxy: FaultProxy, heads: list[HttpHead]) -> None:
+def test_uri_and_headers_may_be_fresh_for_each_attempt(
+    proxy: FaultProxy, heads: list[HttpHead]
+) -> None:
     """Given as functions they are asked for each attempt, in the client's thread."""
     asked: list[threading.Thread] = []
 
@@ -142,7 +152,7 @@ def test_an_empty_text_is_a_value_too(proxy: FaultProxy, heads: list[HttpHead]) 
     assert "authorization" not in heads[1].headers
 
 
-# ----------------------------------------------------------------------------------------------------------- its faults
+# --------------------------------------------------------------------------------------- its faults
 
 
 def raising_twice(result: str) -> Callable[[], str]:
@@ -170,7 +180,13 @@ def test_what_the_functions_raise_is_a_failed_attempt(
     kinds = [failure.kind for failure in policy.failures]
     assert kinds == [FailureKind.lost, FailureKind.callback, FailureKind.callback]
     assert "no token yet" in policy.failures[1].text
-    assert sum(record.levelno == logging.ERROR and record.exc_info is not None for record in caplog.records) == 2
+    assert (
+        sum(
+            record.levelno == logging.ERROR and record.exc_info is not None
+            for record in caplog.records
+        )
+        == 2
+    )
     assert len(heads) == 2
 
 
@@ -178,7 +194,9 @@ def test_what_the_functions_raise_is_a_failed_attempt(
 def test_what_can_never_be_requested_is_a_failed_attempt(
     proxy: FaultProxy, bad: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A function that returns nonsense does not end the client's thread: None is the same as before, the rest is logged."""
+    """A function that returns nonsense does not end the client's thread: None is the same as
+    before, the rest is logged.
+    """
     values: Iterator[Any] = iter([bad, bad, "good"])
     with new_client(proxy.port) as client:
         assert upgrade(client) == ""
@@ -195,7 +213,9 @@ def test_before_the_first_upgrade_it_raises(raw_server: RawServer) -> None:
 
 
 def test_without_it_there_is_no_reconnection(server: WebSocketServer) -> None:
-    """As in the original a client without ``on_reconnect`` stays where it is when the connection ends."""
+    """As in the original a client without ``on_reconnect`` stays where it is when the connection
+    ends.
+    """
     with FaultProxy(HOST, server.port) as proxy, connect(proxy.port) as client:
         thread = process_of(client).client_thread
         assert thread is not None
@@ -218,8 +238,12 @@ def test_taking_on_reconnect_away_ends_it(server: WebSocketServer) -> None:
         assert not thread.is_alive()
 
 
-def test_called_too_late_it_is_not_silent(server: WebSocketServer, caplog: pytest.LogCaptureFixture) -> None:
-    """When the connection was lost before the call, the client reconnects all the same, or says that it will not."""
+def test_called_too_late_it_is_not_silent(
+    server: WebSocketServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the connection was lost before the call, the client reconnects all the same, or says
+    that it will not.
+    """
     caplog.set_level(logging.INFO, "mormot_ws")
     with FaultProxy(HOST, server.port) as proxy, connect(proxy.port) as client:
         thread = process_of(client).client_thread
@@ -232,10 +256,14 @@ def test_called_too_late_it_is_not_silent(server: WebSocketServer, caplog: pytes
         except WebSocketsError:
             return
         if not caplog.records:
-            wait_for(lambda: client.status().reconnects == 1, 2_000 * MS, "a reconnection, or a word about it")
+            wait_for(
+                lambda: client.status().reconnects == 1,
+                2_000 * MS,
+                "a reconnection, or a word about it",
+            )
 
 
-# -------------------------------------------------------------------------------------------------------- subscriptions
+# ------------------------------------------------------------------------------------ subscriptions
 
 
 class Subscriptions:
@@ -259,7 +287,9 @@ class Subscriptions:
 
 
 def test_subscriptions_in_the_first_callback_are_renewed() -> None:
-    """What the callback sends at ``focContinuation`` is sent on every connection, so that the messages go on."""
+    """What the callback sends at ``focContinuation`` is sent on every connection, so that the
+    messages go on.
+    """
     recorder = Recorder()
     subscriptions = Subscriptions()
 
@@ -277,14 +307,24 @@ def test_subscriptions_in_the_first_callback_are_renewed() -> None:
         client.auto_reconnect()
         for number in range(1, 4):
             for topic in ("news", "weather"):
-                wait_for(lambda number=number, topic=topic: subscriptions.publish(server, topic, f"{topic} {number}"))  # type: ignore[misc]
-            wait_for(lambda number=number: {f"news {number}", f"weather {number}"} <= set(recorder.texts()))  # type: ignore[misc]
+                wait_for(
+                    lambda number=number, topic=topic: subscriptions.publish(
+                        server, topic, f"{topic} {number}"
+                    )
+                )  # type: ignore[misc]
+            wait_for(
+                lambda number=number: (
+                    {f"news {number}", f"weather {number}"} <= set(recorder.texts())
+                )
+            )  # type: ignore[misc]
             wait_for(lambda: list(subscriptions.topics.values()) == [["news", "weather"]])
             lose_and_wait(proxy, client)
 
 
 def test_a_subscription_goes_out_before_what_was_queued_meanwhile() -> None:
-    """What ``on_reconnect`` and the first callback send at once comes before the frames that were queued while there was no connection."""
+    """What ``on_reconnect`` and the first callback send at once comes before the frames that were
+    queued while there was no connection.
+    """
     received = Recorder()
 
     def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -309,7 +349,9 @@ def test_a_subscription_goes_out_before_what_was_queued_meanwhile() -> None:
 
 
 def test_a_subscription_goes_out_before_what_others_queue_meanwhile() -> None:
-    """The queue waits until ``on_reconnect`` has returned and the first callback has run, also when another thread adds to it just then."""
+    """The queue waits until ``on_reconnect`` has returned and the first callback has run, also
+    when another thread adds to it just then.
+    """
     received = Recorder()
 
     def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -346,12 +388,13 @@ def test_a_subscription_goes_out_before_what_others_queue_meanwhile() -> None:
     assert received.texts() == ["hello", "hello", "queued 0", "queued 1", "queued 2", "queued 3"]
 
 
-# ------------------------------------------------------------------------------------------------------- taking its time
+# ---------------------------------------------------------------------------------- taking its time
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_on_reconnect_may_take_long(when: str) -> None:
-    """An ``on_reconnect`` that works for longer than the heartbeats allow a silence, before or after its upgrade, harms nothing.
+    """An ``on_reconnect`` that works for longer than the heartbeats allow a silence, before or
+    after its upgrade, harms nothing.
 
     The other side is a process with heartbeats of 0.1 s: it has to be answered meanwhile.
     """
@@ -387,7 +430,9 @@ def test_on_reconnect_may_take_long(when: str) -> None:
 
 
 def test_messages_that_arrive_during_on_reconnect_come_after_it() -> None:
-    """What the server sends at once waits for the end of ``on_reconnect`` and for the first callback, in its order."""
+    """What the server sends at once waits for the end of ``on_reconnect`` and for the first
+    callback, in its order.
+    """
     recorder = Recorder()
     upgraded = threading.Event()
 
@@ -426,7 +471,9 @@ def test_messages_that_arrive_during_on_reconnect_come_after_it() -> None:
 
 
 def test_the_process_may_send_inside_on_reconnect(server: WebSocketServer) -> None:
-    """After its upgrade ``on_reconnect`` may log in: the connection can send at once, before the loop runs."""
+    """After its upgrade ``on_reconnect`` may log in: the connection can send at once, before the
+    loop runs.
+    """
     recorder = Recorder()
     with FaultProxy(HOST, server.port) as proxy, connect(proxy.port, recorder.frame) as client:
         client.auto_reconnect()

@@ -1,4 +1,5 @@
-"""The waits of running clients: what their policy is told and asked, when a wait starts anew, ends early, or is the last one.
+"""The waits of running clients: what their policy is told and asked, when a wait starts anew, ends
+early, or is the last one.
 
 The policies by themselves, without a client, are the matter of ``test_reconnect_policies.py``.
 """
@@ -102,7 +103,9 @@ class Doubling:
         self.next = self.first
 
 
-def reconnecting(port: int, policy: ReconnectPolicy, callback: Any = None, **settings: Any) -> HttpClientWebSockets:
+def reconnecting(
+    port: int, policy: ReconnectPolicy, callback: Any = None, **settings: Any
+) -> HttpClientWebSockets:
     """Return a client that reconnects by *policy*; free it."""
     client = connect(port, callback, reconnect_policy=lambda: policy, **settings)
     client.auto_reconnect()
@@ -128,11 +131,13 @@ def wait_given_up(client: HttpClientWebSockets) -> None:
     assert not thread_of(client).is_alive()
 
 
-# -------------------------------------------------------------------------------------------------------- the waits
+# ---------------------------------------------------------------------------------------- the waits
 
 
 def test_the_default_is_exponential_with_full_jitter_from_100_ms(server: WebSocketServer) -> None:
-    """Without a policy of its own a client draws each wait below a bound that begins with 100 ms and doubles, capped at 10 to 15 s."""
+    """Without a policy of its own a client draws each wait below a bound that begins with 100 ms
+    and doubles, capped at 10 to 15 s.
+    """
     with HttpClientWebSockets.open(HOST, server.port) as client:
         assert upgrade(client) == ""
         client.auto_reconnect()
@@ -150,7 +155,10 @@ def test_the_default_is_exponential_with_full_jitter_from_100_ms(server: WebSock
 
 def test_two_clients_do_not_wait_in_step(server: WebSocketServer) -> None:
     """Each client has a policy object of its own, with a cap of its own."""
-    with HttpClientWebSockets.open(HOST, server.port) as one, HttpClientWebSockets.open(HOST, server.port) as two:
+    with (
+        HttpClientWebSockets.open(HOST, server.port) as one,
+        HttpClientWebSockets.open(HOST, server.port) as two,
+    ):
         assert [upgrade(one), upgrade(two)] == ["", ""]
         assert one.policy is not two.policy
         assert isinstance(one.policy, ExponentialBackoff)
@@ -159,7 +167,9 @@ def test_two_clients_do_not_wait_in_step(server: WebSocketServer) -> None:
 
 
 def test_a_client_waits_what_its_policy_says(server: WebSocketServer) -> None:
-    """Between two questions to the policy there is the wait that it has asked for, and hardly more."""
+    """Between two questions to the policy there is the wait that it has asked for, and hardly
+    more.
+    """
     watched = Watched(Doubling(ms(10)))
     with reconnecting(server.port, watched):
         lose_server(server)
@@ -181,7 +191,9 @@ def test_waits_stay_below_the_cap(server: WebSocketServer) -> None:
 
 
 def test_the_linear_pace_of_the_original_can_be_chosen(server: WebSocketServer) -> None:
-    """``settings.reconnect_policy = LinearBackoff`` waits as the native client does, and comes back."""
+    """``settings.reconnect_policy = LinearBackoff`` waits as the native client does, and comes
+    back.
+    """
     port = server.port
     with connect(port, reconnect_policy=LinearBackoff) as client:
         client.auto_reconnect()
@@ -203,7 +215,7 @@ def test_the_policy_is_asked_in_the_clients_thread(server: WebSocketServer) -> N
         assert watched.thread is thread_of(client)
 
 
-# ---------------------------------------------------------------------------------------------- stable connections
+# ------------------------------------------------------------------------------- stable connections
 
 
 def dropping(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -213,7 +225,9 @@ def dropping(process: WebSocketProcess, frame: WebSocketFrame) -> None:
 
 
 def test_a_server_that_accepts_and_drops_at_once_is_not_hammered() -> None:
-    """A connection that did not live for ``reconnect_stable_after`` does not start the waits anew: they go on growing."""
+    """A connection that did not live for ``reconnect_stable_after`` does not start the waits anew:
+    they go on growing.
+    """
     watched = Watched(Doubling(ms(10)))
     with echo_server(callback=dropping) as server, reconnecting(server.port, watched):
         wait_for(lambda: len(watched.asked) >= 6)
@@ -225,7 +239,9 @@ def test_a_server_that_accepts_and_drops_at_once_is_not_hammered() -> None:
 
 
 def test_a_stable_connection_starts_the_waits_anew() -> None:
-    """After a connection that has lived for ``reconnect_stable_after`` the next loss is the first again."""
+    """After a connection that has lived for ``reconnect_stable_after`` the next loss is the first
+    again.
+    """
     watched = Watched(Doubling(ms(10)))
     with (
         echo_server() as server,
@@ -233,7 +249,11 @@ def test_a_stable_connection_starts_the_waits_anew() -> None:
         reconnecting(proxy.port, watched, reconnect_stable_after=ms(100)) as client,
     ):
         for number in range(3):
-            wait_for(lambda number=number: client.status().reconnects == number and client.status().connected)  # type: ignore[misc]
+            wait_for(
+                lambda number=number: (
+                    client.status().reconnects == number and client.status().connected
+                )
+            )  # type: ignore[misc]
             threading.Event().wait(150 * MS)
             proxy.cut()
         wait_for(lambda: len(watched.delays) == 3)
@@ -255,11 +275,13 @@ def test_failures_are_counted_over_unstable_connections(server: WebSocketServer)
         wait_for(lambda: client.status().connected)
         before = watched.failures[-1].attempts
         proxy.cut()
-        wait_for(lambda: watched.failures[-1].kind is FailureKind.lost and len(watched.failures) > 4)
+        wait_for(
+            lambda: watched.failures[-1].kind is FailureKind.lost and len(watched.failures) > 4
+        )
         assert watched.failures[-1].attempts >= before >= 3
 
 
-# -------------------------------------------------------------------------------------------- what the policy is told
+# -------------------------------------------------------------------------- what the policy is told
 
 
 def told(watched: Watched, kind: FailureKind) -> ReconnectFailure:
@@ -285,7 +307,9 @@ def test_a_loss_is_told_with_its_close_code(server: WebSocketServer, watched: Wa
     assert (lost.close_code, lost.attempts, lost.http_status) == (1001, 0, 0)
 
 
-def test_a_loss_without_close_frame_is_told_as_1006(server: WebSocketServer, watched: Watched) -> None:
+def test_a_loss_without_close_frame_is_told_as_1006(
+    server: WebSocketServer, watched: Watched
+) -> None:
     """``lost`` says why, in words, too."""
     with FaultProxy(HOST, server.port) as proxy, reconnecting(proxy.port, watched):
         proxy.cut()
@@ -295,7 +319,9 @@ def test_a_loss_without_close_frame_is_told_as_1006(server: WebSocketServer, wat
 
 
 def test_a_refused_port_is_told(server: WebSocketServer, watched: Watched) -> None:
-    """``refused``: nobody listens there; the attempts are counted, and the code of the loss is still there."""
+    """``refused``: nobody listens there; the attempts are counted, and the code of the loss is
+    still there.
+    """
     with reconnecting(server.port, watched):
         lose_server(server)
         refused = told(watched, FailureKind.refused)
@@ -330,7 +356,12 @@ def test_a_silent_tls_handshake_is_told_as_a_time_out(tmp_path: Path, watched: W
     with (
         tls_server(authority.server_context(), echo) as server,
         FaultProxy(HOST, server.port) as proxy,
-        tls_client(proxy.port, authority.client_context(), timeout=ms(200), reconnect_policy=lambda: watched) as client,
+        tls_client(
+            proxy.port,
+            authority.client_context(),
+            timeout=ms(200),
+            reconnect_policy=lambda: watched,
+        ) as client,
     ):
         assert upgrade(client) == ""
         client.auto_reconnect()
@@ -354,20 +385,31 @@ def test_a_certificate_that_is_not_trusted_is_told_as_tls(tmp_path: Path, watche
     assert "certificate" in failure.text.lower()
 
 
-def test_a_client_certificate_that_the_server_refuses_is_told_as_tls(tmp_path: Path, watched: Watched) -> None:
-    """``tls`` under TLS 1.3 too, where the refusal arrives only in place of the answer to the upgrade."""
+def test_a_client_certificate_that_the_server_refuses_is_told_as_tls(
+    tmp_path: Path, watched: Watched
+) -> None:
+    """``tls`` under TLS 1.3 too, where the refusal arrives only in place of the answer to the
+    upgrade.
+    """
     authority = Authority(tmp_path)
-    strict = server_tls_context(authority.certificate_file, authority.private_key_file, None, authority.file)
+    strict = server_tls_context(
+        authority.certificate_file, authority.private_key_file, None, authority.file
+    )
     with (
         tls_server(authority.server_context(), echo) as server,
-        tls_client(server.port, authority.client_context(), reconnect_policy=lambda: watched) as client,
+        tls_client(
+            server.port, authority.client_context(), reconnect_policy=lambda: watched
+        ) as client,
     ):
         assert upgrade(client) == ""
         client.auto_reconnect()
         server.free()
         with tls_server(strict, echo, server.port):
             failure = told(watched, FailureKind.tls)
-    assert "certificate required" in failure.text.lower() or "handshake failure" in failure.text.lower()
+    assert (
+        "certificate required" in failure.text.lower()
+        or "handshake failure" in failure.text.lower()
+    )
 
 
 def until_told(peer: RawServerPeer) -> None:
@@ -377,7 +419,9 @@ def until_told(peer: RawServerPeer) -> None:
 
 
 def first_polite_then(*answers: bytes) -> list[Callable[[RawServerPeer], Any]]:
-    """Return behaviours: accept a connection until told, give each of the *answers* to an upgrade, then be polite."""
+    """Return behaviours: accept a connection until told, give each of the *answers* to an upgrade,
+    then be polite.
+    """
     return [until_told, *(sending(answer) for answer in answers), polite]
 
 
@@ -399,7 +443,9 @@ def test_a_refused_upgrade_is_told_with_its_http_status(watched: Watched) -> Non
 
 
 def test_a_callback_that_refuses_is_told(server: WebSocketServer, watched: Watched) -> None:
-    """``callback``: ``on_reconnect`` returned a text, raised, or did not upgrade; its words are passed on."""
+    """``callback``: ``on_reconnect`` returned a text, raised, or did not upgrade; its words are
+    passed on.
+    """
     answers: Iterator[Any] = iter(["not in the mood", ValueError("a bug"), "", None])
 
     def on_reconnect(process: WebSocketProcessClient | None) -> str:
@@ -422,12 +468,16 @@ def test_a_callback_that_refuses_is_told(server: WebSocketServer, watched: Watch
     assert texts[2]
 
 
-# ------------------------------------------------------------------------------------------------------------ giving up
+# ---------------------------------------------------------------------------------------- giving up
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_stop_on_ends_at_a_refusal_that_will_not_heal(status: int, caplog: pytest.LogCaptureFixture) -> None:
-    """``StopOn`` ends the client's thread at 401 or 403, with a warning that says why, and makes no further attempt."""
+def test_stop_on_ends_at_a_refusal_that_will_not_heal(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``StopOn`` ends the client's thread at 401 or 403, with a warning that says why, and makes
+    no further attempt.
+    """
     caplog.set_level(logging.WARNING, "mormot_ws")
     policy = StopOn(FixedDelay(ms(5)))
     with (
@@ -440,7 +490,10 @@ def test_stop_on_ends_at_a_refusal_that_will_not_heal(status: int, caplog: pytes
         assert client.status().thread_state == "sFinished"
         assert str(status) in client.status().last_error
         assert not process_of(client).send_frame_async(text("nobody will ever send this"))
-    assert any(str(status) in record.getMessage() and "gives up" in record.getMessage() for record in caplog.records)
+    assert any(
+        str(status) in record.getMessage() and "gives up" in record.getMessage()
+        for record in caplog.records
+    )
 
 
 def test_stop_on_ends_at_a_close_code_that_will_not_heal(server: WebSocketServer) -> None:
@@ -471,8 +524,14 @@ def test_a_maximum_of_attempts_ends_the_reconnection(server: WebSocketServer, ki
     """After ``max_attempts`` failed attempts in a row the thread ends; not one more is made."""
     recorder = Recorder()
     port = server.port
-    options = {"cap_ms": ms(10), "max_attempts": 4, "base_ms" if kind is ExponentialBackoff else "step_ms": ms(5)}
-    with ReconnectingClient(port, recorder, reconnect_policy=lambda: kind(**options)) as reconnecting_client:
+    options = {
+        "cap_ms": ms(10),
+        "max_attempts": 4,
+        "base_ms" if kind is ExponentialBackoff else "step_ms": ms(5),
+    }
+    with ReconnectingClient(
+        port, recorder, reconnect_policy=lambda: kind(**options)
+    ) as reconnecting_client:
         lose_server(server)
         wait_given_up(reconnecting_client.client)
         assert len(recorder.all("on_reconnect(None)")) == 4
@@ -492,13 +551,15 @@ def test_a_maximum_of_time_ends_the_reconnection(server: WebSocketServer) -> Non
         assert len(watched.failures) > 3
 
 
-# --------------------------------------------------------------------------------------------------------- reconnect_now
+# ------------------------------------------------------------------------------------ reconnect_now
 
 
 @pytest.mark.parametrize("how", ["client", "process"])
 @pytest.mark.parametrize("thread", ["main", "another"])
 def test_reconnect_now_cuts_a_wait_short(server: WebSocketServer, how: str, thread: str) -> None:
-    """From any thread, by the client or its process: the next attempt is made at once, and the call does not wait for it."""
+    """From any thread, by the client or its process: the next attempt is made at once, and the
+    call does not wait for it.
+    """
     watched = Watched(FixedDelay(60_000))
     with FaultProxy(HOST, server.port) as proxy, reconnecting(proxy.port, watched) as client:
         proxy.cut()
@@ -567,7 +628,7 @@ def test_terminate_ends_a_wait(server: WebSocketServer) -> None:
         assert proxy.accepted == 1
 
 
-# ----------------------------------------------------------------------------------------------------- policies with bugs
+# ------------------------------------------------------------------------------- policies with bugs
 
 
 class Buggy(FixedDelay):
@@ -591,7 +652,9 @@ class Buggy(FixedDelay):
 def test_a_policy_that_raises_is_logged_and_harms_nobody_else(
     server: WebSocketServer, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a policy raises is in the log with its traceback, the client says truly whether it goes on, and others do not notice."""
+    """What a policy raises is in the log with its traceback, the client says truly whether it goes
+    on, and others do not notice.
+    """
     with (
         FaultProxy(HOST, server.port) as proxy,
         reconnecting(proxy.port, Buggy(method)) as client,
@@ -600,7 +663,11 @@ def test_a_policy_that_raises_is_logged_and_harms_nobody_else(
         proxy.cut()
         wait_for(lambda: other.status().reconnects == 1)
         wait_for(lambda: client.status().connected or not thread_of(client).is_alive())
-        records = [record for record in caplog.records if record.levelno >= logging.ERROR and record.exc_info]
+        records = [
+            record
+            for record in caplog.records
+            if record.levelno >= logging.ERROR and record.exc_info
+        ]
         assert any("a bug in the policy" in str(record.exc_info) for record in records)
         if not client.status().connected:
             assert client.status().thread_state == "sFinished"
@@ -608,7 +675,9 @@ def test_a_policy_that_raises_is_logged_and_harms_nobody_else(
 
 
 def test_a_policy_that_cannot_be_made_is_told_to_the_caller(server: WebSocketServer) -> None:
-    """What ``settings.reconnect_policy`` raises reaches the caller of the upgrade, and nothing is left behind."""
+    """What ``settings.reconnect_policy`` raises reaches the caller of the upgrade, and nothing is
+    left behind.
+    """
 
     def broken() -> ReconnectPolicy:
         raise RuntimeError("a bug in the factory")
@@ -628,7 +697,10 @@ def test_a_policy_that_cannot_be_made_is_told_to_the_caller(server: WebSocketSer
 @pytest.mark.parametrize("delay", [0, -5, 0.25])
 def test_a_policy_may_ask_for_no_wait(server: WebSocketServer, delay: float) -> None:
     """0 or less is no wait, fractions of a millisecond are fine."""
-    with FaultProxy(HOST, server.port) as proxy, reconnecting(proxy.port, FixedDelay(delay)) as client:
+    with (
+        FaultProxy(HOST, server.port) as proxy,
+        reconnecting(proxy.port, FixedDelay(delay)) as client,
+    ):
         proxy.cut()
         wait_for(lambda: client.status().reconnects == 1)
 
@@ -649,7 +721,10 @@ def test_without_silence_no_policy_is_asked(server: WebSocketServer) -> None:
 
 def test_a_silent_server_does_not_stop_the_attempts(watched: Watched) -> None:
     """After a time-out the next attempt comes, and succeeds when the server answers again."""
-    with RawServer(until_told, silent, polite) as server, new_client_by(server.port, watched, timeout=100) as client:
+    with (
+        RawServer(until_told, silent, polite) as server,
+        new_client_by(server.port, watched, timeout=100) as client,
+    ):
         assert send_text(client, "drop me")
         wait_for(lambda: client.status().reconnects == 1)
     assert FailureKind.timeout in {failure.kind for failure in watched.failures}

@@ -56,7 +56,7 @@ from mormot_ws import (
     wpsRun,
 )
 
-# ------------------------------------------------------------------------------------------------------------ factories
+# ---------------------------------------------------------------------------------------- factories
 
 
 def test_open_connects_and_does_not_upgrade_yet(server: WebSocketServer) -> None:
@@ -90,7 +90,9 @@ def test_websockets_connect_by_host_and_port(server: WebSocketServer, recorder: 
 
 def test_websockets_connect_by_uri(server: WebSocketServer, recorder: Recorder) -> None:
     """The second form takes host, port and resource with its query from a ws:// URI."""
-    client = HttpClientWebSockets.websockets_connect(f"ws://localhost:{server.port}/room?user=1", chat(recorder))
+    client = HttpClientWebSockets.websockets_connect(
+        f"ws://localhost:{server.port}/room?user=1", chat(recorder)
+    )
     assert client is not None
     with client:
         assert process_of(client).protocol.upgrade_uri == "room?user=1"
@@ -104,7 +106,14 @@ def test_websockets_connect_passes_on_what_it_is_given() -> None:
     settings = fast_settings()
     with RawServer(remembering(heads)) as server:
         client = HttpClientWebSockets.websockets_connect(
-            HOST, server.port, chat(), "room", "X-Mine: 1", timeout=ms(4_321), settings=settings, process_name="named"
+            HOST,
+            server.port,
+            chat(),
+            "room",
+            "X-Mine: 1",
+            timeout=ms(4_321),
+            settings=settings,
+            process_name="named",
         )
         assert client is not None
         client.free()
@@ -126,7 +135,10 @@ def test_websockets_connect_to_a_server_that_refuses_is_none(
     server: WebSocketServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A refused upgrade: None, and the log has the server's status line."""
-    assert HttpClientWebSockets.websockets_connect(HOST, server.port, WebSocketProtocolChat("other")) is None
+    assert (
+        HttpClientWebSockets.websockets_connect(HOST, server.port, WebSocketProtocolChat("other"))
+        is None
+    )
     assert "HTTP/1.0 400 WebSocket Upgrade Error" in caplog.text
 
 
@@ -147,7 +159,15 @@ def test_websockets_connect_without_a_protocol_is_a_type_error(arguments: tuple[
 
 
 @pytest.mark.parametrize(
-    "uri", ["http://localhost/", "ws://", "ws:///room", "ws://me@localhost/", "ws://localhost/#part", "ws://x:70000/"]
+    "uri",
+    [
+        "http://localhost/",
+        "ws://",
+        "ws:///room",
+        "ws://me@localhost/",
+        "ws://localhost/#part",
+        "ws://x:70000/",
+    ],
 )
 def test_websockets_connect_with_a_bad_uri_is_a_value_error(uri: str) -> None:
     """A URI that is none of WebSocket's raises at once."""
@@ -155,7 +175,7 @@ def test_websockets_connect_with_a_bad_uri_is_a_value_error(uri: str) -> None:
         HttpClientWebSockets.websockets_connect(uri, chat())
 
 
-# ------------------------------------------------------------------------------------------------------- not connected
+# ------------------------------------------------------------------------------------ not connected
 
 
 def test_a_refused_port_does_not_raise_and_the_upgrade_says_not_connected() -> None:
@@ -170,7 +190,9 @@ def test_a_refused_port_does_not_raise_and_the_upgrade_says_not_connected() -> N
 def test_an_upgrade_that_gets_no_thread_is_a_text_and_may_be_tried_again(
     server: WebSocketServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine without a further thread or descriptor is no exception of ours; what was begun is taken back."""
+    """A machine without a further thread or descriptor is no exception of ours; what was begun is
+    taken back.
+    """
 
     def exhausted(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -186,21 +208,28 @@ def test_an_upgrade_that_gets_no_thread_is_a_text_and_may_be_tried_again(
 
 
 def test_a_failed_upgrade_never_looks_like_a_success() -> None:
-    """Its text is returned although another thread empties ``last_error`` just then, as ``reopen()`` does."""
+    """Its text is returned although another thread empties ``last_error`` just then, as
+    ``reopen()`` does.
+    """
 
     class Reopening(HttpClientWebSockets):
         def close(self) -> None:
             super().close()
             self.last_error = ""
 
-    with RawServer(accept_and_close) as server, Reopening(HOST, server.port, settings=fast_settings()) as client:
+    with (
+        RawServer(accept_and_close) as server,
+        Reopening(HOST, server.port, settings=fast_settings()) as client,
+    ):
         assert upgrade(client)
 
 
 def test_an_address_that_does_not_answer_does_not_hide_the_next(
     server: WebSocketServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name with two addresses, of which the first leads nowhere (often IPv6): the second one has its share of the time."""
+    """A name with two addresses, of which the first leads nowhere (often IPv6): the second one has
+    its share of the time.
+    """
     real = socket.getaddrinfo
 
     def two_addresses(host: str, port: int, **options: Any) -> list[Any]:
@@ -235,7 +264,7 @@ def test_a_connection_attempt_without_any_answer_ends_in_time() -> None:
         assert time.monotonic() - began < BOUND / 2
 
 
-# ------------------------------------------------------------------------------------------------------ argument errors
+# ---------------------------------------------------------------------------------- argument errors
 
 
 @pytest.mark.parametrize(
@@ -284,7 +313,9 @@ def test_a_client_of_nowhere_is_a_value_error(arguments: tuple[Any, ...]) -> Non
 def test_bad_upgrade_arguments_raise_at_once_and_harm_nothing(
     server: WebSocketServer, arguments: tuple[Any, ...], error: type[Exception]
 ) -> None:
-    """Arguments that can never work raise; the connection is still there, and good arguments work on it."""
+    """Arguments that can never work raise; the connection is still there, and good arguments work
+    on it.
+    """
     with new_client(server.port) as client:
         with pytest.raises(error):
             client.websockets_upgrade(*arguments)
@@ -306,10 +337,12 @@ def test_without_a_protocol_the_rest_protocols_are_asked_for(
         assert client.websockets_upgrade(*arguments) == "HTTP/1.0 400 WebSocket Upgrade Error"
 
 
-# ------------------------------------------------------------------------------------------------------ the good upgrade
+# --------------------------------------------------------------------------------- the good upgrade
 
 
-def test_a_successful_upgrade_returns_the_empty_text_and_sets_everything(server: WebSocketServer) -> None:
+def test_a_successful_upgrade_returns_the_empty_text_and_sets_everything(
+    server: WebSocketServer,
+) -> None:
     """'' is success; URI, headers, connection ID, process and thread are then in their places."""
     protocol = chat()
     with new_client(server.port) as client:
@@ -337,13 +370,18 @@ def test_the_connection_runs_as_soon_as_the_upgrade_returns(server: WebSocketSer
 
 
 def test_the_request_is_that_of_a_native_client() -> None:
-    """Request line, standard headers, a fresh random key, the sub-protocol, and behind them the custom headers."""
+    """Request line, standard headers, a fresh random key, the sub-protocol, and behind them the
+    custom headers.
+    """
     heads: list[HttpHead] = []
 
     with RawServer(remembering(heads)) as server:
         for _ in range(2):
             with new_client(server.port) as client:
-                assert upgrade(client, uri="a/b?c=d", headers="X-One: 1\r\nAuthorization: Bearer t") == ""
+                assert (
+                    upgrade(client, uri="a/b?c=d", headers="X-One: 1\r\nAuthorization: Bearer t")
+                    == ""
+                )
     headers = heads[0].headers
     assert heads[0].first_line == "GET /a/b?c=d HTTP/1.1"
     assert headers["host"] == f"{HOST}:{server.port}"
@@ -360,7 +398,9 @@ def test_the_request_is_that_of_a_native_client() -> None:
     assert list(headers)[-2:] == ["x-one", "authorization"]
 
 
-@pytest.mark.parametrize(("uri", "line"), [("", "/"), ("/", "/"), ("room", "/room"), ("/room", "/room")])
+@pytest.mark.parametrize(
+    ("uri", "line"), [("", "/"), ("/", "/"), ("room", "/room"), ("/room", "/room")]
+)
 def test_a_uri_is_requested_with_or_without_its_slash(uri: str, line: str) -> None:
     """'' and '/', and 'room' and '/room', ask for the same."""
     heads: list[HttpHead] = []
@@ -406,12 +446,17 @@ def test_the_connection_id_is_the_servers_or_0(number: str | None) -> None:
 
 def test_an_answer_without_sub_protocol_is_accepted() -> None:
     """Native peers leave it out; one sub-protocol was asked for, so there is no doubt."""
-    with RawServer(answering(Sec_WebSocket_Protocol=None)) as server, new_client(server.port) as client:
+    with (
+        RawServer(answering(Sec_WebSocket_Protocol=None)) as server,
+        new_client(server.port) as client,
+    ):
         assert upgrade(client) == ""
 
 
 def test_an_answer_is_read_whatever_its_spelling() -> None:
-    """Header names and the fixed values are compared without case, and blanks around values are ignored."""
+    """Header names and the fixed values are compared without case, and blanks around values are
+    ignored.
+    """
 
     def behaviour(peer: RawServerPeer) -> None:
         answer = peer.answer(peer.read_head(), Sec_WebSocket_Protocol="ECHO").decode()
@@ -438,11 +483,17 @@ def test_an_answer_that_arrives_byte_by_byte_is_put_together(recorder: Recorder)
 
 
 def test_frames_in_the_segment_of_the_answer_are_delivered(recorder: Recorder) -> None:
-    """Messages that arrive together with the 101, the last of them cut, come in order behind focContinuation."""
+    """Messages that arrive together with the 101, the last of them cut, come in order behind
+    focContinuation.
+    """
     go_on = threading.Event()
 
     def behaviour(peer: RawServerPeer) -> None:
-        frames = [peer.encoded(focText, "one"), peer.encoded(focBinary, b"two"), peer.encoded(focText, "three")]
+        frames = [
+            peer.encoded(focText, "one"),
+            peer.encoded(focBinary, b"two"),
+            peer.encoded(focText, "three"),
+        ]
         wire = b"".join(frames)
         peer.send(peer.answer(peer.read_head()) + wire[:-3])
         go_on.wait(BOUND)
@@ -457,7 +508,9 @@ def test_frames_in_the_segment_of_the_answer_are_delivered(recorder: Recorder) -
 
 
 def test_a_close_frame_in_the_segment_of_the_answer_is_obeyed(recorder: Recorder) -> None:
-    """A server that upgrades and closes at once is a connection that began and ended in the ordinary way."""
+    """A server that upgrades and closes at once is a connection that began and ended in the
+    ordinary way.
+    """
 
     def behaviour(peer: RawServerPeer) -> None:
         peer.send(peer.answer(peer.read_head()) + peer.encoded(focConnectionClose, b"\x03\xf5"))
@@ -471,7 +524,9 @@ def test_a_close_frame_in_the_segment_of_the_answer_is_obeyed(recorder: Recorder
 
 
 def test_two_settings_objects_are_never_mixed_and_one_is_shared(server: WebSocketServer) -> None:
-    """A client's settings are those it was given, by reference, down to its process; others have their own."""
+    """A client's settings are those it was given, by reference, down to its process; others have
+    their own.
+    """
     settings = WebSocketProcessSettings()
     with (
         HttpClientWebSockets.open(HOST, server.port, settings=settings) as one,
@@ -484,7 +539,7 @@ def test_two_settings_objects_are_never_mixed_and_one_is_shared(server: WebSocke
         assert process_of(other).settings.send_delay == 10
 
 
-# ------------------------------------------------------------------------------------------------- upgrades that fail
+# ------------------------------------------------------------------------------- upgrades that fail
 
 
 def status(line: str, headers: str = "Content-Length: 0\r\n") -> Behaviour:
@@ -500,28 +555,43 @@ _CLASS_AND_MESSAGE = r"\w+Error: .+"
 
 _FAILURES: dict[str, tuple[Behaviour, str]] = {
     "no answer": (accept_and_close, "No server response"),
-    "closed before the request was read": (lambda peer: None, f"No server response|{_CLASS_AND_MESSAGE}"),
+    "closed before the request was read": (
+        lambda peer: None,
+        f"No server response|{_CLASS_AND_MESSAGE}",
+    ),
     "cut in the status line": (truncated(5), _CLASS_AND_MESSAGE),
     "cut in the headers": (truncated(60), _CLASS_AND_MESSAGE),
     "400": (status("HTTP/1.1 400 Bad Request"), re.escape("HTTP/1.1 400 Bad Request")),
-    "native 400": (status("HTTP/1.0 400 WebSocket Upgrade Error"), re.escape("HTTP/1.0 400 WebSocket Upgrade Error")),
+    "native 400": (
+        status("HTTP/1.0 400 WebSocket Upgrade Error"),
+        re.escape("HTTP/1.0 400 WebSocket Upgrade Error"),
+    ),
     "403": (status("HTTP/1.1 403 Forbidden"), re.escape("HTTP/1.1 403 Forbidden")),
     "404": (status("HTTP/1.1 404 Not Found"), re.escape("HTTP/1.1 404 Not Found")),
-    "401": (status("HTTP/1.1 401 Unauthorized", "WWW-Authenticate: Basic\r\n"), re.escape("HTTP/1.1 401 Unauthorized")),
+    "401": (
+        status("HTTP/1.1 401 Unauthorized", "WWW-Authenticate: Basic\r\n"),
+        re.escape("HTTP/1.1 401 Unauthorized"),
+    ),
     "redirect": (
         status("HTTP/1.1 301 Moved Permanently", "Location: ws://127.0.0.1:1/\r\n"),
         re.escape("HTTP/1.1 301 Moved Permanently"),
     ),
     "200": (status("HTTP/1.1 200 OK"), re.escape("HTTP/1.1 200 OK")),
     "another protocol": (sending(b"SSH-2.0-x\r\n\r\n"), re.escape("SSH-2.0-x")),
-    "too long": (sending(b"HTTP/1.1 101 x\r\nX: " + b"x" * 40_000 + b"\r\n\r\n"), f"{_INVALID_HEADER}.*"),
+    "too long": (
+        sending(b"HTTP/1.1 101 x\r\nX: " + b"x" * 40_000 + b"\r\n\r\n"),
+        f"{_INVALID_HEADER}.*",
+    ),
     "no end": (sending(b"HTTP/1.1 101 x\r\nX: " + b"x" * 40_000), f"{_INVALID_HEADER}.*"),
     "no Upgrade": (answering(Upgrade=None), _INVALID_HEADER),
     "other Upgrade": (answering(Upgrade="h2c"), _INVALID_HEADER),
     "no Connection": (answering(Connection=None), _INVALID_HEADER),
     "other Connection": (answering(Connection="close"), _INVALID_HEADER),
     "no accept": (answering(Sec_WebSocket_Accept=None), _INVALID_ACCEPT),
-    "wrong accept": (answering(Sec_WebSocket_Accept="s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), _INVALID_ACCEPT),
+    "wrong accept": (
+        answering(Sec_WebSocket_Accept="s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        _INVALID_ACCEPT,
+    ),
     "other sub-protocol": (answering(Sec_WebSocket_Protocol="other"), _INVALID_PROTOCOL),
     "two sub-protocols": (answering(Sec_WebSocket_Protocol="echo, other"), _INVALID_PROTOCOL),
     "unasked extension": (answering(Sec_WebSocket_Extensions="x-unasked"), _INVALID_HANDSHAKE),
@@ -530,7 +600,9 @@ _FAILURES: dict[str, tuple[Behaviour, str]] = {
 
 @pytest.mark.parametrize("case", _FAILURES)
 def test_a_failed_upgrade_returns_its_text(case: str) -> None:
-    """Each failure returns the original's text, without raising, and the client is then not connected."""
+    """Each failure returns the original's text, without raising, and the client is then not
+    connected.
+    """
     behaviour, expected = _FAILURES[case]
     with RawServer(behaviour) as server, new_client(server.port) as client:
         error = upgrade(client)
@@ -541,7 +613,9 @@ def test_a_failed_upgrade_returns_its_text(case: str) -> None:
 
 
 def test_a_cut_answer_is_a_failure_wherever_it_is_cut() -> None:
-    """A server that closes after any number of bytes of its answer gives a text, never an exception or a success."""
+    """A server that closes after any number of bytes of its answer gives a text, never an
+    exception or a success.
+    """
     sizes: list[int] = []
 
     def behaviour(peer: RawServerPeer) -> None:
@@ -593,7 +667,9 @@ def test_a_server_that_trickles_its_answer_does_not_renew_the_time_out() -> None
 
 
 def test_after_a_failed_upgrade_the_client_can_be_used_again(recorder: Recorder) -> None:
-    """``reopen`` and a new upgrade succeed when the server has come to its senses, with the same protocol object."""
+    """``reopen`` and a new upgrade succeed when the server has come to its senses, with the same
+    protocol object.
+    """
     protocol = chat(recorder)
     with RawServer(accept_and_close, polite) as server, new_client(server.port) as client:
         assert client.websockets_upgrade("", "", protocol=protocol) == "No server response"
@@ -606,7 +682,9 @@ def test_after_a_failed_upgrade_the_client_can_be_used_again(recorder: Recorder)
 def test_an_upgrade_refused_by_our_server_returns_its_status_line(server: WebSocketServer) -> None:
     """An unknown sub-protocol is refused with the native server's status line."""
     with new_client(server.port) as client:
-        error = client.websockets_upgrade("", "", False, frozenset(), WebSocketProtocolChat("other"))
+        error = client.websockets_upgrade(
+            "", "", False, frozenset(), WebSocketProtocolChat("other")
+        )
         assert error == "HTTP/1.0 400 WebSocket Upgrade Error"
 
 
@@ -623,14 +701,17 @@ def test_two_upgrades_at_once_do_not_mix() -> None:
         assert errors[0] not in ("", "Another upgrade is in progress")
 
 
-# ---------------------------------------------------------------------------------------------------- already upgraded
+# --------------------------------------------------------------------------------- already upgraded
 
 
 def test_a_second_upgrade_on_the_same_uri_says_so(server: WebSocketServer) -> None:
     """The text of the original for the URI of the running protocol, whatever its case."""
     server.websocket_protocols.add(WebSocketProtocolChat("room", "Lobby", echo))
     with new_client(server.port) as client:
-        assert client.websockets_upgrade("Lobby", "", protocol=WebSocketProtocolChat("room", "Lobby")) == ""
+        assert (
+            client.websockets_upgrade("Lobby", "", protocol=WebSocketProtocolChat("room", "Lobby"))
+            == ""
+        )
         assert upgrade(client, uri="LOBBY") == "Already upgraded to WebSockets on this URI"
 
 
@@ -659,8 +740,12 @@ def test_a_second_upgrade_without_reconnect_changes_nothing(
 def test_an_upgrade_with_reconnect_on_a_running_connection_is_refused(
     client: HttpClientWebSockets, recorder: Recorder
 ) -> None:
-    """``reconnect=True`` is for lost connections: on a running one it gives a text and leaves it alone."""
-    error = client.websockets_upgrade("", "", False, frozenset(), process_of(client).protocol, "", reconnect=True)
+    """``reconnect=True`` is for lost connections: on a running one it gives a text and leaves it
+    alone.
+    """
+    error = client.websockets_upgrade(
+        "", "", False, frozenset(), process_of(client).protocol, "", reconnect=True
+    )
     assert error == "Already upgraded to WebSockets on this URI"
     assert send_text(client, "still here")
     recorder.wait("focText")

@@ -57,7 +57,7 @@ def closing_codes(server: WebSocketServer) -> list[int]:
     return codes
 
 
-# ---------------------------------------------------------------------------------------------------------- plain HTTP
+# --------------------------------------------------------------------------------------- plain HTTP
 
 
 def test_request_is_plain_http_on_the_connection_of_the_upgrade(server: WebSocketServer) -> None:
@@ -85,16 +85,28 @@ def test_request_sends_method_headers_and_body(server: WebSocketServer) -> None:
     seen: list[tuple[str, bytes, str, str]] = []
 
     def on_request(context: HttpServerRequest) -> int:
-        seen.append((context.method, context.in_content, context.in_content_type, context.in_header("x-mine")))
+        seen.append(
+            (
+                context.method,
+                context.in_content,
+                context.in_content_type,
+                context.in_header("x-mine"),
+            )
+        )
         return 404
 
     server.on_request = on_request
     with new_client(server.port) as client:
-        assert client.request("x", "PUT", header="X-Mine: 1", data="grün", data_type="text/plain") == 404
+        assert (
+            client.request("x", "PUT", header="X-Mine: 1", data="grün", data_type="text/plain")
+            == 404
+        )
     assert seen == [("PUT", "grün".encode(), "text/plain", "1")]
 
 
-def test_request_without_keep_alive_closes_and_the_next_one_reconnects(server: WebSocketServer) -> None:
+def test_request_without_keep_alive_closes_and_the_next_one_reconnects(
+    server: WebSocketServer,
+) -> None:
     """``keep_alive=0`` ends the connection; a further request opens it again."""
     server.on_request = lambda context: 200
     with new_client(server.port) as client:
@@ -130,7 +142,9 @@ def test_request_to_a_refused_port_is_666() -> None:
         assert client.last_error.startswith("ConnectionRefusedError: ")
 
 
-def test_request_after_the_upgrade_is_666_and_harms_nothing(client: HttpClientWebSockets, recorder: Recorder) -> None:
+def test_request_after_the_upgrade_is_666_and_harms_nothing(
+    client: HttpClientWebSockets, recorder: Recorder
+) -> None:
     """The chat protocol carries no requests: a clear error, and the WebSocket goes on."""
     assert client.request("x") == 666
     assert "WebSocket" in client.last_error
@@ -144,14 +158,16 @@ def test_request_with_a_bad_header_is_a_value_error(server: WebSocketServer) -> 
         client.request("", header="no header")
 
 
-# ----------------------------------------------------------------------------------------------------------- callbacks
+# ---------------------------------------------------------------------------------------- callbacks
 
 
 @pytest.mark.parametrize("handled", [True, False])
 def test_on_before_incoming_frame_comes_first_and_may_handle_a_message(
     server: WebSocketServer, recorder: Recorder, handled: bool
 ) -> None:
-    """It sees each message before the protocol does, in the same thread; True keeps it from the protocol."""
+    """It sees each message before the protocol does, in the same thread; True keeps it from the
+    protocol.
+    """
 
     def before(process: WebSocketProcess, frame: WebSocketFrame) -> bool:
         recorder.add(f"before {frame.opcode.name}", (process, frame))
@@ -191,7 +207,9 @@ def test_an_on_before_incoming_frame_that_raises_is_logged_and_ends_nothing(
     assert "bug in a callback" in caplog.text
 
 
-def test_on_websockets_closed_gets_the_client_once_in_its_thread(server: WebSocketServer, recorder: Recorder) -> None:
+def test_on_websockets_closed_gets_the_client_once_in_its_thread(
+    server: WebSocketServer, recorder: Recorder
+) -> None:
     """It comes last, behind focConnectionClose, in the client's thread."""
     with new_client(server.port) as client:
         assert upgrade(client, recorder.frame) == ""
@@ -202,8 +220,12 @@ def test_on_websockets_closed_gets_the_client_once_in_its_thread(server: WebSock
     assert recorder.threads == {thread}
 
 
-def test_a_protocol_of_ones_own_class_is_driven_in_the_original_order(server: WebSocketServer) -> None:
-    """``reset`` and ``after_upgrade`` come before the first frame, and each frame is given with its process."""
+def test_a_protocol_of_ones_own_class_is_driven_in_the_original_order(
+    server: WebSocketServer,
+) -> None:
+    """``reset`` and ``after_upgrade`` come before the first frame, and each frame is given with
+    its process.
+    """
     recorder = Recorder()
 
     class Mine(WebSocketProtocol):
@@ -213,7 +235,9 @@ def test_a_protocol_of_ones_own_class_is_driven_in_the_original_order(server: We
         def after_upgrade(self, process: WebSocketProcess) -> None:
             recorder.add("after_upgrade", process)
 
-        def process_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame, info: str) -> None:
+        def process_incoming_frame(
+            self, process: WebSocketProcess, frame: WebSocketFrame, info: str
+        ) -> None:
             recorder.add(frame.opcode.name, process)
 
     with new_client(server.port) as client:
@@ -223,15 +247,19 @@ def test_a_protocol_of_ones_own_class_is_driven_in_the_original_order(server: We
     names = [name for name in recorder.names if name != "reset"]
     assert names == ["after_upgrade", "focContinuation", "focText", "focConnectionClose"]
     assert recorder.names[0] == "reset"
-    assert {event.value for event in recorder.events if event.name != "reset"} == {client.websockets}
+    assert {event.value for event in recorder.events if event.name != "reset"} == {
+        client.websockets
+    }
 
 
-# --------------------------------------------------------------------------------------------------------------- the end
+# ------------------------------------------------------------------------------------------ the end
 
 
 @pytest.mark.parametrize("goodbye", [True, False], ids=["close frame", "lost"])
 def test_the_thread_state_tells_how_a_connection_ended(recorder: Recorder, goodbye: bool) -> None:
-    """sClosed after a close handshake, sFinished when the connection was lost; the thread has ended in both cases."""
+    """sClosed after a close handshake, sFinished when the connection was lost; the thread has
+    ended in both cases.
+    """
 
     def behaviour(peer: RawServerPeer) -> None:
         peer.accept()
@@ -269,8 +297,12 @@ def test_free_of_a_client_that_was_not_upgraded(server: WebSocketServer) -> None
     assert not client.connected
 
 
-def test_free_sends_a_close_frame_and_waits_for_the_last_callback(server: WebSocketServer, recorder: Recorder) -> None:
-    """When ``free`` returns the server has seen code 1000, the callbacks are through, and the thread has ended."""
+def test_free_sends_a_close_frame_and_waits_for_the_last_callback(
+    server: WebSocketServer, recorder: Recorder
+) -> None:
+    """When ``free`` returns the server has seen code 1000, the callbacks are through, and the
+    thread has ended.
+    """
     codes = closing_codes(server)
     client = connect(server.port, recorder.frame)
     client.on_websockets_closed = recorder.call("closed")
@@ -313,7 +345,9 @@ def test_free_interrupts_an_upgrade_that_waits_for_a_silent_server() -> None:
     assert errors[0]
 
 
-def test_free_may_be_called_by_many_threads_at_once(server: WebSocketServer, recorder: Recorder) -> None:
+def test_free_may_be_called_by_many_threads_at_once(
+    server: WebSocketServer, recorder: Recorder
+) -> None:
     """Each of eight concurrent calls returns after the work is done, and the callbacks come once."""
     client = connect(server.port, recorder.frame)
 
@@ -340,7 +374,9 @@ def test_free_does_not_wait_for_a_server_that_does_not_answer() -> None:
 
 
 def test_free_ends_a_send_that_waits_for_a_server_that_does_not_read() -> None:
-    """``send_frame`` in another thread returns False when the client is freed, and ``free`` returns in time."""
+    """``send_frame`` in another thread returns False when the client is freed, and ``free``
+    returns in time.
+    """
     go_on = threading.Event()
 
     def behaviour(peer: RawServerPeer) -> None:
@@ -406,7 +442,9 @@ def test_clients_come_and_go_without_leaving_anything(server: WebSocketServer) -
 
 
 def test_a_client_that_was_not_freed_says_goodbye_at_exit(server: WebSocketServer) -> None:
-    """At the end of the interpreter the server gets a close frame 1001, and the process ends by itself."""
+    """At the end of the interpreter the server gets a close frame 1001, and the process ends by
+    itself.
+    """
     codes = closing_codes(server)
     source = """
         import sys

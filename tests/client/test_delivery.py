@@ -1,4 +1,5 @@
-"""Nothing is lost that was promised: what the results of ``send_frame`` and ``send_frame_async`` mean when connections break.
+"""Nothing is lost that was promised: what the results of ``send_frame`` and ``send_frame_async``
+mean when connections break.
 
 Every sentence of docs/delivery.md about guarantees has its test here.
 """
@@ -51,7 +52,8 @@ from mormot_ws import (
 from mormot_ws.testing import Ending, FaultProxy
 
 both_transports = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-#: more than what the kernels and the proxy hold on the way from a client to a server when the buffers are small
+#: more than what the kernels and the proxy hold on the way from a client to a server when the
+#: buffers are small
 HELD = 400_000
 
 
@@ -61,7 +63,9 @@ def numbered(number: int, size: int) -> WebSocketFrame:
 
 
 class Numbers:
-    """A server's callback: keeps the numbers of the messages in the order of their arrival, and checks that each is whole."""
+    """A server's callback: keeps the numbers of the messages in the order of their arrival, and
+    checks that each is whole.
+    """
 
     def __init__(self) -> None:
         self.got: list[int] = []
@@ -80,7 +84,9 @@ class Numbers:
 
 
 class Rig(contextlib.ExitStack):
-    """A client with a large queue, a proxy and a server, with small buffers between them, plain or with TLS."""
+    """A client with a large queue, a proxy and a server, with small buffers between them, plain or
+    with TLS.
+    """
 
     def __init__(self, tmp_path: Path, tls: bool, **settings: Any) -> None:
         super().__init__()
@@ -119,7 +125,9 @@ class Rig(contextlib.ExitStack):
 
     def wait_all(self, last: int) -> list[int]:
         """Wait for the message with the *last* number; return all numbers."""
-        wait_for(lambda: self.numbers.got[-1:] == [last], what=f"{last} behind {self.numbers.got[-3:]}")
+        wait_for(
+            lambda: self.numbers.got[-1:] == [last], what=f"{last} behind {self.numbers.got[-3:]}"
+        )
         return self.numbers.got
 
 
@@ -135,11 +143,13 @@ def check_in_order_and_once(got: list[int]) -> None:
     assert not wrong, f"not in order, or twice: {wrong[:10]}"
 
 
-# ------------------------------------------------------------------------------------------------------------ send_frame
+# --------------------------------------------------------------------------------------- send_frame
 
 
 def test_send_frame_is_true_only_while_the_connection_runs(server: WebSocketServer) -> None:
-    """True means: the kernel of a running connection has all its bytes. False: before, between, and after connections."""
+    """True means: the kernel of a running connection has all its bytes. False: before, between,
+    and after connections.
+    """
     go_on = threading.Event()
     frame = text("x")
     results: list[bool] = []
@@ -184,8 +194,12 @@ def test_send_frame_does_not_wait_for_a_reconnection(server: WebSocketServer) ->
 
 
 @both_transports
-def test_a_message_that_send_frame_could_not_send_whole_never_arrives(tmp_path: Path, tls: bool) -> None:
-    """False for a frame that was cut in the middle, and no part of it reaches the application, not after the reconnection either."""
+def test_a_message_that_send_frame_could_not_send_whole_never_arrives(
+    tmp_path: Path, tls: bool
+) -> None:
+    """False for a frame that was cut in the middle, and no part of it reaches the application, not
+    after the reconnection either.
+    """
     with Rig(tmp_path, tls) as rig:
         rig.proxy.truncate(HELD, "up")
         assert not rig.process.send_frame(numbered(1, 3 * HELD))
@@ -207,7 +221,7 @@ def test_what_send_frame_has_sent_is_delivered_by_a_connection_that_is_closed_gr
         assert rig.wait_all(199) == list(range(200))
 
 
-# ------------------------------------------------------------------------------------- the queue outlasts a reconnection
+# ---------------------------------------------------------------- the queue outlasts a reconnection
 
 
 @both_transports
@@ -243,7 +257,9 @@ def test_the_queue_outlasts_several_losses(tmp_path: Path) -> None:
 @both_transports
 @pytest.mark.parametrize("cut_at", [0.1, 0.5, 0.9])
 def test_a_frame_cut_in_the_middle_is_sent_again(tmp_path: Path, tls: bool, cut_at: float) -> None:
-    """Frames larger than all buffers, a loss somewhere inside one of them: every frame arrives exactly once, in order."""
+    """Frames larger than all buffers, a loss somewhere inside one of them: every frame arrives
+    exactly once, in order.
+    """
     size = 3 * HELD
     with Rig(tmp_path, tls) as rig:
         rig.proxy.truncate(size + int(cut_at * size * 0.6), "up")
@@ -255,13 +271,17 @@ def test_a_frame_cut_in_the_middle_is_sent_again(tmp_path: Path, tls: bool, cut_
 
 
 @both_transports
-@pytest.mark.parametrize(("count", "endings"), [(110, ["cut", "close"]), (199, ["cut"])], ids=["queue", "full queue"])
+@pytest.mark.parametrize(
+    ("count", "endings"), [(110, ["cut", "close"]), (199, ["cut"])], ids=["queue", "full queue"]
+)
 def test_losses_at_random_moments_duplicate_and_reorder_nothing(
     tmp_path: Path, tls: bool, count: int, endings: list[Ending]
 ) -> None:
-    """Small and large frames, lost by RST and FIN again and again: no number comes twice, none before a smaller one.
+    """Small and large frames, lost by RST and FIN again and again: no number comes twice, none
+    before a smaller one.
 
-    A queue that is more than half full makes the loop send it before it reads; the end must be the same.
+    A queue that is more than half full makes the loop send it before it reads; the end must be the
+    same.
     """
     sizes = [100, 5_000, 90_000, 20, 300_000, 16_384, 70_000, 50, 40_000, 1_000]
     with Rig(tmp_path, tls) as rig:
@@ -270,7 +290,11 @@ def test_losses_at_random_moments_duplicate_and_reorder_nothing(
             assert rig.process.send_frame_async(numbered(number, sizes[number % len(sizes)]))
         for number in range(6):
             rig.proxy.truncate(200_000 + 123_457 * number, "up", endings[number % len(endings)])
-            wait_for(lambda number=number: rig.client.status().reconnects > number or not rig.process.outgoing.count)  # type: ignore[misc]
+            wait_for(
+                lambda number=number: (
+                    rig.client.status().reconnects > number or not rig.process.outgoing.count
+                )
+            )  # type: ignore[misc]
         rig.proxy.heal()
         reconnects = rig.client.status().reconnects
         for number in range(count, count + 999):  # one of these goes by a connection that lasts
@@ -305,11 +329,15 @@ def fill(process: WebSocketProcess, number: int, size: int) -> bool:
 @both_transports
 @pytest.mark.parametrize("size", [100, 16_300, 70_000])
 @pytest.mark.parametrize("blocked", [False, True], ids=["queue only", "with a blocked send_frame"])
-def test_each_frame_is_handed_to_the_kernel_exactly_once(tmp_path: Path, tls: bool, size: int, blocked: bool) -> None:
-    """A server that stops reading, is given up, and later reads what the kernels held: the two connections together have each frame once.
+def test_each_frame_is_handed_to_the_kernel_exactly_once(
+    tmp_path: Path, tls: bool, size: int, blocked: bool
+) -> None:
+    """A server that stops reading, is given up, and later reads what the kernels held: the two
+    connections together have each frame once.
 
-    Nothing is thrown away on the way here, so what the kernel had taken whole arrives by the first connection, and all the rest has to
-    come by the second one. A ``send_frame`` that waits in between, behind the queued frames, changes nothing in that.
+    Nothing is thrown away on the way here, so what the kernel had taken whole arrives by the first
+    connection, and all the rest has to come by the second one. A ``send_frame`` that waits in
+    between, behind the queued frames, changes nothing in that.
     """
     first: list[int] = []
     second: list[int] = []
@@ -331,7 +359,9 @@ def test_each_frame_is_handed_to_the_kernel_exactly_once(tmp_path: Path, tls: bo
         if tls:
             authority = Authority(tmp_path)
             context = authority.server_context()
-            server = stack.enter_context(RawServer(behind_tls(context, deaf), behind_tls(context, good)))
+            server = stack.enter_context(
+                RawServer(behind_tls(context, deaf), behind_tls(context, good))
+            )
             client = tls_client(server.port, authority.client_context(), send_delay=0, **HEARTBEATS)
         else:
             server = stack.enter_context(RawServer(deaf, good))
@@ -359,7 +389,9 @@ def test_each_frame_is_handed_to_the_kernel_exactly_once(tmp_path: Path, tls: bo
 
 
 def test_an_on_reconnect_that_gives_its_upgrade_up_loses_nothing(tmp_path: Path) -> None:
-    """Frames that begin to leave on a connection that ``on_reconnect`` then refuses by a text are sent on the next one, once."""
+    """Frames that begin to leave on a connection that ``on_reconnect`` then refuses by a text are
+    sent on the next one, once.
+    """
     refused: list[int] = []
     with Rig(tmp_path, False) as rig:
         rig.proxy.refuse()
@@ -404,7 +436,9 @@ def test_what_is_queued_in_a_callback_outlasts_the_loss_too(tmp_path: Path) -> N
 
 
 def test_two_sides_with_full_queues_do_not_block_each_other() -> None:
-    """A client that comes back with much to send, to a server that answers all of it: both go on reading, and everything arrives."""
+    """A client that comes back with much to send, to a server that answers all of it: both go on
+    reading, and everything arrives.
+    """
     size, answers = 50_000, Numbers()
 
     def answer(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -423,7 +457,8 @@ def test_two_sides_with_full_queues_do_not_block_each_other() -> None:
 
         def on_reconnect(reopened: WebSocketProcessClient | None) -> str:
             if reopened is not None:
-                # not its receive buffer: on loopback, where segments are larger than that, the kernel would drop and repeat for seconds
+                # not its receive buffer: on loopback, where segments are larger than that, the
+                # kernel would drop and repeat for seconds
                 assert client.transport is not None
                 client.transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
             return again(reopened) or ""
@@ -436,14 +471,19 @@ def test_two_sides_with_full_queues_do_not_block_each_other() -> None:
         while process.send_frame_async(numbered(count, size)):
             count += 1
         proxy.accept()
-        wait_for(lambda: answers.got[-1:] == [count - 1], what=f"{count} answers instead of {len(answers.got)}")
+        wait_for(
+            lambda: answers.got[-1:] == [count - 1],
+            what=f"{count} answers instead of {len(answers.got)}",
+        )
         assert answers.got == list(range(count))
         assert process.reconnects == 1
 
 
 @both_transports
 def test_free_sends_what_is_queued_before_it_says_goodbye(tmp_path: Path, tls: bool) -> None:
-    """Frames queued just before ``free()`` arrive, in order, when the peer takes them within ``close_timeout``."""
+    """Frames queued just before ``free()`` arrive, in order, when the peer takes them within
+    ``close_timeout``.
+    """
     with Rig(tmp_path, tls, close_timeout=ms(2_000)) as rig:
         rig.queue(range(300), 1_000)
         rig.client.free()
@@ -451,7 +491,9 @@ def test_free_sends_what_is_queued_before_it_says_goodbye(tmp_path: Path, tls: b
 
 
 def test_shutdown_of_a_reconnecting_client_loses_nothing(tmp_path: Path) -> None:
-    """What is queued at a ``shutdown()`` goes out before it or on the next connection, once and in order."""
+    """What is queued at a ``shutdown()`` goes out before it or on the next connection, once and in
+    order.
+    """
     with Rig(tmp_path, False) as rig:
         for start in range(0, 400, 100):
             rig.queue(range(start, start + 100), 1_000)
@@ -460,11 +502,15 @@ def test_shutdown_of_a_reconnecting_client_loses_nothing(tmp_path: Path) -> None
         assert rig.wait_all(399) == list(range(400))
 
 
-# ---------------------------------------------------------------------------------------- when there is no next connection
+# ----------------------------------------------------------------- when there is no next connection
 
 
-def test_a_frame_before_a_close_frame_that_was_cut_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel has taken the frame whole, and a byte of the close frame behind it, when the connection is lost."""
+def test_a_frame_before_a_close_frame_that_was_cut_is_not_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel has taken the frame whole, and a byte of the close frame behind it, when the
+    connection is lost.
+    """
     second = Recorder()
 
     def behaviour(peer: RawServerPeer) -> None:
@@ -475,7 +521,10 @@ def test_a_frame_before_a_close_frame_that_was_cut_is_not_sent_again(monkeypatch
         else:
             second.add("frame", peer.receive_frame().text)
 
-    with RawServer(behaviour) as raw, new_client(raw.port, reconnect_policy=lambda: FixedDelay(0)) as client:
+    with (
+        RawServer(behaviour) as raw,
+        new_client(raw.port, reconnect_policy=lambda: FixedDelay(0)) as client,
+    ):
         assert upgrade(client) == ""
         client.auto_reconnect()
         process = process_of(client)
@@ -502,7 +551,9 @@ def test_a_frame_before_a_close_frame_that_was_cut_is_not_sent_again(monkeypatch
 
 
 def test_without_reconnection_nothing_is_queued(server: WebSocketServer) -> None:
-    """``send_frame_async`` returns False when the connection has ended and will not come back: at a client without ``on_reconnect`` …"""
+    """``send_frame_async`` returns False when the connection has ended and will not come back: at
+    a client without ``on_reconnect`` …
+    """
     with FaultProxy(HOST, server.port) as proxy, connect(proxy.port) as client:
         assert process_of(client).send_frame_async(text("x"))
         proxy.cut()
@@ -529,7 +580,9 @@ def test_after_giving_up_nothing_is_queued(server: WebSocketServer) -> None:
 
 
 def test_a_servers_connection_does_not_come_back() -> None:
-    """… and at a server, where the next connection of the same client is another one: its queue ends with the connection."""
+    """… and at a server, where the next connection of the same client is another one: its queue
+    ends with the connection.
+    """
     processes: list[WebSocketProcess] = []
     recorder = Recorder()
 
@@ -556,11 +609,13 @@ def test_a_servers_connection_does_not_come_back() -> None:
         assert recorder.texts() == ["to the new one"]
 
 
-# ------------------------------------------------------------------------------------------------------------ its bounds
+# --------------------------------------------------------------------------------------- its bounds
 
 
 @contextlib.contextmanager
-def disconnected(server: WebSocketServer, **settings: Any) -> Iterator[tuple[HttpClientWebSockets, FaultProxy]]:
+def disconnected(
+    server: WebSocketServer, **settings: Any
+) -> Iterator[tuple[HttpClientWebSockets, FaultProxy]]:
     """Give a client between two connections, and the proxy that it waits for."""
     with FaultProxy(HOST, server.port) as proxy, connect(proxy.port, **settings) as client:
         client.auto_reconnect()
@@ -587,13 +642,23 @@ BOUNDS = [{"max_outgoing_frames": 10}, {"max_outgoing_bytes": 1_000}]
 
 
 @pytest.mark.parametrize("bound", BOUNDS, ids=["frames", "bytes"])
-def test_a_full_queue_refuses(counting: WebSocketServer, numbers: Numbers, bound: dict[str, int]) -> None:
-    """By default the new frame is refused with False, and counted; the old ones are sent when the connection is back."""
+def test_a_full_queue_refuses(
+    counting: WebSocketServer, numbers: Numbers, bound: dict[str, int]
+) -> None:
+    """By default the new frame is refused with False, and counted; the old ones are sent when the
+    connection is back.
+    """
     with disconnected(counting, **bound) as (client, proxy):
-        results = [process_of(client).send_frame_async(numbered(number, 100)) for number in range(15)]
+        results = [
+            process_of(client).send_frame_async(numbered(number, 100)) for number in range(15)
+        ]
         assert results == [True] * 10 + [False] * 5
         connection = process_of(client).status()
-        assert (connection.queued_frames, connection.queued_bytes, connection.queue_lost) == (10, 1_000, 5)
+        assert (connection.queued_frames, connection.queued_bytes, connection.queue_lost) == (
+            10,
+            1_000,
+            5,
+        )
         proxy.accept()
         wait_for(lambda: len(numbers.got) == 10)
         assert process_of(client).send_frame_async(numbered(15, 100))
@@ -602,19 +667,31 @@ def test_a_full_queue_refuses(counting: WebSocketServer, numbers: Numbers, bound
 
 
 @pytest.mark.parametrize("bound", BOUNDS, ids=["frames", "bytes"])
-def test_a_full_queue_may_drop_its_oldest(counting: WebSocketServer, numbers: Numbers, bound: dict[str, int]) -> None:
-    """With ``drop_oldest`` the new frame is accepted, and the oldest give way; they are counted too."""
+def test_a_full_queue_may_drop_its_oldest(
+    counting: WebSocketServer, numbers: Numbers, bound: dict[str, int]
+) -> None:
+    """With ``drop_oldest`` the new frame is accepted, and the oldest give way; they are counted
+    too.
+    """
     with disconnected(counting, outgoing_policy="drop_oldest", **bound) as (client, proxy):
-        results = [process_of(client).send_frame_async(numbered(number, 100)) for number in range(15)]
+        results = [
+            process_of(client).send_frame_async(numbered(number, 100)) for number in range(15)
+        ]
         assert results == [True] * 15
         connection = process_of(client).status()
-        assert (connection.queued_frames, connection.queued_bytes, connection.queue_lost) == (10, 1_000, 5)
+        assert (connection.queued_frames, connection.queued_bytes, connection.queue_lost) == (
+            10,
+            1_000,
+            5,
+        )
         proxy.accept()
         wait_for(lambda: len(numbers.got) == 10)
     assert numbers.got == list(range(5, 15))
 
 
-def test_a_frame_larger_than_the_queue_waits_alone(counting: WebSocketServer, numbers: Numbers) -> None:
+def test_a_frame_larger_than_the_queue_waits_alone(
+    counting: WebSocketServer, numbers: Numbers
+) -> None:
     """An empty queue accepts one frame of any size; the next one is refused."""
     with disconnected(counting, max_outgoing_bytes=1_000) as (client, proxy):
         assert process_of(client).send_frame_async(numbered(1, 5_000))
@@ -625,7 +702,10 @@ def test_a_frame_larger_than_the_queue_waits_alone(counting: WebSocketServer, nu
 
 def test_dropping_several_small_ones_for_a_large_one_counts_each(counting: WebSocketServer) -> None:
     """``queue_lost`` is the number of frames that will not arrive."""
-    with disconnected(counting, outgoing_policy="drop_oldest", max_outgoing_bytes=1_000) as (client, _):
+    with disconnected(counting, outgoing_policy="drop_oldest", max_outgoing_bytes=1_000) as (
+        client,
+        _,
+    ):
         for number in range(10):
             assert process_of(client).send_frame_async(numbered(number, 100))
         assert process_of(client).send_frame_async(numbered(10, 1_000))
@@ -639,7 +719,9 @@ def test_the_policy_close_ends_a_connection_that_does_not_keep_up() -> None:
     with (
         echo_server() as server,
         FaultProxy(HOST, server.port, buffer_bytes=8192) as proxy,
-        connect(proxy.port, losses.frame, outgoing_policy="close", max_outgoing_frames=20) as client,
+        connect(
+            proxy.port, losses.frame, outgoing_policy="close", max_outgoing_frames=20
+        ) as client,
     ):
         shrink_client(client)
         proxy.blackhole()
@@ -652,7 +734,9 @@ def test_the_policy_close_ends_a_connection_that_does_not_keep_up() -> None:
 
 
 def test_queueing_never_waits(server: WebSocketServer) -> None:
-    """``send_frame_async`` returns at once even while another thread's ``send_frame`` waits for a peer that does not read."""
+    """``send_frame_async`` returns at once even while another thread's ``send_frame`` waits for a
+    peer that does not read.
+    """
     with (
         FaultProxy(HOST, server.port, buffer_bytes=8192) as proxy,
         connect(proxy.port, heartbeat_delay=0, send_timeout=ms(60_000)) as client,

@@ -1,4 +1,6 @@
-"""The client's half of the opening handshake, without a socket: :class:`ScriptedTransport` records the request and plays an answer."""
+"""The client's half of the opening handshake, without a socket: :class:`ScriptedTransport` records
+the request and plays an answer.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,6 @@ from typing import Any
 
 import pytest
 
-from mormot_ws.sockets.deadline import Deadline
-from mormot_ws.core.deflate import PermessageDeflate
-from mormot_ws.core.handshake import (
-    UpgradeRequest,
-    accept_value,
-    is_valid_key,
-    upgrade_answer,
-)
-from mormot_ws.protocols.base import WebSocketProtocol
 from mormot_ws.client.upgrade import (
     HandshakeSocket,
     UpgradeError,
@@ -26,6 +19,15 @@ from mormot_ws.client.upgrade import (
     client_upgrade,
     default_user_agent,
 )
+from mormot_ws.core.deflate import PermessageDeflate
+from mormot_ws.core.handshake import (
+    UpgradeRequest,
+    accept_value,
+    is_valid_key,
+    upgrade_answer,
+)
+from mormot_ws.protocols.base import WebSocketProtocol
+from mormot_ws.sockets.deadline import Deadline
 
 #: the key and the accept value that RFC 6455 §1.3 prints
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -33,9 +35,13 @@ ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
 class ScriptedTransport:
-    """Records what is sent and plays what *answer* makes of the request's key, in reads of at most *step* bytes."""
+    """Records what is sent and plays what *answer* makes of the request's key, in reads of at most
+    *step* bytes.
+    """
 
-    def __init__(self, answer: Callable[[str], bytes], step: int = 4096, is_tls: bool = False) -> None:
+    def __init__(
+        self, answer: Callable[[str], bytes], step: int = 4096, is_tls: bool = False
+    ) -> None:
         self.is_tls = is_tls
         self.request = b""
         self._answer = answer
@@ -70,7 +76,18 @@ class ScriptedTransport:
         """Do the client's handshake on this transport."""
         transport: Any = self
         protocol = protocol or WebSocketProtocol("echo")
-        return client_upgrade(transport, host, port, uri, protocol, headers, "agent", Deadline(1000), max_head, deflate)
+        return client_upgrade(
+            transport,
+            host,
+            port,
+            uri,
+            protocol,
+            headers,
+            "agent",
+            Deadline(1000),
+            max_head,
+            deflate,
+        )
 
 
 def answer(
@@ -82,7 +99,9 @@ def answer(
     after: bytes = b"",
     end: str = "\r\n",
 ) -> Callable[[str], bytes]:
-    """Return a script of the server's answer: the standard one with something changed, *more* lines, and bytes *after* it."""
+    """Return a script of the server's answer: the standard one with something changed, *more*
+    lines, and bytes *after* it.
+    """
 
     def play(key: str) -> bytes:
         lines = [status]
@@ -183,18 +202,33 @@ class TestClientRequest:
         self, host: str, port: int, is_tls: bool, line: str
     ) -> None:
         """80, or 443 with TLS, is left out; an IPv6 address stands in brackets."""
-        assert self.sent(ScriptedTransport(answer(), is_tls=is_tls), host=host, port=port)[1] == line
+        assert (
+            self.sent(ScriptedTransport(answer(), is_tls=is_tls), host=host, port=port)[1] == line
+        )
 
     def test_custom_host_accept_and_agent_replace_ours(self) -> None:
         """These three may be given by the application; each is sent once, in its place."""
-        lines = self.sent(headers="user-agent: mine\r\nHOST: other.example\r\nAccept: text/plain\r\nX-A: 1")
+        lines = self.sent(
+            headers="user-agent: mine\r\nHOST: other.example\r\nAccept: text/plain\r\nX-A: 1"
+        )
         assert lines[1:4] == ["Host: other.example", "Accept: text/plain", "User-Agent: mine"]
         assert lines[-1] == "X-A: 1"
-        assert len([line for line in lines if line.lower().startswith(("host:", "accept:", "user-agent:"))]) == 3
+        assert (
+            len(
+                [
+                    line
+                    for line in lines
+                    if line.lower().startswith(("host:", "accept:", "user-agent:"))
+                ]
+            )
+            == 3
+        )
 
     def test_a_protocol_without_a_name_asks_for_none(self) -> None:
         """The line is left out."""
-        assert not [line for line in self.sent(protocol=WebSocketProtocol("")) if "Protocol" in line]
+        assert not [
+            line for line in self.sent(protocol=WebSocketProtocol("")) if "Protocol" in line
+        ]
 
     def test_a_list_of_names_goes_out_in_one_line(self) -> None:
         """As the binary protocol asks for its two names."""
@@ -203,7 +237,9 @@ class TestClientRequest:
         assert "Sec-WebSocket-Protocol: synopsebin, synopsebinary" in lines
 
     def test_deflate_is_offered_only_when_wanted(self) -> None:
-        """With options their offer goes out behind the protocol; without them no extension is named."""
+        """With options their offer goes out behind the protocol; without them no extension is
+        named.
+        """
         lines = self.sent(deflate=PermessageDeflate())
         assert lines[9:] == [
             "Sec-WebSocket-Protocol: echo",
@@ -213,7 +249,9 @@ class TestClientRequest:
 
     def test_cookies_of_one_connection_do_not_appear_in_another(self) -> None:
         """What a server sets is not sent by the next client, whoever's it is."""
-        ScriptedTransport(answer("Set-Cookie: session=secret; Domain=shared.example")).upgrade(host="shared.example")
+        ScriptedTransport(answer("Set-Cookie: session=secret; Domain=shared.example")).upgrade(
+            host="shared.example"
+        )
         assert not [line for line in self.sent(host="shared.example") if line.startswith("Cookie:")]
 
 
@@ -221,13 +259,19 @@ class TestClientJudgesTheAnswer:
     @pytest.mark.parametrize("step", [1, 7, 4096])
     def test_a_good_answer_settles_the_upgrade(self, step: int) -> None:
         """Number, no extensions, and what came behind the answer, however it arrives."""
-        script = answer("Sec-WebSocket-Connection-ID: 17", "Sec-WebSocket-Protocol: echo", after=b"\x81\x02hi")
+        script = answer(
+            "Sec-WebSocket-Connection-ID: 17", "Sec-WebSocket-Protocol: echo", after=b"\x81\x02hi"
+        )
         result = ScriptedTransport(script, step).upgrade()
         # with small steps the frame behind the answer has not been read yet, which is as good
         assert (result.connection_id, result.extensions) == (17, [])
-        assert result.unread == (b"\x81\x02hi" if step == 4096 else b"\x81\x02hi"[: len(result.unread)])
+        assert result.unread == (
+            b"\x81\x02hi" if step == 4096 else b"\x81\x02hi"[: len(result.unread)]
+        )
 
-    @pytest.mark.parametrize("after", [b"\x81\x02hi", b"\r\n\r\n", b"\n\n\x81\x00", b"\x88\x00" * 100])
+    @pytest.mark.parametrize(
+        "after", [b"\x81\x02hi", b"\r\n\r\n", b"\n\n\x81\x00", b"\x88\x00" * 100]
+    )
     def test_frames_behind_the_answer_are_kept(self, after: bytes) -> None:
         """The first frames of a server in a hurry are not lost, whatever they look like."""
         assert ScriptedTransport(answer(after=after)).upgrade().unread == after
@@ -262,7 +306,9 @@ class TestClientJudgesTheAnswer:
 
     def test_bare_line_feeds_are_accepted(self) -> None:
         """An answer with LF line ends is read all the same."""
-        assert ScriptedTransport(answer(end="\n", after=b"\x81\x00")).upgrade().unread == b"\x81\x00"
+        assert (
+            ScriptedTransport(answer(end="\n", after=b"\x81\x00")).upgrade().unread == b"\x81\x00"
+        )
 
     def test_the_name_may_be_missing(self) -> None:
         """Native servers leave it out when they matched by URI."""
@@ -334,7 +380,9 @@ class TestClientJudgesTheAnswer:
         assert str(error) == "EOFError: the server closed the connection inside its answer"
 
     def test_a_silent_server_is_a_timeout(self) -> None:
-        """The deadline of the handshake ends the wait; the text names it, and the error carries it."""
+        """The deadline of the handshake ends the wait; the text names it, and the error carries
+        it.
+        """
 
         def silence(key: str) -> bytes:
             raise TimeoutError("timed out")
@@ -358,19 +406,28 @@ class TestClientJudgesTheAnswer:
 
     @pytest.mark.parametrize("connection", ["Upgrade", "upgrade", "keep-alive, Upgrade"])
     @pytest.mark.parametrize("upgrade", ["websocket", "WebSocket"])
-    def test_the_two_upgrade_headers_are_read_in_any_case(self, upgrade: str, connection: str) -> None:
+    def test_the_two_upgrade_headers_are_read_in_any_case(
+        self, upgrade: str, connection: str
+    ) -> None:
         """Tokens, not texts."""
-        assert ScriptedTransport(answer(upgrade=upgrade, connection=connection)).upgrade() == UpgradeResult()
+        assert (
+            ScriptedTransport(answer(upgrade=upgrade, connection=connection)).upgrade()
+            == UpgradeResult()
+        )
 
     @pytest.mark.parametrize(
-        "changes", [{"upgrade": None}, {"upgrade": "h2c"}, {"connection": None}, {"connection": "close"}], ids=str
+        "changes",
+        [{"upgrade": None}, {"upgrade": "h2c"}, {"connection": None}, {"connection": "close"}],
+        ids=str,
     )
     def test_without_them_the_header_is_invalid(self, changes: dict[str, Any]) -> None:
         """A 101 for something else is no upgrade to WebSocket."""
         error = refused(answer(**changes))
         assert (str(error), error.http_status) == ("Invalid HTTP Upgrade Header", 101)
 
-    @pytest.mark.parametrize("lines", [["keep-alive", "Upgrade"], ["Upgrade", "keep-alive"]], ids=", ".join)
+    @pytest.mark.parametrize(
+        "lines", [["keep-alive", "Upgrade"], ["Upgrade", "keep-alive"]], ids=", ".join
+    )
     def test_the_upgrade_headers_may_be_repeated(self, lines: list[str]) -> None:
         """Two Connection lines are one list (RFC 9110 §5.3), in any order."""
         script = answer(*[f"Connection: {line}" for line in lines], connection=None)
@@ -398,7 +455,9 @@ class TestClientJudgesTheAnswer:
         assert (str(error), error.http_status) == ("Invalid HTTP Upgrade Accept Challenge", 101)
 
     @pytest.mark.parametrize(
-        "line", ["no colon here", ": no name", " folded: start"], ids=["no colon", "no name", "folded first"]
+        "line",
+        ["no colon here", ": no name", " folded: start"],
+        ids=["no colon", "no name", "folded first"],
     )
     def test_a_line_that_is_no_header_is_refused(self, line: str) -> None:
         """The answer is not guessed at."""
@@ -489,7 +548,9 @@ class TestClientJudgesTheAnswer:
         ScriptedTransport(answer()).upgrade(protocol=protocol, deflate=options)
         assert protocol.compression is None
 
-    def test_the_refusal_of_websocket_client_is_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_the_refusal_of_websocket_client_is_in_the_log(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """Its own words help where ours are those of the original."""
         caplog.set_level(logging.DEBUG, "mormot_ws.upgrade")
         refused(answer(upgrade=None))
@@ -516,7 +577,15 @@ class TestHandshakeSocket:
 
 class TestCustomHeaders:
     @pytest.mark.parametrize(
-        "headers", ["", "X-A: 1", "Host: h", "accept: x\r\nUser-Agent: y", "Authorization: Bearer t", "Cookie: a=b"]
+        "headers",
+        [
+            "",
+            "X-A: 1",
+            "Host: h",
+            "accept: x\r\nUser-Agent: y",
+            "Authorization: Bearer t",
+            "Cookie: a=b",
+        ],
     )
     def test_headers_of_the_application_are_allowed(self, headers: str) -> None:
         """Also the three that replace ours."""
@@ -559,7 +628,9 @@ class TestUserAgent:
         assert " x86; mORMot) " in default_user_agent()
 
     @pytest.mark.parametrize("argv", [[], [""]], ids=["none", "empty"])
-    def test_without_a_program_it_names_python(self, monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> None:
+    def test_without_a_program_it_names_python(
+        self, monkeypatch: pytest.MonkeyPatch, argv: list[str]
+    ) -> None:
         """Embedded or interactive interpreters, and systems without name, have an agent too."""
         monkeypatch.setattr(sys, "argv", argv)
         monkeypatch.setattr("platform.system", lambda: "")
@@ -573,6 +644,13 @@ def test_what_a_client_asks_and_a_server_answers_fit() -> None:
     transport = ScriptedTransport(lambda key: upgrade_answer(key, 42, "echo"))
     assert transport.upgrade() == UpgradeResult(42, [], b"")
     first, *lines = transport.request.decode().removesuffix("\r\n\r\n").split("\r\n")
-    headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    headers = [
+        (name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)
+    ]
     asked = UpgradeRequest("GET", first.split(" ")[1], first[-3:], headers)
-    assert (asked.is_upgrade, asked.fault(), asked.protocols, asked.uri) == (True, 0, ["echo"], "chat")
+    assert (asked.is_upgrade, asked.fault(), asked.protocols, asked.uri) == (
+        True,
+        0,
+        ["echo"],
+        "chat",
+    )

@@ -1,4 +1,6 @@
-"""The opening handshake on real sockets, to the letter: what a client has to send, to take and to refuse. A raw server writes answers."""
+"""The opening handshake on real sockets, to the letter: what a client has to send, to take and to
+refuse. A raw server writes answers.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from mormot_ws import HttpClientWebSockets, WebSocketProtocolChat
 
 
 def attempt(behaviour: Behaviour, timeout: float = 5_000) -> tuple[str, int]:
-    """Let a client upgrade on a raw server of that *behaviour*; return what it returned, and the HTTP status that it noted."""
+    """Let a client upgrade on a raw server of that *behaviour*; return what it returned, and the
+    HTTP status that it noted.
+    """
     with RawServer(behaviour) as raw, new_client(raw.port, timeout, close_timeout=ms(10)) as client:
         error = upgrade(client)
         failure = client.upgrade_failure
@@ -49,7 +53,9 @@ def answer_lines(head: HttpHead) -> list[str]:
 def answering_with(
     change: Callable[[list[str]], list[str]], chop: int = 0, behind: bytes = b"", end: str = "\r\n"
 ) -> Behaviour:
-    """Behaviour: a good answer *change*\\ d, in pieces of *chop* bytes, with something *behind* it; then wait for the end."""
+    """Behaviour: a good answer *change*\\ d, in pieces of *chop* bytes, with something *behind*
+    it; then wait for the end.
+    """
 
     def behaviour(peer: RawServerPeer) -> None:
         peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -99,12 +105,21 @@ GOOD_ANSWERS: dict[str, Callable[[list[str]], list[str]]] = {
     "names in another case": _in_other_case,
     "another order": lambda lines: [lines[0], *reversed(lines[1:])],
     "no blank behind colons": lambda lines: [line.replace(": ", ":") for line in lines],
-    "blanks around values": lambda lines: [lines[0], *[line.replace(": ", ": \t ") + " \t" for line in lines[1:]]],
+    "blanks around values": lambda lines: [
+        lines[0],
+        *[line.replace(": ", ": \t ") + " \t" for line in lines[1:]],
+    ],
     "upgrade in another case": lambda lines: changed("Upgrade", "Upgrade: WebSocket", of=lines),
-    "connection of several tokens": lambda lines: changed("Connection", "Connection: keep-alive, UPGRADE", of=lines),
-    "connection twice": lambda lines: changed("Connection", "Connection: keep-alive", "Connection: Upgrade", of=lines),
+    "connection of several tokens": lambda lines: changed(
+        "Connection", "Connection: keep-alive, UPGRADE", of=lines
+    ),
+    "connection twice": lambda lines: changed(
+        "Connection", "Connection: keep-alive", "Connection: Upgrade", of=lines
+    ),
     "folded with a blank": lambda lines: [*lines[:-1], lines[-1].replace(": ", ":\r\n ")],
-    "folded with a tab": lambda lines: changed("Connection", "Connection: keep-alive,", "\tUpgrade", of=lines),
+    "folded with a tab": lambda lines: changed(
+        "Connection", "Connection: keep-alive,", "\tUpgrade", of=lines
+    ),
     "another reason": lambda lines: ["HTTP/1.1 101 Web Socket Protocol Handshake", *lines[1:]],
     "an empty reason": lambda lines: ["HTTP/1.1 101 ", *lines[1:]],
     "no reason": lambda lines: ["HTTP/1.1 101", *lines[1:]],
@@ -122,7 +137,9 @@ GOOD_ANSWERS: dict[str, Callable[[list[str]], list[str]]] = {
 
 @pytest.mark.parametrize("change", GOOD_ANSWERS.values(), ids=GOOD_ANSWERS)
 def test_an_answer_in_any_valid_form_is_taken(change: Callable[[list[str]], list[str]]) -> None:
-    """Case, order, blanks, folding, lists, repetition and reason phrase are as free as RFC 9110 and 9112 have them."""
+    """Case, order, blanks, folding, lists, repetition and reason phrase are as free as RFC 9110
+    and 9112 have them.
+    """
     assert attempt(answering_with(change)) == ("", 0)
 
 
@@ -134,7 +151,9 @@ def test_an_answer_in_chops_is_taken(chop: int) -> None:
 
 @pytest.mark.parametrize("interim", ["100 Continue", "102 Processing", "103 Early Hints"])
 def test_an_interim_answer_comes_before_the_final_one(interim: str) -> None:
-    """A client has to be able to read 1xx answers before the final one, even when it does not expect one (RFC 9110 §15.2)."""
+    """A client has to be able to read 1xx answers before the final one, even when it does not
+    expect one (RFC 9110 §15.2).
+    """
 
     def change(lines: list[str]) -> list[str]:
         return [f"HTTP/1.1 {interim}", "Link: </style.css>", "", *lines]
@@ -175,21 +194,34 @@ REFUSED_ANSWERS: dict[str, Callable[[list[str]], list[str]]] = {
     "two accepts, the other wrong": _accept(lambda value: [accept_for("x"), value]),
     "no upgrade": lambda lines: changed("Upgrade", of=lines),
     "another upgrade": lambda lines: changed("Upgrade", "Upgrade: h2c", of=lines),
-    "upgrade with a no-break space": lambda lines: changed("Upgrade", "Upgrade: websocket\xa0", of=lines),
-    "upgrade with a control character": lambda lines: changed("Upgrade", "Upgrade: websocket\x1d", of=lines),
+    "upgrade with a no-break space": lambda lines: changed(
+        "Upgrade", "Upgrade: websocket\xa0", of=lines
+    ),
+    "upgrade with a control character": lambda lines: changed(
+        "Upgrade", "Upgrade: websocket\x1d", of=lines
+    ),
     "no connection": lambda lines: changed("Connection", of=lines),
-    "connection with a no-break space": lambda lines: changed("Connection", "Connection: \xa0Upgrade", of=lines),
+    "connection with a no-break space": lambda lines: changed(
+        "Connection", "Connection: \xa0Upgrade", of=lines
+    ),
     "accept with a no-break space": _accept(lambda value: [f"{value}\xa0"]),
     "another connection": lambda lines: changed("Connection", "Connection: close", of=lines),
     "a protocol that was not asked for": lambda lines: changed(
         "Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: chat", of=lines
     ),
-    "two protocols": lambda lines: changed("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: echo, echo", of=lines),
+    "two protocols": lambda lines: changed(
+        "Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: echo, echo", of=lines
+    ),
     "the protocol twice": lambda lines: changed(
         "Sec-WebSocket-Protocol", *["Sec-WebSocket-Protocol: echo"] * 2, of=lines
     ),
-    "an empty protocol": lambda lines: changed("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol:", of=lines),
-    "an extension that was not asked for": lambda lines: [*lines, "Sec-WebSocket-Extensions: permessage-deflate"],
+    "an empty protocol": lambda lines: changed(
+        "Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol:", of=lines
+    ),
+    "an extension that was not asked for": lambda lines: [
+        *lines,
+        "Sec-WebSocket-Extensions: permessage-deflate",
+    ],
     "an unknown extension": lambda lines: [*lines, "Sec-WebSocket-Extensions: foo; bar=1"],
     "a header without a colon": lambda lines: [*lines, "nonsense"],
     "a blank before the colon": lambda lines: [*lines, "X-Blank : x"],
@@ -199,8 +231,12 @@ REFUSED_ANSWERS: dict[str, Callable[[list[str]], list[str]]] = {
 
 
 @pytest.mark.parametrize("change", REFUSED_ANSWERS.values(), ids=REFUSED_ANSWERS)
-def test_an_answer_that_is_wrong_fails_the_handshake(change: Callable[[list[str]], list[str]]) -> None:
-    """Each of the client's checks of RFC 6455 §4.1 fails by a text, closes the socket, and delivers nothing."""
+def test_an_answer_that_is_wrong_fails_the_handshake(
+    change: Callable[[list[str]], list[str]],
+) -> None:
+    """Each of the client's checks of RFC 6455 §4.1 fails by a text, closes the socket, and
+    delivers nothing.
+    """
     error, status = attempt(answering_with(change))
     assert error.startswith("Invalid HTTP Upgrade"), error
     assert status == 101
@@ -208,7 +244,9 @@ def test_an_answer_that_is_wrong_fails_the_handshake(change: Callable[[list[str]
 
 @pytest.mark.parametrize("start", [" ", "\t", "\x1d", "\xa0"], ids=ascii)
 def test_a_status_line_that_begins_with_something_else_is_refused(start: str) -> None:
-    """The answer begins with ``HTTP/1.1 101``, not with a blank or anything that Python takes for one."""
+    """The answer begins with ``HTTP/1.1 101``, not with a blank or anything that Python takes for
+    one.
+    """
     assert attempt(answering_with(lambda lines: [start + lines[0], *lines[1:]]))[0]
 
 
@@ -258,7 +296,9 @@ STATUSES = {
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_an_http_error_is_reported_with_its_status_line(status: str) -> None:
-    """Whatever body comes with it, the status line is the error that ``websockets_upgrade`` returns."""
+    """Whatever body comes with it, the status line is the error that ``websockets_upgrade``
+    returns.
+    """
     error, number = attempt(sending(STATUSES[status]))
     assert error == STATUSES[status].split(b"\r\n")[0].decode().strip()
     assert number == int(status)
@@ -266,11 +306,19 @@ def test_an_http_error_is_reported_with_its_status_line(status: str) -> None:
 
 @pytest.mark.parametrize(
     "status",
-    ["301 Moved Permanently", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"],
+    [
+        "301 Moved Permanently",
+        "302 Found",
+        "303 See Other",
+        "307 Temporary Redirect",
+        "308 Permanent Redirect",
+    ],
 )
 @pytest.mark.parametrize("location", ["http", "ws", "relative"])
 def test_a_redirect_is_reported_and_not_followed(status: str, location: str) -> None:
-    """The application learns of the redirect; neither the other server nor this one is asked again."""
+    """The application learns of the redirect; neither the other server nor this one is asked
+    again.
+    """
     with RawServer(sending(b"")) as other:
         target = "/other" if location == "relative" else f"{location}://{HOST}:{other.port}/"
         answer = f"HTTP/1.1 {status}\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode()
@@ -340,6 +388,8 @@ def test_a_head_of_many_headers_fails_or_is_read_but_does_not_raise() -> None:
 
 
 def test_an_answer_of_bare_line_feeds_is_read_or_refused() -> None:
-    """A recipient may take a single LF for a line's end (RFC 9112 §2.2), or refuse; it does not hang."""
+    """A recipient may take a single LF for a line's end (RFC 9112 §2.2), or refuse; it does not
+    hang.
+    """
     error, _ = attempt(answering_with(lambda lines: lines, end="\n"))
     assert not error or error.startswith("Invalid HTTP Upgrade")

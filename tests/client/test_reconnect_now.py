@@ -1,4 +1,6 @@
-"""``reconnect_now()`` at the moments that are easily missed: before a wait has begun, and during an attempt."""
+"""``reconnect_now()`` at the moments that are easily missed: before a wait has begun, and during
+an attempt.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from support import BOUND, HOST, MS, FixedDelay, connect, echo_server, process_of, wait_for
 
-from mormot_ws import HttpClientWebSockets, WebSocketProcess, WebSocketProcessClient, WebSocketServer
+from mormot_ws import (
+    HttpClientWebSockets,
+    WebSocketProcess,
+    WebSocketProcessClient,
+    WebSocketServer,
+)
 from mormot_ws.testing import FaultProxy
 
 #: milliseconds that no test waits
@@ -49,7 +56,9 @@ def by_the_policy(client: HttpClientWebSockets) -> None:
     policy.next_delay = next_delay  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("arrange", [in_on_websockets_closed, in_on_client_disconnected, by_the_policy])
+@pytest.mark.parametrize(
+    "arrange", [in_on_websockets_closed, in_on_client_disconnected, by_the_policy]
+)
 def test_said_before_the_wait_has_begun_it_is_not_lost(
     proxy: FaultProxy, arrange: Callable[[HttpClientWebSockets], None]
 ) -> None:
@@ -65,7 +74,9 @@ def test_said_before_the_wait_has_begun_it_is_not_lost(
 def test_said_during_an_attempt_it_counts_for_the_next_one_after_a_failure_only(
     proxy: FaultProxy, ends_well: bool
 ) -> None:
-    """When that attempt fails there is another one at once; when it succeeds, the next loss has its whole wait."""
+    """When that attempt fails there is another one at once; when it succeeds, the next loss has
+    its whole wait.
+    """
     policy = FixedDelay(_NEVER)
     inside, go_on = threading.Event(), threading.Event()
     texts = iter(["not yet"])
@@ -115,7 +126,9 @@ def test_a_wait_without_an_end_ends_by_it(proxy: FaultProxy) -> None:
         wait_for(lambda: client.status().reconnects == 1)
 
 
-def test_said_in_the_middle_of_a_connection_it_is_forgotten(server: WebSocketServer, proxy: FaultProxy) -> None:
+def test_said_in_the_middle_of_a_connection_it_is_forgotten(
+    server: WebSocketServer, proxy: FaultProxy
+) -> None:
     """A frame callback that says it touches neither the connection nor the wait after its loss."""
     policy = FixedDelay(_NEVER)
     heard = threading.Event()

@@ -1,4 +1,6 @@
-"""Losing the connection and coming back: the order of the callbacks, their thread, and failed attempts."""
+"""Losing the connection and coming back: the order of the callbacks, their thread, and failed
+attempts.
+"""
 
 from __future__ import annotations
 
@@ -46,11 +48,15 @@ from mormot_ws import (
 )
 from mormot_ws.testing import EchoServerProcess
 
-# ------------------------------------------------------------------------------------------------ order and thread identity
+# ------------------------------------------------------------------------ order and thread identity
 
 
-def test_a_killed_server_gives_every_callback_once_in_order_in_one_thread(recorder: Recorder) -> None:
-    """SIGKILL, failed attempts, a new server, and the end: the whole life of a client, all in the client's thread."""
+def test_a_killed_server_gives_every_callback_once_in_order_in_one_thread(
+    recorder: Recorder,
+) -> None:
+    """SIGKILL, failed attempts, a new server, and the end: the whole life of a client, all in the
+    client's thread.
+    """
     with EchoServerProcess() as server:
         reconnecting = ReconnectingClient(server.port, recorder)
         thread = thread_of(reconnecting.client)
@@ -81,7 +87,9 @@ def test_a_killed_server_gives_every_callback_once_in_order_in_one_thread(record
 
 
 def test_a_killed_server_is_noticed_at_once(recorder: Recorder) -> None:
-    """The loss of an idle link is told in a fraction of the native client's time, without a heartbeat, and as 1006."""
+    """The loss of an idle link is told in a fraction of the native client's time, without a
+    heartbeat, and as 1006.
+    """
     with EchoServerProcess() as server, ReconnectingClient(server.port, recorder) as reconnecting:
         recorder.wait("focContinuation")
         began = time.monotonic()
@@ -93,7 +101,9 @@ def test_a_killed_server_is_noticed_at_once(recorder: Recorder) -> None:
 
 
 def test_a_gracefully_stopped_server_is_told_with_its_code(recorder: Recorder) -> None:
-    """After ``server.free()`` the callback gets 1001, and the client comes back to the next server."""
+    """After ``server.free()`` the callback gets 1001, and the client comes back to the next
+    server.
+    """
     with echo_server() as first, ReconnectingClient(first.port, recorder) as reconnecting:
         recorder.wait("focContinuation")
         first.free()
@@ -128,7 +138,9 @@ def test_a_server_process_that_stops_and_starts_again_is_found_again(recorder: R
 
 
 def test_a_client_comes_back_any_number_of_times(recorder: Recorder) -> None:
-    """Five losses, five reconnections: the same process and protocol objects, counted, and every event once."""
+    """Five losses, five reconnections: the same process and protocol objects, counted, and every
+    event once.
+    """
     with (
         RawServer(*[upgrade_and_drop] * 5, polite) as server,
         ReconnectingClient(server.port, recorder) as reconnecting,
@@ -144,7 +156,9 @@ def test_a_client_comes_back_any_number_of_times(recorder: Recorder) -> None:
 
 
 def test_the_connection_id_is_that_of_the_new_connection(recorder: Recorder) -> None:
-    """Inside ``on_reconnect``, once the upgrade succeeded, and afterwards ``connection_id`` is the new server's number."""
+    """Inside ``on_reconnect``, once the upgrade succeeded, and afterwards ``connection_id`` is the
+    new server's number.
+    """
     seen: list[int] = []
 
     def numbered(number: int, then: Behaviour) -> Behaviour:
@@ -174,7 +188,11 @@ def test_on_reconnect_gets_the_process_with_the_tcp_connection_open(recorder: Re
         ReconnectingClient(server.port, recorder) as reconnecting,
     ):
         reconnecting.before_upgrade = lambda process: seen.append(
-            (process is reconnecting.process, reconnecting.client.connected, process.state is wpsRun)
+            (
+                process is reconnecting.process,
+                reconnecting.client.connected,
+                process.state is wpsRun,
+            )
         )
         reconnecting.drop()
         reconnecting.wait_reconnected()
@@ -182,7 +200,9 @@ def test_on_reconnect_gets_the_process_with_the_tcp_connection_open(recorder: Re
 
 
 def test_after_a_reconnect_close_frames_are_answered_and_sent(recorder: Recorder) -> None:
-    """The close state starts anew with each connection (the native client's third fault): codes, answers, and free's goodbye."""
+    """The close state starts anew with each connection (the native client's third fault): codes,
+    answers, and free's goodbye.
+    """
     answers: list[bytes] = []
 
     def closing(code: int) -> Behaviour:
@@ -208,7 +228,9 @@ def test_after_a_reconnect_close_frames_are_answered_and_sent(recorder: Recorder
     assert [event.value.payload for event in recorder.all("focConnectionClose")] == answers
 
 
-def test_a_silent_server_is_lost_by_heartbeats_and_the_client_comes_back(recorder: Recorder) -> None:
+def test_a_silent_server_is_lost_by_heartbeats_and_the_client_comes_back(
+    recorder: Recorder,
+) -> None:
     """A server that stops answering pings is given up, told as lost, and reconnected to."""
 
     def upgrade_and_fall_silent(peer: RawServerPeer) -> None:
@@ -218,7 +240,10 @@ def test_a_silent_server_is_lost_by_heartbeats_and_the_client_comes_back(recorde
     with (
         RawServer(upgrade_and_fall_silent, polite) as server,
         ReconnectingClient(
-            server.port, recorder, heartbeat_delay=ms(50), disconnect_after_invalid_heartbeat_count=2
+            server.port,
+            recorder,
+            heartbeat_delay=ms(50),
+            disconnect_after_invalid_heartbeat_count=2,
         ) as reconnecting,
     ):
         reconnecting.wait_reconnected()
@@ -228,7 +253,7 @@ def test_a_silent_server_is_lost_by_heartbeats_and_the_client_comes_back(recorde
     assert recorder.names == ["focContinuation", *ENDED, *BACK, "focText", *ENDED]
 
 
-# ------------------------------------------------------------------------------------------------------- failed attempts
+# ---------------------------------------------------------------------------------- failed attempts
 
 _BAD_UPGRADES: dict[str, Behaviour] = {
     "accepts and closes": accept_and_close,
@@ -244,8 +269,12 @@ _BAD_UPGRADES: dict[str, Behaviour] = {
 
 
 @pytest.mark.parametrize("case", _BAD_UPGRADES)
-def test_a_server_that_fails_during_the_upgrade_is_a_failed_attempt_and_no_more(case: str, recorder: Recorder) -> None:
-    """The upgrade inside ``on_reconnect`` returns a text, the thread lives on, and the next attempt succeeds."""
+def test_a_server_that_fails_during_the_upgrade_is_a_failed_attempt_and_no_more(
+    case: str, recorder: Recorder
+) -> None:
+    """The upgrade inside ``on_reconnect`` returns a text, the thread lives on, and the next
+    attempt succeeds.
+    """
     with (
         RawServer(drop_on_request, _BAD_UPGRADES[case], polite) as server,
         ReconnectingClient(server.port, recorder) as reconnecting,
@@ -270,7 +299,9 @@ def test_a_server_that_fails_during_the_upgrade_is_a_failed_attempt_and_no_more(
 
 
 def test_each_refused_attempt_is_told_once_by_on_reconnect_none(recorder: Recorder) -> None:
-    """As long as nobody listens, each attempt calls ``on_reconnect(None)``, and ``attempts`` counts them."""
+    """As long as nobody listens, each attempt calls ``on_reconnect(None)``, and ``attempts``
+    counts them.
+    """
     policy = FixedDelay(ms(5))
     with RawServer(polite) as server:
         reconnecting = ReconnectingClient(server.port, recorder, reconnect_policy=lambda: policy)
@@ -285,7 +316,9 @@ def test_each_refused_attempt_is_told_once_by_on_reconnect_none(recorder: Record
 
 
 def test_the_policy_is_told_what_happened(recorder: Recorder) -> None:
-    """Before each wait the policy learns the kind of failure, its text, the close code, and the HTTP status."""
+    """Before each wait the policy learns the kind of failure, its text, the close code, and the
+    HTTP status.
+    """
     policy = FixedDelay(ms(1))
 
     def closing(peer: RawServerPeer) -> None:
@@ -317,7 +350,9 @@ def test_the_policy_is_told_what_happened(recorder: Recorder) -> None:
 
 
 def test_each_client_has_a_policy_of_its_own() -> None:
-    """``settings.reconnect_policy`` is called once for each client's thread, also when the settings are shared."""
+    """``settings.reconnect_policy`` is called once for each client's thread, also when the
+    settings are shared.
+    """
     made: list[FixedDelay] = []
 
     def make() -> FixedDelay:
@@ -333,7 +368,9 @@ def test_each_client_has_a_policy_of_its_own() -> None:
 
 
 def test_a_text_from_on_reconnect_closes_the_socket_and_tries_again(recorder: Recorder) -> None:
-    """A callback that does not want this connection gets another one, and the server sees the first one end."""
+    """A callback that does not want this connection gets another one, and the server sees the
+    first one end.
+    """
     ended = threading.Event()
 
     def unwanted(peer: RawServerPeer) -> None:
@@ -350,7 +387,9 @@ def test_a_text_from_on_reconnect_closes_the_socket_and_tries_again(recorder: Re
             if len(recorder.all("on_reconnect")) == 1:
                 return "not this one"
             assert process is not None
-            return client.websockets_upgrade("", "", False, (), process.protocol, "", reconnect=True)
+            return client.websockets_upgrade(
+                "", "", False, (), process.protocol, "", reconnect=True
+            )
 
         process_of(client).on_reconnect = on_reconnect
         assert send_text(client, "drop me")
@@ -360,7 +399,9 @@ def test_a_text_from_on_reconnect_closes_the_socket_and_tries_again(recorder: Re
 
 
 def test_a_text_after_a_successful_upgrade_closes_that_connection(recorder: Recorder) -> None:
-    """A callback that upgrades and then refuses: the server gets a close frame, no callback tells of that connection."""
+    """A callback that upgrades and then refuses: the server gets a close frame, no callback tells
+    of that connection.
+    """
     frames: list[WebSocketFrame] = []
 
     def refused(peer: RawServerPeer) -> None:
@@ -375,7 +416,9 @@ def test_a_text_after_a_successful_upgrade_closes_that_connection(recorder: Reco
         def on_reconnect(process: WebSocketProcessClient | None) -> str:
             recorder.add("on_reconnect", process)
             assert process is not None
-            error = client.websockets_upgrade("", "", False, (), process.protocol, "", reconnect=True)
+            error = client.websockets_upgrade(
+                "", "", False, (), process.protocol, "", reconnect=True
+            )
             return error or ("no" if len(recorder.all("on_reconnect")) == 1 else "")
 
         process_of(client).on_reconnect = on_reconnect
@@ -397,7 +440,9 @@ def test_a_text_after_a_successful_upgrade_closes_that_connection(recorder: Reco
 def test_an_exception_in_on_reconnect_is_logged_and_a_failed_attempt(
     recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whether it is raised for a failed attempt or a successful one, the thread logs the traceback and tries again."""
+    """Whether it is raised for a failed attempt or a successful one, the thread logs the traceback
+    and tries again.
+    """
     attempts: list[int] = []
 
     def on_reconnect(process: WebSocketProcessClient | None) -> str:
@@ -455,7 +500,9 @@ def test_an_exception_in_the_frame_callback_does_not_hinder_the_reconnection(
         raise RuntimeError("bug in on_incoming_frame")
 
     with RawServer(drop_on_request, polite) as server, connect(server.port, callback) as client:
-        process_of(client).on_reconnect = lambda process: client.websockets_upgrade("", "", reconnect=True)
+        process_of(client).on_reconnect = lambda process: client.websockets_upgrade(
+            "", "", reconnect=True
+        )
         assert send_text(client, "drop me")
         recorder.wait("focContinuation", 2)
         assert send_text(client, "x")
@@ -464,7 +511,9 @@ def test_an_exception_in_the_frame_callback_does_not_hinder_the_reconnection(
 
 
 def test_connections_that_do_not_last_do_not_reset_the_waits(recorder: Recorder) -> None:
-    """A server that accepts and drops at once is not hammered: only a connection that lived long enough starts anew."""
+    """A server that accepts and drops at once is not hammered: only a connection that lived long
+    enough starts anew.
+    """
     resets: list[int] = []
 
     class Counting(FixedDelay):

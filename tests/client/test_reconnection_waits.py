@@ -1,4 +1,6 @@
-"""Between two connections: the waits, what ends them, and the frames that are queued or refused meanwhile."""
+"""Between two connections: the waits, what ends them, and the frames that are queued or refused
+meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ from mormot_ws import (
     sFinished,
 )
 
-# ------------------------------------------------------------------------------------------------- waiting and stopping
+# ----------------------------------------------------------------------------- waiting and stopping
 
 
 def test_reconnect_now_cuts_the_wait_short(recorder: Recorder) -> None:
@@ -64,7 +66,9 @@ def test_reconnect_now_on_a_running_connection_does_nothing_harmful(recorder: Re
 
 
 def test_terminate_ends_the_wait_and_the_thread(recorder: Recorder) -> None:
-    """After ``terminate()`` the thread ends at once, without another attempt: nobody knocks at the server any more."""
+    """After ``terminate()`` the thread ends at once, without another attempt: nobody knocks at the
+    server any more.
+    """
     policy = FixedDelay(NEVER)
     with (
         RawServer(drop_on_request, polite) as server,
@@ -92,7 +96,9 @@ def test_free_ends_the_wait_at_once(recorder: Recorder) -> None:
 
 
 def test_free_ends_an_upgrade_that_waits_for_a_silent_server(recorder: Recorder) -> None:
-    """``free()`` interrupts the handshake inside ``on_reconnect``, which returns a text; nothing follows."""
+    """``free()`` interrupts the handshake inside ``on_reconnect``, which returns a text; nothing
+    follows.
+    """
     reached = threading.Event()
 
     def reaching(peer: RawServerPeer) -> None:
@@ -128,7 +134,9 @@ def test_free_ends_a_connection_attempt_that_gets_no_answer(recorder: Recorder) 
         accepting = threading.Thread(target=accept)
         accepting.start()
         policy = FixedDelay(ms(1))
-        reconnecting = ReconnectingClient(listener.getsockname()[1], recorder, reconnect_policy=lambda: policy)
+        reconnecting = ReconnectingClient(
+            listener.getsockname()[1], recorder, reconnect_policy=lambda: policy
+        )
         stack.callback(reconnecting.client.free)
         accepting.join(BOUND)
         with contextlib.suppress(TimeoutError):
@@ -146,7 +154,9 @@ def test_free_ends_a_connection_attempt_that_gets_no_answer(recorder: Recorder) 
 
 @pytest.mark.parametrize("callback", ["focConnectionClose", "on_websockets_closed", "on_reconnect"])
 def test_terminate_in_a_callback_stops_the_reconnection(callback: str, recorder: Recorder) -> None:
-    """The right way to give up inside a callback: ``terminate()``; the thread ends and no further attempt is made."""
+    """The right way to give up inside a callback: ``terminate()``; the thread ends and no further
+    attempt is made.
+    """
     with RawServer(drop_on_request) as server:
 
         def terminate_at(name: str) -> str:
@@ -168,7 +178,9 @@ def test_terminate_in_a_callback_stops_the_reconnection(callback: str, recorder:
 
 @pytest.mark.parametrize("reason", ["no on_reconnect", "client_auto_upgrade", "terminated before"])
 def test_a_client_that_is_not_to_reconnect_ends_its_thread(reason: str, recorder: Recorder) -> None:
-    """Without ``on_reconnect``, with ``client_auto_upgrade=False`` or after ``terminate()`` a loss is the end."""
+    """Without ``on_reconnect``, with ``client_auto_upgrade=False`` or after ``terminate()`` a loss
+    is the end.
+    """
     with (
         RawServer(drop_on_request, polite) as server,
         ReconnectingClient(server.port, recorder) as reconnecting,
@@ -180,7 +192,9 @@ def test_a_client_that_is_not_to_reconnect_ends_its_thread(reason: str, recorder
             reconnecting.client.settings.client_auto_upgrade = False
         else:
             thread.terminate()
-        assert send_text(reconnecting.client, "a terminated thread's connection goes on until it is lost")
+        assert send_text(
+            reconnecting.client, "a terminated thread's connection goes on until it is lost"
+        )
         thread.join(BOUND)
         assert not thread.is_alive()
         assert thread.thread_state is sFinished
@@ -188,7 +202,9 @@ def test_a_client_that_is_not_to_reconnect_ends_its_thread(reason: str, recorder
     assert recorder.names == ["focContinuation", *ENDED]
 
 
-def test_a_policy_that_gives_up_ends_the_thread(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_policy_that_gives_up_ends_the_thread(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
     """``None`` instead of a wait is the end of it, with a warning that says why."""
     policy = FixedDelay(ms(1), max_attempts=2)
     with RawServer(polite) as server:
@@ -217,13 +233,20 @@ def test_on_reconnect_taken_away_during_the_wait_is_the_end(recorder: Recorder) 
 
 
 def test_on_reconnect_set_after_the_loss_is_not_too_late(recorder: Recorder) -> None:
-    """The document sets it behind the upgrade: a server that drops the connection before that does not win the race."""
-    with RawServer(drop_on_request, polite) as server, connect(server.port, recorder.frame) as client:
+    """The document sets it behind the upgrade: a server that drops the connection before that does
+    not win the race.
+    """
+    with (
+        RawServer(drop_on_request, polite) as server,
+        connect(server.port, recorder.frame) as client,
+    ):
         thread = thread_of(client)
         assert send_text(client, "drop me")
         thread.join(BOUND)
         assert not thread.is_alive()
-        process_of(client).on_reconnect = lambda process: client.websockets_upgrade("", "", reconnect=True)
+        process_of(client).on_reconnect = lambda process: client.websockets_upgrade(
+            "", "", reconnect=True
+        )
         recorder.wait("focContinuation", 2)
         assert send_text(client, "x")
         recorder.wait("focText")
@@ -248,10 +271,14 @@ def test_a_graceful_close_without_reconnection_leaves_the_thread_closed(recorder
 
 
 def test_no_callback_comes_after_free(recorder: Recorder) -> None:
-    """When ``free()`` has returned, in whatever state, the client is silent for good and its thread has ended."""
+    """When ``free()`` has returned, in whatever state, the client is silent for good and its
+    thread has ended.
+    """
     with RawServer(upgrade_and_drop) as server:
         for _ in range(20):
-            reconnecting = ReconnectingClient(server.port, recorder, reconnect_policy=lambda: FixedDelay(ms(1)))
+            reconnecting = ReconnectingClient(
+                server.port, recorder, reconnect_policy=lambda: FixedDelay(ms(1))
+            )
             thread = thread_of(reconnecting.client)
             recorder.wait("on_reconnect(process)", len(recorder.all("on_reconnect(process)")) + 1)
             reconnecting.client.free()
@@ -260,11 +287,15 @@ def test_no_callback_comes_after_free(recorder: Recorder) -> None:
             assert names.count("focContinuation") == names.count("focConnectionClose")
 
 
-# --------------------------------------------------------------------------------------------------------- frames waiting
+# ----------------------------------------------------------------------------------- frames waiting
 
 
-def test_frames_queued_while_disconnected_go_out_after_the_reconnect_in_order(recorder: Recorder) -> None:
-    """``send_frame_async`` accepts frames during the wait; they arrive, each once, in order, when the connection is back."""
+def test_frames_queued_while_disconnected_go_out_after_the_reconnect_in_order(
+    recorder: Recorder,
+) -> None:
+    """``send_frame_async`` accepts frames during the wait; they arrive, each once, in order, when
+    the connection is back.
+    """
     with waiting(recorder, FixedDelay(NEVER)) as reconnecting:
         process = reconnecting.process
         for number in range(50):
@@ -289,8 +320,12 @@ def test_send_frame_while_disconnected_is_false_and_never_sent_later(recorder: R
     assert recorder.texts() == ["end"]
 
 
-def test_frames_that_were_under_way_when_the_connection_was_lost_are_sent_again_in_order(recorder: Recorder) -> None:
-    """What the kernel had not taken whole goes to the next connection: a contiguous rest of the queue, to its end."""
+def test_frames_that_were_under_way_when_the_connection_was_lost_are_sent_again_in_order(
+    recorder: Recorder,
+) -> None:
+    """What the kernel had not taken whole goes to the next connection: a contiguous rest of the
+    queue, to its end.
+    """
     count, size = 60, 256 << 10
     received: list[int] = []
     counted: list[int] = []
@@ -315,14 +350,18 @@ def test_frames_that_were_under_way_when_the_connection_was_lost_are_sent_again_
         ReconnectingClient(server.port, recorder) as reconnecting,
     ):
         process = reconnecting.process
-        reconnecting.before_upgrade = lambda process: counted.append(process.protocol.frames_out_count)
+        reconnecting.before_upgrade = lambda process: counted.append(
+            process.protocol.frames_out_count
+        )
         for number in range(count):
             assert process.send_frame_async(WebSocketFrame(focBinary, bytes((number,)) * size))
         waiting_frames: list[int] = []
 
         def stuck() -> bool:
             waiting_frames.append(process.outgoing.count)
-            return len(waiting_frames) > 20 and 0 < waiting_frames[-20] == waiting_frames[-1] < count
+            return (
+                len(waiting_frames) > 20 and 0 < waiting_frames[-20] == waiting_frames[-1] < count
+            )
 
         wait_for(stuck)
         drop.set()
@@ -331,15 +370,23 @@ def test_frames_that_were_under_way_when_the_connection_was_lost_are_sent_again_
     assert received[0] == counted[0]
 
 
-def test_a_frame_sent_in_on_reconnect_is_the_first_of_the_new_connection(recorder: Recorder) -> None:
-    """Once the upgrade has succeeded ``on_reconnect`` can authenticate and subscribe; before it, sending is refused."""
+def test_a_frame_sent_in_on_reconnect_is_the_first_of_the_new_connection(
+    recorder: Recorder,
+) -> None:
+    """Once the upgrade has succeeded ``on_reconnect`` can authenticate and subscribe; before it,
+    sending is refused.
+    """
     results: list[bool] = []
     with (
         RawServer(drop_on_request, polite) as server,
         ReconnectingClient(server.port, recorder) as reconnecting,
     ):
-        reconnecting.before_upgrade = lambda process: results.append(process.send_frame(text("too early")))
-        reconnecting.after_upgrade = lambda process: results.append(process.send_frame(text("subscribe")))
+        reconnecting.before_upgrade = lambda process: results.append(
+            process.send_frame(text("too early"))
+        )
+        reconnecting.after_upgrade = lambda process: results.append(
+            process.send_frame(text("subscribe"))
+        )
         reconnecting.drop()
         reconnecting.wait_reconnected()
         assert recorder.wait("focText").value.text == "subscribe"
@@ -357,8 +404,12 @@ def test_a_frame_queued_in_on_reconnect_goes_out_too(recorder: Recorder) -> None
         assert recorder.wait("focText").value.text == "queued"
 
 
-def test_a_connection_closed_in_on_reconnect_sends_nothing_behind_its_close_frame(recorder: Recorder) -> None:
-    """A close frame sent right after the upgrade is the last one of that connection, in the frame callback too."""
+def test_a_connection_closed_in_on_reconnect_sends_nothing_behind_its_close_frame(
+    recorder: Recorder,
+) -> None:
+    """A close frame sent right after the upgrade is the last one of that connection, in the frame
+    callback too.
+    """
     frames: list[WebSocketFrame] = []
     sent: list[bool] = []
 
@@ -375,11 +426,16 @@ def test_a_connection_closed_in_on_reconnect_sends_nothing_behind_its_close_fram
         if frame.opcode.name == "focContinuation" and len(recorder.all("focContinuation")) == 2:
             sent.append(process.send_frame(text("behind the close frame")))
 
-    with RawServer(drop_on_request, remembering_frames) as server, connect(server.port, callback) as client:
+    with (
+        RawServer(drop_on_request, remembering_frames) as server,
+        connect(server.port, callback) as client,
+    ):
 
         def on_reconnect(process: WebSocketProcessClient | None) -> str:
             assert process is not None
-            error = client.websockets_upgrade("", "", False, (), process.protocol, "", reconnect=True)
+            error = client.websockets_upgrade(
+                "", "", False, (), process.protocol, "", reconnect=True
+            )
             process.send_frame(WebSocketFrame(focConnectionClose, b"\x0f\xa0"))
             thread_of(client).terminate()
             return error

@@ -1,7 +1,7 @@
 """The raw peer's side of permessage-deflate, written from RFC 7692 on ``zlib`` alone.
 
-It compresses in any way that the RFC allows and some that it does not, and inflates strictly: with no more window than was agreed
-on, so that a library that uses more is found out.
+It compresses in any way that the RFC allows and some that it does not, and inflates strictly: with
+no more window than was agreed on, so that a library that uses more is found out.
 """
 
 from __future__ import annotations
@@ -102,34 +102,50 @@ class Compression:
         return compressed(message.opcode, data, size)
 
     def receive(self) -> tuple[Frame, bool, int]:
-        """Return the next message inflated, whether it was compressed, and its size on the wire without header."""
+        """Return the next message inflated, whether it was compressed, and its size on the wire
+        without header.
+        """
         frame = self.peer.receive()
         return Frame(frame.opcode, self.inflated(frame)), frame.rsv == RSV1, len(frame.payload)
 
     def expect(self, message: Frame) -> tuple[bool, int]:
-        """Receive exactly *message* next; return whether it was compressed, and its size on the wire without header."""
+        """Receive exactly *message* next; return whether it was compressed, and its size on the
+        wire without header.
+        """
         received, was_compressed, size = self.receive()
         assert received == message, f"{received.payload[:60]!r} instead of {message.payload[:60]!r}"
         return was_compressed, size
 
     def exchange(self, message: Frame, size: int = 0) -> tuple[bool, int]:
-        """Send *message* compressed, in fragments of *size* bytes, and receive its echo; return what :meth:`expect` does."""
+        """Send *message* compressed, in fragments of *size* bytes, and receive its echo; return
+        what :meth:`expect` does.
+        """
         self.peer.send(*self.frames(message, size))
         return self.expect(message)
 
 
 def compressed(opcode: int, data: bytes, size: int = 0) -> list[Frame]:
-    """Return the frames of a message whose compressed form is *data*, in fragments of *size* bytes (0: in one frame)."""
+    """Return the frames of a message whose compressed form is *data*, in fragments of *size* bytes
+    (0: in one frame).
+    """
     parts = cut(data, size) if size else [data]
     last = len(parts) - 1
-    return [Frame(0 if at else opcode, part, at == last, 0 if at else RSV1) for at, part in enumerate(parts)]
+    return [
+        Frame(0 if at else opcode, part, at == last, 0 if at else RSV1)
+        for at, part in enumerate(parts)
+    ]
 
 
 @contextmanager
 def open_compressed(
-    role: str, parameters: Parameters | None = None, options: dict[str, Any] | None = None, **settings: Any
+    role: str,
+    parameters: Parameters | None = None,
+    options: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> Iterator[Compression]:
-    """Give a connection on which permessage-deflate was agreed on, with *parameters*, the library having *options* beyond."""
+    """Give a connection on which permessage-deflate was agreed on, with *parameters*, the library
+    having *options* beyond.
+    """
     parameters = parameters or Parameters()
     if role == "server":
         offer = parameters.header()
@@ -138,15 +154,24 @@ def open_compressed(
             assert Parameters.read(peer.extension) == parameters
             yield Compression(peer, parameters)
     else:
-        settings["permessage_deflate"] = PermessageDeflate(**{**vars(parameters), **(options or {})})
+        settings["permessage_deflate"] = PermessageDeflate(
+            **{**vars(parameters), **(options or {})}
+        )
         with open_peer(role, answer=parameters.header(), **settings) as peer:
             yield Compression(peer, parameters)
 
 
 def story(kind: str, size: int) -> Frame:
-    """Return a message of *size* bytes that compresses well, but only with a window that reaches far back."""
+    """Return a message of *size* bytes that compresses well, but only with a window that reaches
+    far back.
+    """
     line = '{{"id": {0}, "name": "räuber {1}", "tags": ["a{0}", "b{1}", "c{2}"], "value": {2}}}\n'
-    text = "".join([line.format(number, number % 251, number * 7919 % 10007) for number in range(size // 40 + 1)])
+    text = "".join(
+        [
+            line.format(number, number % 251, number * 7919 % 10007)
+            for number in range(size // 40 + 1)
+        ]
+    )
     payload = text.encode()[:size]
     if kind == "binary":
         return Frame(BINARY, payload.translate(bytes(range(255, -1, -1))))

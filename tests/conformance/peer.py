@@ -1,7 +1,9 @@
-"""The raw peer of the suite: one for each role, with the same methods, so that every case runs against the server and the client.
+"""The raw peer of the suite: one for each role, with the same methods, so that every case runs
+against the server and the client.
 
-:func:`open_peer` starts the library in one role on a loopback socket, with an application that echoes messages, and gives the other
-end to the case. Everything that waits is bounded by ``support.BOUND``.
+:func:`open_peer` starts the library in one role on a loopback socket, with an application that
+echoes messages, and gives the other end to the case. Everything that waits is bounded by
+``support.BOUND``.
 """
 
 from __future__ import annotations
@@ -32,17 +34,35 @@ from support import (
 
 from mormot_ws import WebSocketFrame, WebSocketProcess
 
-from .wire import CLOSE, CONTINUATION, MASK, PING, PONG, Frame, FrameReader, close, cut, encode, ping, pong
+from .wire import (
+    CLOSE,
+    CONTINUATION,
+    MASK,
+    PING,
+    PONG,
+    Frame,
+    FrameReader,
+    close,
+    cut,
+    encode,
+    ping,
+    pong,
+)
 
 ROLES = ("server", "client")
-#: scaled milliseconds: the library's ``close_timeout``, so long that what ends before it has ended by itself
+#: scaled milliseconds: the library's ``close_timeout``, so long that what ends before it has ended
+#: by itself
 CLOSE_TIMEOUT = 5_000
 
 
 class Peer:
-    """The raw end of a connection whose other end is the library, as *role* (``server`` or ``client``)."""
+    """The raw end of a connection whose other end is the library, as *role* (``server`` or
+    ``client``).
+    """
 
-    def __init__(self, raw: RawPeer, role: str, extension: str, recorder: Recorder, process: WebSocketProcess) -> None:
+    def __init__(
+        self, raw: RawPeer, role: str, extension: str, recorder: Recorder, process: WebSocketProcess
+    ) -> None:
         # so that chops leave one by one
         raw.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.raw = raw
@@ -60,7 +80,7 @@ class Peer:
         #: what reads the library's frames
         self.reader = FrameReader(masked=role == "client", rsv1=bool(extension))
 
-    # ------------------------------------------------------------------------------------------------------- sending
+    # -------------------------------------------------------------------------------------- sending
 
     def wire(self, *frames: Frame) -> bytes:
         """Return the bytes of *frames* as this side has to send them."""
@@ -75,7 +95,7 @@ class Peer:
         for part in cut(data, chop) if chop else [data]:
             self.raw.sock.sendall(part)
 
-    # ----------------------------------------------------------------------------------------------------- receiving
+    # ------------------------------------------------------------------------------------ receiving
 
     def receive(self) -> Frame:
         """Return the next frame, of any kind."""
@@ -100,14 +120,18 @@ class Peer:
         self.expect(*messages)
 
     def expect_pong(self, payload: bytes | str = "still there") -> None:
-        """Send a ping and receive its pong next: proves that all that was sent before is dealt with, and was not answered."""
+        """Send a ping and receive its pong next: proves that all that was sent before is dealt
+        with, and was not answered.
+        """
         self.send(ping(payload))
         self.expect(pong(payload))
 
-    # ------------------------------------------------------------------------------------------------ ends and closing
+    # ----------------------------------------------------------------------------- ends and closing
 
     def expect_close(self, code: int | None, reason: bytes | str | None = None) -> Frame:
-        """Receive a close frame of that *code* (None: an empty one) next, and with that *reason* if one is given."""
+        """Receive a close frame of that *code* (None: an empty one) next, and with that *reason*
+        if one is given.
+        """
         frame = self.receive()
         assert frame.opcode == CLOSE, f"{_short(frame)} instead of a close frame"
         wanted = close(code).payload
@@ -118,7 +142,8 @@ class Peer:
         return frame
 
     def expect_end(self) -> None:
-        """Receive the end of the TCP connection, with nothing before it, and in the order of RFC 6455 §7.1.1: the server ends first.
+        """Receive the end of the TCP connection, with nothing before it, and in the order of RFC
+        6455 §7.1.1: the server ends first.
 
         A reset, which can destroy what the library sent last, is a ``ConnectionResetError`` here.
         """
@@ -134,14 +159,18 @@ class Peer:
     def expect_silence(self, milliseconds: float = 30) -> None:
         """Fail when anything, even the end of the stream, comes within that time."""
         assert self.reader.next() is None
-        assert not select.select([self.raw.sock], [], [], milliseconds * MS)[0], f"{self.raw.receive()[:60]!r} came"
+        assert not select.select([self.raw.sock], [], [], milliseconds * MS)[0], (
+            f"{self.raw.receive()[:60]!r} came"
+        )
 
     def end_output(self) -> None:
         """End this side's half of the TCP connection."""
         self.raw.sock.shutdown(socket.SHUT_WR)
 
     def expect_failure(self, code: int) -> None:
-        """See the library fail the connection: a close frame of that *code*, a clean end, and the code told to its application."""
+        """See the library fail the connection: a close frame of that *code*, a clean end, and the
+        code told to its application.
+        """
         self.expect_close(code)
         self.expect_end()
         told = self.told()
@@ -149,13 +178,17 @@ class Peer:
         assert self.process.close_code == code
 
     def close(self, code: int | None = 1000, reason: bytes | str = b"") -> None:
-        """Close in the orderly way: the library has to answer with the same code, and the connection has to end cleanly."""
+        """Close in the orderly way: the library has to answer with the same code, and the
+        connection has to end cleanly.
+        """
         self.send(close(code, reason))
         self.expect_close(code)
         self.expect_end()
 
     def told(self) -> bytes:
-        """Wait for the last callback of the library's application, and return its payload: how the connection ended."""
+        """Wait for the last callback of the library's application, and return its payload: how the
+        connection ended.
+        """
         payload = self.recorder.wait("focConnectionClose").value.payload
         assert isinstance(payload, bytes)
         return payload
@@ -164,22 +197,33 @@ class Peer:
         """Return the messages that the library's application was given, in order."""
         names = {"focText": 1, "focBinary": 2}
         return [
-            Frame(names[event.name], event.value.payload) for event in list(self.recorder.events) if event.name in names
+            Frame(names[event.name], event.value.payload)
+            for event in list(self.recorder.events)
+            if event.name in names
         ]
 
 
 def _short(frame: Frame) -> str:
     payload = frame.payload[:40]
     more = f"… {len(frame.payload)} bytes" if len(payload) < len(frame.payload) else ""
-    names = {CONTINUATION: "continuation", 1: "text", 2: "binary", CLOSE: "close", PING: "ping", PONG: "pong"}
+    names = {
+        CONTINUATION: "continuation",
+        1: "text",
+        2: "binary",
+        CLOSE: "close",
+        PING: "ping",
+        PONG: "pong",
+    }
     return f"<{names.get(frame.opcode, frame.opcode)} fin={frame.fin:d} rsv={frame.rsv:03b} {payload!r}{more}>"
 
 
-# ----------------------------------------------------------------------------------------------- starting the library
+# ----------------------------------------------------------------------------- starting the library
 
 
 def _application(recorder: Recorder) -> Any:
-    """Return the callback of the library's side: it remembers the process and all frames, and echoes messages."""
+    """Return the callback of the library's side: it remembers the process and all frames, and
+    echoes messages.
+    """
 
     def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
         recorder.add("process", process)
@@ -191,15 +235,23 @@ def _application(recorder: Recorder) -> Any:
 
 @contextlib.contextmanager
 def open_peer(
-    role: str, offer: str | None = None, answer: str | None = None, behind: bytes = b"", **settings: Any
+    role: str,
+    offer: str | None = None,
+    answer: str | None = None,
+    behind: bytes = b"",
+    **settings: Any,
 ) -> Iterator[Peer]:
     """Give the raw end of a connection to the library as *role*, which has *settings*.
 
-    *offer* is the raw client's ``Sec-WebSocket-Extensions``, *answer* the raw server's; each is for its own role only. *behind* is
-    sent in the same segment as this side's part of the handshake.
+    *offer* is the raw client's ``Sec-WebSocket-Extensions``, *answer* the raw server's; each is for
+    its own role only. *behind* is sent in the same segment as this side's part of the handshake.
     """
     settings.setdefault("close_timeout", ms(CLOSE_TIMEOUT))
-    opened = _to_server(offer, behind, settings) if role == "server" else _to_client(answer, behind, settings)
+    opened = (
+        _to_server(offer, behind, settings)
+        if role == "server"
+        else _to_client(answer, behind, settings)
+    )
     with opened as peer:
         yield peer
 
@@ -207,16 +259,23 @@ def open_peer(
 @contextlib.contextmanager
 def _to_server(offer: str | None, behind: bytes, settings: dict[str, Any]) -> Iterator[Peer]:
     recorder = Recorder()
-    with echo_server(callback=_application(recorder), **settings) as server, RawClient(server.port) as raw:
+    with (
+        echo_server(callback=_application(recorder), **settings) as server,
+        RawClient(server.port) as raw,
+    ):
         raw.send(RawClient.request(Sec_WebSocket_Extensions=offer) + behind)
         head = raw.read_head()
         assert head.status == 101, head
         process = recorder.wait("process").value
-        yield Peer(raw, "server", head.headers.get("sec-websocket-extensions", ""), recorder, process)
+        yield Peer(
+            raw, "server", head.headers.get("sec-websocket-extensions", ""), recorder, process
+        )
 
 
 class ClientUpgrade:
-    """The library's client on a raw server: :meth:`start` its upgrade, then answer, then :meth:`finish`."""
+    """The library's client on a raw server: :meth:`start` its upgrade, then answer, then
+    :meth:`finish`.
+    """
 
     def __init__(self, recorder: Recorder, **settings: Any) -> None:
         self._recorder = recorder

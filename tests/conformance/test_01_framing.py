@@ -1,4 +1,6 @@
-"""Section 1, framing: every form of length, in chops, lengths that are not minimal, and the direction of masking (RFC 6455 §5.2, §5.3)."""
+"""Section 1, framing: every form of length, in chops, lengths that are not minimal, and the
+direction of masking (RFC 6455 §5.2, §5.3).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def test_1_1_a_text_message_of_each_form_of_length_is_echoed(peer: Peer, size: i
 
 @pytest.mark.parametrize("size", SIZES)
 def test_1_2_a_binary_message_of_each_form_of_length_is_echoed(peer: Peer, size: int) -> None:
-    """A binary message of any octets comes back whole, whichever of the three forms its length takes."""
+    """A binary message of any octets comes back whole, whichever of the three forms its length
+    takes.
+    """
     peer.exchange(binary(MESSAGES[:size]))
     peer.close()
 
@@ -60,7 +64,9 @@ def test_1_5_messages_in_one_segment_are_echoed_in_order(peer: Peer) -> None:
 def test_1_6_a_length_that_is_not_minimal_fails_at_the_header(
     peer: Peer, opcode: int, width: int, announce: int
 ) -> None:
-    """The minimal number of bytes has to be used to encode a length (§5.2); the payload is not waited for."""
+    """The minimal number of bytes has to be used to encode a length (§5.2); the payload is not
+    waited for.
+    """
     peer.send_bytes(encode(Frame(opcode), peer.mask, width, announce))
     peer.expect_failure(1002)
 
@@ -73,15 +79,21 @@ def test_1_7_a_length_with_its_highest_bit_set_fails(peer: Peer, announce: int) 
 
 
 @pytest.mark.parametrize("announce", [1 << 40, (1 << 63) - 1], ids=hex)
-def test_1_8_an_absurd_length_is_too_big_before_its_payload_comes(peer: Peer, announce: int) -> None:
+def test_1_8_an_absurd_length_is_too_big_before_its_payload_comes(
+    peer: Peer, announce: int
+) -> None:
     """A valid length beyond the limits is refused with 1009 as soon as it is read."""
     peer.send_bytes(encode(Frame(BINARY), peer.mask, 8, announce))
     peer.expect_failure(1009)
 
 
-@pytest.mark.parametrize("frame", [text("x"), text(""), binary(b"x"), ping("x"), close(1000)], ids=str)
+@pytest.mark.parametrize(
+    "frame", [text("x"), text(""), binary(b"x"), ping("x"), close(1000)], ids=str
+)
 def test_1_9_a_frame_masked_the_wrong_way_fails(peer: Peer, frame: Frame) -> None:
-    """A server closes on a frame that is not masked, a client on one that is (§5.1), whatever the frame."""
+    """A server closes on a frame that is not masked, a client on one that is (§5.1), whatever the
+    frame.
+    """
     peer.send_bytes(encode(frame, None if peer.mask else MASK))
     peer.expect_failure(1002)
 
@@ -99,7 +111,9 @@ def test_1_11_what_came_before_a_frame_masked_the_wrong_way_is_echoed(peer: Peer
     peer.expect_failure(1002)
 
 
-@pytest.mark.parametrize("mask", [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\1", b"\x80\0\0\0"], ids=bytes.hex)
+@pytest.mark.parametrize(
+    "mask", [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\1", b"\x80\0\0\0"], ids=bytes.hex
+)
 def test_1_12_a_client_may_mask_with_any_key(mask: bytes) -> None:
     """The server takes every key, even one that changes nothing."""
     with open_peer("server") as peer:
@@ -121,7 +135,9 @@ def test_1_13_a_key_may_change_with_every_frame() -> None:
 
 
 def test_1_14_the_client_masks_each_frame_with_a_fresh_key() -> None:
-    """Masking keys are unpredictable (§5.3): no two of many frames have the same, control frames included."""
+    """Masking keys are unpredictable (§5.3): no two of many frames have the same, control frames
+    included.
+    """
     with open_peer("client") as peer:
         peer.exchange(*[text("same text")] * 100)
         for _ in range(10):
@@ -134,7 +150,9 @@ def test_1_14_the_client_masks_each_frame_with_a_fresh_key() -> None:
 
 @pytest.mark.parametrize("role", ["server", "client"])
 def test_1_15_frames_right_behind_the_handshake_are_not_lost(role: str) -> None:
-    """Frames in the segment that ends the handshake are read like any others, even one that the segment cuts."""
+    """Frames in the segment that ends the handshake are read like any others, even one that the
+    segment cuts.
+    """
     mask = MASK if role == "server" else None
     stream = encode(text("first"), mask) + encode(ping("p"), mask) + encode(text("second"), mask)
     for size in (len(stream), len(stream) - 3):
@@ -155,7 +173,9 @@ def test_1_16_the_code_of_the_close_frame_needs_no_particular_mask(peer: Peer) -
 
 
 def test_1_17_ends_inside_a_frame_are_no_message(peer: Peer) -> None:
-    """A message that the end of the TCP connection cuts is not delivered; the application is told of an abnormal end."""
+    """A message that the end of the TCP connection cuts is not delivered; the application is told
+    of an abnormal end.
+    """
     peer.send_bytes(peer.wire(text("whole"), text("cut off"))[:-2])
     peer.expect(text("whole"))
     peer.end_output()

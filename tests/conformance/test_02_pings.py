@@ -22,7 +22,9 @@ def test_2_1_a_ping_is_answered_with_its_payload(peer: Peer, payload: bytes) -> 
 
 @pytest.mark.parametrize("opcode", [PING, PONG])
 @pytest.mark.parametrize("size", [126, 127, 65536])
-def test_2_5_a_ping_or_pong_above_125_bytes_fails_at_its_header(peer: Peer, opcode: int, size: int) -> None:
+def test_2_5_a_ping_or_pong_above_125_bytes_fails_at_its_header(
+    peer: Peer, opcode: int, size: int
+) -> None:
     """A control frame has at most 125 bytes (§5.5); its payload is not waited for."""
     peer.send_bytes(encode(Frame(opcode, b"\xfe" * size), peer.mask)[:2])
     peer.expect_failure(1002)

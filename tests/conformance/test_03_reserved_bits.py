@@ -10,7 +10,9 @@ from .wire import BINARY, CLOSE, PING, PONG, TEXT, Frame, more, text
 RSV = range(1, 8)
 
 
-@pytest.mark.parametrize("opcode", [TEXT, BINARY, PING, PONG, CLOSE], ids=["text", "binary", "ping", "pong", "close"])
+@pytest.mark.parametrize(
+    "opcode", [TEXT, BINARY, PING, PONG, CLOSE], ids=["text", "binary", "ping", "pong", "close"]
+)
 @pytest.mark.parametrize("rsv", RSV, ids="rsv{:03b}".format)
 def test_3_1_any_reserved_bit_fails(peer: Peer, rsv: int, opcode: int) -> None:
     """Each combination of reserved bits fails the connection, on each kind of frame."""

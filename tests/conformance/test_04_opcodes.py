@@ -18,7 +18,9 @@ def test_4_1_a_reserved_opcode_fails(peer: Peer, opcode: int, payload: bytes) ->
 
 @pytest.mark.parametrize("chop", [0, 1])
 @pytest.mark.parametrize("opcode", RESERVED_OPCODES)
-def test_4_2_what_came_before_a_reserved_opcode_is_echoed(peer: Peer, opcode: int, chop: int) -> None:
+def test_4_2_what_came_before_a_reserved_opcode_is_echoed(
+    peer: Peer, opcode: int, chop: int
+) -> None:
     """A good message before it is delivered and answered; what follows is not."""
     peer.send(text("good"), Frame(opcode, b"bad"), text("not read"), chop=chop)
     peer.expect(text("good"))

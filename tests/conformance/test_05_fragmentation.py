@@ -1,11 +1,27 @@
-"""Section 5, fragmentation: order, interleaved control frames, and every way to get it wrong (RFC 6455 §5.4)."""
+"""Section 5, fragmentation: order, interleaved control frames, and every way to get it wrong (RFC
+6455 §5.4).
+"""
 
 from __future__ import annotations
 
 import pytest
 
 from .peer import Peer
-from .wire import BINARY, CLOSE, PING, PONG, TEXT, Frame, binary, close, fragments, more, ping, pong, text
+from .wire import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    Frame,
+    binary,
+    close,
+    fragments,
+    more,
+    ping,
+    pong,
+    text,
+)
 
 #: 0: all frames at once; -1: a write for each frame; else pieces of so many bytes
 SENDING = {"together": 0, "frame by frame": -1, "octet by octet": 1}
@@ -47,11 +63,20 @@ def test_5_2_a_fragmented_control_frame_fails_at_its_first_byte(peer: Peer, opco
 
 @pytest.mark.parametrize(
     "parts",
-    [("fragment1", "fragment2"), ("", ""), ("a", ""), ("", "a"), ("", "", "a", "", ""), tuple("Hello, world!")],
+    [
+        ("fragment1", "fragment2"),
+        ("", ""),
+        ("a", ""),
+        ("", "a"),
+        ("", "", "a", "", ""),
+        tuple("Hello, world!"),
+    ],
     ids=["two", "empty", "empty last", "empty first", "one of five", "octets"],
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_5_3_a_fragmented_message_is_joined(peer: Peer, how: str, kind: str, parts: tuple[str, ...]) -> None:
+def test_5_3_a_fragmented_message_is_joined(
+    peer: Peer, how: str, kind: str, parts: tuple[str, ...]
+) -> None:
     """The fragments are one message, whose opcode is that of the first."""
     frames = fragments(KINDS[kind], *parts)
     send(peer, frames, how)
@@ -78,9 +103,13 @@ def test_5_7_a_pong_between_fragments_is_ignored(peer: Peer, how: str) -> None:
 
 
 def test_5_8_control_frames_of_full_size_come_between_all_fragments(peer: Peer, how: str) -> None:
-    """Pings of 125 bytes between all of five fragments are answered in order, and the message is whole."""
+    """Pings of 125 bytes between all of five fragments are answered in order, and the message is
+    whole.
+    """
     frames: list[Frame] = []
-    for number, fragment in enumerate(fragments(TEXT, *[f"fragment{number}" for number in range(5)])):
+    for number, fragment in enumerate(
+        fragments(TEXT, *[f"fragment{number}" for number in range(5)])
+    ):
         frames += [fragment, ping(bytes([number]) * 125)]
     send(peer, frames[:-1], how)
     peer.expect(*[pong(bytes([number]) * 125) for number in range(4)])
@@ -90,7 +119,9 @@ def test_5_8_control_frames_of_full_size_come_between_all_fragments(peer: Peer, 
 
 @pytest.mark.parametrize("payload", [b"", b"non-continuation payload"], ids=["empty", "payload"])
 @pytest.mark.parametrize("fin", [True, False], ids=["fin", "not fin"])
-def test_5_9_a_continuation_of_nothing_fails(peer: Peer, how: str, fin: bool, payload: bytes) -> None:
+def test_5_9_a_continuation_of_nothing_fails(
+    peer: Peer, how: str, fin: bool, payload: bytes
+) -> None:
     """A continuation frame needs a message that it continues."""
     send(peer, [more(payload, fin=fin), text("Hello")], how)
     peer.expect_failure(1002)
@@ -99,7 +130,11 @@ def test_5_9_a_continuation_of_nothing_fails(peer: Peer, how: str, fin: bool, pa
 @pytest.mark.parametrize("fin", [True, False], ids=["fin", "not fin"])
 def test_5_10_a_continuation_after_a_whole_message_fails(peer: Peer, how: str, fin: bool) -> None:
     """A message that has its FIN frame cannot be continued; it is delivered all the same."""
-    send(peer, [*fragments(TEXT, "fragment1", "fragment2"), more("fragment3", fin=fin), text("Hello")], how)
+    send(
+        peer,
+        [*fragments(TEXT, "fragment1", "fragment2"), more("fragment3", fin=fin), text("Hello")],
+        how,
+    )
     peer.expect(text("fragment1fragment2"))
     peer.expect_failure(1002)
     assert peer.messages() == [text("fragment1fragment2")]
@@ -114,9 +149,15 @@ def test_5_11_a_continuation_of_nothing_fails_at_its_first_byte(peer: Peer) -> N
 @pytest.mark.parametrize("second", ["text", "binary"])
 @pytest.mark.parametrize("first", ["text", "binary"])
 @pytest.mark.parametrize("fin", [True, False], ids=["fin", "not fin"])
-def test_5_18_a_new_message_inside_a_fragmented_one_fails(peer: Peer, first: str, second: str, fin: bool) -> None:
-    """The fragments of two messages must not be mixed: all but the first have to be continuation frames."""
-    peer.send(Frame(KINDS[first], b"fragment1", fin=False), Frame(KINDS[second], b"fragment2", fin=fin))
+def test_5_18_a_new_message_inside_a_fragmented_one_fails(
+    peer: Peer, first: str, second: str, fin: bool
+) -> None:
+    """The fragments of two messages must not be mixed: all but the first have to be continuation
+    frames.
+    """
+    peer.send(
+        Frame(KINDS[first], b"fragment1", fin=False), Frame(KINDS[second], b"fragment2", fin=fin)
+    )
     peer.expect_failure(1002)
     assert peer.messages() == []
 

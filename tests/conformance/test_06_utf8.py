@@ -1,6 +1,8 @@
-"""Section 6, UTF-8: text is well-formed, and what is not fails at the octet that shows it, not at the end of the message (RFC 6455 §8.1).
+"""Section 6, UTF-8: text is well-formed, and what is not fails at the octet that shows it, not at
+the end of the message (RFC 6455 §8.1).
 
-How much of a message may arrive before the fault shows is worked out by :func:`utf8_tables.judge`, from the Unicode standard's table.
+How much of a message may arrive before the fault shows is worked out by :func:`utf8_tables.judge`,
+from the Unicode standard's table.
 """
 
 from __future__ import annotations
@@ -38,11 +40,13 @@ def test_6_0_the_tables_are_what_they_say() -> None:
         assert judge(octets) == (None, False), name
 
 
-# -------------------------------------------------------------------------------------------------------- well-formed
+# -------------------------------------------------------------------------------------- well-formed
 
 
 @pytest.mark.parametrize(
-    "parts", [("",), ("", "", ""), ("", "middle", "")], ids=["6.1.1 empty", "6.1.2 fragments", "6.1.3 middle"]
+    "parts",
+    [("",), ("", "", ""), ("", "middle", "")],
+    ids=["6.1.1 empty", "6.1.2 fragments", "6.1.3 middle"],
 )
 def test_6_1_empty_text_is_echoed(peer: Peer, parts: tuple[str, ...]) -> None:
     """Text without a character, or with fragments that have none, is valid."""
@@ -62,7 +66,9 @@ def test_6_2_valid_text_is_echoed_wherever_it_is_cut(peer: Peer) -> None:
 
 @valid
 def test_6_5_valid_octets_are_echoed(peer: Peer, good: bytes) -> None:
-    """A valid sequence comes back unchanged: at once, in fragments of one octet, and octet by octet."""
+    """A valid sequence comes back unchanged: at once, in fragments of one octet, and octet by
+    octet.
+    """
     peer.exchange(text(good))
     peer.send(*fragments(TEXT, *cut(good, 1)))
     peer.expect(text(good))
@@ -104,7 +110,7 @@ def test_6_26_a_ping_may_come_inside_a_character(peer: Peer) -> None:
     peer.close()
 
 
-# ------------------------------------------------------------------------------------------------------------- invalid
+# ------------------------------------------------------------------------------------------ invalid
 
 
 @invalid
@@ -118,7 +124,9 @@ def test_6_3_invalid_utf8_fails(peer: Peer, bad: bytes) -> None:
 
 @invalid
 def test_6_4_1_invalid_utf8_fails_fast_in_a_fragment(peer: Peer, bad: bytes) -> None:
-    """It fails with the fragment that has the impossible octet, before the message is complete, and not earlier."""
+    """It fails with the fragment that has the impossible octet, before the message is complete,
+    and not earlier.
+    """
     start, rest = split_at_fault(bad)
     peer.send(text(KOSME + start, fin=False))
     peer.expect_pong()
@@ -147,7 +155,9 @@ def test_6_4_4_invalid_utf8_fails_fast_in_chops(peer: Peer, bad: bytes) -> None:
 @invalid
 @pytest.mark.parametrize("masked", [True, False], ids=["server", "client"])
 def test_6_4_5_invalid_utf8_fails_at_exactly_that_octet(masked: bool, bad: bytes) -> None:
-    """The codec reports the fault with the impossible octet: not one octet later, and not one too early."""
+    """The codec reports the fault with the impossible octet: not one octet later, and not one too
+    early.
+    """
     stream = encode(text(KOSME + bad + b"a" * 1000), MASK if masked else None)
     start, rest = split_at_fault(KOSME + bad)
     header = len(stream) - len(start) - len(rest) - 1000
@@ -176,8 +186,12 @@ def test_6_23_a_character_that_the_end_cuts_fails(peer: Peer, start: bytes) -> N
 
 
 @truncated
-def test_6_23_a_character_that_the_end_cuts_fails_with_the_last_fragment(peer: Peer, start: bytes) -> None:
-    """An unfinished character is fine until the fragment that ends the message, even when that one is empty."""
+def test_6_23_a_character_that_the_end_cuts_fails_with_the_last_fragment(
+    peer: Peer, start: bytes
+) -> None:
+    """An unfinished character is fine until the fragment that ends the message, even when that one
+    is empty.
+    """
     peer.send(*[frame._replace(fin=False) for frame in fragments(TEXT, *cut(start, 1))])
     peer.expect_pong()
     peer.send(more(b""))

@@ -1,4 +1,6 @@
-"""Section 9, limits and performance: long messages, many fragments, tiny chops, many messages; and the limits of what is accepted."""
+"""Section 9, limits and performance: long messages, many fragments, tiny chops, many messages; and
+the limits of what is accepted.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ def message(kind: str, size: int) -> Frame:
     return text(_TEXT * whole + b"." * left)
 
 
-# --------------------------------------------------------------------------------------------------- long messages
+# ------------------------------------------------------------------------------------ long messages
 
 
 @pytest.mark.parametrize("size", [64 * KB, 256 * KB, MB, 4 * MB])
@@ -54,7 +56,9 @@ def test_9_3_a_long_message_in_fragments_is_echoed(peer: Peer, kind: str, size: 
     peer.close()
 
 
-@pytest.mark.parametrize(("size", "chop"), [(2 * KB, 1), (128 * KB, 64), (256 * KB, 256), (MB, 2048)])
+@pytest.mark.parametrize(
+    ("size", "chop"), [(2 * KB, 1), (128 * KB, 64), (256 * KB, 256), (MB, 2048)]
+)
 @pytest.mark.parametrize("kind", ["text", "binary"])
 def test_9_5_a_long_message_in_chops_is_echoed(peer: Peer, kind: str, size: int, chop: int) -> None:
     """A frame that arrives in many small pieces, bytes even, comes back whole."""
@@ -85,12 +89,14 @@ def test_9_9_thousands_of_empty_fragments_are_one_message(peer: Peer) -> None:
     peer.close()
 
 
-# ---------------------------------------------------------------------------------------------------------- limits
+# ------------------------------------------------------------------------------------------- limits
 
 
 @pytest.mark.parametrize("kind", ["text", "binary"])
 def test_9_10_a_message_of_exactly_the_limit_is_echoed(role: str, kind: str) -> None:
-    """``max_message_bytes`` itself is allowed: in one frame, in fragments, and with pings that do not count."""
+    """``max_message_bytes`` itself is allowed: in one frame, in fragments, and with pings that do
+    not count.
+    """
     with open_peer(role, max_message_bytes=1000) as peer:
         whole = message(kind, 1000)
         peer.exchange(whole)
@@ -110,7 +116,9 @@ def test_9_11_a_frame_above_the_limit_is_too_big_at_its_header(role: str, kind: 
 
 @pytest.mark.parametrize("kind", ["text", "binary"])
 def test_9_12_fragments_above_the_limit_are_too_big_together(role: str, kind: str) -> None:
-    """The limit is that of the whole message: the fragment that exceeds it is refused at its header."""
+    """The limit is that of the whole message: the fragment that exceeds it is refused at its
+    header.
+    """
     with open_peer(role, max_message_bytes=1000) as peer:
         whole = message(kind, 1001)
         peer.send(Frame(whole.opcode, whole.payload[:1000], fin=False))
@@ -167,7 +175,9 @@ def test_9_16_memory_grows_with_what_arrives_not_with_what_is_announced(masked: 
 def test_9_17_tiny_fragments_cost_no_more_than_their_bytes(masked: bool) -> None:
     """8000 fragments of one byte are held in about 8 kB, not in 8000 objects."""
     mask = MASK if masked else None
-    stream = encode(Frame(BINARY, b"x", fin=False), mask) + encode(more(b"x", fin=False), mask) * 7_999
+    stream = (
+        encode(Frame(BINARY, b"x", fin=False), mask) + encode(more(b"x", fin=False), mask) * 7_999
+    )
     decoder = WebProcessInFrame(masked=masked)
     parts = cut(stream, 16 * KB)
     tracemalloc.start()

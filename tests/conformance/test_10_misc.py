@@ -49,7 +49,9 @@ def test_10_4_a_fault_right_behind_the_handshake_fails(role: str) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 1 << 20])
 def test_10_5_the_librarys_own_messages_are_framed_to_the_letter(peer: Peer, size: int) -> None:
-    """What the application sends leaves in one frame with the shortest length, masked by the client only."""
+    """What the application sends leaves in one frame with the shortest length, masked by the
+    client only.
+    """
     payload = b"\xa5" * size
     for opcode, sent in ((focBinary, binary(payload)), (focText, text(b"x" * size))):
         assert peer.process.send_frame(WebSocketFrame(opcode, sent.payload)) is True
@@ -69,7 +71,9 @@ def test_10_6_queued_messages_are_framed_to_the_letter(peer: Peer, size: int) ->
 
 def test_10_7_a_heartbeat_is_a_ping_that_its_pong_keeps_quiet(role: str) -> None:
     """The library pings an idle peer, and a pong is all that it wants."""
-    with open_peer(role, heartbeat_delay=ms(50), disconnect_after_invalid_heartbeat_count=4) as peer:
+    with open_peer(
+        role, heartbeat_delay=ms(50), disconnect_after_invalid_heartbeat_count=4
+    ) as peer:
         for _ in range(6):
             frame = peer.receive()
             assert frame == ping(), frame
@@ -78,11 +82,15 @@ def test_10_7_a_heartbeat_is_a_ping_that_its_pong_keeps_quiet(role: str) -> None
         peer.close()
 
 
-@pytest.mark.parametrize("last", [Frame(15), text(b"\xff"), close(1000)], ids=["opcode", "utf-8", "close"])
+@pytest.mark.parametrize(
+    "last", [Frame(15), text(b"\xff"), close(1000)], ids=["opcode", "utf-8", "close"]
+)
 def test_10_8_messages_that_come_during_a_long_callback_are_delivered_before_what_ends_it(
     role: str, last: Frame
 ) -> None:
-    """While a callback runs the library may read ahead (it answers pings then); nothing of what it has read is lost by a fault."""
+    """While a callback runs the library may read ahead (it answers pings then); nothing of what it
+    has read is lost by a fault.
+    """
     entered, release = threading.Event(), threading.Event()
 
     def wait(process: WebSocketProcess, frame: WebSocketFrame) -> bool:
@@ -91,7 +99,9 @@ def test_10_8_messages_that_come_during_a_long_callback_are_delivered_before_wha
             assert release.wait(BOUND)
         return False
 
-    with open_peer(role, heartbeat_delay=ms(40), disconnect_after_invalid_heartbeat_count=0) as peer:
+    with open_peer(
+        role, heartbeat_delay=ms(40), disconnect_after_invalid_heartbeat_count=0
+    ) as peer:
         peer.skip_heartbeats = True
         peer.process.protocol.on_before_incoming_frame = wait
         try:

@@ -1,4 +1,5 @@
-"""Section 12, permessage-deflate: messages with every set of parameters, every form that DEFLATE has, and every way to get it wrong.
+"""Section 12, permessage-deflate: messages with every set of parameters, every form that DEFLATE
+has, and every way to get it wrong.
 
 RFC 7692 §6, §7.2.
 """
@@ -53,13 +54,17 @@ with_parameters = pytest.mark.parametrize("parameters", PARAMETERS.values(), ids
 NOISE = random.Random(12).randbytes(70_000)
 
 
-# -------------------------------------------------------------------------------------------------- good messages
+# ------------------------------------------------------------------------------------ good messages
 
 
 @pytest.mark.parametrize("kind", ["text", "binary"])
 @with_parameters
-def test_12_1_messages_of_all_sizes_are_echoed(role: str, parameters: Parameters, kind: str) -> None:
-    """Messages from 0 bytes to 128 kB come back, one after the other, within the window that was agreed on."""
+def test_12_1_messages_of_all_sizes_are_echoed(
+    role: str, parameters: Parameters, kind: str
+) -> None:
+    """Messages from 0 bytes to 128 kB come back, one after the other, within the window that was
+    agreed on.
+    """
     with open_compressed(role, parameters) as z:
         for size in (0, 1, 16, 64, 256, 1024, 4096, 16384, 65535, 65536, 131072, 1024, 16):
             was_compressed, sent = z.exchange(story(kind, size))
@@ -81,7 +86,9 @@ def test_12_2_messages_that_do_not_compress_are_echoed(role: str, parameters: Pa
 
 @pytest.mark.parametrize("size", [1, 7, 256])
 @with_parameters
-def test_12_3_fragmented_compressed_messages_are_echoed(role: str, parameters: Parameters, size: int) -> None:
+def test_12_3_fragmented_compressed_messages_are_echoed(
+    role: str, parameters: Parameters, size: int
+) -> None:
     """Only the first fragment has RSV1; the message is inflated as a whole (§6.1)."""
     with open_compressed(role, parameters) as z:
         for _ in range(3):
@@ -95,7 +102,11 @@ def test_12_4_many_messages_are_echoed(role: str, parameters: Parameters) -> Non
     """Hundreds of messages on one connection, each a little different, keep both windows in step."""
     with open_compressed(role, parameters) as z:
         for number in range(150):
-            z.exchange(text(f'{{"number": {number}, "text": "µ{"abc" * (number % 60)}", "more": [{number * 31}]}}'))
+            z.exchange(
+                text(
+                    f'{{"number": {number}, "text": "µ{"abc" * (number % 60)}", "more": [{number * 31}]}}'
+                )
+            )
         z.peer.close()
 
 
@@ -135,7 +146,9 @@ def test_12_7_control_frames_leave_both_windows_alone(role: str) -> None:
 
 
 def test_12_8_uncompressed_messages_mix_with_compressed_ones(role: str) -> None:
-    """Any message may be left uncompressed, fragmented or not; the windows go on from the last compressed one (§6.1)."""
+    """Any message may be left uncompressed, fragmented or not; the windows go on from the last
+    compressed one (§6.1).
+    """
     with open_compressed(role) as z:
         for number in range(5):
             z.exchange(story("text", 1000 + number))
@@ -149,7 +162,9 @@ def test_12_8_uncompressed_messages_mix_with_compressed_ones(role: str) -> None:
 
 @pytest.mark.parametrize("data", [b"\x00", b"\x02\x00"], ids=["stored block", "fixed block"])
 def test_12_9_an_empty_message_has_several_forms(role: str, data: bytes) -> None:
-    """An empty message is one octet 0x00 (§7.2.3.6), or any other DEFLATE data that inflate to nothing."""
+    """An empty message is one octet 0x00 (§7.2.3.6), or any other DEFLATE data that inflate to
+    nothing.
+    """
     with open_compressed(role) as z:
         z.peer.send(*compressed(TEXT, data))
         z.expect(text(""))
@@ -162,13 +177,18 @@ def test_12_10_empty_fragments_of_a_compressed_message(role: str) -> None:
     with open_compressed(role) as z:
         message = story("text", 1000)
         data = z.deflated(message.payload)
-        frames = [Frame(TEXT, b"", False, RSV1), more(data, fin=False), more(b"", fin=False), more(b"")]
+        frames = [
+            Frame(TEXT, b"", False, RSV1),
+            more(data, fin=False),
+            more(b"", fin=False),
+            more(b""),
+        ]
         z.peer.send(*frames)
         z.expect(message)
         z.peer.close()
 
 
-# ------------------------------------------------------------------------------------------------- forms of DEFLATE
+# --------------------------------------------------------------------------------- forms of DEFLATE
 
 
 @pytest.mark.parametrize(
@@ -209,7 +229,9 @@ def test_12_12_a_message_may_be_flushed_in_between(role: str, flush: int) -> Non
 
 
 def test_12_13_the_examples_of_the_rfc_are_read(role: str) -> None:
-    """The octets of §7.2.3: one block, sharing the window, no compression, BFINAL, two blocks, fragments."""
+    """The octets of §7.2.3: one block, sharing the window, no compression, BFINAL, two blocks,
+    fragments.
+    """
     with open_compressed(role) as z:
         hello = bytes.fromhex("f248cdc9c90700")
         for data in (
@@ -227,7 +249,9 @@ def test_12_13_the_examples_of_the_rfc_are_read(role: str) -> None:
 
 
 def test_12_14_messages_that_end_with_bfinal_are_inflated(role: str) -> None:
-    """An encoder without a flush may end each message with a final block (§7.2.3.5): octet 0x00 is behind it."""
+    """An encoder without a flush may end each message with a final block (§7.2.3.5): octet 0x00 is
+    behind it.
+    """
     with open_compressed(role) as z:
         for size in (10, 1000, 40_000):
             message = story("text", size)
@@ -274,12 +298,14 @@ def test_12_17_the_librarys_control_frames_are_not_compressed(role: str) -> None
         z.peer.close()
 
 
-# -------------------------------------------------------------------------------------------------------- misuse
+# ------------------------------------------------------------------------------------------- misuse
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_12_20_rsv1_without_agreement_fails(role: str, opcode: int) -> None:
-    """On a connection without the extension a compressed message is a fault, even where the library would have agreed."""
+    """On a connection without the extension a compressed message is a fault, even where the
+    library would have agreed.
+    """
     with open_peer(role, permessage_deflate=True) as peer:
         assert not peer.extension
         peer.send(Frame(opcode, b"\xf2\x48\xcd\xc9\xc9\x07\x00", rsv=RSV1))
@@ -296,9 +322,13 @@ def test_12_21_rsv1_on_a_control_frame_fails(role: str, opcode: int) -> None:
 
 @pytest.mark.parametrize("first", [0, RSV1], ids=["uncompressed", "compressed"])
 def test_12_22_rsv1_on_a_continuation_fails(role: str, first: int) -> None:
-    """Only the first frame of a message has RSV1 (§6.1), whether that message is compressed or not."""
+    """Only the first frame of a message has RSV1 (§6.1), whether that message is compressed or
+    not.
+    """
     with open_compressed(role) as z:
-        z.peer.send(Frame(TEXT, b"\x00", fin=False, rsv=first), Frame(CONTINUATION, b"\x00", rsv=RSV1))
+        z.peer.send(
+            Frame(TEXT, b"\x00", fin=False, rsv=first), Frame(CONTINUATION, b"\x00", rsv=RSV1)
+        )
         z.peer.expect_failure(1002)
 
 
@@ -322,7 +352,9 @@ CORRUPT = {
     "reserved block type": b"\x06",
     "reserved block type with bfinal": b"\x07",
     "stored length not complemented": b"\x00\x05\x00\x05\x00Hello",
-    "distance beyond the start": zlib.compressobj(9, zlib.DEFLATED, -15, zdict=b"Hello Hello").compress(b"")
+    "distance beyond the start": zlib.compressobj(
+        9, zlib.DEFLATED, -15, zdict=b"Hello Hello"
+    ).compress(b"")
     + bytes.fromhex("02130000"),
     "too many codes": b"\xfc\xff\xff\xff\xff",
     "text that is not compressed": b"plain text is no DEFLATE stream",
@@ -350,7 +382,9 @@ def test_12_31_corrupt_data_fails_before_the_message_is_complete(role: str) -> N
 
 
 def test_12_32_a_window_that_is_not_carried_over_cannot_be_used(role: str) -> None:
-    """With no_context_takeover for the raw side, a message that refers to the one before is corrupt."""
+    """With no_context_takeover for the raw side, a message that refers to the one before is
+    corrupt.
+    """
     with open_compressed(role, Parameters(True, True)) as z:
         z.peer.send(*compressed(TEXT, bytes.fromhex("f248cdc9c90700")))
         z.expect(text("Hello"))
@@ -358,12 +392,14 @@ def test_12_32_a_window_that_is_not_carried_over_cannot_be_used(role: str) -> No
         z.peer.expect_failure(1007)
 
 
-# ------------------------------------------------------------------------------------------------- text and limits
+# ---------------------------------------------------------------------------------- text and limits
 
 
 @pytest.mark.parametrize("bad", list(INVALID.values())[::4], ids=list(INVALID)[::4])
 def test_12_40_invalid_utf8_in_compressed_text_fails_fast(role: str, bad: bytes) -> None:
-    """It is the inflated text that has to be UTF-8, and the first fragment that breaks it is enough."""
+    """It is the inflated text that has to be UTF-8, and the first fragment that breaks it is
+    enough.
+    """
     at, _ = judge(bad)
     assert at is not None
     with open_compressed(role) as z:
@@ -398,7 +434,9 @@ def test_12_43_compressed_binary_needs_no_utf8(role: str) -> None:
 
 @pytest.mark.parametrize("size", [0, 50], ids=["one frame", "fragments"])
 def test_12_44_the_message_limit_counts_inflated_bytes(role: str, size: int) -> None:
-    """A message of exactly the limit is echoed; one more byte is refused with 1009, however small it was on the wire."""
+    """A message of exactly the limit is echoed; one more byte is refused with 1009, however small
+    it was on the wire.
+    """
     with open_compressed(role, max_message_bytes=100_000) as z:
         z.exchange(binary(b"\xa5" * 100_000), size)
         z.exchange(text("a" * 100_000), size)
@@ -411,7 +449,9 @@ def test_12_45_a_compressed_frame_above_the_limit_may_not_hide_behind_it(role: s
     """Stored blocks make a message larger than it is: what counts is what it inflates to."""
     with open_compressed(role, max_message_bytes=1000) as z:
         deflate = z.new_deflate(0)
-        data = b"".join([deflate.compress(b"x" * 10) + deflate.flush(zlib.Z_SYNC_FLUSH) for _ in range(100)])
+        data = b"".join(
+            [deflate.compress(b"x" * 10) + deflate.flush(zlib.Z_SYNC_FLUSH) for _ in range(100)]
+        )
         assert len(data) > 1000
         z.peer.send(*compressed(TEXT, data[:-4]))
         z.expect(text("x" * 1000))
@@ -420,7 +460,9 @@ def test_12_45_a_compressed_frame_above_the_limit_may_not_hide_behind_it(role: s
 
 def _bomb(size: int) -> bytes:
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    data = b"".join([deflate.compress(bytes(MB)) for _ in range(size // MB)]) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    data = b"".join([deflate.compress(bytes(MB)) for _ in range(size // MB)]) + deflate.flush(
+        zlib.Z_SYNC_FLUSH
+    )
     return data[:-4]
 
 

@@ -1,6 +1,7 @@
 """Section 13, negotiating permessage-deflate in the handshake (RFC 7692 §5, §7.1; RFC 6455 §9.1).
 
-Unlike the other sections the two roles have cases of their own here: a server judges offers, a client judges answers.
+Unlike the other sections the two roles have cases of their own here: a server judges offers, a
+client judges answers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def exchange_some(z: Compression) -> None:
     z.peer.close()
 
 
-# ------------------------------------------------------------------------------------------------------- the server
+# --------------------------------------------------------------------------------------- the server
 
 #: offer, and what the answer has to agree to at least
 ACCEPTED = {
@@ -44,11 +45,17 @@ ACCEPTED = {
     f"{PMD};client_max_window_bits=12;server_no_context_takeover;client_no_context_takeover": Parameters(
         True, True, None, 12
     ),
-    f"{PMD} ;\tserver_max_window_bits = 11 ; client_max_window_bits": Parameters(server_max_window_bits=11),
-    f'{PMD}; server_max_window_bits="12"; client_max_window_bits="10"': Parameters(False, False, 12, 10),
+    f"{PMD} ;\tserver_max_window_bits = 11 ; client_max_window_bits": Parameters(
+        server_max_window_bits=11
+    ),
+    f'{PMD}; server_max_window_bits="12"; client_max_window_bits="10"': Parameters(
+        False, False, 12, 10
+    ),
     f"x-webkit-deflate-frame, {PMD}": Parameters(),
     f"foo; bar=1; baz, permessage-bzip2; x, {PMD}; client_max_window_bits": Parameters(),
-    f"{PMD}; server_max_window_bits=99, {PMD}; server_no_context_takeover": Parameters(server_no_context_takeover=True),
+    f"{PMD}; server_max_window_bits=99, {PMD}; server_no_context_takeover": Parameters(
+        server_no_context_takeover=True
+    ),
     f"{PMD}; unknown, {PMD}": Parameters(),
     f"{PMD}; server_max_window_bits=9, {PMD}": Parameters(server_max_window_bits=9),
     f", ,{PMD}, ,": Parameters(),
@@ -67,8 +74,12 @@ def check_answer(answer: str, offer: Parameters, client_bits_offered: bool) -> P
 
 
 def with_offers(agreed: Parameters, offer: Parameters) -> Parameters:
-    """Return what is in force: the client keeps to its own offer even where the answer does not say so."""
-    bits = [value for value in (agreed.client_max_window_bits, offer.client_max_window_bits) if value]
+    """Return what is in force: the client keeps to its own offer even where the answer does not
+    say so.
+    """
+    bits = [
+        value for value in (agreed.client_max_window_bits, offer.client_max_window_bits) if value
+    ]
     return Parameters(
         agreed.server_no_context_takeover,
         agreed.client_no_context_takeover or offer.client_no_context_takeover,
@@ -97,7 +108,10 @@ DECLINED = [
         f"{PMD}; server_max_window_bits={bits}"
         for bits in ("7", "16", "0", "-9", "010", "+10", "1e1", "x", '""', "10.0")
     ],
-    *[f"{PMD}; client_max_window_bits={bits}" for bits in ("7", "16", "0", "-9", "010", "+10", "1e1", "x", '""')],
+    *[
+        f"{PMD}; client_max_window_bits={bits}"
+        for bits in ("7", "16", "0", "-9", "010", "+10", "1e1", "x", '""')
+    ],
     f"{PMD}; server_no_context_takeover=1",
     f"{PMD}; client_no_context_takeover=true",
     f'{PMD}; client_no_context_takeover=""',
@@ -110,16 +124,22 @@ DECLINED = [
 
 @pytest.mark.parametrize("offer", DECLINED)
 def test_13_2_an_invalid_offer_is_declined(offer: str) -> None:
-    """An offer with an unknown, repeated or invalid parameter is declined (RFC 7692 §7.1); the connection goes on without it."""
+    """An offer with an unknown, repeated or invalid parameter is declined (RFC 7692 §7.1); the
+    connection goes on without it.
+    """
     with open_peer("server", offer=offer, permessage_deflate=True) as peer:
         assert not peer.extension
         peer.exchange(text("*" * 1000))
         peer.close()
 
 
-@pytest.mark.parametrize("offer", [f"{PMD}; server_max_window_bits=8", f"{PMD}; server_max_window_bits=8, {PMD}"])
+@pytest.mark.parametrize(
+    "offer", [f"{PMD}; server_max_window_bits=8", f"{PMD}; server_max_window_bits=8, {PMD}"]
+)
 def test_13_3_a_window_that_zlib_does_not_have_is_declined_or_kept(offer: str) -> None:
-    """Who is asked for 8 bits declines, takes the next offer, or keeps to them: never uses more than asked for."""
+    """Who is asked for 8 bits declines, takes the next offer, or keeps to them: never uses more
+    than asked for.
+    """
     with open_peer("server", offer=offer, permessage_deflate=True) as peer:
         if peer.extension:
             exchange_some(Compression(peer, Parameters.read(peer.extension)))
@@ -129,7 +149,9 @@ def test_13_3_a_window_that_zlib_does_not_have_is_declined_or_kept(offer: str) -
 
 def test_13_4_a_client_of_8_bits_is_understood() -> None:
     """A client that compresses with 8 bits can be inflated by any window."""
-    with open_peer("server", offer=f"{PMD}; client_max_window_bits=8", permessage_deflate=True) as peer:
+    with open_peer(
+        "server", offer=f"{PMD}; client_max_window_bits=8", permessage_deflate=True
+    ) as peer:
         agreed = Parameters.read(peer.extension)
         assert agreed.client_max_window_bits in (None, 8)
         exchange_some(Compression(peer, agreed))
@@ -137,11 +159,13 @@ def test_13_4_a_client_of_8_bits_is_understood() -> None:
 
 def test_13_5_offers_in_several_headers_are_one_list() -> None:
     """``Sec-WebSocket-Extensions`` may be repeated; the offers keep their order (RFC 6455 §9.1)."""
-    offer = (
-        f"{PMD}; unknown\r\nSec-WebSocket-Extensions: foo\r\nSec-WebSocket-Extensions: {PMD}; server_max_window_bits=9"
-    )
+    offer = f"{PMD}; unknown\r\nSec-WebSocket-Extensions: foo\r\nSec-WebSocket-Extensions: {PMD}; server_max_window_bits=9"
     with open_peer("server", offer=offer, permessage_deflate=True) as peer:
-        exchange_some(Compression(peer, check_answer(peer.extension, Parameters(False, False, 9, None), False)))
+        exchange_some(
+            Compression(
+                peer, check_answer(peer.extension, Parameters(False, False, 9, None), False)
+            )
+        )
 
 
 @pytest.mark.parametrize("offer", [None, "", PMD])
@@ -165,24 +189,46 @@ SERVER_WISHES: list[tuple[dict[str, Any], str, Parameters]] = [
     ({"server_no_context_takeover": True}, PMD, Parameters(server_no_context_takeover=True)),
     ({"client_no_context_takeover": True}, PMD, Parameters(client_no_context_takeover=True)),
     ({"server_max_window_bits": 10}, PMD, Parameters(server_max_window_bits=10)),
-    ({"server_max_window_bits": 12}, f"{PMD}; server_max_window_bits=10", Parameters(server_max_window_bits=10)),
-    ({"server_max_window_bits": 10}, f"{PMD}; server_max_window_bits=12", Parameters(server_max_window_bits=10)),
+    (
+        {"server_max_window_bits": 12},
+        f"{PMD}; server_max_window_bits=10",
+        Parameters(server_max_window_bits=10),
+    ),
+    (
+        {"server_max_window_bits": 10},
+        f"{PMD}; server_max_window_bits=12",
+        Parameters(server_max_window_bits=10),
+    ),
     ({"client_max_window_bits": 10}, PMD, Parameters()),
-    ({"client_max_window_bits": 10}, f"{PMD}; client_max_window_bits", Parameters(client_max_window_bits=10)),
-    ({"client_max_window_bits": 10}, f"{PMD}; client_max_window_bits=9", Parameters(client_max_window_bits=9)),
-    ({"client_max_window_bits": 10}, f"{PMD}; client_max_window_bits=15", Parameters(client_max_window_bits=10)),
+    (
+        {"client_max_window_bits": 10},
+        f"{PMD}; client_max_window_bits",
+        Parameters(client_max_window_bits=10),
+    ),
+    (
+        {"client_max_window_bits": 10},
+        f"{PMD}; client_max_window_bits=9",
+        Parameters(client_max_window_bits=9),
+    ),
+    (
+        {"client_max_window_bits": 10},
+        f"{PMD}; client_max_window_bits=15",
+        Parameters(client_max_window_bits=10),
+    ),
 ]
 
 
 @pytest.mark.parametrize(("wishes", "offer", "agreed"), SERVER_WISHES, ids=str)
-def test_13_8_the_servers_own_wishes_are_in_its_answer(wishes: dict[str, Any], offer: str, agreed: Parameters) -> None:
+def test_13_8_the_servers_own_wishes_are_in_its_answer(
+    wishes: dict[str, Any], offer: str, agreed: Parameters
+) -> None:
     """What the server wants beyond the offer is answered where RFC 7692 allows it, and kept to."""
     with open_peer("server", offer=offer, permessage_deflate=PermessageDeflate(**wishes)) as peer:
         assert Parameters.read(peer.extension) == agreed
         exchange_some(Compression(peer, agreed))
 
 
-# ------------------------------------------------------------------------------------------------------- the client
+# --------------------------------------------------------------------------------------- the client
 
 OPTIONS: list[tuple[dict[str, Any], Parameters]] = [
     ({}, Parameters()),
@@ -191,22 +237,32 @@ OPTIONS: list[tuple[dict[str, Any], Parameters]] = [
     ({"server_max_window_bits": 9}, Parameters(server_max_window_bits=9)),
     ({"client_max_window_bits": 9}, Parameters(client_max_window_bits=9)),
     (
-        {"server_no_context_takeover": True, "client_no_context_takeover": True, "server_max_window_bits": 10},
+        {
+            "server_no_context_takeover": True,
+            "client_no_context_takeover": True,
+            "server_max_window_bits": 10,
+        },
         Parameters(True, True, 10, None),
     ),
 ]
 
 
 def offered(head_value: str) -> tuple[Parameters, bool]:
-    """Return the parameters of a client's offer, which has to be a valid one, and whether it takes client_max_window_bits."""
+    """Return the parameters of a client's offer, which has to be a valid one, and whether it takes
+    client_max_window_bits.
+    """
     takes = "client_max_window_bits" in head_value
     items = [item for item in head_value.split("; ") if item != "client_max_window_bits"]
     return Parameters.read("; ".join(items)), takes
 
 
 @pytest.mark.parametrize(("options", "expected"), OPTIONS, ids=str)
-def test_13_20_the_client_offers_what_its_settings_say(options: dict[str, Any], expected: Parameters) -> None:
-    """Each parameter of the settings is in the offer; client_max_window_bits always is, so that the server may limit it."""
+def test_13_20_the_client_offers_what_its_settings_say(
+    options: dict[str, Any], expected: Parameters
+) -> None:
+    """Each parameter of the settings is in the offer; client_max_window_bits always is, so that
+    the server may limit it.
+    """
     with ClientUpgrade(Recorder(), permessage_deflate=PermessageDeflate(**options)) as upgrading:
         head = upgrading.start()
         parameters, takes_client_bits = offered(head.headers["sec-websocket-extensions"])
@@ -234,21 +290,41 @@ ANSWERS: list[tuple[dict[str, Any], str, Parameters]] = [
     ({}, f"{PMD}; server_max_window_bits=9", Parameters(server_max_window_bits=9)),
     ({}, f"{PMD}; client_max_window_bits=8", Parameters(client_max_window_bits=8)),
     ({}, f"{PMD}; client_max_window_bits=9", Parameters(client_max_window_bits=9)),
-    ({}, f"{PMD}; client_max_window_bits=15; server_max_window_bits=15", Parameters(False, False, 15, 15)),
+    (
+        {},
+        f"{PMD}; client_max_window_bits=15; server_max_window_bits=15",
+        Parameters(False, False, 15, 15),
+    ),
     ({}, f'{PMD} ; client_max_window_bits = "10"', Parameters(client_max_window_bits=10)),
-    ({"server_max_window_bits": 12}, f"{PMD}; server_max_window_bits=10", Parameters(server_max_window_bits=10)),
+    (
+        {"server_max_window_bits": 12},
+        f"{PMD}; server_max_window_bits=10",
+        Parameters(server_max_window_bits=10),
+    ),
     ({"client_no_context_takeover": True}, PMD, Parameters(client_no_context_takeover=True)),
     ({"client_max_window_bits": 9}, PMD, Parameters(client_max_window_bits=9)),
-    ({"client_max_window_bits": 9}, f"{PMD}; client_max_window_bits=15", Parameters(client_max_window_bits=9)),
-    ({"client_max_window_bits": 12}, f"{PMD}; client_max_window_bits=9", Parameters(client_max_window_bits=9)),
+    (
+        {"client_max_window_bits": 9},
+        f"{PMD}; client_max_window_bits=15",
+        Parameters(client_max_window_bits=9),
+    ),
+    (
+        {"client_max_window_bits": 12},
+        f"{PMD}; client_max_window_bits=9",
+        Parameters(client_max_window_bits=9),
+    ),
     ({}, f"{PMD}; server_no_context_takeover; client_no_context_takeover", Parameters(True, True)),
 ]
 
 
 @pytest.mark.parametrize(("options", "answer", "agreed"), ANSWERS, ids=str)
-def test_13_22_a_valid_answer_is_kept_to(options: dict[str, Any], answer: str, agreed: Parameters) -> None:
+def test_13_22_a_valid_answer_is_kept_to(
+    options: dict[str, Any], answer: str, agreed: Parameters
+) -> None:
     """Each parameter of a server's answer is understood, whether it was offered or not."""
-    with open_peer("client", answer=answer, permessage_deflate=PermessageDeflate(**options)) as peer:
+    with open_peer(
+        "client", answer=answer, permessage_deflate=PermessageDeflate(**options)
+    ) as peer:
         exchange_some(Compression(peer, agreed))
 
 
@@ -267,8 +343,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, f"{PMD}; client_max_window_bits=10; client_max_window_bits=10"),
     ({}, f"{PMD}; client_max_window_bits"),
     ({}, f"{PMD}; server_max_window_bits"),
-    *[({}, f"{PMD}; server_max_window_bits={bits}") for bits in ("7", "16", "0", "-9", "010", "x", '""')],
-    *[({}, f"{PMD}; client_max_window_bits={bits}") for bits in ("7", "16", "0", "-9", "010", "x", '""')],
+    *[
+        ({}, f"{PMD}; server_max_window_bits={bits}")
+        for bits in ("7", "16", "0", "-9", "010", "x", '""')
+    ],
+    *[
+        ({}, f"{PMD}; client_max_window_bits={bits}")
+        for bits in ("7", "16", "0", "-9", "010", "x", '""')
+    ],
     ({}, f"{PMD}; server_no_context_takeover=1"),
     ({}, f"{PMD}; client_no_context_takeover=true"),
     ({}, f"{PMD}, {PMD}"),
@@ -294,7 +376,9 @@ def _refusal(answer: str, **settings: Any) -> str:
 
 @pytest.mark.parametrize(("options", "answer"), REFUSED, ids=str)
 def test_13_24_an_invalid_answer_is_refused(options: dict[str, Any], answer: str) -> None:
-    """An answer that was not asked for, or that says what it must not, fails the handshake (RFC 7692 §5.1, §7.1)."""
+    """An answer that was not asked for, or that says what it must not, fails the handshake (RFC
+    7692 §5.1, §7.1).
+    """
     error = _refusal(answer, permessage_deflate=PermessageDeflate(**options))
     assert error.startswith("Invalid HTTP Upgrade")
 

@@ -1,6 +1,8 @@
-"""Octet sequences for section 6, and a judge of them that knows only table 3-7 of the Unicode standard, "Well-Formed UTF-8 Byte Sequences".
+"""Octet sequences for section 6, and a judge of them that knows only table 3-7 of the Unicode
+standard, "Well-Formed UTF-8 Byte Sequences".
 
-The groups follow Markus Kuhn's UTF-8 stress test. Each entry says what it is and has its octets in hexadecimal.
+The groups follow Markus Kuhn's UTF-8 stress test. Each entry says what it is and has its octets in
+hexadecimal.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ WELL_FORMED: list[tuple[range, list[range]]] = [
 
 
 def judge(data: bytes) -> tuple[int | None, bool]:
-    """Return (the index of the first octet that no valid text can have there, or None; whether *data* ends on a whole character)."""
+    """Return (the index of the first octet that no valid text can have there, or None; whether
+    *data* ends on a whole character).
+    """
     expected: list[range] = []
     for at, octet in enumerate(data):
         if expected:
@@ -68,7 +72,10 @@ VALID = _table(
     }
 )
 #: section 6.22: code points that are no characters, and well-formed all the same
-NONCHARACTERS = [*range(0xFDD0, 0xFDF0), *[plane << 16 | low for plane in range(17) for low in (0xFFFE, 0xFFFF)]]
+NONCHARACTERS = [
+    *range(0xFDD0, 0xFDF0),
+    *[plane << 16 | low for plane in range(17) for low in (0xFFFE, 0xFFFF)],
+]
 
 #: sections 6.3 and 6.6 and on: not well-formed, wherever the message ends
 INVALID = _table(

@@ -1,7 +1,8 @@
-"""Frames as the suite writes and reads them: a second codec, written from RFC 6455 §5 and RFC 7692 alone.
+"""Frames as the suite writes and reads them: a second codec, written from RFC 6455 §5 and RFC 7692
+alone.
 
-It shares nothing with the library, can write what the library refuses to, and reads strictly: whatever the library sends against
-the RFC is an assertion here.
+It shares nothing with the library, can write what the library refuses to, and reads strictly:
+whatever the library sends against the RFC is an assertion here.
 """
 
 from __future__ import annotations
@@ -79,11 +80,13 @@ def xor(payload: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(payload, "big") ^ int.from_bytes(pad, "big")).to_bytes(size, "big")
 
 
-def encode(frame: Frame, mask: bytes | None, width: int | None = None, announce: int | None = None) -> bytes:
+def encode(
+    frame: Frame, mask: bytes | None, width: int | None = None, announce: int | None = None
+) -> bytes:
     """Return the bytes of *frame*, masked if there is a *mask*.
 
-    *width* is the number of bytes (0, 2 or 8) of the extended length, by default the least that will do; *announce* the length to
-    write instead of that of the payload.
+    *width* is the number of bytes (0, 2 or 8) of the extended length, by default the least that
+    will do; *announce* the length to write instead of that of the payload.
     """
     opcode, payload, fin, rsv = frame
     size = len(payload) if announce is None else announce
@@ -96,7 +99,9 @@ def encode(frame: Frame, mask: bytes | None, width: int | None = None, announce:
 
 
 class FrameReader:
-    """Takes frames out of what the library sends, and asserts that each is what RFC 6455 allows that side to send."""
+    """Takes frames out of what the library sends, and asserts that each is what RFC 6455 allows
+    that side to send.
+    """
 
     def __init__(self, masked: bool, rsv1: bool) -> None:
         """*masked*: the frames have to be masked; *rsv1*: they may be compressed."""
@@ -125,8 +130,12 @@ class FrameReader:
         fin, rsv, opcode = bool(data[0] & 0x80), data[0] >> 4 & 7, data[0] & 15
         size, start = data[1] & 0x7F, 2
         assert opcode not in RESERVED_OPCODES, f"reserved opcode {opcode}"
-        assert not rsv or (rsv == 4 and self._rsv1 and opcode in (TEXT, BINARY)), f"reserved bits {rsv:03b}"
-        assert opcode < 8 or (fin and size <= 125), "a control frame that is fragmented, or of more than 125 bytes"
+        assert not rsv or (rsv == 4 and self._rsv1 and opcode in (TEXT, BINARY)), (
+            f"reserved bits {rsv:03b}"
+        )
+        assert opcode < 8 or (fin and size <= 125), (
+            "a control frame that is fragmented, or of more than 125 bytes"
+        )
         assert bool(data[1] & 0x80) is self._masked, "masked" if not self._masked else "not masked"
         if size > 125:
             start += 2 if size == 126 else 8

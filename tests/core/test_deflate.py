@@ -1,6 +1,8 @@
-"""permessage-deflate: the negotiation as values, the two streams, what leaves on the wire, and foreign peers both ways.
+"""permessage-deflate: the negotiation as values, the two streams, what leaves on the wire, and
+foreign peers both ways.
 
-Whether each form of offer, answer and message is to the letter of RFC 7692 is for ``conformance/test_12_…`` and ``…/test_13_…``.
+Whether each form of offer, answer and message is to the letter of RFC 7692 is for
+``conformance/test_12_…`` and ``…/test_13_…``.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ from support import (
 )
 from support import foreign_server as serve_foreign
 from support import text as text_frame
-from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory
+from websockets.extensions.permessage_deflate import (
+    ClientPerMessageDeflateFactory,
+    ServerPerMessageDeflateFactory,
+)
 from websockets.sync.client import connect as foreign_connect
 from websockets.sync.server import ServerConnection
 
@@ -54,14 +59,18 @@ from mormot_ws.core.deflate import DeflateAgreement, Deflater, Inflater, parse_e
 PMD = "permessage-deflate"
 QUICK = settings(deadline=None, max_examples=60)
 NOISE = random.Random(7692).randbytes(5000)
-STORY = b"".join(b'{"id": %d, "name": "line %d"}\n' % (number, number * 7919) for number in range(200))
+STORY = b"".join(
+    b'{"id": %d, "name": "line %d"}\n' % (number, number * 7919) for number in range(200)
+)
 
 bits = st.none() | st.integers(9, 15)
 options = st.builds(PermessageDeflate, st.booleans(), st.booleans(), bits, bits)
 payloads = st.one_of(
     st.binary(max_size=300),
     st.text(max_size=300).map(str.encode),
-    st.tuples(st.binary(min_size=1, max_size=40), st.integers(1, 2000)).map(lambda part: part[0] * part[1]),
+    st.tuples(st.binary(min_size=1, max_size=40), st.integers(1, 2000)).map(
+        lambda part: part[0] * part[1]
+    ),
     st.integers(0, len(STORY)).map(lambda size: STORY[:size]),
     st.integers(0, len(NOISE)).map(lambda size: NOISE[:size]),
 )
@@ -73,7 +82,10 @@ payloads = st.one_of(
 def test_the_defaults_ask_for_nothing_special() -> None:
     """Context takeover, full windows, and short messages left alone."""
     deflate = PermessageDeflate()
-    assert (deflate.server_no_context_takeover, deflate.client_no_context_takeover) == (False, False)
+    assert (deflate.server_no_context_takeover, deflate.client_no_context_takeover) == (
+        False,
+        False,
+    )
     assert (deflate.server_max_window_bits, deflate.client_max_window_bits) == (None, None)
     assert deflate.min_bytes > 0
 
@@ -101,7 +113,9 @@ def test_values_outside_their_range_are_value_errors(values: dict[str, int]) -> 
 
 @pytest.mark.parametrize("value", [False, True, PermessageDeflate(level=1)], ids=str)
 def test_the_setting_is_a_switch_or_the_options(value: bool | PermessageDeflate) -> None:
-    """``settings.permessage_deflate`` takes True, False and a :class:`PermessageDeflate`; it is off by default."""
+    """``settings.permessage_deflate`` takes True, False and a :class:`PermessageDeflate`; it is
+    off by default.
+    """
     assert WebSocketProcessSettings().permessage_deflate is False
     settings = WebSocketProcessSettings(permessage_deflate=value)
     assert settings.permessage_deflate == value
@@ -109,7 +123,9 @@ def test_the_setting_is_a_switch_or_the_options(value: bool | PermessageDeflate)
     assert settings.deflate_options() == expected
 
 
-@pytest.mark.parametrize("value", [None, 1, 0, "permessage-deflate", {}, PermessageDeflate], ids=repr)
+@pytest.mark.parametrize(
+    "value", [None, 1, 0, "permessage-deflate", {}, PermessageDeflate], ids=repr
+)
 def test_anything_else_in_the_setting_is_a_value_error(value: Any) -> None:
     """A value that is nearly right is refused at once."""
     with pytest.raises(ValueError, match="permessage_deflate"):
@@ -130,8 +146,12 @@ def test_anything_else_in_the_setting_is_a_value_error(value: Any) -> None:
         ("foo; a=1; a=2", ("foo", [("a", "1"), ("a", "2")])),
     ],
 )
-def test_an_extension_is_taken_apart(header: str, expected: tuple[str, list[tuple[str, str | None]]]) -> None:
-    """The name, and the parameters in order, with or without values, quoted or not (RFC 6455 §9.1)."""
+def test_an_extension_is_taken_apart(
+    header: str, expected: tuple[str, list[tuple[str, str | None]]]
+) -> None:
+    """The name, and the parameters in order, with or without values, quoted or not (RFC 6455
+    §9.1).
+    """
     assert parse_extension(header) == expected
 
 
@@ -154,19 +174,26 @@ def test_what_is_no_extension_is_a_value_error(header: str) -> None:
             PermessageDeflate(client_no_context_takeover=True),
             f"{PMD}; client_no_context_takeover; client_max_window_bits",
         ),
-        (PermessageDeflate(server_max_window_bits=9), f"{PMD}; server_max_window_bits=9; client_max_window_bits"),
+        (
+            PermessageDeflate(server_max_window_bits=9),
+            f"{PMD}; server_max_window_bits=9; client_max_window_bits",
+        ),
         (PermessageDeflate(client_max_window_bits=10), f"{PMD}; client_max_window_bits=10"),
     ],
 )
 def test_the_offer_says_what_is_wanted(wanted: PermessageDeflate, offer: str) -> None:
-    """Each option is a parameter; ``client_max_window_bits`` is always there, so that the server may limit it."""
+    """Each option is a parameter; ``client_max_window_bits`` is always there, so that the server
+    may limit it.
+    """
     assert wanted.offer() == offer
 
 
 @given(options, options)
 @QUICK
 def test_both_sides_agree_on_the_same(client: PermessageDeflate, server: PermessageDeflate) -> None:
-    """What the server answers to an offer is an agreement, the same on both sides, that meets the wishes of both."""
+    """What the server answers to an offer is an agreement, the same on both sides, that meets the
+    wishes of both.
+    """
     accepted = server.accept([client.offer()])
     assert accepted is not None
     answer, agreed = accepted
@@ -179,10 +206,21 @@ def test_both_sides_agree_on_the_same(client: PermessageDeflate, server: Permess
 
 
 def test_the_first_offer_that_can_be_met_is_accepted() -> None:
-    """Offers are in the client's order of preference; those that are invalid or unknown are passed over (RFC 7692 §5)."""
-    offers = ["foo", f"{PMD}; x", f"{PMD}; server_max_window_bits=8", f"{PMD}; server_max_window_bits=10", PMD]
+    """Offers are in the client's order of preference; those that are invalid or unknown are passed
+    over (RFC 7692 §5).
+    """
+    offers = [
+        "foo",
+        f"{PMD}; x",
+        f"{PMD}; server_max_window_bits=8",
+        f"{PMD}; server_max_window_bits=10",
+        PMD,
+    ]
     accepted = PermessageDeflate().accept(offers)
-    assert accepted == (f"{PMD}; server_max_window_bits=10", DeflateAgreement(server_max_window_bits=10))
+    assert accepted == (
+        f"{PMD}; server_max_window_bits=10",
+        DeflateAgreement(server_max_window_bits=10),
+    )
 
 
 @pytest.mark.parametrize("offers", [[], ["foo"], [f"{PMD}; x"], [""], [";"]])
@@ -192,7 +230,9 @@ def test_without_an_offer_that_can_be_met_nothing_is_agreed(offers: list[str]) -
 
 
 def test_a_comma_in_a_quoted_value_separates_nothing() -> None:
-    """An extension inside another one's quoted value was not offered (RFC 9110 §5.6.1, RFC 6455 §9.1)."""
+    """An extension inside another one's quoted value was not offered (RFC 9110 §5.6.1, RFC 6455
+    §9.1).
+    """
     with open_peer("server", offer=f'foo; a=", {PMD}, "', permessage_deflate=True) as peer:
         assert not peer.extension
 
@@ -214,7 +254,19 @@ def test_no_text_raises_anything_but_what_is_documented(header: str) -> None:
 
 
 @given(
-    st.lists(st.sampled_from([*'=;," \t', "8", "9", "15", PMD, "client_max_window_bits", "server_no_context_takeover"]))
+    st.lists(
+        st.sampled_from(
+            [
+                *'=;," \t',
+                "8",
+                "9",
+                "15",
+                PMD,
+                "client_max_window_bits",
+                "server_no_context_takeover",
+            ]
+        )
+    )
 )
 @QUICK
 def test_no_composition_raises_anything_but_what_is_documented(parts: list[str]) -> None:
@@ -237,28 +289,42 @@ def test_no_composition_raises_anything_but_what_is_documented(parts: list[str])
 def test_what_is_deflated_is_inflated_in_any_slicing(
     messages: list[bytes], window: int, no_context: bool, level: int, mem_level: int, step: int
 ) -> None:
-    """A series of messages comes out as it went in, for every window, takeover, effort and slicing."""
+    """A series of messages comes out as it went in, for every window, takeover, effort and
+    slicing.
+    """
     deflater = Deflater(window, no_context, PermessageDeflate(level=level, mem_level=mem_level))
     inflater = Inflater(no_context)
     strict = zlib.decompressobj(-window)
     for message in messages:
         data = deflater.compress(message)
-        parts = [inflater.decompress(data[at : at + step], 1 << 20) for at in range(0, len(data), step)]
+        parts = [
+            inflater.decompress(data[at : at + step], 1 << 20) for at in range(0, len(data), step)
+        ]
         assert b"".join([*parts, inflater.end_message(1 << 20)]) == message
-        assert strict.decompress(data + b"\0\0\xff\xff") == message  # with no more window than agreed
+        # with no more window than agreed
+        assert strict.decompress(data + b"\0\0\xff\xff") == message
         if no_context:
             strict = zlib.decompressobj(-window)
 
 
-@given(st.lists(payloads, max_size=4), st.booleans(), st.booleans(), st.lists(st.integers(0, 5000), max_size=6))
+@given(
+    st.lists(payloads, max_size=4),
+    st.booleans(),
+    st.booleans(),
+    st.lists(st.integers(0, 5000), max_size=6),
+)
 @QUICK
 def test_compressed_frames_are_decoded_in_any_slicing(
     messages: list[bytes], masked: bool, no_context: bool, cuts: list[int]
 ) -> None:
-    """The incoming machine gives whole messages out of compressed frames, wherever the stream is cut."""
+    """The incoming machine gives whole messages out of compressed frames, wherever the stream is
+    cut.
+    """
     deflater = Deflater(15, no_context, PermessageDeflate())
     key = b"\x01\x02\x03\x04" if masked else None
-    stream = b"".join(encode_frame(focBinary, deflater.compress(message), key, rsv1=True) for message in messages)
+    stream = b"".join(
+        encode_frame(focBinary, deflater.compress(message), key, rsv1=True) for message in messages
+    )
     machine = WebProcessInFrame(masked, inflater=Inflater(no_context))
     places = sorted(place % (len(stream) + 1) for place in cuts)
     frames: list[WebSocketFrame] = []
@@ -270,7 +336,9 @@ def test_compressed_frames_are_decoded_in_any_slicing(
 
 @given(st.binary(max_size=200), st.integers(0, 100), st.integers(1, 40))
 @QUICK
-def test_no_bytes_raise_anything_but_the_documented_error(data: bytes, limit: int, step: int) -> None:
+def test_no_bytes_raise_anything_but_the_documented_error(
+    data: bytes, limit: int, step: int
+) -> None:
     """Whatever is inflated gives at most *limit* bytes, or the error of 1007 or 1009."""
     inflater = Inflater(False)
     left, code = limit, 0
@@ -298,7 +366,9 @@ def inflated(data: bytes, step: int) -> bytes | int:
     """Return one message inflated in pieces of *step* bytes, or the code of the error."""
     inflater = Inflater(False)
     try:
-        parts = [inflater.decompress(data[at : at + step], 10_000) for at in range(0, len(data), step)]
+        parts = [
+            inflater.decompress(data[at : at + step], 10_000) for at in range(0, len(data), step)
+        ]
         return b"".join([*parts, inflater.end_message(10_000)])
     except WebSocketsProtocolError as exc:
         return exc.code
@@ -306,10 +376,17 @@ def inflated(data: bytes, step: int) -> bytes | int:
 
 @pytest.mark.parametrize("step", [1, 5, 40])
 def test_final_blocks_are_inflated_alike_in_any_slicing(step: int) -> None:
-    """A message with a BFINAL block in it (RFC 7692 §7.2.3.5) does not depend on where TCP cuts it: it is read, or refused, always."""
+    """A message with a BFINAL block in it (RFC 7692 §7.2.3.5) does not depend on where TCP cuts
+    it: it is read, or refused, always.
+    """
     first, second = b"Hello, this is the first part. " * 3, b"And this is the second. " * 3
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    data = deflate.compress(first) + deflate.flush(zlib.Z_SYNC_FLUSH) + deflate.compress(second) + deflate.flush()
+    data = (
+        deflate.compress(first)
+        + deflate.flush(zlib.Z_SYNC_FLUSH)
+        + deflate.compress(second)
+        + deflate.flush()
+    )
     # what follows the final block refers to what was before it
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 8, zlib.Z_DEFAULT_STRATEGY, first + second)
     data += deflate.compress(first) + deflate.flush(zlib.Z_SYNC_FLUSH)[:-4]
@@ -317,7 +394,9 @@ def test_final_blocks_are_inflated_alike_in_any_slicing(step: int) -> None:
 
 
 def test_the_window_outlives_a_final_block() -> None:
-    """A message that ends with BFINAL ends the DEFLATE stream, not the window: the next message may refer to it, and to those before."""
+    """A message that ends with BFINAL ends the DEFLATE stream, not the window: the next message
+    may refer to it, and to those before.
+    """
     inflater = Inflater(False)
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     first = deflate.compress(NOISE) + deflate.flush(zlib.Z_SYNC_FLUSH)[:-4]
@@ -330,7 +409,9 @@ def test_the_window_outlives_a_final_block() -> None:
 
 
 def test_the_window_of_tiny_pieces_costs_little_more_than_its_bytes() -> None:
-    """A message that arrives in pieces of two bytes makes no object of each: what an inflater holds is its window of 32 kB."""
+    """A message that arrives in pieces of two bytes makes no object of each: what an inflater
+    holds is its window of 32 kB.
+    """
     deflate = zlib.compressobj(0, zlib.DEFLATED, -15)
     data = deflate.compress(NOISE * 8) + deflate.flush(zlib.Z_SYNC_FLUSH)
     inflater = Inflater(False)
@@ -355,7 +436,9 @@ def test_a_window_of_8_bits_compresses_nothing() -> None:
 
 
 def send(z: Compression, frame: WebSocketFrame) -> tuple[Frame, bool, int]:
-    """Let the library send *frame*; return it as it was received, whether it was compressed, and its size without header."""
+    """Let the library send *frame*; return it as it was received, whether it was compressed, and
+    its size without header.
+    """
     assert z.peer.process.send_frame(frame) is True
     return z.receive()
 
@@ -393,25 +476,35 @@ def test_messages_below_min_bytes_are_left_alone(role: str, least: int) -> None:
     """``min_bytes`` is the least size that is worth compressing."""
     with open_compressed(role, options={"min_bytes": least}) as z:
         if least:
-            assert send(z, WebSocketFrame(focText, "a" * (least - 1))) == (text("a" * (least - 1)), False, least - 1)
+            assert send(z, WebSocketFrame(focText, "a" * (least - 1))) == (
+                text("a" * (least - 1)),
+                False,
+                least - 1,
+            )
         message, was_compressed, _ = send(z, WebSocketFrame(focText, "a" * least))
         assert (message, was_compressed) == (text("a" * least), True)
 
 
 def test_queued_messages_are_compressed_in_their_order(role: str) -> None:
-    """``send_frame_async`` compresses as well, when the frames leave, so that both windows stay in step with ``send_frame``."""
+    """``send_frame_async`` compresses as well, when the frames leave, so that both windows stay in
+    step with ``send_frame``.
+    """
     with open_compressed(role) as z:
         for number in range(20):
             frame = WebSocketFrame(focText, f"{number} " + "x" * 100)
             assert z.peer.process.send_frame_async(frame) is True
         received = [z.receive() for _ in range(20)]
-        assert [message for message, _, _ in received] == [text(f"{number} " + "x" * 100) for number in range(20)]
+        assert [message for message, _, _ in received] == [
+            text(f"{number} " + "x" * 100) for number in range(20)
+        ]
         assert all(was_compressed for _, was_compressed, _ in received)
         assert send(z, WebSocketFrame(focText, STORY))[0] == text(STORY)
 
 
 def test_threads_that_send_at_once_keep_the_window_in_step(role: str) -> None:
-    """Messages of several threads leave in the order in which they were compressed: every one can be inflated."""
+    """Messages of several threads leave in the order in which they were compressed: every one can
+    be inflated.
+    """
     with open_compressed(role) as z:
         process = z.peer.process
 
@@ -472,8 +565,12 @@ def test_a_broadcast_reaches_connections_with_and_without_compression() -> None:
 
 @pytest.mark.parametrize("server_side", [False, True])
 @pytest.mark.parametrize("client_side", [False, True])
-def test_it_is_used_when_both_sides_of_the_library_want_it(server_side: bool, client_side: bool) -> None:
-    """Whoever switches it on offers or accepts; only both together compress, and messages pass in any case."""
+def test_it_is_used_when_both_sides_of_the_library_want_it(
+    server_side: bool, client_side: bool
+) -> None:
+    """Whoever switches it on offers or accepts; only both together compress, and messages pass in
+    any case.
+    """
     recorder = Recorder()
     with (
         echo_server(permessage_deflate=server_side) as server,
@@ -516,7 +613,12 @@ def test_a_reconnection_negotiates_anew() -> None:
             if number:
                 reconnecting.wait_reconnected(number)
             compression = reconnecting.process.protocol.compression
-            assert compression == [DeflateAgreement(client_no_context_takeover=True), None, DeflateAgreement()][number]
+            assert (
+                compression
+                == [DeflateAgreement(client_no_context_takeover=True), None, DeflateAgreement()][
+                    number
+                ]
+            )
             assert reconnecting.process.send_frame(text_frame("a" * 1000)) is True
             reconnecting.recorder.wait("focConnectionClose", number + 1)
             if number < 2:
@@ -554,7 +656,9 @@ CONVERSATION: list[str | bytes] = [
 @pytest.mark.parametrize("ours", OURS)
 @pytest.mark.parametrize("theirs", CLIENT_FACTORIES)
 def test_the_client_of_websockets_compresses_with_our_server(theirs: str, ours: str) -> None:
-    """The sync client of ``websockets`` agrees with our server on every set of parameters, and understands it."""
+    """The sync client of ``websockets`` agrees with our server on every set of parameters, and
+    understands it.
+    """
     with (
         echo_server(permessage_deflate=OURS[ours]) as server,
         foreign_connect(
@@ -577,13 +681,17 @@ SERVER_FACTORIES: dict[str, Callable[[], ServerPerMessageDeflateFactory]] = {
     "defaults": ServerPerMessageDeflateFactory,
     "no context": lambda: ServerPerMessageDeflateFactory(True, True),
     "9 bits": lambda: ServerPerMessageDeflateFactory(False, False, 9, 9),
-    "all": lambda: ServerPerMessageDeflateFactory(True, True, 10, 12, require_client_max_window_bits=True),
+    "all": lambda: ServerPerMessageDeflateFactory(
+        True, True, 10, 12, require_client_max_window_bits=True
+    ),
 }
 
 
 @contextlib.contextmanager
 def foreign_server(factory: ServerPerMessageDeflateFactory, answers: list[str]) -> Iterator[int]:
-    """Give the port of an echo server of ``websockets``; the extensions that it agreed to go to *answers*."""
+    """Give the port of an echo server of ``websockets``; the extensions that it agreed to go to
+    *answers*.
+    """
 
     def handler(connection: ServerConnection) -> None:
         assert connection.response is not None
@@ -592,14 +700,18 @@ def foreign_server(factory: ServerPerMessageDeflateFactory, answers: list[str]) 
             connection.send(message)
 
     subprotocols: Any = ["echo"]
-    with serve_foreign(handler, subprotocols=subprotocols, compression=None, extensions=[factory]) as port:
+    with serve_foreign(
+        handler, subprotocols=subprotocols, compression=None, extensions=[factory]
+    ) as port:
         yield port
 
 
 @pytest.mark.parametrize("ours", OURS)
 @pytest.mark.parametrize("theirs", SERVER_FACTORIES)
 def test_our_client_compresses_with_the_server_of_websockets(theirs: str, ours: str) -> None:
-    """Our client agrees with the sync server of ``websockets`` on every set of parameters, and understands it."""
+    """Our client agrees with the sync server of ``websockets`` on every set of parameters, and
+    understands it.
+    """
     recorder = Recorder()
     answers: list[str] = []
     with (
@@ -612,7 +724,9 @@ def test_our_client_compresses_with_the_server_of_websockets(theirs: str, ours: 
         for number, message in enumerate(CONVERSATION, start=1):
             frame = WebSocketFrame(focText if isinstance(message, str) else focBinary, message)
             assert process.send_frame(frame) is True
-            received = recorder.wait(frame.opcode.name, sum(type(m) is type(message) for m in CONVERSATION[:number]))
+            received = recorder.wait(
+                frame.opcode.name, sum(type(m) is type(message) for m in CONVERSATION[:number])
+            )
             assert received.value == frame
         assert answers[0].startswith(PMD)
 
@@ -620,8 +734,12 @@ def test_our_client_compresses_with_the_server_of_websockets(theirs: str, ours: 
 def test_a_client_that_refuses_the_answer_is_told_why() -> None:
     """An answer that does not meet our limits is an error text, and the connection is closed."""
     with (
-        RawServer(lambda peer: peer.send(peer.answer(peer.read_head(), Sec_WebSocket_Extensions=PMD))) as raw,
-        new_client(raw.port, permessage_deflate=PermessageDeflate(server_max_window_bits=10)) as client,
+        RawServer(
+            lambda peer: peer.send(peer.answer(peer.read_head(), Sec_WebSocket_Extensions=PMD))
+        ) as raw,
+        new_client(
+            raw.port, permessage_deflate=PermessageDeflate(server_max_window_bits=10)
+        ) as client,
     ):
         error = client.websockets_upgrade("", "", protocol=WebSocketProtocolChat("echo"))
         assert error.startswith("Invalid HTTP Upgrade ProcessHandshake")

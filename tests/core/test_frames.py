@@ -1,4 +1,6 @@
-"""Frames as values: opcodes, the record, encoding, close payloads, the frame list, and the error that they raise."""
+"""Frames as values: opcodes, the record, encoding, close payloads, the frame list, and the error
+that they raise.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mormot_ws
-from mormot_ws.errors import HttpServerError, WebSocketsError, WebSocketsProtocolError
 from mormot_ws.core.frames import (
     CLOSE_ABNORMAL,
     CLOSE_NO_STATUS,
@@ -33,17 +34,37 @@ from mormot_ws.core.frames import (
     parse_close_payload,
 )
 from mormot_ws.core.incoming import WebProcessInFrame
+from mormot_ws.errors import HttpServerError, WebSocketsError, WebSocketsProtocolError
 
 QUICK = settings(deadline=None, max_examples=100)
 KEY = bytes.fromhex("37fa213d")
 
-ALLOWED_CODES = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999]
+ALLOWED_CODES = [
+    1000,
+    1001,
+    1002,
+    1003,
+    1007,
+    1008,
+    1009,
+    1010,
+    1011,
+    1012,
+    1013,
+    1014,
+    3000,
+    3999,
+    4000,
+    4999,
+]
 FORBIDDEN_CODES = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535]
 
 
 class TestOpCodes:
     def test_the_numbers_are_those_of_the_rfc(self) -> None:
-        """Opcodes are the numbers of RFC 6455 §5.2, under the Pascal names, and there are no others."""
+        """Opcodes are the numbers of RFC 6455 §5.2, under the Pascal names, and there are no
+        others.
+        """
         assert {opcode.name: opcode.value for opcode in WebSocketFrameOpCode} == {
             "focContinuation": 0,
             "focText": 1,
@@ -54,8 +75,12 @@ class TestOpCodes:
         }
 
     @pytest.mark.parametrize("opcode", list(WebSocketFrameOpCode), ids=lambda opcode: opcode.name)
-    def test_each_member_is_also_a_plain_name_of_the_package(self, opcode: WebSocketFrameOpCode) -> None:
-        """Ported code writes ``focText`` without the enum: every member is importable from the package."""
+    def test_each_member_is_also_a_plain_name_of_the_package(
+        self, opcode: WebSocketFrameOpCode
+    ) -> None:
+        """Ported code writes ``focText`` without the enum: every member is importable from the
+        package.
+        """
         assert getattr(mormot_ws, opcode.name) is opcode
 
     def test_the_payload_flag_is_a_plain_name_too(self) -> None:
@@ -67,12 +92,22 @@ class TestWebSocketFrame:
     def test_a_frame_needs_no_more_than_an_opcode(self) -> None:
         """Payload, flags and tick default to nothing."""
         frame = WebSocketFrame(focPing)
-        assert (frame.opcode, frame.payload, frame.content, frame.tix) == (focPing, b"", WebSocketFramePayload(0), 0)
+        assert (frame.opcode, frame.payload, frame.content, frame.tix) == (
+            focPing,
+            b"",
+            WebSocketFramePayload(0),
+            0,
+        )
 
     def test_it_keeps_what_it_is_given(self) -> None:
         """All four fields of the record are kept."""
         frame = WebSocketFrame(focBinary, b"\xff", fopAlreadyCompressed, 12)
-        assert (frame.opcode, frame.payload, frame.content, frame.tix) == (focBinary, b"\xff", fopAlreadyCompressed, 12)
+        assert (frame.opcode, frame.payload, frame.content, frame.tix) == (
+            focBinary,
+            b"\xff",
+            fopAlreadyCompressed,
+            12,
+        )
 
     def test_a_number_becomes_an_opcode(self) -> None:
         """An opcode given as ``int`` is turned into the enum member."""
@@ -88,7 +123,9 @@ class TestWebSocketFrame:
         """A ``str`` payload is kept as its UTF-8 bytes."""
         assert WebSocketFrame(focText, "Grüße €").payload == "Grüße €".encode()
 
-    @pytest.mark.parametrize("payload", [bytearray(b"abc"), memoryview(b"abc")], ids=["bytearray", "memoryview"])
+    @pytest.mark.parametrize(
+        "payload", [bytearray(b"abc"), memoryview(b"abc")], ids=["bytearray", "memoryview"]
+    )
     def test_another_buffer_is_copied_into_bytes(self, payload: bytearray | memoryview) -> None:
         """The payload is ``bytes`` whatever buffer was given."""
         kept = WebSocketFrame(focBinary, payload).payload
@@ -177,7 +214,9 @@ class TestEncoding:
 
     @pytest.mark.parametrize(("size", "length_byte"), [(5, 0x85), (126, 0xFE), (65536, 0xFF)])
     def test_a_mask_sets_its_bit_and_ends_the_header(self, size: int, length_byte: int) -> None:
-        """With a mask the highest bit of the second byte is set, and the key is the last part of the header."""
+        """With a mask the highest bit of the second byte is set, and the key is the last part of
+        the header.
+        """
         header = encode_header(0x81, size, KEY)
         assert header[1] == length_byte
         assert header.endswith(KEY)
@@ -213,7 +252,9 @@ class TestEncoding:
 
     @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
     @pytest.mark.parametrize("opcode", [focText, focBinary, focConnectionClose, focPing, focPong])
-    def test_the_short_form_gives_the_same_bytes(self, opcode: WebSocketFrameOpCode, size: int) -> None:
+    def test_the_short_form_gives_the_same_bytes(
+        self, opcode: WebSocketFrameOpCode, size: int
+    ) -> None:
         """``encode_unmasked`` is nothing but a faster ``encode_frame``."""
         payload = b"p" * size
         assert encode_unmasked(0x80 | opcode, payload) == encode_frame(opcode, payload)
@@ -232,20 +273,28 @@ class TestEncoding:
     def test_what_is_encoded_decodes_to_itself(
         self, opcode: WebSocketFrameOpCode, payload: bytes, mask: bytes | None
     ) -> None:
-        """Any frame comes out of the decoder as it went into the encoder, for both roles and any key."""
+        """Any frame comes out of the decoder as it went into the encoder, for both roles and any
+        key.
+        """
         if opcode is focText:
             payload = payload.decode("utf-8", "ignore").encode()
         machine = WebProcessInFrame(masked=mask is not None)
-        assert machine.feed(encode_frame(opcode, payload, mask)) == [WebSocketFrame(opcode, payload)]
+        assert machine.feed(encode_frame(opcode, payload, mask)) == [
+            WebSocketFrame(opcode, payload)
+        ]
         assert machine.error is None
 
     @pytest.mark.parametrize("mask", [None, KEY], ids=["unmasked", "masked"])
     @pytest.mark.parametrize("size", [125, 126, 127, 639, 640, 641, 65535, 65536, 65537])
     def test_every_form_of_length_decodes_to_itself(self, size: int, mask: bytes | None) -> None:
-        """Payloads around each limit of the length coding and of the masking survive the round trip."""
+        """Payloads around each limit of the length coding and of the masking survive the round
+        trip.
+        """
         payload = bytes(i % 251 for i in range(size))
         machine = WebProcessInFrame(masked=mask is not None)
-        assert machine.feed(encode_frame(focBinary, payload, mask)) == [WebSocketFrame(focBinary, payload)]
+        assert machine.feed(encode_frame(focBinary, payload, mask)) == [
+            WebSocketFrame(focBinary, payload)
+        ]
 
 
 class TestClosePayloads:
@@ -312,8 +361,12 @@ class TestClosePayloads:
         + [(code.to_bytes(2, "big"), 1002) for code in FORBIDDEN_CODES],
         ids=lambda value: value.hex() if isinstance(value, bytes) else None,
     )
-    def test_a_bad_payload_raises_with_the_code_that_it_deserves(self, payload: bytes, code: int) -> None:
-        """One lonely byte and forbidden codes are protocol errors (1002); a reason that is not UTF-8 is 1007."""
+    def test_a_bad_payload_raises_with_the_code_that_it_deserves(
+        self, payload: bytes, code: int
+    ) -> None:
+        """One lonely byte and forbidden codes are protocol errors (1002); a reason that is not
+        UTF-8 is 1007.
+        """
         with pytest.raises(WebSocketsProtocolError) as caught:
             parse_close_payload(payload)
         assert caught.value.code == code

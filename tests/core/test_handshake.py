@@ -1,4 +1,6 @@
-"""The opening handshake (RFC 6455 §4) as values: requests taken apart, answers built. And its deadline, on a clock of our own."""
+"""The opening handshake (RFC 6455 §4) as values: requests taken apart, answers built. And its
+deadline, on a clock of our own.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mormot_ws.sockets import deadline as deadline_module
-from mormot_ws.sockets.deadline import Deadline
 from mormot_ws.core.handshake import (
     UpgradeRequest,
     accept_value,
@@ -19,6 +19,8 @@ from mormot_ws.core.handshake import (
     upgrade_answer,
     upgrade_refusal,
 )
+from mormot_ws.sockets import deadline as deadline_module
+from mormot_ws.sockets.deadline import Deadline
 
 QUICK = settings(deadline=None, max_examples=100)
 
@@ -42,7 +44,9 @@ def request(
     target: str = "/chat",
     http_version: str = "1.1",
 ) -> UpgradeRequest:
-    """Return a well-formed upgrade with some headers changed (None: left out) and *more* at the end."""
+    """Return a well-formed upgrade with some headers changed (None: left out) and *more* at the
+    end.
+    """
     headers = {**STANDARD, **(changes or {})}
     pairs = [(name, value) for name, value in headers.items() if value is not None]
     return UpgradeRequest(method, target, http_version, [*pairs, *more])
@@ -70,8 +74,12 @@ class TestHeaderTokens:
         ],
         ids=str,
     )
-    def test_items_are_split_trimmed_and_joined_over_lines(self, values: list[str], tokens: list[str]) -> None:
-        """Comma-separated items of all lines, in order, in their spelling, without empty ones (RFC 9110 §5.6.1)."""
+    def test_items_are_split_trimmed_and_joined_over_lines(
+        self, values: list[str], tokens: list[str]
+    ) -> None:
+        """Comma-separated items of all lines, in order, in their spelling, without empty ones (RFC
+        9110 §5.6.1).
+        """
         assert header_tokens(values) == tokens
 
 
@@ -119,7 +127,9 @@ class TestSplitHeaderLines:
 
 
 class TestKeys:
-    @pytest.mark.parametrize("key", [KEY, f" {KEY} ", "AAAAAAAAAAAAAAAAAAAAAA==", "/+/+/+/+/+/+/+/+/+/+/w=="])
+    @pytest.mark.parametrize(
+        "key", [KEY, f" {KEY} ", "AAAAAAAAAAAAAAAAAAAAAA==", "/+/+/+/+/+/+/+/+/+/+/w=="]
+    )
     def test_the_base64_of_16_bytes_is_valid(self, key: str) -> None:
         """Any 16 bytes will do, blanks around them too."""
         assert is_valid_key(key)
@@ -180,7 +190,9 @@ class TestUpgradeRequest:
         ],
     )
     def test_uri_and_path_come_from_the_target(self, target: str, uri: str, path: str) -> None:
-        """One leading '/' goes, the query stays in the URI and not in the path, and nothing is decoded (wire rules 1.4.1, 2 and 5)."""
+        """One leading '/' goes, the query stays in the URI and not in the path, and nothing is
+        decoded (wire rules 1.4.1, 2 and 5).
+        """
         asked = request(target=target)
         assert (asked.uri, asked.path) == (uri, path)
 
@@ -197,8 +209,12 @@ class TestUpgradeRequest:
             ("ftp://h.example/chat", "ftp://h.example/chat"),
         ],
     )
-    def test_a_whole_uri_as_target_counts_by_its_path_and_query(self, target: str, uri: str) -> None:
-        """RFC 9112 §3.2.2: a server has to accept the absolute form; other schemes are no form of ours."""
+    def test_a_whole_uri_as_target_counts_by_its_path_and_query(
+        self, target: str, uri: str
+    ) -> None:
+        """RFC 9112 §3.2.2: a server has to accept the absolute form; other schemes are no form of
+        ours.
+        """
         asked = request(target=target)
         assert (asked.uri, asked.target) == (uri, target)
 
@@ -224,7 +240,11 @@ class TestUpgradeRequest:
 
     def test_the_protocols_asked_for_are_in_order(self) -> None:
         """Names in the client's order and spelling."""
-        assert request({"sec-websocket-protocol": "Chat,  echo ,json"}).protocols == ["Chat", "echo", "json"]
+        assert request({"sec-websocket-protocol": "Chat,  echo ,json"}).protocols == [
+            "Chat",
+            "echo",
+            "json",
+        ]
 
     def test_an_empty_protocol_header_asks_for_nothing(self) -> None:
         """The header is there, so it is an empty list."""
@@ -272,7 +292,9 @@ class TestIsUpgrade:
         """An HTTP/1.0 request is a plain one."""
         assert not request(http_version=http_version).is_upgrade
 
-    @pytest.mark.parametrize("value", ["websocket", "WebSocket", "WEBSOCKET", "websocket, h2c", "h2c,websocket"])
+    @pytest.mark.parametrize(
+        "value", ["websocket", "WebSocket", "WEBSOCKET", "websocket, h2c", "h2c,websocket"]
+    )
     def test_upgrade_names_websocket_in_any_case_and_list(self, value: str) -> None:
         """We accept a list where the original does not."""
         assert request({"upgrade": value}).is_upgrade
@@ -282,7 +304,9 @@ class TestIsUpgrade:
         """The token has to be there, whole."""
         assert not request({"upgrade": value}).is_upgrade
 
-    @pytest.mark.parametrize("value", ["Upgrade", "upgrade", "keep-alive, Upgrade", "close,upgrade", "UPGRADE, foo"])
+    @pytest.mark.parametrize(
+        "value", ["Upgrade", "upgrade", "keep-alive, Upgrade", "close,upgrade", "UPGRADE, foo"]
+    )
     def test_connection_names_upgrade_in_any_case_and_list(self, value: str) -> None:
         """We accept any list where the original knows only one."""
         assert request({"connection": value}).is_upgrade
@@ -304,9 +328,13 @@ class TestFault:
         assert request().fault() == 0
         assert request({"sec-websocket-protocol": "echo, chat.v2+json"}).fault() == 0
 
-    @pytest.mark.parametrize("version", ["12", "14", "8", "13abc", "0", "", "thirteen", "13, 8", "013"])
+    @pytest.mark.parametrize(
+        "version", ["12", "14", "8", "13abc", "0", "", "thirteen", "13, 8", "013"]
+    )
     def test_another_version_is_426(self, version: str) -> None:
-        """Deliberately not the original's 400: the answer says which version to come with (RFC 6455 §4.4)."""
+        """Deliberately not the original's 400: the answer says which version to come with (RFC
+        6455 §4.4).
+        """
         assert request({"sec-websocket-version": version}).fault() == 426
 
     def test_blanks_around_the_version_do_not_matter(self) -> None:
@@ -346,13 +374,18 @@ class TestOrigins:
         assert request().origin_is_in({"https://good.example"})
         assert request().origin_is_in(())
 
-    @pytest.mark.parametrize("origin", ["https://good.example", "HTTPS://Good.Example", " https://good.example "])
+    @pytest.mark.parametrize(
+        "origin", ["https://good.example", "HTTPS://Good.Example", " https://good.example "]
+    )
     def test_a_listed_origin_passes_whatever_its_case(self, origin: str) -> None:
         """Scheme and host are case-insensitive."""
-        assert request({"origin": origin}).origin_is_in(["https://other.example", "https://GOOD.example"])
+        assert request({"origin": origin}).origin_is_in(
+            ["https://other.example", "https://GOOD.example"]
+        )
 
     @pytest.mark.parametrize(
-        "origin", ["https://evil.example", "http://good.example", "https://good.example:444", "null", ""]
+        "origin",
+        ["https://evil.example", "http://good.example", "https://good.example:444", "null", ""],
     )
     def test_another_origin_does_not_pass(self, origin: str) -> None:
         """The whole origin has to be equal; an empty one is no origin of ours."""
@@ -406,7 +439,11 @@ class TestAnswers:
         """RFC 6455 §4.4, and ``Upgrade`` as RFC 9110 §15.5.22 wants it."""
         first, *headers, end, nothing = upgrade_refusal(426).split(b"\r\n")
         assert first == b"HTTP/1.0 426 WebSocket Upgrade Error"
-        assert sorted(headers) == [b"Connection: Close", b"Sec-WebSocket-Version: 13", b"Upgrade: websocket"]
+        assert sorted(headers) == [
+            b"Connection: Close",
+            b"Sec-WebSocket-Version: 13",
+            b"Upgrade: websocket",
+        ]
         assert end == nothing == b""
 
     def test_a_401_says_how_to_authenticate(self) -> None:
@@ -416,7 +453,7 @@ class TestAnswers:
         )
 
 
-# --------------------------------------------------------------------------------------------------- the deadline
+# ------------------------------------------------------------------------------------- the deadline
 
 
 class TestDeadline:

@@ -1,4 +1,6 @@
-"""WebProcessInFrame: whole messages out of any slicing, its state, and what becomes of a close frame."""
+"""WebProcessInFrame: whole messages out of any slicing, its state, and what becomes of a close
+frame.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ from mormot_ws.core.incoming import WebProcessInFrame, WebProcessInFrameState
 role = incoming_support.role
 
 
-# ------------------------------------------------------------------------------------------------------- messages
+# ----------------------------------------------------------------------------------------- messages
 
 
 class TestAnySlicing:
@@ -45,7 +47,9 @@ class TestAnySlicing:
     def test_any_frames_in_any_slicing_give_the_same_messages(
         self, masked: bool, data: st.DataObject, points: list[int]
     ) -> None:
-        """Fragments and interleaved control frames, whole, sliced anywhere and byte by byte: always the messages that were sent."""
+        """Fragments and interleaved control frames, whole, sliced anywhere and byte by byte:
+        always the messages that were sent.
+        """
         stream, expected = data.draw(streams(masked))
         for parts in ([stream], cut(stream, points), octets(stream)):
             machine = WebProcessInFrame(masked)
@@ -60,11 +64,15 @@ class TestAnySlicing:
     def test_a_fault_is_the_same_in_any_slicing(
         self, masked: bool, data: st.DataObject, bad: bytes, points: list[int]
     ) -> None:
-        """What follows valid frames may be anything: the frames before the fault, and the fault, do not depend on the slicing."""
+        """What follows valid frames may be anything: the frames before the fault, and the fault,
+        do not depend on the slicing.
+        """
         stream = data.draw(streams(masked))[0] + bad
         results = []
         for parts in ([stream], cut(stream, points), octets(stream)):
-            machine = WebProcessInFrame(masked, max_message_bytes=1000, max_frame_bytes=1 << 20, max_fragments=6)
+            machine = WebProcessInFrame(
+                masked, max_message_bytes=1000, max_frame_bytes=1 << 20, max_fragments=6
+            )
             results.append((feed_all(machine, parts), str(machine.error), machine.closed))
         assert results[0] == results[1] == results[2]
 
@@ -74,17 +82,25 @@ class TestAnySlicing:
         payload = bytes(i % 251 for i in range(size))
         stream = role.wire(0x82, payload)
         machine = role.machine()
-        assert feed_all(machine, cut(stream, list(range(0, size, 4099)))) == [WebSocketFrame(focBinary, payload)]
+        assert feed_all(machine, cut(stream, list(range(0, size, 4099)))) == [
+            WebSocketFrame(focBinary, payload)
+        ]
 
     @pytest.mark.parametrize(
-        "fragments", [[1] * 70_000, [5000] * 30, [2047, 2048, 1, 5000, 0, 70_000, 3]], ids=["tiny", "large", "mixed"]
+        "fragments",
+        [[1] * 70_000, [5000] * 30, [2047, 2048, 1, 5000, 0, 70_000, 3]],
+        ids=["tiny", "large", "mixed"],
     )
-    def test_fragments_of_any_sizes_are_joined_in_order(self, role: Role, fragments: list[int]) -> None:
+    def test_fragments_of_any_sizes_are_joined_in_order(
+        self, role: Role, fragments: list[int]
+    ) -> None:
         """However the parts of a message are kept while it grows, it comes out as it was sent."""
         stream, payload = [], []
         for i, size in enumerate(fragments):
             part = bytes([i & 0xFF]) * size
-            stream.append(role.wire((0x80 if i == len(fragments) - 1 else 0) | (0 if i else 2), part))
+            stream.append(
+                role.wire((0x80 if i == len(fragments) - 1 else 0) | (0 if i else 2), part)
+            )
             payload.append(part)
         machine = role.machine()
         assert feed_all(machine, stream) == [WebSocketFrame(focBinary, b"".join(payload))]
@@ -102,7 +118,9 @@ class TestAnySlicing:
         assert frames == [WebSocketFrame(focBinary, b"one"), WebSocketFrame(focBinary, b"two")]
 
     def test_bytes_of_the_next_frame_are_kept(self, role: Role) -> None:
-        """One read brings the end of a frame and the start of the next: nothing is lost between them."""
+        """One read brings the end of a frame and the start of the next: nothing is lost between
+        them.
+        """
         one, two = role.wire(0x81, b"one"), role.wire(0x81, b"two")
         machine = role.machine()
         assert machine.feed(one + two[:3]) == [WebSocketFrame(focText, b"one")]
@@ -118,7 +136,9 @@ class TestAnySlicing:
 
 class TestMessages:
     @pytest.mark.parametrize(("first", "opcode"), [(0x81, focText), (0x82, focBinary)])
-    def test_a_message_has_its_opcode_and_payload(self, role: Role, first: int, opcode: WebSocketFrameOpCode) -> None:
+    def test_a_message_has_its_opcode_and_payload(
+        self, role: Role, first: int, opcode: WebSocketFrameOpCode
+    ) -> None:
         """One frame in, one frame out, with its payload as ``bytes``."""
         (frame,) = role.machine().feed(role.wire(first, b"payload"))
         assert (frame.opcode, frame.payload) == (opcode, b"payload")
@@ -127,7 +147,9 @@ class TestMessages:
     @pytest.mark.parametrize(
         ("first", "opcode"), [(0x81, focText), (0x82, focBinary), (0x89, focPing), (0x8A, focPong)]
     )
-    def test_an_empty_payload_is_a_frame(self, role: Role, first: int, opcode: WebSocketFrameOpCode) -> None:
+    def test_an_empty_payload_is_a_frame(
+        self, role: Role, first: int, opcode: WebSocketFrameOpCode
+    ) -> None:
         """A frame may hold nothing."""
         assert role.machine().feed(role.wire(first)) == [WebSocketFrame(opcode)]
 
@@ -153,7 +175,9 @@ class TestMessages:
     def test_a_control_frame_overtakes_the_message_around_it(self, role: Role) -> None:
         """A ping between two fragments is given out at once, and the message stays whole."""
         machine = role.machine()
-        assert machine.feed(role.wire(0x01, b"a") + role.wire(0x89, b"p")) == [WebSocketFrame(focPing, b"p")]
+        assert machine.feed(role.wire(0x01, b"a") + role.wire(0x89, b"p")) == [
+            WebSocketFrame(focPing, b"p")
+        ]
         assert machine.feed(role.wire(0x80, b"b")) == [WebSocketFrame(focText, b"ab")]
 
     def test_a_close_frame_may_come_between_fragments(self, role: Role) -> None:
@@ -166,7 +190,11 @@ class TestMessages:
     def test_messages_after_a_fragmented_one_start_afresh(self, role: Role) -> None:
         """Neither opcode nor payload of a finished message leaks into the next."""
         stream = (
-            role.wire(0x01, b"a") + role.wire(0x80, b"b") + role.wire(0x82, b"\xff") + role.wire(0x01) + role.wire(0x80)
+            role.wire(0x01, b"a")
+            + role.wire(0x80, b"b")
+            + role.wire(0x82, b"\xff")
+            + role.wire(0x01)
+            + role.wire(0x80)
         )
         assert role.machine().feed(stream) == [
             WebSocketFrame(focText, b"ab"),
@@ -176,12 +204,18 @@ class TestMessages:
 
     def test_control_frames_hold_up_to_125_bytes(self, role: Role) -> None:
         """The longest payload of a control frame is accepted."""
-        assert role.machine().feed(role.wire(0x89, b"p" * 125)) == [WebSocketFrame(focPing, b"p" * 125)]
+        assert role.machine().feed(role.wire(0x89, b"p" * 125)) == [
+            WebSocketFrame(focPing, b"p" * 125)
+        ]
 
     def test_a_character_may_be_cut_by_fragments_and_reads(self, role: Role) -> None:
-        """UTF-8 is judged over the whole message: four bytes of one character in four frames are text."""
+        """UTF-8 is judged over the whole message: four bytes of one character in four frames are
+        text.
+        """
         character = "😀".encode()
-        stream = role.wire(0x01, character[:1]) + b"".join(role.wire(0x00, character[i : i + 1]) for i in (1, 2))
+        stream = role.wire(0x01, character[:1]) + b"".join(
+            role.wire(0x00, character[i : i + 1]) for i in (1, 2)
+        )
         stream += role.wire(0x80, character[3:])
         assert feed_all(role.machine(), octets(stream)) == [WebSocketFrame(focText, character)]
 
@@ -207,7 +241,9 @@ class TestMessages:
 
     def test_a_mask_of_zeros_is_a_mask(self) -> None:
         """Unlike native peers we accept it: the RFC does not forbid it."""
-        assert WebProcessInFrame(True).feed(wire(0x81, b"plain", b"\0\0\0\0")) == [WebSocketFrame(focText, b"plain")]
+        assert WebProcessInFrame(True).feed(wire(0x81, b"plain", b"\0\0\0\0")) == [
+            WebSocketFrame(focText, b"plain")
+        ]
 
 
 class TestState:
@@ -224,14 +260,22 @@ class TestState:
         """An end of stream after one byte of a header would cut a frame."""
         machine = role.machine()
         machine.feed(b"\x81")
-        assert (machine.state, machine.missing_bytes, machine.in_message) == (WebProcessInFrameState.pfsHeader, 0, True)
+        assert (machine.state, machine.missing_bytes, machine.in_message) == (
+            WebProcessInFrameState.pfsHeader,
+            0,
+            True,
+        )
 
     def test_inside_a_payload_it_knows_what_is_missing(self, role: Role) -> None:
         """``missing_bytes`` counts down to the end of the frame."""
         machine = role.machine()
         stream = role.wire(0x82, b"x" * 1000)
         machine.feed(stream[:-600])
-        assert (machine.state, machine.missing_bytes, machine.in_message) == (WebProcessInFrameState.pfsData, 600, True)
+        assert (machine.state, machine.missing_bytes, machine.in_message) == (
+            WebProcessInFrameState.pfsData,
+            600,
+            True,
+        )
         machine.feed(stream[-600:-1])
         assert machine.missing_bytes == 1
         machine.feed(stream[-1:])
@@ -245,7 +289,11 @@ class TestState:
         """No frame is in progress there, but a message is."""
         machine = role.machine()
         machine.feed(role.wire(0x01, b"a") + role.wire(0x89))
-        assert (machine.state, machine.missing_bytes, machine.in_message) == (WebProcessInFrameState.pfsHeader, 0, True)
+        assert (machine.state, machine.missing_bytes, machine.in_message) == (
+            WebProcessInFrameState.pfsHeader,
+            0,
+            True,
+        )
 
     def test_a_fault_is_for_good(self, role: Role) -> None:
         """After the first fault nothing is read any more, and the fault stays the first one."""
@@ -267,7 +315,10 @@ class TestState:
         """The fault of one read does not swallow the messages that came with it."""
         machine = role.machine()
         stream = role.wire(0x81, b"one") + role.wire(0x89, b"two") + role.wire(0x81, b"\xff")
-        assert machine.feed(stream) == [WebSocketFrame(focText, b"one"), WebSocketFrame(focPing, b"two")]
+        assert machine.feed(stream) == [
+            WebSocketFrame(focText, b"one"),
+            WebSocketFrame(focPing, b"two"),
+        ]
         assert code_of(machine) == 1007
 
 
@@ -280,7 +331,9 @@ class TestClose:
     def test_a_valid_close_frame_closes(self, role: Role, payload: bytes) -> None:
         """It is given out with its payload, and the machine is closed, not in error."""
         machine = role.machine()
-        assert machine.feed(role.wire(0x88, payload)) == [WebSocketFrame(focConnectionClose, payload)]
+        assert machine.feed(role.wire(0x88, payload)) == [
+            WebSocketFrame(focConnectionClose, payload)
+        ]
         assert (machine.closed, machine.error) == (True, None)
 
     @pytest.mark.parametrize(

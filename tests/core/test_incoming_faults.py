@@ -1,4 +1,6 @@
-"""WebProcessInFrame: every fault of RFC 6455 §5 as early as it shows, the limits, garbage, and compressed messages."""
+"""WebProcessInFrame: every fault of RFC 6455 §5 as early as it shows, the limits, garbage, and
+compressed messages.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,6 @@ from incoming_support import (
     wire,
 )
 
-from mormot_ws.errors import WebSocketsProtocolError
 from mormot_ws.core.frames import (
     WebSocketFrame,
     WebSocketFrameOpCode,
@@ -32,11 +33,12 @@ from mormot_ws.core.frames import (
     focText,
 )
 from mormot_ws.core.incoming import WebProcessInFrame, WebProcessInFrameState
+from mormot_ws.errors import WebSocketsProtocolError
 
 role = incoming_support.role
 
 
-# --------------------------------------------------------------------------------------------------------- faults
+# ------------------------------------------------------------------------------------------- faults
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Fault:
 
     name: str
     code: int
-    #: the first byte, and what comes after it: the 7-bit length (the mask bit is added), then raw bytes
+    #: the first byte, and what comes after it: the 7-bit length (the mask bit is added), then raw
+    #: bytes
     first: int
     length: int | None = None
     rest: bytes = b""
@@ -53,18 +56,31 @@ class Fault:
     inside: bool = False
 
     def stream(self, role: Role) -> bytes:
-        head = bytes([self.first]) + (b"" if self.length is None else bytes([role.bit | self.length])) + self.rest
+        head = (
+            bytes([self.first])
+            + (b"" if self.length is None else bytes([role.bit | self.length]))
+            + self.rest
+        )
         return (role.wire(0x01, b"begun") if self.inside else b"") + head
 
 
 FAULTS = [
-    *[Fault(f"reserved opcode {opcode}", 1002, 0x80 | opcode) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)],
+    *[
+        Fault(f"reserved opcode {opcode}", 1002, 0x80 | opcode)
+        for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)
+    ],
     *[Fault(f"reserved opcode {opcode} without FIN", 1002, opcode) for opcode in (3, 7, 11, 15)],
-    *[Fault(f"reserved opcode {opcode} inside a message", 1002, 0x80 | opcode, inside=True) for opcode in (3, 11)],
+    *[
+        Fault(f"reserved opcode {opcode} inside a message", 1002, 0x80 | opcode, inside=True)
+        for opcode in (3, 11)
+    ],
     *[Fault(f"RSV{bit} on text", 1002, 0x81 | 0x80 >> bit) for bit in (1, 2, 3)],
     *[Fault(f"RSV{bit} on binary", 1002, 0x82 | 0x80 >> bit) for bit in (1, 2, 3)],
     *[Fault(f"RSV{bit} on a ping", 1002, 0x89 | 0x80 >> bit) for bit in (1, 2, 3)],
-    *[Fault(f"RSV{bit} on a continuation", 1002, 0x80 | 0x80 >> bit, inside=True) for bit in (1, 2, 3)],
+    *[
+        Fault(f"RSV{bit} on a continuation", 1002, 0x80 | 0x80 >> bit, inside=True)
+        for bit in (1, 2, 3)
+    ],
     Fault("all RSV bits", 1002, 0xF1),
     Fault("fragmented close", 1002, 0x08),
     Fault("fragmented ping", 1002, 0x09),
@@ -88,21 +104,40 @@ FAULTS = [
     Fault("125 in 16 bits, in a continuation", 1002, 0x80, 126, b"\x00\x7d", inside=True),
     Fault("5 in 64 bits", 1002, 0x81, 127, (5).to_bytes(8, "big")),
     Fault("65535 in 64 bits", 1002, 0x82, 127, (65535).to_bytes(8, "big")),
-    Fault("65535 in 64 bits, in a continuation", 1002, 0x00, 127, (65535).to_bytes(8, "big"), inside=True),
+    Fault(
+        "65535 in 64 bits, in a continuation",
+        1002,
+        0x00,
+        127,
+        (65535).to_bytes(8, "big"),
+        inside=True,
+    ),
     Fault("length 2^63", 1002, 0x82, 127, (1 << 63).to_bytes(8, "big")),
     Fault("length 2^64-1", 1002, 0x81, 127, b"\xff" * 8),
-    Fault("length 2^63 in a continuation", 1002, 0x80, 127, (1 << 63).to_bytes(8, "big"), inside=True),
+    Fault(
+        "length 2^63 in a continuation", 1002, 0x80, 127, (1 << 63).to_bytes(8, "big"), inside=True
+    ),
     Fault("length 2^63-1", 1009, 0x82, 127, ((1 << 63) - 1).to_bytes(8, "big")),
     Fault("one byte above the frame limit", 1009, 0x82, 127, ((256 << 20) + 1).to_bytes(8, "big")),
-    Fault("one byte above the frame limit, in a fragment", 1009, 0x01, 127, ((256 << 20) + 1).to_bytes(8, "big")),
+    Fault(
+        "one byte above the frame limit, in a fragment",
+        1009,
+        0x01,
+        127,
+        ((256 << 20) + 1).to_bytes(8, "big"),
+    ),
 ]
 
 
 class TestFaultsShowAtOnce:
     @pytest.mark.parametrize("slicing", ["whole", "octets"])
     @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-    def test_a_wrong_header_is_refused_at_the_byte_that_shows_it(self, role: Role, fault: Fault, slicing: str) -> None:
-        """No further byte of the frame, not even its mask, is needed to know the fault and its close code."""
+    def test_a_wrong_header_is_refused_at_the_byte_that_shows_it(
+        self, role: Role, fault: Fault, slicing: str
+    ) -> None:
+        """No further byte of the frame, not even its mask, is needed to know the fault and its
+        close code.
+        """
         stream = fault.stream(role)
         machine = role.machine()
         assert feed_all(machine, [stream] if slicing == "whole" else octets(stream)) == []
@@ -156,7 +191,9 @@ class TestCloseFaults:
         ids=lambda value: value.hex() if isinstance(value, bytes) else None,
     )
     def test_a_bad_close_payload_is_a_fault(self, role: Role, payload: bytes, code: int) -> None:
-        """One byte and forbidden codes are 1002, a reason that is no UTF-8 is 1007; the frame is not given out."""
+        """One byte and forbidden codes are 1002, a reason that is no UTF-8 is 1007; the frame is
+        not given out.
+        """
         machine = role.machine()
         assert machine.feed(role.wire(0x88, payload)) == []
         assert (code_of(machine), machine.closed) == (code, False)
@@ -217,14 +254,18 @@ class TestUtf8:
         assert code_of(machine) == 1007
 
     @pytest.mark.parametrize("cut_off", TRUNCATED_UTF8.values(), ids=TRUNCATED_UTF8.keys())
-    def test_a_message_that_ends_inside_a_character_is_refused(self, role: Role, cut_off: bytes) -> None:
+    def test_a_message_that_ends_inside_a_character_is_refused(
+        self, role: Role, cut_off: bytes
+    ) -> None:
         """In one frame."""
         machine = role.machine()
         assert machine.feed(role.wire(0x81, b"ok " + cut_off)) == []
         assert code_of(machine) == 1007
 
     @pytest.mark.parametrize("cut_off", TRUNCATED_UTF8.values(), ids=TRUNCATED_UTF8.keys())
-    def test_a_last_fragment_that_ends_inside_a_character_is_refused(self, role: Role, cut_off: bytes) -> None:
+    def test_a_last_fragment_that_ends_inside_a_character_is_refused(
+        self, role: Role, cut_off: bytes
+    ) -> None:
         """In fragments, also when the last one is empty."""
         machine = role.machine()
         assert machine.feed(role.wire(0x01, cut_off)) == []
@@ -238,19 +279,31 @@ class TestUtf8:
         """In one frame and in fragments, in reads of any size."""
         machine = WebProcessInFrame(role.masked, lenient_text=True)
         stream = role.wire(0x81, bad) + role.wire(0x01, b"a" + bad) + role.wire(0x80, bad)
-        frames = [frame for at in range(0, len(stream), step) for frame in machine.feed(stream[at : at + step])]
+        frames = [
+            frame
+            for at in range(0, len(stream), step)
+            for frame in machine.feed(stream[at : at + step])
+        ]
         assert [frame.payload for frame in frames] == [bad, b"a" + bad + bad]
         assert machine.error is None
 
-    def test_a_refused_message_does_not_poison_the_judgement_of_another_machine(self, role: Role) -> None:
+    def test_a_refused_message_does_not_poison_the_judgement_of_another_machine(
+        self, role: Role
+    ) -> None:
         """Decoders are not shared between connections."""
         role.machine().feed(role.wire(0x01, b"\xe2"))
-        assert role.machine().feed(role.wire(0x01, b"a") + role.wire(0x80, b"b")) == [WebSocketFrame(focText, b"ab")]
+        assert role.machine().feed(role.wire(0x01, b"a") + role.wire(0x80, b"b")) == [
+            WebSocketFrame(focText, b"ab")
+        ]
 
     @FUZZ
     @given(text=st.binary(max_size=12), points=cut_points)
-    def test_text_is_accepted_exactly_when_python_decodes_it(self, text: bytes, points: list[int]) -> None:
-        """Whatever the bytes, and however they are fragmented, the verdict is that of a strict UTF-8 decoder."""
+    def test_text_is_accepted_exactly_when_python_decodes_it(
+        self, text: bytes, points: list[int]
+    ) -> None:
+        """Whatever the bytes, and however they are fragmented, the verdict is that of a strict
+        UTF-8 decoder.
+        """
         try:
             text.decode("utf-8")
         except UnicodeDecodeError:
@@ -259,12 +312,15 @@ class TestUtf8:
             expected = ([WebSocketFrame(focText, text)], None)
         fragments = cut(text, points)
         last = len(fragments) - 1
-        stream = b"".join(wire((0x80 if i == last else 0) | (0 if i else 1), part) for i, part in enumerate(fragments))
+        stream = b"".join(
+            wire((0x80 if i == last else 0) | (0 if i else 1), part)
+            for i, part in enumerate(fragments)
+        )
         machine = WebProcessInFrame(masked=False)
         assert (machine.feed(stream), code_of(machine)) == expected
 
 
-# --------------------------------------------------------------------------------------------------------- limits
+# ------------------------------------------------------------------------------------------- limits
 
 
 class TestLimits:
@@ -273,12 +329,16 @@ class TestLimits:
         """The limit itself is allowed, in one frame and in fragments."""
         payload = b"x" * size
         machine = role.machine(max_message_bytes=size)
-        stream = role.wire(0x82, payload) + role.wire(0x02, payload[:50]) + role.wire(0x80, payload[50:])
+        stream = (
+            role.wire(0x82, payload) + role.wire(0x02, payload[:50]) + role.wire(0x80, payload[50:])
+        )
         assert machine.feed(stream) == [WebSocketFrame(focBinary, payload)] * 2
 
     @pytest.mark.parametrize("size", [100, 1000, 70_000])
     def test_a_longer_message_is_refused_at_its_header(self, role: Role, size: int) -> None:
-        """1009 as soon as the header has arrived, whole or byte by byte, with no byte of the payload."""
+        """1009 as soon as the header has arrived, whole or byte by byte, with no byte of the
+        payload.
+        """
         head = role.wire(0x81, announce=size + 1)
         for parts in ([head], octets(head)):
             machine = role.machine(max_message_bytes=size)
@@ -292,7 +352,9 @@ class TestLimits:
         assert code_of(machine) == 1009
 
     def test_fragments_are_refused_at_the_header_that_goes_over(self, role: Role) -> None:
-        """The limit is that of the joined message: the announcement of one byte too many is enough."""
+        """The limit is that of the joined message: the announcement of one byte too many is
+        enough.
+        """
         machine = role.machine(max_message_bytes=10)
         machine.feed(role.wire(0x02, b"x" * 6) + role.wire(0x00, b"x" * 4))
         assert machine.error is None
@@ -303,7 +365,10 @@ class TestLimits:
         """A ping inside a message that fills the limit is no excess."""
         machine = role.machine(max_message_bytes=10)
         stream = role.wire(0x02, b"x" * 10) + role.wire(0x89, b"p" * 100) + role.wire(0x80)
-        assert machine.feed(stream) == [WebSocketFrame(focPing, b"p" * 100), WebSocketFrame(focBinary, b"x" * 10)]
+        assert machine.feed(stream) == [
+            WebSocketFrame(focPing, b"p" * 100),
+            WebSocketFrame(focBinary, b"x" * 10),
+        ]
 
     def test_the_limit_is_for_each_message(self, role: Role) -> None:
         """Any number of messages of the full length may follow each other."""
@@ -315,7 +380,9 @@ class TestLimits:
     def test_a_frame_as_long_as_the_frame_limit_passes(self, role: Role, limit: int) -> None:
         """``max_frame_bytes`` itself is allowed."""
         machine = role.machine(max_frame_bytes=limit)
-        assert machine.feed(role.wire(0x82, b"x" * limit)) == [WebSocketFrame(focBinary, b"x" * limit)]
+        assert machine.feed(role.wire(0x82, b"x" * limit)) == [
+            WebSocketFrame(focBinary, b"x" * limit)
+        ]
 
     @pytest.mark.parametrize("limit", [100, 1000, 70_000])
     def test_a_longer_frame_is_refused_at_its_header(self, role: Role, limit: int) -> None:
@@ -325,7 +392,9 @@ class TestLimits:
         assert code_of(machine) == 1009
 
     def test_a_longer_frame_is_refused_when_it_comes_whole(self, role: Role) -> None:
-        """A frame that one read brought completely obeys the frame limit too, and so does a fragment."""
+        """A frame that one read brought completely obeys the frame limit too, and so does a
+        fragment.
+        """
         for first in (0x82, 0x02):
             machine = role.machine(max_frame_bytes=10)
             assert machine.feed(role.wire(first, b"x" * 11)) == []
@@ -363,9 +432,15 @@ class TestGarbage:
     @pytest.mark.parametrize("masked", [True, False], ids=["server", "client"])
     @FUZZ
     @given(parts=st.lists(garbage, max_size=6))
-    def test_nothing_that_a_peer_sends_raises_or_exceeds_the_limits(self, masked: bool, parts: list[bytes]) -> None:
-        """Garbage ends in an error at most; what is held and what is given out stays within the limits all the way."""
-        machine = WebProcessInFrame(masked, max_message_bytes=300, max_frame_bytes=1000, max_fragments=4)
+    def test_nothing_that_a_peer_sends_raises_or_exceeds_the_limits(
+        self, masked: bool, parts: list[bytes]
+    ) -> None:
+        """Garbage ends in an error at most; what is held and what is given out stays within the
+        limits all the way.
+        """
+        machine = WebProcessInFrame(
+            masked, max_message_bytes=300, max_frame_bytes=1000, max_fragments=4
+        )
         for part in parts:
             for frame in machine.feed(part):
                 assert len(frame.payload) <= (125 if frame.opcode >= 8 else 300)
@@ -379,14 +454,20 @@ class TestGarbage:
         """Random bytes, whole and one by one, come to the same end."""
         whole, single = WebProcessInFrame(masked), WebProcessInFrame(masked)
         assert whole.feed(noise) == feed_all(single, octets(noise))
-        assert (str(whole.error), whole.state, whole.closed) == (str(single.error), single.state, single.closed)
+        assert (str(whole.error), whole.state, whole.closed) == (
+            str(single.error),
+            single.state,
+            single.closed,
+        )
 
 
-# ---------------------------------------------------------------------------------------------------- compression
+# -------------------------------------------------------------------------------------- compression
 
 
 class Doubling:
-    """An inflater that gives each byte twice, and a last byte at the end of each message. Notes the limits that it is given."""
+    """An inflater that gives each byte twice, and a last byte at the end of each message. Notes
+    the limits that it is given.
+    """
 
     def __init__(self, tail: bytes = b"!") -> None:
         self.tail = tail
@@ -407,8 +488,12 @@ class Doubling:
 
 class TestInflater:
     @pytest.mark.parametrize(("first", "opcode"), [(0xC1, focText), (0xC2, focBinary)])
-    def test_a_message_with_rsv1_is_inflated(self, role: Role, first: int, opcode: WebSocketFrameOpCode) -> None:
-        """With an inflater RSV1 is no fault: the message is what the inflater makes of it, in any slicing."""
+    def test_a_message_with_rsv1_is_inflated(
+        self, role: Role, first: int, opcode: WebSocketFrameOpCode
+    ) -> None:
+        """With an inflater RSV1 is no fault: the message is what the inflater makes of it, in any
+        slicing.
+        """
         stream = role.wire(first, b"abc")
         for parts in ([stream], octets(stream)):
             machine = WebProcessInFrame(role.masked, inflater=Doubling())
@@ -417,13 +502,20 @@ class TestInflater:
     def test_fragments_are_inflated_as_one_message(self, role: Role) -> None:
         """RSV1 on the first fragment counts for all; a ping between them is left alone."""
         machine = WebProcessInFrame(role.masked, inflater=Doubling())
-        stream = role.wire(0x41, b"a") + role.wire(0x89, b"p") + role.wire(0x00, b"b") + role.wire(0x80)
-        assert machine.feed(stream) == [WebSocketFrame(focPing, b"p"), WebSocketFrame(focText, b"aabb!")]
+        stream = (
+            role.wire(0x41, b"a") + role.wire(0x89, b"p") + role.wire(0x00, b"b") + role.wire(0x80)
+        )
+        assert machine.feed(stream) == [
+            WebSocketFrame(focPing, b"p"),
+            WebSocketFrame(focText, b"aabb!"),
+        ]
 
     def test_a_message_without_rsv1_is_left_alone(self, role: Role) -> None:
         """A peer may send some messages as they are, before and after compressed ones."""
         machine = WebProcessInFrame(role.masked, inflater=Doubling())
-        stream = role.wire(0x81, b"x") + role.wire(0xC1, b"y") + role.wire(0x01, b"z") + role.wire(0x80)
+        stream = (
+            role.wire(0x81, b"x") + role.wire(0xC1, b"y") + role.wire(0x01, b"z") + role.wire(0x80)
+        )
         assert [frame.payload for frame in machine.feed(stream)] == [b"x", b"yy!", b"z"]
 
     @pytest.mark.parametrize(
@@ -444,10 +536,14 @@ class TestInflater:
         assert code_of(machine) == 1002
 
     def test_the_inflater_is_told_how_much_is_left(self, role: Role) -> None:
-        """The limit shrinks by what the message has already grown to, and starts afresh for the next."""
+        """The limit shrinks by what the message has already grown to, and starts afresh for the
+        next.
+        """
         inflater = Doubling()
         machine = WebProcessInFrame(role.masked, max_message_bytes=100, inflater=inflater)
-        machine.feed(role.wire(0x42, b"x" * 10) + role.wire(0x80, b"x" * 20) + role.wire(0xC2, b"x"))
+        machine.feed(
+            role.wire(0x42, b"x" * 10) + role.wire(0x80, b"x" * 20) + role.wire(0xC2, b"x")
+        )
         assert inflater.limits == [100, 80, 40, 100, 98]
 
     def test_the_limit_is_not_applied_to_the_compressed_size(self, role: Role) -> None:
@@ -457,7 +553,9 @@ class TestInflater:
         assert machine.error is None
 
     def test_what_the_inflater_refuses_is_the_fault(self, role: Role) -> None:
-        """A message that inflates beyond the limit is refused with the inflater's code, while it arrives."""
+        """A message that inflates beyond the limit is refused with the inflater's code, while it
+        arrives.
+        """
         machine = WebProcessInFrame(role.masked, max_message_bytes=10, inflater=Doubling())
         assert machine.feed(role.wire(0xC2, b"x" * 6, announce=9)) == []
         assert code_of(machine) == 1009
@@ -469,7 +567,9 @@ class TestInflater:
         assert code_of(machine) == 1009
 
     @pytest.mark.parametrize(
-        ("payload", "tail"), [(b"\xff", b""), (b"a", b"\xff"), (b"a", b"\xc3")], ids=["part", "end", "cut character"]
+        ("payload", "tail"),
+        [(b"\xff", b""), (b"a", b"\xff"), (b"a", b"\xc3")],
+        ids=["part", "end", "cut character"],
     )
     def test_inflated_text_has_to_be_utf8(self, role: Role, payload: bytes, tail: bytes) -> None:
         """The text that counts is the inflated one, with what comes at the end of the message."""

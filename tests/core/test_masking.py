@@ -34,10 +34,28 @@ def xor_by_definition(data: bytes, key: bytes) -> bytes:
 class TestMaskBytes:
     @both_functions
     @pytest.mark.parametrize(
-        "size", [0, 1, 2, 3, 4, 5, 125, STRIDED_FROM - 1, STRIDED_FROM, STRIDED_FROM + 1, STRIDED_FROM + 3, 70_001]
+        "size",
+        [
+            0,
+            1,
+            2,
+            3,
+            4,
+            5,
+            125,
+            STRIDED_FROM - 1,
+            STRIDED_FROM,
+            STRIDED_FROM + 1,
+            STRIDED_FROM + 3,
+            70_001,
+        ],
     )
-    def test_it_is_the_xor_of_the_rfc_at_every_size(self, function: MaskFunction, size: int) -> None:
-        """Short, long and odd sizes are masked octet by octet as §5.3 defines it, on both sides of the strided path."""
+    def test_it_is_the_xor_of_the_rfc_at_every_size(
+        self, function: MaskFunction, size: int
+    ) -> None:
+        """Short, long and odd sizes are masked octet by octet as §5.3 defines it, on both sides of
+        the strided path.
+        """
         data = bytes(i * 7 & 0xFF for i in range(size))
         assert function(data, KEY) == xor_by_definition(data, KEY)
 
@@ -49,7 +67,9 @@ class TestMaskBytes:
     @both_functions
     @QUICK
     @given(data=st.binary(max_size=1500), key=st.binary(min_size=4, max_size=4))
-    def test_masking_twice_gives_the_data_back(self, function: MaskFunction, data: bytes, key: bytes) -> None:
+    def test_masking_twice_gives_the_data_back(
+        self, function: MaskFunction, data: bytes, key: bytes
+    ) -> None:
         """Masking is its own inverse, for any data and any key."""
         assert function(function(data, key), key) == data
 
@@ -75,23 +95,35 @@ class TestMaskBytes:
 
 
 class TestChoice:
-    def test_the_environment_variable_keeps_to_pure_python(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_environment_variable_keeps_to_pure_python(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """``MORMOT_WS_NO_SPEEDUPS`` wins over an installed C function."""
-        monkeypatch.setattr(masking, "_c_function", lambda: pytest.fail("looked for the C function"))
+        monkeypatch.setattr(
+            masking, "_c_function", lambda: pytest.fail("looked for the C function")
+        )
         monkeypatch.setenv("MORMOT_WS_NO_SPEEDUPS", "1")
         assert masking._choose() == (mask_bytes_python, False)
 
     @pytest.mark.parametrize("missing", ["the package", "its compiled part"])
-    def test_without_the_extra_pure_python_serves(self, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-        """A missing ``websockets``, or one without its compiled part, is no error: the pure Python function is chosen."""
+    def test_without_the_extra_pure_python_serves(
+        self, monkeypatch: pytest.MonkeyPatch, missing: str
+    ) -> None:
+        """A missing ``websockets``, or one without its compiled part, is no error: the pure Python
+        function is chosen.
+        """
         monkeypatch.delenv("MORMOT_WS_NO_SPEEDUPS", raising=False)
         if missing == "the package":
             monkeypatch.setattr(masking, "find_spec", lambda name: None)
         else:
-            monkeypatch.setattr(masking, "PathFinder", SimpleNamespace(find_spec=lambda name, path: None))
+            monkeypatch.setattr(
+                masking, "PathFinder", SimpleNamespace(find_spec=lambda name, path: None)
+            )
         assert masking._choose() == (mask_bytes_python, False)
 
-    def test_the_c_function_is_taken_when_it_is_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_c_function_is_taken_when_it_is_there(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """With the ``speedups`` extra its ``apply_mask`` replaces ours, and gives the same bytes."""
         monkeypatch.delenv("MORMOT_WS_NO_SPEEDUPS", raising=False)
         function, found = masking._choose()
@@ -100,14 +132,20 @@ class TestChoice:
         assert function(b"some payload", KEY) == mask_bytes_python(b"some payload", KEY)
 
     def test_the_c_function_comes_without_the_package_around_it(self) -> None:
-        """Loading the one module does not import ``websockets``, and does not disturb who imports that afterwards."""
+        """Loading the one module does not import ``websockets``, and does not disturb who imports
+        that afterwards.
+        """
         code = (
-            "import sys; from mormot_ws.masking import HAVE_SPEEDUPS, mask_bytes; assert HAVE_SPEEDUPS;"
+            "import sys; from mormot_ws.core.masking import HAVE_SPEEDUPS, mask_bytes; assert HAVE_SPEEDUPS;"
             "assert 'websockets' not in sys.modules;"
             "from websockets.speedups import apply_mask; assert apply_mask(b'ab', b'1234') == mask_bytes(b'ab', b'1234')"
         )
-        environment = {name: value for name, value in os.environ.items() if name != "MORMOT_WS_NO_SPEEDUPS"}
-        subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, check=True, timeout=60)
+        environment = {
+            name: value for name, value in os.environ.items() if name != "MORMOT_WS_NO_SPEEDUPS"
+        }
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", code], env=environment, check=True, timeout=60
+        )
 
     def test_have_speedups_tells_which_function_is_in_use(self) -> None:
         """``HAVE_SPEEDUPS`` is true exactly when ``mask_bytes`` is not the pure Python function."""
@@ -117,7 +155,9 @@ class TestChoice:
 class TestMaskSource:
     @staticmethod
     def _serve(monkeypatch: pytest.MonkeyPatch, *batches: bytes) -> list[int]:
-        """Let the system's generator give out *batches*; return the list that its calls are noted in."""
+        """Let the system's generator give out *batches*; return the list that its calls are noted
+        in.
+        """
         calls: list[int] = []
         supply = iter(batches)
 
@@ -129,7 +169,9 @@ class TestMaskSource:
         return calls
 
     def test_keys_are_the_generators_bytes_in_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each key is the next four bytes of the system's generator: none is used twice, none is left out."""
+        """Each key is the next four bytes of the system's generator: none is used twice, none is
+        left out.
+        """
         self._serve(monkeypatch, b"aaaabbbbcccc")
         source = MaskSource()
         assert [source.next_key() for _ in range(3)] == [b"aaaa", b"bbbb", b"cccc"]
@@ -142,14 +184,20 @@ class TestMaskSource:
         assert (source.next_key(), len(calls)) == (b"cccc", 2)
 
     def test_a_batch_is_a_whole_number_of_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The generator is asked for a multiple of four bytes, so that no short key is ever cut from the end."""
+        """The generator is asked for a multiple of four bytes, so that no short key is ever cut
+        from the end.
+        """
         calls = self._serve(monkeypatch, b"aaaa")
         MaskSource().next_key()
         assert calls[0] >= 4
         assert calls[0] % 4 == 0
 
-    def test_a_key_of_four_zero_bytes_is_never_given_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Native peers close the connection on an all-zero key, so it is skipped wherever it stands in a batch."""
+    def test_a_key_of_four_zero_bytes_is_never_given_out(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Native peers close the connection on an all-zero key, so it is skipped wherever it
+        stands in a batch.
+        """
         self._serve(monkeypatch, b"\0\0\0\0aaaa\0\0\0\0", b"\0\0\0\0\0\0\0b")
         source = MaskSource()
         assert [source.next_key() for _ in range(2)] == [b"aaaa", b"\0\0\0b"]

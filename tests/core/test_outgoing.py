@@ -1,4 +1,6 @@
-"""OutgoingFrames: order, copies, limits, what gives way when it is full, batches, and putting back."""
+"""OutgoingFrames: order, copies, limits, what gives way when it is full, batches, and putting
+back.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mormot_ws.core.frames import WebSocketFrame, WebSocketFramePayload, focBinary, focText, fopAlreadyCompressed
+from mormot_ws.core.frames import (
+    WebSocketFrame,
+    WebSocketFramePayload,
+    focBinary,
+    focText,
+    fopAlreadyCompressed,
+)
 from mormot_ws.core.outgoing import OutgoingFrames, QueuedFrame
 
 QUICK = settings(deadline=None, max_examples=100)
@@ -17,7 +25,9 @@ def queued(payload: bytes) -> QueuedFrame:
     return QueuedFrame(focBinary, payload, WebSocketFramePayload(0))
 
 
-def filled(*payloads: bytes, max_frames: int = 0, max_bytes: int = 0, drop_oldest: bool = False) -> OutgoingFrames:
+def filled(
+    *payloads: bytes, max_frames: int = 0, max_bytes: int = 0, drop_oldest: bool = False
+) -> OutgoingFrames:
     """Return a queue that was given *payloads*, in that order, whether it took them or not."""
     queue = OutgoingFrames(max_frames, max_bytes, drop_oldest)
     for payload in payloads:
@@ -63,7 +73,9 @@ class TestPush:
         frame = WebSocketFrame(focText, b"before", fopAlreadyCompressed)
         assert queue.push(frame) is True
         frame.opcode, frame.payload, frame.content = focBinary, b"after", WebSocketFramePayload(0)
-        assert queue.take(EVERYTHING)[0].frame() == WebSocketFrame(focText, b"before", fopAlreadyCompressed)
+        assert queue.take(EVERYTHING)[0].frame() == WebSocketFrame(
+            focText, b"before", fopAlreadyCompressed
+        )
 
     def test_a_queued_frame_is_kept_itself(self) -> None:
         """A broadcast's shared encoding travels through the queue untouched."""

@@ -1,4 +1,6 @@
-"""examples/at_least_once.py as its users run it, through a proxy that breaks its connections, and with a receiver that is killed."""
+"""examples/at_least_once.py as its users run it, through a proxy that breaks its connections, and
+with a receiver that is killed.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def wait_messages(program: Program, number: int) -> None:
 
 def type_messages(sender: Program, start: int, number: int) -> list[str]:
     """Type *number* messages; return them."""
-    lines = [f"message {count}: grün {'x' * (count % 500)}" for count in range(start, start + number)]
+    lines = [
+        f"message {count}: grün {'x' * (count % 500)}" for count in range(start, start + number)
+    ]
     sender.enter(*lines)
     return lines
 
@@ -71,7 +75,9 @@ FAULTS: dict[str, Callable[[FaultProxy], Any]] = {
 def test_every_message_arrives_once_and_in_order_although_connections_break(
     receiver: tuple[Program, int], proxy: FaultProxy
 ) -> None:
-    """Whatever breaks the connection, the receiver delivers every message once, in order, and the sender ends when it knows that."""
+    """Whatever breaks the connection, the receiver delivers every message once, in order, and the
+    sender ends when it knows that.
+    """
     with Program(EXAMPLE, "send", "--port", str(proxy.port)) as sender:
         lines = type_messages(sender, 0, 100)
         wait_messages(receiver[0], 20)
@@ -81,7 +87,9 @@ def test_every_message_arrives_once_and_in_order_although_connections_break(
             lines += type_messages(sender, len(lines), 100)
             wait_for(lambda accepted=accepted: proxy.accepted > accepted, PATIENCE)  # type: ignore[misc]
         sender.end_input()
-        reconnections = int(sender.expect(r"500 messages, all acknowledged; (\d+) reconnections")[1])
+        reconnections = int(
+            sender.expect(r"500 messages, all acknowledged; (\d+) reconnections")[1]
+        )
         assert sender.wait() == 0
     assert messages(receiver[0]) == lines
     assert proxy.accepted > len(FAULTS)
@@ -91,7 +99,9 @@ def test_every_message_arrives_once_and_in_order_although_connections_break(
 def test_every_message_arrives_at_least_once_although_the_receiver_is_killed(
     receiver: tuple[Program, int], proxy: FaultProxy
 ) -> None:
-    """What a killed receiver had not acknowledged is delivered by the next one; both together have everything, each in order."""
+    """What a killed receiver had not acknowledged is delivered by the next one; both together have
+    everything, each in order.
+    """
     with Program(EXAMPLE, "send", "--port", str(proxy.port)) as sender:
         lines = type_messages(sender, 0, 200)
         wait_messages(receiver[0], 50)

@@ -1,6 +1,8 @@
-"""The pages in a real Chromium, headless: the test page of a server, and the chat room, with servers that are killed and come back.
+"""The pages in a real Chromium, headless: the test page of a server, and the chat room, with
+servers that are killed and come back.
 
-Skipped where Chromium, ChromeDriver or selenium is missing; with ``MORMOT_WS_REQUIRE_BROWSER=1`` that is a failure.
+Skipped where Chromium, ChromeDriver or selenium is missing; with ``MORMOT_WS_REQUIRE_BROWSER=1``
+that is a failure.
 """
 
 from __future__ import annotations
@@ -42,19 +44,23 @@ FLAGS = [
 MARKUP = "<img src=x onerror=\"document.body.id='run'\"><b>bold</b> &amp;"
 
 
-# ---------------------------------------------------------------------------------------------------------- the browser
+# -------------------------------------------------------------------------------------- the browser
 
 
 @pytest.fixture(scope="session")
 def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """One browser for all tests. Of the session, so that it is there before a test's threads and descriptors are counted."""
+    """One browser for all tests. Of the session, so that it is there before a test's threads and
+    descriptors are counted.
+    """
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     try:
         from selenium import webdriver
     except ImportError:
         programs.append(None)
     if None in programs:
-        reason = "chromium, chromedriver (Debian: chromium, chromium-driver) and selenium are needed"
+        reason = (
+            "chromium, chromedriver (Debian: chromium, chromium-driver) and selenium are needed"
+        )
         if os.environ.get("MORMOT_WS_REQUIRE_BROWSER") == "1":
             pytest.fail(f"MORMOT_WS_REQUIRE_BROWSER is set, but {reason}")
         pytest.skip(reason)
@@ -91,7 +97,12 @@ class Tab:
 
     def texts(self, selector: str) -> list[str]:
         """Return the texts of all elements that *selector* finds."""
-        return list(self.run("return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector))
+        return list(
+            self.run(
+                "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)",
+                selector,
+            )
+        )
 
     def enter(self, id: str, *lines: str) -> None:
         """Type *lines* into the field *id*, each with the Enter key."""
@@ -139,7 +150,7 @@ def complaints(chrome: Chrome) -> list[str]:
     return [entry["message"] for entry in chrome.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-# --------------------------------------------------------------------------------------------------------- the test page
+# ------------------------------------------------------------------------------------ the test page
 
 
 def start_echo(port: int) -> Program:
@@ -160,7 +171,9 @@ def page_server() -> Iterator[WebSocketServer]:
 def test_the_page_comes_back_by_itself_when_its_server_was_killed(
     chrome: Chrome, open_tab: Callable[[str], Tab]
 ) -> None:
-    """Open, send, see the echo; kill the server, see the state; start it again, see the page reconnect and echo."""
+    """Open, send, see the echo; kill the server, see the state; start it again, see the page
+    reconnect and echo.
+    """
     port = fixed_port()
     with start_echo(port) as server:
         tab = open_tab(f"http://{HOST}:{port}/")
@@ -188,7 +201,9 @@ def test_the_page_comes_back_by_itself_when_its_server_was_killed(
         assert tab.texts("#log .event .text") == ["Connected", "Connection lost", "Connected again"]
 
 
-def test_a_message_without_its_echo_is_marked_when_the_connection_is_lost(open_tab: Callable[[str], Tab]) -> None:
+def test_a_message_without_its_echo_is_marked_when_the_connection_is_lost(
+    open_tab: Callable[[str], Tab],
+) -> None:
     port = fixed_port()
     with echo_server(port, callback=lambda process, frame: None) as server:
         server.on_request = answer_page
@@ -214,7 +229,9 @@ def test_reconnect_now_does_not_wait(open_tab: Callable[[str], Tab]) -> None:
         tab.wait_state("open")
 
 
-def test_the_page_shows_markup_as_text(page_server: WebSocketServer, open_tab: Callable[[str], Tab]) -> None:
+def test_the_page_shows_markup_as_text(
+    page_server: WebSocketServer, open_tab: Callable[[str], Tab]
+) -> None:
     tab = open_tab(f"http://{HOST}:{page_server.port}/")
     tab.wait_state("open")
     tab.enter("message", MARKUP)
@@ -226,7 +243,9 @@ def test_the_page_shows_markup_as_text(page_server: WebSocketServer, open_tab: C
 def test_the_policy_keeps_smuggled_scripts_and_strangers_out(
     page_server: WebSocketServer, open_tab: Callable[[str], Tab]
 ) -> None:
-    """Were markup to get into the page as HTML all the same, it would neither run nor connect to another server."""
+    """Were markup to get into the page as HTML all the same, it would neither run nor connect to
+    another server.
+    """
     with echo_server() as stranger:
         tab = open_tab(f"http://{HOST}:{page_server.port}/")
         tab.wait_state("open")
@@ -239,7 +258,9 @@ def test_the_policy_keeps_smuggled_scripts_and_strangers_out(
             f"ws://{HOST}:{stranger.port}/",
         )
         expected = {"img-src", "script-src-attr", "connect-src"}
-        tab.wait(lambda: set(tab.run("return refused")) >= {"img-src", "connect-src"}, "the refusals")
+        tab.wait(
+            lambda: set(tab.run("return refused")) >= {"img-src", "connect-src"}, "the refusals"
+        )
         assert set(tab.run("return refused")) <= expected
         assert tab.run("return document.body.id") == ""
         assert stranger.websocket_connections == 0
@@ -254,7 +275,9 @@ def test_a_link_to_the_page_cannot_make_it_talk_to_somebody_else(
     assert tab.text("address") == f"ws://{HOST}:{page_server.port}/room  (echo)"
 
 
-def test_behind_https_the_page_connects_by_wss(open_tab: Callable[[str], Tab], tmp_path: Path) -> None:
+def test_behind_https_the_page_connects_by_wss(
+    open_tab: Callable[[str], Tab], tmp_path: Path
+) -> None:
     authority = Authority(tmp_path)
     with tls_server(authority.server_context(), echo) as server:
         server.on_request = answer_page
@@ -265,7 +288,7 @@ def test_behind_https_the_page_connects_by_wss(open_tab: Callable[[str], Tab], t
         assert tab.text("address").startswith("wss://")
 
 
-# --------------------------------------------------------------------------------------------------------- the chat room
+# ------------------------------------------------------------------------------------ the chat room
 
 
 def start_chat(port: int, history: Path) -> Program:
@@ -284,7 +307,9 @@ def test_two_tabs_and_a_terminal_chat_and_miss_nothing_when_the_server_is_killed
         ann = open_tab(f"http://{HOST}:{port}/?name=ann")
         bob = open_tab(f"http://{HOST}:{port}/")
         bob.enter("name", "bob")
-        carol = stack.enter_context(Program(EXAMPLES / "chat_client.py", "carol", "--port", str(port)))
+        carol = stack.enter_context(
+            Program(EXAMPLES / "chat_client.py", "carol", "--port", str(port))
+        )
         carol.expect("You are carol in lobby")
         for tab in (ann, bob):
             tab.wait_state("in")

@@ -1,4 +1,6 @@
-"""The chat room of the examples, as real processes: its messages on a raw connection, the terminal client through pipes, killed servers."""
+"""The chat room of the examples, as real processes: its messages on a raw connection, the terminal
+client through pipes, killed servers.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ class Guest(RawClient):
 
     def join(self, room: str, name: str, **more: Any) -> Message:
         """Join; return the answer."""
-        answer = self.ask(**{"type": "join", "room": room, "name": name, "client": f"secret of {name}", **more})
+        answer = self.ask(
+            **{"type": "join", "room": room, "name": name, "client": f"secret of {name}", **more}
+        )
         assert answer["type"] == "joined", answer
         return answer
 
@@ -91,26 +95,42 @@ class Guest(RawClient):
         return int(parse_close_payload(frame.payload)[0])
 
 
-# ---------------------------------------------------------------------------------------------------------- the messages
+# ------------------------------------------------------------------------------------- the messages
 
 
-def test_who_joins_is_told_who_is_there_and_the_others_are_told_of_him(port: int, room: str) -> None:
+def test_who_joins_is_told_who_is_there_and_the_others_are_told_of_him(
+    port: int, room: str
+) -> None:
     with Guest(port) as ann, Guest(port) as bob:
         answer = ann.join(room, " ann ")
         assert re.fullmatch(r"[0-9a-f]{32}", answer.pop("history"))
-        assert answer == {"type": "joined", "room": room, "name": "ann", "messages": [], "names": ["ann"]}
+        assert answer == {
+            "type": "joined",
+            "room": room,
+            "name": "ann",
+            "messages": [],
+            "names": ["ann"],
+        }
         assert bob.join(room, "bob")["names"] == ["ann", "bob"]
         assert ann.hear() == {"type": "arrived", "name": "bob"}
 
 
-def test_what_is_said_comes_to_everybody_in_the_room_with_its_number_and_id(port: int, room: str) -> None:
+def test_what_is_said_comes_to_everybody_in_the_room_with_its_number_and_id(
+    port: int, room: str
+) -> None:
     with Guest(port) as ann, Guest(port) as bob:
         ann.join(room, "ann")
         bob.join(room, "bob")
         ann.hear()
         (message,) = ann.say("hello")
         assert isinstance(message.pop("time"), int)
-        expected = {"type": "message", "number": 1, "id": "id of hello", "name": "ann", "text": "hello"}
+        expected = {
+            "type": "message",
+            "number": 1,
+            "id": "id of hello",
+            "name": "ann",
+            "text": "hello",
+        }
         assert message == expected
         assert {**bob.hear(), "time": 0} == {**expected, "time": 0}
         assert bob.say("hi")[0]["number"] == 2
@@ -205,7 +225,7 @@ def test_a_client_that_is_back_in_another_room_has_left_the_first(port: int, roo
         assert bob.ask(type="who")["names"] == ["bob"]
 
 
-# ------------------------------------------------------------------------------------------------- what makes no sense
+# ------------------------------------------------------------------------------ what makes no sense
 
 NO_MESSAGE = "this is no message of the chat"
 NAME = "a name has 1 to 30 printable characters"
@@ -229,7 +249,9 @@ NAME = "a name has 1 to 30 printable characters"
         ('{"type": "say", "id": "", "text": " "}', "a text has 1 to 2000 characters"),
     ],
 )
-def test_what_makes_no_sense_is_refused_and_the_connection_goes_on(port: int, payload: str, text: str) -> None:
+def test_what_makes_no_sense_is_refused_and_the_connection_goes_on(
+    port: int, payload: str, text: str
+) -> None:
     with Guest(port) as guest:
         guest.send_frame(focText, payload)
         assert guest.hear() == {"type": "error", "text": text, "id": ""}
@@ -247,7 +269,8 @@ def test_a_text_that_is_too_long_is_refused_by_its_id(port: int, room: str) -> N
         ann.join(room, "ann")
         answer = ann.ask(type="say", id="7", text="x" * 2001)
         assert answer == {"type": "error", "text": "a text has 1 to 2000 characters", "id": "7"}
-        assert ann.ask(type="say", id="8", text="\N{PILE OF POO}" * 2000)["number"] == 1  # in as many bytes as can be
+        # in as many bytes as can be
+        assert ann.ask(type="say", id="8", text="\N{PILE OF POO}" * 2000)["number"] == 1
 
 
 def test_an_oversized_message_ends_the_connection(port: int) -> None:
@@ -271,13 +294,17 @@ def test_a_flood_is_slowed_down_and_the_others_are_not(port: int, room: str) -> 
 
 
 def test_pages_of_other_sites_may_not_listen(port: int) -> None:
-    for origin, status in ((f"http://{HOST}:{port}", 101), ("http://evil.example", 403), ("null", 403)):
+    for origin, status in (
+        (f"http://{HOST}:{port}", 101),
+        ("http://evil.example", 403),
+        ("null", 403),
+    ):
         with RawClient(port) as client:
             client.send(client.request(protocol="chat", Host=f"{HOST}:{port}", Origin=origin))
             assert client.read_head().status == status, origin
 
 
-# --------------------------------------------------------------------------------------------------- the terminal client
+# ------------------------------------------------------------------------------ the terminal client
 
 
 def shown(program: Program) -> list[str]:
@@ -285,7 +312,9 @@ def shown(program: Program) -> list[str]:
     return [line[6:] for line in program.output.splitlines() if re.match(r"\d\d:\d\d ", line)]
 
 
-def test_the_terminal_client_says_what_is_typed_and_shows_what_happens(port: int, room: str) -> None:
+def test_the_terminal_client_says_what_is_typed_and_shows_what_happens(
+    port: int, room: str
+) -> None:
     with start_client(port, "ann", "--room", room) as ann, Guest(port) as bob:
         ann.expect(rf"^\* You are ann in {room}; here are ann$")
         bob.join(room, "bob")
@@ -324,7 +353,9 @@ def test_ctrl_c_leaves_at_once_without_a_complaint(port: int, room: str) -> None
 
 def test_the_terminal_client_talks_tls_with_an_authority_of_its_own(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    with start_server("--cert", authority.certificate_file, "--key", authority.private_key_file) as server:
+    with start_server(
+        "--cert", authority.certificate_file, "--key", authority.private_key_file
+    ) as server:
         port = listening_port(server)
         server.expect(rf"^For a browser: https://{HOST}:{port}/$")
         with start_client(port, "ann", "--ca", authority.file) as ann:
@@ -343,7 +374,7 @@ def test_the_terminal_client_tells_that_it_cannot_connect() -> None:
         assert "Traceback" not in ann.output
 
 
-# ----------------------------------------------------------------------------------------------------- killed servers
+# ----------------------------------------------------------------------------------- killed servers
 
 
 @contextlib.contextmanager
@@ -361,7 +392,9 @@ def left_behind(port: int, *arguments: str | Path) -> Iterator[tuple[int, Progra
         yield port, client
 
 
-def test_nothing_is_lost_or_twice_or_out_of_order_when_the_server_is_killed_under_load(tmp_path: Path) -> None:
+def test_nothing_is_lost_or_twice_or_out_of_order_when_the_server_is_killed_under_load(
+    tmp_path: Path,
+) -> None:
     """Three people say 20 lines each at once, and the server dies in the middle of that."""
     port, history = fixed_port(), tmp_path / "history.jsonl"
     names = ["ann", "bob", "carol"]
@@ -373,7 +406,8 @@ def test_nothing_is_lost_or_twice_or_out_of_order_when_the_server_is_killed_unde
                 client.expect(r"^\* You are ")
             for client in clients:
                 client.enter(*(f"line {number}" for number in range(20)))
-            clients[0].expect("ann: line 9$")  # the room remembers 50, and no more than that are left
+            # the room remembers 50, and no more than that are left
+            clients[0].expect("ann: line 9$")
             server.kill()
         for client in clients:
             client.expect("The connection is lost")
@@ -387,7 +421,9 @@ def test_nothing_is_lost_or_twice_or_out_of_order_when_the_server_is_killed_unde
         assert shown(clients[1]) == shown(clients[2]) == seen
         assert len(seen) == 60
         for name in names:
-            assert [line for line in seen if line.startswith(name)] == [f"{name}: line {n}" for n in range(20)]
+            assert [line for line in seen if line.startswith(name)] == [
+                f"{name}: line {n}" for n in range(20)
+            ]
         assert not any("does not remember" in client.output for client in clients)
 
 
@@ -417,14 +453,18 @@ def test_a_history_outlasts_the_server_and_stays_short(tmp_path: Path) -> None:
         }
         for n in range(1, 71)
     ]
-    history.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries) + '{"room": "lob', "utf-8")
+    history.write_text(
+        "".join(f"{json.dumps(entry)}\n" for entry in entries) + '{"room": "lob', "utf-8"
+    )
     with start_server("--history", history) as server, Guest(listening_port(server)) as bob:
         answer = bob.join("lobby", "bob")
         assert answer["history"] == "abc"
         assert [message["number"] for message in answer["messages"]] == list(range(21, 71))
         assert bob.say("on")[0]["number"] == 71
         server.kill()
-    assert [json.loads(line)["number"] for line in history.read_text("utf-8").splitlines()] == list(range(21, 72))
+    assert [json.loads(line)["number"] for line in history.read_text("utf-8").splitlines()] == list(
+        range(21, 72)
+    )
 
 
 def test_who_was_away_for_too_long_is_told_how_much_is_forgotten(tmp_path: Path) -> None:
@@ -432,7 +472,9 @@ def test_who_was_away_for_too_long_is_told_how_much_is_forgotten(tmp_path: Path)
     with left_behind(fixed_port(), "--history", history) as (port, ann):
         entry = json.loads(history.read_text("utf-8"))
         with history.open("a", encoding="utf-8") as file:
-            file.writelines(f"{json.dumps({**entry, 'number': number})}\n" for number in range(2, 102))
+            file.writelines(
+                f"{json.dumps({**entry, 'number': number})}\n" for number in range(2, 102)
+            )
         with start_server("--history", history, port=port):
             ann.expect(r"^\* 50 messages were said meanwhile that the server does not remember$")
             wait_for(lambda: len(shown(ann)) == 51, PATIENCE, "the rest")

@@ -1,4 +1,6 @@
-"""Every behaviour, message text and mistake of the document that the project starts from (websocket-reconnection-demo.md)."""
+"""Every behaviour, message text and mistake of the document that the project starts from
+(websocket-reconnection-demo.md).
+"""
 
 from __future__ import annotations
 
@@ -48,11 +50,13 @@ from mormot_ws import (
 _CASES_OF_MISTAKE_3 = pytest.mark.parametrize("result", ["", None], ids=["''", "None"])
 
 
-# --------------------------------------------------------------------------------------- Problem and Root Cause Analysis
+# ------------------------------------------------------------------ Problem and Root Cause Analysis
 
 
 def test_the_error_of_the_document() -> None:
-    """Upgraded with URI '', asked again with '/': the very text of the document, because the process still exists."""
+    """Upgraded with URI '', asked again with '/': the very text of the document, because the
+    process still exists.
+    """
     with echo_server() as server, new_client(server.port) as client:
         protocol = WebSocketProtocolChat("echo", "")
         assert client.websockets_upgrade("", "", False, [], protocol) == ""
@@ -65,7 +69,10 @@ def test_the_error_for_the_same_uri() -> None:
     with echo_server() as server, new_client(server.port) as client:
         protocol = WebSocketProtocolChat("echo", "")
         assert client.websockets_upgrade("", "", False, [], protocol) == ""
-        assert client.websockets_upgrade("", "", False, [], protocol) == "Already upgraded to WebSockets on this URI"
+        assert (
+            client.websockets_upgrade("", "", False, [], protocol)
+            == "Already upgraded to WebSockets on this URI"
+        )
 
 
 @pytest.mark.parametrize(
@@ -75,8 +82,12 @@ def test_the_error_for_the_same_uri() -> None:
         ("/", "Already upgraded to WebSockets with URI=[] but requested [/]"),
     ],
 )
-def test_inside_on_reconnect_the_error_comes_when_reconnect_is_forgotten(uri: str, expected: str) -> None:
-    """The old process still exists while the client reconnects: without ``reconnect=True`` the upgrade is refused."""
+def test_inside_on_reconnect_the_error_comes_when_reconnect_is_forgotten(
+    uri: str, expected: str
+) -> None:
+    """The old process still exists while the client reconnects: without ``reconnect=True`` the
+    upgrade is refused.
+    """
     errors: list[str] = []
     with RawServer(drop_on_request, polite) as server, connect(server.port) as client:
 
@@ -93,7 +104,9 @@ def test_inside_on_reconnect_the_error_comes_when_reconnect_is_forgotten(uri: st
 
 @pytest.mark.parametrize("uri", ["", "/", "elsewhere"])
 def test_reconnect_true_bypasses_the_check(uri: str) -> None:
-    """The key insight: with ``reconnect=True`` neither the old process nor another URI stands in the way."""
+    """The key insight: with ``reconnect=True`` neither the old process nor another URI stands in
+    the way.
+    """
     heads: list[HttpHead] = []
     with (
         RawServer(drop_on_request, remembering(heads)) as server,
@@ -109,16 +122,26 @@ def test_reconnect_true_bypasses_the_check(uri: str) -> None:
 
 
 def test_the_promised_signature() -> None:
-    """``websockets_upgrade`` has the parameters that users were promised, in that order, with those defaults."""
+    """``websockets_upgrade`` has the parameters that users were promised, in that order, with
+    those defaults.
+    """
     parameters = inspect.signature(HttpClientWebSockets.websockets_upgrade).parameters
-    assert list(parameters)[1:] == ["uri", "key", "ajax", "options", "protocol", "headers", "reconnect"]
+    assert list(parameters)[1:] == [
+        "uri",
+        "key",
+        "ajax",
+        "options",
+        "protocol",
+        "headers",
+        "reconnect",
+    ]
     defaults = [parameters[name].default for name in ("ajax", "protocol", "headers", "reconnect")]
     assert defaults == [False, None, "", False]
     assert parameters["uri"].default is parameters["key"].default is inspect.Parameter.empty
     assert not parameters["options"].default
 
 
-# ------------------------------------------------------------------------------- Solution: the built-in on_reconnect callback
+# ----------------------------------------------------- Solution: the built-in on_reconnect callback
 
 
 class Demo:
@@ -149,7 +172,9 @@ class Demo:
             self.connected = False
             self.lines.append(f"Reconnection attempt #{self.reconnect_count} failed")
             return "Retry"
-        result = self.client.websockets_upgrade(process.protocol.upgrade_uri, "", False, [], process.protocol, "", True)
+        result = self.client.websockets_upgrade(
+            process.protocol.upgrade_uri, "", False, [], process.protocol, "", True
+        )
         if result == "":
             self.connected = True
             self.reconnect_count = 0
@@ -164,7 +189,9 @@ class Demo:
 
 
 def test_the_reconnection_of_the_document() -> None:
-    """Stop the server, watch [CLOSED] and the failed attempts, start it again, watch the client come back, and echo."""
+    """Stop the server, watch [CLOSED] and the failed attempts, start it again, watch the client
+    come back, and echo.
+    """
     with echo_server() as first:
         demo = Demo(first.port)
         with demo.client:
@@ -180,17 +207,27 @@ def test_the_reconnection_of_the_document() -> None:
                 assert demo.send("after")
                 wait_for(lambda: "Echo: after" in demo.lines)
                 demo.client.free()
-    # a server listens before its protocols are added: a client that comes between the two is refused, and tries again
+    # a server listens before its protocols are added: a client that comes between the two is
+    # refused, and tries again
     demo.lines = [line for line in demo.lines if not line.startswith("WebSocket upgrade failed")]
     failed = [line for line in demo.lines if line.startswith("Reconnection attempt")]
     assert failed == [f"Reconnection attempt #{n + 1} failed" for n in range(len(failed))]
     (reconnected,) = [line for line in demo.lines if line.startswith("Reconnected! ConnectionID: ")]
     assert int(reconnected.rpartition(" ")[2]) >= 1
-    assert demo.lines == ["Echo: before", "[CLOSED]", *failed, reconnected, "Echo: after", "[CLOSED]"]
+    assert demo.lines == [
+        "Echo: before",
+        "[CLOSED]",
+        *failed,
+        reconnected,
+        "Echo: after",
+        "[CLOSED]",
+    ]
 
 
 def test_a_failed_upgrade_after_the_reconnect_is_told_and_retried() -> None:
-    """The other branch of ``DoReconnect``: the text of the failed upgrade, 'Retry', and a later success."""
+    """The other branch of ``DoReconnect``: the text of the failed upgrade, 'Retry', and a later
+    success.
+    """
 
     def refuse(peer: RawServerPeer) -> None:
         peer.read_head()
@@ -209,13 +246,17 @@ def test_a_failed_upgrade_after_the_reconnect_is_told_and_retried() -> None:
 
 
 def test_retries_back_off_exponentially_up_to_10_to_15_seconds() -> None:
-    """By default the bound of the waits doubles, and is capped at a value between 10 and 15 s, drawn for each client."""
+    """By default the bound of the waits doubles, and is capped at a value between 10 and 15 s,
+    drawn for each client.
+    """
     policies = [WebSocketProcessSettings().reconnect_policy() for _ in range(20)]
     caps = []
     for policy in policies:
         assert isinstance(policy, ExponentialBackoff)
         caps.append(policy.cap_ms)
-        delays = [policy.next_delay(ReconnectFailure(FailureKind.connect, "", n, 0.0)) for n in range(30)]
+        delays = [
+            policy.next_delay(ReconnectFailure(FailureKind.connect, "", n, 0.0)) for n in range(30)
+        ]
         assert all(delay is not None and 0 <= delay <= policy.cap_ms for delay in delays)
         assert (delays[0] or 0) <= policy.base_ms
     assert all(10_000 <= cap <= 15_000 for cap in caps)
@@ -224,12 +265,15 @@ def test_retries_back_off_exponentially_up_to_10_to_15_seconds() -> None:
 
 def test_a_loss_is_detected_by_heartbeats_on_both_sides() -> None:
     """The Architecture's heartbeats: 20 s by default for server and client."""
-    with WebSocketServer("127.0.0.1:0") as server, HttpClientWebSockets.open(HOST, server.port) as client:
+    with (
+        WebSocketServer("127.0.0.1:0") as server,
+        HttpClientWebSockets.open(HOST, server.port) as client,
+    ):
         assert server.settings.heartbeat_delay == client.settings.heartbeat_delay == 20_000
         assert client.settings.disconnect_after_invalid_heartbeat_count == 5
 
 
-# ----------------------------------------------------------------------------------------------------- Implementation Notes
+# ----------------------------------------------------------------------------- Implementation Notes
 
 
 class WebSocketProtocolEcho(WebSocketProtocolChat):
@@ -242,12 +286,17 @@ class WebSocketProtocolEcho(WebSocketProtocolChat):
 
 
 def test_the_echo_server_of_the_document(recorder: Recorder) -> None:
-    """A subclass with its method as the callback, added by ``add``; its clones are of the subclass and all echo."""
+    """A subclass with its method as the callback, added by ``add``; its clones are of the subclass
+    and all echo.
+    """
     with WebSocketServer("127.0.0.1:0") as server:
         protocol = WebSocketProtocolEcho("echo", "")
         protocol.on_incoming_frame = protocol.echo_frame
         assert server.websocket_protocols.add(protocol)
-        with connect(server.port, recorder.frame) as one, connect(server.port, recorder.frame) as two:
+        with (
+            connect(server.port, recorder.frame) as one,
+            connect(server.port, recorder.frame) as two,
+        ):
             assert send_text(one, "1")
             assert send_text(two, "2")
             recorder.wait("focText", 2)
@@ -269,11 +318,15 @@ def test_the_names_of_client_and_server_must_match() -> None:
 def test_a_protocol_with_an_empty_uri_serves_any_path(uri: str) -> None:
     """URI '' of the server's protocol matches every request."""
     with echo_server() as server, new_client(server.port) as client:
-        assert client.websockets_upgrade(uri, "", False, [], WebSocketProtocolChat("echo", "")) == ""
+        assert (
+            client.websockets_upgrade(uri, "", False, [], WebSocketProtocolChat("echo", "")) == ""
+        )
 
 
 def test_add_keeps_what_is_there_and_add_once_replaces_it() -> None:
-    """``add`` says False to a second protocol of that name; ``add_once`` takes it for later connections: the confusion."""
+    """``add`` says False to a second protocol of that name; ``add_once`` takes it for later
+    connections: the confusion.
+    """
     said: list[str] = []
 
     def saying(word: str) -> WebSocketProtocolChat:
@@ -291,11 +344,13 @@ def test_add_keeps_what_is_there_and_add_once_replaces_it() -> None:
             wait_for(lambda: said[2:] == ["third"])
 
 
-# ------------------------------------------------------------------------------------------------------------------ Mistake 1
+# ---------------------------------------------------------------------------------------- Mistake 1
 
 
 def test_mistake_1_freeing_the_client_during_a_reconnection_freezes_and_explains() -> None:
-    """The document's wrong code freezes the client's thread; the log has the reason, and the program goes on and ends."""
+    """The document's wrong code freezes the client's thread; the log has the reason, and the
+    program goes on and ends.
+    """
     code, output = run_script(
         """
         import logging, sys
@@ -365,7 +420,7 @@ def test_mistake_1_done_right() -> None:
         client.free()
 
 
-# ------------------------------------------------------------------------------------------------------------------ Mistake 2
+# ---------------------------------------------------------------------------------------- Mistake 2
 
 
 def test_mistake_2_an_inconsistent_uri_is_refused_and_harms_nothing(recorder: Recorder) -> None:
@@ -383,36 +438,55 @@ def test_mistake_2_the_uris_are_the_same_to_the_server() -> None:
     with RawServer(remembering(heads)) as server:
         for uri in ("", "/"):
             with new_client(server.port) as client:
-                assert client.websockets_upgrade(uri, "", False, [], WebSocketProtocolChat("echo", "")) == ""
+                assert (
+                    client.websockets_upgrade(uri, "", False, [], WebSocketProtocolChat("echo", ""))
+                    == ""
+                )
     assert [head.first_line for head in heads] == ["GET / HTTP/1.1"] * 2
 
 
-# ------------------------------------------------------------------------------------------------------------------ Mistake 3
+# ---------------------------------------------------------------------------------------- Mistake 3
 
 
 @_CASES_OF_MISTAKE_3
 def test_mistake_3_is_logged_as_an_error_that_explains_it(
     result: str | None, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each time ``on_reconnect`` returns '' without an upgrade there is one ERROR line that names the mistake and the cure."""
+    """Each time ``on_reconnect`` returns '' without an upgrade there is one ERROR line that names
+    the mistake and the cure.
+    """
 
     def wrong(process: WebSocketProcessClient | None) -> str | None:
         recorder.add("on_reconnect", process)
         return result
 
-    with RawServer(drop_on_request, RawServerPeer.read_to_end) as server, connect(server.port) as client:
+    with (
+        RawServer(drop_on_request, RawServerPeer.read_to_end) as server,
+        connect(server.port) as client,
+    ):
         process_of(client).on_reconnect = wrong
         assert send_text(client, "drop me")
         recorder.wait("on_reconnect", 3)
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
     calls = len(recorder.all("on_reconnect"))
     assert calls - 1 <= len(errors) <= calls
-    for words in ("on_reconnect", "websockets_upgrade", "reconnect=True", "no WebSocket", "Mistake 3", "porting-guide"):
+    for words in (
+        "on_reconnect",
+        "websockets_upgrade",
+        "reconnect=True",
+        "no WebSocket",
+        "Mistake 3",
+        "porting-guide",
+    ):
         assert words in errors[0].getMessage()
 
 
-def test_mistake_3_nothing_is_sent_or_received_and_no_connection_is_pretended(recorder: Recorder) -> None:
-    """Without the upgrade sends return False, nothing reaches the server, and no callback says that it is connected."""
+def test_mistake_3_nothing_is_sent_or_received_and_no_connection_is_pretended(
+    recorder: Recorder,
+) -> None:
+    """Without the upgrade sends return False, nothing reaches the server, and no callback says
+    that it is connected.
+    """
     received: list[bytes] = []
     sent: list[bool] = []
 
@@ -447,7 +521,9 @@ def test_mistake_3_ends_as_soon_as_the_callback_does_it_right(recorder: Recorder
             recorder.add("on_reconnect")
             if process is None or len(recorder.all("on_reconnect")) == 1:
                 return ""
-            return client.websockets_upgrade(process.protocol.upgrade_uri, "", False, [], process.protocol, "", True)
+            return client.websockets_upgrade(
+                process.protocol.upgrade_uri, "", False, [], process.protocol, "", True
+            )
 
         process_of(client).on_reconnect = at_last
         assert send_text(client, "drop me")
@@ -456,12 +532,15 @@ def test_mistake_3_ends_as_soon_as_the_callback_does_it_right(recorder: Recorder
         recorder.wait("focText")
 
 
-# ------------------------------------------------------------------------------------------------------------- Key Takeaways
+# ------------------------------------------------------------------------------------ Key Takeaways
 
 
 def test_without_on_reconnect_there_is_no_reconnection(recorder: Recorder) -> None:
     """Takeaway 1: the callback is the only way to the automatic reconnection."""
-    with RawServer(drop_on_request, polite) as server, connect(server.port, recorder.frame) as client:
+    with (
+        RawServer(drop_on_request, polite) as server,
+        connect(server.port, recorder.frame) as client,
+    ):
         thread = process_of(client).client_thread
         assert thread is not None
         assert send_text(client, "drop me")

@@ -1,4 +1,6 @@
-"""The examples do what the README says of them, as real processes: prints, exit codes, pipes, terminals, signals."""
+"""The examples do what the README says of them, as real processes: prints, exit codes, pipes,
+terminals, signals.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +130,9 @@ class TestServer:
             assert_clean(server)
 
     @pytest.mark.parametrize("number", SIGNALS)
-    def test_at_the_end_of_its_input_it_keeps_serving_until_a_signal(self, number: signal.Signals) -> None:
+    def test_at_the_end_of_its_input_it_keeps_serving_until_a_signal(
+        self, number: signal.Signals
+    ) -> None:
         with start_server() as server:
             port = listening_port(server)
             server.end_input()
@@ -140,7 +144,9 @@ class TestServer:
             assert_clean(server)
 
     def test_it_serves_without_a_standard_input(self) -> None:
-        close_and_run = "import os, sys; os.close(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+        close_and_run = (
+            "import os, sys; os.close(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+        )
         with Program("-c", close_and_run, EXAMPLES / "server.py", "--port", "0") as server:
             with visitor(server) as client:
                 assert exchange(client, ["hello"]) == ["hello"]
@@ -168,7 +174,9 @@ class TestServer:
             server.expect(f"^Cannot serve: cannot listen on 127.0.0.1:{port}: .*in use")
             assert_clean(server, code=1)
 
-    @pytest.mark.parametrize("arguments", [["--port", "70000"], ["--host", "256.0.0.1"], ["--protocol", "no name"]])
+    @pytest.mark.parametrize(
+        "arguments", [["--port", "70000"], ["--host", "256.0.0.1"], ["--protocol", "no name"]]
+    )
     def test_bad_arguments_get_a_message(self, arguments: list[str]) -> None:
         with start_server(*arguments) as server:
             server.expect("^Cannot serve: .*")
@@ -202,7 +210,9 @@ class TestClient:
             client.expect("^Connected, ConnectionID: 1, reconnection attempts: 0$")
 
     @pytest.mark.parametrize("quit", ["Q", "q", " q "])
-    def test_all_that_was_typed_ahead_of_q_gets_its_echo(self, server: WebSocketServer, quit: str) -> None:
+    def test_all_that_was_typed_ahead_of_q_gets_its_echo(
+        self, server: WebSocketServer, quit: str
+    ) -> None:
         with start_client(server.port) as client:
             client.enter("one", "two", "three", quit, "not sent any more")
             for text in ("one", "two", "three"):
@@ -221,7 +231,8 @@ class TestClient:
         server.on_websocket_disconnect = recorder.call("disconnect")
 
         def is_gone() -> bool:
-            # the first Ctrl-C may come just before it waits for a line, which Python then does all the same: a user presses it once more
+            # the first Ctrl-C may come just before it waits for a line, which Python then does all
+            # the same: a user presses it once more
             client.signal(signal.SIGINT)
             with contextlib.suppress(AssertionError):
                 client.wait(BOUND / 5)
@@ -261,15 +272,22 @@ class TestClient:
             client.expect(f"^Cannot connect to 127.0.0.1:{port}: no server there .*refused")
             assert_clean(client, code=1)
 
-    def test_a_server_that_refuses_gets_a_message_and_exit_code_1(self, server: WebSocketServer) -> None:
+    def test_a_server_that_refuses_gets_a_message_and_exit_code_1(
+        self, server: WebSocketServer
+    ) -> None:
         with start_client(server.port, "--protocol", "unknown") as client:
-            client.expect(f"^Cannot connect to 127.0.0.1:{server.port}: HTTP/1.0 400 WebSocket Upgrade Error")
+            client.expect(
+                f"^Cannot connect to 127.0.0.1:{server.port}: HTTP/1.0 400 WebSocket Upgrade Error"
+            )
             assert_clean(client, code=1)
 
     @pytest.mark.parametrize(
-        "arguments", [["--port", "70000"], ["--host", ""], ["--protocol", "no name"], ["--uri", "a b"]]
+        "arguments",
+        [["--port", "70000"], ["--host", ""], ["--protocol", "no name"], ["--uri", "a b"]],
     )
-    def test_bad_arguments_get_a_message(self, server: WebSocketServer, arguments: list[str]) -> None:
+    def test_bad_arguments_get_a_message(
+        self, server: WebSocketServer, arguments: list[str]
+    ) -> None:
         with start_client(server.port, *arguments) as client:
             client.expect("^Cannot connect.*: .*")
             assert_clean(client, code=1)
@@ -300,7 +318,9 @@ class TestClient:
             assert client.output.count("Reconnected!") == 1
             assert "into the void" not in second.output
 
-    def test_it_comes_back_under_a_new_number_to_a_server_that_stayed(self, server: WebSocketServer) -> None:
+    def test_it_comes_back_under_a_new_number_to_a_server_that_stayed(
+        self, server: WebSocketServer
+    ) -> None:
         with start_client(server.port) as client:
             client.expect("^Connected, ConnectionID: 1")
             process = server.is_active_websocket(1)
@@ -345,7 +365,9 @@ class TestClient:
             client.expect("^Connected")
             first.kill()
             stranger = programs.enter_context(start_server("--protocol", "other", port=port))
-            client.expect("^WebSocket upgrade failed after reconnect: HTTP/1.0 400 WebSocket Upgrade Error$")
+            client.expect(
+                "^WebSocket upgrade failed after reconnect: HTTP/1.0 400 WebSocket Upgrade Error$"
+            )
             client.enter("")
             client.expect("^Disconnected, .* attempts: [1-9]")
             stranger.kill()
@@ -378,7 +400,9 @@ class TestFromACheckout:
         return tmp_path
 
     def start(self, checkout: Path, script: str, *arguments: str) -> Program:
-        """Start *script* with an interpreter that does not know of any installed package but the dependencies (-S)."""
+        """Start *script* with an interpreter that does not know of any installed package but the
+        dependencies (-S).
+        """
         path = checkout / "checkout" / "examples" / script
         env = {"PYTHONPATH": str(checkout / "dependencies")}
         return Program("-S", path, *arguments, cwd=checkout, env=env)
@@ -420,7 +444,9 @@ class TestDemo:
             ("client.py", "input(); raise SystemExit(3)", "the client did not print"),
         ],
     )
-    def test_it_says_what_failed_and_exits_with_1(self, tmp_path: Path, broken: str, source: str, message: str) -> None:
+    def test_it_says_what_failed_and_exits_with_1(
+        self, tmp_path: Path, broken: str, source: str, message: str
+    ) -> None:
         for name in ("demo.py", "server.py", "client.py"):
             shutil.copy(EXAMPLES / name, tmp_path)
         (tmp_path / broken).write_text(f"print('Connected', flush=True)\n{source}\n")

@@ -1,4 +1,6 @@
-"""Each script of examples/mistakes shows its symptom, the log line that explains it, and a cure that works; and ends by itself with 0."""
+"""Each script of examples/mistakes shows its symptom, the log line that explains it, and a cure
+that works; and ends by itself with 0.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ FOLDER = EXAMPLES / "mistakes"
 
 
 class Mistake(NamedTuple):
-    """What a script has to print: patterns for its symptom, its log line ('' for none) and its cure."""
+    """What a script has to print: patterns for its symptom, its log line ('' for none) and its
+    cure.
+    """
 
     symptom: str
     log: str

@@ -1,4 +1,5 @@
-"""docs/how-to/nginx.md is true: its configuration, as it stands there, in a real nginx, between a server and a client of ours.
+"""docs/how-to/nginx.md is true: its configuration, as it stands there, in a real nginx, between a
+server and a client of ours.
 
 Skipped where there is no nginx, unless the environment says ``MORMOT_WS_REQUIRE_NGINX=1``.
 """
@@ -23,7 +24,13 @@ from programs import PATIENCE
 from support import HOST, ROOT, Recorder, echo, fast_settings, ms, send_text, wait_for
 from tls_support import Authority
 
-from mormot_ws import HttpClientWebSockets, WebSocketProtocol, WebSocketProtocolChat, WebSocketServer, close_payload
+from mormot_ws import (
+    HttpClientWebSockets,
+    WebSocketProtocol,
+    WebSocketProtocolChat,
+    WebSocketServer,
+    close_payload,
+)
 
 PAGE = "docs/how-to/nginx.md"
 #: what surrounds a site: no daemon, no files outside of its folder
@@ -47,7 +54,9 @@ def nginx_program() -> str:
     found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found is None:
         if os.environ.get("MORMOT_WS_REQUIRE_NGINX") == "1":
-            pytest.fail("nginx is not installed (MORMOT_WS_REQUIRE_NGINX=1): apt-get install nginx-light")
+            pytest.fail(
+                "nginx is not installed (MORMOT_WS_REQUIRE_NGINX=1): apt-get install nginx-light"
+            )
         pytest.skip("nginx is not installed: apt-get install nginx-light")
     return found
 
@@ -60,7 +69,9 @@ def accepts(port: int) -> bool:
 
 
 class Nginx:
-    """A real nginx with the page's site in *folder*; *changes* replace texts in it. A context manager that ends it, by its pid."""
+    """A real nginx with the page's site in *folder*; *changes* replace texts in it. A context
+    manager that ends it, by its pid.
+    """
 
     def __init__(self, folder: Path, changes: dict[str, str] | None = None) -> None:
         self._program = nginx_program()
@@ -89,7 +100,9 @@ class Nginx:
         """Start it; return when it accepts connections."""
         command = [self._program, "-p", str(self._folder), "-c", "nginx.conf", "-e", "error.log"]
         with open(self._folder / "output", "ab") as output:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
         wait_for(lambda: accepts(self.port), PATIENCE, "nginx")
 
     def stop(self) -> None:
@@ -135,10 +148,16 @@ def serve(nginx: Nginx, **settings: object) -> WebSocketServer:
 def connect(
     nginx: Nginx, recorder: Recorder, context: ssl.SSLContext | None = None, **settings: object
 ) -> HttpClientWebSockets:
-    """Return a client that has gone through *nginx*, and reconnects by itself; with a *context* by TLS."""
+    """Return a client that has gone through *nginx*, and reconnects by itself; with a *context* by
+    TLS.
+    """
     port = nginx.port if context is None else nginx.tls_port
     client = HttpClientWebSockets(
-        "localhost", port, tls=context is not None, tls_context=context, settings=fast_settings(**settings)
+        "localhost",
+        port,
+        tls=context is not None,
+        tls_context=context,
+        settings=fast_settings(**settings),
     )
     protocol = WebSocketProtocolChat("chat", "", recorder.frame)
     error = client.websockets_upgrade("chat", "", False, frozenset(), protocol)
@@ -150,7 +169,9 @@ def connect(
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
-def test_messages_of_any_size_pass_with_and_without_tls(nginx: Nginx, recorder: Recorder, tls: bool) -> None:
+def test_messages_of_any_size_pass_with_and_without_tls(
+    nginx: Nginx, recorder: Recorder, tls: bool
+) -> None:
     context = nginx.authority.client_context() if tls else None
     deflate = {"permessage_deflate": tls}  # compressed or not, nginx does not look
     with serve(nginx, **deflate) as server, connect(nginx, recorder, context, **deflate) as client:
@@ -162,7 +183,9 @@ def test_messages_of_any_size_pass_with_and_without_tls(nginx: Nginx, recorder: 
 
 def test_the_server_learns_the_real_address(nginx: Nginx, recorder: Recorder) -> None:
     with serve(nginx) as server, connect(nginx, recorder):
-        process = wait_for(lambda: next(iter(filter(None, map(server.is_active_websocket, range(1, 5)))), None))
+        process = wait_for(
+            lambda: next(iter(filter(None, map(server.is_active_websocket, range(1, 5)))), None)
+        )
         assert process.protocol.connection_opaque in (HOST, "::1")
 
 
@@ -171,7 +194,9 @@ def test_the_server_restarted_behind_it_is_found_again(nginx: Nginx, recorder: R
     with serve(nginx) as server, connect(nginx, recorder) as client:
         server.free()
         wait_for(lambda: "502" in client.status().last_error)
-        assert recorder.all("focConnectionClose")[0].value.payload == close_payload(1001, "server stopped")
+        assert recorder.all("focConnectionClose")[0].value.payload == close_payload(
+            1001, "server stopped"
+        )
         with serve(nginx):
             wait_for(lambda: client.status().reconnects == 1)
             assert send_text(client, "hello")
@@ -200,11 +225,17 @@ def test_heartbeats_keep_a_quiet_connection(tmp_path: Path, recorder: Recorder) 
         assert kept.status().reconnects == 0
 
 
-def test_a_reload_leaves_connections_alone(nginx: Nginx, recorder: Recorder, tmp_path: Path) -> None:
+def test_a_reload_leaves_connections_alone(
+    nginx: Nginx, recorder: Recorder, tmp_path: Path
+) -> None:
     """The old worker serves them on, while the new one has taken over."""
     with serve(nginx), connect(nginx, recorder) as client:
         nginx.reload()
-        wait_for(lambda: "gracefully shutting down" in (tmp_path / "error.log").read_text(encoding="utf-8"))
+        wait_for(
+            lambda: (
+                "gracefully shutting down" in (tmp_path / "error.log").read_text(encoding="utf-8")
+            )
+        )
         assert send_text(client, "hello")
         recorder.wait("focText")
         assert client.status().reconnects == 0
@@ -215,7 +246,9 @@ def test_a_reload_ends_them_after_the_shutdown_timeout(tmp_path: Path, recorder:
     with Nginx(tmp_path) as nginx:
         nginx.stop()
         main = tmp_path / "nginx.conf"
-        main.write_text("worker_shutdown_timeout 100ms;\n" + main.read_text(encoding="utf-8"), encoding="utf-8")
+        main.write_text(
+            "worker_shutdown_timeout 100ms;\n" + main.read_text(encoding="utf-8"), encoding="utf-8"
+        )
         nginx.start()
         with serve(nginx), connect(nginx, recorder) as client:
             nginx.reload()

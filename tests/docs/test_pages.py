@@ -1,4 +1,6 @@
-"""README.md and docs/ are true: every code block runs, every exception has a reason; and the rules for authors hold."""
+"""README.md and docs/ are true: every code block runs, every exception has a reason; and the rules
+for authors hold.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ def test_its_python_is_short_and_has_no_trailing_blanks(name: str) -> None:
 
 class TestReference:
     def test_every_public_name_has_its_place(self) -> None:
-        listed = [name for text in PAGES.values() for name in re.findall(r"^\.\. auto\w+:: (\w+)$", text, re.MULTILINE)]
+        listed = [
+            name
+            for text in PAGES.values()
+            for name in re.findall(r"^\.\. auto\w+:: (\w+)$", text, re.MULTILINE)
+        ]
         members = {
             member.name
             for kind in (getattr(mormot_ws, name) for name in mormot_ws.__all__)
@@ -48,7 +54,11 @@ class TestReference:
         assert public - members == set(listed) & public
 
     def test_the_table_of_settings_has_each_with_its_default(self) -> None:
-        rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*) \|", PAGES["docs/reference/settings.md"], re.MULTILINE)
+        rows = re.findall(
+            r"^\| `(\w+)` \| ([^|]*) \| ([^|]*) \|",
+            PAGES["docs/reference/settings.md"],
+            re.MULTILINE,
+        )
         defaults = WebSocketProcessSettings._DEFAULTS
         assert [name for name, _, _ in rows] == list(defaults)
         special = {"log_details": "nothing", "reconnect_policy": "ExponentialBackoff"}
@@ -56,7 +66,16 @@ class TestReference:
             default = defaults[name]
             assert told.strip("`") == special.get(name, repr(default)), name
             if type(default) is int:
-                assert unit in ("ms", "bytes", "MB", "frames", "connections", "pings", "rounds", "bits"), name
+                assert unit in (
+                    "ms",
+                    "bytes",
+                    "MB",
+                    "frames",
+                    "connections",
+                    "pings",
+                    "rounds",
+                    "bits",
+                ), name
             if name.endswith("_ms") or "timeout" in name or "delay" in name:
                 assert unit == "ms", name
 
@@ -64,19 +83,28 @@ class TestReference:
 class TestExceptions:
     @pytest.mark.parametrize("entry", NOT_RUN, ids=lambda entry: f"{entry.page} {entry.language}")
     def test_each_is_needed_and_has_a_reason(self, entry: object) -> None:
-        assert entry in [block.not_run() for name, text in PAGES.items() for block in blocks_of(text, name)]
+        assert entry in [
+            block.not_run() for name, text in PAGES.items() for block in blocks_of(text, name)
+        ]
         assert entry.reason  # type: ignore[attr-defined]
 
-    @pytest.mark.parametrize("entry", [entry for entry in NOT_RUN if entry.instead], ids=lambda entry: entry.instead)
+    @pytest.mark.parametrize(
+        "entry", [entry for entry in NOT_RUN if entry.instead], ids=lambda entry: entry.instead
+    )
     def test_the_test_that_takes_its_place_is_there(self, entry: object) -> None:
         path, _, name = entry.instead.partition("::")  # type: ignore[attr-defined]
         tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-        assert name in [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+        assert name in [
+            node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        ]
 
     @pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.pattern)
     def test_each_command_that_is_left_out_is_shown_somewhere(self, entry: object) -> None:
         lines = [
-            line.removeprefix("$ ") for n, t in PAGES.items() for b in blocks_of(t, n) for line in b.code.splitlines()
+            line.removeprefix("$ ")
+            for n, t in PAGES.items()
+            for b in blocks_of(t, n)
+            for line in b.code.splitlines()
         ]
         assert any(re.match(entry.pattern, line) for line in lines)  # type: ignore[attr-defined]
 
@@ -97,7 +125,9 @@ class TestRules:
 
     def test_python_blocks_share_their_names(self, tmp_path: Path) -> None:
         run_page(
-            "```python\nx = 1\n```\n\n - a list\n\n   ```python\n   assert x == 1\n   ```\n", "docs/trial.md", tmp_path
+            "```python\nx = 1\n```\n\n - a list\n\n   ```python\n   assert x == 1\n   ```\n",
+            "docs/trial.md",
+            tmp_path,
         )
 
     def test_an_exception_in_a_block_names_its_line(self, tmp_path: Path) -> None:
@@ -108,7 +138,9 @@ class TestRules:
         self.fails("```\nno language\n```\n", tmp_path, "nobody runs")
 
     def test_a_block_in_a_box_or_an_indented_one_is_not_overlooked(self, tmp_path: Path) -> None:
-        self.fails("````{note}\nSee\n```python\nassert False\n```\n````\n", tmp_path, "docs/trial.md:3")
+        self.fails(
+            "````{note}\nSee\n```python\nassert False\n```\n````\n", tmp_path, "docs/trial.md:3"
+        )
         self.fails("See\n\n    indented()\n", tmp_path, "indented")
         self.fails("```{code-block} python\nassert True\n```\n", tmp_path, "not known")
 
@@ -116,7 +148,9 @@ class TestRules:
         page = "```python\nprint('one')\nprint('took 5 ms')\n```\n\n```text\none\ntook … ms\n```\n"
         run_page(page, "docs/trial.md", tmp_path)
         self.fails(
-            page.replace("```text\none", "```text\ntwo").replace("print('took 5 ms')", "page.printed.lines.end()"),
+            page.replace("```text\none", "```text\ntwo").replace(
+                "print('took 5 ms')", "page.printed.lines.end()"
+            ),
             tmp_path,
             "two",
         )

@@ -1,4 +1,6 @@
-"""docs/reference/pascal-names.md is true: its Python names exist and follow the rule, and none that mirrors a Pascal one is missing."""
+"""docs/reference/pascal-names.md is true: its Python names exist and follow the rule, and none
+that mirrors a Pascal one is missing.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ import mormot_ws
 
 PAGE = ROOT / "docs" / "reference" / "pascal-names.md"
 
-#: what the table names already though it is still to come: a class with all its members, or one member
+#: what the table names already though it is still to come: a class with all its members, or one
+#: member
 PLANNED: set[str] = set()
 
 #: public names that mirror nothing of the original
@@ -58,7 +61,9 @@ class Row(NamedTuple):
 
     @property
     def owner(self) -> str:
-        """The class to look into: that of the table, or the one that the cell names; '' for the package."""
+        """The class to look into: that of the table, or the one that the cell names; '' for the
+        package.
+        """
         return self.python.rpartition(".")[0] or self.python_class
 
     @property
@@ -116,8 +121,12 @@ def by_the_rule(pascal: str) -> set[str]:
 
 
 def test_the_rule_is_that_of_the_guide() -> None:
-    """What the porting guide gives as examples, so that this module does not test against a rule of its own."""
-    assert "TWebSocketProtocolChat" in (guide := (ROOT / "docs" / "porting-guide.md").read_text(encoding="utf-8"))
+    """What the porting guide gives as examples, so that this module does not test against a rule
+    of its own.
+    """
+    assert "TWebSocketProtocolChat" in (
+        guide := (ROOT / "docs" / "porting-guide.md").read_text(encoding="utf-8")
+    )
     for pascal, python in (
         ("TWebSocketProtocolChat", "WebSocketProtocolChat"),
         ("EWebSockets", "WebSocketsError"),
@@ -212,7 +221,11 @@ def test_each_class_follows_the_rule(pascal: str, python: str) -> None:
 
 def test_what_has_no_counterpart_has_a_reason() -> None:
     assert not [row.pascal for row in ROWS if row.python in {"never", "not yet"} and not row.note]
-    assert not [row.pascal for row in ROWS if "renamed" in row.note and not re.search("renamed: .", row.note)]
+    assert not [
+        row.pascal
+        for row in ROWS
+        if "renamed" in row.note and not re.search("renamed: .", row.note)
+    ]
 
 
 def test_no_name_stands_twice_in_a_table() -> None:
@@ -227,7 +240,9 @@ def test_each_public_name_is_in_a_table_or_ours() -> None:
 
 def test_each_member_that_says_what_it_mirrors_is_in_a_table() -> None:
     """A docstring that names a Pascal member, and the table of its class, agree."""
-    in_tables = {(owner, row.pascal.lower()) for row in ROWS for owner in (row.owner, row.python_class)}
+    in_tables = {
+        (owner, row.pascal.lower()) for row in ROWS for owner in (row.owner, row.python_class)
+    }
     missing = []
     for name in mormot_ws.__all__:
         cls = getattr(mormot_ws, name)
@@ -235,15 +250,21 @@ def test_each_member_that_says_what_it_mirrors_is_in_a_table() -> None:
             continue
         for member, value in vars(cls).items():
             said = (
-                re.search(r"[Mm]irrors ``(\w+)``", inspect.getdoc(value) or "") if not member.startswith("_") else None
+                re.search(r"[Mm]irrors ``(\w+)``", inspect.getdoc(value) or "")
+                if not member.startswith("_")
+                else None
             )
-            if said and not any((base.__name__, said[1].lower()) in in_tables for base in cls.__mro__):
+            if said and not any(
+                (base.__name__, said[1].lower()) in in_tables for base in cls.__mro__
+            ):
                 missing.append(f"{name}.{member}: {said[1]}")
     assert not missing
 
 
 def test_each_setting_is_in_the_table_or_ours() -> None:
-    """The settings of the original stand first in the class, up to the comment that says where ours begin."""
+    """The settings of the original stand first in the class, up to the comment that says where
+    ours begin.
+    """
     source = inspect.getsource(mormot_ws.WebSocketProcessSettings)
     originals = source.partition("# --- ours")[0]
     mirrored = set(re.findall(r"^    (\w+): ", originals, re.MULTILINE))
@@ -251,7 +272,7 @@ def test_each_setting_is_in_the_table_or_ours() -> None:
     assert mirrored <= {row.member for row in NAMED if row.owner == "WebSocketProcessSettings"}
 
 
-# ------------------------------------------------------------------------- members that are there for the sake of the table
+# ------------------------------------------------- members that are there for the sake of the table
 
 
 def test_invalid_ping_send_count_is_the_pascal_name_of_invalid_ping_count() -> None:

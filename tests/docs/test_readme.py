@@ -48,7 +48,9 @@ class TestCodeToCopy:
         """The server and the client of the README in files, on a port that is free."""
         with refused_port() as port:
             paths = []
-            for name, block in zip(("server.py", "client.py"), blocks(README, "python"), strict=True):
+            for name, block in zip(
+                ("server.py", "client.py"), blocks(README, "python"), strict=True
+            ):
                 assert "8999" in block
                 path = tmp_path / name
                 path.write_text(block.replace("8999", str(port)), encoding="utf-8")
@@ -62,7 +64,9 @@ class TestCodeToCopy:
         for block in blocks(README, "python"):
             assert len([line for line in block.splitlines() if line.strip()]) <= 20
 
-    def test_the_client_gets_its_echo_and_comes_back_to_a_restarted_server(self, sources: list[Path]) -> None:
+    def test_the_client_gets_its_echo_and_comes_back_to_a_restarted_server(
+        self, sources: list[Path]
+    ) -> None:
         with self.start(sources[0]) as server:
             server.expect("^Listening on port")
             with self.start(sources[1]) as client:
@@ -119,19 +123,28 @@ class TestNames:
     @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
     def test_what_stands_in_code_type_is_in_the_package_if_it_looks_so(self, page: Path) -> None:
         """A class, or an enumeration's member, that a page names without its Pascal T is public."""
-        text = re.sub(r"^```pascal\n.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        text = re.sub(
+            r"^```pascal\n.*?^```$",
+            "",
+            page.read_text(encoding="utf-8"),
+            flags=re.MULTILINE | re.DOTALL,
+        )
         named = re.findall(r"`((?:WebSocket|HttpClient|foc|wps)[A-Za-z]+)(?:`|\()", text)
         pascal_methods = {"WebSocketsUpgrade", "WebSocketBroadcast"}
         for name in set(named) - pascal_methods:
             assert name in mormot_ws.__all__, name
 
     def test_the_changelog_begins_with_the_present_version(self) -> None:
-        versions = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+        versions = re.findall(
+            r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+        )
         assert mormot_ws.__version__ in versions[:2]
 
 
 class TestPortingGuide:
-    def test_its_python_blocks_are_a_program_that_runs(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_its_python_blocks_are_a_program_that_runs(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         with refused_port() as port:
             pass
         names: dict[str, Any] = {}
@@ -147,7 +160,8 @@ class TestPortingGuide:
                 code = compile(block.replace("8999", str(port)), str(GUIDE), "exec")
                 if block.startswith("# WRONG"):
                     continue
-                if "import threading" in block:  # the reconnection is registered by now: see it work before going on
+                # the reconnection is registered by now: see it work before going on
+                if "import threading" in block:
                     wait_for(lambda: has_printed("echo: hello"))
                     names["server"].free()
                     restarted = WebSocketServer(f"{HOST}:{port}")
@@ -166,7 +180,9 @@ class TestPortingGuide:
                 restarted.free()
         assert not [thread for thread in threading.enumerate() if "WebSocket" in thread.name]
 
-    def test_mistake_2_gets_the_documents_text(self, client: mormot_ws.HttpClientWebSockets) -> None:
+    def test_mistake_2_gets_the_documents_text(
+        self, client: mormot_ws.HttpClientWebSockets
+    ) -> None:
         protocol = mormot_ws.WebSocketProtocolChat("echo", "")
         text = client.websockets_upgrade("/", "", False, frozenset(), protocol)
         assert f"`{text}`" in GUIDE.read_text(encoding="utf-8")

@@ -1,4 +1,6 @@
-"""The REST examples as real processes: calls, callbacks, questions back, a reconnection, and a stranger over plain HTTP."""
+"""The REST examples as real processes: calls, callbacks, questions back, a reconnection, and a
+stranger over plain HTTP.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def test_errors_are_shown_and_do_no_harm() -> None:
 
 
 def test_the_client_goes_on_with_the_next_server() -> None:
-    """It says that the connection is lost, refuses calls meanwhile, reconnects, watches again, and calls work."""
+    """It says that the connection is lost, refuses calls meanwhile, reconnects, watches again, and
+    calls work.
+    """
     with start_server() as server:
         port = listening_port(server)
         with start_client(port) as client:

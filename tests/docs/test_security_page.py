@@ -1,4 +1,6 @@
-"""docs/security.md is true: its table has every limit, with the defaults that they have. Its blocks are run by test_pages.py."""
+"""docs/security.md is true: its table has every limit, with the defaults that they have. Its
+blocks are run by test_pages.py.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ def test_its_table_has_every_limit_with_its_default() -> None:
     """A limit that is added, or a default that changes, has to be told here."""
     rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", TEXT, re.MULTILINE))
     defaults = WebSocketProcessSettings()
-    limits = {name for name in vars(defaults) if name.startswith("max_") or name.endswith("_timeout")}
+    limits = {
+        name for name in vars(defaults) if name.startswith("max_") or name.endswith("_timeout")
+    }
     assert limits <= set(rows)
     for name, told in rows.items():
         value = getattr(defaults, name)

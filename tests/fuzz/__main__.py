@@ -1,7 +1,8 @@
-"""``python -m tests.fuzz [--seconds 60] [--target all|frames|server|client|rest] [--seed N] [--plain]``.
+"""``python -m tests.fuzz [--seconds 60] [--target all|frames|server|client|rest] [--seed N]
+[--plain]``.
 
-The seconds are shared by the targets. Prints the number of inputs of each; the exit status is 1 when there is a finding, whose input is
-printed in the form that ``--input`` takes.
+The seconds are shared by the targets. Prints the number of inputs of each; the exit status is 1
+when there is a finding, whose input is printed in the form that ``--input`` takes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from .targets import MAX_INPUT, TARGETS, Target
 
 
 def with_atheris(target: Target, seconds: float, seed: int) -> bool:
-    """Fuzz *target* in a process of its own, print what libFuzzer says about it, and tell whether there was no finding."""
+    """Fuzz *target* in a process of its own, print what libFuzzer says about it, and tell whether
+    there was no finding.
+    """
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus"
         corpus.mkdir()
@@ -28,7 +31,11 @@ def with_atheris(target: Target, seconds: float, seed: int) -> bool:
             (corpus / f"seed-{number}").write_bytes(data)
         tokens = Path(folder) / "tokens"
         tokens.write_text(
-            "".join('"{}"\n'.format("".join(f"\\x{octet:02x}" for octet in t)) for t in target.tokens if len(t) < 64)
+            "".join(
+                '"{}"\n'.format("".join(f"\\x{octet:02x}" for octet in t))
+                for t in target.tokens
+                if len(t) < 64
+            )
         )
         run = subprocess.run(
             [
@@ -52,7 +59,11 @@ def with_atheris(target: Target, seconds: float, seed: int) -> bool:
             errors="replace",
             check=False,
         )
-        found = [path for path in Path(folder).iterdir() if path.name.startswith(("crash-", "timeout-", "oom-"))]
+        found = [
+            path
+            for path in Path(folder).iterdir()
+            if path.name.startswith(("crash-", "timeout-", "oom-"))
+        ]
         inputs = re.search(r"number_of_executed_units: (\d+)", run.stdout)
         covered = re.findall(r" cov: (\d+)", run.stdout)
         print(
@@ -66,7 +77,9 @@ def with_atheris(target: Target, seconds: float, seed: int) -> bool:
                 else run.stdout[-4000:]
             )
         for path in found:
-            print(f"{path.name}\n  python -m tests.fuzz --target {target.name} --input {path.read_bytes().hex()}")
+            print(
+                f"{path.name}\n  python -m tests.fuzz --target {target.name} --input {path.read_bytes().hex()}"
+            )
         return not found and run.returncode == 0
 
 
@@ -88,12 +101,22 @@ def print_finding(finding: Finding) -> None:
 
 def main() -> int:
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz what reads a peer's bytes.")
-    parser.add_argument("--seconds", type=float, default=60, help="in all, shared by the targets (60)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz", description="Fuzz what reads a peer's bytes."
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="in all, shared by the targets (60)"
+    )
     parser.add_argument("--target", choices=["all", *TARGETS], default="all")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same inputs (0)")
-    parser.add_argument("--plain", action="store_true", help="the plain fuzzer, even if atheris can be imported")
-    parser.add_argument("--input", metavar="HEX", help="run one input of --target, to reproduce a finding")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the same seed makes the same inputs (0)"
+    )
+    parser.add_argument(
+        "--plain", action="store_true", help="the plain fuzzer, even if atheris can be imported"
+    )
+    parser.add_argument(
+        "--input", metavar="HEX", help="run one input of --target, to reproduce a finding"
+    )
     options = parser.parse_args()
     targets = list(TARGETS.values()) if options.target == "all" else [TARGETS[options.target]]
     if options.input is not None:

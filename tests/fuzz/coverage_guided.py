@@ -1,7 +1,8 @@
-"""The same targets under atheris, which looks for inputs that reach new code of the library and of h11.
+"""The same targets under atheris, which looks for inputs that reach new code of the library and of
+h11.
 
-``__main__.py`` runs this module as a process of its own for each target, because libFuzzer never returns:
-``python -m tests.fuzz.coverage_guided TARGET libFuzzer-options… CORPUS``.
+``__main__.py`` runs this module as a process of its own for each target, because libFuzzer never
+returns: ``python -m tests.fuzz.coverage_guided TARGET libFuzzer-options… CORPUS``.
 """
 
 from __future__ import annotations

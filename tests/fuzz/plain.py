@@ -1,7 +1,8 @@
-"""A random mutational fuzzer in plain Python: valid inputs, bits flipped, spliced, cut, their lengths edited.
+"""A random mutational fuzzer in plain Python: valid inputs, bits flipped, spliced, cut, their
+lengths edited.
 
-It is guided a little: an input whose outcome was not seen before joins those that further ones are made of. With the same seed and
-number of inputs it makes the same inputs.
+It is guided a little: an input whose outcome was not seen before joins those that further ones are
+made of. With the same seed and number of inputs it makes the same inputs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import NamedTuple
 
 from .targets import MAX_INPUT, Target
 
-#: seconds of processor time that one input may take; seconds after which one that hangs is interrupted
+#: seconds of processor time that one input may take; seconds after which one that hangs is
+#: interrupted
 TOO_LONG, HANGS = 2.0, 10.0
 #: every so many inputs, one is run with its memory measured; it may take so many bytes at its peak
 MEASURED, TOO_MUCH = 200, 1 << 20
@@ -66,7 +68,9 @@ class Finding(Exception):
     """An input for which something does not hold that must; the cause is its ``__cause__``."""
 
     def __init__(self, target: Target, data: bytes, what: str) -> None:
-        super().__init__(f"{target.name}: {what}\n  python -m tests.fuzz --target {target.name} --input {data.hex()}")
+        super().__init__(
+            f"{target.name}: {what}\n  python -m tests.fuzz --target {target.name} --input {data.hex()}"
+        )
         self.data = data
 
 
@@ -117,7 +121,9 @@ def mutated(data: bytes, target: Target, corpus: list[bytes], rng: random.Random
             out[at:] = other[rng.randrange(len(other) + 1) :]
         elif kind == 9:  # a binary length
             width = rng.choice((1, 2, 4, 8))
-            out[at : at + width] = (rng.choice(_LENGTHS) & ((1 << 8 * width) - 1)).to_bytes(width, "big")
+            out[at : at + width] = (rng.choice(_LENGTHS) & ((1 << 8 * width) - 1)).to_bytes(
+                width, "big"
+            )
         elif kind == 10:  # a number in text
             found = list(re.finditer(rb"\d+", bytes(out)))
             if found:
@@ -129,7 +135,9 @@ def mutated(data: bytes, target: Target, corpus: list[bytes], rng: random.Random
 
 
 class Alarm:
-    """Interrupts an input that hangs, where signals allow it and nobody else uses the timer (pytest-timeout does)."""
+    """Interrupts an input that hangs, where signals allow it and nobody else uses the timer
+    (pytest-timeout does).
+    """
 
     def __init__(self) -> None:
         self._usable = (
@@ -157,8 +165,12 @@ class Alarm:
         raise TimeoutError(f"not done after {HANGS:g} s")
 
 
-def run_one(target: Target, data: bytes, alarm: Alarm, measure: bool = False) -> tuple[Hashable, float, int]:
-    """Run one input; return (outcome, seconds of processor time, bytes at the peak if they are measured). Raises :class:`Finding`."""
+def run_one(
+    target: Target, data: bytes, alarm: Alarm, measure: bool = False
+) -> tuple[Hashable, float, int]:
+    """Run one input; return (outcome, seconds of processor time, bytes at the peak if they are
+    measured). Raises :class:`Finding`.
+    """
     peak = 0
     alarm.set(HANGS)
     start = time.thread_time()
@@ -183,7 +195,9 @@ def run_one(target: Target, data: bytes, alarm: Alarm, measure: bool = False) ->
 
 
 def fuzz(target: Target, seconds: float, seed: int = 0, max_inputs: int = 0) -> Report:
-    """Run *target* for some *seconds*, or for *max_inputs*; return what was done. Raises :class:`Finding` at the first one."""
+    """Run *target* for some *seconds*, or for *max_inputs*; return what was done. Raises
+    :class:`Finding` at the first one.
+    """
     rng = random.Random(f"{target.name} {seed}")
     corpus = list(target.seeds)
     outcomes: set[Hashable] = set()

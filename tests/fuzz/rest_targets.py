@@ -1,4 +1,5 @@
-"""The REST protocols as fuzz targets: both forms of messages, jumbo frames, SynLZ and its container, AES. See ``targets.py``.
+"""The REST protocols as fuzz targets: both forms of messages, jumbo frames, SynLZ and its
+container, AES. See ``targets.py``.
 
 The first byte of an input says which of these reads the rest.
 """
@@ -10,12 +11,22 @@ from typing import Any
 
 from mormot_ws import HttpServerRequest, WebSocketFrame, WebSocketsProtocolError, focBinary, focText
 from mormot_ws.rest.algosynlz import algo_compress, algo_decompress
+from mormot_ws.rest.binary_form import (
+    decode_binary,
+    decode_jumbo,
+    encode_binary,
+    encode_jumbo,
+    is_jumbo,
+)
 from mormot_ws.rest.crc32c import crc32c
 from mormot_ws.rest.encryption import AesEncryption
-from mormot_ws.rest.protocols import WebSocketProtocolBinary, WebSocketProtocolJson, WebSocketProtocolRest
-from mormot_ws.rest.binary_form import decode_binary, decode_jumbo, encode_binary, encode_jumbo, is_jumbo
 from mormot_ws.rest.json_form import decode_json, encode_json, json_head
 from mormot_ws.rest.messages import RestAnswer, RestMessageError, RestRequest, is_json_type
+from mormot_ws.rest.protocols import (
+    WebSocketProtocolBinary,
+    WebSocketProtocolJson,
+    WebSocketProtocolRest,
+)
 from mormot_ws.rest.synlz import SynLZError, synlz_compress, synlz_decompress
 
 MAX_INPUT = 8192
@@ -52,12 +63,18 @@ class _Process:
 
     def on_request(self, ctxt: HttpServerRequest) -> int:
         self.asked += 1
-        ctxt.out_content, ctxt.out_content_type, ctxt.out_custom_headers = ctxt.in_content, "text/x", ctxt.in_headers
+        ctxt.out_content, ctxt.out_content_type, ctxt.out_custom_headers = (
+            ctxt.in_content,
+            "text/x",
+            ctxt.in_headers,
+        )
         return 200
 
 
 def _received(protocol: WebSocketProtocolRest, opcode: Any, payload: bytes) -> tuple[int, int]:
-    """Return (requests that the application saw, answers) when *payload* arrives; each answer can be read."""
+    """Return (requests that the application saw, answers) when *payload* arrives; each answer can
+    be read.
+    """
     process: Any = _Process()
     protocol.process_incoming_frame(process, WebSocketFrame(opcode, payload), "")
     for frame in process.sent:
@@ -66,7 +83,9 @@ def _received(protocol: WebSocketProtocolRest, opcode: Any, payload: bytes) -> t
     return min(process.asked, 3), min(len(process.sent), 3)
 
 
-def _summary(head: str, message: RestRequest | RestAnswer, again: RestRequest | RestAnswer) -> tuple[Hashable, ...]:
+def _summary(
+    head: str, message: RestRequest | RestAnswer, again: RestRequest | RestAnswer
+) -> tuple[Hashable, ...]:
     """Describe *message*; *again* is what it became when it was sent once more."""
     if message.content:
         if is_json_type(message.content_type):
@@ -106,8 +125,13 @@ def _unpack(stream: bytes) -> Hashable:
     except SynLZError as exc:
         return "unpack", str(exc)[:32].rstrip("0123456789 ")
     check(len(data) <= MOST, "more than allowed")
-    container = crc32c(data).to_bytes(4, "little") + b"\1" + crc32c(stream).to_bytes(4, "little") + stream
-    check(algo_decompress(container, MOST) == data or len(stream) == 0, "the container gives something else")
+    container = (
+        crc32c(data).to_bytes(4, "little") + b"\1" + crc32c(stream).to_bytes(4, "little") + stream
+    )
+    check(
+        algo_decompress(container, MOST) == data or len(stream) == 0,
+        "the container gives something else",
+    )
     return "unpacked", len(data).bit_length()
 
 
@@ -157,9 +181,13 @@ def rest_seeds() -> list[bytes]:
     json_seeds = [encode_json(message) for message in messages] + [
         b' { "rzz" : [ null , "" , "", "1" ,"text/x", bare]}'
     ]
-    frames = [encode_binary("r000001" if isinstance(m, RestRequest) else "a000001", m) for m in messages]
+    frames = [
+        encode_binary("r000001" if isinstance(m, RestRequest) else "a000001", m) for m in messages
+    ]
     binary_seeds = [*frames, encode_jumbo(frames), encode_jumbo(frames[:1])]
-    streams = [synlz_compress(part) for part in (b"", b"abc", text, bytes(30_000), bytes(range(256)) * 3)]
+    streams = [
+        synlz_compress(part) for part in (b"", b"abc", text, bytes(30_000), bytes(range(256)) * 3)
+    ]
     wires = []
     for plain in (*frames, text):
         wires.append(_AES.encrypt(algo_compress(plain)))
@@ -168,7 +196,19 @@ def rest_seeds() -> list[bytes]:
 
 
 REST_TOKENS = [
-    *(b'{"request":[', b'{"answer":[', b'"', b"\\", b"\\u", b"\\ud83d", b"]}", b",", b"null", b"\xef\xbf\xb0", b"AAE="),
+    *(
+        b'{"request":[',
+        b'{"answer":[',
+        b'"',
+        b"\\",
+        b"\\u",
+        b"\\ud83d",
+        b"]}",
+        b",",
+        b"null",
+        b"\xef\xbf\xb0",
+        b"AAE=",
+    ),
     *(
         b"frames\1",
         b"r000001\1",
@@ -179,5 +219,13 @@ REST_TOKENS = [
         b"\1",
         b"\0",
     ),
-    *(b"\xff\x7f", b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\x80\0\0", b"text/plain", b"application/json", b"\r\n"),
+    *(
+        b"\xff\x7f",
+        b"\xff\xff\xff\xff",
+        b"\0\0\0\0",
+        b"\0\x80\0\0",
+        b"text/plain",
+        b"application/json",
+        b"\r\n",
+    ),
 ]

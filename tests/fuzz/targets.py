@@ -1,8 +1,9 @@
 """What is fuzzed, and what must hold for every input.
 
-A target takes one input, runs the library on it twice (in one piece and cut to pieces), and returns an *outcome*: a short hashable
-description of what happened, by which the plain fuzzer tells a new behaviour from an old one. Anything that it raises is a finding:
-an exception that is not documented, a limit that was exceeded, a result that depends on where the bytes were cut.
+A target takes one input, runs the library on it twice (in one piece and cut to pieces), and returns
+an *outcome*: a short hashable description of what happened, by which the plain fuzzer tells a new
+behaviour from an old one. Anything that it raises is a finding: an exception that is not
+documented, a limit that was exceeded, a result that depends on where the bytes were cut.
 
 No sockets here: transports are made of the input's bytes.
 """
@@ -28,10 +29,10 @@ from mormot_ws import (
     focBinary,
     focText,
 )
-from mormot_ws.sockets.deadline import Deadline
+from mormot_ws.client.upgrade import UpgradeError, client_upgrade
 from mormot_ws.core.deflate import Inflater
 from mormot_ws.server.http import HttpFault, HttpServerConnection, request_context, simple_answer
-from mormot_ws.client.upgrade import UpgradeError, client_upgrade
+from mormot_ws.sockets.deadline import Deadline
 
 from .rest_targets import REST_TOKENS, rest_seeds, run_rest
 
@@ -60,7 +61,9 @@ def check(condition: object, what: str) -> None:
 
 
 def held_bytes(thing: Any, seen: set[int] | None = None) -> int:
-    """Return how many bytes *thing* keeps in buffers, in lists of them, and in the library's objects below it."""
+    """Return how many bytes *thing* keeps in buffers, in lists of them, and in the library's
+    objects below it.
+    """
     seen = set() if seen is None else seen
     if id(thing) in seen:
         return 0
@@ -75,11 +78,16 @@ def held_bytes(thing: Any, seen: set[int] | None = None) -> int:
         return 0
     slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
     values = [*vars(thing).values()] if hasattr(thing, "__dict__") else []
-    return sum(held_bytes(value, seen) for value in [*values, *[getattr(thing, name, None) for name in slots]])
+    return sum(
+        held_bytes(value, seen)
+        for value in [*values, *[getattr(thing, name, None) for name in slots]]
+    )
 
 
 def pieces(data: bytes, control: int) -> Iterator[bytes]:
-    """Give *data* in pieces whose sizes follow from *control* (0–255): all of one size, or of changing sizes."""
+    """Give *data* in pieces whose sizes follow from *control* (0–255): all of one size, or of
+    changing sizes.
+    """
     size = control & 0x3F or 1
     at = 0
     while at < len(data):
@@ -111,13 +119,17 @@ def _machine(flags: int) -> WebProcessInFrame:
 
 
 def _check_held(machine: WebProcessInFrame, fed: int, compressed: bool) -> None:
-    """An inflater may keep one window beside the message; without one nothing is held that has not arrived."""
+    """An inflater may keep one window beside the message; without one nothing is held that has not
+    arrived.
+    """
     bound = MAX_MESSAGE + SLACK + 32768 if compressed else min(fed, MAX_MESSAGE + SLACK)
     held = held_bytes(machine)
     check(held <= bound + 64, f"{held} bytes held of {fed}")
 
 
-def _decode(flags: int, parts: Iterator[bytes]) -> tuple[list[WebSocketFrame], int | None, bool, str]:
+def _decode(
+    flags: int, parts: Iterator[bytes]
+) -> tuple[list[WebSocketFrame], int | None, bool, str]:
     machine = _machine(flags)
     frames: list[WebSocketFrame] = []
     fed = 0
@@ -132,7 +144,8 @@ def _decode(flags: int, parts: Iterator[bytes]) -> tuple[list[WebSocketFrame], i
     _check_held(machine, fed, bool(flags & _DEFLATE))
     for frame in frames:
         check(
-            len(frame.payload) <= (MAX_MESSAGE if frame.opcode in (focText, focBinary) else 125), "a frame is too long"
+            len(frame.payload) <= (MAX_MESSAGE if frame.opcode in (focText, focBinary) else 125),
+            "a frame is too long",
         )
         if frame.opcode is focText:
             frame.payload.decode("utf-8")
@@ -140,7 +153,12 @@ def _decode(flags: int, parts: Iterator[bytes]) -> tuple[list[WebSocketFrame], i
     if error is not None:
         check(error.code in _CODES, f"close code {error.code}")
         close_payload(error.code, error.reason)  # it can be told to the peer
-    return frames, None if error is None else error.code, machine.closed, "" if error is None else error.reason[:24]
+    return (
+        frames,
+        None if error is None else error.code,
+        machine.closed,
+        "" if error is None else error.reason[:24],
+    )
 
 
 def run_frames(data: bytes) -> Hashable:
@@ -153,7 +171,14 @@ def run_frames(data: bytes) -> Hashable:
     check(same_code, f"{code} in one piece, {code_again} in pieces")
     check(frames == again, "other frames in pieces")
     check(closed == closed_again, "closed in one piece only")
-    return flags & 7, code, closed, reason, min(len(frames), 6), tuple({int(frame.opcode) for frame in frames})
+    return (
+        flags & 7,
+        code,
+        closed,
+        reason,
+        min(len(frames), 6),
+        tuple({int(frame.opcode) for frame in frames}),
+    )
 
 
 def _frame_seeds() -> list[bytes]:
@@ -161,14 +186,23 @@ def _frame_seeds() -> list[bytes]:
     for flags in range(8):
         mask = _MASK if flags & _MASKED else None
 
-        def put(opcode: int, payload: bytes, fin: bool = True, rsv1: bool = False, mask: bytes | None = mask) -> bytes:
+        def put(
+            opcode: int,
+            payload: bytes,
+            fin: bool = True,
+            rsv1: bool = False,
+            mask: bytes | None = mask,
+        ) -> bytes:
             return encode_frame(opcode, payload, mask, fin=fin, rsv1=rsv1)
 
         streams = [
             put(1, b"hello") + put(2, bytes(range(200))) + put(9, b"ping") + put(10, b""),
             put(1, "Hé€😀".encode()) + put(8, b"\x03\xe8bye"),
             put(1, b"a" * 126) + put(2, b"b" * 1000) + put(8, b""),
-            put(1, b"one ", fin=False) + put(9, b"p") + put(0, "zwei €".encode(), fin=False) + put(0, b" three"),
+            put(1, b"one ", fin=False)
+            + put(9, b"p")
+            + put(0, "zwei €".encode(), fin=False)
+            + put(0, b" three"),
             put(2, b"", fin=False) + put(0, b"x" * 500, fin=False) * 3 + put(0, b""),
             encode_frame(2, b"x" * 2048, mask) + put(1, b""),
             put(2, b"x", fin=False) + put(0, b"y", fin=False) * 38 + put(0, b"z"),
@@ -179,10 +213,17 @@ def _frame_seeds() -> list[bytes]:
                 data = (deflate.compress(text) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
                 streams.append(put(1, data, rsv1=True))
                 streams.append(
-                    put(1, data[:3], fin=False, rsv1=True) + put(9, b"") + put(0, data[3:], fin=False) + put(0, b"")
+                    put(1, data[:3], fin=False, rsv1=True)
+                    + put(9, b"")
+                    + put(0, data[3:], fin=False)
+                    + put(0, b"")
                 )
             bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
-            streams.append(put(2, bomb.compress(bytes(100_000)) + bomb.flush(zlib.Z_SYNC_FLUSH)[:-4], rsv1=True))
+            streams.append(
+                put(
+                    2, bomb.compress(bytes(100_000)) + bomb.flush(zlib.Z_SYNC_FLUSH)[:-4], rsv1=True
+                )
+            )
             streams.append(put(1, bytes.fromhex("f348cdc9c9070000"), rsv1=True) * 2)
         seeds += [bytes([flags, at * 37 & 0xFF]) + stream for at, stream in enumerate(streams)]
     return seeds
@@ -213,12 +254,17 @@ _FRAME_TOKENS = [
 
 
 class Played:
-    """A transport that plays pieces of bytes, then the end of the stream or a time-out, and remembers what was sent."""
+    """A transport that plays pieces of bytes, then the end of the stream or a time-out, and
+    remembers what was sent.
+    """
 
     is_tls = False
 
     def __init__(
-        self, parts: Iterator[bytes], times_out: bool = False, prepare: Callable[[bytes], bytes] | None = None
+        self,
+        parts: Iterator[bytes],
+        times_out: bool = False,
+        prepare: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._parts = parts
         self._times_out = times_out
@@ -268,9 +314,14 @@ def _check_head(answer: bytes) -> None:
     head, end, _ = answer.partition(b"\r\n\r\n")
     check(end, "an answer without an end")
     first, *lines = head.split(b"\r\n")
-    check(first.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")) and first[9:12].isdigit(), f"status line {first!r}")
+    check(
+        first.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")) and first[9:12].isdigit(),
+        f"status line {first!r}",
+    )
     for line in (first, *lines):
-        check(not any(octet < 32 and octet != 9 for octet in line), f"control characters in {line!r}")
+        check(
+            not any(octet < 32 and octet != 9 for octet in line), f"control characters in {line!r}"
+        )
     check(all(b": " in line for line in lines), f"header lines {lines!r}")
 
 
@@ -291,7 +342,10 @@ def _serve(parts: Iterator[bytes], times_out: bool, max_head: int) -> tuple[Hash
             steps.append("timed out")
             break
         finally:
-            check(held_bytes(http) <= max_head + MAX_BODY + 2 * SLACK, f"{held_bytes(http)} bytes held")
+            check(
+                held_bytes(http) <= max_head + MAX_BODY + 2 * SLACK,
+                f"{held_bytes(http)} bytes held",
+            )
         if asked is None:
             steps.append("end")
             break
@@ -299,13 +353,19 @@ def _serve(parts: Iterator[bytes], times_out: bool, max_head: int) -> tuple[Hash
         check(len(content) <= MAX_BODY, "a body is too long")
         request_context(request, content, 1, "127.0.0.1")
         if request.is_upgrade:
-            status, protocol, answer = _PROTOCOLS.server_upgrade(request, "127.0.0.1", 1, PermessageDeflate())
+            status, protocol, answer = _PROTOCOLS.server_upgrade(
+                request, "127.0.0.1", 1, PermessageDeflate()
+            )
             _check_head(answer)
             check((protocol is not None) is (status == 101), "a protocol with a refusal")
             steps.append((status, protocol and protocol.name, protocol and protocol.compression))
             if protocol is not None:
-                digest = base64.b64encode(hashlib.sha1(request.key.strip().encode("latin-1") + _GUID).digest())
-                check(b"Sec-WebSocket-Accept: " + digest + b"\r\n" in answer, "a wrong accept value")
+                digest = base64.b64encode(
+                    hashlib.sha1(request.key.strip().encode("latin-1") + _GUID).digest()
+                )
+                check(
+                    b"Sec-WebSocket-Accept: " + digest + b"\r\n" in answer, "a wrong accept value"
+                )
                 machine = WebProcessInFrame(True)
                 machine.feed(http.unread + transport.rest())
             break
@@ -341,22 +401,30 @@ def _server_seeds() -> list[bytes]:
     streams = [
         _UPGRADE + b"\r\n",
         _UPGRADE + b"\r\n" + encode_frame(1, b"early", _MASK),
-        _UPGRADE + b'Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=10, foo; a="b"\r\n\r\n',
-        _UPGRADE + b"Authorization: Bearer token\r\nOrigin: http://example.com\r\nCookie: a=b\r\n\r\n",
+        _UPGRADE
+        + b'Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=10, foo; a="b"\r\n\r\n',
+        _UPGRADE
+        + b"Authorization: Bearer token\r\nOrigin: http://example.com\r\nCookie: a=b\r\n\r\n",
         _UPGRADE.replace(b"keep-alive, ", b"keep-alive,\r\n ") + b"\r\n",
         _UPGRADE.replace(b"13", b"8") + b"\r\n",
         _UPGRADE.replace(b"/1.1", b"/1.0") + b"\r\n",
         get,
         get * 3 + _UPGRADE + b"\r\n",
-        b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Type: text/plain\r\n\r\nHello" + get,
+        b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Type: text/plain\r\n\r\nHello"
+        + get,
         b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n5;x=y\r\n12345\r\n0\r\nA: b\r\n\r\n",
-        b"PUT /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 600\r\n\r\n" + b"x" * 600,
+        b"PUT /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 600\r\n\r\n"
+        + b"x" * 600,
         b"GET / HTTP/1.0\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         b"GET /" + b"a" * 1200 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X-Y: z\r\n" * 200 + b"\r\n",
     ]
-    return [bytes([at * 29 & 0xFF, flags]) + stream for at, stream in enumerate(streams) for flags in (0, 1, 2)]
+    return [
+        bytes([at * 29 & 0xFF, flags]) + stream
+        for at, stream in enumerate(streams)
+        for flags in (0, 1, 2)
+    ]
 
 
 _HTTP_TOKENS = [
@@ -420,12 +488,14 @@ class _Answered(Played):
 
     def sendall(self, data: bytes) -> None:
         super().sendall(data)
-        key = next(line for line in data.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:")).split(b": ")[
-            1
-        ]
+        key = next(
+            line for line in data.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:")
+        ).split(b": ")[1]
         self.accept = base64.b64encode(hashlib.sha1(key + _GUID).digest())
         self.answer = self._template.replace(ACCEPT, self.accept)
-        self._parts = iter([self.answer]) if self._control is None else pieces(self.answer, self._control)
+        self._parts = (
+            iter([self.answer]) if self._control is None else pieces(self.answer, self._control)
+        )
 
 
 #: an answer before the final one
@@ -436,7 +506,8 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*", re.DOTA
 def _check_accepted(head: bytes, accept: bytes) -> None:
     """An answer that was accepted is one by RFC 9112 and RFC 6455 §4.1.
 
-    A bare LF may end its lines; CR and NUL may be taken for blanks; fields whose name is none may be passed over.
+    A bare LF may end its lines; CR and NUL may be taken for blanks; fields whose name is none may
+    be passed over.
     """
     text = head.replace(b"\r\n", b"\n").replace(b"\r", b" ").replace(b"\0", b" ")
     text, end, rest = text.partition(b"\n\n")
@@ -448,9 +519,16 @@ def _check_accepted(head: bytes, accept: bytes) -> None:
         match = _FIELD.fullmatch(line)
         if match:
             fields.setdefault(match[1].lower(), []).append(match[2])
-    check(fields.get(b"sec-websocket-accept") == [accept], f"accept {fields.get(b'sec-websocket-accept')}")
+    check(
+        fields.get(b"sec-websocket-accept") == [accept],
+        f"accept {fields.get(b'sec-websocket-accept')}",
+    )
     for name, token in ((b"upgrade", b"websocket"), (b"connection", b"upgrade")):
-        tokens = [item.strip(b" \t").lower() for value in fields.get(name, []) for item in value.split(b",")]
+        tokens = [
+            item.strip(b" \t").lower()
+            for value in fields.get(name, [])
+            for item in value.split(b",")
+        ]
         check(token in tokens, f"{name!r} is {tokens}")
 
 
@@ -487,12 +565,20 @@ def _upgrade(template: bytes, control: int | None, flags: int) -> tuple[Hashable
     check(deflate is not None or protocol.compression is None, "compression that nobody asked for")
     check(0 <= result.connection_id < 1 << 64, f"connection id {result.connection_id}")
     WebProcessInFrame(False).feed(unread)
-    return "upgraded", result.connection_id > 0, protocol.compression, protocol.name, len(unread) > 0
+    return (
+        "upgraded",
+        result.connection_id > 0,
+        protocol.compression,
+        protocol.name,
+        len(unread) > 0,
+    )
 
 
 def run_client(data: bytes) -> Hashable:
     """Let the client send its request and judge an answer."""
-    control, flags, template = (data[0], data[1], data[2:MAX_INPUT]) if len(data) > 2 else (0, 0, b"")
+    control, flags, template = (
+        (data[0], data[1], data[2:MAX_INPUT]) if len(data) > 2 else (0, 0, b"")
+    )
     outcome = _upgrade(template, None, flags)
     again = _upgrade(template, control, flags)
     check(outcome[:2] == again[:2], f"{outcome} in one piece, {again} in pieces")
@@ -507,8 +593,12 @@ def _client_seeds() -> list[bytes]:
         _ANSWER + b"\r\n",
         _ANSWER + b"\r\n" + encode_frame(1, b"early") + encode_frame(8, b"\x03\xe8"),
         _ANSWER + b"Sec-WebSocket-Protocol: echo\r\nSec-WebSocket-Connection-ID: 42\r\n\r\n",
-        _ANSWER + b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=10\r\n\r\n",
-        _ANSWER + b"Set-Cookie: a=b; Path=/\r\nSet-Cookie: c\r\nX-Long: " + b"x" * 600 + b"\r\n\r\n",
+        _ANSWER
+        + b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=10\r\n\r\n",
+        _ANSWER
+        + b"Set-Cookie: a=b; Path=/\r\nSet-Cookie: c\r\nX-Long: "
+        + b"x" * 600
+        + b"\r\n\r\n",
         _ANSWER.replace(b": {", b":\r\n {") + b"\r\n",
         _ANSWER.replace(b"\r\n", b"\n") + b"\n",
         b"HTTP/1.1 100 Continue\r\n\r\n" + _ANSWER + b"\r\n",
@@ -517,7 +607,11 @@ def _client_seeds() -> list[bytes]:
         b"HTTP/1.1 500 Internal Server Error\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
         b"HTTP/1.0 101 Switching Protocols\r\n\r\n",
     ]
-    return [bytes([at * 31 & 0xFF, flags]) + stream for at, stream in enumerate(streams) for flags in (2, 3, 6)]
+    return [
+        bytes([at * 31 & 0xFF, flags]) + stream
+        for at, stream in enumerate(streams)
+        for flags in (2, 3, 6)
+    ]
 
 
 _CLIENT_TOKENS = [

@@ -1,4 +1,6 @@
-"""The package is built as ``docs/explanation/architecture.md`` says: its tables are the data, the imports in the source the fact."""
+"""The package is built as ``docs/explanation/architecture.md`` says: its tables are the data, the
+imports in the source the fact.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,27 @@ PAGE = ROOT / "docs" / "explanation" / "architecture.md"
 MOST_LINES = 550
 #: the floors that know no socket, no thread and no clock
 PURE = ("1", "2")
-IMPURE = ("socket", "select", "selectors", "threading", "time", "queue", "concurrent", "subprocess", "asyncio")
+IMPURE = (
+    "socket",
+    "select",
+    "selectors",
+    "threading",
+    "time",
+    "queue",
+    "concurrent",
+    "subprocess",
+    "asyncio",
+)
 #: what a pure module may import all the same, and why
 EXCEPTIONS = {
     (
         "frames",
         "threading",
     ): "WebSocketFrameList is filled by one thread and emptied by another: it has a lock, and waits for nothing",
-    ("outgoing", "threading"): "the queue between those who send and the keeper: it has a lock, and waits for nothing",
+    (
+        "outgoing",
+        "threading",
+    ): "the queue between those who send and the keeper: it has a lock, and waits for nothing",
     (
         "encryption",
         "threading",
@@ -50,7 +65,9 @@ class Import(NamedTuple):
 
 
 def module_name(path: Path) -> str:
-    """Return a module's name as the page has it, without the package's: ``frames``, ``cli``, ``cli.output``."""
+    """Return a module's name as the page has it, without the package's: ``frames``, ``cli``,
+    ``cli.output``.
+    """
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -78,13 +95,17 @@ FLOORS = read_floors(PAGE.read_text(encoding="utf-8"))
 
 
 def may_import(floor: str, other: str) -> bool:
-    """Tell whether a module of *floor* may import one of *other*: the same one, or one with a lower number."""
+    """Tell whether a module of *floor* may import one of *other*: the same one, or one with a
+    lower number.
+    """
     return floor == other or int(other[0]) < int(floor[0])
 
 
 @functools.cache
 def imports_of(module: str) -> frozenset[Import]:
-    """Return every import in *module*'s source, also those in functions; ours without the package's name."""
+    """Return every import in *module*'s source, also those in functions; ours without the
+    package's name.
+    """
     path = MODULES[module]
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for_types = {
@@ -107,7 +128,9 @@ def imports_of(module: str) -> frozenset[Import]:
             )
             # "from . import frames" brings a module, "from .frames import focText" a name of one
             names = [
-                f"{base}.{alias.name}" if f"{base}.{alias.name}".removeprefix("mormot_ws.") in MODULES else base
+                f"{base}.{alias.name}"
+                if f"{base}.{alias.name}".removeprefix("mormot_ws.") in MODULES
+                else base
                 for alias in node.names
             ]
         else:
@@ -139,14 +162,20 @@ def test_a_module_imports_only_from_its_own_floor_and_from_below(module: str) ->
 def test_no_two_modules_import_each_other() -> None:
     """Not over others either: there is an order in which each needs only those before it."""
     graph = {
-        module: {name for name, for_types in imports_of(module) if name in MODULES and name and not for_types}
+        module: {
+            name
+            for name, for_types in imports_of(module)
+            if name in MODULES and name and not for_types
+        }
         - {module}
         for module in FLOORS
     }
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
 
 
-@pytest.mark.parametrize("module", sorted(module for module, floor in FLOORS.items() if floor[0] in PURE))
+@pytest.mark.parametrize(
+    "module", sorted(module for module, floor in FLOORS.items() if floor[0] in PURE)
+)
 def test_the_pure_floors_know_no_socket_no_thread_and_no_clock(module: str) -> None:
     """What they do depends on their arguments alone."""
     impure = {name.partition(".")[0] for name, _ in imports_of(module)} & set(IMPURE)
@@ -155,9 +184,13 @@ def test_the_pure_floors_know_no_socket_no_thread_and_no_clock(module: str) -> N
 
 def test_the_package_itself_only_has_names() -> None:
     """Importing it loads no module of ours, and no other module of ours takes names from it."""
-    assert {name for name, for_types in imports_of(ROOT_MODULE) if name in FLOORS and not for_types} == set()
+    assert {
+        name for name, for_types in imports_of(ROOT_MODULE) if name in FLOORS and not for_types
+    } == set()
     # the command line says the version
-    assert {module for module in FLOORS for name, _ in imports_of(module) if name == ROOT_MODULE} <= {"cli.arguments"}
+    assert {
+        module for module in FLOORS for name, _ in imports_of(module) if name == ROOT_MODULE
+    } <= {"cli.arguments"}
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

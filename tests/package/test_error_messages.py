@@ -16,10 +16,22 @@ from mormot_ws import WebSocketFrame, focBinary, focContinuation, focPing, focTe
 @pytest.mark.parametrize(
     ("mistake", "advice"),
     [
-        (lambda: mormot_ws.WebSocketProcessSettings(hearbeat_delay=1), "did you mean 'heartbeat_delay'"),
-        (lambda: mormot_ws.CrtSocket("ws://127.0.0.1", 1), r"websockets_connect\(\) takes a whole URI"),
-        (lambda: mormot_ws.HttpClientWebSockets.websockets_connect("127.0.0.1", 1), "a protocol is needed"),
-        (lambda: mormot_ws.WebSocketProtocolChat("a b"), "letters, digits, '-', '.' and '_' are safe"),
+        (
+            lambda: mormot_ws.WebSocketProcessSettings(hearbeat_delay=1),
+            "did you mean 'heartbeat_delay'",
+        ),
+        (
+            lambda: mormot_ws.CrtSocket("ws://127.0.0.1", 1),
+            r"websockets_connect\(\) takes a whole URI",
+        ),
+        (
+            lambda: mormot_ws.HttpClientWebSockets.websockets_connect("127.0.0.1", 1),
+            "a protocol is needed",
+        ),
+        (
+            lambda: mormot_ws.WebSocketProtocolChat("a b"),
+            "letters, digits, '-', '.' and '_' are safe",
+        ),
         (lambda: mormot_ws.close_payload(None, "bye"), r"e\.g\. 1000"),
         (lambda: mormot_ws.close_payload(1006), "or 3000 to 4999"),
         (lambda: mormot_ws.ExponentialBackoff(base_ms=0), "not base_ms=0"),
@@ -57,5 +69,8 @@ def test_a_port_that_is_taken() -> None:
     """The usual mistake of a second start."""
     with socket.create_server((HOST, 0)) as taken:
         address = f"{HOST}:{taken.getsockname()[1]}"
-        with pytest.raises(mormot_ws.HttpServerError, match="another program listens there, port 0 takes a free one"):
+        with pytest.raises(
+            mormot_ws.HttpServerError,
+            match="another program listens there, port 0 takes a free one",
+        ):
             mormot_ws.WebSocketServer(address)

@@ -26,13 +26,23 @@ RARE = (
     "rich",
     "pytest",
 )
-MODULES = [module.name for module in pkgutil.iter_modules([str(PACKAGE)]) if not module.name.startswith("__")]
+MODULES = [
+    module.name
+    for module in pkgutil.iter_modules([str(PACKAGE)])
+    if not module.name.startswith("__")
+]
 
 
 def run(code: str) -> None:
-    """Run *code* in a new interpreter in which warnings are errors; fail with what it says when it does."""
+    """Run *code* in a new interpreter in which warnings are errors; fail with what it says when it
+    does.
+    """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -42,7 +52,12 @@ def names_for_type_checkers() -> set[str]:
     """Return the names that the package imports under ``TYPE_CHECKING``."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    return {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return {
+        alias.name
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
 
 
 class TestPublicNames:
@@ -52,7 +67,9 @@ class TestPublicNames:
         assert getattr(mormot_ws, name) is not None
 
     def test_type_checkers_see_the_same_names(self) -> None:
-        """The names of ``__all__`` are those of the imports that type checkers and editors look at."""
+        """The names of ``__all__`` are those of the imports that type checkers and editors look
+        at.
+        """
         assert names_for_type_checkers() == set(mormot_ws.__all__)
 
     def test_dir_shows_the_public_names_only(self) -> None:
@@ -67,14 +84,18 @@ class TestPublicNames:
 
 class TestImport:
     def test_import_is_silent_and_brings_nothing_rare(self) -> None:
-        """``import mormot_ws`` and a star import warn of nothing, and load no module that only some programs need."""
+        """``import mormot_ws`` and a star import warn of nothing, and load no module that only
+        some programs need.
+        """
         run(
             f"import sys; from mormot_ws import *; found = set({RARE!r}) & set(sys.modules) - {{'h11'}}; assert not found, found"
         )
 
     def test_a_client_does_not_load_the_server(self) -> None:
         """A program that uses the client only does not pay for the server's HTTP library."""
-        run("import sys; from mormot_ws import HttpClientWebSockets; assert 'h11' not in sys.modules")
+        run(
+            "import sys; from mormot_ws import HttpClientWebSockets; assert 'h11' not in sys.modules"
+        )
 
     def test_every_module_can_be_the_first(self) -> None:
         """No module depends on another one having been imported before it."""

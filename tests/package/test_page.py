@@ -1,4 +1,6 @@
-"""The page for the browser, without a browser: what a server answers to a plain request, byte by byte, and the page's own greeting."""
+"""The page for the browser, without a browser: what a server answers to a plain request, byte by
+byte, and the page's own greeting.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ from importlib.resources import files
 import pytest
 from support import HOST, HttpHead, RawClient, echo_server, exchange, upgraded
 
-from mormot_ws import HttpServerRequest, WebSocketFrame, WebSocketProcess, WebSocketServer, focContinuation, focText
+from mormot_ws import (
+    HttpServerRequest,
+    WebSocketFrame,
+    WebSocketProcess,
+    WebSocketServer,
+    focContinuation,
+    focText,
+)
 from mormot_ws.page import answer_html, answer_page, greet_page
 
 Handler = Callable[[HttpServerRequest], int]
@@ -26,10 +35,14 @@ def page_server(server: WebSocketServer) -> WebSocketServer:
     return server
 
 
-def ask(port: int, target: str = "/", method: str = "GET", host: str = f"{HOST}:8999") -> tuple[HttpHead, str]:
+def ask(
+    port: int, target: str = "/", method: str = "GET", host: str = f"{HOST}:8999"
+) -> tuple[HttpHead, str]:
     """Ask a server over a real connection; return the head and the body of its answer."""
     with RawClient(port) as client:
-        client.send(f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        client.send(
+            f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+        )
         head = client.read_head()
         return head, client.read_to_end().decode("utf-8")
 
@@ -50,10 +63,12 @@ def metas(body: str) -> dict[str, str]:
     return dict(re.findall(r'<meta name="mormot-ws-(\w+)" content="([^"]*)">', body))
 
 
-# ------------------------------------------------------------------------------------------------------------ the answer
+# --------------------------------------------------------------------------------------- the answer
 
 
-def test_the_page_comes_as_html_that_is_not_cached_guessed_at_or_referred_to(page_server: WebSocketServer) -> None:
+def test_the_page_comes_as_html_that_is_not_cached_guessed_at_or_referred_to(
+    page_server: WebSocketServer,
+) -> None:
     head, body = ask(page_server.port)
     assert head.status == 200
     assert head.headers["content-type"] == "text/html; charset=utf-8"
@@ -79,7 +94,9 @@ def test_anything_but_the_root_is_not_found_and_says_where_the_page_is(
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-def test_other_methods_are_told_which_ones_there_are(page_server: WebSocketServer, method: str) -> None:
+def test_other_methods_are_told_which_ones_there_are(
+    page_server: WebSocketServer, method: str
+) -> None:
     head, body = ask(page_server.port, method=method)
     assert head.status == 405
     assert head.headers["allow"] == "GET, HEAD"
@@ -91,7 +108,7 @@ def test_the_server_upgrades_as_before(page_server: WebSocketServer) -> None:
         assert exchange(client, ["hello"]) == ["hello"]
 
 
-# ----------------------------------------------------------------------------------------------------------------- HEAD
+# --------------------------------------------------------------------------------------------- HEAD
 
 
 def test_head_gets_the_head_of_the_page_without_the_page(page_server: WebSocketServer) -> None:
@@ -106,7 +123,9 @@ def test_head_gets_the_head_of_the_page_without_the_page(page_server: WebSocketS
 def test_the_connection_is_in_step_after_head(page_server: WebSocketServer) -> None:
     """A body behind the answer to HEAD would be read as the head of the next answer."""
     with RawClient(page_server.port) as client:
-        client.send(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.send(
+            b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        )
         assert client.read_head().status == 200
         head, body = client.read_answer()
         assert head.status == 404
@@ -122,10 +141,12 @@ def test_get_after_head_on_the_same_connection_has_its_body(page_server: WebSock
         assert len(body) == int(head.headers["content-length"]) > 1000
 
 
-# ----------------------------------------------------------------------------------------------- what the page may do
+# ----------------------------------------------------------------------------- what the page may do
 
 
-def test_the_policy_allows_the_pages_own_script_and_style_and_nothing_else(page_server: WebSocketServer) -> None:
+def test_the_policy_allows_the_pages_own_script_and_style_and_nothing_else(
+    page_server: WebSocketServer,
+) -> None:
     head, body = ask(page_server.port)
     policy = policy_of(head)
     (script,) = re.findall(r"<script>(.*?)</script>", body, re.DOTALL)
@@ -147,8 +168,12 @@ def test_the_policy_fits_the_packaged_page_whatever_is_filled_in(server: WebSock
     server.on_request = partial(answer_page, protocol="other", uri="/elsewhere")
     source = files("mormot_ws").joinpath("page.html").read_text("utf-8")
     policy = policy_of(ask(server.port)[0])
-    assert policy["script-src"] == [hash_source(text) for text in re.findall(r"<script>(.*?)</script>", source, re.S)]
-    assert policy["style-src"] == [hash_source(text) for text in re.findall(r"<style>(.*?)</style>", source, re.S)]
+    assert policy["script-src"] == [
+        hash_source(text) for text in re.findall(r"<script>(.*?)</script>", source, re.S)
+    ]
+    assert policy["style-src"] == [
+        hash_source(text) for text in re.findall(r"<style>(.*?)</style>", source, re.S)
+    ]
 
 
 def test_the_packaged_page_fetches_nothing_and_has_no_inline_handlers() -> None:
@@ -160,13 +185,19 @@ def test_the_packaged_page_fetches_nothing_and_has_no_inline_handlers() -> None:
 
 
 @pytest.mark.parametrize("host", ["example.org", "example.org:443", "[::1]:8999", "10.0.0.1:1"])
-def test_the_host_that_the_browser_knows_may_be_connected_to(page_server: WebSocketServer, host: str) -> None:
+def test_the_host_that_the_browser_knows_may_be_connected_to(
+    page_server: WebSocketServer, host: str
+) -> None:
     connect = policy_of(ask(page_server.port, host=host)[0])["connect-src"]
     assert connect == ["'self'", f"ws://{host}", f"wss://{host}"]
 
 
-@pytest.mark.parametrize("host", ["x; script-src *", "a b", "*", "x,y", "[::1", "a" * 254, "x:123456", "x/y"])
-def test_a_host_that_would_change_the_policy_is_left_out(page_server: WebSocketServer, host: str) -> None:
+@pytest.mark.parametrize(
+    "host", ["x; script-src *", "a b", "*", "x,y", "[::1", "a" * 254, "x:123456", "x/y"]
+)
+def test_a_host_that_would_change_the_policy_is_left_out(
+    page_server: WebSocketServer, host: str
+) -> None:
     head, _ = ask(page_server.port, host=host)
     assert policy_of(head)["connect-src"] == ["'self'"]
     assert len(policy_of(head)) == 8
@@ -179,7 +210,7 @@ def test_a_page_without_script_and_style_may_have_none(server: WebSocketServer) 
     assert policy_of(head)["script-src"] == policy_of(head)["style-src"] == ["'none'"]
 
 
-# ----------------------------------------------------------------------------------------------------- what is filled in
+# -------------------------------------------------------------------------------- what is filled in
 
 
 @pytest.mark.parametrize(
@@ -188,7 +219,11 @@ def test_a_page_without_script_and_style_may_have_none(server: WebSocketServer) 
         (answer_page, "echo", ""),
         (partial(answer_page, protocol=""), "", ""),
         (partial(answer_page, protocol="chat", uri="/room?x=1&y=2"), "chat", "/room?x=1&amp;y=2"),
-        (partial(answer_page, protocol='"><script>x()</script>'), "&quot;&gt;&lt;script&gt;x()&lt;/script&gt;", ""),
+        (
+            partial(answer_page, protocol='"><script>x()</script>'),
+            "&quot;&gt;&lt;script&gt;x()&lt;/script&gt;",
+            "",
+        ),
         (partial(answer_page, uri="'><img src=x>"), "echo", "&#x27;&gt;&lt;img src=x&gt;"),
     ],
 )
@@ -202,7 +237,7 @@ def test_protocol_and_uri_stand_in_the_page_as_text(
     assert len(re.findall(r"<script>", body)) == 1
 
 
-# --------------------------------------------------------------------------------------------------------- the greeting
+# ------------------------------------------------------------------------------------- the greeting
 
 
 def greeting(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -221,11 +256,15 @@ def greeting_server() -> Iterator[WebSocketServer]:
 
 
 @pytest.mark.parametrize("uri", ["?greet=1", "some/where?x=2&greet=1"])
-def test_a_page_that_asks_is_told_its_connection_id_first(greeting_server: WebSocketServer, uri: str) -> None:
+def test_a_page_that_asks_is_told_its_connection_id_first(
+    greeting_server: WebSocketServer, uri: str
+) -> None:
     with RawClient(greeting_server.port) as client:
         client.upgrade(uri)
         client.send_frame(focText, "hello")
-        assert json.loads(client.receive_opcode(focText).text) == {"connection_id": client.connection_id}
+        assert json.loads(client.receive_opcode(focText).text) == {
+            "connection_id": client.connection_id
+        }
         assert client.receive_opcode(focText).text == "hello"
 
 

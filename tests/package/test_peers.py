@@ -1,4 +1,6 @@
-"""Foreign peers: websocket-client and simple-websocket's client on our server, our client on a simple-websocket server."""
+"""Foreign peers: websocket-client and simple-websocket's client on our server, our client on a
+simple-websocket server.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,16 @@ from mormot_ws import (
     parse_close_payload,
 )
 
-_TEXTS = ["", "plain", "grün, 漢字, 😀", "x" * 125, "x" * 126, "x" * 65_535, "x" * 65_536, "x" * 300_000]
+_TEXTS = [
+    "",
+    "plain",
+    "grün, 漢字, 😀",
+    "x" * 125,
+    "x" * 126,
+    "x" * 65_535,
+    "x" * 65_536,
+    "x" * 300_000,
+]
 
 
 @pytest.fixture
@@ -53,13 +64,15 @@ def endings(server: WebSocketServer) -> list[tuple[int, str]]:
     return ended
 
 
-# -------------------------------------------------------------------------------------------- websocket-client as a client
+# --------------------------------------------------------------------- websocket-client as a client
 
 
 @contextlib.contextmanager
 def websocket_client(port: int) -> Iterator[websocket.WebSocket]:
     """Give a connection of websocket-client's."""
-    client = websocket.create_connection(f"ws://{HOST}:{port}/", subprotocols=["echo"], timeout=BOUND)
+    client = websocket.create_connection(
+        f"ws://{HOST}:{port}/", subprotocols=["echo"], timeout=BOUND
+    )
     try:
         yield client
     finally:
@@ -116,7 +129,9 @@ def test_websocket_client_closes(server: WebSocketServer, endings: list[tuple[in
     assert endings == [(4001, "done")]
 
 
-def test_websocket_clients_close_method_ends_cleanly(server: WebSocketServer, endings: list[tuple[int, str]]) -> None:
+def test_websocket_clients_close_method_ends_cleanly(
+    server: WebSocketServer, endings: list[tuple[int, str]]
+) -> None:
     """``close()`` of websocket-client is a normal closure for us."""
     with websocket_client(server.port) as client:
         client.close()
@@ -124,7 +139,9 @@ def test_websocket_clients_close_method_ends_cleanly(server: WebSocketServer, en
     assert endings == [(1000, "")]
 
 
-def test_websocket_client_is_closed_by_our_server(server: WebSocketServer, endings: list[tuple[int, str]]) -> None:
+def test_websocket_client_is_closed_by_our_server(
+    server: WebSocketServer, endings: list[tuple[int, str]]
+) -> None:
     """``server.free()`` is a close frame 1001 for it, which it answers."""
     with websocket_client(server.port) as client:
         wait_for(lambda: server.is_active_websocket(1))
@@ -145,7 +162,7 @@ def test_websocket_client_gets_broadcasts(server: WebSocketServer) -> None:
         assert client.recv() == "to all"
 
 
-# -------------------------------------------------------------------------------------------- simple-websocket as a client
+# --------------------------------------------------------------------- simple-websocket as a client
 
 
 @contextlib.contextmanager
@@ -170,7 +187,9 @@ def test_simple_websocket_client_exchanges_messages(server: WebSocketServer) -> 
             assert client.receive(timeout=BOUND) == payload
 
 
-def test_simple_websocket_client_closes(server: WebSocketServer, endings: list[tuple[int, str]]) -> None:
+def test_simple_websocket_client_closes(
+    server: WebSocketServer, endings: list[tuple[int, str]]
+) -> None:
     """Its close with code and reason reaches our side."""
     with simple_client(server.port) as client:
         client.close(4002, "done")
@@ -193,17 +212,21 @@ def test_simple_websocket_client_is_closed_by_our_server(
     assert endings == [(4003, "enough")]
 
 
-# --------------------------------------------------------------------------------------------- simple-websocket as a server
+# --------------------------------------------------------------------- simple-websocket as a server
 
 
 class SimpleServer:
-    """A simple-websocket server on a threaded socket, as a WSGI server would drive it: an echo, until the client closes.
+    """A simple-websocket server on a threaded socket, as a WSGI server would drive it: an echo,
+    until the client closes.
 
-    *handle* is called instead of the echo; what ended each connection is in *endings*, as (code, reason).
+    *handle* is called instead of the echo; what ended each connection is in *endings*, as (code,
+    reason).
     """
 
     def __init__(
-        self, handle: Callable[[simple_websocket.Server], Any] | None = None, subprotocols: str | None = "echo"
+        self,
+        handle: Callable[[simple_websocket.Server], Any] | None = None,
+        subprotocols: str | None = "echo",
     ) -> None:
         self.endings: list[tuple[int, str]] = []
         self._handle = handle if handle is not None else self.echo
@@ -218,14 +241,18 @@ class SimpleServer:
         with contextlib.suppress(OSError):
             while True:
                 sock, _ = self._listener.accept()
-                thread = threading.Thread(target=self._serve, args=(sock,), name="simple-websocket connection")
+                thread = threading.Thread(
+                    target=self._serve, args=(sock,), name="simple-websocket connection"
+                )
                 self._threads.append(thread)
                 thread.start()
 
     def _serve(self, sock: socket.socket) -> None:
         head = RawServerPeer(sock).read_head()
         sock.settimeout(None)
-        environ: dict[str, Any] = {f"HTTP_{name.upper().replace('-', '_')}": v for name, v in head.headers.items()}
+        environ: dict[str, Any] = {
+            f"HTTP_{name.upper().replace('-', '_')}": v for name, v in head.headers.items()
+        }
         environ["werkzeug.socket"] = sock
         server = simple_websocket.Server(environ, subprotocols=self._subprotocols)
         try:
@@ -257,8 +284,13 @@ class SimpleServer:
 def test_our_client_exchanges_messages_with_a_simple_websocket_server(
     subprotocols: str | None, recorder: Recorder
 ) -> None:
-    """Texts of all sizes and binary data come back unchanged, whether the server names a sub-protocol or not."""
-    with SimpleServer(subprotocols=subprotocols) as server, connect(server.port, recorder.frame) as client:
+    """Texts of all sizes and binary data come back unchanged, whether the server names a
+    sub-protocol or not.
+    """
+    with (
+        SimpleServer(subprotocols=subprotocols) as server,
+        connect(server.port, recorder.frame) as client,
+    ):
         for payload in _TEXTS:
             assert send_text(client, payload)
         recorder.wait("focText", len(_TEXTS))
@@ -299,7 +331,10 @@ def test_a_simple_websocket_server_closes_our_client(recorder: Recorder) -> None
 
 def test_our_ping_is_answered_by_a_simple_websocket_server(recorder: Recorder) -> None:
     """Its pong to our ping arrives."""
-    with SimpleServer() as server, connect(server.port, recorder.frame, notify_all_frames=True) as client:
+    with (
+        SimpleServer() as server,
+        connect(server.port, recorder.frame, notify_all_frames=True) as client,
+    ):
         assert process_of(client).send_frame(WebSocketFrame(focPing, b"hello"))
         assert recorder.wait("focPong").value.payload == b"hello"
 

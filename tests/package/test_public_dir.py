@@ -1,4 +1,6 @@
-"""What ``dir()`` shows of the objects that an application holds: public names only, each of them documented."""
+"""What ``dir()`` shows of the objects that an application holds: public names only, each of them
+documented.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +30,56 @@ HELPERS = {
         "shutdown_within",
         "stand_in",
     },
-    "server process": {"flush_queued", "run_at_once", "safe_out", "start_shutdown", "wait_writable"},
+    "server process": {
+        "flush_queued",
+        "run_at_once",
+        "safe_out",
+        "start_shutdown",
+        "wait_writable",
+    },
     "thread": {"entered", "may_be_revived", "take_over"},
     "protocol": {"matches_uri", "prepare_process"},
     "REST protocol": {"decode", "encode", "head_of", "next_head"},
 }
 #: what each of them is there for must stay to be seen
 PUBLIC = {
-    "client": {"auto_reconnect", "free", "last_error", "on_websockets_closed", "settings", "websockets_upgrade"},
-    "server": {"free", "on_websocket_connect", "port", "websocket_broadcast", "websocket_protocols"},
+    "client": {
+        "auto_reconnect",
+        "free",
+        "last_error",
+        "on_websockets_closed",
+        "settings",
+        "websockets_upgrade",
+    },
+    "server": {
+        "free",
+        "on_websocket_connect",
+        "port",
+        "websocket_broadcast",
+        "websocket_protocols",
+    },
     "server socket": {"connection_id", "remote_ip", "websocket_process", "websocket_protocol"},
-    "process": {"abort", "close_code", "on_reconnect", "process_start", "protocol", "send_frame", "shutdown", "state"},
+    "process": {
+        "abort",
+        "close_code",
+        "on_reconnect",
+        "process_start",
+        "protocol",
+        "send_frame",
+        "shutdown",
+        "state",
+    },
     "server process": {"close_code", "owner", "send_frame_async", "status"},
     "thread": {"name", "process", "reconnect_now", "terminate", "thread_state"},
-    "protocol": {"clone", "custom_data", "name", "on_incoming_frame", "send_frame_json", "upgrade_header", "uri"},
+    "protocol": {
+        "clone",
+        "custom_data",
+        "name",
+        "on_incoming_frame",
+        "send_frame_json",
+        "upgrade_header",
+        "uri",
+    },
     "REST protocol": {"input_to_frame", "options", "set_encrypt_key"},
 }
 
@@ -54,7 +92,9 @@ def live() -> Iterator[dict[str, Any]]:
         number = process.connection_id
         server_process = wait_for(lambda: server.is_active_websocket(number))
         # the keepers start a moment later; then no test finds a new thread
-        wait_for(lambda: sum(thread.name.endswith("keeper") for thread in threading.enumerate()) >= 2)
+        wait_for(
+            lambda: sum(thread.name.endswith("keeper") for thread in threading.enumerate()) >= 2
+        )
         yield {
             "client": client,
             "server": server,
@@ -72,7 +112,9 @@ def live() -> Iterator[dict[str, Any]]:
 
 
 def is_documented(item: object, name: str) -> bool:
-    """Tell whether the reference says what the member *name* is: a docstring, a ``#:`` comment, or the class's own words."""
+    """Tell whether the reference says what the member *name* is: a docstring, a ``#:`` comment, or
+    the class's own words.
+    """
     member = inspect.getattr_static(type(item), name, None)
     if callable(member) or isinstance(member, (property, classmethod, staticmethod)):
         return bool(inspect.getdoc(getattr(type(item), name)))
@@ -81,7 +123,9 @@ def is_documented(item: object, name: str) -> bool:
             words = base.__doc__ or ""
             if re.search(rf":(?:param|ivar) {name}:|\*{name}\*", words):
                 return True
-            if re.search(rf"#:.*\n(?:\s*(?:#|self\.).*\n)*\s*(?:self\.)?{name}\b", inspect.getsource(base)):
+            if re.search(
+                rf"#:.*\n(?:\s*(?:#|self\.).*\n)*\s*(?:self\.)?{name}\b", inspect.getsource(base)
+            ):
                 return True
     return False
 

@@ -1,4 +1,6 @@
-"""The reconnection policies: how long the waits are, how they grow, when they give up, and how they start again. No clock, no sleep."""
+"""The reconnection policies: how long the waits are, how they grow, when they give up, and how
+they start again. No clock, no sleep.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ Policy = ExponentialBackoff | LinearBackoff
 both = pytest.mark.parametrize("make", [ExponentialBackoff, LinearBackoff])
 
 
-def failure(attempts: int = 0, elapsed_ms: float = 0, kind: FailureKind = FailureKind.connect) -> ReconnectFailure:
+def failure(
+    attempts: int = 0, elapsed_ms: float = 0, kind: FailureKind = FailureKind.connect
+) -> ReconnectFailure:
     return ReconnectFailure(kind, "refused", attempts, elapsed_ms)
 
 
@@ -68,7 +72,9 @@ class TestReconnectFailure:
             told.attempts = 5
 
     def test_each_step_of_an_attempt_has_its_kind(self) -> None:
-        """A policy can tell a lost connection from a refused port, a refused upgrade and a failing callback."""
+        """A policy can tell a lost connection from a refused port, a refused upgrade and a failing
+        callback.
+        """
         names = {"lost", "refused", "timeout", "tls", "connect", "upgrade", "callback"}
         assert {kind.value for kind in FailureKind} == {kind.name for kind in FailureKind} == names
 
@@ -113,7 +119,9 @@ class TestExponentialBackoff:
         seed=st.integers(0, 1000),
         number=st.integers(1, 30),
     )
-    def test_every_wait_is_within_its_bound(self, base: float, factor: float, seed: int, number: int) -> None:
+    def test_every_wait_is_within_its_bound(
+        self, base: float, factor: float, seed: int, number: int
+    ) -> None:
         """Whatever is drawn, no wait is negative or above min(base·2ⁿ, cap)."""
         state = random.getstate()
         random.seed(seed)
@@ -152,7 +160,14 @@ class TestExponentialBackoff:
 
     @pytest.mark.parametrize(
         "arguments",
-        [{"base_ms": 0}, {"base_ms": -1}, {"cap_ms": 50}, {"cap_ms": 0}, {"max_attempts": -1}, {"max_time_ms": -1}],
+        [
+            {"base_ms": 0},
+            {"base_ms": -1},
+            {"cap_ms": 50},
+            {"cap_ms": 0},
+            {"max_attempts": -1},
+            {"max_time_ms": -1},
+        ],
         ids=str,
     )
     def test_values_without_a_meaning_are_a_value_error(self, arguments: dict[str, Any]) -> None:
@@ -166,7 +181,10 @@ class TestExponentialBackoff:
 
     def test_the_repr_shows_its_numbers(self) -> None:
         """For a log line."""
-        assert repr(ExponentialBackoff(100, 12_345.6)) == "ExponentialBackoff(base_ms=100, cap_ms=12346)"
+        assert (
+            repr(ExponentialBackoff(100, 12_345.6))
+            == "ExponentialBackoff(base_ms=100, cap_ms=12346)"
+        )
 
 
 class TestLinearBackoff:
@@ -180,7 +198,9 @@ class TestLinearBackoff:
 
     @QUICK
     @given(step=st.floats(1, 1000), cap=st.floats(1, 20_000), number=st.integers(1, 30))
-    def test_waits_never_shrink_and_never_grow_by_more_than_a_step(self, step: float, cap: float, number: int) -> None:
+    def test_waits_never_shrink_and_never_grow_by_more_than_a_step(
+        self, step: float, cap: float, number: int
+    ) -> None:
         """Whatever is drawn, and never above the cap."""
         before = 0.0
         for delay in waits(LinearBackoff(step, cap), number):
@@ -210,7 +230,14 @@ class TestLinearBackoff:
 
     @pytest.mark.parametrize(
         "arguments",
-        [{"step_ms": 0}, {"step_ms": -1}, {"cap_ms": 0}, {"cap_ms": -5}, {"max_attempts": -1}, {"max_time_ms": -1}],
+        [
+            {"step_ms": 0},
+            {"step_ms": -1},
+            {"cap_ms": 0},
+            {"cap_ms": -5},
+            {"max_attempts": -1},
+            {"max_time_ms": -1},
+        ],
         ids=str,
     )
     def test_values_without_a_meaning_are_a_value_error(self, arguments: dict[str, Any]) -> None:
@@ -260,7 +287,9 @@ class TestStopOn:
         """By default 1008, a policy violation."""
         assert StopOn(Recorded()).next_delay(lost(1008)) is None
 
-    @pytest.mark.parametrize("told", [refused_upgrade(503), refused_upgrade(0), lost(1001), lost(1006)], ids=str)
+    @pytest.mark.parametrize(
+        "told", [refused_upgrade(503), refused_upgrade(0), lost(1001), lost(1006)], ids=str
+    )
     def test_anything_else_is_for_the_other_policy(self, told: ReconnectFailure) -> None:
         """Its answer is the result."""
         other = Recorded()
@@ -275,7 +304,10 @@ class TestStopOn:
     def test_both_lists_can_be_chosen(self) -> None:
         """They replace the defaults."""
         policy = StopOn(Recorded(), http_statuses=[410], close_codes={4000})
-        assert [policy.next_delay(told) for told in (refused_upgrade(410), lost(4000))] == [None, None]
+        assert [policy.next_delay(told) for told in (refused_upgrade(410), lost(4000))] == [
+            None,
+            None,
+        ]
         assert [policy.next_delay(told) for told in (refused_upgrade(403), lost(1008))] == [7, 7]
 
     def test_reset_goes_to_the_other_policy(self) -> None:
@@ -303,7 +335,9 @@ class TestGivingUp:
     def test_it_gives_up_after_so_many_failed_attempts(self, make: Callable[..., Policy]) -> None:
         """With ``max_attempts=3`` the third failure in a row is the last."""
         policy = make(max_attempts=3)
-        assert [policy.next_delay(failure(attempts)) is None for attempts in range(5)] == [False] * 3 + [True] * 2
+        assert [policy.next_delay(failure(attempts)) is None for attempts in range(5)] == [
+            False
+        ] * 3 + [True] * 2
 
     @both
     def test_it_gives_up_so_long_after_the_loss(self, make: Callable[..., Policy]) -> None:
@@ -322,7 +356,9 @@ class TestGivingUp:
 
     @both
     def test_giving_up_is_not_for_ever(self, make: Callable[..., Policy]) -> None:
-        """The limits are judged by what is told each time: after the next loss it counts from nothing."""
+        """The limits are judged by what is told each time: after the next loss it counts from
+        nothing.
+        """
         policy = make(max_attempts=1)
         assert policy.next_delay(failure(1)) is None
         policy.reset()

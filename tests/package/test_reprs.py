@@ -1,4 +1,6 @@
-"""What ``repr`` shows of every public class: what it is and how it is doing, and nothing that is secret."""
+"""What ``repr`` shows of every public class: what it is and how it is doing, and nothing that is
+secret.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from support import process_of
 
 import mormot_ws
 from mormot_ws.client.client import parse_websocket_uri
-from mormot_ws.request import HttpServerRequest
 from mormot_ws.core.outgoing import OutgoingFrames
+from mormot_ws.request import HttpServerRequest
 
 SECRET = "s3cr3t-of-nobody"
 CLASSES = [name for name in mormot_ws.__all__ if inspect.isclass(getattr(mormot_ws, name))]
@@ -38,10 +40,23 @@ def test_what_belongs_to_a_running_client_and_server_is_shown_without_its_secret
         with mormot_ws.HttpClientWebSockets("127.0.0.1", server.port, proxy="") as client:
             protocol = Chat("chat", "")
             headers = f"Authorization: Bearer {SECRET}\r\nX-Token: {SECRET}"
-            assert client.websockets_upgrade(f"room?token={SECRET}", "", protocol=protocol, headers=headers) == ""
+            assert (
+                client.websockets_upgrade(
+                    f"room?token={SECRET}", "", protocol=protocol, headers=headers
+                )
+                == ""
+            )
             process = process_of(client)
-            shown = [repr(each) for each in (client, process, process.owner_thread, process.outgoing, protocol)]
-            shown += [repr(client.status()), repr(server), repr(server.status()), repr(server.websocket_protocols)]
+            shown = [
+                repr(each)
+                for each in (client, process, process.owner_thread, process.outgoing, protocol)
+            ]
+            shown += [
+                repr(client.status()),
+                repr(server),
+                repr(server.status()),
+                repr(server.websocket_protocols),
+            ]
             client.proxy = f"http://user:{SECRET}@127.0.0.1:1"
             shown.append(repr(client))
     for text in shown:
@@ -54,7 +69,9 @@ def test_what_belongs_to_a_running_client_and_server_is_shown_without_its_secret
 
 def test_a_socket_shows_its_peer_and_not_the_password_of_its_proxy() -> None:
     """A failed connection is the moment when somebody prints it."""
-    plain = mormot_ws.CrtSocket("127.0.0.1", 1, timeout=500, proxy=f"http://user:{SECRET}@127.0.0.1:1")
+    plain = mormot_ws.CrtSocket(
+        "127.0.0.1", 1, timeout=500, proxy=f"http://user:{SECRET}@127.0.0.1:1"
+    )
     assert repr(plain) == "<CrtSocket 127.0.0.1:1 not connected>"
     assert SECRET not in plain.last_error
 
@@ -62,7 +79,9 @@ def test_a_socket_shows_its_peer_and_not_the_password_of_its_proxy() -> None:
 def test_a_request_is_shown_without_its_query() -> None:
     """A browser can only put its token into the query."""
     request = HttpServerRequest()
-    request.prepare(f"/x?token={SECRET}", "GET", f"Authorization: Bearer {SECRET}", b"", "", "127.0.0.1")
+    request.prepare(
+        f"/x?token={SECRET}", "GET", f"Authorization: Bearer {SECRET}", b"", "", "127.0.0.1"
+    )
     assert SECRET not in repr(request)
     assert "GET /x?…" in repr(request)
 

@@ -1,4 +1,6 @@
-"""Log lines at INFO and above show no token and no password, whatever goes wrong: in the query of a URI, in a header, in a proxy's URL."""
+"""Log lines at INFO and above show no token and no password, whatever goes wrong: in the query of
+a URI, in a header, in a proxy's URL.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,25 @@ from collections.abc import Iterator
 
 import pytest
 from proxy_servers import HttpProxy
-from support import HOST, FixedDelay, echo, fast_settings, ms, process_of, refused_port, text, wait_for
+from support import (
+    HOST,
+    FixedDelay,
+    echo,
+    fast_settings,
+    ms,
+    process_of,
+    refused_port,
+    text,
+    wait_for,
+)
 
-from mormot_ws import HttpClientWebSockets, HttpServerRequest, WebSocketProtocol, WebSocketProtocolChat, WebSocketServer
+from mormot_ws import (
+    HttpClientWebSockets,
+    HttpServerRequest,
+    WebSocketProtocol,
+    WebSocketProtocolChat,
+    WebSocketServer,
+)
 
 SECRETS = {
     "query": "s3cret-in-the-query",
@@ -46,7 +64,8 @@ class Log(logging.Handler):
     def check(self, *expected: str) -> None:
         """Wait for lines with the *expected* words, then fail if any line has a secret in it."""
         for words in expected:
-            wait_for(lambda: self.has(words), what=f"a log line with {words!r}")  # noqa: B023 - called at once
+            # called at once
+            wait_for(lambda: self.has(words), what=f"a log line with {words!r}")  # noqa: B023
         with self._safe:
             told = [line for line in self._lines for secret in SECRETS.values() if secret in line]
         assert told == []
@@ -78,7 +97,9 @@ def serve(port: int = 0) -> WebSocketServer:
     return server
 
 
-def new_client(port: int, proxy: HttpProxy | None = None, attempts: int | None = None) -> HttpClientWebSockets:
+def new_client(
+    port: int, proxy: HttpProxy | None = None, attempts: int | None = None
+) -> HttpClientWebSockets:
     """Return a client that knows all the secrets."""
     settings = fast_settings(reconnect_policy=lambda: FixedDelay(5, attempts))
     url = "" if proxy is None else proxy.url_for("user", SECRETS["password"])
@@ -134,7 +155,10 @@ def test_an_upgrade_that_the_application_refuses(log: Log, status: int) -> None:
 def test_a_protocol_that_is_not_offered_and_a_factory_that_fails(log: Log) -> None:
     with serve() as server:
         found = HttpClientWebSockets.websockets_connect(
-            f"ws://{HOST}:{server.port}/{URI}", WebSocketProtocolChat("chat"), headers=HEADERS, proxy=""
+            f"ws://{HOST}:{server.port}/{URI}",
+            WebSocketProtocolChat("chat"),
+            headers=HEADERS,
+            proxy="",
         )
         assert found is None
     with refused_port() as port, HttpProxy("user", "another") as proxy:
@@ -151,8 +175,12 @@ def test_a_page_that_is_not_let_in_is_named_by_its_origin(log: Log) -> None:
     with serve() as server, new_client(server.port) as client:
         server.settings.allowed_origins = {"https://here.example"}
         headers = f"{HEADERS}\r\nOrigin: https://there.example"
-        assert " 403 " in client.websockets_upgrade(URI, "", protocol=WebSocketProtocolChat("echo"), headers=headers)
-    log.check("an upgrade by a page of 'https://there.example' is refused: allowed_origins does not have that origin")
+        assert " 403 " in client.websockets_upgrade(
+            URI, "", protocol=WebSocketProtocolChat("echo"), headers=headers
+        )
+    log.check(
+        "an upgrade by a page of 'https://there.example' is refused: allowed_origins does not have that origin"
+    )
 
 
 def test_plain_requests_whose_answering_fails(log: Log) -> None:
@@ -171,7 +199,9 @@ def test_plain_requests_whose_answering_fails(log: Log) -> None:
     ],
     ids=["no colon", "no header", "a blank in the query", "a header of the handshake"],
 )
-def test_arguments_that_an_attempt_to_reconnect_cannot_send(log: Log, uri: str, headers: str) -> None:
+def test_arguments_that_an_attempt_to_reconnect_cannot_send(
+    log: Log, uri: str, headers: str
+) -> None:
     """The exception's text is logged with its traceback, and again when the client gives up."""
     with serve() as server, new_client(server.port, attempts=2) as client:
         assert upgrade(client) == ""

@@ -19,7 +19,9 @@ from mormot_ws.settings import (
 
 DEFAULTS = WebSocketProcessSettings._DEFAULTS
 NUMBERS = [name for name, value in DEFAULTS.items() if type(value) is int]
-FLAGS = [name for name, value in DEFAULTS.items() if type(value) is bool and name != "permessage_deflate"]
+FLAGS = [
+    name for name, value in DEFAULTS.items() if type(value) is bool and name != "permessage_deflate"
+]
 #: settings for which 0 has no meaning
 FROM_ONE = [
     "max_frame_mb",
@@ -52,7 +54,9 @@ class TestDefaults:
         ],
     )
     def test_the_originals_settings_have_its_values(self, name: str, value: Any) -> None:
-        """Names, units and numbers of ``TWebSocketProcessSettings`` (the heartbeat is that of its server, on both sides)."""
+        """Names, units and numbers of ``TWebSocketProcessSettings`` (the heartbeat is that of its
+        server, on both sides).
+        """
         assert getattr(WebSocketProcessSettings(), name) == value
 
     @pytest.mark.parametrize(
@@ -94,7 +98,9 @@ class TestDefaults:
 
     def test_every_setting_is_documented_by_a_type(self) -> None:
         """The annotated names and those with a default are the same."""
-        annotated = {name for name in WebSocketProcessSettings.__annotations__ if not name.startswith("_")}
+        annotated = {
+            name for name in WebSocketProcessSettings.__annotations__ if not name.startswith("_")
+        }
         assert annotated == set(DEFAULTS)
 
     def test_the_default_policy_is_the_exponential_one_made_anew(self) -> None:
@@ -112,16 +118,24 @@ class TestDefaults:
 
     def test_the_log_details_are_plain_names_too(self) -> None:
         """Ported code writes ``logHeartbeat`` without the enum."""
-        assert [mormot_ws.logHeartbeat, mormot_ws.logTextFrameContent, mormot_ws.logBinaryFrameContent] == list(
-            WebSocketProcessSettingsLogDetails
-        )
+        assert [
+            mormot_ws.logHeartbeat,
+            mormot_ws.logTextFrameContent,
+            mormot_ws.logBinaryFrameContent,
+        ] == list(WebSocketProcessSettingsLogDetails)
 
 
 class TestConstructor:
     def test_any_setting_is_taken_by_keyword(self) -> None:
         """The others keep their defaults."""
-        settings = WebSocketProcessSettings(heartbeat_delay=0, max_frame_mb=1, notify_all_frames=True)
-        assert (settings.heartbeat_delay, settings.max_frame_mb, settings.notify_all_frames) == (0, 1, True)
+        settings = WebSocketProcessSettings(
+            heartbeat_delay=0, max_frame_mb=1, notify_all_frames=True
+        )
+        assert (settings.heartbeat_delay, settings.max_frame_mb, settings.notify_all_frames) == (
+            0,
+            1,
+            True,
+        )
         assert settings.send_delay == 10
 
     @pytest.mark.parametrize("name", ["heartbeat", "HeartbeatDelay", "_DEFAULTS", "set_defaults"])
@@ -137,7 +151,9 @@ class TestConstructor:
 
 
 class TestAssignment:
-    @pytest.mark.parametrize("name", ["heart_beat_delay", "HeartbeatDelay", "_DEFAULTS", "set_defaults"])
+    @pytest.mark.parametrize(
+        "name", ["heart_beat_delay", "HeartbeatDelay", "_DEFAULTS", "set_defaults"]
+    )
     def test_an_unknown_name_is_an_attribute_error(self, name: str) -> None:
         """A misspelt setting is not silently ignored."""
         with pytest.raises(AttributeError, match=name):
@@ -153,7 +169,9 @@ class TestAssignment:
     @pytest.mark.parametrize("value", [-1, 1.5, "10", None, True, 10.0], ids=repr)
     @pytest.mark.parametrize("name", NUMBERS)
     def test_what_is_no_number_from_zero_is_refused(self, name: str, value: Any) -> None:
-        """Negative numbers, fractions, texts and booleans; the error names setting and value, and the old value stays."""
+        """Negative numbers, fractions, texts and booleans; the error names setting and value, and
+        the old value stays.
+        """
         settings = WebSocketProcessSettings()
         with pytest.raises(ValueError, match=f"{name} is a whole number from [01], not {value!r}"):
             setattr(settings, name, value)
@@ -187,7 +205,10 @@ class TestAssignment:
 
     @pytest.mark.parametrize(
         ("name", "choices"),
-        [("free_in_callback", ["freeze", "raise"]), ("outgoing_policy", ["refuse", "drop_oldest", "close"])],
+        [
+            ("free_in_callback", ["freeze", "raise"]),
+            ("outgoing_policy", ["refuse", "drop_oldest", "close"]),
+        ],
     )
     def test_a_choice_is_one_of_its_words(self, name: str, choices: list[str]) -> None:
         """Each of them, and no other; the error lists them."""
@@ -233,7 +254,9 @@ class TestAssignment:
         with pytest.raises(ValueError, match="True, False or a PermessageDeflate"):
             WebSocketProcessSettings().permessage_deflate = value
 
-    @pytest.mark.parametrize("value", [None, {"https://a.example"}, ["https://a.example"], ()], ids=repr)
+    @pytest.mark.parametrize(
+        "value", [None, {"https://a.example"}, ["https://a.example"], ()], ids=repr
+    )
     def test_allowed_origins_are_a_collection_or_none(self, value: Any) -> None:
         """Sets, lists and tuples."""
         assert WebSocketProcessSettings(allowed_origins=value).allowed_origins == value
@@ -268,7 +291,9 @@ class TestAssignment:
 class TestResetting:
     def test_set_defaults_undoes_every_change(self) -> None:
         """As after the construction."""
-        settings = WebSocketProcessSettings(heartbeat_delay=1, free_in_callback="raise", on_client_connected=print)
+        settings = WebSocketProcessSettings(
+            heartbeat_delay=1, free_in_callback="raise", on_client_connected=print
+        )
         settings.set_full_log()
         settings.set_defaults()
         assert {name: getattr(settings, name) for name in DEFAULTS} == DEFAULTS
@@ -287,14 +312,22 @@ class TestResetting:
     @pytest.mark.parametrize("switch", [True, False])
     def test_deflate_options_of_a_switch_are_the_defaults(self, switch: bool) -> None:
         """``True`` means these."""
-        assert WebSocketProcessSettings(permessage_deflate=switch).deflate_options() == PermessageDeflate()
+        assert (
+            WebSocketProcessSettings(permessage_deflate=switch).deflate_options()
+            == PermessageDeflate()
+        )
 
 
 class TestRepr:
     def test_only_what_was_changed_is_shown(self) -> None:
         """A log line says what is special about these settings."""
-        settings = WebSocketProcessSettings(heartbeat_delay=0, free_in_callback="raise", send_delay=10)
-        assert repr(settings) == "WebSocketProcessSettings(heartbeat_delay=0, free_in_callback='raise')"
+        settings = WebSocketProcessSettings(
+            heartbeat_delay=0, free_in_callback="raise", send_delay=10
+        )
+        assert (
+            repr(settings)
+            == "WebSocketProcessSettings(heartbeat_delay=0, free_in_callback='raise')"
+        )
         assert repr(WebSocketProcessSettings()) == "WebSocketProcessSettings()"
 
     def test_annotations_can_be_resolved(self) -> None:

@@ -1,4 +1,6 @@
-"""Observability: snapshots of clients, servers and connections, cheap and from any thread, and log records with fields."""
+"""Observability: snapshots of clients, servers and connections, cheap and from any thread, and log
+records with fields.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,7 @@ def connection_of(client: HttpClientWebSockets) -> ConnectionStatus:
     return found
 
 
-# --------------------------------------------------------------------------------------------------------------- clients
+# ------------------------------------------------------------------------------------------ clients
 
 
 def test_a_client_before_its_upgrade(server: WebSocketServer) -> None:
@@ -86,7 +88,10 @@ def test_a_client_that_found_nobody_says_why() -> None:
 
 def test_a_client_whose_upgrade_was_refused_says_why() -> None:
     """``last_error`` is what the upgrade has returned."""
-    with RawServer(sending(b"HTTP/1.1 503 Busy\r\n\r\n")) as server, new_client(server.port) as client:
+    with (
+        RawServer(sending(b"HTTP/1.1 503 Busy\r\n\r\n")) as server,
+        new_client(server.port) as client,
+    ):
         error = upgrade(client)
         assert "503" in error
         assert client.status().last_error == error
@@ -121,7 +126,9 @@ def test_messages_and_bytes_are_counted(server: WebSocketServer, recorder: Recor
 
 
 def test_the_attempts_since_the_loss_are_told(server: WebSocketServer, proxy: FaultProxy) -> None:
-    """While it tries, the number of attempts and the last error are there; when it is back they are 0 and the reconnections count."""
+    """While it tries, the number of attempts and the last error are there; when it is back they
+    are 0 and the reconnections count.
+    """
     with connect(proxy.port, reconnect_policy=lambda: FixedDelay(ms(5))) as client:
         client.auto_reconnect()
         for number in range(1, 3):
@@ -140,7 +147,9 @@ def test_the_attempts_since_the_loss_are_told(server: WebSocketServer, proxy: Fa
         assert connection_of(client).connection_id == 3
 
 
-def test_counters_of_a_client_go_on_over_its_connections(proxy: FaultProxy, recorder: Recorder) -> None:
+def test_counters_of_a_client_go_on_over_its_connections(
+    proxy: FaultProxy, recorder: Recorder
+) -> None:
     """Messages and bytes are those of all its connections together."""
     with connect(proxy.port, recorder.frame) as client:
         client.auto_reconnect()
@@ -150,7 +159,12 @@ def test_counters_of_a_client_go_on_over_its_connections(proxy: FaultProxy, reco
             proxy.cut()
             wait_for(lambda number=number: client.status().reconnects == number)  # type: ignore[misc]
         connection = connection_of(client)
-    assert (connection.frames_in, connection.bytes_in, connection.frames_out, connection.bytes_out) == (3, 15, 3, 15)
+    assert (
+        connection.frames_in,
+        connection.bytes_in,
+        connection.frames_out,
+        connection.bytes_out,
+    ) == (3, 15, 3, 15)
 
 
 @pytest.mark.parametrize("end", ["close frame", "loss", "free"])
@@ -173,7 +187,11 @@ def test_a_client_after_the_end(proxy: FaultProxy, server: WebSocketServer, end:
     assert not status.connected
     assert last.state == "wpsDestroy"
     if end == "close frame":
-        assert (last.close_code, last.close_reason, status.thread_state) == (4001, "enough", "sClosed")
+        assert (last.close_code, last.close_reason, status.thread_state) == (
+            4001,
+            "enough",
+            "sClosed",
+        )
     elif end == "loss":
         assert (last.close_code, status.thread_state) == (1006, "sFinished")
         assert status.last_error
@@ -182,7 +200,7 @@ def test_a_client_after_the_end(proxy: FaultProxy, server: WebSocketServer, end:
         assert (last.close_code, status.thread_state) == (1000, "sClosed")
 
 
-# ----------------------------------------------------------------------------------------------------------- connections
+# -------------------------------------------------------------------------------------- connections
 
 
 def test_the_time_in_a_state_is_told(proxy: FaultProxy) -> None:
@@ -198,19 +216,29 @@ def test_the_time_in_a_state_is_told(proxy: FaultProxy) -> None:
         wait_for(lambda: connection_of(client).state_since_ms > first)
 
 
-@pytest.mark.parametrize("heartbeat", [200, 30], ids=["shorter than a heartbeat", "longer than a heartbeat"])
+@pytest.mark.parametrize(
+    "heartbeat", [200, 30], ids=["shorter than a heartbeat", "longer than a heartbeat"]
+)
 def test_the_round_trip_of_heartbeats_is_told(proxy: FaultProxy, heartbeat: int) -> None:
-    """``ping_ms`` is the time from a heartbeat to its own pong, also on a link so slow that the next one leaves before."""
+    """``ping_ms`` is the time from a heartbeat to its own pong, also on a link so slow that the
+    next one leaves before.
+    """
     with connect(proxy.port, heartbeat_delay=ms(heartbeat)) as client:
         wait_for(lambda: connection_of(client).ping_ms > 0)
         proxy.delay(60 * MS * 1000)
-        wait_for(lambda: connection_of(client).ping_ms >= 100 * MS * 1000, 2_000 * MS, "a ping that took 120 ms")
+        wait_for(
+            lambda: connection_of(client).ping_ms >= 100 * MS * 1000,
+            2_000 * MS,
+            "a ping that took 120 ms",
+        )
         assert connection_of(client).ping_ms < 2_000 * MS * 1000
 
 
 def test_unanswered_heartbeats_are_told(proxy: FaultProxy) -> None:
     """``invalid_pings`` counts them, and a sign of life makes it 0."""
-    with connect(proxy.port, heartbeat_delay=ms(30), disconnect_after_invalid_heartbeat_count=0) as client:
+    with connect(
+        proxy.port, heartbeat_delay=ms(30), disconnect_after_invalid_heartbeat_count=0
+    ) as client:
         proxy.blackhole()
         wait_for(lambda: connection_of(client).invalid_pings >= 3)
         proxy.restore()
@@ -230,7 +258,7 @@ def test_the_queue_is_told(proxy: FaultProxy) -> None:
     assert (connection.queued_frames, connection.queued_bytes, connection.queue_lost) == (5, 50, 2)
 
 
-# --------------------------------------------------------------------------------------------------------------- servers
+# ------------------------------------------------------------------------------------------ servers
 
 
 def test_a_new_server() -> None:
@@ -239,13 +267,21 @@ def test_a_new_server() -> None:
         status = server.status()
         assert isinstance(status, ServerStatus)
         assert (status.host, status.port) == (HOST, server.port)
-        counters = {key: value for key, value in status.as_dict().items() if key not in ("host", "port")}
+        counters = {
+            key: value for key, value in status.as_dict().items() if key not in ("host", "port")
+        }
         assert set(counters.values()) == {0}
 
 
 def test_connections_are_counted_by_what_became_of_them() -> None:
-    """Accepted, turned away, upgraded, refused; and how many there are now, with and without an upgrade."""
-    with echo_server(max_connections=3) as server, upgraded(server.port) as first, upgraded(server.port) as second:
+    """Accepted, turned away, upgraded, refused; and how many there are now, with and without an
+    upgrade.
+    """
+    with (
+        echo_server(max_connections=3) as server,
+        upgraded(server.port) as first,
+        upgraded(server.port) as second,
+    ):
         with RawClient(server.port) as refused:
             refused.send(refused.request(protocol="unknown"))
             assert refused.read_head().status == 400
@@ -256,7 +292,12 @@ def test_connections_are_counted_by_what_became_of_them() -> None:
             with RawClient(server.port) as too_many:
                 assert too_many.read_head().status == 503
             status = server.status()
-            assert (status.accepted, status.upgraded, status.refused, status.turned_away) == (5, 2, 1, 1)
+            assert (status.accepted, status.upgraded, status.refused, status.turned_away) == (
+                5,
+                2,
+                1,
+                1,
+            )
             assert (status.connections, status.sockets) == (2, 3)
             silent.close()
         first.close()
@@ -314,10 +355,12 @@ def test_a_server_after_its_end(server: WebSocketServer) -> None:
     assert (status.connections, status.sockets, status.upgraded, status.frames_in) == (0, 0, 1, 1)
 
 
-# ------------------------------------------------------------------------------------------------- what all have in common
+# -------------------------------------------------------------------------- what all have in common
 
 
-def test_as_dict_can_be_written_as_json(client: HttpClientWebSockets, server: WebSocketServer) -> None:
+def test_as_dict_can_be_written_as_json(
+    client: HttpClientWebSockets, server: WebSocketServer
+) -> None:
     """Every snapshot becomes plain values, with the names of its fields."""
     wait_for(lambda: server.websocket_connections)
     for status in (client.status(), server.status(), process_of(client).status()):
@@ -341,14 +384,18 @@ def test_a_snapshot_does_not_change(client: HttpClientWebSockets, recorder: Reco
 
 
 def test_a_snapshot_does_not_wait(proxy: FaultProxy, server: WebSocketServer) -> None:
-    """While a send is blocked, a callback runs and a broadcast is stuck, ``status()`` answers at once, on both sides."""
+    """While a send is blocked, a callback runs and a broadcast is stuck, ``status()`` answers at
+    once, on both sides.
+    """
     with connect(proxy.port, heartbeat_delay=0, send_timeout=ms(60_000)) as client:
         assert client.transport is not None
         shrink_buffers(client.transport.sock)
         connection = wait_for(lambda: server.is_active_websocket(process_of(client).connection_id))
         proxy.blackhole()
         threads = [
-            threading.Thread(target=side.send_frame, args=(WebSocketFrame(focBinary, bytes(16 << 20)),))
+            threading.Thread(
+                target=side.send_frame, args=(WebSocketFrame(focBinary, bytes(16 << 20)),)
+            )
             for side in (process_of(client), connection)
         ]
         for thread in threads:
@@ -366,7 +413,9 @@ def test_a_snapshot_does_not_wait(proxy: FaultProxy, server: WebSocketServer) ->
 
 
 def test_snapshots_are_cheap(server: WebSocketServer) -> None:
-    """A thousand of them, while messages fly and clients come and go, cost less than a second and harm nothing."""
+    """A thousand of them, while messages fly and clients come and go, cost less than a second and
+    harm nothing.
+    """
     stop = threading.Event()
     recorder = Recorder()
 
@@ -392,7 +441,7 @@ def test_snapshots_are_cheap(server: WebSocketServer) -> None:
     assert cost < 1_000 * MS
 
 
-# ------------------------------------------------------------------------------------------------------------ log records
+# -------------------------------------------------------------------------------------- log records
 
 
 def records_of(caplog: pytest.LogCaptureFixture, words: str) -> list[Any]:
@@ -410,7 +459,9 @@ def logs(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 def test_the_end_of_a_connection_is_logged_with_its_fields(
     server: WebSocketServer, logs: pytest.LogCaptureFixture
 ) -> None:
-    """Both sides: the number of the connection, the peer and the close code are fields of the record."""
+    """Both sides: the number of the connection, the peer and the close code are fields of the
+    record.
+    """
     with connect(server.port) as client:
         number = process_of(client).connection_id
         process_of(client).shutdown(4002, "bye")
@@ -419,7 +470,9 @@ def test_the_end_of_a_connection_is_logged_with_its_fields(
         assert (record.connection_id, record.remote_ip, record.close_code) == (number, HOST, 4002)
 
 
-def test_a_reconnection_is_logged_with_its_fields(proxy: FaultProxy, logs: pytest.LogCaptureFixture) -> None:
+def test_a_reconnection_is_logged_with_its_fields(
+    proxy: FaultProxy, logs: pytest.LogCaptureFixture
+) -> None:
     """The new number of the connection, and how many attempts it took."""
     with connect(proxy.port) as client:
         client.auto_reconnect()
@@ -434,7 +487,9 @@ def test_a_reconnection_is_logged_with_its_fields(proxy: FaultProxy, logs: pytes
         assert record.levelno == logging.INFO
 
 
-def test_a_refused_upgrade_is_logged_with_its_fields(server: WebSocketServer, logs: pytest.LogCaptureFixture) -> None:
+def test_a_refused_upgrade_is_logged_with_its_fields(
+    server: WebSocketServer, logs: pytest.LogCaptureFixture
+) -> None:
     """The number of the connection, the peer and the HTTP status."""
     with RawClient(server.port) as client:
         client.send(client.request(protocol="unknown"))
@@ -452,7 +507,9 @@ def test_a_silent_peer_is_logged_with_its_fields(logs: pytest.LogCaptureFixture)
     assert (record.connection_id, record.remote_ip) == (client.connection_id, HOST)
 
 
-def test_a_broken_rule_is_logged_with_its_fields(server: WebSocketServer, logs: pytest.LogCaptureFixture) -> None:
+def test_a_broken_rule_is_logged_with_its_fields(
+    server: WebSocketServer, logs: pytest.LogCaptureFixture
+) -> None:
     """A peer that breaks the protocol: which connection, which peer."""
     with upgraded(server.port) as client:
         client.send(b"\xff\xff")
@@ -460,7 +517,9 @@ def test_a_broken_rule_is_logged_with_its_fields(server: WebSocketServer, logs: 
     assert (record.connection_id, record.remote_ip) == (client.connection_id, HOST)
 
 
-def test_giving_up_is_logged_with_its_fields(server: WebSocketServer, logs: pytest.LogCaptureFixture) -> None:
+def test_giving_up_is_logged_with_its_fields(
+    server: WebSocketServer, logs: pytest.LogCaptureFixture
+) -> None:
     """The last word of a client that will not come back: how many attempts there were."""
     with connect(server.port, reconnect_policy=lambda: FixedDelay(ms(5), max_attempts=2)) as client:
         client.auto_reconnect()
@@ -473,7 +532,9 @@ def test_giving_up_is_logged_with_its_fields(server: WebSocketServer, logs: pyte
 def test_a_callback_that_raises_is_logged_with_its_fields(
     server: WebSocketServer, logs: pytest.LogCaptureFixture
 ) -> None:
-    """Whose callback it was: in the middle of a connection, and at its end on both sides of the client."""
+    """Whose callback it was: in the middle of a connection, and at its end on both sides of the
+    client.
+    """
 
     def fail(*_: object) -> None:
         raise KeyError("a bug")
@@ -481,18 +542,29 @@ def test_a_callback_that_raises_is_logged_with_its_fields(
     with connect(server.port, fail) as client:
         client.on_websockets_closed = fail
         number = process_of(client).connection_id
-    records = records_of(logs, "on_incoming_frame failed") + records_of(logs, "on_websockets_closed failed")
+    records = records_of(logs, "on_incoming_frame failed") + records_of(
+        logs, "on_websockets_closed failed"
+    )
     assert len(records) == 3
     for record in records:
-        assert (record.levelno, record.connection_id, record.remote_ip) == (logging.ERROR, number, HOST)
+        assert (record.levelno, record.connection_id, record.remote_ip) == (
+            logging.ERROR,
+            number,
+            HOST,
+        )
 
 
 def test_fields_are_plain_values(logs: pytest.LogCaptureFixture) -> None:
-    """What the records carry can be written by any formatter, e.g. as JSON, and collides with no attribute of logging."""
+    """What the records carry can be written by any formatter, e.g. as JSON, and collides with no
+    attribute of logging.
+    """
     with RawServer(polite) as server, connect(server.port) as client:
         process_of(client).send_frame(WebSocketFrame(focPong, b"unasked"))
         process_of(client).shutdown()
     usual = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-    extras = [{name: value for name, value in vars(record).items() if name not in usual} for record in logs.records]
+    extras = [
+        {name: value for name, value in vars(record).items() if name not in usual}
+        for record in logs.records
+    ]
     assert any(extras)
     assert json.loads(json.dumps(extras)) == extras

@@ -1,7 +1,8 @@
-"""Every kind of loss is noticed, on both sides, between processes: at once where the kernel is told, by heartbeats where nobody is.
+"""Every kind of loss is noticed, on both sides, between processes: at once where the kernel is
+told, by heartbeats where nobody is.
 
-A silent peer has to be noticed within (n+1)·h + 1 s, where h is ``heartbeat_delay`` and n ``disconnect_after_invalid_heartbeat_count``;
-and nobody else may be taken for one.
+A silent peer has to be noticed within (n+1)·h + 1 s, where h is ``heartbeat_delay`` and n
+``disconnect_after_invalid_heartbeat_count``; and nobody else may be taken for one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,19 @@ from fault_support import (
     shrink_buffers,
     took,
 )
-from support import BOUND, HOST, MS, Recorder, connect, echo_server, ms, process_of, send_text, upgrade, wait_for
+from support import (
+    BOUND,
+    HOST,
+    MS,
+    Recorder,
+    connect,
+    echo_server,
+    ms,
+    process_of,
+    send_text,
+    upgrade,
+    wait_for,
+)
 from support import foreign_server as serve_foreign
 from tls_support import Authority, tls_client, tls_server
 from websockets.exceptions import ConnectionClosed
@@ -47,10 +60,28 @@ from mormot_ws import (
 from mormot_ws.testing import Direction, FaultProxy
 
 #: every code that may stand in a close frame below 3000, and some of the free ones
-CLOSE_CODES = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999]
+CLOSE_CODES = [
+    1000,
+    1001,
+    1002,
+    1003,
+    1007,
+    1008,
+    1009,
+    1010,
+    1011,
+    1012,
+    1013,
+    1014,
+    3000,
+    3999,
+    4000,
+    4999,
+]
 #: seconds of a long callback, many times what a silent peer gets
 LONG = 3000 * MS
-#: of the foreign peers: a ping every 0.1 s, to be answered within 0.5 s, or the connection is given up
+#: of the foreign peers: a ping every 0.1 s, to be answered within 0.5 s, or the connection is given
+#: up
 PINGS = {"ping_interval": 100 * MS, "ping_timeout": 500 * MS}
 #: seconds of a callback that would be too long for them
 ANNOYING = 1200 * MS
@@ -81,12 +112,16 @@ def idle(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-# ------------------------------------------------------------------------------------------------------ graceful closes
+# ---------------------------------------------------------------------------------- graceful closes
 
 
 @pytest.mark.parametrize("code", CLOSE_CODES)
-def test_a_graceful_close_of_the_server_tells_both_its_code(peer: ServerPeer, losses: Losses, code: int) -> None:
-    """Each close code and its reason arrive at the client at once, and the server knows that it was heard."""
+def test_a_graceful_close_of_the_server_tells_both_its_code(
+    peer: ServerPeer, losses: Losses, code: int
+) -> None:
+    """Each close code and its reason arrive at the client at once, and the server knows that it
+    was heard.
+    """
     with connect(peer.port, losses.frame, **HEARTBEATS) as client:
         number = process_of(client).connection_id
         started = time.monotonic()
@@ -98,8 +133,12 @@ def test_a_graceful_close_of_the_server_tells_both_its_code(peer: ServerPeer, lo
 
 
 @pytest.mark.parametrize("code", CLOSE_CODES)
-def test_a_graceful_close_of_the_client_tells_both_its_code(peer: ServerPeer, losses: Losses, code: int) -> None:
-    """Each close code and its reason arrive at the server at once, and the client knows that it was heard."""
+def test_a_graceful_close_of_the_client_tells_both_its_code(
+    peer: ServerPeer, losses: Losses, code: int
+) -> None:
+    """Each close code and its reason arrive at the server at once, and the client knows that it
+    was heard.
+    """
     with connect(peer.port, losses.frame, **HEARTBEATS) as client:
         process = process_of(client)
         started = time.monotonic()
@@ -110,7 +149,9 @@ def test_a_graceful_close_of_the_client_tells_both_its_code(peer: ServerPeer, lo
     assert (ours.code, ours.reason) == (theirs.code, theirs.reason) == (code, f"because of {code}")
 
 
-def test_a_close_frame_without_a_code_is_1005_on_both_sides(peer: ServerPeer, losses: Losses) -> None:
+def test_a_close_frame_without_a_code_is_1005_on_both_sides(
+    peer: ServerPeer, losses: Losses
+) -> None:
     """An empty close frame is graceful too."""
     with connect(peer.port, losses.frame, **HEARTBEATS) as client:
         number = process_of(client).connection_id
@@ -118,7 +159,7 @@ def test_a_close_frame_without_a_code_is_1005_on_both_sides(peer: ServerPeer, lo
         assert (losses.loss().code, peer.loss(number).code) == (1005, 1005)
 
 
-# ------------------------------------------------------------------------------------------ losses that the kernel tells
+# --------------------------------------------------------------------- losses that the kernel tells
 
 
 @pytest.mark.parametrize("how", ["FIN", "RST"])
@@ -143,7 +184,9 @@ def test_an_end_without_close_frame_is_noticed_at_once(
 
 @pytest.mark.parametrize("traffic", [False, True], ids=["idle", "traffic"])
 def test_a_killed_server_is_noticed_at_once(losses: Losses, traffic: bool) -> None:
-    """SIGKILL of the server's process ends the connection for the client, whether it is idle or sends."""
+    """SIGKILL of the server's process ends the connection for the client, whether it is idle or
+    sends.
+    """
     with ServerPeer(**HEARTBEATS) as peer, connect(peer.port, losses.frame, **HEARTBEATS) as client:
         while traffic and len(losses.all("focText")) < 20:
             assert send_text(client, "traffic")
@@ -156,18 +199,23 @@ def test_a_killed_server_is_noticed_at_once(losses: Losses, traffic: bool) -> No
 
 def test_a_killed_client_is_noticed_at_once(losses: Losses) -> None:
     """SIGKILL of the client's process ends the connection for the server."""
-    with echo_server(callback=losses.frame, **HEARTBEATS) as server, ClientPeer(server.port, **HEARTBEATS) as client:
+    with (
+        echo_server(callback=losses.frame, **HEARTBEATS) as server,
+        ClientPeer(server.port, **HEARTBEATS) as client,
+    ):
         started = time.monotonic()
         client.signal(signal.SIGKILL)
         assert losses.loss().at - started < AT_ONCE
         assert losses.loss().code == 1006
 
 
-# --------------------------------------------------------------------------------------------- losses that nobody tells
+# ------------------------------------------------------------------------- losses that nobody tells
 
 
 def test_a_frozen_server_is_noticed(losses: Losses) -> None:
-    """A server that is stopped (SIGSTOP) is given up in time, and notices that itself when it goes on."""
+    """A server that is stopped (SIGSTOP) is given up in time, and notices that itself when it goes
+    on.
+    """
     with ServerPeer(**HEARTBEATS) as peer, connect(peer.port, losses.frame, **HEARTBEATS) as client:
         number = process_of(client).connection_id
         with peer.frozen():
@@ -180,8 +228,13 @@ def test_a_frozen_server_is_noticed(losses: Losses) -> None:
 
 
 def test_a_frozen_client_is_noticed(losses: Losses) -> None:
-    """A client that is stopped (SIGSTOP) is given up in time, and notices that itself when it goes on."""
-    with echo_server(callback=losses.frame, **HEARTBEATS) as server, ClientPeer(server.port, **HEARTBEATS) as client:
+    """A client that is stopped (SIGSTOP) is given up in time, and notices that itself when it goes
+    on.
+    """
+    with (
+        echo_server(callback=losses.frame, **HEARTBEATS) as server,
+        ClientPeer(server.port, **HEARTBEATS) as client,
+    ):
         with client.frozen():
             started = time.monotonic()
             loss = losses.loss()
@@ -191,12 +244,16 @@ def test_a_frozen_client_is_noticed(losses: Losses) -> None:
         assert client.loss(client.connection_id).at - thawed < NOTICED_WITHIN
 
 
-@pytest.mark.parametrize("direction", [None, "up", "down"], ids=["both ways", "client to server", "server to client"])
+@pytest.mark.parametrize(
+    "direction", [None, "up", "down"], ids=["both ways", "client to server", "server to client"]
+)
 @pytest.mark.parametrize("traffic", [False, True], ids=["idle", "traffic"])
 def test_a_blackhole_is_noticed_by_both(
     peer: ServerPeer, proxy: FaultProxy, losses: Losses, direction: Direction | None, traffic: bool
 ) -> None:
-    """Packets that vanish, both ways or one, end the connection on both sides in time, with and without traffic before."""
+    """Packets that vanish, both ways or one, end the connection on both sides in time, with and
+    without traffic before.
+    """
     with connect(proxy.port, losses.frame, **HEARTBEATS) as client:
         number = process_of(client).connection_id
         if traffic:
@@ -219,7 +276,9 @@ def test_a_silent_peer_is_noticed_under_steady_sending(losses: Losses, fault: st
     with (
         ServerPeer(**HEARTBEATS) as peer,
         FaultProxy(HOST, peer.port) as proxy,
-        connect(proxy.port if fault == "blackhole" else peer.port, losses.frame, **HEARTBEATS) as client,
+        connect(
+            proxy.port if fault == "blackhole" else peer.port, losses.frame, **HEARTBEATS
+        ) as client,
         contextlib.ExitStack() as stack,
     ):
         started = time.monotonic()
@@ -264,7 +323,9 @@ def test_a_blackhole_below_tls_is_noticed_by_both(tmp_path: Path, losses: Losses
         assert theirs.loss().at - started < NOTICED_WITHIN
 
 
-def test_a_restored_blackhole_that_was_short_harms_nothing(peer: ServerPeer, proxy: FaultProxy, losses: Losses) -> None:
+def test_a_restored_blackhole_that_was_short_harms_nothing(
+    peer: ServerPeer, proxy: FaultProxy, losses: Losses
+) -> None:
     """A silence shorter than n heartbeats is forgiven, and nothing of what was sent in it is lost."""
     with connect(proxy.port, losses.frame, **HEARTBEATS) as client:
         proxy.blackhole()
@@ -277,7 +338,7 @@ def test_a_restored_blackhole_that_was_short_harms_nothing(peer: ServerPeer, pro
         assert process_of(client).state is wpsRun
 
 
-# -------------------------------------------------------------------------------------------------------- blocked sends
+# ------------------------------------------------------------------------------------ blocked sends
 
 
 def big() -> WebSocketFrame:
@@ -286,7 +347,9 @@ def big() -> WebSocketFrame:
 
 
 def test_a_blocked_send_does_not_hide_a_frozen_server(losses: Losses) -> None:
-    """A send that waits for a frozen peer returns False when the heartbeats have given that peer up, in their time."""
+    """A send that waits for a frozen peer returns False when the heartbeats have given that peer
+    up, in their time.
+    """
     with (
         ServerPeer(**HEARTBEATS) as peer,
         connect(peer.port, losses.frame, send_timeout=ms(60_000), **HEARTBEATS) as client,
@@ -322,13 +385,17 @@ def test_a_blocked_send_does_not_hide_a_frozen_client(losses: Losses) -> None:
             assert not sent[0][0]
 
 
-def test_a_blocked_send_below_tls_does_not_hide_a_silent_peer(tmp_path: Path, losses: Losses) -> None:
+def test_a_blocked_send_below_tls_does_not_hide_a_silent_peer(
+    tmp_path: Path, losses: Losses
+) -> None:
     """With TLS it is the same."""
     authority = Authority(tmp_path)
     with (
         tls_server(authority.server_context(), None, **HEARTBEATS) as server,
         FaultProxy(HOST, server.port) as proxy,
-        tls_client(proxy.port, authority.client_context(), send_timeout=ms(60_000), **HEARTBEATS) as client,
+        tls_client(
+            proxy.port, authority.client_context(), send_timeout=ms(60_000), **HEARTBEATS
+        ) as client,
     ):
         assert upgrade(client, losses.frame) == ""
         proxy.blackhole()
@@ -338,8 +405,12 @@ def test_a_blocked_send_below_tls_does_not_hide_a_silent_peer(tmp_path: Path, lo
         assert losses.loss().at - started < NOTICED_WITHIN
 
 
-def test_a_blocked_send_has_a_bound_of_its_own(peer: ServerPeer, proxy: FaultProxy, losses: Losses) -> None:
-    """Without heartbeats a send to a peer that takes nothing returns False after ``send_timeout``, and ends the connection."""
+def test_a_blocked_send_has_a_bound_of_its_own(
+    peer: ServerPeer, proxy: FaultProxy, losses: Losses
+) -> None:
+    """Without heartbeats a send to a peer that takes nothing returns False after ``send_timeout``,
+    and ends the connection.
+    """
     limit = 600
     with connect(proxy.port, losses.frame, heartbeat_delay=0, send_timeout=ms(limit)) as client:
         proxy.blackhole()
@@ -349,7 +420,9 @@ def test_a_blocked_send_has_a_bound_of_its_own(peer: ServerPeer, proxy: FaultPro
         assert losses.loss().at - started < (limit + 1000) * MS
 
 
-def test_waiting_senders_share_one_bound(peer: ServerPeer, proxy: FaultProxy, losses: Losses) -> None:
+def test_waiting_senders_share_one_bound(
+    peer: ServerPeer, proxy: FaultProxy, losses: Losses
+) -> None:
     """Several threads that send to a peer that takes nothing do not wait one after another."""
     limit = 600
     returned: list[tuple[bool, float]] = []
@@ -370,13 +443,15 @@ def test_waiting_senders_share_one_bound(peer: ServerPeer, proxy: FaultProxy, lo
     assert last - first < limit * MS
 
 
-# ------------------------------------------------------------------------------------- long callbacks: alive stays alive
+# ---------------------------------------------------------------- long callbacks: alive stays alive
 
 
 def busy_then(
     recorder: Recorder, work: Callable[[WebSocketProcess], Any], word: bytes = b"work"
 ) -> Callable[[Any, Any], None]:
-    """Return a callback that does *work* at the message *word*, records everything, and then records ``worked``."""
+    """Return a callback that does *work* at the message *word*, records everything, and then
+    records ``worked``.
+    """
 
     def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
         recorder.frame(process, frame)
@@ -395,18 +470,24 @@ def sleeping(process: WebSocketProcess, seconds: float) -> None:
 def sending(process: WebSocketProcess, seconds: float) -> None:
     """Work that sends all the time."""
     give_up = time.monotonic() + seconds
-    while time.monotonic() < give_up and process.send_frame(WebSocketFrame(focBinary, bytes(1 << 18))):
+    while time.monotonic() < give_up and process.send_frame(
+        WebSocketFrame(focBinary, bytes(1 << 18))
+    ):
         pass
 
 
 def test_long_callbacks_on_both_sides_kill_no_healthy_connection() -> None:
-    """While the client, the server, or both are in a callback of 3 s, with heartbeats of 0.1 s, the connection and its order stay."""
+    """While the client, the server, or both are in a callback of 3 s, with heartbeats of 0.1 s,
+    the connection and its order stay.
+    """
     work = partial(sleeping, seconds=LONG)
     with ServerPeer(**HEARTBEATS) as peer, contextlib.ExitStack() as stack:
         clients = []
         for server_works, word in ((False, b"work"), (True, b"nothing"), (True, b"busy")):
             recorder = Losses()  # the server says "busy" when it begins its work
-            client = stack.enter_context(connect(peer.port, busy_then(recorder, work, word), **HEARTBEATS))
+            client = stack.enter_context(
+                connect(peer.port, busy_then(recorder, work, word), **HEARTBEATS)
+            )
             assert send_text(client, f"busy {LONG}" if server_works else "work")
             recorder.wait("focText")
             clients.append((client, recorder))
@@ -419,15 +500,21 @@ def test_long_callbacks_on_both_sides_kill_no_healthy_connection() -> None:
 
 
 def read_on(connection: Connection) -> None:
-    """Read all messages to the end of a foreign connection, so that none of them stands in the way."""
+    """Read all messages to the end of a foreign connection, so that none of them stands in the
+    way.
+    """
     with contextlib.suppress(ConnectionClosed):
         for _ in connection:
             pass
 
 
 @contextlib.contextmanager
-def foreign_server(ping_interval: float, ping_timeout: float, errors: list[BaseException]) -> Iterator[int]:
-    """Serve with ``websockets``, which demands pongs, and says ``work`` to each client; give its port."""
+def foreign_server(
+    ping_interval: float, ping_timeout: float, errors: list[BaseException]
+) -> Iterator[int]:
+    """Serve with ``websockets``, which demands pongs, and says ``work`` to each client; give its
+    port.
+    """
 
     def handler(connection: ServerConnection) -> None:
         try:
@@ -438,18 +525,26 @@ def foreign_server(ping_interval: float, ping_timeout: float, errors: list[BaseE
         except ConnectionClosed as exc:
             errors.append(exc)
 
-    with serve_foreign(handler, ping_interval=ping_interval, ping_timeout=ping_timeout, max_size=None) as port:
+    with serve_foreign(
+        handler, ping_interval=ping_interval, ping_timeout=ping_timeout, max_size=None
+    ) as port:
         yield port
 
 
 @pytest.mark.parametrize("work", [sleeping, sending])
-def test_a_long_callback_does_not_annoy_a_foreign_server(work: Callable[[WebSocketProcess, float], Any]) -> None:
-    """A server that demands pongs gets them while our client is in a long callback, also when the callback sends all the time."""
+def test_a_long_callback_does_not_annoy_a_foreign_server(
+    work: Callable[[WebSocketProcess, float], Any],
+) -> None:
+    """A server that demands pongs gets them while our client is in a long callback, also when the
+    callback sends all the time.
+    """
     recorder = Losses()
     errors: list[BaseException] = []
     with (
         foreign_server(**PINGS, errors=errors) as port,
-        connect(port, busy_then(recorder, lambda process: work(process, ANNOYING)), **HEARTBEATS) as client,
+        connect(
+            port, busy_then(recorder, lambda process: work(process, ANNOYING)), **HEARTBEATS
+        ) as client,
     ):
         recorder.wait("worked", bound=ANNOYING + BOUND)
         assert not errors
@@ -466,13 +561,18 @@ def test_a_long_callback_does_not_annoy_a_foreign_server(work: Callable[[WebSock
 def test_a_long_callback_does_not_annoy_a_foreign_client(
     work: Callable[[WebSocketProcess, float], Any], settings: dict[str, Any]
 ) -> None:
-    """A client that demands pongs gets them while our server is in a long callback, whatever the callback does."""
+    """A client that demands pongs gets them while our server is in a long callback, whatever the
+    callback does.
+    """
     recorder = Losses()
     callback = busy_then(recorder, lambda process: work(process, ANNOYING))
     with (
         echo_server(callback=callback, **HEARTBEATS, **settings) as server,
         foreign_connect(
-            f"ws://{HOST}:{server.port}/", subprotocols=[Subprotocol("echo")], max_size=None, **PINGS
+            f"ws://{HOST}:{server.port}/",
+            subprotocols=[Subprotocol("echo")],
+            max_size=None,
+            **PINGS,
         ) as client,
     ):
         reader = threading.Thread(target=read_on, args=(client,))
@@ -489,12 +589,16 @@ def test_a_long_callback_does_not_annoy_a_foreign_client(
             reader.join(BOUND)
 
 
-# -------------------------------------------------------------------------------------- long callbacks: dead is noticed
+# ------------------------------------------------------------------ long callbacks: dead is noticed
 
 
 @pytest.mark.parametrize("fault", ["killed", "blackhole"])
-def test_a_long_callback_hides_a_dead_peer_no_longer_than_it_runs(losses: Losses, fault: str) -> None:
-    """A server that dies during a callback is noticed when the callback has ended, at the latest in the usual time after that."""
+def test_a_long_callback_hides_a_dead_peer_no_longer_than_it_runs(
+    losses: Losses, fault: str
+) -> None:
+    """A server that dies during a callback is noticed when the callback has ended, at the latest
+    in the usual time after that.
+    """
     ended: list[float] = []
 
     def work(process: WebSocketProcess) -> None:
@@ -518,11 +622,15 @@ def test_a_long_callback_hides_a_dead_peer_no_longer_than_it_runs(losses: Losses
 
 
 def test_a_long_callback_does_not_keep_others_from_knowing(losses: Losses) -> None:
-    """A peer that goes silent during an endless callback is given up meanwhile: sends of other threads say so in the usual time."""
+    """A peer that goes silent during an endless callback is given up meanwhile: sends of other
+    threads say so in the usual time.
+    """
     go_on = threading.Event()
     with (
         ServerPeer(**HEARTBEATS) as peer,
-        connect(peer.port, busy_then(losses, lambda process: go_on.wait(BOUND)), **HEARTBEATS) as client,
+        connect(
+            peer.port, busy_then(losses, lambda process: go_on.wait(BOUND)), **HEARTBEATS
+        ) as client,
     ):
         assert send_text(client, "work")
         losses.wait("focText")
@@ -538,7 +646,9 @@ def test_a_long_callback_does_not_keep_others_from_knowing(losses: Losses) -> No
 
 
 def test_messages_that_wait_for_a_long_callback_do_not_hide_a_dead_peer(losses: Losses) -> None:
-    """More unread messages than we take in advance, then silence: they are all delivered, and then the loss is noticed in time."""
+    """More unread messages than we take in advance, then silence: they are all delivered, and then
+    the loss is noticed in time.
+    """
     ended: list[float] = []
     go_on = threading.Event()
 
@@ -563,13 +673,15 @@ def test_messages_that_wait_for_a_long_callback_do_not_hide_a_dead_peer(losses: 
         assert len(losses.all("focBinary")) == 40
 
 
-# ------------------------------------------------------------------------------------------------------------ slow links
+# --------------------------------------------------------------------------------------- slow links
 
 
 @pytest.mark.parametrize("method", ["send_frame", "send_frame_async"])
 @pytest.mark.parametrize("role", ["client", "server"])
 def test_a_slow_link_is_no_dead_peer(role: str, method: str) -> None:
-    """A large message over a slow link, many times longer under way than the heartbeats allow a silence, kills no healthy connection."""
+    """A large message over a slow link, many times longer under way than the heartbeats allow a
+    silence, kills no healthy connection.
+    """
     theirs, ours = Losses(), Losses()
     message = WebSocketFrame(focBinary, bytes(700_000))
     with (
@@ -598,7 +710,9 @@ def socket_of(process: WebSocketProcess) -> socket.socket:
 
 
 def test_the_kernel_watches_too(server: WebSocketServer) -> None:
-    """``SO_KEEPALIVE`` and ``TCP_USER_TIMEOUT`` are set on both sides, where the platform has them."""
+    """``SO_KEEPALIVE`` and ``TCP_USER_TIMEOUT`` are set on both sides, where the platform has
+    them.
+    """
     with connect(server.port) as client:
         process = wait_for(lambda: server.is_active_websocket(process_of(client).connection_id))
         for side in (process_of(client), process):

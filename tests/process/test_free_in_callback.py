@@ -1,6 +1,8 @@
-"""The hazard: ``free()`` inside a callback. It freezes that thread and says why, or raises; and the right way works.
+"""The hazard: ``free()`` inside a callback. It freezes that thread and says why, or raises; and the
+right way works.
 
-The frozen threads live in a process of their own, one for all cases, so that they cannot hang the tests.
+The frozen threads live in a process of their own, one for all cases, so that they cannot hang the
+tests.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from mormot_ws import (
     focText,
 )
 
-# ------------------------------------------------------------------------------------------------------ frozen, by default
+# ------------------------------------------------------------------------------- frozen, by default
 
 #: the callbacks in which a client is freed
 _CLIENT_CASES = [
@@ -170,7 +172,9 @@ class Frozen(NamedTuple):
 
 @pytest.fixture(scope="module")
 def frozen() -> Frozen:
-    """Free clients and servers in all their callbacks, in a process of its own, and return what it said."""
+    """Free clients and servers in all their callbacks, in a process of its own, and return what it
+    said.
+    """
     with Script(_SCRIPT, ",".join(_CLIENT_CASES), ",".join(_SERVER_CASES)) as script:
         count = len(_CLIENT_CASES) + len(_SERVER_CASES)
         wait_for(
@@ -189,7 +193,9 @@ def frozen() -> Frozen:
 
 @pytest.mark.parametrize("case", [*_CLIENT_CASES, *_SERVER_CASES])
 def test_free_in_a_callback_freezes_it_and_says_why(frozen: Frozen, case: str) -> None:
-    """The callback never returns; one CRITICAL record has its stack, what waits for what, and the way out."""
+    """The callback never returns; one CRITICAL record has its stack, what waits for what, and the
+    way out.
+    """
     assert f"inside {case}\n" in frozen.output
     assert f"returned {case}\n" not in frozen.output
     (record,) = [text for text in frozen.records if re.search(rf"in {case}$", text, re.MULTILINE)]
@@ -207,7 +213,9 @@ def test_free_in_a_callback_freezes_it_and_says_why(frozen: Frozen, case: str) -
 
 
 def test_the_rest_of_the_program_goes_on_and_ends_by_itself(frozen: Frozen) -> None:
-    """Beside all these frozen threads the main thread works, and the process ends with exit code 0, in time."""
+    """Beside all these frozen threads the main thread works, and the process ends with exit code
+    0, in time.
+    """
     assert "the main thread goes on: True\n" in frozen.output
     assert frozen.exit_code == 0
     assert frozen.ending < BOUND
@@ -215,13 +223,15 @@ def test_the_rest_of_the_program_goes_on_and_ends_by_itself(frozen: Frozen) -> N
 
 
 def test_a_frozen_client_can_be_freed_from_outside_within_a_bound(frozen: Frozen) -> None:
-    """``free()`` in another thread gives the frozen one up after less than the original's seconds, and logs it."""
+    """``free()`` in another thread gives the frozen one up after less than the original's seconds,
+    and logs it.
+    """
     (took,) = re.findall(r"free\(\) outside took ([\d.]+)", frozen.output)
     assert float(took) < 5
     assert re.search(r"^<ERROR> .*thread is left behind", frozen.output, re.MULTILINE)
 
 
-# ---------------------------------------------------------------------------------------------------------------- raising
+# ------------------------------------------------------------------------------------------ raising
 
 
 def _freeing(recorder: Recorder, target: Callable[[], Any]) -> Callable[..., Any]:
@@ -250,7 +260,9 @@ def _freeing(recorder: Recorder, target: Callable[[], Any]) -> Callable[..., Any
     ],
 )
 def test_with_raise_a_client_freed_in_its_callback_raises(case: str, recorder: Recorder) -> None:
-    """``free_in_callback='raise'``: a WebSocketsError at once instead of a freeze, and ``free()`` outside still works."""
+    """``free_in_callback='raise'``: a WebSocketsError at once instead of a freeze, and ``free()``
+    outside still works.
+    """
     with (
         RawServer(drop_on_request, polite) as server,
         ReconnectingClient(server.port, free_in_callback="raise") as reconnecting,
@@ -280,7 +292,9 @@ def test_with_raise_a_client_freed_in_its_callback_raises(case: str, recorder: R
 
 
 def test_with_raise_a_connection_survives_the_mistake(recorder: Recorder) -> None:
-    """The refused ``free()`` changes nothing: the connection goes on, and messages are still answered."""
+    """The refused ``free()`` changes nothing: the connection goes on, and messages are still
+    answered.
+    """
     frames = Recorder()
 
     def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -298,8 +312,12 @@ def test_with_raise_a_connection_survives_the_mistake(recorder: Recorder) -> Non
         assert not process_of(client).client_thread.terminated  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("case", ["on_echo", "on_websocket_connect", "on_websocket_disconnect", "on_request"])
-def test_with_raise_a_server_freed_in_its_callback_raises_and_goes_on(case: str, recorder: Recorder) -> None:
+@pytest.mark.parametrize(
+    "case", ["on_echo", "on_websocket_connect", "on_websocket_disconnect", "on_request"]
+)
+def test_with_raise_a_server_freed_in_its_callback_raises_and_goes_on(
+    case: str, recorder: Recorder
+) -> None:
     """A WebSocketsError in the callback; the server still accepts and serves."""
     with echo_server(free_in_callback="raise") as server:
         inside = _freeing(recorder, lambda: server)
@@ -328,16 +346,19 @@ def test_with_raise_a_server_freed_in_its_callback_raises_and_goes_on(case: str,
         assert not recorder.all("returned")
 
 
-# ------------------------------------------------------------------------------------------------------------ the right way
+# ------------------------------------------------------------------------------------ the right way
 
 
 @pytest.mark.parametrize(
-    "case", ["focContinuation", "focText", "focConnectionClose", "on_websockets_closed", "on_reconnect"]
+    "case",
+    ["focContinuation", "focText", "focConnectionClose", "on_websockets_closed", "on_reconnect"],
 )
 def test_terminate_in_the_callback_and_free_outside_is_fine(
     case: str, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The callback asks the thread to end and sets a flag; the main thread frees: nothing freezes, nothing is logged."""
+    """The callback asks the thread to end and sets a flag; the main thread frees: nothing freezes,
+    nothing is logged.
+    """
     flag = threading.Event()
 
     def maybe_give_up(name: str) -> str:
@@ -384,7 +405,9 @@ def test_shutdown_in_a_callback_is_fine(recorder: Recorder) -> None:
 
 
 def test_freeing_another_client_in_a_callback_is_no_hazard(recorder: Recorder) -> None:
-    """Only one's own client is: the callback of one may free another, and a client's callback may free a server."""
+    """Only one's own client is: the callback of one may free another, and a client's callback may
+    free a server.
+    """
     other_recorder = Recorder()
 
     def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:

@@ -1,4 +1,6 @@
-"""Pings, pongs and heartbeats, in both roles: who is alive, who is given up, and what happens during a long callback."""
+"""Pings, pongs and heartbeats, in both roles: who is alive, who is given up, and what happens
+during a long callback.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +38,13 @@ from mormot_ws import (
 
 
 @both_roles
-@pytest.mark.parametrize("payload", [b"", b"\0\xffping", bytes(125)], ids=["empty", "binary", "longest"])
+@pytest.mark.parametrize(
+    "payload", [b"", b"\0\xffping", bytes(125)], ids=["empty", "binary", "longest"]
+)
 def test_a_ping_is_answered_at_once_with_its_payload(role: str, payload: bytes) -> None:
-    """The pong repeats the ping, comes before the answer to a later message, and no callback sees either."""
+    """The pong repeats the ping, comes before the answer to a later message, and no callback sees
+    either.
+    """
     recorder = Recorder()
 
     def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -47,7 +53,9 @@ def test_a_ping_is_answered_at_once_with_its_payload(role: str, payload: bytes) 
 
     with pair(role, callback) as (_, peer, _):
         peer.send(
-            peer.encoded(focPing, payload) + peer.encoded(focText, "later") + peer.encoded(focPong, b"nobody asked")
+            peer.encoded(focPing, payload)
+            + peer.encoded(focText, "later")
+            + peer.encoded(focPong, b"nobody asked")
         )
         assert peer.receive_opcode(focPong).payload == payload
         assert peer.receive_opcode(focText).text == "later"
@@ -90,7 +98,9 @@ def test_an_idle_connection_is_pinged(role: str) -> None:
 
 @both_roles
 def test_a_ping_does_not_wait_for_the_send_delay(role: str) -> None:
-    """A heartbeat that falls due right after a queued frame has left goes out all the same: nobody is given up unasked."""
+    """A heartbeat that falls due right after a queued frame has left goes out all the same: nobody
+    is given up unasked.
+    """
     with pair(role, heartbeat_delay=ms(100), send_delay=60_000) as (process, peer, _):
         assert process.send_frame_async(text("begins the delay"))
         peer.receive_opcode(focText)
@@ -99,7 +109,9 @@ def test_a_ping_does_not_wait_for_the_send_delay(role: str) -> None:
 
 @both_roles
 def test_a_ping_goes_out_behind_the_frames_that_it_met(role: str) -> None:
-    """One that falls due while queued frames are stuck leaves with the end of them, and not with the next frame that comes along."""
+    """One that falls due while queued frames are stuck leaves with the end of them, and not with
+    the next frame that comes along.
+    """
     with pair(role, heartbeat_delay=0) as (process, peer, _):
         size = 0
         while process._batch_wire is None or size < 1 << 22:  # the peer does not read yet
@@ -115,7 +127,11 @@ def test_a_ping_goes_out_behind_the_frames_that_it_met(role: str) -> None:
 @both_roles
 def test_whatever_is_received_postpones_the_ping(role: str) -> None:
     """The heartbeat counts from the last byte received."""
-    with pair(role, heartbeat_delay=ms(200), disconnect_after_invalid_heartbeat_count=0) as (_, peer, _):
+    with pair(role, heartbeat_delay=ms(200), disconnect_after_invalid_heartbeat_count=0) as (
+        _,
+        peer,
+        _,
+    ):
         for _ in range(20):
             peer.sock.settimeout(120 * MS)
             try:
@@ -142,9 +158,15 @@ def test_heartbeat_delay_0_never_pings(role: str) -> None:
 
 @both_roles
 def test_unanswered_pings_close_the_connection(role: str) -> None:
-    """A silent peer is given up after ``disconnect_after_invalid_heartbeat_count`` pings without a sign of life."""
+    """A silent peer is given up after ``disconnect_after_invalid_heartbeat_count`` pings without a
+    sign of life.
+    """
     began = time.monotonic()
-    with pair(role, heartbeat_delay=ms(60), disconnect_after_invalid_heartbeat_count=2) as (process, peer, recorder):
+    with pair(role, heartbeat_delay=ms(60), disconnect_after_invalid_heartbeat_count=2) as (
+        process,
+        peer,
+        recorder,
+    ):
         pings = 0
         with contextlib.suppress(EOFError):
             while True:
@@ -164,7 +186,11 @@ def test_unanswered_pings_close_the_connection(role: str) -> None:
 @pytest.mark.parametrize("sign", [focPong, focText])
 def test_a_peer_that_gives_a_sign_of_life_is_kept(role: str, sign: int) -> None:
     """A pong or any other frame after each ping keeps the connection for as long as it lasts."""
-    with pair(role, heartbeat_delay=ms(50), disconnect_after_invalid_heartbeat_count=2) as (process, peer, recorder):
+    with pair(role, heartbeat_delay=ms(50), disconnect_after_invalid_heartbeat_count=2) as (
+        process,
+        peer,
+        recorder,
+    ):
         for _ in range(6):
             peer.send_frame(sign, peer.receive_opcode(focPing).payload)
         assert process.state is wpsRun
@@ -176,7 +202,11 @@ def test_a_peer_that_gives_a_sign_of_life_is_kept(role: str, sign: int) -> None:
 @both_roles
 def test_a_late_sign_of_life_forgives_what_was_missed(role: str) -> None:
     """One unanswered ping of every two does not add up."""
-    with pair(role, heartbeat_delay=ms(60), disconnect_after_invalid_heartbeat_count=3) as (process, peer, recorder):
+    with pair(role, heartbeat_delay=ms(60), disconnect_after_invalid_heartbeat_count=3) as (
+        process,
+        peer,
+        recorder,
+    ):
         for _ in range(4):
             peer.receive_opcode(focPing)
             peer.receive_opcode(focPing)
@@ -189,7 +219,11 @@ def test_a_late_sign_of_life_forgives_what_was_missed(role: str) -> None:
 @both_roles
 def test_an_invalid_heartbeat_count_of_0_never_gives_up(role: str) -> None:
     """With 0 the pings go on, unanswered, and the connection stays."""
-    with pair(role, heartbeat_delay=ms(20), disconnect_after_invalid_heartbeat_count=0) as (process, peer, _):
+    with pair(role, heartbeat_delay=ms(20), disconnect_after_invalid_heartbeat_count=0) as (
+        process,
+        peer,
+        _,
+    ):
         for _ in range(10):
             peer.receive_opcode(focPing)
         assert process.state is wpsRun
@@ -198,7 +232,9 @@ def test_an_invalid_heartbeat_count_of_0_never_gives_up(role: str) -> None:
 
 @both_roles
 def test_a_slow_callback_is_no_silent_peer(role: str) -> None:
-    """While our own callback takes its time, answers that wait unread in the socket do not count as missing."""
+    """While our own callback takes its time, answers that wait unread in the socket do not count
+    as missing.
+    """
     go_on = threading.Event()
     recorder = Recorder()
 
@@ -207,7 +243,9 @@ def test_a_slow_callback_is_no_silent_peer(role: str) -> None:
         if frame.opcode is focText and frame.payload == b"slow":
             go_on.wait(BOUND)
 
-    with pair(role, callback, heartbeat_delay=ms(60), disconnect_after_invalid_heartbeat_count=2) as (process, peer, _):
+    with pair(
+        role, callback, heartbeat_delay=ms(60), disconnect_after_invalid_heartbeat_count=2
+    ) as (process, peer, _):
         peer.send_frame(focText, "slow")
         recorder.wait("focText")
         for _ in range(6):
@@ -221,7 +259,9 @@ def test_a_slow_callback_is_no_silent_peer(role: str) -> None:
 
 @contextlib.contextmanager
 def slow_pair(role: str, **settings: Any) -> Iterator[tuple[Pair, threading.Event]]:
-    """Give a pair whose callback waits, when it gets the message ``slow``, for the event that comes with it."""
+    """Give a pair whose callback waits, when it gets the message ``slow``, for the event that
+    comes with it.
+    """
     go_on = threading.Event()
     recorder = Recorder()
 
@@ -247,12 +287,20 @@ def next_but_pings(peer: RawPeer) -> tuple[int, str]:
 
 @both_roles
 @pytest.mark.parametrize("heartbeat_delay", [ms(200), 0], ids=["heartbeats", "no heartbeats"])
-def test_a_ping_is_answered_while_a_callback_takes_its_time(role: str, heartbeat_delay: int) -> None:
-    """The peer of a busy process does not have to give it up: its pings are answered, and its messages wait in order."""
+def test_a_ping_is_answered_while_a_callback_takes_its_time(
+    role: str, heartbeat_delay: int
+) -> None:
+    """The peer of a busy process does not have to give it up: its pings are answered, and its
+    messages wait in order.
+    """
     with slow_pair(role, heartbeat_delay=heartbeat_delay) as ((_, peer, recorder), go_on):
         peer.send_frame(focText, "slow")
         recorder.wait("focText")
-        peer.send(peer.encoded(focText, "1") + peer.encoded(focPing, "alive?") + peer.encoded(focText, "2"))
+        peer.send(
+            peer.encoded(focText, "1")
+            + peer.encoded(focPing, "alive?")
+            + peer.encoded(focText, "2")
+        )
         assert next_but_pings(peer) == (focPong, "alive?")
         go_on.set()
         recorder.wait("focText", 3)
@@ -263,7 +311,11 @@ def test_a_ping_is_answered_while_a_callback_takes_its_time(role: str, heartbeat
 def test_a_ping_right_behind_the_message_of_a_long_callback_is_answered_once(role: str) -> None:
     """It came in the same read as the message, so that it waits in the hands of the busy loop."""
     with slow_pair(role, heartbeat_delay=ms(100)) as ((_, peer, recorder), go_on):
-        peer.send(peer.encoded(focPing, "before") + peer.encoded(focText, "slow") + peer.encoded(focPing, "alive?"))
+        peer.send(
+            peer.encoded(focPing, "before")
+            + peer.encoded(focText, "slow")
+            + peer.encoded(focPing, "alive?")
+        )
         assert next_but_pings(peer) == (focPong, "before")
         assert next_but_pings(peer) == (focPong, "alive?")
         assert recorder.texts() == ["slow"]
@@ -290,8 +342,13 @@ def test_a_ping_behind_many_messages_is_answered_at_the_next_look(role: str) -> 
 
 @both_roles
 def test_a_flood_of_pings_is_refused_during_a_long_callback_too(role: str) -> None:
-    """The thread that answers in the loop's stead counts them, and sends the close frame before the callback returns."""
-    with slow_pair(role, heartbeat_delay=ms(100), max_pings_per_second=50) as ((process, peer, recorder), go_on):
+    """The thread that answers in the loop's stead counts them, and sends the close frame before
+    the callback returns.
+    """
+    with slow_pair(role, heartbeat_delay=ms(100), max_pings_per_second=50) as (
+        (process, peer, recorder),
+        go_on,
+    ):
         peer.send_frame(focText, "slow")
         recorder.wait("focText")
         peer.send(peer.encoded(focPing) * 51)
@@ -300,7 +357,10 @@ def test_a_flood_of_pings_is_refused_during_a_long_callback_too(role: str) -> No
         assert not go_on.is_set()
         go_on.set()
         assert recorder.wait("focConnectionClose")
-        assert (process.close_code, process.close_reason) == (1008, "more than 50 pings in a second")
+        assert (process.close_code, process.close_reason) == (
+            1008,
+            "more than 50 pings in a second",
+        )
 
 
 @both_roles
@@ -314,7 +374,11 @@ def test_last_ping_delay_is_measured(role: str) -> None:
             peer.send_frame(focPong, ping.payload)
             if process.last_ping_delay:
                 break
-        assert 0 < process.last_ping_delay < (time.monotonic() - answered) * 1000 + 5_000 * TIMEOUT_FACTOR
+        assert (
+            0
+            < process.last_ping_delay
+            < (time.monotonic() - answered) * 1000 + 5_000 * TIMEOUT_FACTOR
+        )
 
 
 @both_roles
@@ -326,7 +390,9 @@ def test_last_ping_delay_is_that_of_the_link_during_a_long_callback(role: str) -
         if frame.opcode is focText:
             assert go_on.wait(3 * BOUND)
 
-    with pair(role, callback, heartbeat_delay=ms(100), disconnect_after_invalid_heartbeat_count=0) as (
+    with pair(
+        role, callback, heartbeat_delay=ms(100), disconnect_after_invalid_heartbeat_count=0
+    ) as (
         process,
         peer,
         _,
@@ -342,8 +408,14 @@ def test_last_ping_delay_is_that_of_the_link_during_a_long_callback(role: str) -
 
 @both_roles
 def test_pings_that_were_never_answered_do_not_spoil_later_times(role: str) -> None:
-    """A peer that answers the last of several pings only (RFC 6455 §5.5.3 allows it) is not measured against an earlier one for ever."""
-    with pair(role, heartbeat_delay=ms(200), disconnect_after_invalid_heartbeat_count=0) as (process, peer, _):
+    """A peer that answers the last of several pings only (RFC 6455 §5.5.3 allows it) is not
+    measured against an earlier one for ever.
+    """
+    with pair(role, heartbeat_delay=ms(200), disconnect_after_invalid_heartbeat_count=0) as (
+        process,
+        peer,
+        _,
+    ):
         for _ in range(3):
             peer.receive_opcode(focPing)
         peer.send_frame(focPong)

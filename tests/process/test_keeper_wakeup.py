@@ -30,7 +30,9 @@ class Kept:
 
 
 class Meddler:
-    """Stands before an end of the keeper's wake-up socket: *act* is called, once, before the next use of that end."""
+    """Stands before an end of the keeper's wake-up socket: *act* is called, once, before the next
+    use of that end.
+    """
 
     def __init__(self, sock: socket.socket | None) -> None:
         assert sock is not None
@@ -76,8 +78,12 @@ def asleep(keeper: ProcessKeeper) -> bool:
     return not keeper._ready and keeper._sleeping_until == float("inf")
 
 
-def test_a_wake_up_that_meets_the_reading_of_an_earlier_one_is_not_the_last(keeper: ProcessKeeper) -> None:
-    """A signal that arrives while the keeper takes away the one before must not make it deaf to the next."""
+def test_a_wake_up_that_meets_the_reading_of_an_earlier_one_is_not_the_last(
+    keeper: ProcessKeeper,
+) -> None:
+    """A signal that arrives while the keeper takes away the one before must not make it deaf to
+    the next.
+    """
     one, meanwhile, next_one = Kept(), Kept(), Kept()
     keeper._wake_read = meddler = Meddler(keeper._wake_read)  # type: ignore[assignment]
     meddler.act = lambda: keeper.wake(meanwhile)
@@ -90,7 +96,9 @@ def test_a_wake_up_that_meets_the_reading_of_an_earlier_one_is_not_the_last(keep
 
 
 def test_a_signal_that_comes_late_does_not_keep_the_keeper_awake(keeper: ProcessKeeper) -> None:
-    """A thread may lose the processor between announcing a signal and sending it; the keeper then must not turn in circles."""
+    """A thread may lose the processor between announcing a signal and sending it; the keeper then
+    must not turn in circles.
+    """
     turns: list[float | None] = []
     original = keeper._timeout
 
@@ -109,12 +117,15 @@ def test_a_signal_that_comes_late_does_not_keep_the_keeper_awake(keeper: Process
     keeper.wake(late)
     assert late.flushed.wait(BOUND)
     turns.clear()
-    threading.Event().wait(100 * MS)  # a keeper that turns in circles makes thousands of turns meanwhile
+    # a keeper that turns in circles makes thousands of turns meanwhile
+    threading.Event().wait(100 * MS)
     assert len(turns) < 20
 
 
 def test_broadcasts_to_several_connections_never_get_stuck(server: WebSocketServer) -> None:
-    """Each broadcast reaches each of two readers before the next: the wake-ups come close together, a hundred times."""
+    """Each broadcast reaches each of two readers before the next: the wake-ups come close
+    together, a hundred times.
+    """
     with upgraded(server.port) as one, upgraded(server.port) as other:
         wait_for(lambda: server.websocket_connections == 2)
         for peer in (one, other):
@@ -127,7 +138,9 @@ def test_broadcasts_to_several_connections_never_get_stuck(server: WebSocketServ
 
 
 def test_cancelled_timers_do_not_pile_up() -> None:
-    """Each connection takes its heartbeat back when it ends; what remains of that does not wait for the time when it would be due."""
+    """Each connection takes its heartbeat back when it ends; what remains of that does not wait
+    for the time when it would be due.
+    """
     keeper = ProcessKeeper("test")
     try:
         due = Recorder()
@@ -146,7 +159,9 @@ def test_cancelled_timers_do_not_pile_up() -> None:
 def test_a_connection_that_fails_under_watch_harms_no_other(
     keeper: ProcessKeeper, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever goes wrong while the keeper stands in for one loop, it goes on to look after the others."""
+    """Whatever goes wrong while the keeper stands in for one loop, it goes on to look after the
+    others.
+    """
     looks = Recorder()
 
     class Failing:

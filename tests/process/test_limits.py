@@ -1,4 +1,6 @@
-"""Every limit of the settings: what is just allowed, what is refused and how, and that memory follows the bytes that really came."""
+"""Every limit of the settings: what is just allowed, what is refused and how, and that memory
+follows the bytes that really came.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ def process_behind(server: WebSocketServer, client: RawClient) -> WebSocketProce
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[Callable[[], int]]:
-    """Give a function that returns the most bytes that Python has had in use at a time, above those at the beginning."""
+    """Give a function that returns the most bytes that Python has had in use at a time, above
+    those at the beginning.
+    """
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -128,7 +132,10 @@ class TestMessageSize:
             peer.send(header(0x82, 1001, masked=False))
             seen.append(close_of(peer)[0])
 
-        with RawServer(behaviour) as server, new_client(server.port, max_message_bytes=1000) as client:
+        with (
+            RawServer(behaviour) as server,
+            new_client(server.port, max_message_bytes=1000) as client,
+        ):
             assert upgrade(client, recorder.frame) == ""
             recorder.wait("focConnectionClose")
             wait_for(lambda: seen)
@@ -136,7 +143,9 @@ class TestMessageSize:
         assert seen == [1009]
 
     def test_what_a_message_inflates_to_counts(self) -> None:
-        """A compressed message is measured by what it becomes, and its inflation stops at the limit."""
+        """A compressed message is measured by what it becomes, and its inflation stops at the
+        limit.
+        """
         with (
             echo_server(max_message_bytes=1 << 20, permessage_deflate=True) as server,
             RawClient(server.port) as client,
@@ -145,21 +154,27 @@ class TestMessageSize:
             assert client.read_head().status == 101
             with peak_memory() as peak:
                 bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
-                data = b"".join([bomb.compress(bytes(1 << 20)) for _ in range(64)]) + bomb.flush(zlib.Z_SYNC_FLUSH)
+                data = b"".join([bomb.compress(bytes(1 << 20)) for _ in range(64)]) + bomb.flush(
+                    zlib.Z_SYNC_FLUSH
+                )
                 client.send(header(0xC2, len(data)) + data)
                 assert close_of(client)[0] == 1009
                 assert peak() < 6 << 20
             assert works(server)
 
     def test_what_was_inflated_of_a_refused_message_is_let_go_at_once(self) -> None:
-        """The error that is kept must not keep, by its traceback, what was inflated: bomb after bomb would add up until a collection."""
+        """The error that is kept must not keep, by its traceback, what was inflated: bomb after
+        bomb would add up until a collection.
+        """
         bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
         data = bomb.compress(bytes(80 << 20)) + bomb.flush(zlib.Z_SYNC_FLUSH)
         gc.disable()
         tracemalloc.start()
         try:
             machine = WebProcessInFrame(
-                True, 8 << 20, inflater=PermessageDeflate().settle(["permessage-deflate"]).inflater(False)
+                True,
+                8 << 20,
+                inflater=PermessageDeflate().settle(["permessage-deflate"]).inflater(False),
             )
             before = tracemalloc.get_traced_memory()[0]
             machine.feed(header(0xC2, len(data)) + data)
@@ -183,9 +198,15 @@ class TestFrameSize:
                 client.send_frame(focContinuation, bytes(1 << 20))
                 assert len(client.receive_opcode(focBinary).payload) == 2 << 20
 
-    @pytest.mark.parametrize(("size", "code"), [(1 << 63, 1002), ((1 << 64) - 1, 1002), ((1 << 63) - 1, 1009)])
-    def test_absurd_lengths_are_refused_at_once(self, server: WebSocketServer, size: int, code: int) -> None:
-        """The highest bit is forbidden by RFC 6455 §5.2 (1002), what is below it is just too much (1009)."""
+    @pytest.mark.parametrize(
+        ("size", "code"), [(1 << 63, 1002), ((1 << 64) - 1, 1002), ((1 << 63) - 1, 1009)]
+    )
+    def test_absurd_lengths_are_refused_at_once(
+        self, server: WebSocketServer, size: int, code: int
+    ) -> None:
+        """The highest bit is forbidden by RFC 6455 §5.2 (1002), what is below it is just too much
+        (1009).
+        """
         with upgraded(server.port) as client, peak_memory() as peak:
             client.send(header(0x82, size))
             assert close_of(client)[0] == code
@@ -193,7 +214,10 @@ class TestFrameSize:
 
     def test_memory_follows_what_has_arrived_on_a_server(self) -> None:
         """200 MB announced and 200 kB sent cost the server a few hundred kilobytes."""
-        with echo_server(max_frame_mb=300, max_message_bytes=300 << 20) as server, upgraded(server.port) as client:
+        with (
+            echo_server(max_frame_mb=300, max_message_bytes=300 << 20) as server,
+            upgraded(server.port) as client,
+        ):
             process = process_behind(server, client)
             with peak_memory() as peak:
                 client.send(header(0x82, 200 << 20) + bytes(200_000))
@@ -237,9 +261,14 @@ class TestFragments:
             assert works(server)
 
     def test_tiny_fragments_cost_little(self, server: WebSocketServer) -> None:
-        """With default settings twenty thousand are joined, and take their bytes, not an object each."""
+        """With default settings twenty thousand are joined, and take their bytes, not an object
+        each.
+        """
         with upgraded(server.port) as client:
-            first, last = client.encoded(focText, "x", fin=False), client.encoded(focContinuation, "x")
+            first, last = (
+                client.encoded(focText, "x", fin=False),
+                client.encoded(focContinuation, "x"),
+            )
             flood = first + 19_998 * client.encoded(focContinuation, "x", fin=False) + last
             with peak_memory() as peak:
                 client.send(flood)
@@ -249,7 +278,9 @@ class TestFragments:
 
 class TestHttpSizes:
     def test_a_head_above_the_limit_is_refused(self) -> None:
-        """A request line or headers of more than ``max_header_bytes`` get 431 and the end, whether they are complete or not."""
+        """A request line or headers of more than ``max_header_bytes`` get 431 and the end, whether
+        they are complete or not.
+        """
         with echo_server(max_header_bytes=2000) as server:
             for request in (
                 b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 5000,
@@ -272,12 +303,17 @@ class TestHttpSizes:
     def test_a_client_refuses_an_answer_that_does_not_end(self) -> None:
         """``max_header_bytes`` bounds what a client reads of the answer to its upgrade."""
         endless = b"HTTP/1.1 101 Switching Protocols\r\nX-Long: " + b"x" * 50_000
-        with RawServer(sending(endless)) as server, new_client(server.port, max_header_bytes=2000) as client:
+        with (
+            RawServer(sending(endless)) as server,
+            new_client(server.port, max_header_bytes=2000) as client,
+        ):
             assert "more than 2000 bytes" in upgrade(client)
 
     @pytest.fixture
     def counting(self) -> Iterator[WebSocketServer]:
-        """A server that answers plain requests with the size of their body, of which 1 000 bytes are allowed."""
+        """A server that answers plain requests with the size of their body, of which 1 000 bytes
+        are allowed.
+        """
 
         def count(request: HttpServerRequest) -> int:
             request.out_content = str(len(request.in_content))
@@ -292,8 +328,14 @@ class TestHttpSizes:
         """Return a request with that *body*."""
         if not chunked:
             return b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-        pieces = b"".join(b"%x\r\n%s\r\n" % (100, body[at : at + 100]) for at in range(0, len(body), 100))
-        return b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n"
+        pieces = b"".join(
+            b"%x\r\n%s\r\n" % (100, body[at : at + 100]) for at in range(0, len(body), 100)
+        )
+        return (
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + pieces
+            + b"0\r\n\r\n"
+        )
 
     @pytest.mark.parametrize("chunked", [False, True])
     def test_a_body_of_the_limit_is_taken_and_one_above_it_is_not(
@@ -317,7 +359,9 @@ class TestHttpSizes:
 
 
 class TestHandshakeTime:
-    @pytest.mark.parametrize("start", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["silent", "half a request"])
+    @pytest.mark.parametrize(
+        "start", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["silent", "half a request"]
+    )
     def test_a_request_that_does_not_come_is_not_waited_for(self, start: bytes) -> None:
         """After ``handshake_timeout`` ms the connection is closed."""
         with echo_server(handshake_timeout=ms(300)) as server, RawClient(server.port) as client:
@@ -327,7 +371,9 @@ class TestHandshakeTime:
             assert 250 * MS < time.monotonic() - begin < 2_000 * MS
 
     def test_a_slow_loris_is_cut_although_it_goes_on_sending(self) -> None:
-        """The time is for the whole request: a byte now and then does not prolong it, and others are served meanwhile."""
+        """The time is for the whole request: a byte now and then does not prolong it, and others
+        are served meanwhile.
+        """
         with echo_server(handshake_timeout=ms(500)) as server, contextlib.ExitStack() as stack:
             begin = time.monotonic()
             lorises = [stack.enter_context(RawClient(server.port)) for _ in range(20)]
@@ -386,7 +432,9 @@ class TestConnections:
         return answer.startswith(b"HTTP/1.1 503 ")
 
     def test_connections_above_the_limit_get_503(self) -> None:
-        """``max_connections`` are served, the next one is turned away at once, and let in when one has left."""
+        """``max_connections`` are served, the next one is turned away at once, and let in when one
+        has left.
+        """
         with echo_server(max_connections=2) as server:
             with upgraded(server.port) as first, upgraded(server.port):
                 assert self.refused(server)
@@ -399,12 +447,16 @@ class TestConnections:
             assert works(server)
 
     def test_connections_without_an_upgrade_count_too(self) -> None:
-        """A connection takes its place from its first moment, so that handshakes cannot be used to get around the limit."""
+        """A connection takes its place from its first moment, so that handshakes cannot be used to
+        get around the limit.
+        """
         with echo_server(max_connections=1) as server, RawClient(server.port):
             wait_for(lambda: server._sockets)
             assert self.refused(server)
 
-    @pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="needs several loopback addresses")
+    @pytest.mark.skipif(
+        not hasattr(socket, "SO_REUSEPORT"), reason="needs several loopback addresses"
+    )
     def test_the_limit_per_address_leaves_room_for_others(self) -> None:
         """``max_connections_per_ip`` turns away one greedy address only."""
         with echo_server(max_connections_per_ip=2) as server:
@@ -416,7 +468,9 @@ class TestConnections:
             assert works(server)
 
     def test_our_client_is_told_503(self) -> None:
-        """The refusal reaches the application as the status line, whatever the timing, and a policy as the status."""
+        """The refusal reaches the application as the status line, whatever the timing, and a
+        policy as the status.
+        """
         with echo_server(max_connections=1) as server, upgraded(server.port):
             for _ in range(20):
                 with new_client(server.port) as client:
@@ -459,8 +513,13 @@ class TestOutgoing:
         raise AssertionError("the queue takes everything")
 
     def test_refuse_keeps_what_was_accepted(self) -> None:
-        """A full queue refuses new frames; those that were accepted arrive in order when the peer reads at last."""
-        with echo_server(max_outgoing_bytes=500_000) as server, upgraded(server.port, receive_buffer=4096) as client:
+        """A full queue refuses new frames; those that were accepted arrive in order when the peer
+        reads at last.
+        """
+        with (
+            echo_server(max_outgoing_bytes=500_000) as server,
+            upgraded(server.port, receive_buffer=4096) as client,
+        ):
             process = process_behind(server, client)
             refused = self.fill(process)
             assert process.outgoing.bytes <= 500_000
@@ -471,14 +530,19 @@ class TestOutgoing:
 
     def test_the_number_of_frames_is_limited_too(self) -> None:
         """``max_outgoing_frames`` counts frames, however small."""
-        with echo_server(max_outgoing_frames=50) as server, upgraded(server.port, receive_buffer=4096) as client:
+        with (
+            echo_server(max_outgoing_frames=50) as server,
+            upgraded(server.port, receive_buffer=4096) as client,
+        ):
             process = process_behind(server, client)
             refused = self.fill(process)
             assert process.outgoing.count <= 50
             assert self.numbers(client, refused - 1) == list(range(refused))
 
     def test_drop_oldest_keeps_the_newest(self) -> None:
-        """The newest frames always get in, at the cost of the oldest ones that still wait; order is kept."""
+        """The newest frames always get in, at the cost of the oldest ones that still wait; order
+        is kept.
+        """
         with (
             echo_server(max_outgoing_bytes=500_000, outgoing_policy="drop_oldest") as server,
             upgraded(server.port, receive_buffer=4096) as client,
@@ -494,9 +558,13 @@ class TestOutgoing:
             assert process.status().queue_lost > 0
 
     def test_close_ends_the_connection(self, recorder: Recorder) -> None:
-        """A peer that lets its queue run full is closed: 1008 if there is room for a close frame, else cut."""
+        """A peer that lets its queue run full is closed: 1008 if there is room for a close frame,
+        else cut.
+        """
         with (
-            echo_server(0, recorder.frame, max_outgoing_bytes=500_000, outgoing_policy="close") as server,
+            echo_server(
+                0, recorder.frame, max_outgoing_bytes=500_000, outgoing_policy="close"
+            ) as server,
             upgraded(server.port, receive_buffer=4096) as client,
         ):
             process = process_behind(server, client)
@@ -507,10 +575,16 @@ class TestOutgoing:
             assert "outgoing queue is full" in process.last_error + process.close_reason
 
     def test_close_sends_its_code_when_there_is_room(self, recorder: Recorder) -> None:
-        """The queue may be full although the kernel is not: then the close frame comes, behind what was queued."""
+        """The queue may be full although the kernel is not: then the close frame comes, behind
+        what was queued.
+        """
         with (
             echo_server(
-                0, recorder.frame, max_outgoing_frames=5, outgoing_policy="close", send_delay=ms(60_000)
+                0,
+                recorder.frame,
+                max_outgoing_frames=5,
+                outgoing_policy="close",
+                send_delay=ms(60_000),
             ) as server,
             upgraded(server.port) as client,
         ):
@@ -519,7 +593,9 @@ class TestOutgoing:
             assert process.send_frame_async(text("first"))
             assert client.receive_opcode(focText).text == "first"
             wait_for(lambda: not process.safe_out.locked())  # the flush that has sent it is over
-            assert [process.send_frame_async(text(str(value))) for value in range(6)] == [True] * 5 + [False]
+            assert [process.send_frame_async(text(str(value))) for value in range(6)] == [
+                True
+            ] * 5 + [False]
             assert [client.receive_opcode(focText).text for _ in range(5)] == list("01234")
             assert close_of(client)[0] == 1008
 
@@ -547,7 +623,9 @@ class TestOutgoing:
             assert took[-10:] == [1] * 10
 
     def test_a_peer_that_sends_and_does_not_read_costs_its_queue_and_no_more(self) -> None:
-        """Echoes by ``send_frame_async`` for a peer that never reads fill its queue to the limit, and stop there."""
+        """Echoes by ``send_frame_async`` for a peer that never reads fill its queue to the limit,
+        and stop there.
+        """
 
         def echo_async(process: WebSocketProcess, frame: WebSocketFrame) -> None:
             if frame.opcode is focBinary:
@@ -562,13 +640,16 @@ class TestOutgoing:
             client.sock.settimeout(300 * MS)
             with contextlib.suppress(TimeoutError):
                 client.send(flood * 100)  # 20 MB, more than the kernel holds for a peer
-            wait_for(lambda: process.outgoing.bytes > 200_000)  # from half of it on, the server may stop reading
+            # from half of it on, the server may stop reading
+            wait_for(lambda: process.outgoing.bytes > 200_000)
             assert process.outgoing.bytes <= 500_000
             with upgraded(server.port) as other:
                 other.send_frame(focBinary, b"hello")
                 assert other.receive_opcode(focBinary).payload == b"hello"
 
-    def test_a_client_that_waits_for_its_server_has_the_same_limit(self, recorder: Recorder) -> None:
+    def test_a_client_that_waits_for_its_server_has_the_same_limit(
+        self, recorder: Recorder
+    ) -> None:
         """Frames queued for the reconnection are bounded too."""
         with echo_server() as server:
             client = new_client(server.port, max_outgoing_frames=10)
@@ -582,7 +663,9 @@ class TestOutgoing:
 
 class TestSendTimeout:
     def test_a_peer_that_never_reads_is_given_up(self, recorder: Recorder) -> None:
-        """``send_frame`` returns False ``send_timeout`` ms after the peer took its last byte; the connection has ended then."""
+        """``send_frame`` returns False ``send_timeout`` ms after the peer took its last byte; the
+        connection has ended then.
+        """
         with (
             echo_server(0, recorder.frame, send_timeout=ms(300)) as server,
             upgraded(server.port, receive_buffer=4096) as client,
@@ -631,7 +714,9 @@ class TestSendTimeout:
             assert works(server)
 
     def test_a_close_does_not_wait_for_a_peer_that_never_reads(self) -> None:
-        """``shutdown()`` and ``free()`` are bounded by ``close_timeout`` although the close frame finds no room."""
+        """``shutdown()`` and ``free()`` are bounded by ``close_timeout`` although the close frame
+        finds no room.
+        """
         with (
             echo_server(send_timeout=ms(60_000), close_timeout=ms(300)) as server,
             upgraded(server.port, receive_buffer=4096) as client,
@@ -665,7 +750,10 @@ class TestPings:
             frame = client.receive_frame()
             while frame.opcode is focPong:
                 frame = client.receive_frame()
-            assert parse_close_payload(frame.payload)[:2] == (1008, "more than 50 pings in a second")
+            assert parse_close_payload(frame.payload)[:2] == (
+                1008,
+                "more than 50 pings in a second",
+            )
             assert works(server)
 
     def test_0_is_no_limit(self) -> None:
@@ -686,7 +774,10 @@ class TestPings:
                 frame = peer.receive_frame()
             seen.append(parse_close_payload(frame.payload)[0])
 
-        with RawServer(behaviour) as server, new_client(server.port, max_pings_per_second=50) as client:
+        with (
+            RawServer(behaviour) as server,
+            new_client(server.port, max_pings_per_second=50) as client,
+        ):
             assert upgrade(client, recorder.frame) == ""
             recorder.wait("focConnectionClose")
             wait_for(lambda: seen)
@@ -696,7 +787,12 @@ class TestPings:
 def test_a_broken_limit_of_one_connection_is_nobody_elses(server: WebSocketServer) -> None:
     """While others are being refused for all kinds of reasons, an honest connection goes on."""
     with upgraded(server.port) as honest:
-        for attack in (header(0x82, 1 << 62), header(0x89, 126), b"\xff\xff", header(0x82, 1 << 40) + bytes(100)):
+        for attack in (
+            header(0x82, 1 << 62),
+            header(0x89, 126),
+            b"\xff\xff",
+            header(0x82, 1 << 40) + bytes(100),
+        ):
             with upgraded(server.port) as client:
                 client.send(attack)
                 client.receive_opcode(focConnectionClose)

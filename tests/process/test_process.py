@@ -38,12 +38,14 @@ from mormot_ws import (
     parse_close_payload,
 )
 
-# ------------------------------------------------------------------------------------------------------------- sending
+# ------------------------------------------------------------------------------------------ sending
 
 
 @both_roles
 def test_frames_of_eight_threads_do_not_interleave(role: str) -> None:
-    """Frames of all sizes sent by eight threads at once arrive whole, and those of each thread in their order."""
+    """Frames of all sizes sent by eight threads at once arrive whole, and those of each thread in
+    their order.
+    """
     sizes = [0, 1, 125, 126, 4_000, 65_535, 65_536, 70_000]
     rounds = 40
 
@@ -51,7 +53,10 @@ def test_frames_of_eight_threads_do_not_interleave(role: str) -> None:
 
         def send(number: int) -> bool:
             frames = [
-                WebSocketFrame(focBinary, bytes((number, at)) + bytes((number,)) * sizes[(at + number) % len(sizes)])
+                WebSocketFrame(
+                    focBinary,
+                    bytes((number, at)) + bytes((number,)) * sizes[(at + number) % len(sizes)],
+                )
                 for at in range(rounds)
             ]
             start.wait(BOUND)
@@ -74,14 +79,18 @@ def test_frames_of_eight_threads_do_not_interleave(role: str) -> None:
 
 @both_roles
 def test_queued_and_immediate_frames_of_several_threads_do_not_interleave(role: str) -> None:
-    """``send_frame_async`` beside ``send_frame``: every frame arrives whole, and the queued ones in their order."""
+    """``send_frame_async`` beside ``send_frame``: every frame arrives whole, and the queued ones
+    in their order.
+    """
     rounds = 100
     with pair(role) as (process, peer, _):
 
         def send(number: int) -> bool:
             sender = process.send_frame if number % 2 else process.send_frame_async
             start.wait(BOUND)
-            frames = [WebSocketFrame(focBinary, bytes((number, at)) * 3_000) for at in range(rounds)]
+            frames = [
+                WebSocketFrame(focBinary, bytes((number, at)) * 3_000) for at in range(rounds)
+            ]
             return [sender(frame) for frame in frames].count(True) == rounds
 
         start = threading.Barrier(6)
@@ -100,7 +109,9 @@ def test_queued_and_immediate_frames_of_several_threads_do_not_interleave(role: 
 
 @both_roles
 def test_the_client_masks_and_the_server_does_not(role: str) -> None:
-    """The mask bit is set by the role, for immediate and for queued frames, and masks differ from frame to frame."""
+    """The mask bit is set by the role, for immediate and for queued frames, and masks differ from
+    frame to frame.
+    """
     with pair(role) as (process, peer, _):
         for _ in range(2):
             assert process.send_frame(text("same"))
@@ -123,7 +134,9 @@ def test_queued_frames_arrive_in_order(role: str) -> None:
     with pair(role) as (process, peer, _):
         for number in range(300):
             assert process.send_frame_async(text(str(number)))
-        assert [peer.receive_opcode(focText).text for _ in range(300)] == [str(number) for number in range(300)]
+        assert [peer.receive_opcode(focText).text for _ in range(300)] == [
+            str(number) for number in range(300)
+        ]
         assert process.outgoing.count == 0
 
 
@@ -162,7 +175,9 @@ def test_an_immediate_frame_does_not_wait_for_send_delay(role: str) -> None:
 
 @both_roles
 def test_no_queued_frame_is_forgotten(role: str) -> None:
-    """However the pushes of two threads and the flushes meet, each queued frame leaves without a push behind it."""
+    """However the pushes of two threads and the flushes meet, each queued frame leaves without a
+    push behind it.
+    """
     with pair(role, send_delay=1) as (process, peer, _):
         for number in range(300):
             frame = text(str(number))
@@ -175,7 +190,9 @@ def test_no_queued_frame_is_forgotten(role: str) -> None:
 
 @both_roles
 def test_an_idle_process_uses_no_processor_time(role: str) -> None:
-    """After a burst of queued frames every thread waits: a fifth of a second costs next to nothing."""
+    """After a burst of queued frames every thread waits: a fifth of a second costs next to
+    nothing.
+    """
     with pair(role) as (process, peer, _):
         for number in range(300):
             assert process.send_frame_async(text(str(number)))
@@ -219,7 +236,9 @@ def test_a_sent_frame_is_a_copy(role: str, method: str) -> None:
 
 @both_roles
 def test_a_process_that_does_not_run_sends_nothing(role: str) -> None:
-    """Before nothing is raised and False is returned by every way of sending, once the connection has ended."""
+    """Before nothing is raised and False is returned by every way of sending, once the connection
+    has ended.
+    """
     with pair(role) as p:
         p.peer.close()
         p.recorder.wait("focConnectionClose")
@@ -231,7 +250,9 @@ def test_a_process_that_does_not_run_sends_nothing(role: str) -> None:
 
 @both_roles
 def test_the_chat_protocol_sends_messages_only(role: str) -> None:
-    """``protocol.send_frame`` returns False for what is neither text nor binary, without raising or sending."""
+    """``protocol.send_frame`` returns False for what is neither text nor binary, without raising
+    or sending.
+    """
     with pair(role) as (process, peer, _):
         protocol = process.protocol
         assert isinstance(protocol, WebSocketProtocolChat)
@@ -268,7 +289,9 @@ def test_what_must_not_be_sent_raises_and_harms_nothing(role: str, method: str) 
 
 @both_roles
 def test_a_full_queue_refuses(role: str) -> None:
-    """``send_frame_async`` returns False at ``max_outgoing_frames``, and goes on when the peer reads again."""
+    """``send_frame_async`` returns False at ``max_outgoing_frames``, and goes on when the peer
+    reads again.
+    """
     with pair(role, max_outgoing_frames=20) as (process, peer, _):
         frame = WebSocketFrame(focBinary, bytes(256 << 10))
         sent = 0
@@ -284,7 +307,9 @@ def test_a_full_queue_refuses(role: str) -> None:
 
 @both_roles
 def test_answers_queued_in_a_callback_wait_for_a_slow_reader(role: str) -> None:
-    """A peer that sends faster than it reads is slowed down: its answers are never refused, and come whole and in order."""
+    """A peer that sends faster than it reads is slowed down: its answers are never refused, and
+    come whole and in order.
+    """
     count, size = 200, 32 << 10
     refused: list[int] = []
 
@@ -316,7 +341,9 @@ class _Turning(WebSocketProtocolChat):
 @both_roles
 @pytest.mark.parametrize("method", ["send_frame", "send_frame_async"])
 def test_a_protocol_may_change_frames_on_the_wire(role: str, method: str) -> None:
-    """``before_send_frame`` and ``after_get_frame`` change what travels; the sender's own frame stays as it was."""
+    """``before_send_frame`` and ``after_get_frame`` change what travels; the sender's own frame
+    stays as it was.
+    """
     with pair(role, protocol=_Turning) as (process, peer, recorder):
         frame = text("abc")
         assert getattr(process, method)(frame)
@@ -328,10 +355,15 @@ def test_a_protocol_may_change_frames_on_the_wire(role: str, method: str) -> Non
 
 @both_roles
 def test_an_after_get_frame_that_refuses_closes_with_its_code(role: str) -> None:
-    """A ``WebSocketsProtocolError`` for a message that cannot be used ends the connection with its code."""
+    """A ``WebSocketsProtocolError`` for a message that cannot be used ends the connection with its
+    code.
+    """
     with pair(role, protocol=_Turning) as (process, peer, recorder):
         peer.send_frame(focText, "rotten")
-        assert parse_close_payload(peer.receive_opcode(focConnectionClose).payload) == (1008, "rotten")
+        assert parse_close_payload(peer.receive_opcode(focConnectionClose).payload) == (
+            1008,
+            "rotten",
+        )
         peer.close()
         recorder.wait("focConnectionClose")
         assert process.close_code == 1008
@@ -339,7 +371,9 @@ def test_an_after_get_frame_that_refuses_closes_with_its_code(role: str) -> None
 
 @both_roles
 def test_a_send_to_a_peer_that_reads_nothing_gives_up(role: str) -> None:
-    """When the peer takes no byte for ``send_timeout`` the send returns False and the connection is given up."""
+    """When the peer takes no byte for ``send_timeout`` the send returns False and the connection
+    is given up.
+    """
     with pair(role, send_timeout=ms(100)) as (process, _, recorder):
         began = time.monotonic()
         assert not process.send_frame(WebSocketFrame(focBinary, bytes(32 << 20)))
@@ -349,12 +383,14 @@ def test_a_send_to_a_peer_that_reads_nothing_gives_up(role: str) -> None:
         assert "does not read" in process.last_error
 
 
-# -------------------------------------------------------------------------------------------- counters, logs, messages
+# ------------------------------------------------------------------------- counters, logs, messages
 
 
 @both_roles
 def test_counters_count_messages_and_payload_bytes(role: str) -> None:
-    """The protocol counts text and binary messages both ways, queued ones too, and no control frames."""
+    """The protocol counts text and binary messages both ways, queued ones too, and no control
+    frames.
+    """
     with pair(role) as (process, peer, recorder):
         protocol = process.protocol
         for payload in ("a", "bcd"):
@@ -370,8 +406,12 @@ def test_counters_count_messages_and_payload_bytes(role: str) -> None:
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_contents_are_logged_only_when_asked_for(full: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """``set_full_log`` puts the contents of messages and the heartbeats into the DEBUG log; by default they stay out."""
+def test_contents_are_logged_only_when_asked_for(
+    full: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``set_full_log`` puts the contents of messages and the heartbeats into the DEBUG log; by
+    default they stay out.
+    """
     caplog.set_level(logging.DEBUG)
     with echo_server() as server:
         if full:
@@ -398,7 +438,9 @@ def test_large_messages_arrive_unchanged_both_ways(opcode: int, size: int) -> No
     recorder = Recorder()
     with echo_server() as server, connect(server.port, recorder.frame) as client:
         assert process_of(client).send_frame(WebSocketFrame(opcode, payload))
-        answer = recorder.wait("focText" if opcode == focText else "focBinary", bound=3 * BOUND).value
+        answer = recorder.wait(
+            "focText" if opcode == focText else "focBinary", bound=3 * BOUND
+        ).value
         assert len(answer.payload) == len(payload)
         assert answer.payload == payload
 
@@ -414,11 +456,16 @@ def test_a_large_message_of_many_fragments_is_joined(role: str) -> None:
 
 
 def test_large_messages_both_ways_at_once_do_not_block_each_other() -> None:
-    """Both sides send 8 MB at the same time, larger than all buffers between them, and both arrive."""
+    """Both sides send 8 MB at the same time, larger than all buffers between them, and both
+    arrive.
+    """
     recorder = Recorder()
     ready = Recorder()
     big = WebSocketFrame(focBinary, bytes(8 << 20))
-    with echo_server(callback=ready.frame) as server, connect(server.port, recorder.frame) as client:
+    with (
+        echo_server(callback=ready.frame) as server,
+        connect(server.port, recorder.frame) as client,
+    ):
         ready.wait("focContinuation")
         other = server.is_active_websocket(process_of(client).connection_id)
         assert other is not None
@@ -431,7 +478,9 @@ def test_large_messages_both_ways_at_once_do_not_block_each_other() -> None:
 
 
 def test_a_message_is_echoed_at_once() -> None:
-    """No polling on either side: after idle times, too, an echo takes far less than the native 35 to 147 ms."""
+    """No polling on either side: after idle times, too, an echo takes far less than the native 35
+    to 147 ms.
+    """
     recorder = Recorder()
     with echo_server() as server, connect(server.port, recorder.frame) as client:
         times = []

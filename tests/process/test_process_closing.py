@@ -1,4 +1,6 @@
-"""How a connection ends, in both roles: close frames from either side, cuts, shutdown() from anywhere."""
+"""How a connection ends, in both roles: close frames from either side, cuts, shutdown() from
+anywhere.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,12 @@ from mormot_ws import (
     [(b"", 1005, ""), (b"\x03\xe8", 1000, ""), (b"\x0f\xa0gr\xc3\xbcn", 4000, "grün")],
     ids=["empty", "code", "code and reason"],
 )
-def test_a_close_frame_is_answered_with_its_payload(role: str, payload: bytes, code: int, reason: str) -> None:
-    """The peer's close frame comes back once, its code and reason are told, and the connection ends."""
+def test_a_close_frame_is_answered_with_its_payload(
+    role: str, payload: bytes, code: int, reason: str
+) -> None:
+    """The peer's close frame comes back once, its code and reason are told, and the connection
+    ends.
+    """
     with pair(role) as (process, peer, recorder):
         peer.send_frame(focConnectionClose, payload)
         assert peer.receive_opcode(focConnectionClose).payload == payload
@@ -46,7 +52,9 @@ def test_a_close_frame_is_answered_with_its_payload(role: str, payload: bytes, c
 
 @both_roles
 def test_shutdown_closes_with_code_and_reason(role: str) -> None:
-    """``shutdown`` sends one close frame, returns True when it is answered, and the callback gets the same payload."""
+    """``shutdown`` sends one close frame, returns True when it is answered, and the callback gets
+    the same payload.
+    """
     with pair(role) as (process, peer, recorder):
         thread, results = in_thread(lambda: process.shutdown(4001, "grün"))
         frame = peer.receive_opcode(focConnectionClose)
@@ -61,7 +69,9 @@ def test_shutdown_closes_with_code_and_reason(role: str) -> None:
 
 @both_roles
 def test_shutdown_without_an_answer_cuts_the_connection(role: str) -> None:
-    """After ``close_timeout`` without the peer's close frame ``shutdown`` returns False and the connection is ended."""
+    """After ``close_timeout`` without the peer's close frame ``shutdown`` returns False and the
+    connection is ended.
+    """
     with pair(role, close_timeout=ms(100)) as (process, peer, recorder):
         began = time.monotonic()
         assert not process.shutdown()
@@ -87,7 +97,9 @@ def test_messages_on_their_way_are_delivered_while_shutdown_waits(role: str) -> 
 
 @both_roles
 def test_only_one_close_frame_is_sent(role: str) -> None:
-    """Four concurrent ``shutdown`` calls, and one later, give one close frame; nothing can be sent behind it."""
+    """Four concurrent ``shutdown`` calls, and one later, give one close frame; nothing can be sent
+    behind it.
+    """
     with pair(role) as (process, peer, recorder):
         calls = [in_thread(process.shutdown) for _ in range(4)]
         frame = peer.receive_opcode(focConnectionClose)
@@ -105,7 +117,9 @@ def test_only_one_close_frame_is_sent(role: str) -> None:
 
 @both_roles
 def test_shutdown_beside_senders_closes_behind_a_whole_frame(role: str) -> None:
-    """While three threads send, ``shutdown`` gets its turn: whole frames, then the close frame, then nothing."""
+    """While three threads send, ``shutdown`` gets its turn: whole frames, then the close frame,
+    then nothing.
+    """
     with pair(role) as (process, peer, recorder):
 
         def send_until_refused() -> bool:
@@ -147,7 +161,9 @@ def test_close_frames_that_cross_end_the_connection_once(role: str) -> None:
 
 @both_roles
 def test_shutdown_in_a_callback_does_not_wait(role: str) -> None:
-    """Inside the loop's own thread ``shutdown`` returns at once; the loop then ends in the ordinary way."""
+    """Inside the loop's own thread ``shutdown`` returns at once; the loop then ends in the
+    ordinary way.
+    """
     recorder = Recorder()
 
     def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -191,9 +207,15 @@ def test_a_close_code_that_may_not_be_sent_is_a_value_error(role: str, code: int
 
 @both_roles
 def test_what_comes_behind_a_close_frame_is_ignored(role: str) -> None:
-    """RFC 6455 §1.4: after the close frame nothing of the peer is looked at, not even in the same segment."""
+    """RFC 6455 §1.4: after the close frame nothing of the peer is looked at, not even in the same
+    segment.
+    """
     with pair(role) as (_, peer, recorder):
-        peer.send(peer.encoded(focConnectionClose, b"\x03\xe8") + peer.encoded(focText, "behind") + b"\xff\xff")
+        peer.send(
+            peer.encoded(focConnectionClose, b"\x03\xe8")
+            + peer.encoded(focText, "behind")
+            + b"\xff\xff"
+        )
         peer.receive_opcode(focConnectionClose)
         peer.close()
         recorder.wait("focConnectionClose")
@@ -202,7 +224,9 @@ def test_what_comes_behind_a_close_frame_is_ignored(role: str) -> None:
 
 @both_roles
 def test_a_lost_connection_is_told_as_1006(role: str) -> None:
-    """Without a close frame the code is 1006, the callback's payload is empty, and ``last_error`` says why."""
+    """Without a close frame the code is 1006, the callback's payload is empty, and ``last_error``
+    says why.
+    """
     with pair(role) as (process, peer, recorder):
         peer.close()
         assert recorder.wait("focConnectionClose").value.payload == b""
@@ -210,7 +234,9 @@ def test_a_lost_connection_is_told_as_1006(role: str) -> None:
         assert process.last_error
 
 
-def test_an_on_client_connected_that_raises_ends_a_clients_connection(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_on_client_connected_that_raises_ends_a_clients_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """A client refused by its own callback closes with 1011 and reports the end once."""
 
     def refuse(process: WebSocketProcess) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from mormot_ws.protocols.chat import WebSocketProtocolChat
 from mormot_ws.core.frames import (
     WebSocketFrame,
     WebSocketFrameOpCode,
@@ -17,6 +16,7 @@ from mormot_ws.core.frames import (
     focPong,
     focText,
 )
+from mormot_ws.protocols.chat import WebSocketProtocolChat
 from mormot_ws.states import WebSocketProcessState, wpsClose, wpsCreate, wpsDestroy, wpsRun
 
 
@@ -42,10 +42,14 @@ def ignore(process: Any, frame: WebSocketFrame) -> None:
 
 class TestCallback:
     @pytest.mark.parametrize("opcode", [focContinuation, focText, focBinary, focConnectionClose])
-    def test_it_gets_the_process_and_the_frame_themselves(self, opcode: WebSocketFrameOpCode) -> None:
+    def test_it_gets_the_process_and_the_frame_themselves(
+        self, opcode: WebSocketFrameOpCode
+    ) -> None:
         """The connection's start, its messages and its end all come to the one callback."""
         calls: list[tuple[Any, WebSocketFrame]] = []
-        chat = WebSocketProtocolChat("echo", "", lambda process, frame: calls.append((process, frame)))
+        chat = WebSocketProtocolChat(
+            "echo", "", lambda process, frame: calls.append((process, frame))
+        )
         process: Any = FakeProcess()
         frame = WebSocketFrame(opcode, b"x")
         chat.process_incoming_frame(process, frame, "")
@@ -56,7 +60,9 @@ class TestCallback:
     def test_without_a_callback_frames_are_dropped(self) -> None:
         """No callback is no error."""
         process: Any = FakeProcess()
-        WebSocketProtocolChat("echo").process_incoming_frame(process, WebSocketFrame(focText, b"x"), "")
+        WebSocketProtocolChat("echo").process_incoming_frame(
+            process, WebSocketFrame(focText, b"x"), ""
+        )
         assert process.sent == []
 
     def test_it_can_be_set_later(self) -> None:
@@ -138,10 +144,20 @@ class TestClone:
     def test_nothing_of_a_connection_goes_over(self) -> None:
         """Counters, number and address start afresh."""
         chat = WebSocketProtocolChat("echo")
-        chat.connection_id, chat.remote_ip, chat.frames_in_count, chat.upgrade_uri = 7, "10.0.0.1", 3, "x"
+        chat.connection_id, chat.remote_ip, chat.frames_in_count, chat.upgrade_uri = (
+            7,
+            "10.0.0.1",
+            3,
+            "x",
+        )
         clone = chat.clone("")
         assert clone is not None
-        assert (clone.connection_id, clone.remote_ip, clone.frames_in_count, clone.upgrade_uri) == (0, "", 0, "")
+        assert (clone.connection_id, clone.remote_ip, clone.frames_in_count, clone.upgrade_uri) == (
+            0,
+            "",
+            0,
+            "",
+        )
 
 
 class TestSendFrame:
@@ -165,7 +181,9 @@ class TestSendFrame:
         assert WebSocketProtocolChat("echo").send_frame(process, WebSocketFrame(opcode)) is False
         assert process.sent == []
 
-    @pytest.mark.parametrize("state", [wpsCreate, wpsClose, wpsDestroy], ids=lambda state: state.name)
+    @pytest.mark.parametrize(
+        "state", [wpsCreate, wpsClose, wpsDestroy], ids=lambda state: state.name
+    )
     def test_a_process_that_does_not_run_is_left_alone(self, state: WebSocketProcessState) -> None:
         """False, without raising."""
         process: Any = FakeProcess(state)
@@ -190,4 +208,6 @@ class TestSendFrameJson:
         chat = WebSocketProtocolChat("echo")
         closed: Any = FakeProcess(wpsClose)
         lost: Any = FakeProcess(accepts=False)
-        assert [chat.send_frame_json(process, "{}") for process in (None, closed, lost)] == [False] * 3
+        assert [chat.send_frame_json(process, "{}") for process in (None, closed, lost)] == [
+            False
+        ] * 3

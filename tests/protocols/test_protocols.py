@@ -1,7 +1,8 @@
-"""WebSocketProtocol and WebSocketProtocolList: what is offered, what is matched, and how an upgrade is decided.
+"""WebSocketProtocol and WebSocketProtocolList: what is offered, what is matched, and how an upgrade
+is decided.
 
-The rules are those of a native server, with two deliberate differences: token lists in Upgrade and Connection are read (see
-``test_handshake``), and a version other than 13 is answered with 426.
+The rules are those of a native server, with two deliberate differences: token lists in Upgrade and
+Connection are read (see ``test_handshake``), and a version other than 13 is answered with 426.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def origin_of(protocol: WebSocketProtocol | None) -> WebSocketProtocol | None:
 
 
 def request(names: str | None = "echo", target: str = "/", **headers: str | None) -> UpgradeRequest:
-    """Return an upgrade of *target* that asks for *names* (None: no such header); *headers* with '_' for '-'."""
+    """Return an upgrade of *target* that asks for *names* (None: no such header); *headers* with
+    '_' for '-'.
+    """
     given: dict[str, str | None] = {
         "upgrade": "websocket",
         "connection": "Upgrade",
@@ -92,10 +95,12 @@ def request(names: str | None = "echo", target: str = "/", **headers: str | None
         "sec-websocket-protocol": names,
     }
     given.update({name.replace("_", "-"): value for name, value in headers.items()})
-    return UpgradeRequest("GET", target, "1.1", [(name, value) for name, value in given.items() if value is not None])
+    return UpgradeRequest(
+        "GET", target, "1.1", [(name, value) for name, value in given.items() if value is not None]
+    )
 
 
-# ------------------------------------------------------------------------------------------------------- protocol
+# ----------------------------------------------------------------------------------------- protocol
 
 
 class TestWebSocketProtocol:
@@ -103,8 +108,16 @@ class TestWebSocketProtocol:
         """Everything that belongs to a connection is empty."""
         protocol = WebSocketProtocol("echo", "chat")
         assert (protocol.name, protocol.uri) == ("echo", "chat")
-        assert (protocol.upgrade_uri, protocol.upgrade_bearer_token, protocol.upgrade_headers) == ("", "", [])
-        assert (protocol.remote_ip, protocol.remote_localhost, protocol.connection_id) == ("", False, 0)
+        assert (protocol.upgrade_uri, protocol.upgrade_bearer_token, protocol.upgrade_headers) == (
+            "",
+            "",
+            [],
+        )
+        assert (protocol.remote_ip, protocol.remote_localhost, protocol.connection_id) == (
+            "",
+            False,
+            0,
+        )
         assert (protocol.connection_flags, protocol.connection_opaque, protocol.custom_data) == (
             frozenset(),
             None,
@@ -194,7 +207,9 @@ class TestWebSocketProtocol:
         assert hooks == [None] * 5
         assert frame == WebSocketFrame(focText, b"x")
 
-    @pytest.mark.parametrize(("fails_at", "sent", "result"), [(None, 3, True), (1, 2, False), (0, 1, False)])
+    @pytest.mark.parametrize(
+        ("fails_at", "sent", "result"), [(None, 3, True), (1, 2, False), (0, 1, False)]
+    )
     def test_several_frames_are_sent_in_order_up_to_a_failure(
         self, fails_at: int | None, sent: int, result: bool
     ) -> None:
@@ -226,7 +241,9 @@ class TestWebSocketProtocol:
             ("chat", "cha%74", False),
         ],
     )
-    def test_a_uri_is_matched_whole_and_whatever_its_case(self, own: str, uri: str, matches: bool) -> None:
+    def test_a_uri_is_matched_whole_and_whatever_its_case(
+        self, own: str, uri: str, matches: bool
+    ) -> None:
         """'' matches any; nothing is decoded, no slash forgiven (wire rules 1.4.3 and 5)."""
         assert WebSocketProtocol("echo", own).matches_uri(uri) is matches
 
@@ -240,7 +257,7 @@ class TestWebSocketProtocol:
         assert repr(Sample("x")).startswith("<Sample 'x' ")
 
 
-# ----------------------------------------------------------------------------------------------------------- list
+# --------------------------------------------------------------------------------------------- list
 
 
 class TestAdd:
@@ -255,7 +272,9 @@ class TestAdd:
         assert offered.add(Sample("echo")) is True
         assert (offered.count, len(offered)) == (1, 1)
 
-    @pytest.mark.parametrize(("name", "uri"), [("echo", "chat"), ("ECHO", "chat"), ("echo", "Chat")])
+    @pytest.mark.parametrize(
+        ("name", "uri"), [("echo", "chat"), ("ECHO", "chat"), ("echo", "Chat")]
+    )
     def test_the_same_name_and_uri_are_not_added_twice(self, name: str, uri: str) -> None:
         """Whatever their case; the first one stays."""
         first = Sample("echo", "chat")
@@ -336,7 +355,9 @@ class TestCloneByName:
         assert clone.client_uri == "chat"
 
     def test_the_clone_has_the_clients_spelling(self) -> None:
-        """The name is matched in any case, and echoed as it was asked for; the original keeps its own."""
+        """The name is matched in any case, and echoed as it was asked for; the original keeps its
+        own.
+        """
         protocol = Sample("echo")
         clone = offering(protocol).clone_by_name("EcHo", "")
         assert clone is not None
@@ -384,7 +405,10 @@ class TestCloneByName:
     def test_a_protocol_for_clients_only_is_passed_over(self) -> None:
         """One behind it with the same name may serve."""
         served = Sample("echo")
-        assert origin_of(offering(ClientOnly("echo", "chat"), served).clone_by_name("echo", "chat")) is served
+        assert (
+            origin_of(offering(ClientOnly("echo", "chat"), served).clone_by_name("echo", "chat"))
+            is served
+        )
         assert offering(ClientOnly("echo")).clone_by_name("echo", "") is None
 
 
@@ -409,7 +433,9 @@ class TestCloneByUri:
     def test_a_protocol_for_clients_only_is_passed_over(self) -> None:
         """The next one with that URI may serve."""
         served = Sample("echo", "chat")
-        assert origin_of(offering(ClientOnly("client", "chat"), served).clone_by_uri("chat")) is served
+        assert (
+            origin_of(offering(ClientOnly("client", "chat"), served).clone_by_uri("chat")) is served
+        )
 
     def test_the_first_that_matches_is_taken(self) -> None:
         """Order of registration decides between two names on one URI."""
@@ -431,10 +457,12 @@ class TestServesUri:
         assert not WebSocketProtocolList().serves_uri("")
 
 
-# ------------------------------------------------------------------------------------------------- server_upgrade
+# ----------------------------------------------------------------------------------- server_upgrade
 
 
-def accepted(offered: WebSocketProtocolList, asked: UpgradeRequest, **options: Any) -> tuple[Sample, bytes]:
+def accepted(
+    offered: WebSocketProtocolList, asked: UpgradeRequest, **options: Any
+) -> tuple[Sample, bytes]:
     """Return the connection's protocol and the answer of an upgrade that has to succeed."""
     status, protocol, answer = offered.server_upgrade(asked, "10.0.0.7", 42, **options)
     assert status == 101
@@ -464,14 +492,20 @@ class TestServerUpgrade:
         assert protocol.name == "echo"
 
     def test_the_connections_protocol_knows_its_upgrade(self) -> None:
-        """URI with query, bearer token, headers, address and number are on the clone, not on the original."""
+        """URI with query, bearer token, headers, address and number are on the clone, not on the
+        original.
+        """
         offered_one = Sample("echo")
         asked = request("echo", "/a/b?c=d", authorization="Bearer tok", cookie="x=1")
         protocol, _ = accepted(offering(offered_one), asked)
         assert (protocol.upgrade_uri, protocol.upgrade_bearer_token) == ("a/b?c=d", "tok")
         assert (protocol.remote_ip, protocol.connection_id) == ("10.0.0.7", 42)
         assert protocol.upgrade_header("Cookie") == "x=1"
-        assert (offered_one.upgrade_uri, offered_one.connection_id, offered_one.upgrade_headers) == ("", 0, [])
+        assert (
+            offered_one.upgrade_uri,
+            offered_one.connection_id,
+            offered_one.upgrade_headers,
+        ) == ("", 0, [])
 
     @pytest.mark.parametrize(
         ("remote_ip", "local"),
@@ -492,7 +526,9 @@ class TestServerUpgrade:
         assert (protocol.remote_ip, protocol.remote_localhost) == (remote_ip, local)
 
     def test_the_names_are_tried_in_the_clients_order(self) -> None:
-        """The first name that some protocol has wins, wherever that protocol stands in the list (wire rule 1.4.3)."""
+        """The first name that some protocol has wins, wherever that protocol stands in the list
+        (wire rule 1.4.3).
+        """
         offered = offering(Sample("one"), Sample("two"))
         assert accepted(offered, request("none, two, one"))[0].name == "two"
         assert accepted(offered, request("one, two"))[0].name == "one"
@@ -504,7 +540,9 @@ class TestServerUpgrade:
 
     @pytest.mark.parametrize("target", ["/chat", "/CHAT", "chat", "/chat?x=1", " /chat "])
     def test_the_uri_is_matched_without_slash_and_query(self, target: str) -> None:
-        """One leading slash and the query do not count, by name and by URI (wire rules 1.4.1 and 2)."""
+        """One leading slash and the query do not count, by name and by URI (wire rules 1.4.1 and
+        2).
+        """
         offered = offering(Sample("echo", "chat"))
         assert accepted(offered, request("echo", target))
         assert accepted(offered, request(None, target))
@@ -538,7 +576,9 @@ class TestServerUpgrade:
     def test_the_lines_of_a_repeated_name_header_are_one_list(self) -> None:
         """As RFC 6455 §11.3.4 says; a native server looks at the first line only."""
         asked = request("none")
-        asked = UpgradeRequest("GET", "/", "1.1", [*asked.headers, ("sec-websocket-protocol", "echo")])
+        asked = UpgradeRequest(
+            "GET", "/", "1.1", [*asked.headers, ("sec-websocket-protocol", "echo")]
+        )
         status, protocol, _ = offering(Sample("echo")).server_upgrade(asked, "", 1)
         assert status == 101
         assert protocol is not None
@@ -596,8 +636,12 @@ class TestServerUpgrade:
         assert answer == upgrade_answer(KEY, 42, "echo", "x-ours")
 
     def test_an_extension_that_nobody_knows_is_harmless(self) -> None:
-        """Browsers ask for permessage-deflate: the answer does not mention it (wire rules 1.3, last line)."""
-        asked = request("echo", sec_websocket_extensions="permessage-deflate; client_max_window_bits")
+        """Browsers ask for permessage-deflate: the answer does not mention it (wire rules 1.3,
+        last line).
+        """
+        asked = request(
+            "echo", sec_websocket_extensions="permessage-deflate; client_max_window_bits"
+        )
         protocol, answer = accepted(offering(Sample("echo")), asked)
         assert b"Extensions" not in answer
         assert protocol.compression is None
@@ -644,7 +688,9 @@ class TestOnUpgraded:
 
     @pytest.mark.parametrize("result", [None, 101, 0], ids=str)
     def test_a_result_that_refuses_nothing_is_no_status_line(self, result: Any) -> None:
-        """A forgotten return must not give an answer that is no HTTP, or one that looks like success."""
+        """A forgotten return must not give an answer that is no HTTP, or one that looks like
+        success.
+        """
         offered = offering(Sample("echo"))
         offered.on_upgraded = lambda protocol: result
         status, protocol, answer = offered.server_upgrade(request(), "", 1)
@@ -709,5 +755,7 @@ class TestAllowedOrigins:
         """A browser's page that may, and a client that is no browser."""
         offered = offering(Sample("echo"))
         allowed = {"https://good.example"}
-        assert accepted(offered, request("echo", origin="https://good.example"), allowed_origins=allowed)
+        assert accepted(
+            offered, request("echo", origin="https://good.example"), allowed_origins=allowed
+        )
         assert accepted(offered, request("echo"), allowed_origins=allowed)

@@ -1,4 +1,6 @@
-"""WebSocketProtocolUri on real sockets: who has a URI that the server made gets in, once and in time, and nobody else."""
+"""WebSocketProtocolUri on real sockets: who has a URI that the server made gets in, once and in
+time, and nobody else.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def server() -> Iterator[WebSocketServer]:
 
 
 def offer(server: WebSocketServer, **options: Any) -> WebSocketProtocolUri:
-    """Offer a protocol ``gate`` on *server*, whose callback answers each text with what it knows of the connection."""
+    """Offer a protocol ``gate`` on *server*, whose callback answers each text with what it knows
+    of the connection.
+    """
     protocol = WebSocketProtocolUri("gate", f"ws://{HOST}:{server.port}/gateway", 1, **options)
 
     def on_incoming_frame(process: WebSocketProcess, frame: Any) -> None:
@@ -59,7 +63,9 @@ def status_of(server: WebSocketServer, uri: str, name: str = "gate") -> int:
 
 
 class TestUpgrade:
-    def test_a_new_uri_gets_in_and_the_connection_knows_its_record(self, server: WebSocketServer) -> None:
+    def test_a_new_uri_gets_in_and_the_connection_knows_its_record(
+        self, server: WebSocketServer
+    ) -> None:
         """Session, time of making and record are those of new_uri."""
         protocol = offer(server)
         uri, session = protocol.new_uri({"user": "zoë", "rights": [1, 2]})
@@ -90,7 +96,9 @@ class TestUpgrade:
             others = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_="
             assert {status_of(server, uri[:-1] + last) for last in others} == {404}
 
-    def test_an_expired_uri_is_refused(self, server: WebSocketServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_expired_uri_is_refused(
+        self, server: WebSocketServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """One minute and a second later; what was open stays open."""
         protocol = offer(server)
         early, late = protocol.new_uri().uri, protocol.new_uri().uri
@@ -110,7 +118,9 @@ class TestUpgrade:
         assert status_of(server, start + slash + token) == 101
 
     def test_any_character_of_a_token_counts(self, server: WebSocketServer) -> None:
-        """None can be changed without being refused; asked of the protocol itself, which is what the upgrade asks."""
+        """None can be changed without being refused; asked of the protocol itself, which is what
+        the upgrade asks.
+        """
         protocol = offer(server)
         start, slash, token = protocol.new_uri("record").uri.rpartition("/")
         for at in range(len(token) - 1):  # of the last one some bits are unused
@@ -127,14 +137,18 @@ class TestUpgrade:
     def test_servers_can_share_a_secret(self, server: WebSocketServer) -> None:
         """A URI of one is good on the other."""
         offer(server, secret="a secret of their own")
-        other = WebSocketProtocolUri("gate", f"ws://{HOST}:{server.port}", 1, secret="a secret of their own")
+        other = WebSocketProtocolUri(
+            "gate", f"ws://{HOST}:{server.port}", 1, secret="a secret of their own"
+        )
         assert status_of(server, other.new_uri().uri) == 101
 
     def test_a_record_of_another_shape_is_refused(self, server: WebSocketServer) -> None:
         """Made by another version of the program, with the same secret."""
         offer(server, secret="a secret of their own", record_type=Ticket)
         other = WebSocketProtocolUri("gate", "localhost", 1, secret="a secret of their own")
-        assert status_of(server, other.new_uri({"color": "red"}).uri.removeprefix("localhost/")) == 404
+        assert (
+            status_of(server, other.new_uri({"color": "red"}).uri.removeprefix("localhost/")) == 404
+        )
         assert status_of(server, other.new_uri(5).uri.removeprefix("localhost/")) == 404
 
     def test_other_protocols_of_the_server_are_not_affected(self, server: WebSocketServer) -> None:
@@ -143,7 +157,9 @@ class TestUpgrade:
         server.websocket_protocols.add(WebSocketProtocolChat("echo"))
         assert status_of(server, "anything", "echo") == 101
 
-    def test_an_upgrade_that_the_application_refuses_has_used_its_uri(self, server: WebSocketServer) -> None:
+    def test_an_upgrade_that_the_application_refuses_has_used_its_uri(
+        self, server: WebSocketServer
+    ) -> None:
         """A token is taken before the application is asked."""
         uri = offer(server).new_uri().uri
         server.on_websocket_upgraded = lambda protocol: 403
@@ -181,7 +197,9 @@ class TestArguments:
             (("gate", "localhost", 0), "expiration_minutes"),
         ],
     )
-    def test_what_cannot_work_is_refused(self, arguments: tuple[str, str, float], message: str) -> None:
+    def test_what_cannot_work_is_refused(
+        self, arguments: tuple[str, str, float], message: str
+    ) -> None:
         """At once, with its name."""
         with pytest.raises(ValueError, match=message):
             WebSocketProtocolUri(*arguments)
@@ -199,7 +217,9 @@ class TestArguments:
         with pytest.raises(ValueError, match="16"):
             WebSocketProtocolUri("gate", "localhost", 1, secret="short")
 
-    def test_without_the_package_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_the_package_it_says_what_to_install(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The extra is named."""
         monkeypatch.setitem(sys.modules, "itsdangerous", None)
         with pytest.raises(WebSocketsError, match=r"mormot_ws\[uri\]"):

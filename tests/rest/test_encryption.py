@@ -1,4 +1,6 @@
-"""AES by a shared key: round trips, messages that no end wrote, keys that cannot be used. The captured messages are elsewhere."""
+"""AES by a shared key: round trips, messages that no end wrote, keys that cannot be used. The
+captured messages are elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class TestMessages:
 
     @given(st.binary(max_size=100))
     @quick
-    def test_garbage_raises_its_one_exception_or_decrypts_to_something(self, message: bytes) -> None:
+    def test_garbage_raises_its_one_exception_or_decrypts_to_something(
+        self, message: bytes
+    ) -> None:
         """One garbage in 256 has a valid padding: there is no authentication."""
         try:
             assert AES.decrypt(message)
@@ -78,7 +82,9 @@ class TestMessages:
         assert repr(aes) == f"<AesEncryption {key_size} bits>"
 
     def test_one_object_serves_several_threads(self) -> None:
-        """Each with messages of its own, one after the other: every one comes back, and no key stream is used twice."""
+        """Each with messages of its own, one after the other: every one comes back, and no key
+        stream is used twice.
+        """
         aes = AesEncryption.of_bytes(bytes(16))
 
         def work(number: int) -> list[bytes]:
@@ -94,7 +100,9 @@ class TestMessages:
         assert all(other.decrypt(message) for message in reversed(made))
         assert len({message[:16] for message in made}) == len(made)
 
-    def test_with_an_older_package_each_message_has_its_context(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_with_an_older_package_each_message_has_its_context(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Before cryptography 43 they cannot be used again."""
 
         class Old:
@@ -118,7 +126,12 @@ class TestMessages:
 class TestKeys:
     def test_rounds_and_salt_matter(self) -> None:
         """All three give other keys."""
-        keys = {derive_key("k"), derive_key("k", rounds=2), derive_key("k", salt="s"), derive_key("k", rounds=0)}
+        keys = {
+            derive_key("k"),
+            derive_key("k", rounds=2),
+            derive_key("k", salt="s"),
+            derive_key("k", rounds=0),
+        }
         assert len(keys) == 4
 
     def test_a_long_password_of_the_legacy_form_is_not_padded(self) -> None:
@@ -147,7 +160,9 @@ class TestKeys:
             with pytest.raises(WebSocketsError, match="ECDHE"):
                 AesEncryption(key)
 
-    def test_without_the_package_a_key_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_the_package_a_key_says_what_to_install(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The extra is named."""
         monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers", None)
         with pytest.raises(WebSocketsError, match=r"mormot_ws\[crypto\]"):

@@ -1,4 +1,6 @@
-"""Requests of the server to its clients, and of both sides inside each other's callbacks; jumbo frames, which carry queued ones."""
+"""Requests of the server to its clients, and of both sides inside each other's callbacks; jumbo
+frames, which carry queued ones.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ class TestFromTheServer:
             return 299
 
         with pair(kind, on_callback=on_callback, key=key) as ends:
-            ctxt = HttpServerRequest("cb/1?x", "PUT", "X-In: 1", "abc", "text/plain", ends.process.connection_id)
+            ctxt = HttpServerRequest(
+                "cb/1?x", "PUT", "X-In: 1", "abc", "text/plain", ends.process.connection_id
+            )
             assert ends.server.callback(ctxt, False) == 299
             assert (ctxt.out_content, ctxt.out_content_type) == (b"cba", "text/plain")
             assert ctxt.out_custom_headers == "X-Url: cb/1?x\r\nX-Method: PUT"
@@ -76,10 +80,16 @@ class TestFromTheServer:
             assert ends.process.protocol.frames_out_count <= 1
 
     @kinds
-    def test_a_connection_that_is_known_can_be_called(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Also in the moment in which its upgrade is not quite over: the client has the answer already."""
+    def test_a_connection_that_is_known_can_be_called(
+        self, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also in the moment in which its upgrade is not quite over: the client has the answer
+        already.
+        """
         release = threading.Event()
-        monkeypatch.setattr(WebSocketProtocolRest, "after_upgrade", lambda self, process: release.wait(BOUND))
+        monkeypatch.setattr(
+            WebSocketProtocolRest, "after_upgrade", lambda self, process: release.wait(BOUND)
+        )
         with rest_server() as server, RawRestClient(server.port, kind) as peer:
             try:
                 process = active(server, peer.connection_id)
@@ -94,7 +104,9 @@ class TestFromTheServer:
             assert ends.server.callback(ctxt, False) == ends.server.callback(ctxt, True) == 404
             assert ctxt.out_error == "there is no WebSocket connection #99"
 
-    def test_an_exception_of_the_client_is_500_and_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_an_exception_of_the_client_is_500_and_logged(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         def on_callback(ctxt: HttpServerRequest) -> int:
             raise RuntimeError("of the client")
 
@@ -119,7 +131,9 @@ class TestFromTheServer:
 class TestNested:
     @kinds
     def test_a_callback_may_be_called_back_from_another_thread(self, kind: str) -> None:
-        """The server calls the client while it works on its request, and the client asks the server meanwhile, in other threads."""
+        """The server calls the client while it works on its request, and the client asks the
+        server meanwhile, in other threads.
+        """
         answers: dict[str, Any] = {}
 
         def ask_elsewhere(name: str, ask: Any) -> None:
@@ -193,7 +207,8 @@ class TestNested:
         with pair(kind, application, on_callback) as ends:
             assert ends.client.request("/nested", "GET") == 200
             assert ends.call_back("cb/nested")[0] == 200
-            wait_for(lambda: sorted(seen) == ["cb/nested", "cb/queued"])  # what is queued may be overtaken
+            # what is queued may be overtaken
+            wait_for(lambda: sorted(seen) == ["cb/nested", "cb/queued"])
         assert [str(exc).split(":")[0] for exc in caught] == [
             "a request that waits for its answer inside a callback of the same connection would wait for ever"
         ] * 2
@@ -218,41 +233,54 @@ class TestNested:
 
 class TestJumboFrames:
     def test_queued_requests_leave_as_one_frame(self) -> None:
-        """Of the client; a single one leaves as it is. Numbers go on, and answers of waiting requests are not mixed up with them."""
+        """Of the client; a single one leaves as it is. Numbers go on, and answers of waiting
+        requests are not mixed up with them.
+        """
         frames: list[list[bytes]] = []
 
         def behaviour(peer: RawServerPeer) -> None:
             accept_rest(peer, "synopsebin")
             while (frame := peer.receive_frame()).opcode is focBinary:
-                frames.append(decode_jumbo(frame.payload) if is_jumbo(frame.payload) else [frame.payload])
+                frames.append(
+                    decode_jumbo(frame.payload) if is_jumbo(frame.payload) else [frame.payload]
+                )
 
         with (
             RawServer(behaviour) as server,
             rest_client(server.port, "synopsebin", options=(), send_delay=ms(400)) as client,
         ):
             for number in range(4):
-                assert client.request(f"/{number}", "GET", header="Sec-WebSocket-REST: NonBlocking") == 200
+                assert (
+                    client.request(f"/{number}", "GET", header="Sec-WebSocket-REST: NonBlocking")
+                    == 200
+                )
             wait_for(lambda: sum(map(len, frames)) == 4)
             last = client.request("/alone", "GET", header="Sec-WebSocket-REST: NonBlocking")
             assert last == 200
             wait_for(lambda: sum(map(len, frames)) == 5)
         messages = [decode_binary(payload) for frame in frames for payload in frame]
         assert [head for head, _ in messages] == [f"r{number:06x}" for number in range(1, 6)]
-        assert all(isinstance(message, RestRequest) and message.no_answer for _, message in messages)
+        assert all(
+            isinstance(message, RestRequest) and message.no_answer for _, message in messages
+        )
         assert max(map(len, frames)) >= 3  # the first may have left before the others came
         assert frames[-1] == [frames[-1][0]]
         assert messages[-1][1].url == "/alone"  # type: ignore[union-attr]
 
     @pytest.mark.parametrize(("key", "options"), [("", None), (KEY, None), (KEY, ())])
     def test_a_batch_arrives_in_its_order_with_markers(self, key: str, options: Any) -> None:
-        """Between our two ends, compressed and encrypted as a whole: the first and the last message are marked."""
+        """Between our two ends, compressed and encrypted as a whole: the first and the last
+        message are marked.
+        """
         seen: list[tuple[str, str]] = []
 
         def on_callback(ctxt: HttpServerRequest) -> int:
             seen.append((ctxt.url, ctxt.in_headers))
             return 200
 
-        with pair("synopsebin", on_callback=on_callback, key=key, options=options, send_delay=ms(600)) as ends:
+        with pair(
+            "synopsebin", on_callback=on_callback, key=key, options=options, send_delay=ms(600)
+        ) as ends:
             ends.call_back("first", non_blocking=True)
             wait_for(lambda: seen)
             for number in range(5):
@@ -260,20 +288,34 @@ class TestJumboFrames:
             wait_for(lambda: len(seen) == 6)
         assert seen[0] == ("first", "")
         assert [url for url, _ in seen[1:]] == ["0", "1", "2", "3", "4"]
-        assert [mark for _, mark in seen[1:]] == ["Sec-WebSocket-Frame: [0]", "", "", "", "Sec-WebSocket-Frame: [1]"]
+        assert [mark for _, mark in seen[1:]] == [
+            "Sec-WebSocket-Frame: [0]",
+            "",
+            "",
+            "",
+            "Sec-WebSocket-Frame: [1]",
+        ]
 
     def test_a_peer_may_send_requests_that_want_answers_in_a_batch(self) -> None:
-        """They come back as frames of their own; a batch of one is marked as a first; other messages may be among them."""
+        """They come back as frames of their own; a batch of one is marked as a first; other
+        messages may be among them.
+        """
         heads: list[str] = []
 
         def application(ctxt: HttpServerRequest) -> int:
             heads.append(ctxt.in_headers)
             return mirror(ctxt)
 
-        with rest_server(application, options=()) as server, RawRestClient(server.port, "synopsebin") as peer:
+        with (
+            rest_server(application, options=()) as server,
+            RawRestClient(server.port, "synopsebin") as peer,
+        ):
 
             def encoded(*numbers: int) -> list[bytes]:
-                return [peer.form.encode(RestRequest("GET", f"/{n}", "X: 1"), f"r{n:06x}").payload for n in numbers]
+                return [
+                    peer.form.encode(RestRequest("GET", f"/{n}", "X: 1"), f"r{n:06x}").payload
+                    for n in numbers
+                ]
 
             peer.send_frame(focBinary, encode_jumbo([*encoded(1, 2), b"junk", *encoded(3)]))
             assert [peer.hear()[0] for _ in range(3)] == ["a000001", "a000002", "a000003"]
@@ -295,8 +337,13 @@ class TestJumboFrames:
             seen.append(ctxt.url)
             return 200
 
-        with rest_server(application, options=()) as server, RawRestClient(server.port, "synopsebin") as peer:
-            jumbo = encode_jumbo([peer.form.encode(RestRequest("GET", f"/{n}"), "rq").payload for n in range(3)])
+        with (
+            rest_server(application, options=()) as server,
+            RawRestClient(server.port, "synopsebin") as peer,
+        ):
+            jumbo = encode_jumbo(
+                [peer.form.encode(RestRequest("GET", f"/{n}"), "rq").payload for n in range(3)]
+            )
             peer.send_frame(focBinary, jumbo[: len(jumbo) - cut if cut > 0 else 9])
             peer.say(RestRequest("GET", "/after"), "rq")
             peer.hear()
@@ -310,7 +357,10 @@ class TestJumboFrames:
             seen.append(ctxt.url)
             return 200
 
-        with rest_server(application, options=()) as server, RawRestClient(server.port, "synopsebin") as peer:
+        with (
+            rest_server(application, options=()) as server,
+            RawRestClient(server.port, "synopsebin") as peer,
+        ):
             inner = encode_jumbo([peer.form.encode(RestRequest("GET", "/inner"), "r1").payload])
             peer.send_frame(focBinary, encode_jumbo([inner, inner]))
             peer.say(RestRequest("GET", "/after"), "r2")
@@ -328,7 +378,10 @@ class TestJumboFrames:
         with pair("synopsebin", application, options=pboSynLzCompress) as ends:
             protocol = ends.process.protocol
             frames = [
-                protocol_of("synopsebin").encode(RestRequest("GET", f"/{n}", no_answer=True), f"r{n}") for n in range(3)
+                protocol_of("synopsebin").encode(
+                    RestRequest("GET", f"/{n}", no_answer=True), f"r{n}"
+                )
+                for n in range(3)
             ]
             assert protocol.send_frames(ends.process, frames)
             wait_for(lambda: len(seen) == 3)

@@ -1,4 +1,6 @@
-"""Requests both ways over a link that stalls and breaks again and again: what each status promises holds."""
+"""Requests both ways over a link that stalls and breaks again and again: what each status promises
+holds.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ THREADS = 4
 
 
 class Traffic:
-    """Threads that request from both ends; what they got, and what the server's application has executed."""
+    """Threads that request from both ends; what they got, and what the server's application has
+    executed.
+    """
 
     def __init__(self) -> None:
         self.executed: Counter[str] = Counter()
@@ -31,7 +35,8 @@ class Traffic:
         self._threads: list[threading.Thread] = []
 
     def application(self, ctxt: HttpServerRequest) -> int:
-        self.executed[ctxt.url] += 1  # no two threads count the same URL, unless it is executed twice
+        # no two threads count the same URL, unless it is executed twice
+        self.executed[ctxt.url] += 1
         return mirror(ctxt)
 
     def start(self, ask: object, name: str) -> None:
@@ -82,22 +87,35 @@ def disturb(proxy: FaultProxy, rounds: random.Random) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("kind", "key"), [("synopsejson", ""), ("synopsebinary", KEY), ("synopsebin", KEY)])
-def test_statuses_are_true(kind: str, key: str, short_waits: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 was executed once and has its own answer, 666 was not executed, 404 at most once; nothing hangs."""
+@pytest.mark.parametrize(
+    ("kind", "key"), [("synopsejson", ""), ("synopsebinary", KEY), ("synopsebin", KEY)]
+)
+def test_statuses_are_true(
+    kind: str, key: str, short_waits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 was executed once and has its own answer, 666 was not executed, 404 at most once;
+    nothing hangs.
+    """
     monkeypatch.setattr("mormot_ws.rest.exchange.LATE_ANSWER_TIMEOUT_MS", ms(500))
     traffic = Traffic()
     with (
         rest_server(traffic.application, key, callback_answer_timeout_ms=ms(200)) as server,
         FaultProxy(HOST, server.port) as proxy,
         rest_client(
-            proxy.port, kind, key, application=mirror, timeout=200, callback_answer_timeout_ms=ms(200)
+            proxy.port,
+            kind,
+            key,
+            application=mirror,
+            timeout=200,
+            callback_answer_timeout_ms=ms(200),
         ) as client,
     ):
         client.auto_reconnect()
 
         def request(url: str, body: bytes) -> tuple[int, bytes]:
-            return client.request(url, "POST", data=body, data_type="text/plain"), client.answer.content
+            return client.request(
+                url, "POST", data=body, data_type="text/plain"
+            ), client.answer.content
 
         for number in range(THREADS):
             traffic.start(request, f"client {number}")

@@ -1,4 +1,6 @@
-"""REST protocols and their server as objects: what they take, what they refuse at once and with which words."""
+"""REST protocols and their server as objects: what they take, what they refuse at once and with
+which words.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +36,16 @@ class TestOptions:
             (frozenset(), WebSocketProtocolBinaryOptions(0)),
         ],
     )
-    def test_a_flag_or_a_set_of_flags(self, given: Any, expected: WebSocketProtocolBinaryOptions) -> None:
+    def test_a_flag_or_a_set_of_flags(
+        self, given: Any, expected: WebSocketProtocolBinaryOptions
+    ) -> None:
         assert WebSocketProtocolBinary(options=given).options == expected
 
     @pytest.mark.parametrize("given", ["pboSynLzCompress", 7, [None]])
     def test_anything_else_is_the_callers_mistake(self, given: Any) -> None:
-        with pytest.raises(TypeError, match="options is a WebSocketProtocolBinaryOptions or a set of them"):
+        with pytest.raises(
+            TypeError, match="options is a WebSocketProtocolBinaryOptions or a set of them"
+        ):
             WebSocketProtocolBinary(options=given)
 
     def test_the_default_compresses(self) -> None:
@@ -62,7 +68,11 @@ class TestNames:
         protocol.next_head()
         clone = protocol.clone("root")
         assert isinstance(clone, WebSocketProtocolBinary)
-        assert (clone.uri, clone.options, clone.encryption) == ("root", protocol.options, protocol.encryption)
+        assert (clone.uri, clone.options, clone.encryption) == (
+            "root",
+            protocol.options,
+            protocol.encryption,
+        )
         assert clone.next_head() == "r000001"
         assert isinstance(WebSocketProtocolJson("x").clone("x"), WebSocketProtocolJson)
 
@@ -80,7 +90,9 @@ class TestKeys:
         with pytest.raises(WebSocketsError, match="ECDHE key exchange, which is not supported"):
             WebSocketProtocolBinary("", "a=mutual;e=aesctr128")
 
-    def test_the_json_protocol_says_that_it_does_not_use_one(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_the_json_protocol_says_that_it_does_not_use_one(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with rest_server() as server, HttpClientWebSockets(HOST, server.port) as client:
             assert client.websockets_upgrade("root", KEY, ajax=True) == ""
         assert "synopsejson is never encrypted" in caplog.text
@@ -123,12 +135,26 @@ class TestServer:
 
 class TestContext:
     def test_headers_are_found_whatever_their_case(self) -> None:
-        ctxt = HttpServerRequest("/x", in_headers="HOST: a:1\r\nuser-agent:  me \r\nX: 1\r\nno colon\r\nx: 2")
-        assert (ctxt.host, ctxt.user_agent, ctxt.in_header("X"), ctxt.in_header("y")) == ("a:1", "me", "1", "")
+        ctxt = HttpServerRequest(
+            "/x", in_headers="HOST: a:1\r\nuser-agent:  me \r\nX: 1\r\nno colon\r\nx: 2"
+        )
+        assert (ctxt.host, ctxt.user_agent, ctxt.in_header("X"), ctxt.in_header("y")) == (
+            "a:1",
+            "me",
+            "1",
+            "",
+        )
 
     def test_a_context_can_be_used_again(self) -> None:
-        ctxt = HttpServerRequest("/a", "GET").prepare("/b", "PUT", "X: 1", "é", "text/plain", "10.0.0.1")
-        assert (ctxt.url, ctxt.method, ctxt.in_content, ctxt.remote_ip) == ("/b", "PUT", "é".encode(), "10.0.0.1")
+        ctxt = HttpServerRequest("/a", "GET").prepare(
+            "/b", "PUT", "X: 1", "é", "text/plain", "10.0.0.1"
+        )
+        assert (ctxt.url, ctxt.method, ctxt.in_content, ctxt.remote_ip) == (
+            "/b",
+            "PUT",
+            "é".encode(),
+            "10.0.0.1",
+        )
 
 
 def test_an_answer_that_finds_no_connection_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,7 +1,9 @@
-"""Whole conversations recorded between native programs, played again on a socket, with our server or our client as one of the two.
+"""Whole conversations recorded between native programs, played again on a socket, with our server
+or our client as one of the two.
 
-The other side is a script that sends the captured bytes. What our side sends has to be the captured bytes too, with the masks and
-initialisation vectors of the recording. (Handshake requests and closing are compared elsewhere.)
+The other side is a script that sends the captured bytes. What our side sends has to be the captured
+bytes too, with the masks and initialisation vectors of the recording. (Handshake requests and
+closing are compared elsewhere.)
 """
 
 from __future__ import annotations
@@ -48,14 +50,19 @@ def content_of(vector: Vector, message: Vector) -> bytes:
 
 
 class Playing:
-    """Plays *scenario* between our side, whose frames are those of direction *ours*, and a raw *peer*."""
+    """Plays *scenario* between our side, whose frames are those of direction *ours*, and a raw
+    *peer*.
+    """
 
     def __init__(self, scenario: str, ours: str) -> None:
         self.frames = vectors_of(scenario, "frame")
         self.ours = ours
         self.mine = [v for v in self.frames if v["dir"] == ours]
         self._answers = deque(
-            (content_of(v, m), m) for v in self.mine for m in messages_of(v) if m["head"].startswith("a")
+            (content_of(v, m), m)
+            for v in self.mine
+            for m in messages_of(v)
+            if m["head"].startswith("a")
         )
         #: requests of the peer, as our application saw them
         self.seen: list[HttpServerRequest] = []
@@ -78,7 +85,10 @@ class Playing:
         """Let our side draw what the recorded one drew."""
         vectors = iter([bytes.fromhex(v["iv"]) for v in self.mine if "iv" in v])
         real = os.urandom
-        monkeypatch.setattr("mormot_ws.rest.encryption.os.urandom", lambda size: next(vectors) if size == 16 else real(size))
+        monkeypatch.setattr(
+            "mormot_ws.rest.encryption.os.urandom",
+            lambda size: next(vectors) if size == 16 else real(size),
+        )
         if self.ours == "c2s":
             process._masks = Masks(iter([bytes.fromhex(v["mask"]) for v in self.mine]))  # type: ignore[assignment]
 
@@ -104,24 +114,37 @@ class Playing:
         if not requests:
             return
         contexts = [
-            HttpServerRequest(m["url"], m["method"], m["headers"], content_of(vector, m), m["ctype"]) for m in requests
+            HttpServerRequest(
+                m["url"], m["method"], m["headers"], content_of(vector, m), m["ctype"]
+            )
+            for m in requests
         ]
         if not requests[0]["noanswer"]:
-            self._waiting = threading.Thread(target=self._ask, args=(process, contexts[0]), daemon=True)
+            self._waiting = threading.Thread(
+                target=self._ask, args=(process, contexts[0]), daemon=True
+            )
             self._waiting.start()
             return
-        mode = wscBlockWithoutAnswer if "WithoutAnswer" in requests[0]["headers"] else wscNonBlockWithoutAnswer
+        mode = (
+            wscBlockWithoutAnswer
+            if "WithoutAnswer" in requests[0]["headers"]
+            else wscNonBlockWithoutAnswer
+        )
         if len(contexts) == 1:
             assert process.notify_callback(contexts[0], mode) == 200
             return
         with process.safe_out:  # nothing leaves before all of them are queued
-            assert [process.notify_callback(ctxt, mode) for ctxt in contexts] == [200] * len(contexts)
+            assert [process.notify_callback(ctxt, mode) for ctxt in contexts] == [200] * len(
+                contexts
+            )
 
     def _ask(self, process: WebSocketProcess, ctxt: HttpServerRequest) -> None:
         self._results.append((process.notify_callback(ctxt, wscBlockWithAnswer), ctxt))
 
     def _settle(self, vector: Vector) -> None:
-        """After a frame of the peer: wait until our side has taken it, and check what it has made of it."""
+        """After a frame of the peer: wait until our side has taken it, and check what it has made
+        of it.
+        """
         messages = messages_of(vector)
         message = messages[-1]
         content = bytes.fromhex(message["content"])
@@ -136,7 +159,11 @@ class Playing:
         wait_for(lambda: len(self.seen) == self._received)
         seen = self.seen[-1]
         assert seen.in_content == content
-        assert (seen.method, seen.url, seen.in_content_type) == (message["method"], message["url"], message["ctype"])
+        assert (seen.method, seen.url, seen.in_content_type) == (
+            message["method"],
+            message["url"],
+            message["ctype"],
+        )
         assert seen.in_headers.startswith(message["headers"])
 
 
@@ -165,7 +192,9 @@ def ends_of(scenario: str) -> dict[str, Any]:
 
 
 @scenarios
-def test_our_server_says_what_the_native_one_said(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_server_says_what_the_native_one_said(
+    scenario: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To the captured bytes of a native client, from its handshake to the answered close frame."""
     playing = Playing(scenario, "s2c")
     asked, answered = vectors_of(scenario, "handshake")
@@ -185,7 +214,9 @@ def test_our_server_says_what_the_native_one_said(scenario: str, monkeypatch: py
 
 
 @scenarios
-def test_our_client_says_what_the_native_one_said(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_client_says_what_the_native_one_said(
+    scenario: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To the captured bytes of a native server, masks included."""
     playing = Playing(scenario, "c2s")
     ends = ends_of(scenario)
@@ -198,7 +229,10 @@ def test_our_client_says_what_the_native_one_said(scenario: str, monkeypatch: py
         ended.wait(BOUND)
         peer.receive_opcode(focConnectionClose)
 
-    with RawServer(behaviour) as server, rest_client(server.port, **ends, application=playing.application) as client:
+    with (
+        RawServer(behaviour) as server,
+        rest_client(server.port, **ends, application=playing.application) as client,
+    ):
         process = client.websockets
         assert process is not None
         playing.replay_random(monkeypatch, process)

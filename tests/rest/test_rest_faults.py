@@ -1,4 +1,6 @@
-"""Ends that do not agree, and damaged frames: nothing hangs, nothing is executed twice. The tables: ``python -m tests.rest_faults``."""
+"""Ends that do not agree, and damaged frames: nothing hangs, nothing is executed twice. The
+tables: ``python -m tests.rest_faults``.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ def short_answer_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("pair", PAIRS, ids=[pair.name.replace(" ", "-") for pair in PAIRS])
 def test_ends_that_do_not_agree_get_an_error_and_execute_nothing(pair: Pair) -> None:
-    """A refusal, a closed connection or no answer, each with its words; only ends that agree get through."""
+    """A refusal, a closed connection or no answer, each with its words; only ends that agree get
+    through.
+    """
     outcome = rest_faults.request_between(pair)
     assert rest_faults.is_as_expected(pair, outcome)
     assert pair.expected == "answered" or outcome.upgrade or outcome.error
@@ -25,7 +29,9 @@ def test_ends_that_do_not_agree_get_an_error_and_execute_nothing(pair: Pair) -> 
 
 @pytest.mark.parametrize("captured", REQUESTS, ids=[captured.name for captured in REQUESTS])
 def test_a_damaged_request_is_executed_once_or_not_at_all(captured: Captured) -> None:
-    """Cut behind each byte, and with one bit inverted in each; what the container guards is never taken changed."""
+    """Cut behind each byte, and with one bit inverted in each; what the container guards is never
+    taken changed.
+    """
     counts = rest_faults.matrix_of_requests(captured, quick=True)
     assert counts.total() == 2 * len(captured.wire)
     assert not [word for word in counts if word.startswith("FAULT")]
@@ -34,7 +40,9 @@ def test_a_damaged_request_is_executed_once_or_not_at_all(captured: Captured) ->
 
 @pytest.mark.parametrize("captured", ANSWERS, ids=[captured.name for captured in ANSWERS])
 def test_a_damaged_answer_is_an_error(captured: Captured) -> None:
-    """404 with its reason, or the answer as it was meant; without the container it can come changed."""
+    """404 with its reason, or the answer as it was meant; without the container it can come
+    changed.
+    """
     counts = rest_faults.matrix_of_answers(captured, quick=True)
     assert counts.total() == 2 * len(captured.wire)
     assert not [word for word in counts if word.startswith("FAULT")]

@@ -1,4 +1,6 @@
-"""REST messages and their two forms on the wire: round trips of anything, native peculiarities, payloads that are no messages."""
+"""REST messages and their two forms on the wire: round trips of anything, native peculiarities,
+payloads that are no messages.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ contents = st.one_of(
     st.tuples(st.just("text/html"), text.filter(bool).map(to_bytes)),
 )
 requests = st.builds(
-    lambda method, url, headers, no_answer, content: RestRequest(method or "POST", url, headers, no_answer, *content),
+    lambda method, url, headers, no_answer, content: RestRequest(
+        method or "POST", url, headers, no_answer, *content
+    ),
     st.sampled_from(["", "GET", "POST", "PUT", "get"]),
     text,
     text,
@@ -56,7 +60,10 @@ requests = st.builds(
     contents,
 )
 answers = st.builds(
-    lambda status, headers, content: RestAnswer(status, headers, *content), st.integers(100, 999), text, contents
+    lambda status, headers, content: RestAnswer(status, headers, *content),
+    st.integers(100, 999),
+    text,
+    contents,
 )
 
 
@@ -64,7 +71,9 @@ class TestJson:
     @given(requests | answers)
     @quick
     def test_a_message_comes_back(self, message: RestRequest | RestAnswer) -> None:
-        """All fields, and any content: bytes that are not UTF-8, controls, NUL, what looks like base64."""
+        """All fields, and any content: bytes that are not UTF-8, controls, NUL, what looks like
+        base64.
+        """
         assert decode_json(encode_json(message))[1] == message
 
     @given(st.binary(max_size=80) | json_text)
@@ -79,7 +88,9 @@ class TestJson:
 
     @given(requests | answers, st.data())
     @quick
-    def test_a_truncated_message_is_none(self, message: RestRequest | RestAnswer, draw: st.DataObject) -> None:
+    def test_a_truncated_message_is_none(
+        self, message: RestRequest | RestAnswer, draw: st.DataObject
+    ) -> None:
         """Wherever it is cut, but for its last two brackets, which nobody needs."""
         payload = encode_json(message)
         at = draw.draw(st.integers(0, len(payload) - 3))
@@ -95,7 +106,10 @@ class TestJson:
         """With the JSON type: a peculiarity of the native form."""
         payload = encode_json(RestRequest("GET", "/x"))
         assert payload == b'{"request":["GET","/x","",0,"",""]}'
-        assert decode_json(payload) == ("request", RestRequest("GET", "/x", "", False, "application/json", b'""'))
+        assert decode_json(payload) == (
+            "request",
+            RestRequest("GET", "/x", "", False, "application/json", b'""'),
+        )
 
     @pytest.mark.parametrize(
         "payload",
@@ -109,7 +123,9 @@ class TestJson:
     )
     def test_what_a_receiver_lets_pass(self, payload: bytes) -> None:
         """Blanks anywhere, numbers as strings, null, and whatever follows the last item."""
-        assert decode_json(payload)[1] == RestAnswer(200, "", "application/json", b'{"a": [1, "]}"]}')
+        assert decode_json(payload)[1] == RestAnswer(
+            200, "", "application/json", b'{"a": [1, "]}"]}'
+        )
 
     @pytest.mark.parametrize(
         "payload",
@@ -134,12 +150,15 @@ class TestJson:
         ],
     )
     def test_what_is_no_message(self, payload: bytes) -> None:
-        """The first member decides, quotes are double, no item may be missing, brackets and quotes are closed."""
+        """The first member decides, quotes are double, no item may be missing, brackets and quotes
+        are closed.
+        """
         with pytest.raises(RestMessageError):
             decode_json(payload)
 
     @pytest.mark.parametrize(
-        ("no_answer", "meant"), [("1", True), ('"1"', True), ("0", False), ("true", False), ("2", False)]
+        ("no_answer", "meant"),
+        [("1", True), ('"1"', True), ("0", False), ("true", False), ("2", False)],
     )
     def test_only_a_one_means_no_answer(self, no_answer: str, meant: bool) -> None:
         """As natively."""
@@ -208,7 +227,9 @@ class TestJson:
     @pytest.mark.parametrize(
         "frame", [(b'{"answer":[200,"","x/y","', b'"]}'), (b'{"answer":[200,"","",{"a":"', b'"}]}')]
     )
-    def test_a_large_payload_takes_time_in_proportion(self, unit: bytes, frame: tuple[bytes, bytes]) -> None:
+    def test_a_large_payload_takes_time_in_proportion(
+        self, unit: bytes, frame: tuple[bytes, bytes]
+    ) -> None:
         """Whatever it is made of: a megabyte in well under the bound."""
         payload = frame[0] + unit * (1_000_000 // len(unit)) + frame[1]
         began = time.process_time()
@@ -293,7 +314,9 @@ class TestBinary:
         data = encode_varuint(value)
         assert decode_varuint(data, 0) == (value, len(data))
 
-    @pytest.mark.parametrize("data", [b"", b"\x80", b"\xff\xff\xff\xff\x10", b"\x80\x80\x80\x80\x80\x01"])
+    @pytest.mark.parametrize(
+        "data", [b"", b"\x80", b"\xff\xff\xff\xff\x10", b"\x80\x80\x80\x80\x80\x01"]
+    )
     def test_varuints_that_are_none(self, data: bytes) -> None:
         """Truncated, or of more than 32 bits or five bytes."""
         with pytest.raises(RestMessageError):
@@ -337,7 +360,11 @@ class TestRules:
 
     def test_heads(self) -> None:
         """Numbers of 24 bits; the third letter tells the heads without a number."""
-        assert [request_head(n) for n in (1, 0xFFFFFF, 1 << 24)] == ["r000001", "rffffff", "r000000"]
+        assert [request_head(n) for n in (1, 0xFFFFFF, 1 << 24)] == [
+            "r000001",
+            "rffffff",
+            "r000000",
+        ]
         assert [answer_head_of(head) for head in ("r00000a", "request", "rzz", "reQ", "r")] == [
             "a00000a",
             "answer",

@@ -1,4 +1,6 @@
-"""Our server and our client beside a peer in a process of its own, written from the description of the wire alone (``rest_peer.py``)."""
+"""Our server and our client beside a peer in a process of its own, written from the description of
+the wire alone (``rest_peer.py``).
+"""
 
 from __future__ import annotations
 
@@ -29,23 +31,40 @@ forms = pytest.mark.parametrize(
 #: method, URL, headers, content type, content: one line for each rule
 MESSAGES: list[tuple[str, str, str, str, bytes]] = [
     ("GET", "/hello", "", "", b""),
-    ("POST", "no/slash?a=b&c=%20", "X-One: 1\r\nX-Two: zwei é", "application/json", b'{"a":[1,"]}",null]}'),
+    (
+        "POST",
+        "no/slash?a=b&c=%20",
+        "X-One: 1\r\nX-Two: zwei é",
+        "application/json",
+        b'{"a":[1,"]}",null]}',
+    ),
     ("get", "", "", "application/json", b'"text \\u00e9"'),
     ("PUT", '/"quotes"\\\t\x01\x7f/é€😀', "", "text/plain", 'Hé€😀 "\\/\b\f\n\r\t\x1f'.encode()),
     ("DELETE", "/x", "", "text/plain", b"a"),
     ("POST", "/binary", "", "application/octet-stream", bytes(range(256)) + b"\xff\xfe\0"),
     ("POST", "/long", "", "text/plain; charset=utf-8", b"the quick brown fox " * 40),
     ("POST", "/longer", "", "application/json", b"[" + b'{"id":1,"name":"fox"},' * 1_600 + b"{}]"),
-    ("POST", "/border", "", "application/x-any", (b"abcdefg" * 60)[:411]),  # 449 bytes with its fields
+    # 449 bytes with its fields
+    ("POST", "/border", "", "application/x-any", (b"abcdefg" * 60)[:411]),
     ("POST", "/border", "", "application/x-any", (b"abcdefg" * 60)[:412]),  # 450
-    ("POST", "/noise", "", "application/x-any", bytes(i * i * 31 >> 3 & 255 for i in range(1, 900))),
+    (
+        "POST",
+        "/noise",
+        "",
+        "application/x-any",
+        bytes(i * i * 31 >> 3 & 255 for i in range(1, 900)),
+    ),
     ("POST", "/image", "", "image/jpeg", b"\xff\xd8\xff\xe0" + b"abcdefg" * 100),
 ]
 
 
 def answer_of(kind: str, content_type: str, content: bytes) -> tuple[str, bytes]:
     """Return type and content as they arrive: an empty body is two quotes in JSON."""
-    return ("application/json", b'""') if kind == "synopsejson" and not content else (content_type, content)
+    return (
+        ("application/json", b'""')
+        if kind == "synopsejson" and not content
+        else (content_type, content)
+    )
 
 
 class Seen:
@@ -67,7 +86,9 @@ class Seen:
 
 
 def check_asked_by(peer: Child, seen: Seen, kind: str) -> None:
-    """Let the peer send each message; our application has to see it, the peer has to get its answer."""
+    """Let the peer send each message; our application has to see it, the peer has to get its
+    answer.
+    """
     for method, url, headers, content_type, content in MESSAGES:
         answer = peer.ask(ask=[method, url, headers, 0, content_type, content.hex()])
         back_type, back = answer_of(kind, content_type if content else "", content)
@@ -92,14 +113,27 @@ def check_asked_by(peer: Child, seen: Seen, kind: str) -> None:
 
 
 def check_heard_by(peer: Child, kind: str, ask: Any) -> None:
-    """Let us send each message by *ask*; the peer has to make the same bytes of it, we have to get its answer."""
+    """Let us send each message by *ask*; the peer has to make the same bytes of it, we have to get
+    its answer.
+    """
     for method, url, headers, content_type, content in MESSAGES:
         status, out_type, out_content = ask(method, url, headers, content_type, content)
-        sent_type = content_type.partition(";")[0] if content_type.startswith("application/json") else content_type
+        sent_type = (
+            content_type.partition(";")[0]
+            if content_type.startswith("application/json")
+            else content_type
+        )
         if kind == "synopsejson" and not content:
             sent_type = "application/json"
         sent_method = "" if method == "POST" else method
-        expected = [sent_method, url, headers, 0, sent_type if content or kind == "synopsejson" else "", content.hex()]
+        expected = [
+            sent_method,
+            url,
+            headers,
+            0,
+            sent_type if content or kind == "synopsejson" else "",
+            content.hex(),
+        ]
         assert peer.hear() == {"request": expected, "same": True}
         assert status == 200
         assert (out_type, out_content) == answer_of(kind, content_type if content else "", content)
@@ -116,16 +150,27 @@ def test_our_server_and_a_peer_that_is_a_client(kind: str, key: str, form: str) 
     ):
         assert peer.hear() == {"ready": True}
         check_asked_by(peer, seen, kind)
-        [process] = [active(server, number) for number in range(1, 3) if server.is_active_websocket(number)]
+        [process] = [
+            active(server, number) for number in range(1, 3) if server.is_active_websocket(number)
+        ]
 
-        def ask(method: str, url: str, headers: str, content_type: str, content: bytes) -> tuple[int, str, Any]:
-            ctxt = HttpServerRequest(url, method, headers, content, content_type, process.connection_id)
+        def ask(
+            method: str, url: str, headers: str, content_type: str, content: bytes
+        ) -> tuple[int, str, Any]:
+            ctxt = HttpServerRequest(
+                url, method, headers, content, content_type, process.connection_id
+            )
             return server.callback(ctxt, False), ctxt.out_content_type, ctxt.out_content
 
         peer.tell(hear=True)
         check_heard_by(peer, kind, ask)
         for n in range(40):
-            assert server.callback(HttpServerRequest(f"n/{n}", connection_id=process.connection_id), True) == 200
+            assert (
+                server.callback(
+                    HttpServerRequest(f"n/{n}", connection_id=process.connection_id), True
+                )
+                == 200
+            )
         check_queued(peer, kind, "")
 
 
@@ -141,7 +186,9 @@ def test_our_client_and_a_peer_that_is_a_server(kind: str, key: str, form: str) 
             assert client.websockets_upgrade("root", key, kind == "synopsejson", options) == ""
             check_asked_by(peer, seen, kind)
 
-            def ask(method: str, url: str, headers: str, content_type: str, content: bytes) -> tuple[int, str, Any]:
+            def ask(
+                method: str, url: str, headers: str, content_type: str, content: bytes
+            ) -> tuple[int, str, Any]:
                 status = client.request(url, method, 0, headers, content, content_type)
                 return status, client.answer.content_type, client.answer.content
 
@@ -171,7 +218,9 @@ def test_a_wrong_key_ends_the_connection() -> None:
     """With a close frame that the peer can answer."""
     with (
         rest_server(mirror, "right", pboSynLzCompress) as server,
-        Child("tests.rest_peer", "client", "synopsebin", "wrong", "synlz", str(server.port)) as peer,
+        Child(
+            "tests.rest_peer", "client", "synopsebin", "wrong", "synlz", str(server.port)
+        ) as peer,
     ):
         assert peer.hear() == {"ready": True}
         assert peer.ask(ask=["GET", "/", "", 0, "", ""]) == {"closed": True}

@@ -1,4 +1,6 @@
-"""The server is killed under requests, as a process, and comes back: each request ends with a documented status, none hangs."""
+"""The server is killed under requests, as a process, and comes back: each request ends with a
+documented status, none hangs.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ class Requesters:
         self._stop = threading.Event()
         self.outcomes: list[Outcome] = []  # list.append is atomic
         self._threads = [
-            threading.Thread(target=self._run, args=(n,), name=f"requester {n}", daemon=True) for n in range(THREADS)
+            threading.Thread(target=self._run, args=(n,), name=f"requester {n}", daemon=True)
+            for n in range(THREADS)
         ]
         for thread in self._threads:
             thread.start()
@@ -47,14 +50,20 @@ class Requesters:
             turn += 1
             url, begun = f"/{number}/{turn}", time.monotonic()
             status = self._client.request(url, "POST", data=b"body", data_type="text/plain")
-            right = self._client.answer.content == (f"{url} body".encode() if status == 200 else b"")
+            right = self._client.answer.content == (
+                f"{url} body".encode() if status == 200 else b""
+            )
             self.outcomes.append(Outcome(begun, time.monotonic(), status, right))
             if status != 200:
                 self._stop.wait(0.01)
 
     def of(self, status: int, since: float = 0.0) -> list[Outcome]:
         """Return what ended with *status*, begun after *since*."""
-        return [outcome for outcome in self.outcomes if outcome.status == status and outcome.begun > since]
+        return [
+            outcome
+            for outcome in self.outcomes
+            if outcome.status == status and outcome.begun > since
+        ]
 
     def stop(self) -> None:
         """End the threads, and be sure that none hangs."""
@@ -75,10 +84,15 @@ def stop(server: Child) -> None:
 
 @pytest.mark.parametrize("end", [kill, stop])
 @pytest.mark.parametrize(
-    ("kind", "key"), [("synopsejson", ""), ("synopsebinary", ""), ("synopsebin", ""), ("synopsebin", KEY)]
+    ("kind", "key"),
+    [("synopsejson", ""), ("synopsebinary", ""), ("synopsebin", ""), ("synopsebin", KEY)],
 )
-def test_requests_survive_the_end_of_the_server(kind: str, key: str, end: Callable[[Child], None]) -> None:
-    """Eight threads request all the time: what was under way ends at once with 404, the next with 666, and then they go on with 200."""
+def test_requests_survive_the_end_of_the_server(
+    kind: str, key: str, end: Callable[[Child], None]
+) -> None:
+    """Eight threads request all the time: what was under way ends at once with 404, the next with
+    666, and then they go on with 200.
+    """
     port = fixed_port()
 
     def start() -> Child:
@@ -97,7 +111,10 @@ def test_requests_survive_the_end_of_the_server(kind: str, key: str, end: Callab
                 with start() as second:
                     second.hear()
                     again = time.monotonic()
-                    wait_for(lambda: len(requesters.of(200, again)) >= 2 * THREADS, what="answers after the reconnect")
+                    wait_for(
+                        lambda: len(requesters.of(200, again)) >= 2 * THREADS,
+                        what="answers after the reconnect",
+                    )
                     requesters.stop()
             finally:
                 requesters.stop()

@@ -1,4 +1,6 @@
-"""Requests of a client over the REST protocols, on real sockets: what the application sees, and what comes back."""
+"""Requests of a client over the REST protocols, on real sockets: what the application sees, and
+what comes back.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ class TestRequests:
 
         with pair(kind, application, key=key, options=options) as ends:
             client = ends.client
-            status = client.request("/path?q=1", "PUT", header="X-Mine: yes", data=b"\x00\xff raw", data_type="image/x")
+            status = client.request(
+                "/path?q=1", "PUT", header="X-Mine: yes", data=b"\x00\xff raw", data_type="image/x"
+            )
             assert (status, client.answer.status, client.answer.error) == (201, 201, "")
             assert client.answer.content.decode() == "<b>né</b>"
             assert client.answer.content_type == "text/html"
@@ -100,7 +104,9 @@ class TestRequests:
 
     @kinds
     def test_a_request_without_a_body(self, kind: str) -> None:
-        """It arrives empty on the binary protocols, as an empty JSON text on synopsejson, as natively."""
+        """It arrives empty on the binary protocols, as an empty JSON text on synopsejson, as
+        natively.
+        """
         seen: list[HttpServerRequest] = []
         with pair(kind, lambda ctxt: seen.append(ctxt) or 204) as ends:  # type: ignore[func-returns-value]
             assert ends.client.request("", "DELETE") == 204
@@ -127,7 +133,9 @@ class TestRequests:
             return 200
 
         with rest_server(application) as server:
-            with rest_client(server.port, kind, headers="Authorization: Bearer of-upgrade") as client:
+            with rest_client(
+                server.port, kind, headers="Authorization: Bearer of-upgrade"
+            ) as client:
                 client.request("/x")
                 client.request("/x", header="Authorization: Bearer of-request")
             with rest_client(server.port, kind) as client:
@@ -148,7 +156,12 @@ class TestRequests:
         """``ajax`` asks for the JSON protocol, else it is the binary one with its key and options."""
         with rest_server(key=KEY, options={pboSynLzCompress, pboNoLocalHostCompress}) as server:
             with HttpClientWebSockets(HOST, server.port) as client:
-                assert client.websockets_upgrade("/root", KEY, False, {pboSynLzCompress, pboNoLocalHostCompress}) == ""
+                assert (
+                    client.websockets_upgrade(
+                        "/root", KEY, False, {pboSynLzCompress, pboNoLocalHostCompress}
+                    )
+                    == ""
+                )
                 assert client.websockets is not None
                 protocol = client.websockets.protocol
                 assert isinstance(protocol, WebSocketProtocolBinary)
@@ -162,14 +175,23 @@ class TestRequests:
     def test_over_tls(self, tmp_path: Path) -> None:
         """REST over wss, from several threads at once."""
         authority = Authority(tmp_path)
-        with WebSocketServerRest(f"{HOST}:0", uri="root", key=KEY, tls_context=authority.server_context()) as server:
+        with WebSocketServerRest(
+            f"{HOST}:0", uri="root", key=KEY, tls_context=authority.server_context()
+        ) as server:
             server.on_request = mirror
-            with HttpClientWebSockets(HOST, server.port, tls=True, tls_context=authority.client_context()) as client:
+            with HttpClientWebSockets(
+                HOST, server.port, tls=True, tls_context=authority.client_context()
+            ) as client:
                 assert client.websockets_upgrade("root", KEY) == "", client.last_error
 
                 def ask(number: int) -> None:
                     for _ in range(20):
-                        assert client.request("/x", data=b"%d " % number + LONG, data_type="text/plain") == 200
+                        assert (
+                            client.request(
+                                "/x", data=b"%d " % number + LONG, data_type="text/plain"
+                            )
+                            == 200
+                        )
                         assert client.answer.content.startswith(b"%d " % number)
 
                 in_threads(4, ask)
@@ -192,14 +214,19 @@ class TestModes:
         with pair(kind, application) as ends:
             header = f"sec-websocket-rest: {mode}"
             assert (
-                ends.client.request("/later", "POST", header=header, data=b"[1]", data_type="application/json") == 200
+                ends.client.request(
+                    "/later", "POST", header=header, data=b"[1]", data_type="application/json"
+                )
+                == 200
             )
             assert ends.client.answer.content == b""
             blocked.set()
             wait_for(lambda: seen, what="the request")
             assert (seen[0].in_content, seen[0].in_headers) == (b"[1]", header)
-            assert ends.client.request("/last", "GET") == 500  # everything before has been worked on
-            wait_for(lambda: ends.server_process.protocol.frames_out_count)  # counted after it was sent
+            # everything before has been worked on
+            assert ends.client.request("/last", "GET") == 500
+            # counted after it was sent
+            wait_for(lambda: ends.server_process.protocol.frames_out_count)
             assert ends.server_process.protocol.frames_out_count == 1
 
     @kinds
@@ -244,12 +271,16 @@ class TestFailures:
         assert "token" not in caplog.text
 
     @pytest.mark.parametrize("status", [None, "200", 1000, -1])
-    def test_a_status_that_is_none_is_500_and_logged(self, status: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_status_that_is_none_is_500_and_logged(
+        self, status: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with pair("synopsejson", lambda ctxt: status) as ends:
             assert ends.client.request("/x", "GET") == 500
         assert "the status has to be a number" in caplog.text
 
-    def test_an_answer_that_cannot_be_sent_is_500_and_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_an_answer_that_cannot_be_sent_is_500_and_logged(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         def application(ctxt: HttpServerRequest) -> int:
             ctxt.out_content = 3.14  # type: ignore[assignment]
             return 200
@@ -260,7 +291,9 @@ class TestFailures:
         assert "cannot be sent as it is" in caplog.text
 
     @kinds
-    def test_where_nobody_answers_it_is_404(self, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    def test_where_nobody_answers_it_is_404(
+        self, kind: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with pair(kind, None, None) as ends:
             assert ends.client.request("/x", "GET") == 404
             assert ends.call_back("/x")[0] == 404
@@ -272,7 +305,10 @@ class TestFailures:
 
     def test_a_request_shows_no_query_in_the_log(self) -> None:
         """A token may stand there."""
-        assert repr(HttpServerRequest("/a?token=x", "GET", connection_id=7)) == "<HttpServerRequest #7 GET /a?…>"
+        assert (
+            repr(HttpServerRequest("/a?token=x", "GET", connection_id=7))
+            == "<HttpServerRequest #7 GET /a?…>"
+        )
         assert repr(HttpServerRequest("/a", "GET")) == "<HttpServerRequest #0 GET /a>"
 
 
@@ -281,20 +317,28 @@ class TestPeersOfTheirOwnKind:
     def test_an_answer_has_the_head_that_belongs_to_its_request(self, kind: str) -> None:
         """A peer may use tags of its own; a third letter ``q`` stands for ``request``."""
         with rest_server(options=()) as server, RawRestClient(server.port, kind) as peer:
-            for head, expected in (("request", "answer"), ("rzz", "azz"), ("rxQ", "answer"), ("r123456", "a123456")):
+            for head, expected in (
+                ("request", "answer"),
+                ("rzz", "azz"),
+                ("rxQ", "answer"),
+                ("r123456", "a123456"),
+            ):
                 peer.say(RestRequest("GET", "/x"), head)
                 assert peer.hear()[0] == expected
 
     @kinds
     def test_what_is_neither_request_nor_answer_is_dropped(self, kind: str) -> None:
-        """Unknown heads, unexpected answers, garbage and frames of the other opcode: the connection stays, nothing is sent back."""
+        """Unknown heads, unexpected answers, garbage and frames of the other opcode: the
+        connection stays, nothing is sent back.
+        """
         with rest_server(options=()) as server, RawRestClient(server.port, kind) as peer:
             good = peer.form.encode(RestRequest("GET", "/x"), "request").payload
             other = focBinary if kind == "synopsejson" else focText
             peer.say(RestAnswer(200), "answer")
             peer.say(RestAnswer(200), "a000001")
             peer.send_frame(
-                peer.form.encode(RestRequest("GET", "/x"), "qqq").opcode, good.replace(b"request", b"xequest")
+                peer.form.encode(RestRequest("GET", "/x"), "qqq").opcode,
+                good.replace(b"request", b"xequest"),
             )
             peer.send_frame(other, b'{"request":[' if other is focText else good)
             for garbage in (
@@ -306,9 +350,13 @@ class TestPeersOfTheirOwnKind:
                 b'{"request":["GET",',
                 b"{" * 99,
             ):
-                peer.send_frame(peer.form.encode(RestRequest("GET", "/x"), "request").opcode, garbage)
+                peer.send_frame(
+                    peer.form.encode(RestRequest("GET", "/x"), "request").opcode, garbage
+                )
             for cut in range(1, len(good)):
-                peer.send_frame(peer.form.encode(RestRequest("GET", "/x"), "request").opcode, good[:cut])
+                peer.send_frame(
+                    peer.form.encode(RestRequest("GET", "/x"), "request").opcode, good[:cut]
+                )
             peer.send_frame(focPing, b"still there")
             frame = peer.receive_frame()
             while frame.opcode is not focPong:  # a frame cut inside its body may still be a request
@@ -332,7 +380,9 @@ class TestPeersOfTheirOwnKind:
 class TestManyThreads:
     @forms
     def test_each_thread_gets_its_own_answers(self, kind: str, key: str, options: Any) -> None:
-        """Eight of them over one connection, while the server calls back from two more, and the application calls back as well."""
+        """Eight of them over one connection, while the server calls back from two more, and the
+        application calls back as well.
+        """
 
         def on_callback(ctxt: HttpServerRequest) -> int:
             ctxt.out_content = ctxt.url.encode()
@@ -346,10 +396,16 @@ class TestManyThreads:
                     if number < 8:
                         url = f"/{number}/{turn}"
                         assert ends.client.request(url, "GET") == 200
-                        assert json.loads(ends.client.answer.content) == {"method": "GET", "url": url}
+                        assert json.loads(ends.client.answer.content) == {
+                            "method": "GET",
+                            "url": url,
+                        }
                     else:
                         status, ctxt = ends.call_back(f"cb/{number}/{turn}", "GET")
-                        assert (status, ctxt.out_content) == (202, f"cb/{number}/{turn}".encode()), ctxt.out_error
+                        assert (status, ctxt.out_content) == (
+                            202,
+                            f"cb/{number}/{turn}".encode(),
+                        ), ctxt.out_error
 
             in_threads(10, work)
             assert ends.process.exchange is not None
@@ -368,10 +424,14 @@ class TestManyThreads:
 
         with (
             rest_server() as server,
-            HttpClientWebSockets(HOST, server.port, timeout=5_000, settings=fast_settings()) as client,
+            HttpClientWebSockets(
+                HOST, server.port, timeout=5_000, settings=fast_settings()
+            ) as client,
         ):
             assert client.websockets_upgrade("root", "", False, None, Slow("root")) == ""
-            large = threading.Thread(target=client.request, args=("/large", "POST"), name="large", daemon=True)
+            large = threading.Thread(
+                target=client.request, args=("/large", "POST"), name="large", daemon=True
+            )
             large.start()
             assert prepared.wait(BOUND)
             try:
@@ -387,13 +447,20 @@ class TestCountersAndOptions:
         """The ratio says by how many percent the traffic shrank."""
         with pair("synopsebin") as ends:
             for _ in range(5):
-                assert ends.client.request("/x", "POST", data=LONG, data_type="application/json") == 200
+                assert (
+                    ends.client.request("/x", "POST", data=LONG, data_type="application/json")
+                    == 200
+                )
             sent, received = ends.process.protocol, ends.server_process.protocol
             assert isinstance(sent, WebSocketProtocolBinary)
             assert isinstance(received, WebSocketProtocolBinary)
             wait_for(lambda: received.frames_out_count == 5)  # counted after it was sent
             assert sent.frames_out_bytes == received.frames_in_bytes > 5 * len(LONG)
-            assert sent.frames_out_bytes_socket == received.frames_in_bytes_socket < sent.frames_out_bytes // 4
+            assert (
+                sent.frames_out_bytes_socket
+                == received.frames_in_bytes_socket
+                < sent.frames_out_bytes // 4
+            )
             assert sent.frames_out_compression == received.frames_in_compression > 75
             assert sent.frames_in_compression == received.frames_out_compression > 75
 
@@ -428,7 +495,10 @@ class TestCountersAndOptions:
 
             protocol.before_send_frame = spy
             for data in (LONG, b'{"short":1}'):
-                assert ends.client.request("/x", "POST", data=data, data_type="application/json") == 200
+                assert (
+                    ends.client.request("/x", "POST", data=data, data_type="application/json")
+                    == 200
+                )
                 assert ends.client.answer.content == data
         assert (len(wires[0]) < len(LONG) // 2) is small
         assert (b'{"short":1}' in wires[1]) is clear

@@ -1,4 +1,6 @@
-"""Answers that do not come: each way to wait for one has its bound, and each end of the waiting its documented status."""
+"""Answers that do not come: each way to wait for one has its bound, and each end of the waiting
+its documented status.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,18 @@ from typing import Any
 import pytest
 from rest_support import KINDS, RawRestClient, accept_rest, mirror, pair, rest_client, rest_server
 from rest_support import short_waits as short_waits
-from support import BOUND, MS, RawServer, RawServerPeer, active, chat, fast_settings, in_threads, ms, wait_for
+from support import (
+    BOUND,
+    MS,
+    RawServer,
+    RawServerPeer,
+    active,
+    chat,
+    fast_settings,
+    in_threads,
+    ms,
+    wait_for,
+)
 
 from mormot_ws import (
     HttpClientWebSockets,
@@ -69,8 +82,13 @@ class TestTheBounds:
         ],
     )
     def test_how_long_a_client_waits(self, asked: int, timeout: int, waited: int) -> None:
-        """As long as its time-out says, unless the setting was changed; 2 s at least; 0 stands for 30 s."""
-        with rest_server() as server, HttpClientWebSockets("127.0.0.1", server.port, timeout=timeout) as client:
+        """As long as its time-out says, unless the setting was changed; 2 s at least; 0 stands for
+        30 s.
+        """
+        with (
+            rest_server() as server,
+            HttpClientWebSockets("127.0.0.1", server.port, timeout=timeout) as client,
+        ):
             client.settings.callback_answer_timeout_ms = asked
             assert client.websockets_upgrade("root", "") == ""
             assert client.websockets is not None
@@ -114,7 +132,9 @@ class TestTheBounds:
 
 class TestLateAnswers:
     @unnumbered
-    def test_the_next_request_waits_for_the_late_answer(self, kind: str, gate: Gate, short_waits: None) -> None:
+    def test_the_next_request_waits_for_the_late_answer(
+        self, kind: str, gate: Gate, short_waits: None
+    ) -> None:
         """It is discarded, and only then the request is sent: its answer cannot be mistaken."""
         with pair(kind, gate, timeout=100) as ends, gate:
             assert ends.client.request("/slow", "GET") == 404
@@ -150,16 +170,21 @@ class TestLateAnswers:
         with pair("synopsebin", gate, timeout=100) as ends, gate:
             assert ends.client.request("/slow", "GET") == 404
             assert ends.process.incoming.answer_to_ignore() == 0
-            assert ends.client.request("/next", "GET") == 404  # behind the slow one, in the server's one thread
+            # behind the slow one, in the server's one thread
+            assert ends.client.request("/next", "GET") == 404
             assert gate.seen == ["/slow"]
 
     @unnumbered
-    def test_a_lost_connection_ends_the_waiting_for_it(self, kind: str, gate: Gate, short_waits: None) -> None:
+    def test_a_lost_connection_ends_the_waiting_for_it(
+        self, kind: str, gate: Gate, short_waits: None
+    ) -> None:
         """At once, with 666: nothing was sent."""
         with pair(kind, gate, timeout=100) as ends, gate:
             assert ends.client.request("/slow", "GET") == 404
             results: list[int] = []
-            thread = threading.Thread(target=lambda: results.append(ends.client.request("/next", "GET")), daemon=True)
+            thread = threading.Thread(
+                target=lambda: results.append(ends.client.request("/next", "GET")), daemon=True
+            )
             thread.start()
             thread.join(50 * MS)
             ends.process.abort("test")
@@ -170,7 +195,9 @@ class TestLateAnswers:
 class TestTurns:
     @kinds
     def test_slow_answers_reach_all_that_wait(self, kind: str, short_waits: None) -> None:
-        """Eight threads whose answers take 50 ms each: together far more than ``callback_acquire_timeout_ms``, which is not looked at."""
+        """Eight threads whose answers take 50 ms each: together far more than
+        ``callback_acquire_timeout_ms``, which is not looked at.
+        """
         pause = threading.Event()
 
         def application(ctxt: HttpServerRequest) -> int:
@@ -187,7 +214,9 @@ class TestTurns:
                 assert b'"/%d"' % number in content
 
     @unnumbered
-    def test_whose_turn_does_not_come_gets_666(self, kind: str, gate: Gate, short_waits: None) -> None:
+    def test_whose_turn_does_not_come_gets_666(
+        self, kind: str, gate: Gate, short_waits: None
+    ) -> None:
         """It was not sent, so it may be tried again."""
         with pair(kind, gate, timeout=150) as ends, gate:
 
@@ -294,7 +323,9 @@ class TestLostConnections:
             wait_for(lambda: ends.process.state.name == "wpsDestroy")
             assert ends.client.request("/x", "GET") == 666
             assert ends.client.answer.error
-            assert ends.client.request("/x", "GET", header="Sec-WebSocket-REST: WithoutAnswer") == 666
+            assert (
+                ends.client.request("/x", "GET", header="Sec-WebSocket-REST: WithoutAnswer") == 666
+            )
             assert ends.client.request("/x", "GET", header="Sec-WebSocket-REST: NonBlocking") == 666
             process = ends.server_process
             wait_for(lambda: process.state.name == "wpsDestroy")
@@ -306,7 +337,9 @@ class TestLostConnections:
     @kinds
     @pytest.mark.parametrize("how", ["close", "cut"])
     def test_requests_under_way_end_with_404_at_once(self, kind: str, how: str) -> None:
-        """As soon as the connection is lost, whoever ended it; those whose turn had not come get 666."""
+        """As soon as the connection is lost, whoever ended it; those whose turn had not come get
+        666.
+        """
 
         def behaviour(peer: RawServerPeer) -> None:
             accept_rest(peer, kind)
@@ -318,7 +351,10 @@ class TestLostConnections:
                 peer.read_to_end()
 
         asked, ready = threading.Event(), threading.Event()
-        with RawServer(behaviour) as server, rest_client(server.port, kind, options=(), timeout=60_000) as client:
+        with (
+            RawServer(behaviour) as server,
+            rest_client(server.port, kind, options=(), timeout=60_000) as client,
+        ):
 
             def work(number: int) -> int:
                 if number == 4:
@@ -345,18 +381,25 @@ class TestLostConnections:
             process = active(server, peer.connection_id)
             statuses: list[int] = []
             ctxt = HttpServerRequest("x")
-            thread = threading.Thread(target=lambda: statuses.append(process.notify_callback(ctxt)), daemon=True)
+            thread = threading.Thread(
+                target=lambda: statuses.append(process.notify_callback(ctxt)), daemon=True
+            )
             thread.start()
             peer.receive_frame()
             server.free()
             thread.join(BOUND)
             assert statuses == [404]
-            assert ctxt.out_error == "the connection was lost before the answer came: closed with 1001 server stopped"
+            assert (
+                ctxt.out_error
+                == "the connection was lost before the answer came: closed with 1001 server stopped"
+            )
 
     def test_freeing_the_client_ends_a_request_that_waits(self, gate: Gate) -> None:
         with pair("synopsebin", gate, timeout=60_000) as ends, gate:
             statuses: list[int] = []
-            thread = threading.Thread(target=lambda: statuses.append(ends.client.request("/slow", "GET")), daemon=True)
+            thread = threading.Thread(
+                target=lambda: statuses.append(ends.client.request("/slow", "GET")), daemon=True
+            )
             thread.start()
             gate.entered.wait(BOUND)
             ends.client.free()
@@ -365,7 +408,10 @@ class TestLostConnections:
 
     def test_a_wrong_key_is_told_to_who_waits(self) -> None:
         """The server closes on the first message that it cannot decrypt, and says so."""
-        with rest_server(key="right") as server, rest_client(server.port, "synopsebin", "wrong") as client:
+        with (
+            rest_server(key="right") as server,
+            rest_client(server.port, "synopsebin", "wrong") as client,
+        ):
             assert client.request("/x", "GET") == 404
             assert client.answer.error.endswith("closed with 1008 a message does not decrypt")
 
@@ -379,7 +425,9 @@ class TestAnswersThatAreNone:
             form = accept_rest(peer, kind)
             for _ in range(2):
                 head, _ = form.decode(peer.receive_frame())
-                frame = form.encode(RestAnswer(200), "answer" if head == "request" else "a" + head[1:])
+                frame = form.encode(
+                    RestAnswer(200), "answer" if head == "request" else "a" + head[1:]
+                )
                 peer.send_frame(frame.opcode, frame.payload.replace(b"200", b"2x0"))
             peer.wait_end()
 
@@ -399,7 +447,10 @@ class TestAnswersThatAreNone:
                 peer.send_frame(frame.opcode, frame.payload)
             peer.wait_end()
 
-        with RawServer(behaviour) as server, rest_client(server.port, "synopsebin", options=()) as client:
+        with (
+            RawServer(behaviour) as server,
+            rest_client(server.port, "synopsebin", options=()) as client,
+        ):
             assert client.request("/x", "GET") == 200
             assert client.answer.content == b"a000001"
 

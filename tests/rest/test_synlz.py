@@ -1,4 +1,6 @@
-"""SynLZ, its container and CRC-32C: round trips of anything, and streams that no encoder wrote. The captured ones are elsewhere."""
+"""SynLZ, its container and CRC-32C: round trips of anything, and streams that no encoder wrote.
+The captured ones are elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import BOUND
 
-from mormot_ws.rest.algosynlz import OVERHEAD, algo_compress, algo_decompress, is_compressed, is_text_type, is_worth_storing
+from mormot_ws.rest.algosynlz import (
+    OVERHEAD,
+    algo_compress,
+    algo_decompress,
+    is_compressed,
+    is_text_type,
+    is_worth_storing,
+)
 from mormot_ws.rest.crc32c import HAVE_SPEEDUPS, crc32c, crc32c_python
 from mormot_ws.rest.synlz import SynLZError, synlz_compress, synlz_decompress
 
 LIMIT = 5_000
 #: bytes with enough repetition for matches of all lengths and distances
 compressible = st.lists(
-    st.tuples(st.binary(min_size=1, max_size=9), st.integers(1, 80)) | st.tuples(st.binary(max_size=40), st.just(1)),
+    st.tuples(st.binary(min_size=1, max_size=9), st.integers(1, 80))
+    | st.tuples(st.binary(max_size=40), st.just(1)),
     max_size=12,
 ).map(lambda runs: b"".join(piece * count for piece, count in runs))
 anything = compressible | st.binary(max_size=400)
@@ -57,7 +67,9 @@ class TestSynLZ:
 
     @given(st.binary(max_size=300), st.integers(0, LIMIT))
     @quick
-    def test_garbage_raises_its_one_exception_or_gives_what_it_announces(self, stream: bytes, limit: int) -> None:
+    def test_garbage_raises_its_one_exception_or_gives_what_it_announces(
+        self, stream: bytes, limit: int
+    ) -> None:
         """And never more than the limit."""
         try:
             data = synlz_decompress(stream, limit)
@@ -95,7 +107,9 @@ class TestSynLZ:
             synlz_decompress(b"\x05\x00" + b"\x01\0\0\0" + b"\x13\x00", 10)
 
     def test_a_bomb_ends_at_its_size(self) -> None:
-        """Three megabytes from 33 kB, but one hundred bytes are announced: no more memory is taken than for those."""
+        """Three megabytes from 33 kB, but one hundred bytes are announced: no more memory is taken
+        than for those.
+        """
         stream = synlz_compress(b"abc" * 1_000_000)
         bomb = b"\x64\x00" + stream[4:]
         tracemalloc.start()
@@ -203,7 +217,13 @@ class TestContainer:
                 b"Rar!",
                 b"RIFF",
             ),
-            *(b"\0\0\0\x18ftyp", b"ABCDmoov", b"\x51\x10\xa5\xab", b"\xab\xa5\xa5\xab", b"\xb2\xa5\xa5\xab"),
+            *(
+                b"\0\0\0\x18ftyp",
+                b"ABCDmoov",
+                b"\x51\x10\xa5\xab",
+                b"\xab\xa5\xa5\xab",
+                b"\xb2\xa5\xa5\xab",
+            ),
         ],
     )
     def test_signatures(self, start: bytes) -> None:
@@ -213,7 +233,15 @@ class TestContainer:
 
     @pytest.mark.parametrize(
         "start",
-        [b"OggS", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x1a\x45\xdf\xa3", b"wOF2", b"\x1f\x8b\x00", b"\xb3\xa5\xa5\xab"],
+        [
+            b"OggS",
+            b"\xfd7zXZ",
+            b"\x28\xb5\x2f\xfd",
+            b"\x1a\x45\xdf\xa3",
+            b"wOF2",
+            b"\x1f\x8b\x00",
+            b"\xb3\xa5\xa5\xab",
+        ],
     )
     def test_what_a_native_sender_compresses_all_the_same(self, start: bytes) -> None:
         """Compressed or not: the bytes on the wire would be others."""
@@ -241,9 +269,7 @@ class TestCrc32c:
 
     def test_the_environment_keeps_to_python(self) -> None:
         """With MORMOT_WS_NO_SPEEDUPS."""
-        code = (
-            "from mormot_ws import crc32c as m; assert m.crc32c is m.crc32c_python; print(hex(m.crc32c(b'123456789')))"
-        )
+        code = "from mormot_ws import crc32c as m; assert m.crc32c is m.crc32c_python; print(hex(m.crc32c(b'123456789')))"
         done = subprocess.run(
             [sys.executable, "-c", code],
             env={"MORMOT_WS_NO_SPEEDUPS": "1"},

@@ -1,7 +1,8 @@
-"""The opening handshake on real sockets, to the letter of RFC 6455 §4 and RFC 9110/9112: what a server has to take and to refuse.
+"""The opening handshake on real sockets, to the letter of RFC 6455 §4 and RFC 9110/9112: what a
+server has to take and to refuse.
 
-``test_handshake.py`` has the same as values, ``test_handshake_rfc_client.py`` the other side. Here a raw client writes
-requests octet by octet.
+``test_handshake.py`` has the same as values, ``test_handshake_rfc_client.py`` the other side. Here
+a raw client writes requests octet by octet.
 """
 
 from __future__ import annotations
@@ -37,14 +38,18 @@ MAX_BODY = 8192
 
 @pytest.fixture
 def server() -> Iterator[WebSocketServer]:
-    """A server with small limits, that offers ``echo`` everywhere, ``room`` on one URI, and counts what its callbacks see."""
+    """A server with small limits, that offers ``echo`` everywhere, ``room`` on one URI, and counts
+    what its callbacks see.
+    """
     with echo_server(max_header_bytes=MAX_HEADER, max_body_bytes=MAX_BODY) as server:
         server.websocket_protocols.add(WebSocketProtocolChat("room", "chat/room", echo))
         yield server
 
 
 def asked(server: WebSocketServer, request: bytes, chop: int = 0) -> tuple[HttpHead, bytes]:
-    """Send *request* on a new connection, and return the head of the answer and all that comes behind it."""
+    """Send *request* on a new connection, and return the head of the answer and all that comes
+    behind it.
+    """
     with RawClient(server.port) as raw:
         raw.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for at in range(0, len(request), chop or len(request)):
@@ -69,7 +74,10 @@ GOOD_REQUESTS = {
     ],
     "another order": [REQUEST[0], *reversed(REQUEST[1:])],
     "no blank behind colons": [REQUEST[0], *[line.replace(": ", ":") for line in REQUEST[1:]]],
-    "blanks around values": [REQUEST[0], *[line.replace(": ", ": \t ") + " \t" for line in REQUEST[1:]]],
+    "blanks around values": [
+        REQUEST[0],
+        *[line.replace(": ", ": \t ") + " \t" for line in REQUEST[1:]],
+    ],
     "upgrade in another case": changed("Upgrade", "Upgrade: WebSocket"),
     "upgrade of several tokens": changed("Upgrade", "Upgrade: h2c, websocket"),
     "upgrade of several tokens, first": changed("Upgrade", "Upgrade: websocket,foo/1.0"),
@@ -79,8 +87,12 @@ GOOD_REQUESTS = {
     "connection with empty tokens": changed("Connection", "Connection: ,keep-alive,, upgrade ,"),
     "connection twice": changed("Connection", "Connection: keep-alive", "Connection: Upgrade"),
     "folded with a blank": changed("Connection", "Connection: keep-alive,", " Upgrade"),
-    "folded with a tab": changed("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: other,", "\techo"),
-    "protocols of several tokens": changed("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: other, echo, more"),
+    "folded with a tab": changed(
+        "Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: other,", "\techo"
+    ),
+    "protocols of several tokens": changed(
+        "Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: other, echo, more"
+    ),
     "protocols in several lines": changed(
         "Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: other", "Sec-WebSocket-Protocol: echo"
     ),
@@ -103,7 +115,9 @@ GOOD_REQUESTS = {
 
 @pytest.mark.parametrize("lines", GOOD_REQUESTS.values(), ids=GOOD_REQUESTS)
 def test_a_request_in_any_valid_form_is_upgraded(server: WebSocketServer, lines: list[str]) -> None:
-    """Case, order, blanks, folding, lists and repetition of headers are as free as RFC 9110 has them."""
+    """Case, order, blanks, folding, lists and repetition of headers are as free as RFC 9110 has
+    them.
+    """
     head, rest = asked(server, octets(lines))
     assert head.first_line == "HTTP/1.1 101 Switching Protocols"
     assert head.headers["sec-websocket-accept"] == accept_for(KEY)
@@ -127,7 +141,9 @@ def test_empty_lines_before_the_request_are_ignored(server: WebSocketServer) -> 
 
 @pytest.mark.parametrize("where", ["together", "behind the body", "before the request"])
 def test_an_empty_line_between_requests_is_ignored(server: WebSocketServer, where: str) -> None:
-    """Old clients send one behind the body of a POST, most often in the same segment (RFC 9112 §2.2)."""
+    """Old clients send one behind the body of a POST, most often in the same segment (RFC 9112
+    §2.2).
+    """
     server.on_request = lambda ctxt: 204
     post = octets(["POST / HTTP/1.1", "Host: a", "Content-Length: 3"]) + b"abc"
     with RawClient(server.port) as raw:
@@ -142,7 +158,9 @@ def test_an_empty_line_between_requests_is_ignored(server: WebSocketServer, wher
 
 
 def test_an_absolute_target_names_the_same_resource(server: WebSocketServer) -> None:
-    """A server has to accept the absolute form (RFC 9112 §3.2.2), whose path is the resource (RFC 6455 §4.2.1)."""
+    """A server has to accept the absolute form (RFC 9112 §3.2.2), whose path is the resource (RFC
+    6455 §4.2.1).
+    """
     lines = changed("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: room")
     for target in ("/chat/room?x=1", f"http://localhost:{server.port}/chat/room?x=1"):
         head, _ = asked(server, octets([f"GET {target} HTTP/1.1", *lines[1:]]))
@@ -154,7 +172,8 @@ def test_an_absolute_target_is_the_uri_that_the_protocol_sees(server: WebSocketS
     seen: list[str] = []
 
     def on_upgraded(protocol: object) -> int:
-        seen.append(getattr(protocol, "upgrade_uri"))  # noqa: B009 - the parameter's class does not matter
+        # the parameter's class does not matter
+        seen.append(getattr(protocol, "upgrade_uri"))  # noqa: B009
         return 200
 
     server.on_websocket_upgraded = on_upgraded
@@ -174,15 +193,30 @@ REFUSED_REQUESTS: dict[str, tuple[list[str], int]] = {
         changed("Sec-WebSocket-Key", f"Sec-WebSocket-Key: {base64.b64encode(bytes(17)).decode()}"),
         400,
     ),
-    "a key without padding": (changed("Sec-WebSocket-Key", f"Sec-WebSocket-Key: {KEY.rstrip('=')}"), 400),
-    "a key that is no base64": (changed("Sec-WebSocket-Key", "Sec-WebSocket-Key: !!!!ubmFtcGxlIG5vbmNlQ=="), 400),
-    "a key with a blank inside": (changed("Sec-WebSocket-Key", f"Sec-WebSocket-Key: {KEY[:9]} {KEY[9:]}"), 400),
+    "a key without padding": (
+        changed("Sec-WebSocket-Key", f"Sec-WebSocket-Key: {KEY.rstrip('=')}"),
+        400,
+    ),
+    "a key that is no base64": (
+        changed("Sec-WebSocket-Key", "Sec-WebSocket-Key: !!!!ubmFtcGxlIG5vbmNlQ=="),
+        400,
+    ),
+    "a key with a blank inside": (
+        changed("Sec-WebSocket-Key", f"Sec-WebSocket-Key: {KEY[:9]} {KEY[9:]}"),
+        400,
+    ),
     "two keys": (changed("Sec-WebSocket-Key", *[f"Sec-WebSocket-Key: {KEY}"] * 2), 400),
     "no version": (changed("Sec-WebSocket-Version"), 400),
     "two versions": (changed("Sec-WebSocket-Version", *["Sec-WebSocket-Version: 13"] * 2), 400),
-    "an unknown protocol": (changed("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: unknown"), 400),
+    "an unknown protocol": (
+        changed("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: unknown"),
+        400,
+    ),
     "no protocol name": (changed("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol:"), 400),
-    "a protocol that is no token": (changed("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: echo, a b"), 400),
+    "a protocol that is no token": (
+        changed("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: echo, a b"),
+        400,
+    ),
     "no host": (changed("Host"), 400),
     "two hosts": (changed("Host", "Host: a", "Host: b"), 400),
     "a blank before the colon": (changed("Upgrade", "Upgrade : websocket"), 400),
@@ -206,8 +240,12 @@ REFUSED_REQUESTS: dict[str, tuple[list[str], int]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED_REQUESTS)
-def test_a_request_that_is_wrong_is_refused_and_the_connection_closed(server: WebSocketServer, case: str) -> None:
-    """Each fault has its status; the answer is complete and the connection ends cleanly, with no reset."""
+def test_a_request_that_is_wrong_is_refused_and_the_connection_closed(
+    server: WebSocketServer, case: str
+) -> None:
+    """Each fault has its status; the answer is complete and the connection ends cleanly, with no
+    reset.
+    """
     lines, status = REFUSED_REQUESTS[case]
     with RawClient(server.port) as raw:
         raw.send(octets(lines))
@@ -219,10 +257,16 @@ def test_a_request_that_is_wrong_is_refused_and_the_connection_closed(server: We
     assert server.websocket_connections == 0
 
 
-@pytest.mark.parametrize("version", ["0", "7", "8", "12", "14", "25", "113", "x", "", "13.0", "13, 8", "8, 13"])
+@pytest.mark.parametrize(
+    "version", ["0", "7", "8", "12", "14", "25", "113", "x", "", "13.0", "13, 8", "8, 13"]
+)
 def test_another_version_is_told_the_one_that_works(server: WebSocketServer, version: str) -> None:
-    """A version other than 13 is answered by 426 with the server's own (RFC 6455 §4.4), and ``Upgrade`` (RFC 9110 §15.5.22)."""
-    head, _ = asked(server, octets(changed("Sec-WebSocket-Version", f"Sec-WebSocket-Version: {version}")))
+    """A version other than 13 is answered by 426 with the server's own (RFC 6455 §4.4), and
+    ``Upgrade`` (RFC 9110 §15.5.22).
+    """
+    head, _ = asked(
+        server, octets(changed("Sec-WebSocket-Version", f"Sec-WebSocket-Version: {version}"))
+    )
     assert head.status == 426
     assert head.headers["sec-websocket-version"] == "13"
     assert head.headers["upgrade"].lower() == "websocket"
@@ -245,7 +289,9 @@ NO_UPGRADES = {
 
 
 @pytest.mark.parametrize("lines", NO_UPGRADES.values(), ids=NO_UPGRADES)
-def test_a_request_for_something_else_is_never_switched(server: WebSocketServer, lines: list[str]) -> None:
+def test_a_request_for_something_else_is_never_switched(
+    server: WebSocketServer, lines: list[str]
+) -> None:
     """Without any of what RFC 6455 §4.2.1 demands the answer is an ordinary HTTP error."""
     head, _ = asked(server, octets(lines))
     assert 400 <= head.status < 500
@@ -253,7 +299,7 @@ def test_a_request_for_something_else_is_never_switched(server: WebSocketServer,
     assert server.websocket_connections == 0
 
 
-# ------------------------------------------------------------------------------------------------------------- limits
+# ------------------------------------------------------------------------------------------- limits
 
 TOO_LONG = {
     "a long request line": octets([f"GET /{'a' * MAX_HEADER} HTTP/1.1", *REQUEST[1:]]),
@@ -268,7 +314,9 @@ TOO_LONG = {
 
 @pytest.mark.parametrize("request_", TOO_LONG.values(), ids=TOO_LONG)
 def test_a_head_above_the_limit_is_431(server: WebSocketServer, request_: bytes) -> None:
-    """A head of more than ``max_header_bytes`` is answered by 431 (or, for its first line, 414), even if it never ends."""
+    """A head of more than ``max_header_bytes`` is answered by 431 (or, for its first line, 414),
+    even if it never ends.
+    """
     with RawClient(server.port) as raw:
         with contextlib.suppress(ConnectionError):  # the server need not read all of it
             raw.send(request_)
@@ -286,12 +334,17 @@ def test_a_head_below_the_limit_is_read(server: WebSocketServer) -> None:
 
 CHUNK = b"400\r\n" + b"b" * 0x400 + b"\r\n"
 TOO_LARGE = {
-    "by its length": octets(["POST /x HTTP/1.1", "Host: a", f"Content-Length: {MAX_BODY + 1}"]) + b"b" * (MAX_BODY + 1),
-    "by a length of gigabytes": octets(["POST /x HTTP/1.1", "Host: a", "Content-Length: 9999999999"])
+    "by its length": octets(["POST /x HTTP/1.1", "Host: a", f"Content-Length: {MAX_BODY + 1}"])
+    + b"b" * (MAX_BODY + 1),
+    "by a length of gigabytes": octets(
+        ["POST /x HTTP/1.1", "Host: a", "Content-Length: 9999999999"]
+    )
     + b"b" * 2 * MAX_BODY,
     "in chunks": octets(["POST /x HTTP/1.1", "Host: a", "Transfer-Encoding: chunked"])
     + CHUNK * (MAX_BODY // 0x400 + 1),
-    "in one chunk of gigabytes": octets(["POST /x HTTP/1.1", "Host: a", "Transfer-Encoding: chunked"])
+    "in one chunk of gigabytes": octets(
+        ["POST /x HTTP/1.1", "Host: a", "Transfer-Encoding: chunked"]
+    )
     + b"ffffffff\r\n"
     + b"b" * 2 * MAX_BODY,
     "of an upgrade": octets([*REQUEST, f"Content-Length: {MAX_BODY + 1}"]) + b"b" * (MAX_BODY + 1),
@@ -325,17 +378,23 @@ def test_a_body_of_the_limit_is_read(server: WebSocketServer) -> None:
         return 200
 
     server.on_request = on_request
-    request_ = octets(["POST /x HTTP/1.1", "Host: a", f"Content-Length: {MAX_BODY}"]) + b"b" * MAX_BODY
+    request_ = (
+        octets(["POST /x HTTP/1.1", "Host: a", f"Content-Length: {MAX_BODY}"]) + b"b" * MAX_BODY
+    )
     assert asked(server, request_)[0].status == 200
     assert bodies == [MAX_BODY]
 
 
-# ---------------------------------------------------------------------------------------------------------- pipelining
+# --------------------------------------------------------------------------------------- pipelining
 
 
 @pytest.mark.parametrize("cut_at", [0, 1, 5, 11])
-def test_frames_in_the_segment_of_the_request_are_read(server: WebSocketServer, cut_at: int) -> None:
-    """A client may send frames before it has seen the answer; a frame that the segment cuts is put together."""
+def test_frames_in_the_segment_of_the_request_are_read(
+    server: WebSocketServer, cut_at: int
+) -> None:
+    """A client may send frames before it has seen the answer; a frame that the segment cuts is put
+    together.
+    """
     with RawClient(server.port) as raw:
         stream = raw.encoded(focText, "early") + raw.encoded(focText, "bird")
         raw.send(octets(REQUEST) + stream[: len(stream) - cut_at])
@@ -355,10 +414,15 @@ def test_many_frames_in_the_segment_of_the_request_are_read(server: WebSocketSer
 
 @pytest.mark.parametrize(
     ("header", "body"),
-    [("Content-Length: 5", b"12345"), ("Transfer-Encoding: chunked", b"3\r\n123\r\n2\r\n45\r\n0\r\n\r\n")],
+    [
+        ("Content-Length: 5", b"12345"),
+        ("Transfer-Encoding: chunked", b"3\r\n123\r\n2\r\n45\r\n0\r\n\r\n"),
+    ],
     ids=["length", "chunked"],
 )
-def test_a_body_of_an_upgrade_is_not_taken_for_frames(server: WebSocketServer, header: str, body: bytes) -> None:
+def test_a_body_of_an_upgrade_is_not_taken_for_frames(
+    server: WebSocketServer, header: str, body: bytes
+) -> None:
     """What belongs to the request by its length ends where it says; the frames begin behind it."""
     with RawClient(server.port) as raw:
         raw.send(octets([*REQUEST, header]) + body + raw.encoded(focText, "frame"))
@@ -367,7 +431,9 @@ def test_a_body_of_an_upgrade_is_not_taken_for_frames(server: WebSocketServer, h
 
 
 def test_an_upgrade_may_follow_other_requests_at_once(server: WebSocketServer) -> None:
-    """Requests, an upgrade and a frame in one segment are all answered, in order (RFC 9112 §9.3.2)."""
+    """Requests, an upgrade and a frame in one segment are all answered, in order (RFC 9112
+    §9.3.2).
+    """
     server.on_request = lambda ctxt: 204
     with RawClient(server.port) as raw:
         get = octets(["GET /one HTTP/1.1", "Host: a"])
@@ -378,16 +444,22 @@ def test_an_upgrade_may_follow_other_requests_at_once(server: WebSocketServer) -
 
 
 def test_what_follows_a_refused_upgrade_is_no_request(server: WebSocketServer) -> None:
-    """After a refusal the connection is closed: frames, or a second request, behind it are not looked at."""
+    """After a refusal the connection is closed: frames, or a second request, behind it are not
+    looked at.
+    """
     with RawClient(server.port) as raw:
-        raw.send(octets(changed("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8")) + octets(REQUEST))
+        raw.send(
+            octets(changed("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8")) + octets(REQUEST)
+        )
         assert raw.read_head().status == 426
         raw.sock.shutdown(socket.SHUT_WR)
         assert b"HTTP/" not in raw.read_to_end()
 
 
 def test_a_refusal_is_not_destroyed_by_input_that_stays_unread(server: WebSocketServer) -> None:
-    """A client that goes on sending gets the whole answer, and an end of stream rather than a reset."""
+    """A client that goes on sending gets the whole answer, and an end of stream rather than a
+    reset.
+    """
     with RawClient(server.port) as raw:
         raw.send(octets(changed("Sec-WebSocket-Key")) + b"x" * 300_000)
         assert raw.read_head().status == 400
@@ -399,21 +471,29 @@ def test_100_continue_is_sent_before_a_body_that_waits_for_it(server: WebSocketS
     """A client that expects ``100-continue`` gets it, and then its answer (RFC 9110 §10.1.1)."""
     server.on_request = lambda ctxt: 204
     with RawClient(server.port) as raw:
-        raw.send(octets(["POST / HTTP/1.1", "Host: a", "Content-Length: 3", "Expect: 100-continue"]))
+        raw.send(
+            octets(["POST / HTTP/1.1", "Host: a", "Content-Length: 3", "Expect: 100-continue"])
+        )
         assert raw.read_head().status == 100
         raw.send(b"abc")
         assert raw.read_head().status == 204
 
 
 def test_the_accept_value_answers_each_key(server: WebSocketServer) -> None:
-    """It is computed from the key of the request as it was sent, blanks around it apart (RFC 6455 §4.2.2)."""
+    """It is computed from the key of the request as it was sent, blanks around it apart (RFC 6455
+    §4.2.2).
+    """
     for key in (base64.b64encode(bytes(range(at, at + 16))).decode() for at in range(5)):
         head, _ = asked(server, octets(changed("Sec-WebSocket-Key", f"Sec-WebSocket-Key:  {key} ")))
         assert head.headers["sec-websocket-accept"] == accept_for(key)
 
 
-def test_the_first_protocol_of_the_client_that_the_server_has_is_chosen(server: WebSocketServer) -> None:
-    """The client's order counts, over several headers, and there is one name in the answer (RFC 6455 §4.2.2)."""
+def test_the_first_protocol_of_the_client_that_the_server_has_is_chosen(
+    server: WebSocketServer,
+) -> None:
+    """The client's order counts, over several headers, and there is one name in the answer (RFC
+    6455 §4.2.2).
+    """
     server.websocket_protocols.add(WebSocketProtocolChat("second", "", echo))
     for lines, chosen in (
         (["Sec-WebSocket-Protocol: x, second, echo"], "second"),

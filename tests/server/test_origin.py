@@ -1,4 +1,6 @@
-"""Who may connect: the origins that are allowed, tokens in header, URI and cookie, and the answers 401 and 403."""
+"""Who may connect: the origins that are allowed, tokens in header, URI and cookie, and the answers
+401 and 403.
+"""
 
 from __future__ import annotations
 
@@ -93,8 +95,12 @@ class TestOrigin:
             client.send(request.replace(b"\r\n\r\n", b"\r\nOrigin: https://evil.example\r\n\r\n"))
             assert client.read_head().status == 403
 
-    def test_a_client_that_is_no_browser_has_no_origin_and_connects(self, server: WebSocketServer) -> None:
-        """The check protects people with browsers; programs send no ``Origin``, and could send any."""
+    def test_a_client_that_is_no_browser_has_no_origin_and_connects(
+        self, server: WebSocketServer
+    ) -> None:
+        """The check protects people with browsers; programs send no ``Origin``, and could send
+        any.
+        """
         assert answer_to(server).status == 101
         with new_client(server.port) as client:
             assert upgrade(client) == ""
@@ -102,7 +108,9 @@ class TestOrigin:
     def test_a_page_is_refused_before_anything_of_the_application_runs(
         self, server: WebSocketServer, recorder: Recorder
     ) -> None:
-        """Neither the upgrade's callback nor the connection's sees a foreign page, whatever cookies it brings."""
+        """Neither the upgrade's callback nor the connection's sees a foreign page, whatever
+        cookies it brings.
+        """
         server.on_websocket_upgraded = recorder.call("upgraded", 200)
         server.on_websocket_connect = recorder.call("connect")
         assert answer_to(server, Origin="https://evil.example", Cookie="session=abc").status == 403
@@ -159,7 +167,9 @@ def by_uri(protocol: WebSocketProtocol) -> int:
 
 def by_cookie(protocol: WebSocketProtocol) -> int:
     """Let those in who have the right ``session`` cookie."""
-    cookies: http.cookies.SimpleCookie = http.cookies.SimpleCookie(protocol.upgrade_header("cookie"))
+    cookies: http.cookies.SimpleCookie = http.cookies.SimpleCookie(
+        protocol.upgrade_header("cookie")
+    )
     return 200 if "session" in cookies and cookies["session"].value == "good" else 401
 
 
@@ -181,16 +191,25 @@ class TestTokens:
     def test_a_bearer_token_in_the_header(
         self, server: WebSocketServer, authorization: str | None, status: int
     ) -> None:
-        """``upgrade_bearer_token`` has the token of the scheme Bearer (in any case), '' for anything else."""
+        """``upgrade_bearer_token`` has the token of the scheme Bearer (in any case), '' for
+        anything else.
+        """
         server.on_websocket_upgraded = by_header
         assert answer_to(server, Authorization=authorization).status == status
 
     @pytest.mark.parametrize(
         ("uri", "status"),
-        [("room?token=good", 101), ("room?x=1&token=good", 101), ("room?token=bad", 401), ("room", 401)],
+        [
+            ("room?token=good", 101),
+            ("room?x=1&token=good", 101),
+            ("room?token=bad", 401),
+            ("room", 401),
+        ],
     )
     def test_a_token_in_the_uri(self, server: WebSocketServer, uri: str, status: int) -> None:
-        """``upgrade_uri`` has the query: what a browser's page can send, since it cannot set headers."""
+        """``upgrade_uri`` has the query: what a browser's page can send, since it cannot set
+        headers.
+        """
         server.on_websocket_upgraded = by_uri
         assert answer_to(server, uri).status == status
 
@@ -203,7 +222,9 @@ class TestTokens:
         server.on_websocket_upgraded = by_cookie
         assert answer_to(server, Cookie=cookie).status == status
 
-    def test_our_client_sends_a_token_and_learns_of_its_refusal(self, server: WebSocketServer) -> None:
+    def test_our_client_sends_a_token_and_learns_of_its_refusal(
+        self, server: WebSocketServer
+    ) -> None:
         """The refusal is the status line in the result of ``websockets_upgrade``."""
         server.on_websocket_upgraded = by_header
         for headers, error in (
@@ -221,8 +242,12 @@ class TestTokens:
         with new_client(server.port) as client:
             assert upgrade(client, uri="room?token=good") == ""
 
-    def test_a_fresh_token_goes_with_each_reconnection(self, server: WebSocketServer, recorder: Recorder) -> None:
-        """``auto_reconnect`` asks for the headers each time, so that an expired token is not sent again."""
+    def test_a_fresh_token_goes_with_each_reconnection(
+        self, server: WebSocketServer, recorder: Recorder
+    ) -> None:
+        """``auto_reconnect`` asks for the headers each time, so that an expired token is not sent
+        again.
+        """
         tokens: list[str] = []
 
         def accept(protocol: WebSocketProtocol) -> int:
@@ -239,7 +264,9 @@ class TestTokens:
                 recorder.wait("focContinuation", turn)
         assert tokens == ["number-1", "number-2", "number-3"]
 
-    def test_a_client_whose_token_is_refused_can_give_up(self, server: WebSocketServer, recorder: Recorder) -> None:
+    def test_a_client_whose_token_is_refused_can_give_up(
+        self, server: WebSocketServer, recorder: Recorder
+    ) -> None:
         """``StopOn`` ends the reconnection at 401: repetition will not heal it."""
         server.on_websocket_upgraded = by_header
         policy = FixedDelay(ms(5))
@@ -252,16 +279,24 @@ class TestTokens:
             assert client.upgrade_failure.http_status == 401
         assert len(policy.failures) == 1  # it was asked once, after the loss
 
-    def test_tokens_are_not_logged(self, server: WebSocketServer, caplog: pytest.LogCaptureFixture) -> None:
+    def test_tokens_are_not_logged(
+        self, server: WebSocketServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """Neither side writes a token to its log, or shows it by ``repr``, good or refused."""
         server.on_websocket_upgraded = by_header
         with caplog.at_level(logging.DEBUG, "mormot_ws"):
             for token in ("good", "s3cret"):
                 with new_client(server.port) as client:
                     upgrade(
-                        client, uri=f"room?token={token}", headers=f"Authorization: Bearer {token}\r\nCookie: {token}"
+                        client,
+                        uri=f"room?token={token}",
+                        headers=f"Authorization: Bearer {token}\r\nCookie: {token}",
                     )
-                    shown = repr(client) + repr(process_of(client)) if client.websockets else repr(client)
+                    shown = (
+                        repr(client) + repr(process_of(client))
+                        if client.websockets
+                        else repr(client)
+                    )
                     assert token not in shown
         assert "s3cret" not in caplog.text
         assert "good" not in caplog.text
@@ -293,7 +328,9 @@ class TestOnWebsocketUpgraded:
             return 200
 
         server.on_websocket_upgraded = look
-        assert answer_to(server, "room?x=1", Origin=PAGE, X_Custom="value", Cookie="a=b").status == 101
+        assert (
+            answer_to(server, "room?x=1", Origin=PAGE, X_Custom="value", Cookie="a=b").status == 101
+        )
         (protocol,) = seen
         assert protocol.name == "echo"
         assert protocol.upgrade_uri == "room?x=1"
@@ -306,7 +343,9 @@ class TestOnWebsocketUpgraded:
         assert protocol.upgrade_header("absent") == ""
 
     def test_what_it_decides_can_be_kept_for_the_connection(self, server: WebSocketServer) -> None:
-        """``connection_opaque`` carries e.g. the user from the upgrade to the callbacks of the same connection."""
+        """``connection_opaque`` carries e.g. the user from the upgrade to the callbacks of the
+        same connection.
+        """
         from mormot_ws import WebSocketFrame, WebSocketProcess, WebSocketProtocolChat
 
         def who(protocol: WebSocketProtocol) -> int:
@@ -327,7 +366,9 @@ class TestOnWebsocketUpgraded:
                 client.send_frame(focText, "who am I?")
                 assert client.receive_opcode(focText).text == name
 
-    def test_it_runs_in_the_connections_thread_and_delays_nobody_else(self, server: WebSocketServer) -> None:
+    def test_it_runs_in_the_connections_thread_and_delays_nobody_else(
+        self, server: WebSocketServer
+    ) -> None:
         """A slow decision (a database, another server) is waited for by its own connection only."""
         go_on = threading.Event()
         threads: list[threading.Thread] = []
@@ -351,14 +392,20 @@ class TestOnWebsocketUpgraded:
     def test_a_result_that_is_no_status_refuses_with_a_valid_answer(
         self, server: WebSocketServer, result: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A forgotten ``return`` must not let anybody in, nor make an answer that is no HTTP: it is a 500, and logged."""
+        """A forgotten ``return`` must not let anybody in, nor make an answer that is no HTTP: it
+        is a 500, and logged.
+        """
         server.on_websocket_upgraded = lambda protocol: result
         head = answer_to(server)
         assert head.first_line.split()[1] == "500"
         assert "on_websocket_upgraded" in caplog.text or "on_upgraded" in caplog.text
 
-    def test_an_exception_refuses_with_500(self, server: WebSocketServer, caplog: pytest.LogCaptureFixture) -> None:
-        """A bug in the callback lets nobody in; the client gets an answer, the log the traceback, and the server goes on."""
+    def test_an_exception_refuses_with_500(
+        self, server: WebSocketServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A bug in the callback lets nobody in; the client gets an answer, the log the traceback,
+        and the server goes on.
+        """
 
         def broken(protocol: WebSocketProtocol) -> int:
             raise RuntimeError("the database is down")
@@ -371,9 +418,15 @@ class TestOnWebsocketUpgraded:
             client.send_frame(focText, "hello")
             assert client.receive_opcode(focText).text == "hello"
 
-    def test_a_refused_page_does_not_reach_the_callbacks_of_the_connection(self, recorder: Recorder) -> None:
-        """No ``focContinuation``, no ``on_websocket_connect``, no ``on_client_connected`` for who was refused."""
-        with echo_server(0, recorder.frame, on_client_connected=recorder.call("on_client_connected")) as server:
+    def test_a_refused_page_does_not_reach_the_callbacks_of_the_connection(
+        self, recorder: Recorder
+    ) -> None:
+        """No ``focContinuation``, no ``on_websocket_connect``, no ``on_client_connected`` for who
+        was refused.
+        """
+        with echo_server(
+            0, recorder.frame, on_client_connected=recorder.call("on_client_connected")
+        ) as server:
             server.on_websocket_upgraded = lambda protocol: 403
             server.on_websocket_connect = recorder.call("on_websocket_connect")
             assert answer_to(server).status == 403

@@ -1,4 +1,6 @@
-"""WebSocketServer on real sockets: listening, upgrading, events, broadcast. Its end, and those of connections: ``test_server_life.py``."""
+"""WebSocketServer on real sockets: listening, upgrading, events, broadcast. Its end, and those of
+connections: ``test_server_life.py``.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ def free_port() -> int:
         return port
 
 
-# ------------------------------------------------------------------------------------------------------------ listening
+# ---------------------------------------------------------------------------------------- listening
 
 
 @pytest.mark.parametrize("form", ["{}", " {} ", "127.0.0.1:{}", "localhost:{}"])
@@ -89,12 +91,16 @@ def test_an_ipv6_address_stands_in_brackets() -> None:
             probe.bind(("::1", 0))
     except OSError:
         pytest.skip("this machine has no IPv6")
-    with WebSocketServer("[::1]:0") as server, socket.create_connection(("::1", server.port), BOUND):
+    with (
+        WebSocketServer("[::1]:0") as server,
+        socket.create_connection(("::1", server.port), BOUND),
+    ):
         assert server.host == "::1"
 
 
 @pytest.mark.parametrize(
-    "port", ["", "abc", "127.0.0.1", "127.0.0.1:", ":8999", "65536", "-1", -1, 65536, None, 1.5, True]
+    "port",
+    ["", "abc", "127.0.0.1", "127.0.0.1:", ":8999", "65536", "-1", -1, 65536, None, 1.5, True],
 )
 def test_what_is_no_port_is_a_value_error(port: Any) -> None:
     """A port that can never work is refused by the constructor."""
@@ -123,12 +129,16 @@ def test_a_port_can_be_used_again_at_once() -> None:
             assert exchange(other, ["b"]) == ["b"]
 
 
-# ---------------------------------------------------------------------------------------------------------- the upgrade
+# -------------------------------------------------------------------------------------- the upgrade
 
 
 def test_connection_ids_count_every_accepted_connection(server: WebSocketServer) -> None:
     """IDs start with 1 and grow by one for each TCP connection, upgraded or not."""
-    with upgraded(server.port) as first, RawClient(server.port) as plain, upgraded(server.port) as third:
+    with (
+        upgraded(server.port) as first,
+        RawClient(server.port) as plain,
+        upgraded(server.port) as third,
+    ):
         assert (first.connection_id, third.connection_id) == (1, 3)
         plain.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert plain.read_answer()[0].status == 426
@@ -148,7 +158,9 @@ def test_the_sub_protocol_is_answered_in_the_clients_spelling(server: WebSocketS
 
 
 def test_without_a_sub_protocol_only_an_exact_uri_matches() -> None:
-    """A protocol registered for a URI serves requests for it that name none, and the answer names none either."""
+    """A protocol registered for a URI serves requests for it that name none, and the answer names
+    none either.
+    """
     with echo_server() as server:
         server.websocket_protocols.add(WebSocketProtocolChat("room", "chat/room", echo))
         with RawClient(server.port) as client:
@@ -166,7 +178,9 @@ def test_each_connection_gets_its_own_clone(server: WebSocketServer) -> None:
 
 
 def test_the_protocol_knows_where_its_peer_comes_from(server: WebSocketServer) -> None:
-    """The upgrade's URI with its query, the bearer token and the address are on the connection's protocol."""
+    """The upgrade's URI with its query, the bearer token and the address are on the connection's
+    protocol.
+    """
     with RawClient(server.port) as client:
         client.send(client.request("room?x=1", Authorization="Bearer secret"))
         head = client.read_head()
@@ -182,7 +196,9 @@ def test_frames_in_the_segment_of_the_request_are_not_lost(server: WebSocketServ
         assert [client.receive_opcode(focText).text for _ in range(2)] == ["one", "two"]
 
 
-def test_a_frame_cut_by_the_end_of_the_request_segment_is_put_together(server: WebSocketServer) -> None:
+def test_a_frame_cut_by_the_end_of_the_request_segment_is_put_together(
+    server: WebSocketServer,
+) -> None:
     """Half a frame behind the request waits for its other half."""
     with RawClient(server.port) as client:
         wire = client.encoded(focText, "halves")
@@ -221,7 +237,9 @@ def test_a_refused_upgrade_gets_its_status_and_is_closed(case: str) -> None:
     request, status = _BAD_HANDSHAKES[case]
     with WebSocketServer("127.0.0.1:0") as server:
         server.websocket_protocols.add(_Picky("echo"))
-        server.on_websocket_upgraded = lambda protocol: 403 if protocol.upgrade_uri == "forbidden" else 200
+        server.on_websocket_upgraded = lambda protocol: (
+            403 if protocol.upgrade_uri == "forbidden" else 200
+        )
         with RawClient(server.port) as client:
             client.send(request)
             answer = client.read_to_end()
@@ -231,7 +249,9 @@ def test_a_refused_upgrade_gets_its_status_and_is_closed(case: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["8", "12", "x"])
-def test_an_unsupported_version_is_told_the_one_that_works(server: WebSocketServer, version: str) -> None:
+def test_an_unsupported_version_is_told_the_one_that_works(
+    server: WebSocketServer, version: str
+) -> None:
     """A version other than 13 is refused, with the header that RFC 6455 §4.4 wants."""
     with RawClient(server.port) as client:
         client.send(client.request(Sec_WebSocket_Version=version))
@@ -244,7 +264,8 @@ def test_an_unsupported_version_is_told_the_one_that_works(server: WebSocketServ
 @pytest.mark.parametrize(
     ("data", "status"),
     [
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),  # TLS, spoken to a port without it
+        # TLS, spoken to a port without it
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),  # no Host
         (b"GET / HTTP/1.1\r\nHost: x\r\nbroken line\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", 431),
@@ -253,8 +274,13 @@ def test_an_unsupported_version_is_told_the_one_that_works(server: WebSocketServ
     ids=["tls", "no host", "no header", "long head", "long body"],
 )
 def test_a_request_that_is_none_gets_its_status_and_is_closed(data: bytes, status: int) -> None:
-    """What is no acceptable HTTP request is answered with the fitting status, and the socket is closed."""
-    with echo_server(max_header_bytes=16_384, max_body_bytes=1_000) as server, RawClient(server.port) as client:
+    """What is no acceptable HTTP request is answered with the fitting status, and the socket is
+    closed.
+    """
+    with (
+        echo_server(max_header_bytes=16_384, max_body_bytes=1_000) as server,
+        RawClient(server.port) as client,
+    ):
         client.send(data)
         assert client.read_head().status == status
         client.read_to_end()
@@ -270,7 +296,9 @@ def test_a_refused_client_does_not_count_as_connection(server: WebSocketServer) 
         assert exchange(good, ["x"]) == ["x"]
 
 
-@pytest.mark.parametrize("start", [b"", b"GET / HT", RawClient.request()[:-2]], ids=["silent", "cut line", "cut head"])
+@pytest.mark.parametrize(
+    "start", [b"", b"GET / HT", RawClient.request()[:-2]], ids=["silent", "cut line", "cut head"]
+)
 def test_a_client_that_does_not_finish_its_request_is_dropped(start: bytes) -> None:
     """After ``handshake_timeout`` a connection without a whole request is closed."""
     with echo_server(handshake_timeout=ms(100)) as server, RawClient(server.port) as client:
@@ -297,7 +325,7 @@ def test_the_handshake_time_is_not_renewed_by_every_byte() -> None:
                     assert time.monotonic() < give_up, "still connected"
 
 
-# --------------------------------------------------------------------------------------------------------------- events
+# ------------------------------------------------------------------------------------------- events
 
 
 def _record_all(server: WebSocketServer, recorder: Recorder) -> None:
@@ -323,8 +351,12 @@ _ALL_EVENTS = [
 
 
 @pytest.mark.parametrize("goodbye", [True, False], ids=["close frame", "lost"])
-def test_the_events_of_a_connection_come_once_and_in_order_in_its_thread(recorder: Recorder, goodbye: bool) -> None:
-    """From the upgrade to the end each event comes once, all in the connection's own thread, however it ends."""
+def test_the_events_of_a_connection_come_once_and_in_order_in_its_thread(
+    recorder: Recorder, goodbye: bool
+) -> None:
+    """From the upgrade to the end each event comes once, all in the connection's own thread,
+    however it ends.
+    """
     with echo_server(callback=recorder.frame) as server:
         _record_all(server, recorder)
         with upgraded(server.port) as client:
@@ -361,7 +393,11 @@ def test_the_events_get_the_socket_the_process_and_the_protocol(recorder: Record
 
 def test_connections_have_different_threads(recorder: Recorder) -> None:
     """Each connection is served by a thread of its own."""
-    with echo_server(callback=recorder.frame) as server, upgraded(server.port), upgraded(server.port):
+    with (
+        echo_server(callback=recorder.frame) as server,
+        upgraded(server.port),
+        upgraded(server.port),
+    ):
         recorder.wait("focContinuation", 2)
         assert len(recorder.threads) == 2
 
@@ -381,7 +417,9 @@ def test_a_connection_that_ends_is_forgotten_before_on_websocket_disconnect() ->
 
 def test_on_start_and_on_stop_are_called_in_each_thread_of_the_server(recorder: Recorder) -> None:
     """The accept thread and each connection's thread report their start and end."""
-    with WebSocketServer("127.0.0.1:0", recorder.call("start"), recorder.call("stop"), "named") as server:
+    with WebSocketServer(
+        "127.0.0.1:0", recorder.call("start"), recorder.call("stop"), "named"
+    ) as server:
         recorder.wait("start", 1)
         with RawClient(server.port):
             recorder.wait("start", 2)
@@ -392,11 +430,15 @@ def test_on_start_and_on_stop_are_called_in_each_thread_of_the_server(recorder: 
     assert all("named" in thread.name for thread in recorder.threads)
 
 
-# ------------------------------------------------------------------------------------------- connections and broadcast
+# ------------------------------------------------------------------------ connections and broadcast
 
 
-def test_is_active_websocket_is_the_process_of_a_running_connection(server: WebSocketServer) -> None:
-    """An ID gives its process while the connection runs, and None for one that is unknown or has ended."""
+def test_is_active_websocket_is_the_process_of_a_running_connection(
+    server: WebSocketServer,
+) -> None:
+    """An ID gives its process while the connection runs, and None for one that is unknown or has
+    ended.
+    """
     assert server.is_active_websocket(1) is None
     with upgraded(server.port) as client:
         process = active(server, client.connection_id)
@@ -432,7 +474,9 @@ def test_a_broadcast_reaches_all_connections_in_order(server: WebSocketServer) -
         for number in range(20):
             assert server.websocket_broadcast(text(str(number))) == 5
         for client in clients:
-            assert [client.receive_opcode(focText).text for _ in range(20)] == [str(n) for n in range(20)]
+            assert [client.receive_opcode(focText).text for _ in range(20)] == [
+                str(n) for n in range(20)
+            ]
 
 
 class Slow(WebSocketProtocolChat):
@@ -444,7 +488,9 @@ class Slow(WebSocketProtocolChat):
         assert self.go_on.wait(BOUND)
 
 
-def test_a_broadcast_reaches_a_client_as_soon_as_its_upgrade_has_returned(server: WebSocketServer) -> None:
+def test_a_broadcast_reaches_a_client_as_soon_as_its_upgrade_has_returned(
+    server: WebSocketServer,
+) -> None:
     """Also when the server's thread of the connection has not gone on yet behind the answer."""
     server.websocket_protocols.add(Slow("slow"))
     Slow.go_on.clear()
@@ -483,23 +529,34 @@ def test_a_broadcast_of_a_control_frame_is_a_value_error(server: WebSocketServer
 
 
 def test_a_reader_that_does_not_read_delays_no_other(server: WebSocketServer) -> None:
-    """A broadcast larger than all buffers reaches the others although one client reads nothing, and that one still gets all later."""
+    """A broadcast larger than all buffers reaches the others although one client reads nothing,
+    and that one still gets all later.
+    """
     size, count = 256 << 10, 40
     with upgraded(server.port, receive_buffer=4096) as stuck, upgraded(server.port) as good:
         process = active(server, stuck.connection_id)
         active(server, good.connection_id)
         for number in range(count):
-            assert server.websocket_broadcast(WebSocketFrame(focBinary, bytes((number,)) * size)) == 2
+            assert (
+                server.websocket_broadcast(WebSocketFrame(focBinary, bytes((number,)) * size)) == 2
+            )
         began = time.monotonic()
-        assert [good.receive_opcode(focBinary).payload[0] for _ in range(count)] == list(range(count))
+        assert [good.receive_opcode(focBinary).payload[0] for _ in range(count)] == list(
+            range(count)
+        )
         assert time.monotonic() - began < 2_500 * MS
         assert process.outgoing.count > 0
-        assert [stuck.receive_opcode(focBinary).payload[0] for _ in range(count)] == list(range(count))
+        assert [stuck.receive_opcode(focBinary).payload[0] for _ in range(count)] == list(
+            range(count)
+        )
 
 
 def test_a_full_queue_refuses_a_broadcast() -> None:
     """A connection whose queue is full is not counted, and its queue stays bounded."""
-    with echo_server(max_outgoing_bytes=1 << 20) as server, upgraded(server.port, receive_buffer=4096) as stuck:
+    with (
+        echo_server(max_outgoing_bytes=1 << 20) as server,
+        upgraded(server.port, receive_buffer=4096) as stuck,
+    ):
         process = active(server, stuck.connection_id)
         frame = WebSocketFrame(focBinary, bytes(256 << 10))
         wait_for(lambda: server.websocket_broadcast(frame) == 0, what="a refused broadcast")

@@ -1,6 +1,8 @@
-"""The server's side of faults: leaving gracefully with many clients, coming back at once, running out of descriptors, bad callbacks.
+"""The server's side of faults: leaving gracefully with many clients, coming back at once, running
+out of descriptors, bad callbacks.
 
-``MORMOT_WS_TEST_CLIENTS=1000`` makes the crowds as large as the promises are; the bounds stay the same.
+``MORMOT_WS_TEST_CLIENTS=1000`` makes the crowds as large as the promises are; the bounds stay the
+same.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ def server() -> Iterator[WebSocketServer]:
         yield server
 
 
-# ------------------------------------------------------------------------------------------------------------- leaving
+# ------------------------------------------------------------------------------------------ leaving
 
 
 def test_free_says_goodbye_to_all_and_waits_for_them_together(server: WebSocketServer) -> None:
@@ -102,7 +104,12 @@ def test_free_says_goodbye_to_all_and_waits_for_them_together(server: WebSocketS
         server.free()
         duration = took(started)
         number, at = crowd.told("closed 1001")
-        _log.info("free() with %d clients: %.2f s, the last goodbye after %.2f s", number, duration, at - started)
+        _log.info(
+            "free() with %d clients: %.2f s, the last goodbye after %.2f s",
+            number,
+            duration,
+            at - started,
+        )
         assert number == CLIENTS
         assert duration < LEAVES_WITHIN
         if CLIENTS <= 200:
@@ -111,7 +118,9 @@ def test_free_says_goodbye_to_all_and_waits_for_them_together(server: WebSocketS
 
 
 def test_free_does_not_wait_for_frozen_clients_one_after_another(server: WebSocketServer) -> None:
-    """With some clients frozen (SIGSTOP) and some that never read, the others get 1001 and ``free()`` keeps its bound."""
+    """With some clients frozen (SIGSTOP) and some that never read, the others get 1001 and
+    ``free()`` keeps its bound.
+    """
     with Crowd(server, DEAF) as frozen, Crowd(server, CLIENTS, DEAF) as crowd:
         os.kill(frozen.pid, signal.SIGSTOP)
         started = time.monotonic()
@@ -123,7 +132,9 @@ def test_free_does_not_wait_for_frozen_clients_one_after_another(server: WebSock
 
 
 def test_free_waits_for_a_close_handshake_that_is_under_way(server: WebSocketServer) -> None:
-    """A connection that is being closed already gets its answer through; it is not cut by the goodbye that comes second."""
+    """A connection that is being closed already gets its answer through; it is not cut by the
+    goodbye that comes second.
+    """
     ended: list[bool] = []
     with upgraded(server.port) as peer:
         process = active(server, peer.connection_id)
@@ -143,14 +154,20 @@ def test_free_waits_for_a_close_handshake_that_is_under_way(server: WebSocketSer
 
 
 def test_free_says_goodbye_behind_what_is_queued(server: WebSocketServer) -> None:
-    """Clients that read, but have more queued than the kernel takes at once, get all of it and then 1001."""
+    """Clients that read, but have more queued than the kernel takes at once, get all of it and
+    then 1001.
+    """
     count, size = 8, 500_000
     with contextlib.ExitStack() as stack:
         recorders = [Recorder() for _ in range(20)]
-        clients = [stack.enter_context(connect(server.port, recorder.frame)) for recorder in recorders]
+        clients = [
+            stack.enter_context(connect(server.port, recorder.frame)) for recorder in recorders
+        ]
         wait_for(lambda: server.websocket_connections == len(clients))
         for _ in range(count):
-            assert server.websocket_broadcast(WebSocketFrame(focBinary, bytes(size))) == len(clients)
+            assert server.websocket_broadcast(WebSocketFrame(focBinary, bytes(size))) == len(
+                clients
+            )
         started = time.monotonic()
         server.free()
         assert took(started) < LEAVES_WITHIN
@@ -175,7 +192,9 @@ def test_free_under_traffic_says_goodbye_to_all(server: WebSocketServer) -> None
 
     with contextlib.ExitStack() as stack:
         recorders = [Recorder() for _ in range(30)]
-        clients = [stack.enter_context(connect(server.port, recorder.frame)) for recorder in recorders]
+        clients = [
+            stack.enter_context(connect(server.port, recorder.frame)) for recorder in recorders
+        ]
         threads = [threading.Thread(target=chatter, args=(client,)) for client in clients[:5]]
         threads.append(threading.Thread(target=broadcast))
         for thread in threads:
@@ -195,7 +214,9 @@ def test_free_under_traffic_says_goodbye_to_all(server: WebSocketServer) -> None
 
 
 def test_free_leaves_callbacks_behind_that_do_not_return(caplog: pytest.LogCaptureFixture) -> None:
-    """A callback that blocks for ever costs its bound, says so in the log, and keeps no other client from its 1001."""
+    """A callback that blocks for ever costs its bound, says so in the log, and keeps no other
+    client from its 1001.
+    """
     go_on = threading.Event()
 
     def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -218,7 +239,9 @@ def test_free_leaves_callbacks_behind_that_do_not_return(caplog: pytest.LogCaptu
 
 
 def test_free_while_connections_arrive(server: WebSocketServer) -> None:
-    """Clients that connect just then are served and get 1001, or are refused; none is left hanging."""
+    """Clients that connect just then are served and get 1001, or are refused; none is left
+    hanging.
+    """
     stop = threading.Event()
     ends: list[str] = []
 
@@ -247,11 +270,13 @@ def test_free_while_connections_arrive(server: WebSocketServer) -> None:
     assert ends.count("1001") >= len(threads)
 
 
-# ------------------------------------------------------------------------------------------------------------ coming back
+# -------------------------------------------------------------------------------------- coming back
 
 
 def test_a_restart_on_the_same_port_works_at_once() -> None:
-    """As soon as ``free()`` has returned another server can listen there, though connections were open, and the clients come back."""
+    """As soon as ``free()`` has returned another server can listen there, though connections were
+    open, and the clients come back.
+    """
     recorder = Recorder()
     with contextlib.ExitStack() as stack:
         with echo_server() as server:
@@ -272,7 +297,9 @@ def test_a_restart_on_the_same_port_works_at_once() -> None:
 
 
 def test_a_restart_after_a_kill_works_at_once() -> None:
-    """A server whose process was killed with open connections can be started again on its port at once."""
+    """A server whose process was killed with open connections can be started again on its port at
+    once.
+    """
     with ServerPeer() as first, connect(first.port) as client:
         client.auto_reconnect()
         first.kill()
@@ -282,7 +309,7 @@ def test_a_restart_after_a_kill_works_at_once() -> None:
             assert send_text(client, "back")
 
 
-# ------------------------------------------------------------------------------------------------ running out of descriptors
+# ----------------------------------------------------------------------- running out of descriptors
 
 _EXHAUSTED = """
 import logging, resource, socket, sys, threading, time
@@ -340,7 +367,9 @@ print("threads", threading.active_count())
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no limit on descriptors to be set")
 def test_without_descriptors_accept_waits_and_goes_on_later() -> None:
-    """EMFILE neither spins nor ends the accept thread: it is logged, open connections work, and the waiting ones are served later."""
+    """EMFILE neither spins nor ends the accept thread: it is logged, open connections work, and
+    the waiting ones are served later.
+    """
     with Script(_EXHAUSTED) as script:
         code = script.wait()
         output = script.text
@@ -368,11 +397,13 @@ def test_without_descriptors_free_works() -> None:
         assert script.wait_line("freed ") == "True 1"
 
 
-# ---------------------------------------------------------------------------------------------------------- bad callbacks
+# ------------------------------------------------------------------------------------ bad callbacks
 
 
 def test_a_callback_that_blocks_delays_its_own_connection_only() -> None:
-    """While one connection is in a callback that does not return, others are accepted, upgraded and answered at once."""
+    """While one connection is in a callback that does not return, others are accepted, upgraded
+    and answered at once.
+    """
     go_on = threading.Event()
 
     def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -380,7 +411,11 @@ def test_a_callback_that_blocks_delays_its_own_connection_only() -> None:
             go_on.wait(BOUND)
         echo(process, frame)
 
-    with echo_server(callback=callback) as server, upgraded(server.port) as stuck, upgraded(server.port) as good:
+    with (
+        echo_server(callback=callback) as server,
+        upgraded(server.port) as stuck,
+        upgraded(server.port) as good,
+    ):
         stuck.send_frame(focText, "block")
         wait_for(lambda: server.status().frames_in == 1)
         started = time.monotonic()
@@ -398,7 +433,12 @@ def test_a_callback_that_blocks_delays_its_own_connection_only() -> None:
         assert [stuck.receive_opcode(focText).text for _ in range(2)] == ["to all", "block"]
 
 
-BLOCKED_EVENTS = ["on_websocket_connect", "on_client_connected", "focContinuation", "on_websocket_disconnect"]
+BLOCKED_EVENTS = [
+    "on_websocket_connect",
+    "on_client_connected",
+    "focContinuation",
+    "on_websocket_disconnect",
+]
 
 
 @pytest.mark.parametrize("event", BLOCKED_EVENTS)
@@ -452,16 +492,22 @@ class Buggy(WebSocketProtocolChat):
     def after_get_frame(self, frame: WebSocketFrame) -> None:
         self._maybe("after_get_frame", frame)
 
-    def process_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame, info: str) -> None:
+    def process_incoming_frame(
+        self, process: WebSocketProcess, frame: WebSocketFrame, info: str
+    ) -> None:
         self._maybe("process_incoming_frame", frame)
         super().process_incoming_frame(process, frame, info)
 
 
-@pytest.mark.parametrize("method", ["before_send_frame", "after_get_frame", "process_incoming_frame"])
+@pytest.mark.parametrize(
+    "method", ["before_send_frame", "after_get_frame", "process_incoming_frame"]
+)
 def test_a_protocol_method_that_raises_hurts_its_own_connection_only(
     method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever a bug in one connection does to it, the others send and receive, broadcasts and heartbeats go on, and the log has it."""
+    """Whatever a bug in one connection does to it, the others send and receive, broadcasts and
+    heartbeats go on, and the log has it.
+    """
     kind = type("Kind", (Buggy,), {"method": method})
     with echo_server(heartbeat_delay=ms(50)) as server:
         server.websocket_protocols.add(kind("buggy", "", echo))
@@ -469,7 +515,11 @@ def test_a_protocol_method_that_raises_hurts_its_own_connection_only(
             bad.upgrade(protocol="buggy")
             wait_for(lambda: server.websocket_connections == 2)
             bad.send_frame(focText, "bad")
-            wait_for(lambda: any("a bug in a callback" in str(record.exc_info) for record in caplog.records))
+            wait_for(
+                lambda: any(
+                    "a bug in a callback" in str(record.exc_info) for record in caplog.records
+                )
+            )
             good.send_frame(focText, "x")
             assert next_text(good) == "x"
             server.websocket_broadcast(text("to all"))
@@ -484,8 +534,12 @@ def next_text(client: RawClient) -> str:
     return frame.text
 
 
-def test_a_queued_frame_that_cannot_be_prepared_hurts_its_own_connection_only(caplog: pytest.LogCaptureFixture) -> None:
-    """A ``before_send_frame`` that raises for a broadcast does not keep the sender thread from serving the others, now and later."""
+def test_a_queued_frame_that_cannot_be_prepared_hurts_its_own_connection_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A ``before_send_frame`` that raises for a broadcast does not keep the sender thread from
+    serving the others, now and later.
+    """
     kind = type("Kind", (Buggy,), {"method": "before_send_frame"})
     with echo_server() as server:
         server.websocket_protocols.add(kind("buggy", "", echo))
@@ -503,12 +557,16 @@ RAISING: dict[str, Callable[[WebSocketServer], Any]] = {
     "on_websocket_disconnect": lambda server: setattr(server, "on_websocket_disconnect", raiser),
     "on_websocket_close": lambda server: setattr(server, "on_websocket_close", raiser),
     "on_client_connected": lambda server: setattr(server.settings, "on_client_connected", raiser),
-    "on_client_disconnected": lambda server: setattr(server.settings, "on_client_disconnected", raiser),
+    "on_client_disconnected": lambda server: setattr(
+        server.settings, "on_client_disconnected", raiser
+    ),
 }
 
 
 @pytest.mark.parametrize("event", RAISING)
-def test_an_event_that_raises_hurts_its_own_connection_only(event: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_event_that_raises_hurts_its_own_connection_only(
+    event: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """A connection that is open already does not notice; the log has the traceback."""
     with echo_server() as server, upgraded(server.port) as good:
         assert exchange(good, ["hello"]) == ["hello"]
@@ -516,8 +574,12 @@ def test_an_event_that_raises_hurts_its_own_connection_only(event: str, caplog: 
         with upgraded(server.port) as bad:
             wait_for(lambda: server.status().upgraded == 2)
             if event == "on_client_connected":
-                assert parse_close_payload(bad.receive_opcode(focConnectionClose).payload)[0] == 1011
-        wait_for(lambda: any("a bug in a callback" in str(record.exc_info) for record in caplog.records))
+                assert (
+                    parse_close_payload(bad.receive_opcode(focConnectionClose).payload)[0] == 1011
+                )
+        wait_for(
+            lambda: any("a bug in a callback" in str(record.exc_info) for record in caplog.records)
+        )
         good.send_frame(focText, "x")
         assert good.receive_opcode(focText).text == "x"
         wait_for(lambda: server.websocket_connections == 1)
@@ -525,16 +587,20 @@ def test_an_event_that_raises_hurts_its_own_connection_only(event: str, caplog: 
         server.settings.on_client_disconnected = None
 
 
-# ------------------------------------------------------------------------------------------------------------- broadcasts
+# --------------------------------------------------------------------------------------- broadcasts
 
 
 def stuff(server: WebSocketServer, connections: list[WebSocketServerSocket]) -> None:
-    """Send so much to these connections that their kernels take no more, and their queues are in use."""
+    """Send so much to these connections that their kernels take no more, and their queues are in
+    use.
+    """
     numbers = [connection.connection_id for connection in connections]
     frame = WebSocketFrame(focBinary, bytes(1 << 20))
 
     def full() -> bool:
-        server.websocket_broadcast(frame, [one.connection_id for one in connections if not queued(one)])
+        server.websocket_broadcast(
+            frame, [one.connection_id for one in connections if not queued(one)]
+        )
         return all(map(queued, connections))
 
     def queued(connection: WebSocketServerSocket) -> int:
@@ -557,10 +623,16 @@ def test_a_broadcast_reaches_the_others_although_some_do_not_read(server: WebSoc
             durations = []
             for number in range(5):
                 started = time.monotonic()
-                assert server.websocket_broadcast(text(f"broadcast {number} " + "x" * 200)) >= CLIENTS
+                assert (
+                    server.websocket_broadcast(text(f"broadcast {number} " + "x" * 200)) >= CLIENTS
+                )
                 _, at = crowd.told(f"got broadcast {number} " + "x" * 200)
                 durations.append(at - started)
-            _log.info("broadcast to %d clients: the last has it after %s s", CLIENTS, [round(d, 3) for d in durations])
+            _log.info(
+                "broadcast to %d clients: the last has it after %s s",
+                CLIENTS,
+                [round(d, 3) for d in durations],
+            )
             assert max(durations) < BROADCAST_WITHIN
             # a large one as well, once
             started = time.monotonic()
@@ -573,7 +645,10 @@ def test_those_that_did_not_read_get_everything_when_they_do(server: WebSocketSe
     with upgraded(server.port, receive_buffer=4096) as deaf, upgraded(server.port) as good:
         wait_for(lambda: server.websocket_connections == 2)
         for number in range(60):
-            assert server.websocket_broadcast(WebSocketFrame(focBinary, bytes((number,)) * 100_000)) == 2
+            assert (
+                server.websocket_broadcast(WebSocketFrame(focBinary, bytes((number,)) * 100_000))
+                == 2
+            )
             assert good.receive_opcode(focBinary).payload[0] == number
         assert [deaf.receive_opcode(focBinary).payload[0] for _ in range(60)] == list(range(60))
 

@@ -1,4 +1,6 @@
-"""What a WebSocketServer does with plain HTTP, and with peers that break the rules of either protocol."""
+"""What a WebSocketServer does with plain HTTP, and with peers that break the rules of either
+protocol.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from mormot_ws import (
     parse_close_payload,
 )
 
-# ------------------------------------------------------------------------------------------------------------ plain HTTP
+# --------------------------------------------------------------------------------------- plain HTTP
 
 
 def test_a_plain_request_is_answered_by_on_request(server: WebSocketServer) -> None:
@@ -46,7 +48,11 @@ def test_a_plain_request_is_answered_by_on_request(server: WebSocketServer) -> N
         head, body = client.read_answer()
     (context,) = seen
     assert (context.method, context.url, context.in_content) == ("POST", "/path?q=1", b"body")
-    assert (context.in_content_type, context.in_header("X-MINE"), context.auth_bearer) == ("text/x", "yes", "token")
+    assert (context.in_content_type, context.in_header("X-MINE"), context.auth_bearer) == (
+        "text/x",
+        "yes",
+        "token",
+    )
     assert (context.remote_ip, context.connection_id) == ("127.0.0.1", 1)
     assert (head.status, body) == (201, b"created\0")
     assert head.first_line == "HTTP/1.1 201 Created"
@@ -67,7 +73,9 @@ def test_an_answer_given_as_str_is_sent_as_utf8(server: WebSocketServer) -> None
         assert client.read_answer()[1] == "grün".encode()
 
 
-def test_a_connection_is_kept_alive_for_further_requests_and_an_upgrade(server: WebSocketServer) -> None:
+def test_a_connection_is_kept_alive_for_further_requests_and_an_upgrade(
+    server: WebSocketServer,
+) -> None:
     """Two pipelined requests and then an upgrade are served on one connection, with one ID."""
     ids: list[int] = []
 
@@ -86,9 +94,12 @@ def test_a_connection_is_kept_alive_for_further_requests_and_an_upgrade(server: 
 
 
 @pytest.mark.parametrize(
-    "request_", [b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"]
+    "request_",
+    [b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"],
 )
-def test_a_request_without_keep_alive_closes_the_connection(server: WebSocketServer, request_: bytes) -> None:
+def test_a_request_without_keep_alive_closes_the_connection(
+    server: WebSocketServer, request_: bytes
+) -> None:
     """``Connection: close`` and HTTP/1.0 get their whole answer, then the end."""
     server.on_request = lambda context: 200
     with RawClient(server.port) as client:
@@ -106,7 +117,9 @@ def test_an_idle_keep_alive_connection_is_dropped() -> None:
 
 
 def test_without_on_request_a_visitor_is_told_to_upgrade(server: WebSocketServer) -> None:
-    """On a URI that a protocol serves, a plain request gets 426 and a text that says what this server is."""
+    """On a URI that a protocol serves, a plain request gets 426 and a text that says what this
+    server is.
+    """
     with RawClient(server.port) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         head, body = client.read_answer()
@@ -117,8 +130,13 @@ def test_without_on_request_a_visitor_is_told_to_upgrade(server: WebSocketServer
 
 
 def test_without_on_request_an_unknown_uri_is_404() -> None:
-    """Where no protocol is served, a plain request gets 404 and a text that says what this server is."""
-    with WebSocketServer("127.0.0.1:0", process_name="Ticker") as server, RawClient(server.port) as client:
+    """Where no protocol is served, a plain request gets 404 and a text that says what this server
+    is.
+    """
+    with (
+        WebSocketServer("127.0.0.1:0", process_name="Ticker") as server,
+        RawClient(server.port) as client,
+    ):
         server.websocket_protocols.add(WebSocketProtocolChat("echo", "only-here"))
         client.send(b"GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n")
         head, body = client.read_answer()
@@ -136,7 +154,9 @@ def test_a_request_that_asks_for_no_websocket_is_plain_http(
         assert client.read_answer()[0].status == 426
 
 
-def test_an_on_request_that_raises_is_a_500(server: WebSocketServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_on_request_that_raises_is_a_500(
+    server: WebSocketServer, caplog: pytest.LogCaptureFixture
+) -> None:
     """The visitor gets 500, the log the traceback, and the connection goes on."""
 
     def on_request(context: HttpServerRequest) -> int:
@@ -153,7 +173,7 @@ def test_an_on_request_that_raises_is_a_500(server: WebSocketServer, caplog: pyt
     assert "bug in on_request" in caplog.text
 
 
-# ------------------------------------------------------------------------------------------------------------ bad peers
+# ---------------------------------------------------------------------------------------- bad peers
 
 _FAULTS: dict[str, tuple[bytes, int]] = {
     "unmasked": (encode_frame(focText, b"x"), 1002),
@@ -172,9 +192,15 @@ _FAULTS: dict[str, tuple[bytes, int]] = {
 
 @pytest.mark.parametrize("case", _FAULTS)
 def test_a_protocol_error_closes_the_offender_with_its_code(case: str) -> None:
-    """The offender gets the close code that its fault deserves and is closed; others are served on."""
+    """The offender gets the close code that its fault deserves and is closed; others are served
+    on.
+    """
     wire, code = _FAULTS[case]
-    with echo_server(max_message_bytes=1 << 20) as server, upgraded(server.port) as bad, upgraded(server.port) as good:
+    with (
+        echo_server(max_message_bytes=1 << 20) as server,
+        upgraded(server.port) as bad,
+        upgraded(server.port) as good,
+    ):
         bad.send(wire)
         assert parse_close_payload(bad.receive_opcode(focConnectionClose).payload)[0] == code
         assert bad.read_to_end() == b""
@@ -182,7 +208,9 @@ def test_a_protocol_error_closes_the_offender_with_its_code(case: str) -> None:
 
 
 def test_the_messages_before_a_protocol_error_are_delivered(recorder: Recorder) -> None:
-    """A fault ends the connection behind the good messages that came in the same segment, with its code for the callback."""
+    """A fault ends the connection behind the good messages that came in the same segment, with its
+    code for the callback.
+    """
     with echo_server(callback=recorder.frame) as server, upgraded(server.port) as client:
         client.send(client.encoded(focText, "good") + b"\x83\x80\0\0\0\0")
         closed = recorder.wait("focConnectionClose").value
@@ -190,8 +218,12 @@ def test_the_messages_before_a_protocol_error_are_delivered(recorder: Recorder) 
     assert parse_close_payload(closed.payload)[0] == 1002
 
 
-@pytest.mark.parametrize("goodbye", [b"", b"\x81\x85\0\0"], ids=["between frames", "inside a frame"])
-def test_a_client_that_vanishes_ends_only_its_connection(recorder: Recorder, goodbye: bytes) -> None:
+@pytest.mark.parametrize(
+    "goodbye", [b"", b"\x81\x85\0\0"], ids=["between frames", "inside a frame"]
+)
+def test_a_client_that_vanishes_ends_only_its_connection(
+    recorder: Recorder, goodbye: bytes
+) -> None:
     """A lost connection is reported once, as abnormal, and others are served on."""
     with echo_server(callback=recorder.frame) as server:
         with upgraded(server.port) as client:

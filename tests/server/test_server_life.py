@@ -1,4 +1,6 @@
-"""WebSocketServer on real sockets: what callbacks that raise do to a connection, and the end by ``free()`` or the interpreter's."""
+"""WebSocketServer on real sockets: what callbacks that raise do to a connection, and the end by
+``free()`` or the interpreter's.
+"""
 
 from __future__ import annotations
 
@@ -43,18 +45,22 @@ from mormot_ws import (
     parse_close_payload,
 )
 
-# ------------------------------------------------------------------------------------------------- callbacks that raise
+# ----------------------------------------------------------------------------- callbacks that raise
 
 
 def _fail(*_: object) -> Any:
     raise RuntimeError("bug in a callback")
 
 
-@pytest.mark.parametrize("event", ["on_websocket_connect", "on_websocket_disconnect", "on_websocket_close"])
+@pytest.mark.parametrize(
+    "event", ["on_websocket_connect", "on_websocket_disconnect", "on_websocket_close"]
+)
 def test_a_server_event_that_raises_hurts_nobody(
     server: WebSocketServer, caplog: pytest.LogCaptureFixture, event: str
 ) -> None:
-    """The connection whose event failed works, the traceback is logged, and the next connection works too."""
+    """The connection whose event failed works, the traceback is logged, and the next connection
+    works too.
+    """
     setattr(server, event, _fail)
     for _ in range(2):
         with upgraded(server.port) as client:
@@ -63,7 +69,9 @@ def test_a_server_event_that_raises_hurts_nobody(
 
 
 @pytest.mark.parametrize("at_fault", ["focContinuation", "focText", "focConnectionClose"])
-def test_an_on_incoming_frame_that_raises_ends_nothing(at_fault: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_on_incoming_frame_that_raises_ends_nothing(
+    at_fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """An exception in the chat callback is logged with its traceback, and the connection goes on."""
 
     def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -134,11 +142,13 @@ def test_an_on_start_or_on_stop_that_raises_hurts_nobody(caplog: pytest.LogCaptu
     assert caplog.text.count("RuntimeError: bug in a callback") == 4
 
 
-# --------------------------------------------------------------------------------------------------------------- the end
+# ------------------------------------------------------------------------------------------ the end
 
 
 def test_free_says_goodbye_with_1001_and_closes(recorder: Recorder) -> None:
-    """Each client gets a close frame 1001 and the end of its connection; the callback sees the same."""
+    """Each client gets a close frame 1001 and the end of its connection; the callback sees the
+    same.
+    """
     with echo_server(callback=recorder.frame) as server, upgraded(server.port) as client:
         recorder.wait("focContinuation")
         freeing = threading.Thread(target=server.free)
@@ -153,7 +163,9 @@ def test_free_says_goodbye_with_1001_and_closes(recorder: Recorder) -> None:
 
 
 def test_free_says_goodbye_to_busy_clients_too(server: WebSocketServer) -> None:
-    """A connection on which frames are being sent at that very moment gets its close frame behind a whole frame."""
+    """A connection on which frames are being sent at that very moment gets its close frame behind
+    a whole frame.
+    """
     with upgraded(server.port) as client:
         process = active(server, client.connection_id)
 
@@ -193,7 +205,9 @@ def test_free_may_be_called_again(server: WebSocketServer) -> None:
     assert server.status() == before
 
 
-def test_free_may_be_called_by_many_threads_at_once(server: WebSocketServer, recorder: Recorder) -> None:
+def test_free_may_be_called_by_many_threads_at_once(
+    server: WebSocketServer, recorder: Recorder
+) -> None:
     """Each of eight concurrent calls returns, and only after the work is done."""
     server.on_websocket_close = recorder.call("close")
     with connect(server.port):
@@ -219,7 +233,10 @@ def test_free_does_not_wait_for_a_client_that_does_not_answer() -> None:
 
 def test_free_does_not_wait_for_a_client_that_does_not_read() -> None:
     """A client whose queue and socket are full is cut, within the same bound."""
-    with echo_server(close_timeout=ms(100)) as server, upgraded(server.port, receive_buffer=4096) as stuck:
+    with (
+        echo_server(close_timeout=ms(100)) as server,
+        upgraded(server.port, receive_buffer=4096) as stuck,
+    ):
         active(server, stuck.connection_id)
         for _ in range(30):
             server.websocket_broadcast(WebSocketFrame(focBinary, bytes(256 << 10)))
@@ -228,7 +245,9 @@ def test_free_does_not_wait_for_a_client_that_does_not_read() -> None:
         assert time.monotonic() - began < 2000 * MS
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["new", "begun", "idle"])
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["new", "begun", "idle"]
+)
 def test_free_does_not_wait_for_plain_connections(server: WebSocketServer, sent: bytes) -> None:
     """A connection that has not upgraded is cut at once."""
     with RawClient(server.port) as client:
@@ -275,7 +294,9 @@ def test_a_server_is_a_context_manager() -> None:
 
 
 def test_connections_come_and_go_without_leaving_anything(server: WebSocketServer) -> None:
-    """Forty short connections, ended in four ways, leave no thread and no descriptor in the running server."""
+    """Forty short connections, ended in four ways, leave no thread and no descriptor in the
+    running server.
+    """
 
     def lost(client: RawClient) -> None:
         client.close()
@@ -299,11 +320,14 @@ def test_connections_come_and_go_without_leaving_anything(server: WebSocketServe
             assert exchange(client, ["x"]) == ["x"]
             endings[number % 4](client)
     wait_for(lambda: server.websocket_connections == 0)
-    wait_for(lambda: threading.active_count() <= threads + 1)  # the keeper's thread may have started
+    # the keeper's thread may have started
+    wait_for(lambda: threading.active_count() <= threads + 1)
 
 
 def test_a_server_that_was_not_freed_says_goodbye_at_exit() -> None:
-    """At the end of the interpreter its clients get a close frame 1001, and the process ends by itself."""
+    """At the end of the interpreter its clients get a close frame 1001, and the process ends by
+    itself.
+    """
     source = """
         import sys
         from mormot_ws import WebSocketProtocolChat, WebSocketServer

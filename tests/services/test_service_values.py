@@ -1,4 +1,6 @@
-"""What services carry: values as JSON and back by their annotations, with either JSON library; and what is an interface."""
+"""What services carry: values as JSON and back by their annotations, with either JSON library; and
+what is an interface.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,17 @@ def test_both_libraries_agree(value: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     [1 << 64, float("nan"), float("inf"), 1j, object(), {1: 2}, [[object()]], "\ud800", Node],
-    ids=["2**64", "nan", "inf", "complex", "object", "number as key", "object inside", "surrogate", "class"],
+    ids=[
+        "2**64",
+        "nan",
+        "inf",
+        "complex",
+        "object",
+        "number as key",
+        "object inside",
+        "surrogate",
+        "class",
+    ],
 )
 def test_what_json_does_not_have_is_refused(value: Any, library: str) -> None:
     """Before anything is sent."""
@@ -125,8 +137,12 @@ def test_a_kind_of_str_is_sent_as_str(library: str) -> None:
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_orjson_is_used_where_it_is_there_and_wanted(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``MORMOT_WS_NO_SPEEDUPS`` keeps to the standard library; without orjson there is no other way."""
+def test_orjson_is_used_where_it_is_there_and_wanted(
+    wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``MORMOT_WS_NO_SPEEDUPS`` keeps to the standard library; without orjson there is no other
+    way.
+    """
     monkeypatch.setenv("MORMOT_WS_NO_SPEEDUPS", "" if wanted else "1")
     monkeypatch.setitem(sys.modules, "orjson", sys)  # any module
     servicevalues._orjson.cache_clear()
@@ -146,7 +162,9 @@ def test_a_value_that_contains_itself_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff", b"[NaN]", b"\xff\xfe[\0]\0", b"[" * 100_000], ids=lambda c: repr(c[:8])
+    "content",
+    [b"", b"{", b"\xff", b"[NaN]", b"\xff\xfe[\0]\0", b"[" * 100_000],
+    ids=lambda c: repr(c[:8]),
 )
 def test_what_is_no_json_is_a_value_error(content: bytes, library: str) -> None:
     """Whatever arrives."""
@@ -182,10 +200,16 @@ def test_what_is_no_json_is_a_value_error(content: bytes, library: str) -> None:
         (Node, 1, r"it has to be an object \(Node\), not int"),
         (Node, {}, "it lacks name"),
         (Node, {"name": "a", "x": 1}, "it has a field 'x' that Node does not have"),
-        (Node, {"name": "a", "children": [{"name": 1}]}, r"it\.children\[0\]\.name has to be str, not int"),
+        (
+            Node,
+            {"name": "a", "children": [{"name": 1}]},
+            r"it\.children\[0\]\.name has to be str, not int",
+        ),
     ],
 )
-def test_what_does_not_fit_is_refused_with_its_place(annotation: Any, value: Any, message: str) -> None:
+def test_what_does_not_fit_is_refused_with_its_place(
+    annotation: Any, value: Any, message: str
+) -> None:
     """Nothing is converted but an int to a float."""
     assert reader_of(float)(1, "it") == 1.0
     with pytest.raises(ValueError, match=message):
@@ -199,7 +223,7 @@ def test_an_annotation_that_json_does_not_have_is_a_type_error(annotation: Any) 
         reader_of(annotation)
 
 
-# ----------------------------------------------------------------------------------------------------------- interfaces
+# --------------------------------------------------------------------------------------- interfaces
 
 
 class Base(Protocol):
@@ -215,11 +239,15 @@ class IDerived(Base, Protocol):
 def test_an_interface_has_the_public_methods_of_its_bases_too() -> None:
     """With their names on the wire."""
     interface = ServiceInterface(IDerived)
-    assert [method.wire_name for method in interface.methods] == ["Derived.First", "Derived.SecondOne"]
+    assert [method.wire_name for method in interface.methods] == [
+        "Derived.First",
+        "Derived.SecondOne",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("name", "wire"), [("add", "Add"), ("run_task", "RunTask"), ("runTask", "RunTask"), ("a_1", "A1")]
+    ("name", "wire"),
+    [("add", "Add"), ("run_task", "RunTask"), ("runTask", "RunTask"), ("a_1", "A1")],
 )
 def test_names_on_the_wire(name: str, wire: str) -> None:
     assert pascal_name(name) == wire
@@ -234,7 +262,9 @@ def test_too_deep_arguments_are_a_value_error() -> None:
 
 
 def test_a_proxy_gives_its_calls_away() -> None:
-    """Arguments as JSON with their defaults, because the other side may have others; results as they come."""
+    """Arguments as JSON with their defaults, because the other side may have others; results as
+    they come.
+    """
     seen: list[tuple[str, bytes]] = []
 
     def call(method: Any, arguments: bytes) -> Any:

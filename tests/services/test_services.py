@@ -1,4 +1,6 @@
-"""Services on real sockets: calls from both ends, errors, time-outs, reconnections, and what goes over the wire for them."""
+"""Services on real sockets: calls from both ends, errors, time-outs, reconnections, and what goes
+over the wire for them.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +119,9 @@ class Ears(Listener):
 class Ends:
     """Both ends of a connection with their services."""
 
-    def __init__(self, server: WebSocketServerRest, client: HttpClientWebSockets, **options: Any) -> None:
+    def __init__(
+        self, server: WebSocketServerRest, client: HttpClientWebSockets, **options: Any
+    ) -> None:
         self.client = client
         self.server_services = ServerServices(server, **options)
         calculator = Calculator()
@@ -140,7 +144,9 @@ class Ends:
 
 
 @contextlib.contextmanager
-def both_ends(kind: str = "synopsejson", hide_errors: bool = False, **settings: Any) -> Iterator[Ends]:
+def both_ends(
+    kind: str = "synopsejson", hide_errors: bool = False, **settings: Any
+) -> Iterator[Ends]:
     """Give a connected server and client with services."""
     with pair(kind, on_request=None, on_callback=None, **settings) as ends:
         yield Ends(ends.server, ends.client, hide_errors=hide_errors)
@@ -173,7 +179,9 @@ class TestCalls:
 
     def test_many_threads_call_at_once(self, ends: Ends) -> None:
         """Each gets its own result."""
-        assert in_threads(8, lambda number: ends.calculator.add(number, 100)) == list(range(100, 108))
+        assert in_threads(8, lambda number: ends.calculator.add(number, 100)) == list(
+            range(100, 108)
+        )
 
     def test_the_service_knows_its_caller(self, ends: Ends) -> None:
         """The context is that of the call; outside a call there is none."""
@@ -189,9 +197,12 @@ class TestCalls:
 
 class TestNotifications:
     def test_what_a_service_tells_its_caller_comes_before_its_answer(self) -> None:
-        """Methods that return None do not wait, and may be called inside a call of the same client; they are not queued there."""
+        """Methods that return None do not wait, and may be called inside a call of the same
+        client; they are not queued there.
+        """
         with both_ends(send_delay=ms(500)) as ends:
-            ends.listener().progress(0)  # what is queued right after this would be gathered, and leave later
+            # what is queued right after this would be gathered, and leave later
+            ends.listener().progress(0)
             wait_for(lambda: ends.ears.heard)
             assert ends.calculator.count_to(20) == "counted"
             assert ends.ears.heard == list(range(21))
@@ -222,7 +233,8 @@ class TestNotifications:
         assert ends.listener().ask("x") == "told"
         ends.ears.answer = lambda question: ends.calculator.add(1)
         with pytest.raises(
-            ServiceError, match=r"WebSocketsError: ICalculator\.add\(\): .*inside a callback of the same"
+            ServiceError,
+            match=r"WebSocketsError: ICalculator\.add\(\): .*inside a callback of the same",
         ):
             ends.listener().ask("x")
 
@@ -235,7 +247,9 @@ class TestErrors:
                 ends.calculator.fail("taken — already", status)
             assert (caught.value.status, caught.value.maybe_executed) == (seen, True)
 
-    def test_an_exception_arrives_as_its_text(self, ends: Ends, caplog: pytest.LogCaptureFixture) -> None:
+    def test_an_exception_arrives_as_its_text(
+        self, ends: Ends, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """Its traceback stays in the log of the side where it happened."""
         with pytest.raises(ServiceError, match=r"^ZeroDivisionError: [a-z ]*$") as caught:
             ends.calculator.div_mod(1, 0)
@@ -254,7 +268,9 @@ class TestErrors:
 
     def test_waiting_inside_a_call_of_the_same_connection_raises_at_once(self, ends: Ends) -> None:
         """Fault 6: nobody could read the answer. The error says what to do."""
-        with pytest.raises(ServiceError, match=r"Listener\.ask\(\): .*would wait for ever.*notify=True"):
+        with pytest.raises(
+            ServiceError, match=r"Listener\.ask\(\): .*would wait for ever.*notify=True"
+        ):
             ends.calculator.question()
 
     @pytest.mark.parametrize(
@@ -270,14 +286,21 @@ class TestErrors:
     )
     def test_wrong_arguments_are_refused(self, ends: Ends, content: bytes, said: str) -> None:
         """By whoever sends them; the service is not called."""
-        status = ends.client.request("root/Calculator.Add", "POST", 0, "", content, "application/json")
+        status = ends.client.request(
+            "root/Calculator.Add", "POST", 0, "", content, "application/json"
+        )
         assert status == 406
         assert said in json.loads(ends.client.answer.content)["errorText"]
 
     def test_arguments_that_cannot_travel_raise_here(self, ends: Ends) -> None:
         """Nothing is sent."""
         calculator: Any = ends.calculator
-        for arguments, error in (((), TypeError), ((1, 2, 3), TypeError), ((1 << 70,), ValueError), ((1j,), TypeError)):
+        for arguments, error in (
+            ((), TypeError),
+            ((1, 2, 3), TypeError),
+            ((1 << 70,), ValueError),
+            ((1j,), TypeError),
+        ):
             with pytest.raises(error):
                 calculator.add(*arguments)
 
@@ -290,14 +313,19 @@ class TestErrors:
 
         with pair("synopsejson", other) as both:
             calculator = ClientServices(both.client).get(ICalculator)
-            with pytest.raises(ServiceError, match="cannot be read: the result has to be int, not str"):
+            with pytest.raises(
+                ServiceError, match="cannot be read: the result has to be int, not str"
+            ):
                 calculator.add(1)
 
     @pytest.mark.parametrize("kind", ["synopsejson", "synopsebinary"])
     @pytest.mark.parametrize(
-        ("content", "said"), [(b"Bad Gateway", "Bad Gateway"), (b"[1]", "[1]"), (b"", "no reason given")]
+        ("content", "said"),
+        [(b"Bad Gateway", "Bad Gateway"), (b"[1]", "[1]"), (b"", "no reason given")],
     )
-    def test_an_error_that_no_service_has_made_keeps_its_text(self, kind: str, content: bytes, said: str) -> None:
+    def test_an_error_that_no_service_has_made_keeps_its_text(
+        self, kind: str, content: bytes, said: str
+    ) -> None:
         """Whoever answers in place of a service need not know the form of its errors."""
 
         def application(ctxt: HttpServerRequest) -> int:
@@ -313,7 +341,9 @@ class TestConnections:
     def test_no_answer_in_time_is_a_time_out(self, short_waits: None) -> None:
         """It is a TimeoutError too; the service may have done its work."""
         release = threading.Event()
-        with pair("synopsejson", lambda ctxt: 200 if release.wait(BOUND) else 500, timeout=50) as both:
+        with pair(
+            "synopsejson", lambda ctxt: 200 if release.wait(BOUND) else 500, timeout=50
+        ) as both:
             try:
                 with pytest.raises(ServiceTimeoutError, match="no answer within") as caught:
                     ClientServices(both.client).get(ICalculator).add(1)
@@ -329,7 +359,10 @@ class TestConnections:
             both.server_process.abort("for the test")
             return 200
 
-        with pair("synopsejson", cut) as both, pytest.raises(ServiceConnectionError, match="lost") as caught:
+        with (
+            pair("synopsejson", cut) as both,
+            pytest.raises(ServiceConnectionError, match="lost") as caught,
+        ):
             ClientServices(both.client).get(ICalculator).add(1)
         assert isinstance(caught.value, ConnectionError)
         assert caught.value.maybe_executed
@@ -341,7 +374,10 @@ class TestConnections:
             with pytest.raises(ServiceConnectionError, match="websockets_upgrade") as caught:
                 calculator.add(1)
         assert not caught.value.maybe_executed
-        with rest_server(None) as server, pytest.raises(ServiceConnectionError, match="connection #77") as caught:
+        with (
+            rest_server(None) as server,
+            pytest.raises(ServiceConnectionError, match="connection #77") as caught,
+        ):
             ServerServices(server).get(Listener, 77).progress(1)
         assert not caught.value.maybe_executed
 
@@ -369,7 +405,9 @@ class TestConnections:
             services.context  # noqa: B018 - the call is over, in this very thread
 
     def test_both_sides_go_on_after_a_reconnection(self) -> None:
-        """With the same objects; only the server's proxy for the old connection is of no use any more."""
+        """With the same objects; only the server's proxy for the old connection is of no use any
+        more.
+        """
         with rest_server(None) as server, rest_client(server.port, "synopsejson") as client:
             ends = Ends(server, client)
             client.auto_reconnect()
@@ -378,7 +416,11 @@ class TestConnections:
             process = server.is_active_websocket(lost)
             assert process is not None
             process.abort("for the test")
-            wait_for(lambda: ends.connection_id != lost and server.is_active_websocket(ends.connection_id))
+            wait_for(
+                lambda: (
+                    ends.connection_id != lost and server.is_active_websocket(ends.connection_id)
+                )
+            )
             assert ends.calculator.add(1) == 11
             assert ends.listener().ask("b") == "b!"
             with pytest.raises(ServiceConnectionError):
@@ -400,7 +442,13 @@ class TestTheWire:
         assert seen == [("POST", "root/Calculator.DivMod", b"[7,3]", "application/json")]
 
     @pytest.mark.parametrize(
-        "url", ["root/calculator.add", "/root/Calculator.Add", "ROOT/Calculator.ADD?x=1", "root/Calculator.Add/3"]
+        "url",
+        [
+            "root/calculator.add",
+            "/root/Calculator.Add",
+            "ROOT/Calculator.ADD?x=1",
+            "root/Calculator.Add/3",
+        ],
     )
     def test_names_are_matched_as_in_mormot(self, ends: Ends, url: str) -> None:
         """Whatever their case, and with the number that native callbacks have."""
@@ -417,7 +465,9 @@ class TestTheWire:
             ("root/Calculator.Add", "POST", "text/plain", 400),
         ],
     )
-    def test_what_is_no_call_is_an_error(self, ends: Ends, url: str, method: str, kind: str, status: int) -> None:
+    def test_what_is_no_call_is_an_error(
+        self, ends: Ends, url: str, method: str, kind: str, status: int
+    ) -> None:
         """With the statuses of the original."""
         assert ends.client.request(url, method, 0, "", b"[1,2]", kind) == status
         assert json.loads(ends.client.answer.content)["errorCode"] == status
@@ -428,17 +478,23 @@ class TestTheWire:
             services = ServerServices(both.server)
             services.register(ICalculator, Calculator())
             assert ClientServices(both.client).get(ICalculator).add(1) == 11
-            assert both.client.request("root/else", "POST", 0, "", b'"hi"', "application/json") == 200
+            assert (
+                both.client.request("root/else", "POST", 0, "", b'"hi"', "application/json") == 200
+            )
             assert both.client.answer.content == b'"hi"'
 
-    @pytest.mark.parametrize(("kind", "status"), [("application/json", 200), ("text/plain", 400), ("", 400)])
+    @pytest.mark.parametrize(
+        ("kind", "status"), [("application/json", 200), ("text/plain", 400), ("", 400)]
+    )
     def test_plain_http_can_call_too(self, kind: str, status: int) -> None:
         """With the content type that a browser does not send to other sites without asking them."""
         with rest_server(None) as server:
             ServerServices(server).register(ICalculator, Calculator())
             connection = http.client.HTTPConnection(HOST, server.port, timeout=BOUND)
             with contextlib.closing(connection):
-                connection.request("POST", "/root/Calculator.Add", b"[1,2]", {"Content-Type": kind} if kind else {})
+                connection.request(
+                    "POST", "/root/Calculator.Add", b"[1,2]", {"Content-Type": kind} if kind else {}
+                )
                 answer = connection.getresponse()
                 assert answer.status == status
                 assert (answer.read() == b'{"result":[3]}') == (status == 200)

@@ -58,7 +58,11 @@ def test_a_share_is_of_the_time_that_is_left(clock: Clock) -> None:
     assert end.share(4).seconds() == 1.0
 
 
-@pytest.mark.parametrize(("whole", "part", "left"), [(2_000, 500, 0.5), (2_000, 3_000, 2.0), (None, 500, 0.5)])
-def test_sooner_is_the_earlier_of_two(clock: Clock, whole: float | None, part: float, left: float) -> None:
+@pytest.mark.parametrize(
+    ("whole", "part", "left"), [(2_000, 500, 0.5), (2_000, 3_000, 2.0), (None, 500, 0.5)]
+)
+def test_sooner_is_the_earlier_of_two(
+    clock: Clock, whole: float | None, part: float, left: float
+) -> None:
     """A step has a bound of its own, and that of the operation."""
     assert Deadline(whole).sooner(part).seconds() == left

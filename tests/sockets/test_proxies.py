@@ -1,4 +1,6 @@
-"""The client through proxies: HTTP CONNECT and SOCKS, by argument and from the environment, good ones and bad ones."""
+"""The client through proxies: HTTP CONNECT and SOCKS, by argument and from the environment, good
+ones and bad ones.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,12 @@ from support import (
 )
 from tls_support import VERSIONS, Authority, tls_server
 
-from mormot_ws import HttpClientWebSockets, WebSocketProtocolChat, WebSocketServer, server_tls_context
+from mormot_ws import (
+    HttpClientWebSockets,
+    WebSocketProtocolChat,
+    WebSocketServer,
+    server_tls_context,
+)
 from mormot_ws.sockets.proxies import check_proxy, proxy_from_environment
 
 #: a host that only the test proxies know
@@ -67,7 +74,9 @@ def through(
     context: ssl.SSLContext | None = None,
 ) -> HttpClientWebSockets:
     """Return a client that has tried to connect through *proxy*, not upgraded; free it."""
-    return HttpClientWebSockets.open(host, port, tls, context, ms(timeout), settings=fast_settings(), proxy=proxy)
+    return HttpClientWebSockets.open(
+        host, port, tls, context, ms(timeout), settings=fast_settings(), proxy=proxy
+    )
 
 
 def failure(proxy: str | None, port: int = 9, host: str = HIDDEN, timeout: float = 5_000) -> str:
@@ -97,15 +106,21 @@ class TestByArgument:
         assert proxy.accepted == 1
 
     @pytest.mark.parametrize("kind", [HttpProxy, SocksProxy])
-    def test_an_ipv6_address_is_asked_for_as_one(self, server: WebSocketServer, kind: type[ProxyServer]) -> None:
-        """The address reaches the proxy whole: in brackets by CONNECT, as an address and not as a name by SOCKS."""
+    def test_an_ipv6_address_is_asked_for_as_one(
+        self, server: WebSocketServer, kind: type[ProxyServer]
+    ) -> None:
+        """The address reaches the proxy whole: in brackets by CONNECT, as an address and not as a
+        name by SOCKS.
+        """
         with kind() as proxy:
             with through(proxy.url, server.port, "2001:db8::7") as client:
                 assert client.last_error == ""
                 assert upgrade(client) == ""
             assert proxy.asked == [Asked("2001:db8::7", server.port)]
 
-    def test_the_factory_takes_a_proxy_too(self, server: WebSocketServer, proxy: ProxyServer) -> None:
+    def test_the_factory_takes_a_proxy_too(
+        self, server: WebSocketServer, proxy: ProxyServer
+    ) -> None:
         """``websockets_connect('ws://…', proxy=…)`` does both steps through the proxy."""
         protocol = WebSocketProtocolChat("echo", "")
         client = HttpClientWebSockets.websockets_connect(
@@ -115,7 +130,9 @@ class TestByArgument:
         client.free()
         assert [asked.host for asked in proxy.asked] == [HIDDEN]
 
-    def test_a_name_and_password_open_a_guarded_proxy(self, server: WebSocketServer, guarded: ProxyServer) -> None:
+    def test_a_name_and_password_open_a_guarded_proxy(
+        self, server: WebSocketServer, guarded: ProxyServer
+    ) -> None:
         """Credentials in the URL are sent, percent-encoded characters decoded."""
         with through(guarded.url_for("alice", "p%40ss%3Aw%2Frd"), server.port) as client:
             assert client.last_error == ""
@@ -126,7 +143,9 @@ class TestByArgument:
     def test_a_guarded_proxy_refuses_others_and_the_password_stays_secret(
         self, guarded: ProxyServer, credentials: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Without the right credentials there is a clear error, which names the proxy and not the password."""
+        """Without the right credentials there is a clear error, which names the proxy and not the
+        password.
+        """
         url = guarded.url.replace("//", f"//{credentials}@") if credentials else guarded.url
         with caplog.at_level(logging.DEBUG, "mormot_ws"):
             error = failure(url)
@@ -149,13 +168,17 @@ class TestByArgument:
             with through("", server.port, HOST) as client:
                 assert upgrade(client) == ""
 
-    def test_an_argument_is_used_for_loopback_addresses_too(self, server: WebSocketServer, proxy: ProxyServer) -> None:
+    def test_an_argument_is_used_for_loopback_addresses_too(
+        self, server: WebSocketServer, proxy: ProxyServer
+    ) -> None:
         """A proxy that was asked for by name is used, even to this machine."""
         with through(proxy.url, server.port, HOST) as client:
             assert upgrade(client) == ""
         assert proxy.asked == [Asked(HOST, server.port)]
 
-    @pytest.mark.parametrize("url", ["https://proxy:1", "ftp://proxy", "proxy:8080", "socks5://", "http://"])
+    @pytest.mark.parametrize(
+        "url", ["https://proxy:1", "ftp://proxy", "proxy:8080", "socks5://", "http://"]
+    )
     def test_a_url_that_is_no_proxy_is_a_value_error(self, url: str) -> None:
         """What can never work is an error of the caller, at once."""
         with pytest.raises(ValueError, match="a proxy is like"):
@@ -174,7 +197,9 @@ class TestByArgument:
         assert "secret" not in str(raised.value)
 
     @pytest.mark.parametrize("scheme", ["socks5h", "socks4a"])
-    def test_the_schemes_that_stress_names_are_understood(self, server: WebSocketServer, scheme: str) -> None:
+    def test_the_schemes_that_stress_names_are_understood(
+        self, server: WebSocketServer, scheme: str
+    ) -> None:
         """``socks5h`` and ``socks4a`` say that the proxy resolves names, which it does anyway."""
         with SocksProxy() if scheme == "socks5h" else Socks4Proxy() as proxy:
             with through(f"{scheme}://{HOST}:{proxy.port}", server.port) as client:
@@ -188,7 +213,9 @@ class TestTls:
     def test_wss_goes_through_a_proxy(
         self, tmp_path: Path, proxy: ProxyServer, version: ssl.TLSVersion, recorder: Recorder
     ) -> None:
-        """TLS is between client and server: the certificate is checked for the server's name, the proxy sees none of it."""
+        """TLS is between client and server: the certificate is checked for the server's name, the
+        proxy sees none of it.
+        """
         authority = Authority(tmp_path)
         with tls_server(server_tls_context(*authority.issue(HIDDEN)), echo) as server:
             context = authority.client_context(version)
@@ -204,7 +231,9 @@ class TestFromTheEnvironment:
     def test_http_proxy_is_used_for_ws(
         self, server: WebSocketServer, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Without an argument the proxy of the environment is used, with the credentials in its URL."""
+        """Without an argument the proxy of the environment is used, with the credentials in its
+        URL.
+        """
         with HttpProxy("alice", "secret") as proxy:
             monkeypatch.setenv("http_proxy", proxy.url_for("alice", "secret"))
             with through(None, server.port) as client:
@@ -212,7 +241,9 @@ class TestFromTheEnvironment:
                 assert_echo(client, recorder)
             assert proxy.asked == [Asked(HIDDEN, server.port, "alice", "secret")]
 
-    def test_https_proxy_is_used_for_wss(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_https_proxy_is_used_for_wss(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """``https_proxy`` is for TLS, ``http_proxy`` is not."""
         authority = Authority(tmp_path)
         with refused_port() as refused, HttpProxy() as proxy:
@@ -235,7 +266,9 @@ class TestFromTheEnvironment:
                 assert upgrade(client) == ""
             assert proxy.asked == [Asked(HIDDEN, server.port)]
 
-    def test_this_machine_is_reached_directly(self, server: WebSocketServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_this_machine_is_reached_directly(
+        self, server: WebSocketServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Loopback addresses never go through a proxy of the environment."""
         with refused_port() as port:
             monkeypatch.setenv("all_proxy", f"http://{HOST}:{port}")
@@ -251,8 +284,18 @@ class TestFromTheEnvironment:
             ({"HTTP_PROXY": "http://p:1"}, HIDDEN, False, "http://p:1"),
             ({"http_proxy": "http://p:1"}, HIDDEN, True, ""),
             ({"https_proxy": "http://p:2"}, HIDDEN, True, "http://p:2"),
-            ({"https_proxy": "http://p:2", "all_proxy": "socks5://p:3"}, HIDDEN, True, "http://p:2"),
-            ({"https_proxy": "http://p:2", "all_proxy": "socks5://p:3"}, HIDDEN, False, "socks5://p:3"),
+            (
+                {"https_proxy": "http://p:2", "all_proxy": "socks5://p:3"},
+                HIDDEN,
+                True,
+                "http://p:2",
+            ),
+            (
+                {"https_proxy": "http://p:2", "all_proxy": "socks5://p:3"},
+                HIDDEN,
+                False,
+                "socks5://p:3",
+            ),
             ({"http_proxy": "p:1"}, HIDDEN, False, "http://p:1"),
             ({"http_proxy": ""}, HIDDEN, False, ""),
             ({"all_proxy": "http://p:1", "no_proxy": HIDDEN}, HIDDEN, False, ""),
@@ -267,25 +310,38 @@ class TestFromTheEnvironment:
         ],
     )
     def test_what_the_environment_says(
-        self, environment: dict[str, str], host: str, tls: bool, proxy: str, monkeypatch: pytest.MonkeyPatch
+        self,
+        environment: dict[str, str],
+        host: str,
+        tls: bool,
+        proxy: str,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Names in either case, ``no_proxy`` with hosts, suffixes and ``*``, and this machine left out."""
+        """Names in either case, ``no_proxy`` with hosts, suffixes and ``*``, and this machine left
+        out.
+        """
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         assert proxy_from_environment(host, tls) == proxy
 
-    @pytest.mark.parametrize("url", ["https://proxy.test:443", "nonsense://x", "http://", "http://proxy.test:port"])
+    @pytest.mark.parametrize(
+        "url", ["https://proxy.test:443", "nonsense://x", "http://", "http://proxy.test:port"]
+    )
     def test_a_proxy_of_the_environment_that_cannot_be_used_is_an_error_text(
         self, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What the environment says is no argument of the caller: ``last_error`` tells, nothing is raised."""
+        """What the environment says is no argument of the caller: ``last_error`` tells, nothing is
+        raised.
+        """
         monkeypatch.setenv("all_proxy", url)
         assert failure(None)
 
     def test_a_client_survives_an_environment_that_turns_bad(
         self, server: WebSocketServer, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The environment is asked anew at each reconnection; a bad value is a failed attempt, not the end of the thread."""
+        """The environment is asked anew at each reconnection; a bad value is a failed attempt, not
+        the end of the thread.
+        """
         with HttpProxy() as proxy:
             monkeypatch.setenv("http_proxy", proxy.url)
             with through(None, server.port) as client:
@@ -312,8 +368,12 @@ class TestReconnection:
             assert_echo(client, recorder)
         assert guarded.asked == 2 * [Asked(HIDDEN, server.port, "alice", "p@ss:w/rd")]
 
-    def test_a_server_that_is_away_for_a_while_is_found_again(self, proxy: ProxyServer, recorder: Recorder) -> None:
-        """While the proxy cannot reach the server, the attempts fail with its words; then one succeeds."""
+    def test_a_server_that_is_away_for_a_while_is_found_again(
+        self, proxy: ProxyServer, recorder: Recorder
+    ) -> None:
+        """While the proxy cannot reach the server, the attempts fail with its words; then one
+        succeeds.
+        """
         with echo_server() as first:
             port = first.port
             client = through(proxy.url, port)
@@ -341,14 +401,20 @@ class TestBadProxies:
         with refused_port() as port:
             assert proxy.url in failure(proxy.url, port)
 
-    @pytest.mark.parametrize(("code", "words"), [(2, "not allowed"), (4, "Host unreachable"), (5, "refused")])
+    @pytest.mark.parametrize(
+        ("code", "words"), [(2, "not allowed"), (4, "Host unreachable"), (5, "refused")]
+    )
     def test_a_refusal_of_a_socks_proxy_is_told(self, code: int, words: str) -> None:
         """The meaning of its reply code is in ``last_error``."""
         with SocksProxy(code=code) as proxy:
             assert words.lower() in failure(proxy.url).lower()
 
-    def test_an_answer_in_pieces_is_understood(self, server: WebSocketServer, recorder: Recorder) -> None:
-        """TCP may deliver a proxy's answer in several segments; the rest of it is not taken for the server's."""
+    def test_an_answer_in_pieces_is_understood(
+        self, server: WebSocketServer, recorder: Recorder
+    ) -> None:
+        """TCP may deliver a proxy's answer in several segments; the rest of it is not taken for
+        the server's.
+        """
         with (
             HttpProxy(split=True, headers="Via: 1.1 somewhere\r\n") as proxy,
             through(proxy.url, server.port) as client,
@@ -365,7 +431,9 @@ class TestBadProxies:
                 assert upgrade(client) == ""
 
     def test_a_dead_proxy_is_an_error_at_once(self) -> None:
-        """Nobody listens there: no waiting for the time-out, and it is told from a server that refuses."""
+        """Nobody listens there: no waiting for the time-out, and it is told from a server that
+        refuses.
+        """
         begin = time.monotonic()
         with refused_port() as port:
             for scheme in ("http", "socks5", "socks4"):
@@ -388,7 +456,9 @@ class TestBadProxies:
         assert "timeout" in error.lower() or "timed out" in error.lower()
 
     @pytest.mark.parametrize("kind", [HttpProxy, SocksProxy, Socks4Proxy])
-    def test_a_dripping_proxy_obeys_the_time_out(self, server: WebSocketServer, kind: type[ProxyServer]) -> None:
+    def test_a_dripping_proxy_obeys_the_time_out(
+        self, server: WebSocketServer, kind: type[ProxyServer]
+    ) -> None:
         """The time-out is for all of it: a byte now and then does not prolong it."""
         with kind(drip=250) as proxy:
             begin = time.monotonic()
@@ -424,7 +494,9 @@ def test_without_python_socks_the_error_says_what_to_install(
         assert upgrade(client) == ""
 
 
-def test_an_http_proxy_needs_no_extra(server: WebSocketServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_http_proxy_needs_no_extra(
+    server: WebSocketServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """CONNECT is done by the standard library."""
     monkeypatch.setitem(sys.modules, "python_socks", None)
     with HttpProxy() as proxy, through(proxy.url, server.port) as client:

@@ -1,4 +1,6 @@
-"""TLS on both sides, in both versions that are in use: connecting, certificates, reconnection, time-outs, wrong peers."""
+"""TLS on both sides, in both versions that are in use: connecting, certificates, reconnection,
+time-outs, wrong peers.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ def transport_of(process: WebSocketProcess) -> TlsTransport:
 
 
 class TestConnecting:
-    def test_a_server_by_certificate_files_echoes(self, authority: Authority, context: ssl.SSLContext) -> None:
+    def test_a_server_by_certificate_files_echoes(
+        self, authority: Authority, context: ssl.SSLContext
+    ) -> None:
         """The short way: two files given to the server are enough for TLS."""
         settings = fast_settings()
         with WebSocketServer(
@@ -92,12 +96,17 @@ class TestConnecting:
     def test_client_and_server_agree_on_the_version_that_both_have(
         self, server: WebSocketServer, context: ssl.SSLContext, recorder: Recorder
     ) -> None:
-        """By contexts on both sides, messages go both ways in the version of TLS that the client's context allows."""
+        """By contexts on both sides, messages go both ways in the version of TLS that the client's
+        context allows.
+        """
         with tls_client(server.port, context) as client:
             assert upgrade(client, recorder.frame) == ""
             assert echoes(client, recorder)
             version = transport_of(process_of(client)).ssl_object.version()
-            assert version == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[context.maximum_version.name]
+            assert (
+                version
+                == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[context.maximum_version.name]
+            )
 
     def test_a_wss_uri_connects_over_tls(
         self, server: WebSocketServer, context: ssl.SSLContext, recorder: Recorder
@@ -105,7 +114,10 @@ class TestConnecting:
         """``websockets_connect('wss://…')`` connects and upgrades in one call."""
         protocol = WebSocketProtocolChat("echo", "", recorder.frame)
         client = HttpClientWebSockets.websockets_connect(
-            f"wss://localhost:{server.port}/chat?room=1", protocol, tls_context=context, settings=fast_settings()
+            f"wss://localhost:{server.port}/chat?room=1",
+            protocol,
+            tls_context=context,
+            settings=fast_settings(),
         )
         assert client is not None
         with client:
@@ -113,14 +125,19 @@ class TestConnecting:
             assert protocol.upgrade_uri == "chat?room=1"
             assert echoes(client, recorder)
 
-    def test_a_plain_request_is_answered_over_tls(self, authority: Authority, context: ssl.SSLContext) -> None:
+    def test_a_plain_request_is_answered_over_tls(
+        self, authority: Authority, context: ssl.SSLContext
+    ) -> None:
         """HTTP without an upgrade goes through the same TLS connection, before an upgrade as well."""
 
         def page(request: HttpServerRequest) -> int:
             request.out_content = "secret page"
             return 200
 
-        with tls_server(authority.server_context(), echo) as server, tls_client(server.port, context) as client:
+        with (
+            tls_server(authority.server_context(), echo) as server,
+            tls_client(server.port, context) as client,
+        ):
             server.on_request = page
             assert client.request("/page") == 200
             assert client.answer.content == b"secret page"
@@ -135,9 +152,16 @@ class TestConnecting:
         old.set_ciphers("DEFAULT@SECLEVEL=0")
         with pytest.raises((ssl.SSLError, OSError)):
             TlsRawClient(server.port, old)
-        assert server_tls_context(authority.certificate_file, authority.private_key_file).minimum_version >= VERSIONS[0]
+        assert (
+            server_tls_context(
+                authority.certificate_file, authority.private_key_file
+            ).minimum_version
+            >= VERSIONS[0]
+        )
 
-    def test_a_key_with_a_password_is_read(self, authority: Authority, context: ssl.SSLContext) -> None:
+    def test_a_key_with_a_password_is_read(
+        self, authority: Authority, context: ssl.SSLContext
+    ) -> None:
         """An encrypted key serves with its password, and fails clearly without the right one."""
         certificate, key = authority.issue_encrypted("open sesame")
         with tls_server(server_tls_context(certificate, key, "open sesame"), echo) as server:
@@ -145,8 +169,12 @@ class TestConnecting:
         with pytest.raises(ssl.SSLError):
             server_tls_context(certificate, key, "wrong")
 
-    def test_files_that_cannot_be_read_are_an_error_before_anything_listens(self, tmp_path: Path) -> None:
-        """A wrong path is an ``OSError`` of the constructor, which leaves no socket and no thread behind."""
+    def test_files_that_cannot_be_read_are_an_error_before_anything_listens(
+        self, tmp_path: Path
+    ) -> None:
+        """A wrong path is an ``OSError`` of the constructor, which leaves no socket and no thread
+        behind.
+        """
         with pytest.raises(OSError, match="No such file"):
             WebSocketServer(f"{HOST}:0", certificate_file=str(tmp_path / "none.pem"))
         garbage = tmp_path / "garbage.pem"
@@ -156,7 +184,9 @@ class TestConnecting:
         with pytest.raises(ssl.SSLError):
             client_tls_context(str(garbage))
 
-    def test_compression_and_tls_go_together(self, authority: Authority, context: ssl.SSLContext) -> None:
+    def test_compression_and_tls_go_together(
+        self, authority: Authority, context: ssl.SSLContext
+    ) -> None:
         """permessage-deflate is negotiated and used inside TLS like anywhere."""
         recorder = Recorder()
         with (
@@ -179,24 +209,34 @@ class TestServerCertificates:
     def test_an_unknown_authority_is_refused(
         self, server: WebSocketServer, stranger: Authority, context: ssl.SSLContext
     ) -> None:
-        """A certificate that no trusted authority has signed is refused, and ``last_error`` says so."""
+        """A certificate that no trusted authority has signed is refused, and ``last_error`` says
+        so.
+        """
         trusting_others = stranger.client_context(context.maximum_version)
         error = self.refusal(server.port, trusting_others)
         assert "certificate verify failed" in error
         assert "unable to get local issuer" in error
         assert works(server.port, context)
 
-    def test_without_a_context_the_authorities_of_the_system_are_asked(self, server: WebSocketServer) -> None:
+    def test_without_a_context_the_authorities_of_the_system_are_asked(
+        self, server: WebSocketServer
+    ) -> None:
         """``tls=True`` alone verifies: our own authority is not among those of the system."""
         assert "certificate verify failed" in self.refusal(server.port, None)
 
-    def test_a_certificate_for_another_name_is_refused(self, authority: Authority, context: ssl.SSLContext) -> None:
-        """The name in the certificate has to be the one that the client has asked for, be it a host's name or an address."""
+    def test_a_certificate_for_another_name_is_refused(
+        self, authority: Authority, context: ssl.SSLContext
+    ) -> None:
+        """The name in the certificate has to be the one that the client has asked for, be it a
+        host's name or an address.
+        """
         with tls_server(server_tls_context(*authority.issue("elsewhere.test")), echo) as server:
             assert "Hostname mismatch" in self.refusal(server.port, context)
             assert "IP address mismatch" in self.refusal(server.port, context, HOST)
 
-    def test_an_expired_certificate_is_refused(self, authority: Authority, context: ssl.SSLContext) -> None:
+    def test_an_expired_certificate_is_refused(
+        self, authority: Authority, context: ssl.SSLContext
+    ) -> None:
         """A certificate that was good once is not good any more."""
         expired = server_tls_context(*authority.issue("localhost", expired=True))
         with tls_server(expired, echo) as server:
@@ -208,13 +248,18 @@ class TestServerCertificates:
         """The factory returns None for a bad certificate, and the log has the reason."""
         protocol = WebSocketProtocolChat("echo", "")
         with caplog.at_level(logging.WARNING, "mormot_ws"):
-            assert HttpClientWebSockets.websockets_connect(f"wss://localhost:{server.port}", protocol) is None
+            assert (
+                HttpClientWebSockets.websockets_connect(f"wss://localhost:{server.port}", protocol)
+                is None
+            )
         assert "certificate verify failed" in caplog.text
 
     def test_verification_can_be_switched_off(
         self, authority: Authority, stranger: Authority, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """``ignore_certificate_errors`` accepts any certificate for any name, and a warning in the log says what that means."""
+        """``ignore_certificate_errors`` accepts any certificate for any name, and a warning in the
+        log says what that means.
+        """
         with tls_server(server_tls_context(*stranger.issue("elsewhere.test")), echo) as server:
             with caplog.at_level(logging.WARNING, "mormot_ws"):
                 careless = client_tls_context(ignore_certificate_errors=True)
@@ -230,7 +275,10 @@ class TestServerCertificates:
         names: list[str | None] = []
         server_context = authority.server_context()
         server_context.sni_callback = lambda tls, name, context: names.append(name)
-        with tls_server(server_context, echo) as server, tls_client(server.port, context, host) as client:
+        with (
+            tls_server(server_context, echo) as server,
+            tls_client(server.port, context, host) as client,
+        ):
             assert client.last_error == ""
         assert names == [None if host == HOST else host]
 
@@ -240,7 +288,9 @@ class TestServerCertificates:
         """An ``sni_callback`` may exchange the context, as a server for several names does."""
         good, other = authority.server_context(), stranger.server_context()
 
-        def choose(tls: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
+        def choose(
+            tls: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext
+        ) -> None:
             if name == "localhost":
                 tls.context = good
 
@@ -253,7 +303,10 @@ class TestServerCertificates:
         self, authority: Authority, stranger: Authority, context: ssl.SSLContext
     ) -> None:
         """Loading it into the server's context is enough; connections that are open go on."""
-        with tls_server(authority.server_context(), echo) as server, tls_upgraded(server.port, context) as early:
+        with (
+            tls_server(authority.server_context(), echo) as server,
+            tls_upgraded(server.port, context) as early,
+        ):
             assert server.tls_context is not None
             server.tls_context.load_cert_chain(stranger.certificate_file, stranger.private_key_file)
             assert works(server.port, stranger.client_context(context.maximum_version))
@@ -266,12 +319,16 @@ class TestClientCertificates:
     @pytest.fixture
     def strict(self, authority: Authority, recorder: Recorder) -> Iterator[WebSocketServer]:
         """A server that wants a certificate of its clients."""
-        context = server_tls_context(authority.certificate_file, authority.private_key_file, None, authority.file)
+        context = server_tls_context(
+            authority.certificate_file, authority.private_key_file, None, authority.file
+        )
         with tls_server(context, recorder.frame) as server:
             yield server
 
     def outcome(self, port: int, context: ssl.SSLContext) -> str:
-        """Return why a client gets no WebSocket, whether it learns that at the handshake (1.2) or at the first read (1.3)."""
+        """Return why a client gets no WebSocket, whether it learns that at the handshake (1.2) or
+        at the first read (1.3).
+        """
         with tls_client(port, context) as client:
             return client.last_error or upgrade(client)
 
@@ -304,14 +361,20 @@ class TestClientCertificates:
     def test_no_certificate_is_refused(
         self, strict: WebSocketServer, context: ssl.SSLContext, recorder: Recorder
     ) -> None:
-        """Without a certificate there is no connection, and the client is told that one was wanted."""
+        """Without a certificate there is no connection, and the client is told that one was
+        wanted.
+        """
         error = self.outcome(strict.port, context)
         assert "SSLError" in error
         assert re.search("certificate required|handshake failure", error)
         assert recorder.names == []
 
     def test_a_certificate_of_another_authority_is_refused(
-        self, stranger: Authority, strict: WebSocketServer, context: ssl.SSLContext, recorder: Recorder
+        self,
+        stranger: Authority,
+        strict: WebSocketServer,
+        context: ssl.SSLContext,
+        recorder: Recorder,
     ) -> None:
         """A certificate that the server's authority has not signed is none."""
         context.load_cert_chain(*stranger.issue("mallory@example.org"))
@@ -325,7 +388,9 @@ class TestReconnection:
     def test_a_lost_connection_comes_back_with_the_same_context(
         self, server: WebSocketServer, context: ssl.SSLContext, recorder: Recorder
     ) -> None:
-        """After a cut the client opens TLS again by the context that it was given, and the same objects go on."""
+        """After a cut the client opens TLS again by the context that it was given, and the same
+        objects go on.
+        """
         with tls_client(server.port, context) as client:
             assert upgrade(client, recorder.frame) == ""
             client.auto_reconnect()
@@ -343,7 +408,9 @@ class TestReconnection:
     def test_frames_queued_meanwhile_leave_over_the_new_connection(
         self, authority: Authority, context: ssl.SSLContext, recorder: Recorder
     ) -> None:
-        """What ``send_frame_async`` took while the server was away arrives after the reconnection, in order."""
+        """What ``send_frame_async`` took while the server was away arrives after the reconnection,
+        in order.
+        """
         with tls_server(authority.server_context(), echo) as first:
             port = first.port
             client = tls_client(port, context)
@@ -361,7 +428,9 @@ class TestReconnection:
     def test_a_server_that_comes_back_with_a_wrong_certificate_is_not_trusted(
         self, authority: Authority, stranger: Authority, context: ssl.SSLContext, recorder: Recorder
     ) -> None:
-        """The reconnection verifies like the first connection did; the right server is accepted again later."""
+        """The reconnection verifies like the first connection did; the right server is accepted
+        again later.
+        """
         with tls_server(authority.server_context(), echo) as first:
             port = first.port
             client = tls_client(port, context)
@@ -379,7 +448,9 @@ class TestReconnection:
 
 
 class TestTimeouts:
-    def test_a_server_that_never_shakes_hands_obeys_the_time_out(self, context: ssl.SSLContext) -> None:
+    def test_a_server_that_never_shakes_hands_obeys_the_time_out(
+        self, context: ssl.SSLContext
+    ) -> None:
         """A server that accepts TCP and says nothing costs the client its time-out, and not more."""
         with RawServer(silent) as server:
             begin = time.monotonic()
@@ -421,7 +492,9 @@ class TestTimeouts:
     def test_the_server_ends_a_handshake_that_takes_too_long(
         self, authority: Authority, context: ssl.SSLContext
     ) -> None:
-        """A client that connects and says nothing is cut after ``handshake_timeout``, and delays nobody meanwhile."""
+        """A client that connects and says nothing is cut after ``handshake_timeout``, and delays
+        nobody meanwhile.
+        """
         with (
             tls_server(authority.server_context(), echo, handshake_timeout=ms(400)) as server,
             RawClient(server.port) as mute,
@@ -457,9 +530,13 @@ class TestTimeouts:
     def test_an_idle_connection_outlives_the_time_outs(
         self, authority: Authority, context: ssl.SSLContext, recorder: Recorder
     ) -> None:
-        """Time-outs are for handshakes and writes: a link on which nothing comes for longer is healthy, not at its end."""
+        """Time-outs are for handshakes and writes: a link on which nothing comes for longer is
+        healthy, not at its end.
+        """
         with (
-            tls_server(authority.server_context(), echo, send_timeout=ms(100), heartbeat_delay=ms(150)) as server,
+            tls_server(
+                authority.server_context(), echo, send_timeout=ms(100), heartbeat_delay=ms(150)
+            ) as server,
             tls_client(server.port, context, timeout=ms(500), send_timeout=ms(100)) as client,
         ):
             assert upgrade(client, recorder.frame) == ""
@@ -472,7 +549,9 @@ class TestTimeouts:
     def test_a_write_to_a_peer_that_never_reads_ends_after_send_timeout(
         self, authority: Authority, context: ssl.SSLContext, recorder: Recorder
     ) -> None:
-        """``send_frame`` returns False when the peer took nothing for ``send_timeout`` ms, and the connection is given up."""
+        """``send_frame`` returns False when the peer took nothing for ``send_timeout`` ms, and the
+        connection is given up.
+        """
         with tls_server(authority.server_context(), recorder.frame, send_timeout=ms(300)) as server:
             with tls_upgraded(server.port, context, receive_buffer=4096) as client:
                 process = active(server, client.connection_id)
@@ -488,7 +567,9 @@ class TestWrongPeers:
     def test_a_plain_websocket_client_at_a_tls_port_fails_cleanly(
         self, server: WebSocketServer, context: ssl.SSLContext
     ) -> None:
-        """``ws://`` instead of ``wss://`` is an error text within a short time, and the server goes on."""
+        """``ws://`` instead of ``wss://`` is an error text within a short time, and the server
+        goes on.
+        """
         with new_client(server.port) as client:
             assert upgrade(client) != ""
             assert not client.connected
@@ -504,7 +585,9 @@ class TestWrongPeers:
         assert works(server.port, context)
 
     def test_tls_at_a_plain_port_fails_cleanly(self, context: ssl.SSLContext) -> None:
-        """``wss://`` instead of ``ws://`` is an error that names TLS, at once and not after the time-out."""
+        """``wss://`` instead of ``ws://`` is an error that names TLS, at once and not after the
+        time-out.
+        """
         with echo_server() as server:
             with tls_client(server.port, context, timeout=ms(60_000)) as client:
                 assert client.last_error.startswith("SSLError")
@@ -512,9 +595,15 @@ class TestWrongPeers:
             with new_client(server.port) as client:
                 assert upgrade(client) == ""
 
-    def test_garbage_at_a_tls_port_hurts_nobody(self, server: WebSocketServer, context: ssl.SSLContext) -> None:
+    def test_garbage_at_a_tls_port_hurts_nobody(
+        self, server: WebSocketServer, context: ssl.SSLContext
+    ) -> None:
         """Random bytes end their connection only."""
-        for garbage in (b"\x00" * 100, b"\x16\x03\x01\xff\xff" + b"A" * 70_000, b"\x80\x80\x01\x03\x01"):
+        for garbage in (
+            b"\x00" * 100,
+            b"\x16\x03\x01\xff\xff" + b"A" * 70_000,
+            b"\x80\x80\x01\x03\x01",
+        ):
             with RawClient(server.port) as client:
                 with contextlib.suppress(OSError):  # it may have ended already
                     client.send(garbage)
@@ -525,7 +614,9 @@ class TestWrongPeers:
     def test_garbage_inside_an_established_connection_ends_it(
         self, authority: Authority, context: ssl.SSLContext, recorder: Recorder
     ) -> None:
-        """A record that does not decrypt ends the connection with 1006 and a reason that names TLS."""
+        """A record that does not decrypt ends the connection with 1006 and a reason that names
+        TLS.
+        """
         with tls_server(authority.server_context(), recorder.frame) as server:
             client = tls_upgraded(server.port, context)
             process = active(server, client.connection_id)

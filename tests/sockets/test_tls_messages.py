@@ -1,4 +1,6 @@
-"""Messages over TLS in both versions that are in use: both ways at once, the close, foreign peers, reading that writes."""
+"""Messages over TLS in both versions that are in use: both ways at once, the close, foreign peers,
+reading that writes.
+"""
 
 from __future__ import annotations
 
@@ -65,9 +67,13 @@ authority, stranger, context, server = (
 
 
 class OtherEnd:
-    """The end of a TLS connection that works on memory, so that a test can hold back its records. For one thread."""
+    """The end of a TLS connection that works on memory, so that a test can hold back its records.
+    For one thread.
+    """
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, server_side: bool = False) -> None:
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext, server_side: bool = False
+    ) -> None:
         sock.settimeout(BOUND)
         self.sock = sock
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -111,17 +117,23 @@ class TestMessages:
     def test_messages_of_all_sizes_around_the_records_come_back(
         self, server: WebSocketServer, context: ssl.SSLContext
     ) -> None:
-        """Payloads around the 16 kB of a TLS record and the size below which header and payload are joined."""
+        """Payloads around the 16 kB of a TLS record and the size below which header and payload
+        are joined.
+        """
         with tls_upgraded(server.port, context) as client:
             for size in (0, 1, 125, 126, 16_370, 16_384, 16_390, 65_535, 65_536, 65_537, 300_000):
                 payload = bytes(number & 0xFF for number in range(size))
                 client.send_frame(focBinary, payload)
                 assert client.receive_opcode(focBinary).payload == payload
 
-    def test_a_stream_that_arrives_byte_by_byte_is_read(self, server: WebSocketServer, context: ssl.SSLContext) -> None:
+    def test_a_stream_that_arrives_byte_by_byte_is_read(
+        self, server: WebSocketServer, context: ssl.SSLContext
+    ) -> None:
         """Records of one byte each, several in one segment, lose nothing and stall nothing."""
         with tls_upgraded(server.port, context) as client:
-            for byte in client.encoded(focText, "drop by drop") + client.encoded(focText, "and again"):
+            for byte in client.encoded(focText, "drop by drop") + client.encoded(
+                focText, "and again"
+            ):
                 client.send(bytes([byte]))
             assert client.receive_opcode(focText).text == "drop by drop"
             assert client.receive_opcode(focText).text == "and again"
@@ -134,8 +146,12 @@ class TestMessages:
             client.upgrade(behind=client.encoded(focText, "early"))
             assert client.receive_opcode(focText).text == "early"
 
-    def test_a_broadcast_reaches_all_in_order(self, authority: Authority, context: ssl.SSLContext) -> None:
-        """``websocket_broadcast`` encodes once and encrypts for each connection; nobody misses anything."""
+    def test_a_broadcast_reaches_all_in_order(
+        self, authority: Authority, context: ssl.SSLContext
+    ) -> None:
+        """``websocket_broadcast`` encodes once and encrypts for each connection; nobody misses
+        anything.
+        """
         payloads = [f"number {number} " + "x" * (number * 97) for number in range(100)]
         with (
             tls_server(authority.server_context(), echo) as server,
@@ -151,7 +167,9 @@ class TestMessages:
     def test_a_slow_reader_gets_everything_in_order_and_delays_nobody(
         self, authority: Authority, context: ssl.SSLContext
     ) -> None:
-        """Queued frames wait for a peer that does not read, while others are served; then all of them arrive."""
+        """Queued frames wait for a peer that does not read, while others are served; then all of
+        them arrive.
+        """
         with (
             tls_server(authority.server_context(), echo) as server,
             tls_upgraded(server.port, context, receive_buffer=4096) as slow,
@@ -165,14 +183,18 @@ class TestMessages:
             assert other.receive_opcode(focText).text == "quick"
             assert process.outgoing.count > 0  # the slow one is still being waited for
             for number in range(500):
-                assert slow.receive_opcode(focBinary).payload == number.to_bytes(2, "big") * (5 + number * 30)
+                assert slow.receive_opcode(focBinary).payload == number.to_bytes(2, "big") * (
+                    5 + number * 30
+                )
             slow.send_frame(focText, "done")
             assert slow.receive_opcode(focText).text == "done"
 
     def test_many_threads_send_while_the_loop_reads(
         self, server: WebSocketServer, context: ssl.SSLContext, recorder: Recorder
     ) -> None:
-        """Frames of several threads never mix with each other, nor with what comes in at the same time."""
+        """Frames of several threads never mix with each other, nor with what comes in at the same
+        time.
+        """
         with tls_client(server.port, context) as client:
             assert upgrade(client, recorder.frame) == ""
 
@@ -199,17 +221,26 @@ class TestClose:
     def test_the_server_answers_a_close_and_ends_tls_in_order(
         self, server: WebSocketServer, context: ssl.SSLContext
     ) -> None:
-        """After the close frames the server sends the close_notify of TLS, so that nobody takes the end for a cut."""
+        """After the close frames the server sends the close_notify of TLS, so that nobody takes
+        the end for a cut.
+        """
         with tls_upgraded(server.port, context) as client:
             client.send_frame(focConnectionClose, (1000).to_bytes(2, "big") + b"bye")
-            assert client.receive_opcode(focConnectionClose).payload[:2] == (1000).to_bytes(2, "big")
+            assert client.receive_opcode(focConnectionClose).payload[:2] == (1000).to_bytes(
+                2, "big"
+            )
             assert client.read_to_close_notify() == b""
 
     def test_a_server_that_stops_says_goodbye_and_ends_tls_in_order(
         self, authority: Authority, context: ssl.SSLContext
     ) -> None:
-        """``free()`` of the server sends 1001 inside TLS, and close_notify once the client has answered."""
-        with tls_server(authority.server_context(), echo) as server, tls_upgraded(server.port, context) as client:
+        """``free()`` of the server sends 1001 inside TLS, and close_notify once the client has
+        answered.
+        """
+        with (
+            tls_server(authority.server_context(), echo) as server,
+            tls_upgraded(server.port, context) as client,
+        ):
             active(server, client.connection_id)
             freeing = threading.Thread(target=server.free)
             freeing.start()
@@ -219,14 +250,20 @@ class TestClose:
             assert client.read_to_close_notify() == b""
             freeing.join(BOUND)
 
-    def test_a_refused_upgrade_ends_tls_in_order(self, server: WebSocketServer, context: ssl.SSLContext) -> None:
-        """The answer to a bad request is followed by close_notify: the client knows that it has all of it."""
+    def test_a_refused_upgrade_ends_tls_in_order(
+        self, server: WebSocketServer, context: ssl.SSLContext
+    ) -> None:
+        """The answer to a bad request is followed by close_notify: the client knows that it has
+        all of it.
+        """
         with TlsRawClient(server.port, context) as client:
             client.send(client.request(protocol="unknown"))
             assert client.read_head().status == 400
             assert client.read_to_close_notify() == b""
 
-    def closed_by_client(self, authority: Authority, context: ssl.SSLContext, act: Callable[[Any], Any]) -> list[str]:
+    def closed_by_client(
+        self, authority: Authority, context: ssl.SSLContext, act: Callable[[Any], Any]
+    ) -> list[str]:
         """Let a client close by *act*; return what a foreign server saw of it, in order."""
         seen: list[str] = []
 
@@ -236,7 +273,8 @@ class TestClose:
             seen.append("close frame")
             peer.send_frame(focConnectionClose, (1000).to_bytes(2, "big"))
             try:
-                peer.sock.unwrap()  # type: ignore[attr-defined]  # sends close_notify and waits for that of the peer
+                # sends close_notify and waits for that of the peer
+                peer.sock.unwrap()  # type: ignore[attr-defined]
                 seen.append("close_notify")
             except OSError as exc:
                 seen.append(f"{type(exc).__name__}: {exc}")
@@ -249,16 +287,24 @@ class TestClose:
             client.free()
         return seen
 
-    def test_a_client_that_closes_ends_tls_in_order(self, authority: Authority, context: ssl.SSLContext) -> None:
-        """``shutdown()`` of the client: close frames, then the server ends TLS, and the client answers its close_notify."""
+    def test_a_client_that_closes_ends_tls_in_order(
+        self, authority: Authority, context: ssl.SSLContext
+    ) -> None:
+        """``shutdown()`` of the client: close frames, then the server ends TLS, and the client
+        answers its close_notify.
+        """
 
         def act(client: HttpClientWebSockets) -> None:
             assert process_of(client).shutdown(1000)
 
         assert self.closed_by_client(authority, context, act) == ["close frame", "close_notify"]
 
-    def test_a_client_that_is_freed_ends_tls_in_order(self, authority: Authority, context: ssl.SSLContext) -> None:
-        """``free()`` of the client closes like ``shutdown()``: RFC 8446 §6.1 wants a close_notify from both sides."""
+    def test_a_client_that_is_freed_ends_tls_in_order(
+        self, authority: Authority, context: ssl.SSLContext
+    ) -> None:
+        """``free()`` of the client closes like ``shutdown()``: RFC 8446 §6.1 wants a close_notify
+        from both sides.
+        """
         seen = self.closed_by_client(authority, context, lambda client: client.free())
         assert seen == ["close frame", "close_notify"]
 
@@ -285,8 +331,9 @@ class TestClose:
         assert process.close_code == 1006
 
 
-#: websockets' sync client and server read in one thread and write in another without a lock, which TLS 1.3 session tickets turn into
-#: crashes: they live in a process of their own here, and get no tickets
+#: websockets' sync client and server read in one thread and write in another without a lock, which
+#: TLS 1.3 session tickets turn into crashes: they live in a process of their own here, and get no
+#: tickets
 _FOREIGN_CLIENT = """
 import ssl, sys
 from websockets.sync.client import connect
@@ -343,14 +390,17 @@ class TestForeignPeers:
                 assert script.wait() == 0, script.text
                 assert script.text.split() == ["done", version.replace("_", ".")]
             wait_for(lambda: closes)
-        # our side of the close is what counts: on Python 3.10 theirs misses one in twenty close frames, of its own server's too
+        # our side of the close is what counts: on Python 3.10 theirs misses one in twenty close
+        # frames, of its own server's too
         assert closes == [1000]
 
     def test_our_client_talks_to_the_sync_server_of_websockets(
         self, authority: Authority, context: ssl.SSLContext, recorder: Recorder
     ) -> None:
         """The same with the roles exchanged."""
-        with Script(_FOREIGN_SERVER, authority.certificate_file, authority.private_key_file) as script:
+        with Script(
+            _FOREIGN_SERVER, authority.certificate_file, authority.private_key_file
+        ) as script:
             with tls_client(int(script.wait_line("port ")), context) as client:
                 assert upgrade(client, recorder.frame) == ""
                 assert echoes(client, recorder)
@@ -361,10 +411,15 @@ class TestForeignPeers:
             script.enter("")
             assert script.wait() == 0, script.text
 
-    def test_websocket_client_talks_to_our_server(self, server: WebSocketServer, context: ssl.SSLContext) -> None:
+    def test_websocket_client_talks_to_our_server(
+        self, server: WebSocketServer, context: ssl.SSLContext
+    ) -> None:
         """websocket-client in one thread, with a time-out set."""
         connection = websocket.create_connection(
-            f"wss://localhost:{server.port}/", BOUND, sslopt={"context": context}, subprotocols=["echo"]
+            f"wss://localhost:{server.port}/",
+            BOUND,
+            sslopt={"context": context},
+            subprotocols=["echo"],
         )
         try:
             connection.send("hello")
@@ -391,7 +446,9 @@ class TestForeignPeers:
 
 
 class TestReadingThatWrites:
-    """Post-handshake authentication (TLS 1.3): what the server asks in the midst of a connection, the client answers while it reads."""
+    """Post-handshake authentication (TLS 1.3): what the server asks in the midst of a connection,
+    the client answers while it reads.
+    """
 
     @pytest.fixture
     def contexts(self, authority: Authority) -> tuple[ssl.SSLContext, ssl.SSLContext]:
@@ -421,7 +478,9 @@ class TestReadingThatWrites:
 
     @pytest.fixture
     def ends(
-        self, contexts: tuple[ssl.SSLContext, ssl.SSLContext], sockets: tuple[socket.socket, socket.socket]
+        self,
+        contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+        sockets: tuple[socket.socket, socket.socket],
     ) -> tuple[TlsTransport, OtherEnd]:
         """A transport on the server's side, and the other end of its connection."""
         transport = TlsTransport(sockets[0], contexts[0], ms(5_000), server_side=True)
@@ -441,8 +500,12 @@ class TestReadingThatWrites:
         assert transport.recv_now(100) is None
         return answer[first:]
 
-    def test_a_write_while_half_an_answer_is_read_waits_for_the_rest(self, ends: tuple[TlsTransport, OtherEnd]) -> None:
-        """OpenSSL does not write between two records of the answer: the write waits for the reader, it does not fail."""
+    def test_a_write_while_half_an_answer_is_read_waits_for_the_rest(
+        self, ends: tuple[TlsTransport, OtherEnd]
+    ) -> None:
+        """OpenSSL does not write between two records of the answer: the write waits for the
+        reader, it does not fail.
+        """
         transport, other = ends
         rest = self.half_answered(transport, other)
         failed: list[Exception] = []
@@ -463,8 +526,12 @@ class TestReadingThatWrites:
         assert other.read() == b"welcome"
         assert transport.ssl_object.getpeercert()
 
-    def test_a_write_that_does_not_wait_is_put_off_then(self, ends: tuple[TlsTransport, OtherEnd]) -> None:
-        """The keeper's way of writing takes nothing meanwhile (or takes it and sends it later), and does not fail either."""
+    def test_a_write_that_does_not_wait_is_put_off_then(
+        self, ends: tuple[TlsTransport, OtherEnd]
+    ) -> None:
+        """The keeper's way of writing takes nothing meanwhile (or takes it and sends it later),
+        and does not fail either.
+        """
         transport, other = ends
         rest = self.half_answered(transport, other)
         taken = transport.send_now(b"welcome")
@@ -475,9 +542,13 @@ class TestReadingThatWrites:
         assert other.read() == b"welcome"
 
     def test_an_answer_that_meets_a_blocked_write_leaves_behind_it(
-        self, contexts: tuple[ssl.SSLContext, ssl.SSLContext], sockets: tuple[socket.socket, socket.socket]
+        self,
+        contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+        sockets: tuple[socket.socket, socket.socket],
     ) -> None:
-        """What reading gave rise to while a write was blocked must not wait for some later write, which may never come."""
+        """What reading gave rise to while a write was blocked must not wait for some later write,
+        which may never come.
+        """
         sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         transport = TlsTransport(sockets[0], contexts[1], ms(5_000), server_hostname="localhost")
         other = OtherEnd(sockets[1], contexts[0], server_side=True)
@@ -488,7 +559,8 @@ class TestReadingThatWrites:
         payload = bytes(200_000)
         writer = threading.Thread(target=transport.sendall, args=(payload,))
         writer.start()
-        wait_for(lambda: select.select([other.sock], [], [], 0)[0])  # it is writing, more than the kernel takes
+        # it is writing, more than the kernel takes
+        wait_for(lambda: select.select([other.sock], [], [], 0)[0])
         assert transport.recv_now(100) == b"who are you?"
         received = 0
         while received < len(payload):
@@ -520,7 +592,10 @@ class TestReadingThatWrites:
             peer.send_frame(focText, "thank you")
             peer.receive_opcode(focConnectionClose)
 
-        with RawServer(behind_tls(server_context, behaviour)) as server, tls_client(server.port, context) as client:
+        with (
+            RawServer(behind_tls(server_context, behaviour)) as server,
+            tls_client(server.port, context) as client,
+        ):
             assert upgrade(client, recorder.frame) == ""
             recorder.wait("focText", 2)
         assert seen[0] is None
@@ -529,7 +604,9 @@ class TestReadingThatWrites:
 
 @pytest.mark.soak
 def test_reading_while_others_write_is_safe() -> None:
-    """The short form of ``python -m tests.tls_duplex``: TLS 1.3 under load in both directions loses and garbles nothing."""
+    """The short form of ``python -m tests.tls_duplex``: TLS 1.3 under load in both directions
+    loses and garbles nothing.
+    """
     command = [
         sys.executable,
         "-W",
@@ -542,7 +619,9 @@ def test_reading_while_others_write_is_safe() -> None:
         "mormot_ws",
         "--json",
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(done.stdout)["mormot_ws"]
     assert figures["connections"] == 40

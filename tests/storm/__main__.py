@@ -1,6 +1,8 @@
-"""The command line: ``python -m tests.storm [--clients 1000] [--processes 4] [--down 5] [--only NAME,...] [--json FILE]``.
+"""The command line: ``python -m tests.storm [--clients 1000] [--processes 4] [--down 5] [--only
+NAME,...] [--json FILE]``.
 
-Exits with 1 when a client of ours is not upgraded again within the cap of its policy, or its attempts are not spread.
+Exits with 1 when a client of ours is not upgraded again within the cap of its policy, or its
+attempts are not spread.
 """
 
 from __future__ import annotations
@@ -27,10 +29,14 @@ _BOUND = 20.0
 _START_BOUND = 120.0
 
 
-def _fleets(stack: contextlib.ExitStack, library: str, port: int, clients: int, processes: int) -> list[Child]:
+def _fleets(
+    stack: contextlib.ExitStack, library: str, port: int, clients: int, processes: int
+) -> list[Child]:
     shares = [clients // processes + (at < clients % processes) for at in range(processes)]
     fleets = [
-        stack.enter_context(Child("tests.storm.fleet", library, str(port), str(share))) for share in shares if share
+        stack.enter_context(Child("tests.storm.fleet", library, str(port), str(share)))
+        for share in shares
+        if share
     ]
     for fleet in fleets:
         fleet.hear(_START_BOUND)
@@ -61,8 +67,13 @@ def storm(library: str, clients: int, processes: int, down: float) -> Storm:
         time.sleep(0.5)  # the last callbacks
         notes = [fleet.ask(since=killed) for fleet in fleets]
         served = standby.ask(do="report")
-    # an upgrade before the server's return was not there to be had: each client's first one is its return
-    first = [next((at for at in times if at >= returned), None) for note in notes for times in note["upgrades"]]
+    # an upgrade before the server's return was not there to be had: each client's first one is its
+    # return
+    first = [
+        next((at for at in times if at >= returned), None)
+        for note in notes
+        for times in note["upgrades"]
+    ]
     return Storm(
         library,
         clients,
@@ -81,17 +92,28 @@ def storm(library: str, clients: int, processes: int, down: float) -> Storm:
 
 def main() -> int:
     """Raise the storms and print the table; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.storm", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.storm", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--clients", type=int, default=1000)
-    parser.add_argument("--processes", type=int, default=4, help="that the clients are divided among")
+    parser.add_argument(
+        "--processes", type=int, default=4, help="that the clients are divided among"
+    )
     parser.add_argument("--down", type=float, default=5.0, help="seconds without a server")
     parser.add_argument("--only", default=",".join(LIBRARIES), help=f"of {', '.join(LIBRARIES)}")
     parser.add_argument("--json", help="write what was noted to this file")
     arguments = parser.parse_args()
     names = arguments.only.split(",")
-    if not set(names) <= LIBRARIES.keys() or arguments.clients < 1 or arguments.processes < 1 or arguments.down <= 0:
+    if (
+        not set(names) <= LIBRARIES.keys()
+        or arguments.clients < 1
+        or arguments.processes < 1
+        or arguments.down <= 0
+    ):
         parser.error(f"--only takes names of {', '.join(LIBRARIES)}; the numbers are above 0")
-    print(f"Python {platform.python_version()}, {arguments.clients} clients in {arguments.processes} processes\n")
+    print(
+        f"Python {platform.python_version()}, {arguments.clients} clients in {arguments.processes} processes\n"
+    )
     storms: list[Storm] = []
     for name in names:
         try:
@@ -107,7 +129,13 @@ def main() -> int:
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump([dataclasses.asdict(found) for found in storms], file)
-    return 0 if _verdict([found for found in storms if found.library == "mormot_ws"], "mormot_ws" in names) else 1
+    return (
+        0
+        if _verdict(
+            [found for found in storms if found.library == "mormot_ws"], "mormot_ws" in names
+        )
+        else 1
+    )
 
 
 def _verdict(ours: list[Storm], wanted: bool) -> bool:
@@ -116,7 +144,9 @@ def _verdict(ours: list[Storm], wanted: bool) -> bool:
         back = not found.missing and max(found.times_to_return) <= CAP
         spread = found.spread <= SPREAD_LIMIT
         print(f"all of ours are back within the cap of {CAP:g} s: {'yes' if back else 'NO'}")
-        print(f"no second of the outage with more than {SPREAD_LIMIT:g} x the mean: {'yes' if spread else 'NO'}")
+        print(
+            f"no second of the outage with more than {SPREAD_LIMIT:g} x the mean: {'yes' if spread else 'NO'}"
+        )
         good = good and back and spread and not found.errors
     return good
 

@@ -11,14 +11,18 @@ SPREAD_LIMIT = 3.0
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that so many percent of *values* do not exceed; NaN without values."""
+    """Return the smallest value that so many percent of *values* do not exceed; NaN without
+    values.
+    """
     if not values:
         return float("nan")
     return sorted(values)[max(0, ceil(len(values) * percent / 100) - 1)]
 
 
 def per_second(times: Sequence[float], begin: float, end: float) -> list[int]:
-    """Return how many of *times* fall into each whole second from *begin* on, to the one that *end* is in."""
+    """Return how many of *times* fall into each whole second from *begin* on, to the one that
+    *end* is in.
+    """
     counts = [0] * max(1, ceil(end - begin))
     for at in times:
         if begin <= at <= end:
@@ -52,7 +56,8 @@ class Storm:
     ended: float
     #: of all clients, from the kill on
     attempts: Sequence[float]
-    #: the first upgrade of each client after the server's return; those that did not come back are missing
+    #: the first upgrade of each client after the server's return; those that did not come back are
+    #: missing
     back: Sequence[float]
     #: when the new server accepted TCP connections, and when it had upgraded them
     accepted: Sequence[float]
@@ -85,7 +90,9 @@ class Storm:
     @property
     def outage_series(self) -> list[int]:
         """Attempts in each second of the outage."""
-        return per_second([at for at in self.attempts if at < self.returned], self.killed, self.returned)
+        return per_second(
+            [at for at in self.attempts if at < self.returned], self.killed, self.returned
+        )
 
     @property
     def recovery_series(self) -> list[int]:
@@ -133,7 +140,10 @@ def table(storms: Sequence[Storm]) -> str:
     rows = [_HEAD, *map(_row, storms)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     lines = [
-        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+        ]
         for row in rows
     ]
     return "\n".join("  ".join(line) for line in lines)

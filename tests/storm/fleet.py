@@ -1,7 +1,8 @@
 """Many clients of one library in one process: ``python -m tests.storm.fleet LIBRARY PORT COUNT``.
 
-It prints ``{"ready": COUNT}`` when all are upgraded, and answers every command with the times of what it has noted since the time
-given: all attempts to connect, and each client's upgrades. It ends with its standard input, or by a signal: the clients are not closed.
+It prints ``{"ready": COUNT}`` when all are upgraded, and answers every command with the times of
+what it has noted since the time given: all attempts to connect, and each client's upgrades. It ends
+with its standard input, or by a signal: the clients are not closed.
 """
 
 from __future__ import annotations
@@ -49,7 +50,12 @@ def count_attempts() -> None:
 
 
 def _mormot_ws(port: int, on_upgraded: OnUpgraded, **settings: Any) -> None:
-    from mormot_ws import HttpClientWebSockets, WebSocketProcessSettings, WebSocketProtocolChat, focContinuation
+    from mormot_ws import (
+        HttpClientWebSockets,
+        WebSocketProcessSettings,
+        WebSocketProtocolChat,
+        focContinuation,
+    )
 
     def incoming(process: Any, frame: Any) -> None:
         if frame.opcode is focContinuation:
@@ -57,14 +63,18 @@ def _mormot_ws(port: int, on_upgraded: OnUpgraded, **settings: Any) -> None:
 
     client = HttpClientWebSockets.open(HOST, port, settings=WebSocketProcessSettings(**settings))
     _held.append(client)
-    error = client.websockets_upgrade("", "", False, frozenset(), WebSocketProtocolChat(PROTOCOL, "", incoming))
+    error = client.websockets_upgrade(
+        "", "", False, frozenset(), WebSocketProtocolChat(PROTOCOL, "", incoming)
+    )
     if error:
         raise OSError(error)
     client.auto_reconnect()
 
 
 def mormot_ws(port: int, on_upgraded: OnUpgraded) -> None:
-    """Ours, with its default policy: exponential with full jitter from 100 ms, capped at 10 to 15 s."""
+    """Ours, with its default policy: exponential with full jitter from 100 ms, capped at 10 to 15
+    s.
+    """
     _mormot_ws(port, on_upgraded)
 
 
@@ -76,7 +86,9 @@ def mormot_ws_linear(port: int, on_upgraded: OnUpgraded) -> None:
 
 
 def websocket_client(port: int, on_upgraded: OnUpgraded, seconds: int = 5) -> None:
-    """``WebSocketApp.run_forever(reconnect=5)``, the pace of its documentation's example, in a thread."""
+    """``WebSocketApp.run_forever(reconnect=5)``, the pace of its documentation's example, in a
+    thread.
+    """
     import websocket
 
     app = websocket.WebSocketApp(

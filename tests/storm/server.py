@@ -1,7 +1,8 @@
 """The server under the storm: ``python -m tests.storm.server PORT``.
 
-It prints ``{"standby": true}`` once it has imported what it needs, listens at the command ``listen`` (so that the time of its return is
-exact, whatever the start of a Python process costs) and answers ``report`` with what it has noted.
+It prints ``{"standby": true}`` once it has imported what it needs, listens at the command
+``listen`` (so that the time of its return is exact, whatever the start of a Python process costs)
+and answers ``report`` with what it has noted.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def main(port: int) -> None:
             answer(listening=listening)
         elif server is not None:
             # on_start was called for the accept thread too, first of all
-            answer(accepted=accepted[1:], upgraded=upgraded, connections=server.websocket_connections)
+            answer(
+                accepted=accepted[1:], upgraded=upgraded, connections=server.websocket_connections
+            )
 
 
 if __name__ == "__main__":

@@ -135,7 +135,9 @@ def test_close_ends_both_streams(proxy: FaultProxy, listener: socket.socket) -> 
     wait_for(lambda: not proxy.links)
 
 
-def test_a_blackhole_tells_nobody_and_loses_nothing(proxy: FaultProxy, listener: socket.socket) -> None:
+def test_a_blackhole_tells_nobody_and_loses_nothing(
+    proxy: FaultProxy, listener: socket.socket
+) -> None:
     """In a blackhole neither bytes nor ends arrive; afterwards all of them do."""
     with Pair(proxy, listener) as pair:
         proxy.blackhole()
@@ -150,7 +152,9 @@ def test_a_blackhole_tells_nobody_and_loses_nothing(proxy: FaultProxy, listener:
         assert read(pair.client, 9) == b"later too"
 
 
-def test_a_blackhole_may_swallow_one_direction_only(proxy: FaultProxy, listener: socket.socket) -> None:
+def test_a_blackhole_may_swallow_one_direction_only(
+    proxy: FaultProxy, listener: socket.socket
+) -> None:
     """With ``down`` closed the server still hears the client."""
     with Pair(proxy, listener) as pair:
         proxy.blackhole("down")
@@ -162,7 +166,9 @@ def test_a_blackhole_may_swallow_one_direction_only(proxy: FaultProxy, listener:
         assert read(pair.client, 4) == b"down"
 
 
-def test_a_blackhole_keeps_a_link_whose_target_has_gone(proxy: FaultProxy, listener: socket.socket) -> None:
+def test_a_blackhole_keeps_a_link_whose_target_has_gone(
+    proxy: FaultProxy, listener: socket.socket
+) -> None:
     """A client behind a blackhole does not learn that the server was reset, until it is restored."""
     with Pair(proxy, listener) as pair:
         proxy.blackhole()
@@ -211,7 +217,9 @@ def test_throttle_bounds_the_pace(proxy: FaultProxy, listener: socket.socket) ->
 
 
 @pytest.mark.parametrize("then", ["cut", "close"])
-def test_truncate_ends_one_link_after_so_many_bytes(proxy: FaultProxy, listener: socket.socket, then: str) -> None:
+def test_truncate_ends_one_link_after_so_many_bytes(
+    proxy: FaultProxy, listener: socket.socket, then: str
+) -> None:
     """Exactly so many bytes arrive, then the link ends; the next link is whole again."""
     with Pair(proxy, listener) as pair:
         pair.client.sendall(b"before")
@@ -242,8 +250,12 @@ def test_refuse_and_accept(proxy: FaultProxy, listener: socket.socket) -> None:
             assert proxy.links == 2
 
 
-def test_stall_gives_no_answer_and_accept_ends_it(proxy: FaultProxy, listener: socket.socket) -> None:
-    """While it stalls, an attempt to connect is not even refused, and open links go on; what fills its queue counts nowhere."""
+def test_stall_gives_no_answer_and_accept_ends_it(
+    proxy: FaultProxy, listener: socket.socket
+) -> None:
+    """While it stalls, an attempt to connect is not even refused, and open links go on; what fills
+    its queue counts nowhere.
+    """
     with Pair(proxy, listener) as pair:
         proxy.stall()
         with pytest.raises(TimeoutError):
@@ -263,7 +275,10 @@ def test_a_target_that_refuses_resets_the_client() -> None:
     """A client does not wait for a server that is not there."""
     with refused_port() as port, FaultProxy(HOST, port) as proxy:
         # the reset may come as early as the end of connect()
-        with pytest.raises(ConnectionResetError), socket.create_connection((HOST, proxy.port), BOUND) as client:
+        with (
+            pytest.raises(ConnectionResetError),
+            socket.create_connection((HOST, proxy.port), BOUND) as client,
+        ):
             client.recv(1)
         wait_for(lambda: proxy.accepted == 1 and not proxy.links)
 
@@ -282,7 +297,9 @@ def test_heal_ends_all_that_lasts(proxy: FaultProxy, listener: socket.socket) ->
 
 
 @pytest.mark.parametrize("fault", ["delay", "throttle"])
-def test_heal_lets_go_what_was_held_back(proxy: FaultProxy, listener: socket.socket, fault: str) -> None:
+def test_heal_lets_go_what_was_held_back(
+    proxy: FaultProxy, listener: socket.socket, fault: str
+) -> None:
     """Bytes that would have waited for years, longer than a selector can wait, come at once."""
     with Pair(proxy, listener) as pair:
         if fault == "delay":
@@ -338,7 +355,8 @@ def test_arguments_that_make_no_sense_are_refused(proxy: FaultProxy) -> None:
         lambda: FaultProxy(HOST, 80, port=-1),
     ):
         with pytest.raises(
-            ValueError, match=r"is 'up', 'down' or None|is a (finite |whole )?number|is 'cut' or 'close'"
+            ValueError,
+            match=r"is 'up', 'down' or None|is a (finite |whole )?number|is 'cut' or 'close'",
         ):
             wrong()
 
@@ -355,9 +373,14 @@ def test_its_repr_says_where_and_how_much(proxy: FaultProxy, listener: socket.so
 
 def test_it_is_a_program_too(listener: socket.socket) -> None:
     """``python -m mormot_ws.testing`` prints its port, obeys lines, and ends at ``stop``."""
-    with Program("-m", "mormot_ws.testing", "--target", f"{HOST}:{listener.getsockname()[1]}") as program:
+    with Program(
+        "-m", "mormot_ws.testing", "--target", f"{HOST}:{listener.getsockname()[1]}"
+    ) as program:
         port = int(program.expect(r"port (\d+)")[1])
-        with socket.create_connection((HOST, port), BOUND) as client, listener.accept()[0] as server:
+        with (
+            socket.create_connection((HOST, port), BOUND) as client,
+            listener.accept()[0] as server,
+        ):
             program.enter("delay 0 up", "nonsense")
             program.expect("^ok$")
             program.expect("^error: 'nonsense'")

@@ -1,4 +1,6 @@
-"""The pytest plugin, as a user's suite meets it: in processes of their own, from a folder without this project."""
+"""The pytest plugin, as a user's suite meets it: in processes of their own, from a folder without
+this project.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,25 @@ from support import BOUND
 def run_pytest(folder: Path, source: str, *arguments: str) -> str:
     """Write *source* as a test module into *folder*, run pytest there, and return what it printed."""
     (folder / "test_it.py").write_text(textwrap.dedent(source), encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTEST", "PYTHON"))
+    }
     found = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *arguments],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-W",
+            "error",
+            *arguments,
+        ],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -96,7 +114,9 @@ _USE = """
 
 
 def test_the_fixtures_work_in_a_users_suite(tmp_path: Path) -> None:
-    """Each fixture, with warnings as errors, and overridden ones; nothing has to be imported or configured."""
+    """Each fixture, with warnings as errors, and overridden ones; nothing has to be imported or
+    configured.
+    """
     assert "5 passed" in run_pytest(tmp_path, _USE)
 
 

@@ -1,4 +1,6 @@
-"""The servers of ``mormot_ws.testing``: what users' tests stand on stops, dies, freezes and comes back as it says."""
+"""The servers of ``mormot_ws.testing``: what users' tests stand on stops, dies, freezes and comes
+back as it says.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,18 @@ import threading
 from pathlib import Path
 
 import pytest
-from support import BOUND, HOST, ReconnectingClient, Recorder, connect, ms, process_of, send_text, text, wait_for
+from support import (
+    BOUND,
+    HOST,
+    ReconnectingClient,
+    Recorder,
+    connect,
+    ms,
+    process_of,
+    send_text,
+    text,
+    wait_for,
+)
 
 from mormot_ws import HttpClientWebSockets, WebSocketProtocolChat, parse_close_payload
 from mormot_ws.testing import EchoServer, EchoServerProcess
@@ -40,7 +53,9 @@ def test_stop_is_graceful_and_start_takes_the_same_port(recorder: Recorder) -> N
 
 
 def test_kill_ends_connections_without_a_close_frame(recorder: Recorder) -> None:
-    """The client sees 1006, not 1001, and the port is closed; its goodbye is not missed by ``start``."""
+    """The client sees 1006, not 1001, and the port is closed; its goodbye is not missed by
+    ``start``.
+    """
     with EchoServer() as server, ReconnectingClient(server.port, recorder) as reconnecting:
         server.wait_connections(1)
         server.kill()
@@ -52,7 +67,9 @@ def test_kill_ends_connections_without_a_close_frame(recorder: Recorder) -> None
 
 
 def test_it_keeps_what_it_echoes(recorder: Recorder) -> None:
-    """Over all its lives, in order; waiting for too many is a ``TimeoutError`` that tells how many came."""
+    """Over all its lives, in order; waiting for too many is a ``TimeoutError`` that tells how many
+    came.
+    """
     with EchoServer() as server, ReconnectingClient(server.port, recorder) as reconnecting:
         assert send_text(reconnecting.client, "one")
         recorder.wait("focText")
@@ -94,7 +111,9 @@ def test_it_takes_a_client_without_a_sub_protocol() -> None:
 
 def test_it_offers_protocols_of_the_users_own(recorder: Recorder) -> None:
     """With protocols given, it offers these, again after each start, and nothing else."""
-    protocol = WebSocketProtocolChat("echo", "", lambda process, frame: process.send_frame(text("mine")))
+    protocol = WebSocketProtocolChat(
+        "echo", "", lambda process, frame: process.send_frame(text("mine"))
+    )
     with EchoServer(protocol) as server:
         server.stop()
         server.start()
@@ -127,7 +146,9 @@ def test_the_port_stays_its_own_while_it_is_stopped() -> None:
 
 
 def test_no_client_in_a_hurry_meets_a_server_without_protocols(recorder: Recorder) -> None:
-    """A client that connects while ``start`` is at work is upgraded: there is no moment without protocols."""
+    """A client that connects while ``start`` is at work is upgraded: there is no moment without
+    protocols.
+    """
     with EchoServer() as server:
         for _ in range(10):
             server.stop()
@@ -147,11 +168,13 @@ def _open(port: int) -> HttpClientWebSockets | None:
     return None
 
 
-# --------------------------------------------------------------------------------------------- in a process of its own
+# -------------------------------------------------------------------------- in a process of its own
 
 
 def test_a_process_is_killed_stopped_and_frozen(recorder: Recorder) -> None:
-    """SIGKILL is no goodbye, ``stop`` is one with 1001, a frozen process answers nobody and keeps its connections."""
+    """SIGKILL is no goodbye, ``stop`` is one with 1001, a frozen process answers nobody and keeps
+    its connections.
+    """
     with EchoServerProcess() as server, ReconnectingClient(server.port, recorder) as reconnecting:
         first = server.pid
         assert f"running pid={first}" in repr(server)
@@ -178,10 +201,10 @@ def test_a_process_is_killed_stopped_and_frozen(recorder: Recorder) -> None:
 
 def test_a_process_ends_with_the_one_that_started_it() -> None:
     """Tests that are killed leave no server behind."""
-    source = (
-        "from mormot_ws.testing import EchoServerProcess; s = EchoServerProcess(); print(s.pid, flush=True); input()"
-    )
-    with subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+    source = "from mormot_ws.testing import EchoServerProcess; s = EchoServerProcess(); print(s.pid, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.kill()

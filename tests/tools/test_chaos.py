@@ -1,4 +1,6 @@
-"""The chaos test in a short form (``python -m tests.chaos`` is the whole one), and proofs that its check sees what it has to see."""
+"""The chaos test in a short form (``python -m tests.chaos`` is the whole one), and proofs that its
+check sees what it has to see.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ _CLIENTS = [
 
 
 def check(*changes: tuple[str, str]) -> Findings:
-    """Check the logs above after each *change*: a line, and what stands in its place (several lines, or none)."""
+    """Check the logs above after each *change*: a line, and what stands in its place (several
+    lines, or none).
+    """
     logs = [list(log) for log in (*_SERVERS, _CLIENTS)]
     for old, new in changes:
         log = next(log for log in logs if old in log)
@@ -67,12 +71,20 @@ def test_the_check_accepts_what_is_allowed() -> None:
     [
         ("A 7 3 1", "A 7 3 2", "stream a of client 3 on connection (1, 7): 2 instead of 1"),
         ("A 7 3 1", "A 7 3 0", "stream a of client 3 on connection (1, 7): 0 instead of 1"),
-        ("A 2 3 4", "A 2 3 1,A 2 3 2,A 2 3 3,A 2 3 4", "stream a of client 3: 1 on (2, 2), when all below 2 were over"),
+        (
+            "A 2 3 4",
+            "A 2 3 1,A 2 3 2,A 2 3 3,A 2 3 4",
+            "stream a of client 3: 1 on (2, 2), when all below 2 were over",
+        ),
         ("S 2 3 1", "S 2 3 0", "stream s of client 3: 0 on (2, 2), when all below 1 were over"),
         ("A 2 3 5", "A 2 3 5,A 2 3 6", "stream a of client 3: 6 has arrived, of 6 promised ones"),
         ("A 2 3 5", "A 2 3 5,A 2 4 6", "messages of clients 4 and 3 on (2, 2)"),
         ("P 3 1 1 7 0", "P 3 1 1 7 1", "stream p to client 3 on (1, 7): 1 instead of 0"),
-        ("P 3 2 2 2 0", "P 3 2 2 2 0,P 3 2 2 2 0", "stream p to client 3 on (2, 2): 0 instead of 1"),
+        (
+            "P 3 2 2 2 0",
+            "P 3 2 2 2 0,P 3 2 2 2 0",
+            "stream p to client 3 on (2, 2): 0 instead of 1",
+        ),
         (
             "P 3 2 2 2 0",
             "P 3 2 2 2 0,P 3 2 2 2 1,P 3 2 2 2 2",
@@ -103,7 +115,9 @@ def test_a_slow_network_may_bring_messages_of_an_old_connection_late() -> None:
 
 
 def test_a_seed_gives_the_same_faults_again() -> None:
-    """All kinds occur, those of one target one after another, and all are over at the end of the round."""
+    """All kinds occur, those of one target one after another, and all are over at the end of the
+    round.
+    """
     faults = Schedule(5).round(120)
     assert faults == Schedule(5).round(120)
     assert {fault.kind for fault in faults} >= {
@@ -117,15 +131,22 @@ def test_a_seed_gives_the_same_faults_again() -> None:
     }
     for target in ("server", "network", "links"):
         mine = [fault for fault in faults if fault.target == target]
-        assert all(before.at + before.seconds < after.at for before, after in itertools.pairwise(mine))
+        assert all(
+            before.at + before.seconds < after.at for before, after in itertools.pairwise(mine)
+        )
     assert all(fault.at >= 0 and fault.at + fault.seconds <= 120 for fault in faults)
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts on /proc and on one clock for all processes")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"),
+    reason="counts on /proc and on one clock for all processes",
+)
 def test_nothing_promised_is_lost_and_everybody_comes_back() -> None:
     """Under 15 s of faults no invariant of ``tests/chaos`` is violated."""
     command = [sys.executable, "-m", "tests.chaos", "--seconds", "15"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100 * TIMEOUT_FACTOR)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=100 * TIMEOUT_FACTOR
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no violations" in done.stdout

@@ -1,4 +1,6 @@
-"""The fuzz targets for a few seconds each, and the fuzzer itself: it finds what it is for, and says how to run it again."""
+"""The fuzz targets for a few seconds each, and the fuzzer itself: it finds what it is for, and
+says how to run it again.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ SECONDS = 3.0
 @pytest.mark.soak
 @pytest.mark.parametrize("name", TARGETS)
 def test_no_input_raises_hangs_or_takes_too_much(name: str) -> None:
-    """Thousands of mutated inputs raise nothing but what is documented, and stay within the limits."""
+    """Thousands of mutated inputs raise nothing but what is documented, and stay within the
+    limits.
+    """
     report = fuzz(TARGETS[name], SECONDS)
     print(report)
     assert report.inputs > 100 / TIMEOUT_FACTOR
@@ -123,9 +127,22 @@ def test_one_input_can_be_run_again() -> None:
 
 @pytest.mark.soak
 def test_the_command_tells_the_number_of_inputs() -> None:
-    """``python -m tests.fuzz`` runs all targets within its seconds, and says how many inputs each has had."""
+    """``python -m tests.fuzz`` runs all targets within its seconds, and says how many inputs each
+    has had.
+    """
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.fuzz", "--plain", "--seconds", "1.2", "--seed", "3"],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "tests.fuzz",
+            "--plain",
+            "--seconds",
+            "1.2",
+            "--seed",
+            "3",
+        ],
         cwd=ROOT,
         capture_output=True,
         encoding="utf-8",

@@ -1,7 +1,8 @@
-"""Nothing is left behind: not by reconnections, and not by ``free()`` at whatever moment, which returns within 3 s in every one of them.
+"""Nothing is left behind: not by reconnections, and not by ``free()`` at whatever moment, which
+returns within 3 s in every one of them.
 
-The fixture of all tests (see conftest.py) fails each of these that leaves a thread or a file descriptor. The figures for
-1 000 reconnections come from ``python -m tests.leaks``.
+The fixture of all tests (see conftest.py) fails each of these that leaves a thread or a file
+descriptor. The figures for 1 000 reconnections come from ``python -m tests.leaks``.
 """
 
 from __future__ import annotations
@@ -95,15 +96,29 @@ def free_from_another_thread(client: HttpClientWebSockets) -> float:
     return durations[0]
 
 
-# --------------------------------------------------------------------------------------------------------- reconnections
+# ------------------------------------------------------------------------------------ reconnections
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("options", [[], ["--tls", "--clients", "4"]], ids=["plain", "tls"])
 def test_reconnections_leave_nothing_behind(options: list[str]) -> None:
-    """The short form of ``python -m tests.leaks``: neither threads nor descriptors nor memory of either process grow."""
-    command = [sys.executable, "-W", "error", "-m", "tests.leaks", "--reconnects", "100", "--json", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    """The short form of ``python -m tests.leaks``: neither threads nor descriptors nor memory of
+    either process grow.
+    """
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "tests.leaks",
+        "--reconnects",
+        "100",
+        "--json",
+        *options,
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(done.stdout)
     assert figures["reconnects"] >= 100
@@ -111,7 +126,9 @@ def test_reconnections_leave_nothing_behind(options: list[str]) -> None:
 
 
 def test_hundreds_of_attempts_leave_nothing_behind() -> None:
-    """Attempts that fail leave nothing either: hundreds of refused ones, then the connection is back with the same threads."""
+    """Attempts that fail leave nothing either: hundreds of refused ones, then the connection is
+    back with the same threads.
+    """
     with (
         echo_server() as server,
         FaultProxy(HOST, server.port) as proxy,
@@ -129,11 +146,15 @@ def test_hundreds_of_attempts_leave_nothing_behind() -> None:
         wait_for(lambda: threading.active_count() <= threads)
 
 
-# ----------------------------------------------------------------------------------------------------- free() at any moment
+# ----------------------------------------------------------------------------- free() at any moment
 
 
-def free_meanwhile(client: HttpClientWebSockets, action: Callable[[], str], ready: Callable[[], Any]) -> None:
-    """Free *client* while another thread is inside *action*, right after *ready* or a little later; it has to return an error text."""
+def free_meanwhile(
+    client: HttpClientWebSockets, action: Callable[[], str], ready: Callable[[], Any]
+) -> None:
+    """Free *client* while another thread is inside *action*, right after *ready* or a little
+    later; it has to return an error text.
+    """
     results: list[Any] = []
 
     def act() -> None:
@@ -156,7 +177,9 @@ def free_meanwhile(client: HttpClientWebSockets, action: Callable[[], str], read
 
 
 def test_free_during_the_first_connection_attempt(server: WebSocketServer) -> None:
-    """While another thread waits in ``reopen()`` for an answer to its SYN, ``free()`` ends that wait, and ``reopen()`` does not raise."""
+    """While another thread waits in ``reopen()`` for an answer to its SYN, ``free()`` ends that
+    wait, and ``reopen()`` does not raise.
+    """
     with full_listener() as port:
         for _ in range(30):
             client = new_client(server.port, timeout=60_000)
@@ -204,7 +227,9 @@ def test_free_during_the_first_tls_handshake(tmp_path: Path) -> None:
             proxy.restore()
             client = tls_client(proxy.port, context, timeout=ms(60_000))
             proxy.blackhole()
-            free_meanwhile(client, client.reopen, lambda number=number: proxy.accepted == 2 * number)  # type: ignore[misc]
+            free_meanwhile(
+                client, client.reopen, lambda number=number: proxy.accepted == 2 * number
+            )  # type: ignore[misc]
 
 
 def test_free_during_an_upgrade(proxy: FaultProxy) -> None:
@@ -223,11 +248,15 @@ def test_free_during_the_first_upgrade() -> None:
     with RawServer(silent) as server:
         for _ in range(30):
             client = new_client(server.port, timeout=60_000)
-            free_meanwhile(client, lambda client=client: upgrade(client), client._safe_upgrade.locked)  # type: ignore[misc]
+            free_meanwhile(
+                client, lambda client=client: upgrade(client), client._safe_upgrade.locked
+            )  # type: ignore[misc]
 
 
 def test_free_right_behind_the_first_handshake(server: WebSocketServer) -> None:
-    """``free()`` between the server's answer and the start of the client's thread: no upgrade, and nobody keeps the shared keeper."""
+    """``free()`` between the server's answer and the start of the client's thread: no upgrade, and
+    nobody keeps the shared keeper.
+    """
 
     class Freeing(WebSocketProtocolChat):
         def set_subprotocol(self, name: str) -> bool:
@@ -237,7 +266,10 @@ def test_free_right_behind_the_first_handshake(server: WebSocketServer) -> None:
             return super().set_subprotocol(name)
 
     client = new_client(server.port)
-    assert client.websockets_upgrade("", "", protocol=Freeing("echo", "")) == "The client is being freed"
+    assert (
+        client.websockets_upgrade("", "", protocol=Freeing("echo", ""))
+        == "The client is being freed"
+    )
     with connect(server.port) as other:
         assert send_text(other, "x")
     assert "mormot_ws clients' keeper" not in [thread.name for thread in threading.enumerate()]
@@ -254,8 +286,12 @@ def test_free_during_a_wait(proxy: FaultProxy) -> None:
         assert proxy.accepted == 1
 
 
-def test_free_during_a_callback_that_does_not_return(proxy: FaultProxy, caplog: pytest.LogCaptureFixture) -> None:
-    """``free()`` does not wait for it beyond its bound: it leaves the thread behind and says so; the thread ends with the callback."""
+def test_free_during_a_callback_that_does_not_return(
+    proxy: FaultProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``free()`` does not wait for it beyond its bound: it leaves the thread behind and says so;
+    the thread ends with the callback.
+    """
     inside, go_on = [threading.Event() for _ in range(3)], threading.Event()
 
     def hang(number: int) -> Callable[..., str]:
@@ -266,7 +302,11 @@ def test_free_during_a_callback_that_does_not_return(proxy: FaultProxy, caplog: 
 
         return callback
 
-    with connect(proxy.port) as first, connect(proxy.port) as second, connect(proxy.port, hang(2)) as third:
+    with (
+        connect(proxy.port) as first,
+        connect(proxy.port) as second,
+        connect(proxy.port, hang(2)) as third,
+    ):
         process_of(first).on_reconnect = hang(0)
         second.on_websockets_closed = hang(1)
         assert inside[2].wait(BOUND)
@@ -289,7 +329,9 @@ def test_free_during_a_callback_that_does_not_return(proxy: FaultProxy, caplog: 
 
 
 def test_free_during_an_on_reconnect_that_returns_soon(proxy: FaultProxy) -> None:
-    """``free()`` waits for a callback that returns within its bound, and nothing is reconnected behind its back."""
+    """``free()`` waits for a callback that returns within its bound, and nothing is reconnected
+    behind its back.
+    """
     inside = threading.Event()
 
     def on_reconnect(process: WebSocketProcessClient | None) -> str:
@@ -332,7 +374,9 @@ def test_free_during_a_send_that_is_blocked(tmp_path: Path, where: str, tls: boo
             server = stack.enter_context(echo_server(callback=lambda process, frame: None))
         proxy = stack.enter_context(FaultProxy(HOST, server.port))
         if tls:
-            client = stack.enter_context(tls_client(proxy.port, authority.client_context(), **settings))
+            client = stack.enter_context(
+                tls_client(proxy.port, authority.client_context(), **settings)
+            )
         else:
             client = stack.enter_context(new_client(proxy.port, **settings))
         assert upgrade(client, callback) == ""
@@ -357,11 +401,18 @@ def test_free_during_a_send_that_is_blocked(tmp_path: Path, where: str, tls: boo
 
 def test_free_while_a_frozen_server_does_not_read() -> None:
     """While a send waits for a process that is stopped (SIGSTOP), and others wait behind it."""
-    with ServerPeer() as peer, connect(peer.port, heartbeat_delay=0, send_timeout=ms(60_000)) as client, peer.frozen():
+    with (
+        ServerPeer() as peer,
+        connect(peer.port, heartbeat_delay=0, send_timeout=ms(60_000)) as client,
+        peer.frozen(),
+    ):
         process = process_of(client)
         large = WebSocketFrame(focBinary, bytes(32 << 20))
         sent: list[bool] = []
-        threads = [threading.Thread(target=lambda: sent.append(process.send_frame(large))) for _ in range(3)]
+        threads = [
+            threading.Thread(target=lambda: sent.append(process.send_frame(large)))
+            for _ in range(3)
+        ]
         for thread in threads:
             thread.start()
         wait_for(process.safe_out.locked)
@@ -404,7 +455,9 @@ def test_free_twice(proxy: FaultProxy) -> None:
 
 
 def test_free_by_several_threads_at_once(proxy: FaultProxy) -> None:
-    """All of them return in time, the later ones not before the work is done, whoever was first; the peer is silent."""
+    """All of them return in time, the later ones not before the work is done, whoever was first;
+    the peer is silent.
+    """
     with reconnecting(proxy.port) as client:
         proxy.blackhole()
         client_thread = process_of(client).client_thread
@@ -437,7 +490,9 @@ def test_free_during_a_close_by_the_server(server: WebSocketServer) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_free_at_random_moments_of_a_flapping_client(proxy: FaultProxy, seed: int) -> None:
-    """A client that loses its connection all the time is freed at a random moment: always in time, and nothing is left."""
+    """A client that loses its connection all the time is freed at a random moment: always in time,
+    and nothing is left.
+    """
     chance = random.Random(seed)
     faults: list[Callable[[], Any]] = [
         proxy.cut,

@@ -1,4 +1,6 @@
-"""The figures of the storm (``python -m tests.storm``); the storm itself takes its time, and is no test."""
+"""The figures of the storm (``python -m tests.storm``); the storm itself takes its time, and is no
+test.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from storm.figures import Storm, peak, per_second, percentile, table
 
 def a_storm(attempts: list[float], back: list[float]) -> Storm:
     """Return the storm of 4 clients that lost their server at 100 for 4 s."""
-    return Storm("ours", 4, 2, 100.0, 104.0, 110.0, attempts, back, [104.1, 104.15, 104.4], [104.2], 9, [])
+    return Storm(
+        "ours", 4, 2, 100.0, 104.0, 110.0, attempts, back, [104.1, 104.15, 104.4], [104.2], 9, []
+    )
 
 
 @pytest.mark.parametrize(("percent", "value"), [(50, 2), (95, 4), (100, 4), (1, 1)])
@@ -25,7 +29,9 @@ def test_percentile_of_nothing_is_not_a_number() -> None:
 
 
 def test_times_are_counted_by_whole_seconds() -> None:
-    """From the beginning on; what lies outside is not counted, and the last instant belongs to the last second."""
+    """From the beginning on; what lies outside is not counted, and the last instant belongs to the
+    last second.
+    """
     assert per_second([9.9, 10.0, 10.5, 11.0, 12.0, 12.1], 10.0, 12.0) == [2, 2]
 
 

@@ -1,7 +1,8 @@
-"""The short form of ``python -m tests.under_attack``: what becomes of attackers, and how much memory they cost.
+"""The short form of ``python -m tests.under_attack``: what becomes of attackers, and how much
+memory they cost.
 
-How little the others feel of it is a matter of time, which means something on a machine that does nothing else: CI runs the command
-for that, alone.
+How little the others feel of it is a matter of time, which means something on a machine that does
+nothing else: CI runs the command for that, alone.
 """
 
 from __future__ import annotations
@@ -29,9 +30,23 @@ OUTCOMES = {
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads memory from /proc")
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_an_attack_gets_its_due_and_costs_little_memory(name: str) -> None:
-    """Memory stays below 100 MB above idle, an honest client is served all the while, and the attack gets its due."""
-    command = [sys.executable, "-W", "error", "-m", "tests.under_attack", "--short", "--json", "--only", name]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    """Memory stays below 100 MB above idle, an honest client is served all the while, and the
+    attack gets its due.
+    """
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "tests.under_attack",
+        "--short",
+        "--json",
+        "--only",
+        name,
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False
+    )
     assert done.stdout, done.stderr
     (row,) = json.loads(done.stdout)
     assert set(row["outcome"]) == OUTCOMES[name], row

@@ -1,6 +1,8 @@
-"""Bytes captured from native mORMot 2 programs, against our REST protocols, SynLZ and AES: every one decoded, and made again.
+"""Bytes captured from native mORMot 2 programs, against our REST protocols, SynLZ and AES: every
+one decoded, and made again.
 
-``test_wire_vectors.py`` has those of the chat protocol; what is here and what is there together is the whole file.
+``test_wire_vectors.py`` has those of the chat protocol; what is here and what is there together is
+the whole file.
 """
 
 from __future__ import annotations
@@ -29,16 +31,22 @@ from wire_vectors import (
 )
 
 from mormot_ws import WebSocketFrame
-from mormot_ws.rest.algosynlz import algo_compress, algo_decompress
-from mormot_ws.rest.crc32c import crc32c, crc32c_python
-from mormot_ws.rest.encryption import AesEncryption, derive_key
 from mormot_ws.core.frames import encode_frame
 from mormot_ws.protocols.base import WebSocketProtocolList
-from mormot_ws.rest.protocols import WebSocketProtocolJson, WebSocketProtocolRest
-from mormot_ws.rest.binary_form import decode_binary, decode_jumbo, decode_varuint, encode_jumbo, encode_varuint
+from mormot_ws.rest.algosynlz import algo_compress, algo_decompress
+from mormot_ws.rest.binary_form import (
+    decode_binary,
+    decode_jumbo,
+    decode_varuint,
+    encode_jumbo,
+    encode_varuint,
+)
+from mormot_ws.rest.crc32c import crc32c, crc32c_python
+from mormot_ws.rest.encryption import AesEncryption, derive_key
 from mormot_ws.rest.messages import RestAnswer, RestRequest
-from mormot_ws.states import WebSocketProtocolBinaryOptions
+from mormot_ws.rest.protocols import WebSocketProtocolJson, WebSocketProtocolRest
 from mormot_ws.rest.synlz import synlz_compress, synlz_decompress
+from mormot_ws.states import WebSocketProtocolBinaryOptions
 
 SCENARIOS = [name for name in ALL_SCENARIOS if name.startswith("synopse")]
 FRAMES = of_kind("frame", SCENARIOS)
@@ -68,10 +76,18 @@ def plain_of(vector: Vector) -> bytes:
 
 def check_message(head: str, message: RestRequest | RestAnswer, stated: Vector) -> None:
     """Compare *message* with what the vector says of it, field by field."""
-    assert (head, message.headers, message.content_type) == (stated["head"], stated["headers"], stated["ctype"])
+    assert (head, message.headers, message.content_type) == (
+        stated["head"],
+        stated["headers"],
+        stated["ctype"],
+    )
     assert message.content == bytes.fromhex(stated["content"])
     if isinstance(message, RestRequest):
-        assert (message.method, message.url, message.no_answer) == (stated["method"], stated["url"], stated["noanswer"])
+        assert (message.method, message.url, message.no_answer) == (
+            stated["method"],
+            stated["url"],
+            stated["noanswer"],
+        )
     else:
         assert message.status == stated["status"]
 
@@ -86,11 +102,17 @@ class TestCoverage:
         assert 2 * (len(chat.PAIRS) + len(PAIRS)) == counted["handshake"]
 
     def test_the_messages_are_of_all_forms(self) -> None:
-        """Text and binary, jumbo frames among them, compressed and stored, encrypted and in the clear."""
+        """Text and binary, jumbo frames among them, compressed and stored, encrypted and in the
+        clear.
+        """
         forms = Counter(vector["scenario"] for vector in MESSAGES)
         assert (len(SCENARIOS), len(MESSAGES), forms["synopsejson"]) == (10, 326, 50)
         assert sum("jumbo" in vector for vector in MESSAGES) == 18
-        assert Counter(vector.get("container_marker") for vector in MESSAGES) == {None: 136, 0: 172, 1: 18}
+        assert Counter(vector.get("container_marker") for vector in MESSAGES) == {
+            None: 136,
+            0: 172,
+            1: 18,
+        }
         assert sum("iv" in vector for vector in MESSAGES) == 135
 
 
@@ -117,20 +139,31 @@ class TestMessages:
             check_message(*protocol.decode(frame), vector["decoded"])
 
     @parametrize(MESSAGES)
-    def test_a_message_encodes_to_the_captured_bytes(self, vector: Vector, monkeypatch: pytest.MonkeyPatch) -> None:
-        """From its fields to the whole frame on the wire, with the initialisation vector and the mask that were drawn then."""
+    def test_a_message_encodes_to_the_captured_bytes(
+        self, vector: Vector, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """From its fields to the whole frame on the wire, with the initialisation vector and the
+        mask that were drawn then.
+        """
         protocol = protocol_of(vector["scenario"])
         received = WebSocketFrame(vector["opcode"], plain_of(vector))
         if "jumbo" in vector:
-            messages = [protocol.decode(WebSocketFrame(2, payload)) for payload in decode_jumbo(received.payload)]
-            frame = WebSocketFrame(2, encode_jumbo([protocol.encode(m, head).payload for head, m in messages]))
+            messages = [
+                protocol.decode(WebSocketFrame(2, payload))
+                for payload in decode_jumbo(received.payload)
+            ]
+            frame = WebSocketFrame(
+                2, encode_jumbo([protocol.encode(m, head).payload for head, m in messages])
+            )
         else:
             head, message = protocol.decode(received)
             if vector["opcode"] == 1 and message.content == b'""':
                 message.content = b""  # an empty body arrives so
             frame = protocol.encode(message, head)
         if "iv" in vector:
-            monkeypatch.setattr("mormot_ws.rest.encryption.os.urandom", lambda size: bytes.fromhex(vector["iv"]))
+            monkeypatch.setattr(
+                "mormot_ws.rest.encryption.os.urandom", lambda size: bytes.fromhex(vector["iv"])
+            )
         protocol.before_send_frame(frame)
         assert frame.payload == payload_of(vector)
         mask = bytes.fromhex(vector["mask"]) if vector["masked"] else None
@@ -148,14 +181,18 @@ class TestMessages:
 
 
 class TestHandshakes:
-    @pytest.mark.parametrize(("asked", "answered"), PAIRS, ids=[asked["name"] for asked, _ in PAIRS])
+    @pytest.mark.parametrize(
+        ("asked", "answered"), PAIRS, ids=[asked["name"] for asked, _ in PAIRS]
+    )
     def test_both_sides_are_those_captured(
         self, asked: Vector, answered: Vector, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Our server gives the captured answer, and our client makes the captured request."""
         offered = WebSocketProtocolList()
         offered.add(protocol_of(asked["scenario"], "root"))
-        answer = offered.server_upgrade(request_of(asked), "127.0.0.1", connection_id_of(answered))[2]
+        answer = offered.server_upgrade(request_of(asked), "127.0.0.1", connection_id_of(answered))[
+            2
+        ]
         assert answer == bytes.fromhex(answered["wire"])
         client = protocol_of(asked["scenario"])
         result = upgrade_as_captured(asked, answered, client, "root", "", monkeypatch)
@@ -166,7 +203,9 @@ class TestHandshakes:
 class TestPieces:
     @parametrize(of_kind("synlz"))
     def test_synlz_and_its_container(self, vector: Vector) -> None:
-        """Stream and containers of both thresholds are the captured bytes, and give the input back."""
+        """Stream and containers of both thresholds are the captured bytes, and give the input
+        back.
+        """
         data = input_of(vector)
         container = algo_compress(data, threshold=0)
         if "container" in vector:
@@ -192,7 +231,9 @@ class TestPieces:
         assert aes.encrypt(plain) == message
 
     @parametrize(of_kind("ctr"))
-    def test_the_counter_carries_through_all_bytes(self, vector: Vector, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_counter_carries_through_all_bytes(
+        self, vector: Vector, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The key stream, which is what zero bytes encrypt to."""
         aes = AesEncryption.of_bytes(bytes.fromhex(vector["aes_key"]))
         iv = bytes.fromhex(vector["iv"])

@@ -1,7 +1,9 @@
-"""Bytes captured between native mORMot 2 programs, against our codec and our handshake, byte for byte.
+"""Bytes captured between native mORMot 2 programs, against our codec and our handshake, byte for
+byte.
 
-``data/vectors.json`` is described in its own ``meta``; of its scenarios those are used here that the chat protocol covers. The frames
-were recorded on the wire, so a client's are masked with the key that it drew then.
+``data/vectors.json`` is described in its own ``meta``; of its scenarios those are used here that
+the chat protocol covers. The frames were recorded on the wire, so a client's are masked with the
+key that it drew then.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from wire_vectors import (
     wire_of,
 )
 
-from mormot_ws.protocols.chat import WebSocketProtocolChat
+from mormot_ws.client.upgrade import UpgradeError
 from mormot_ws.core.frames import encode_frame, encode_unmasked
 from mormot_ws.core.incoming import WebProcessInFrame
 from mormot_ws.protocols.base import WebSocketProtocolList
-from mormot_ws.client.upgrade import UpgradeError
+from mormot_ws.protocols.chat import WebSocketProtocolChat
 
 SCENARIOS = {
     name: scenario
@@ -38,7 +40,9 @@ HANDSHAKES = of_kind("handshake", SCENARIOS)
 PAIRS = pairs_of(SCENARIOS)
 
 each_frame = parametrize(FRAMES)
-each_pair = pytest.mark.parametrize(("asked", "answered"), PAIRS, ids=[asked["name"] for asked, _ in PAIRS])
+each_pair = pytest.mark.parametrize(
+    ("asked", "answered"), PAIRS, ids=[asked["name"] for asked, _ in PAIRS]
+)
 
 
 def server_of(scenario: str) -> WebSocketProtocolList:
@@ -94,41 +98,58 @@ class TestFrames:
     @pytest.mark.parametrize("direction", ["c2s", "s2c"])
     @pytest.mark.parametrize("step", [1, 1000, 1 << 20])
     @pytest.mark.parametrize("scenario", sorted({vector["scenario"] for vector in FRAMES}))
-    def test_a_captured_session_decodes_as_one_stream(self, scenario: str, step: int, direction: str) -> None:
-        """All that one side sent over a connection, in reads of any size, gives its frames in their order."""
+    def test_a_captured_session_decodes_as_one_stream(
+        self, scenario: str, step: int, direction: str
+    ) -> None:
+        """All that one side sent over a connection, in reads of any size, gives its frames in
+        their order.
+        """
         for conn in (1, 2):
             session = [
                 vector
                 for vector in FRAMES
-                if (vector["scenario"], vector["dir"], vector["conn"]) == (scenario, direction, conn)
+                if (vector["scenario"], vector["dir"], vector["conn"])
+                == (scenario, direction, conn)
             ]
             stream = b"".join(map(wire_of, session))
             machine = WebProcessInFrame(masked=direction == "c2s")
-            frames = [frame for i in range(0, len(stream), step) for frame in machine.feed(stream[i : i + step])]
+            frames = [
+                frame
+                for i in range(0, len(stream), step)
+                for frame in machine.feed(stream[i : i + step])
+            ]
             assert frames == [frame_of(vector) for vector in session]
             assert machine.error is None
 
 
 class TestHandshakes:
     @each_pair
-    def test_the_server_answers_a_captured_request_byte_for_byte(self, asked: Vector, answered: Vector) -> None:
+    def test_the_server_answers_a_captured_request_byte_for_byte(
+        self, asked: Vector, answered: Vector
+    ) -> None:
         """Successes and refusals are those of the native server."""
         request = request_of(asked)
         assert request.is_upgrade
-        answer = server_of(asked["scenario"]).server_upgrade(request, "127.0.0.1", connection_id_of(answered))[2]
+        answer = server_of(asked["scenario"]).server_upgrade(
+            request, "127.0.0.1", connection_id_of(answered)
+        )[2]
         assert answer == bytes.fromhex(answered["wire"])
 
     @each_pair
     def test_the_client_sends_the_captured_request_byte_for_byte(
         self, asked: Vector, answered: Vector, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """With the same key, agent and custom headers, and it comes to the native client's conclusion from the answer."""
+        """With the same key, agent and custom headers, and it comes to the native client's
+        conclusion from the answer.
+        """
         params = SCENARIOS[asked["scenario"]]["params"]
         status_line = answered["text"].split("\r\n")[0]
         protocol = WebSocketProtocolChat(params["protocol"])
         headers = params.get("custom_header", "")
         if " 101 " in status_line:
-            result = upgrade_as_captured(asked, answered, protocol, params["uri"], headers, monkeypatch)
+            result = upgrade_as_captured(
+                asked, answered, protocol, params["uri"], headers, monkeypatch
+            )
             assert result.connection_id == connection_id_of(answered)
         else:
             with pytest.raises(UpgradeError) as caught:
@@ -139,7 +160,9 @@ class TestHandshakes:
         """The application's 403, and 400 for a wrong name and for a wrong URI."""
         statuses = {}
         for asked, _ in PAIRS:
-            status, protocol, _ = server_of(asked["scenario"]).server_upgrade(request_of(asked), "127.0.0.1", 1)
+            status, protocol, _ = server_of(asked["scenario"]).server_upgrade(
+                request_of(asked), "127.0.0.1", 1
+            )
             statuses[asked["scenario"]] = status
             assert (protocol is not None) is (status == 101)
         assert statuses == {

@@ -1,4 +1,6 @@
-"""WebSocketWsgiServer in werkzeug's threaded server: what holds for our own server holds there, and the WSGI server is not confused."""
+"""WebSocketWsgiServer in werkzeug's threaded server: what holds for our own server holds there,
+and the WSGI server is not confused.
+"""
 
 from __future__ import annotations
 
@@ -50,10 +52,14 @@ from mormot_ws.wsgi import WebSocketWsgiServer, WebSocketWsgiSocket
 
 
 @contextlib.contextmanager
-def serving(application: Callable[..., Any], port: int = 0, threaded: bool = True, tls: Any = None) -> Iterator[int]:
+def serving(
+    application: Callable[..., Any], port: int = 0, threaded: bool = True, tls: Any = None
+) -> Iterator[int]:
     """Run *application* in werkzeug's server, and give its port."""
     server = make_server(HOST, port, application, threaded=threaded, ssl_context=tls)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, name="werkzeug")
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, name="werkzeug"
+    )
     thread.start()
     try:
         yield server.server_port
@@ -66,7 +72,9 @@ def serving(application: Callable[..., Any], port: int = 0, threaded: bool = Tru
 @pytest.fixture
 def websockets() -> Iterator[WebSocketWsgiServer]:
     """The server inside the server, with an echo on any URI."""
-    with WebSocketWsgiServer("hosted", settings=fast_settings(free_in_callback="raise")) as websockets:
+    with WebSocketWsgiServer(
+        "hosted", settings=fast_settings(free_in_callback="raise")
+    ) as websockets:
         websockets.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
         yield websockets
 
@@ -83,11 +91,15 @@ def ended(websockets: WebSocketWsgiServer) -> Callable[[], bool]:
     return lambda: websockets.status().sockets == 0
 
 
-# ------------------------------------------------------------------------------------------- what holds for our server
+# ------------------------------------------------------------------------ what holds for our server
 
 
-def test_an_upgrade_an_echo_and_the_events_in_their_order(websockets: WebSocketWsgiServer, recorder: Recorder) -> None:
-    """Everything of one connection runs in the one thread that the WSGI server lent, in the order of our own server."""
+def test_an_upgrade_an_echo_and_the_events_in_their_order(
+    websockets: WebSocketWsgiServer, recorder: Recorder
+) -> None:
+    """Everything of one connection runs in the one thread that the WSGI server lent, in the order
+    of our own server.
+    """
     websockets.websocket_protocols.add_once(WebSocketProtocolChat("echo", "", recorder.frame))
     websockets.on_websocket_upgraded = recorder.call("upgraded", 200)
     websockets.on_websocket_connect = recorder.call("connect")
@@ -96,7 +108,12 @@ def test_an_upgrade_an_echo_and_the_events_in_their_order(websockets: WebSocketW
     websockets.settings.on_client_connected = recorder.call("client connected")
     websockets.settings.on_client_disconnected = recorder.call("client disconnected")
     with serving(websockets) as port, HttpClientWebSockets.open(HOST, port) as client:
-        assert upgrade(client, uri="some/where?x=1", headers="Authorization: Bearer sesame\r\nX-Mine: 7") == ""
+        assert (
+            upgrade(
+                client, uri="some/where?x=1", headers="Authorization: Bearer sesame\r\nX-Mine: 7"
+            )
+            == ""
+        )
         process = process_of(client)
         assert process.connection_id == 1
         assert send_text(client, "hello")
@@ -138,7 +155,13 @@ def test_status_counts(websockets: WebSocketWsgiServer, port: int) -> None:
         assert raw.read_head().status == 400
     wait_for(ended(websockets))
     status = websockets.status()
-    assert (status.host, status.port, status.accepted, status.upgraded, status.refused) == ("", 0, 2, 1, 1)
+    assert (status.host, status.port, status.accepted, status.upgraded, status.refused) == (
+        "",
+        0,
+        2,
+        1,
+        1,
+    )
     assert (status.frames_in, status.bytes_in, status.bytes_out, status.connections) == (1, 5, 5, 0)
 
 
@@ -154,7 +177,9 @@ def test_broadcast_reaches_all_of_them(websockets: WebSocketWsgiServer, port: in
         assert [recorder.texts() for recorder in recorders] == [["all"], ["all", "one"]]
 
 
-def test_heartbeats_limits_and_close_codes_are_ours(websockets: WebSocketWsgiServer, port: int) -> None:
+def test_heartbeats_limits_and_close_codes_are_ours(
+    websockets: WebSocketWsgiServer, port: int
+) -> None:
     """An idle client is pinged; too long a message is 1009; a bad frame is 1002."""
     websockets.settings.heartbeat_delay = ms(30)
     websockets.settings.max_message_bytes = 10
@@ -169,7 +194,9 @@ def test_heartbeats_limits_and_close_codes_are_ours(websockets: WebSocketWsgiSer
         assert parse_close_payload(raw.receive_opcode(focConnectionClose).payload)[0] == 1002
 
 
-def test_compression_is_negotiated(websockets: WebSocketWsgiServer, port: int, recorder: Recorder) -> None:
+def test_compression_is_negotiated(
+    websockets: WebSocketWsgiServer, port: int, recorder: Recorder
+) -> None:
     """By the same setting."""
     websockets.settings.permessage_deflate = True
     with connect(port, recorder.frame, permessage_deflate=True) as client:
@@ -179,7 +206,9 @@ def test_compression_is_negotiated(websockets: WebSocketWsgiServer, port: int, r
 
 
 def test_a_client_in_a_hurry_loses_nothing(port: int) -> None:
-    """What it sends right behind its request, and the WSGI server has read already, is a frame like any other."""
+    """What it sends right behind its request, and the WSGI server has read already, is a frame
+    like any other.
+    """
     with RawClient(port) as raw:
         raw.upgrade(behind=raw.encoded(focText, "at once"))
         assert raw.receive_opcode(focText).text == "at once"
@@ -187,7 +216,9 @@ def test_a_client_in_a_hurry_loses_nothing(port: int) -> None:
 
 def test_a_foreign_client_is_served(port: int) -> None:
     """websocket-client sends, receives and closes."""
-    peer = websocket.create_connection(f"ws://{HOST}:{port}/", subprotocols=["other", "echo"], timeout=BOUND)
+    peer = websocket.create_connection(
+        f"ws://{HOST}:{port}/", subprotocols=["other", "echo"], timeout=BOUND
+    )
     assert peer.subprotocol == "echo"
     peer.send("hello")
     assert peer.recv() == "hello"
@@ -211,7 +242,7 @@ def test_a_client_comes_back_when_the_server_does(recorder: Recorder) -> None:
         recorder.wait("focText")
 
 
-# -------------------------------------------------------------------------------------------------- refused, and why
+# --------------------------------------------------------------------------------- refused, and why
 
 
 @pytest.mark.parametrize(
@@ -241,7 +272,9 @@ def test_what_is_refused_is_an_ordinary_answer(
 
 
 def test_the_application_refuses_by_its_status(websockets: WebSocketWsgiServer, port: int) -> None:
-    """``on_websocket_upgraded`` is asked; 401 says how to authenticate. Our client is told the line."""
+    """``on_websocket_upgraded`` is asked; 401 says how to authenticate. Our client is told the
+    line.
+    """
 
     def check(protocol: WebSocketProtocol) -> int:
         return 200 if protocol.upgrade_bearer_token == "sesame" else 401
@@ -276,9 +309,18 @@ def test_an_uri_that_nobody_serves_is_not_found() -> None:
                 assert raw.read_answer()[0].status == status
 
 
-def test_a_server_that_cannot_host_says_so(websockets: WebSocketWsgiServer, caplog: pytest.LogCaptureFixture) -> None:
-    """Without a socket, without threads, or with TLS of its own, the answer is 501 and an error in the log."""
-    environ = {"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1", "PATH_INFO": "/a b", "QUERY_STRING": "x=1"}
+def test_a_server_that_cannot_host_says_so(
+    websockets: WebSocketWsgiServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a socket, without threads, or with TLS of its own, the answer is 501 and an error in
+    the log.
+    """
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "PATH_INFO": "/a b",
+        "QUERY_STRING": "x=1",
+    }
     upgrade_headers = {
         "HTTP_UPGRADE": "websocket",
         "HTTP_CONNECTION": "upgrade",
@@ -287,9 +329,9 @@ def test_a_server_that_cannot_host_says_so(websockets: WebSocketWsgiServer, capl
         "HTTP_SEC_WEBSOCKET_PROTOCOL": "echo",
     }
     said: list[str] = []
-    assert websockets({**environ, **upgrade_headers}, lambda status, headers: said.append(status)) == [
-        b"this WSGI server does not hand its sockets over\n"
-    ]
+    assert websockets(
+        {**environ, **upgrade_headers}, lambda status, headers: said.append(status)
+    ) == [b"this WSGI server does not hand its sockets over\n"]
     assert said == ["501 WebSocket Upgrade Error"]
     with serving(websockets, threaded=False) as port, RawClient(port) as raw:
         raw.send(raw.request())
@@ -311,13 +353,15 @@ def test_tls_of_the_wsgi_server_is_refused(
     assert "let a front end" in caplog.text
 
 
-# -------------------------------------------------------------------------------------- the WSGI server, and its log
+# --------------------------------------------------------------------- the WSGI server, and its log
 
 
 def test_nothing_follows_the_close_frame_and_the_log_has_one_line(
     websockets: WebSocketWsgiServer, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client sees our close frame and the end of the stream, never an HTTP answer; werkzeug logs 101 and no error."""
+    """The client sees our close frame and the end of the stream, never an HTTP answer; werkzeug
+    logs 101 and no error.
+    """
     caplog.set_level(logging.INFO, "werkzeug")
     with RawClient(port) as raw:
         raw.upgrade("some/where")
@@ -347,7 +391,9 @@ def test_a_client_that_vanishes_is_an_end_like_any_other(
 def test_a_failure_behind_the_answer_ends_the_connection_and_no_more(
     websockets: WebSocketWsgiServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A protocol that fails after the upgrade: our log says so, and no HTTP answer follows the 101."""
+    """A protocol that fails after the upgrade: our log says so, and no HTTP answer follows the
+    101.
+    """
 
     class Fails(WebSocketProtocolChat):
         def after_upgrade(self, process: WebSocketProcess) -> None:
@@ -359,13 +405,17 @@ def test_a_failure_behind_the_answer_ends_the_connection_and_no_more(
         assert raw.read_to_end() == b""
     wait_for(ended(websockets))
     failures = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert [(record.name, "not today" in (record.exc_text or "")) for record in failures] == [("mormot_ws.wsgi", True)]
+    assert [(record.name, "not today" in (record.exc_text or "")) for record in failures] == [
+        ("mormot_ws.wsgi", True)
+    ]
 
 
 def test_free_says_goodbye_and_refuses_what_comes_later(
     websockets: WebSocketWsgiServer, port: int, recorder: Recorder
 ) -> None:
-    """1001 for each client, then 503; calling it twice does no harm. No thread of ours is left (see conftest)."""
+    """1001 for each client, then 503; calling it twice does no harm. No thread of ours is left
+    (see conftest).
+    """
     with connect(port, recorder.frame):
         wait_for(lambda: websockets.websocket_connections == 1)
         websockets.free()
@@ -378,7 +428,9 @@ def test_free_says_goodbye_and_refuses_what_comes_later(
     assert "stopped" in repr(websockets)
 
 
-def test_free_in_a_callback_is_the_hazard(websockets: WebSocketWsgiServer, recorder: Recorder) -> None:
+def test_free_in_a_callback_is_the_hazard(
+    websockets: WebSocketWsgiServer, recorder: Recorder
+) -> None:
     """It would wait for its own thread, and behaves as the setting says."""
 
     def free(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -394,7 +446,9 @@ def test_free_in_a_callback_is_the_hazard(websockets: WebSocketWsgiServer, recor
         assert "from its own callback" in recorder.wait("refused").value
 
 
-def test_free_cuts_a_client_that_does_not_answer(websockets: WebSocketWsgiServer, port: int) -> None:
+def test_free_cuts_a_client_that_does_not_answer(
+    websockets: WebSocketWsgiServer, port: int
+) -> None:
     """Within its bound."""
     with RawClient(port) as raw:
         raw.upgrade()
@@ -403,7 +457,7 @@ def test_free_cuts_a_client_that_does_not_answer(websockets: WebSocketWsgiServer
         assert ended(websockets)()
 
 
-# ------------------------------------------------------------------------------------------------ around, and in Flask
+# ----------------------------------------------------------------------------- around, and in Flask
 
 
 def test_it_wraps_another_application(websockets: WebSocketWsgiServer, recorder: Recorder) -> None:
@@ -423,7 +477,9 @@ def test_it_wraps_another_application(websockets: WebSocketWsgiServer, recorder:
 
 
 def test_a_flask_view_returns_it(websockets: WebSocketWsgiServer, recorder: Recorder) -> None:
-    """The callbacks run inside the view's request, with its application and request at hand; other views go on."""
+    """The callbacks run inside the view's request, with its application and request at hand; other
+    views go on.
+    """
     app = Flask("hosting")
 
     def on_incoming_frame(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -455,7 +511,9 @@ def test_a_flask_view_returns_it(websockets: WebSocketWsgiServer, recorder: Reco
         assert recorder.wait("teardown /ws").value is None
 
 
-def test_a_signal_handler_cannot_be_set_in_another_thread(websockets: WebSocketWsgiServer, recorder: Recorder) -> None:
+def test_a_signal_handler_cannot_be_set_in_another_thread(
+    websockets: WebSocketWsgiServer, recorder: Recorder
+) -> None:
     """``close_on_signals`` belongs into the main thread, and says so as Python does."""
 
     def run() -> None:
@@ -471,7 +529,9 @@ def test_a_signal_handler_cannot_be_set_in_another_thread(websockets: WebSocketW
 
 
 def test_what_was_not_freed_says_goodbye_at_exit() -> None:
-    """A program that just ends sends 1001, and is not kept from ending by a connection in a thread of a pool."""
+    """A program that just ends sends 1001, and is not kept from ending by a connection in a thread
+    of a pool.
+    """
     source = """
         import sys, threading
         from concurrent.futures import ThreadPoolExecutor
@@ -504,7 +564,9 @@ def test_what_was_not_freed_says_goodbye_at_exit() -> None:
 
 
 def test_asking_twice_to_end_cuts_nobody_short(websockets: WebSocketWsgiServer, port: int) -> None:
-    """A signal, and the interpreter's end behind it, leave the time that a client has for its answer."""
+    """A signal, and the interpreter's end behind it, leave the time that a client has for its
+    answer.
+    """
     with RawClient(port) as raw:
         raw.upgrade()
         wait_for(lambda: websockets.websocket_connections == 1)

@@ -1,4 +1,6 @@
-"""examples/flask_app.py as people run it: by Flask's own server and by a real gunicorn with threads, stopped, reloaded and killed."""
+"""examples/flask_app.py as people run it: by Flask's own server and by a real gunicorn with
+threads, stopped, reloaded and killed.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,17 @@ import pytest
 from programs import EXAMPLES, Program
 from support import BOUND, HOST, RawClient, Recorder, fast_settings, send_text, wait_for
 
-from mormot_ws import HttpClientWebSockets, WebSocketProtocolChat, focConnectionClose, focText, parse_close_payload
+from mormot_ws import (
+    HttpClientWebSockets,
+    WebSocketProtocolChat,
+    focConnectionClose,
+    focText,
+    parse_close_payload,
+)
 from mormot_ws.testing.echoserver import hold_port
 
-#: seconds within which a server that says goodbye ends; far below gunicorn's graceful_timeout of 30 s
+#: seconds within which a server that says goodbye ends; far below gunicorn's graceful_timeout of 30
+#: s
 SOON = 1.5 * BOUND
 
 
@@ -33,7 +42,9 @@ def port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def gunicorn(port: int, home: Path, *arguments: str) -> Iterator[Program]:
-    """Run the example in gunicorn with threads, serving when the block begins; ended by SIGTERM at the latest."""
+    """Run the example in gunicorn with threads, serving when the block begins; ended by SIGTERM at
+    the latest.
+    """
     with Program(
         *("-W", "default", "-m", "gunicorn", "--worker-class", "gthread", "--threads", "8"),
         *("--chdir", str(EXAMPLES), "--bind", f"{HOST}:{port}", "--access-logfile", "-"),
@@ -91,7 +102,9 @@ def echoes(client: HttpClientWebSockets, recorder: Recorder, message: str) -> No
 def test_a_client_comes_back_to_a_gunicorn_that_is_stopped_and_started(
     port: int, tmp_path: Path, recorder: Recorder
 ) -> None:
-    """SIGTERM: 1001 at once, gunicorn ends soon and well, its log has the request as 101; the next one is found."""
+    """SIGTERM: 1001 at once, gunicorn ends soon and well, its log has the request as 101; the next
+    one is found.
+    """
     with gunicorn(port, tmp_path) as first, client_of(port, recorder) as client:
         echoes(client, recorder, "one")
         began = time.monotonic()
@@ -106,8 +119,12 @@ def test_a_client_comes_back_to_a_gunicorn_that_is_stopped_and_started(
             echoes(client, recorder, "two")
 
 
-def test_a_client_comes_back_to_another_worker(port: int, tmp_path: Path, recorder: Recorder) -> None:
-    """A reload (SIGHUP) says goodbye with 1001; a killed worker (SIGKILL) says nothing; SIGQUIT is quick, and says 1001 too."""
+def test_a_client_comes_back_to_another_worker(
+    port: int, tmp_path: Path, recorder: Recorder
+) -> None:
+    """A reload (SIGHUP) says goodbye with 1001; a killed worker (SIGKILL) says nothing; SIGQUIT is
+    quick, and says 1001 too.
+    """
     with gunicorn(port, tmp_path) as program, client_of(port, recorder) as client:
         program.signal(signal.SIGHUP)
         assert close_code(recorder, 1) == 1001
@@ -122,8 +139,12 @@ def test_a_client_comes_back_to_another_worker(port: int, tmp_path: Path, record
         assert program.wait() == 0
 
 
-def test_workers_of_a_killed_gunicorn_end_too(port: int, tmp_path: Path, recorder: Recorder) -> None:
-    """SIGKILL for the master: its worker gives up after gunicorn's graceful time-out, says goodbye, and is not kept by its clients."""
+def test_workers_of_a_killed_gunicorn_end_too(
+    port: int, tmp_path: Path, recorder: Recorder
+) -> None:
+    """SIGKILL for the master: its worker gives up after gunicorn's graceful time-out, says
+    goodbye, and is not kept by its clients.
+    """
     with (
         gunicorn(port, tmp_path, "--graceful-timeout", "1") as program,
         client_of(port, recorder) as client,
@@ -135,8 +156,12 @@ def test_workers_of_a_killed_gunicorn_end_too(port: int, tmp_path: Path, recorde
         worker.wait(SOON)
 
 
-def test_a_preloaded_application_says_goodbye_by_a_hook(port: int, tmp_path: Path, recorder: Recorder) -> None:
-    """With ``preload_app`` the handlers are set in ``post_worker_init``, as the how-to has it; what is read ahead arrives."""
+def test_a_preloaded_application_says_goodbye_by_a_hook(
+    port: int, tmp_path: Path, recorder: Recorder
+) -> None:
+    """With ``preload_app`` the handlers are set in ``post_worker_init``, as the how-to has it;
+    what is read ahead arrives.
+    """
     (tmp_path / "gunicorn.conf.py").write_text(
         "preload_app = True\n"
         "def post_worker_init(worker):\n"
@@ -145,7 +170,10 @@ def test_a_preloaded_application_says_goodbye_by_a_hook(port: int, tmp_path: Pat
         encoding="utf-8",
     )
     config = str(tmp_path / "gunicorn.conf.py")
-    with gunicorn(port, tmp_path, "--config", config) as program, client_of(port, recorder) as client:
+    with (
+        gunicorn(port, tmp_path, "--config", config) as program,
+        client_of(port, recorder) as client,
+    ):
         with RawClient(port) as raw:
             raw.upgrade("ws", behind=raw.encoded(focText, "at once"))
             assert raw.receive_opcode(focText).text == "at once"
@@ -159,12 +187,16 @@ def test_a_preloaded_application_says_goodbye_by_a_hook(port: int, tmp_path: Pat
 
 
 def test_the_example_runs_by_itself(port: int, recorder: Recorder) -> None:
-    """``python examples/flask_app.py``: a page, an echo, a broadcast; SIGTERM says goodbye and ends it as it would have without."""
+    """``python examples/flask_app.py``: a page, an echo, a broadcast; SIGTERM says goodbye and
+    ends it as it would have without.
+    """
     with Program(EXAMPLES / "flask_app.py", env={"PORT": str(port)}) as program:
         wait_for(lambda: program.has_ended or served(port), 3 * BOUND)
         with client_of(port, recorder) as client:
             echoes(client, recorder, "hello")
-            with contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=BOUND)) as connection:
+            with contextlib.closing(
+                http.client.HTTPConnection(HOST, port, timeout=BOUND)
+            ) as connection:
                 connection.request("POST", "/broadcast", "to everybody")
                 assert connection.getresponse().read() == b"1 clients\n"
             wait_for(lambda: "to everybody" in recorder.texts())
