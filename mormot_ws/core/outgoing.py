@@ -116,6 +116,11 @@ class OutgoingFrames:
             self._bytes -= sum(len(queued.payload) for queued in taken)
             return taken
 
+    def drop(self, count: int) -> None:
+        """Count *count* frames that were taken and cannot be sent as lost."""
+        with self._safe:
+            self.lost += count
+
     def put_back(self, frames: list[QueuedFrame]) -> None:
         """Put *frames* that were taken but not sent at the head again, in their order; the limits
         do not apply.

@@ -136,7 +136,7 @@ class WebSocketHost(PublicDir, FreedByWith):
         # a list, not a generator: all of them have to be tried
         return sum(
             [
-                process.send_queued(encoded if process.sends_plain else plain)
+                process.sender.queue(encoded if process.sender.sends_plain else plain)
                 for process in receivers
             ]
         )

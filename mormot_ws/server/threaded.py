@@ -277,7 +277,7 @@ class WebSocketServerSocket(PublicDir):
             protocol.after_upgrade(process)
         except BaseException:
             server._unregister(process)
-            process._set_state(wpsDestroy)
+            process.set_state(wpsDestroy)
             raise
         return process
 
