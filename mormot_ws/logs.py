@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
+from typing import cast
 
 #: every control character, and the two line separators of Unicode, as an escape sequence
 _ESCAPES = {
@@ -60,9 +61,15 @@ class GuardedLogger:
         """Log at WARNING."""
         self._log(logging.WARNING, text, args, extra)
 
-    def error(self, text: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
-        """Log at ERROR."""
-        self._log(logging.ERROR, text, args, extra)
+    def error(
+        self,
+        text: str,
+        *args: object,
+        extra: Mapping[str, object] | None = None,
+        exc_info: BaseException | None = None,
+    ) -> None:
+        """Log at ERROR, with the traceback of *exc_info* if there is one."""
+        self._log(logging.ERROR, text, args, extra, exc_info)
 
     def critical(self, text: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
         """Log at CRITICAL."""
@@ -86,7 +93,7 @@ class GuardedLogger:
         text: str,
         args: tuple[object, ...],
         extra: Mapping[str, object] | None,
-        trace: bool = False,
+        trace: bool | BaseException | None = None,
     ) -> None:
         logger = self._logger
         if not logger.isEnabledFor(level):
@@ -105,7 +112,8 @@ class GuardedLogger:
 def _report(exc: BaseException, name: str) -> None:
     """Hand *exc*, which a log handler has raised, to the hook for what cannot be raised."""
     try:
-        sys.unraisablehook(_Unraisable(exc, f"a log handler of {name!r} failed"))
+        text = f"a log handler of {name!r} failed"
+        sys.unraisablehook(cast("sys.UnraisableHookArgs", _Unraisable(exc, text)))
     except Exception:  # noqa: BLE001
         # the last resort has failed too: there is nobody left to tell
         return

@@ -118,6 +118,8 @@ class WebSocketProcess(ABC):
         self.state: WebSocketProcessState = wpsCreate
         #: what ended the connection, or the last fault, in words; '' when there was none
         self.last_error: str = ""
+        # set by abort() and by a failed write: nothing of this connection reaches a callback now
+        self._cut = False
         #: messages that were read after the end of the connection, and reached no callback
         self.dropped_count: int = 0
         self._state_since = monotonic()
@@ -149,6 +151,7 @@ class WebSocketProcess(ABC):
         self.sender.begin()
         self.liveness.begin()
         self.last_error = ""
+        self._cut = False
         self._log_frames = bool(settings.log_details)
         self._lenient_text = self.protocol.lenient_text
         self._loop_ident = 0
@@ -265,12 +268,13 @@ class WebSocketProcess(ABC):
         to another ``send_timeout`` while other threads send. A ``focConnectionClose`` frame starts
         the close handshake.
 
-        Raises ``TypeError``/``ValueError`` for what is no frame that may be sent, and
-        :class:`WebSocketsError` where it would wait for its own thread: in a signal handler that
-        has interrupted a ``send_frame`` of the same connection. Whatever else is raised in it
-        (``KeyboardInterrupt``, the exception of a signal handler) is raised again; when a part of
-        the frame has left by then, the connection is given up. *ahead* is for the package itself:
-        what ``prepare_ahead`` has returned for it.
+        In a signal handler or finaliser that has interrupted a ``send_frame`` of the same
+        connection, the frame is queued as :meth:`send_frame_async` does.
+
+        Raises ``TypeError``/``ValueError`` for what is no frame that may be sent. Whatever else is
+        raised in it (``KeyboardInterrupt``, the exception of a signal handler) is raised again;
+        when a part of the frame has left by then, the connection is given up. *ahead* is for the
+        package itself: what ``prepare_ahead`` has returned for it.
         """
         try:
             opcode = frame.opcode
@@ -390,6 +394,7 @@ class WebSocketProcess(ABC):
         """Cut the connection at once, from any thread: its loop ends, a blocked write fails. *why*
         becomes ``last_error``.
         """
+        self._cut = True
         if not self._reading_ended.is_set():
             self.last_error = why
             _log.debug("%s: cut: %s", self, why)
@@ -635,8 +640,8 @@ class WebSocketProcess(ABC):
         if self._log_frames:
             self._log_frame("received", frame)
         if opcode is focText or opcode is focBinary:
-            if self.state is not wpsRun:
-                # we have closed: this message came too late
+            if self.state is not wpsRun or self._cut:
+                # we have closed or cut the connection: this message came too late
                 self.dropped_count += 1
                 return
             protocol = self.protocol
@@ -747,20 +752,23 @@ class WebSocketProcess(ABC):
         if self.state is wpsRun and not self.start_shutdown(1008, "outgoing queue is full"):
             self.abort("outgoing queue is full: the peer does not read")
 
-    def write_failed(self, exc: BaseException) -> None:
+    def cut(self, exc: BaseException) -> None:
         """A write failed, or waited too long: the stream may be cut inside a frame, so it can only
-        be given up.
+        be given up. Under ``safe_out``, so that nobody writes behind it; logs nothing.
         """
-        if isinstance(exc, BlockingIOError):
-            self.abort("write failed: the peer does not read")
-        else:
-            self.abort(f"write failed: {type(exc).__name__}: {exc}")
+        self._cut = True
+        if not self._reading_ended.is_set():
+            self.last_error = _write_fault(exc)
+        self.interrupt()
+
+    def write_failed(self, exc: BaseException) -> None:
+        """Say that the connection was cut because a write failed. Without any lock."""
+        _log.debug("%s: cut: %s", self, _write_fault(exc))
 
     def queue_failed(self, exc: BaseException) -> None:
         """The protocol could not prepare a queued frame, which is dropped; the others go on."""
-        text = "%s: a queued frame could not be prepared and is dropped: %s"
-        fields = self.log_fields()
-        _log.error(text, self, f"{type(exc).__name__}: {exc}", extra=fields)
+        text = "%s: a queued frame could not be prepared, and is dropped"
+        _log.error(text, self, extra=self.log_fields(), exc_info=exc)
 
     def set_state(self, state: WebSocketProcessState) -> None:
         """Change the state, and tell who waits for answers. For the package."""
@@ -796,3 +804,9 @@ class WebSocketProcess(ABC):
             f"<{type(self).__name__} {name}#{self.connection_id} {self.protocol.name!r} "
             f"{self.state.name}{' ' + self.remote_ip if self.remote_ip else ''}>"
         )
+
+
+def _write_fault(exc: BaseException) -> str:
+    if isinstance(exc, BlockingIOError):
+        return "write failed: the peer does not read"
+    return f"write failed: {type(exc).__name__}: {exc}"

@@ -34,7 +34,7 @@ from ..core.frames import (
 )
 from ..core.masking import MaskSource, mask_bytes
 from ..core.outgoing import OutgoingFrames, QueuedFrame
-from ..errors import WebSocketsError, WebSocketsProtocolError
+from ..errors import WebSocketsProtocolError
 from ..protocols.base import WebSocketProtocol
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
@@ -90,11 +90,11 @@ class SendingProcess(Protocol):
     def fileno(self) -> int:
         """Return the descriptor."""
 
-    def interrupt(self) -> None:
-        """Break the connection."""
+    def cut(self, exc: BaseException) -> None:
+        """A write failed: break the connection. Called under ``safe_out``; logs nothing."""
 
     def write_failed(self, exc: BaseException) -> None:
-        """A write failed: the connection is given up. Called without any lock."""
+        """Log that a write failed, and that the connection is given up. Called without any lock."""
 
     def queue_failed(self, exc: BaseException) -> None:
         """A queued frame could not be prepared, and is dropped. Called without any lock."""
@@ -137,9 +137,10 @@ class Sender:
         #: held while a frame, or a batch of them, is written whole; guards the batch, the sending
         #: side of the close handshake and the out counters
         self.safe_out: threading.Lock = threading.Lock()
-        # the thread that holds safe_out in send(); a signal handler of that thread must not wait
-        # for it
+        # the thread that holds safe_out in send(), and whether the main thread is in send(): a
+        # finaliser or signal handler that interrupts it there must not wait for its own thread
         self._writer = 0
+        self._main_sends = False
         #: makes the masking keys; None on the server's side
         self.masks: MaskSource | None = MaskSource() if mask else None
 
@@ -184,16 +185,35 @@ class Sender:
 
     def send(self, frame: WebSocketFrame, ahead: PreparedFrame | None = None) -> bool:
         """Do what ``send_frame`` of the process says; close frames are not for here."""
+        me = get_ident()
+        if me != _main_ident:
+            return self._send(frame, ahead, me)
+        if self._main_sends:
+            # in a signal handler that has interrupted a send on this very connection
+            return self.queue_frame(frame)
+        self._main_sends = True
+        try:
+            return self._send(frame, ahead, me)
+        finally:
+            self._main_sends = False
+
+    def _send(self, frame: WebSocketFrame, ahead: PreparedFrame | None, me: int) -> bool:
         opcode = frame.opcode
         payload = frame.payload
         process = self._process
         if ahead is None and self._prepares_ahead:
             ahead = self.prepare_ahead(frame)
-        if not self.safe_out.acquire(False) and not self._wait_for_turn():
-            return False
+        safe_out = self.safe_out
+        if not safe_out.acquire(False):
+            if self._writer == me:
+                # in a finaliser that has interrupted a send on this very connection
+                return self.queue_frame(frame)
+            if not safe_out.acquire(timeout=process.settings.send_timeout / 1000):
+                # somebody else's frame does not leave either: the peer does not read
+                return False
         failure: BaseException | None = None
         try:
-            self._writer = get_ident()
+            self._writer = me
             if process.state is not wpsRun:
                 return False
             first = 0x80 | opcode
@@ -224,7 +244,7 @@ class Sender:
             except BaseException as exc:
                 failure = exc
                 # under the lock: nobody else may write behind half a frame
-                process.interrupt()
+                process.cut(exc)
                 if not isinstance(exc, OSError) or is_foreign_timeout(exc):
                     raise
                 return False
@@ -234,21 +254,10 @@ class Sender:
                 protocol.frames_out_bytes += len(frame.payload)
         finally:
             self._writer = 0
-            self.safe_out.release()
+            safe_out.release()
             if failure is not None:
                 process.write_failed(failure)
         return True
-
-    def _wait_for_turn(self) -> bool:
-        """Wait for ``safe_out``, which somebody else holds; False when ``send_timeout`` was not
-        enough: the peer does not read.
-        """
-        if self._writer == get_ident():
-            raise WebSocketsError(
-                "send_frame() was called by a signal handler or finaliser inside a send_frame() of "
-                "the same thread on the same connection: use send_frame_async() there"
-            )
-        return self.safe_out.acquire(timeout=self._process.settings.send_timeout / 1000)
 
     def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
         """Let the protocol prepare a copy of *frame* without any lock; None when it cannot, or the
@@ -334,6 +343,7 @@ class Sender:
                     process.write_bytes(encode_frame(focPong, payload, self._next_key()))
             except OSError as exc:
                 failure = exc
+                process.cut(exc)
         if failure is not None:
             process.write_failed(failure)
 
@@ -367,6 +377,7 @@ class Sender:
                     self._finish_batch()
             except OSError as exc:
                 failure = exc
+                self._process.cut(exc)
         if isinstance(failure, OSError):
             self._process.write_failed(failure)
         elif failure is not None:
@@ -424,6 +435,7 @@ class Sender:
             return self._flush(failures)
         except OSError as exc:
             failures.append(exc)
+            self._process.cut(exc)
             return FlushResult.done
         finally:
             self.safe_out.release()
@@ -452,7 +464,7 @@ class Sender:
                 if failed is not None:
                     failures.append(failed)
                     if isinstance(failed, OSError):
-                        process.interrupt()
+                        process.cut(failed)
                         return FlushResult.done
                     continue
             wire = batch.wire
