@@ -186,8 +186,8 @@ class Bench:
         )
         if measurement.window == 1:
             self._output.line(
-                f"  median {duration(found.median)}   95 % {duration(found.p95)}   99 % {duration(found.p99)}"
-                f"   max {duration(found.most)}"
+                f"  median {duration(found.median)}   95 % {duration(found.p95)}"
+                f"   99 % {duration(found.p99)}   max {duration(found.most)}"
             )
             for line in histogram(times, self._output.unicode):
                 self._output.line(line)

@@ -171,7 +171,7 @@ class PromptInput:
             self._lines.put(line)
 
     def _take_all(self) -> None:
-        """The taker's thread: give the lines away in their order, then say that there are no more."""
+        """Give the lines to take(), in their order. In the taker's thread."""
         # without a bound: the prompt's end, which stop() brings, puts None
         while (line := self._lines.get()) is not None:
             if not self._stopping and not self._take(line):  # nothing more can be sent
