@@ -154,9 +154,8 @@ class ChatClient:
         return []  # of a newer server
 
     def _on_joined(self, message: Message) -> list[str]:
-        lines = [
-            f"* You are {message['name']} in {message['room']}; here are {', '.join(message['names'])}"
-        ]
+        names = ", ".join(message["names"])
+        lines = [f"* You are {message['name']} in {message['room']}; here are {names}"]
         if self._history not in ("", message["history"]):
             lines.append("* The server has forgotten what was said before")
         if self._history != message["history"]:

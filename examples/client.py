@@ -93,7 +93,10 @@ class EchoClient:
         process = self.client.websockets
         assert process is not None
         word = "Connected" if process.state is wpsRun else "Disconnected"
-        return f"{word}, ConnectionID: {process.connection_id}, reconnection attempts: {self.reconnect_count}"
+        return (
+            f"{word}, ConnectionID: {process.connection_id}, reconnection attempts:"
+            f" {self.reconnect_count}"
+        )
 
 
 def say(text: str) -> None:

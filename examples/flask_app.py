@@ -19,7 +19,8 @@ from mormot_ws import WebSocketFrame, WebSocketProcess, WebSocketProtocolChat, f
 from mormot_ws.wsgi import WebSocketWsgiServer
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>mormot_ws in Flask</title>
-<p><input id="text" autofocus> <button id="say">Send</button> <button id="all">Tell everybody</button> <span id="state"></span></p>
+<p><input id="text" autofocus>
+<button id="say">Send</button> <button id="all">Tell everybody</button> <span id="state"></span></p>
 <pre id="log"></pre>
 <script>
   const at = (id) => document.getElementById(id);

@@ -49,7 +49,8 @@ class Runner(TaskRunner):
         number = next(self.numbers)
         boss = self.services.caller(Progress)
         say(
-            f"task {number}: {task.name!r}, {task.steps} steps, from #{self.services.context.connection_id}"
+            f"task {number}: {task.name!r}, {task.steps} steps, from"
+            f" #{self.services.context.connection_id}"
         )
         threading.Thread(
             target=self.run, args=(number, task, boss), name=f"task {number}", daemon=True

@@ -20,7 +20,10 @@ from .echoserver import EchoServer, hold_port
 _PATIENCE = 30.0
 #: the package may have been found in a way that a new interpreter does not know; last in its path
 #: it changes nothing else
-_SOURCE = "import sys; sys.path.append(sys.argv[1]); from mormot_ws.testing.echoprocess import serve; serve(*sys.argv[2:])"
+_SOURCE = (
+    "import sys; sys.path.append(sys.argv[1]); from mormot_ws.testing.echoprocess import serve;"
+    " serve(*sys.argv[2:])"
+)
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -104,7 +107,8 @@ class EchoServerProcess(FreedByWith):
         if line.strip() != "ready":
             self.kill()
             raise RuntimeError(
-                f"the echo process does not start on port {self.port} (its messages are on the standard error)"
+                f"the echo process does not start on port {self.port} (its messages are on the"
+                " standard error)"
             )
         reader.join(_PATIENCE)
 

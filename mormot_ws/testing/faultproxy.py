@@ -308,7 +308,10 @@ def obey(proxy: FaultProxy, line: str) -> str:
     """
     name, *words = line.split() or [""]
     if name == "status":
-        return f"links {proxy.links} accepted {proxy.accepted} up {proxy.carried['up']} down {proxy.carried['down']}"
+        return (
+            f"links {proxy.links} accepted {proxy.accepted} up {proxy.carried['up']} down"
+            f" {proxy.carried['down']}"
+        )
     kinds = _WORDS.get(name)
     if kinds is None or len(words) > len(kinds):
         return f"error: {line!r} is no command; there are status, stop, {', '.join(_WORDS)}"

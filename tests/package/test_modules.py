@@ -1,6 +1,4 @@
-"""What import-linter (``[tool.importlinter]`` in pyproject.toml) cannot say about the modules of the
-package.
-"""
+"""What import-linter (see pyproject.toml) cannot say about the modules of the package."""
 
 from __future__ import annotations
 
@@ -27,7 +25,10 @@ def test_a_module_is_one_idea(module: Path) -> None:
 
 def test_importing_the_package_loads_no_module_of_it() -> None:
     """``mormot_ws`` has only names, which are looked up when they are first used."""
-    program = "import sys, mormot_ws; print(*sorted(m for m in sys.modules if m.startswith('mormot_ws.')))"
+    program = (
+        "import sys, mormot_ws; "
+        "print(*sorted(name for name in sys.modules if name.startswith('mormot_ws.')))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
