@@ -23,8 +23,9 @@ PAUSE = 1.5  # seconds between two steps, so that one can read along
 
 
 class Program:
-    """One of the examples as a process: its output is shown here and searched, and lines can be
-    typed into it.
+    """One of the examples as an OS process: its output is shown and searched.
+
+    Lines can be typed into it.
     """
 
     def __init__(self, name: str, *arguments: str) -> None:

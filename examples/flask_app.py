@@ -1,5 +1,6 @@
-"""A Flask application with a WebSocket in it: an echo for each client, and a button that sends
-something to all of them.
+"""A Flask application with a WebSocket in it: an echo for each client, and a broadcast.
+
+A button on its page sends something to all of them.
 
     python examples/flask_app.py                    with Flask's own server, on
     http://127.0.0.1:5000/ gunicorn --worker-class gthread --threads 50 --chdir examples

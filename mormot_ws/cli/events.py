@@ -1,5 +1,6 @@
-"""What happens on the connection of ``connect``, told to the user: callbacks of the client's
-thread, and a policy that can be watched.
+"""What happens on the connection of ``connect``, told to the user.
+
+Callbacks of the client's thread, and a policy that can be watched.
 """
 
 from __future__ import annotations

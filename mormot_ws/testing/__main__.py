@@ -1,5 +1,6 @@
-"""``python -m mormot_ws.testing``: the fault proxy as a program, for what is tested in another
-language, or by hand.
+"""``python -m mormot_ws.testing``: the fault proxy as a program.
+
+For tests in another language, or by hand.
 """
 
 from __future__ import annotations
