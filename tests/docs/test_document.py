@@ -550,7 +550,7 @@ def test_without_on_reconnect_there_is_no_reconnection(recorder: Recorder) -> No
 
 
 def test_the_protocol_object_is_reused_by_the_reconnection(recorder: Recorder) -> None:
-    """The callback passes the existing protocol, which goes on with its callback and its counters."""
+    """The callback passes the existing protocol, which keeps its callback and its counters."""
     with (
         RawServer(drop_on_request, polite) as server,
         ReconnectingClient(server.port, recorder) as reconnecting,
