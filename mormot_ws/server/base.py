@@ -1,40 +1,38 @@
-"""WebSocketHost: what a server of connections is, wherever these come from: its protocols, events,
-tables, limits and broadcast.
+"""WebSocketServerBase: what servers have in common: protocols, events, tables, limits, broadcast, end.
 
-``server.py`` listens for them itself; ``wsgi.py`` takes them over from somebody else's HTTP server.
-No socket is accepted, and no thread but the keeper's is started in here.
+``threaded.py`` listens for connections itself; ``wsgi.py`` takes them over from an HTTP server. No
+socket is accepted, and no thread but the keeper's is started in here.
 """
 
 from __future__ import annotations
 
-import logging
 import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from threading import current_thread
+from typing import Any
 
 from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
 from ..core.publicdir import PublicDir
-from ..process.freeing import FreedByWith
+from ..process.free_in_callback import meet_free_in_callback
+from ..process.freeing import FreedByWith, forget_at_exit
 from ..process.keeper import ProcessKeeper
-from ..process.process import WebSocketProcess
 from ..protocols.base import WebSocketProtocol, WebSocketProtocolList
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
+from .connection import WebSocketProcessServer, WebSocketServerSocket
+from .logs import SafeLogger
 
-if TYPE_CHECKING:
-    from .threaded import WebSocketProcessServer, WebSocketServerSocket
-
-_log = logging.getLogger("mormot_ws.server")
+_log = SafeLogger("mormot_ws.server")
 
 
-class WebSocketHost(PublicDir, FreedByWith):
-    """Keeps the connections of a server, and what is common to them.
+class WebSocketServerBase(PublicDir, FreedByWith):
+    """Base of the servers: their protocols, events and connections.
 
     :param thread_name: names the keeper's thread.
     :param process_name: names the connections in log lines.
@@ -54,7 +52,7 @@ class WebSocketHost(PublicDir, FreedByWith):
     tls_context: ssl.SSLContext | None = None
     #: makes the process of each connection: a descendant of ``WebSocketProcessServer``; set it
     #: before clients come. Mirrors ``ProcessClass``
-    process_class: type[WebSocketProcessServer]
+    process_class: type[WebSocketProcessServer] = WebSocketProcessServer
 
     def __init__(
         self, thread_name: str, process_name: str, settings: WebSocketProcessSettings | None
@@ -72,17 +70,26 @@ class WebSocketHost(PublicDir, FreedByWith):
         #: ``f(protocol)``, last of all, with the connection's protocol object
         self.on_websocket_close: Callable[[WebSocketProtocol], Any] | None = None
         self._keeper = ProcessKeeper(f"{thread_name} keeper")
-        #: guards the tables and the flag below; never held while a callback runs or a socket blocks
-        self._safe_connections = threading.Lock()
+        #: guards the tables and counts below; never held while a callback runs, a record is logged
+        #: or a socket blocks. Reentrant for free() in a signal handler, which may interrupt its
+        #: holder in the main thread
+        self._safe_connections = threading.RLock()
         self._processes: dict[int, WebSocketProcessServer] = {}
-        self._sockets: dict[WebSocketServerSocket, threading.Thread] = {}
+        #: all connections, in the order of their coming
+        self._sockets: dict[WebSocketServerSocket, None] = {}
         self._ended_totals = [0, 0, 0, 0]  # frames and bytes of connections that have ended
         self._upgraded = 0
         self._refused = 0
         self._turned_away = 0
         self._per_ip: Counter[str] = Counter()
+        #: True: no connection is admitted any more
         self._stopping = False
         self._last_connection_id = 0
+        #: held by the thread that frees the server; reentrant for a signal handler that interrupts
+        #: it, before all other locks
+        self._freeing = threading.RLock()
+        #: True once free() has done its work
+        self._freed = False
 
     # ---------------------------------------------------------------------------------- for anybody
 
@@ -141,14 +148,46 @@ class WebSocketHost(PublicDir, FreedByWith):
             ]
         )
 
+    def free(self) -> None:
+        """Stop: send 1001 to every client, wait for the answers together, and for the threads of
+        all connections. Mirrors ``Free``.
+
+        From any thread but the server's own: inside a callback of one of its connections it behaves
+        as ``settings.free_in_callback`` says. Takes up to twice ``close_timeout`` ms for clients
+        that do not answer, and for callbacks that run up to 2.5 s more. Safe to call twice, also
+        from a signal handler; a call that was interrupted by an exception is finished by the next.
+        """
+        with self._safe_connections:
+            own = current_thread() in self._own_threads()
+            if not own:
+                self._stopping = True
+        if own:
+            meet_free_in_callback(self, "server", self.settings)
+        # another thread is at it: as long as it may take
+        if not self._freeing.acquire(timeout=10):
+            return
+        try:
+            if not self._freed:
+                self._end()
+                self._freed = True
+        finally:
+            self._freeing.release()
+
     def begin_exit(self) -> None:
         """The interpreter ends: say goodbye to all clients, without waiting."""
         with self._safe_connections:
             self._stopping = True
-            sockets = list(self._sockets)
-        self._say_goodbye(sockets)
+            connections = list(self._sockets)
+        self._say_goodbye(connections)
 
-    # ------------------------------------------------------------------------------ for those below
+    def end_exit(self, deadline: Deadline) -> None:
+        """The interpreter ends: wait for the goodbyes, then cut."""
+        with self._safe_connections:
+            connections = list(self._sockets)
+        for connection in self._wait_ended(connections, deadline):
+            connection.interrupt()
+
+    # ------------------------------------------------------------------------------- for subclasses
 
     def _status(self, host: str, port: int) -> ServerStatus:
         with self._safe_connections:
@@ -173,13 +212,66 @@ class WebSocketHost(PublicDir, FreedByWith):
             bytes_out=totals[3],
         )
 
-    def _admit(self, socket_: WebSocketServerSocket, thread: threading.Thread) -> str:
+    def _own_threads(self) -> set[threading.Thread | None]:
+        """Return the threads that free() has to wait for, and therefore cannot run in."""
+        return {connection.thread for connection in self._sockets}
+
+    def _stop_accepting(self) -> None:
+        """Let no more connections come; wait until none is on its way into the tables."""
+
+    def _wait_ended(
+        self, connections: Iterable[WebSocketServerSocket], deadline: Deadline
+    ) -> list[WebSocketServerSocket]:
+        """Wait until *connections* have ended; return those that have not by the *deadline*."""
+        left = []
+        for connection in connections:
+            thread = connection.thread
+            # else it has ended, or was not started yet, which join() does not like
+            if thread is not None and thread.is_alive():
+                thread.join(deadline.seconds())
+                if thread.is_alive():
+                    left.append(connection)
+        return left
+
+    def _end(self) -> None:
+        """The work of free(); each step may be done again when one was interrupted."""
+        self._stop_accepting()
+        with self._safe_connections:
+            connections = list(self._sockets)
+        self._say_goodbye(connections)
+        self._join(connections)
+        self._keeper.stop()
+        forget_at_exit(self)
+        _log.debug("%r freed", self)
+
+    def _join(self, connections: Iterable[WebSocketServerSocket]) -> None:
+        """Wait for *connections*: first for the close handshakes, then for those that had to be
+        cut.
+        """
+        left = self._wait_ended(connections, Deadline(2 * self.settings.close_timeout))
+        for connection in left:
+            connection.interrupt()
+        for connection in self._wait_ended(left, Deadline(2500)):
+            number = connection.connection_id
+            _log.error(
+                "%r: a callback of #%d does not return; its thread is left",
+                self,
+                number,
+                extra={"connection_id": number, "remote_ip": connection.remote_ip},
+            )
+
+    def _next_connection_id(self) -> int:
+        with self._safe_connections:
+            self._last_connection_id += 1
+            return self._last_connection_id
+
+    def _admit(self, connection: WebSocketServerSocket) -> str:
         """Remember a new connection; return '', or why it cannot be served."""
         with self._safe_connections:
-            refused = self._refusal(socket_.remote_ip)
+            refused = self._refusal(connection.remote_ip)
             if not refused:
-                self._sockets[socket_] = thread
-                self._per_ip[socket_.remote_ip] += 1
+                self._sockets[connection] = None
+                self._per_ip[connection.remote_ip] += 1
         return refused
 
     def _register(self, process: WebSocketProcessServer) -> None:
@@ -190,7 +282,7 @@ class WebSocketHost(PublicDir, FreedByWith):
             self._processes[process.connection_id] = process
             self._upgraded += 1
 
-    def _unregister(self, process: WebSocketProcess) -> None:
+    def _unregister(self, process: WebSocketProcessServer) -> None:
         with self._safe_connections:
             if self._processes.pop(process.connection_id, None) is not None:
                 for at, value in enumerate(_totals(process.protocol)):
@@ -204,12 +296,13 @@ class WebSocketHost(PublicDir, FreedByWith):
         with self._safe_connections:
             self._refused += 1
 
-    def _forget(self, socket_: WebSocketServerSocket) -> None:
+    def _forget(self, connection: WebSocketServerSocket) -> None:
         with self._safe_connections:
-            if self._sockets.pop(socket_, None) is not None:
-                self._per_ip[socket_.remote_ip] -= 1
-                if not self._per_ip[socket_.remote_ip]:
-                    del self._per_ip[socket_.remote_ip]
+            if connection in self._sockets:
+                del self._sockets[connection]
+                self._per_ip[connection.remote_ip] -= 1
+                if not self._per_ip[connection.remote_ip]:
+                    del self._per_ip[connection.remote_ip]
 
     def _notify(self, callback: Callable[[Any], Any] | None, argument: object) -> None:
         if callback is not None:
@@ -220,8 +313,9 @@ class WebSocketHost(PublicDir, FreedByWith):
                 _log.exception("%r: a server callback failed for %r", self, argument)
 
     def _refusal(self, ip: str) -> str:
-        """Return why no connection from *ip* can be served now, '' when one can."""
-        assert self._safe_connections.locked()
+        """Return why no connection from *ip* can be served now, '' when one can. Called under the
+        lock of the tables.
+        """
         if self._stopping:
             return "stopping"
         if 0 < self.settings.max_connections <= len(self._sockets):

@@ -41,7 +41,7 @@ def request_context(
 
 @dataclass
 class HttpFault(Exception):
-    """A request that cannot be served, with the status to answer before the connection is closed."""
+    """A request that cannot be served, with the status that answers it; then the end."""
 
     status: int
     text: str

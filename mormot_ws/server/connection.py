@@ -1,0 +1,344 @@
+"""One accepted connection of a server, and the process that runs it once it was upgraded.
+
+What the connection needs of its server is :class:`ServerOwner`: no server class is imported here,
+and no thread is started. A server calls :meth:`WebSocketServerSocket.run` in a thread of its
+choice; ``wsgi.py`` begins after the HTTP request, with the upgrade.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable
+from threading import current_thread
+from typing import Any, Protocol
+
+from ..core.frames import WebSocketFrame
+from ..core.handshake import UpgradeRequest, split_header_lines
+from ..core.publicdir import PublicDir
+from ..process.keeper import ProcessKeeper
+from ..process.on_socket import WebCrtSocketProcess
+from ..protocols.base import WebSocketProtocol, WebSocketProtocolList
+from ..request import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest
+from ..settings import WebSocketProcessSettings
+from ..sockets.deadline import Deadline
+from ..sockets.tls_transport import TlsTransport
+from ..sockets.transport import Transport
+from ..states import wpsDestroy
+from .http import HttpFault, HttpServerConnection, request_context, simple_answer
+from .logs import SafeLogger
+
+_log = SafeLogger("mormot_ws.server")
+
+_PLAIN_TEXT = "text/plain; charset=utf-8"
+
+
+class ServerOwner(Protocol):
+    """What a connection needs of its server. The methods may be called from any thread."""
+
+    settings: WebSocketProcessSettings
+    process_name: str
+    websocket_protocols: WebSocketProtocolList
+    tls_context: ssl.SSLContext | None
+    on_request: OnHttpServerRequest | None
+    process_class: type[WebSocketProcessServer]
+    on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None
+    on_websocket_disconnect: Callable[[WebSocketServerSocket], Any] | None
+    on_websocket_close: Callable[[WebSocketProtocol], Any] | None
+    #: sends heartbeats and what is queued
+    _keeper: ProcessKeeper
+
+    @property
+    def description(self) -> str:
+        """What the server says it is, to a visitor that is no WebSocket client."""
+
+    @property
+    def websocket_connections(self) -> int:
+        """How many WebSocket connections there are now."""
+
+    def is_active_websocket(self, connection_id: int) -> WebSocketProcessServer | None:
+        """Return the process of that connection, None when it is not connected."""
+
+    def websocket_broadcast(
+        self, frame: WebSocketFrame, connection_ids: Iterable[int] | None = None
+    ) -> int:
+        """Queue *frame* on all connections, or on those of *connection_ids*."""
+
+    def _register(self, process: WebSocketProcessServer) -> None:
+        """Count *process* among the WebSocket connections, and find it by its number."""
+
+    def _unregister(self, process: WebSocketProcessServer) -> None:
+        """Undo :meth:`_register`."""
+
+    def _forget(self, connection: WebSocketServerSocket) -> None:
+        """The connection has ended."""
+
+    def _count_refused(self) -> None:
+        """Count a refused upgrade."""
+
+    def _notify(self, callback: Callable[[Any], Any] | None, argument: object) -> None:
+        """Call *callback*, and log what it raises."""
+
+
+class WebSocketProcessServer(WebCrtSocketProcess):
+    """The server's side of one connection. Mirrors ``TWebSocketProcessServer``."""
+
+    def __init__(
+        self, owner: WebSocketServerSocket, protocol: WebSocketProtocol, server: ServerOwner
+    ) -> None:
+        super().__init__(
+            protocol,
+            server.settings,
+            server._keeper,
+            mask_sent_frames=False,
+            connection_id=owner.connection_id,
+            process_name=server.process_name,
+        )
+        #: the accepted connection that this process runs on
+        self.owner = owner
+        self.remote_ip: str = owner.remote_ip
+        self.owner_thread: threading.Thread | None = current_thread()
+
+    def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
+        context = HttpServerRequest(connection_id=self.connection_id, remote_ip=self.remote_ip)
+        context.auth_bearer = self.protocol.upgrade_bearer_token
+        return context, self.owner.server.on_request
+
+
+class WebSocketServerSocket(PublicDir):
+    """One accepted TCP connection, from its first byte to its last. Mirrors
+    ``TWebSocketServerSocket``.
+
+    Given to ``on_websocket_connect`` and ``on_websocket_disconnect``.
+    """
+
+    _internal = frozenset({"run", "say_goodbye"})
+
+    def __init__(
+        self, server: ServerOwner, sock: socket.socket, address: Any, connection_id: int
+    ) -> None:
+        #: the server that accepted it
+        self.server = server
+        #: the server's number for this connection: counts every accepted one, from 1
+        self.connection_id = connection_id
+        #: the peer's IP address; '' for a socket without one
+        self.remote_ip: str = str(address[0]) if isinstance(address, tuple) and address else ""
+        #: the WebSocket side, None before the upgrade; mirrors ``WebSocketProcess``
+        self.websocket_process: WebSocketProcessServer | None = None
+        #: the thread that serves this connection and no other, None where there is none
+        self.thread: threading.Thread | None = None
+        self._sock = sock
+        self._transport: Transport | None = None
+
+    @property
+    def websocket_protocol(self) -> WebSocketProtocol | None:
+        """The protocol after the upgrade, None before it; mirrors ``WebSocketProtocol``."""
+        process = self.websocket_process
+        return None if process is None else process.protocol
+
+    def say_goodbye(self, wait_ms: int) -> bool:
+        """Send the close frame of a server that stops; False when there is no WebSocket, or
+        somebody is writing for all of *wait_ms*.
+
+        True too where a close handshake is under way: it has its own bound, and must not be cut
+        short.
+        """
+        process = self.websocket_process
+        return process is not None and (
+            process.start_shutdown(1001, "server stopped", wait_ms)
+            or process.connection_close_was_sent
+            or process.state is wpsDestroy
+        )
+
+    def interrupt(self) -> None:
+        """Break the connection, from any thread; its own thread then ends."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    # ---------------------------------------------------------------------- the connection's thread
+
+    def run(self) -> None:
+        """Serve the connection to its end."""
+        server = self.server
+        try:
+            self._serve()
+        except (OSError, EOFError) as exc:
+            _log.debug(
+                "#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc
+            )
+        except Exception:  # noqa: BLE001 - one connection's fault must not reach the others
+            fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
+            _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
+        finally:
+            with contextlib.suppress(OSError):
+                self._sock.close()
+            server._forget(self)
+
+    def _serve(self) -> None:
+        server = self.server
+        settings = server.settings
+        deadline = Deadline(settings.handshake_timeout)
+        if server.tls_context is None:
+            transport = Transport(self._sock, settings.send_timeout)
+        else:
+            transport = TlsTransport(
+                self._sock, server.tls_context, settings.send_timeout, server_side=True
+            )
+            transport.handshake(deadline)
+        self._transport = transport
+        process = self._handshake(transport, deadline)
+        if process is not None:
+            self._run_process(process)
+
+    def _handshake(self, transport: Transport, deadline: Deadline) -> WebSocketProcessServer | None:
+        """Answer HTTP requests until one upgrades; return its process, or None when the connection
+        is done with.
+
+        A function of its own, so that nothing of the handshake stays in memory while the process
+        runs.
+        """
+        settings = self.server.settings
+        http = HttpServerConnection(transport, settings.max_header_bytes, settings.max_body_bytes)
+        while True:
+            try:
+                asked = http.read_request(deadline)
+            except HttpFault as fault:
+                _log.debug("#%d: bad request: %s", self.connection_id, fault.text)
+                self._refuse(transport, simple_answer(fault.status, fault.text))
+                return None
+            if asked is None:
+                return None
+            request, content = asked
+            if request.is_upgrade:
+                return self._upgrade(transport, request, http.unread)
+            if not self._answer_plain(http, request, content):
+                transport.finish(Deadline(settings.close_timeout))
+                return None
+            deadline = Deadline(settings.keep_alive_timeout)
+
+    def _answer_plain(
+        self, http: HttpServerConnection, request: UpgradeRequest, content: bytes
+    ) -> bool:
+        """Answer what is no upgrade; return True when the connection stays open."""
+        server = self.server
+        context = request_context(request, content, self.connection_id, self.remote_ip)
+        headers: list[tuple[str, str]] = []
+        if server.on_request is None:
+            if server.websocket_protocols.serves_uri(request.path):
+                status = 426
+                headers = [
+                    ("Upgrade", "websocket"),
+                    ("Connection", "Upgrade"),
+                    ("Sec-WebSocket-Version", "13"),
+                ]
+            else:
+                status = 404
+            context.out_content = (
+                f"This is {server.description}; connect to it with a WebSocket client.\n"
+            )
+            context.out_content_type = "text/plain; charset=utf-8"
+        else:
+            try:
+                status = int(server.on_request(context))
+                headers = split_header_lines(context.out_custom_headers)
+            except Exception:  # noqa: BLE001 - a bug in the user's code is a 500 for this request
+                fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
+                _log.exception("on_request failed for %r", context, extra=fields)
+                status, headers = 500, []
+                context.out_content, context.out_content_type = (
+                    "on_request failed\n",
+                    "text/plain; charset=utf-8",
+                )
+        if context.out_content_type == NORESPONSE_CONTENT_TYPE:
+            context.out_content_type = ""  # plain HTTP cannot do without an answer
+        body = context.out_content
+        if isinstance(body, str):
+            body = body.encode("utf-8")
+        return http.answer(
+            status, body, context.out_content_type, [("Server", "mormot_ws"), *headers]
+        )
+
+    def _upgrade(
+        self, transport: Transport, request: UpgradeRequest, unread: bytes
+    ) -> WebSocketProcessServer | None:
+        _, protocol, answer = self._negotiate(request)
+        if protocol is None:
+            self._refuse(transport, answer)
+            return None
+        return self._accept(transport, protocol, answer, unread)
+
+    def _negotiate(self, request: UpgradeRequest) -> tuple[int, WebSocketProtocol | None, bytes]:
+        """Return the status, the connection's protocol, and the answer; there is no protocol when
+        the upgrade is refused.
+        """
+        server = self.server
+        settings = server.settings
+        status, protocol, answer = server.websocket_protocols.server_upgrade(
+            request,
+            self.remote_ip,
+            self.connection_id,
+            settings.deflate_options() if settings.permessage_deflate else None,
+            settings.allowed_origins,
+        )
+        if protocol is None:
+            server._count_refused()
+            fields = {
+                "connection_id": self.connection_id,
+                "remote_ip": self.remote_ip,
+                "http_status": status,
+            }
+            _log.info(
+                "#%d from %s: upgrade refused with %d",
+                self.connection_id,
+                self.remote_ip,
+                status,
+                extra=fields,
+            )
+        return status, protocol, answer
+
+    def _accept(
+        self, transport: Transport, protocol: WebSocketProtocol, answer: bytes, unread: bytes
+    ) -> WebSocketProcessServer:
+        """Send the *answer* that accepts an upgrade; return the connection's process."""
+        server = self.server
+        process = server.process_class(self, protocol, server)
+        process.attach(transport, unread)
+        protocol.prepare_process(process)
+        try:
+            # whoever stops the server meanwhile waits for our answer, and says goodbye behind it;
+            # known before the client has it, so that a broadcast reaches every client whose upgrade
+            # has returned
+            with process.safe_out:
+                self.websocket_process = process
+                process.run_at_once()
+                server._register(process)
+                transport.sendall(answer)
+            protocol.after_upgrade(process)
+        except BaseException:
+            server._unregister(process)
+            process._set_state(wpsDestroy)
+            raise
+        return process
+
+    def _run_process(self, process: WebSocketProcessServer) -> None:
+        """Run an upgraded connection to its end."""
+        server = self.server
+        try:
+            server._notify(server.on_websocket_connect, self)
+            process.process_loop()
+        finally:
+            server._unregister(process)
+            server._notify(server.on_websocket_disconnect, self)
+            server._notify(server.on_websocket_close, process.protocol)
+
+    def _refuse(self, transport: Transport, answer: bytes) -> None:
+        transport.sendall(answer)
+        transport.finish(Deadline(self.server.settings.close_timeout))
+
+    def __repr__(self) -> str:
+        return (
+            f"<WebSocketServerSocket #{self.connection_id} {self.remote_ip} "
+            f"{self.websocket_process!r}>"
+        )
