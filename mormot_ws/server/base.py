@@ -1,4 +1,4 @@
-"""WebSocketServerBase: what servers have in common: protocols, events, tables, limits, broadcast, end.
+"""WebSocketServerBase: what servers have in common: protocols, events, tables, limits, broadcast.
 
 ``threaded.py`` listens for connections itself; ``wsgi.py`` takes them over from an HTTP server. No
 socket is accepted, and no thread but the keeper's is started in here.
@@ -19,6 +19,7 @@ from ..core.publicdir import PublicDir
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit
 from ..process.keeper import ProcessKeeper
+from ..process.sender import check_sendable
 from ..protocols.base import WebSocketProtocol, WebSocketProtocolList
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
@@ -119,7 +120,9 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         Mirrors ``IsActiveWebSocket``.
         """
         process = self._processes.get(connection_id)
-        return process if process is not None and process.state is wpsRun else None
+        if process is None or process.state is not wpsRun or process.given_up:
+            return None
+        return process
 
     def websocket_broadcast(
         self, frame: WebSocketFrame, connection_ids: Iterable[int] | None = None
@@ -129,15 +132,22 @@ class WebSocketServerBase(PublicDir, FreedByWith):
 
         From any thread, never waits: the keeper sends, and one receiver that does not read delays
         no other. Returns how many connections have queued it (a full queue refuses). Raises
-        ``ValueError`` for a frame that is neither text nor binary.
+        ``TypeError`` or ``ValueError``, before anything is queued, for what is no text or binary
+        frame, and for text that is not UTF-8 where a receiver's protocol insists on it.
         """
+        if not isinstance(frame, WebSocketFrame):
+            raise TypeError(f"a WebSocketFrame is broadcast, not {type(frame).__name__}")
         if frame.opcode not in (focText, focBinary):
             raise ValueError(f"a text or binary frame is broadcast, not {frame.opcode.name}")
+        # outside the lock: the application's iterator may take its time, or a lock
+        numbers = None if connection_ids is None else list(connection_ids)
         with self._safe_connections:
-            if connection_ids is None:
-                receivers: list[WebSocketProcessServer] = list(self._processes.values())
+            if numbers is None:
+                receivers = list(self._processes.values())
             else:
-                receivers = [self._processes[id] for id in connection_ids if id in self._processes]
+                receivers = [self._processes[id] for id in numbers if id in self._processes]
+        if not receivers or not all(process.protocol.lenient_text for process in receivers):
+            check_sendable(frame)
         plain = QueuedFrame(frame.opcode, frame.payload, frame.content)
         encoded = plain._replace(wire=encode_unmasked(0x80 | frame.opcode, frame.payload))
         # a list, not a generator: all of them have to be tried
@@ -308,8 +318,8 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         if callback is not None:
             try:
                 callback(argument)
-            # a bug in the user's code hurts nobody else; the log has it
-            except Exception:  # noqa: BLE001
+            # a bug in the user's code, or its sys.exit(), hurts nobody else; the log has it
+            except BaseException:  # noqa: BLE001
                 _log.exception("%r: a server callback failed for %r", self, argument)
 
     def _refusal(self, ip: str) -> str:

@@ -16,7 +16,7 @@ from threading import current_thread
 from typing import Any, Protocol
 
 from ..core.frames import WebSocketFrame
-from ..core.handshake import UpgradeRequest, split_header_lines
+from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
 from ..core.publicdir import PublicDir
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
@@ -27,7 +27,13 @@ from ..sockets.deadline import Deadline
 from ..sockets.tls_transport import TlsTransport
 from ..sockets.transport import Transport
 from ..states import wpsDestroy
-from .http import HttpFault, HttpServerConnection, request_context, simple_answer
+from .http import (
+    HttpFault,
+    HttpServerConnection,
+    UnsendableAnswer,
+    request_context,
+    simple_answer,
+)
 from .logs import SafeLogger
 
 _log = SafeLogger("mormot_ws.server")
@@ -85,6 +91,13 @@ class ServerOwner(Protocol):
 class WebSocketProcessServer(WebCrtSocketProcess):
     """The server's side of one connection. Mirrors ``TWebSocketProcessServer``."""
 
+    _internal = frozenset({"given_up", "join_server", "leave_server"})
+
+    #: True once it was cut: its loop is about to end
+    given_up = False
+    # True while the server's tables have it
+    _listed = False
+
     def __init__(
         self, owner: WebSocketServerSocket, protocol: WebSocketProtocol, server: ServerOwner
     ) -> None:
@@ -106,6 +119,28 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         context.auth_bearer = self.protocol.upgrade_bearer_token
         return context, self.owner.server.on_request
 
+    def abort(self, why: str) -> None:
+        self.given_up = True
+        super().abort(why)
+
+    def process_stop(self) -> None:
+        # the callbacks for the end count, and send to, those that are still there
+        self.leave_server()
+        super().process_stop()
+
+    def leave_server(self) -> None:
+        """Be no connection of the server any more; in the connection's thread, safe to call
+        twice.
+        """
+        if self._listed:
+            self._listed = False
+            self.owner.server._unregister(self)
+
+    def join_server(self) -> None:
+        """Be a connection of the server; called once, by the connection's thread."""
+        self._listed = True
+        self.owner.server._register(self)
+
 
 class WebSocketServerSocket(PublicDir):
     """One accepted TCP connection, from its first byte to its last. Mirrors
@@ -124,7 +159,7 @@ class WebSocketServerSocket(PublicDir):
         #: the server's number for this connection: counts every accepted one, from 1
         self.connection_id = connection_id
         #: the peer's IP address; '' for a socket without one
-        self.remote_ip: str = str(address[0]) if isinstance(address, tuple) and address else ""
+        self.remote_ip: str = _ip_of(address)
         #: the WebSocket side, None before the upgrade; mirrors ``WebSocketProcess``
         self.websocket_process: WebSocketProcessServer | None = None
         #: the thread that serves this connection and no other, None where there is none
@@ -168,7 +203,8 @@ class WebSocketServerSocket(PublicDir):
             _log.debug(
                 "#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc
             )
-        except Exception:  # noqa: BLE001 - one connection's fault must not reach the others
+        # one connection's fault must not reach the others, and each end has its line in the log
+        except BaseException:  # noqa: BLE001
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
             _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
         finally:
@@ -238,27 +274,36 @@ class WebSocketServerSocket(PublicDir):
             context.out_content = (
                 f"This is {server.description}; connect to it with a WebSocket client.\n"
             )
-            context.out_content_type = "text/plain; charset=utf-8"
+            context.out_content_type = _PLAIN_TEXT
         else:
             try:
                 status = int(server.on_request(context))
                 headers = split_header_lines(context.out_custom_headers)
-            except Exception:  # noqa: BLE001 - a bug in the user's code is a 500 for this request
+            # a bug in the user's code, or its sys.exit(), is a 500 for this request
+            except BaseException:  # noqa: BLE001
                 fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
                 _log.exception("on_request failed for %r", context, extra=fields)
                 status, headers = 500, []
-                context.out_content, context.out_content_type = (
-                    "on_request failed\n",
-                    "text/plain; charset=utf-8",
-                )
+                context.out_content, context.out_content_type = "on_request failed\n", _PLAIN_TEXT
         if context.out_content_type == NORESPONSE_CONTENT_TYPE:
             context.out_content_type = ""  # plain HTTP cannot do without an answer
-        body = context.out_content
-        if isinstance(body, str):
-            body = body.encode("utf-8")
-        return http.answer(
-            status, body, context.out_content_type, [("Server", "mormot_ws"), *headers]
+        headers.insert(0, ("Server", "mormot_ws"))
+        try:
+            return http.answer(status, context.out_content, context.out_content_type, headers)
+        except UnsendableAnswer as exc:
+            fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
+            _log.error(
+                "what on_request has answered to %r cannot be sent: %s; 500 is sent",
+                context,
+                exc,
+                extra=fields,
+            )
+        transport = http.transport
+        answer = simple_answer(500, "on_request failed")
+        transport.sendall(
+            answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if context.method == "HEAD" else answer
         )
+        return False
 
     def _upgrade(
         self, transport: Transport, request: UpgradeRequest, unread: bytes
@@ -275,20 +320,30 @@ class WebSocketServerSocket(PublicDir):
         """
         server = self.server
         settings = server.settings
-        status, protocol, answer = server.websocket_protocols.server_upgrade(
-            request,
-            self.remote_ip,
-            self.connection_id,
-            settings.deflate_options() if settings.permessage_deflate else None,
-            settings.allowed_origins,
-        )
+        fields: dict[str, Any] = {
+            "connection_id": self.connection_id,
+            "remote_ip": self.remote_ip,
+        }
+        try:
+            status, protocol, answer = server.websocket_protocols.server_upgrade(
+                request,
+                self.remote_ip,
+                self.connection_id,
+                settings.deflate_options() if settings.permessage_deflate else None,
+                settings.allowed_origins,
+            )
+        # a bug in one of the application's protocols, or its sys.exit()
+        except BaseException:  # noqa: BLE001
+            _log.exception(
+                "#%d from %s: a protocol failed on an upgrade",
+                self.connection_id,
+                self.remote_ip,
+                extra=fields,
+            )
+            status, protocol, answer = 500, None, upgrade_refusal(500)
         if protocol is None:
             server._count_refused()
-            fields = {
-                "connection_id": self.connection_id,
-                "remote_ip": self.remote_ip,
-                "http_status": status,
-            }
+            fields["http_status"] = status
             _log.info(
                 "#%d from %s: upgrade refused with %d",
                 self.connection_id,
@@ -313,11 +368,11 @@ class WebSocketServerSocket(PublicDir):
             with process.safe_out:
                 self.websocket_process = process
                 process.run_at_once()
-                server._register(process)
+                process.join_server()
                 transport.sendall(answer)
             protocol.after_upgrade(process)
         except BaseException:
-            server._unregister(process)
+            process.leave_server()
             process._set_state(wpsDestroy)
             raise
         return process
@@ -329,7 +384,7 @@ class WebSocketServerSocket(PublicDir):
             server._notify(server.on_websocket_connect, self)
             process.process_loop()
         finally:
-            server._unregister(process)
+            process.leave_server()
             server._notify(server.on_websocket_disconnect, self)
             server._notify(server.on_websocket_close, process.protocol)
 
@@ -342,3 +397,9 @@ class WebSocketServerSocket(PublicDir):
             f"<WebSocketServerSocket #{self.connection_id} {self.remote_ip} "
             f"{self.websocket_process!r}>"
         )
+
+
+def _ip_of(address: object) -> str:
+    """Return the IP address in a socket's *address*; an IPv4 one without its IPv6 form."""
+    ip = str(address[0]) if isinstance(address, tuple) and address else ""
+    return ip.removeprefix("::ffff:") if "." in ip else ip
