@@ -129,8 +129,9 @@ class WebSocketWsgiServer(WebSocketServerBase):
         self, process_name: str = "", *, settings: WebSocketProcessSettings | None = None
     ) -> None:
         super().__init__(process_name or "WebSocketWsgiServer", process_name, settings)
-        #: notified when a connection has ended; its lock is that of the tables
-        self._ended = threading.Condition(self._safe_connections)
+        #: notified when a connection has ended; guards nothing. Reentrant, for free() in a signal
+        #: handler
+        self._ended = threading.Condition()
         close_at_exit(self)
         _close_before_pools()
 
@@ -197,6 +198,9 @@ class WebSocketWsgiServer(WebSocketServerBase):
                 fields = {"connection_id": connection_id, "remote_ip": connection.remote_ip}
                 _log.info("%r turns a connection away: %s", self, refused, extra=fields)
                 raise _Refusal(503, refused)
+            status, why = connection._admission(request)
+            if status:
+                raise _Refusal(status, why)
             status, protocol, answer = connection._negotiate(request)
             if protocol is not None:
                 connection.serve(protocol, answer, _read_ahead(environ, taken))

@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from threading import current_thread
+from time import sleep
 from typing import Any
 
 from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
@@ -28,8 +29,12 @@ from ..states import wpsRun
 from ..status import ServerStatus
 from .connection import WebSocketProcessServer, WebSocketServerSocket
 from .logs import SafeLogger
+from .visitors import address_key, is_trusted
 
 _log = SafeLogger("mormot_ws.server")
+
+#: how often status() looks again when a connection ends meanwhile
+_SNAPSHOT_TRIES = 100
 
 
 class WebSocketServerBase(PublicDir, FreedByWith):
@@ -71,17 +76,19 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         #: ``f(protocol)``, last of all, with the connection's protocol object
         self.on_websocket_close: Callable[[WebSocketProtocol], Any] | None = None
         self._keeper = ProcessKeeper(f"{thread_name} keeper")
-        #: guards the tables and counts below; never held while a callback runs, a record is logged
-        #: or a socket blocks. Reentrant for free() in a signal handler, which may interrupt its
-        #: holder in the main thread
-        self._safe_connections = threading.RLock()
+        #: guards changes of the tables and counts below; never held while a callback runs, a record
+        #: is logged or a socket blocks. Only the server's own threads take it: what others call,
+        #: a signal handler perhaps, looks at the tables without it
+        self._safe_connections = threading.Lock()
         self._processes: dict[int, WebSocketProcessServer] = {}
         #: all connections, in the order of their coming
         self._sockets: dict[WebSocketServerSocket, None] = {}
         self._ended_totals = [0, 0, 0, 0]  # frames and bytes of connections that have ended
+        self._moves = 0  # odd while a connection's totals move there
         self._upgraded = 0
         self._refused = 0
         self._turned_away = 0
+        # connections by what address_key() says
         self._per_ip: Counter[str] = Counter()
         #: True: no connection is admitted any more
         self._stopping = False
@@ -141,11 +148,11 @@ class WebSocketServerBase(PublicDir, FreedByWith):
             raise ValueError(f"a text or binary frame is broadcast, not {frame.opcode.name}")
         # outside the lock: the application's iterator may take its time, or a lock
         numbers = None if connection_ids is None else list(connection_ids)
-        with self._safe_connections:
-            if numbers is None:
-                receivers = list(self._processes.values())
-            else:
-                receivers = [self._processes[id] for id in numbers if id in self._processes]
+        if numbers is None:
+            receivers = list(self._processes.values())
+        else:
+            found = [self._processes.get(number) for number in numbers]
+            receivers = [process for process in found if process is not None]
         if not receivers or not all(process.protocol.lenient_text for process in receivers):
             check_sendable(frame)
         plain = QueuedFrame(frame.opcode, frame.payload, frame.content)
@@ -167,12 +174,9 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         that do not answer, and for callbacks that run up to 2.5 s more. Safe to call twice, also
         from a signal handler; a call that was interrupted by an exception is finished by the next.
         """
-        with self._safe_connections:
-            own = current_thread() in self._own_threads()
-            if not own:
-                self._stopping = True
-        if own:
+        if current_thread() in self._own_threads():
             meet_free_in_callback(self, "server", self.settings)
+        self._stopping = True
         # another thread is at it: as long as it may take
         if not self._freeing.acquire(timeout=10):
             return
@@ -185,25 +189,24 @@ class WebSocketServerBase(PublicDir, FreedByWith):
 
     def begin_exit(self) -> None:
         """The interpreter ends: say goodbye to all clients, without waiting."""
-        with self._safe_connections:
-            self._stopping = True
-            connections = list(self._sockets)
-        self._say_goodbye(connections)
+        self._stopping = True
+        self._say_goodbye(list(self._sockets))
 
     def end_exit(self, deadline: Deadline) -> None:
         """The interpreter ends: wait for the goodbyes, then cut."""
-        with self._safe_connections:
-            connections = list(self._sockets)
-        for connection in self._wait_ended(connections, deadline):
+        for connection in self._wait_ended(list(self._sockets), deadline):
             connection.interrupt()
 
     # ------------------------------------------------------------------------------- for subclasses
 
     def _status(self, host: str, port: int) -> ServerStatus:
-        with self._safe_connections:
-            protocols = [process.protocol for process in self._processes.values()]
+        for _ in range(_SNAPSHOT_TRIES):
+            moves = self._moves
+            protocols = [process.protocol for process in list(self._processes.values())]
             totals = list(self._ended_totals)
-            sockets = len(self._sockets)
+            if moves == self._moves and not moves % 2:
+                break
+            sleep(0)  # a connection is ending just now: let its thread go on
         for protocol in protocols:
             for at, value in enumerate(_totals(protocol)):
                 totals[at] += value
@@ -215,7 +218,7 @@ class WebSocketServerBase(PublicDir, FreedByWith):
             upgraded=self._upgraded,
             refused=self._refused,
             connections=len(protocols),
-            sockets=sockets,
+            sockets=len(self._sockets),
             frames_in=totals[0],
             frames_out=totals[1],
             bytes_in=totals[2],
@@ -224,7 +227,7 @@ class WebSocketServerBase(PublicDir, FreedByWith):
 
     def _own_threads(self) -> set[threading.Thread | None]:
         """Return the threads that free() has to wait for, and therefore cannot run in."""
-        return {connection.thread for connection in self._sockets}
+        return {connection.thread for connection in list(self._sockets)}
 
     def _stop_accepting(self) -> None:
         """Let no more connections come; wait until none is on its way into the tables."""
@@ -246,8 +249,7 @@ class WebSocketServerBase(PublicDir, FreedByWith):
     def _end(self) -> None:
         """The work of free(); each step may be done again when one was interrupted."""
         self._stop_accepting()
-        with self._safe_connections:
-            connections = list(self._sockets)
+        connections = list(self._sockets)
         self._say_goodbye(connections)
         self._join(connections)
         self._keeper.stop()
@@ -278,11 +280,50 @@ class WebSocketServerBase(PublicDir, FreedByWith):
     def _admit(self, connection: WebSocketServerSocket) -> str:
         """Remember a new connection; return '', or why it cannot be served."""
         with self._safe_connections:
-            refused = self._refusal(connection.remote_ip)
+            if self._stopping:
+                return "stopping"
+            if 0 < self.settings.max_connections <= len(self._sockets):
+                return "too many connections"
+            refused = self._count_address(connection, connection.remote_ip)
             if not refused:
                 self._sockets[connection] = None
-                self._per_ip[connection.remote_ip] += 1
+        # free() looks at the tables after it has set this: it has seen the connection, or we see it
+        if self._stopping and not refused:
+            self._forget(connection)
+            return "stopping"
         return refused
+
+    def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
+        """A trusted proxy has forwarded a visitor of the address *ip*: count the connection as
+        that; return '', or why it cannot be served.
+        """
+        with self._safe_connections:
+            return self._count_address(connection, ip)
+
+    def _count_address(self, connection: WebSocketServerSocket, ip: str) -> str:
+        """Under the lock of the tables: count *connection* for *ip* (a trusted proxy's: for
+        nobody) and no other; return '', or why it cannot be.
+        """
+        if self._stopping:
+            return "stopping"
+        settings = self.settings
+        is_proxy = bool(settings.remote_ip_header) and is_trusted(ip, settings.trusted_proxies)
+        key = "" if is_proxy else address_key(ip)
+        if key and key != connection.counted_as:
+            if 0 < settings.max_connections_per_ip <= self._per_ip[key]:
+                return f"too many connections from {ip}"
+            self._per_ip[key] += 1
+        if key != connection.counted_as:
+            self._uncount_address(connection)
+            connection.counted_as = key
+        return ""
+
+    def _uncount_address(self, connection: WebSocketServerSocket) -> None:
+        key, connection.counted_as = connection.counted_as, ""
+        if key:
+            self._per_ip[key] -= 1
+            if not self._per_ip[key]:
+                del self._per_ip[key]
 
     def _register(self, process: WebSocketProcessServer) -> None:
         """Know *process* from now on; called under its ``safe_out``, which comes before the lock
@@ -294,9 +335,11 @@ class WebSocketServerBase(PublicDir, FreedByWith):
 
     def _unregister(self, process: WebSocketProcessServer) -> None:
         with self._safe_connections:
+            self._moves += 1
             if self._processes.pop(process.connection_id, None) is not None:
                 for at, value in enumerate(_totals(process.protocol)):
                     self._ended_totals[at] += value
+            self._moves += 1
 
     def _count_turned_away(self) -> None:
         with self._safe_connections:
@@ -310,9 +353,7 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         with self._safe_connections:
             if connection in self._sockets:
                 del self._sockets[connection]
-                self._per_ip[connection.remote_ip] -= 1
-                if not self._per_ip[connection.remote_ip]:
-                    del self._per_ip[connection.remote_ip]
+                self._uncount_address(connection)
 
     def _notify(self, callback: Callable[[Any], Any] | None, argument: object) -> None:
         if callback is not None:
@@ -321,18 +362,6 @@ class WebSocketServerBase(PublicDir, FreedByWith):
             # a bug in the user's code, or its sys.exit(), hurts nobody else; the log has it
             except BaseException:  # noqa: BLE001
                 _log.exception("%r: a server callback failed for %r", self, argument)
-
-    def _refusal(self, ip: str) -> str:
-        """Return why no connection from *ip* can be served now, '' when one can. Called under the
-        lock of the tables.
-        """
-        if self._stopping:
-            return "stopping"
-        if 0 < self.settings.max_connections <= len(self._sockets):
-            return "too many connections"
-        if 0 < self.settings.max_connections_per_ip <= self._per_ip[ip]:
-            return f"too many connections from {ip}"
-        return ""
 
     def _say_goodbye(self, sockets: Iterable[WebSocketServerSocket]) -> None:
         """Send 1001 to all: at once where nobody is writing, then to the others; cut where even

@@ -35,6 +35,7 @@ from .http import (
     simple_answer,
 )
 from .logs import SafeLogger
+from .visitors import host_is_in, is_trusted, visitor
 
 _log = SafeLogger("mormot_ws.server")
 
@@ -80,6 +81,12 @@ class ServerOwner(Protocol):
 
     def _forget(self, connection: WebSocketServerSocket) -> None:
         """The connection has ended."""
+
+    def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
+        """Count *connection* for the visitor *ip*; return '', or why it cannot be served."""
+
+    def _count_turned_away(self) -> None:
+        """Count a connection that a limit has turned away."""
 
     def _count_refused(self) -> None:
         """Count a refused upgrade."""
@@ -149,7 +156,7 @@ class WebSocketServerSocket(PublicDir):
     Given to ``on_websocket_connect`` and ``on_websocket_disconnect``.
     """
 
-    _internal = frozenset({"run", "say_goodbye"})
+    _internal = frozenset({"counted_as", "run", "say_goodbye"})
 
     def __init__(
         self, server: ServerOwner, sock: socket.socket, address: Any, connection_id: int
@@ -158,8 +165,12 @@ class WebSocketServerSocket(PublicDir):
         self.server = server
         #: the server's number for this connection: counts every accepted one, from 1
         self.connection_id = connection_id
-        #: the peer's IP address; '' for a socket without one
+        #: the visitor's IP address; '' for a socket without one. Behind a proxy of
+        #: ``settings.trusted_proxies`` the one that ``settings.remote_ip_header`` tells
         self.remote_ip: str = _ip_of(address)
+        #: what the limits per address count it as; '' for nobody. Guarded by the server's lock
+        self.counted_as = ""
+        self._peer_ip = self.remote_ip
         #: the WebSocket side, None before the upgrade; mirrors ``WebSocketProcess``
         self.websocket_process: WebSocketProcessServer | None = None
         #: the thread that serves this connection and no other, None where there is none
@@ -247,12 +258,57 @@ class WebSocketServerSocket(PublicDir):
             if asked is None:
                 return None
             request, content = asked
+            status, why = self._admission(request)
+            if status:
+                self._refuse(transport, simple_answer(status, why))
+                return None
             if request.is_upgrade:
                 return self._upgrade(transport, request, http.unread)
             if not self._answer_plain(http, request, content):
                 transport.finish(Deadline(settings.close_timeout))
                 return None
             deadline = Deadline(settings.keep_alive_timeout)
+
+    def _admission(self, request: UpgradeRequest) -> tuple[int, str]:
+        """Find out who asks, and for what host; return the status that refuses this, or 0, and
+        why.
+        """
+        server = self.server
+        settings = server.settings
+        fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
+        header = settings.remote_ip_header
+        if header and is_trusted(self._peer_ip, settings.trusted_proxies):
+            self.remote_ip = visitor(
+                self._peer_ip, request.all(header.lower()), settings.trusted_proxies
+            )
+            fields["remote_ip"] = self.remote_ip
+            why = server._identify(self, self.remote_ip)
+            if why:
+                server._count_turned_away()
+                _log.info("%r turns a connection away: %s", server, why, extra=fields)
+                return 503, why
+        if not host_is_in(request.all("host"), settings.allowed_hosts):
+            _log.info(
+                "#%d from %s: a request for the host %.200r is refused: allowed_hosts does not "
+                "have it",
+                self.connection_id,
+                self.remote_ip,
+                ", ".join(request.all("host")),
+                extra=fields,
+            )
+            return 403, "this host is not served"
+        # an upgrade is refused by the list of protocols, in the form that is due there
+        if not request.is_upgrade and not request.origin_is_in(settings.allowed_origins):
+            _log.info(
+                "#%d from %s: a request by a page of %.200s is refused: allowed_origins does not "
+                "have that origin",
+                self.connection_id,
+                self.remote_ip,
+                ", ".join(map(repr, request.all("origin"))),
+                extra=fields,
+            )
+            return 403, "this origin is not served"
+        return 0, ""
 
     def _answer_plain(
         self, http: HttpServerConnection, request: UpgradeRequest, content: bytes

@@ -44,6 +44,7 @@ def parse_port(port: str | int) -> tuple[str, int]:
         or not isinstance(port, (int, str))
         or (colon and not address)
         or (":" in address) != bracketed
+        or set("[]").intersection(address)
     ):
         raise ValueError(
             "port is '8999', 8999, 'host:8999' or, with the brackets of an IPv6 address, "
