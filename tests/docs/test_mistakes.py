@@ -57,7 +57,7 @@ MISTAKES = {
         "CURE: add returns True, and a second time False\nCURE: .*: 'new'",
     ),
     "mistake6_protocol_names": Mistake(
-        "SYMPTOM: HTTP/1.0 400 WebSocket Upgrade Error",
+        "SYMPTOM: HTTP/1.1 400 WebSocket Upgrade Error",
         "LOG INFO mormot_ws.protocols: an upgrade asks for the protocol 'chat' on the URI '';"
         " offered: 'echo'",
         "CURE: 'echo' returns '', 'ECHO' ''",
