@@ -20,7 +20,8 @@ from ..core.publicdir import PublicDir
 from ..process.freeing import FreedByWith
 from ..process.keeper import ProcessKeeper
 from ..process.process import WebSocketProcess
-from ..protocols.base import WebSocketProtocol, WebSocketProtocolList
+from ..protocols.base import WebSocketProtocol
+from ..protocols.offered import WebSocketProtocolList
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline

@@ -14,8 +14,9 @@ from ..core.frames import WebSocketFrame, focBinary, focText
 from ..process.freeing import FreedByWith
 from ..process.process import WebSocketProcess
 from ..protocols.any_name import AnyNameList
-from ..protocols.base import WebSocketProtocol, WebSocketProtocolList
+from ..protocols.base import WebSocketProtocol
 from ..protocols.chat import WebSocketProtocolChat
+from ..protocols.offered import WebSocketProtocolList
 from ..server.threaded import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
