@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import simple_websocket
 
+from .core.forks import dies_in_child
 from .core.handshake import UpgradeRequest
 from .process.free_in_callback import meet_free_in_callback
 from .process.freeing import close_all_now, close_at_exit, forget_at_exit
@@ -90,9 +91,14 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
         try:
             self._run_process(self._accept(transport, protocol, answer, unread))
         except OSError as exc:
-            _log.debug(
-                "#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc
-            )
+            if not self._inherited:
+                _log.debug(
+                    "#%d from %s: %s: %s",
+                    self.connection_id,
+                    self.remote_ip,
+                    type(exc).__name__,
+                    exc,
+                )
         # the WSGI server would make an HTTP answer of it, where none can be sent any more
         except Exception:  # noqa: BLE001
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
@@ -131,12 +137,28 @@ class WebSocketWsgiServer(WebSocketHost):
     ) -> None:
         super().__init__(process_name or "WebSocketWsgiServer", process_name, settings)
         self.process_class = WebSocketProcessServer
-        #: notified when a connection has ended; its lock is that of the tables
-        self._ended = threading.Condition(self._safe_connections)
         #: set by the first free() when it has done its work; later ones wait for it
         self._freed = threading.Event()
         close_at_exit(self)
         _close_before_pools()
+        dies_in_child(self)
+
+    def _clear(self) -> None:
+        super()._clear()
+        #: notified when a connection has ended; its lock is that of the tables
+        self._ended = threading.Condition(self._safe_connections)
+
+    def die_in_child(self) -> None:
+        """In a forked child (a worker, where the application was loaded before): the connections
+        are the parent's, the server itself is as new.
+        """
+        super().die_in_child()
+        if self._freeing:
+            self._freed = threading.Event()
+            self._freed.set()
+        else:
+            self._said_goodbye = self._stopping = False
+            close_at_exit(self)
 
     # ----------------------------------------------------------------------------- for WSGI servers
 

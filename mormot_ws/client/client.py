@@ -56,7 +56,15 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     """
 
     _internal = frozenset(
-        {"begin_exit", "end_exit", "notify_closed", "policy", "revive", "upgrade_failure"}
+        {
+            "begin_exit",
+            "die_in_child",
+            "end_exit",
+            "notify_closed",
+            "policy",
+            "revive",
+            "upgrade_failure",
+        }
     )
 
     def __init__(
@@ -504,6 +512,24 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 process = self._process
                 fields = {} if process is None else process.log_fields()
                 _log.exception("%r: on_websockets_closed failed", self, extra=fields)
+
+    def die_in_child(self) -> None:
+        """In a forked child: a client that has been upgraded, or is connected, is dead; any other
+        one is as new.
+        """
+        super().die_in_child()
+        self._safe_upgrade, self._safe_free = threading.Lock(), threading.Lock()
+        thread, self._thread = self._thread, None
+        self._keeper = None
+        if thread is not None:
+            thread.die_in_child()
+        if self._freeing or self._process is not None or self._interrupted:
+            # there is nothing left to do for a free()
+            self._interrupted = self._freeing = True
+            self._freed = threading.Event()
+            self._freed.set()
+        else:
+            close_at_exit(self)
 
     def begin_exit(self) -> None:
         """The interpreter ends: say goodbye, without waiting."""

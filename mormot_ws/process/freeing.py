@@ -13,6 +13,7 @@ import weakref
 from types import TracebackType
 from typing import Protocol, TypeVar
 
+from ..core.forks import call_in_child
 from ..sockets.deadline import Deadline
 
 _log = logging.getLogger("mormot_ws")
@@ -60,8 +61,18 @@ class Freeable(Protocol):
 _alive: weakref.WeakSet[Freeable] = weakref.WeakSet()
 
 
+#: True in a forked child until something of its own is to be closed at its exit
+_inherited = False
+
+
 def close_at_exit(owner: Freeable) -> None:
     """Remember *owner*, without keeping it alive."""
+    global _inherited
+    if _inherited:
+        # multiprocessing empties the list of what a child has inherited
+        _inherited = False
+        atexit.unregister(close_all_now)
+        atexit.register(close_all_now)
     _alive.add(owner)
 
 
@@ -83,4 +94,12 @@ def close_all_now() -> None:
         owner.end_exit(deadline)
 
 
+def _leave_to_parent() -> None:
+    """What there is to close is the parent's, who may have been changing the set just now."""
+    global _alive, _inherited
+    _alive = weakref.WeakSet()
+    _inherited = True
+
+
 atexit.register(close_all_now)
+call_in_child(_leave_to_parent)

@@ -17,6 +17,7 @@ from functools import partial
 from threading import get_ident
 from time import monotonic, sleep
 
+from ..core.forks import dies_in_child
 from ..core.frames import (
     CLOSE_ABNORMAL,
     CLOSE_NO_STATUS,
@@ -33,6 +34,7 @@ from ..core.frames import (
     parse_close_payload,
 )
 from ..core.incoming import WebProcessInFrame
+from ..core.outgoing import OutgoingFrames
 from ..errors import WebSocketsProtocolError
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest, OnHttpServerRequest
@@ -85,11 +87,21 @@ class WebSocketProcess(KeptProcess):
     """
 
     _internal = frozenset(
-        {"exchange", "finish", "run_at_once", "shutdown_within", "start_shutdown"}
+        {
+            "die_in_child",
+            "exchange",
+            "finish",
+            "inherited",
+            "run_at_once",
+            "shutdown_within",
+            "start_shutdown",
+        }
     )
 
     #: what waits for answers, on REST protocols; None on others
     exchange: RestExchange | None = None
+    #: True in a forked child: the connection is the parent's, and this copy is dead
+    inherited: bool = False
 
     def __init__(
         self,
@@ -123,6 +135,7 @@ class WebSocketProcess(KeptProcess):
 
         self._state_since = monotonic()
         self._begin()
+        dies_in_child(self)
 
     def _begin(self) -> None:
         """(Re)set what belongs to one connection. The loop is not running; a reconnected client
@@ -289,6 +302,33 @@ class WebSocketProcess(KeptProcess):
             _log.debug("%s: cut: %s", self, why)
         self.interrupt()
 
+    # ------------------------------------------------------------------------------ after a fork
+
+    def die_in_child(self) -> None:
+        """In a forked child: be dead, without a callback, a log line or a byte to the peer. The
+        transport closes its descriptor by itself.
+
+        The thread that forks may be the loop's own: it finds nothing more to read or to handle, and
+        leaves by :meth:`process_loop` without telling anybody.
+        """
+        self.inherited = True
+        # not by _set_state(), which tells others; all else looks at the state first
+        self._state = wpsDestroy
+        self._state_since = monotonic()
+        # threads that are not here may have held the locks of all these
+        self.safe_in, self.safe_out = threading.Lock(), threading.Lock()
+        self.outgoing = OutgoingFrames()
+        self.incoming = WebSocketFrameList(_INCOMING_EXPIRY)
+        self._controls.clear()
+        self._batch, self._batch_wire, self._last_batch = [], None, False
+        self._backlog, self._backlog_bytes, self._unread = [], 0, b""
+        self.in_frame.error = None
+        # in place: the loop may be going through it
+        if isinstance(self._in_hand, list):
+            self._in_hand.clear()
+        self._reading_ended = True
+        self._reading_ended_event = None
+
     # ---------------------------------------------------------------------- to be implemented below
 
     @abstractmethod
@@ -317,24 +357,29 @@ class WebSocketProcess(KeptProcess):
             if self.process_start():
                 self._run()
         finally:
-            self._in_hand = ()
-            self._reading_ended = True
-            if self._reading_ended_event is not None:
-                self._reading_ended_event.set()
-            self._keeper.unwatch(self)
-            for timer in (self._heartbeat, self._close_timer):
-                if timer is not None:
-                    timer.cancel()
-            if not self.close_code:
-                self.close_code = CLOSE_ABNORMAL
-            self._set_state(wpsClose)
-            why = self.last_error or self.close_reason or "in an orderly way"
-            _log.debug("%s: ended with %d: %s", self, self.close_code, why, extra=self.log_fields())
-            self.finish()
-            self._requeue_batch()
-            self.process_stop()
+            if not self.inherited:
+                self._end_loop()
             self._loop_ident = 0
-            self._set_state(wpsDestroy)
+
+    def _end_loop(self) -> None:
+        self._in_hand = ()
+        self._reading_ended = True
+        if self._reading_ended_event is not None:
+            self._reading_ended_event.set()
+        self._keeper.unwatch(self)
+        for timer in (self._heartbeat, self._close_timer):
+            if timer is not None:
+                timer.cancel()
+        if not self.close_code:
+            self.close_code = CLOSE_ABNORMAL
+        self._set_state(wpsClose)
+        why = self.last_error or self.close_reason or "in an orderly way"
+        _log.debug("%s: ended with %d: %s", self, self.close_code, why, extra=self.log_fields())
+        self.finish()
+        self._requeue_batch()
+        self.process_stop()
+        self._loop_ident = 0
+        self._set_state(wpsDestroy)
 
     def process_start(self) -> bool:
         """Enter ``wpsRun`` and tell the user; return False when a callback refused by an
@@ -351,7 +396,8 @@ class WebSocketProcess(KeptProcess):
         try:
             if self.settings.on_client_connected is not None:
                 self.settings.on_client_connected(self)
-            self.protocol.process_incoming_frame(self, WebSocketFrame(focContinuation), "")
+            if not self.inherited:
+                self.protocol.process_incoming_frame(self, WebSocketFrame(focContinuation), "")
         # whatever the user's code raises ends this connection only
         except Exception:  # noqa: BLE001
             _log.exception("%s: a callback refused the connection", self, extra=self.log_fields())
@@ -584,6 +630,8 @@ class WebSocketProcess(KeptProcess):
 
     def _lost(self, why: str) -> None:
         """Nothing more can be read."""
+        if self.inherited:
+            return
         if not self._close_sent and not self.last_error:
             self.last_error = why
         _log.debug("%s: reading ended: %s", self, why)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.deflate import DeflateAgreement, PermessageDeflate
+from ..core.forks import renew_in_child
 from ..core.frames import WebSocketFrame
 from ..core.handshake import UpgradeRequest, upgrade_answer, upgrade_refusal
 from ..core.publicdir import PublicDir
@@ -243,6 +244,7 @@ class WebSocketProtocolList(PublicDir):
         self.on_upgraded: Callable[[WebSocketProtocol], int] | None = None
         #: guards _protocols; clones are made while it is held, which must not block
         self._safe = threading.Lock()
+        renew_in_child(self, "_safe", threading.Lock)
         self._protocols: list[WebSocketProtocol] = []
 
     @property

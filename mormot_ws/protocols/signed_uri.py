@@ -16,6 +16,7 @@ from dataclasses import asdict, is_dataclass
 from time import time
 from typing import Any, NamedTuple
 
+from ..core.forks import renew_in_child
 from ..errors import WebSocketsError
 from .base import WebSocketProtocol
 from .chat import OnIncomingFrame, WebSocketProtocolChat
@@ -52,6 +53,7 @@ class _UriGenerator:
         self._bad_data: type[Exception] = BadData
         #: guards the fields below; nothing is called while it is held
         self._safe = threading.Lock()
+        renew_in_child(self, "_safe", threading.Lock)
         self._session = secrets.randbits(30)
         #: (session, created) of the tokens that were used, oldest first; they are forgotten when
         #: they have expired

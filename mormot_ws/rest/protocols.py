@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from ..core.forks import renew_in_child
 from ..core.frames import (
     WebSocketFrame,
     WebSocketFramePayload,
@@ -321,6 +322,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         #: guards frames_out_bytes_socket: frames are prepared by several threads at once;
         #: innermost, held for moments
         self._safe_counter = threading.Lock()
+        renew_in_child(self, "_safe_counter", threading.Lock)
         # next() on it is atomic. Not reset by a reconnection, as in the original: a late answer
         # then finds nobody
         self._numbers = count(1)

@@ -45,11 +45,13 @@ class WebSocketHost(PublicDir, FreedByWith):
     nobody else.
     """
 
-    _internal = frozenset({"begin_exit", "end_exit"})
+    _internal = frozenset({"begin_exit", "die_in_child", "end_exit"})
 
     #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade, and those of
     #: the REST protocols; None: 426 or 404
     on_request: OnHttpServerRequest | None = None
+    #: True in a forked child: the listener and the connections are the parent's
+    _inherited = False
     #: for connections that are to be encrypted by us; None: none is
     tls_context: ssl.SSLContext | None = None
     #: makes the process of each connection: a descendant of ``WebSocketProcessServer``; set it
@@ -72,6 +74,11 @@ class WebSocketHost(PublicDir, FreedByWith):
         #: ``f(protocol)``, last of all, with the connection's protocol object
         self.on_websocket_close: Callable[[WebSocketProtocol], Any] | None = None
         self._keeper = ProcessKeeper(f"{thread_name} keeper")
+        self._stopping = False
+        self._clear()
+
+    def _clear(self) -> None:
+        """Begin without connections."""
         #: guards the tables and the flag below; never held while a callback runs or a socket blocks
         self._safe_connections = threading.Lock()
         self._processes: dict[int, WebSocketProcessServer] = {}
@@ -81,8 +88,13 @@ class WebSocketHost(PublicDir, FreedByWith):
         self._refused = 0
         self._turned_away = 0
         self._per_ip: Counter[str] = Counter()
-        self._stopping = False
         self._last_connection_id = 0
+
+    def die_in_child(self) -> None:
+        """In a forked child: forget the parent's connections; their processes die by themselves."""
+        for connection in list(self._sockets):
+            connection.die_in_child()
+        self._clear()
 
     # ---------------------------------------------------------------------------------- for anybody
 
@@ -212,7 +224,7 @@ class WebSocketHost(PublicDir, FreedByWith):
                     del self._per_ip[socket_.remote_ip]
 
     def _notify(self, callback: Callable[[Any], Any] | None, argument: object) -> None:
-        if callback is not None:
+        if callback is not None and not self._inherited:
             try:
                 callback(argument)
             # a bug in the user's code hurts nobody else; the log has it

@@ -17,6 +17,7 @@ from threading import current_thread
 from time import monotonic
 from typing import Any
 
+from ..core.forks import dies_in_child
 from ..core.handshake import UpgradeRequest, split_header_lines
 from ..core.publicdir import PublicDir
 from ..errors import HttpServerError
@@ -75,7 +76,7 @@ class WebSocketServerSocket(PublicDir):
     Given to ``on_websocket_connect`` and ``on_websocket_disconnect``.
     """
 
-    _internal = frozenset({"run", "say_goodbye"})
+    _internal = frozenset({"die_in_child", "run", "say_goodbye"})
 
     def __init__(
         self, server: WebSocketHost, sock: socket.socket, address: Any, connection_id: int
@@ -90,6 +91,7 @@ class WebSocketServerSocket(PublicDir):
         self.websocket_process: WebSocketProcessServer | None = None
         self._sock = sock
         self._transport: Transport | None = None
+        self._inherited = False  # this is a forked child
 
     @property
     def websocket_protocol(self) -> WebSocketProtocol | None:
@@ -111,6 +113,11 @@ class WebSocketServerSocket(PublicDir):
             or process.state is wpsDestroy
         )
 
+    def die_in_child(self) -> None:
+        """In a forked child: close this copy of the descriptor."""
+        self._inherited = True
+        self._sock.close()
+
     def interrupt(self) -> None:
         """Break the connection, from any thread; its own thread then ends."""
         with contextlib.suppress(OSError):
@@ -124,9 +131,14 @@ class WebSocketServerSocket(PublicDir):
         try:
             self._serve()
         except (OSError, EOFError) as exc:
-            _log.debug(
-                "#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc
-            )
+            if not self._inherited:
+                _log.debug(
+                    "#%d from %s: %s: %s",
+                    self.connection_id,
+                    self.remote_ip,
+                    type(exc).__name__,
+                    exc,
+                )
         except Exception:  # noqa: BLE001 - one connection's fault must not reach the others
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
             _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
@@ -288,9 +300,10 @@ class WebSocketServerSocket(PublicDir):
             server._notify(server.on_websocket_connect, self)
             process.process_loop()
         finally:
-            server._unregister(process)
-            server._notify(server.on_websocket_disconnect, self)
-            server._notify(server.on_websocket_close, process.protocol)
+            if not self._inherited:
+                server._unregister(process)
+                server._notify(server.on_websocket_disconnect, self)
+                server._notify(server.on_websocket_close, process.protocol)
 
     def _refuse(self, transport: Transport, answer: bytes) -> None:
         transport.sendall(answer)
@@ -351,6 +364,7 @@ class WebSocketServer(WebSocketHost):
         # set by free(): ends the accept thread's pause after an error
         self._retry = threading.Event()
         self._listener = _listen(host, number)
+        dies_in_child(self)
         #: the address that it listens on
         self.host: str = self._listener.getsockname()[0]
         #: the real port number, also when it was asked for as 0
@@ -399,6 +413,15 @@ class WebSocketServer(WebSocketHost):
         forget_at_exit(self)
         self._freed.set()
         _log.debug("%r freed", self)
+
+    def die_in_child(self) -> None:
+        super().die_in_child()
+        self._listener.close()
+        # there is nothing left to do for a free()
+        self._stopping = self._inherited = True
+        self._freed, self._retry = threading.Event(), threading.Event()
+        self._freed.set()
+        self._retry.set()
 
     def end_exit(self, deadline: Deadline) -> None:
         """The interpreter ends: wait for the goodbyes, then cut."""

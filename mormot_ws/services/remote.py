@@ -14,6 +14,7 @@ from collections.abc import Callable
 from threading import current_thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..core.forks import renew_in_child
 from ..core.publicdir import PublicDir
 from ..errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
 from ..process.process import WebSocketProcess
@@ -55,6 +56,7 @@ class _Services(PublicDir):
         self._previous = previous
         #: guards changes of the two fields below; calls read them without it
         self._safe_services = threading.Lock()
+        renew_in_child(self, "_safe_services", threading.Lock)
         self._methods: dict[str, tuple[ServiceMethod, Callable[..., Any]]] = {}
         self._registered: dict[str, Any] = {}
         #: the call that this thread is executing

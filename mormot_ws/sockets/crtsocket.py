@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 
+from ..core.forks import dies_in_child
 from ..core.publicdir import PublicDir
 from .deadline import Deadline
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
@@ -97,6 +98,7 @@ class CrtSocket(PublicDir):
         Takes up to *timeout* milliseconds (None: that of the constructor) and returns '', or the
         error in words.
         """
+        dies_in_child(self)
         self.close()
         deadline = Deadline(self.timeout if timeout is None else timeout)
         error: OSError | None = None
@@ -121,6 +123,18 @@ class CrtSocket(PublicDir):
             transport.close()
         if raw is not None:
             raw.close()
+
+    def die_in_child(self) -> None:
+        """In a forked child: close the copies of the descriptors. One that had a connection, or was
+        about to have one, is dead here; any other one is as new.
+        """
+        self._safe_socket = threading.Lock()
+        transport, self._transport = self._transport, None
+        raw, self._raw = self._raw, None
+        for inherited in (transport, raw):
+            if inherited is not None:
+                self._interrupted = True
+                inherited.close()
 
     def interrupt(self) -> None:
         """Make whatever waits on this socket fail now, and every later attempt to open it. From

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ..core.forks import dies_in_child
 from ..core.masking import Buffer
 from .deadline import Deadline
 
@@ -116,6 +117,13 @@ class Transport:
         # bound methods of the socket itself: nothing of ours is between the loop and the kernel
         self.recv: Callable[[int], bytes] = sock.recv
         self.sendall: Callable[[Buffer], None] = sock.sendall
+        dies_in_child(self)
+
+    def die_in_child(self) -> None:
+        """In a forked child: close this copy of the descriptor, and nothing else. The connection,
+        and its TLS state, are the parent's.
+        """
+        self.close()
 
     def fileno(self) -> int:
         """Return the file descriptor, −1 once closed."""
