@@ -26,7 +26,7 @@ import simple_websocket
 from .core.forks import dies_in_child
 from .core.handshake import UpgradeRequest
 from .process.free_in_callback import meet_free_in_callback
-from .process.freeing import close_all_now, close_at_exit, forget_at_exit
+from .process.freeing import close_all_now, close_at_exit, forget_at_exit, stay_at_exit
 from .protocols.base import WebSocketProtocol
 from .server.base import WebSocketHost
 from .server.threaded import WebSocketProcessServer, WebSocketServerSocket
@@ -158,7 +158,7 @@ class WebSocketWsgiServer(WebSocketHost):
             self._freed.set()
         else:
             self._said_goodbye = self._stopping = False
-            close_at_exit(self)
+            stay_at_exit(self)
 
     # ----------------------------------------------------------------------------- for WSGI servers
 

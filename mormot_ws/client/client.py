@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from ..errors import WebSocketsError
 from ..process.free_in_callback import meet_free_in_callback
-from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit
+from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, stay_at_exit
 from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol, is_localhost
 from ..reconnect_policies import ReconnectPolicy
@@ -523,13 +523,13 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         self._keeper = None
         if thread is not None:
             thread.die_in_child()
-        if self._freeing or self._process is not None or self._interrupted:
+        if self._freeing or self._inherited or self._process is not None:
             # there is nothing left to do for a free()
-            self._interrupted = self._freeing = True
+            self._inherited = self._interrupted = self._freeing = True
             self._freed = threading.Event()
             self._freed.set()
         else:
-            close_at_exit(self)
+            stay_at_exit(self)
 
     def begin_exit(self) -> None:
         """The interpreter ends: say goodbye, without waiting."""

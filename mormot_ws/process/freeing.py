@@ -76,6 +76,11 @@ def close_at_exit(owner: Freeable) -> None:
     _alive.add(owner)
 
 
+def stay_at_exit(owner: Freeable) -> None:
+    """Remember *owner* in a forked child too, from the hook, where it is as new."""
+    _alive.add(owner)
+
+
 def forget_at_exit(owner: Freeable) -> None:
     """*owner* was freed."""
     _alive.discard(owner)

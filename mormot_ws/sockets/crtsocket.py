@@ -39,6 +39,9 @@ class CrtSocket(PublicDir):
     :meth:`interrupt` may be called from any thread, the rest by one at a time.
     """
 
+    #: True in a forked child: what was connected is the parent's
+    _inherited = False
+
     def __init__(
         self,
         host: str,
@@ -98,6 +101,9 @@ class CrtSocket(PublicDir):
         Takes up to *timeout* milliseconds (None: that of the constructor) and returns '', or the
         error in words.
         """
+        if self._inherited:
+            self.last_error = "the connection belongs to the parent of this forked child"
+            return self.last_error
         dies_in_child(self)
         self.close()
         deadline = Deadline(self.timeout if timeout is None else timeout)
@@ -131,10 +137,10 @@ class CrtSocket(PublicDir):
         self._safe_socket = threading.Lock()
         transport, self._transport = self._transport, None
         raw, self._raw = self._raw, None
-        for inherited in (transport, raw):
-            if inherited is not None:
-                self._interrupted = True
-                inherited.close()
+        for copy in (transport, raw):
+            if copy is not None:
+                self._inherited = self._interrupted = True
+                copy.close()
 
     def interrupt(self) -> None:
         """Make whatever waits on this socket fail now, and every later attempt to open it. From

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from ..core.forks import dies_in_child
 from ..process.freeing import FreedByWith
 from .relay import Direction, Ending, Relay
 
@@ -82,6 +83,13 @@ class FaultProxy(FreedByWith):
             target=self._run, name=f"fault proxy :{self.port}", daemon=True
         )
         self._thread.start()
+        dies_in_child(self)
+
+    def die_in_child(self) -> None:
+        """In a forked child: commands do nothing."""
+        self._safe = threading.Lock()
+        self._commands.clear()
+        self._ended = True
 
     @property
     def uri(self) -> str:
