@@ -59,6 +59,8 @@ class Freeable(Protocol):
 
 
 _alive: weakref.WeakSet[Freeable] = weakref.WeakSet()
+#: in a forked child: those of the parent's that may be used here, and need not be freed here
+_as_new: weakref.WeakSet[Freeable] = weakref.WeakSet()
 
 
 #: True in a forked child until something of its own is to be closed at its exit
@@ -77,13 +79,14 @@ def close_at_exit(owner: Freeable) -> None:
 
 
 def stay_at_exit(owner: Freeable) -> None:
-    """Remember *owner* in a forked child too, from the hook, where it is as new."""
-    _alive.add(owner)
+    """Remember *owner* in a forked child too, where it is as new; for the hook after the fork."""
+    _as_new.add(owner)
 
 
 def forget_at_exit(owner: Freeable) -> None:
     """*owner* was freed."""
     _alive.discard(owner)
+    _as_new.discard(owner)
 
 
 def close_all_now() -> None:
@@ -94,6 +97,8 @@ def close_all_now() -> None:
     deadline = Deadline(_AT_EXIT_MS)
     for owner in owners:
         _log.debug("%r was not freed; closing it at exit", owner)
+    owners += _as_new
+    for owner in owners:
         owner.begin_exit()
     for owner in owners:
         owner.end_exit(deadline)
@@ -101,8 +106,8 @@ def close_all_now() -> None:
 
 def _leave_to_parent() -> None:
     """What there is to close is the parent's, who may have been changing the set just now."""
-    global _alive, _inherited
-    _alive = weakref.WeakSet()
+    global _alive, _as_new, _inherited
+    _alive, _as_new = weakref.WeakSet(), weakref.WeakSet()
     _inherited = True
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
+import threading
+import time
 
 import pytest
 from programs import run_script
 from support import BOUND
 from tls_support import Authority, authority
+
+from mormot_ws.process.keeper import ProcessKeeper
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
 
@@ -220,3 +225,197 @@ def test_a_child_has_clients_and_servers_of_its_own() -> None:
     # a port can be connected to only while its owner lives: the parent's, which is inherited
     child = child.replace("new_client(server.port)", "new_client(port)")
     assert check("\nport = server.port\n" + _FORK.format(child=child.strip())) == "all own\n"
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_child_forked_in_a_callback_ends_with_it(side: str) -> None:
+    """In the child the callback is the last thing that runs in the connection's thread: nothing is
+    read, nobody is told of an end.
+    """
+    children = f"""
+    check_echo(client, "fork in the {side}")
+    wait_for(lambda: children, "the fork")
+    wait_child(children[0])
+    """
+    assert check(textwrap.dedent(children)) == ""
+
+
+def test_a_child_forked_in_a_callback_may_exit() -> None:
+    """``sys.exit()`` inside the callback ends such a child, silently."""
+    children = r"""
+def ask_child(text, side, fork_first=ask_child):
+    fork_first(text, side)
+    if os.getpid() != PARENT:
+        sys.exit(0)
+
+check_echo(client, "fork in the client")
+wait_for(lambda: children, "the fork")
+wait_child(children[0])
+"""
+    assert check(children) == ""
+
+
+def test_a_child_forked_in_a_callback_handles_no_further_message() -> None:
+    """Messages that came in the same read with the one whose callback has forked are the parent's
+    alone.
+    """
+    children = r"""
+plain_on_client = client.websockets.protocol.on_incoming_frame
+
+def on_client(process, frame):
+    if os.getpid() != PARENT:
+        os.write(1, b"TOLD a message\n")
+    if frame.opcode is focText and frame.text == "hold":
+        # all that follows arrives meanwhile, and is read at once
+        wait_for(lambda: server.status().frames_out >= 22, "the server's part")
+    plain_on_client(process, frame)
+
+client.websockets.protocol.on_incoming_frame = on_client
+for text in ["hold", *["fill"] * 5, "fork in the client", *["rest"] * 14]:
+    assert client.websockets.send_frame(WebSocketFrame(focText, text))
+wait_for(lambda: received.count("rest") == 14, "all messages")
+wait_child(children[0])
+"""
+    assert check(children) == ""
+
+
+def test_processes_of_multiprocessing_harm_nobody(authority: Authority) -> None:
+    """``Process`` and ``ProcessPoolExecutor`` with forks, which end in their own way."""
+    children = r"""
+from mormot_ws.wsgi import WebSocketWsgiServer
+hosted = WebSocketWsgiServer()  # says goodbye before the pools of threads end
+forking = multiprocessing.get_context("fork")
+process = forking.Process(target=int)
+process.start()
+process.join(BOUND)
+assert process.exitcode == 0
+with ProcessPoolExecutor(2, mp_context=forking) as pool:
+    assert list(pool.map(abs, range(-4, 0))) == [4, 3, 2, 1]
+hosted.free()
+"""
+    assert check(children, authority) == ""
+
+
+def test_a_daemon_of_a_client_program_harms_nobody() -> None:
+    """Two forks, a session of its own, and the end of the one in between."""
+    child = r"""
+    os.setsid()
+    if os.fork():
+        sys.exit(0)
+    sys.exit(0)
+"""
+    assert check(_FORK.format(child=child.strip())) == ""
+
+
+def test_no_lock_of_the_parent_keeps_a_child_waiting() -> None:
+    """Whatever locks other threads hold at the moment of the fork, the child frees, sends, serves
+    and connects.
+    """
+    children = r"""
+from mormot_ws.process import keeper as keepers
+process, other = client.websockets, server.is_active_websocket(1)
+held = [
+    lock
+    for owner in (client, client._thread, process, process.outgoing, process.incoming, process._keeper, keepers,
+                  server, server._keeper, other, other.outgoing, server.websocket_protocols)
+    for lock in vars(owner).values()
+    if hasattr(lock, "acquire") and hasattr(lock, "release")
+]
+assert len(held) >= 14, held
+taken, over = threading.Event(), threading.Event()
+
+def hold():
+    # what cannot be had is held by a thread that reads
+    mine = [lock for lock in held if lock.acquire(timeout=0.2)]
+    taken.set()
+    over.wait(BOUND)
+    for lock in mine:
+        lock.release()
+
+holder = threading.Thread(target=hold, daemon=True)
+holder.start()
+assert taken.wait(BOUND)
+pid = os.fork()
+if pid == 0:
+    PARENT = os.getpid()
+    process.send_frame(WebSocketFrame(focText, "no")); process.send_frame_async(WebSocketFrame(focText, "no"))
+    process.shutdown(); client.reconnect_now(); client.status(); server.status()
+    client.free(); server.free(); server.websocket_broadcast(WebSocketFrame(focText, "no"))
+    mine = WebSocketServer("127.0.0.1:0")
+    mine.websocket_protocols = server.websocket_protocols
+    again = HttpClientWebSockets("127.0.0.1", mine.port)
+    assert again.websockets_upgrade("", "", False, frozenset(), process.protocol.clone("")) == ""
+    check_echo(again, "own")
+    again.free(); mine.free()
+    sys.exit(0)
+over.set()
+holder.join(BOUND)
+wait_child(pid)
+"""
+    assert check(children) == ""
+
+
+def test_a_child_of_a_busy_program_ends() -> None:
+    """Forks in the middle of broadcasts and reconnections of other threads, each child at its
+    end within the bound.
+    """
+    children = r"""
+stop = threading.Event()
+
+def broadcast():
+    while not stop.is_set():
+        server.websocket_broadcast(WebSocketFrame(focBinary, b"x"))
+        time.sleep(0)
+
+def come_and_go():
+    while not stop.is_set():
+        new_client(server.port).free()
+
+threads = [threading.Thread(target=work) for work in (broadcast, broadcast, come_and_go)]
+for thread in threads:
+    thread.start()
+try:
+    for number in range(25):
+        pid = os.fork()
+        if pid == 0:
+            if number % 2:
+                client.free(); server.free()
+            sys.exit(0)
+        wait_child(pid)
+finally:
+    stop.set()
+    for thread in threads:
+        thread.join(BOUND)
+"""
+    assert check(children) == ""
+
+
+def test_the_keeper_of_a_child_is_its_own() -> None:
+    """A keeper that was made before the fork runs in the child, one that was stopped stays so; the
+    parent's timers do not run there.
+    """
+    keeper, stopped = ProcessKeeper("test keeper"), ProcessKeeper("test keeper, stopped")
+    stopped.stop()
+    own, late = threading.Event(), threading.Event()
+    keeper.call_at(0, own.set)
+    keeper.call_at(time.monotonic() + 60 * BOUND, late.set)
+    assert own.wait(BOUND)
+    own.clear()
+    read, write = os.pipe()
+    with open(read, "rb") as answers, open(write, "wb", buffering=0) as answer:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                keeper.call_at(0, own.set)
+                stopped.call_at(0, late.set)
+                said = own.wait(BOUND) and not late.is_set()
+                keeper.stop()
+                answer.write(b"well" if said else b"not so")
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        answer.close()
+        assert answers.read() == b"well"
+    keeper.call_at(0, own.set)
+    assert own.wait(BOUND)
+    keeper.stop()
