@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Mapping
 from typing import cast
 
@@ -102,10 +103,13 @@ class GuardedLogger:
             logger.log(
                 level, text, *map(_harmless, args), extra=extra, exc_info=trace, stacklevel=3
             )
-        except KeyboardInterrupt:
-            raise
-        except BaseException as exc:  # noqa: BLE001
+        except Exception as exc:  # noqa: BLE001
             # a handler's fault is nobody else's; the interpreter says what cannot be raised
+            _report(exc, logger.name)
+        except BaseException as exc:
+            # Ctrl-C, and what a signal handler raises, only the main thread meets
+            if threading.current_thread() is threading.main_thread():
+                raise
             _report(exc, logger.name)
 
 

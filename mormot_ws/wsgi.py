@@ -22,18 +22,19 @@ from urllib.parse import quote
 
 import simple_websocket
 
+from .core.forks import dies_in_child
 from .core.handshake import UpgradeRequest
-from .process.freeing import close_all_now, close_at_exit
+from .logs import get_logger
+from .process.freeing import close_all_now, close_at_exit, stay_at_exit
 from .protocols.base import WebSocketProtocol
 from .server.base import WebSocketServerBase
 from .server.connection import WebSocketServerSocket
-from .server.logs import SafeLogger
 from .settings import WebSocketProcessSettings
 from .sockets.deadline import Deadline
 from .sockets.transport import Transport
 from .status import ServerStatus
 
-_log = SafeLogger("mormot_ws.wsgi")
+_log = get_logger("mormot_ws.wsgi")
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -89,9 +90,14 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
         try:
             self._run_process(self._accept(transport, protocol, answer, unread))
         except OSError as exc:
-            _log.debug(
-                "#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc
-            )
+            if not self._inherited:
+                _log.debug(
+                    "#%d from %s: %s: %s",
+                    self.connection_id,
+                    self.remote_ip,
+                    type(exc).__name__,
+                    exc,
+                )
         # the WSGI server would make an HTTP answer of it, where none can be sent any more
         except Exception:  # noqa: BLE001
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
@@ -129,11 +135,24 @@ class WebSocketWsgiServer(WebSocketServerBase):
         self, process_name: str = "", *, settings: WebSocketProcessSettings | None = None
     ) -> None:
         super().__init__(process_name or "WebSocketWsgiServer", process_name, settings)
+        close_at_exit(self)
+        _close_before_pools()
+        dies_in_child(self)
+
+    def _clear(self) -> None:
+        super()._clear()
         #: notified when a connection has ended; guards nothing. Reentrant, for free() in a signal
         #: handler
         self._ended = threading.Condition()
-        close_at_exit(self)
-        _close_before_pools()
+
+    def die_in_child(self) -> None:
+        """In a forked child (a worker, where the application was loaded before): the connections
+        are the parent's, the server itself is as new.
+        """
+        super().die_in_child()
+        if not self._freed:
+            self._stopping = False
+            stay_at_exit(self)
 
     # ----------------------------------------------------------------------------- for WSGI servers
 

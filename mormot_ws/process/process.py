@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from ..core.closing import CloseHandshake
+from ..core.forks import dies_in_child
 from ..core.frames import (
     CLOSE_NO_STATUS,
     WebSocketFrame,
@@ -92,6 +93,9 @@ class WebSocketProcess(ABC):
     :meth:`write_now`, :meth:`interrupt` and :meth:`fileno`.
     """
 
+    #: True in a forked child: the connection is the parent's, and this copy is dead
+    inherited: bool = False
+
     def __init__(
         self,
         protocol: WebSocketProtocol,
@@ -131,6 +135,7 @@ class WebSocketProcess(ABC):
         #: frames of ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
         self.outgoing: OutgoingFrames = self.sender.outgoing
         self._begin()
+        dies_in_child(self)
 
     def _begin(self) -> None:
         """(Re)set what belongs to one connection. The loop is not running; a reconnected client
@@ -404,6 +409,24 @@ class WebSocketProcess(ABC):
         """After the handshake: frames may be sent, even before the loop starts."""
         self.set_state(wpsRun)
 
+    def die_in_child(self) -> None:
+        """In a forked child: be dead, without a callback, a log line or a byte to the peer. The
+        transport closes its descriptor by itself.
+
+        The thread that forks may be the loop's own: it finds nothing more to read or to handle, and
+        leaves by :meth:`process_loop` without telling anybody.
+        """
+        self.inherited = True
+        # not by set_state(), which tells others; all else looks at the state first
+        self.state = wpsDestroy
+        self._state_since = monotonic()
+        # threads that are not here may have held the locks of the parts
+        self.reader.die_in_child()
+        self.sender.die_in_child()
+        self.outgoing = self.sender.outgoing
+        self._reading_ended = threading.Event()
+        self._reading_ended.set()
+
     # ------------------------------------------------------------------------ subclasses implement
 
     @abstractmethod
@@ -485,7 +508,8 @@ class WebSocketProcess(ABC):
                 while step():
                     pass
         finally:
-            self.end_loop()
+            if not self.inherited:
+                self.end_loop()
 
     def begin_loop(self) -> bool:
         """Start the connection: run its first callbacks; return whether there is anything to read.
@@ -573,6 +597,9 @@ class WebSocketProcess(ABC):
         try:
             frame = WebSocketFrame(focContinuation)
             before = self.protocol.on_before_incoming_frame
+            if self.inherited:
+                # on_client_connected has forked
+                return False
             if before is None or not before(self, frame):
                 self.protocol.process_incoming_frame(self, frame, "")
         except BaseException as exc:  # noqa: BLE001
@@ -743,6 +770,8 @@ class WebSocketProcess(ABC):
 
     def _lost(self, why: str) -> None:
         """Nothing more can be read."""
+        if self.inherited:
+            return
         if not self.closing.sent and not self.last_error:
             self.last_error = why
         _log.debug("%s: reading ended: %s", self, why)

@@ -10,7 +10,6 @@ Lock order: ``_turns`` < ``_safe_send`` < the process's ``safe_out`` < ``_safe``
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from queue import Empty, SimpleQueue
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..core.frames import WebSocketFrame, WebSocketFrameList
 from ..errors import WebSocketsError
+from ..logs import get_logger
 from ..request import HTTP_CLIENTERROR
 from ..states import (
     WebSocketProcessNotifyCallback,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..request import HttpServerRequest
     from .protocols import WebSocketProtocolRest
 
-_log = logging.getLogger("mormot_ws.rest")
+_log = get_logger("mormot_ws.rest")
 
 HTTP_SUCCESS = 200
 #: there is no answer, though the request was sent: too late, or the connection was lost meanwhile

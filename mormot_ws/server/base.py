@@ -17,6 +17,7 @@ from typing import Any
 from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
 from ..core.publicdir import PublicDir
+from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit
 from ..process.keeper import ProcessKeeper
@@ -29,10 +30,9 @@ from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
 from .connection import WebSocketProcessServer, WebSocketServerSocket
-from .logs import SafeLogger
 from .visitors import address_key, is_trusted
 
-_log = SafeLogger("mormot_ws.server")
+_log = get_logger("mormot_ws.server")
 
 #: how often status() looks again when a connection ends meanwhile
 _SNAPSHOT_TRIES = 100
@@ -50,11 +50,13 @@ class WebSocketServerBase(PublicDir, FreedByWith):
     nobody else.
     """
 
-    _internal = frozenset({"begin_exit", "end_exit"})
+    _internal = frozenset({"begin_exit", "die_in_child", "end_exit"})
 
     #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade, and those of
     #: the REST protocols; None: 426 or 404
     on_request: OnHttpServerRequest | None = None
+    #: True in a forked child: the listener and the connections are the parent's
+    _inherited = False
     #: for connections that are to be encrypted by us; None: none is
     tls_context: ssl.SSLContext | None = None
     #: makes the process of each connection: a descendant of ``WebSocketProcessServer``; set it
@@ -77,6 +79,14 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         #: ``f(protocol)``, last of all, with the connection's protocol object
         self.on_websocket_close: Callable[[WebSocketProtocol], Any] | None = None
         self._keeper = ProcessKeeper(f"{thread_name} keeper")
+        #: True: no connection is admitted any more
+        self._stopping = False
+        #: True once free() has done its work
+        self._freed = False
+        self._clear()
+
+    def _clear(self) -> None:
+        """Begin without connections."""
         #: guards changes of the tables and counts below; never held while a callback runs, a record
         #: is logged or a socket blocks. Only the server's own threads take it: what others call,
         #: a signal handler perhaps, looks at the tables without it
@@ -91,14 +101,16 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         self._turned_away = 0
         # connections by what address_key() says
         self._per_ip: Counter[str] = Counter()
-        #: True: no connection is admitted any more
-        self._stopping = False
         self._last_connection_id = 0
         #: held by the thread that frees the server; reentrant for a signal handler that interrupts
         #: it, before all other locks
         self._freeing = threading.RLock()
-        #: True once free() has done its work
-        self._freed = False
+
+    def die_in_child(self) -> None:
+        """In a forked child: forget the parent's connections; their processes die by themselves."""
+        for connection in list(self._sockets):
+            connection.die_in_child()
+        self._clear()
 
     # ---------------------------------------------------------------------------------- for anybody
 
@@ -357,7 +369,7 @@ class WebSocketServerBase(PublicDir, FreedByWith):
                 self._uncount_address(connection)
 
     def _notify(self, callback: Callable[[Any], Any] | None, argument: object) -> None:
-        if callback is not None:
+        if callback is not None and not self._inherited:
             try:
                 callback(argument)
             # a bug in the user's code, or its sys.exit(), hurts nobody else; the log has it

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from ..core.frames import WebSocketFrame
 from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
 from ..core.publicdir import PublicDir
+from ..logs import get_logger
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
 from ..protocols.base import WebSocketProtocol
@@ -35,10 +36,9 @@ from .http import (
     request_context,
     simple_answer,
 )
-from .logs import SafeLogger
 from .visitors import host_is_in, is_trusted, visitor
 
-_log = SafeLogger("mormot_ws.server")
+_log = get_logger("mormot_ws.server")
 
 _PLAIN_TEXT = "text/plain; charset=utf-8"
 
@@ -172,6 +172,8 @@ class WebSocketServerSocket(PublicDir):
         #: what the limits per address count it as; '' for nobody. Guarded by the server's lock
         self.counted_as = ""
         self._peer_ip = self.remote_ip
+        # True in a forked child: the connection is the parent's
+        self._inherited = False
         #: the WebSocket side, None before the upgrade; mirrors ``WebSocketProcess``
         self.websocket_process: WebSocketProcessServer | None = None
         #: the thread that serves this connection and no other, None where there is none
@@ -204,6 +206,11 @@ class WebSocketServerSocket(PublicDir):
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
+    def die_in_child(self) -> None:
+        """In a forked child: close this copy of the descriptor."""
+        self._inherited = True
+        self._sock.close()
+
     # ---------------------------------------------------------------------- the connection's thread
 
     def run(self) -> None:
@@ -212,9 +219,9 @@ class WebSocketServerSocket(PublicDir):
         try:
             self._serve()
         except (OSError, EOFError) as exc:
-            _log.debug(
-                "#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc
-            )
+            if not self._inherited:
+                what = type(exc).__name__
+                _log.debug("#%d from %s: %s: %s", self.connection_id, self.remote_ip, what, exc)
         # one connection's fault must not reach the others, and each end has its line in the log
         except BaseException:  # noqa: BLE001
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
@@ -441,9 +448,10 @@ class WebSocketServerSocket(PublicDir):
             server._notify(server.on_websocket_connect, self)
             process.process_loop()
         finally:
-            process.leave_server()
-            server._notify(server.on_websocket_disconnect, self)
-            server._notify(server.on_websocket_close, process.protocol)
+            if not self._inherited:
+                process.leave_server()
+                server._notify(server.on_websocket_disconnect, self)
+                server._notify(server.on_websocket_close, process.protocol)
 
     def _refuse(self, transport: Transport, answer: bytes) -> None:
         transport.sendall(answer)

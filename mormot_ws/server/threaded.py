@@ -17,7 +17,9 @@ from collections.abc import Callable
 from threading import current_thread
 from typing import Any
 
+from ..core.forks import dies_in_child
 from ..errors import HttpServerError
+from ..logs import get_logger
 from ..process.freeing import close_at_exit
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
@@ -27,9 +29,9 @@ from .base import WebSocketServerBase
 from .connection import WebSocketServerSocket
 from .http import simple_answer
 from .listening import listen, parse_port, wake_accept
-from .logs import SafeLogger, SeldomLog
+from .logs import SeldomLog
 
-_log = SafeLogger("mormot_ws.server")
+_log = get_logger("mormot_ws.server")
 
 #: seconds between two log lines about the same fault of accepting, while it lasts
 _LOG_SECONDS = 10.0
@@ -89,6 +91,7 @@ class WebSocketServer(WebSocketServerBase):
         self._accept_log = SeldomLog(_LOG_SECONDS)
         self._thread_log = SeldomLog(_LOG_SECONDS)
         self._listeners = listen(address, number)
+        dies_in_child(self)
         #: the address that it listens on; the first one where there are several
         self.host: str = self._listeners[0].getsockname()[0]
         #: the real port number, also when it was asked for as 0
@@ -116,6 +119,15 @@ class WebSocketServer(WebSocketServerBase):
         connection.
         """
         return self._status(self.host, self.port)
+
+    def die_in_child(self) -> None:
+        super().die_in_child()
+        for listener in self._listeners:
+            listener.close()
+        # there is nothing left to do for a free()
+        self._stopping = self._inherited = self._freed = True
+        self._retry = threading.Event()
+        self._retry.set()
 
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""
