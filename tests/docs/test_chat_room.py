@@ -10,33 +10,23 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import HOST, RawClient, wait_for
+from support import HOST, RawClient, examples, wait_for
 from support.children import fixed_port
-from support.programs import EXAMPLES, PATIENCE, Program
+from support.examples import listening_port
+from support.programs import PATIENCE, Program
 from support.tls import Authority
 
 from mormot_ws import focBinary, focConnectionClose, focText, parse_close_payload
 
 Message = dict[str, Any]
 
-
-def start_server(*arguments: str | Path, port: int = 0) -> Program:
-    """Return the chat server, started."""
-    return Program(EXAMPLES / "chat_server.py", "--port", str(port), *arguments)
-
-
-def listening_port(server: Program) -> int:
-    """Wait until *server* listens; return its port."""
-    return int(server.expect(r"^Listening on 127\.0\.0\.1:(\d+)")[1])
-
-
-def start_client(port: int, name: str, *arguments: str) -> Program:
-    """Return a terminal client, started."""
-    return Program(EXAMPLES / "chat_client.py", name, "--port", str(port), *arguments)
+start_server = partial(examples.start_server, "chat_server.py")
+start_client = partial(examples.start_client, "chat_client.py")
 
 
 @pytest.fixture(scope="module")

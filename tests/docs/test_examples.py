@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,13 @@ from support import (
     RawClient,
     Recorder,
     echo_server,
+    examples,
     exchange,
     refused_port,
     upgraded,
     wait_for,
 )
+from support.examples import listening_port
 from support.programs import EXAMPLES, PATIENCE, Program
 
 from mormot_ws import WebSocketProtocol, WebSocketServer, focConnectionClose, parse_close_payload
@@ -35,20 +38,8 @@ from mormot_ws import WebSocketProtocol, WebSocketServer, focConnectionClose, pa
 #: the signals that stop the server in the orderly way
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
-
-def start_server(*arguments: str, port: int = 0) -> Program:
-    """Return examples/server.py, started."""
-    return Program(EXAMPLES / "server.py", "--port", str(port), *arguments)
-
-
-def start_client(port: int, *arguments: str) -> Program:
-    """Return examples/client.py, started."""
-    return Program(EXAMPLES / "client.py", "--port", str(port), *arguments)
-
-
-def listening_port(server: Program) -> int:
-    """Wait until *server* listens; return its port."""
-    return int(server.expect(r"^Listening on 127\.0\.0\.1:(\d+)")[1])
+start_server = partial(examples.start_server, "server.py")
+start_client = partial(examples.start_client, "client.py")
 
 
 @contextlib.contextmanager

@@ -7,27 +7,17 @@ from __future__ import annotations
 import http.client
 import json
 import signal
+from functools import partial
 
 import pytest
-from support import HOST, refused_port
+from support import HOST, examples, refused_port
+from support.examples import listening_port
 from support.programs import EXAMPLES, PATIENCE, Program
 
 PAUSE = "0.01"
 
-
-def start_server(port: int = 0) -> Program:
-    """Return examples/rest_server.py, started."""
-    return Program(EXAMPLES / "rest_server.py", "--port", str(port), "--pause", PAUSE)
-
-
-def start_client(port: int) -> Program:
-    """Return examples/rest_client.py, started."""
-    return Program(EXAMPLES / "rest_client.py", "--port", str(port))
-
-
-def listening_port(server: Program) -> int:
-    """Wait until *server* listens; return its port."""
-    return int(server.expect(r"^Listening on 127\.0\.0\.1:(\d+)")[1])
+start_server = partial(examples.start_server, "rest_server.py", "--pause", PAUSE)
+start_client = partial(examples.start_client, "rest_client.py")
 
 
 def assert_clean(program: Program, code: int = 0) -> None:

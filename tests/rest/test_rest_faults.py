@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 from support import ms, rest_faults
-from support.rest_faults import ANSWERS, PAIRS, REQUESTS, Captured, Pair
+from support.rest_faults import ANSWERS, PAIRS, REQUESTS, Captured, Ends
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def short_answer_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=[pair.name.replace(" ", "-") for pair in PAIRS])
-def test_ends_that_do_not_agree_get_an_error_and_execute_nothing(pair: Pair) -> None:
+def test_ends_that_do_not_agree_get_an_error_and_execute_nothing(pair: Ends) -> None:
     """A refusal, a closed connection or no answer, each with its words; only ends that agree get
     through.
     """

@@ -128,7 +128,7 @@ client.free()
 )
 
 
-class Peer(Script):
+class PeerProcess(Script):
     """One of our sides in a process of its own, which says when its connections begin and end."""
 
     def __init__(self, source: str, port: int, settings: dict[str, Any]) -> None:
@@ -158,7 +158,7 @@ class Peer(Script):
         return Loss(float(at), int(code), reason, json.loads(texts[0][end:]))
 
 
-class ServerPeer(Peer):
+class ServerPeer(PeerProcess):
     """Our server in a process of its own. It obeys text messages: ``close CODE REASON``, ``busy
     SECONDS``, ``flood MESSAGES``.
     """
@@ -172,7 +172,7 @@ class ServerPeer(Peer):
             raise
 
 
-class ClientPeer(Peer):
+class ClientPeer(PeerProcess):
     """Our client in a process of its own; :meth:`enter` sends a text message."""
 
     def __init__(self, port: int, **settings: Any) -> None:

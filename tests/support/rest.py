@@ -101,7 +101,7 @@ def rest_client(
         yield client
 
 
-class Pair:
+class RestPair:
     """A server and a client that is connected to it."""
 
     def __init__(self, server: WebSocketServerRest, client: HttpClientWebSockets) -> None:
@@ -128,13 +128,13 @@ def pair(
     options: Any = None,
     timeout: float = 5_000,
     **settings: Any,
-) -> Iterator[Pair]:
+) -> Iterator[RestPair]:
     """Give a server and a connected client, with the same key, options and settings."""
     with (
         rest_server(on_request, key, options, **settings) as server,
         rest_client(server.port, kind, key, options, on_callback, timeout, **settings) as client,
     ):
-        yield Pair(server, client)
+        yield RestPair(server, client)
 
 
 class RawRestClient(RawClient):

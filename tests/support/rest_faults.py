@@ -60,7 +60,7 @@ class End(NamedTuple):
     aes: tuple[tuple[str, Any], ...] = ()
 
 
-class Pair(NamedTuple):
+class Ends(NamedTuple):
     """A server and a client, and what is expected of a request: 'answered', 'refused', 'closed' or
     'no answer'.
     """
@@ -73,21 +73,21 @@ class Pair(NamedTuple):
 
 SECRET = End("secret")
 PAIRS = [
-    Pair("the same key and options", SECRET, SECRET, "answered"),
-    Pair("a wrong key", SECRET, End("Secret"), "closed"),
-    Pair("a wrong key, no compression", End("secret", NONE), End("Secret", NONE), "closed"),
-    Pair("a key on the client only", End(), SECRET, "no answer"),
-    Pair("a key on the server only", SECRET, End(), "closed"),
-    Pair("compression on the client only", End("", NONE), End(), "no answer"),
-    Pair("compression on the server only", End(), End("", NONE), "no answer"),
-    Pair("compression on the client only, a key", End("secret", NONE), SECRET, "no answer"),
-    Pair("no encryption on this machine, client only", SECRET, End("secret", pboSynLzCompress | pboNoLocalHostEncrypt), "closed"),
-    Pair("no encryption on this machine, server only", End("secret", pboSynLzCompress | pboNoLocalHostEncrypt), SECRET, "no answer"),
-    Pair("no compression on this machine, client only", End(), End("", pboSynLzCompress | pboNoLocalHostCompress), "answered"),
-    Pair("another salt", SECRET, End("secret", aes=(("aes_salt", "other"),)), "closed"),
-    Pair("other rounds", SECRET, End("secret", aes=(("aes_rounds", 512),)), "closed"),
-    Pair("256 bits on the client, 128 on the server", SECRET, End("secret", aes=(("aes_bits", 256),)), "closed"),
-    Pair("JSON on the client only", End(), End(ajax=True), "refused"),
+    Ends("the same key and options", SECRET, SECRET, "answered"),
+    Ends("a wrong key", SECRET, End("Secret"), "closed"),
+    Ends("a wrong key, no compression", End("secret", NONE), End("Secret", NONE), "closed"),
+    Ends("a key on the client only", End(), SECRET, "no answer"),
+    Ends("a key on the server only", SECRET, End(), "closed"),
+    Ends("compression on the client only", End("", NONE), End(), "no answer"),
+    Ends("compression on the server only", End(), End("", NONE), "no answer"),
+    Ends("compression on the client only, a key", End("secret", NONE), SECRET, "no answer"),
+    Ends("no encryption on this machine, client only", SECRET, End("secret", pboSynLzCompress | pboNoLocalHostEncrypt), "closed"),
+    Ends("no encryption on this machine, server only", End("secret", pboSynLzCompress | pboNoLocalHostEncrypt), SECRET, "no answer"),
+    Ends("no compression on this machine, client only", End(), End("", pboSynLzCompress | pboNoLocalHostCompress), "answered"),
+    Ends("another salt", SECRET, End("secret", aes=(("aes_salt", "other"),)), "closed"),
+    Ends("other rounds", SECRET, End("secret", aes=(("aes_rounds", 512),)), "closed"),
+    Ends("256 bits on the client, 128 on the server", SECRET, End("secret", aes=(("aes_bits", 256),)), "closed"),
+    Ends("JSON on the client only", End(), End(ajax=True), "refused"),
 ]  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def rest_server(end: End) -> Iterator[tuple[WebSocketServerRest, Executed]]:
         yield server, executed
 
 
-def request_between(pair: Pair) -> Outcome:
+def request_between(pair: Ends) -> Outcome:
     """Let the client of *pair* upgrade and make one request."""
     with (
         rest_server(pair.server) as (server, executed),
@@ -157,7 +157,7 @@ def request_between(pair: Pair) -> Outcome:
         return Outcome("", status, client.answer.error, len(executed.requests), took)
 
 
-def is_as_expected(pair: Pair, outcome: Outcome) -> bool:
+def is_as_expected(pair: Ends, outcome: Outcome) -> bool:
     """Tell whether *outcome* is that of *pair*, and the request was executed only if it was
     answered.
     """

@@ -268,7 +268,7 @@ def from_binary(plain: bytes) -> tuple[str, Fields, str, bytes]:
 # ----------------------------------------------------------------------------------- the connection
 
 
-class Peer:
+class RestPeer:
     """One connection, either side of it."""
 
     def __init__(self, kind: str, key: str, compress: bool) -> None:
@@ -474,7 +474,7 @@ def tell(**what: Any) -> None:
 
 def main() -> None:
     role, kind, key, form = sys.argv[1:5]
-    peer = Peer(kind, key, form == "synlz")
+    peer = RestPeer(kind, key, form == "synlz")
     if role == "client":
         peer.connect(int(sys.argv[5]))
         tell(ready=True)

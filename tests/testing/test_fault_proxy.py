@@ -16,7 +16,7 @@ from mormot_ws.testing import FaultProxy
 from mormot_ws.testing.faultproxy import obey
 
 
-class Pair:
+class Link:
     """Both ends of one link through a proxy."""
 
     def __init__(self, proxy: FaultProxy, listener: socket.socket) -> None:
@@ -28,7 +28,7 @@ class Pair:
         self.client.close()
         self.server.close()
 
-    def __enter__(self) -> Pair:
+    def __enter__(self) -> Link:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,7 +75,7 @@ def silent(sock: socket.socket) -> bool:
 def test_it_forwards_both_ways_and_counts(proxy: FaultProxy, listener: socket.socket) -> None:
     """Without a command it is only in between: every byte arrives, in order, with back-pressure."""
     data = bytes(range(256)) * 20_000
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         writer = threading.Thread(target=pair.client.sendall, args=(data,))
         writer.start()
         assert read(pair.server, len(data)) == data
@@ -89,7 +89,7 @@ def test_it_forwards_both_ways_and_counts(proxy: FaultProxy, listener: socket.so
 
 def test_a_half_close_passes(proxy: FaultProxy, listener: socket.socket) -> None:
     """The end of one direction is passed on behind its data, and the other direction goes on."""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         pair.client.sendall(b"last")
         pair.client.shutdown(socket.SHUT_WR)
         assert read(pair.server, 4) == b"last"
@@ -100,7 +100,7 @@ def test_a_half_close_passes(proxy: FaultProxy, listener: socket.socket) -> None
 
 def test_a_reset_passes(proxy: FaultProxy, listener: socket.socket) -> None:
     """A reset of one end resets the other."""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         pair.client.close()
         with pytest.raises(ConnectionResetError):
@@ -109,7 +109,7 @@ def test_a_reset_passes(proxy: FaultProxy, listener: socket.socket) -> None:
 
 def test_cut_resets_both_ends(proxy: FaultProxy, listener: socket.socket) -> None:
     """``cut`` is a reset for both, and has been done when it returns."""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         proxy.cut()
         assert proxy.links == 0
         for sock in (pair.client, pair.server):
@@ -119,14 +119,14 @@ def test_cut_resets_both_ends(proxy: FaultProxy, listener: socket.socket) -> Non
 
 def test_cut_of_some_links_leaves_the_others(proxy: FaultProxy, listener: socket.socket) -> None:
     """With a number only so many links are cut."""
-    with Pair(proxy, listener), Pair(proxy, listener), Pair(proxy, listener):
+    with Link(proxy, listener), Link(proxy, listener), Link(proxy, listener):
         proxy.cut(2)
         assert proxy.links == 1
 
 
 def test_close_ends_both_streams(proxy: FaultProxy, listener: socket.socket) -> None:
     """``close`` is an orderly end of the stream for both, without a reset when they send on."""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         proxy.close()
         for sock in (pair.client, pair.server):
             assert sock.recv(1) == b""
@@ -139,7 +139,7 @@ def test_a_blackhole_tells_nobody_and_loses_nothing(
     proxy: FaultProxy, listener: socket.socket
 ) -> None:
     """In a blackhole neither bytes nor ends arrive; afterwards all of them do."""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         proxy.blackhole()
         pair.client.sendall(b"later")
         pair.client.shutdown(socket.SHUT_WR)
@@ -156,7 +156,7 @@ def test_a_blackhole_may_swallow_one_direction_only(
     proxy: FaultProxy, listener: socket.socket
 ) -> None:
     """With ``down`` closed the server still hears the client."""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         proxy.blackhole("down")
         pair.client.sendall(b"up")
         assert read(pair.server, 2) == b"up"
@@ -170,7 +170,7 @@ def test_a_blackhole_keeps_a_link_whose_target_has_gone(
     proxy: FaultProxy, listener: socket.socket
 ) -> None:
     """A client behind a blackhole does not learn that the server was reset, until it is restored."""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         proxy.blackhole()
         pair.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         pair.server.close()
@@ -194,7 +194,7 @@ def test_a_blackhole_accepts_new_connections(proxy: FaultProxy, listener: socket
 
 def test_delay_lets_bytes_wait(proxy: FaultProxy, listener: socket.socket) -> None:
     """Each direction waits for itself."""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         proxy.delay(100 * MS * 1000, "up")
         started = time.monotonic()
         pair.client.sendall(b"slow")
@@ -207,7 +207,7 @@ def test_delay_lets_bytes_wait(proxy: FaultProxy, listener: socket.socket) -> No
 
 def test_throttle_bounds_the_pace(proxy: FaultProxy, listener: socket.socket) -> None:
     """A throttled direction takes its time, and loses nothing."""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         proxy.throttle(100_000 / MS / 1000, "up")
         data = bytes(range(250)) * 80
         started = time.monotonic()
@@ -221,7 +221,7 @@ def test_truncate_ends_one_link_after_so_many_bytes(
     proxy: FaultProxy, listener: socket.socket, then: str
 ) -> None:
     """Exactly so many bytes arrive, then the link ends; the next link is whole again."""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         pair.client.sendall(b"before")
         assert read(pair.server, 6) == b"before"
         proxy.truncate(10, "up", "cut" if then == "cut" else "close")
@@ -232,21 +232,21 @@ def test_truncate_ends_one_link_after_so_many_bytes(
                 pair.server.recv(1)
         else:
             assert pair.server.recv(1) == b""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         pair.client.sendall(b"0123456789ABCDEF")
         assert read(pair.server, 16) == b"0123456789ABCDEF"
 
 
 def test_refuse_and_accept(proxy: FaultProxy, listener: socket.socket) -> None:
     """While it refuses, the port stays its own, and open links go on."""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         proxy.refuse()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((HOST, proxy.port), BOUND)
         pair.client.sendall(b"still")
         assert read(pair.server, 5) == b"still"
         proxy.accept()
-        with Pair(proxy, listener):
+        with Link(proxy, listener):
             assert proxy.links == 2
 
 
@@ -256,14 +256,14 @@ def test_stall_gives_no_answer_and_accept_ends_it(
     """While it stalls, an attempt to connect is not even refused, and open links go on; what fills
     its queue counts nowhere.
     """
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         proxy.stall()
         with pytest.raises(TimeoutError):
             socket.create_connection((HOST, proxy.port), 100 * MS)
         pair.client.sendall(b"still")
         assert read(pair.server, 5) == b"still"
         proxy.accept()
-        with Pair(proxy, listener):
+        with Link(proxy, listener):
             assert (proxy.links, proxy.accepted) == (2, 2)
         proxy.stall()
         proxy.refuse()
@@ -285,7 +285,7 @@ def test_a_target_that_refuses_resets_the_client() -> None:
 
 def test_heal_ends_all_that_lasts(proxy: FaultProxy, listener: socket.socket) -> None:
     """After ``heal`` bytes pass as if nothing had been."""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         proxy.delay(60_000)
         proxy.throttle(1)
         proxy.blackhole()
@@ -301,7 +301,7 @@ def test_heal_lets_go_what_was_held_back(
     proxy: FaultProxy, listener: socket.socket, fault: str
 ) -> None:
     """Bytes that would have waited for years, longer than a selector can wait, come at once."""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         if fault == "delay":
             proxy.delay(1e12)
         else:
@@ -315,7 +315,7 @@ def test_heal_lets_go_what_was_held_back(
 
 def test_free_cuts_and_can_be_repeated(proxy: FaultProxy, listener: socket.socket) -> None:
     """``free`` leaves nothing, and commands behind it do no harm."""
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         proxy.free()
         proxy.free()
         proxy.cut()
@@ -335,7 +335,7 @@ def test_a_command_that_cannot_be_carried_out_raises_where_it_was_given(
         patch.setattr(proxy._relay, "refuse", fail)
         with pytest.raises(OSError, match="no more sockets"):
             proxy.refuse()
-    with Pair(proxy, listener) as pair:
+    with Link(proxy, listener) as pair:
         pair.client.sendall(b"on")
         assert read(pair.server, 2) == b"on"
 
@@ -364,7 +364,7 @@ def test_arguments_that_make_no_sense_are_refused(proxy: FaultProxy) -> None:
 def test_its_repr_says_where_and_how_much(proxy: FaultProxy, listener: socket.socket) -> None:
     """In a debugger one sees both addresses and the links."""
     to = listener.getsockname()[1]
-    with Pair(proxy, listener):
+    with Link(proxy, listener):
         assert repr(proxy) == f"<FaultProxy {HOST}:{proxy.port} -> {HOST}:{to} links=1>"
     assert proxy.uri == f"ws://{HOST}:{proxy.port}/"
     proxy.free()
