@@ -103,14 +103,31 @@ class UpgradeRequest:
         )
 
     def origin_is_in(self, allowed: Collection[str] | None) -> bool:
-        """Tell whether the request's ``Origin``, if it has one, is among *allowed* (None: all
-        are), whatever its case.
+        """Tell whether the ``Origin``, if there is one, is among *allowed* (None: all are).
+
+        Case does not matter, nor whether the scheme's own port is written.
         """
         origins = self.all("origin")
         if allowed is None or not origins:
             return True
-        return len(origins) == 1 and origins[0].strip().lower() in (
-            origin.lower() for origin in allowed
+        return len(origins) == 1 and _plain_origin(origins[0].strip()) in map(
+            _plain_origin, allowed
+        )
+
+    def host_is_in(self, allowed: Collection[str] | None) -> bool:
+        """Tell whether the ``Host`` is among *allowed* (None: all are).
+
+        Case and a dot at the end of the name do not matter; a name without a port allows any port.
+        """
+        if allowed is None:
+            return True
+        hosts = self.all("host")
+        if len(hosts) != 1:
+            return False
+        name, port = _host_and_port(hosts[0].strip())
+        return any(
+            name == allowed_name and allowed_port in ("", port)
+            for allowed_name, allowed_port in map(_host_and_port, allowed)
         )
 
     def fault(self) -> int:
@@ -130,6 +147,24 @@ class UpgradeRequest:
         return 0
 
 
+_OWN_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    """Return name and port of a ``Host`` in lower case; the port is '' when there is none."""
+    name, colon, port = text.lower().rpartition(":")
+    if not colon or "]" in port:
+        name, port = text.lower(), ""
+    return name.removesuffix("."), port
+
+
+def _plain_origin(text: str) -> str:
+    """Return an origin in lower case, without the port that its scheme has anyway."""
+    text = text.lower()
+    own = _OWN_PORTS.get(text.partition("://")[0])
+    return text if own is None else text.removesuffix(f":{own}")
+
+
 def _origin_form(target: str) -> str:
     """Return the path and query of *target*, which may be a whole URI (RFC 9112 §3.2.2)."""
     if re.match(r"(?i)(https?|wss?)://", target):
@@ -139,6 +174,11 @@ def _origin_form(target: str) -> str:
             return target  # no URI: then it names nothing that we serve
         return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return target
+
+
+def is_token(text: str) -> bool:
+    """Tell whether *text* is a token (RFC 9110 §5.6.2), like the name of a header."""
+    return _TOKEN.fullmatch(text) is not None
 
 
 def is_valid_key(key: str) -> bool:
