@@ -64,8 +64,9 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         WebSocketProtocolJson,
         WebSocketProtocolRest,
     )
+    from .server.connection import WebSocketProcessServer, WebSocketServerSocket
     from .server.rest import WebSocketServerRest
-    from .server.threaded import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
+    from .server.threaded import WebSocketServer
     from .services.remote import ClientServices, ServerServices
     from .settings import (
         WebSocketProcessSettings,
@@ -142,7 +143,8 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "StopOn",
     ),
     "rest.protocols": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
-    "server.threaded": ("WebSocketProcessServer", "WebSocketServer", "WebSocketServerSocket"),
+    "server.connection": ("WebSocketProcessServer", "WebSocketServerSocket"),
+    "server.threaded": ("WebSocketServer",),
     "server.rest": ("WebSocketServerRest",),
     "services.remote": ("ClientServices", "ServerServices"),
     "settings": (

@@ -158,7 +158,7 @@ def _are_networks(name: str, value: Any) -> None:
         try:
             if not isinstance(network, str):
                 raise ValueError
-            ip_network(network)
+            ip_network(network, strict=False)
         except ValueError:
             raise ValueError(
                 f"{name} has addresses like '127.0.0.1' and networks like '10.0.0.0/8' or "
@@ -296,17 +296,16 @@ class WebSocketProcessSettings:
     #: and is let through
     allowed_origins: Collection[str] | None = field(default=None, metadata={"check": _are_origins})
     #: what the ``Host`` of a request may be, e.g. ``{'example.com', 'localhost:8000'}``; a name
-    #: without a port allows any port; others are refused with 421. It stops a page of another site
+    #: without a port allows any port; others are refused with 403. It stops a page of another site
     #: that has its own name resolved to this server (DNS rebinding). None: anything
     allowed_hosts: Collection[str] | None = field(default=None, metadata={"check": _are_hosts})
     #: the header in which a reverse proxy tells the visitor's address, e.g. ``'X-Real-IP'``;
     #: obeyed only on connections from *trusted_proxies*; '': none. The original's
     #: ``RemoteIPHeader``
     remote_ip_header: str = field(default="", metadata={"check": _is_header_name})
-    #: addresses and networks of the reverse proxies whose *remote_ip_header* is believed
-    trusted_proxies: Collection[str] = field(
-        default=("127.0.0.0/8", "::1"), metadata={"check": _are_networks}
-    )
+    #: addresses and networks of the reverse proxies whose *remote_ip_header* is believed, e.g.
+    #: ``{'127.0.0.1', '10.0.0.0/8'}``
+    trusted_proxies: Collection[str] = field(default=(), metadata={"check": _are_networks})
     #: True, or a :class:`PermessageDeflate`: negotiate compression (RFC 7692); False: never
     permessage_deflate: bool | PermessageDeflate = field(
         default=False, metadata={"check": _is_deflate}

@@ -475,7 +475,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 OSError,
                 RuntimeError,
             ) as exc:  # no descriptor for the keeper, or no further thread: as if never upgraded
-                process._keeper.unwatch(process)
+                process.liveness.unwatch()
                 self._process = self._thread = None
                 self.last_error = text = f"{type(exc).__name__}: {exc}"
                 self.close()

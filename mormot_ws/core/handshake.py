@@ -9,11 +9,15 @@ import binascii
 import hashlib
 import re
 from collections.abc import Collection, Iterable
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #: an item of a list: anything but a comma, or a quoted string, in which commas separate nothing
 _ITEM = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')
+#: an ASCII letter or digit that is percent-encoded
+_NEEDLESS = re.compile(r"%(3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa])")
+#: what an origin ends with that a browser would leave out
+_DEFAULT_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -110,24 +114,8 @@ class UpgradeRequest:
         origins = self.all("origin")
         if allowed is None or not origins:
             return True
-        return len(origins) == 1 and _plain_origin(origins[0].strip()) in map(
-            _plain_origin, allowed
-        )
-
-    def host_is_in(self, allowed: Collection[str] | None) -> bool:
-        """Tell whether the ``Host`` is among *allowed* (None: all are).
-
-        Case and a dot at the end of the name do not matter; a name without a port allows any port.
-        """
-        if allowed is None:
-            return True
-        hosts = self.all("host")
-        if len(hosts) != 1:
-            return False
-        name, port = _host_and_port(hosts[0].strip())
-        return any(
-            name == allowed_name and allowed_port in ("", port)
-            for allowed_name, allowed_port in map(_host_and_port, allowed)
+        return len(origins) == 1 and _without_default_port(origins[0]) in map(
+            _without_default_port, allowed
         )
 
     def fault(self) -> int:
@@ -147,22 +135,25 @@ class UpgradeRequest:
         return 0
 
 
-_OWN_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+def _without_default_port(origin: str) -> str:
+    """Return *origin* in lower case, as a browser writes it: without the port of its scheme."""
+    origin = origin.strip().lower()
+    scheme, _, place = origin.partition("://")
+    port = _DEFAULT_PORTS.get(scheme, "")
+    return origin.removesuffix(port) if port and place else origin
 
 
-def _host_and_port(text: str) -> tuple[str, str]:
-    """Return name and port of a ``Host`` in lower case; the port is '' when there is none."""
-    name, colon, port = text.lower().rpartition(":")
-    if not colon or "]" in port:
-        name, port = text.lower(), ""
-    return name.removesuffix("."), port
+def uri_key(path: str) -> str:
+    """Return what paths (no query) have in common that name the same resource.
 
-
-def _plain_origin(text: str) -> str:
-    """Return an origin in lower case, without the port that its scheme has anyway."""
-    text = text.lower()
-    own = _OWN_PORTS.get(text.partition("://")[0])
-    return text if own is None else text.removesuffix(f":{own}")
+    Their case does not count, nor whether a character that some clients encode is percent-encoded.
+    Nobody has to encode letters, digits and ``/``: such a path is another one, as natively.
+    """
+    path = _NEEDLESS.sub(r"%25\1", path)
+    return "/".join(
+        quote(unquote(part, errors="surrogateescape").lower(), safe="", errors="surrogateescape")
+        for part in path.split("/")
+    )
 
 
 def _origin_form(target: str) -> str:
@@ -208,14 +199,18 @@ def upgrade_answer(
 
 
 def upgrade_refusal(status: int) -> bytes:
-    """Return the answer to an upgrade that is refused with *status*, in the form of a native
-    server.
+    """Return the answer to an upgrade that is refused with *status*.
+
+    It has the reason text of a native server, which answers with HTTP/1.0: what some other clients
+    cannot read.
     """
     extra = ""
+    connection = "Close"
     if status == 426:
         extra = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"
+        connection = "Upgrade, close"
     elif status == 401:
         extra = "WWW-Authenticate: Bearer\r\n"  # RFC 9110 §15.5.2 wants to know how to authenticate
-    return f"HTTP/1.0 {status} WebSocket Upgrade Error\r\n{extra}Connection: Close\r\n\r\n".encode(
-        "latin-1"
-    )
+    return (
+        f"HTTP/1.1 {status} WebSocket Upgrade Error\r\n{extra}Connection: {connection}\r\n\r\n"
+    ).encode("latin-1")

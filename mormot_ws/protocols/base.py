@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.deflate import DeflateAgreement, PermessageDeflate
 from ..core.frames import WebSocketFrame
-from ..core.handshake import UpgradeRequest, upgrade_answer, upgrade_refusal
+from ..core.handshake import UpgradeRequest, upgrade_answer, upgrade_refusal, uri_key
 from ..core.publicdir import PublicDir
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class WebSocketProtocol(PublicDir):
     ``TWebSocketProtocol``.
 
     *uri* is the path without its leading ``/`` to which the protocol is limited; ``''`` means any.
-    Both are matched whatever their case. Raises ``ValueError`` for a name that cannot stand in an
+    Both are matched whatever their case; what is percent-encoded in an address (``/caf%C3%A9``) may
+    be written as it is (``'café'``). Raises ``ValueError`` for a name that cannot stand in an
     HTTP header.
     """
 
@@ -211,7 +212,7 @@ class WebSocketProtocol(PublicDir):
 
     def matches_uri(self, uri: str) -> bool:
         """Tell whether the path *uri* (no leading ``/``, no query) is served by this protocol."""
-        return not self.uri or self.uri.lower() == uri.lower()
+        return not self.uri or uri_key(self.uri) == uri_key(uri)
 
     def _copy_to(self, clone: WebSocketProtocol) -> None:
         clone.on_before_incoming_frame = self.on_before_incoming_frame
@@ -241,7 +242,7 @@ class WebSocketProtocolList(PublicDir):
         #: ``f(protocol) -> status``, asked for each upgrade in its connection's thread, with the
         #: connection's clone: 200 goes on, any other HTTP status refuses. Mirrors ``OnUpgraded``
         self.on_upgraded: Callable[[WebSocketProtocol], int] | None = None
-        #: guards _protocols; clones are made while it is held, which must not block
+        #: guards _protocols; no method of a protocol is called while it is held
         self._safe = threading.Lock()
         self._protocols: list[WebSocketProtocol] = []
 
@@ -299,17 +300,14 @@ class WebSocketProtocolList(PublicDir):
         """Return a clone of the first protocol that answers to *name* on *client_uri*, or None.
         Mirrors ``CloneByName``.
         """
-        with self._safe:
-            for protocol in self._protocols:
-                if protocol.matches_uri(client_uri):
-                    offered = [
-                        item.strip().lower() for item in protocol.get_subprotocols().split(",")
-                    ]
-                    if name.lower() in offered:
-                        clone = protocol.clone(client_uri)
-                        if clone is not None:
-                            clone.set_subprotocol(name)
-                            return clone
+        for protocol in self._all():
+            if protocol.matches_uri(client_uri):
+                offered = [item.strip().lower() for item in protocol.get_subprotocols().split(",")]
+                if name.lower() in offered:
+                    clone = protocol.clone(client_uri)
+                    if clone is not None:
+                        clone.set_subprotocol(name)
+                        return clone
         return None
 
     def clone_by_uri(self, client_uri: str) -> WebSocketProtocol | None:
@@ -318,18 +316,20 @@ class WebSocketProtocolList(PublicDir):
         """
         if not client_uri:
             return None
-        with self._safe:
-            for protocol in self._protocols:
-                if protocol.uri and protocol.uri.lower() == client_uri.lower():
-                    clone = protocol.clone(client_uri)
-                    if clone is not None:
-                        return clone
+        for protocol in self._all():
+            if protocol.uri and protocol.matches_uri(client_uri):
+                clone = protocol.clone(client_uri)
+                if clone is not None:
+                    return clone
         return None
 
     def serves_uri(self, uri: str) -> bool:
         """Tell whether some protocol would serve the path *uri* (no leading ``/``, no query)."""
+        return any(protocol.matches_uri(uri) for protocol in self._all())
+
+    def _all(self) -> list[WebSocketProtocol]:
         with self._safe:
-            return any(protocol.matches_uri(uri) for protocol in self._protocols)
+            return list(self._protocols)
 
     def server_upgrade(
         self,
@@ -396,8 +396,8 @@ class WebSocketProtocolList(PublicDir):
             return 200
         try:
             status = self.on_upgraded(protocol)
-        # whatever the user's code raises refuses this connection only
-        except Exception:  # noqa: BLE001
+        # whatever the user's code raises, or its sys.exit(), refuses this connection only
+        except BaseException:  # noqa: BLE001
             _log.exception("on_websocket_upgraded failed; the upgrade is refused with 500")
             return 500
         if isinstance(status, int) and (status == 200 or 300 <= status <= 599):
@@ -419,11 +419,10 @@ class WebSocketProtocolList(PublicDir):
 
     def _log_mismatch(self, request: UpgradeRequest) -> None:
         """Say what was asked for and what there is: the client gets no more than a 400."""
-        with self._safe:
-            offered = ", ".join(
-                f"{item.name!r} on {item.uri!r}" if item.uri else f"{item.name!r}"
-                for item in self._protocols
-            )
+        offered = ", ".join(
+            f"{item.name!r} on {item.uri!r}" if item.uri else f"{item.name!r}"
+            for item in self._all()
+        )
         asked = (
             "no protocol"
             if request.protocols is None
@@ -439,7 +438,7 @@ class WebSocketProtocolList(PublicDir):
     def _find(self, name: str, uri: str) -> int:
         assert self._safe.locked()
         for at, protocol in enumerate(self._protocols):
-            if protocol.name.lower() == name.lower() and protocol.uri.lower() == uri.lower():
+            if protocol.name.lower() == name.lower() and uri_key(protocol.uri) == uri_key(uri):
                 return at
         return -1
 
