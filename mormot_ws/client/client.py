@@ -19,7 +19,8 @@ from ..errors import WebSocketsError
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit
 from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
-from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol, is_localhost
+from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
+from ..protocols.offered import is_localhost
 from ..reconnect_policies import ReconnectPolicy
 from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings

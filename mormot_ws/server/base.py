@@ -21,7 +21,8 @@ from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit
 from ..process.keeper import ProcessKeeper
 from ..process.sender import check_sendable
-from ..protocols.base import WebSocketProtocol, WebSocketProtocolList
+from ..protocols.base import WebSocketProtocol
+from ..protocols.offered import WebSocketProtocolList
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline

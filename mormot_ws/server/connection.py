@@ -20,7 +20,8 @@ from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
 from ..core.publicdir import PublicDir
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
-from ..protocols.base import WebSocketProtocol, WebSocketProtocolList
+from ..protocols.base import WebSocketProtocol
+from ..protocols.offered import WebSocketProtocolList
 from ..request import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline

@@ -15,8 +15,9 @@ from ..core.frames import WebSocketFrame, focBinary, focText
 from ..process.freeing import FreedByWith
 from ..process.process import WebSocketProcess
 from ..protocols.any_name import AnyNameList
-from ..protocols.base import WebSocketProtocol, WebSocketProtocolList
+from ..protocols.base import WebSocketProtocol
 from ..protocols.chat import WebSocketProtocolChat
+from ..protocols.offered import WebSocketProtocolList
 from ..server.connection import WebSocketProcessServer, WebSocketServerSocket
 from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings
