@@ -9,9 +9,9 @@ import threading
 import time
 
 import pytest
-from programs import run_script
 from support import BOUND
-from tls_support import Authority, authority
+from support.programs import run_script
+from support.tls import Authority, authority
 
 from mormot_ws.process.keeper import ProcessKeeper
 

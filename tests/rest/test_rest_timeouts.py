@@ -10,8 +10,6 @@ import time
 from typing import Any
 
 import pytest
-from rest_support import KINDS, RawRestClient, accept_rest, mirror, pair, rest_client, rest_server
-from rest_support import short_waits as short_waits
 from support import (
     BOUND,
     MS,
@@ -24,6 +22,8 @@ from support import (
     ms,
     wait_for,
 )
+from support.rest import KINDS, RawRestClient, accept_rest, mirror, pair, rest_client, rest_server
+from support.rest import short_waits as short_waits
 
 from mormot_ws import (
     HttpClientWebSockets,
