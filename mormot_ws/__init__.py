@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .core.deflate import PermessageDeflate
     from .core.frames import (
         WebSocketFrame,
-        WebSocketFrameList,
         WebSocketFrameOpCode,
         WebSocketFramePayload,
         close_payload,
@@ -59,6 +58,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         StopOn,
     )
     from .request import HttpServerRequest
+    from .rest.frame_list import WebSocketFrameList
     from .rest.protocols import (
         WebSocketProtocolBinary,
         WebSocketProtocolJson,
@@ -116,7 +116,6 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     ),
     "core.frames": (
         "WebSocketFrame",
-        "WebSocketFrameList",
         "WebSocketFrameOpCode",
         "WebSocketFramePayload",
         "close_payload",
@@ -141,6 +140,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "ReconnectPolicy",
         "StopOn",
     ),
+    "rest.frame_list": ("WebSocketFrameList",),
     "rest.protocols": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
     "server.threaded": ("WebSocketProcessServer", "WebSocketServer", "WebSocketServerSocket"),
     "server.rest": ("WebSocketServerRest",),

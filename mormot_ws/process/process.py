@@ -21,7 +21,6 @@ from ..core.frames import (
     CLOSE_ABNORMAL,
     CLOSE_NO_STATUS,
     WebSocketFrame,
-    WebSocketFrameList,
     close_payload,
     encode_frame,
     focBinary,
@@ -54,8 +53,6 @@ from .liveness import KeptProcess
 
 _log = logging.getLogger("mormot_ws.process")
 
-#: seconds after which an answer nobody waited for is dropped from ``incoming``
-_INCOMING_EXPIRY = 30 * 60
 #: bytes asked of the kernel at a time: first few, because an idle connection holds that buffer;
 #: more while reads come back full; many (which costs page faults at every call) only while a large
 #: frame is under way
@@ -110,9 +107,6 @@ class WebSocketProcess(KeptProcess):
         self.remote_ip = ""
         #: the thread that runs the loop
         self.owner_thread: threading.Thread | None = None
-        #: answers that arrived for callers that wait for them (REST protocols); mirrors
-        #: ``Incoming``
-        self.incoming: WebSocketFrameList = WebSocketFrameList(_INCOMING_EXPIRY)
         #: what ended the connection, or the last fault, in words; '' when there was none
         self.last_error: str = ""
         #: the code of the close frame that ended the connection, ours or the peer's, whichever came

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from queue import Empty, SimpleQueue
 from threading import current_thread, get_ident
 from typing import TYPE_CHECKING
@@ -26,6 +25,8 @@ from ..states import (
     wscBlockWithAnswer,
     wscNonBlockWithoutAnswer,
 )
+from .frame_list import WebSocketFrameList
+from .turns import Turns
 
 if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
@@ -45,57 +46,8 @@ DEFAULT_ANSWER_TIMEOUT_MS = 30_000
 #: … and those that a request waits for the late answer to an earlier one, in protocols without
 #: numbers
 LATE_ANSWER_TIMEOUT_MS = 30_000
-
-
-class Turns:
-    """A lock that threads get in the order in which they asked for it, so that none waits for
-    others that came later.
-
-    For any thread. Not reentrant. It guards nothing itself.
-    """
-
-    def __init__(self) -> None:
-        #: guards the fields below; held for moments, innermost in the lock order
-        self._safe = threading.Lock()
-        self._taken = False
-        #: one locked lock for each thread that waits, released when its turn has come
-        self._queue: deque[threading.Lock] = deque()
-
-    def acquire(self, timeout: float) -> bool:
-        """Wait up to *timeout* seconds for this thread's turn; return False when it did not come.
-        Who gets it has to :meth:`release`.
-        """
-        with self._safe:
-            if not self._taken:
-                self._taken = True
-                return True
-            mine = threading.Lock()
-            mine.acquire()
-            self._queue.append(mine)
-        try:
-            if mine.acquire(timeout=timeout):
-                return True
-        except BaseException:  # Ctrl-C: nobody would be there to give the turn on
-            if not self._leave(mine):
-                self.release()
-            raise
-        return not self._leave(mine)  # False: it came in the very moment of giving up
-
-    def _leave(self, mine: threading.Lock) -> bool:
-        """Take *mine* out of the queue; tell whether it was still there."""
-        with self._safe:
-            if mine not in self._queue:
-                return False
-            self._queue.remove(mine)
-            return True
-
-    def release(self) -> None:
-        """Let the next thread have its turn."""
-        with self._safe:
-            if self._queue:
-                self._queue.popleft().release()
-            else:
-                self._taken = False
+#: seconds after which an answer nobody waited for is dropped from ``incoming``
+_INCOMING_EXPIRY = 30 * 60
 
 
 class RestExchange:
@@ -109,6 +61,9 @@ class RestExchange:
     def __init__(self, process: WebSocketProcess, protocol: WebSocketProtocolRest) -> None:
         self._process = process
         self._protocol = protocol
+        #: how many late answers have to be dropped where answers carry no number; mirrors
+        #: ``Incoming`` of the original's process
+        self.incoming = WebSocketFrameList(_INCOMING_EXPIRY)
         #: belongs to the one request that waits for its answer, where answers carry no number;
         #: taken before all other locks
         self._turns = Turns()
@@ -141,7 +96,7 @@ class RestExchange:
     def closed(self) -> None:
         """The connection does not run any more: whoever waits ends with 404 at once. Never blocks."""
         with self._safe:
-            self._process.incoming.clear()
+            self.incoming.clear()
             self._late.notify_all()
             for answer in self._waiting.values():
                 answer.put(None)
@@ -152,7 +107,7 @@ class RestExchange:
         never blocks.
         """
         with self._safe:
-            incoming = self._process.incoming
+            incoming = self.incoming
             if head == "answer" and incoming.answer_to_ignore():
                 incoming.answer_to_ignore(-1)
                 self._late.notify_all()
@@ -217,7 +172,7 @@ class RestExchange:
             why = f"other requests kept the connection busy for {timeout} ms"
             return _no_answer(request, HTTP_CLIENTERROR, why, timed_out=True)
         try:
-            if self._process.incoming.answer_to_ignore() and not self._late_answers_came():
+            if self.incoming.answer_to_ignore() and not self._late_answers_came():
                 why = "the answer to an earlier request is still missing"
                 return _no_answer(request, HTTP_CLIENTERROR, why, timed_out=True)
             return self._ask(request)
@@ -229,7 +184,7 @@ class RestExchange:
         process = self._process
         with self._late:
             return self._late.wait_for(
-                lambda: not process.incoming.answer_to_ignore() or process.state is not wpsRun,
+                lambda: not self.incoming.answer_to_ignore() or process.state is not wpsRun,
                 LATE_ANSWER_TIMEOUT_MS / 1000,
             )
 
@@ -262,7 +217,7 @@ class RestExchange:
                 if missing:
                     del self._waiting[head]
                     if expected and not self._protocol.sequencing:
-                        process.incoming.answer_to_ignore(1)
+                        self.incoming.answer_to_ignore(1)
         if not sent:
             return _no_answer(request, HTTP_CLIENTERROR, "not connected")
         if missing:

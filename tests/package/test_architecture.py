@@ -33,10 +33,6 @@ IMPURE = (
 #: what a pure module may import all the same, and why
 EXCEPTIONS = {
     (
-        "frames",
-        "threading",
-    ): "WebSocketFrameList is filled by one thread and emptied by another: it has a lock, and waits for nothing",
-    (
         "outgoing",
         "threading",
     ): "the queue between those who send and the keeper: it has a lock, and waits for nothing",
@@ -49,7 +45,6 @@ EXCEPTIONS = {
 TYPES_FROM_ABOVE = {
     ("settings", "process"): "the argument of callbacks",
     ("status", "process"): "a snapshot is taken of one",
-    ("frames", "protocols"): "the protocol reads the heads that a frame is looked for by",
     ("protocols", "process"): "the argument of callbacks",
     ("chat", "process"): "the argument of callbacks",
     ("notify", "process"): "whose requests they are",
