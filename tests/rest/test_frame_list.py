@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mormot_ws import WebSocketFrame, WebSocketFrameList, focText
+from mormot_ws import WebSocketFrame, WebSocketFrameList, focPong, focText
 
 
 class HeadProtocol:
