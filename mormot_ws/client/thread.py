@@ -20,8 +20,7 @@ from ..process.on_socket import WebCrtSocketProcess
 from ..protocols.base import WebSocketProtocol
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy, failure_kind
 from ..request import HttpServerRequest, OnHttpServerRequest
-from ..rest.exchange import DEFAULT_ANSWER_TIMEOUT_MS
-from ..settings import WebSocketProcessSettings
+from ..settings import DEFAULT_ANSWER_TIMEOUT_MS, WebSocketProcessSettings
 from ..states import (
     WebSocketProcessClientThreadState,
     sClosed,

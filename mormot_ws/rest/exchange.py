@@ -20,6 +20,7 @@ from ..core.frames import WebSocketFrame, WebSocketFrameList
 from ..errors import WebSocketsError
 from ..logs import get_logger
 from ..request import HTTP_CLIENTERROR
+from ..settings import DEFAULT_ANSWER_TIMEOUT_MS, LEAST_ANSWER_TIMEOUT_MS
 from ..states import (
     WebSocketProcessNotifyCallback,
     wpsRun,
@@ -38,11 +39,7 @@ HTTP_SUCCESS = 200
 #: there is no answer, though the request was sent: too late, or the connection was lost meanwhile
 HTTP_NOTFOUND = 404
 
-#: milliseconds below which no answer is given up …
-LEAST_ANSWER_TIMEOUT_MS = 2_000
-#: … those that a setting of 0 stands for …
-DEFAULT_ANSWER_TIMEOUT_MS = 30_000
-#: … and those that a request waits for the late answer to an earlier one, in protocols without
+#: milliseconds that a request waits for the late answer to an earlier one, in protocols without
 #: numbers
 LATE_ANSWER_TIMEOUT_MS = 30_000
 
