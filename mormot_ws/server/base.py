@@ -267,7 +267,6 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         self._join(connections)
         self._keeper.stop()
         forget_at_exit(self)
-        _log.debug("%r freed", self)
 
     def _join(self, connections: Iterable[WebSocketServerSocket]) -> None:
         """Wait for *connections*: first for the close handshakes, then for those that had to be
