@@ -101,8 +101,6 @@ class WebSocketProcessServer(WebCrtSocketProcess):
 
     _internal = frozenset({"given_up", "join_server", "leave_server"})
 
-    #: True once it was cut: its loop is about to end
-    given_up = False
     # True while the server's tables have it
     _listed = False
 
@@ -127,9 +125,10 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         context.auth_bearer = self.protocol.upgrade_bearer_token
         return context, self.owner.server.on_request
 
-    def abort(self, why: str) -> None:
-        self.given_up = True
-        super().abort(why)
+    @property
+    def given_up(self) -> bool:
+        """True once it was cut: its loop is about to end."""
+        return self._cut
 
     def process_stop(self) -> None:
         # the callbacks for the end count, and send to, those that are still there
