@@ -90,16 +90,9 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
         try:
             self._run_process(self._accept(transport, protocol, answer, unread))
         except OSError as exc:
-            if not self._inherited:
-                _log.debug(
-                    "#%d from %s: %s: %s",
-                    self.connection_id,
-                    self.remote_ip,
-                    type(exc).__name__,
-                    exc,
-                )
+            self._log_end(exc)
         # the WSGI server would make an HTTP answer of it, where none can be sent any more
-        except Exception:  # noqa: BLE001
+        except BaseException:  # noqa: BLE001
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
             _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
         finally:

@@ -55,8 +55,6 @@ class WebSocketServerBase(PublicDir, FreedByWith):
     #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade, and those of
     #: the REST protocols; None: 426 or 404
     on_request: OnHttpServerRequest | None = None
-    #: True in a forked child, whether the server works there or not: it frees itself silently
-    _renewed = False
     #: True in a forked child: the listener and the connections are the parent's
     _inherited = False
     #: for connections that are to be encrypted by us; None: none is
@@ -112,7 +110,6 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         """In a forked child: forget the parent's connections; their processes die by themselves."""
         for connection in list(self._sockets):
             connection.die_in_child()
-        self._renewed = True
         self._clear()
 
     # ---------------------------------------------------------------------------------- for anybody
@@ -270,8 +267,6 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         self._join(connections)
         self._keeper.stop()
         forget_at_exit(self)
-        if not self._renewed:
-            _log.debug("%r freed", self)
 
     def _join(self, connections: Iterable[WebSocketServerSocket]) -> None:
         """Wait for *connections*: first for the close handshakes, then for those that had to be

@@ -101,8 +101,6 @@ class WebSocketProcessServer(WebCrtSocketProcess):
 
     _internal = frozenset({"given_up", "join_server", "leave_server"})
 
-    #: True once it was cut: its loop is about to end
-    given_up = False
     # True while the server's tables have it
     _listed = False
 
@@ -127,9 +125,10 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         context.auth_bearer = self.protocol.upgrade_bearer_token
         return context, self.owner.server.on_request
 
-    def abort(self, why: str) -> None:
-        self.given_up = True
-        super().abort(why)
+    @property
+    def given_up(self) -> bool:
+        """True once it was cut: its loop is about to end."""
+        return self._cut
 
     def process_stop(self) -> None:
         # the callbacks for the end count, and send to, those that are still there
@@ -140,7 +139,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         """Be no connection of the server any more; in the connection's thread, safe to call
         twice.
         """
-        if self._listed:
+        if self._listed and not self.owner._inherited:
             self._listed = False
             self.owner.server._unregister(self)
 
@@ -157,7 +156,7 @@ class WebSocketServerSocket(PublicDir):
     Given to ``on_websocket_connect`` and ``on_websocket_disconnect``.
     """
 
-    _internal = frozenset({"counted_as", "run", "say_goodbye"})
+    _internal = frozenset({"counted_as", "die_in_child", "run", "say_goodbye"})
 
     def __init__(
         self, server: ServerOwner, sock: socket.socket, address: Any, connection_id: int
@@ -219,9 +218,7 @@ class WebSocketServerSocket(PublicDir):
         try:
             self._serve()
         except (OSError, EOFError) as exc:
-            if not self._inherited:
-                what = type(exc).__name__
-                _log.debug("#%d from %s: %s: %s", self.connection_id, self.remote_ip, what, exc)
+            self._log_end(exc)
         # one connection's fault must not reach the others, and each end has its line in the log
         except BaseException:  # noqa: BLE001
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
@@ -230,6 +227,11 @@ class WebSocketServerSocket(PublicDir):
             with contextlib.suppress(OSError):
                 self._sock.close()
             server._forget(self)
+
+    def _log_end(self, exc: Exception) -> None:
+        if not self._inherited:
+            what = type(exc).__name__
+            _log.debug("#%d from %s: %s: %s", self.connection_id, self.remote_ip, what, exc)
 
     def _serve(self) -> None:
         server = self.server

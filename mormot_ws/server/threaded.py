@@ -255,6 +255,10 @@ class WebSocketServer(WebSocketServerBase):
         connection.run()
         self._notify(self._on_stop, current_thread())
 
+    def _end(self) -> None:
+        super()._end()
+        _log.debug("%r freed", self)
+
     def _own_threads(self) -> set[threading.Thread | None]:
         return super()._own_threads() | {self._acceptor}
 

@@ -23,7 +23,8 @@ def broken_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         def emit(self, record: logging.LogRecord) -> None:
             raise BufferError("the queue is full")
 
-    monkeypatch.setattr(logging, "raiseExceptions", False)
+    # where the interpreter tells what cannot be raised
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
     handler = Broken()
     logger = logging.getLogger("mormot_ws.server")
     level = logger.level

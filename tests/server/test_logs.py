@@ -1,4 +1,4 @@
-"""Logging in the threads of a server."""
+"""Log lines about faults that last."""
 
 from __future__ import annotations
 
