@@ -7,7 +7,6 @@ reconnection), and the keeper that all clients share.
 
 from __future__ import annotations
 
-import logging
 import ssl
 import threading
 from collections.abc import Callable, Collection
@@ -16,10 +15,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import WebSocketsError
+from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
-from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit
+from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, stay_at_exit
 from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
-from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol, is_localhost
+from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
+from ..protocols.offered import is_localhost
 from ..reconnect_policies import ReconnectPolicy
 from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
@@ -31,7 +32,7 @@ from .http import HttpAnswer, http_request, rest_request
 from .thread import WebSocketProcessClient, WebSocketProcessClientThread
 from .upgrade import UpgradeError, check_custom_headers, client_upgrade, default_user_agent
 
-_log = logging.getLogger("mormot_ws.client")
+_log = get_logger("mormot_ws.client")
 
 #: milliseconds that an upgrade waits for its thread to enter the loop
 _ENTER_LOOP_MS = 5_000
@@ -56,7 +57,15 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     """
 
     _internal = frozenset(
-        {"begin_exit", "end_exit", "notify_closed", "policy", "revive", "upgrade_failure"}
+        {
+            "begin_exit",
+            "die_in_child",
+            "end_exit",
+            "notify_closed",
+            "policy",
+            "revive",
+            "upgrade_failure",
+        }
     )
 
     def __init__(
@@ -475,7 +484,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 OSError,
                 RuntimeError,
             ) as exc:  # no descriptor for the keeper, or no further thread: as if never upgraded
-                process._keeper.unwatch(process)
+                process.liveness.unwatch()
                 self._process = self._thread = None
                 self.last_error = text = f"{type(exc).__name__}: {exc}"
                 self.close()
@@ -504,6 +513,24 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 process = self._process
                 fields = {} if process is None else process.log_fields()
                 _log.exception("%r: on_websockets_closed failed", self, extra=fields)
+
+    def die_in_child(self) -> None:
+        """In a forked child: a client that has been upgraded, or is connected, is dead; any other
+        one is as new.
+        """
+        super().die_in_child()
+        self._safe_upgrade, self._safe_free = threading.Lock(), threading.Lock()
+        thread, self._thread = self._thread, None
+        self._keeper = None
+        if thread is not None:
+            thread.die_in_child()
+        if self._freeing or self._inherited or self._process is not None:
+            # there is nothing left to do for a free()
+            self._inherited = self._interrupted = self._freeing = True
+            self._freed = threading.Event()
+            self._freed.set()
+        else:
+            stay_at_exit(self)
 
     def begin_exit(self) -> None:
         """The interpreter ends: say goodbye, without waiting."""

@@ -7,7 +7,6 @@ Every callback of a client runs in this one thread. What the reconnection needs 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -15,6 +14,7 @@ from typing import Protocol
 
 from ..core.frames import CLOSE_ABNORMAL
 from ..core.publicdir import PublicDir
+from ..logs import get_logger
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
 from ..protocols.base import WebSocketProtocol
@@ -33,7 +33,7 @@ from ..states import (
 )
 from .upgrade import UpgradeError
 
-_log = logging.getLogger("mormot_ws.client")
+_log = get_logger("mormot_ws.client")
 
 OnReconnect = Callable[["WebSocketProcessClient | None"], "str | None"]
 
@@ -162,14 +162,15 @@ class WebSocketProcessClient(WebCrtSocketProcess):
             self.exchange.end()  # the new one makes its own, if it carries requests
         self.protocol = protocol
         self._begin()
-        self._set_state(wpsCreate)
+        self.set_state(wpsCreate)
 
     def run_at_once(self) -> None:
         self._upgraded = True
         super().run_at_once()
-        self._watch()  # on_reconnect may go on for long before the loop starts
+        # on_reconnect may go on for long before the loop starts
+        self.liveness.watch()
 
-    def _keeps_queue(self) -> bool:
+    def keeps_queue(self) -> bool:
         """Frames wait for the reconnection, as long as one may come."""
         thread = self.client_thread
         return (
@@ -205,6 +206,7 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         #: set when the thread runs; waited for by the first upgrade
         self.entered: threading.Event = threading.Event()
         self._client = client
+        self._inherited = False  # this is a forked child
         #: guards the flags below; notified by terminate() and reconnect_now(), waited for between
         #: attempts
         self._wake = threading.Condition()
@@ -230,6 +232,11 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             self._terminated = True
             self._wake.notify_all()
 
+    def die_in_child(self) -> None:
+        """In a forked child: do not reconnect. This thread may be the one that has forked."""
+        self._wake = threading.Condition()
+        self._terminated = self._inherited = True
+
     def reconnect_now(self) -> None:
         """Make the next attempt without a wait, unless the connection runs. From any thread,
         returns at once.
@@ -249,6 +256,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             while True:
                 if not self._lost:
                     self._run_process()
+                if self._inherited:
+                    return
                 self._lost = False
                 closed = process.lost_code != CLOSE_ABNORMAL
                 if not self._reconnect():
@@ -258,7 +267,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             _log.exception("%s ended by a fault", self.name)
         finally:
             self.thread_state = sClosed if closed else sFinished
-            _log.debug("%s: %s", self.name, self.thread_state.name)
+            if not self._inherited:
+                _log.debug("%s: %s", self.name, self.thread_state.name)
 
     def _run_process(self) -> None:
         """Run one connection to its end."""
@@ -267,6 +277,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             self._hurry = False  # what was said during the attempt that succeeded
         started = monotonic()
         process.process_loop()
+        if self._inherited:
+            return
         process.lived_ms = (monotonic() - started) * 1000
         process.lost_code = process.close_code
         self._client.close()
@@ -367,6 +379,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         process._renew(process.protocol)
         client.upgrade_failure = None
         result = self._call_on_reconnect(process)
+        if self._inherited:
+            return FailureKind.callback, "forked", 0
         if not result and process._upgraded:
             return FailureKind.upgrade, "", 0
         if not result:
@@ -379,9 +393,9 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             )
             result = "on_reconnect did not upgrade"
         if process._upgraded:
-            process._keeper.unwatch(process)
+            process.liveness.unwatch()
             process.start_shutdown(1000, "")
-            process._set_state(wpsCreate)
+            process.set_state(wpsCreate)
             process._upgraded = False
         client.close()
         failed = client.upgrade_failure

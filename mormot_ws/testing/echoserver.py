@@ -15,9 +15,11 @@ from ..core.frames import WebSocketFrame, focBinary, focText
 from ..process.freeing import FreedByWith
 from ..process.process import WebSocketProcess
 from ..protocols.any_name import AnyNameList
-from ..protocols.base import WebSocketProtocol, WebSocketProtocolList
+from ..protocols.base import WebSocketProtocol
 from ..protocols.chat import WebSocketProtocolChat
-from ..server.threaded import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
+from ..protocols.offered import WebSocketProtocolList
+from ..server.connection import WebSocketProcessServer, WebSocketServerSocket
+from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 
@@ -68,7 +70,7 @@ class _Server(WebSocketServer):
         super()._register(process)
         self._changed(True)
 
-    def _unregister(self, process: WebSocketProcess) -> None:
+    def _unregister(self, process: WebSocketProcessServer) -> None:
         super()._unregister(process)
         self._changed(False)
 

@@ -311,7 +311,7 @@ def test_the_names_of_client_and_server_must_match() -> None:
     """Another name is refused, with the native server's status line."""
     with echo_server() as server, new_client(server.port) as client:
         error = client.websockets_upgrade("", "", False, [], WebSocketProtocolChat("chat", ""))
-        assert error == "HTTP/1.0 400 WebSocket Upgrade Error"
+        assert error == "HTTP/1.1 400 WebSocket Upgrade Error"
 
 
 @pytest.mark.parametrize("uri", ["", "/", "any/path", "with?query=1"])

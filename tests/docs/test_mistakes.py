@@ -57,9 +57,9 @@ MISTAKES = {
         "CURE: add returns True, and a second time False\nCURE: .*: 'new'",
     ),
     "mistake6_protocol_names": Mistake(
-        "SYMPTOM: HTTP/1.0 400 WebSocket Upgrade Error",
-        "LOG INFO mormot_ws.protocols: an upgrade asks for the protocol 'chat' on the URI '';"
-        " offered: 'echo'",
+        "SYMPTOM: HTTP/1.1 400 WebSocket Upgrade Error",
+        "LOG INFO mormot_ws.protocols: an upgrade asks for a protocol that is not offered on the"
+        " URI ''; offered: 'echo'",
         "CURE: 'echo' returns '', 'ECHO' ''",
     ),
     "mistake7_waiting_in_callback": Mistake(
