@@ -58,7 +58,6 @@ class ClientOwner(Protocol):
 
     def reopen(self, timeout: int | None = None) -> str:
         """Open the TCP connection again."""
-        ...
 
     def close(self) -> None:
         """Close it."""

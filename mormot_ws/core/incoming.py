@@ -53,11 +53,9 @@ class MessageInflater(Protocol):
         """Return the inflated *data*; raise :class:`WebSocketsProtocolError` when it is corrupt or
         gives more than *limit* bytes.
         """
-        ...
 
     def end_message(self, limit: int) -> bytes:
         """Return what is left after the last piece of a message, under the same rules."""
-        ...
 
 
 class WebProcessInFrame(PublicDir):

@@ -44,11 +44,9 @@ class Flushable(Protocol):
 
     def flush_queued(self) -> FlushResult:
         """Send what is queued, without waiting and without raising."""
-        ...
 
     def fileno(self) -> int:
         """Return the socket's descriptor, −1 when there is none."""
-        ...
 
 
 class Watched(Protocol):
