@@ -271,13 +271,17 @@ class WebSocketWsgiServer(WebSocketServerBase):
         again = not callable(previous)
         if again:
             signal.signal(number, signal.SIG_DFL)
-        # daemon: the process is about to end
-        threading.Thread(
+        # daemon: the OS process is about to end
+        goodbyes = threading.Thread(
             target=self._say_goodbye_before,
             args=(number if again else 0,),
             name="goodbyes",
             daemon=True,
-        ).start()
+        )
+        try:
+            goodbyes.start()
+        except RuntimeError:  # no thread to be had
+            goodbyes.run()
         if callable(previous):
             previous(number, frame)
 

@@ -47,8 +47,8 @@ def parse_port(port: str | int) -> tuple[str, int]:
         or set("[]").intersection(address)
     ):
         raise ValueError(
-            "port is '8999', 8999, 'host:8999' or, with the brackets of an IPv6 address, "
-            f"'[::1]:8999', not {port!r}"
+            f"port is '8999', 8999, 'host:8999' or '[::1]:8999', not {port!r}; "
+            "an IPv6 address stands in brackets"
         )
     if not (number.isascii() and number.isdigit() and int(number) < 65536):
         raise ValueError(f"port is a number up to 65535, not {number!r}")
