@@ -141,8 +141,10 @@ class ProcessKeeper:
         """Flush the queue of *process* soon. Cheap enough to be called for every frame."""
         self._ready.append(process)
         if not self._signalled:
-            with self._safe:
-                self._start()
+            # without the lock where the thread runs: this may be a signal handler
+            if self._thread is None:
+                with self._safe:
+                    self._start()
             self._signal()
 
     def watch(self, process: Watched, interval: float) -> None:
@@ -211,10 +213,10 @@ class ProcessKeeper:
         assert self._wake_write is not None
         blocked: dict[int, Flushable] = {}
         retry: list[Flushable] = []
-        wake_read = self._wake_read
-        poller = _Poller(wake_read.fileno())
+        poller = _Poller(self._wake_read.fileno())
+        ready = self._ready
         # another one: this is a child that was forked in this very thread
-        while not self._stopping and self._wake_read is wake_read:
+        while not self._stopping and self._ready is ready:
             for fd in poller.wait(self._timeout(bool(retry))):
                 process = blocked.pop(fd, None)
                 if process is not None:
@@ -226,7 +228,6 @@ class ProcessKeeper:
             self._signalled = False
             todo = list(dict.fromkeys(retry))
             retry = []
-            ready = self._ready
             while ready:
                 todo.append(ready.popleft())
             for process in dict.fromkeys(todo):

@@ -636,8 +636,11 @@ class WebSocketProcess(ABC):
             _log.exception("%s: %s failed", self, name, extra=self.log_fields())
 
     def _raise_in_main(self, exc: BaseException) -> None:
-        """Raise Ctrl-C again where the loop runs in the main thread; nothing else is raised."""
-        if isinstance(exc, KeyboardInterrupt) and current_thread() is threading.main_thread():
+        """Raise Ctrl-C again where the loop runs in the main thread, and anything in a child that a
+        callback has forked; nothing else is raised.
+        """
+        main = threading.main_thread()
+        if self.inherited or (isinstance(exc, KeyboardInterrupt) and current_thread() is main):
             raise exc
 
     def process_loop_step_send(self) -> None:

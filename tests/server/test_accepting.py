@@ -41,8 +41,11 @@ def serves(server: WebSocketServer) -> bool:
         return exchange(client, ["x"]) == ["x"]
 
 
-def test_a_log_handler_that_raises_makes_no_server_deaf(broken_log: None) -> None:
+def test_a_log_handler_that_raises_makes_no_server_deaf(
+    broken_log: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not when a connection is turned away, refused or ends."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: None)
     with echo_server(max_connections=1) as server:
         with upgraded(server.port), RawClient(server.port) as second:
             assert second.read_answer()[0].status == 503

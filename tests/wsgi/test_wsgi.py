@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import websocket
 from flask import Flask, current_app, request
-from programs import Script
 from support import (
     BOUND,
     HOST,
@@ -33,7 +32,8 @@ from support import (
     upgrade,
     wait_for,
 )
-from tls_support import Authority, tls_client
+from support.programs import Script
+from support.tls import Authority, tls_client
 from werkzeug.serving import make_server
 
 from mormot_ws import (
