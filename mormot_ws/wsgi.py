@@ -206,9 +206,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
         refused = self._admit(connection)
         try:
             if refused:
-                self._count_turned_away()
-                fields = {"connection_id": connection_id, "remote_ip": connection.remote_ip}
-                _log.info("%r turns a connection away: %s", self, refused, extra=fields)
+                self._tell_turned_away(connection, refused)
                 raise _Refusal(503, refused)
             status, why = connection._admission(request)
             if status:

@@ -30,6 +30,7 @@ from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
 from .connection import WebSocketProcessServer, WebSocketServerSocket
+from .logs import LOG_SECONDS, SeldomLog
 from .visitors import address_key, is_trusted
 
 _log = get_logger("mormot_ws.server")
@@ -83,6 +84,7 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         self._stopping = False
         #: True once free() has done its work
         self._freed = False
+        self._turned_away_log = SeldomLog(LOG_SECONDS)
         self._clear()
 
     def _clear(self) -> None:
@@ -352,6 +354,18 @@ class WebSocketServerBase(PublicDir, FreedByWith):
                 for at, value in enumerate(_totals(process.protocol)):
                     self._ended_totals[at] += value
             self._moves += 1
+
+    def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
+        """Count a connection that a limit has turned away, and log it: of a flood of them one line
+        in ten seconds.
+        """
+        self._count_turned_away()
+        number = connection.connection_id
+        fields = {"connection_id": number, "remote_ip": connection.remote_ip}
+        # "too many connections from …" is one kind, whatever the address
+        more = self._turned_away_log.due(why.partition(" from ")[0])
+        if more is not None:
+            _log.info("%r turns connection #%d away: %s%s", self, number, why, more, extra=fields)
 
     def _count_turned_away(self) -> None:
         with self._safe_connections:

@@ -86,8 +86,8 @@ class ServerOwner(Protocol):
     def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
         """Count *connection* for the visitor *ip*; return '', or why it cannot be served."""
 
-    def _count_turned_away(self) -> None:
-        """Count a connection that a limit has turned away."""
+    def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
+        """Count a connection that a limit has turned away, and log it."""
 
     def _count_refused(self) -> None:
         """Count a refused upgrade."""
@@ -294,8 +294,7 @@ class WebSocketServerSocket(PublicDir):
             fields["remote_ip"] = self.remote_ip
             why = server._identify(self, self.remote_ip)
             if why:
-                server._count_turned_away()
-                _log.info("%r turns a connection away: %s", server, why, extra=fields)
+                server._tell_turned_away(self, why)
                 return 503, why
         if not host_is_in(request.all("host"), settings.allowed_hosts):
             _log.info(

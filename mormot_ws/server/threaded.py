@@ -29,12 +29,9 @@ from .base import WebSocketServerBase
 from .connection import WebSocketServerSocket
 from .http import simple_answer
 from .listening import listen, parse_port, wake_accept
-from .logs import SeldomLog
+from .logs import LOG_SECONDS, SeldomLog
 
 _log = get_logger("mormot_ws.server")
-
-#: seconds between two log lines about the same fault of accepting, while it lasts
-_LOG_SECONDS = 10.0
 
 OnThread = Callable[[threading.Thread], Any]
 
@@ -88,8 +85,8 @@ class WebSocketServer(WebSocketServerBase):
         # set by free(): ends the accept thread's pause after an error
         self._retry = threading.Event()
         # in the accept thread only
-        self._accept_log = SeldomLog(_LOG_SECONDS)
-        self._thread_log = SeldomLog(_LOG_SECONDS)
+        self._accept_log = SeldomLog(LOG_SECONDS)
+        self._thread_log = SeldomLog(LOG_SECONDS)
         self._listeners = listen(address, number)
         dies_in_child(self)
         #: the address that it listens on; the first one where there are several
@@ -205,7 +202,10 @@ class WebSocketServer(WebSocketServerBase):
         connection = WebSocketServerSocket(self, sock, address, self._next_connection_id())
         refused = self._admit(connection)
         if refused:
-            self._turn_away(sock, refused, connection)
+            # a server that is stopping turns away its own, which wakes this thread
+            if not self._stopping:
+                self._tell_turned_away(connection, refused)
+            self._turn_away(sock, refused)
             return
         try:
             # daemon: a callback that never returns must not keep the interpreter from ending
@@ -227,22 +227,14 @@ class WebSocketServer(WebSocketServerBase):
                     exc,
                     more,
                 )
-            self._turn_away(sock, "too many connections", connection, told=True)
+            self._count_turned_away()
+            self._turn_away(sock, "too many connections")
         except BaseException:
             self._forget(connection)
             raise
 
-    def _turn_away(
-        self, sock: socket.socket, why: str, connection: WebSocketServerSocket, told: bool = False
-    ) -> None:
-        """In the accept thread, without waiting: the answer is a courtesy. *told*: it is logged."""
-        fields = {"connection_id": connection.connection_id, "remote_ip": connection.remote_ip}
-        if self._stopping:  # it may be our own, which wakes this thread
-            _log.debug("%r turns a connection away: %s", self, why, extra=fields)
-        else:
-            self._count_turned_away()
-            if not told:
-                _log.info("%r turns a connection away: %s", self, why, extra=fields)
+    def _turn_away(self, sock: socket.socket, why: str) -> None:
+        """In the accept thread, without waiting: the answer is a courtesy."""
         with contextlib.suppress(OSError):
             sock.setblocking(False)
             if self.tls_context is None:

@@ -612,6 +612,7 @@ def test_a_broadcast_reaches_the_others_although_some_do_not_read(server: WebSoc
     connections: list[WebSocketServerSocket] = []
     server.on_websocket_connect = connections.append
     with Crowd(server, DEAF, DEAF):
+        wait_for(lambda: len(connections) == DEAF, what="the events of all upgrades")
         deaf = list(connections)
         assert len(deaf) == DEAF
         with Crowd(server, CLIENTS) as crowd:
