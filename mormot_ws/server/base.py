@@ -149,8 +149,7 @@ class WebSocketServerBase(PublicDir, FreedByWith):
     def websocket_broadcast(
         self, frame: WebSocketFrame, connection_ids: Iterable[int] | None = None
     ) -> int:
-        """Queue *frame* on all connections, or on those of *connection_ids*. Mirrors
-        ``WebSocketBroadcast``.
+        """Queue *frame* on all connections or *connection_ids*; mirrors ``WebSocketBroadcast``.
 
         From any thread, never waits: the keeper sends, and one receiver that does not read delays
         no other. Returns how many connections have queued it (a full queue refuses). Raises
@@ -181,8 +180,9 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         )
 
     def free(self) -> None:
-        """Stop: send 1001 to every client, wait for the answers together, and for the threads of
-        all connections. Mirrors ``Free``.
+        """Say goodbye (1001) to every client and end every thread. Mirrors ``Free``.
+
+        Waits for all answers together, and for the threads of all connections.
 
         From any thread but the server's own: inside a callback of one of its connections it behaves
         as ``settings.free_in_callback`` says. Takes up to twice ``close_timeout`` ms for clients
@@ -271,9 +271,7 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         forget_at_exit(self)
 
     def _join(self, connections: Iterable[WebSocketServerSocket]) -> None:
-        """Wait for *connections*: first for the close handshakes, then for those that had to be
-        cut.
-        """
+        """Wait for the close handshakes of *connections*, then for those that had to be cut."""
         left = self._wait_ended(connections, Deadline(2 * self.settings.close_timeout))
         for connection in left:
             connection.interrupt()
@@ -308,15 +306,14 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         return refused
 
     def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
-        """A trusted proxy has forwarded a visitor of the address *ip*: count the connection as
-        that; return '', or why it cannot be served.
-        """
+        """Count *connection* for the visitor *ip* of a trusted proxy; return '', or why not."""
         with self._safe_connections:
             return self._count_address(connection, ip)
 
     def _count_address(self, connection: WebSocketServerSocket, ip: str) -> str:
-        """Under the lock of the tables: count *connection* for *ip* (a trusted proxy's: for
-        nobody) and no other; return '', or why it cannot be.
+        """Count *connection* for *ip* and no other; return '', or why it cannot be served.
+
+        A trusted proxy's own address counts for nobody. Called under the lock of the tables.
         """
         if self._stopping:
             return "stopping"
@@ -340,8 +337,9 @@ class WebSocketServerBase(PublicDir, FreedByWith):
                 del self._per_ip[key]
 
     def _register(self, process: WebSocketProcessServer) -> None:
-        """Know *process* from now on; called under its ``safe_out``, which comes before the lock
-        of the tables.
+        """Know *process* from now on.
+
+        Called under its ``safe_out``, which comes before the lock of the tables.
         """
         with self._safe_connections:
             self._processes[process.connection_id] = process
@@ -356,8 +354,9 @@ class WebSocketServerBase(PublicDir, FreedByWith):
             self._moves += 1
 
     def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
-        """Count a connection that a limit has turned away, and log it: of a flood of them one line
-        in ten seconds.
+        """Count and log a connection that a limit has turned away.
+
+        Of a flood of them one line in ten seconds is logged.
         """
         self._count_turned_away()
         number = connection.connection_id
@@ -390,9 +389,7 @@ class WebSocketServerBase(PublicDir, FreedByWith):
                 _log.exception("%r: a server callback failed for %r", self, argument)
 
     def _say_goodbye(self, sockets: Iterable[WebSocketServerSocket]) -> None:
-        """Send 1001 to all: at once where nobody is writing, then to the others; cut where even
-        that fails.
-        """
+        """Send 1001 to all, first where nobody is writing; cut those where that fails."""
         left = [socket_ for socket_ in sockets if not socket_.say_goodbye(0)]
         deadline = Deadline(self.settings.close_timeout)
         for socket_ in left:

@@ -10,8 +10,7 @@ LOG_SECONDS = 10.0
 
 
 class SeldomLog:
-    """Tells about a fault that may come thousands of times a second: at once, and then once in
-    *seconds* while it lasts, with the number of those in between.
+    """Tells about a fault that lasts at once, then once in *seconds*, with the number between.
 
     From any thread; when two meet, a line may be too many or a number too small.
     """

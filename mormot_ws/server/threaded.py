@@ -112,8 +112,9 @@ class WebSocketServer(WebSocketServerBase):
     # ---------------------------------------------------------------------------------- for anybody
 
     def status(self) -> ServerStatus:
-        """Return a snapshot for monitoring. From any thread; costs some µs, and 1 µs per
-        connection.
+        """Return a snapshot for monitoring.
+
+        From any thread. Costs some µs, and 1 µs per connection.
         """
         return self._status(self.host, self.port)
 
@@ -169,8 +170,9 @@ class WebSocketServer(WebSocketServerBase):
             raise
 
     def _cannot_accept(self, exc: BaseException) -> None:
-        """In the accept thread: tell why a connection was not served, now and then while that
-        lasts.
+        """Tell, now and then while it lasts, why a connection was not served.
+
+        In the accept thread.
         """
         number = exc.errno if isinstance(exc, OSError) else None
         more = self._accept_log.due((type(exc), number))
