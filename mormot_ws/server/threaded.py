@@ -140,21 +140,32 @@ class WebSocketServer(WebSocketServerBase):
     def _accept_loop(self) -> None:
         """The accept thread: ends when free() shuts the listeners down, and for nothing else."""
         self._notify(self._on_start, current_thread())
-        poller = getattr(selectors, "PollSelector", selectors.SelectSelector)()
-        for listener in self._listeners:
-            poller.register(listener, selectors.EVENT_READ, listener)
+        next_listeners = self._waiting_for_connections()
         while not self._stopping:
             try:
-                # without a bound: free() wakes it
-                for key, _ in poller.select():
+                for listener in next_listeners():
                     if not self._stopping:
-                        self._accept(key.data)
+                        self._accept(listener)
             # MemoryError, or whatever a callback or a limit of the system brings about: a server
             # that accepts nothing any more is worse than any of them
             except BaseException as exc:  # noqa: BLE001
                 self._cannot_accept(exc)
                 self._retry.wait(0.1)
         self._notify(self._on_stop, current_thread())
+
+    def _waiting_for_connections(self) -> Callable[[], list[socket.socket]]:
+        """Return what waits for connections and returns the listeners that have some.
+
+        Without a bound: free() wakes it. A single listener waits in its own ``accept()``, which
+        spares a system call for each connection.
+        """
+        if len(self._listeners) == 1:
+            self._listeners[0].settimeout(None)
+            return lambda: self._listeners
+        poller = getattr(selectors, "PollSelector", selectors.SelectSelector)()
+        for listener in self._listeners:
+            poller.register(listener, selectors.EVENT_READ, listener)
+        return lambda: [key.data for key, _ in poller.select()]
 
     def _accept(self, listener: socket.socket) -> None:
         try:
