@@ -85,8 +85,8 @@ class ServerOwner(Protocol):
     def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
         """Count *connection* for the visitor *ip*; return '', or why it cannot be served."""
 
-    def _count_turned_away(self) -> None:
-        """Count a connection that a limit has turned away."""
+    def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
+        """Count a connection that a limit has turned away, and log it."""
 
     def _count_refused(self) -> None:
         """Count a refused upgrade."""
@@ -133,8 +133,9 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         super().process_stop()
 
     def leave_server(self) -> None:
-        """Be no connection of the server any more; in the connection's thread, safe to call
-        twice.
+        """Be no connection of the server any more.
+
+        In the connection's thread. Safe to call twice.
         """
         if self._listed and not self.owner._inherited:
             self._listed = False
@@ -147,8 +148,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
 
 
 class WebSocketServerSocket:
-    """One accepted TCP connection, from its first byte to its last. Mirrors
-    ``TWebSocketServerSocket``.
+    """One accepted TCP connection; mirrors ``TWebSocketServerSocket``.
 
     Given to ``on_websocket_connect`` and ``on_websocket_disconnect``.
     """
@@ -182,8 +182,9 @@ class WebSocketServerSocket:
         return None if process is None else process.protocol
 
     def say_goodbye(self, wait_ms: int) -> bool:
-        """Send the close frame of a server that stops; False when there is no WebSocket, or
-        somebody is writing for all of *wait_ms*.
+        """Send the close frame of a server that stops; tell whether the client will be told.
+
+        False when there is no WebSocket, or somebody is writing for all of *wait_ms*.
 
         True too where a close handshake is under way: it has its own bound, and must not be cut
         short.
@@ -245,8 +246,7 @@ class WebSocketServerSocket:
             self._run_process(process)
 
     def _handshake(self, transport: Transport, deadline: Deadline) -> WebSocketProcessServer | None:
-        """Answer HTTP requests until one upgrades; return its process, or None when the connection
-        is done with.
+        """Answer HTTP requests until one upgrades; return its process, None at the end.
 
         A function of its own, so that nothing of the handshake stays in memory while the process
         runs.
@@ -275,9 +275,7 @@ class WebSocketServerSocket:
             deadline = Deadline(settings.keep_alive_timeout)
 
     def _admission(self, request: UpgradeRequest) -> tuple[int, str]:
-        """Find out who asks, and for what host; return the status that refuses this, or 0, and
-        why.
-        """
+        """Find out who asks and for what host; return the status of a refusal, or 0, and why."""
         server = self.server
         settings = server.settings
         fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
@@ -289,8 +287,7 @@ class WebSocketServerSocket:
             fields["remote_ip"] = self.remote_ip
             why = server._identify(self, self.remote_ip)
             if why:
-                server._count_turned_away()
-                _log.info("%r turns a connection away: %s", server, why, extra=fields)
+                server._tell_turned_away(self, why)
                 return 503, why
         if not host_is_in(request.all("host"), settings.allowed_hosts):
             _log.info(
@@ -376,9 +373,7 @@ class WebSocketServerSocket:
         return self._accept(transport, protocol, answer, unread)
 
     def _negotiate(self, request: UpgradeRequest) -> tuple[int, WebSocketProtocol | None, bytes]:
-        """Return the status, the connection's protocol, and the answer; there is no protocol when
-        the upgrade is refused.
-        """
+        """Return the status, the connection's protocol (None: refused) and the answer."""
         server = self.server
         settings = server.settings
         fields: dict[str, Any] = {
@@ -423,9 +418,9 @@ class WebSocketServerSocket:
         process.attach(transport, unread)
         protocol.prepare_process(process)
         try:
-            # whoever stops the server meanwhile waits for our answer, and says goodbye behind it;
-            # known before the client has it, so that a broadcast reaches every client whose upgrade
-            # has returned
+            # a thread that stops the server meanwhile waits for our answer, and says goodbye behind
+            # it; known before the client has it, so that a broadcast reaches every client whose
+            # upgrade has returned
             with process.safe_out:
                 self.websocket_process = process
                 process.run_at_once()

@@ -44,7 +44,7 @@ class HttpFault(Exception):
 
 
 class UnsendableAnswer(Exception):
-    """An answer that HTTP does not allow, or that is none; the text says why."""
+    """An answer that HTTP does not allow, or that is not one; the text says why."""
 
 
 class HttpServerConnection:
@@ -145,8 +145,7 @@ class HttpServerConnection:
     def answer(
         self, status: int, content: object, content_type: str, headers: list[tuple[str, str]]
     ) -> bool:
-        """Answer the request that was read; return True when the connection can be used for
-        another one.
+        """Answer the request that was read; return True when another one may follow.
 
         *content* is ``bytes`` or the like, or a ``str``, which is sent as UTF-8. Raises
         :class:`UnsendableAnswer` before anything was sent, and ``OSError``.
