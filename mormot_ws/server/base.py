@@ -16,7 +16,6 @@ from typing import Any
 
 from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
-from ..core.publicdir import PublicDir
 from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit
@@ -39,7 +38,7 @@ _log = get_logger("mormot_ws.server")
 _SNAPSHOT_TRIES = 100
 
 
-class WebSocketServerBase(PublicDir, FreedByWith):
+class WebSocketServerBase(FreedByWith):
     """Base of the servers: their protocols, events and connections.
 
     :param thread_name: names the keeper's thread.
@@ -50,8 +49,6 @@ class WebSocketServerBase(PublicDir, FreedByWith):
     The callbacks below run in the connection's thread; an exception in one is logged and hurts
     nobody else.
     """
-
-    _internal = frozenset({"begin_exit", "die_in_child", "end_exit"})
 
     #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade, and those of
     #: the REST protocols; None: 426 or 404

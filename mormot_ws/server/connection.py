@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from ..core.frames import WebSocketFrame
 from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
-from ..core.publicdir import PublicDir
 from ..logs import get_logger
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
@@ -99,8 +98,6 @@ class ServerOwner(Protocol):
 class WebSocketProcessServer(WebCrtSocketProcess):
     """The server's side of one connection. Mirrors ``TWebSocketProcessServer``."""
 
-    _internal = frozenset({"given_up", "join_server", "leave_server"})
-
     # True while the server's tables have it
     _listed = False
 
@@ -128,7 +125,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
     @property
     def given_up(self) -> bool:
         """True once it was cut: its loop is about to end."""
-        return self._cut
+        return self._over
 
     def process_stop(self) -> None:
         # the callbacks for the end count, and send to, those that are still there
@@ -150,13 +147,11 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         self.owner.server._register(self)
 
 
-class WebSocketServerSocket(PublicDir):
+class WebSocketServerSocket:
     """One accepted TCP connection; mirrors ``TWebSocketServerSocket``.
 
     Given to ``on_websocket_connect`` and ``on_websocket_disconnect``.
     """
-
-    _internal = frozenset({"counted_as", "die_in_child", "run", "say_goodbye"})
 
     def __init__(
         self, server: ServerOwner, sock: socket.socket, address: Any, connection_id: int
