@@ -15,7 +15,7 @@ import h11
 from ..core.handshake import UpgradeRequest
 from ..request import HttpServerRequest
 from ..sockets.deadline import Deadline
-from ..sockets.transport import Transport
+from ..sockets.transport import JOIN_BELOW, Transport
 
 
 def request_context(
@@ -155,7 +155,8 @@ class HttpServerConnection:
             parts = self._encode(status, body, content_type, headers)
         except (h11.LocalProtocolError, TypeError, ValueError) as exc:  # UnicodeError included
             raise UnsendableAnswer(str(exc)) from None
-        for part in parts:
+        # as one segment, unless joining it costs more
+        for part in [b"".join(parts)] if len(body) < JOIN_BELOW else parts:
             self.transport.sendall(part)
         if self._h11.our_state is h11.MUST_CLOSE:
             return False
