@@ -86,7 +86,7 @@ def test_one_thread_drives_a_hundred_connections_by_readiness() -> None:
             peer.close()
     for number, recorder in enumerate(recorders):
         expected = [f"{number}:{at}" for at in range(MESSAGES)]
-        assert recorder.texts == expected
+        assert recorder.texts() == expected
         assert recorder.names == [
             "focContinuation",
             *["focText"] * MESSAGES,
