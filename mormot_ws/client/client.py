@@ -333,7 +333,15 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         else:
             assert self._transport is not None
             answer = http_request(
-                self, self._transport, url, method, keep_alive, header, body, data_type
+                self,
+                self._transport,
+                url,
+                method,
+                keep_alive,
+                header,
+                body,
+                data_type,
+                self.settings.max_answer_bytes,
             )
             if not answer.keep_alive:
                 self.close()
