@@ -30,6 +30,8 @@ _log = logging.getLogger("mormot_ws.keeper")
 _FEW_TIMERS = 64
 #: seconds between two looks at the connections whose threads may be busy
 _SWEEP_SECONDS = 1.0
+#: seconds that the thread pauses after a fault that was no connection's
+_AFTER_FAULT = 0.1
 #: seconds that stop() waits for the thread
 _STOP_SECONDS = 5.0
 
@@ -239,7 +241,7 @@ class ProcessKeeper:
             # no memory, or a log handler of the application: all connections need this thread
             except BaseException:  # noqa: BLE001
                 self._report("a turn failed")
-                sleep(self._RETRY)
+                sleep(_AFTER_FAULT)
         if self._safe_start is safe_start:
             self._wake_read.close()
             self._wake_write.close()
