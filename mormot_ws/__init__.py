@@ -47,8 +47,9 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     )
     from .process.on_socket import WebCrtSocketProcess
     from .process.process import WebSocketProcess
-    from .protocols.base import WebSocketProtocol, WebSocketProtocolList
+    from .protocols.base import WebSocketProtocol
     from .protocols.chat import WebSocketProtocolChat
+    from .protocols.offered import WebSocketProtocolList
     from .protocols.signed_uri import WebSocketProtocolUri
     from .reconnect_policies import (
         ExponentialBackoff,
@@ -64,8 +65,9 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         WebSocketProtocolJson,
         WebSocketProtocolRest,
     )
+    from .server.connection import WebSocketProcessServer, WebSocketServerSocket
     from .server.rest import WebSocketServerRest
-    from .server.threaded import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
+    from .server.threaded import WebSocketServer
     from .services.remote import ClientServices, ServerServices
     from .settings import (
         WebSocketProcessSettings,
@@ -132,7 +134,8 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     ),
     "core.incoming": ("WebProcessInFrame", "WebProcessInFrameState"),
     "process.process": ("WebSocketProcess",),
-    "protocols.base": ("WebSocketProtocol", "WebSocketProtocolList"),
+    "protocols.base": ("WebSocketProtocol",),
+    "protocols.offered": ("WebSocketProtocolList",),
     "reconnect_policies": (
         "ExponentialBackoff",
         "FailureKind",
@@ -142,7 +145,8 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "StopOn",
     ),
     "rest.protocols": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
-    "server.threaded": ("WebSocketProcessServer", "WebSocketServer", "WebSocketServerSocket"),
+    "server.connection": ("WebSocketProcessServer", "WebSocketServerSocket"),
+    "server.threaded": ("WebSocketServer",),
     "server.rest": ("WebSocketServerRest",),
     "services.remote": ("ClientServices", "ServerServices"),
     "settings": (

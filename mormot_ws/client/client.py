@@ -19,7 +19,8 @@ from ..errors import WebSocketsError
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, stay_at_exit
 from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
-from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol, is_localhost
+from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
+from ..protocols.offered import is_localhost
 from ..reconnect_policies import ReconnectPolicy
 from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
@@ -483,7 +484,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 OSError,
                 RuntimeError,
             ) as exc:  # no descriptor for the keeper, or no further thread: as if never upgraded
-                process._keeper.unwatch(process)
+                process.liveness.unwatch()
                 self._process = self._thread = None
                 self.last_error = text = f"{type(exc).__name__}: {exc}"
                 self.close()

@@ -161,14 +161,15 @@ class WebSocketProcessClient(WebCrtSocketProcess):
             self.exchange.end()  # the new one makes its own, if it carries requests
         self.protocol = protocol
         self._begin()
-        self._set_state(wpsCreate)
+        self.set_state(wpsCreate)
 
     def run_at_once(self) -> None:
         self._upgraded = True
         super().run_at_once()
-        self._watch()  # on_reconnect may go on for long before the loop starts
+        # on_reconnect may go on for long before the loop starts
+        self.liveness.watch()
 
-    def _keeps_queue(self) -> bool:
+    def keeps_queue(self) -> bool:
         """Frames wait for the reconnection, as long as one may come."""
         thread = self.client_thread
         return (
@@ -391,9 +392,9 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             )
             result = "on_reconnect did not upgrade"
         if process._upgraded:
-            process._keeper.unwatch(process)
+            process.liveness.unwatch()
             process.start_shutdown(1000, "")
-            process._set_state(wpsCreate)
+            process.set_state(wpsCreate)
             process._upgraded = False
         client.close()
         failed = client.upgrade_failure
@@ -408,7 +409,10 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             return "on_reconnect was taken away"
         try:
             return callback(argument) or ""
-        except Exception as exc:  # noqa: BLE001 - the original's thread would end here, silently
+        except Exception as exc:  # the original's thread would end here, silently
+            # it ends a child that the callback has forked
+            if self._inherited:
+                raise
             fields = {"attempts": self.process.attempts}
             _log.exception("%s: on_reconnect failed; trying again later", self.name, extra=fields)
             return f"{type(exc).__name__}: {exc}"

@@ -9,13 +9,14 @@ No socket, thread or lock is made here: what dying means is for those who have r
 
 from __future__ import annotations
 
-import logging
 import os
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
-_log = logging.getLogger("mormot_ws")
+from ..logs import get_logger
+
+_log = get_logger("mormot_ws")
 
 
 class Mortal(Protocol):

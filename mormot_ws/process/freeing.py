@@ -8,15 +8,15 @@ in here.
 from __future__ import annotations
 
 import atexit
-import logging
 import weakref
 from types import TracebackType
 from typing import Protocol, TypeVar
 
 from ..core.forks import call_in_child
+from ..logs import get_logger
 from ..sockets.deadline import Deadline
 
-_log = logging.getLogger("mormot_ws")
+_log = get_logger("mormot_ws")
 
 #: milliseconds that all of it may take
 _AT_EXIT_MS = 2_000

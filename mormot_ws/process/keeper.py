@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import logging
 import select
 import socket
 import threading
@@ -22,8 +21,9 @@ from time import monotonic, sleep
 from typing import Protocol
 
 from ..core.forks import call_in_child, dies_in_child
+from ..logs import get_logger
 
-_log = logging.getLogger("mormot_ws.keeper")
+_log = get_logger("mormot_ws.keeper")
 
 
 #: timers below which it is not worth looking for cancelled ones

@@ -7,7 +7,8 @@ thread belongs in here.
 
 from __future__ import annotations
 
-from .base import WebSocketProtocol, WebSocketProtocolList
+from .base import WebSocketProtocol
+from .offered import WebSocketProtocolList
 
 
 class AnyNameList(WebSocketProtocolList):

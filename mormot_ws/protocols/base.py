@@ -1,27 +1,22 @@
-"""WebSocketProtocol: what a connection means; WebSocketProtocolList: what a server offers.
+"""WebSocketProtocol: what the messages of a connection mean.
 
 A protocol is asked at the upgrade and sees the whole messages of a connection. It holds no socket
 and starts no thread. The server clones one for every connection; on a client the application's own
-object is used, and reused after a reconnect.
+object is used, and reused after a reconnect. What a server offers is in ``offered.py``.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..core.deflate import DeflateAgreement, PermessageDeflate
-from ..core.forks import renew_in_child
+from ..core.deflate import DeflateAgreement
 from ..core.frames import WebSocketFrame
-from ..core.handshake import UpgradeRequest, upgrade_answer, upgrade_refusal
+from ..core.handshake import uri_key
 from ..core.publicdir import PublicDir
 
 if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
-
-_log = logging.getLogger("mormot_ws.protocols")
 
 OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
@@ -31,7 +26,8 @@ class WebSocketProtocol(PublicDir):
     ``TWebSocketProtocol``.
 
     *uri* is the path without its leading ``/`` to which the protocol is limited; ``''`` means any.
-    Both are matched whatever their case. Raises ``ValueError`` for a name that cannot stand in an
+    Both are matched whatever their case; what is percent-encoded in an address (``/caf%C3%A9``) may
+    be written as it is (``'café'``). Raises ``ValueError`` for a name that cannot stand in an
     HTTP header.
     """
 
@@ -212,7 +208,7 @@ class WebSocketProtocol(PublicDir):
 
     def matches_uri(self, uri: str) -> bool:
         """Tell whether the path *uri* (no leading ``/``, no query) is served by this protocol."""
-        return not self.uri or self.uri.lower() == uri.lower()
+        return not self.uri or uri_key(self.uri) == uri_key(uri)
 
     def _copy_to(self, clone: WebSocketProtocol) -> None:
         clone.on_before_incoming_frame = self.on_before_incoming_frame
@@ -224,233 +220,3 @@ class WebSocketProtocol(PublicDir):
             f"<{type(self).__name__} {self.name!r}{where} in={self.frames_in_count}/{self.frames_in_bytes}B"
             f" out={self.frames_out_count}/{self.frames_out_bytes}B>"
         )
-
-
-def is_localhost(ip: str) -> bool:
-    """Tell whether a peer of that *ip* ('': none) counts as being on this machine, by the rule of
-    the native ends: ``::1`` does not.
-    """
-    return not ip or ip.startswith("127.")
-
-
-class WebSocketProtocolList(PublicDir):
-    """The protocols that a server offers. Mirrors ``TWebSocketProtocolList``. All methods may be
-    called from any thread.
-    """
-
-    def __init__(self) -> None:
-        #: ``f(protocol) -> status``, asked for each upgrade in its connection's thread, with the
-        #: connection's clone: 200 goes on, any other HTTP status refuses. Mirrors ``OnUpgraded``
-        self.on_upgraded: Callable[[WebSocketProtocol], int] | None = None
-        #: guards _protocols; clones are made while it is held, which must not block
-        self._safe = threading.Lock()
-        renew_in_child(self, "_safe", threading.Lock)
-        self._protocols: list[WebSocketProtocol] = []
-
-    @property
-    def count(self) -> int:
-        """How many protocols there are; mirrors ``Count``."""
-        return len(self._protocols)
-
-    def __len__(self) -> int:
-        return len(self._protocols)
-
-    def add(self, protocol: WebSocketProtocol) -> bool:
-        """Offer *protocol*; return False, changing nothing, when its name and URI are there
-        already. Mirrors ``Add``.
-        """
-        self._check(protocol)
-        with self._safe:
-            if self._find(protocol.name, protocol.uri) >= 0:
-                return False
-            self._protocols.append(protocol)
-            return True
-
-    def add_once(self, protocol: WebSocketProtocol) -> bool:
-        """Offer *protocol*, in place of one with the same name and URI; return True when there was
-        none. Mirrors ``AddOnce``.
-
-        On a running server prefer :meth:`add`: connections that are open keep the old one.
-        """
-        self._check(protocol)
-        with self._safe:
-            at = self._find(protocol.name, protocol.uri)
-            if at < 0:
-                self._protocols.append(protocol)
-                return True
-            self._protocols[at] = protocol
-        _log.info(
-            "protocol %r, uri %r: replaced by add_once(); connections that are open keep the old one",
-            protocol.name,
-            protocol.uri,
-        )
-        return False
-
-    def remove(self, name: str, uri: str = "") -> bool:
-        """Stop offering the protocol of that *name* and *uri*; return False when there is none.
-        Mirrors ``Remove``.
-        """
-        with self._safe:
-            at = self._find(name, uri)
-            if at < 0:
-                return False
-            del self._protocols[at]
-            return True
-
-    def clone_by_name(self, name: str, client_uri: str) -> WebSocketProtocol | None:
-        """Return a clone of the first protocol that answers to *name* on *client_uri*, or None.
-        Mirrors ``CloneByName``.
-        """
-        with self._safe:
-            for protocol in self._protocols:
-                if protocol.matches_uri(client_uri):
-                    offered = [
-                        item.strip().lower() for item in protocol.get_subprotocols().split(",")
-                    ]
-                    if name.lower() in offered:
-                        clone = protocol.clone(client_uri)
-                        if clone is not None:
-                            clone.set_subprotocol(name)
-                            return clone
-        return None
-
-    def clone_by_uri(self, client_uri: str) -> WebSocketProtocol | None:
-        """Return a clone of the first protocol registered with exactly that URI, which is not
-        empty; or None. Mirrors ``CloneByUri``.
-        """
-        if not client_uri:
-            return None
-        with self._safe:
-            for protocol in self._protocols:
-                if protocol.uri and protocol.uri.lower() == client_uri.lower():
-                    clone = protocol.clone(client_uri)
-                    if clone is not None:
-                        return clone
-        return None
-
-    def serves_uri(self, uri: str) -> bool:
-        """Tell whether some protocol would serve the path *uri* (no leading ``/``, no query)."""
-        with self._safe:
-            return any(protocol.matches_uri(uri) for protocol in self._protocols)
-
-    def server_upgrade(
-        self,
-        request: UpgradeRequest,
-        remote_ip: str,
-        connection_id: int,
-        deflate: PermessageDeflate | None = None,
-        allowed_origins: Collection[str] | None = None,
-    ) -> tuple[int, WebSocketProtocol | None, bytes]:
-        """Decide on an upgrade; return (status, the connection's protocol, the answer to send).
-        Mirrors ``ServerUpgrade``.
-
-        The status is 101 and there is a protocol, or it is an error's and there is none. *deflate*:
-        how permessage-deflate is accepted when the client offers it; None: not at all.
-        *allowed_origins*: what an ``Origin`` may be; None: anything. Called in the connection's
-        thread.
-        """
-        if not request.origin_is_in(allowed_origins):
-            _log.info(
-                "an upgrade by a page of %.200s is refused: allowed_origins does not have that origin",
-                ", ".join(map(repr, request.all("origin"))),
-            )
-            return 403, None, upgrade_refusal(403)
-        status, protocol, extensions = self._negotiate(request, remote_ip, connection_id)
-        if protocol is None:
-            return status, None, upgrade_refusal(status)
-        if deflate is not None and not protocol.encrypted:
-            accepted = deflate.accept(request.extensions)
-            if accepted is not None:
-                answer, protocol.compression = accepted
-                extensions = f"{extensions}, {answer}" if extensions else answer
-        subprotocol = None if request.protocols is None else protocol.name
-        return 101, protocol, upgrade_answer(request.key, connection_id, subprotocol, extensions)
-
-    def _negotiate(
-        self, request: UpgradeRequest, remote_ip: str, connection_id: int
-    ) -> tuple[int, WebSocketProtocol | None, str]:
-        status = request.fault()
-        if status:
-            return status, None, ""
-        protocol = self._choose(request)
-        if protocol is None:
-            self._log_mismatch(request)
-            return 400, None, ""
-        protocol.upgrade_uri = request.uri
-        protocol.upgrade_bearer_token = request.bearer_token
-        protocol.upgrade_headers = request.headers
-        protocol.remote_ip = remote_ip
-        protocol.remote_localhost = is_localhost(remote_ip)
-        protocol.connection_id = connection_id
-        if not protocol.uri and not protocol.process_handshake_uri(request.uri):
-            return 404, None, ""
-        extensions = protocol.process_handshake(request.extensions)
-        if extensions is None:
-            return 406, None, ""
-        status = self._ask_application(protocol)
-        if status != 200:
-            return status, None, ""
-        return 101, protocol, extensions
-
-    def _ask_application(self, protocol: WebSocketProtocol) -> int:
-        """Return what ``on_upgraded`` says: 200 or the status of a refusal; 500 when it fails."""
-        if self.on_upgraded is None:
-            return 200
-        try:
-            status = self.on_upgraded(protocol)
-        # whatever the user's code raises refuses this connection only
-        except Exception:  # noqa: BLE001
-            _log.exception("on_websocket_upgraded failed; the upgrade is refused with 500")
-            return 500
-        if isinstance(status, int) and (status == 200 or 300 <= status <= 599):
-            return status
-        _log.error(
-            "on_websocket_upgraded has to return 200 or an HTTP status that refuses, not %r: refused with 500",
-            status,
-        )
-        return 500
-
-    def _choose(self, request: UpgradeRequest) -> WebSocketProtocol | None:
-        if request.protocols is None:
-            return self.clone_by_uri(request.path)
-        for name in request.protocols:
-            protocol = self.clone_by_name(name, request.path)
-            if protocol is not None:
-                return protocol
-        return None
-
-    def _log_mismatch(self, request: UpgradeRequest) -> None:
-        """Say what was asked for and what there is: the client gets no more than a 400."""
-        with self._safe:
-            offered = ", ".join(
-                f"{item.name!r} on {item.uri!r}" if item.uri else f"{item.name!r}"
-                for item in self._protocols
-            )
-        asked = (
-            "no protocol"
-            if request.protocols is None
-            else f"the protocol {', '.join(request.protocols)!r}"
-        )
-        _log.info(
-            "an upgrade asks for %.200s on the URI %.200r; offered: %s. Name and URI have to match one that was given to add()",
-            asked,
-            request.path,
-            offered or "none",
-        )
-
-    def _find(self, name: str, uri: str) -> int:
-        assert self._safe.locked()
-        for at, protocol in enumerate(self._protocols):
-            if protocol.name.lower() == name.lower() and protocol.uri.lower() == uri.lower():
-                return at
-        return -1
-
-    @staticmethod
-    def _check(protocol: WebSocketProtocol) -> None:
-        if not isinstance(protocol, WebSocketProtocol):
-            raise TypeError(
-                f"an object of a WebSocketProtocol class is added, not {type(protocol).__name__}"
-            )
-
-    def __repr__(self) -> str:
-        return f"<WebSocketProtocolList {self._protocols!r}>"

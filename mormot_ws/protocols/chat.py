@@ -4,18 +4,19 @@ state of a connection in here.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 from ..core.frames import WebSocketFrame, focBinary, focText
+from ..logs import get_logger
 from ..states import wpsRun
 from .base import WebSocketProtocol
 
 if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
 
-_log = logging.getLogger("mormot_ws.chat")
+_log = get_logger("mormot_ws.chat")
 
 OnIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], Any]
 
@@ -31,8 +32,8 @@ class WebSocketProtocolChat(WebSocketProtocol):
     3. once with a ``focConnectionClose`` frame: the connection has ended. Its payload is that of
        the close frame (code and reason), empty when there was none.
 
-    An exception in it is logged with its traceback and does not end the connection. Do not
-    ``free()`` the client or server in it.
+    An exception in it, also that of ``sys.exit()``, is logged with its traceback and ends neither
+    the connection nor the program. Do not ``free()`` the client or server in it.
     """
 
     def __init__(
@@ -57,8 +58,14 @@ class WebSocketProtocolChat(WebSocketProtocol):
         if callback is not None:
             try:
                 callback(process, frame)
-            # as in the original the connection goes on; unlike there the log says why
-            except Exception:  # noqa: BLE001
+            # as in the original the connection goes on; unlike there the log says why. SystemExit too:
+            # it would end this thread only, and nobody would read any more
+            except BaseException as exc:  # noqa: BLE001
+                # Ctrl-C; or the end of a child that the callback has forked
+                if process.inherited or (
+                    isinstance(exc, KeyboardInterrupt) and current_thread() is main_thread()
+                ):
+                    raise
                 _log.exception(
                     "%s: on_incoming_frame failed on %r", process, frame, extra=process.log_fields()
                 )

@@ -82,9 +82,10 @@ class WebSocketProtocolRest(WebSocketProtocol):
 
     def prepare_process(self, process: WebSocketProcess) -> None:
         """Prepare *process* for requests of this side."""
-        if process.exchange is None:
-            process.exchange = RestExchange(process, self)
-        process.exchange.begin(self)
+        exchange = process.exchange
+        if not isinstance(exchange, RestExchange):
+            exchange = process.exchange = RestExchange(process, self)
+        exchange.begin(self)
 
     def process_incoming_frame(
         self, process: WebSocketProcess, frame: WebSocketFrame, info: str
@@ -97,7 +98,7 @@ class WebSocketProtocolRest(WebSocketProtocol):
         head = self.head_of(frame)
         if head[:1] == "r":
             self._answer(process, frame, head, info)
-        elif head and process.exchange is not None:
+        elif head and isinstance(process.exchange, RestExchange):
             process.exchange.answer_arrived(head, frame)
         else:
             _log.debug("%s: dropped, neither a request nor an answer: %r", process, frame)

@@ -16,7 +16,8 @@ import pytest
 from mormot_ws.core.deflate import DeflateAgreement, PermessageDeflate
 from mormot_ws.core.frames import WebSocketFrame, focText
 from mormot_ws.core.handshake import UpgradeRequest, upgrade_answer, upgrade_refusal
-from mormot_ws.protocols.base import WebSocketProtocol, WebSocketProtocolList
+from mormot_ws.protocols.base import WebSocketProtocol
+from mormot_ws.protocols.offered import WebSocketProtocolList
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 

@@ -1,0 +1,135 @@
+"""The library's loggers: ``logging.getLogger('mormot_ws')`` and its children, behind a guard.
+
+What a log handler raises must not end a connection or a thread, and what a peer says must not
+forge lines. Both are seen to here, once for all modules. No text and no level belongs in here.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import cast
+
+#: every control character, and the two line separators of Unicode, as an escape sequence
+_ESCAPES = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (*range(32), *range(127, 160), 0x2028, 0x2029)
+}
+_ESCAPES[0x0A], _ESCAPES[0x0D], _ESCAPES[0x09] = "\\n", "\\r", "\\t"
+
+
+def escaped(text: str) -> str:
+    """Return *text*, which a peer may have chosen, with its control characters as escape sequences.
+
+    For log lines, exception texts and the terminal: nobody can begin a new line or move the cursor.
+    """
+    return text if text.isprintable() else text.translate(_ESCAPES)
+
+
+def _harmless(value: object) -> object:
+    """Return *value* as an argument of a log record: nothing that is formatted later may forge."""
+    if isinstance(value, str):
+        return escaped(value)
+    if isinstance(value, BaseException):
+        return escaped(str(value))
+    # our own objects escape in their repr what a peer has said
+    return value
+
+
+class GuardedLogger:
+    """Logs to the logger called *name*; a handler's exception goes to ``sys.unraisablehook``.
+
+    For any thread, but not while a lock is held: handlers are the application's.
+    """
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def debug(self, text: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
+        """Log at DEBUG."""
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._log(logging.DEBUG, text, args, extra)
+
+    def info(self, text: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
+        """Log at INFO."""
+        self._log(logging.INFO, text, args, extra)
+
+    def warning(self, text: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
+        """Log at WARNING."""
+        self._log(logging.WARNING, text, args, extra)
+
+    def error(
+        self,
+        text: str,
+        *args: object,
+        extra: Mapping[str, object] | None = None,
+        exc_info: BaseException | None = None,
+    ) -> None:
+        """Log at ERROR, with the traceback of *exc_info* if there is one."""
+        self._log(logging.ERROR, text, args, extra, exc_info)
+
+    def critical(self, text: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
+        """Log at CRITICAL."""
+        self._log(logging.CRITICAL, text, args, extra)
+
+    def exception(
+        self, text: str, *args: object, extra: Mapping[str, object] | None = None
+    ) -> None:
+        """Log at ERROR, with the traceback of the exception that is being handled."""
+        self._log(logging.ERROR, text, args, extra, True)
+
+    def log(
+        self, level: int, text: str, *args: object, extra: Mapping[str, object] | None = None
+    ) -> None:
+        """Log at *level*."""
+        self._log(level, text, args, extra)
+
+    def _log(
+        self,
+        level: int,
+        text: str,
+        args: tuple[object, ...],
+        extra: Mapping[str, object] | None,
+        trace: bool | BaseException | None = None,
+    ) -> None:
+        logger = self._logger
+        if not logger.isEnabledFor(level):
+            return
+        try:
+            logger.log(
+                level, text, *map(_harmless, args), extra=extra, exc_info=trace, stacklevel=3
+            )
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001
+            # a handler's fault is nobody else's; the interpreter says what cannot be raised
+            _report(exc, logger.name)
+
+
+def _report(exc: BaseException, name: str) -> None:
+    """Hand *exc*, which a log handler has raised, to the hook for what cannot be raised."""
+    try:
+        text = f"a log handler of {name!r} failed"
+        sys.unraisablehook(cast("sys.UnraisableHookArgs", _Unraisable(exc, text)))
+    except Exception:  # noqa: BLE001
+        # the last resort has failed too: there is nobody left to tell
+        return
+
+
+class _Unraisable:
+    """What ``sys.unraisablehook`` is given: the attributes of ``sys.UnraisableHookArgs``."""
+
+    def __init__(self, exc: BaseException, text: str) -> None:
+        self.exc_type = type(exc)
+        self.exc_value = exc
+        self.exc_traceback = exc.__traceback__
+        self.err_msg = text
+        self.object = None
+
+
+def get_logger(name: str) -> GuardedLogger:
+    """Return the guarded logger called *name*, like ``logging.getLogger``."""
+    return GuardedLogger(name)

@@ -1,0 +1,103 @@
+"""WebSocketProtocolList: what runs while its lock is held, and what it tells the log."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from mormot_ws import WebSocketProtocol, WebSocketProtocolChat, WebSocketProtocolList
+from mormot_ws.core.handshake import UpgradeRequest
+
+
+def request(names: str, target: str = "/") -> UpgradeRequest:
+    """Return an upgrade of *target* that asks for the sub-protocols *names*."""
+    headers = [
+        ("upgrade", "websocket"),
+        ("connection", "Upgrade"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-protocol", names),
+    ]
+    return UpgradeRequest("GET", target, "1.1", headers)
+
+
+class Meddling(WebSocketProtocolChat):
+    """Changes the list of offers in each method that the list calls, and when it is forgotten."""
+
+    def __init__(self, name: str, uri: str = "") -> None:
+        super().__init__(name, uri)
+        self.offers: WebSocketProtocolList | None = None
+
+    def meddle(self) -> None:
+        if self.offers is not None:
+            assert self.offers.add(WebSocketProtocol(f"extra-{len(self.offers)}"))
+
+    def clone(self, client_uri: str) -> WebSocketProtocol | None:
+        self.meddle()
+        return super().clone(client_uri)
+
+    def get_subprotocols(self) -> str:
+        self.meddle()
+        return super().get_subprotocols()
+
+    def __del__(self) -> None:
+        self.meddle()
+
+
+def test_methods_and_finalisers_of_a_protocol_may_use_the_list() -> None:
+    """Nothing of the application's runs while the lock of the list is held."""
+    offers = WebSocketProtocolList()
+    protocol = Meddling("echo", "room")
+    protocol.offers = offers
+    assert offers.add(protocol)
+    assert offers.clone_by_name("echo", "room") is not None
+    assert offers.clone_by_uri("room") is not None
+    assert len(offers) == 4
+    del protocol
+    assert not offers.add_once(WebSocketProtocolChat("echo", "room"))
+    assert len(offers) == 5
+    last = Meddling("last")
+    last.offers = offers
+    assert offers.add(last)
+    del last
+    assert offers.remove("last")
+    assert len(offers) == 6
+
+
+def test_what_a_client_asks_for_is_not_told_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A sub-protocol or a path that is not offered may be a token; those that are offered are
+    named.
+    """
+    caplog.set_level(logging.DEBUG)
+    offers = WebSocketProtocolList()
+    offers.add(WebSocketProtocolChat("echo", "room"))
+    for names, target in (
+        ("bearer-SECRET", "/room"),
+        ("echo, SECRET", "/SECRET"),
+        ("echo", "/?token=SECRET"),
+    ):
+        assert offers.server_upgrade(request(names, target), "", 1)[0] == 400
+    assert "SECRET" not in caplog.text
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "an upgrade asks for a protocol that is not offered on the URI 'room'",
+        "an upgrade asks for the protocol 'echo' or another on another URI",
+        "an upgrade asks for the protocol 'echo' on the URI ''",
+    ]
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, KeyError])
+def test_whatever_on_upgraded_raises_refuses_the_upgrade(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread of the connection goes on, and the log says what was raised."""
+    offers = WebSocketProtocolList()
+    offers.add(WebSocketProtocolChat("echo"))
+
+    def fail(protocol: WebSocketProtocol) -> int:
+        raise error("mine")
+
+    offers.on_upgraded = fail
+    assert offers.server_upgrade(request("echo"), "", 1)[0] == 500
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert error.__name__ in caplog.text
