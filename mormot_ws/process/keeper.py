@@ -398,42 +398,51 @@ class _Poller:
 
 # ------------------------------------------------------------------------ the keeper of all clients
 
-# guards the two names below; held while a keeper is made, never while one stops
-_shared_safe = threading.Lock()
-_shared: ProcessKeeper | None = None
-_shared_users = 0
+# held while the name below changes, never while a keeper stops; reentrant, because free() may be called
+# in a signal handler that interrupts just that
+_shared_safe = threading.RLock()
+# the keeper, and a list with one entry for each of its users
+_shared: tuple[ProcessKeeper, list[None]] | None = None
 
 
 def acquire_shared_keeper() -> ProcessKeeper:
     """Return the keeper that all clients of this Python process share; give it back with
     :func:`release_shared_keeper`.
     """
-    global _shared, _shared_users
+    global _shared
     with _shared_safe:
-        if _shared is None:
-            _shared = ProcessKeeper("mormot_ws clients' keeper")
-        _shared_users += 1
-        return _shared
+        while True:
+            shared = _shared
+            if shared is None:
+                shared = _shared = ProcessKeeper("mormot_ws clients' keeper"), []
+            keeper, users = shared
+            users.append(None)
+            # else a signal handler has freed the last user just before
+            if _shared is shared:
+                return keeper
 
 
 def release_shared_keeper() -> None:
     """Give the shared keeper back; its thread ends with its last user."""
-    global _shared, _shared_users
+    global _shared
     with _shared_safe:
-        _shared_users -= 1
-        keeper = _shared if _shared_users == 0 else None
-        if keeper is not None:
+        shared = _shared
+        if shared is None:
+            return
+        keeper, users = shared
+        users.pop()
+        if users:
+            return
+        if _shared is shared:
             _shared = None
-    if keeper is not None:
-        keeper.stop()
+    keeper.stop()
 
 
 def _forget_shared_in_child() -> None:
     """The clients that use it are the parent's."""
-    global _shared, _shared_users, _shared_safe
-    _shared_safe = threading.Lock()
+    global _shared, _shared_safe
+    _shared_safe = threading.RLock()
     _shared = None
-    _shared_users = 0
 
 
 call_in_child(_forget_shared_in_child)
