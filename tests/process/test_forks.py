@@ -316,8 +316,9 @@ from mormot_ws.process import keeper as keepers
 process, other = client.websockets, server.is_active_websocket(1)
 held = [
     lock
-    for owner in (client, client._thread, process, process.outgoing, process.incoming, process._keeper, keepers,
-                  server, server._keeper, other, other.outgoing, server.websocket_protocols)
+    for owner in (client, client._thread, process, process.reader, process.sender, process.outgoing,
+                  process._keeper, keepers, server, server._keeper, other, other.reader, other.sender,
+                  other.outgoing, server.websocket_protocols)
     for lock in vars(owner).values()
     if hasattr(lock, "acquire") and hasattr(lock, "release")
 ]

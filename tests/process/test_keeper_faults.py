@@ -98,10 +98,14 @@ def test_an_exception_of_any_kind_is_logged_and_hurts_no_other_connection(
 
 
 @pytest.mark.parametrize("need", NEEDS)
-def test_a_failing_log_handler_does_not_end_the_thread(need: Need, keeper: ProcessKeeper) -> None:
+def test_a_failing_log_handler_does_not_end_the_thread(
+    need: Need, keeper: ProcessKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A handler that raises, even ``SystemExit``, while the keeper reports a fault changes
-    nothing.
+    nothing; the hook for what cannot be raised is told.
     """
+    told = threading.Event()
+    monkeypatch.setattr("sys.unraisablehook", lambda _: told.set())
     handler = FailingHandler()
     logging.getLogger("mormot_ws").addHandler(handler)
     try:
@@ -110,6 +114,7 @@ def test_a_failing_log_handler_does_not_end_the_thread(need: Need, keeper: Proce
         assert broken.served.wait(BOUND)
         need(keeper, sound)
         assert sound.served.wait(BOUND)
+        assert told.wait(BOUND)
         keeper.unwatch(broken)
     finally:
         logging.getLogger("mormot_ws").removeHandler(handler)
