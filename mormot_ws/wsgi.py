@@ -24,17 +24,17 @@ import simple_websocket
 
 from .core.forks import dies_in_child
 from .core.handshake import UpgradeRequest
+from .logs import get_logger
 from .process.freeing import close_all_now, close_at_exit, stay_at_exit
 from .protocols.base import WebSocketProtocol
 from .server.base import WebSocketServerBase
 from .server.connection import WebSocketServerSocket
-from .server.logs import SafeLogger
 from .settings import WebSocketProcessSettings
 from .sockets.deadline import Deadline
 from .sockets.transport import Transport
 from .status import ServerStatus
 
-_log = SafeLogger("mormot_ws.wsgi")
+_log = get_logger("mormot_ws.wsgi")
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -90,13 +90,9 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
         try:
             self._run_process(self._accept(transport, protocol, answer, unread))
         except OSError as exc:
-            if self._inherited:
-                return
-            _log.debug(
-                "#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc
-            )
+            self._log_end(exc)
         # the WSGI server would make an HTTP answer of it, where none can be sent any more
-        except Exception:  # noqa: BLE001
+        except BaseException:  # noqa: BLE001
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
             _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
         finally:

@@ -7,7 +7,6 @@ reconnection), and the keeper that all clients share.
 
 from __future__ import annotations
 
-import logging
 import ssl
 import threading
 from collections.abc import Callable, Collection
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import WebSocketsError
+from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, stay_at_exit
 from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
@@ -32,7 +32,7 @@ from .http import HttpAnswer, http_request, rest_request
 from .thread import WebSocketProcessClient, WebSocketProcessClientThread
 from .upgrade import UpgradeError, check_custom_headers, client_upgrade, default_user_agent
 
-_log = logging.getLogger("mormot_ws.client")
+_log = get_logger("mormot_ws.client")
 
 #: milliseconds that an upgrade waits for its thread to enter the loop
 _ENTER_LOOP_MS = 5_000

@@ -7,7 +7,6 @@ Every callback of a client runs in this one thread. What the reconnection needs 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -15,13 +14,13 @@ from typing import Protocol
 
 from ..core.frames import CLOSE_ABNORMAL
 from ..core.publicdir import PublicDir
+from ..logs import get_logger
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
 from ..protocols.base import WebSocketProtocol
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy, failure_kind
 from ..request import HttpServerRequest, OnHttpServerRequest
-from ..rest.exchange import DEFAULT_ANSWER_TIMEOUT_MS
-from ..settings import WebSocketProcessSettings
+from ..settings import DEFAULT_ANSWER_TIMEOUT_MS, WebSocketProcessSettings
 from ..states import (
     WebSocketProcessClientThreadState,
     sClosed,
@@ -33,7 +32,7 @@ from ..states import (
 )
 from .upgrade import UpgradeError
 
-_log = logging.getLogger("mormot_ws.client")
+_log = get_logger("mormot_ws.client")
 
 OnReconnect = Callable[["WebSocketProcessClient | None"], "str | None"]
 

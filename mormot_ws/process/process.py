@@ -420,6 +420,7 @@ class WebSocketProcess(ABC):
         # not by set_state(), which tells others; all else looks at the state first
         self.state = wpsDestroy
         self._state_since = monotonic()
+        # threads that are not here may have held the locks of the parts
         self.reader.die_in_child()
         self.sender.die_in_child()
         self.outgoing = self.sender.outgoing
@@ -507,7 +508,8 @@ class WebSocketProcess(ABC):
                 while step():
                     pass
         finally:
-            self.end_loop()
+            if not self.inherited:
+                self.end_loop()
 
     def begin_loop(self) -> bool:
         """Start the connection: run its first callbacks; return whether there is anything to read.
@@ -558,8 +560,6 @@ class WebSocketProcess(ABC):
 
     def end_loop(self) -> None:
         """End the connection: close it, and run its last callbacks. After the last step."""
-        if self.inherited:
-            return
         self._loop_ident = get_ident()
         try:
             self.reader.handled()
@@ -594,11 +594,12 @@ class WebSocketProcess(ABC):
         self.reader.touch()
         self.liveness.start()
         self._tell("on_client_connected", self.settings.on_client_connected)
-        if self.inherited:
-            return False
         try:
             frame = WebSocketFrame(focContinuation)
             before = self.protocol.on_before_incoming_frame
+            if self.inherited:
+                # on_client_connected has forked
+                return False
             if before is None or not before(self, frame):
                 self.protocol.process_incoming_frame(self, frame, "")
         except BaseException as exc:  # noqa: BLE001
@@ -635,12 +636,11 @@ class WebSocketProcess(ABC):
             _log.exception("%s: %s failed", self, name, extra=self.log_fields())
 
     def _raise_in_main(self, exc: BaseException) -> None:
-        """Raise Ctrl-C again where the loop runs in the main thread, and in a child that a callback
-        has forked whatever ends it; nothing else is raised.
+        """Raise Ctrl-C again where the loop runs in the main thread, and anything in a child that a
+        callback has forked; nothing else is raised.
         """
-        if self.inherited or (
-            isinstance(exc, KeyboardInterrupt) and current_thread() is threading.main_thread()
-        ):
+        main = threading.main_thread()
+        if self.inherited or (isinstance(exc, KeyboardInterrupt) and current_thread() is main):
             raise exc
 
     def process_loop_step_send(self) -> None:

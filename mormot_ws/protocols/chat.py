@@ -61,10 +61,10 @@ class WebSocketProtocolChat(WebSocketProtocol):
             # as in the original the connection goes on; unlike there the log says why. SystemExit too:
             # it would end this thread only, and nobody would read any more
             except BaseException as exc:  # noqa: BLE001
-                # Ctrl-C; or the end of a child that the callback has forked
-                if process.inherited or (
-                    isinstance(exc, KeyboardInterrupt) and current_thread() is main_thread()
-                ):
+                if isinstance(exc, KeyboardInterrupt) and current_thread() is main_thread():
+                    raise
+                if process.inherited:
+                    # in a child that the callback has forked, which ends as it likes
                     raise
                 _log.exception(
                     "%s: on_incoming_frame failed on %r", process, frame, extra=process.log_fields()

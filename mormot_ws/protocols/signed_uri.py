@@ -8,7 +8,6 @@ socket and no thread belongs in here.
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 from collections.abc import Callable
@@ -18,10 +17,11 @@ from typing import Any, NamedTuple
 
 from ..core.forks import renew_in_child
 from ..errors import WebSocketsError
+from ..logs import get_logger
 from .base import WebSocketProtocol
 from .chat import OnIncomingFrame, WebSocketProtocolChat
 
-_log = logging.getLogger("mormot_ws.uriprotocol")
+_log = get_logger("mormot_ws.uriprotocol")
 
 #: characters that a token may have, so that the URI passes servers, proxies and browsers
 _MAX_TOKEN = 2_000

@@ -24,6 +24,7 @@ from ..core.frames import (
     fopAlreadyCompressed,
 )
 from ..errors import WebSocketsProtocolError
+from ..logs import get_logger
 from ..protocols.base import WebSocketProtocol
 from ..request import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest, bearer_of
 from ..states import (
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
     from ..settings import WebSocketProcessSettings
 
-_log = logging.getLogger("mormot_ws.rest")
+_log = get_logger("mormot_ws.rest")
 
 _NO_FLAGS = WebSocketFramePayload(0)
 #: bytes that the native counters add to each payload for its frame

@@ -17,6 +17,7 @@ from typing import Any
 from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
 from ..core.publicdir import PublicDir
+from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit
 from ..process.keeper import ProcessKeeper
@@ -29,10 +30,9 @@ from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
 from .connection import WebSocketProcessServer, WebSocketServerSocket
-from .logs import SafeLogger
 from .visitors import address_key, is_trusted
 
-_log = SafeLogger("mormot_ws.server")
+_log = get_logger("mormot_ws.server")
 
 #: how often status() looks again when a connection ends meanwhile
 _SNAPSHOT_TRIES = 100
@@ -270,8 +270,6 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         self._join(connections)
         self._keeper.stop()
         forget_at_exit(self)
-        if not self._forked:
-            _log.debug("%r freed", self)
 
     def _join(self, connections: Iterable[WebSocketServerSocket]) -> None:
         """Wait for *connections*: first for the close handshakes, then for those that had to be

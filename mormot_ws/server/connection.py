@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from ..core.frames import WebSocketFrame
 from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
 from ..core.publicdir import PublicDir
+from ..logs import get_logger
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
 from ..protocols.base import WebSocketProtocol
@@ -35,10 +36,9 @@ from .http import (
     request_context,
     simple_answer,
 )
-from .logs import SafeLogger
 from .visitors import host_is_in, is_trusted, visitor
 
-_log = SafeLogger("mormot_ws.server")
+_log = get_logger("mormot_ws.server")
 
 _PLAIN_TEXT = "text/plain; charset=utf-8"
 
@@ -101,8 +101,6 @@ class WebSocketProcessServer(WebCrtSocketProcess):
 
     _internal = frozenset({"given_up", "join_server", "leave_server"})
 
-    #: True once it was cut: its loop is about to end
-    given_up = False
     # True while the server's tables have it
     _listed = False
 
@@ -127,9 +125,10 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         context.auth_bearer = self.protocol.upgrade_bearer_token
         return context, self.owner.server.on_request
 
-    def abort(self, why: str) -> None:
-        self.given_up = True
-        super().abort(why)
+    @property
+    def given_up(self) -> bool:
+        """True once it was cut: its loop is about to end."""
+        return self._cut
 
     def process_stop(self) -> None:
         # the callbacks for the end count, and send to, those that are still there
@@ -140,7 +139,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         """Be no connection of the server any more; in the connection's thread, safe to call
         twice.
         """
-        if self._listed:
+        if self._listed and not self.owner._inherited:
             self._listed = False
             self.owner.server._unregister(self)
 
@@ -158,8 +157,6 @@ class WebSocketServerSocket(PublicDir):
     """
 
     _internal = frozenset({"counted_as", "die_in_child", "run", "say_goodbye"})
-    # True in a forked child: the connection is the parent's
-    _inherited = False
 
     def __init__(
         self, server: ServerOwner, sock: socket.socket, address: Any, connection_id: int
@@ -174,6 +171,8 @@ class WebSocketServerSocket(PublicDir):
         #: what the limits per address count it as; '' for nobody. Guarded by the server's lock
         self.counted_as = ""
         self._peer_ip = self.remote_ip
+        # True in a forked child: the connection is the parent's
+        self._inherited = False
         #: the WebSocket side, None before the upgrade; mirrors ``WebSocketProcess``
         self.websocket_process: WebSocketProcessServer | None = None
         #: the thread that serves this connection and no other, None where there is none
@@ -201,15 +200,15 @@ class WebSocketServerSocket(PublicDir):
             or process.state is wpsDestroy
         )
 
-    def die_in_child(self) -> None:
-        """In a forked child: close this copy of the descriptor."""
-        self._inherited = True
-        self._sock.close()
-
     def interrupt(self) -> None:
         """Break the connection, from any thread; its own thread then ends."""
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def die_in_child(self) -> None:
+        """In a forked child: close this copy of the descriptor."""
+        self._inherited = True
+        self._sock.close()
 
     # ---------------------------------------------------------------------- the connection's thread
 
@@ -219,11 +218,7 @@ class WebSocketServerSocket(PublicDir):
         try:
             self._serve()
         except (OSError, EOFError) as exc:
-            if self._inherited:
-                return
-            _log.debug(
-                "#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc
-            )
+            self._log_end(exc)
         # one connection's fault must not reach the others, and each end has its line in the log
         except BaseException:
             # it ends a child that a callback has forked
@@ -235,6 +230,11 @@ class WebSocketServerSocket(PublicDir):
             with contextlib.suppress(OSError):
                 self._sock.close()
             server._forget(self)
+
+    def _log_end(self, exc: Exception) -> None:
+        if not self._inherited:
+            what = type(exc).__name__
+            _log.debug("#%d from %s: %s: %s", self.connection_id, self.remote_ip, what, exc)
 
     def _serve(self) -> None:
         server = self.server

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..core.forks import dies_in_child
 from ..errors import HttpServerError
+from ..logs import get_logger
 from ..process.freeing import close_at_exit
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
@@ -28,9 +29,9 @@ from .base import WebSocketServerBase
 from .connection import WebSocketServerSocket
 from .http import simple_answer
 from .listening import listen, parse_port, wake_accept
-from .logs import SafeLogger, SeldomLog
+from .logs import SeldomLog
 
-_log = SafeLogger("mormot_ws.server")
+_log = get_logger("mormot_ws.server")
 
 #: seconds between two log lines about the same fault of accepting, while it lasts
 _LOG_SECONDS = 10.0
@@ -124,7 +125,9 @@ class WebSocketServer(WebSocketServerBase):
         for listener in self._listeners:
             listener.close()
         # there is nothing left to do for a free()
-        self._stopping = self._freed = self._inherited = True
+        self._stopping = self._inherited = self._freed = True
+        self._retry = threading.Event()
+        self._retry.set()
 
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""
@@ -251,6 +254,10 @@ class WebSocketServer(WebSocketServerBase):
         self._notify(self._on_start, current_thread())
         connection.run()
         self._notify(self._on_stop, current_thread())
+
+    def _end(self) -> None:
+        super()._end()
+        _log.debug("%r freed", self)
 
     def _own_threads(self) -> set[threading.Thread | None]:
         return super()._own_threads() | {self._acceptor}

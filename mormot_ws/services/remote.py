@@ -8,7 +8,6 @@ belongs in here, and no JSON (``serviceinterface.py``, ``servicevalues.py``).
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from threading import current_thread
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..core.forks import renew_in_child
 from ..core.publicdir import PublicDir
 from ..errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
+from ..logs import get_logger
 from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest, OnHttpServerRequest
 from ..states import (
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # a client need not load the server, nor the other way round
     from ..client.client import HttpClientWebSockets
     from ..server.threaded import WebSocketServer
 
-_log = logging.getLogger("mormot_ws.services")
+_log = get_logger("mormot_ws.services")
 
 _T = TypeVar("_T")
 _JSON = "application/json"

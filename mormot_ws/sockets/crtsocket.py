@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import socket
 import ssl
@@ -14,12 +13,13 @@ import threading
 
 from ..core.forks import dies_in_child
 from ..core.publicdir import PublicDir
+from ..logs import get_logger
 from .deadline import Deadline
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
 from .tls_transport import TlsTransport
 from .transport import Transport, wait_socket
 
-_log = logging.getLogger("mormot_ws.sockets")
+_log = get_logger("mormot_ws.sockets")
 
 
 class CrtSocket(PublicDir):

@@ -11,17 +11,17 @@ Lock order: ``_safe_write`` < ``_safe_read`` < ``_safe_tls``.
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import ssl
 import threading
 from collections.abc import Callable
 
 from ..core.masking import Buffer
+from ..logs import get_logger
 from .deadline import Deadline
 from .transport import Transport
 
-_log = logging.getLogger("mormot_ws.transport")
+_log = get_logger("mormot_ws.transport")
 
 #: how much plain text is encrypted at a time, in bytes: bounds the memory of a write and the time
 #: that the TLS lock is held

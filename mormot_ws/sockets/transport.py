@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import logging
 import select
 import socket
 import struct
@@ -23,6 +22,7 @@ from typing import Any
 
 from ..core.forks import dies_in_child
 from ..core.masking import Buffer
+from ..logs import get_logger
 from .deadline import Deadline
 
 try:
@@ -31,7 +31,7 @@ try:
 except ImportError:  # not there on Windows
     fcntl = None  # type: ignore[assignment]
 
-_log = logging.getLogger("mormot_ws.transport")
+_log = get_logger("mormot_ws.transport")
 
 #: joining header and payload is cheaper than ``sendmsg`` below this many bytes
 JOIN_BELOW = 65536

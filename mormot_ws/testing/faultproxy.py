@@ -8,17 +8,17 @@ are below it. No test in here.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from ..core.forks import dies_in_child
+from ..logs import get_logger
 from ..process.freeing import FreedByWith
 from .relay import Direction, Ending, Relay
 
-_log = logging.getLogger("mormot_ws.testing")
+_log = get_logger("mormot_ws.testing")
 
 #: seconds for a command to be carried out, and for the thread to end
 _PATIENCE = 10.0

@@ -161,7 +161,7 @@ def live() -> Iterator[dict[str, Any]]:
                 process.protocol,
                 process.settings,
                 process.in_frame,
-                process.outgoing,
+                mormot_ws.WebSocketFrameList(),
                 server.websocket_protocols,
                 server.is_active_websocket(sockets[1].connection_id),
                 mormot_ws.WebSocketFrame(mormot_ws.focText),

@@ -106,7 +106,7 @@ def live() -> Iterator[dict[str, Any]]:
             "REST protocol": mormot_ws.WebSocketProtocolBinary(),
             "socket": mormot_ws.CrtSocket(HOST, 1),
             "protocols": server.websocket_protocols,
-            "frame list": process.outgoing,
+            "frame list": mormot_ws.WebSocketFrameList(),
             "decoder": process.in_frame,
         }
 

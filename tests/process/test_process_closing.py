@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 
 import pytest
-from pairs import both_roles, end_of, in_thread, pair
 from support import (
     BOUND,
     MS,
@@ -16,6 +15,7 @@ from support import (
     text,
     wait_for,
 )
+from support.pairs import both_roles, end_of, in_thread, pair
 
 from mormot_ws import (
     WebSocketFrame,

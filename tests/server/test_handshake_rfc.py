@@ -13,7 +13,6 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from heads import REQUEST, changed, octets
 from support import (
     MS,
     HttpHead,
@@ -28,6 +27,7 @@ from support import (
     upgrade,
     upgraded,
 )
+from support.heads import REQUEST, changed, octets
 
 from mormot_ws import WebSocketProtocolChat, WebSocketServer, focText
 

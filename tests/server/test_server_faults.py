@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fault_support import ServerPeer, took
-from programs import Script
 from support import (
     BOUND,
     HOST,
@@ -38,6 +36,8 @@ from support import (
     upgraded,
     wait_for,
 )
+from support.faults import ServerPeer, took
+from support.programs import Script
 
 from mormot_ws import (
     WebSocketFrame,

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from programs import Script
 from support import (
     BOUND,
     MS,
@@ -31,6 +30,7 @@ from support import (
     upgraded,
     wait_for,
 )
+from support.programs import Script
 
 from mormot_ws import (
     WebSocketFrame,
