@@ -56,18 +56,6 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     manager that does so.
     """
 
-    _internal = frozenset(
-        {
-            "begin_exit",
-            "die_in_child",
-            "end_exit",
-            "notify_closed",
-            "policy",
-            "revive",
-            "upgrade_failure",
-        }
-    )
-
     def __init__(
         self,
         host: str,
@@ -501,7 +489,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             self._thread = thread = WebSocketProcessClientThread(self, process, lost=True)
             process.owner_thread = thread
             thread.take_over(last)
-            last.gave_up_for_want_of_callback = False
+            last.gave_up_without_callback = False
             thread.start()
 
     def notify_closed(self) -> None:

@@ -13,7 +13,6 @@ from time import monotonic
 from typing import Protocol
 
 from ..core.frames import CLOSE_ABNORMAL
-from ..core.publicdir import PublicDir
 from ..logs import get_logger
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
@@ -179,14 +178,10 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         )
 
 
-class WebSocketProcessClientThread(PublicDir, threading.Thread):
+class WebSocketProcessClientThread(threading.Thread):
     """Runs the process loop, and reconnects when it ends. Mirrors
     ``TWebSocketProcessClientThread``.
     """
-
-    _internal = frozenset(
-        {"entered", "gave_up_for_want_of_callback", "may_be_revived", "take_over"}
-    )
 
     def __init__(
         self, client: ClientOwner, process: WebSocketProcessClient, lost: bool = False
@@ -209,7 +204,7 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         #: attempts
         self._wake = threading.Condition()
         #: True once the thread has looked for on_reconnect in vain; guarded by _wake
-        self.gave_up_for_want_of_callback: bool = False
+        self.gave_up_without_callback: bool = False
         self._failures = 0  # failed attempts since the last stable connection
         self._lost_at = 0.0  # when that was lost
         self._terminated = False
@@ -340,8 +335,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
                 return False
             # under the lock: a callback that is set from now on finds the thread ended, and revives
             # the client
-            self.gave_up_for_want_of_callback = self.process.on_reconnect is None
-            return not self.gave_up_for_want_of_callback
+            self.gave_up_without_callback = self.process.on_reconnect is None
+            return not self.gave_up_without_callback
 
     def take_over(self, last: WebSocketProcessClientThread) -> None:
         """Go on where *last* has ended: its failures count for the policy."""
@@ -351,7 +346,7 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
     def may_be_revived(self) -> bool:
         """Tell whether this thread ends, or has ended, only because there was no ``on_reconnect``."""
         with self._wake:
-            return self.gave_up_for_want_of_callback and not self._terminated
+            return self.gave_up_without_callback and not self._terminated
 
     def _pause(self, milliseconds: float) -> bool:
         """Wait before an attempt; return False when the thread was terminated."""

@@ -9,13 +9,12 @@ import threading
 from typing import TYPE_CHECKING
 
 from ..core.frames import WebSocketFrame, WebSocketFrameOpCode
-from ..core.publicdir import PublicDir
 
 if TYPE_CHECKING:
     from ..protocols.base import WebSocketProtocol
 
 
-class WebSocketFrameList(PublicDir):
+class WebSocketFrameList:
     """A list of frames that threads share. Mirrors ``TWebSocketFrameList``.
 
     *timeout_sec* is the life of a frame in seconds (0: no expiry). The list has no clock: whoever

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from ..core.frames import WebSocketFrame
 from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
-from ..core.publicdir import PublicDir
 from ..logs import get_logger
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
@@ -86,8 +85,8 @@ class ServerOwner(Protocol):
     def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
         """Count *connection* for the visitor *ip*; return '', or why it cannot be served."""
 
-    def _count_turned_away(self) -> None:
-        """Count a connection that a limit has turned away."""
+    def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
+        """Count a connection that a limit has turned away, and log it."""
 
     def _count_refused(self) -> None:
         """Count a refused upgrade."""
@@ -98,8 +97,6 @@ class ServerOwner(Protocol):
 
 class WebSocketProcessServer(WebCrtSocketProcess):
     """The server's side of one connection. Mirrors ``TWebSocketProcessServer``."""
-
-    _internal = frozenset({"given_up", "join_server", "leave_server"})
 
     # True while the server's tables have it
     _listed = False
@@ -128,7 +125,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
     @property
     def given_up(self) -> bool:
         """True once it was cut: its loop is about to end."""
-        return self._cut
+        return self._over
 
     def process_stop(self) -> None:
         # the callbacks for the end count, and send to, those that are still there
@@ -136,8 +133,9 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         super().process_stop()
 
     def leave_server(self) -> None:
-        """Be no connection of the server any more; in the connection's thread, safe to call
-        twice.
+        """Be no connection of the server any more.
+
+        In the connection's thread. Safe to call twice.
         """
         if self._listed and not self.owner._inherited:
             self._listed = False
@@ -149,14 +147,11 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         self.owner.server._register(self)
 
 
-class WebSocketServerSocket(PublicDir):
-    """One accepted TCP connection, from its first byte to its last. Mirrors
-    ``TWebSocketServerSocket``.
+class WebSocketServerSocket:
+    """One accepted TCP connection; mirrors ``TWebSocketServerSocket``.
 
     Given to ``on_websocket_connect`` and ``on_websocket_disconnect``.
     """
-
-    _internal = frozenset({"counted_as", "die_in_child", "run", "say_goodbye"})
 
     def __init__(
         self, server: ServerOwner, sock: socket.socket, address: Any, connection_id: int
@@ -187,8 +182,9 @@ class WebSocketServerSocket(PublicDir):
         return None if process is None else process.protocol
 
     def say_goodbye(self, wait_ms: int) -> bool:
-        """Send the close frame of a server that stops; False when there is no WebSocket, or
-        somebody is writing for all of *wait_ms*.
+        """Send the close frame of a server that stops; tell whether the client will be told.
+
+        False when there is no WebSocket, or somebody is writing for all of *wait_ms*.
 
         True too where a close handshake is under way: it has its own bound, and must not be cut
         short.
@@ -253,8 +249,7 @@ class WebSocketServerSocket(PublicDir):
             self._run_process(process)
 
     def _handshake(self, transport: Transport, deadline: Deadline) -> WebSocketProcessServer | None:
-        """Answer HTTP requests until one upgrades; return its process, or None when the connection
-        is done with.
+        """Answer HTTP requests until one upgrades; return its process, None at the end.
 
         A function of its own, so that nothing of the handshake stays in memory while the process
         runs.
@@ -283,9 +278,7 @@ class WebSocketServerSocket(PublicDir):
             deadline = Deadline(settings.keep_alive_timeout)
 
     def _admission(self, request: UpgradeRequest) -> tuple[int, str]:
-        """Find out who asks, and for what host; return the status that refuses this, or 0, and
-        why.
-        """
+        """Find out who asks and for what host; return the status of a refusal, or 0, and why."""
         server = self.server
         settings = server.settings
         fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
@@ -297,8 +290,7 @@ class WebSocketServerSocket(PublicDir):
             fields["remote_ip"] = self.remote_ip
             why = server._identify(self, self.remote_ip)
             if why:
-                server._count_turned_away()
-                _log.info("%r turns a connection away: %s", server, why, extra=fields)
+                server._tell_turned_away(self, why)
                 return 503, why
         if not host_is_in(request.all("host"), settings.allowed_hosts):
             _log.info(
@@ -387,9 +379,7 @@ class WebSocketServerSocket(PublicDir):
         return self._accept(transport, protocol, answer, unread)
 
     def _negotiate(self, request: UpgradeRequest) -> tuple[int, WebSocketProtocol | None, bytes]:
-        """Return the status, the connection's protocol, and the answer; there is no protocol when
-        the upgrade is refused.
-        """
+        """Return the status, the connection's protocol (None: refused) and the answer."""
         server = self.server
         settings = server.settings
         fields: dict[str, Any] = {
@@ -437,9 +427,9 @@ class WebSocketServerSocket(PublicDir):
         process.attach(transport, unread)
         protocol.prepare_process(process)
         try:
-            # whoever stops the server meanwhile waits for our answer, and says goodbye behind it;
-            # known before the client has it, so that a broadcast reaches every client whose upgrade
-            # has returned
+            # a thread that stops the server meanwhile waits for our answer, and says goodbye behind
+            # it; known before the client has it, so that a broadcast reaches every client whose
+            # upgrade has returned
             with process.safe_out:
                 self.websocket_process = process
                 process.run_at_once()

@@ -278,7 +278,7 @@ def test_each_setting_is_in_the_table_or_ours() -> None:
 def test_invalid_ping_send_count_is_the_pascal_name_of_invalid_ping_count() -> None:
     with echo_server() as server, connect(server.port) as client:
         process = process_of(client)
-        process.invalid_ping_count = 3
+        process.liveness.invalid_ping_count = 3
         assert process.invalid_ping_send_count == 3
 
 

@@ -120,6 +120,7 @@ def test_without_threads_clients_get_503_and_the_log_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not one for each connection; and the server serves again when it can."""
+    caplog.set_level(logging.INFO, "mormot_ws.server")
     with echo_server() as server:
         recover = no_thread(monkeypatch, "#")
         for _ in range(50):
@@ -130,7 +131,22 @@ def test_without_threads_clients_get_503_and_the_log_one_line(
         assert not server._sockets
         assert not server._per_ip
         assert serves(server)
-    assert sum("no thread for a connection" in text for text in caplog.messages) == 1
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "no thread for a connection" in record.message
+
+
+def test_a_flood_that_a_limit_turns_away_writes_few_lines(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One, and the count tells of the others."""
+    caplog.set_level(logging.INFO, "mormot_ws.server")
+    with echo_server(max_connections=1) as server, upgraded(server.port):
+        for _ in range(50):
+            with RawClient(server.port) as client:
+                assert client.read_answer()[0].status == 503
+        assert server.status().turned_away == 50
+    assert sum("away: too many connections" in text for text in caplog.messages) == 1
 
 
 def test_a_server_without_a_thread_to_accept_raises(monkeypatch: pytest.MonkeyPatch) -> None:

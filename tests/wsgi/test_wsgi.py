@@ -574,6 +574,29 @@ def test_a_signal_handler_cannot_be_set_in_another_thread(
     recorder.wait("refused")
 
 
+def test_a_signal_says_goodbye_without_a_thread_too(
+    websockets: WebSocketWsgiServer, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the system's limit the handler does it itself, and the previous one is called."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "goodbyes":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    called: list[int] = []
+    with RawClient(port) as raw:
+        raw.upgrade()
+        wait_for(lambda: websockets.websocket_connections == 1)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        websockets._signalled(lambda number, frame: called.append(number), 15, None)
+        assert called == [15]
+        close = raw.receive_opcode(focConnectionClose)
+        raw.send_frame(focConnectionClose, close.payload)
+        assert raw.read_to_end() == b""
+
+
 def test_what_was_not_freed_says_goodbye_at_exit() -> None:
     """A program that just ends sends 1001, and is not kept from ending by a connection in a thread
     of a pool.
