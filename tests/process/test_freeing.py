@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
 
 import pytest
 from support import BOUND
@@ -36,10 +35,9 @@ class Owner:
 
 
 @pytest.fixture(autouse=True)
-def nothing_else(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what a test makes is there to be closed."""
     monkeypatch.setattr(freeing, "_alive", {})
-    yield
 
 
 def test_all_begin_before_one_is_waited_for() -> None:
