@@ -403,7 +403,10 @@ class WebSocketProcessClientThread(threading.Thread):
             return "on_reconnect was taken away"
         try:
             return callback(argument) or ""
-        except Exception as exc:  # noqa: BLE001 - the original's thread would end here, silently
+        except Exception as exc:  # the original's thread would end here, silently
+            # it ends a child that the callback has forked
+            if self._inherited:
+                raise
             fields = {"attempts": self.process.attempts}
             _log.exception("%s: on_reconnect failed; trying again later", self.name, extra=fields)
             return f"{type(exc).__name__}: {exc}"

@@ -53,7 +53,9 @@ class WebSocketServerBase(FreedByWith):
     #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade, and those of
     #: the REST protocols; None: 426 or 404
     on_request: OnHttpServerRequest | None = None
-    #: True in a forked child: the listener and the connections are the parent's
+    #: True in a forked child …
+    _forked = False
+    #: … where the listeners are the parent's, and nothing is left for this object to do
     _inherited = False
     #: for connections that are to be encrypted by us; None: none is
     tls_context: ssl.SSLContext | None = None
@@ -109,6 +111,7 @@ class WebSocketServerBase(FreedByWith):
         """In a forked child: forget the parent's connections; their processes die by themselves."""
         for connection in list(self._sockets):
             connection.die_in_child()
+        self._forked = True
         self._clear()
 
     # ---------------------------------------------------------------------------------- for anybody
@@ -382,7 +385,10 @@ class WebSocketServerBase(FreedByWith):
             try:
                 callback(argument)
             # a bug in the user's code, or its sys.exit(), hurts nobody else; the log has it
-            except BaseException:  # noqa: BLE001
+            except BaseException:
+                # it ends a child that the callback has forked
+                if self._forked:
+                    raise
                 _log.exception("%r: a server callback failed for %r", self, argument)
 
     def _say_goodbye(self, sockets: Iterable[WebSocketServerSocket]) -> None:
