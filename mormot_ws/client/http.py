@@ -99,9 +99,8 @@ def _read_body(answer: http.client.HTTPResponse, most: int) -> bytes:
     if 0 < most < announced:
         raise _AnswerTooLong(f"the answer has {announced} bytes, max_answer_bytes is {most}")
     body = bytearray()
-    buffer = memoryview(bytearray(_BODY_READ))
-    while size := answer.readinto(buffer):
-        body += buffer[:size]
+    while piece := answer.read1(_BODY_READ):
+        body += piece
         if 0 < most < len(body):
             raise _AnswerTooLong(f"the answer has more bytes than max_answer_bytes, {most}")
     if announced and len(body) < announced:
