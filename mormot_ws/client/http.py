@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..core.handshake import split_header_lines
+from ..logs import escaped
 from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest, header_value
 from ..sockets.crtsocket import CrtSocket
@@ -40,16 +41,22 @@ def http_request(
     header: str,
     data: bytes,
     data_type: str,
+    user_agent: str = "",
 ) -> HttpAnswer:
     """Send a request on *transport* and return its answer. Raises ``ValueError`` for headers that
     are none.
     """
     import http.client  # here: it takes 10 ms, and most clients upgrade without a plain request
 
-    headers = {"Connection": "Keep-Alive" if keep_alive else "Close"}
+    headers = {"Connection": "Keep-Alive" if keep_alive else "Close", "Accept": "*/*"}
+    if user_agent:
+        headers["User-Agent"] = user_agent
     if data_type:
         headers["Content-Type"] = data_type
-    headers.update(split_header_lines(header))
+    for name, value in split_header_lines(header):
+        # the application's wins, whatever its case
+        headers = {known: text for known, text in headers.items() if known.lower() != name.lower()}
+        headers[name] = value
     connection = http.client.HTTPConnection(client.host, client.port)
     connection.sock = DeadlineSocket(transport, Deadline(client.timeout))
     connection.auto_open = 0
@@ -60,7 +67,7 @@ def http_request(
         answer = connection.getresponse()
         content = answer.read()
     except (OSError, http.client.HTTPException) as exc:
-        return HttpAnswer(status=HTTP_CLIENTERROR, error=f"{type(exc).__name__}: {exc}")
+        return HttpAnswer(status=HTTP_CLIENTERROR, error=escaped(f"{type(exc).__name__}: {exc}"))
     return HttpAnswer(
         answer.status,
         content,

@@ -76,7 +76,8 @@ class CrtSocket(PublicDir):
         )
         #: guards the three fields below, so that an interrupt from another thread meets the socket
         #: of the moment; innermost
-        self._safe_socket = threading.Lock()
+        # taken again by its own thread: a signal handler may close or interrupt at any moment
+        self._safe_socket = threading.RLock()
         self._interrupted = False
         self._raw: socket.socket | None = None
         self._transport: Transport | None = None
