@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..core.handshake import split_header_lines
+from ..logs import escaped
 from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest, header_value
 from ..sockets.crtsocket import CrtSocket
 from ..sockets.deadline import Deadline
 from ..sockets.transport import DeadlineSocket, Transport
 from ..states import wscBlockWithAnswer, wscBlockWithoutAnswer, wscNonBlockWithoutAnswer
-
 
 if TYPE_CHECKING:
     import http.client
@@ -45,6 +45,7 @@ def http_request(
     header: str,
     data: bytes,
     data_type: str,
+    user_agent: str = "",
     max_answer_bytes: int = 0,
 ) -> HttpAnswer:
     """Send a request on *transport* and return its answer.
@@ -55,10 +56,15 @@ def http_request(
     # here: it takes 10 ms, and most clients upgrade without a plain request
     import http.client
 
-    headers = {"Connection": "Keep-Alive" if keep_alive else "Close"}
+    headers = {"Connection": "Keep-Alive" if keep_alive else "Close", "Accept": "*/*"}
+    if user_agent:
+        headers["User-Agent"] = user_agent
     if data_type:
         headers["Content-Type"] = data_type
-    headers.update(split_header_lines(header))
+    for name, value in split_header_lines(header):
+        # the application's wins, whatever its case
+        headers = {known: text for known, text in headers.items() if known.lower() != name.lower()}
+        headers[name] = value
     connection = http.client.HTTPConnection(client.host, client.port)
     connection.sock = DeadlineSocket(transport, Deadline(client.timeout))
     connection.auto_open = 0
@@ -69,7 +75,7 @@ def http_request(
         answer = connection.getresponse()
         content = _read_body(answer, max_answer_bytes)
     except (OSError, http.client.HTTPException) as exc:
-        return HttpAnswer(status=HTTP_CLIENTERROR, error=f"{type(exc).__name__}: {exc}")
+        return HttpAnswer(status=HTTP_CLIENTERROR, error=escaped(f"{type(exc).__name__}: {exc}"))
     return HttpAnswer(
         answer.status,
         content,

@@ -79,7 +79,8 @@ class CrtSocket:
         )
         #: guards the three fields below, so that an interrupt from another thread meets the socket
         #: of the moment; innermost
-        self._safe_socket = threading.Lock()
+        # taken again by its own thread: a signal handler may close or interrupt at any moment
+        self._safe_socket = threading.RLock()
         self._interrupted = False
         self._raw: socket.socket | None = None
         self._transport: Transport | None = None
@@ -133,7 +134,7 @@ class CrtSocket:
         """In a forked child: close the copies of the descriptors. One that had a connection, or was
         about to have one, is dead here; any other one is as new.
         """
-        self._safe_socket = threading.Lock()
+        self._safe_socket = threading.RLock()
         transport, self._transport = self._transport, None
         raw, self._raw = self._raw, None
         for copy in (transport, raw):
