@@ -645,7 +645,6 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         one is as new.
         """
         super().die_in_child()
-        self._safe_upgrade = threading.Lock()
         self._safe_free, self._safe_freed = threading.RLock(), threading.RLock()
         thread, self._thread = self._thread, None
         self._keeper = None

@@ -295,7 +295,7 @@ class WebSocketProcessClientThread(threading.Thread):
                 if not (process._upgraded or self._reconnect()) and self._ends():
                     break
                 self._reconnected()
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException as exc:
             if self._inherited:
                 raise
             # nothing of the application's reaches this: a fault of ours, or no memory
@@ -336,7 +336,7 @@ class WebSocketProcessClientThread(threading.Thread):
         self.in_loop = True
         try:
             process.process_loop()
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException as exc:
             if self._inherited:
                 # it ends a child that a callback has forked
                 raise
@@ -593,7 +593,7 @@ class WebSocketProcessClientThread(threading.Thread):
             return "on_reconnect was taken away"
         try:
             return str(callback(argument) or "")
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException as exc:
             if self._inherited:
                 # it ends a child that the callback has forked
                 raise

@@ -54,7 +54,8 @@ class PermessageDeflate:
                 raise ValueError(f"{name} is 9 to 15 or None, not {bits}")
         if not 1 <= self.level <= 9 or not 1 <= self.mem_level <= 9 or self.min_bytes < 0:
             raise ValueError(
-                f"level and mem_level are 1 to 9 and min_bytes is from 0, not {self.level}, {self.mem_level} and {self.min_bytes}"
+                f"level and mem_level are 1 to 9 and min_bytes is from 0, not {self.level}, "
+                f"{self.mem_level} and {self.min_bytes}"
             )
 
     # ----------------------------------------------------------------------------------- the client

@@ -362,8 +362,8 @@ class WebSocketProcess(ABC):
         connection; inside a callback of this connection it does not wait, the loop goes on and ends
         by itself. Messages that come while it waits still reach their callback; none does after it
         has returned: they are dropped, and counted in :attr:`dropped_count`. Returns True when the
-        peer answered (inside a callback: when the frame was sent). Raises ``ValueError`` for a *code*
-        that may not be sent.
+        peer answered (inside a callback: when the frame was sent). Raises ``ValueError`` for a
+        *code* that may not be sent.
         """
         payload = close_payload(code, reason)
         closing, ended = self.closing, self._reading_ended
@@ -492,6 +492,7 @@ class WebSocketProcess(ABC):
     def fileno(self) -> int:
         """Return the descriptor to wait for, −1 when there is none."""
 
+    @abstractmethod
     def finish(self) -> None:
         """Close what carries the bytes, after the last read. Called by the loop's thread."""
 

@@ -56,7 +56,8 @@ class CrtSocket:
             raise ValueError(f"host is a name or an address, not {host!r}")
         if "/" in host:  # it may hold a token, which is not to be shown
             raise ValueError(
-                "host is a name or an address; HttpClientWebSockets.websockets_connect() takes a whole URI"
+                "host is a name or an address; HttpClientWebSockets.websockets_connect() "
+                "takes a whole URI"
             )
         if not str(port).isdigit() or not 0 < int(port) < 65536:
             raise ValueError(f"port is a number from 1 to 65535, not {port!r}")
