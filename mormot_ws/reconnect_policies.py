@@ -111,11 +111,12 @@ class ExponentialBackoff:
         max_attempts: int = 0,
         max_time_ms: float = 0,
     ) -> None:
-        if (
-            base_ms <= 0
-            or (cap_ms is not None and cap_ms < base_ms)
-            or max_attempts < 0
-            or max_time_ms < 0
+        # written so that NaN, which is neither above nor below anything, is refused as well
+        if not (
+            0 < base_ms < math.inf
+            and (cap_ms is None or base_ms <= cap_ms < math.inf)
+            and max_attempts >= 0
+            and max_time_ms >= 0
         ):
             raise ValueError(
                 "base_ms is above 0, cap_ms at least base_ms, and the limits are from 0, not "
@@ -161,11 +162,11 @@ class LinearBackoff:
         max_attempts: int = 0,
         max_time_ms: float = 0,
     ) -> None:
-        if (
-            step_ms <= 0
-            or (cap_ms is not None and cap_ms <= 0)
-            or max_attempts < 0
-            or max_time_ms < 0
+        if not (
+            0 < step_ms < math.inf
+            and (cap_ms is None or 0 < cap_ms < math.inf)
+            and max_attempts >= 0
+            and max_time_ms >= 0
         ):
             raise ValueError(
                 "step_ms and cap_ms are above 0, and the limits are from 0, not "

@@ -201,8 +201,8 @@ def close_payload(code: int | None = None, reason: str = "") -> bytes:
         return b""
     if not is_wire_close_code(code):
         raise ValueError(
-            f"{code} is not a close code that may be sent: use 1000 to 1014 without 1004 to "
-            "1006, or 3000 to 4999"
+            f"{code} is not a close code that may be sent: use 1000 to 1014 without 1004 to 1006, "
+            "or 3000 to 4999"
         )
     text = reason.encode("utf-8")
     if len(text) > 123:

@@ -13,6 +13,7 @@ import threading
 
 from ..core.forks import dies_in_child
 from ..logs import get_logger
+from ..settings import check_timeout
 from .deadline import Deadline
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
 from .tls_transport import TlsTransport
@@ -61,8 +62,7 @@ class CrtSocket:
             )
         if not str(port).isdigit() or not 0 < int(port) < 65536:
             raise ValueError(f"port is a number from 1 to 65535, not {port!r}")
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0:
-            raise ValueError(f"timeout is a number of milliseconds above 0, not {timeout!r}")
+        check_timeout("timeout", timeout)
         self.host = host
         self.port: int = int(port)
         self.tls: bool = bool(tls)

@@ -25,9 +25,12 @@ class Deadline:
         return None if self._at is None else max(0.0, self._at - monotonic())
 
     def milliseconds(self) -> int | None:
-        """Return the whole milliseconds left, rounded up, or None."""
+        """Return the whole milliseconds left, rounded up, at most 24 days; or None.
+
+        More would not fit into what the system's calls take: those who wait look again.
+        """
         left = self.seconds()
-        return None if left is None else math.ceil(left * 1000)
+        return None if left is None else min(math.ceil(left * 1000), 2**31 - 1)
 
     @property
     def passed(self) -> bool:
