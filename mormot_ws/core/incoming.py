@@ -25,7 +25,6 @@ from .frames import (
     parse_close_payload,
 )
 from .masking import mask_bytes
-from .publicdir import PublicDir
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -58,7 +57,7 @@ class MessageInflater(Protocol):
         """Return what is left after the last piece of a message, under the same rules."""
 
 
-class WebProcessInFrame(PublicDir):
+class WebProcessInFrame:
     """Decodes what one peer sends. Mirrors ``TWebProcessInFrame``.
 
     :param masked: True when the peer has to mask its frames (we are the server), False when it must
@@ -147,7 +146,10 @@ class WebProcessInFrame(PublicDir):
     def __repr__(self) -> str:
         fault = "" if self.error is None else f" {self.error!r}"
         closed = " closed" if self.closed else ""
-        return f"<WebProcessInFrame {self.state.name} missing={self._missing} fragments={self.fragments}{closed}{fault}>"
+        return (
+            f"<WebProcessInFrame {self.state.name} missing={self._missing} "
+            f"fragments={self.fragments}{closed}{fault}>"
+        )
 
     def feed(self, data: bytes) -> list[WebSocketFrame]:
         """Decode *data* and return the messages and control frames that it completes, in the order

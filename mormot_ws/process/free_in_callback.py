@@ -11,7 +11,7 @@ import threading
 import traceback
 
 from ..errors import WebSocketsError
-from ..logs import get_logger
+from ..logs import OwnText, get_logger
 from ..settings import WebSocketProcessSettings
 
 _log = get_logger("mormot_ws")
@@ -29,18 +29,22 @@ def meet_free_in_callback(owner: object, what: str, settings: WebSocketProcessSe
     me = threading.current_thread().name
     if settings.free_in_callback == "raise":
         raise WebSocketsError(
-            f"the {what} is being freed from its own callback, in thread {me!r}; free it from another thread (see {GUIDE})"
+            f"the {what} is being freed from its own callback, in thread {me!r}; free it "
+            f"from another thread (see {GUIDE})"
         )
     stack = "".join(traceback.format_stack()[:-2])
     _log.critical(
-        "DEADLOCK: the %s %r is being freed from its own callback. Thread %r would have to end before free() returns, and waits inside "
-        "free() for itself: it is frozen from here on. Set a flag (or call terminate()) in the callback and free from another thread; "
-        "see %s. settings.free_in_callback = 'raise' turns this freeze into a WebSocketsError. The callback's stack:\n%s",
+        "DEADLOCK: the %s %r is being freed from its own callback. Thread %r would have to "
+        "end before free() returns, and waits inside "
+        "free() for itself: it is frozen from here on. Set a flag (or call terminate()) in "
+        "the callback and free from another thread; "
+        "see %s. settings.free_in_callback = 'raise' turns this freeze into a "
+        "WebSocketsError. The callback's stack:\n%s",
         what,
         owner,
         me,
         GUIDE,
-        stack,
+        OwnText(stack),
     )
     # without a bound, as in the original: this is the hazard that ported code has to meet in its
     # tests

@@ -650,7 +650,7 @@ class Sender:
         return True
 
     def _write_within(self, wire: memoryview, deadline: Deadline) -> memoryview | None:
-        """Write *wire* until the *deadline*; return what is left, None when it was written whole."""
+        """Write *wire* until the *deadline*; return what is left, None if nothing is."""
         assert self.safe_out.locked()
         process = self._process
         while True:
@@ -700,7 +700,7 @@ _main_ident = threading.main_thread().ident
 
 
 def is_foreign_timeout(exc: BaseException) -> bool:
-    """Tell whether a signal handler has raised this ``TimeoutError``: the kernel's have a number."""
+    """Tell whether a signal handler raised this ``TimeoutError``: the kernel's have a number."""
     return type(exc) is TimeoutError and exc.errno is None
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ..core.deflate import DeflateAgreement
 from ..core.frames import WebSocketFrame
 from ..core.handshake import uri_key
-from ..core.publicdir import PublicDir
 
 if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
 
-class WebSocketProtocol(PublicDir):
+class WebSocketProtocol:
     """One application protocol, known by its *name* (``Sec-WebSocket-Protocol``) and *uri*. Mirrors
     ``TWebSocketProtocol``.
 
@@ -30,8 +29,6 @@ class WebSocketProtocol(PublicDir):
     be written as it is (``'café'``). Raises ``ValueError`` for a name that cannot stand in an
     HTTP header.
     """
-
-    _internal = frozenset({"matches_uri", "prepare_process"})
 
     #: True on protocols whose native peers may send text that is not UTF-8: it is then neither
     #: refused nor kept from being sent
@@ -44,11 +41,13 @@ class WebSocketProtocol(PublicDir):
     def __init__(self, name: str, uri: str = "") -> None:
         if not isinstance(name, str) or not isinstance(uri, str):
             raise TypeError(
-                f"a protocol's name and uri are str, not {type(name).__name__} and {type(uri).__name__}"
+                "a protocol's name and uri are str, not"
+                f" {type(name).__name__} and {type(uri).__name__}"
             )
         if any(c <= " " or c >= "\x7f" or c in '"(),/:;<=>?@[\\]{}' for c in name):
             raise ValueError(
-                f"{name!r} cannot be the name of a sub-protocol: letters, digits, '-', '.' and '_' are safe"
+                f"{name!r} cannot be the name of a sub-protocol: letters, digits, '-', '.' and '_'"
+                " are safe"
             )
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on
         self.name: str = name
@@ -87,6 +86,8 @@ class WebSocketProtocol(PublicDir):
         #: True: it was handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
         self._custom_data: Any = None
+        #: a weak reference to the client that uses this object, None before its upgrade
+        self._client: Any = None
 
     # -------------------------------------------------------------------------- for the application
 
@@ -217,6 +218,7 @@ class WebSocketProtocol(PublicDir):
     def __repr__(self) -> str:
         where = f" uri={self.uri!r}" if self.uri else ""
         return (
-            f"<{type(self).__name__} {self.name!r}{where} in={self.frames_in_count}/{self.frames_in_bytes}B"
+            f"<{type(self).__name__} {self.name!r}{where}"
+            f" in={self.frames_in_count}/{self.frames_in_bytes}B"
             f" out={self.frames_out_count}/{self.frames_out_bytes}B>"
         )

@@ -58,10 +58,13 @@ class WebSocketProtocolChat(WebSocketProtocol):
         if callback is not None:
             try:
                 callback(process, frame)
-            # as in the original the connection goes on; unlike there the log says why. SystemExit too:
-            # it would end this thread only, and nobody would read any more
-            except BaseException as exc:  # noqa: BLE001
+            except BaseException as exc:
+                # as in the original the connection goes on; unlike there the log says why.
+                # SystemExit too: it would end this thread only, and nobody would read any more
                 if isinstance(exc, KeyboardInterrupt) and current_thread() is main_thread():
+                    raise
+                if process.inherited:
+                    # in a child that the callback has forked, which ends as it likes
                     raise
                 _log.exception(
                     "%s: on_incoming_frame failed on %r", process, frame, extra=process.log_fields()

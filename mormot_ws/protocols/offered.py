@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection
 from ..core.deflate import PermessageDeflate
 from ..core.forks import renew_in_child
 from ..core.handshake import UpgradeRequest, upgrade_answer, upgrade_refusal, uri_key
-from ..core.publicdir import PublicDir
 from ..logs import get_logger
 from .base import WebSocketProtocol
 
@@ -26,7 +25,7 @@ def is_localhost(ip: str) -> bool:
     return not ip or ip.startswith("127.")
 
 
-class WebSocketProtocolList(PublicDir):
+class WebSocketProtocolList:
     """The protocols that a server offers. Mirrors ``TWebSocketProtocolList``. All methods may be
     called from any thread.
     """
@@ -143,7 +142,8 @@ class WebSocketProtocolList(PublicDir):
         """
         if not request.origin_is_in(allowed_origins):
             _log.info(
-                "an upgrade by a page of %.200s is refused: allowed_origins does not have that origin",
+                "an upgrade by a page of %.200s is refused: allowed_origins does not have that"
+                " origin",
                 ", ".join(map(repr, request.all("origin"))),
             )
             return 403, None, upgrade_refusal(403)
@@ -197,7 +197,8 @@ class WebSocketProtocolList(PublicDir):
         if isinstance(status, int) and (status == 200 or 300 <= status <= 599):
             return status
         _log.error(
-            "on_websocket_upgraded has to return 200 or an HTTP status that refuses, not %r: refused with 500",
+            "on_websocket_upgraded has to return 200 or an HTTP status that refuses, not %r:"
+            " refused with 500",
             status,
         )
         return 500

@@ -12,8 +12,8 @@ import ssl
 import threading
 
 from ..core.forks import dies_in_child
-from ..core.publicdir import PublicDir
 from ..logs import get_logger
+from ..settings import check_timeout
 from .deadline import Deadline
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
 from .tls_transport import TlsTransport
@@ -22,7 +22,7 @@ from .transport import Transport, wait_socket
 _log = get_logger("mormot_ws.sockets")
 
 
-class CrtSocket(PublicDir):
+class CrtSocket:
     """A connection to *host* and *port*, with TLS if *tls*. Mirrors ``TCrtSocket``.
 
     :param host: a name or an address.
@@ -57,12 +57,12 @@ class CrtSocket(PublicDir):
             raise ValueError(f"host is a name or an address, not {host!r}")
         if "/" in host:  # it may hold a token, which is not to be shown
             raise ValueError(
-                "host is a name or an address; HttpClientWebSockets.websockets_connect() takes a whole URI"
+                "host is a name or an address; HttpClientWebSockets.websockets_connect() "
+                "takes a whole URI"
             )
         if not str(port).isdigit() or not 0 < int(port) < 65536:
             raise ValueError(f"port is a number from 1 to 65535, not {port!r}")
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0:
-            raise ValueError(f"timeout is a number of milliseconds above 0, not {timeout!r}")
+        check_timeout("timeout", timeout)
         self.host = host
         self.port: int = int(port)
         self.tls: bool = bool(tls)
@@ -80,7 +80,8 @@ class CrtSocket(PublicDir):
         )
         #: guards the three fields below, so that an interrupt from another thread meets the socket
         #: of the moment; innermost
-        self._safe_socket = threading.Lock()
+        # taken again by its own thread: a signal handler may close or interrupt at any moment
+        self._safe_socket = threading.RLock()
         self._interrupted = False
         self._raw: socket.socket | None = None
         self._transport: Transport | None = None
@@ -134,7 +135,7 @@ class CrtSocket(PublicDir):
         """In a forked child: close the copies of the descriptors. One that had a connection, or was
         about to have one, is dead here; any other one is as new.
         """
-        self._safe_socket = threading.Lock()
+        self._safe_socket = threading.RLock()
         transport, self._transport = self._transport, None
         raw, self._raw = self._raw, None
         for copy in (transport, raw):

@@ -156,7 +156,9 @@ _LIVES = {
     "frees both": "client.free(); server.free(); client.free(); server.free(); sys.exit(0)",
     "ends a with block": "server.__exit__(None, None, None); client.__exit__(None, None, None); sys.exit(0)",
     "collects garbage": "del server, client; gc.collect(); sys.exit(0)",
-    "closes the connection": "client.websockets.shutdown(); client.websockets.abort('why'); client.close(); sys.exit(0)",
+    "closes the connection": (
+        "client.websockets.shutdown(); client.websockets.abort('why'); client.close(); sys.exit(0)"
+    ),
     "forks again": "os.fork() or sys.exit(0); os.wait(); sys.exit(0)",
     "terminates and reconnects": "client.reconnect_now(); client.auto_reconnect(); client.reopen(); sys.exit(0)",
 }
@@ -316,8 +318,9 @@ from mormot_ws.process import keeper as keepers
 process, other = client.websockets, server.is_active_websocket(1)
 held = [
     lock
-    for owner in (client, client._thread, process, process.outgoing, process.incoming, process._keeper, keepers,
-                  server, server._keeper, other, other.outgoing, server.websocket_protocols)
+    for owner in (client, client._thread, process.sender, process.reader, process.outgoing,
+                  process._keeper, keepers, other.sender, other.reader,
+                  server, server._keeper, other.outgoing, server.websocket_protocols)
     for lock in vars(owner).values()
     if hasattr(lock, "acquire") and hasattr(lock, "release")
 ]

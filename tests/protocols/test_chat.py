@@ -23,6 +23,8 @@ from mormot_ws.states import WebSocketProcessState, wpsClose, wpsCreate, wpsDest
 class FakeProcess:
     """Has a state, and notes what it is given to send."""
 
+    inherited = False
+
     def log_fields(self) -> dict[str, object]:
         return {}
 
@@ -91,14 +93,26 @@ class TestCallback:
         assert record.exc_info is not None
         assert record.exc_info[0] is ZeroDivisionError
 
-    def test_what_is_no_exception_of_the_application_goes_on(self) -> None:
-        """``SystemExit`` and its kind are not swallowed."""
+    def test_sys_exit_is_an_exception_as_any_other(self, caplog: pytest.LogCaptureFixture) -> None:
+        """It would end the connection's thread only: it is logged, and the connection goes on."""
 
         def on_incoming_frame(process: Any, frame: WebSocketFrame) -> None:
             raise SystemExit(3)
 
         process: Any = FakeProcess()
-        with pytest.raises(SystemExit):
+        WebSocketProtocolChat("echo", "", on_incoming_frame).process_incoming_frame(
+            process, WebSocketFrame(focText), ""
+        )
+        assert "SystemExit: 3" in caplog.text
+
+    def test_ctrl_c_in_the_main_thread_goes_on(self) -> None:
+        """A loop that the program runs in its main thread can be interrupted."""
+
+        def on_incoming_frame(process: Any, frame: WebSocketFrame) -> None:
+            raise KeyboardInterrupt
+
+        process: Any = FakeProcess()
+        with pytest.raises(KeyboardInterrupt):
             WebSocketProtocolChat("echo", "", on_incoming_frame).process_incoming_frame(
                 process, WebSocketFrame(focText), ""
             )
