@@ -40,6 +40,7 @@ nitpick_ignore_regex = [
         "py:class",
         r"mormot_ws\.(client\.(thread|http|upgrade)|core\.(deflate|handshake|incoming|outgoing)|sockets\.(deadline|transport))\..*",
     ),
+    ("py:class", r"abc\.ABC|mormot_ws\.server\.connection\.ServerOwner|MillisecondsWarning"),
     ("py:class", r"mormot_ws\.(process|rest|services|protocols\.signed_uri)\..*"),
     (
         "py:class",
@@ -75,7 +76,6 @@ _FOR_THE_PACKAGE = frozenset(
         "begin_loop",
         "closing",
         "counted_as",
-        "cut",
         "decode",
         "die_in_child",
         "encode",
@@ -102,7 +102,6 @@ _FOR_THE_PACKAGE = frozenset(
         "prepare_ahead",
         "queue_failed",
         "reader",
-        "receive_now",
         "revive",
         "run",
         "run_at_once",
@@ -116,11 +115,9 @@ _FOR_THE_PACKAGE = frozenset(
         "start_shutdown",
         "take_over",
         "unsent_bytes",
-        "upgrade_failure",
         "wait_writable",
         "waits_for_input",
         "write_failed",
-        "write_now",
         "write_parts",
     ]
 )

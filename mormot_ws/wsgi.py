@@ -116,7 +116,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
     connections, and more for the other requests. There is one such object per process of the WSGI
     server: it numbers, counts and broadcasts to its own connections only.
 
-    It is a context manager that calls :meth:`free`; what is not freed says goodbye at the
+    It is a context manager that calls ``free()``; what is not freed says goodbye at the
     interpreter's end. See :meth:`close_on_signals` for servers that end in another order.
     """
 

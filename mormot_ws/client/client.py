@@ -87,6 +87,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             timeout,
             proxy=proxy,
             send_timeout=self.settings.send_timeout,
+            resolve_timeout=self.settings.resolve_timeout,
         )
         self.process_name = process_name
         #: ``f(client)``, called in the client's thread each time a connection has ended, after its

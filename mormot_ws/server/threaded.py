@@ -54,7 +54,7 @@ class WebSocketServer(WebSocketServerBase):
 
     It listens when the constructor returns; add protocols to ``websocket_protocols``. Raises
     :class:`HttpServerError` when it cannot listen there, ``ValueError`` for a *port* of another
-    form. It is a context manager that calls :meth:`free`.
+    form. It is a context manager that calls ``free()``.
 
     The callbacks below run in the connection's thread; an exception in one is logged and hurts
     nobody else.

@@ -14,6 +14,7 @@ import threading
 from ..core.forks import dies_in_child
 from ..logs import get_logger
 from ..settings import check_timeout
+from .addresses import resolve
 from .deadline import Deadline
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
 from .tls_transport import TlsTransport
@@ -52,6 +53,7 @@ class CrtSocket:
         *,
         proxy: str | None = None,
         send_timeout: int = 10_000,
+        resolve_timeout: int = 5_000,
     ) -> None:
         if not isinstance(host, str) or not host or any(c <= " " for c in host):
             raise ValueError(f"host is a name or an address, not {host!r}")
@@ -75,6 +77,7 @@ class CrtSocket:
         #: the same as an exception, None when it did not
         self.last_exception: OSError | None = None
         self._send_timeout = send_timeout
+        self._resolve_timeout = resolve_timeout
         self._default_context: ssl.SSLContext | None = (
             None  # made once: reading the system's authorities takes many milliseconds
         )
@@ -192,11 +195,16 @@ class CrtSocket:
         does not hide the next.
         """
         error: OSError = OSError(f"no address for {host}")
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = resolve(host, port, deadline.sooner(self._resolve_timeout))
         for left, (family, kind, protocol, _, address) in zip(
             range(len(found), 0, -1), found, strict=True
         ):
-            sock = socket.socket(family, kind, protocol)
+            try:
+                sock = socket.socket(family, kind, protocol)
+            except OSError as exc:
+                # a kernel without IPv6 knows its addresses all the same
+                error = exc
+                continue
             try:
                 with self._safe_socket:
                     if self._interrupted:
