@@ -1,5 +1,6 @@
-"""Where the console script ``mormot-ws`` starts: Ctrl-C ends it without Python's traceback while
-the rest is being imported.
+"""Where the console script ``mormot-ws`` starts.
+
+Ctrl-C ends it without Python's traceback while the rest is being imported.
 
 A module of its own, outside the package, because importing anything of the package takes time
 already. Nothing else belongs in here, and nobody else is to import it: it changes what SIGINT does

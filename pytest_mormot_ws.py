@@ -1,5 +1,6 @@
-"""The pytest plugin of mormot_ws: fixtures for the tests of applications that use it. They are
-described in docs/how-to/testing.md.
+"""The pytest plugin of mormot_ws: fixtures for the tests of applications that use it.
+
+They are described in docs/how-to/testing.md.
 
 A module of its own, outside the package, because pytest imports it at every start: who does not ask
 for a fixture does not import mormot_ws either. No option, no hook and no ``autouse`` fixture may
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def mormot_ws_protocols() -> list[WebSocketProtocol]:
-    """What ``mormot_ws_echo_server`` offers, to be overridden: a list of protocols. Empty: it
-    echoes under any name.
+    """What ``mormot_ws_echo_server`` offers, to be overridden: a list of protocols.
+
+    Empty: it echoes under any name.
     """
     return []
 
@@ -39,8 +41,9 @@ def mormot_ws_settings() -> WebSocketProcessSettings:
 def mormot_ws_echo_server(
     mormot_ws_protocols: list[WebSocketProtocol], mormot_ws_settings: WebSocketProcessSettings
 ) -> Iterator[EchoServer]:
-    """A WebSocket server on a free port, in this process: ``uri``, ``stop()``, ``kill()``,
-    ``start()``, ``messages``.
+    """A WebSocket server on a free port, in this OS process.
+
+    ``uri``, ``stop()``, ``kill()``, ``start()``, ``messages``.
     """
     from mormot_ws.testing import EchoServer
 
@@ -50,8 +53,9 @@ def mormot_ws_echo_server(
 
 @pytest.fixture
 def mormot_ws_echo_process() -> Iterator[EchoServerProcess]:
-    """An echo server on a free port, in a process of its own: also ``kill()`` by SIGKILL,
-    ``freeze()`` and ``thaw()``.
+    """An echo server on a free port, in an OS process of its own.
+
+    Also ``kill()`` by SIGKILL, ``freeze()`` and ``thaw()``.
     """
     from mormot_ws.testing import EchoServerProcess
 
@@ -61,8 +65,9 @@ def mormot_ws_echo_process() -> Iterator[EchoServerProcess]:
 
 @pytest.fixture
 def mormot_ws_proxy_to() -> Iterator[Callable[..., FaultProxy]]:
-    """``mormot_ws_proxy_to(host, port)``: a fault-injecting proxy in front of a server of your
-    own; as many as you want.
+    """``mormot_ws_proxy_to(host, port)``: a fault-injecting proxy before a server of your own.
+
+    As many as you want.
     """
     from mormot_ws.testing import FaultProxy
 
@@ -78,7 +83,8 @@ def mormot_ws_proxy_to() -> Iterator[Callable[..., FaultProxy]]:
 def mormot_ws_proxy(
     mormot_ws_proxy_to: Callable[..., FaultProxy], mormot_ws_echo_server: EchoServer
 ) -> FaultProxy:
-    """A fault-injecting proxy in front of ``mormot_ws_echo_server``: ``uri``, ``cut()``,
-    ``blackhole()``, ``delay(ms)``, …
+    """A fault-injecting proxy in front of ``mormot_ws_echo_server``.
+
+    ``uri``, ``cut()``, ``blackhole()``, ``delay(ms)``, …
     """
     return mormot_ws_proxy_to(mormot_ws_echo_server.host, mormot_ws_echo_server.port)

@@ -1,5 +1,6 @@
-"""Messages that arrive although connections break: each is kept, and sent again, until the receiver
-has said that it has it.
+"""Messages that arrive although connections break.
+
+Each is kept, and sent again, until the receiver has said that it has it.
 
     python examples/at_least_once.py receive [--host 127.0.0.1] [--port 8999]
     python examples/at_least_once.py send [--host 127.0.0.1] [--port 8999] < messages.txt
@@ -82,8 +83,9 @@ class ReliableSender:
         return error
 
     def send(self, text: str) -> None:
-        """Take responsibility for *text*. From any thread; waits while WINDOW messages are under
-        way.
+        """Take responsibility for *text*. From any thread.
+
+        Waits while WINDOW messages are in flight.
         """
         with self._changed:
             self._changed.wait_for(lambda: len(self._kept) < WINDOW)
@@ -105,9 +107,7 @@ class ReliableSender:
         )  # never waits. False: no connection; the next one gets all that is kept
 
     def _on_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
-        """In the client's thread: on each new connection say everything again, then listen to
-        acknowledgements.
-        """
+        """In the client's thread: send all again on each new connection, then await answers."""
         if frame.opcode is focContinuation:
             with self._changed:
                 process.outgoing.clear()  # left from the last connection; it is all in _kept
@@ -155,8 +155,9 @@ class ReliableReceiver:
 
 
 def say(text: str) -> None:
-    """Print one line, whole, though several threads do so; and at once, though it may go to a
-    pipe.
+    """Print one line, whole and at once, from any thread.
+
+    Several threads print, and the output may be a pipe.
     """
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

@@ -1,5 +1,6 @@
-"""A chat client for the terminal, for the rooms of chat_server.py. It comes back by itself, with
-the messages that it missed.
+"""A chat client for the terminal, for the rooms of chat_server.py.
+
+It reconnects by itself, and gets the messages that it missed.
 
     python examples/chat_client.py NAME [--room lobby] [--host 127.0.0.1] [--port 8999] [--tls [--ca
     FILE]]
@@ -47,8 +48,9 @@ Message = dict[str, Any]
 
 
 class ChatClient:
-    """One person in one room. The methods without an underscore are for the main thread, the
-    others run in the client's.
+    """One person in one room.
+
+    The methods without an underscore are for the main thread, the others run in the client's.
     """
 
     def __init__(
@@ -79,8 +81,9 @@ class ChatClient:
         return error
 
     def say(self, text: str) -> None:
-        """Say *text* now, or as soon as we are back in the room. Waits while MAX_UNSAID lines are
-        under way.
+        """Say *text* now, or as soon as we are back in the room.
+
+        Waits while MAX_UNSAID lines are in flight.
         """
         id = uuid.uuid4().hex
         with self._changed:
@@ -94,8 +97,9 @@ class ChatClient:
         self._send(type="who")
 
     def leave(self, patience: float) -> int:
-        """Wait up to *patience* seconds for the lines under way, and leave; return how many were
-        not said.
+        """Wait up to *patience* seconds for the lines in flight, and leave.
+
+        Returns how many were not said.
         """
         with self._changed:
             self._changed.wait_for(lambda: not self._unsaid, patience)
@@ -104,8 +108,9 @@ class ChatClient:
             return len(self._unsaid)
 
     def _send(self, **message: Any) -> None:
-        """Queue a message; never waits. What does not leave before the connection breaks is
-        dropped when we join again.
+        """Queue a message; never waits.
+
+        What has not left when the connection breaks is dropped when we join again.
         """
         process = self.client.websockets
         assert process is not None
@@ -154,9 +159,8 @@ class ChatClient:
         return []  # of a newer server
 
     def _on_joined(self, message: Message) -> list[str]:
-        lines = [
-            f"* You are {message['name']} in {message['room']}; here are {', '.join(message['names'])}"
-        ]
+        names = ", ".join(message["names"])
+        lines = [f"* You are {message['name']} in {message['room']}; here are {names}"]
         if self._history not in ("", message["history"]):
             lines.append("* The server has forgotten what was said before")
         if self._history != message["history"]:
@@ -236,7 +240,7 @@ def main() -> None:
                 sys.exit(f"{left} lines were not delivered")
     except KeyboardInterrupt:
         pass
-    except (ValueError, OSError) as exc:  # a port that is none, a file that is not there
+    except (ValueError, OSError) as exc:  # not a port, or no such file
         sys.exit(f"Cannot connect: {exc}")
 
 

@@ -85,8 +85,9 @@ class Member:
 
 
 class Throttle:
-    """Lets a connection wait whose messages come too fast. For the connection's own thread: the
-    others are not delayed.
+    """Makes a connection wait whose messages come too fast.
+
+    For the connection's own thread: the others are not delayed.
     """
 
     def __init__(self) -> None:
@@ -193,8 +194,9 @@ class ChatServer:
     def _join(
         self, sender: WebSocketProcess, room_name: str, name: str, client: str, message: Message
     ) -> None:
-        """Let *sender* in, and give it what it has missed; everything later comes behind that in
-        its queue.
+        """Let *sender* in, and give it what it has missed.
+
+        Everything later comes behind that in its queue.
         """
         room = self._room(room_name)
         came_back = self._take_over(client, room)
@@ -216,8 +218,9 @@ class ChatServer:
         self._members[sender.connection_id] = Member(sender, room, name, client)
 
     def _take_over(self, client: str, room: Room) -> bool:
-        """End the last connection of *client*, if we have not noticed its end; return True if it
-        was in *room* all the time.
+        """End the last connection of *client*, if we have not noticed its end.
+
+        Returns True if it was in *room* all the time.
         """
         last = next((member for member in self._members.values() if member.client == client), None)
         if last is None:
@@ -274,14 +277,13 @@ class ChatServer:
 
 
 class HistoryFile:
-    """The last messages of each room as lines of JSON. Written while the server's lock is held:
-    short appends, in order.
+    """The last messages of each room as lines of JSON.
+
+    Written while the server's lock is held: short appends, in order.
     """
 
     def __init__(self, path: Path, rooms: dict[str, Room]) -> None:
-        """Read *path*, if it is there, into *rooms*; write what is still needed of it anew, and go
-        on behind that.
-        """
+        """Read *path*, if it exists, into *rooms*; rewrite what is needed, and append to it."""
         lines = path.read_bytes().splitlines() if path.exists() else []
         for line in lines:
             try:
@@ -335,8 +337,9 @@ def parse(frame: WebSocketFrame) -> object:
 
 
 def checked(name: str) -> str:
-    """Return the name of a person or a room without blanks around it. Control characters and the
-    like are refused.
+    """Return the name of a person or a room without blanks around it.
+
+    Control characters and the like are refused.
     """
     name = name.strip()
     if not (0 < len(name) <= MAX_NAME and name.isprintable()):
@@ -352,7 +355,8 @@ def free_name(name: str, taken: list[str]) -> str:
 
 
 def check_origin(protocol: WebSocketProtocol) -> int:
-    """Refuse pages of other sites: they could listen with the help of a visitor's browser.
+    """Refuse pages of other sites: they could listen through a visitor's browser.
+
     Programs send no Origin.
     """
     origin = protocol.upgrade_header("Origin")

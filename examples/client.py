@@ -1,5 +1,4 @@
-"""A client that sends what is typed, prints the echo, and reconnects by itself when the server goes
-away.
+"""A client that sends what is typed, prints the echo, and reconnects by itself.
 
     python examples/client.py [--host 127.0.0.1] [--port 8999] [--protocol echo] [--uri '']
 
@@ -28,8 +27,9 @@ from mormot_ws import (
 
 
 class EchoClient:
-    """The application. Its callbacks run in the client's thread, one at a time, and never free()
-    the client.
+    """The application. Its callbacks run in the client's thread, and never free() the client.
+
+    They run one at a time.
     """
 
     def __init__(self, host: str, port: int, name: str) -> None:
@@ -46,9 +46,7 @@ class EchoClient:
         return error
 
     def do_reconnect(self, process: WebSocketProcessClient | None) -> str:
-        """The connection is lost, and the client's thread has just tried to open its TCP socket
-        again.
-        """
+        """The connection is lost; the client's thread has just tried to reopen its TCP socket."""
         if process is None:
             # that failed; after a growing pause the thread tries again
             self.reconnect_count += 1
@@ -75,8 +73,9 @@ class EchoClient:
         return ""  # success
 
     def on_incoming_frame(self, sender: WebSocketProcess, frame: WebSocketFrame) -> None:
-        """Called for each message, and when the connection opens (focContinuation) or ends
-        (focConnectionClose).
+        """Called for each message, and when the connection opens or ends.
+
+        Opening is focContinuation, the end focConnectionClose.
         """
         if frame.opcode is focText:
             say(f"[ECHO] {frame.text}")
@@ -93,12 +92,16 @@ class EchoClient:
         process = self.client.websockets
         assert process is not None
         word = "Connected" if process.state is wpsRun else "Disconnected"
-        return f"{word}, ConnectionID: {process.connection_id}, reconnection attempts: {self.reconnect_count}"
+        return (
+            f"{word}, ConnectionID: {process.connection_id}, reconnection attempts:"
+            f" {self.reconnect_count}"
+        )
 
 
 def say(text: str) -> None:
-    """Print one line, whole, though several threads do so; and at once, though it may go to a
-    pipe.
+    """Print one line, whole and at once, from any thread.
+
+    Several threads print, and the output may be a pipe.
     """
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

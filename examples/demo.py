@@ -23,8 +23,9 @@ PAUSE = 1.5  # seconds between two steps, so that one can read along
 
 
 class Program:
-    """One of the examples as a process: its output is shown here and searched, and lines can be
-    typed into it.
+    """One of the examples as an OS process: its output is shown and searched.
+
+    Lines can be typed into it.
     """
 
     def __init__(self, name: str, *arguments: str) -> None:
@@ -61,7 +62,8 @@ class Program:
                 line = None
             if line is None:
                 raise DemoFailed(
-                    f"the {self.name} did not print {pattern!r} within {PATIENCE} s, or ended before"
+                    f"the {self.name} did not print {pattern!r} within {PATIENCE} s, or ended"
+                    " before"
                 )
             match = re.search(pattern, line)
             if match:
@@ -124,7 +126,8 @@ def demo(programs: list[Program]) -> None:
         client.expect(re.escape(f"[ECHO] {message}"))
 
     step(
-        "The server is killed: the client notices at once, and tries to reconnect, less and less often"
+        "The server is killed: the client notices at once, and tries to reconnect, less and less"
+        " often"
     )
     server.process.kill()
     client.expect(r"\[CLOSED\]")
@@ -164,7 +167,8 @@ def main() -> int:
         for program in programs:
             program.clean_up()
     show(
-        f"\nThe demo went well: lost, reconnected, and echoing again, in {time.monotonic() - started:.0f} seconds."
+        "\nThe demo went well: lost, reconnected, and echoing again, in"
+        f" {time.monotonic() - started:.0f} seconds."
     )
     return 0
 

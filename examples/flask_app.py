@@ -1,5 +1,6 @@
-"""A Flask application with a WebSocket in it: an echo for each client, and a button that sends
-something to all of them.
+"""A Flask application with a WebSocket in it: an echo for each client, and a broadcast.
+
+A button on its page sends something to all of them.
 
     python examples/flask_app.py                    with Flask's own server, on
     http://127.0.0.1:5000/ gunicorn --worker-class gthread --threads 50 --chdir examples
@@ -19,7 +20,8 @@ from mormot_ws import WebSocketFrame, WebSocketProcess, WebSocketProtocolChat, f
 from mormot_ws.wsgi import WebSocketWsgiServer
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>mormot_ws in Flask</title>
-<p><input id="text" autofocus> <button id="say">Send</button> <button id="all">Tell everybody</button> <span id="state"></span></p>
+<p><input id="text" autofocus>
+<button id="say">Send</button> <button id="all">Tell everybody</button> <span id="state"></span></p>
 <pre id="log"></pre>
 <script>
   const at = (id) => document.getElementById(id);

@@ -1,5 +1,6 @@
-"""A client of rest_server.py: starts tasks by calling a method, is called back while they run, and
-reconnects by itself.
+"""A client of rest_server.py: starts tasks by calling a method, and is called back.
+
+It reconnects by itself.
 
     python examples/rest_client.py [--host 127.0.0.1] [--port 8999]
 
@@ -21,8 +22,9 @@ from mormot_ws import ClientServices, HttpClientWebSockets, ServiceError, WebSoc
 
 
 class Watcher(Progress):
-    """What the server calls. In the client's thread: it may notify the server in here, but not
-    wait for an answer.
+    """What the server calls, in the client's thread.
+
+    It may notify the server in here, but not wait for an answer.
     """
 
     def step_done(self, number: int, task: Task, step: int) -> None:
@@ -57,9 +59,7 @@ class TaskClient:
         return error
 
     def connected(self, process: WebSocketProcess) -> None:
-        """Called in the client's thread for each connection: a new one has to be told what the old
-        one was.
-        """
+        """Called in the client's thread for each connection: a new one must be told who we are."""
         self.notified_runner.watch()
         say(f"[CONNECTED] as #{process.connection_id}")
 
@@ -81,8 +81,9 @@ class TaskClient:
 
 
 def say(text: str) -> None:
-    """Print one line, whole, though several threads do so; and at once, though it may go to a
-    pipe.
+    """Print one line, whole and at once, from any thread.
+
+    Several threads print, and the output may be a pipe.
     """
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

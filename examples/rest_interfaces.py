@@ -1,5 +1,6 @@
-"""What the two REST examples agree on: the interfaces, and what travels in their calls. Imported
-by both; runs nothing.
+"""What the two REST examples agree on: the interfaces, and what travels in their calls.
+
+Imported by both; runs nothing.
 """
 
 from __future__ import annotations

@@ -41,15 +41,14 @@ class Runner(TaskRunner):
         self.watchers: dict[int, Progress] = {}
 
     def start(self, task: Task) -> int:
-        """Start a thread for *task*: only another thread than this may wait for an answer of the
-        client.
-        """
+        """Start a thread for *task*: this one must not wait for an answer of the client."""
         if task.steps < 1:
             raise ServiceError(f"{task.name!r} has no steps", 400)
         number = next(self.numbers)
         boss = self.services.caller(Progress)
         say(
-            f"task {number}: {task.name!r}, {task.steps} steps, from #{self.services.context.connection_id}"
+            f"task {number}: {task.name!r}, {task.steps} steps, from"
+            f" #{self.services.context.connection_id}"
         )
         threading.Thread(
             target=self.run, args=(number, task, boss), name=f"task {number}", daemon=True
@@ -75,8 +74,9 @@ class Runner(TaskRunner):
         say(f"task {number} is done")
 
     def confirmed(self, number: int, task: Task, boss: Progress) -> bool:
-        """Ask who has started the task. It may be gone, or late, or not want to be asked: then the
-        task goes on.
+        """Ask the client that has started the task.
+
+        It may be gone, or late, or not want to be asked: then the task goes on.
         """
         try:
             return boss.may_finish(number, task)
@@ -112,8 +112,9 @@ def serve(port: str, pause: float) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line, whole, though several threads do so; and at once, though it may go to a
-    pipe.
+    """Print one line, whole and at once, from any thread.
+
+    Several threads print, and the output may be a pipe.
     """
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

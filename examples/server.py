@@ -51,8 +51,9 @@ class WebSocketProtocolEcho(WebSocketProtocolChat):
 
 
 def serve(port: str, name: str) -> None:
-    """Serve the protocol *name* on *port* ('host:port') until a line comes from standard input, or
-    a signal.
+    """Serve the protocol *name* on *port* until a line on standard input, or a signal.
+
+    *port* is 'host:port'.
     """
     protocol = WebSocketProtocolEcho(name, "")  # name, uri: '' is served whatever the URI
     protocol.on_incoming_frame = protocol.echo_frame
@@ -70,8 +71,9 @@ def serve(port: str, name: str) -> None:
 
 
 def wait_for_enter(entered: threading.Event) -> None:
-    """Set *entered* when a line is typed; in a thread of its own, so that the main one is free for
-    signals.
+    """Set *entered* when a line is typed.
+
+    In a thread of its own, so that the main one is free for signals.
     """
     with contextlib.suppress(OSError):  # there may be no standard input at all
         # not by sys.stdin, whose lock would be in the way of a signal's exit
@@ -82,8 +84,9 @@ def wait_for_enter(entered: threading.Event) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line, whole, though several threads do so; and at once, though it may go to a
-    pipe.
+    """Print one line, whole and at once, from any thread.
+
+    Several threads print, and the output may be a pipe.
     """
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

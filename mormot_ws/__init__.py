@@ -65,8 +65,9 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         WebSocketProtocolJson,
         WebSocketProtocolRest,
     )
+    from .server.connection import WebSocketProcessServer, WebSocketServerSocket
     from .server.rest import WebSocketServerRest
-    from .server.threaded import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
+    from .server.threaded import WebSocketServer
     from .services.remote import ClientServices, ServerServices
     from .settings import (
         WebSocketProcessSettings,
@@ -144,7 +145,8 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "StopOn",
     ),
     "rest.protocols": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
-    "server.threaded": ("WebSocketProcessServer", "WebSocketServer", "WebSocketServerSocket"),
+    "server.connection": ("WebSocketProcessServer", "WebSocketServerSocket"),
+    "server.threaded": ("WebSocketServer",),
     "server.rest": ("WebSocketServerRest",),
     "services.remote": ("ClientServices", "ServerServices"),
     "settings": (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Mapping
 from typing import cast
 
@@ -61,9 +62,15 @@ class GuardedLogger:
         """Log at WARNING."""
         self._log(logging.WARNING, text, args, extra)
 
-    def error(self, text: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
-        """Log at ERROR."""
-        self._log(logging.ERROR, text, args, extra)
+    def error(
+        self,
+        text: str,
+        *args: object,
+        extra: Mapping[str, object] | None = None,
+        exc_info: BaseException | None = None,
+    ) -> None:
+        """Log at ERROR, with the traceback of *exc_info* if there is one."""
+        self._log(logging.ERROR, text, args, extra, exc_info)
 
     def critical(self, text: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
         """Log at CRITICAL."""
@@ -87,7 +94,7 @@ class GuardedLogger:
         text: str,
         args: tuple[object, ...],
         extra: Mapping[str, object] | None,
-        trace: bool = False,
+        trace: bool | BaseException | None = None,
     ) -> None:
         logger = self._logger
         if not logger.isEnabledFor(level):
@@ -96,10 +103,13 @@ class GuardedLogger:
             logger.log(
                 level, text, *map(_harmless, args), extra=extra, exc_info=trace, stacklevel=3
             )
-        except KeyboardInterrupt:
-            raise
-        except BaseException as exc:  # noqa: BLE001
+        except Exception as exc:  # noqa: BLE001
             # a handler's fault is nobody else's; the interpreter says what cannot be raised
+            _report(exc, logger.name)
+        except BaseException as exc:
+            # Ctrl-C, and what a signal handler raises, only the main thread meets
+            if threading.current_thread() is threading.main_thread():
+                raise
             _report(exc, logger.name)
 
 

@@ -128,6 +128,9 @@ class WebSocketProcessSettings:
     #: refused with 403; None: anything. A request without ``Origin`` does not come from a browser,
     #: and is let through
     allowed_origins: Collection[str] | None
+    allowed_hosts: Collection[str] | None
+    trusted_proxies: Collection[str]
+    remote_ip_header: str
     #: True, or a :class:`PermessageDeflate`: negotiate compression (RFC 7692); False: never
     permessage_deflate: bool | PermessageDeflate
     #: milliseconds that a client's connection has to live to count as stable: the next loss then
@@ -169,6 +172,9 @@ class WebSocketProcessSettings:
         "max_connections_per_ip": 0,
         "max_pings_per_second": 1_000,
         "allowed_origins": None,
+        "allowed_hosts": None,
+        "trusted_proxies": (),
+        "remote_ip_header": "",
         "reconnect_stable_after": 5_000,
         "permessage_deflate": False,
         "reconnect_policy": _default_policy,

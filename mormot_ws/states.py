@@ -1,5 +1,5 @@
 """The states of connections and threads, the modes and options of the REST protocols. Values only,
-importable from every floor.
+which every layer may import.
 """
 
 from __future__ import annotations

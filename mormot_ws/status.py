@@ -7,10 +7,7 @@ No lock, no counting and no formatting belongs in here: who counts, counts where
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .process.process import WebSocketProcess
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -50,30 +47,6 @@ class ConnectionStatus:
     def as_dict(self) -> dict[str, Any]:
         """Return the same as a dictionary, e.g. for JSON."""
         return asdict(self)
-
-
-def connection_status(process: WebSocketProcess) -> ConnectionStatus:
-    """Return a snapshot of *process*; what its ``status()`` returns."""
-    protocol = process.protocol
-    return ConnectionStatus(
-        connection_id=process.connection_id,
-        remote_ip=process.remote_ip,
-        protocol=protocol.name,
-        state=process.state.name,
-        state_since_ms=process.state_since,
-        frames_in=protocol.frames_in_count,
-        frames_out=protocol.frames_out_count,
-        bytes_in=protocol.frames_in_bytes,
-        bytes_out=protocol.frames_out_bytes,
-        queued_frames=process.outgoing.count,
-        queued_bytes=process.outgoing.bytes,
-        queue_lost=process.outgoing.lost,
-        ping_ms=process.last_ping_delay,
-        invalid_pings=process.invalid_ping_count,
-        close_code=process.close_code,
-        close_reason=process.close_reason,
-        last_error=process.last_error,
-    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ parsing, no listening and no loop of frames may come in here.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -23,18 +22,19 @@ from urllib.parse import quote
 
 import simple_websocket
 
+from .core.forks import dies_in_child
 from .core.handshake import UpgradeRequest
-from .process.free_in_callback import meet_free_in_callback
-from .process.freeing import close_all_now, close_at_exit, forget_at_exit
+from .logs import get_logger
+from .process.freeing import close_all_now, close_at_exit, stay_at_exit
 from .protocols.base import WebSocketProtocol
-from .server.base import WebSocketHost
-from .server.threaded import WebSocketProcessServer, WebSocketServerSocket
+from .server.base import WebSocketServerBase
+from .server.connection import WebSocketServerSocket
 from .settings import WebSocketProcessSettings
 from .sockets.deadline import Deadline
 from .sockets.transport import Transport
 from .status import ServerStatus
 
-_log = logging.getLogger("mormot_ws.wsgi")
+_log = get_logger("mormot_ws.wsgi")
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -90,9 +90,14 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
         try:
             self._run_process(self._accept(transport, protocol, answer, unread))
         except OSError as exc:
-            _log.debug(
-                "#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc
-            )
+            if not self._inherited:
+                _log.debug(
+                    "#%d from %s: %s: %s",
+                    self.connection_id,
+                    self.remote_ip,
+                    type(exc).__name__,
+                    exc,
+                )
         # the WSGI server would make an HTTP answer of it, where none can be sent any more
         except Exception:  # noqa: BLE001
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
@@ -104,7 +109,7 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
             transport.close()
 
 
-class WebSocketWsgiServer(WebSocketHost):
+class WebSocketWsgiServer(WebSocketServerBase):
     """A WebSocket server inside a WSGI application, and itself one: call it for the requests that
     shall become WebSockets.
 
@@ -130,13 +135,24 @@ class WebSocketWsgiServer(WebSocketHost):
         self, process_name: str = "", *, settings: WebSocketProcessSettings | None = None
     ) -> None:
         super().__init__(process_name or "WebSocketWsgiServer", process_name, settings)
-        self.process_class = WebSocketProcessServer
-        #: notified when a connection has ended; its lock is that of the tables
-        self._ended = threading.Condition(self._safe_connections)
-        #: set by the first free() when it has done its work; later ones wait for it
-        self._freed = threading.Event()
         close_at_exit(self)
         _close_before_pools()
+        dies_in_child(self)
+
+    def _clear(self) -> None:
+        super()._clear()
+        #: notified when a connection has ended; guards nothing. Reentrant, for free() in a signal
+        #: handler
+        self._ended = threading.Condition()
+
+    def die_in_child(self) -> None:
+        """In a forked child (a worker, where the application was loaded before): the connections
+        are the parent's, the server itself is as new.
+        """
+        super().die_in_child()
+        if not self._freed:
+            self._stopping = False
+            stay_at_exit(self)
 
     # ----------------------------------------------------------------------------- for WSGI servers
 
@@ -191,17 +207,19 @@ class WebSocketWsgiServer(WebSocketHost):
         it. Raises ``_Refusal``.
         """
         taken = _take(environ)
-        with self._safe_connections:
-            self._last_connection_id += 1
-            connection_id = self._last_connection_id
+        connection_id = self._next_connection_id()
         connection = WebSocketWsgiSocket(self, taken.sock.dup(), environ, connection_id)
-        refused = self._admit(connection, current_thread())
+        connection.thread = current_thread()
+        refused = self._admit(connection)
         try:
             if refused:
                 self._count_turned_away()
                 fields = {"connection_id": connection_id, "remote_ip": connection.remote_ip}
                 _log.info("%r turns a connection away: %s", self, refused, extra=fields)
                 raise _Refusal(503, refused)
+            status, why = connection._admission(request)
+            if status:
+                raise _Refusal(status, why)
             status, protocol, answer = connection._negotiate(request)
             if protocol is not None:
                 connection.serve(protocol, answer, _read_ahead(environ, taken))
@@ -232,50 +250,6 @@ class WebSocketWsgiServer(WebSocketHost):
             if previous is not signal.SIG_IGN:
                 signal.signal(number, partial(self._signalled, previous))
 
-    def free(self) -> None:
-        """Send 1001 to every client, wait for the connections to end, refuse new ones with 503 from
-        now on.
-
-        From any thread but those of its connections, where it behaves as
-        ``settings.free_in_callback`` says. Takes up to twice ``close_timeout`` ms for clients that
-        do not answer, and for callbacks that run up to 2.5 s more. Safe to call twice.
-        """
-        with self._safe_connections:
-            own = current_thread() in self._sockets.values()
-            first = not self._freeing
-            if not own:
-                self._freeing = True
-        if own:
-            meet_free_in_callback(self, "server", self.settings)
-        if not first:
-            self._freed.wait(10)
-            return
-        self.begin_exit()
-        self.end_exit(Deadline(2 * self.settings.close_timeout))
-        if not self._wait_ended(Deadline(2500)):
-            _log.error("%r: a callback does not return; its thread is left", self)
-        self._keeper.stop()
-        forget_at_exit(self)
-        self._freed.set()
-
-    def begin_exit(self) -> None:
-        """Say goodbye to all clients (1001) and refuse new ones (503), without waiting. Safe to
-        call twice.
-        """
-        with self._safe_connections:
-            first = not self._said_goodbye
-            self._said_goodbye = True
-        if first:  # a second goodbye would cut the connections that wait for the answer to theirs
-            super().begin_exit()
-
-    def end_exit(self, deadline: Deadline) -> None:
-        """Wait for the goodbyes, then cut."""
-        if not self._wait_ended(deadline):
-            with self._safe_connections:
-                left = list(self._sockets)
-            for socket_ in left:
-                socket_.interrupt()
-
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""
         state = "stopped" if self._stopping else "running"
@@ -283,17 +257,19 @@ class WebSocketWsgiServer(WebSocketHost):
 
     # ------------------------------------------------------------------------------------- internal
 
-    _freeing = False  # guarded by _safe_connections, and the next too
-    _said_goodbye = False
-
-    def _forget(self, socket_: WebSocketServerSocket) -> None:
-        super()._forget(socket_)
+    def _forget(self, connection: WebSocketServerSocket) -> None:
+        super()._forget(connection)
         with self._ended:
             self._ended.notify_all()
 
-    def _wait_ended(self, deadline: Deadline) -> bool:
+    def _wait_ended(
+        self, connections: Iterable[WebSocketServerSocket], deadline: Deadline
+    ) -> list[WebSocketServerSocket]:
+        # their threads are the WSGI server's, and go on to other requests
+        waited_for = set(connections)
         with self._ended:
-            return self._ended.wait_for(lambda: not self._sockets, deadline.seconds())
+            self._ended.wait_for(lambda: waited_for.isdisjoint(self._sockets), deadline.seconds())
+            return [connection for connection in self._sockets if connection in waited_for]
 
     def _signalled(self, previous: Any, number: int, frame: FrameType | None) -> None:
         """The handler of a signal, in the main thread, which may hold any lock: a thread of its
@@ -369,13 +345,15 @@ def _take(environ: Environ) -> Any:
         raise _unable(f"{software} does not hand its sockets over") from None
     if isinstance(taken.sock, ssl.SSLSocket):
         raise _unable(
-            "TLS that the WSGI server ends itself cannot be taken over; let a front end (e.g. nginx) do it"
+            "TLS that the WSGI server ends itself cannot be taken over; "
+            "let a front end (e.g. nginx) do it"
         )
     if taken.mode not in _THREADED or type(taken.sock) is not socket.socket:
         raise _unable(f"a server with threads is needed, not {taken.mode} with green ones")
     if not environ.get("wsgi.multithread"):
         raise _unable(
-            "the WSGI server runs without threads: a connection would keep all of it (gunicorn: --threads)"
+            "the WSGI server runs without threads: a connection would keep all of it "
+            "(gunicorn: --threads)"
         )
     if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
         raise _Refusal(400, "an upgrade has no body")

@@ -24,7 +24,7 @@ from mormot_ws import (
 
 
 def lose_connection(client: HttpClientWebSockets, on_reconnect: object) -> None:
-    """Register the callback; the server is stopped by the caller, so that it is called with None."""
+    """Register the callback. The caller then stops the server, so that it is called."""
     assert client.websockets is not None
     client.websockets.on_reconnect = on_reconnect  # type: ignore[assignment]
 
@@ -47,7 +47,8 @@ def wrong() -> None:
     entered.wait(5)
     if not returned.wait(1):
         say(
-            "SYMPTOM: free() was called a second ago and has not returned; nothing reconnects any more"
+            "SYMPTOM: free() was called a second ago and has not returned; nothing reconnects any"
+            " more"
         )
         say("SYMPTOM: the main thread runs on, as if nothing had happened")
     threading.Event().wait()

@@ -63,7 +63,8 @@ def reconnect(use_the_same: bool) -> None:
             tried.wait(10)
             if use_the_same:
                 say(
-                    f"CURE: upgraded again on {process.protocol.upgrade_uri!r}, result {results[-1]!r}"
+                    f"CURE: upgraded again on {process.protocol.upgrade_uri!r}, result"
+                    f" {results[-1]!r}"
                 )
             else:
                 say(f"SYMPTOM: the server refuses the other URI: {results[-1]}")
@@ -80,5 +81,6 @@ if __name__ == "__main__":
     reconnect(use_the_same=True)
     with echo_server() as server, connected(server.port, inbox := Inbox()) as client:
         say(
-            f"CURE: and a client that was upgraded once is simply used: {ask(client, inbox, 'hello')}"
+            "CURE: and a client that was upgraded once is simply used:"
+            f" {ask(client, inbox, 'hello')}"
         )

@@ -48,7 +48,8 @@ def lose_and_come_back(upgrade: bool) -> None:
             seen.wait(10)
             word = "CURE" if upgrade else "SYMPTOM"
             say(
-                f"{word}: TCP opened again {attempts}×, state {process.state.name}; {ask(client, inbox, 'hello again')}"
+                f"{word}: TCP opened again {attempts}×, state {process.state.name};"
+                f" {ask(client, inbox, 'hello again')}"
             )
             client.free()
 

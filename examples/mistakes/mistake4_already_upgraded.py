@@ -33,15 +33,18 @@ def wrong() -> None:
         assert client.websockets is not None
         protocol = client.websockets.protocol
         say(
-            f"SYMPTOM: without opening TCP: {client.websockets_upgrade('', '', False, frozenset(), protocol)}"
+            "SYMPTOM: without opening TCP:"
+            f" {client.websockets_upgrade('', '', False, frozenset(), protocol)}"
         )
         with echo_server(server.port):
             client.reopen()
             say(
-                f"SYMPTOM: with TCP open again: {client.websockets_upgrade('', '', False, frozenset(), protocol)}"
+                "SYMPTOM: with TCP open again:"
+                f" {client.websockets_upgrade('', '', False, frozenset(), protocol)}"
             )
             say(
-                f"SYMPTOM: … and with '/': {client.websockets_upgrade('/', '', False, frozenset(), protocol)}"
+                "SYMPTOM: … and with '/':"
+                f" {client.websockets_upgrade('/', '', False, frozenset(), protocol)}"
             )
 
 

@@ -39,7 +39,8 @@ def wrong() -> None:
             say(f"add_once returns {server.websocket_protocols.add_once(answering('new'))}")
             with connected(server.port, second := Inbox()) as late:
                 say(
-                    f"SYMPTOM: the client that was there gets {ask(early, first, '?')!r}, the new one {ask(late, second, '?')!r}"
+                    f"SYMPTOM: the client that was there gets {ask(early, first, '?')!r}, the new"
+                    f" one {ask(late, second, '?')!r}"
                 )
 
 
@@ -48,7 +49,8 @@ def cure() -> None:
     with WebSocketServer(f"{HOST}:0") as server:
         protocols = server.websocket_protocols
         say(
-            f"CURE: add returns {protocols.add(answering('old'))}, and a second time {protocols.add(answering('new'))}"
+            f"CURE: add returns {protocols.add(answering('old'))}, and a second time"
+            f" {protocols.add(answering('new'))}"
         )
         with connected(server.port, first := Inbox()) as early:
             ask(early, first, "?")
@@ -60,7 +62,8 @@ def cure() -> None:
             old.shutdown(1012, "please come again")  # its client reconnects, and gets the new one
             with connected(server.port, second := Inbox()) as again:
                 say(
-                    f"CURE: replaced on purpose, and the old connection closed: {ask(again, second, '?')!r}"
+                    "CURE: replaced on purpose, and the old connection closed:"
+                    f" {ask(again, second, '?')!r}"
                 )
 
 

@@ -28,5 +28,6 @@ if __name__ == "__main__":
         say(f"SYMPTOM: {upgrade('chat', server.port)}")
         title("The cure: the same name on both sides")
         say(
-            f"CURE: 'echo' returns {upgrade('echo', server.port)!r}, 'ECHO' {upgrade('ECHO', server.port)!r}"
+            f"CURE: 'echo' returns {upgrade('echo', server.port)!r}, 'ECHO'"
+            f" {upgrade('ECHO', server.port)!r}"
         )

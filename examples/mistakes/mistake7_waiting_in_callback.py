@@ -45,7 +45,8 @@ def wrong(port: int) -> None:
             started = time.monotonic()
             got = answered.wait(1)  # WRONG: only this thread could read the answer
             say(
-                f"SYMPTOM: waited {time.monotonic() - started:.1f} s in {threading.current_thread().name!r}; answered: {got}"
+                f"SYMPTOM: waited {time.monotonic() - started:.1f} s in"
+                f" {threading.current_thread().name!r}; answered: {got}"
             )
         else:
             say("SYMPTOM: the answer comes now that the first callback has returned")

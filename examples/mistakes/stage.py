@@ -1,5 +1,6 @@
-"""What the scripts of this folder share: a server to make the mistake with, and a log that is
-seen. Not a program.
+"""What the scripts of this folder share: a server to make the mistake with, and its log.
+
+Not a program.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ def say(text: str) -> None:
 
 
 def show_log(level: int = logging.INFO) -> None:
-    """Print what the library logs, each record behind the word LOG. Your own programs need the
-    same line once.
+    """Print what the library logs, each record behind the word LOG.
+
+    Your own programs need the same line once.
     """
     logging.basicConfig(
         level=level, format="LOG %(levelname)s %(name)s: %(message)s", stream=sys.stdout

@@ -1,5 +1,6 @@
-"""The command line: ``mormot-ws`` and ``python -m mormot_ws``. Nothing else in the package imports
-this.
+"""The command line: ``mormot-ws`` and ``python -m mormot_ws``.
+
+Nothing else in the package imports this.
 
 Threads: the main one waits on the :class:`~mormot_ws.cli.mailbox.Mailbox` and does nothing that
 could block, so that Ctrl-C is served at any moment; connecting, reading the input and sending have
@@ -15,8 +16,9 @@ from .mailbox import Mailbox
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line *arguments* (None: those of the process) and return the exit code; the
-    entry point of ``mormot-ws``.
+    """Run the command line *arguments* (None: ``sys.argv``) and return the exit code.
+
+    The entry point of ``mormot-ws``.
 
     It takes over SIGINT and SIGTERM for the rest of the process. Raises ``SystemExit`` for
     ``--help`` and bad arguments.

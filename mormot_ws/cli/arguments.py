@@ -1,5 +1,6 @@
-"""The arguments of the command line: what there is, what it means, and the text of ``--help``.
-Nothing is done in here.
+"""The options of the command line: what there is, what it means, and the text of ``--help``.
+
+Nothing is done in here. What one option may be is in ``argument_types.py``.
 
 argparse is enough for three commands with flat options, and everybody knows its messages; a library
 would be one more thing to install.
@@ -8,33 +9,21 @@ would be one more thing to install.
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from .. import __version__
-from ..client.client import parse_websocket_uri
-from ..client.upgrade import check_custom_headers
-from ..core.handshake import split_header_lines
-from ..errors import WebSocketsError
-from ..protocols.base import WebSocketProtocol
-from ..settings import is_origin
-
-_SIZES = {"": 1, "k": 1000, "M": 1000**2, "Ki": 1 << 10, "Mi": 1 << 20}
-#: the most that bench does, so that a slip of the keyboard is no attack
-MOST_COUNT = 10_000_000
-MOST_CONNECTIONS = 1_000
-MOST_SECONDS = 3_600.0
+from . import argument_types
 
 _CODES = """\
 exit codes:
   0    done as asked
-  1    no connection: nobody there, the upgrade was refused, the port is taken
+  1    no connection: nobody listens there, the upgrade was refused, the port is
+       in use
   2    bad arguments
   3    the connection was lost, or closed with a code other than 1000 and 1001;
        something could not be sent; bench: no echo
   130  ended by Ctrl-C     143  by SIGTERM     141  by a closed output pipe
-  (serve ends with 0 by the first two: that is how it is stopped)
+  (serve ends with 0 on the first two: that is how it is stopped)
 """
 
 _PROGRAM = """\
@@ -49,8 +38,8 @@ reconnects, and a benchmark of any echo server.
 """
 
 _SERVE = """\
-Serve WebSockets until Ctrl-C or SIGTERM, then say goodbye to all clients and
-print the counters.
+Serve WebSockets until Ctrl-C or SIGTERM, then close all connections gracefully
+and print the counters.
 
   echo       every message goes back to its sender (the default)
   chat       every message goes to all the others
@@ -87,7 +76,7 @@ examples:
 
 _BENCH = """\
 Measure a WebSocket server that echoes: first the round trips, one message at a
-time on each connection; then the throughput, with many messages on their way.
+time on each connection; then the throughput, with many messages in flight.
 """
 
 _BENCH_EXAMPLES = """\
@@ -104,9 +93,7 @@ class UsageError(ValueError):
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the parsed *arguments* (None: those of the process). Raises ``SystemExit`` as
-    argparse does.
-    """
+    """Return the parsed *arguments* (None: ``sys.argv``). May raise ``SystemExit``, as argparse."""
     parser, commands = make_parser()
     args = parser.parse_args(arguments)
     try:
@@ -167,7 +154,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--plain", action="store_true", help="no colours, bars or line editing, even on a terminal"
     )
-    group.add_argument("-q", "--quiet", action="store_true", help="no remarks but errors")
+    group.add_argument("-q", "--quiet", action="store_true", help="no remarks except errors")
     group.add_argument(
         "-v", "--verbose", action="count", default=0, help="the library's log too; -vv: all of it"
     )
@@ -188,21 +175,24 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--port",
-        type=_port,
+        type=argument_types.port,
         default=8999,
         help="0: a free one, which is printed (default %(default)s)",
     )
     parser.add_argument(
         "--protocol",
         metavar="NAME",
-        type=_protocol,
+        type=argument_types.protocol,
         help="serve clients that ask for this sub-protocol only (default: any, and none)",
     )
     parser.add_argument(
         "--uri", metavar="PATH", default="", help="serve this path only, e.g. chat (default: any)"
     )
     parser.add_argument(
-        "--status", metavar="SECONDS", type=_seconds, help="print the counters that often"
+        "--status",
+        metavar="SECONDS",
+        type=argument_types.seconds,
+        help="print the counters this often",
     )
     group = parser.add_argument_group("TLS")
     group.add_argument(
@@ -212,32 +202,39 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--key", metavar="FILE", help="its private key, if that is not in the same file"
     )
     group.add_argument(
-        "--client-ca", metavar="FILE", help="clients need a certificate of one of these authorities"
+        "--client-ca",
+        metavar="FILE",
+        help="clients need a certificate issued by one of these authorities",
     )
     group = parser.add_argument_group("limits and heartbeat")
     group.add_argument(
         "--max-connections",
         metavar="N",
-        type=_whole,
+        type=argument_types.whole,
         default=0,
-        help="at a time (default: any number)",
+        help="connections at a time (default: no limit)",
     )
     group.add_argument(
-        "--max-per-ip", metavar="N", type=_whole, default=0, help="the same for one address"
+        "--max-per-ip",
+        metavar="N",
+        type=argument_types.whole,
+        default=0,
+        help="the same for one address (default: no limit)",
     )
     group.add_argument(
         "--max-message",
         metavar="BYTES",
-        type=_size,
+        type=argument_types.size,
         default=16 << 20,
-        help="longer ones are refused; k, M, Ki and Mi are understood (default 16Mi)",
+        help="refuse longer messages; k, M, Ki and Mi are understood (default 16Mi)",
     )
     group.add_argument(
         "--origin",
-        type=_origin,
+        type=argument_types.origin,
         metavar="ORIGIN",
         action="append",
-        help="browsers' pages of these origins only, e.g. https://example.com; repeatable (default: any)",
+        help="accept pages of this origin only, e.g. https://example.com; repeatable "
+        "(default: any)",
     )
     group.add_argument(
         "--deflate", action="store_true", help="accept compression (permessage-deflate)"
@@ -250,40 +247,49 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--binary",
         action="store_true",
-        help="send what is read as binary messages, in blocks as they come; write what is received as it is",
+        help="send the input as binary messages, in blocks as it arrives; write received "
+        "messages as they are",
     )
     parser.add_argument(
         "--ping",
         metavar="SECONDS",
-        type=_seconds,
-        help="send a ping that often, show its round trip",
+        type=argument_types.seconds,
+        help="send a ping this often, and show its round trip",
     )
     parser.add_argument(
-        "--status", metavar="SECONDS", type=_seconds, help="print the client's counters that often"
+        "--status",
+        metavar="SECONDS",
+        type=argument_types.seconds,
+        help="print the client's counters this often",
     )
     parser.add_argument(
         "--linger",
         metavar="SECONDS",
-        type=_linger,
-        help="after the end of the input, stay until nothing "
-        "has arrived for so long; or: forever (default 1; 0 at a terminal)",
+        type=argument_types.linger,
+        help="after the end of the input, stay until nothing has arrived for this long; "
+        "or: forever (default 1; 0 at a terminal)",
     )
     parser.add_argument(
-        "--count", metavar="N", type=_positive, default=0, help="close after N received messages"
+        "--count",
+        metavar="N",
+        type=argument_types.positive,
+        default=0,
+        help="close after N received messages",
     )
     group = parser.add_argument_group("reconnection")
     group.add_argument(
         "--reconnect",
         action="store_true",
-        help="come back when the connection is lost, and keep trying "
-        "from the beginning; lines typed meanwhile are sent then",
+        help="reconnect when the connection is lost, and keep trying from the start; lines "
+        "typed meanwhile are sent once it is back",
     )
     group.add_argument(
         "--max-attempts",
         metavar="N",
-        type=_positive,
+        type=argument_types.positive,
         default=0,
-        help="give up after so many failed attempts in a row (default: never, but on 401, 403 and 1008)",
+        help="give up after N failed attempts in a row (default: never, except after 401, 403 "
+        "and 1008)",
     )
     _add_heartbeat(group)
 
@@ -293,51 +299,54 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size",
         metavar="BYTES",
-        type=_size,
+        type=argument_types.size,
         action="append",
-        help="of a message; repeatable (default 32)",
+        help="size of a message; repeatable (default 32)",
     )
     parser.add_argument(
         "--connections",
         metavar="N",
-        type=_up_to(MOST_CONNECTIONS),
+        type=argument_types.up_to(argument_types.MOST_CONNECTIONS),
         default=1,
-        help="at a time (default 1)",
+        help="connections at a time (default 1)",
     )
     parser.add_argument(
         "--count",
         metavar="N",
-        type=_up_to(MOST_COUNT),
+        type=argument_types.up_to(argument_types.MOST_COUNT),
         default=10_000,
-        help="messages of a measurement, on all connections together (default %(default)s)",
+        help="messages per measurement, over all connections (default %(default)s)",
     )
     parser.add_argument(
         "--seconds",
         metavar="S",
-        type=_bench_seconds,
+        type=argument_types.bench_seconds,
         default=3.0,
-        help="... or so long, whichever comes first (default %(default)g)",
+        help="... or this long, whichever comes first (default %(default)g)",
     )
     parser.add_argument(
         "--window",
         metavar="N",
-        type=_up_to(10_000),
+        type=argument_types.up_to(10_000),
         default=64,
-        help="messages on their way on each "
-        "connection when the throughput is measured; fewer of large ones (default %(default)s)",
+        help="messages in flight on each connection while the throughput is measured; fewer "
+        "if they are large (default %(default)s)",
     )
     parser.add_argument("--binary", action="store_true", help="binary messages (default: text)")
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
-    """Add what connect and bench have in common: where to, and how."""
+    """Add what connect and bench have in common: the server, and how to get there."""
     parser.add_argument(
-        "uri", metavar="URI", type=_uri, help="ws://host:port/resource, or wss:// for TLS"
+        "uri",
+        metavar="URI",
+        type=argument_types.uri,
+        help="ws://host:port/resource, or wss:// for TLS",
     )
     parser.add_argument(
         "--protocol",
         metavar="NAME",
-        type=_protocol,
+        type=argument_types.protocol,
         action="append",
         default=[],
         help="sub-protocol to ask for; repeatable: the server chooses (default: none)",
@@ -345,23 +354,24 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--header",
         metavar="'NAME: VALUE'",
-        type=_header,
+        type=argument_types.header,
         action="append",
         default=[],
-        help="a further header of the upgrade; repeatable",
+        help="an additional header of the upgrade request; repeatable",
     )
     parser.add_argument(
         "--bearer",
         metavar="TOKEN",
-        type=_bearer,
-        help="Authorization: Bearer TOKEN; @FILE: the file has it, and is read again for every connection",
+        type=argument_types.bearer,
+        help="send Authorization: Bearer TOKEN; @FILE: read it from the file, again for every "
+        "connection",
     )
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=argument_types.seconds,
         default=10.0,
-        help="for connecting, and for the upgrade (default %(default)g)",
+        help="limit for connecting, and for the upgrade (default %(default)g)",
     )
     parser.add_argument(
         "--proxy",
@@ -390,10 +400,10 @@ def _add_heartbeat(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--heartbeat",
         metavar="SECONDS",
-        type=_seconds_or_0,
+        type=argument_types.seconds_or_0,
         default=20.0,
-        help="ping a peer that was silent "
-        "for so long; five unanswered ones end the connection; 0: never (default %(default)g)",
+        help="ping a peer that has been silent for this long; five unanswered pings end the "
+        "connection; 0: never (default %(default)g)",
     )
 
 
@@ -419,144 +429,3 @@ def _check_together(args: argparse.Namespace) -> None:
             raise UsageError("--max-attempts goes with --reconnect")
     elif not args.size:
         args.size = [32]
-
-
-# --------------------------------------------------------------------------- the types of arguments
-
-
-def _origin(text: str) -> str:
-    if not is_origin(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an origin like https://example.com:8443, without path; or null"
-        )
-    return text
-
-
-def _uri(text: str) -> str:
-    try:
-        parse_websocket_uri(text)
-    except ValueError:
-        hint = (
-            "; an IPv6 address stands in brackets: ws://[::1]:8999"
-            if text.count(":") > 2 and "[" not in text
-            else ""
-        )
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a URI like ws://host:port/resource or wss://...{hint}"
-        ) from None
-    if any(c <= " " or c == "\x7f" for c in text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: blanks and control characters have to be percent-encoded"
-        )
-    return text
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
-    return int(text)
-
-
-def _protocol(text: str) -> str:
-    try:
-        WebSocketProtocol(text)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from None
-    if not text:
-        raise argparse.ArgumentTypeError("a sub-protocol has a name; leave --protocol out for none")
-    return text
-
-
-def _header(text: str) -> str:
-    try:
-        if len(split_header_lines(text)) != 1 or ":" not in text:
-            raise ValueError("it has to be 'Name: value'")
-        check_custom_headers(text)
-    except (ValueError, WebSocketsError) as exc:
-        raise argparse.ArgumentTypeError(f"{text!r}: {exc}") from None
-    return text
-
-
-def _bearer(text: str) -> Callable[[], str]:
-    """Return a function that returns the token; what it raises for a file that has none is an
-    ``OSError`` or ``ValueError``.
-    """
-
-    def token() -> str:
-        found = Path(text[1:]).read_text("utf-8").strip() if text.startswith("@") else text
-        if not found or any(not "!" <= c <= "~" for c in found):
-            raise ValueError("a bearer token is one word of printable ASCII characters")
-        return found
-
-    try:
-        token()
-    except (OSError, ValueError) as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from None
-    return token
-
-
-def _seconds(text: str) -> float:
-    value = _seconds_or_0(text)
-    if not value:
-        raise argparse.ArgumentTypeError("it has to be at least 0.01 s")
-    return value
-
-
-def _seconds_or_0(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
-    if not (value == 0 or 0.01 <= value <= 1e6):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number of seconds from 0.01 to 1000000"
-        )
-    return value
-
-
-def _linger(text: str) -> float:
-    return math.inf if text == "forever" else _seconds_or_0(text)
-
-
-def _bench_seconds(text: str) -> float:
-    value = _seconds(text)
-    if value > MOST_SECONDS:
-        raise argparse.ArgumentTypeError(f"at most {MOST_SECONDS:g} s")
-    return value
-
-
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    value = _whole(text)
-    if not value:
-        raise argparse.ArgumentTypeError("it has to be at least 1")
-    return value
-
-
-def _up_to(most: int) -> Callable[[str], int]:
-    def check(text: str) -> int:
-        value = _positive(text)
-        if value > most:
-            raise argparse.ArgumentTypeError(f"at most {most}")
-        return value
-
-    return check
-
-
-def _size(text: str) -> int:
-    digits = text.rstrip("kMi")
-    unit = text[len(digits) :]
-    if (
-        not (digits.isascii() and digits.isdigit())
-        or unit not in _SIZES
-        or not 0 < int(digits) * _SIZES[unit] <= 1 << 30
-    ):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a size like 32, 16k or 4Mi, up to 1024Mi"
-        )
-    return int(digits) * _SIZES[unit]

@@ -1,5 +1,6 @@
-"""``bench``: round trips and throughput of an echo server. Connecting, progress and the report;
-the load itself is in ``load.py``.
+"""``bench``: round trips and throughput of an echo server.
+
+Connecting, progress and the report are here; the load itself is in ``load.py``.
 """
 
 from __future__ import annotations
@@ -109,8 +110,9 @@ class Bench:
         self._mailbox.post(News.opened)
 
     def _measure(self, progress: Progress, message_size: int, name: str, window: int) -> None:
-        """Run one measurement and report it. Raises :class:`_Ended` when there is to be no further
-        one.
+        """Run one measurement and report it.
+
+        Raises :class:`_Ended` when no further one can follow.
         """
         args = self._args
         measurement = Measurement(
@@ -186,8 +188,8 @@ class Bench:
         )
         if measurement.window == 1:
             self._output.line(
-                f"  median {duration(found.median)}   95 % {duration(found.p95)}   99 % {duration(found.p99)}"
-                f"   max {duration(found.most)}"
+                f"  median {duration(found.median)}   95 % {duration(found.p95)}"
+                f"   99 % {duration(found.p99)}   max {duration(found.most)}"
             )
             for line in histogram(times, self._output.unicode):
                 self._output.line(line)

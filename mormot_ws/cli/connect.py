@@ -1,5 +1,6 @@
-"""``connect``: one connection, typed to and listened to, that may reconnect. What happens on it is
-told by ``events.py``.
+"""``connect``: one connection, typed to and listened to, that may reconnect.
+
+What happens on it is told by ``events.py``.
 
 Threads: the main one decides when it is over; one connects for the first time (the client's own
 thread takes over from there), one reads the input and sends, one pings.
@@ -85,8 +86,9 @@ class Connection:
             self._mailbox.post(News.failed, 2)
 
     def _connect(self) -> None:
-        """Try to connect for the first time, with ``--reconnect`` until it succeeds or the policy
-        gives up.
+        """Try to connect for the first time.
+
+        With ``--reconnect`` until it succeeds or the policy gives up.
         """
         client = self.client = self.target.open(self._settings())
         client.on_websockets_closed = self.events.on_websockets_closed
@@ -163,8 +165,9 @@ class Connection:
     # ----------------------------------------------------------------------------- for the main one
 
     def is_quiet_for(self, seconds: float) -> float:
-        """Return how many seconds are left until nothing has arrived for *seconds*; 0: that is so,
-        and all was sent.
+        """Return how many seconds are left until nothing has arrived for *seconds*.
+
+        0: that time is over, and everything was sent.
         """
         process = None if self.client is None else self.client.websockets
         if (

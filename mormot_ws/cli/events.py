@@ -1,5 +1,6 @@
-"""What happens on the connection of ``connect``, told to the user: callbacks of the client's
-thread, and a policy that can be watched.
+"""What happens on the connection of ``connect``, told to the user.
+
+Callbacks of the client's thread, and a policy that can be watched.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ class ConnectionEvents:
         self._opened = False
         self._received = 0
         self._ping_ms = 0.0
+        #: what the last ping of ``--ping`` carried, and when it was sent, on the monotonic clock;
+        #: replaced as a whole, so that no thread sees half of it
+        self._last_ping = (b"mormot-ws", 0.0)
 
     # ---------------------------------------------------------------------- callbacks of the client
 
@@ -93,13 +97,17 @@ class ConnectionEvents:
             self._mailbox.post(News.counted)
 
     def ping_payload(self) -> bytes:
-        """Return what a ping carries, so that its pong tells how long it took."""
-        return f"mormot-ws {monotonic():.6f}".encode()
+        """Return what the next ping carries; its pong is known by it. In the pinger's thread."""
+        sent = monotonic()
+        payload = f"mormot-ws {sent:.6f}".encode()
+        self._last_ping = payload, sent
+        return payload
 
     def _pong(self, payload: bytes) -> None:
-        word, _, sent = payload.partition(b" ")
-        if word == b"mormot-ws":  # else it belongs to a heartbeat of the library
-            milliseconds = (monotonic() - float(sent)) * 1000
+        ours, sent = self._last_ping
+        # else it belongs to a heartbeat of the library, or the peer has made it up
+        if payload == ours:
+            milliseconds = (monotonic() - sent) * 1000
             self._ping_ms = milliseconds
             text = f"* ping: {duration(milliseconds / 1000)}"
             self._output.event("ping", text, "dim", rtt_ms=round(milliseconds, 3))

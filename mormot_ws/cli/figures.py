@@ -1,5 +1,6 @@
-"""Figures: percentiles, a histogram of characters, times and sizes in short. Pure: numbers in,
-numbers and text out.
+"""Figures: percentiles, a histogram of characters, short forms of times and sizes.
+
+Pure: numbers in, numbers and text out.
 """
 
 from __future__ import annotations
@@ -55,15 +56,17 @@ def distribution(seconds: Sequence[float]) -> Distribution | None:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Return the smallest of the sorted values that *percent* of them do not exceed (the nearest
-    rank).
+    """Return the smallest of the sorted values that *percent* of them do not exceed.
+
+    That is the nearest rank.
     """
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def histogram(seconds: Sequence[float], unicode: bool) -> list[str]:
-    """Return lines with a bar each: how many of the times are in a range. The ranges grow by a
-    constant factor.
+    """Return lines with a bar each: how many of the times are in a range.
+
+    The ranges grow by a constant factor.
     """
     if not seconds:
         return []

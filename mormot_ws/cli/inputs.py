@@ -1,5 +1,6 @@
-"""Standard input in a thread of its own: lines (or blocks) of a pipe or a terminal, and a prompt
-that incoming lines do not tear.
+"""Standard input, read in a thread of its own: lines or blocks, from a pipe or a terminal.
+
+On a terminal there may be a prompt that incoming lines do not tear.
 
 Nothing of the network in here: what is read is given to a function.
 """
@@ -86,7 +87,8 @@ class PipeInput:
 
 
 class PromptInput:
-    """A prompt with line editing and history; lines that are printed meanwhile appear above it.
+    """A prompt with line editing and history; other lines appear above it.
+
     Needs the extra ``cli``.
 
     :param take: called for each line in a thread of its own: while it blocks, the prompt still
@@ -171,7 +173,7 @@ class PromptInput:
             self._lines.put(line)
 
     def _take_all(self) -> None:
-        """The taker's thread: give the lines away in their order, then say that there are no more."""
+        """Give the lines to take(), in their order. In the taker's thread."""
         # without a bound: the prompt's end, which stop() brings, puts None
         while (line := self._lines.get()) is not None:
             if not self._stopping and not self._take(line):  # nothing more can be sent

@@ -1,5 +1,6 @@
-"""Load on an echo server: connections that send, wait for the echo, and send again. Measures;
-prints nothing.
+"""Load on an echo server: connections that send, wait for the echo, and send again.
+
+It measures, and prints nothing.
 
 The echo is handled where it arrives, in the thread of its client: no hop between threads is in the
 figures.
@@ -28,8 +29,9 @@ def window_for(size: int, wanted: int) -> int:
 
 
 class Measurement:
-    """One run on several connections: at most *count* messages of *size* bytes, *window* on their
-    way on each connection.
+    """One run on several connections: *count* messages of *size* bytes.
+
+    :param window: how many may be in flight on each connection.
 
     :attr:`finished` becomes True when all echoes are in, or no connection is left; then *notify* is
     called, in a client's thread. Attributes may be read by any thread.

@@ -40,8 +40,9 @@ class Letter(NamedTuple):
 
 
 class Mailbox:
-    """Letters for the main thread. :meth:`post` may be called from any thread and from signal
-    handlers.
+    """Letters for the main thread.
+
+    :meth:`post` may be called from any thread, and from signal handlers.
     """
 
     def __init__(self) -> None:
@@ -54,8 +55,9 @@ class Mailbox:
         self._letters.put(Letter(news, value))
 
     def next(self, seconds: float | None = None) -> Letter | None:
-        """Return the next letter; None when none comes within *seconds* (None: wait for ever, a
-        signal ends it). Main thread.
+        """Return the next letter; None when none comes within *seconds*. Main thread.
+
+        With None it waits until a letter comes; a signal leaves one.
         """
         try:
             return self._letters.get(timeout=None if seconds is None else max(0.0, seconds))

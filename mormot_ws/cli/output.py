@@ -1,9 +1,11 @@
-"""Output: everything that a command says, line by line, from any thread. Text, tables and JSON; no
-network in here.
+"""Output: everything that a command says, line by line, from any thread. No network in here.
 
-Messages and results go to standard output, remarks to standard error, so that a pipe gets the data
-alone. With ``--json`` all goes to standard output, one event a line. On a terminal, with the extra
-``cli``, remarks are coloured (not with ``NO_COLOR``).
+Messages and results go to standard output, remarks to standard error, so that a pipe gets only the
+data. With ``--json`` everything goes to standard output, one event a line. On a terminal, with the
+extra ``cli``, remarks are coloured (not with ``NO_COLOR``).
+
+What a peer says (messages, close reasons, status lines, log records about them) is escaped before
+it is shown: it can neither move the cursor nor begin a line of its own.
 """
 
 from __future__ import annotations
@@ -15,17 +17,26 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from .mailbox import Mailbox, News
 
 #: seconds that a line waits for another thread's, which may be stuck because nobody reads the pipe
 _PATIENCE = 3.0
-#: a terminal would obey these: what comes from the network must not reach it as it is
-_CONTROLS = {
-    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)
+#: what a peer must not do to a terminal, as escape sequences: control characters (but tabs, which
+#: are harmless), further line separators, and the marks that turn the direction of writing
+_ESCAPES = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (
+        *(code for code in range(32) if code != 9),
+        *range(127, 160),
+        *(0x061C, 0x200E, 0x200F, 0x2028, 0x2029),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
 }
+_ESCAPES[10], _ESCAPES[13] = "\\n", "\\r"
 #: bytes of a binary message that are shown on a terminal
 _SHOWN_BYTES = 32
 _STYLES = {"good": "green", "bad": "red", "dim": "dim", "": ""}
@@ -68,32 +79,49 @@ class Output:
 
     # --------------------------------------------------------------------------------- what is said
 
-    def event(self, event: str, remark: str = "", style: str = "", /, **fields: Any) -> None:
-        """Say that something has happened: with ``--json`` as an object with these *fields*, else
-        as a *remark*, if it has one.
+    def event(
+        self,
+        event: str,
+        remark: str = "",
+        style: str = "",
+        details: Sequence[str] = (),
+        /,
+        **fields: Any,
+    ) -> None:
+        """Say that something has happened.
+
+        :param event: its name, for ``--json``: an object with this name, the time and *fields*.
+        :param remark: what is said without ``--json``; '' for nothing.
+        :param style: see :meth:`remark`; 'bad' is said with ``--quiet`` too.
+        :param details: further lines of the remark.
         """
         if self.as_json:
             self._write_json({"event": event, "time": round(time.time(), 3), **fields})
         elif remark and (not self.quiet or style == "bad"):
-            self.remark(remark, style)
+            self.remark(remark, style, details)
 
     def error(self, text: str, shown: str = "", /, **fields: Any) -> None:
-        """Say that something does not work: an event ``error`` with *text* and *fields*, and a
-        remark that is never left out.
+        """Report an error: an event ``error`` with *text* and *fields*, ``--quiet`` or not.
 
         :param shown: what the remark says instead of *text*.
         """
         self.event("error", f"mormot-ws: {shown or text}", "bad", text=text, **fields)
 
-    def remark(self, text: str, style: str = "") -> None:
-        """Write a line to standard error: for people, never data. *style*: good, bad, dim or ''."""
-        text = printable(text)
+    def remark(self, text: str, style: str = "", details: Sequence[str] = ()) -> None:
+        """Write a line to standard error, for people, and *details* as indented lines below it.
+
+        :param style: good, bad, dim or ''.
+        """
+        text = "\n    ".join(map(printable, (text, *details)))
         if self._colours and _STYLES[style]:
             text = _coloured(text, _STYLES[style])
         self._write(2, (f"{text}\n").encode("utf-8", "backslashreplace"))
 
     def message(self, payload: bytes, is_text: bool, raw: bool) -> None:
-        """Write a message that was received. *raw*: its bytes alone, without a newline; for pipes."""
+        """Write a received message: as data into a pipe, as one escaped line on a terminal.
+
+        :param raw: into a pipe, without a newline after it.
+        """
         if self.as_json:
             if is_text:
                 self.event("message", type="text", data=payload.decode("utf-8"))
@@ -113,11 +141,9 @@ class Output:
             self.line(f"< binary, {len(payload)} bytes: {payload[:_SHOWN_BYTES].hex(' ')}{rest}")
 
     def line(self, text: str) -> None:
-        """Write a line of data to standard output."""
-        if self.out_is_terminal:
-            text = printable(text)
+        """Write one line of data, escaped, to standard output."""
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        self._write(1, f"{text}\n".encode(encoding, "backslashreplace"))
+        self._write(1, f"{printable(text)}\n".encode(encoding, "backslashreplace"))
 
     def table(self, title: str, values: Mapping[str, object]) -> None:
         """Write names and values, one a line, to standard output."""
@@ -150,11 +176,10 @@ class Output:
         self._write(1, json.dumps(value).encode("ascii") + b"\n")
 
     def _write(self, descriptor: int, data: bytes) -> None:
-        """Write *data* whole, past Python's buffers: nothing is left to be flushed when the
-        program ends.
-        """
+        """Write all of *data*, past Python's buffers: nothing is left to flush at the end."""
         if not self._safe_lines.acquire(timeout=_PATIENCE):
-            return  # whoever holds it is stuck in a write: there is nobody to tell
+            # another thread is stuck in a write: nobody reads, so there is nobody to tell
+            return
         try:
             if self.prompting:
                 sys.stdout.write(data.decode("utf-8", "replace"))
@@ -172,9 +197,7 @@ class Output:
 
 
 class OutputHandler(logging.Handler):
-    """Shows the library's log lines as remarks, so that they do not tear a line that is being
-    typed.
-    """
+    """Shows the library's log records as remarks, so that they do not tear a line being typed."""
 
     def __init__(self, output: Output) -> None:
         super().__init__()
@@ -183,17 +206,19 @@ class OutputHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Called by ``logging``, in any thread."""
         try:
-            self._output.event(
-                "log", self.format(record), "dim", level=record.levelname, text=record.getMessage()
-            )
-        # the way of logging's own handlers with records that cannot be formatted
+            whole = self.format(record)
+            text = record.getMessage()
+            # the traceback, if there is one
+            details = whole.removeprefix(text).strip("\n").splitlines()
+            self._output.event("log", text, "dim", details, level=record.levelname, text=text)
+        # logging's own handlers do the same with records that cannot be formatted
         except Exception:  # noqa: BLE001
             self.handleError(record)
 
 
 def printable(text: str) -> str:
-    """Return *text* with its control characters (but tab and newline) written out."""
-    return text.translate(_CONTROLS)
+    """Return *text* as one line, with everything escaped that a terminal would obey."""
+    return text if text.isprintable() and text.isascii() else text.translate(_ESCAPES)
 
 
 def has_module(name: str) -> bool:

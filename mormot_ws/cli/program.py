@@ -1,5 +1,6 @@
-"""From the arguments to the command that they name. What is common to all commands: the output,
-the log.
+"""From the arguments to the command that they name.
+
+Also what all commands share: the output and the log.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ _LEVELS = {0: logging.CRITICAL, 1: logging.INFO}
 
 
 def run(arguments: Sequence[str] | None, mailbox: Mailbox) -> int:
-    """Do what *arguments* say; return the exit code. *mailbox* is where the signals go. Main
-    thread.
+    """Do what *arguments* say; return the exit code. Main thread.
+
+    :param mailbox: where the signals go.
     """
     try:
         try:

@@ -1,6 +1,4 @@
-"""``serve``: an echo, chat or broadcast server that shows its counters. The room, the status
-table, the life of the command.
-"""
+"""``serve``: an echo, chat or broadcast server that shows its counters."""
 
 from __future__ import annotations
 
@@ -123,9 +121,7 @@ class StatusLines:
         self._last_at = monotonic()
 
     def next(self, status: ServerStatus, now: float) -> list[str]:
-        """Return the line for *status* at the monotonic time *now*, with the header before it
-        where it is due.
-        """
+        """Return the line for *status* at the monotonic time *now*, and the header if it is due."""
         seconds = max(now - self._last_at, 0.001)
         present = (status.frames_in, status.frames_out, status.bytes_in, status.bytes_out)
         rates = [(value - last) / seconds for value, last in zip(present, self._last, strict=True)]

@@ -1,6 +1,4 @@
-"""What connect and bench share: a client made from the arguments, and what to say when it cannot
-connect.
-"""
+"""What connect and bench share: a client made from the arguments, and hints when it fails."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ _MORMOT_REFUSAL = "WebSocket Upgrade Error"
 
 
 class ConsoleProtocol(WebSocketProtocolChat):
-    """Asks for any of *names* (none of them: for no sub-protocol), and remembers which one the
-    server chose.
-    """
+    """Asks for any of *names*, or for no sub-protocol, and remembers the server's choice."""
 
     def __init__(self, names: list[str], callback: OnIncomingFrame) -> None:
         super().__init__("", "", callback)
@@ -39,16 +35,15 @@ class ConsoleProtocol(WebSocketProtocolChat):
 
 
 def without_query(uri: str) -> str:
-    """Return *uri* as it may be shown, and kept in a log: its query, in which a token may be, is
-    not.
-    """
+    """Return *uri* as it may be shown and logged: without its query, which may hold a token."""
     path, mark, _ = uri.partition("?")
     return f"{path}?…" if mark else path
 
 
 class Target:
-    """The server of the command line, and how to get there. Raises ``OSError`` for certificates
-    that cannot be read.
+    """The server named on the command line, and how to get there.
+
+    Raises ``OSError`` for certificates that cannot be read.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -67,8 +62,9 @@ class Target:
             )
 
     def headers(self) -> str:
-        """Return the header lines for one attempt. Raises ``OSError`` or ``ValueError`` when a
-        token cannot be read.
+        """Return the header lines for one attempt.
+
+        Raises ``OSError`` or ``ValueError`` when a token cannot be read.
         """
         lines = list(self._args.header)
         if self._args.bearer is not None:
@@ -76,8 +72,9 @@ class Target:
         return "\r\n".join(lines)
 
     def open(self, settings: WebSocketProcessSettings) -> HttpClientWebSockets:
-        """Return a client that has tried to open the TCP connection. Raises ``ValueError`` for a
-        host or proxy that is none.
+        """Return a client that has tried to open the TCP connection.
+
+        Raises ``ValueError`` for an invalid address or proxy.
         """
         args = self._args
         return HttpClientWebSockets(
@@ -104,9 +101,7 @@ class Target:
     def failure(
         self, client: HttpClientWebSockets, text: str, attempts: int, elapsed_ms: float
     ) -> ReconnectFailure:
-        """Return what a reconnection policy is told about a first connection that did not come
-        about.
-        """
+        """Return what a reconnection policy is told about a first attempt that failed."""
         upgrade = client.upgrade_failure
         if client.last_exception is not None:
             kind = failure_kind(client.last_exception)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from ..errors import WebSocketsError
 from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
-from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit
+from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, stay_at_exit
 from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
 from ..protocols.offered import is_localhost
@@ -64,7 +64,15 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     """
 
     _internal = frozenset(
-        {"begin_exit", "end_exit", "notify_closed", "policy", "revive", "upgrade_failure"}
+        {
+            "begin_exit",
+            "die_in_child",
+            "end_exit",
+            "notify_closed",
+            "policy",
+            "revive",
+            "upgrade_failure",
+        }
     )
 
     def __init__(
@@ -405,7 +413,8 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             meet_free_in_callback(self, "client", self.settings)
         with self._safe_free:
             self._freeing = True  # no other thread is made from here on
-        if not self._safe_freed.acquire(timeout=_FREE_MS / 1000):
+        lock = self._safe_freed
+        if not lock.acquire(timeout=_FREE_MS / 1000):
             # another thread is at it, and takes the time that it has
             return
         try:
@@ -413,7 +422,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 self._free()
                 self._freed = True
         finally:
-            self._safe_freed.release()
+            lock.release()
 
     def _free(self) -> None:
         """Do the work of free(), as far as it is not done."""
@@ -573,9 +582,8 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         started = False
         try:
             policy = self.settings.reconnect_policy()
-            with (
-                self._safe_free
-            ):  # free() sees all of it, a started thread included, or comes first
+            with self._safe_free:
+                # free() sees all of it, a started thread included, or comes first
                 if self._freeing:
                     return None
                 self.policy = policy
@@ -596,9 +604,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             return thread
         finally:
             if not started:
-                process._keeper.unwatch(process)
+                process.liveness.unwatch()
                 process._upgraded = False
-                process._set_state(wpsDestroy)
+                process.set_state(wpsDestroy)
 
     def revive(self) -> None:
         """Start a thread that reconnects, if the last one has ended without ``on_reconnect``."""
@@ -634,6 +642,24 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 process = self._process
                 fields = {} if process is None else process.log_fields()
                 _log.exception("%r: on_websockets_closed failed", self, extra=fields)
+
+    def die_in_child(self) -> None:
+        """In a forked child: a client that has been upgraded, or is connected, is dead; any other
+        one is as new.
+        """
+        super().die_in_child()
+        self._safe_free, self._safe_freed = threading.RLock(), threading.RLock()
+        self._upgrading = self._opening = 0
+        thread, self._thread = self._thread, None
+        self._keeper = None
+        if thread is not None:
+            thread.die_in_child()
+        if self._freeing or self._inherited or self._process is not None:
+            # there is nothing left to do for a free()
+            self._inherited = self._interrupted = self._freeing = True
+            self._freed = True
+        else:
+            stay_at_exit(self)
 
     def begin_exit(self) -> None:
         """The interpreter ends: say goodbye, without waiting."""

@@ -178,7 +178,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
             self.exchange.end()  # the new one makes its own, if it carries requests
         self.protocol = protocol
         self._begin()
-        self._set_state(wpsCreate)
+        self.set_state(wpsCreate)
 
     def exchanged_both_ways(self) -> bool:
         """Tell whether messages went both ways over the last connection."""
@@ -190,9 +190,10 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         self._counts_before = (self.protocol.frames_in_count, self.protocol.frames_out_count)
         self._upgraded = True
         super().run_at_once()
-        self._watch()  # on_reconnect may go on for long before the loop starts
+        # on_reconnect may go on for long before the loop starts
+        self.liveness.watch()
 
-    def _keeps_queue(self) -> bool:
+    def keeps_queue(self) -> bool:
         """Frames wait for the reconnection, as long as one may come."""
         thread = self.client_thread
         return (
@@ -254,6 +255,7 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         #: True once the thread has looked for on_reconnect in vain; guarded by _safe
         self.gave_up_without_callback: bool = False
         self._ended = False  # this thread runs no further connection; guarded by _safe
+        self._inherited = False  # this is a forked child
         self._failures = 0  # failed attempts since the last stable connection
         self._lost_at = 0.0  # when that was lost
         self._terminated = False
@@ -273,6 +275,12 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         """
         self._terminated = True
         self._wakes.put(None)
+
+    def die_in_child(self) -> None:
+        """In a forked child: do not reconnect. This thread may be the one that has forked."""
+        self._safe = threading.RLock()
+        self._wakes = SimpleQueue()
+        self._terminated = self._inherited = True
 
     def reconnect_now(self) -> None:
         """Make the next attempt without a wait, unless the connection runs. From any thread, and
@@ -294,6 +302,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             while True:
                 if not self._lost:
                     self._run_process()
+                if self._inherited:
+                    return
                 self._lost = False
                 closed = process.lost_code != CLOSE_ABNORMAL
                 if not (process._upgraded or self._reconnect()) and self._ends():
@@ -301,6 +311,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
                 self._reconnected()
         except BaseException as exc:  # noqa: BLE001
             # nothing of the application's reaches this: a fault of ours, or no memory
+            if self._inherited:
+                return
             process.last_error = _words(exc)
             _log.exception(
                 "%s: ended by %s; it does not reconnect any more", self.name, _words(exc)
@@ -310,7 +322,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             with self._safe:
                 self._ended = True
             self.thread_state = sClosed if closed else sFinished
-            _log.debug("%s: %s", self.name, self.thread_state.name)
+            if not self._inherited:
+                _log.debug("%s: %s", self.name, self.thread_state.name)
 
     def will_run(self) -> bool:
         """Tell whether this thread is going to run a connection that has just been upgraded; it is
@@ -339,6 +352,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             process.process_loop()
         except BaseException as exc:  # noqa: BLE001
             # whatever it is, the client goes on with the next connection
+            if self._inherited:
+                return
             process.last_error = _words(exc)
             _log.exception(
                 "%s: the connection is ended by %s, which was raised in its loop",
@@ -349,6 +364,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             self._end_connection()
         finally:
             self.in_loop = False
+        if self._inherited:
+            return
         process.lived_ms = (monotonic() - started) * 1000
         process.lost_code = process.close_code or CLOSE_ABNORMAL
         self._client.close()
@@ -359,7 +376,7 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         process = self.process
         process._upgraded = False
         if process.state is not wpsDestroy:
-            process._set_state(wpsDestroy)
+            process.set_state(wpsDestroy)
         self._client.close()
 
     def __repr__(self) -> str:
@@ -557,6 +574,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         client.upgrade_failure = None
         self.attempting = False
         result = self._call_on_reconnect(process)
+        if self._inherited:
+            return FailureKind.callback, "forked", None
         if not result and process._upgraded:
             return FailureKind.upgrade, "", None
         if not result:
@@ -570,9 +589,9 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             )
             result = "on_reconnect did not upgrade"
         if process._upgraded:
-            process._keeper.unwatch(process)
+            process.liveness.unwatch()
             process.start_shutdown(1000, "")
-            process._set_state(wpsCreate)
+            process.set_state(wpsCreate)
             process._upgraded = False
         client.close()
         failed = client.upgrade_failure

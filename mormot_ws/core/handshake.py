@@ -9,11 +9,15 @@ import binascii
 import hashlib
 import re
 from collections.abc import Collection, Iterable
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #: an item of a list: anything but a comma, or a quoted string, in which commas separate nothing
 _ITEM = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')
+#: an ASCII letter or digit that is percent-encoded
+_NEEDLESS = re.compile(r"%(3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa])")
+#: what an origin ends with that a browser would leave out
+_DEFAULT_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -109,8 +113,8 @@ class UpgradeRequest:
         origins = self.all("origin")
         if allowed is None or not origins:
             return True
-        return len(origins) == 1 and origins[0].strip().lower() in (
-            origin.lower() for origin in allowed
+        return len(origins) == 1 and _without_default_port(origins[0]) in map(
+            _without_default_port, allowed
         )
 
     def fault(self) -> int:
@@ -128,6 +132,27 @@ class UpgradeRequest:
         ):
             return 400
         return 0
+
+
+def _without_default_port(origin: str) -> str:
+    """Return *origin* in lower case, as a browser writes it: without the port of its scheme."""
+    origin = origin.strip().lower()
+    scheme, _, place = origin.partition("://")
+    port = _DEFAULT_PORTS.get(scheme, "")
+    return origin.removesuffix(port) if port and place else origin
+
+
+def uri_key(path: str) -> str:
+    """Return what paths (no query) have in common that name the same resource.
+
+    Their case does not count, nor whether a character that some clients encode is percent-encoded.
+    Nobody has to encode letters, digits and ``/``: such a path is another one, as natively.
+    """
+    path = _NEEDLESS.sub(r"%25\1", path)
+    return "/".join(
+        quote(unquote(part, errors="surrogateescape").lower(), safe="", errors="surrogateescape")
+        for part in path.split("/")
+    )
 
 
 def _origin_form(target: str) -> str:
@@ -168,14 +193,18 @@ def upgrade_answer(
 
 
 def upgrade_refusal(status: int) -> bytes:
-    """Return the answer to an upgrade that is refused with *status*, in the form of a native
-    server.
+    """Return the answer to an upgrade that is refused with *status*.
+
+    It has the reason text of a native server, which answers with HTTP/1.0: what some other clients
+    cannot read.
     """
     extra = ""
+    connection = "Close"
     if status == 426:
         extra = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"
+        connection = "Upgrade, close"
     elif status == 401:
         extra = "WWW-Authenticate: Bearer\r\n"  # RFC 9110 §15.5.2 wants to know how to authenticate
-    return f"HTTP/1.0 {status} WebSocket Upgrade Error\r\n{extra}Connection: Close\r\n\r\n".encode(
-        "latin-1"
-    )
+    return (
+        f"HTTP/1.1 {status} WebSocket Upgrade Error\r\n{extra}Connection: {connection}\r\n\r\n"
+    ).encode("latin-1")

@@ -133,6 +133,11 @@ class WebProcessInFrame(PublicDir):
         return 0 if self._message_opcode is None else self._fragments
 
     @property
+    def message_bytes(self) -> int:
+        """How many bytes of the message in progress have arrived; 0 between messages."""
+        return 0 if self._message_opcode is None else self._size
+
+    @property
     def in_message(self) -> bool:
         """True between the first and the last byte of a message or frame: an end of stream now
         would cut it.

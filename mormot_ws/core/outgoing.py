@@ -47,7 +47,10 @@ class OutgoingFrames:
         #: how many frames a full queue has refused or dropped
         self.lost: int = 0
         #: guards the fields below; innermost in the lock order, nothing is called while it is held
-        self._safe = threading.Lock()
+        self._safe = threading.RLock()
+        # a push is under way, and what its own thread's signal handlers or finalisers push meanwhile
+        self._busy = False
+        self._late: deque[QueuedFrame] = deque()
         self._frames: deque[QueuedFrame] = deque()
         self._bytes = 0
 
@@ -75,20 +78,37 @@ class OutgoingFrames:
         """Append *queued* itself; return False when the queue is full."""
         size = len(queued[1])
         with self._safe:
-            if self._frames and (
-                (self.max_bytes and self._bytes + size > self.max_bytes)
-                or (self.max_frames and len(self._frames) >= self.max_frames)
-            ):
-                if not self.drop_oldest:
-                    self.lost += 1
-                    return False
-                self._make_room(size)
-            self._frames.append(queued)
-            self._bytes += size
+            if self._busy:
+                # in a signal handler or finaliser that has interrupted this very thread
+                self._late.append(queued)
+                return True
+            self._busy = True
+            try:
+                return self._push(queued, size)
+            finally:
+                self._done()
+
+    def _done(self) -> None:
+        """A change is complete: make those that came in the middle of it."""
+        self._busy = False
+        while self._late:
+            late = self._late.popleft()
+            self._push(late, len(late.payload))
+
+    def _push(self, queued: QueuedFrame, size: int) -> bool:
+        if self._frames and (
+            (self.max_bytes and self._bytes + size > self.max_bytes)
+            or (self.max_frames and len(self._frames) >= self.max_frames)
+        ):
+            if not self.drop_oldest:
+                self.lost += 1
+                return False
+            self._make_room(size)
+        self._frames.append(queued)
+        self._bytes += size
         return True
 
     def _make_room(self, size: int) -> None:
-        assert self._safe.locked()
         while self._frames and (
             (self.max_bytes and self._bytes + size > self.max_bytes)
             or (self.max_frames and len(self._frames) >= self.max_frames)
@@ -101,28 +121,44 @@ class OutgoingFrames:
         *max_bytes* of payload.
         """
         with self._safe:
-            frames = self._frames
-            if self._bytes + (len(frames) << 4) <= max_bytes:
-                taken = list(frames)
-                frames.clear()
-                self._bytes = 0
-                return taken
-            taken = []
-            size = 0
-            while frames and (not taken or size + len(frames[0].payload) <= max_bytes):
-                queued = frames.popleft()
-                taken.append(queued)
-                size += len(queued.payload) + 16
-            self._bytes -= sum(len(queued.payload) for queued in taken)
+            self._busy = True
+            try:
+                return self._take(max_bytes)
+            finally:
+                self._done()
+
+    def _take(self, max_bytes: int) -> list[QueuedFrame]:
+        frames = self._frames
+        if self._bytes + (len(frames) << 4) <= max_bytes:
+            taken = list(frames)
+            frames.clear()
+            self._bytes = 0
             return taken
+        taken = []
+        size = 0
+        while frames and (not taken or size + len(frames[0].payload) <= max_bytes):
+            queued = frames.popleft()
+            taken.append(queued)
+            size += len(queued.payload) + 16
+        self._bytes -= sum(len(queued.payload) for queued in taken)
+        return taken
+
+    def drop(self, count: int) -> None:
+        """Count *count* frames that were taken and cannot be sent as lost."""
+        with self._safe:
+            self.lost += count
 
     def put_back(self, frames: list[QueuedFrame]) -> None:
         """Put *frames* that were taken but not sent at the head again, in their order; the limits
         do not apply.
         """
         with self._safe:
-            self._frames.extendleft(reversed(frames))
-            self._bytes += sum(len(queued.payload) for queued in frames)
+            self._busy = True
+            try:
+                self._frames.extendleft(reversed(frames))
+                self._bytes += sum(len(queued.payload) for queued in frames)
+            finally:
+                self._done()
 
     def clear(self) -> None:
         """Remove all frames."""

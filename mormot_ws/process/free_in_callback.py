@@ -7,14 +7,14 @@ thread.
 
 from __future__ import annotations
 
-import logging
 import threading
 import traceback
 
 from ..errors import WebSocketsError
+from ..logs import get_logger
 from ..settings import WebSocketProcessSettings
 
-_log = logging.getLogger("mormot_ws")
+_log = get_logger("mormot_ws")
 
 GUIDE = "docs/porting-guide.md, 'Do not free in a callback'"
 

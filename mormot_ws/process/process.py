@@ -1,29 +1,28 @@
-"""WebSocketProcess: the loop of one connection, without a socket (that is in ``crtprocess.py``).
+"""WebSocketProcess: the life of one connection, without a socket (that is in ``on_socket.py``).
 
-One thread, the connection's own, runs :meth:`WebSocketProcess.process_loop`: it reads, decodes, and
-calls the protocol, which calls the user. Any thread may send. The keeper's thread looks after
-heartbeats, time-outs and queued frames.
+It owns four parts, each with its own state: a reader, a sender, the liveness, and the close
+handshake. Its loop can be stepped: ``begin_loop()``, ``loop_step()``, ``end_loop()``, driven by a
+thread of its own (``process_loop()``) or by whatever knows when there is something to read.
 
-Lock order: ``safe_in`` < ``safe_out`` < the queue's and transport's own locks. No callback runs
-while any of them is held.
+Lock order: the reader's ``safe_in``, then the sender's ``safe_out``, then the queue's and the
+transport's own locks. No callback runs and nothing is logged while any of them is held.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from functools import partial
-from threading import get_ident
-from time import monotonic, sleep
+from threading import current_thread, get_ident
+from time import monotonic
+from typing import Any, Protocol
 
+from ..core.closing import CloseHandshake
+from ..core.forks import dies_in_child
 from ..core.frames import (
-    CLOSE_ABNORMAL,
     CLOSE_NO_STATUS,
     WebSocketFrame,
-    WebSocketFrameList,
     close_payload,
-    encode_frame,
     focBinary,
     focConnectionClose,
     focContinuation,
@@ -33,11 +32,17 @@ from ..core.frames import (
     parse_close_payload,
 )
 from ..core.incoming import WebProcessInFrame
+from ..core.outgoing import OutgoingFrames
 from ..errors import WebSocketsProtocolError
+from ..logs import get_logger
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest, OnHttpServerRequest
-from ..rest.exchange import RestExchange
-from ..settings import WebSocketProcessSettings
+from ..settings import (
+    WebSocketProcessSettings,
+    logBinaryFrameContent,
+    logHeartbeat,
+    logTextFrameContent,
+)
 from ..sockets.deadline import Deadline
 from ..states import (
     WebSocketProcessNotifyCallback,
@@ -48,27 +53,29 @@ from ..states import (
     wpsRun,
     wscBlockWithAnswer,
 )
-from ..status import ConnectionStatus, connection_status
+from ..status import ConnectionStatus
 from .keeper import ProcessKeeper, Timer
-from .liveness import KeptProcess
+from .liveness import Liveness
+from .reader import Reader
+from .sender import PreparedFrame, Sender, check_sendable, is_foreign_timeout
 
-_log = logging.getLogger("mormot_ws.process")
-
-#: seconds after which an answer nobody waited for is dropped from ``incoming``
-_INCOMING_EXPIRY = 30 * 60
-#: bytes asked of the kernel at a time: first few, because an idle connection holds that buffer;
-#: more while reads come back full; many (which costs page faults at every call) only while a large
-#: frame is under way
-_RECV_IDLE = 4096
-_RECV_BUSY = 16384
-_RECV_LARGE = 1 << 18
-_RECV_FRAGMENTS = 1024
-_MANY_FRAGMENTS = 256
-#: seconds that a flood of fragments pauses after each read
-_FAIR_PAUSE = 0.0001
+_log = get_logger("mormot_ws.process")
 
 
-class WebSocketProcess(KeptProcess):
+class RequestExchange(Protocol):
+    """What a protocol that carries requests attaches to its connection."""
+
+    def notify(self, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback) -> int:
+        """Do what :meth:`WebSocketProcess.notify_callback` says."""
+
+    def closed(self) -> None:
+        """The connection does not run any more: wake those who wait for answers. Never blocks."""
+
+    def end(self) -> None:
+        """Another protocol takes over."""
+
+
+class WebSocketProcess(ABC):
     """What both sides of a connection have in common, whatever carries the bytes. Mirrors
     ``TWebSocketProcess``.
 
@@ -80,16 +87,14 @@ class WebSocketProcess(KeptProcess):
     :param process_name: names threads and log lines.
 
     For anybody, from any thread: :meth:`send_frame`, :meth:`send_frame_async`, :meth:`shutdown`,
-    and the attributes, to be read. To be implemented below: :meth:`receive_bytes`,
-    :meth:`write_bytes`, :meth:`write_now`, :meth:`interrupt`, :meth:`fileno`.
+    :meth:`abort`, :meth:`notify_callback`, :meth:`status`, and the attributes, to be read.
+
+    Subclasses implement :meth:`receive_bytes`, :meth:`receive_now`, :meth:`write_bytes`,
+    :meth:`write_now`, :meth:`interrupt` and :meth:`fileno`.
     """
 
-    _internal = frozenset(
-        {"exchange", "finish", "run_at_once", "shutdown_within", "start_shutdown"}
-    )
-
-    #: what waits for answers, on REST protocols; None on others
-    exchange: RestExchange | None = None
+    #: True in a forked child: the connection is the parent's, and this copy is dead
+    inherited: bool = False
 
     def __init__(
         self,
@@ -101,7 +106,8 @@ class WebSocketProcess(KeptProcess):
         connection_id: int = 0,
         process_name: str = "",
     ) -> None:
-        super().__init__(protocol, settings, keeper, mask_sent_frames)
+        self.protocol = protocol
+        self.settings = settings
         self.process_name = process_name
         #: the server's number for this connection; on a client the one that the last handshake
         #: brought (0: none)
@@ -110,45 +116,50 @@ class WebSocketProcess(KeptProcess):
         self.remote_ip = ""
         #: the thread that runs the loop
         self.owner_thread: threading.Thread | None = None
-        #: answers that arrived for callers that wait for them (REST protocols); mirrors
-        #: ``Incoming``
-        self.incoming: WebSocketFrameList = WebSocketFrameList(_INCOMING_EXPIRY)
+        #: what waits for answers, set by protocols that carry requests; None on others
+        self.exchange: RequestExchange | None = None
+        #: where the connection is in its life; mirrors ``State``
+        self.state: WebSocketProcessState = wpsCreate
         #: what ended the connection, or the last fault, in words; '' when there was none
         self.last_error: str = ""
-        #: the code of the close frame that ended the connection, ours or the peer's, whichever came
-        #: first; 1005: it had none; 1006: there was no close frame; 0: the connection is open
-        self.close_code: int = 0
-        #: the reason in that close frame
-        self.close_reason: str = ""
-
+        # set by abort() and by a failed write: nothing of this connection reaches a callback now
+        self._cut = False
+        #: messages that were read after the end of the connection, and reached no callback
+        self.dropped_count: int = 0
         self._state_since = monotonic()
+        self._keeper = keeper
+        #: the parts: for the package
+        self.reader = Reader(self)
+        self.sender = Sender(self, settings, keeper, mask_sent_frames)
+        self.liveness = Liveness(self, keeper)
+        #: frames of ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
+        self.outgoing: OutgoingFrames = self.sender.outgoing
         self._begin()
+        dies_in_child(self)
 
     def _begin(self) -> None:
         """(Re)set what belongs to one connection. The loop is not running; a reconnected client
         comes here again.
         """
-        self._begin_sending()
-        self._begin_keeping()
         settings = self.settings
         compression = self.protocol.compression
-        self.in_frame: WebProcessInFrame = WebProcessInFrame(
-            masked=self._masks is None,
+        self.closing = CloseHandshake()
+        in_frame = WebProcessInFrame(
+            masked=not self.client_side,
             max_message_bytes=settings.max_message_bytes,
             max_frame_bytes=settings.max_frame_mb << 20,
             max_fragments=settings.max_fragments,
             inflater=None if compression is None else compression.inflater(self.client_side),
             lenient_text=self.protocol.lenient_text,
         )
+        self.reader.begin(in_frame, settings.notify_all_frames)
+        self.sender.begin()
+        self.liveness.begin()
         self.last_error = ""
-        self.close_code = 0
-        self.close_reason = ""
-        self._close_sent = False
-        self._close_received = False
-        # a close frame, not the end of the stream, ended the reading
-        self._close_ends_reading = False
+        self._cut = False
+        self._log_frames = bool(settings.log_details)
+        self._lenient_text = self.protocol.lenient_text
         self._loop_ident = 0
-        self._recv_size = _RECV_IDLE
         self._close_timer: Timer | None = None
         kind = type(self.protocol)
         self._after_get = (
@@ -156,22 +167,153 @@ class WebSocketProcess(KeptProcess):
             if kind.after_get_frame is WebSocketProtocol.after_get_frame
             else self.protocol.after_get_frame
         )
-        self._reading_ended = False
-        #: set by the loop when nothing more will be read; made by the first shutdown() that waits
-        #: for it, under safe_out
-        self._reading_ended_event: threading.Event | None = None
+        #: set by the loop when nothing more will be read
+        self._reading_ended = threading.Event()
 
-    # ---------------------------------------------------------------------------------- for anybody
+    # ------------------------------------------------------------------------------------- to read
 
     @property
-    def state(self) -> WebSocketProcessState:
-        """Where the connection is in its life; mirrors ``State``."""
-        return self._state
+    def client_side(self) -> bool:
+        """True on the side that connected and masks its frames."""
+        return self.sender.masks is not None
+
+    @property
+    def safe_out(self) -> threading.Lock:
+        """Held while frames leave; the sender's."""
+        return self.sender.safe_out
+
+    @property
+    def in_frame(self) -> WebProcessInFrame:
+        """The decoder of the connection."""
+        return self.reader.in_frame
 
     @property
     def state_since(self) -> float:
         """Milliseconds since :attr:`state` last changed."""
         return (monotonic() - self._state_since) * 1000
+
+    @property
+    def close_code(self) -> int:
+        """The code of the close frame that ended the connection, ours or the peer's, whichever came
+        first; 1005: it had none; 1006: there was no close frame; 0: the connection is open.
+        """
+        return self.closing.code
+
+    @property
+    def close_reason(self) -> str:
+        """The reason in that close frame."""
+        return self.closing.reason
+
+    @property
+    def connection_close_was_sent(self) -> bool:
+        """True once our close frame was given to the connection; mirrors
+        ``ConnectionCloseWasSent``.
+
+        To cut a connection without a close frame call :meth:`abort`; the original sets this
+        property for that.
+        """
+        return self.closing.sent
+
+    @property
+    def invalid_ping_count(self) -> int:
+        """Heartbeats in a row that could not be sent or were not answered."""
+        return self.liveness.invalid_ping_count
+
+    @property
+    def invalid_ping_send_count(self) -> int:
+        """The Pascal name of :attr:`invalid_ping_count`; mirrors ``InvalidPingSendCount``."""
+        return self.liveness.invalid_ping_count
+
+    @property
+    def last_ping_delay(self) -> float:
+        """Milliseconds from the last heartbeat to its answer; 0: none yet. (The original's is the
+        age of the last traffic.)
+        """
+        return self.liveness.last_ping_delay
+
+    def status(self) -> ConnectionStatus:
+        """Return a snapshot for monitoring. From any thread, never waits."""
+        protocol = self.protocol
+        return ConnectionStatus(
+            connection_id=self.connection_id,
+            remote_ip=self.remote_ip,
+            protocol=protocol.name,
+            state=self.state.name,
+            state_since_ms=self.state_since,
+            frames_in=protocol.frames_in_count,
+            frames_out=protocol.frames_out_count,
+            bytes_in=protocol.frames_in_bytes,
+            bytes_out=protocol.frames_out_bytes,
+            queued_frames=self.outgoing.count,
+            queued_bytes=self.outgoing.bytes,
+            queue_lost=self.outgoing.lost,
+            ping_ms=self.last_ping_delay,
+            invalid_pings=self.invalid_ping_count,
+            close_code=self.close_code,
+            close_reason=self.close_reason,
+            last_error=self.last_error,
+        )
+
+    def log_fields(self) -> dict[str, object]:
+        """Return what log records of this connection carry as ``extra``."""
+        return {
+            "connection_id": self.connection_id,
+            "remote_ip": self.remote_ip,
+            "close_code": self.close_code,
+        }
+
+    # ------------------------------------------------------------------------------------- to send
+
+    def send_frame(self, frame: WebSocketFrame, ahead: PreparedFrame | None = None) -> bool:
+        """Send *frame* now. Mirrors ``SendFrame``.
+
+        From any thread; frames of several threads never mix. Returns True when the kernel of a
+        running connection has taken all its bytes, else False (not in ``wpsRun``, connection lost,
+        or the peer took nothing for ``send_timeout`` ms: the connection is then given up). Waits up
+        to another ``send_timeout`` while other threads send. A ``focConnectionClose`` frame starts
+        the close handshake.
+
+        In a signal handler or finaliser that has interrupted a ``send_frame`` of the same
+        connection, the frame is queued as :meth:`send_frame_async` does.
+
+        Raises ``TypeError``/``ValueError`` for what is no frame that may be sent. Whatever else is
+        raised in it (``KeyboardInterrupt``, the exception of a signal handler) is raised again;
+        when a part of the frame has left by then, the connection is given up. *ahead* is for the
+        package itself: what ``prepare_ahead`` has returned for it.
+        """
+        try:
+            opcode = frame.opcode
+            payload = frame.payload
+        except AttributeError:
+            check_sendable(frame)
+            raise
+        if opcode is focText:
+            if type(payload) is not bytes or not (payload.isascii() or self._lenient_text):
+                check_sendable(frame)
+        elif opcode is not focBinary or type(payload) is not bytes:
+            check_sendable(frame)
+            if opcode is focConnectionClose:
+                return self._send_close(*parse_close_payload(payload), payload)
+        sent = self.sender.send(frame, ahead)
+        if self._log_frames and sent:
+            self._log_frame("sent", frame)
+        return sent
+
+    def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
+        """Let the protocol prepare a copy of *frame* without any lock: for the package."""
+        return self.sender.prepare_ahead(frame)
+
+    def send_frame_async(self, frame: WebSocketFrame) -> bool:
+        """Queue a copy of *frame* to be sent soon, together with others. Mirrors
+        ``SendFrameAsync``.
+
+        From any thread, never waits; also from a signal handler or finaliser. Returns False when
+        the queue is full (``max_outgoing_frames``, ``max_outgoing_bytes``) or the connection will
+        not come back. Frames leave in the order of these calls. Raises as :meth:`send_frame` does.
+        """
+        if not isinstance(frame, WebSocketFrame):
+            check_sendable(frame)
+        return self.sender.queue_frame(frame)
 
     def notify_callback(
         self, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback = wscBlockWithAnswer
@@ -186,7 +328,7 @@ class WebSocketProcess(KeptProcess):
         protocol without requests.
 
         Raises :class:`WebSocketsError` when it would have to wait inside a callback of this very
-        connection, whose thread reads the answers, and ``ValueError`` for a *mode* that is none.
+        connection, whose thread reads the answers, and ``ValueError`` for an unknown *mode*.
 
         Requests that wait take turns on ``synopsejson`` and ``synopsebinary``, whose answers carry
         no number: each waits up to another :meth:`answer_timeout` for its turn, and gets 666 when
@@ -209,27 +351,7 @@ class WebSocketProcess(KeptProcess):
         """
         return HttpServerRequest(connection_id=self.connection_id, remote_ip=self.remote_ip), None
 
-    @property
-    def connection_close_was_sent(self) -> bool:
-        """True once our close frame was given to the connection; mirrors
-        ``ConnectionCloseWasSent``.
-
-        To cut a connection without a close frame call :meth:`abort`; the original sets this
-        property for that.
-        """
-        return self._close_sent
-
-    def status(self) -> ConnectionStatus:
-        """Return a snapshot for monitoring. From any thread, never waits."""
-        return connection_status(self)
-
-    def log_fields(self) -> dict[str, object]:
-        """Return what log records of this connection carry as ``extra``."""
-        return {
-            "connection_id": self.connection_id,
-            "remote_ip": self.remote_ip,
-            "close_code": self.close_code,
-        }
+    # ------------------------------------------------------------------------------------ to close
 
     def shutdown(self, code: int | None = 1000, reason: str = "") -> bool:
         """Close the connection in the orderly way: send a close frame once, wait for the answer.
@@ -237,36 +359,33 @@ class WebSocketProcess(KeptProcess):
 
         From any thread. Waits up to ``close_timeout`` ms for the peer's close frame, then cuts the
         connection; inside a callback of this connection it does not wait, the loop goes on and ends
-        by itself. Returns True when the peer answered (inside a callback: when the frame was sent).
-        Raises ``ValueError`` for a *code* that may not be sent.
+        by itself. From here on no further message reaches a callback. Returns True when the peer
+        answered (inside a callback: when the frame was sent). Raises ``ValueError`` for a *code*
+        that may not be sent.
         """
         payload = close_payload(code, reason)
+        closing, ended = self.closing, self._reading_ended
         sent = self._send_close(CLOSE_NO_STATUS if code is None else code, reason, payload)
-        if get_ident() == self._loop_ident:
+        if self.runs_loop():
             return sent
-        return self._await_close(self.settings.close_timeout)
+        return self._await_close(closing, ended, self.settings.close_timeout)
 
     def shutdown_within(self, code: int, most_ms: int) -> bool:
         """The same for ``free()``, which has a bound of its own: wait up to *most_ms*, whatever
         ``close_timeout`` says.
         """
         most_ms = min(most_ms, self.settings.close_timeout)
+        closing, ended = self.closing, self._reading_ended
         self._send_close(code, "", close_payload(code), most_ms // 2)
-        return self._await_close(most_ms)
+        return self._await_close(closing, ended, most_ms)
 
-    def _await_close(self, wait_ms: int) -> bool:
-        if not (self._close_sent and self._wait_reading_ended(wait_ms / 1000)):
+    def _await_close(self, closing: CloseHandshake, ended: threading.Event, wait_ms: int) -> bool:
+        """Wait for the end of the connection that had *closing* and *ended*; never cut a later
+        one.
+        """
+        if not (closing.sent and ended.wait(wait_ms / 1000)) and closing is self.closing:
             self.abort(self.last_error or "no answer to our close frame")
-        return self._close_received
-
-    def _wait_reading_ended(self, timeout: float) -> bool:
-        with self.safe_out:
-            event = self._reading_ended_event
-            if event is None:
-                event = self._reading_ended_event = threading.Event()
-        # the loop sets the flag before it looks for the event, we look at the flag after making the
-        # event: one of us sees the other
-        return self._reading_ended or event.wait(timeout)
+        return closing.received
 
     def start_shutdown(self, code: int, reason: str, wait_ms: int = 0) -> bool:
         """Send a close frame without waiting for the answer, which has ``close_timeout`` ms to
@@ -276,20 +395,39 @@ class WebSocketProcess(KeptProcess):
         """
         return self._send_close(code, reason, close_payload(code, reason), wait_ms)
 
-    def run_at_once(self) -> None:
-        """After the handshake: frames may be sent, even before the loop starts."""
-        self._set_state(wpsRun)
-
     def abort(self, why: str) -> None:
         """Cut the connection at once, from any thread: its loop ends, a blocked write fails. *why*
         becomes ``last_error``.
         """
-        if not self._reading_ended:
+        self._cut = True
+        if not self._reading_ended.is_set():
             self.last_error = why
             _log.debug("%s: cut: %s", self, why)
         self.interrupt()
 
-    # ---------------------------------------------------------------------- to be implemented below
+    def run_at_once(self) -> None:
+        """After the handshake: frames may be sent, even before the loop starts."""
+        self.set_state(wpsRun)
+
+    def die_in_child(self) -> None:
+        """In a forked child: be dead, without a callback, a log line or a byte to the peer. The
+        transport closes its descriptor by itself.
+
+        The thread that forks may be the loop's own: it finds nothing more to read or to handle, and
+        leaves by :meth:`process_loop` without telling anybody.
+        """
+        self.inherited = True
+        # not by set_state(), which tells others; all else looks at the state first
+        self.state = wpsDestroy
+        self._state_since = monotonic()
+        # threads that are not here may have held the locks of the parts
+        self.reader.die_in_child()
+        self.sender.die_in_child()
+        self.outgoing = self.sender.outgoing
+        self._reading_ended = threading.Event()
+        self._reading_ended.set()
+
+    # ------------------------------------------------------------------------ subclasses implement
 
     @abstractmethod
     def receive_bytes(self, size: int) -> bytes:
@@ -298,62 +436,175 @@ class WebSocketProcess(KeptProcess):
         """
 
     @abstractmethod
+    def receive_now(self, size: int) -> bytes | None:
+        """Like :meth:`receive_bytes`, but without waiting: None when nothing is there or the
+        connection is broken.
+        """
+
+    @abstractmethod
+    def write_bytes(self, data: bytes) -> None:
+        """Write *data* whole; raise ``OSError`` when that fails. Called under ``safe_out``."""
+
+    def write_parts(self, header: bytes, payload: bytes) -> None:
+        """Write a large frame; may avoid joining its parts. Called under ``safe_out``."""
+        self.write_bytes(header + payload)
+
+    @abstractmethod
+    def write_now(self, data: memoryview) -> int:
+        """Write what can be written without waiting and return its size; raise ``OSError``. Called
+        under ``safe_out``.
+        """
+
+    def wait_writable(self, deadline: Deadline) -> bool:
+        """Wait until :meth:`write_now` may get on; False when the *deadline* came first. Called
+        under ``safe_out``.
+        """
+        return False
+
+    def waits_for_input(self) -> bool:
+        """Tell whether :meth:`write_now` took nothing for another reason than a full socket: then
+        readiness says nothing.
+        """
+        return False
+
+    def unsent_bytes(self) -> int:
+        """Return how many of the last bytes that :meth:`write_now` accepted have not left, and
+        would be lost with the connection.
+        """
+        return 0
+
+    def output_state(self) -> tuple[int, int] | None:
+        """Return how many bytes the peer's kernel has acknowledged so far, and how many are under
+        way; None where nobody tells.
+        """
+        return None
+
+    @abstractmethod
     def interrupt(self) -> None:
         """Break the connection so that reads and writes in other threads return. From any thread,
         must not raise.
         """
 
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return the descriptor to wait for, −1 when there is none."""
+
     def finish(self) -> None:
         """Close what carries the bytes, after the last read. Called by the loop's thread."""
 
-    # ------------------------------------------------------------------------------------- the loop
+    def keeps_queue(self) -> bool:
+        """Tell whether frames may be queued while the connection is not running."""
+        return False
+
+    # ------------------------------------------------------------------------------------ the loop
 
     def process_loop(self) -> None:
         """Run the connection from its first callback to its last. Called by the owner thread, once
         per connection.
         """
+        step = self.loop_step
+        try:
+            if self.begin_loop():
+                while step():
+                    pass
+        finally:
+            if not self.inherited:
+                self.end_loop()
+
+    def begin_loop(self) -> bool:
+        """Start the connection: run its first callbacks; return whether there is anything to read.
+
+        In the thread that is going to call :meth:`loop_step`; whatever it returns or raises,
+        :meth:`end_loop` comes last.
+        """
         self._loop_ident = get_ident()
         try:
-            if self.process_start():
-                self._run()
+            if not self.process_start():
+                return False
+            self.sender.open_queue()
+            return True
         finally:
-            self._in_hand = ()
-            self._reading_ended = True
-            if self._reading_ended_event is not None:
-                self._reading_ended_event.set()
-            self._keeper.unwatch(self)
-            for timer in (self._heartbeat, self._close_timer):
-                if timer is not None:
-                    timer.cancel()
-            if not self.close_code:
-                self.close_code = CLOSE_ABNORMAL
-            self._set_state(wpsClose)
-            why = self.last_error or self.close_reason or "in an orderly way"
-            _log.debug("%s: ended with %d: %s", self, self.close_code, why, extra=self.log_fields())
-            self.finish()
-            self._requeue_batch()
-            self.process_stop()
             self._loop_ident = 0
-            self._set_state(wpsDestroy)
+
+    def loop_step(self) -> bool:
+        """Read once, and handle the frames that are complete; return whether to go on.
+
+        Waits for bytes when there are none. One thread at a time; the frames of one connection are
+        handled one after another, in their order.
+        """
+        self._loop_ident = get_ident()
+        reader = self.reader
+        try:
+            if self.outgoing:
+                self.process_loop_step_send()
+            frames = self.process_loop_step_receive()
+            if frames is None:
+                return False
+            received = self.process_loop_received
+            for frame in frames:
+                received(frame)
+            reader.handled()
+            in_frame = reader.in_frame
+            if in_frame.error is not None and not reader.has_backlog:
+                raise in_frame.error
+            if not self.closing.received:
+                return True
+            if self.outgoing:
+                self.process_loop_step_send()
+            return False
+        except WebSocketsProtocolError as exc:
+            self.fault(exc)
+            return False
+        finally:
+            self._loop_ident = 0
+
+    def end_loop(self) -> None:
+        """End the connection: close it, and run its last callbacks. After the last step."""
+        self._loop_ident = get_ident()
+        try:
+            self.reader.handled()
+            self._reading_ended.set()
+            self.liveness.stop()
+            if self._close_timer is not None:
+                self._close_timer.cancel()
+            self.closing.end()
+            self.set_state(wpsClose)
+            why = self.last_error or self.close_reason or "in an orderly way"
+            text = "%s: ended with %d: %s"
+            _log.debug(text, self, self.close_code, why, extra=self.log_fields())
+            self.finish()
+            self.sender.requeue()
+            self.reader.drop()
+            self.process_stop()
+        finally:
+            self._loop_ident = 0
+            self.set_state(wpsDestroy)
+
+    def runs_loop(self) -> bool:
+        """Tell whether the calling thread is inside the loop: in one of its callbacks."""
+        return get_ident() == self._loop_ident
 
     def process_start(self) -> bool:
-        """Enter ``wpsRun`` and tell the user; return False when a callback refused by an
-        exception. Mirrors ``ProcessStart``.
+        """Enter ``wpsRun`` and tell the user; return False when a callback refused by an exception.
+        Mirrors ``ProcessStart``.
         """
-        # else run_at_once() was called, and the connection may be closing already
-        if self._state is wpsCreate:
-            self._set_state(wpsRun)
-        self._last_in = monotonic()
-        if self.settings.heartbeat_delay:
-            delay = self.settings.heartbeat_delay / 1000
-            self._schedule_heartbeat(self._last_in + delay)
-        self._watch()
+        if self.state is wpsCreate:
+            # else run_at_once() was called, and the connection may be closing already
+            self.set_state(wpsRun)
+        self.reader.touch()
+        self.liveness.start()
+        self._tell("on_client_connected", self.settings.on_client_connected)
         try:
-            if self.settings.on_client_connected is not None:
-                self.settings.on_client_connected(self)
-            self.protocol.process_incoming_frame(self, WebSocketFrame(focContinuation), "")
-        # whatever the user's code raises ends this connection only
-        except Exception:  # noqa: BLE001
+            frame = WebSocketFrame(focContinuation)
+            before = self.protocol.on_before_incoming_frame
+            if self.inherited:
+                # on_client_connected has forked
+                return False
+            if before is None or not before(self, frame):
+                self.protocol.process_incoming_frame(self, frame, "")
+        except BaseException as exc:  # noqa: BLE001
+            # whatever the user's code raises ends this connection only
+            self._raise_in_main(exc)
             _log.exception("%s: a callback refused the connection", self, extra=self.log_fields())
             self.last_error = "a callback refused the connection"
             self._send_close(1011, "refused", close_payload(1011, "refused"))
@@ -362,106 +613,78 @@ class WebSocketProcess(KeptProcess):
 
     def process_stop(self) -> None:
         """Tell the user that the connection has ended. Mirrors ``ProcessStop``."""
-        payload = b""
-        if self.close_code not in (CLOSE_ABNORMAL, CLOSE_NO_STATUS):
-            payload = self.close_code.to_bytes(2, "big") + self.close_reason.encode("utf-8")
+        frame = WebSocketFrame(focConnectionClose, self.closing.payload())
         try:
-            self.protocol.process_incoming_frame(
-                self, WebSocketFrame(focConnectionClose, payload), ""
-            )
-        # the connection has ended: there is nobody left to tell but the log
-        except Exception:  # noqa: BLE001
-            _log.exception(
-                "%s: the callback for the end of the connection failed",
-                self,
-                extra=self.log_fields(),
-            )
-        try:
-            if self.settings.on_client_disconnected is not None:
-                self.settings.on_client_disconnected(self)
-        except Exception:  # noqa: BLE001 - as above
-            _log.exception("%s: on_client_disconnected failed", self, extra=self.log_fields())
+            before = self.protocol.on_before_incoming_frame
+            if before is None or not before(self, frame):
+                self.protocol.process_incoming_frame(self, frame, "")
+        except BaseException as exc:  # noqa: BLE001
+            # the connection has ended: there is nobody left to tell but the log
+            text = "%s: the callback for the end of the connection failed"
+            _log.exception(text, self, extra=self.log_fields())
+            self._raise_in_main(exc)
+        self._tell("on_client_disconnected", self.settings.on_client_disconnected)
 
-    def _run(self) -> None:
-        """Read and dispatch until the connection ends."""
-        received = self.process_loop_received
-        outgoing = self.outgoing
-        in_frame = self.in_frame
-        self._queue_open = True
+    def _tell(self, name: str, callback: Any) -> None:
+        """Call an event of the settings; as in the original, what it raises changes nothing."""
+        if callback is None:
+            return
         try:
-            while not self._close_received:
-                if outgoing:
-                    self.process_loop_step_send()
-                frames = self.process_loop_step_receive()
-                if frames is None:
-                    return
-                self._in_hand = frames
-                for frame in frames:
-                    received(frame)
-                self._in_hand = ()
-                if in_frame.error is not None and not self._backlog:
-                    raise in_frame.error
-            if outgoing:
-                self.process_loop_step_send()
-        except WebSocketsProtocolError as exc:
-            self._fault(exc)
+            callback(self)
+        except BaseException as exc:  # noqa: BLE001
+            self._raise_in_main(exc)
+            _log.exception("%s: %s failed", self, name, extra=self.log_fields())
+
+    def _raise_in_main(self, exc: BaseException) -> None:
+        """Raise Ctrl-C again where the loop runs in the main thread; nothing else is raised."""
+        if isinstance(exc, KeyboardInterrupt) and current_thread() is threading.main_thread():
+            raise exc
+
+    def process_loop_step_send(self) -> None:
+        """Send what callbacks have queued in this turn of the loop. Mirrors
+        ``ProcessLoopStepSend``.
+        """
+        self.sender.step()
 
     def process_loop_step_receive(self) -> list[WebSocketFrame] | None:
         """Wait for bytes and return the frames that they complete; None when there is nothing more
-        to read.
+        to read. Mirrors ``ProcessLoopStepReceive``.
         """
-        in_frame = self.in_frame
-        with self.safe_in:
-            if self._backlog:
-                frames, self._backlog = self._backlog, []
-                self._backlog_bytes = 0
-                return frames
-            data = self._unread
-            if data:
-                self._unread = b""
-            else:
-                size = self._recv_size
-                if in_frame.missing_bytes > _RECV_BUSY:
-                    size = _RECV_LARGE
-                try:
-                    data = self.receive_bytes(size)
-                except OSError as exc:
-                    self._lost(f"{type(exc).__name__}: {exc}")
-                    return None
-            if not data:
-                self._lost("the peer ended the TCP connection without a close frame")
-                return None
-            self._recv_size = _RECV_IDLE if len(data) < _RECV_IDLE else _RECV_BUSY
-            if in_frame.fragments > _MANY_FRAGMENTS:
-                # tiny fragments cost far more than their bytes. Between two reads the threads of
-                # other connections have to get their turn, and giving up Python's global lock for
-                # the time of a system call is too short for them to wake up
-                self._recv_size = _RECV_FRAGMENTS
-                sleep(_FAIR_PAUSE)
-            self._last_in = monotonic()
-            return in_frame.feed(data)
+        try:
+            return self.reader.read()
+        except EOFError as exc:
+            self._lost(str(exc))
+        except OSError as exc:
+            if is_foreign_timeout(exc):
+                self._lost("interrupted")
+                raise
+            self._lost(f"{type(exc).__name__}: {exc}")
+        return None
 
     def process_loop_received(self, frame: WebSocketFrame) -> None:
         """Handle one frame in the loop's thread. Mirrors ``ProcessLoopReceived``."""
         opcode = frame.opcode
         if self._log_frames:
             self._log_frame("received", frame)
-        protocol = self.protocol
         if opcode is focText or opcode is focBinary:
+            if self.state is not wpsRun or self._cut:
+                # we have closed or cut the connection: this message came too late
+                self.dropped_count += 1
+                return
+            protocol = self.protocol
             protocol.frames_in_count += 1
             protocol.frames_in_bytes += len(frame.payload)
             self._dispatch(frame)
         elif opcode is focPing:
-            self._ping_received(frame)
+            self.liveness.ping_received(frame)
             if self.settings.notify_all_frames:
                 self._dispatch(frame)
         elif opcode is focPong:
-            self._pong_received(frame)
+            self.liveness.pong_received(frame)
             if self.settings.notify_all_frames:
                 self._dispatch(frame)
         elif opcode is focConnectionClose:
-            self._close_received = self._close_ends_reading = True
-            self._send_close(*parse_close_payload(frame.payload), frame.payload)
+            self._send_close(*self.closing.receive(frame.payload), frame.payload)
 
     def _dispatch(self, frame: WebSocketFrame) -> None:
         protocol = self.protocol
@@ -474,11 +697,12 @@ class WebSocketProcess(KeptProcess):
         except WebSocketsProtocolError:
             # what the peer sent cannot be used (a frame that does not decrypt): the loop closes
             raise
-        # a bug in the user's code must not end the connection; the log has it
-        except Exception:  # noqa: BLE001
+        except BaseException as exc:  # noqa: BLE001
+            # a bug in the user's code must not end the connection, nor must sys.exit()
+            self._raise_in_main(exc)
             _log.exception("%s: a callback failed on %r", self, frame, extra=self.log_fields())
 
-    # ------------------------------------------------------------------------------ closing, faults
+    # ----------------------------------------------------------------------------- closing, faults
 
     def _send_close(
         self, code: int, reason: str, payload: bytes, wait_ms: int | None = None
@@ -492,129 +716,126 @@ class WebSocketProcess(KeptProcess):
         if wait_ms is None:
             wait_ms = self.settings.close_timeout
         deadline = Deadline(wait_ms)
-        if not self.safe_out.acquire(timeout=wait_ms / 1000):
-            self._note_close(code, reason)
+        safe_out = self.sender.safe_out
+        if not safe_out.acquire(timeout=wait_ms / 1000):
+            self.closing.note(code, reason)
             return False
+        failures: list[BaseException] = []
+        left_running = False
+        error: OSError | None = None
         try:
-            if self._close_sent or self._state is not wpsRun:
+            if self.state is not wpsRun or not self.closing.send(code, reason):
                 return False
-            self._close_sent = True
-            self._note_close(code, reason)
-            self._set_state(wpsClose)  # from here on nobody adds to what is drained below
-            key = None if self._masks is None else self._masks.next_key()
-            wire = memoryview(encode_frame(focConnectionClose, payload, key))
-            if self._drain(deadline):
-                rest = self._write_within(wire, deadline)
-                if rest is not None:
-                    self._send_behind(rest)
-            else:
-                self._send_behind(wire)
+            # from here on nobody adds to what close() drains
+            left_running = True
+            self.state = wpsClose
+            self._state_since = monotonic()
+            self.sender.close(payload, deadline, failures)
         except OSError as exc:
-            _log.debug("%s: close frame not sent: %s", self, exc)
+            error = exc
             return False
+        except BaseException:
+            self.interrupt()
+            raise
         finally:
-            self.safe_out.release()
+            safe_out.release()
+            if left_running:
+                self._state_left_run(wpsRun)
+            for failure in failures:
+                self.queue_failed(failure)
+            if error is not None:
+                _log.debug("%s: close frame not sent: %s", self, error)
         _log.debug("%s: close frame sent, %d %s", self, code, reason)
-        if not self._close_received:
+        if not self.closing.received:
             timeout = self.settings.close_timeout / 1000
-            self._close_timer = self._keeper.call_at(
-                monotonic() + timeout, partial(self._close_overdue, self.in_frame)
-            )
+            overdue = partial(self._close_overdue, self.closing)
+            self._close_timer = self._keeper.call_at(monotonic() + timeout, overdue)
         return True
 
-    def _close_overdue(self, connection: object) -> None:
+    def _close_overdue(self, closing: CloseHandshake) -> None:
         """In the keeper's thread: the peer did not answer our close frame in time."""
-        if connection is self.in_frame and not self._reading_ended:
+        if closing is self.closing and not self._reading_ended.is_set():
             self.abort("no answer to our close frame")
 
-    def _note_close(self, code: int, reason: str) -> None:
-        if not self.close_code:
-            self.close_code = code
-            self.close_reason = reason
-
-    def _drain(self, deadline: Deadline) -> bool:
-        """Write what was half sent or is queued, before a close frame; return False when the
-        *deadline* came first.
-        """
-        while self._batch_wire is not None or (self.outgoing and not self._keeps_queue()):
-            if self._batch_wire is None:
-                self._next_batch()
-            assert self._batch_wire is not None
-            # step by step, so that what the kernel has taken is known even when the next step
-            # fails: it must not be sent again
-            self._batch_wire = self._batch_wire[self.write_now(self._batch_wire) :]
-            if not self._batch_wire and not self.unsent_bytes():
-                self._batch_sent()
-            elif deadline.passed or not self.wait_writable(deadline):
-                return (
-                    # a peer that reads slowly has the socket writable again and again, and no bound
-                    # of its own
-                    False
-                )
-        return True
-
-    def _send_behind(self, close: memoryview) -> None:
-        """Leave the rest of what is queued, and the close frame behind it, to the keeper, which
-        has ``close_timeout`` ms for that.
-        """
-        parts = [] if self._batch_wire is None else [self._batch_wire.tobytes()]
-        if not self._keeps_queue():
-            for queued in self.outgoing.take(1 << 62):
-                wire = self._encode_queued(queued) if queued.wire is None else queued.wire
-                self._batch.append(queued)
-                self._batch_sizes.append(len(wire))
-                parts.append(wire)
-        self._batch_wire = memoryview(b"".join([*parts, close]))
-        self._batch_tail = len(close)
-        self._last_batch = True
-        self._keeper.wake(self)
-
-    def _fault(self, error: WebSocketsProtocolError, wait_ms: int | None = None) -> bool:
+    def fault(self, error: WebSocketsProtocolError, wait_ms: int | None = None) -> bool:
         """The peer broke a rule: close with the code that this deserves; tell whether the close
-        frame was sent, as :meth:`_send_close`.
+        frame was sent. Waits as :meth:`start_shutdown` does.
         """
-        _log.info(
-            "%s: closing with %d: %s", self, error.code, error.reason, extra=self.log_fields()
-        )
+        text = "%s: closing with %d: %s"
+        _log.info(text, self, error.code, error.reason, extra=self.log_fields())
         self.last_error = str(error)
-        self._close_ends_reading = True
-        return self._send_close(
-            error.code, error.reason, close_payload(error.code, error.reason), wait_ms
-        )
+        self.closing.fault()
+        payload = close_payload(error.code, error.reason)
+        return self._send_close(error.code, error.reason, payload, wait_ms)
 
     def _lost(self, why: str) -> None:
         """Nothing more can be read."""
-        if not self._close_sent and not self.last_error:
+        if self.inherited:
+            return
+        if not self.closing.sent and not self.last_error:
             self.last_error = why
         _log.debug("%s: reading ended: %s", self, why)
 
-    def _overflowed(self) -> None:
-        if self._state is wpsRun and not self.start_shutdown(1008, "outgoing queue is full"):
+    def overflowed(self) -> None:
+        """The queue is full, and the settings say that the connection then is to be closed."""
+        if self.state is wpsRun and not self.start_shutdown(1008, "outgoing queue is full"):
             self.abort("outgoing queue is full: the peer does not read")
 
-    def _write_failed(self, exc: Exception) -> None:
+    def cut(self, exc: BaseException) -> None:
         """A write failed, or waited too long: the stream may be cut inside a frame, so it can only
-        be given up.
+        be given up. Under ``safe_out``, so that nobody writes behind it; logs nothing.
         """
-        why = (
-            "the peer does not read"
-            if isinstance(exc, BlockingIOError)
-            else f"{type(exc).__name__}: {exc}"
-        )
-        self.abort(f"write failed: {why}")
+        self._cut = True
+        if not self._reading_ended.is_set():
+            self.last_error = _write_fault(exc)
+        self.interrupt()
 
-    def _set_state(self, state: WebSocketProcessState) -> None:
-        """The one place where the state changes."""
-        if state is not self._state:
-            _log.debug("%s: %s -> %s", self, self._state.name, state.name)
-            self._state = state
-            if self.exchange is not None and state is not wpsRun:
-                self.exchange.closed()
+    def write_failed(self, exc: BaseException) -> None:
+        """Say that the connection was cut because a write failed. Without any lock."""
+        _log.debug("%s: cut: %s", self, _write_fault(exc))
+
+    def queue_failed(self, exc: BaseException) -> None:
+        """The protocol could not prepare a queued frame, which is dropped; the others go on."""
+        text = "%s: a queued frame could not be prepared, and is dropped"
+        _log.error(text, self, extra=self.log_fields(), exc_info=exc)
+
+    def set_state(self, state: WebSocketProcessState) -> None:
+        """Change the state, and tell who waits for answers. For the package."""
+        before = self.state
+        if state is not before:
+            self.state = state
             self._state_since = monotonic()
+            self._state_left_run(before)
+
+    def _state_left_run(self, before: WebSocketProcessState) -> None:
+        """The state has changed from *before*."""
+        state = self.state
+        _log.debug("%s: %s -> %s", self, before.name, state.name)
+        if self.exchange is not None and state is not wpsRun:
+            self.exchange.closed()
+
+    def _log_frame(self, what: str, frame: WebSocketFrame) -> None:
+        details = self.settings.log_details
+        opcode = frame.opcode
+        if opcode is focText or opcode is focBinary:
+            content = logTextFrameContent if opcode is focText else logBinaryFrameContent
+            if content in details:
+                _log.debug("%s: %s %s %r", self, what, opcode.name, frame.payload)
+            else:
+                size = len(frame.payload)
+                _log.debug("%s: %s %s of %d bytes", self, what, opcode.name, size)
+        elif logHeartbeat in details:
+            _log.debug("%s: %s %s", self, what, opcode.name)
 
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""
         return (
-            f"<{type(self).__name__} {name}#{self.connection_id} {self.protocol.name!r} {self._state.name}"
-            f"{' ' + self.remote_ip if self.remote_ip else ''}>"
+            f"<{type(self).__name__} {name}#{self.connection_id} {self.protocol.name!r} "
+            f"{self.state.name}{' ' + self.remote_ip if self.remote_ip else ''}>"
         )
+
+
+def _write_fault(exc: BaseException) -> str:
+    if isinstance(exc, BlockingIOError):
+        return "write failed: the peer does not read"
+    return f"write failed: {type(exc).__name__}: {exc}"

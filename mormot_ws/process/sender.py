@@ -1,23 +1,25 @@
-"""FrameSender: the sending half of a process. Frames in, from any thread; bytes out, whole frames,
-never mixed.
+"""Sender: the sending half of a connection. Frames in, from any thread; bytes out, whole frames.
 
-Two ways out: ``send_frame`` writes at once, ``send_frame_async`` queues for the keeper, which
-writes batches without ever waiting. What carries the bytes is a matter of the classes above
-(``write_bytes`` and its kin); nothing here reads, and no callback runs here.
+Two ways out: :meth:`Sender.send` writes at once, :meth:`Sender.queue` leaves the frame to the
+keeper, which writes batches without ever waiting. Nothing here reads, and no callback but the
+protocol's own ``before_send_frame`` runs here.
+
+After the first byte of a frame has left, or a compressor has moved on, whatever is raised gives the
+connection up: the peer could not make sense of what comes next.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
-from abc import ABC, abstractmethod
 from collections import deque
 from threading import get_ident
 from time import monotonic
+from typing import Protocol
 
 from ..core.deflate import Deflater
 from ..core.frames import (
     WebSocketFrame,
+    WebSocketFrameOpCode,
     WebSocketFramePayload,
     encode_frame,
     encode_header,
@@ -25,27 +27,21 @@ from ..core.frames import (
     focBinary,
     focConnectionClose,
     focContinuation,
+    focPong,
     focText,
     fopAlreadyCompressed,
     parse_close_payload,
 )
 from ..core.masking import MaskSource, mask_bytes
 from ..core.outgoing import OutgoingFrames, QueuedFrame
-from ..core.publicdir import PublicDir
 from ..errors import WebSocketsProtocolError
 from ..protocols.base import WebSocketProtocol
-from ..settings import (
-    WebSocketProcessSettings,
-    logBinaryFrameContent,
-    logHeartbeat,
-    logTextFrameContent,
-)
+from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..sockets.transport import JOIN_BELOW
-from ..states import WebSocketProcessState, wpsCreate, wpsRun
+from ..states import WebSocketProcessState, wpsClose, wpsRun
+from .batch import Batch
 from .keeper import FlushResult, ProcessKeeper
-
-_log = logging.getLogger("mormot_ws.process")
 
 #: a protocol, and a frame as it wants it on the wire
 PreparedFrame = tuple[WebSocketProtocol, WebSocketFrame]
@@ -58,85 +54,120 @@ _BATCH_BYTES = 1 << 18
 #: bytes of answers in the queue above which the loop stops reading (half of the queue, if that is
 #: less)
 _ANSWERS_BYTES = 1 << 20
-_NO_FRAME = "a WebSocketFrame is sent, not {}: make one with WebSocketFrame(focText, text) or WebSocketFrame(focBinary, data)"
+_NO_FRAME = (
+    "a WebSocketFrame is sent, not {}: make one with WebSocketFrame(focText, text) or "
+    "WebSocketFrame(focBinary, data)"
+)
 #: control frames of the keeper that may wait for a writer
 _MAX_CONTROLS = 16
 
 
-class FrameSender(PublicDir, ABC):
-    """Base of :class:`~mormot_ws.WebSocketProcess`; see there for the parameters.
+class SendingProcess(Protocol):
+    """What the sender needs of its connection: the bytes' way out, and what failures mean."""
 
-    To be implemented above: :meth:`write_bytes`, :meth:`write_now`, and what a failed write and a
-    close frame mean.
+    settings: WebSocketProcessSettings
+    protocol: WebSocketProtocol
+    state: WebSocketProcessState
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write *data* whole."""
+
+    def write_parts(self, header: bytes, payload: bytes) -> None:
+        """Write a large frame."""
+
+    def write_now(self, data: memoryview) -> int:
+        """Write what can be written without waiting; return its size."""
+
+    def wait_writable(self, deadline: Deadline) -> bool:
+        """Wait until :meth:`write_now` may get on."""
+
+    def waits_for_input(self) -> bool:
+        """Tell whether :meth:`write_now` waits for something else than room."""
+
+    def unsent_bytes(self) -> int:
+        """Return how many accepted bytes have not left."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+    def cut(self, exc: BaseException) -> None:
+        """A write failed: break the connection. Called under ``safe_out``; logs nothing."""
+
+    def write_failed(self, exc: BaseException) -> None:
+        """Log that a write failed, and that the connection is given up. Called without any lock."""
+
+    def queue_failed(self, exc: BaseException) -> None:
+        """A queued frame could not be prepared, and is dropped. Called without any lock."""
+
+    def overflowed(self) -> None:
+        """The queue is full, and the settings say that the connection then is to be closed."""
+
+    def keeps_queue(self) -> bool:
+        """Tell whether frames may be queued while the connection is not running."""
+
+    def runs_loop(self) -> bool:
+        """Tell whether this thread runs the connection's loop."""
+
+
+class Sender:
+    """Sends what *process* has to send.
+
+    :param keeper: flushes what is queued.
+    :param mask: True on the client's side, which masks its frames.
+
+    Lock order: the reader's ``safe_in``, then ``safe_out``, then the queue's and the transport's
+    own locks.
     """
-
-    _internal = frozenset(
-        {
-            "flush_outgoing",
-            "flush_queued",
-            "prepare_ahead",
-            "safe_out",
-            "send_queued",
-            "sends_plain",
-            "unsent_bytes",
-            "wait_writable",
-            "waits_for_input",
-            "write_parts",
-        }
-    )
 
     def __init__(
         self,
-        protocol: WebSocketProtocol,
+        process: SendingProcess,
         settings: WebSocketProcessSettings,
         keeper: ProcessKeeper,
-        mask_sent_frames: bool,
+        mask: bool,
     ) -> None:
-        self.protocol = protocol
-        self.settings = settings
-        #: frames of ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
+        self._process = process
+        self._keeper = keeper
+        #: frames that wait to be sent, across connections
         self.outgoing: OutgoingFrames = OutgoingFrames(
             settings.max_outgoing_frames,
             settings.max_outgoing_bytes,
             settings.outgoing_policy == "drop_oldest",
         )
-        #: held while a frame, or a batch of them, is written whole; guards the batch,
-        #: ``_close_sent`` and the out counters; after ``safe_in`` in the lock order, before the
-        #: queue's and the transport's own locks
+        #: held while a frame, or a batch of them, is written whole; guards the batch, the sending
+        #: side of the close handshake and the out counters
         self.safe_out: threading.Lock = threading.Lock()
-        self._keeper = keeper
-        self._masks = MaskSource() if mask_sent_frames else None
-        self._state: WebSocketProcessState = wpsCreate
-        self._loop_ident = 0  # the thread that runs the loop; 0: none does
+        # the thread that holds safe_out in send(), and whether the main thread is in send(): a
+        # finaliser or signal handler that interrupts it there must not wait for its own thread
+        self._writer = 0
+        self._main_sends = False
+        #: makes the masking keys; None on the server's side
+        self.masks: MaskSource | None = MaskSource() if mask else None
 
-    def _begin_sending(self) -> None:
-        """(Re)set what belongs to one connection."""
-        # frames being sent; requeued if the connection is lost meanwhile
-        self._batch: list[QueuedFrame] = []
-        self._batch_sizes: list[int] = []  # of each of them on the wire
-        self._batch_wire: memoryview | None = None  # what the kernel has not taken of them
-        self._batch_tail = 0  # bytes at its end that belong to none of them: a close frame's
-        #: pongs and pings of the keeper that met a writer: he sends them along. Of too many the
-        #: oldest go, by the deque's own doing: a peer's pings may be answered by the last pong
-        #: alone (RFC 6455 §5.5.3)
+    def begin(self) -> None:
+        """Get ready for a new connection with the protocol that the process has now."""
+        protocol = self._process.protocol
+        self.batch = Batch()
+        # pongs and pings of the keeper that met a writer: he sends them along. Of too many the
+        # oldest go, by the deque's own doing: a peer's pings may be answered by the last pong alone
+        # (RFC 6455 §5.5.3)
         self._controls: deque[tuple[int, bytes]] = deque(maxlen=_MAX_CONTROLS)
-        self._loop_queued = False  # a callback has queued something in this turn of the loop
-        self._flush_wanted = False  # the keeper knows that there is something to flush
+        # a callback has queued something in this turn of the loop
+        self._loop_queued = False
+        # a timer runs that looks whether that callback is a long one
+        self._callback_timer = False
+        # the keeper knows that there is something to flush
+        self._flush_wanted = False
         self._last_flush = 0.0
-        self._last_batch = False  # a close frame is at the end of the batch
-        self._queue_open = (
-            # set by the loop: queued frames leave after what the first callbacks of a connection
-            # send
-            False
-        )
-        self._log_frames = bool(self.settings.log_details)
-        protocol = self.protocol
+        # set by the loop: queued frames leave after what the first callbacks of a connection send
+        self._queue_open = False
         self._lenient_text = protocol.lenient_text
         self._joins = type(protocol).join_payloads is not WebSocketProtocol.join_payloads
         compression = protocol.compression
         self._deflater: Deflater | None = None
         if compression is not None:
-            self._deflater = compression.deflater(self.client_side, self.settings.deflate_options())
+            options = self._process.settings.deflate_options()
+            self._deflater = compression.deflater(self.masks is not None, options)
         # False: frames leave as they are; looked at for each frame, so that what is not used costs
         # nothing
         self._prepares = (
@@ -145,195 +176,193 @@ class FrameSender(PublicDir, ABC):
         )
         self._prepares_ahead = self._prepares and protocol.prepares_in_any_order
 
-    # ---------------------------------------------------------------------------------- for anybody
-
-    @property
-    def client_side(self) -> bool:
-        """True on the side that connected and masks its frames."""
-        return self._masks is not None
+    def die_in_child(self) -> None:
+        """In a forked child: forget what is half sent, and locks that the parent's threads hold."""
+        self.safe_out = threading.Lock()
+        self._writer, self._main_sends = 0, False
+        self.outgoing = OutgoingFrames()
+        self.batch = Batch()
+        self._controls.clear()
 
     @property
     def sends_plain(self) -> bool:
-        """True when frames leave as they are: not masked, not changed by the protocol. A broadcast
-        then encodes once for all.
-        """
-        return self._masks is None and not self._prepares
+        """True when frames leave as they are: not masked, not changed by the protocol."""
+        return self.masks is None and not self._prepares
 
-    def send_frame(self, frame: WebSocketFrame, ahead: PreparedFrame | None = None) -> bool:
-        """Send *frame* now. Mirrors ``SendFrame``.
+    # ---------------------------------------------------------------------------- from any thread
 
-        From any thread; frames of several threads never mix. Returns True when the kernel of a
-        running connection has taken all its bytes, else False (not in ``wpsRun``, connection lost,
-        or the peer took nothing for ``send_timeout`` ms: the connection is then given up). A
-        ``focConnectionClose`` frame starts the close handshake. Raises ``TypeError``/``ValueError``
-        for what is no frame that may be sent. *ahead* is for the package itself: what
-        ``prepare_ahead`` has returned for it, where a lock is held meanwhile.
-        """
+    def send(self, frame: WebSocketFrame, ahead: PreparedFrame | None = None) -> bool:
+        """Do what ``send_frame`` of the process says; close frames are not for here."""
+        me = get_ident()
+        if me != _main_ident:
+            return self._send(frame, ahead, me)
+        if self._main_sends:
+            # in a signal handler that has interrupted a send on this very connection
+            return self.queue_frame(frame)
+        self._main_sends = True
         try:
-            opcode = frame.opcode
-            payload = frame.payload
-        except AttributeError:
-            raise TypeError(_NO_FRAME.format(type(frame).__name__)) from None
-        if opcode is focText:
-            if not payload.isascii() and not self._lenient_text:
-                check_sendable(frame)
-        elif opcode is not focBinary:
-            check_sendable(frame)
-            if opcode is focConnectionClose:
-                return self._send_close(*parse_close_payload(payload), payload)
+            return self._send(frame, ahead, me)
+        finally:
+            self._main_sends = False
+
+    def _send(self, frame: WebSocketFrame, ahead: PreparedFrame | None, me: int) -> bool:
+        opcode = frame.opcode
+        payload = frame.payload
+        process = self._process
         if ahead is None and self._prepares_ahead:
             ahead = self.prepare_ahead(frame)
-        with self.safe_out:
-            if self._state is not wpsRun:
+        safe_out = self.safe_out
+        if not safe_out.acquire(False):
+            if self._writer == me:
+                # in a finaliser that has interrupted a send on this very connection
+                return self.queue_frame(frame)
+            if not safe_out.acquire(timeout=process.settings.send_timeout / 1000):
+                # somebody else's frame does not leave either: the peer does not read
                 return False
+        failure: BaseException | None = None
+        try:
+            self._writer = me
+            if process.state is not wpsRun:
+                return False
+            first = 0x80 | opcode
+            flags = frame.content
+            if self._prepares and (opcode is focText or opcode is focBinary):
+                # may raise whatever it likes: nothing of the frame has left yet
+                payload, flags = self._prepare(frame, ahead)
             try:
-                if self._batch_wire is not None:
+                if self.batch.wire is not None:
                     self._finish_batch()
                 if self._controls:
-                    self.write_bytes(self._control_wire())
-                first = 0x80 | opcode
-                if self._prepares:
-                    first, payload = self._prepare(frame, ahead)
+                    process.write_bytes(self._control_wire())
+                if self._deflater is not None:
+                    first, payload = self._deflate(opcode, payload, flags)
                 size = len(payload)
-                if self._masks is not None:
-                    key = self._masks.next_key()
+                if self.masks is not None:
+                    key = self.masks.next_key()
                     header = encode_header(first, size, key)
                     payload = mask_bytes(payload, key)
                     if size < JOIN_BELOW:
-                        self.write_bytes(header + payload)
+                        process.write_bytes(header + payload)
                     else:
-                        self.write_parts(header, payload)
+                        process.write_parts(header, payload)
                 elif size < JOIN_BELOW:
-                    self.write_bytes(encode_unmasked(first, payload))
+                    process.write_bytes(encode_unmasked(first, payload))
                 else:
-                    self.write_parts(encode_header(first, size), payload)
-            except OSError as exc:
-                self._write_failed(exc)
+                    process.write_parts(encode_header(first, size), payload)
+            except BaseException as exc:
+                failure = exc
+                # under the lock: nobody else may write behind half a frame
+                process.cut(exc)
+                if not isinstance(exc, OSError) or is_foreign_timeout(exc):
+                    raise
                 return False
             if opcode is focBinary or opcode is focText:
-                protocol = self.protocol
+                protocol = process.protocol
                 protocol.frames_out_count += 1
                 protocol.frames_out_bytes += len(frame.payload)
-        if self._log_frames:
-            self._log_frame("sent", frame)
+        finally:
+            self._writer = 0
+            safe_out.release()
+            if failure is not None:
+                process.write_failed(failure)
         return True
 
     def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
         """Let the protocol prepare a copy of *frame* without any lock; None when it cannot, or the
         frame is not going to be sent.
         """
-        if not self._prepares_ahead or self._state is not wpsRun:
+        if not self._prepares_ahead or self._process.state is not wpsRun:
             return None
         if frame.opcode is not focText and frame.opcode is not focBinary:
             return None
-        protocol = self.protocol
+        protocol = self._process.protocol
         copy = WebSocketFrame(frame.opcode, frame.payload, frame.content)
         protocol.before_send_frame(copy)
         return protocol, copy
 
-    def send_frame_async(self, frame: WebSocketFrame) -> bool:
-        """Queue a copy of *frame* to be sent soon, together with others. Mirrors
-        ``SendFrameAsync``.
-
-        From any thread, never waits. Returns False when the queue is full (``max_outgoing_frames``,
-        ``max_outgoing_bytes``) or the connection will not come back. Frames leave in the order of
-        these calls. Raises as :meth:`send_frame` does.
-        """
-        if not isinstance(frame, WebSocketFrame):
-            raise TypeError(_NO_FRAME.format(type(frame).__name__))
-        opcode = frame.opcode
-        payload = frame.payload
-        if opcode is not focBinary and (
-            opcode is not focText or not (payload.isascii() or self._lenient_text)
-        ):
-            check_sendable(frame)
+    def queue_frame(self, frame: WebSocketFrame) -> bool:
+        """Do what ``send_frame_async`` of the process says."""
+        opcode, payload = frame.opcode, frame.payload
+        self.check_queueable(opcode, payload, frame)
         # tuple.__new__: the constructor of a named tuple costs as much as all the rest of this
-        # method
-        return self.send_queued(_new_queued(QueuedFrame, (opcode, payload, frame.content, None)))
+        return self.queue(_new_queued(QueuedFrame, (opcode, payload, frame.content, None)))
 
-    def send_queued(self, queued: QueuedFrame) -> bool:
-        """Queue *queued*, which may carry its bytes on the wire already (a broadcast); else like
-        :meth:`send_frame_async`.
-        """
-        if self._state is not wpsRun and not self._keeps_queue():
+    def check_queueable(
+        self, opcode: WebSocketFrameOpCode, payload: bytes, frame: WebSocketFrame
+    ) -> None:
+        """Raise ``TypeError`` or ``ValueError`` for what must not be sent."""
+        if opcode is focText:
+            if type(payload) is bytes and (payload.isascii() or self._lenient_text):
+                return
+        elif opcode is focBinary and type(payload) is bytes:
+            return
+        check_sendable(frame)
+
+    def queue(self, queued: QueuedFrame) -> bool:
+        """Queue *queued*, which may carry its bytes on the wire already (a broadcast)."""
+        process = self._process
+        if process.state is not wpsRun and not process.keeps_queue():
             return False
         if not self.outgoing.push_queued(queued):
-            if self.settings.outgoing_policy == "close":
-                self._overflowed()
+            if process.settings.outgoing_policy == "close":
+                process.overflowed()
             return False
-        if get_ident() == self._loop_ident:
-            self._loop_queued = True  # the loop sends it after the callback
+        if process.runs_loop():
+            # the loop sends it after the callback …
+            self._loop_queued = True
+            if not self._callback_timer and get_ident() != _main_ident:
+                # … which may take long: then the keeper does
+                self._callback_timer = True
+                delay = process.settings.send_delay / 1000
+                self._keeper.call_at(monotonic() + delay, self._callback_is_long)
         elif not self._flush_wanted:
             self._want_flush()
         return True
 
-    # ---------------------------------------------------------------------- to be implemented above
+    def _callback_is_long(self) -> None:
+        """In the keeper's thread: what a callback has queued does not wait for its end."""
+        self._callback_timer = False
+        if self.outgoing:
+            self._keeper.wake(self)
 
-    @abstractmethod
-    def write_bytes(self, data: bytes) -> None:
-        """Write *data* whole; raise ``OSError`` when that fails. Called under ``safe_out``."""
-
-    def write_parts(self, header: bytes, payload: bytes) -> None:
-        """Write a large frame; may avoid joining its parts. Called under ``safe_out``."""
-        self.write_bytes(header + payload)
-
-    @abstractmethod
-    def write_now(self, data: memoryview) -> int:
-        """Write what can be written without waiting and return its size; raise ``OSError``. Called
-        under ``safe_out``.
+    def send_control(self, opcode: WebSocketFrameOpCode, payload: bytes) -> None:
+        """In the keeper's thread: send a ping or pong without waiting; where another thread is
+        writing, that one sends it along.
         """
+        self._controls.append((opcode, payload))
+        self._keeper.wake(self)
 
-    def wait_writable(self, deadline: Deadline) -> bool:
-        """Wait until :meth:`write_now` may get on; False when the *deadline* came first. Called
-        under ``safe_out``.
+    @property
+    def controls_wait(self) -> bool:
+        """True while pings or pongs of the keeper wait for a writer."""
+        return bool(self._controls)
+
+    def answer_ping(self, payload: bytes) -> None:
+        """Send the pong: also between our close frame and the peer's, where nothing else is sent
+        any more (RFC 6455 §5.5.2).
         """
-        return False
+        process = self._process
+        if self.send(WebSocketFrame(focPong, payload)) or process.state is not wpsClose:
+            return
+        failure: OSError | None = None
+        with self.safe_out:
+            try:
+                if self.batch.wire is None:
+                    process.write_bytes(encode_frame(focPong, payload, self._next_key()))
+            except OSError as exc:
+                failure = exc
+                process.cut(exc)
+        if failure is not None:
+            process.write_failed(failure)
 
-    def waits_for_input(self) -> bool:
-        """Tell whether :meth:`write_now` took nothing for another reason than a full socket: then
-        readiness says nothing.
-        """
-        return False
+    # ------------------------------------------------------------------------------- queued frames
 
-    def unsent_bytes(self) -> int:
-        """Return how many of the last bytes that :meth:`write_now` accepted have not left, and
-        would be lost with the connection.
-        """
-        return 0
+    def open_queue(self) -> None:
+        """The first callbacks of a connection are done: what is queued may leave."""
+        self._queue_open = True
 
-    @abstractmethod
-    def fileno(self) -> int:
-        """Return the descriptor to wait for, −1 when there is none."""
-
-    @abstractmethod
-    def log_fields(self) -> dict[str, object]:
-        """Return what log records of this connection carry as ``extra``."""
-
-    @abstractmethod
-    def _send_close(self, code: int, reason: str, payload: bytes) -> bool:
-        """Send a close frame, once per connection; tell whether this call did."""
-
-    @abstractmethod
-    def _write_failed(self, exc: Exception) -> None:
-        """A write failed, or waited too long: the stream may be cut inside a frame, so it can only
-        be given up.
-        """
-
-    @abstractmethod
-    def _overflowed(self) -> None:
-        """The queue is full, and the settings say that the connection then is to be closed. Must
-        not wait.
-        """
-
-    def _keeps_queue(self) -> bool:
-        """Tell whether frames may be queued while the connection is not running."""
-        return False
-
-    # -------------------------------------------------------------------------------- queued frames
-
-    def process_loop_step_send(self) -> None:
-        """Send what callbacks have queued in this turn of the loop. Mirrors
-        ``ProcessLoopStepSend``.
+    def step(self) -> None:
+        """In the loop's thread: send what callbacks have queued in this turn.
 
         What the kernel does not take is left to the keeper. But a peer that sends faster than it
         reads the answers is not read from while more than a megabyte of them waits. (Only of them:
@@ -341,18 +370,26 @@ class FrameSender(PublicDir, ABC):
         """
         if self.flush_outgoing() is FlushResult.done:
             self._loop_queued = False
-        elif self._loop_queued and self._answers_pile_up():
-            self._loop_queued = False
-            with self.safe_out:
-                try:
-                    while self._state is wpsRun and self._answers_pile_up():
-                        if self._batch_wire is None:
-                            self._next_batch()
-                        self._finish_batch()
-                except OSError as exc:
-                    self._write_failed(exc)
-        else:
+            return
+        if not (self._loop_queued and self._answers_pile_up()):
             self._want_flush()
+            return
+        self._loop_queued = False
+        failure: BaseException | None = None
+        with self.safe_out:
+            try:
+                while self._process.state is wpsRun and self._answers_pile_up():
+                    if self.batch.wire is None and (failed := self._next_batch()) is not None:
+                        failure = failed
+                        break
+                    self._finish_batch()
+            except OSError as exc:
+                failure = exc
+                self._process.cut(exc)
+        if isinstance(failure, OSError):
+            self._process.write_failed(failure)
+        elif failure is not None:
+            self._process.queue_failed(failure)
 
     def _answers_pile_up(self) -> bool:
         queue = self.outgoing
@@ -364,8 +401,10 @@ class FrameSender(PublicDir, ABC):
         else when it is.
         """
         self._flush_wanted = True
-        due = self._last_flush + self.settings.send_delay / 1000
-        if due <= monotonic():
+        due = self._last_flush + self._process.settings.send_delay / 1000
+        if due <= monotonic() or get_ident() == _main_ident:
+            # the main thread may be in a signal handler, where a timer's lock might be its own;
+            # the keeper waits for the rest of the time by itself
             self._keeper.wake(self)
         else:
             self._keeper.call_at(due, self._flush_due)
@@ -373,17 +412,23 @@ class FrameSender(PublicDir, ABC):
     def _flush_due(self) -> None:
         self._keeper.wake(self)
 
+    def fileno(self) -> int:
+        """Return the descriptor that the keeper waits for; −1 when there is none."""
+        return self._process.fileno()
+
     def flush_queued(self) -> FlushResult:
-        """Called by the keeper: flush, unless the loop has just done so, and what came since has
-        to be gathered.
+        """Called by the keeper: flush, unless the loop has just done so, and what came since has to
+        be gathered.
         """
         # pings and pongs do not wait for company
-        gathering = self._batch_wire is None and not self._controls
-        if gathering and self._last_flush + self.settings.send_delay / 1000 > monotonic():
+        gathering = self.batch.wire is None and not self._controls
+        due = self._last_flush + self._process.settings.send_delay / 1000
+        if gathering and due > monotonic():
             # first: whoever queues something from here on asks for a flush again
             self._flush_wanted = False
             if self.outgoing:
-                self._want_flush()
+                self._flush_wanted = True
+                self._keeper.call_at(due, self._flush_due)
             return FlushResult.done
         return self.flush_outgoing()
 
@@ -393,46 +438,60 @@ class FrameSender(PublicDir, ABC):
         """
         if not self.safe_out.acquire(blocking=False):
             return FlushResult.busy
+        failures: list[BaseException] = []
         try:
-            self._flush_wanted = False
-            while (
-                self._state is wpsRun
-                and (self._queue_open or self._batch_wire is not None or self._controls)
-            ) or (self._last_batch and self._batch_wire is not None):
-                if self._batch_wire is None and self._controls:
-                    # before the next frames, behind those in hand
-                    self._batch_wire = memoryview(self._control_wire())
-                if self._batch_wire is None:
-                    if not self.outgoing:
-                        self._last_flush = monotonic()
-                        return FlushResult.done
-                    self._next_batch()
-                wire = self._batch_wire
-                assert wire is not None
-                sent = self.write_now(wire)
-                if sent < len(wire) or self.unsent_bytes():
-                    self._batch_wire = wire[sent:]
-                    self._flush_wanted = True
-                    return (
-                        FlushResult.busy
-                        if not sent and self.waits_for_input()
-                        else FlushResult.blocked
-                    )
-                self._batch_sent()
+            return self._flush(failures)
         except OSError as exc:
-            self._write_failed(exc)
-        # of the protocol's before_send_frame: it may hurt its own connection only
-        except Exception as exc:  # noqa: BLE001
-            _log.exception(
-                "%s: a queued frame could not be prepared", self, extra=self.log_fields()
-            )
-            self._write_failed(exc)
+            failures.append(exc)
+            self._process.cut(exc)
+            return FlushResult.done
         finally:
             self.safe_out.release()
+            for failure in failures:
+                if isinstance(failure, OSError):
+                    self._process.write_failed(failure)
+                else:
+                    self._process.queue_failed(failure)
+
+    def _flush(self, failures: list[BaseException]) -> FlushResult:
+        assert self.safe_out.locked()
+        process, batch = self._process, self.batch
+        self._flush_wanted = False
+        while (
+            process.state is wpsRun
+            and (self._queue_open or batch.wire is not None or self._controls)
+        ) or (batch.last and batch.wire is not None):
+            if batch.wire is None and self._controls:
+                # before the next frames, behind those in hand
+                batch.fill_control(self._control_wire())
+            if batch.wire is None:
+                if not self.outgoing:
+                    self._last_flush = monotonic()
+                    return FlushResult.done
+                failed = self._next_batch()
+                if failed is not None:
+                    failures.append(failed)
+                    if isinstance(failed, OSError):
+                        process.cut(failed)
+                        return FlushResult.done
+                    continue
+            wire = batch.wire
+            assert wire is not None
+            sent = process.write_now(wire)
+            if sent < len(wire) or process.unsent_bytes():
+                batch.advance(sent)
+                self._flush_wanted = True
+                waits = not sent and process.waits_for_input()
+                return FlushResult.busy if waits else FlushResult.blocked
+            self._batch_sent()
         return FlushResult.done
 
-    def _next_batch(self) -> None:
-        """Take frames from the queue and encode them into one buffer."""
+    def _next_batch(self) -> BaseException | None:
+        """Take frames from the queue and encode them into one buffer.
+
+        A frame that the protocol cannot prepare costs itself only: it is dropped and counted, and
+        its exception returned; those around it stay in their order.
+        """
         assert self.safe_out.locked()
         frames = self.outgoing.take(_BATCH_BYTES)
         if self.sends_plain:
@@ -440,83 +499,95 @@ class FrameSender(PublicDir, ABC):
                 encode_unmasked(0x80 | opcode, payload) if wire is None else wire
                 for opcode, payload, _, wire in frames
             ]
-        else:
+            self.batch.fill(frames, parts)
+            return None
+        try:
             joined = self._join(frames) if self._joins and len(frames) > 1 else None
-            if joined is not None:
-                self._batch = frames
-                # as if all of it were the first one's: what is not taken whole is requeued whole
-                self._batch_sizes = [len(joined)] + [0] * (len(frames) - 1)
-                self._batch_wire = memoryview(joined)
-                return
-            parts = [self._encode_queued(queued) for queued in frames]
-        self._batch = frames
-        self._batch_sizes = list(map(len, parts))
-        self._batch_wire = memoryview(b"".join(parts))
+        except Exception as exc:  # noqa: BLE001
+            self.outgoing.drop(len(frames))
+            return exc
+        if joined is not None:
+            self.batch.fill_joined(frames, joined)
+            return None
+        parts = []
+        for at, queued in enumerate(frames):
+            try:
+                parts.append(self._encode_queued(queued))
+            except Exception as exc:  # noqa: BLE001
+                # of the protocol's before_send_frame: those before it leave, those behind it wait
+                self.outgoing.put_back(frames[at + 1 :])
+                self.outgoing.drop(1)
+                if parts:
+                    self.batch.fill(frames[:at], parts)
+                return exc
+        self.batch.fill(frames, parts)
+        return None
 
     def _join(self, frames: list[QueuedFrame]) -> bytes | None:
         """Return *frames* as one on the wire, None when the protocol does not join them."""
         if any(queued.opcode is not focBinary for queued in frames):
             return None
-        payload = self.protocol.join_payloads([queued.payload for queued in frames])
-        return (
-            None
-            if payload is None
-            else self._encode_queued(QueuedFrame(focBinary, payload, _NO_FLAGS))
-        )
+        payload = self._process.protocol.join_payloads([queued.payload for queued in frames])
+        if payload is None:
+            return None
+        return self._encode_queued(QueuedFrame(focBinary, payload, _NO_FLAGS))
 
     def _encode_queued(self, queued: QueuedFrame) -> bytes:
-        first, payload = 0x80 | queued.opcode, queued.payload
-        if self._prepares:
-            first, payload = self._prepare(queued.frame())
-        if self._masks is None:
+        opcode, payload, flags, _ = queued
+        first = 0x80 | opcode
+        if self._prepares and (opcode is focText or opcode is focBinary):
+            payload, flags = self._prepare(queued.frame(), None)
+            if self._deflater is not None:
+                first, payload = self._deflate(opcode, payload, flags)
+        if self.masks is None:
             return encode_unmasked(first, payload)
-        key = self._masks.next_key()
+        key = self.masks.next_key()
         return encode_header(first, len(payload), key) + mask_bytes(payload, key)
 
     def _prepare(
-        self, frame: WebSocketFrame, ahead: PreparedFrame | None = None
-    ) -> tuple[int, bytes]:
-        """Return the first byte and the payload as the protocol and the extension want them on the
-        wire.
+        self, frame: WebSocketFrame, ahead: PreparedFrame | None
+    ) -> tuple[bytes, WebSocketFramePayload]:
+        """Return payload and flags as the protocol wants them on the wire.
 
-        Under ``safe_out``: both may depend on the order in which frames leave. What was done
+        Under ``safe_out``: they may depend on the order in which frames leave. What was done
         *ahead* counts, unless the protocol is another one since.
         """
         assert self.safe_out.locked()
-        opcode, payload = frame.opcode, frame.payload
-        if opcode is not focText and opcode is not focBinary:
-            return 0x80 | opcode, payload
-        if ahead is not None and ahead[0] is self.protocol:
+        protocol = self._process.protocol
+        if ahead is not None and ahead[0] is protocol:
             copy = ahead[1]
         else:
-            copy = WebSocketFrame(opcode, payload, frame.content)
-            self.protocol.before_send_frame(copy)
-        payload = copy.payload
+            copy = WebSocketFrame(frame.opcode, frame.payload, frame.content)
+            protocol.before_send_frame(copy)
+        return copy.payload, copy.content
+
+    def _deflate(
+        self, opcode: int, payload: bytes, flags: WebSocketFramePayload
+    ) -> tuple[int, bytes]:
+        """Return the first byte and the payload as permessage-deflate wants them on the wire."""
         deflater = self._deflater
-        if (
-            deflater is None
-            or len(payload) < deflater.min_bytes
-            or fopAlreadyCompressed in copy.content
-        ):
+        assert deflater is not None
+        if opcode > 2 or len(payload) < deflater.min_bytes or fopAlreadyCompressed in flags:
             return 0x80 | opcode, payload
         return 0xC0 | opcode, deflater.compress(payload)
 
     def _finish_batch(self) -> None:
-        """Write what is left of the batch, waiting for the kernel, and keeping count of what it
-        has taken.
+        """Write what is left of the batch, waiting for the kernel, and keeping count of what it has
+        taken.
         """
         assert self.safe_out.locked()
-        wire = self._batch_wire
-        deadline = Deadline(self.settings.send_timeout)
+        process, batch = self._process, self.batch
+        wire = batch.wire
+        deadline = Deadline(process.settings.send_timeout)
         while wire is not None:
-            sent = self.write_now(wire)
-            wire = self._batch_wire = wire[sent:]
-            if not wire and not self.unsent_bytes():
+            sent = process.write_now(wire)
+            wire = batch.advance(sent)
+            if not wire and not process.unsent_bytes():
                 self._batch_sent()
                 return
             if sent:
-                deadline = Deadline(self.settings.send_timeout)
-            elif not self.wait_writable(deadline):
+                deadline = Deadline(process.settings.send_timeout)
+            elif not process.wait_writable(deadline):
                 raise BlockingIOError("timed out")
 
     def _control_wire(self) -> bytes:
@@ -525,64 +596,112 @@ class FrameSender(PublicDir, ABC):
         wire = b""
         while self._controls:
             opcode, payload = self._controls.popleft()
-            wire += encode_frame(
-                opcode, payload, None if self._masks is None else self._masks.next_key()
-            )
+            wire += encode_frame(opcode, payload, self._next_key())
         return wire
+
+    def _next_key(self) -> bytes | None:
+        return None if self.masks is None else self.masks.next_key()
 
     def _batch_sent(self) -> None:
         assert self.safe_out.locked()
-        protocol = self.protocol
-        protocol.frames_out_count += len(self._batch)
-        protocol.frames_out_bytes += sum([len(queued[1]) for queued in self._batch])
-        self._batch = []
-        self._batch_wire = None
+        frames, size = self.batch.finish()
+        protocol = self._process.protocol
+        protocol.frames_out_count += frames
+        protocol.frames_out_bytes += size
 
-    def _requeue_batch(self) -> None:
+    # --------------------------------------------------------------------------- the end of it all
+
+    def close(self, payload: bytes, deadline: Deadline, failures: list[BaseException]) -> None:
+        """Write a close frame behind all that was sent or queued before. Under ``safe_out``.
+
+        What the peer does not take until the *deadline* is left to the keeper. *failures* gets what
+        the protocol has raised for queued frames, which are dropped.
+        """
+        assert self.safe_out.locked()
+        wire = memoryview(encode_frame(focConnectionClose, payload, self._next_key()))
+        if self._drain(deadline, failures):
+            rest = self._write_within(wire, deadline)
+            if rest is not None:
+                self._send_behind(rest, failures)
+        else:
+            self._send_behind(wire, failures)
+
+    def _drain(self, deadline: Deadline, failures: list[BaseException]) -> bool:
+        """Write what was half sent or is queued, before a close frame; return False when the
+        *deadline* came first.
+        """
+        process, batch = self._process, self.batch
+        while batch.wire is not None or (self.outgoing and not process.keeps_queue()):
+            if batch.wire is None:
+                failed = self._next_batch()
+                if failed is not None:
+                    failures.append(failed)
+                if batch.wire is None:
+                    continue
+            # step by step, so that what the kernel has taken is known even when the next step
+            # fails: it must not be sent again
+            left = batch.advance(process.write_now(batch.wire))
+            if not left and not process.unsent_bytes():
+                self._batch_sent()
+            elif deadline.passed or not process.wait_writable(deadline):
+                # a peer that reads slowly has the socket writable again and again, and no bound of
+                # its own
+                return False
+        return True
+
+    def _write_within(self, wire: memoryview, deadline: Deadline) -> memoryview | None:
+        """Write *wire* until the *deadline*; return what is left, None when it was written whole."""
+        assert self.safe_out.locked()
+        process = self._process
+        while True:
+            wire = wire[process.write_now(wire) :]
+            if not wire and not process.unsent_bytes():
+                return None
+            if deadline.passed or not process.wait_writable(deadline):
+                return wire
+
+    def _send_behind(self, close: memoryview, failures: list[BaseException]) -> None:
+        """Leave the rest of what is queued, and the close frame behind it, to the keeper, which has
+        ``close_timeout`` ms for that.
+        """
+        frames: list[QueuedFrame] = []
+        parts: list[bytes] = []
+        if not self._process.keeps_queue():
+            for queued in self.outgoing.take(1 << 62):
+                try:
+                    wire = self._encode_queued(queued) if queued.wire is None else queued.wire
+                except Exception as exc:  # noqa: BLE001
+                    failures.append(exc)
+                    self.outgoing.drop(1)
+                    continue
+                parts.append(wire)
+                frames.append(queued)
+        self.batch.close_behind(frames, parts, close)
+        self._keeper.wake(self)
+
+    def requeue(self) -> None:
         """After the end of a connection: frames that the kernel did not take whole go to the head
         of the queue again.
         """
         with self.safe_out:
-            if not self._keeps_queue():
-                self._batch, self._batch_wire = [], None
-                self.outgoing.clear()  # there is no next connection
+            if not self._process.keeps_queue():
+                self.batch.clear()
+                # there is no next connection
+                self.outgoing.clear()
                 return
-            if self._batch_wire is None:
+            if self.batch.wire is None:
                 return
-            left = len(self._batch_wire) + self.unsent_bytes() - self._batch_tail
-            lost: list[QueuedFrame] = []
-            # the sizes are known from the end: walk back over the frames until the unsent bytes are
-            # covered
-            while self._batch and left > 0:
-                lost.append(self._batch.pop())
-                left -= self._batch_sizes.pop()
-            lost.reverse()
+            lost = self.batch.give_up(self._process.unsent_bytes())
             self._batch_sent()
             self.outgoing.put_back(lost)
 
-    def _write_within(self, wire: memoryview, deadline: Deadline) -> memoryview | None:
-        """Write *wire* until the *deadline*; return what is left of it, None when it was written
-        whole.
-        """
-        assert self.safe_out.locked()
-        while True:
-            wire = wire[self.write_now(wire) :]
-            if not wire and not self.unsent_bytes():
-                return None
-            if deadline.passed or not self.wait_writable(deadline):
-                return wire
 
-    def _log_frame(self, what: str, frame: WebSocketFrame) -> None:
-        details = self.settings.log_details
-        opcode = frame.opcode
-        if opcode is focText or opcode is focBinary:
-            content = logTextFrameContent if opcode is focText else logBinaryFrameContent
-            if content in details:
-                _log.debug("%s: %s %s %r", self, what, opcode.name, frame.payload)
-            else:
-                _log.debug("%s: %s %s of %d bytes", self, what, opcode.name, len(frame.payload))
-        elif logHeartbeat in details:
-            _log.debug("%s: %s %s", self, what, opcode.name)
+_main_ident = threading.main_thread().ident
+
+
+def is_foreign_timeout(exc: BaseException) -> bool:
+    """Tell whether a signal handler has raised this ``TimeoutError``: the kernel's have a number."""
+    return type(exc) is TimeoutError and exc.errno is None
 
 
 def check_sendable(frame: WebSocketFrame) -> None:
@@ -606,7 +725,8 @@ def check_sendable(frame: WebSocketFrame) -> None:
     elif opcode is not focBinary:
         if len(payload) > 125:
             raise ValueError(
-                f"a ping, pong or close frame has at most 125 bytes, not {len(payload)}: longer ones go into a focBinary frame"
+                f"a ping, pong or close frame has at most 125 bytes, not {len(payload)}: "
+                "longer ones go into a focBinary frame"
             )
         if opcode is focConnectionClose:
             try:

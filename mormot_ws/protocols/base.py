@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.deflate import DeflateAgreement
 from ..core.frames import WebSocketFrame
+from ..core.handshake import uri_key
 from ..core.publicdir import PublicDir
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class WebSocketProtocol(PublicDir):
     ``TWebSocketProtocol``.
 
     *uri* is the path without its leading ``/`` to which the protocol is limited; ``''`` means any.
-    Both are matched whatever their case. Raises ``ValueError`` for a name that cannot stand in an
+    Both are matched whatever their case; what is percent-encoded in an address (``/caf%C3%A9``) may
+    be written as it is (``'café'``). Raises ``ValueError`` for a name that cannot stand in an
     HTTP header.
     """
 
@@ -210,7 +212,7 @@ class WebSocketProtocol(PublicDir):
 
     def matches_uri(self, uri: str) -> bool:
         """Tell whether the path *uri* (no leading ``/``, no query) is served by this protocol."""
-        return not self.uri or self.uri.lower() == uri.lower()
+        return not self.uri or uri_key(self.uri) == uri_key(uri)
 
     def _copy_to(self, clone: WebSocketProtocol) -> None:
         clone.on_before_incoming_frame = self.on_before_incoming_frame

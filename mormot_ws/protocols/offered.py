@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Collection
 
 from ..core.deflate import PermessageDeflate
-from ..core.handshake import UpgradeRequest, upgrade_answer, upgrade_refusal
+from ..core.forks import renew_in_child
+from ..core.handshake import UpgradeRequest, upgrade_answer, upgrade_refusal, uri_key
 from ..core.publicdir import PublicDir
 from ..logs import get_logger
 from .base import WebSocketProtocol
@@ -37,6 +38,7 @@ class WebSocketProtocolList(PublicDir):
         #: held while _protocols is replaced; nothing of the application's runs while it is held.
         #: Taken again by its own thread: a finaliser may run at any moment
         self._safe = threading.RLock()
+        renew_in_child(self, "_safe", threading.RLock)
         #: never changed, only replaced: who reads it needs no lock
         self._protocols: tuple[WebSocketProtocol, ...] = ()
 
@@ -113,7 +115,7 @@ class WebSocketProtocolList(PublicDir):
         if not client_uri:
             return None
         for protocol in self._protocols:
-            if protocol.uri and protocol.uri.lower() == client_uri.lower():
+            if protocol.uri and protocol.matches_uri(client_uri):
                 clone = protocol.clone(client_uri)
                 if clone is not None:
                     return clone
@@ -228,7 +230,7 @@ class WebSocketProtocolList(PublicDir):
         if len(asked) > len(known):
             what = f"{what} or another" if known else "a protocol that is not offered"
         path = request.path
-        ours = not path or any(path.lower() == item.uri.lower() for item in protocols)
+        ours = not path or any(uri_key(path) == uri_key(item.uri) for item in protocols)
         _log.info(
             "an upgrade asks for %s on %s; offered: %s. Name and URI have to match one that was "
             "given to add()",
@@ -239,7 +241,7 @@ class WebSocketProtocolList(PublicDir):
 
     def _find(self, name: str, uri: str) -> int:
         for at, protocol in enumerate(self._protocols):
-            if protocol.name.lower() == name.lower() and protocol.uri.lower() == uri.lower():
+            if protocol.name.lower() == name.lower() and uri_key(protocol.uri) == uri_key(uri):
                 return at
         return -1
 

@@ -10,15 +10,15 @@ Lock order: ``_turns`` < ``_safe_send`` < the process's ``safe_out`` < ``_safe``
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from queue import Empty, SimpleQueue
-from threading import current_thread, get_ident
+from threading import current_thread
 from typing import TYPE_CHECKING
 
-from ..core.frames import WebSocketFrame
+from ..core.frames import WebSocketFrame, WebSocketFrameList
 from ..errors import WebSocketsError
+from ..logs import get_logger
 from ..request import HTTP_CLIENTERROR
 from ..states import (
     WebSocketProcessNotifyCallback,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..request import HttpServerRequest
     from .protocols import WebSocketProtocolRest
 
-_log = logging.getLogger("mormot_ws.rest")
+_log = get_logger("mormot_ws.rest")
 
 HTTP_SUCCESS = 200
 #: there is no answer, though the request was sent: too late, or the connection was lost meanwhile
@@ -109,6 +109,8 @@ class RestExchange:
     def __init__(self, process: WebSocketProcess, protocol: WebSocketProtocolRest) -> None:
         self._process = process
         self._protocol = protocol
+        #: counts the late answers to ignore; mirrors ``Incoming``
+        self.incoming = WebSocketFrameList()
         #: belongs to the one request that waits for its answer, where answers carry no number;
         #: taken before all other locks
         self._turns = Turns()
@@ -141,7 +143,7 @@ class RestExchange:
     def closed(self) -> None:
         """The connection does not run any more: whoever waits ends with 404 at once. Never blocks."""
         with self._safe:
-            self._process.incoming.clear()
+            self.incoming.clear()
             self._late.notify_all()
             for answer in self._waiting.values():
                 answer.put(None)
@@ -152,7 +154,7 @@ class RestExchange:
         never blocks.
         """
         with self._safe:
-            incoming = self._process.incoming
+            incoming = self.incoming
             if head == "answer" and incoming.answer_to_ignore():
                 incoming.answer_to_ignore(-1)
                 self._late.notify_all()
@@ -196,7 +198,7 @@ class RestExchange:
 
     def _check_thread(self) -> None:
         process = self._process
-        if get_ident() == process._loop_ident or current_thread() is process.owner_thread:
+        if process.runs_loop() or current_thread() is process.owner_thread:
             raise WebSocketsError(
                 f"a request that waits for its answer inside a callback of the same connection would wait for ever: this thread, "
                 f"{current_thread().name!r}, is the one that reads the answer. Send it from another thread, or without waiting "
@@ -217,7 +219,7 @@ class RestExchange:
             why = f"other requests kept the connection busy for {timeout} ms"
             return _no_answer(request, HTTP_CLIENTERROR, why, timed_out=True)
         try:
-            if self._process.incoming.answer_to_ignore() and not self._late_answers_came():
+            if self.incoming.answer_to_ignore() and not self._late_answers_came():
                 why = "the answer to an earlier request is still missing"
                 return _no_answer(request, HTTP_CLIENTERROR, why, timed_out=True)
             return self._ask(request)
@@ -229,7 +231,7 @@ class RestExchange:
         process = self._process
         with self._late:
             return self._late.wait_for(
-                lambda: not process.incoming.answer_to_ignore() or process.state is not wpsRun,
+                lambda: not self.incoming.answer_to_ignore() or process.state is not wpsRun,
                 LATE_ANSWER_TIMEOUT_MS / 1000,
             )
 
@@ -262,7 +264,7 @@ class RestExchange:
                 if missing:
                     del self._waiting[head]
                     if expected and not self._protocol.sequencing:
-                        process.incoming.answer_to_ignore(1)
+                        self.incoming.answer_to_ignore(1)
         if not sent:
             return _no_answer(request, HTTP_CLIENTERROR, "not connected")
         if missing:

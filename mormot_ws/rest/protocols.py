@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from ..core.forks import renew_in_child
 from ..core.frames import (
     WebSocketFrame,
     WebSocketFramePayload,
@@ -23,6 +24,7 @@ from ..core.frames import (
     fopAlreadyCompressed,
 )
 from ..errors import WebSocketsProtocolError
+from ..logs import get_logger
 from ..protocols.base import WebSocketProtocol
 from ..request import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest, bearer_of
 from ..states import (
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
     from ..settings import WebSocketProcessSettings
 
-_log = logging.getLogger("mormot_ws.rest")
+_log = get_logger("mormot_ws.rest")
 
 _NO_FLAGS = WebSocketFramePayload(0)
 #: bytes that the native counters add to each payload for its frame
@@ -81,9 +83,10 @@ class WebSocketProtocolRest(WebSocketProtocol):
 
     def prepare_process(self, process: WebSocketProcess) -> None:
         """Prepare *process* for requests of this side."""
-        if process.exchange is None:
-            process.exchange = RestExchange(process, self)
-        process.exchange.begin(self)
+        exchange = process.exchange
+        if not isinstance(exchange, RestExchange):
+            exchange = process.exchange = RestExchange(process, self)
+        exchange.begin(self)
 
     def process_incoming_frame(
         self, process: WebSocketProcess, frame: WebSocketFrame, info: str
@@ -96,7 +99,7 @@ class WebSocketProtocolRest(WebSocketProtocol):
         head = self.head_of(frame)
         if head[:1] == "r":
             self._answer(process, frame, head, info)
-        elif head and process.exchange is not None:
+        elif head and isinstance(process.exchange, RestExchange):
             process.exchange.answer_arrived(head, frame)
         else:
             _log.debug("%s: dropped, neither a request nor an answer: %r", process, frame)
@@ -321,6 +324,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         #: guards frames_out_bytes_socket: frames are prepared by several threads at once;
         #: innermost, held for moments
         self._safe_counter = threading.Lock()
+        renew_in_child(self, "_safe_counter", threading.Lock)
         # next() on it is atomic. Not reset by a reconnection, as in the original: a late answer
         # then finds nobody
         self._numbers = count(1)

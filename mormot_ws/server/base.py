@@ -1,25 +1,27 @@
-"""WebSocketHost: what a server of connections is, wherever these come from: its protocols, events,
-tables, limits and broadcast.
+"""WebSocketServerBase: what servers have in common: protocols, events, tables, limits, broadcast.
 
-``server.py`` listens for them itself; ``wsgi.py`` takes them over from somebody else's HTTP server.
-No socket is accepted, and no thread but the keeper's is started in here.
+``threaded.py`` listens for connections itself; ``wsgi.py`` takes them over from an HTTP server. No
+socket is accepted, and no thread but the keeper's is started in here.
 """
 
 from __future__ import annotations
 
-import logging
 import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from threading import current_thread
+from time import sleep
+from typing import Any
 
 from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
 from ..core.publicdir import PublicDir
-from ..process.freeing import FreedByWith
+from ..logs import get_logger
+from ..process.free_in_callback import meet_free_in_callback
+from ..process.freeing import FreedByWith, forget_at_exit
 from ..process.keeper import ProcessKeeper
-from ..process.process import WebSocketProcess
+from ..process.sender import check_sendable
 from ..protocols.base import WebSocketProtocol
 from ..protocols.offered import WebSocketProtocolList
 from ..request import OnHttpServerRequest
@@ -27,15 +29,17 @@ from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
+from .connection import WebSocketProcessServer, WebSocketServerSocket
+from .visitors import address_key, is_trusted
 
-if TYPE_CHECKING:
-    from .threaded import WebSocketProcessServer, WebSocketServerSocket
+_log = get_logger("mormot_ws.server")
 
-_log = logging.getLogger("mormot_ws.server")
+#: how often status() looks again when a connection ends meanwhile
+_SNAPSHOT_TRIES = 100
 
 
-class WebSocketHost(PublicDir, FreedByWith):
-    """Keeps the connections of a server, and what is common to them.
+class WebSocketServerBase(PublicDir, FreedByWith):
+    """Base of the servers: their protocols, events and connections.
 
     :param thread_name: names the keeper's thread.
     :param process_name: names the connections in log lines.
@@ -46,16 +50,18 @@ class WebSocketHost(PublicDir, FreedByWith):
     nobody else.
     """
 
-    _internal = frozenset({"begin_exit", "end_exit"})
+    _internal = frozenset({"begin_exit", "die_in_child", "end_exit"})
 
     #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade, and those of
     #: the REST protocols; None: 426 or 404
     on_request: OnHttpServerRequest | None = None
+    #: True in a forked child: the listener and the connections are the parent's
+    _inherited = False
     #: for connections that are to be encrypted by us; None: none is
     tls_context: ssl.SSLContext | None = None
     #: makes the process of each connection: a descendant of ``WebSocketProcessServer``; set it
     #: before clients come. Mirrors ``ProcessClass``
-    process_class: type[WebSocketProcessServer]
+    process_class: type[WebSocketProcessServer] = WebSocketProcessServer
 
     def __init__(
         self, thread_name: str, process_name: str, settings: WebSocketProcessSettings | None
@@ -73,17 +79,38 @@ class WebSocketHost(PublicDir, FreedByWith):
         #: ``f(protocol)``, last of all, with the connection's protocol object
         self.on_websocket_close: Callable[[WebSocketProtocol], Any] | None = None
         self._keeper = ProcessKeeper(f"{thread_name} keeper")
-        #: guards the tables and the flag below; never held while a callback runs or a socket blocks
+        #: True: no connection is admitted any more
+        self._stopping = False
+        #: True once free() has done its work
+        self._freed = False
+        self._clear()
+
+    def _clear(self) -> None:
+        """Begin without connections."""
+        #: guards changes of the tables and counts below; never held while a callback runs, a record
+        #: is logged or a socket blocks. Only the server's own threads take it: what others call,
+        #: a signal handler perhaps, looks at the tables without it
         self._safe_connections = threading.Lock()
         self._processes: dict[int, WebSocketProcessServer] = {}
-        self._sockets: dict[WebSocketServerSocket, threading.Thread] = {}
+        #: all connections, in the order of their coming
+        self._sockets: dict[WebSocketServerSocket, None] = {}
         self._ended_totals = [0, 0, 0, 0]  # frames and bytes of connections that have ended
+        self._moves = 0  # odd while a connection's totals move there
         self._upgraded = 0
         self._refused = 0
         self._turned_away = 0
+        # connections by what address_key() says
         self._per_ip: Counter[str] = Counter()
-        self._stopping = False
         self._last_connection_id = 0
+        #: held by the thread that frees the server; reentrant for a signal handler that interrupts
+        #: it, before all other locks
+        self._freeing = threading.RLock()
+
+    def die_in_child(self) -> None:
+        """In a forked child: forget the parent's connections; their processes die by themselves."""
+        for connection in list(self._sockets):
+            connection.die_in_child()
+        self._clear()
 
     # ---------------------------------------------------------------------------------- for anybody
 
@@ -113,7 +140,9 @@ class WebSocketHost(PublicDir, FreedByWith):
         Mirrors ``IsActiveWebSocket``.
         """
         process = self._processes.get(connection_id)
-        return process if process is not None and process.state is wpsRun else None
+        if process is None or process.state is not wpsRun or process.given_up:
+            return None
+        return process
 
     def websocket_broadcast(
         self, frame: WebSocketFrame, connection_ids: Iterable[int] | None = None
@@ -123,39 +152,74 @@ class WebSocketHost(PublicDir, FreedByWith):
 
         From any thread, never waits: the keeper sends, and one receiver that does not read delays
         no other. Returns how many connections have queued it (a full queue refuses). Raises
-        ``ValueError`` for a frame that is neither text nor binary.
+        ``TypeError`` or ``ValueError``, before anything is queued, for what is no text or binary
+        frame, and for text that is not UTF-8 where a receiver's protocol insists on it.
         """
+        if not isinstance(frame, WebSocketFrame):
+            raise TypeError(f"a WebSocketFrame is broadcast, not {type(frame).__name__}")
         if frame.opcode not in (focText, focBinary):
             raise ValueError(f"a text or binary frame is broadcast, not {frame.opcode.name}")
-        with self._safe_connections:
-            if connection_ids is None:
-                receivers: list[WebSocketProcessServer] = list(self._processes.values())
-            else:
-                receivers = [self._processes[id] for id in connection_ids if id in self._processes]
+        # outside the lock: the application's iterator may take its time, or a lock
+        numbers = None if connection_ids is None else list(connection_ids)
+        if numbers is None:
+            receivers = list(self._processes.values())
+        else:
+            found = [self._processes.get(number) for number in numbers]
+            receivers = [process for process in found if process is not None]
+        if not receivers or not all(process.protocol.lenient_text for process in receivers):
+            check_sendable(frame)
         plain = QueuedFrame(frame.opcode, frame.payload, frame.content)
         encoded = plain._replace(wire=encode_unmasked(0x80 | frame.opcode, frame.payload))
         # a list, not a generator: all of them have to be tried
         return sum(
             [
-                process.send_queued(encoded if process.sends_plain else plain)
+                process.sender.queue(encoded if process.sender.sends_plain else plain)
                 for process in receivers
             ]
         )
 
+    def free(self) -> None:
+        """Stop: send 1001 to every client, wait for the answers together, and for the threads of
+        all connections. Mirrors ``Free``.
+
+        From any thread but the server's own: inside a callback of one of its connections it behaves
+        as ``settings.free_in_callback`` says. Takes up to twice ``close_timeout`` ms for clients
+        that do not answer, and for callbacks that run up to 2.5 s more. Safe to call twice, also
+        from a signal handler; a call that was interrupted by an exception is finished by the next.
+        """
+        if current_thread() in self._own_threads():
+            meet_free_in_callback(self, "server", self.settings)
+        self._stopping = True
+        # another thread is at it: as long as it may take
+        if not self._freeing.acquire(timeout=10):
+            return
+        try:
+            if not self._freed:
+                self._end()
+                self._freed = True
+        finally:
+            self._freeing.release()
+
     def begin_exit(self) -> None:
         """The interpreter ends: say goodbye to all clients, without waiting."""
-        with self._safe_connections:
-            self._stopping = True
-            sockets = list(self._sockets)
-        self._say_goodbye(sockets)
+        self._stopping = True
+        self._say_goodbye(list(self._sockets))
 
-    # ------------------------------------------------------------------------------ for those below
+    def end_exit(self, deadline: Deadline) -> None:
+        """The interpreter ends: wait for the goodbyes, then cut."""
+        for connection in self._wait_ended(list(self._sockets), deadline):
+            connection.interrupt()
+
+    # ------------------------------------------------------------------------------- for subclasses
 
     def _status(self, host: str, port: int) -> ServerStatus:
-        with self._safe_connections:
-            protocols = [process.protocol for process in self._processes.values()]
+        for _ in range(_SNAPSHOT_TRIES):
+            moves = self._moves
+            protocols = [process.protocol for process in list(self._processes.values())]
             totals = list(self._ended_totals)
-            sockets = len(self._sockets)
+            if moves == self._moves and not moves % 2:
+                break
+            sleep(0)  # a connection is ending just now: let its thread go on
         for protocol in protocols:
             for at, value in enumerate(_totals(protocol)):
                 totals[at] += value
@@ -167,21 +231,112 @@ class WebSocketHost(PublicDir, FreedByWith):
             upgraded=self._upgraded,
             refused=self._refused,
             connections=len(protocols),
-            sockets=sockets,
+            sockets=len(self._sockets),
             frames_in=totals[0],
             frames_out=totals[1],
             bytes_in=totals[2],
             bytes_out=totals[3],
         )
 
-    def _admit(self, socket_: WebSocketServerSocket, thread: threading.Thread) -> str:
+    def _own_threads(self) -> set[threading.Thread | None]:
+        """Return the threads that free() has to wait for, and therefore cannot run in."""
+        return {connection.thread for connection in list(self._sockets)}
+
+    def _stop_accepting(self) -> None:
+        """Let no more connections come; wait until none is on its way into the tables."""
+
+    def _wait_ended(
+        self, connections: Iterable[WebSocketServerSocket], deadline: Deadline
+    ) -> list[WebSocketServerSocket]:
+        """Wait until *connections* have ended; return those that have not by the *deadline*."""
+        left = []
+        for connection in connections:
+            thread = connection.thread
+            # else it has ended, or was not started yet, which join() does not like
+            if thread is not None and thread.is_alive():
+                thread.join(deadline.seconds())
+                if thread.is_alive():
+                    left.append(connection)
+        return left
+
+    def _end(self) -> None:
+        """The work of free(); each step may be done again when one was interrupted."""
+        self._stop_accepting()
+        connections = list(self._sockets)
+        self._say_goodbye(connections)
+        self._join(connections)
+        self._keeper.stop()
+        forget_at_exit(self)
+        _log.debug("%r freed", self)
+
+    def _join(self, connections: Iterable[WebSocketServerSocket]) -> None:
+        """Wait for *connections*: first for the close handshakes, then for those that had to be
+        cut.
+        """
+        left = self._wait_ended(connections, Deadline(2 * self.settings.close_timeout))
+        for connection in left:
+            connection.interrupt()
+        for connection in self._wait_ended(left, Deadline(2500)):
+            number = connection.connection_id
+            _log.error(
+                "%r: a callback of #%d does not return; its thread is left",
+                self,
+                number,
+                extra={"connection_id": number, "remote_ip": connection.remote_ip},
+            )
+
+    def _next_connection_id(self) -> int:
+        with self._safe_connections:
+            self._last_connection_id += 1
+            return self._last_connection_id
+
+    def _admit(self, connection: WebSocketServerSocket) -> str:
         """Remember a new connection; return '', or why it cannot be served."""
         with self._safe_connections:
-            refused = self._refusal(socket_.remote_ip)
+            if self._stopping:
+                return "stopping"
+            if 0 < self.settings.max_connections <= len(self._sockets):
+                return "too many connections"
+            refused = self._count_address(connection, connection.remote_ip)
             if not refused:
-                self._sockets[socket_] = thread
-                self._per_ip[socket_.remote_ip] += 1
+                self._sockets[connection] = None
+        # free() looks at the tables after it has set this: it has seen the connection, or we see it
+        if self._stopping and not refused:
+            self._forget(connection)
+            return "stopping"
         return refused
+
+    def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
+        """A trusted proxy has forwarded a visitor of the address *ip*: count the connection as
+        that; return '', or why it cannot be served.
+        """
+        with self._safe_connections:
+            return self._count_address(connection, ip)
+
+    def _count_address(self, connection: WebSocketServerSocket, ip: str) -> str:
+        """Under the lock of the tables: count *connection* for *ip* (a trusted proxy's: for
+        nobody) and no other; return '', or why it cannot be.
+        """
+        if self._stopping:
+            return "stopping"
+        settings = self.settings
+        is_proxy = bool(settings.remote_ip_header) and is_trusted(ip, settings.trusted_proxies)
+        key = "" if is_proxy else address_key(ip)
+        if key and key != connection.counted_as:
+            if 0 < settings.max_connections_per_ip <= self._per_ip[key]:
+                return f"too many connections from {ip}"
+            self._per_ip[key] += 1
+        if key != connection.counted_as:
+            self._uncount_address(connection)
+            connection.counted_as = key
+        return ""
+
+    def _uncount_address(self, connection: WebSocketServerSocket) -> None:
+        key, connection.counted_as = connection.counted_as, ""
+        if key:
+            self._per_ip[key] -= 1
+            if not self._per_ip[key]:
+                del self._per_ip[key]
 
     def _register(self, process: WebSocketProcessServer) -> None:
         """Know *process* from now on; called under its ``safe_out``, which comes before the lock
@@ -191,11 +346,13 @@ class WebSocketHost(PublicDir, FreedByWith):
             self._processes[process.connection_id] = process
             self._upgraded += 1
 
-    def _unregister(self, process: WebSocketProcess) -> None:
+    def _unregister(self, process: WebSocketProcessServer) -> None:
         with self._safe_connections:
+            self._moves += 1
             if self._processes.pop(process.connection_id, None) is not None:
                 for at, value in enumerate(_totals(process.protocol)):
                     self._ended_totals[at] += value
+            self._moves += 1
 
     def _count_turned_away(self) -> None:
         with self._safe_connections:
@@ -205,31 +362,19 @@ class WebSocketHost(PublicDir, FreedByWith):
         with self._safe_connections:
             self._refused += 1
 
-    def _forget(self, socket_: WebSocketServerSocket) -> None:
+    def _forget(self, connection: WebSocketServerSocket) -> None:
         with self._safe_connections:
-            if self._sockets.pop(socket_, None) is not None:
-                self._per_ip[socket_.remote_ip] -= 1
-                if not self._per_ip[socket_.remote_ip]:
-                    del self._per_ip[socket_.remote_ip]
+            if connection in self._sockets:
+                del self._sockets[connection]
+                self._uncount_address(connection)
 
     def _notify(self, callback: Callable[[Any], Any] | None, argument: object) -> None:
-        if callback is not None:
+        if callback is not None and not self._inherited:
             try:
                 callback(argument)
-            # a bug in the user's code hurts nobody else; the log has it
-            except Exception:  # noqa: BLE001
+            # a bug in the user's code, or its sys.exit(), hurts nobody else; the log has it
+            except BaseException:  # noqa: BLE001
                 _log.exception("%r: a server callback failed for %r", self, argument)
-
-    def _refusal(self, ip: str) -> str:
-        """Return why no connection from *ip* can be served now, '' when one can."""
-        assert self._safe_connections.locked()
-        if self._stopping:
-            return "stopping"
-        if 0 < self.settings.max_connections <= len(self._sockets):
-            return "too many connections"
-        if 0 < self.settings.max_connections_per_ip <= self._per_ip[ip]:
-            return f"too many connections from {ip}"
-        return ""
 
     def _say_goodbye(self, sockets: Iterable[WebSocketServerSocket]) -> None:
         """Send 1001 to all: at once where nobody is writing, then to the others; cut where even

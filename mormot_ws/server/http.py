@@ -1,13 +1,11 @@
-"""The HTTP side of a server's connection: reading requests and answering the plain ones, by h11. No
-thread of its own.
+"""The HTTP side of a server's connection: reading requests and answering the plain ones, by h11.
 
 An upgrade is only recognised here; what it means is for the protocols. What ``on_request`` sees is
-in ``context.py``.
+in ``request.py``. No thread is started in here.
 """
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -18,8 +16,6 @@ from ..core.handshake import UpgradeRequest
 from ..request import HttpServerRequest
 from ..sockets.deadline import Deadline
 from ..sockets.transport import Transport
-
-_log = logging.getLogger("mormot_ws.httpserver")
 
 
 def request_context(
@@ -41,10 +37,14 @@ def request_context(
 
 @dataclass
 class HttpFault(Exception):
-    """A request that cannot be served, with the status to answer before the connection is closed."""
+    """A request that cannot be served, with the status that answers it; then the end."""
 
     status: int
     text: str
+
+
+class UnsendableAnswer(Exception):
+    """An answer that HTTP does not allow, or that is none; the text says why."""
 
 
 class HttpServerConnection:
@@ -54,7 +54,7 @@ class HttpServerConnection:
     """
 
     def __init__(self, transport: Transport, max_head: int, max_body: int) -> None:
-        self._transport = transport
+        self.transport = transport
         self._max_head = max_head
         self._max_body = max_body
         self._begin(b"")
@@ -123,7 +123,7 @@ class HttpServerConnection:
                     return event
                 if self._h11.they_are_waiting_for_100_continue:
                     self._send(h11.InformationalResponse(status_code=100, headers=[]))
-                data = self._transport.recv_within(16384, deadline)
+                data = self.transport.recv_within(16384, deadline)
                 if data:
                     self._take(data)
                 else:
@@ -143,33 +143,61 @@ class HttpServerConnection:
         return bytes(self._h11.trailing_data[0])
 
     def answer(
-        self, status: int, content: bytes, content_type: str, headers: list[tuple[str, str]]
+        self, status: int, content: object, content_type: str, headers: list[tuple[str, str]]
     ) -> bool:
         """Answer the request that was read; return True when the connection can be used for
-        another one. Raises ``OSError``.
+        another one.
+
+        *content* is ``bytes`` or the like, or a ``str``, which is sent as UTF-8. Raises
+        :class:`UnsendableAnswer` before anything was sent, and ``OSError``.
         """
-        answer = [("Content-Length", str(len(content))), *headers]
-        if content_type:
-            answer.append(("Content-Type", content_type))
         try:
-            self._send(h11.Response(status_code=status, headers=answer, reason=_reason(status)))
-            # RFC 9110 §9.3.2: the length is told, the content is not sent
-            if self._method != b"HEAD":
-                self._send(h11.Data(data=content))
-            self._send(h11.EndOfMessage())
-            if self._h11.our_state is h11.MUST_CLOSE:
-                return False
-            self._h11.start_next_cycle()
-            self._begin(self._h11.trailing_data[0])
-        except h11.LocalProtocolError as exc:
-            _log.error("the answer cannot be sent as it is: %s", exc)
+            body = content.encode("utf-8") if isinstance(content, str) else _bytes_of(content)
+            parts = self._encode(status, body, content_type, headers)
+        except (h11.LocalProtocolError, TypeError, ValueError) as exc:  # UnicodeError included
+            raise UnsendableAnswer(str(exc)) from None
+        for part in parts:
+            self.transport.sendall(part)
+        if self._h11.our_state is h11.MUST_CLOSE:
             return False
+        self._h11.start_next_cycle()
+        self._begin(self._h11.trailing_data[0])
         return True
+
+    def _encode(
+        self, status: int, body: bytes, content_type: str, headers: list[tuple[str, str]]
+    ) -> list[bytes]:
+        """Return an answer as it is sent."""
+        if status in (204, 304):
+            if body:
+                raise ValueError(f"an answer with status {status} has no content")
+            length = []
+        else:
+            length = [("Content-Length", str(len(body)))]
+        fields = [*length, *headers, *([("Content-Type", content_type)] if content_type else [])]
+        response = h11.Response(
+            status_code=status,
+            headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in fields],
+            reason=_reason(status),
+        )
+        events: list[Any] = [response]
+        # RFC 9110 §9.3.2: the length is told, the content is not sent
+        if body and self._method != b"HEAD":
+            events.append(h11.Data(data=body))
+        events.append(h11.EndOfMessage())
+        parts: list[bytes | None] = [self._h11.send(event) for event in events]
+        return [part for part in parts if part]
 
     def _send(self, event: Any) -> None:
         data = self._h11.send(event)
         if data:
-            self._transport.sendall(data)
+            self.transport.sendall(data)
+
+
+def _bytes_of(content: object) -> bytes:
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        raise TypeError(f"the content is bytes or str, not {type(content).__name__}")
+    return bytes(content)
 
 
 def _reason(status: int) -> bytes:

@@ -1,5 +1,6 @@
-"""mormot_ws.testing: for the tests of your own application. A server that goes away and comes back,
-and a network that misbehaves.
+"""mormot_ws.testing: for the tests of your own application.
+
+A server that goes away and comes back, and a network that misbehaves.
 
 With pytest they are fixtures, found by themselves once the package is installed:
 ``mormot_ws_echo_server``, ``mormot_ws_echo_process`` and ``mormot_ws_proxy`` (module

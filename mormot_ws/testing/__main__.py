@@ -1,5 +1,6 @@
-"""``python -m mormot_ws.testing``: the fault proxy as a program, for what is tested in another
-language, or by hand.
+"""``python -m mormot_ws.testing``: the fault proxy as a program.
+
+For tests in another language, or by hand.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ def main() -> None:
     """Read the command line, then commands from the standard input until ``stop`` or its end."""
     parser = argparse.ArgumentParser(
         prog="python -m mormot_ws.testing",
-        description="A TCP proxy that produces the faults of real networks. It takes commands as lines on its standard input and answers "
-        "each with a line: cut, close, blackhole, restore, delay MS, throttle BYTES_PER_SECOND, truncate BYTES, refuse, stall, "
-        "accept, heal, status, stop; most take a direction, up or down, behind that.",
+        description=(
+            "A TCP proxy that produces the faults of real networks. It takes commands as lines on"
+            " its standard input and answers each with a line: cut, close, blackhole, restore,"
+            " delay MS, throttle BYTES_PER_SECOND, truncate BYTES, refuse, stall, accept, heal,"
+            " status, stop; most take a direction, up or down, behind that."
+        ),
     )
     parser.add_argument("--target", required=True, metavar="HOST:PORT", help="where to forward to")
     parser.add_argument(

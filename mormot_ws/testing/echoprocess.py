@@ -1,5 +1,6 @@
-"""EchoServerProcess: the echo server in a Python process of its own, which can be killed and
-frozen. No test and no pytest in here.
+"""EchoServerProcess: the echo server in an OS process that can be killed and frozen.
+
+No test and no pytest in here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
+from ..core.forks import dies_in_child
 from ..process.freeing import FreedByWith
 from .echoserver import EchoServer, hold_port
 
@@ -20,7 +22,10 @@ from .echoserver import EchoServer, hold_port
 _PATIENCE = 30.0
 #: the package may have been found in a way that a new interpreter does not know; last in its path
 #: it changes nothing else
-_SOURCE = "import sys; sys.path.append(sys.argv[1]); from mormot_ws.testing.echoprocess import serve; serve(*sys.argv[2:])"
+_SOURCE = (
+    "import sys; sys.path.append(sys.argv[1]); from mormot_ws.testing.echoprocess import serve;"
+    " serve(*sys.argv[2:])"
+)
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -32,8 +37,7 @@ def serve(host: str, port: str) -> None:
 
 
 class EchoServerProcess(FreedByWith):
-    """An echo server in a process of its own, on a port that stays its own while there is no
-    process.
+    """An echo server in an OS process of its own, on a port that stays reserved without it.
 
     :param host: an IPv4 address to listen on.
     :param port: 0: any free one (see :attr:`port`).
@@ -52,11 +56,24 @@ class EchoServerProcess(FreedByWith):
         #: the port, which stays its own while it is stopped
         self.port: int
         self.port, self._holder = hold_port(host, port)
+        dies_in_child(self)
         try:
             self.start()
         except BaseException:
             self.free()
             raise
+
+    def die_in_child(self) -> None:
+        """In a forked child: the process is our parent's child, and no business of ours."""
+        process, self._process = self._process, None
+        if process is not None:
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    # one that has gone: nothing to say to it
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+            # else its finalizer says that it still runs
+            process.returncode = 0
 
     @property
     def uri(self) -> str:
@@ -104,13 +121,15 @@ class EchoServerProcess(FreedByWith):
         if line.strip() != "ready":
             self.kill()
             raise RuntimeError(
-                f"the echo process does not start on port {self.port} (its messages are on the standard error)"
+                f"the echo process does not start on port {self.port} (its messages are on the"
+                " standard error)"
             )
         reader.join(_PATIENCE)
 
     def stop(self) -> int:
-        """Stop it gracefully: each client gets a close frame (1001), then the process ends; return
-        its exit code, 0 when all went well.
+        """Stop it gracefully and return its exit code, 0 when all went well.
+
+        Each client gets a close frame (1001), then the process ends.
 
         Returns 0 while there is no process. Kills one that does not end within 30 s.
         """
@@ -127,8 +146,9 @@ class EchoServerProcess(FreedByWith):
         return process.returncode
 
     def kill(self) -> None:
-        """Kill the process (SIGKILL), frozen or not: the kernel closes its connections. Does
-        nothing while there is none.
+        """Kill the process (SIGKILL), frozen or not: the kernel closes its connections.
+
+        Does nothing while there is none.
         """
         process, self._process = self._process, None
         if process is None:
@@ -141,8 +161,9 @@ class EchoServerProcess(FreedByWith):
                     pipe.close()
 
     def freeze(self) -> None:
-        """Stop the process from running (SIGSTOP): its connections stay open, its kernel takes new
-        ones, nobody answers.
+        """Stop the process from running (SIGSTOP): its connections stay open, nobody answers.
+
+        Its kernel still accepts new ones.
         """
         if self.pid and not self._frozen:
             os.kill(self.pid, signal.SIGSTOP)

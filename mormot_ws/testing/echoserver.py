@@ -1,6 +1,7 @@
-"""EchoServer: a WebSocket server for tests, which stops, dies and starts again on the same port. In
-this process; the one with a process of its own is in ``echoprocess.py``. No test and no pytest in
-here.
+"""EchoServer: a WebSocket server for tests, which stops, dies and starts on the same port.
+
+It runs in this OS process; the one in a process of its own is in ``echoprocess.py``. No test and no
+pytest in here.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from ..protocols.any_name import AnyNameList
 from ..protocols.base import WebSocketProtocol
 from ..protocols.chat import WebSocketProtocolChat
 from ..protocols.offered import WebSocketProtocolList
-from ..server.threaded import WebSocketProcessServer, WebSocketServer, WebSocketServerSocket
+from ..server.connection import WebSocketProcessServer, WebSocketServerSocket
+from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 
 
 def hold_port(host: str, port: int = 0) -> tuple[int, socket.socket | None]:
-    """Return a free *port* (0: any) and what keeps it so while nobody listens there; close that in
-    the end.
+    """Return a free *port* (0: any) and a socket that reserves it, to be closed at the end.
 
     Only Linux lets a server listen on a port that is held in this way; elsewhere there is nothing
     to close. Raises ``OSError``.
@@ -69,7 +70,7 @@ class _Server(WebSocketServer):
         super()._register(process)
         self._changed(True)
 
-    def _unregister(self, process: WebSocketProcess) -> None:
+    def _unregister(self, process: WebSocketProcessServer) -> None:
         super()._unregister(process)
         self._changed(False)
 
@@ -160,9 +161,7 @@ class EchoServer(FreedByWith):
 
     @property
     def messages(self) -> list[WebSocketFrame]:
-        """The messages that it has echoed up to now, over all its lives, in the order of their
-        coming.
-        """
+        """The messages that it has echoed since it was made, in the order of their arrival."""
         with self._changed:
             return list(self._messages)
 
@@ -174,16 +173,18 @@ class EchoServer(FreedByWith):
             )
 
     def stop(self) -> None:
-        """Stop gracefully: each client gets a close frame (1001), new ones are refused. Does
-        nothing while it is stopped.
+        """Stop gracefully: each client gets a close frame (1001), new ones are refused.
+
+        Does nothing while it is stopped.
         """
         server, self.server = self.server, None
         if server is not None:
             server.free()
 
     def kill(self) -> None:
-        """Die: no client gets a close frame, new ones are refused. Does nothing while it is
-        stopped.
+        """Die: no client gets a close frame, new ones are refused.
+
+        Does nothing while it is stopped.
 
         The clients see what the death of a process looks like: the end of the TCP stream (FIN), and
         a reset when they send on. The server's own callbacks for the end of a connection still run,
@@ -195,8 +196,9 @@ class EchoServer(FreedByWith):
             server.die()
 
     def wait_connections(self, count: int, timeout: int = 10_000) -> None:
-        """Wait until it has exactly *count* connections; raise ``TimeoutError`` after *timeout*
-        milliseconds.
+        """Wait until it has exactly *count* connections.
+
+        Raises ``TimeoutError`` after *timeout* milliseconds.
 
         It counts those that it has not lost yet as far as it knows: to wait for a client that comes
         back, use :meth:`wait_upgrades`.
@@ -208,8 +210,9 @@ class EchoServer(FreedByWith):
         )
 
     def wait_upgrades(self, count: int, timeout: int = 10_000) -> None:
-        """Wait until it has upgraded *count* connections in all; raise ``TimeoutError`` after
-        *timeout* milliseconds.
+        """Wait until it has upgraded *count* connections in all.
+
+        Raises ``TimeoutError`` after *timeout* milliseconds.
         """
         self._wait(
             lambda: self._upgrades >= count,
@@ -218,8 +221,9 @@ class EchoServer(FreedByWith):
         )
 
     def wait_messages(self, count: int, timeout: int = 10_000) -> list[WebSocketFrame]:
-        """Wait until it has echoed *count* messages in all, and return them; raise
-        ``TimeoutError`` after *timeout* milliseconds.
+        """Wait until it has echoed *count* messages in all, and return them.
+
+        Raises ``TimeoutError`` after *timeout* milliseconds.
         """
         self._wait(
             lambda: len(self._messages) >= count,

@@ -1,5 +1,6 @@
-"""FaultProxy: a TCP proxy that produces, on command, the faults of real networks. What it does to
-its sockets is in ``relay.py``.
+"""FaultProxy: a TCP proxy that produces, on command, the faults of real networks.
+
+What it does to its sockets is in ``relay.py``.
 
 Here is what may be asked of it, by any thread; the words for :mod:`mormot_ws.testing` as a program
 are below it. No test in here.
@@ -7,25 +8,24 @@ are below it. No test in here.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections import deque
 from collections.abc import Callable
 
+from ..core.forks import dies_in_child
+from ..logs import get_logger
 from ..process.freeing import FreedByWith
 from .relay import Direction, Ending, Relay
 
-_log = logging.getLogger("mormot_ws.testing")
+_log = get_logger("mormot_ws.testing")
 
 #: seconds for a command to be carried out, and for the thread to end
 _PATIENCE = 10.0
 
 
 class _Command:
-    """What the proxy's thread is to do, and for whoever waits: when it is done, and what it
-    raised.
-    """
+    """What the proxy's thread is to do; for the caller, when it is done and what it raised."""
 
     def __init__(self, action: Callable[[], object]) -> None:
         self.action = action
@@ -82,6 +82,13 @@ class FaultProxy(FreedByWith):
             target=self._run, name=f"fault proxy :{self.port}", daemon=True
         )
         self._thread.start()
+        dies_in_child(self)
+
+    def die_in_child(self) -> None:
+        """In a forked child: commands do nothing."""
+        self._safe = threading.Lock()
+        self._commands.clear()
+        self._ended = True
 
     @property
     def uri(self) -> str:
@@ -115,15 +122,17 @@ class FaultProxy(FreedByWith):
     # -------------------------------------------------------------------------------- at one moment
 
     def cut(self, links: int | None = None) -> None:
-        """Send RST to both ends of all links, or of so many, picked at random. Raises
-        ``ValueError`` for less than 0.
+        """Send RST to both ends of all links, or of *links* of them, picked at random.
+
+        Raises ``ValueError`` for a negative number.
         """
         _check_links(links)
         self._do(lambda: self._relay.each(self._relay.drop, links))
 
     def close(self, links: int | None = None) -> None:
-        """Send FIN to both ends of all links, or of so many; forward nothing more. What they still
-        send is thrown away.
+        """Send FIN to both ends of all links, or of *links* of them, picked at random.
+
+        Nothing more is forwarded; what they still send is thrown away.
         """
         _check_links(links)
         self._do(lambda: self._relay.each(self._relay.finish, links))
@@ -131,8 +140,9 @@ class FaultProxy(FreedByWith):
     # ----------------------------------------------------------------------------------- what lasts
 
     def blackhole(self, direction: Direction | None = None) -> None:
-        """Stop forwarding, and tell nobody: bytes, FIN and RST stay where they are, every link
-        stays open.
+        """Stop forwarding, and tell nobody: every link stays open.
+
+        Bytes, FIN and RST stay where they are.
 
         New connections are accepted, and reach the target when ``"up"`` is open again.
         """
@@ -143,14 +153,16 @@ class FaultProxy(FreedByWith):
         self._set(direction, "open", True)
 
     def delay(self, ms: float, direction: Direction | None = None) -> None:
-        """Let what is read from now on wait *ms* milliseconds; 0: no more. Raises ``ValueError``
-        for less.
+        """Hold what is read from now on back for *ms* milliseconds; 0 ends that.
+
+        Raises ``ValueError`` for a negative number.
         """
         self._set(direction, "delay", _at_least_0("ms", ms) / 1000)
 
     def throttle(self, bytes_per_second: float, direction: Direction | None = None) -> None:
-        """Let so many bytes per second pass on each link, with back-pressure on its sender; 0: as
-        many as come.
+        """Let so many bytes per second pass on each link; 0: as many as come.
+
+        The sender feels it as back-pressure.
         """
         self._set(direction, "rate", float(_at_least_0("bytes_per_second", bytes_per_second)))
 
@@ -167,28 +179,32 @@ class FaultProxy(FreedByWith):
         self._do(lambda: self._relay.arm(truncation))
 
     def refuse(self) -> None:
-        """Refuse new connections (RST), as if nobody listened there; the port stays taken, open
-        links stay.
+        """Refuse new connections (RST), as if nobody listened there.
+
+        The port stays taken, and open links stay open.
         """
         self._do(self._relay.refuse)
 
     def stall(self) -> None:
-        """Give new connections no answer at all, not even a refusal: connecting times out; open
-        links stay.
+        """Give new connections no answer at all, so that connecting times out.
+
+        Open links stay open.
 
         Works where the kernel drops what does not fit into a listener's queue, as Linux does.
         """
         self._do(self._relay.stall)
 
     def accept(self) -> None:
-        """Undo :meth:`refuse` and :meth:`stall`. Who was stalled gets on when his kernel asks
-        again, which takes a second or more.
+        """Undo :meth:`refuse` and :meth:`stall`.
+
+        A client that was stalled gets on when its kernel asks again, which takes a second or more.
         """
         self._do(self._relay.accept)
 
     def heal(self) -> None:
-        """Let everything pass again at once, what waits because of a delay too: the opposite of
-        every command that lasts.
+        """Let everything pass again at once: undo every command that lasts.
+
+        What waits because of a delay leaves too.
         """
         self.truncate(None)
         self.delay(0)
@@ -200,8 +216,9 @@ class FaultProxy(FreedByWith):
     # ----------------------------------------------------------------------------------- its thread
 
     def free(self) -> None:
-        """Cut all links and end the thread; nothing is left of it. Safe to call twice. Raises what
-        its thread has met, if anything.
+        """Cut all links and end the thread. Safe to call twice.
+
+        Raises what the thread has met, if anything.
         """
         self._relay.stopping = True
         self._relay.wake()
@@ -234,7 +251,7 @@ class FaultProxy(FreedByWith):
                 command = self._commands.popleft()
             try:
                 command.action()
-            except Exception as exc:  # noqa: BLE001 - whoever gave the command gets it
+            except Exception as exc:  # noqa: BLE001 - the caller gets it
                 command.error = exc
             finally:
                 command.done.set()
@@ -301,14 +318,18 @@ _WORDS: dict[str, tuple[type[int] | type[float] | type[str], ...]] = {
 
 
 def obey(proxy: FaultProxy, line: str) -> str:
-    """Run one command line: a method's name and its arguments, e.g. ``delay 200 up``; return what
-    to answer: ``ok`` or ``error: …``.
+    """Run one command line, e.g. ``delay 200 up``; return the answer: ``ok`` or ``error: …``.
+
+    It is a method's name, followed by its arguments.
 
     ``status`` is answered with ``links … accepted … up … down …``.
     """
     name, *words = line.split() or [""]
     if name == "status":
-        return f"links {proxy.links} accepted {proxy.accepted} up {proxy.carried['up']} down {proxy.carried['down']}"
+        return (
+            f"links {proxy.links} accepted {proxy.accepted} up {proxy.carried['up']} down"
+            f" {proxy.carried['down']}"
+        )
     kinds = _WORDS.get(name)
     if kinds is None or len(words) > len(kinds):
         return f"error: {line!r} is no command; there are status, stop, {', '.join(_WORDS)}"

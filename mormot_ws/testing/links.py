@@ -1,5 +1,6 @@
-"""What the fault proxy knows of its links: plain state, for the relay's thread alone. No system
-call and no decision in here.
+"""What the fault proxy knows of its links: plain state, for the relay's thread alone.
+
+No system call and no decision in here.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ class Gate:
 
 
 class End:
-    """One socket of a link. ``sock`` is None before it is opened, and after it has broken or was
-    closed.
+    """One socket of a link.
+
+    ``sock`` is None before it is opened, and after it has broken or was closed.
     """
 
     def __init__(self, link: Link, sock: socket.socket | None) -> None:

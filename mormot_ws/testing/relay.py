@@ -1,5 +1,6 @@
-"""Relay: the fault proxy's one thread and its sockets. What is asked of it, and by whom, is in
-``faultproxy.py``.
+"""Relay: the fault proxy's one thread, and its sockets.
+
+What may be asked of it, and by whom, is in ``faultproxy.py``.
 
 Everything here runs in the thread of :meth:`Relay.run`, but the constructor and :meth:`Relay.wake`;
 so nothing is locked. It never waits for one socket. No command language, no test and no WebSocket
@@ -19,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
+from ..core.forks import dies_in_child
 from ..sockets.deadline import Deadline
 from ..sockets.transport import wait_socket
 from .links import HELD_BYTES, End, Flow, Gate, Link
@@ -40,8 +42,9 @@ _LONGEST_WAIT = 3600.0
 
 
 def queue_is_full(listener: socket.socket) -> bool | None:
-    """Tell whether the kernel answers no further attempt to connect to *listener*; None where
-    nobody tells (Linux does).
+    """Tell whether the kernel answers no further attempt to connect to *listener*.
+
+    None where the system does not tell; Linux does.
     """
     if sys.platform != "linux":
         return None
@@ -54,8 +57,9 @@ def queue_is_full(listener: socket.socket) -> bool | None:
 
 
 class Relay:
-    """Listens on *host*:*port*, forwards to *target*, and obeys what is called between two turns of
-    its loop.
+    """Listens on *host*:*port* and forwards to *target*.
+
+    It obeys what is called between two turns of its loop.
 
     Raises ``OSError`` when it cannot listen there.
     """
@@ -87,6 +91,20 @@ class Relay:
         except OSError:
             self._close_all()
             raise
+        dies_in_child(self)
+
+    def die_in_child(self) -> None:
+        """In a forked child: close the copies of the descriptors. What the selector watches is the
+        parent's too, and is left alone.
+        """
+        self.stopping = True
+        ends = [end.sock for link in self.links for end in link.ends]
+        own = [self._holder, self._listener, self._wake_read, self._wake_write]
+        for sock in [*ends, *own, *self._fillers.values()]:
+            if sock is not None:
+                sock.close()
+        self._selector.close()
+        self.links, self.timed, self._fillers = {}, {}, {}
 
     def wake(self) -> None:
         """Make the loop turn once. From any thread; never raises."""
@@ -94,8 +112,9 @@ class Relay:
             self._wake_write.send(b"\0")
 
     def run(self, between: Callable[[], None]) -> None:
-        """Forward until :attr:`stopping`; call *between* after each turn. Leaves no socket open,
-        whatever it raises.
+        """Forward until :attr:`stopping`; call *between* after each turn.
+
+        Leaves no socket open, whatever it raises.
         """
         try:
             while not self.stopping:
@@ -173,7 +192,7 @@ class Relay:
     # ------------------------------------------------------------------------------------ listening
 
     def accept(self) -> None:
-        """Listen, and accept whoever comes: undoes :meth:`refuse` and :meth:`stall`."""
+        """Listen, and accept connections again: undoes :meth:`refuse` and :meth:`stall`."""
         if self._listener is None:
             self._listener = self._bound(self.port)
             self._listener.setblocking(False)
@@ -196,9 +215,7 @@ class Relay:
         self._end_fillers()
 
     def stall(self) -> None:
-        """Fill the listener's queue with connections of our own, so that the kernel answers no
-        further attempt.
-        """
+        """Fill the listener's queue with our own connections, so that nobody else is answered."""
         self.accept()
         self._accept_waiting()
         if self._listener is None:
@@ -302,9 +319,7 @@ class Relay:
             flow.held += len(data)
 
     def advance(self, link: Link) -> None:
-        """Do all that can be done for *link* now, and let the selector or the clock wait for the
-        rest.
-        """
+        """Do all that can be done for *link* now; the selector or the clock waits for the rest."""
         self.timed.pop(link, None)
         if link not in self.links:
             return

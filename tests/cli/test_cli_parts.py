@@ -278,8 +278,8 @@ class TestOutput:
         assert capfd.readouterr() == ("text\nraw", "an error\n")
 
     def test_a_terminal_is_protected(self) -> None:
-        """Control characters that came from the network are written out."""
-        assert printable("a\x1b[2Jb\x9bc\td\n") == "a\\x1b[2Jb\\x9bc\td\n"
+        """Control characters that came from the network are written out, line breaks too."""
+        assert printable("a\x1b[2Jb\x9bc\td\n") == "a\\x1b[2Jb\\x9bc\td\\n"
 
     def test_nobody_reads(self, capfd: pytest.CaptureFixture[str]) -> None:
         """A closed pipe is told to the main thread once, and raises nothing."""

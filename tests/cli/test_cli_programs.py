@@ -168,8 +168,10 @@ class TestServe:
         with EchoServer() as server:
             code, out, errors = shell("serve", "--port", str(server.port))
         assert (code, out) == (1, b"")
-        taken = f"cannot listen on 127.0.0.1:{server.port}: Address already in use; --port 0 takes a free one"
-        assert errors == f"mormot-ws: {taken}\n"
+        assert errors == (
+            f"mormot-ws: cannot listen on 127.0.0.1:{server.port}: Address already in use; "
+            "--port 0 takes a free one\n"
+        )
 
     def test_browsers_get_a_page(self) -> None:
         """``GET /`` is answered with the test page, which asks for the server's sub-protocol."""
@@ -438,11 +440,17 @@ class TestConnect:
         ignored stays so.
         """
         kill = "os.kill(os.getpid(), signal.SIGINT)"
-        early = f"import os, signal, sys, mormot_ws_script; assert 'mormot_ws' not in sys.modules; {kill}"
+        early = (
+            "import os, signal, sys, mormot_ws_script; "
+            f"assert 'mormot_ws' not in sys.modules; {kill}"
+        )
         with Program("-c", early) as program:
             assert program.wait() == -signal.SIGINT
             assert program.output == ""
-        ignored = f"import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import mormot_ws_script; {kill}"
+        ignored = (
+            "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+            f"import mormot_ws_script; {kill}"
+        )
         with Program("-c", ignored) as program:
             assert program.wait() == 0
 

@@ -139,7 +139,7 @@ def test_websockets_connect_to_a_server_that_refuses_is_none(
         HttpClientWebSockets.websockets_connect(HOST, server.port, WebSocketProtocolChat("other"))
         is None
     )
-    assert "HTTP/1.0 400 WebSocket Upgrade Error" in caplog.text
+    assert "HTTP/1.1 400 WebSocket Upgrade Error" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_without_a_protocol_the_rest_protocols_are_asked_for(
 ) -> None:
     """A server that does not offer them refuses, and its status line is the text."""
     with new_client(server.port) as client:
-        assert client.websockets_upgrade(*arguments) == "HTTP/1.0 400 WebSocket Upgrade Error"
+        assert client.websockets_upgrade(*arguments) == "HTTP/1.1 400 WebSocket Upgrade Error"
 
 
 # --------------------------------------------------------------------------------- the good upgrade
@@ -685,7 +685,7 @@ def test_an_upgrade_refused_by_our_server_returns_its_status_line(server: WebSoc
         error = client.websockets_upgrade(
             "", "", False, frozenset(), WebSocketProtocolChat("other")
         )
-        assert error == "HTTP/1.0 400 WebSocket Upgrade Error"
+        assert error == "HTTP/1.1 400 WebSocket Upgrade Error"
 
 
 def test_two_upgrades_at_once_do_not_mix() -> None:

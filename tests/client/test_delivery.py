@@ -539,11 +539,11 @@ def test_a_frame_before_a_close_frame_that_was_cut_is_not_sent_again(
 
         monkeypatch.setattr(process, "write_now", grudging)
         assert process.send_frame_async(text("once"))
-        wait_for(lambda: process._batch_wire is not None and not allowed)
+        wait_for(lambda: process.sender.batch.wire is not None and not allowed)
         assert process.start_shutdown(1000, "the end")
-        left = len(process._batch_wire or b"")
+        left = len(process.sender.batch.wire or b"")
         allowed = left - (2 + 4 + 2 + len("the end")) + 1
-        process._keeper.wake(process)
+        process._keeper.wake(process.sender)
         wait_for(lambda: client.status().reconnects)
         monkeypatch.undo()
         assert process.send_frame_async(text("after"))

@@ -429,18 +429,18 @@ class TestAnswers:
         assert upgrade_answer(f" {KEY} ", 1, None) == upgrade_answer(KEY, 1, None)
 
     @pytest.mark.parametrize("status", [400, 403, 404, 406, 503])
-    def test_a_refusal_has_the_form_of_a_native_server(self, status: int) -> None:
-        """Status line and one header, no body (wire rules 1.3)."""
+    def test_a_refusal_has_the_reason_of_a_native_server(self, status: int) -> None:
+        """Status line and one header, no body; HTTP/1.1, which every client can read."""
         assert upgrade_refusal(status) == (
-            f"HTTP/1.0 {status} WebSocket Upgrade Error\r\nConnection: Close\r\n\r\n".encode()
+            f"HTTP/1.1 {status} WebSocket Upgrade Error\r\nConnection: Close\r\n\r\n".encode()
         )
 
     def test_a_426_names_the_version_that_we_speak(self) -> None:
         """RFC 6455 §4.4, and ``Upgrade`` as RFC 9110 §15.5.22 wants it."""
         first, *headers, end, nothing = upgrade_refusal(426).split(b"\r\n")
-        assert first == b"HTTP/1.0 426 WebSocket Upgrade Error"
+        assert first == b"HTTP/1.1 426 WebSocket Upgrade Error"
         assert sorted(headers) == [
-            b"Connection: Close",
+            b"Connection: Upgrade, close",
             b"Sec-WebSocket-Version: 13",
             b"Upgrade: websocket",
         ]
@@ -449,7 +449,7 @@ class TestAnswers:
     def test_a_401_says_how_to_authenticate(self) -> None:
         """RFC 9110 §15.5.2 demands it."""
         assert upgrade_refusal(401) == (
-            b"HTTP/1.0 401 WebSocket Upgrade Error\r\nWWW-Authenticate: Bearer\r\nConnection: Close\r\n\r\n"
+            b"HTTP/1.1 401 WebSocket Upgrade Error\r\nWWW-Authenticate: Bearer\r\nConnection: Close\r\n\r\n"
         )
 
 

@@ -251,7 +251,8 @@ def test_the_policy_keeps_smuggled_scripts_and_strangers_out(
         tab.wait_state("open")
         tab.run(
             """window.refused = [];
-            document.addEventListener("securitypolicyviolation", (e) => refused.push(e.effectiveDirective));
+            document.addEventListener("securitypolicyviolation",
+                (e) => refused.push(e.effectiveDirective));
             document.getElementById("log").innerHTML = arguments[0];
             try { new WebSocket(arguments[1], "echo"); } catch { }""",
             MARKUP,
@@ -346,7 +347,8 @@ def test_two_tabs_and_a_terminal_chat_and_miss_nothing_when_the_server_is_killed
         assert bob.texts("#log .unsaid") == []
         for tab in (ann, bob):
             numbers = tab.run(
-                "return [...document.querySelectorAll('#log [data-number]')].map((e) => e.dataset.number)"
+                "return [...document.querySelectorAll('#log [data-number]')].map((e) =>"
+                " e.dataset.number)"
             )
             assert numbers == [str(number) for number in range(1, 8)]
         printed = [line.split(": ", 1)[1] for line in carol.output.splitlines() if line[2:3] == ":"]

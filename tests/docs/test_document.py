@@ -311,7 +311,7 @@ def test_the_names_of_client_and_server_must_match() -> None:
     """Another name is refused, with the native server's status line."""
     with echo_server() as server, new_client(server.port) as client:
         error = client.websockets_upgrade("", "", False, [], WebSocketProtocolChat("chat", ""))
-        assert error == "HTTP/1.0 400 WebSocket Upgrade Error"
+        assert error == "HTTP/1.1 400 WebSocket Upgrade Error"
 
 
 @pytest.mark.parametrize("uri", ["", "/", "any/path", "with?query=1"])
@@ -550,7 +550,7 @@ def test_without_on_reconnect_there_is_no_reconnection(recorder: Recorder) -> No
 
 
 def test_the_protocol_object_is_reused_by_the_reconnection(recorder: Recorder) -> None:
-    """The callback passes the existing protocol, which goes on with its callback and its counters."""
+    """The callback passes the existing protocol, which keeps its callback and its counters."""
     with (
         RawServer(drop_on_request, polite) as server,
         ReconnectingClient(server.port, recorder) as reconnecting,

@@ -277,7 +277,7 @@ class TestClient:
     ) -> None:
         with start_client(server.port, "--protocol", "unknown") as client:
             client.expect(
-                f"^Cannot connect to 127.0.0.1:{server.port}: HTTP/1.0 400 WebSocket Upgrade Error"
+                f"^Cannot connect to 127.0.0.1:{server.port}: HTTP/1.1 400 WebSocket Upgrade Error"
             )
             assert_clean(client, code=1)
 
@@ -366,7 +366,7 @@ class TestClient:
             first.kill()
             stranger = programs.enter_context(start_server("--protocol", "other", port=port))
             client.expect(
-                "^WebSocket upgrade failed after reconnect: HTTP/1.0 400 WebSocket Upgrade Error$"
+                "^WebSocket upgrade failed after reconnect: HTTP/1.1 400 WebSocket Upgrade Error$"
             )
             client.enter("")
             client.expect("^Disconnected, .* attempts: [1-9]")

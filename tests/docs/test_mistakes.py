@@ -26,37 +26,45 @@ class Mistake(NamedTuple):
 
 MISTAKES = {
     "mistake1_free_in_callback": Mistake(
-        "SYMPTOM: free.* has not returned; nothing reconnects any more\nSYMPTOM: the main thread runs on",
+        "SYMPTOM: free.* has not returned; nothing reconnects any more\nSYMPTOM: the main thread"
+        " runs on",
         "LOG CRITICAL mormot_ws: DEADLOCK: the client .* is being freed from its own callback",
-        "CURE: freed by the main thread\nCURE: with free_in_callback='raise': the client is being freed from its own callback",
+        "CURE: freed by the main thread\nCURE: with free_in_callback='raise': the client is being"
+        " freed from its own callback",
     ),
     "mistake2_inconsistent_uri": Mistake(
         r"SYMPTOM: Already upgraded to WebSockets with URI=\[\] but requested \[/\]",
-        "LOG INFO mormot_ws.protocols: an upgrade asks for the protocol 'echo' on the URI ''; offered: 'echo' on 'room'",
+        "LOG INFO mormot_ws.protocols: an upgrade asks for the protocol 'echo' on the URI '';"
+        " offered: 'echo' on 'room'",
         "CURE: upgraded again on 'room', result ''\nCURE: .*: hello",
     ),
     "mistake3_no_upgrade": Mistake(
         r"SYMPTOM: TCP opened again 2×, state wpsCreate; \(not sent",
-        "LOG ERROR mormot_ws.client: .* on_reconnect returned '' without calling websockets_upgrade.*Mistake 3",
+        "LOG ERROR mormot_ws.client: .* on_reconnect returned '' without calling"
+        " websockets_upgrade.*Mistake 3",
         "CURE: TCP opened again 1×, state wpsRun; hello again",
     ),
     "mistake4_already_upgraded": Mistake(
-        r"Already upgraded to WebSockets on this URI\nSYMPTOM: .*Already upgraded to WebSockets with URI=\[\] but requested \[/\]",
+        r"Already upgraded to WebSockets on this URI\nSYMPTOM: .*Already upgraded to WebSockets"
+        r" with URI=\[\] but requested \[/\]",
         "",
         "CURE: hello again",
     ),
     "mistake5_add_once": Mistake(
         "SYMPTOM: the client that was there gets 'old', the new one 'new'",
-        "LOG INFO mormot_ws.protocols: protocol 'echo', uri '': replaced by add_once.*keep the old one",
+        "LOG INFO mormot_ws.protocols: protocol 'echo', uri '': replaced by add_once.*keep the"
+        " old one",
         "CURE: add returns True, and a second time False\nCURE: .*: 'new'",
     ),
     "mistake6_protocol_names": Mistake(
-        "SYMPTOM: HTTP/1.0 400 WebSocket Upgrade Error",
-        "LOG INFO mormot_ws.protocols: an upgrade asks for a protocol that is not offered on the URI ''; offered: 'echo'",
+        "SYMPTOM: HTTP/1.1 400 WebSocket Upgrade Error",
+        "LOG INFO mormot_ws.protocols: an upgrade asks for a protocol that is not offered on the"
+        " URI ''; offered: 'echo'",
         "CURE: 'echo' returns '', 'ECHO' ''",
     ),
     "mistake7_waiting_in_callback": Mistake(
-        "SYMPTOM: waited 1.* s in 'WebSocketClient .*'; answered: False\nSYMPTOM: the answer comes now",
+        "SYMPTOM: waited 1.* s in 'WebSocketClient .*'; answered: False\nSYMPTOM: the answer"
+        " comes now",
         "",
         "CURE: in 'worker'; answered: True",
     ),

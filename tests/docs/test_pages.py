@@ -156,7 +156,10 @@ class TestRules:
         )
 
     def test_what_a_console_shows_has_to_be_the_output(self, tmp_path: Path) -> None:
-        page = "```console\n$ echo one; echo two\none\ntwo\n$ python -c 'print(3)' | \\\n> cat\n3\n```\n"
+        page = (
+            "```console\n$ echo one; echo two\none\ntwo\n"
+            "$ python -c 'print(3)' | \\\n> cat\n3\n```\n"
+        )
         run_page(page, "docs/trial.md", tmp_path)
         self.fails(page.replace("two\n$", "three\n$"), tmp_path, "the output is")
 
@@ -173,19 +176,25 @@ class TestRules:
         page = (
             "<!-- file: a.py -->\n```python\nimport sys\nprint('ready', flush=True)\n"
             "for line in sys.stdin:\n    print('got', line.strip(), flush=True)\n```\n\n"
-            "<!-- terminal: one; types: hello -->\n```console\n$ python a.py\nready\nhello\ngot hello\n```\n\n"
+            "<!-- terminal: one; types: hello -->\n```console\n"
+            "$ python a.py\nready\nhello\ngot hello\n```\n\n"
             "<!-- terminal: one; types: bye; exit: 0 -->\n```console\nbye\ngot bye\n```\n"
         )
         run_page(page, "docs/trial.md", tmp_path)
 
     def test_ports_are_free_ones_and_the_same_all_over_a_page(self, tmp_path: Path) -> None:
-        page = "```python\na = 8999\n```\n```python\nassert a == 8999 == page.port(8999)\nprint(a)\n```\n```text\n8999\n```\n"
+        page = (
+            "```python\na = 8999\n```\n"
+            "```python\nassert a == 8999 == page.port(8999)\nprint(a)\n```\n"
+            "```text\n8999\n```\n"
+        )
         run_page(page, "docs/trial.md", tmp_path)
 
     def test_hidden_blocks_run_and_what_is_left_open_is_freed(self, tmp_path: Path) -> None:
         page = (
             "<!-- hidden: python\npage.serve_echo()\n-->\n\n```python\nfrom mormot_ws import *\n"
-            "client = HttpClientWebSockets.websockets_connect('ws://127.0.0.1:8999/', WebSocketProtocolChat('echo'))\n"
+            "protocol = WebSocketProtocolChat('echo')\n"
+            "client = HttpClientWebSockets.websockets_connect('ws://127.0.0.1:8999/', protocol)\n"
             "assert client is not None\n```\n"
         )
         run_page(page, "docs/trial.md", tmp_path)

@@ -143,7 +143,7 @@ def test_the_rule_is_that_of_the_guide() -> None:
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[dict[str, Any]]:
-    """An object of each public class, by the name of its class, so that attributes are found too."""
+    """An object of each public class, by its class name, so that attributes are found too."""
     sockets: list[Any] = []
     with echo_server() as server:
         server.on_websocket_connect = sockets.append
@@ -161,7 +161,7 @@ def live() -> Iterator[dict[str, Any]]:
                 process.protocol,
                 process.settings,
                 process.in_frame,
-                process.incoming,
+                process.outgoing,
                 server.websocket_protocols,
                 server.is_active_websocket(sockets[1].connection_id),
                 mormot_ws.WebSocketFrame(mormot_ws.focText),

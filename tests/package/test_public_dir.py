@@ -106,7 +106,7 @@ def live() -> Iterator[dict[str, Any]]:
             "REST protocol": mormot_ws.WebSocketProtocolBinary(),
             "socket": mormot_ws.CrtSocket(HOST, 1),
             "protocols": server.websocket_protocols,
-            "frame list": process.incoming,
+            "frame list": process.outgoing,
             "decoder": process.in_frame,
         }
 

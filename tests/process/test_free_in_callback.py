@@ -280,8 +280,7 @@ def test_with_raise_a_client_freed_in_its_callback_raises(case: str, recorder: R
         if case == "on_reconnect_none":
             server.stop()
         elif case == "on_before_incoming_frame":
-            reconnecting.drop()
-            reconnecting.wait_reconnected()
+            process_of(client).protocol.on_before_incoming_frame = inside
             assert send_text(client, "x")
         else:
             reconnecting.drop()

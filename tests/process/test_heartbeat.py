@@ -114,11 +114,11 @@ def test_a_ping_goes_out_behind_the_frames_that_it_met(role: str) -> None:
     """
     with pair(role, heartbeat_delay=0) as (process, peer, _):
         size = 0
-        while process._batch_wire is None or size < 1 << 22:  # the peer does not read yet
+        while process.sender.batch.wire is None or size < 1 << 22:  # the peer does not read yet
             assert process.send_frame_async(WebSocketFrame(focBinary, bytes(1 << 18)))
             size += 1 << 18
-            wait_for(lambda: process._batch_wire is not None or not process.outgoing)
-        process._send_control_now(focPing, b"")
+            wait_for(lambda: process.sender.batch.wire is not None or not process.outgoing)
+        process.sender.send_control(focPing, b"")
         while peer.receive_frame().opcode is not focPing:
             pass
         assert process.state is wpsRun

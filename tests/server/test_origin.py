@@ -229,8 +229,8 @@ class TestTokens:
         server.on_websocket_upgraded = by_header
         for headers, error in (
             ("Authorization: Bearer good", ""),
-            ("Authorization: Bearer bad", "HTTP/1.0 403 WebSocket Upgrade Error"),
-            ("", "HTTP/1.0 401 WebSocket Upgrade Error"),
+            ("Authorization: Bearer bad", "HTTP/1.1 403 WebSocket Upgrade Error"),
+            ("", "HTTP/1.1 401 WebSocket Upgrade Error"),
         ):
             with new_client(server.port) as client:
                 assert upgrade(client, headers=headers) == error

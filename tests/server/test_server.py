@@ -243,7 +243,7 @@ def test_a_refused_upgrade_gets_its_status_and_is_closed(case: str) -> None:
         with RawClient(server.port) as client:
             client.send(request)
             answer = client.read_to_end()
-        assert answer.startswith(b"HTTP/1.0 %d WebSocket Upgrade Error\r\n" % status)
+        assert answer.startswith(b"HTTP/1.1 %d WebSocket Upgrade Error\r\n" % status)
         assert b"\r\nConnection: Close\r\n" in answer
         assert answer.endswith(b"\r\n\r\n")
 

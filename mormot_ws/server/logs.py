@@ -1,0 +1,33 @@
+"""Log lines of a server about faults that may come thousands of times a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+
+
+class SeldomLog:
+    """Tells about a fault that may come thousands of times a second: at once, and then once in
+    *seconds* while it lasts, with the number of those in between.
+
+    For one thread.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._kind: object = None
+        self._told_at = 0.0
+        self._untold = 0
+
+    def due(self, kind: object = "") -> str | None:
+        """Count one fault; return None when it is not to be told, else what to add to its line:
+        ``''`` or how many were left out. Another *kind* than the last one is told at once.
+        """
+        now = self._clock()
+        if kind == self._kind and now - self._told_at < self._seconds:
+            self._untold += 1
+            return None
+        untold = self._untold if kind == self._kind else 0
+        self._kind, self._told_at, self._untold = kind, now, 0
+        return f" ({untold} more since the last such line)" if untold else ""

@@ -1,0 +1,90 @@
+"""Who is at the other end: the visitor's address behind reverse proxies, and the names that a
+request may be for.
+
+Values only: no socket, no table and no log in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+_Network = IPv4Network | IPv6Network
+
+
+def address_key(ip: str) -> str:
+    """Return what the limits per address count *ip* as: an IPv6 address as its /64, which is what
+    one customer has; others as themselves.
+    """
+    if ":" not in ip:
+        return ip
+    try:
+        return str(IPv6Network((ip.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return ip
+
+
+def is_trusted(ip: str, proxies: Collection[str]) -> bool:
+    """Tell whether *ip* is one of *proxies*, which are addresses and networks."""
+    address = _address(ip) if proxies else None
+    if address is None:
+        return False
+    return any(
+        address.version == network.version and address in network
+        for network in _networks(tuple(proxies))
+    )
+
+
+def visitor(peer: str, forwarded: Sequence[str], proxies: Collection[str]) -> str:
+    """Return the address of the visitor that *peer*, a trusted proxy, has forwarded.
+
+    *forwarded*: the values of the header that tells, one address each or several, the last one
+    added by *peer*. Those of *proxies* are passed over, from the end; what stands before the first
+    other one, the visitor may have written himself. Without a usable value it is *peer*.
+    """
+    found = peer
+    for text in reversed([item for value in forwarded for item in value.split(",")]):
+        address = _address(_without_port(text.strip()))
+        if address is None:
+            break
+        found = str(address)
+        if not is_trusted(found, proxies):
+            break
+    return found
+
+
+def host_is_in(hosts: Sequence[str], allowed: Collection[str] | None) -> bool:
+    """Tell whether the values *hosts* of a request's ``Host`` are a single one, and among
+    *allowed* (None: all are): with its port or without it, whatever its case.
+    """
+    if allowed is None:
+        return True
+    if len(hosts) != 1:
+        return False
+    host = hosts[0].strip().lower()
+    name = _without_port(host, keep_brackets=True)
+    names = {host, name, name.rstrip("."), name.strip("[]")}
+    return any(item.strip().lower().rstrip(".") in names for item in allowed)
+
+
+@lru_cache(maxsize=64)
+def _networks(proxies: tuple[str, ...]) -> tuple[_Network, ...]:
+    return tuple(ip_network(proxy, strict=False) for proxy in proxies)
+
+
+def _address(ip: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(ip.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def _without_port(text: str, keep_brackets: bool = False) -> str:
+    """Return ``'192.0.2.1'`` of ``'192.0.2.1:5000'``, and ``'::1'`` of ``'[::1]:5000'``."""
+    if text.startswith("["):
+        inside = text[1:].partition("]")[0]
+        return f"[{inside}]" if keep_brackets else inside
+    return text.partition(":")[0] if text.count(":") == 1 else text

@@ -1,0 +1,52 @@
+"""What import-linter (see pyproject.toml) cannot say about the modules of the package."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+PACKAGE = ROOT / "mormot_ws"
+MOST_LINES = 550
+MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_module_is_one_idea(module: Path) -> None:
+    """It is short enough to be read in one go, and its docstring says what lives in it."""
+    source = (PACKAGE / module).read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= MOST_LINES
+    assert ast.get_docstring(ast.parse(source))
+
+
+def test_importing_the_package_loads_no_module_of_it() -> None:
+    """``mormot_ws`` has only names, which are looked up when they are first used."""
+    program = (
+        "import sys, mormot_ws; "
+        "print(*sorted(name for name in sys.modules if name.startswith('mormot_ws.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_no_module_takes_names_from_the_package_itself() -> None:
+    """Only the command line does, for the version: what else a module needs has a module."""
+    taking = set()
+    for module in MODULES:
+        levels = len(module.parts)
+        for node in ast.walk(ast.parse((PACKAGE / module).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found = any(alias.name == "mormot_ws" for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                found = (node.level == levels and not node.module) or node.module == "mormot_ws"
+            else:
+                continue
+            if found:
+                taking.add(module.as_posix())
+    assert taking <= {"cli/arguments.py"}
