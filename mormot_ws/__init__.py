@@ -1,5 +1,4 @@
-"""mormot_ws: threaded WebSocket client and server that reconnect by themselves, after the classes
-of mORMot 2.
+"""mormot_ws: threaded WebSocket client and server, after the classes of mORMot 2.
 
 The public names are those below; everything else may change. See the README for a server and a
 client to copy.
@@ -11,18 +10,20 @@ client wants.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # for type checkers and editors: the same names as in the table below
+    from types import FrameType
+
     from .client.client import HttpClientWebSockets
     from .client.thread import WebSocketProcessClient, WebSocketProcessClientThread
     from .core.deflate import PermessageDeflate
     from .core.frames import (
         WebSocketFrame,
-        WebSocketFrameList,
         WebSocketFrameOpCode,
         WebSocketFramePayload,
         close_payload,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         StopOn,
     )
     from .request import HttpServerRequest
+    from .rest.frame_list import WebSocketFrameList
     from .rest.protocols import (
         WebSocketProtocolBinary,
         WebSocketProtocolJson,
@@ -118,7 +120,6 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     ),
     "core.frames": (
         "WebSocketFrame",
-        "WebSocketFrameList",
         "WebSocketFrameOpCode",
         "WebSocketFramePayload",
         "close_payload",
@@ -144,6 +145,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "ReconnectPolicy",
         "StopOn",
     ),
+    "rest.frame_list": ("WebSocketFrameList",),
     "rest.protocols": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
     "server.connection": ("WebSocketProcessServer", "WebSocketServerSocket"),
     "server.threaded": ("WebSocketServer",),
@@ -184,14 +186,54 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
 _MODULE_OF = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    """Import *name* from its module, and keep it here for the next time."""
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{module}", __name__), name)
-    globals()[name] = value
-    return value
+# a type checker that saw this function would believe that every name exists
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Import *name* from its module, and keep it here for the next time."""
+        module = _MODULE_OF.get(name)
+        if module is None:
+            text = _no_such_name(name)
+            if _is_import_of_a_name(sys._getframe(1)):
+                # Python would replace an AttributeError, and its text, by an ImportError of its own
+                raise ImportError(text, name=__name__, path=__file__)
+            raise AttributeError(text, name=name, obj=sys.modules[__name__])
+        value = getattr(import_module(f".{module}", __name__), name)
+        globals()[name] = value
+        return value
+
+
+#: what the classes are called elsewhere, where the spelling alone leads to another one
+_NAMES_ELSEWHERE = {
+    "EHttpServer": "HttpServerError",
+    "EWebSockets": "WebSocketsError",
+    "WebSocketApp": "HttpClientWebSockets",
+    "WebSocketClient": "HttpClientWebSockets",
+}
+
+
+def _no_such_name(name: str) -> str:
+    """Return the message for a wrong *name*, with the public name that was probably meant."""
+    from difflib import get_close_matches  # only those who mistype a name pay for it
+
+    text = f"module {__name__!r} has no attribute {name!r}"
+    # other programs ask for private names to find out what a module has
+    if name.startswith("_"):
+        return text
+    # a Pascal class has a T in front of its name
+    for plain in (name, name.removeprefix("T")):
+        meant = _NAMES_ELSEWHERE.get(plain, plain)
+        if meant in _MODULE_OF:
+            return f"{text}; did you mean {meant!r}?"
+    like = get_close_matches(name.removeprefix("T"), _MODULE_OF, 1)
+    return f"{text}; did you mean {like[0]!r}?" if like else text
+
+
+def _is_import_of_a_name(caller: FrameType) -> bool:
+    """Tell whether *caller* is executing a ``from … import …``."""
+    from opcode import opmap
+
+    return caller.f_code.co_code[caller.f_lasti] == opmap["IMPORT_FROM"]
 
 
 def __dir__() -> list[str]:

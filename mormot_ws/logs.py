@@ -28,10 +28,16 @@ def escaped(text: str) -> str:
     return text if text.isprintable() else text.translate(_ESCAPES)
 
 
+class OwnText(str):
+    """Text of our own for a log record, which may have several lines: it is not escaped."""
+
+    __slots__ = ()
+
+
 def _harmless(value: object) -> object:
     """Return *value* as an argument of a log record: nothing that is formatted later may forge."""
     if isinstance(value, str):
-        return escaped(value)
+        return value if type(value) is OwnText else escaped(value)
     if isinstance(value, BaseException):
         return escaped(str(value))
     # our own objects escape in their repr what a peer has said

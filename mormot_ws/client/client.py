@@ -63,18 +63,6 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     manager that does so.
     """
 
-    _internal = frozenset(
-        {
-            "begin_exit",
-            "die_in_child",
-            "end_exit",
-            "notify_closed",
-            "policy",
-            "revive",
-            "upgrade_failure",
-        }
-    )
-
     def __init__(
         self,
         host: str,
@@ -468,7 +456,16 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         if transport is None:
             return HttpAnswer(HTTP_CLIENTERROR, error=error or self.last_error or "not connected")
         answer = http_request(
-            self, transport, url, method, keep_alive, header, body, data_type, self.user_agent
+            self,
+            transport,
+            url,
+            method,
+            keep_alive,
+            header,
+            body,
+            data_type,
+            self.settings.max_answer_bytes,
+            self.user_agent,
         )
         if not answer.keep_alive:
             self.close()

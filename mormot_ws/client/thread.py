@@ -15,7 +15,6 @@ from time import monotonic
 from typing import Protocol
 
 from ..core.frames import CLOSE_ABNORMAL
-from ..core.publicdir import PublicDir
 from ..logs import escaped, get_logger
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
@@ -29,8 +28,7 @@ from ..reconnect_policies import (
     failure_kind,
 )
 from ..request import HttpServerRequest, OnHttpServerRequest
-from ..rest.exchange import DEFAULT_ANSWER_TIMEOUT_MS
-from ..settings import WebSocketProcessSettings
+from ..settings import DEFAULT_ANSWER_TIMEOUT_MS, WebSocketProcessSettings
 from ..states import (
     WebSocketProcessClientThreadState,
     sClosed,
@@ -204,7 +202,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         )
 
 
-class WebSocketProcessClientThread(PublicDir, threading.Thread):
+class WebSocketProcessClientThread(threading.Thread):
     """Runs the process loop, and reconnects when it ends. Mirrors
     ``TWebSocketProcessClientThread``.
 
@@ -212,18 +210,6 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
     the policy gives up. Nothing that a callback, a policy, a proxy library or a log handler raises
     ends it.
     """
-
-    _internal = frozenset(
-        {
-            "attempting",
-            "entered",
-            "gave_up_without_callback",
-            "in_loop",
-            "may_be_revived",
-            "take_over",
-            "will_run",
-        }
-    )
 
     def __init__(
         self, client: ClientOwner, process: WebSocketProcessClient, lost: bool = False
@@ -545,7 +531,9 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         """Attempt; whatever is raised, e.g. by a proxy library or by the protocol, is a failure."""
         try:
             return self._attempt()
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException as exc:
+            if self._inherited:
+                raise
             text = _words(exc)
             fields = self._fields()
             _log.exception("%s: the attempt failed by %s", self.name, text, extra=fields)
@@ -606,8 +594,11 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             return "on_reconnect was taken away"
         try:
             return str(callback(argument) or "")
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException as exc:
             # the original's thread would end here, silently; SystemExit would end ours
+            if self._inherited:
+                # it ends a child that the callback has forked
+                raise
             fields = {"attempts": self.process.attempts}
             _log.exception("%s: on_reconnect failed; trying again later", self.name, extra=fields)
             return _words(exc)

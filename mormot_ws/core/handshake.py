@@ -107,8 +107,9 @@ class UpgradeRequest:
         )
 
     def origin_is_in(self, allowed: Collection[str] | None) -> bool:
-        """Tell whether the request's ``Origin``, if it has one, is among *allowed* (None: all
-        are), whatever its case.
+        """Tell whether the ``Origin``, if there is one, is among *allowed* (None: all are).
+
+        Case does not matter, nor whether the scheme's own port is written.
         """
         origins = self.all("origin")
         if allowed is None or not origins:
@@ -164,6 +165,11 @@ def _origin_form(target: str) -> str:
             return target  # no URI: then it names nothing that we serve
         return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return target
+
+
+def is_token(text: str) -> bool:
+    """Tell whether *text* is a token (RFC 9110 §5.6.2), like the name of a header."""
+    return _TOKEN.fullmatch(text) is not None
 
 
 def is_valid_key(key: str) -> bool:

@@ -11,7 +11,7 @@ import threading
 import traceback
 
 from ..errors import WebSocketsError
-from ..logs import get_logger
+from ..logs import OwnText, get_logger
 from ..settings import WebSocketProcessSettings
 
 _log = get_logger("mormot_ws")
@@ -40,7 +40,7 @@ def meet_free_in_callback(owner: object, what: str, settings: WebSocketProcessSe
         owner,
         me,
         GUIDE,
-        stack,
+        OwnText(stack),
     )
     # without a bound, as in the original: this is the hazard that ported code has to meet in its
     # tests

@@ -122,8 +122,9 @@ class WebSocketProcess(ABC):
         self.state: WebSocketProcessState = wpsCreate
         #: what ended the connection, or the last fault, in words; '' when there was none
         self.last_error: str = ""
-        # set by abort() and by a failed write: nothing of this connection reaches a callback now
-        self._cut = False
+        # set by abort(), by a failed write, and by shutdown() in a callback: from then on no
+        # message of this connection reaches a callback
+        self._over = False
         #: messages that were read after the end of the connection, and reached no callback
         self.dropped_count: int = 0
         self._state_since = monotonic()
@@ -156,7 +157,7 @@ class WebSocketProcess(ABC):
         self.sender.begin()
         self.liveness.begin()
         self.last_error = ""
-        self._cut = False
+        self._over = False
         self._log_frames = bool(settings.log_details)
         self._lenient_text = self.protocol.lenient_text
         self._loop_ident = 0
@@ -359,14 +360,16 @@ class WebSocketProcess(ABC):
 
         From any thread. Waits up to ``close_timeout`` ms for the peer's close frame, then cuts the
         connection; inside a callback of this connection it does not wait, the loop goes on and ends
-        by itself. From here on no further message reaches a callback. Returns True when the peer
-        answered (inside a callback: when the frame was sent). Raises ``ValueError`` for a *code*
+        by itself. Messages that come while it waits still reach their callback; none does after it
+        has returned: they are dropped, and counted in :attr:`dropped_count`. Returns True when the
+        peer answered (inside a callback: when the frame was sent). Raises ``ValueError`` for a *code*
         that may not be sent.
         """
         payload = close_payload(code, reason)
         closing, ended = self.closing, self._reading_ended
         sent = self._send_close(CLOSE_NO_STATUS if code is None else code, reason, payload)
         if self.runs_loop():
+            self._over = True
             return sent
         return self._await_close(closing, ended, self.settings.close_timeout)
 
@@ -399,7 +402,7 @@ class WebSocketProcess(ABC):
         """Cut the connection at once, from any thread: its loop ends, a blocked write fails. *why*
         becomes ``last_error``.
         """
-        self._cut = True
+        self._over = True
         if not self._reading_ended.is_set():
             self.last_error = why
             _log.debug("%s: cut: %s", self, why)
@@ -636,8 +639,11 @@ class WebSocketProcess(ABC):
             _log.exception("%s: %s failed", self, name, extra=self.log_fields())
 
     def _raise_in_main(self, exc: BaseException) -> None:
-        """Raise Ctrl-C again where the loop runs in the main thread; nothing else is raised."""
-        if isinstance(exc, KeyboardInterrupt) and current_thread() is threading.main_thread():
+        """Raise Ctrl-C again where the loop runs in the main thread, and anything in a child that a
+        callback has forked; nothing else is raised.
+        """
+        main = threading.main_thread()
+        if self.inherited or (isinstance(exc, KeyboardInterrupt) and current_thread() is main):
             raise exc
 
     def process_loop_step_send(self) -> None:
@@ -667,7 +673,7 @@ class WebSocketProcess(ABC):
         if self._log_frames:
             self._log_frame("received", frame)
         if opcode is focText or opcode is focBinary:
-            if self.state is not wpsRun or self._cut:
+            if self._over:
                 # we have closed or cut the connection: this message came too late
                 self.dropped_count += 1
                 return
@@ -785,7 +791,7 @@ class WebSocketProcess(ABC):
         """A write failed, or waited too long: the stream may be cut inside a frame, so it can only
         be given up. Under ``safe_out``, so that nobody writes behind it; logs nothing.
         """
-        self._cut = True
+        self._over = True
         if not self._reading_ended.is_set():
             self.last_error = _write_fault(exc)
         self.interrupt()

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection
 from ..core.deflate import PermessageDeflate
 from ..core.forks import renew_in_child
 from ..core.handshake import UpgradeRequest, upgrade_answer, upgrade_refusal, uri_key
-from ..core.publicdir import PublicDir
 from ..logs import get_logger
 from .base import WebSocketProtocol
 
@@ -26,7 +25,7 @@ def is_localhost(ip: str) -> bool:
     return not ip or ip.startswith("127.")
 
 
-class WebSocketProtocolList(PublicDir):
+class WebSocketProtocolList:
     """The protocols that a server offers. Mirrors ``TWebSocketProtocolList``. All methods may be
     called from any thread.
     """

@@ -76,8 +76,6 @@ class WebSocketProtocolRest(WebSocketProtocol):
     :meth:`WebSocketProcess.notify_callback <mormot_ws.WebSocketProcess.notify_callback>`.
     """
 
-    _internal = frozenset({"decode", "encode", "head_of", "next_head"})
-
     #: True when requests are numbered, and answers find theirs by that; mirrors ``fSequencing``
     sequencing = False
 

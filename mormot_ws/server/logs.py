@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
+#: seconds between two log lines about the same fault, while it lasts
+LOG_SECONDS = 10.0
+
 
 class SeldomLog:
-    """Tells about a fault that may come thousands of times a second: at once, and then once in
-    *seconds* while it lasts, with the number of those in between.
+    """Tells about a fault that lasts at once, then once in *seconds*, with the number between.
 
-    For one thread.
+    From any thread; when two meet, a line may be too many or a number too small.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = monotonic) -> None:

@@ -14,7 +14,6 @@ from threading import current_thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.forks import renew_in_child
-from ..core.publicdir import PublicDir
 from ..errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
 from ..logs import get_logger
 from ..process.process import WebSocketProcess
@@ -44,7 +43,7 @@ HTTP_NOTALLOWED = 405
 HTTP_NOTACCEPTABLE = 406
 
 
-class _Services(PublicDir):
+class _Services:
     """What both sides have in common: the services of this side, and calls to those of the other."""
 
     def __init__(self, root: str, hide_errors: bool, previous: OnHttpServerRequest | None) -> None:

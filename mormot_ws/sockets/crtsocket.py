@@ -12,7 +12,6 @@ import ssl
 import threading
 
 from ..core.forks import dies_in_child
-from ..core.publicdir import PublicDir
 from ..logs import get_logger
 from .deadline import Deadline
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
@@ -22,7 +21,7 @@ from .transport import Transport, wait_socket
 _log = get_logger("mormot_ws.sockets")
 
 
-class CrtSocket(PublicDir):
+class CrtSocket:
     """A connection to *host* and *port*, with TLS if *tls*. Mirrors ``TCrtSocket``.
 
     :param host: a name or an address.

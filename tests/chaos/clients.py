@@ -34,7 +34,7 @@ from mormot_ws import (
     focContinuation,
     focText,
 )
-from tests.children import HOST, answer, commands, end_with_parent
+from tests.support.children import HOST, answer, commands, end_with_parent
 
 from .messages import (
     LARGE_PADDING,

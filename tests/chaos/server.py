@@ -32,7 +32,7 @@ from mormot_ws import (
     focText,
     server_tls_context,
 )
-from tests.children import HOST, answer, commands, end_with_parent
+from tests.support.children import HOST, answer, commands, end_with_parent
 
 from .messages import (
     LARGE_PADDING,

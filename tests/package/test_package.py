@@ -55,7 +55,8 @@ def names_for_type_checkers() -> set[str]:
     return {
         alias.name
         for node in block.body
-        if isinstance(node, ast.ImportFrom)
+        # the package's own
+        if isinstance(node, ast.ImportFrom) and node.level
         for alias in node.names
     }
 
@@ -79,7 +80,36 @@ class TestPublicNames:
     def test_a_wrong_name_is_an_attribute_error(self) -> None:
         """A misspelt name fails as on any module."""
         with pytest.raises(AttributeError, match="no attribute 'WebsocketServer'"):
-            mormot_ws.WebsocketServer  # noqa: B018
+            getattr(mormot_ws, "WebsocketServer")  # noqa: B009
+
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [
+            ("THttpClientWebSockets", "HttpClientWebSockets"),
+            ("TWebSocketServerRest", "WebSocketServerRest"),
+            ("EWebSockets", "WebSocketsError"),
+            ("WebSocketClient", "HttpClientWebSockets"),
+            ("HttpClientWebsockets", "HttpClientWebSockets"),
+            ("WebSocketFrames", "WebSocketFrame"),
+        ],
+    )
+    def test_a_wrong_name_leads_to_the_right_one(self, name: str, meant: str) -> None:
+        """Pascal's names, those of other libraries and misspelt ones; in an import as well."""
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'; did you mean '{meant}'"):
+            getattr(mormot_ws, name)
+        with pytest.raises(ImportError, match=f"no attribute '{name}'; did you mean '{meant}'"):
+            exec(f"from mormot_ws import {name}", {})
+        assert not hasattr(mormot_ws, name)
+
+    @pytest.mark.parametrize("name", ["xyz", "_HttpClientWebSockets", "__path_hooks__"])
+    def test_without_a_likely_name_none_is_suggested(self, name: str) -> None:
+        """Nor for the private names that tools look for."""
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'$"):
+            getattr(mormot_ws, name)
+
+    def test_modules_can_be_imported_from_the_package(self) -> None:
+        """They are no public names, but no wrong ones either."""
+        run("from mormot_ws import page, testing; from mormot_ws import wsgi")
 
 
 class TestImport:

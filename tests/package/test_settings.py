@@ -28,9 +28,11 @@ FROM_ONE = [
     "max_message_bytes",
     "max_fragments",
     "max_header_bytes",
+    "max_answer_bytes",
     "handshake_timeout",
     "send_timeout",
     "close_timeout",
+    "resolve_timeout",
 ]
 
 
@@ -65,6 +67,8 @@ class TestDefaults:
             ("free_in_callback", "freeze"),
             ("outgoing_policy", "refuse"),
             ("allowed_origins", None),
+            ("allowed_hosts", None),
+            ("remote_ip_header", ""),
             ("permessage_deflate", False),
             ("max_connections", 0),
             ("max_connections_per_ip", 0),
@@ -89,6 +93,8 @@ class TestDefaults:
             ("keep_alive_timeout", 30_000),
             ("send_timeout", 10_000),
             ("close_timeout", 1_000),
+            ("resolve_timeout", 5_000),
+            ("max_answer_bytes", 67_108_864),
             ("reconnect_stable_after", 5_000),
         ],
     )

@@ -9,9 +9,9 @@ import threading
 import time
 
 import pytest
-from programs import run_script
 from support import BOUND
-from tls_support import Authority, authority
+from support.programs import run_script
+from support.tls import Authority, authority
 
 from mormot_ws.process.keeper import ProcessKeeper
 
@@ -316,8 +316,9 @@ from mormot_ws.process import keeper as keepers
 process, other = client.websockets, server.is_active_websocket(1)
 held = [
     lock
-    for owner in (client, client._thread, process, process.outgoing, process.incoming, process._keeper, keepers,
-                  server, server._keeper, other, other.outgoing, server.websocket_protocols)
+    for owner in (client, client._thread, process.sender, process.reader, process.outgoing,
+                  process._keeper, keepers, other.sender, other.reader,
+                  server, server._keeper, other.outgoing, server.websocket_protocols)
     for lock in vars(owner).values()
     if hasattr(lock, "acquire") and hasattr(lock, "release")
 ]

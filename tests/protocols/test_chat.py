@@ -23,6 +23,8 @@ from mormot_ws.states import WebSocketProcessState, wpsClose, wpsCreate, wpsDest
 class FakeProcess:
     """Has a state, and notes what it is given to send."""
 
+    inherited = False
+
     def log_fields(self) -> dict[str, object]:
         return {}
 

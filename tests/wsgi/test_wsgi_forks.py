@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from programs import run_script
 from support import BOUND, Recorder
+from support.programs import run_script
 from test_wsgi_gunicorn import SOON, client_of, close_code, echoes, gunicorn, port, worker_of
 
 __all__ = ["port"]

@@ -1,0 +1,97 @@
+"""What type checkers say to programs that use the library rightly and wrongly."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+#: a program of a user; a line that a type checker has to refuse ends with ``# wrong``
+PROGRAM = """
+from mormot_ws import HttpClientWebSockets, WebSocketProcessSettings, WebSocketServer
+from mormot_ws import WebSocketClient  # wrong
+from mormot_ws import PermessageDeflate, LinearBackoff
+import mormot_ws
+
+settings = WebSocketProcessSettings(heartbeat_delay=20_000, outgoing_policy="close")
+WebSocketProcessSettings(heartbeat_dely=1)  # wrong
+WebSocketProcessSettings(heartbeat_delay="20 s")  # wrong
+WebSocketProcessSettings(heartbeat_delay=1.5)  # wrong
+WebSocketProcessSettings(outgoing_policy="drop")  # wrong
+WebSocketProcessSettings(free_in_callback="ignore")  # wrong
+WebSocketProcessSettings(20_000)  # wrong
+WebSocketProcessSettings(allowed_origins={"https://a.example"}, trusted_proxies=["10.0.0.0/8"])
+WebSocketProcessSettings(permessage_deflate=PermessageDeflate(level=1))
+WebSocketProcessSettings(reconnect_policy=LinearBackoff)
+WebSocketProcessSettings(reconnect_policy=LinearBackoff())  # wrong
+WebSocketProcessSettings(on_client_connected=lambda process: process.connection_id)
+
+settings.heartbeat_delay = 5_000
+settings.outgoing_policy = "drop_oldest"
+settings.typo = 1  # wrong
+settings.outgoing_policy = "drop"  # wrong
+settings.heartbeat_delay = None  # wrong
+settings.set_full_log().max_frame_mb = 1
+delay: int = settings.heartbeat_delay
+policy = settings.reconnect_policy()
+policy.reset()
+
+server = WebSocketServer("127.0.0.1:0", settings=settings)
+server.settings.typo = 1  # wrong
+client = HttpClientWebSockets("127.0.0.1", server.port, timeout=1_000)
+mormot_ws.WebsocketServer  # wrong
+"""
+WRONG = [number for number, line in enumerate(PROGRAM.split("\n"), 1) if line.endswith("# wrong")]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """The file with the program."""
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM, encoding="utf-8")
+    return path
+
+
+@pytest.mark.skipif(find_spec("mypy") is None, reason="mypy is not installed")
+def test_mypy_refuses_wrong_uses_and_no_others(program: Path, tmp_path: Path) -> None:
+    """Misspelt settings and names, wrong types and words are errors, each on its line."""
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-color-output", "--config-file="]
+    done = subprocess.run(
+        [*command, "--cache-dir", str(tmp_path / "cache"), str(program)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+        cwd=tmp_path,
+    )
+    found = {int(line) for line in re.findall(r"^program\.py:(\d+): error", done.stdout, re.M)}
+    assert sorted(found) == WRONG, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(
+    find_spec("pyright") is None or not os.environ.get("MORMOT_WS_PYRIGHT"),
+    reason="only where pyright and its Node.js are known to be there: MORMOT_WS_PYRIGHT=1",
+)
+def test_pyright_refuses_wrong_uses_and_no_others(program: Path) -> None:
+    """The same as mypy; editors have it built in."""
+    (program.parent / "pyrightconfig.json").write_text(
+        json.dumps({"extraPaths": [str(ROOT)], "reportUnusedExpression": False}), encoding="utf-8"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pyright", "--outputjson", "-p", str(program.parent)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    diagnostics = json.loads(done.stdout)["generalDiagnostics"]
+    errors = [item for item in diagnostics if item["severity"] == "error"]
+    assert sorted({item["range"]["start"]["line"] + 1 for item in errors}) == WRONG, done.stdout
