@@ -3,15 +3,12 @@
 ::
 
     Exception
-     └─ WebSocketsError              misuse, or a state in which the call makes no sense   (Pascal:
-     EWebSockets)
-         ├─ WebSocketsProtocolError  the peer broke RFC 6455; ``code`` is the close code it deserves
-         ├─ HttpServerError          the server could not bind its port                    (Pascal:
-         EHttpServer) └─ ServiceError             the other side answered a call with an error
-         (``services.py``)
-             ├─ ServiceTimeoutError     … or did not answer in time                        (also a
-             TimeoutError) └─ ServiceConnectionError  … or there is no connection to it (any more)
-             (also a ConnectionError)
+     └─ WebSocketsError                 misuse, or the state does not allow the call
+         ├─ WebSocketsProtocolError     the peer broke RFC 6455; ``code`` is the close code
+         ├─ HttpServerError             the server could not bind its port
+         └─ ServiceError                the other side answered a call with an error
+             ├─ ServiceTimeoutError     … or did not answer in time (also a ``TimeoutError``)
+             └─ ServiceConnectionError  … or is not connected (also a ``ConnectionError``)
 
 Network failures are not exceptions here, except in the calls of services: the functions that meet
 them document what they return instead. Nothing but exception classes belongs in this module.
@@ -32,9 +29,7 @@ class WebSocketsProtocolError(WebSocketsError):
     """
 
     def __init__(self, code: int, reason: str) -> None:
-        """Remember the close *code* (1002, 1007, 1009, …) and the *reason* (a short text for the
-        close frame).
-        """
+        """Remember the close *code* (1002, 1007, …) and the *reason*, a short text to send."""
         super().__init__(f"{code} {reason}")
         self.code = code
         self.reason = reason
@@ -45,10 +40,12 @@ class HttpServerError(WebSocketsError):
 
 
 class ServiceError(WebSocketsError):
-    """A call of a service failed. A service raises it to answer with an error of its own choice;
-    the caller gets it with the same values.
+    """A call of a service failed.
 
-    :param text: for whoever called.
+    A service raises it to answer with an error of its own choice; the caller gets it with the same
+    values.
+
+    :param text: for the caller.
     :param status: 400 to 599, like those of HTTP; 500 by default.
     """
 
@@ -63,8 +60,9 @@ class ServiceError(WebSocketsError):
 
 
 class ServiceTimeoutError(ServiceError, TimeoutError):
-    """The other side did not answer in time. ``maybe_executed`` is False when the call was not
-    even sent.
+    """The other side did not answer in time.
+
+    ``maybe_executed`` is False when the call was not even sent.
     """
 
     def __init__(self, text: str, status: int, maybe_executed: bool) -> None:
@@ -73,8 +71,9 @@ class ServiceTimeoutError(ServiceError, TimeoutError):
 
 
 class ServiceConnectionError(ServiceError, ConnectionError):
-    """There is no connection, or it was lost before the answer came. ``maybe_executed`` is False
-    when the call was not sent.
+    """There is no connection, or it was lost before the answer came.
+
+    ``maybe_executed`` is False when the call was not sent.
     """
 
     def __init__(self, text: str, status: int, maybe_executed: bool) -> None:

@@ -100,8 +100,8 @@ class ExponentialBackoff:
 
     Short losses are over soon, at the price of attempts in the first second: about four of a
     client, then one, then one in two seconds. A server that refuses with ``Retry-After`` is obeyed
-    up to five minutes: the wait is that and the drawn one. Of a fleet whose server is away for 5 s, the first
-    second has 3.2 times the mean of the outage; with ``base_ms=200`` it has 2.9 times.
+    up to five minutes: the wait is that and the drawn one. Of a fleet whose server is away for 5 s,
+    the first second has 3.2 times the mean of the outage; with ``base_ms=200`` it has 2.9 times.
     """
 
     def __init__(
@@ -111,15 +111,17 @@ class ExponentialBackoff:
         max_attempts: int = 0,
         max_time_ms: float = 0,
     ) -> None:
-        if (
-            base_ms <= 0
-            or (cap_ms is not None and cap_ms < base_ms)
-            or max_attempts < 0
-            or max_time_ms < 0
+        # written so that NaN, which is neither above nor below anything, is refused as well
+        if not (
+            0 < base_ms < math.inf
+            and (cap_ms is None or base_ms <= cap_ms < math.inf)
+            and max_attempts >= 0
+            and max_time_ms >= 0
         ):
             raise ValueError(
                 "base_ms is above 0, cap_ms at least base_ms, and the limits are from 0, not "
-                f"base_ms={base_ms}, cap_ms={cap_ms}, max_attempts={max_attempts}, max_time_ms={max_time_ms}"
+                f"base_ms={base_ms}, cap_ms={cap_ms}, max_attempts={max_attempts}, "
+                f"max_time_ms={max_time_ms}"
             )
         self.base_ms = base_ms
         self.cap_ms: float = random.uniform(10_000, 15_000) if cap_ms is None else cap_ms
@@ -160,15 +162,16 @@ class LinearBackoff:
         max_attempts: int = 0,
         max_time_ms: float = 0,
     ) -> None:
-        if (
-            step_ms <= 0
-            or (cap_ms is not None and cap_ms <= 0)
-            or max_attempts < 0
-            or max_time_ms < 0
+        if not (
+            0 < step_ms < math.inf
+            and (cap_ms is None or 0 < cap_ms < math.inf)
+            and max_attempts >= 0
+            and max_time_ms >= 0
         ):
             raise ValueError(
                 "step_ms and cap_ms are above 0, and the limits are from 0, not "
-                f"step_ms={step_ms}, cap_ms={cap_ms}, max_attempts={max_attempts}, max_time_ms={max_time_ms}"
+                f"step_ms={step_ms}, cap_ms={cap_ms}, max_attempts={max_attempts}, "
+                f"max_time_ms={max_time_ms}"
             )
         self.step_ms = step_ms
         self.cap_ms: float = random.uniform(10_000, 14_999) if cap_ms is None else cap_ms

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 DEFAULT_ANSWER_TIMEOUT_MS = 30_000
 #: a request of a REST protocol never waits for less than these milliseconds
 LEAST_ANSWER_TIMEOUT_MS = 2_000
-#: the longest time of a setting in milliseconds, 24 days: what the system's calls can wait for
-LONGEST_MS = 2**31 - 1
+#: the longest time of a setting in milliseconds: a year
+LONGEST_MS = 366 * 24 * 3_600_000
 #: a time-out below so many milliseconds was probably meant in seconds
 _SUSPICIOUS_MS = 100
 
@@ -68,6 +68,18 @@ def warn_if_seconds(name: str, value: float) -> None:
     )
 
 
+def check_timeout(name: str, value: object) -> None:
+    """Raise ``ValueError`` unless *value* is a number of milliseconds above 0, up to a year.
+
+    Warns like :func:`warn_if_seconds`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ValueError(f"{name} is a number of milliseconds above 0, not {value!r}")
+    if value > LONGEST_MS:
+        raise ValueError(f"{name} is at most {LONGEST_MS} milliseconds, a year, not {value}")
+    warn_if_seconds(name, value)
+
+
 # -------------------------------------------------------------------------------- checks of values
 
 #: takes the name of a setting and a value; raises ``ValueError`` for one that makes no sense
@@ -79,7 +91,7 @@ def _whole(least: int = 0, most: int | None = None, warn: bool = False) -> dict[
         if type(value) is not int or value < least:
             raise ValueError(f"{name} is a whole number from {least}, not {value!r}")
         if most is not None and value > most:
-            raise ValueError(f"{name} is at most {most}, not {value!r:.40}")
+            raise ValueError(f"{name} is at most {most}, not {value}")
         if warn:
             warn_if_seconds(name, value)
 

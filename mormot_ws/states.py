@@ -51,8 +51,9 @@ wscNonBlockWithoutAnswer = WebSocketProcessNotifyCallback.wscNonBlockWithoutAnsw
 
 
 class WebSocketProtocolBinaryOptions(Flag):
-    """What the binary REST protocol does to its frames; both ends need the same. Mirrors the set
-    ``TWebSocketProtocolBinaryOptions``.
+    """What the binary REST protocol does to its frames; both ends need the same.
+
+    Mirrors the set ``TWebSocketProtocolBinaryOptions``.
     """
 
     pboSynLzCompress = 1  # frames travel in SynLZ containers, compressed from 450 bytes

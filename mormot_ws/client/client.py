@@ -87,6 +87,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             timeout,
             proxy=proxy,
             send_timeout=self.settings.send_timeout,
+            resolve_timeout=self.settings.resolve_timeout,
         )
         self.process_name = process_name
         #: ``f(client)``, called in the client's thread each time a connection has ended, after its
@@ -464,8 +465,8 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             header,
             body,
             data_type,
-            self.settings.max_answer_bytes,
             self.user_agent,
+            self.settings.max_answer_bytes,
         )
         if not answer.keep_alive:
             self.close()

@@ -45,8 +45,8 @@ def http_request(
     header: str,
     data: bytes,
     data_type: str,
-    max_answer_bytes: int = 0,
     user_agent: str = "",
+    max_answer_bytes: int = 0,
 ) -> HttpAnswer:
     """Send a request on *transport* and return its answer.
 

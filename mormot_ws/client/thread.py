@@ -231,6 +231,8 @@ class WebSocketProcessClientThread(threading.Thread):
         #: True while this thread opens the TCP connection again
         self.attempting = False
         self._client = client
+        # True in a forked child
+        self._inherited = False
         #: guards _hurry, _ended and gave_up_without_callback; some lines of computation. Taken
         #: again by its own thread: a signal handler may call terminate() and reconnect_now() at
         #: any moment
@@ -241,7 +243,6 @@ class WebSocketProcessClientThread(threading.Thread):
         #: True once the thread has looked for on_reconnect in vain; guarded by _safe
         self.gave_up_without_callback: bool = False
         self._ended = False  # this thread runs no further connection; guarded by _safe
-        self._inherited = False  # this is a forked child
         self._failures = 0  # failed attempts since the last stable connection
         self._lost_at = 0.0  # when that was lost
         self._terminated = False
@@ -295,10 +296,10 @@ class WebSocketProcessClientThread(threading.Thread):
                 if not (process._upgraded or self._reconnect()) and self._ends():
                     break
                 self._reconnected()
-        except BaseException as exc:  # noqa: BLE001
-            # nothing of the application's reaches this: a fault of ours, or no memory
+        except BaseException as exc:
             if self._inherited:
-                return
+                raise
+            # nothing of the application's reaches this: a fault of ours, or no memory
             process.last_error = _words(exc)
             _log.exception(
                 "%s: ended by %s; it does not reconnect any more", self.name, _words(exc)
@@ -336,10 +337,11 @@ class WebSocketProcessClientThread(threading.Thread):
         self.in_loop = True
         try:
             process.process_loop()
-        except BaseException as exc:  # noqa: BLE001
-            # whatever it is, the client goes on with the next connection
+        except BaseException as exc:
             if self._inherited:
-                return
+                # it ends a child that a callback has forked
+                raise
+            # whatever it is, the client goes on with the next connection
             process.last_error = _words(exc)
             _log.exception(
                 "%s: the connection is ended by %s, which was raised in its loop",
@@ -595,10 +597,10 @@ class WebSocketProcessClientThread(threading.Thread):
         try:
             return str(callback(argument) or "")
         except BaseException as exc:
-            # the original's thread would end here, silently; SystemExit would end ours
             if self._inherited:
                 # it ends a child that the callback has forked
                 raise
+            # the original's thread would end here, silently; SystemExit would end ours
             fields = {"attempts": self.process.attempts}
             _log.exception("%s: on_reconnect failed; trying again later", self.name, extra=fields)
             return _words(exc)

@@ -1,5 +1,4 @@
-"""permessage-deflate (RFC 7692): negotiation on both sides, and the two streams of a connection, on
-``zlib``.
+"""permessage-deflate (RFC 7692): its negotiation, and the two streams of a connection.
 
 Off unless ``settings.permessage_deflate`` is set. Inflating is bounded by the message limit, so
 that a small frame cannot become a large message. No socket and no thread in here.
@@ -24,8 +23,7 @@ _MAX_RESTARTS = 1000
 
 @dataclass(frozen=True)
 class PermessageDeflate:
-    """How a side wants permessage-deflate; ``settings.permessage_deflate = True`` means these
-    defaults.
+    """How a side wants permessage-deflate; the setting ``True`` means these defaults.
 
     The first four are the parameters of RFC 7692 §7.1. Raises ``ValueError`` for values outside
     their ranges.
@@ -54,7 +52,8 @@ class PermessageDeflate:
                 raise ValueError(f"{name} is 9 to 15 or None, not {bits}")
         if not 1 <= self.level <= 9 or not 1 <= self.mem_level <= 9 or self.min_bytes < 0:
             raise ValueError(
-                f"level and mem_level are 1 to 9 and min_bytes is from 0, not {self.level}, {self.mem_level} and {self.min_bytes}"
+                "level and mem_level are 1 to 9 and min_bytes is from 0, not "
+                f"{self.level}, {self.mem_level} and {self.min_bytes}"
             )
 
     # ----------------------------------------------------------------------------------- the client
@@ -73,8 +72,9 @@ class PermessageDeflate:
         return "; ".join(items)
 
     def settle(self, answer: Sequence[str]) -> DeflateAgreement:
-        """Return what the server's *answer* (its extensions) agrees to; raise ``ValueError`` when
-        that is not what was offered.
+        """Return what the server's *answer*, its extensions, agrees to.
+
+        Raises ``ValueError`` when that is not what was offered.
         """
         if len(answer) != 1:
             raise ValueError("one extension was offered")
@@ -97,8 +97,9 @@ class PermessageDeflate:
     # ----------------------------------------------------------------------------------- the server
 
     def accept(self, offers: Sequence[str]) -> tuple[str, DeflateAgreement] | None:
-        """Return (answer, agreement) for the first of the client's *offers* that can be met; None:
-        go on without the extension.
+        """Return (answer, agreement) for the first of the client's *offers* that can be met.
+
+        None: the connection goes on without the extension.
         """
         for offer in offers:
             try:
@@ -152,10 +153,10 @@ class DeflateAgreement:
     def read(
         cls, parameters: Sequence[tuple[str, str | None]], valueless_ok: bool
     ) -> DeflateAgreement:
-        """Return the agreement that *parameters* spell; raise ``ValueError`` for one that is
-        unknown, repeated or out of range.
+        """Return the agreement that *parameters* spell.
 
-        *valueless_ok*: ``client_max_window_bits`` may stand without a value, as in an offer.
+        Raises ``ValueError`` for one that is unknown, repeated or out of range. *valueless_ok*:
+        ``client_max_window_bits`` may stand without a value, as in an offer.
         """
         found: dict[str, bool | int | None] = {}
         for name, value in parameters:
@@ -203,7 +204,8 @@ class Deflater:
         self._window_bits = max(window_bits, 9)
         self._options = options
         self._no_context_takeover = no_context_takeover
-        self._zlib = self._new()
+        # made by the first message, and with no_context_takeover kept for one message only: 256 kB
+        self._zlib: zlib._Compress | None = None
 
     def _new(self) -> zlib._Compress:
         return zlib.compressobj(
@@ -212,34 +214,37 @@ class Deflater:
 
     def compress(self, payload: bytes) -> bytes:
         """Return the payload of the compressed message."""
-        data = self._zlib.compress(payload) + self._zlib.flush(zlib.Z_SYNC_FLUSH)
-        if self._no_context_takeover:
-            self._zlib = self._new()
+        stream = self._zlib
+        if stream is None:
+            stream = self._new()
+            if not self._no_context_takeover:
+                self._zlib = stream
+        data = stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH)
         return data[:-4]
 
 
 class Inflater:
-    """Inflates the messages of the other side, a piece at a time. It is the ``MessageInflater`` of
-    the incoming machine.
-    """
+    """Inflates the messages of the other side, piece by piece: a ``MessageInflater``."""
 
     def __init__(self, no_context_takeover: bool) -> None:
         self._no_context_takeover = no_context_takeover
-        self._begin()
-
-    def _begin(self) -> None:
-        self._zlib = zlib.decompressobj(-15)
+        # made by the first message, and with no_context_takeover kept for one message only
+        self._zlib: zlib._Decompress | None = None
         self._window = b""  # the last output: what a stream that begins anew may refer to
         self._restarts = 0
 
     def decompress(self, data: bytes, limit: int) -> bytes:
-        """Return the inflated *data*; raise :class:`WebSocketsProtocolError`: 1007 when it is
-        corrupt, 1009 above *limit* bytes.
+        """Return the inflated *data*.
+
+        Raises :class:`WebSocketsProtocolError`: 1007 when it is corrupt, 1009 above *limit* bytes.
         """
         parts = []
+        stream = self._zlib
+        if stream is None:
+            stream = self._zlib = zlib.decompressobj(-15)
         while data:
             try:
-                part = self._zlib.decompress(data, min(limit + 1, _PIECE))
+                part = stream.decompress(data, min(limit + 1, _PIECE))
             except zlib.error as exc:
                 raise WebSocketsProtocolError(
                     1007, f"compressed data is corrupt: {exc}"[:100]
@@ -251,14 +256,12 @@ class Inflater:
             self._window = (
                 part[-_WINDOW:] if len(part) >= _WINDOW else (self._window + part)[-_WINDOW:]
             )
-            data = self._zlib.unconsumed_tail
-            if (
-                self._zlib.eof
-                # RFC 7692 §7.2.3.5 allows blocks with BFINAL set; what follows is a new stream with
-                # the old window
-            ):
-                data = self._zlib.unused_data
-                self._restart()
+            data = stream.unconsumed_tail
+            # RFC 7692 §7.2.3.5 allows blocks with BFINAL set; what follows is a new stream with the
+            # old window
+            if stream.eof:
+                data = stream.unused_data
+                stream = self._zlib = self._restarted()
         return b"".join(parts)
 
     def end_message(self, limit: int) -> bytes:
@@ -266,20 +269,22 @@ class Inflater:
         rest = self.decompress(_TAIL, limit)
         self._restarts = 0
         if self._no_context_takeover:
-            self._begin()
+            self._zlib = None
+            self._window = b""
         return rest
 
-    def _restart(self) -> None:
+    def _restarted(self) -> zlib._Decompress:
         self._restarts += 1
         # each costs the setting up of a window, for two bytes of the peer's
         if self._restarts > _MAX_RESTARTS:
             raise WebSocketsProtocolError(1008, "too many final blocks in a compressed message")
-        self._zlib = zlib.decompressobj(-15, zdict=self._window)
+        return zlib.decompressobj(-15, zdict=self._window)
 
 
 def parse_extension(text: str) -> tuple[str, list[tuple[str, str | None]]]:
-    """Return (name, parameters) of one extension, ``name; key; key=value``; names in lower case.
-    Raises ``ValueError``.
+    """Return (name, parameters) of one extension, ``name; key; key=value``, in lower case.
+
+    Raises ``ValueError`` when it has another form.
     """
     name, *items = [item.strip(" \t") for item in text.split(";")]
     parameters: list[tuple[str, str | None]] = []

@@ -14,7 +14,7 @@ from .masking import Buffer, mask_bytes
 
 
 class WebSocketFrameOpCode(IntEnum):
-    """What a frame is; the numbers are those of RFC 6455 §5.2. Mirrors ``TWebSocketFrameOpCode``."""
+    """What a frame is, by the numbers of RFC 6455 §5.2. Mirrors ``TWebSocketFrameOpCode``."""
 
     # on the wire: a further fragment; in a chat callback: the connection is open
     focContinuation = 0
@@ -201,7 +201,8 @@ def close_payload(code: int | None = None, reason: str = "") -> bytes:
         return b""
     if not is_wire_close_code(code):
         raise ValueError(
-            f"{code} is not a close code that may be sent: use 1000 to 1014 without 1004 to 1006, or 3000 to 4999"
+            f"{code} is not a close code that may be sent: use 1000 to 1014 without 1004 to 1006, "
+            "or 3000 to 4999"
         )
     text = reason.encode("utf-8")
     if len(text) > 123:

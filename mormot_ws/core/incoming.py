@@ -146,7 +146,10 @@ class WebProcessInFrame:
     def __repr__(self) -> str:
         fault = "" if self.error is None else f" {self.error!r}"
         closed = " closed" if self.closed else ""
-        return f"<WebProcessInFrame {self.state.name} missing={self._missing} fragments={self.fragments}{closed}{fault}>"
+        return (
+            f"<WebProcessInFrame {self.state.name} missing={self._missing} "
+            f"fragments={self.fragments}{closed}{fault}>"
+        )
 
     def feed(self, data: bytes) -> list[WebSocketFrame]:
         """Decode *data* and return the messages and control frames that it completes, in the order

@@ -60,9 +60,9 @@ class Freeable(Protocol):
         """Wait for the end of it until the *deadline*, then cut what is left."""
 
 
-# By id(), with whether it is as new (in a forked child: made by the parent, and not for the child to
-# free). A plain dict, changed and listed by single operations: any thread may do so meanwhile, and a
-# finalizer or signal handler within any thread
+# By id(), with whether it is as new (in a forked child: made by the parent, and not for the child
+# to free). A plain dict, changed and listed by single operations: any thread may do so meanwhile,
+# and a finalizer or signal handler within any thread
 _alive: dict[int, tuple[weakref.ref[Freeable], bool]] = {}
 # True in a forked child until something of its own is to be closed at its exit
 _inherited = False

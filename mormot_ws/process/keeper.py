@@ -398,8 +398,8 @@ class _Poller:
 
 # ------------------------------------------------------------------------ the keeper of all clients
 
-# held while the name below changes, never while a keeper stops; reentrant, because free() may be called
-# in a signal handler that interrupts just that
+# held while the name below changes, never while a keeper stops; reentrant, because free() may be
+# called in a signal handler that interrupts just that
 _shared_safe = threading.RLock()
 # the keeper, and a list with one entry for each of its users
 _shared: tuple[ProcessKeeper, list[None]] | None = None

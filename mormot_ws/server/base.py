@@ -17,10 +17,10 @@ from typing import Any
 from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
 from ..logs import get_logger
+from ..process.encoder import check_sendable
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit
 from ..process.keeper import ProcessKeeper
-from ..process.sender import check_sendable
 from ..protocols.base import WebSocketProtocol
 from ..protocols.offered import WebSocketProtocolList
 from ..request import OnHttpServerRequest
@@ -174,7 +174,7 @@ class WebSocketServerBase(FreedByWith):
         # a list, not a generator: all of them have to be tried
         return sum(
             [
-                process.sender.queue(encoded if process.sender.sends_plain else plain)
+                process.sender.queue(encoded if process.sender.encoder.sends_plain else plain)
                 for process in receivers
             ]
         )

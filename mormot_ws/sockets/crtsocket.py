@@ -13,6 +13,8 @@ import threading
 
 from ..core.forks import dies_in_child
 from ..logs import get_logger
+from ..settings import check_timeout
+from .addresses import resolve
 from .deadline import Deadline
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
 from .tls_transport import TlsTransport
@@ -51,17 +53,18 @@ class CrtSocket:
         *,
         proxy: str | None = None,
         send_timeout: int = 10_000,
+        resolve_timeout: int = 5_000,
     ) -> None:
         if not isinstance(host, str) or not host or any(c <= " " for c in host):
             raise ValueError(f"host is a name or an address, not {host!r}")
         if "/" in host:  # it may hold a token, which is not to be shown
             raise ValueError(
-                "host is a name or an address; HttpClientWebSockets.websockets_connect() takes a whole URI"
+                "host is a name or an address; HttpClientWebSockets.websockets_connect() "
+                "takes a whole URI"
             )
         if not str(port).isdigit() or not 0 < int(port) < 65536:
             raise ValueError(f"port is a number from 1 to 65535, not {port!r}")
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0:
-            raise ValueError(f"timeout is a number of milliseconds above 0, not {timeout!r}")
+        check_timeout("timeout", timeout)
         self.host = host
         self.port: int = int(port)
         self.tls: bool = bool(tls)
@@ -74,6 +77,7 @@ class CrtSocket:
         #: the same as an exception, None when it did not
         self.last_exception: OSError | None = None
         self._send_timeout = send_timeout
+        self._resolve_timeout = resolve_timeout
         self._default_context: ssl.SSLContext | None = (
             None  # made once: reading the system's authorities takes many milliseconds
         )
@@ -191,11 +195,16 @@ class CrtSocket:
         does not hide the next.
         """
         error: OSError = OSError(f"no address for {host}")
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = resolve(host, port, deadline.sooner(self._resolve_timeout))
         for left, (family, kind, protocol, _, address) in zip(
             range(len(found), 0, -1), found, strict=True
         ):
-            sock = socket.socket(family, kind, protocol)
+            try:
+                sock = socket.socket(family, kind, protocol)
+            except OSError as exc:
+                # a kernel without IPv6 knows its addresses all the same
+                error = exc
+                continue
             try:
                 with self._safe_socket:
                     if self._interrupted:

@@ -1,6 +1,7 @@
 """Deadline: one point in time, carried through an operation of several steps.
 
-It is the only clock below the connections, and the monotonic one: nothing that waits may look at the time of day.
+It is the only clock below the connections, and the monotonic one: nothing that waits may look at
+the time of day.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ class Deadline:
         return None if self._at is None else max(0.0, self._at - monotonic())
 
     def milliseconds(self) -> int | None:
-        """Return the whole milliseconds left, rounded up, or None."""
+        """Return the whole milliseconds left, rounded up, at most 24 days; or None.
+
+        More would not fit into what the system's calls take: those who wait look again.
+        """
         left = self.seconds()
-        return None if left is None else math.ceil(left * 1000)
+        return None if left is None else min(math.ceil(left * 1000), 2**31 - 1)
 
     @property
     def passed(self) -> bool:

@@ -751,3 +751,17 @@ def test_parameters_of_the_suite_are_those_of_the_library() -> None:
     names = list(vars(Parameters()))
     assert list(vars(DeflateAgreement())) == names
     assert list(vars(PermessageDeflate()))[:4] == names
+
+
+@pytest.mark.parametrize("no_context", [False, True])
+def test_contexts_exist_from_the_first_message_and_only_as_long_as_needed(no_context: bool) -> None:
+    """A connection without traffic has none; without takeover there is none between messages."""
+    deflater, inflater = Deflater(15, no_context, PermessageDeflate()), Inflater(no_context)
+    assert deflater._zlib is None
+    assert inflater._zlib is None
+    for message in (b"hello " * 50, b"world " * 5_000):
+        received = inflater.decompress(deflater.compress(message), 1 << 20)
+        assert received + inflater.end_message(1 << 20) == message
+        assert (deflater._zlib is None) is no_context
+        assert (inflater._zlib is None) is no_context
+        assert (inflater._window == b"") is no_context

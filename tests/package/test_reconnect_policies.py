@@ -4,6 +4,7 @@ they start again. No clock, no sleep.
 
 from __future__ import annotations
 
+import math
 import random
 import socket
 import ssl
@@ -163,6 +164,11 @@ class TestExponentialBackoff:
         [
             {"base_ms": 0},
             {"base_ms": -1},
+            {"base_ms": math.nan},
+            {"base_ms": math.inf},
+            {"cap_ms": math.nan},
+            {"cap_ms": math.inf},
+            {"max_time_ms": math.nan},
             {"cap_ms": 50},
             {"cap_ms": 0},
             {"max_attempts": -1},
@@ -233,6 +239,11 @@ class TestLinearBackoff:
         [
             {"step_ms": 0},
             {"step_ms": -1},
+            {"step_ms": math.nan},
+            {"step_ms": math.inf},
+            {"cap_ms": math.nan},
+            {"cap_ms": math.inf},
+            {"max_time_ms": math.nan},
             {"cap_ms": 0},
             {"cap_ms": -5},
             {"max_attempts": -1},

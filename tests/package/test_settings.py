@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any, get_type_hints
 
 import pytest
@@ -10,6 +12,7 @@ import mormot_ws
 from mormot_ws.core.deflate import PermessageDeflate
 from mormot_ws.reconnect_policies import ExponentialBackoff, LinearBackoff
 from mormot_ws.settings import (
+    MillisecondsWarning,
     WebSocketProcessSettings,
     WebSocketProcessSettingsLogDetails,
     logBinaryFrameContent,
@@ -343,3 +346,70 @@ class TestRepr:
 
         names = {"WebSocketProcess": WebSocketProcess, "ReconnectPolicy": ReconnectPolicy}
         assert get_type_hints(WebSocketProcessSettings, localns=names)["heartbeat_delay"] is int
+
+
+class TestTimes:
+    @pytest.mark.parametrize(
+        "name", [name for name in NUMBERS if "timeout" in name or "delay" in name]
+    )
+    def test_a_time_of_more_than_a_year_is_refused(self, name: str) -> None:
+        """It would overflow somewhere, in a thread that nobody looks at."""
+        year = 366 * 86_400_000
+        setattr(WebSocketProcessSettings(), name, year)
+        with pytest.raises(ValueError, match=f"{name} is at most {year}"):
+            setattr(WebSocketProcessSettings(), name, year + 1)
+
+    @pytest.mark.parametrize(
+        "value", [math.inf, math.nan, 10**11, 0, -1, "5", None, True], ids=repr
+    )
+    def test_a_timeout_of_a_client_is_a_time(self, value: Any) -> None:
+        """Refused where it is given, and not when the client connects."""
+        with pytest.raises(ValueError, match="timeout is"):
+            mormot_ws.HttpClientWebSockets("127.0.0.1", 1, timeout=value)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "heartbeat_delay",
+            "handshake_timeout",
+            "send_timeout",
+            "close_timeout",
+            "resolve_timeout",
+        ],
+    )
+    def test_a_time_that_looks_like_seconds_gets_a_warning(self, name: str) -> None:
+        """It names the unit, and the line of the program that set it."""
+        # three ways to set it, each with a warning of its own
+        with pytest.warns(MillisecondsWarning, match=f"{name}=5 means 5 milliseconds") as noted:  # noqa: PT031
+            WebSocketProcessSettings(**{name: 5})
+            setattr(WebSocketProcessSettings(), name, 5)
+            mormot_ws.HttpClientWebSockets("127.0.0.1", 1, timeout=5)
+        assert [warning.filename for warning in noted] == [__file__] * 3
+        assert "timeout=5000" in str(noted[2].message)
+
+    def test_other_times_get_none(self) -> None:
+        """Off, a tenth of a second, and what is short by its nature."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            WebSocketProcessSettings(heartbeat_delay=0, close_timeout=100, send_delay=1)
+
+
+class TestPlaces:
+    @pytest.mark.parametrize("value", ["a.example", 5, {"https://a.example"}, [""]], ids=repr)
+    def test_allowed_hosts_are_names(self, value: Any) -> None:
+        """A collection of them; what no ``Host`` can be is refused."""
+        with pytest.raises(ValueError, match=r"host names or None|a host is like"):
+            WebSocketProcessSettings(allowed_hosts=value)
+
+    @pytest.mark.parametrize("value", ["127.0.0.1", None, ["localhost"], [5]], ids=repr)
+    def test_trusted_proxies_are_addresses_and_networks(self, value: Any) -> None:
+        """A collection of them."""
+        with pytest.raises(ValueError, match="trusted_proxies"):
+            WebSocketProcessSettings(trusted_proxies=value)
+        assert WebSocketProcessSettings(trusted_proxies=["::1", "10.0.0.1/8"])
+
+    @pytest.mark.parametrize("value", ["X-Real-IP\r\nX: y", "X Y", None, "X:"], ids=repr)
+    def test_the_header_of_proxies_is_a_name(self, value: Any) -> None:
+        """No line can be smuggled in."""
+        with pytest.raises(ValueError, match="the name of a header"):
+            WebSocketProcessSettings(remote_ip_header=value)
