@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import mormot_ws
 from mormot_ws import __version__
-from mormot_ws.core.publicdir import PublicDir
 from mormot_ws.process.freeing import FreedByWith
 
 if TYPE_CHECKING:
@@ -68,34 +66,35 @@ pygments_style = "default"
 pygments_dark_style = "github-dark"
 
 
-def setup(app: Sphinx) -> None:
-    """Leave out of the reference what ``dir()`` of an object leaves out: members that are there
-    for the package only.
+#: members without an underscore that other modules of the package call, and applications have no
+#: use for: the reference leaves them out
+_FOR_THE_PACKAGE = frozenset(
     """
-    app.connect("autodoc-skip-member", _skip_internal)
+    answer_arrived begin_exit begin_loop closing counted_as cut decode die_in_child encode end_exit
+    end_loop entered exchange fault finish gave_up_without_callback head_of inherited join_server
+    keeps_queue leave_server log_fields loop_step may_be_revived next_head notify_closed
+    output_state overflowed policy prepare_ahead queue_failed reader receive_now revive run
+    run_at_once runs_loop safe_out say_goodbye sender liveness set_state shutdown_within
+    start_shutdown take_over unsent_bytes upgrade_failure wait_writable waits_for_input
+    write_failed write_now write_parts
+    """.split()
+)
+
+
+def setup(app: Sphinx) -> None:
+    """Leave out of the reference what is there for the package only."""
+    app.connect("autodoc-skip-member", _skip_member)
     app.connect("autodoc-process-bases", _without_helpers)
 
 
-def _skip_internal(
+def _skip_member(
     app: Sphinx, what: str, name: str, member: object, skip: bool, options: object
 ) -> bool | None:
-    return True if what == "class" and name in _INTERNAL else None
+    return True if what == "class" and name in _FOR_THE_PACKAGE else None
 
 
 def _without_helpers(
     app: Sphinx, name: str, cls: object, options: object, bases: list[type]
 ) -> None:
     """It is of no interest to who reads which classes a class descends from."""
-    bases[:] = [base for base in bases if base not in (PublicDir, FreedByWith)] or [object]
-
-
-def _internal_names() -> set[str]:
-    bases = {
-        base
-        for name in mormot_ws.__all__
-        for base in getattr(getattr(mormot_ws, name), "__mro__", ())
-    }
-    return {name for base in bases for name in vars(base).get("_internal", ())}
-
-
-_INTERNAL = _internal_names()
+    bases[:] = [base for base in bases if base is not FreedByWith] or [object]

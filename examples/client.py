@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from pathlib import Path
 
 # runs from a checkout, installed or not
@@ -37,6 +38,9 @@ class EchoClient:
         self.protocol.on_incoming_frame = self.on_incoming_frame
         self.client = HttpClientWebSockets.open(host, port)
         self.reconnect_count = 0
+        # messages whose echo has not come yet; the condition guards it
+        self._missing = 0
+        self._missing_changed = threading.Condition()
 
     def connect(self, uri: str) -> str:
         """Upgrade to WebSocket and ask for reconnection; return '' or what went wrong."""
@@ -79,13 +83,28 @@ class EchoClient:
         """
         if frame.opcode is focText:
             say(f"[ECHO] {frame.text}")
+            self._count(-1)
         elif frame.opcode is focConnectionClose:
             say("[CLOSED]")
+            self._count(None)
 
     def send(self, line: str) -> None:
         """Send one line."""
+        self._count(1)
         if not self.protocol.send_frame(self.client.websockets, WebSocketFrame(focText, line)):
+            self._count(-1)
             say("Not sent: Disconnected")
+
+    def wait_for_echoes(self, seconds: float) -> None:
+        """Wait until all that was sent has come back: after free() no message is delivered."""
+        with self._missing_changed:
+            self._missing_changed.wait_for(lambda: self._missing <= 0, seconds)
+
+    def _count(self, change: int | None) -> None:
+        """Add *change* to the number of missing echoes; None: none will come any more."""
+        with self._missing_changed:
+            self._missing = 0 if change is None else self._missing + change
+            self._missing_changed.notify_all()
 
     def status(self) -> str:
         """Say how things are."""
@@ -118,6 +137,8 @@ def talk(app: EchoClient) -> None:
             app.send(line)
         else:
             say(app.status())
+    if app.client.websockets is not None and app.client.websockets.state is wpsRun:
+        app.wait_for_echoes(1.0)
 
 
 def main() -> None:

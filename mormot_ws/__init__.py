@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .core.deflate import PermessageDeflate
     from .core.frames import (
         WebSocketFrame,
-        WebSocketFrameList,
         WebSocketFrameOpCode,
         WebSocketFramePayload,
         close_payload,
@@ -62,6 +61,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         StopOn,
     )
     from .request import HttpServerRequest
+    from .rest.frame_list import WebSocketFrameList
     from .rest.protocols import (
         WebSocketProtocolBinary,
         WebSocketProtocolJson,
@@ -120,7 +120,6 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     ),
     "core.frames": (
         "WebSocketFrame",
-        "WebSocketFrameList",
         "WebSocketFrameOpCode",
         "WebSocketFramePayload",
         "close_payload",
@@ -146,6 +145,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "ReconnectPolicy",
         "StopOn",
     ),
+    "rest.frame_list": ("WebSocketFrameList",),
     "rest.protocols": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
     "server.connection": ("WebSocketProcessServer", "WebSocketServerSocket"),
     "server.threaded": ("WebSocketServer",),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Mapping
 from typing import cast
 
@@ -27,10 +28,16 @@ def escaped(text: str) -> str:
     return text if text.isprintable() else text.translate(_ESCAPES)
 
 
+class OwnText(str):
+    """Text of our own for a log record, which may have several lines: it is not escaped."""
+
+    __slots__ = ()
+
+
 def _harmless(value: object) -> object:
     """Return *value* as an argument of a log record: nothing that is formatted later may forge."""
     if isinstance(value, str):
-        return escaped(value)
+        return value if type(value) is OwnText else escaped(value)
     if isinstance(value, BaseException):
         return escaped(str(value))
     # our own objects escape in their repr what a peer has said
@@ -102,10 +109,13 @@ class GuardedLogger:
             logger.log(
                 level, text, *map(_harmless, args), extra=extra, exc_info=trace, stacklevel=3
             )
-        except KeyboardInterrupt:
-            raise
-        except BaseException as exc:  # noqa: BLE001
+        except Exception as exc:  # noqa: BLE001
             # a handler's fault is nobody else's; the interpreter says what cannot be raised
+            _report(exc, logger.name)
+        except BaseException as exc:
+            # Ctrl-C, and what a signal handler raises, only the main thread meets
+            if threading.current_thread() is threading.main_thread():
+                raise
             _report(exc, logger.name)
 
 

@@ -95,7 +95,7 @@ def greet_page(process: WebSocketProcess) -> bool:
 
 @lru_cache(maxsize=1)
 def _packaged_page() -> str:
-    return files(__package__).joinpath("page.html").read_text("utf-8")
+    return files("mormot_ws").joinpath("page.html").read_text("utf-8")
 
 
 def _policy(page: str, host: str) -> str:

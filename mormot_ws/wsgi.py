@@ -1,5 +1,4 @@
-"""WebSocketWsgiServer: the protocols, callbacks, broadcast and settings of a WebSocketServer inside
-somebody else's WSGI application.
+"""WebSocketWsgiServer: a WebSocketServer inside somebody else's WSGI application.
 
 The WSGI server accepts the connection, reads the request and lends us its thread; simple-websocket
 knows where each WSGI server keeps the socket; from the 101 answer on everything is ours. No HTTP
@@ -22,18 +21,19 @@ from urllib.parse import quote
 
 import simple_websocket
 
+from .core.forks import dies_in_child
 from .core.handshake import UpgradeRequest
-from .process.freeing import close_all_now, close_at_exit
+from .logs import get_logger
+from .process.freeing import close_all_now, close_at_exit, stay_at_exit
 from .protocols.base import WebSocketProtocol
 from .server.base import WebSocketServerBase
 from .server.connection import WebSocketServerSocket
-from .server.logs import SafeLogger
 from .settings import WebSocketProcessSettings
 from .sockets.deadline import Deadline
 from .sockets.transport import Transport
 from .status import ServerStatus
 
-_log = SafeLogger("mormot_ws.wsgi")
+_log = get_logger("mormot_ws.wsgi")
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -54,9 +54,7 @@ class _NoThread:
 
 
 class _Taken(simple_websocket.Server):  # type: ignore[misc]  # it has no types
-    """Finds the socket of a request (``sock``) and whose it is (``mode``); the handshake and the
-    rest are ours.
-    """
+    """Finds the socket of a request (``sock``) and its server's kind (``mode``)."""
 
     def handshake(self) -> None:
         self.connected = True
@@ -72,9 +70,7 @@ class _Refusal(Exception):
 
 
 class WebSocketWsgiSocket(WebSocketServerSocket):
-    """One connection that a WSGI server has handed over: the ``owner`` of its process; given to
-    the events of the server.
-    """
+    """One connection that a WSGI server has handed over; given to the server's events."""
 
     def __init__(
         self, server: WebSocketWsgiServer, sock: socket.socket, environ: Environ, connection_id: int
@@ -89,11 +85,9 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
         try:
             self._run_process(self._accept(transport, protocol, answer, unread))
         except OSError as exc:
-            _log.debug(
-                "#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc
-            )
+            self._log_end(exc)
         # the WSGI server would make an HTTP answer of it, where none can be sent any more
-        except Exception:  # noqa: BLE001
+        except BaseException:  # noqa: BLE001
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
             _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
         finally:
@@ -104,8 +98,9 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
 
 
 class WebSocketWsgiServer(WebSocketServerBase):
-    """A WebSocket server inside a WSGI application, and itself one: call it for the requests that
-    shall become WebSockets.
+    """A WebSocket server inside a WSGI application, and itself one.
+
+    Call it for the requests that shall become WebSockets.
 
     :param process_name: names the connections in log lines.
     :param settings: ``WebSocketProcessSettings``; by default new ones. ``handshake_timeout``,
@@ -129,17 +124,30 @@ class WebSocketWsgiServer(WebSocketServerBase):
         self, process_name: str = "", *, settings: WebSocketProcessSettings | None = None
     ) -> None:
         super().__init__(process_name or "WebSocketWsgiServer", process_name, settings)
+        close_at_exit(self)
+        _close_before_pools()
+        dies_in_child(self)
+
+    def _clear(self) -> None:
+        super()._clear()
         #: notified when a connection has ended; guards nothing. Reentrant, for free() in a signal
         #: handler
         self._ended = threading.Condition()
-        close_at_exit(self)
-        _close_before_pools()
+
+    def die_in_child(self) -> None:
+        """Forget the parent's connections, in a forked child, where the server is as new.
+
+        Such a child is a worker of a program that has loaded the application before.
+        """
+        super().die_in_child()
+        if not self._freed:
+            self._stopping = False
+            stay_at_exit(self)
 
     # ----------------------------------------------------------------------------- for WSGI servers
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request, as a WSGI application: upgrade it and return when the WebSocket has
-        ended, or refuse it.
+        """Serve one request, as a WSGI application: an upgrade to its end, or a refusal.
 
         Called by the WSGI server in the thread that becomes the connection's own. What is no
         upgrade is answered with 426 or 404.
@@ -173,9 +181,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
         return [body]
 
     def wrap(self, application: WsgiApplication) -> WsgiApplication:
-        """Return a WSGI application that serves the upgrades here, and leaves all other requests
-        to *application*.
-        """
+        """Return a WSGI application that leaves all but the upgrades to *application*."""
 
         def wrapped(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
             served_by = self if _request_of(environ).is_upgrade else application
@@ -184,8 +190,9 @@ class WebSocketWsgiServer(WebSocketServerBase):
         return wrapped
 
     def _serve(self, environ: Environ, request: UpgradeRequest) -> int:
-        """Run an upgraded connection to its end and return 101, or return the status that refuses
-        it. Raises ``_Refusal``.
+        """Run an upgraded connection to its end; return 101, or the status that refuses it.
+
+        Raises ``_Refusal``.
         """
         taken = _take(environ)
         connection_id = self._next_connection_id()
@@ -194,9 +201,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
         refused = self._admit(connection)
         try:
             if refused:
-                self._count_turned_away()
-                fields = {"connection_id": connection_id, "remote_ip": connection.remote_ip}
-                _log.info("%r turns a connection away: %s", self, refused, extra=fields)
+                self._tell_turned_away(connection, refused)
                 raise _Refusal(503, refused)
             status, why = connection._admission(request)
             if status:
@@ -212,14 +217,16 @@ class WebSocketWsgiServer(WebSocketServerBase):
     # ---------------------------------------------------------------------------------- for anybody
 
     def status(self) -> ServerStatus:
-        """Return a snapshot for monitoring, of this process; ``host`` and ``port`` are the WSGI
-        server's, and empty here.
+        """Return a snapshot for monitoring, of this OS process.
+
+        ``host`` and ``port`` are the WSGI server's, and empty here.
         """
         return self._status("", 0)
 
     def close_on_signals(self, *numbers: int) -> None:
-        """Say goodbye to the clients (1001) as soon as a signal (SIGTERM, SIGINT or SIGQUIT; or
-        *numbers*) asks this process to end.
+        """Say goodbye to the clients (1001) as soon as a signal asks this process to end.
+
+        The signals are SIGTERM, SIGINT and SIGQUIT, or *numbers*.
 
         Without it gunicorn waits for the connections first, for all of its ``graceful_timeout``.
         What else the signal does stays as it was: call this when the WSGI server has installed its
@@ -253,19 +260,24 @@ class WebSocketWsgiServer(WebSocketServerBase):
             return [connection for connection in self._sockets if connection in waited_for]
 
     def _signalled(self, previous: Any, number: int, frame: FrameType | None) -> None:
-        """The handler of a signal, in the main thread, which may hold any lock: a thread of its
-        own does the work.
+        """Handle a signal: a thread of its own says goodbye.
+
+        In the main thread, which may hold any lock.
         """
         again = not callable(previous)
         if again:
             signal.signal(number, signal.SIG_DFL)
-        # daemon: the process is about to end
-        threading.Thread(
+        # daemon: the OS process is about to end
+        goodbyes = threading.Thread(
             target=self._say_goodbye_before,
             args=(number if again else 0,),
             name="goodbyes",
             daemon=True,
-        ).start()
+        )
+        try:
+            goodbyes.start()
+        except RuntimeError:  # no thread to be had
+            goodbyes.run()
         if callable(previous):
             previous(number, frame)
 
@@ -281,8 +293,7 @@ _before_pools = False
 
 
 def _close_before_pools() -> None:
-    """Say goodbye before the interpreter's end waits for the threads of thread pools, which may be
-    those of our connections.
+    """Say goodbye before the interpreter's end waits for the threads of thread pools.
 
     gunicorn's are. There is no public way to come before them; without the private one the process
     would wait for the clients.
@@ -316,8 +327,9 @@ def _request_of(environ: Environ) -> UpgradeRequest:
 
 
 def _take(environ: Environ) -> Any:
-    """Return the request's socket and its WSGI server, as simple-websocket finds them; raise
-    ``_Refusal`` when we cannot work there.
+    """Return the request's socket and its WSGI server, as simple-websocket finds them.
+
+    Raises ``_Refusal`` when we cannot work there.
     """
     try:
         taken = _Taken(environ, thread_class=_NoThread)
@@ -347,8 +359,9 @@ def _unable(why: str) -> _Refusal:
 
 
 def _read_ahead(environ: Environ, taken: Any) -> bytes:
-    """Return what the WSGI server has read beyond the request: the first frames of a client that
-    does not wait for the answer.
+    """Return what the WSGI server has read beyond the request.
+
+    These are the first frames of a client that does not wait for the answer.
     """
     source = environ.get("wsgi.input")
     if taken.mode == "gunicorn":

@@ -20,12 +20,6 @@ import socket
 import sys
 import time
 from collections import Counter
-from pathlib import Path
-
-if str(Path(__file__).parent) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).parent))
-
-from support import BOUND, HOST, RawClient
 
 from mormot_ws import (
     WebProcessInFrame,
@@ -36,6 +30,7 @@ from mormot_ws import (
     focText,
     parse_close_payload,
 )
+from tests.support import BOUND, HOST, RawClient
 
 _MASK = b"\x12\x34\x56\x78"
 

@@ -24,15 +24,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-if str(Path(__file__).parent) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).parent))
-
-from programs import Script
-from support import HOST
 
 from mormot_ws.testing import FaultProxy
+from tests.support import HOST
+from tests.support.programs import Script
 
 #: seconds after which a cell is "never"
 LIMIT = 10.0

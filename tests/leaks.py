@@ -29,13 +29,6 @@ from pathlib import Path
 
 import psutil
 
-if str(Path(__file__).parent) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).parent))
-
-from heap import heap_in_use
-from programs import Script
-from support import BOUND, HOST, ms, send_text, wait_for
-
 from mormot_ws import (
     ExponentialBackoff,
     HttpClientWebSockets,
@@ -47,6 +40,9 @@ from mormot_ws import (
     focText,
 )
 from mormot_ws.testing import FaultProxy
+from tests.support import BOUND, HOST, ROOT, ms, send_text, wait_for
+from tests.support.heap import heap_in_use
+from tests.support.programs import Script
 
 #: losses before the first figures: pools, caches and lazy imports are filled by then
 WARM_UP = 40
@@ -72,7 +68,7 @@ server = WebSocketServer("127.0.0.1:0", **certificate)
 server.websocket_protocols.add(WebSocketProtocolChat("echo", "", callback))
 print("port", server.port, flush=True)
 sys.path.append(sys.argv[1])
-from heap import heap_in_use
+from tests.support.heap import heap_in_use
 while sys.stdin.readline().strip() == "heap":
     print("heap", *heap_in_use(), flush=True)
 server.free()
@@ -205,14 +201,14 @@ def measure(reconnects: int, clients: int = 1, tls: bool = False) -> dict[str, o
         certificate: tuple[str, ...] = ()
         ca_file = ""
         if tls:
-            from tls_support import Authority
+            from tests.support.tls import Authority
 
             authority = Authority(Path(stack.enter_context(tempfile.TemporaryDirectory())))
             certificate, ca_file = (
                 (authority.certificate_file, authority.private_key_file),
                 authority.file,
             )
-        server = stack.enter_context(Script(_SERVER, str(Path(__file__).parent), *certificate))
+        server = stack.enter_context(Script(_SERVER, str(ROOT), *certificate))
         proxy = stack.enter_context(FaultProxy(HOST, int(server.wait_line("port "))))
         flapping = [FlappingClient(proxy, ca_file) for _ in range(clients)]
         for one in flapping:

@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.children import Child, ChildError, answer, commands, end_with_parent
+from tests.support.children import Child, ChildError, answer, commands, end_with_parent
 
 #: after so many messages of a client, the server asks it to authenticate itself, and again
 _ASK_EVERY = 10

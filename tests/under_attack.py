@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.raw_client import client_frame, server_frame
-from tests.children import Child, answer, commands, end_with_parent
+from tests.support.children import Child, answer, commands, end_with_parent
 
 HOST = "127.0.0.1"
 MEMORY_LIMIT = 100_000_000

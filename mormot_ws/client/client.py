@@ -7,7 +7,6 @@ reconnection), and the keeper that all clients share.
 
 from __future__ import annotations
 
-import logging
 import ssl
 import threading
 from collections.abc import Callable, Collection
@@ -16,8 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import WebSocketsError
+from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
-from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit
+from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, stay_at_exit
 from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
 from ..protocols.offered import is_localhost
@@ -32,7 +32,7 @@ from .http import HttpAnswer, http_request, rest_request
 from .thread import WebSocketProcessClient, WebSocketProcessClientThread
 from .upgrade import UpgradeError, check_custom_headers, client_upgrade, default_user_agent
 
-_log = logging.getLogger("mormot_ws.client")
+_log = get_logger("mormot_ws.client")
 
 #: milliseconds that an upgrade waits for its thread to enter the loop
 _ENTER_LOOP_MS = 5_000
@@ -55,10 +55,6 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     ``free()`` it when it is not needed any more, from outside its callbacks; it is a context
     manager that does so.
     """
-
-    _internal = frozenset(
-        {"begin_exit", "end_exit", "notify_closed", "policy", "revive", "upgrade_failure"}
-    )
 
     def __init__(
         self,
@@ -493,7 +489,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             self._thread = thread = WebSocketProcessClientThread(self, process, lost=True)
             process.owner_thread = thread
             thread.take_over(last)
-            last.gave_up_for_want_of_callback = False
+            last.gave_up_without_callback = False
             thread.start()
 
     def notify_closed(self) -> None:
@@ -505,6 +501,24 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 process = self._process
                 fields = {} if process is None else process.log_fields()
                 _log.exception("%r: on_websockets_closed failed", self, extra=fields)
+
+    def die_in_child(self) -> None:
+        """In a forked child: a client that has been upgraded, or is connected, is dead; any other
+        one is as new.
+        """
+        super().die_in_child()
+        self._safe_upgrade, self._safe_free = threading.Lock(), threading.Lock()
+        thread, self._thread = self._thread, None
+        self._keeper = None
+        if thread is not None:
+            thread.die_in_child()
+        if self._freeing or self._inherited or self._process is not None:
+            # there is nothing left to do for a free()
+            self._inherited = self._interrupted = self._freeing = True
+            self._freed = threading.Event()
+            self._freed.set()
+        else:
+            stay_at_exit(self)
 
     def begin_exit(self) -> None:
         """The interpreter ends: say goodbye, without waiting."""

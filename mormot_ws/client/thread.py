@@ -7,14 +7,13 @@ Every callback of a client runs in this one thread. What the reconnection needs 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
 from ..core.frames import CLOSE_ABNORMAL
-from ..core.publicdir import PublicDir
+from ..logs import get_logger
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
 from ..protocols.base import WebSocketProtocol
@@ -32,7 +31,7 @@ from ..states import (
 )
 from .upgrade import UpgradeError
 
-_log = logging.getLogger("mormot_ws.client")
+_log = get_logger("mormot_ws.client")
 
 OnReconnect = Callable[["WebSocketProcessClient | None"], "str | None"]
 
@@ -179,14 +178,10 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         )
 
 
-class WebSocketProcessClientThread(PublicDir, threading.Thread):
+class WebSocketProcessClientThread(threading.Thread):
     """Runs the process loop, and reconnects when it ends. Mirrors
     ``TWebSocketProcessClientThread``.
     """
-
-    _internal = frozenset(
-        {"entered", "gave_up_for_want_of_callback", "may_be_revived", "take_over"}
-    )
 
     def __init__(
         self, client: ClientOwner, process: WebSocketProcessClient, lost: bool = False
@@ -204,11 +199,12 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         #: set when the thread runs; waited for by the first upgrade
         self.entered: threading.Event = threading.Event()
         self._client = client
+        self._inherited = False  # this is a forked child
         #: guards the flags below; notified by terminate() and reconnect_now(), waited for between
         #: attempts
         self._wake = threading.Condition()
         #: True once the thread has looked for on_reconnect in vain; guarded by _wake
-        self.gave_up_for_want_of_callback: bool = False
+        self.gave_up_without_callback: bool = False
         self._failures = 0  # failed attempts since the last stable connection
         self._lost_at = 0.0  # when that was lost
         self._terminated = False
@@ -229,6 +225,11 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             self._terminated = True
             self._wake.notify_all()
 
+    def die_in_child(self) -> None:
+        """In a forked child: do not reconnect. This thread may be the one that has forked."""
+        self._wake = threading.Condition()
+        self._terminated = self._inherited = True
+
     def reconnect_now(self) -> None:
         """Make the next attempt without a wait, unless the connection runs. From any thread,
         returns at once.
@@ -248,6 +249,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             while True:
                 if not self._lost:
                     self._run_process()
+                if self._inherited:
+                    return
                 self._lost = False
                 closed = process.lost_code != CLOSE_ABNORMAL
                 if not self._reconnect():
@@ -257,7 +260,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             _log.exception("%s ended by a fault", self.name)
         finally:
             self.thread_state = sClosed if closed else sFinished
-            _log.debug("%s: %s", self.name, self.thread_state.name)
+            if not self._inherited:
+                _log.debug("%s: %s", self.name, self.thread_state.name)
 
     def _run_process(self) -> None:
         """Run one connection to its end."""
@@ -266,6 +270,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
             self._hurry = False  # what was said during the attempt that succeeded
         started = monotonic()
         process.process_loop()
+        if self._inherited:
+            return
         process.lived_ms = (monotonic() - started) * 1000
         process.lost_code = process.close_code
         self._client.close()
@@ -329,8 +335,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
                 return False
             # under the lock: a callback that is set from now on finds the thread ended, and revives
             # the client
-            self.gave_up_for_want_of_callback = self.process.on_reconnect is None
-            return not self.gave_up_for_want_of_callback
+            self.gave_up_without_callback = self.process.on_reconnect is None
+            return not self.gave_up_without_callback
 
     def take_over(self, last: WebSocketProcessClientThread) -> None:
         """Go on where *last* has ended: its failures count for the policy."""
@@ -340,7 +346,7 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
     def may_be_revived(self) -> bool:
         """Tell whether this thread ends, or has ended, only because there was no ``on_reconnect``."""
         with self._wake:
-            return self.gave_up_for_want_of_callback and not self._terminated
+            return self.gave_up_without_callback and not self._terminated
 
     def _pause(self, milliseconds: float) -> bool:
         """Wait before an attempt; return False when the thread was terminated."""
@@ -366,6 +372,8 @@ class WebSocketProcessClientThread(PublicDir, threading.Thread):
         process._renew(process.protocol)
         client.upgrade_failure = None
         result = self._call_on_reconnect(process)
+        if self._inherited:
+            return FailureKind.callback, "forked", 0
         if not result and process._upgraded:
             return FailureKind.upgrade, "", 0
         if not result:

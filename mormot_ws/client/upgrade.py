@@ -9,7 +9,6 @@ behind it (the first frames) for the process.
 from __future__ import annotations
 
 import io
-import logging
 import platform
 import re
 import sys
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from ..core.deflate import PermessageDeflate
 from ..core.handshake import accept_value, header_tokens, split_header_lines
 from ..errors import WebSocketsError
+from ..logs import get_logger
 from ..protocols.base import WebSocketProtocol
 from ..reconnect_policies import FailureKind, failure_kind
 from ..sockets.deadline import Deadline
@@ -28,7 +28,7 @@ from ..sockets.transport import Transport
 if TYPE_CHECKING:
     import http.client
 
-_log = logging.getLogger("mormot_ws.upgrade")
+_log = get_logger("mormot_ws.upgrade")
 
 #: the order in which a native client writes its headers; custom ones follow
 _ORDER = (

@@ -1,21 +1,16 @@
-"""WebSocket frames: opcodes, the frame record, encoding, and the locked frame list.
+"""WebSocket frames: opcodes, the frame record, and encoding.
 
-Bytes in, values out: no socket, no thread and no clock may come in here (the only lock is the one
-of :class:`WebSocketFrameList`). The decoder is next door, in ``incoming.py``.
+Bytes in, values out: no socket, no thread and no clock may come in here. The decoder is next door,
+in ``incoming.py``.
 """
 
 from __future__ import annotations
 
-import threading
 from enum import Flag, IntEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ..errors import WebSocketsProtocolError
 from .masking import Buffer, mask_bytes
-from .publicdir import PublicDir
-
-if TYPE_CHECKING:
-    from ..protocols.base import WebSocketProtocol
 
 
 class WebSocketFrameOpCode(IntEnum):
@@ -65,7 +60,7 @@ class WebSocketFrame:
     *opcode* is a :class:`WebSocketFrameOpCode`; *payload* is kept as ``bytes`` (a ``str`` is
     encoded as UTF-8; for ``focText`` the bytes have to be UTF-8). *content* holds
     :class:`WebSocketFramePayload` flags, *tix* is the tick in seconds that
-    :class:`WebSocketFrameList` uses for expiry.
+    ``WebSocketFrameList`` uses for expiry.
 
     Raises ``ValueError`` for an unknown opcode and ``TypeError`` for a payload that is neither
     bytes nor text.
@@ -234,97 +229,10 @@ def parse_close_payload(payload: bytes) -> tuple[int, str]:
         raise WebSocketsProtocolError(1007, "close reason is not UTF-8") from None
 
 
-# --------------------------------------------------------------------------------------- frame list
-
-
-class WebSocketFrameList(PublicDir):
-    """A list of frames that threads share. Mirrors ``TWebSocketFrameList``.
-
-    *timeout_sec* is the life of a frame in seconds (0: no expiry). The list has no clock: whoever
-    pushes or pops gives the current tick in seconds as *tix* (0: unknown, nothing expires by this
-    call). All methods may be called from any thread.
-    """
-
-    def __init__(self, timeout_sec: int = 0) -> None:
-        if timeout_sec < 0:
-            raise ValueError(f"timeout_sec is a number of seconds from 0, not {timeout_sec}")
-        self.timeout_sec = timeout_sec
-        #: guards the two fields below; innermost in the lock order: nothing is called while it is
-        #: held but ``frame_is``
-        self._safe = threading.Lock()
-        self._frames: list[WebSocketFrame] = []
-        self._answer_to_ignore = 0
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    @property
-    def count(self) -> int:
-        """How many frames are in the list; mirrors ``Count``."""
-        return len(self._frames)
-
-    def __repr__(self) -> str:
-        return f"<WebSocketFrameList count={self.count} timeout_sec={self.timeout_sec}>"
-
-    def push(self, frame: WebSocketFrame, tix: int = 0) -> None:
-        """Append *frame*; with a *tix* and a time-out it expires ``timeout_sec`` seconds later.
-        Mirrors ``Push``.
-        """
-        if self.timeout_sec and tix:
-            frame.tix = tix + self.timeout_sec
-        with self._safe:
-            self._frames.append(frame)
-
-    def push_void_frame(self, opcode: WebSocketFrameOpCode, tix: int = 0) -> None:
-        """Append a frame of *opcode* with an empty payload. Mirrors ``PushVoidFrame``."""
-        self.push(WebSocketFrame(opcode), tix)
-
-    def pop(self, protocol: WebSocketProtocol, head: str, tix: int = 0) -> WebSocketFrame | None:
-        """Remove and return the newest frame whose head (as *protocol* reads it) is *head*, or
-        None; drop expired frames.
-
-        Mirrors ``Pop``.
-        """
-        with self._safe:
-            found: WebSocketFrame | None = None
-            kept: list[WebSocketFrame] = []
-            for frame in reversed(self._frames):
-                if found is None and protocol.frame_is(frame, head):
-                    found = frame
-                elif not (tix and frame.tix and frame.tix < tix):
-                    kept.append(frame)
-            kept.reverse()
-            self._frames = kept
-        return found
-
-    def pop_all(self) -> list[WebSocketFrame]:
-        """Remove and return all frames, oldest first."""
-        with self._safe:
-            frames, self._frames = self._frames, []
-        return frames
-
-    def clear(self) -> None:
-        """Remove all frames and forget the answers to ignore."""
-        with self._safe:
-            self._frames = []
-            self._answer_to_ignore = 0
-
-    def answer_to_ignore(self, incr: int = 0) -> int:
-        """Add *incr* (−1, 0 or 1) to the number of late answers to drop, and return that number.
-        Mirrors ``AnswerToIgnore``.
-        """
-        if incr not in (-1, 0, 1):
-            raise ValueError(f"incr is -1, 0 or 1, not {incr}")
-        with self._safe:
-            self._answer_to_ignore = max(0, self._answer_to_ignore + incr)
-            return self._answer_to_ignore
-
-
 __all__ = [
     "CLOSE_ABNORMAL",
     "CLOSE_NO_STATUS",
     "WebSocketFrame",
-    "WebSocketFrameList",
     "WebSocketFrameOpCode",
     "WebSocketFramePayload",
     "close_payload",

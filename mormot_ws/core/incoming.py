@@ -25,7 +25,6 @@ from .frames import (
     parse_close_payload,
 )
 from .masking import mask_bytes
-from .publicdir import PublicDir
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -58,7 +57,7 @@ class MessageInflater(Protocol):
         """Return what is left after the last piece of a message, under the same rules."""
 
 
-class WebProcessInFrame(PublicDir):
+class WebProcessInFrame:
     """Decodes what one peer sends. Mirrors ``TWebProcessInFrame``.
 
     :param masked: True when the peer has to mask its frames (we are the server), False when it must

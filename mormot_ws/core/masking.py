@@ -8,14 +8,15 @@ No frame, socket or thread belongs in here.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.machinery import ExtensionFileLoader, PathFinder
 from importlib.util import find_spec, module_from_spec
 
-_log = logging.getLogger("mormot_ws.masking")
+from ..logs import get_logger
+
+_log = get_logger("mormot_ws.masking")
 
 Buffer = bytes | bytearray | memoryview
 

@@ -7,14 +7,14 @@ thread.
 
 from __future__ import annotations
 
-import logging
 import threading
 import traceback
 
 from ..errors import WebSocketsError
+from ..logs import OwnText, get_logger
 from ..settings import WebSocketProcessSettings
 
-_log = logging.getLogger("mormot_ws")
+_log = get_logger("mormot_ws")
 
 GUIDE = "docs/porting-guide.md, 'Do not free in a callback'"
 
@@ -40,7 +40,7 @@ def meet_free_in_callback(owner: object, what: str, settings: WebSocketProcessSe
         owner,
         me,
         GUIDE,
-        stack,
+        OwnText(stack),
     )
     # without a bound, as in the original: this is the hazard that ported code has to meet in its
     # tests

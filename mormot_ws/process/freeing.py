@@ -8,14 +8,15 @@ in here.
 from __future__ import annotations
 
 import atexit
-import logging
 import weakref
 from types import TracebackType
 from typing import Protocol, TypeVar
 
+from ..core.forks import call_in_child
+from ..logs import get_logger
 from ..sockets.deadline import Deadline
 
-_log = logging.getLogger("mormot_ws")
+_log = get_logger("mormot_ws")
 
 #: milliseconds that all of it may take
 _AT_EXIT_MS = 2_000
@@ -58,16 +59,34 @@ class Freeable(Protocol):
 
 
 _alive: weakref.WeakSet[Freeable] = weakref.WeakSet()
+#: in a forked child: those of the parent's that may be used here, and need not be freed here
+_as_new: weakref.WeakSet[Freeable] = weakref.WeakSet()
+
+
+#: True in a forked child until something of its own is to be closed at its exit
+_inherited = False
 
 
 def close_at_exit(owner: Freeable) -> None:
     """Remember *owner*, without keeping it alive."""
+    global _inherited
+    if _inherited:
+        # multiprocessing empties the list of what a child has inherited
+        _inherited = False
+        atexit.unregister(close_all_now)
+        atexit.register(close_all_now)
     _alive.add(owner)
+
+
+def stay_at_exit(owner: Freeable) -> None:
+    """Remember *owner* in a forked child too, where it is as new; for the hook after the fork."""
+    _as_new.add(owner)
 
 
 def forget_at_exit(owner: Freeable) -> None:
     """*owner* was freed."""
     _alive.discard(owner)
+    _as_new.discard(owner)
 
 
 def close_all_now() -> None:
@@ -78,9 +97,19 @@ def close_all_now() -> None:
     deadline = Deadline(_AT_EXIT_MS)
     for owner in owners:
         _log.debug("%r was not freed; closing it at exit", owner)
+    owners += _as_new
+    for owner in owners:
         owner.begin_exit()
     for owner in owners:
         owner.end_exit(deadline)
 
 
+def _leave_to_parent() -> None:
+    """What there is to close is the parent's, who may have been changing the set just now."""
+    global _alive, _as_new, _inherited
+    _alive, _as_new = weakref.WeakSet(), weakref.WeakSet()
+    _inherited = True
+
+
 atexit.register(close_all_now)
+call_in_child(_leave_to_parent)

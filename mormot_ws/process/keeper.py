@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
-import os
 import select
 import socket
 import threading
@@ -21,7 +19,10 @@ from enum import Enum
 from time import monotonic
 from typing import Protocol
 
-_log = logging.getLogger("mormot_ws.keeper")
+from ..core.forks import call_in_child, dies_in_child
+from ..logs import get_logger
+
+_log = get_logger("mormot_ws.keeper")
 
 
 #: timers below which it is not worth looking for cancelled ones
@@ -87,6 +88,14 @@ class ProcessKeeper:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._stopping = False
+        self._wake_read: socket.socket | None = None
+        self._wake_write: socket.socket | None = None
+        self._clear()
+        dies_in_child(self)
+
+    def _clear(self) -> None:
+        """Begin without a thread, and without anything to do."""
         #: guards the timers, the thread's start and end; innermost, nothing is called while it is
         #: held
         self._safe = threading.Lock()
@@ -99,10 +108,17 @@ class ProcessKeeper:
         self._ready: deque[Flushable] = deque()
         self._signalled = False
         self._sleeping_until = 0.0
-        self._stopping = False
         self._thread: threading.Thread | None = None
-        self._wake_read: socket.socket | None = None
-        self._wake_write: socket.socket | None = None
+
+    def die_in_child(self) -> None:
+        """In a forked child: forget the parent's connections. The next need of a keeper starts a
+        thread here, unless it was stopped.
+        """
+        for sock in (self._wake_read, self._wake_write):
+            if sock is not None:
+                sock.close()
+        self._wake_read = self._wake_write = None
+        self._clear()
 
     # ---------------------------------------------------------------------------- for other threads
 
@@ -125,8 +141,10 @@ class ProcessKeeper:
         """Flush the queue of *process* soon. Cheap enough to be called for every frame."""
         self._ready.append(process)
         if not self._signalled:
-            with self._safe:
-                self._start()
+            # without the lock where the thread runs: this may be a signal handler
+            if self._thread is None:
+                with self._safe:
+                    self._start()
             self._signal()
 
     def watch(self, process: Watched, interval: float) -> None:
@@ -196,7 +214,9 @@ class ProcessKeeper:
         blocked: dict[int, Flushable] = {}
         retry: list[Flushable] = []
         poller = _Poller(self._wake_read.fileno())
-        while not self._stopping:
+        ready = self._ready
+        # another one: this is a child that was forked in this very thread
+        while not self._stopping and self._ready is ready:
             for fd in poller.wait(self._timeout(bool(retry))):
                 process = blocked.pop(fd, None)
                 if process is not None:
@@ -208,7 +228,6 @@ class ProcessKeeper:
             self._signalled = False
             todo = list(dict.fromkeys(retry))
             retry = []
-            ready = self._ready
             while ready:
                 todo.append(ready.popleft())
             for process in dict.fromkeys(todo):
@@ -338,12 +357,12 @@ def release_shared_keeper() -> None:
         keeper.stop()
 
 
-def _forget_shared_after_fork() -> None:
+def _forget_shared_in_child() -> None:
+    """The clients that use it are the parent's."""
     global _shared, _shared_users, _shared_safe
     _shared_safe = threading.Lock()
     _shared = None
     _shared_users = 0
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_shared_after_fork)
+call_in_child(_forget_shared_in_child)

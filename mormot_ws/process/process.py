@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from ..core.closing import CloseHandshake
+from ..core.forks import dies_in_child
 from ..core.frames import (
     CLOSE_NO_STATUS,
     WebSocketFrame,
@@ -92,6 +93,9 @@ class WebSocketProcess(ABC):
     :meth:`write_now`, :meth:`interrupt` and :meth:`fileno`.
     """
 
+    #: True in a forked child: the connection is the parent's, and this copy is dead
+    inherited: bool = False
+
     def __init__(
         self,
         protocol: WebSocketProtocol,
@@ -118,8 +122,9 @@ class WebSocketProcess(ABC):
         self.state: WebSocketProcessState = wpsCreate
         #: what ended the connection, or the last fault, in words; '' when there was none
         self.last_error: str = ""
-        # set by abort() and by a failed write: nothing of this connection reaches a callback now
-        self._cut = False
+        # set by abort(), by a failed write, and by shutdown() in a callback: from then on no
+        # message of this connection reaches a callback
+        self._over = False
         #: messages that were read after the end of the connection, and reached no callback
         self.dropped_count: int = 0
         self._state_since = monotonic()
@@ -131,6 +136,7 @@ class WebSocketProcess(ABC):
         #: frames of ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
         self.outgoing: OutgoingFrames = self.sender.outgoing
         self._begin()
+        dies_in_child(self)
 
     def _begin(self) -> None:
         """(Re)set what belongs to one connection. The loop is not running; a reconnected client
@@ -151,7 +157,7 @@ class WebSocketProcess(ABC):
         self.sender.begin()
         self.liveness.begin()
         self.last_error = ""
-        self._cut = False
+        self._over = False
         self._log_frames = bool(settings.log_details)
         self._lenient_text = self.protocol.lenient_text
         self._loop_ident = 0
@@ -354,14 +360,16 @@ class WebSocketProcess(ABC):
 
         From any thread. Waits up to ``close_timeout`` ms for the peer's close frame, then cuts the
         connection; inside a callback of this connection it does not wait, the loop goes on and ends
-        by itself. From here on no further message reaches a callback. Returns True when the peer
-        answered (inside a callback: when the frame was sent). Raises ``ValueError`` for a *code*
+        by itself. Messages that come while it waits still reach their callback; none does after it
+        has returned: they are dropped, and counted in :attr:`dropped_count`. Returns True when the
+        peer answered (inside a callback: when the frame was sent). Raises ``ValueError`` for a *code*
         that may not be sent.
         """
         payload = close_payload(code, reason)
         closing, ended = self.closing, self._reading_ended
         sent = self._send_close(CLOSE_NO_STATUS if code is None else code, reason, payload)
         if self.runs_loop():
+            self._over = True
             return sent
         return self._await_close(closing, ended, self.settings.close_timeout)
 
@@ -394,7 +402,7 @@ class WebSocketProcess(ABC):
         """Cut the connection at once, from any thread: its loop ends, a blocked write fails. *why*
         becomes ``last_error``.
         """
-        self._cut = True
+        self._over = True
         if not self._reading_ended.is_set():
             self.last_error = why
             _log.debug("%s: cut: %s", self, why)
@@ -403,6 +411,24 @@ class WebSocketProcess(ABC):
     def run_at_once(self) -> None:
         """After the handshake: frames may be sent, even before the loop starts."""
         self.set_state(wpsRun)
+
+    def die_in_child(self) -> None:
+        """In a forked child: be dead, without a callback, a log line or a byte to the peer. The
+        transport closes its descriptor by itself.
+
+        The thread that forks may be the loop's own: it finds nothing more to read or to handle, and
+        leaves by :meth:`process_loop` without telling anybody.
+        """
+        self.inherited = True
+        # not by set_state(), which tells others; all else looks at the state first
+        self.state = wpsDestroy
+        self._state_since = monotonic()
+        # threads that are not here may have held the locks of the parts
+        self.reader.die_in_child()
+        self.sender.die_in_child()
+        self.outgoing = self.sender.outgoing
+        self._reading_ended = threading.Event()
+        self._reading_ended.set()
 
     # ------------------------------------------------------------------------ subclasses implement
 
@@ -485,7 +511,8 @@ class WebSocketProcess(ABC):
                 while step():
                     pass
         finally:
-            self.end_loop()
+            if not self.inherited:
+                self.end_loop()
 
     def begin_loop(self) -> bool:
         """Start the connection: run its first callbacks; return whether there is anything to read.
@@ -573,6 +600,9 @@ class WebSocketProcess(ABC):
         try:
             frame = WebSocketFrame(focContinuation)
             before = self.protocol.on_before_incoming_frame
+            if self.inherited:
+                # on_client_connected has forked
+                return False
             if before is None or not before(self, frame):
                 self.protocol.process_incoming_frame(self, frame, "")
         except BaseException as exc:  # noqa: BLE001
@@ -609,8 +639,11 @@ class WebSocketProcess(ABC):
             _log.exception("%s: %s failed", self, name, extra=self.log_fields())
 
     def _raise_in_main(self, exc: BaseException) -> None:
-        """Raise Ctrl-C again where the loop runs in the main thread; nothing else is raised."""
-        if isinstance(exc, KeyboardInterrupt) and current_thread() is threading.main_thread():
+        """Raise Ctrl-C again where the loop runs in the main thread, and anything in a child that a
+        callback has forked; nothing else is raised.
+        """
+        main = threading.main_thread()
+        if self.inherited or (isinstance(exc, KeyboardInterrupt) and current_thread() is main):
             raise exc
 
     def process_loop_step_send(self) -> None:
@@ -640,7 +673,7 @@ class WebSocketProcess(ABC):
         if self._log_frames:
             self._log_frame("received", frame)
         if opcode is focText or opcode is focBinary:
-            if self.state is not wpsRun or self._cut:
+            if self._over:
                 # we have closed or cut the connection: this message came too late
                 self.dropped_count += 1
                 return
@@ -743,6 +776,8 @@ class WebSocketProcess(ABC):
 
     def _lost(self, why: str) -> None:
         """Nothing more can be read."""
+        if self.inherited:
+            return
         if not self.closing.sent and not self.last_error:
             self.last_error = why
         _log.debug("%s: reading ended: %s", self, why)
@@ -756,7 +791,7 @@ class WebSocketProcess(ABC):
         """A write failed, or waited too long: the stream may be cut inside a frame, so it can only
         be given up. Under ``safe_out``, so that nobody writes behind it; logs nothing.
         """
-        self._cut = True
+        self._over = True
         if not self._reading_ended.is_set():
             self.last_error = _write_fault(exc)
         self.interrupt()

@@ -75,6 +75,15 @@ class Reader:
         self._in_hand: Sequence[WebSocketFrame] = ()
         self._recv_size = _RECV_IDLE
 
+    def die_in_child(self) -> None:
+        """In a forked child: there is nothing more to read or to handle."""
+        self.safe_in = threading.Lock()
+        self._backlog, self._backlog_bytes, self._unread = [], 0, b""
+        self.in_frame.error = None
+        # in place: the loop may be going through it
+        if isinstance(self._in_hand, list):
+            self._in_hand.clear()
+
     def push_unread(self, unread: bytes) -> None:
         """Before the loop starts: the bytes that the handshake has read beyond its end."""
         self._unread = unread

@@ -176,6 +176,14 @@ class Sender:
         )
         self._prepares_ahead = self._prepares and protocol.prepares_in_any_order
 
+    def die_in_child(self) -> None:
+        """In a forked child: forget what is half sent, and locks that the parent's threads hold."""
+        self.safe_out = threading.Lock()
+        self._writer, self._main_sends = 0, False
+        self.outgoing = OutgoingFrames()
+        self.batch = Batch()
+        self._controls.clear()
+
     @property
     def sends_plain(self) -> bool:
         """True when frames leave as they are: not masked, not changed by the protocol."""

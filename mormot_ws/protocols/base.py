@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ..core.deflate import DeflateAgreement
 from ..core.frames import WebSocketFrame
 from ..core.handshake import uri_key
-from ..core.publicdir import PublicDir
 
 if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
 
-class WebSocketProtocol(PublicDir):
+class WebSocketProtocol:
     """One application protocol, known by its *name* (``Sec-WebSocket-Protocol``) and *uri*. Mirrors
     ``TWebSocketProtocol``.
 
@@ -30,8 +29,6 @@ class WebSocketProtocol(PublicDir):
     be written as it is (``'café'``). Raises ``ValueError`` for a name that cannot stand in an
     HTTP header.
     """
-
-    _internal = frozenset({"matches_uri", "prepare_process"})
 
     #: True on protocols whose native peers may send text that is not UTF-8: it is then neither
     #: refused nor kept from being sent

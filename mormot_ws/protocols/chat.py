@@ -63,6 +63,9 @@ class WebSocketProtocolChat(WebSocketProtocol):
             except BaseException as exc:  # noqa: BLE001
                 if isinstance(exc, KeyboardInterrupt) and current_thread() is main_thread():
                     raise
+                if process.inherited:
+                    # in a child that the callback has forked, which ends as it likes
+                    raise
                 _log.exception(
                     "%s: on_incoming_frame failed on %r", process, frame, extra=process.log_fields()
                 )

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable, Collection
 
 from ..core.deflate import PermessageDeflate
+from ..core.forks import renew_in_child
 from ..core.handshake import UpgradeRequest, upgrade_answer, upgrade_refusal, uri_key
-from ..core.publicdir import PublicDir
 from ..logs import get_logger
 from .base import WebSocketProtocol
 
@@ -25,7 +25,7 @@ def is_localhost(ip: str) -> bool:
     return not ip or ip.startswith("127.")
 
 
-class WebSocketProtocolList(PublicDir):
+class WebSocketProtocolList:
     """The protocols that a server offers. Mirrors ``TWebSocketProtocolList``. All methods may be
     called from any thread.
     """
@@ -37,6 +37,7 @@ class WebSocketProtocolList(PublicDir):
         #: held while _protocols is replaced; nothing of the application's runs while it is held.
         #: Taken again by its own thread: a finaliser may run at any moment
         self._safe = threading.RLock()
+        renew_in_child(self, "_safe", threading.RLock)
         #: never changed, only replaced: who reads it needs no lock
         self._protocols: tuple[WebSocketProtocol, ...] = ()
 

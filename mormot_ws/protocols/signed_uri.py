@@ -8,7 +8,6 @@ socket and no thread belongs in here.
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 from collections.abc import Callable
@@ -16,11 +15,13 @@ from dataclasses import asdict, is_dataclass
 from time import time
 from typing import Any, NamedTuple
 
+from ..core.forks import renew_in_child
 from ..errors import WebSocketsError
+from ..logs import get_logger
 from .base import WebSocketProtocol
 from .chat import OnIncomingFrame, WebSocketProtocolChat
 
-_log = logging.getLogger("mormot_ws.uriprotocol")
+_log = get_logger("mormot_ws.uriprotocol")
 
 #: characters that a token may have, so that the URI passes servers, proxies and browsers
 _MAX_TOKEN = 2_000
@@ -52,6 +53,7 @@ class _UriGenerator:
         self._bad_data: type[Exception] = BadData
         #: guards the fields below; nothing is called while it is held
         self._safe = threading.Lock()
+        renew_in_child(self, "_safe", threading.Lock)
         self._session = secrets.randbits(30)
         #: (session, created) of the tokens that were used, oldest first; they are forgotten when
         #: they have expired

@@ -10,15 +10,14 @@ Lock order: ``_turns`` < ``_safe_send`` < the process's ``safe_out`` < ``_safe``
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections import deque
 from queue import Empty, SimpleQueue
 from threading import current_thread
 from typing import TYPE_CHECKING
 
-from ..core.frames import WebSocketFrame, WebSocketFrameList
+from ..core.frames import WebSocketFrame
 from ..errors import WebSocketsError
+from ..logs import get_logger
 from ..request import HTTP_CLIENTERROR
 from ..settings import DEFAULT_ANSWER_TIMEOUT_MS, LEAST_ANSWER_TIMEOUT_MS
 from ..states import (
@@ -27,13 +26,15 @@ from ..states import (
     wscBlockWithAnswer,
     wscNonBlockWithoutAnswer,
 )
+from .frame_list import WebSocketFrameList
+from .turns import Turns
 
 if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
     from ..request import HttpServerRequest
     from .protocols import WebSocketProtocolRest
 
-_log = logging.getLogger("mormot_ws.rest")
+_log = get_logger("mormot_ws.rest")
 
 HTTP_SUCCESS = 200
 #: there is no answer, though the request was sent: too late, or the connection was lost meanwhile
@@ -42,57 +43,8 @@ HTTP_NOTFOUND = 404
 #: milliseconds that a request waits for the late answer to an earlier one, in protocols without
 #: numbers
 LATE_ANSWER_TIMEOUT_MS = 30_000
-
-
-class Turns:
-    """A lock that threads get in the order in which they asked for it, so that none waits for
-    others that came later.
-
-    For any thread. Not reentrant. It guards nothing itself.
-    """
-
-    def __init__(self) -> None:
-        #: guards the fields below; held for moments, innermost in the lock order
-        self._safe = threading.Lock()
-        self._taken = False
-        #: one locked lock for each thread that waits, released when its turn has come
-        self._queue: deque[threading.Lock] = deque()
-
-    def acquire(self, timeout: float) -> bool:
-        """Wait up to *timeout* seconds for this thread's turn; return False when it did not come.
-        Who gets it has to :meth:`release`.
-        """
-        with self._safe:
-            if not self._taken:
-                self._taken = True
-                return True
-            mine = threading.Lock()
-            mine.acquire()
-            self._queue.append(mine)
-        try:
-            if mine.acquire(timeout=timeout):
-                return True
-        except BaseException:  # Ctrl-C: nobody would be there to give the turn on
-            if not self._leave(mine):
-                self.release()
-            raise
-        return not self._leave(mine)  # False: it came in the very moment of giving up
-
-    def _leave(self, mine: threading.Lock) -> bool:
-        """Take *mine* out of the queue; tell whether it was still there."""
-        with self._safe:
-            if mine not in self._queue:
-                return False
-            self._queue.remove(mine)
-            return True
-
-    def release(self) -> None:
-        """Let the next thread have its turn."""
-        with self._safe:
-            if self._queue:
-                self._queue.popleft().release()
-            else:
-                self._taken = False
+#: seconds after which an answer nobody waited for is dropped from ``incoming``
+_INCOMING_EXPIRY = 30 * 60
 
 
 class RestExchange:
@@ -106,8 +58,9 @@ class RestExchange:
     def __init__(self, process: WebSocketProcess, protocol: WebSocketProtocolRest) -> None:
         self._process = process
         self._protocol = protocol
-        #: counts the late answers to ignore; mirrors ``Incoming``
-        self.incoming = WebSocketFrameList()
+        #: how many late answers have to be dropped where answers carry no number; mirrors
+        #: ``Incoming`` of the original's process
+        self.incoming = WebSocketFrameList(_INCOMING_EXPIRY)
         #: belongs to the one request that waits for its answer, where answers carry no number;
         #: taken before all other locks
         self._turns = Turns()

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from ..core.forks import renew_in_child
 from ..core.frames import (
     WebSocketFrame,
     WebSocketFramePayload,
@@ -23,6 +24,7 @@ from ..core.frames import (
     fopAlreadyCompressed,
 )
 from ..errors import WebSocketsProtocolError
+from ..logs import get_logger
 from ..protocols.base import WebSocketProtocol
 from ..request import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest, bearer_of
 from ..states import (
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
     from ..settings import WebSocketProcessSettings
 
-_log = logging.getLogger("mormot_ws.rest")
+_log = get_logger("mormot_ws.rest")
 
 _NO_FLAGS = WebSocketFramePayload(0)
 #: bytes that the native counters add to each payload for its frame
@@ -73,8 +75,6 @@ class WebSocketProtocolRest(WebSocketProtocol):
     is sent back. An exception there is answered with 500, and logged. A request is sent by
     :meth:`WebSocketProcess.notify_callback <mormot_ws.WebSocketProcess.notify_callback>`.
     """
-
-    _internal = frozenset({"decode", "encode", "head_of", "next_head"})
 
     #: True when requests are numbered, and answers find theirs by that; mirrors ``fSequencing``
     sequencing = False
@@ -322,6 +322,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         #: guards frames_out_bytes_socket: frames are prepared by several threads at once;
         #: innermost, held for moments
         self._safe_counter = threading.Lock()
+        renew_in_child(self, "_safe_counter", threading.Lock)
         # next() on it is atomic. Not reset by a reconnection, as in the original: a late answer
         # then finds nobody
         self._numbers = count(1)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
-from ..core.publicdir import PublicDir
+from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit
 from ..process.keeper import ProcessKeeper
@@ -29,16 +29,16 @@ from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
 from .connection import WebSocketProcessServer, WebSocketServerSocket
-from .logs import SafeLogger
+from .logs import LOG_SECONDS, SeldomLog
 from .visitors import address_key, is_trusted
 
-_log = SafeLogger("mormot_ws.server")
+_log = get_logger("mormot_ws.server")
 
 #: how often status() looks again when a connection ends meanwhile
 _SNAPSHOT_TRIES = 100
 
 
-class WebSocketServerBase(PublicDir, FreedByWith):
+class WebSocketServerBase(FreedByWith):
     """Base of the servers: their protocols, events and connections.
 
     :param thread_name: names the keeper's thread.
@@ -50,11 +50,11 @@ class WebSocketServerBase(PublicDir, FreedByWith):
     nobody else.
     """
 
-    _internal = frozenset({"begin_exit", "end_exit"})
-
     #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade, and those of
     #: the REST protocols; None: 426 or 404
     on_request: OnHttpServerRequest | None = None
+    #: True in a forked child: the listener and the connections are the parent's
+    _inherited = False
     #: for connections that are to be encrypted by us; None: none is
     tls_context: ssl.SSLContext | None = None
     #: makes the process of each connection: a descendant of ``WebSocketProcessServer``; set it
@@ -77,6 +77,15 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         #: ``f(protocol)``, last of all, with the connection's protocol object
         self.on_websocket_close: Callable[[WebSocketProtocol], Any] | None = None
         self._keeper = ProcessKeeper(f"{thread_name} keeper")
+        #: True: no connection is admitted any more
+        self._stopping = False
+        #: True once free() has done its work
+        self._freed = False
+        self._turned_away_log = SeldomLog(LOG_SECONDS)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Begin without connections."""
         #: guards changes of the tables and counts below; never held while a callback runs, a record
         #: is logged or a socket blocks. Only the server's own threads take it: what others call,
         #: a signal handler perhaps, looks at the tables without it
@@ -91,14 +100,16 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         self._turned_away = 0
         # connections by what address_key() says
         self._per_ip: Counter[str] = Counter()
-        #: True: no connection is admitted any more
-        self._stopping = False
         self._last_connection_id = 0
         #: held by the thread that frees the server; reentrant for a signal handler that interrupts
         #: it, before all other locks
         self._freeing = threading.RLock()
-        #: True once free() has done its work
-        self._freed = False
+
+    def die_in_child(self) -> None:
+        """In a forked child: forget the parent's connections; their processes die by themselves."""
+        for connection in list(self._sockets):
+            connection.die_in_child()
+        self._clear()
 
     # ---------------------------------------------------------------------------------- for anybody
 
@@ -135,8 +146,7 @@ class WebSocketServerBase(PublicDir, FreedByWith):
     def websocket_broadcast(
         self, frame: WebSocketFrame, connection_ids: Iterable[int] | None = None
     ) -> int:
-        """Queue *frame* on all connections, or on those of *connection_ids*. Mirrors
-        ``WebSocketBroadcast``.
+        """Queue *frame* on all connections or *connection_ids*; mirrors ``WebSocketBroadcast``.
 
         From any thread, never waits: the keeper sends, and one receiver that does not read delays
         no other. Returns how many connections have queued it (a full queue refuses). Raises
@@ -167,8 +177,9 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         )
 
     def free(self) -> None:
-        """Stop: send 1001 to every client, wait for the answers together, and for the threads of
-        all connections. Mirrors ``Free``.
+        """Say goodbye (1001) to every client and end every thread. Mirrors ``Free``.
+
+        Waits for all answers together, and for the threads of all connections.
 
         From any thread but the server's own: inside a callback of one of its connections it behaves
         as ``settings.free_in_callback`` says. Takes up to twice ``close_timeout`` ms for clients
@@ -255,12 +266,9 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         self._join(connections)
         self._keeper.stop()
         forget_at_exit(self)
-        _log.debug("%r freed", self)
 
     def _join(self, connections: Iterable[WebSocketServerSocket]) -> None:
-        """Wait for *connections*: first for the close handshakes, then for those that had to be
-        cut.
-        """
+        """Wait for the close handshakes of *connections*, then for those that had to be cut."""
         left = self._wait_ended(connections, Deadline(2 * self.settings.close_timeout))
         for connection in left:
             connection.interrupt()
@@ -295,15 +303,14 @@ class WebSocketServerBase(PublicDir, FreedByWith):
         return refused
 
     def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
-        """A trusted proxy has forwarded a visitor of the address *ip*: count the connection as
-        that; return '', or why it cannot be served.
-        """
+        """Count *connection* for the visitor *ip* of a trusted proxy; return '', or why not."""
         with self._safe_connections:
             return self._count_address(connection, ip)
 
     def _count_address(self, connection: WebSocketServerSocket, ip: str) -> str:
-        """Under the lock of the tables: count *connection* for *ip* (a trusted proxy's: for
-        nobody) and no other; return '', or why it cannot be.
+        """Count *connection* for *ip* and no other; return '', or why it cannot be served.
+
+        A trusted proxy's own address counts for nobody. Called under the lock of the tables.
         """
         if self._stopping:
             return "stopping"
@@ -327,8 +334,9 @@ class WebSocketServerBase(PublicDir, FreedByWith):
                 del self._per_ip[key]
 
     def _register(self, process: WebSocketProcessServer) -> None:
-        """Know *process* from now on; called under its ``safe_out``, which comes before the lock
-        of the tables.
+        """Know *process* from now on.
+
+        Called under its ``safe_out``, which comes before the lock of the tables.
         """
         with self._safe_connections:
             self._processes[process.connection_id] = process
@@ -341,6 +349,19 @@ class WebSocketServerBase(PublicDir, FreedByWith):
                 for at, value in enumerate(_totals(process.protocol)):
                     self._ended_totals[at] += value
             self._moves += 1
+
+    def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
+        """Count and log a connection that a limit has turned away.
+
+        Of a flood of them one line in ten seconds is logged.
+        """
+        self._count_turned_away()
+        number = connection.connection_id
+        fields = {"connection_id": number, "remote_ip": connection.remote_ip}
+        # "too many connections from …" is one kind, whatever the address
+        more = self._turned_away_log.due(why.partition(" from ")[0])
+        if more is not None:
+            _log.info("%r turns connection #%d away: %s%s", self, number, why, more, extra=fields)
 
     def _count_turned_away(self) -> None:
         with self._safe_connections:
@@ -357,7 +378,7 @@ class WebSocketServerBase(PublicDir, FreedByWith):
                 self._uncount_address(connection)
 
     def _notify(self, callback: Callable[[Any], Any] | None, argument: object) -> None:
-        if callback is not None:
+        if callback is not None and not self._inherited:
             try:
                 callback(argument)
             # a bug in the user's code, or its sys.exit(), hurts nobody else; the log has it
@@ -365,9 +386,7 @@ class WebSocketServerBase(PublicDir, FreedByWith):
                 _log.exception("%r: a server callback failed for %r", self, argument)
 
     def _say_goodbye(self, sockets: Iterable[WebSocketServerSocket]) -> None:
-        """Send 1001 to all: at once where nobody is writing, then to the others; cut where even
-        that fails.
-        """
+        """Send 1001 to all, first where nobody is writing; cut those where that fails."""
         left = [socket_ for socket_ in sockets if not socket_.say_goodbye(0)]
         deadline = Deadline(self.settings.close_timeout)
         for socket_ in left:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from ..core.frames import WebSocketFrame
 from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
-from ..core.publicdir import PublicDir
+from ..logs import get_logger
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
 from ..protocols.base import WebSocketProtocol
@@ -35,10 +35,9 @@ from .http import (
     request_context,
     simple_answer,
 )
-from .logs import SafeLogger
 from .visitors import host_is_in, is_trusted, visitor
 
-_log = SafeLogger("mormot_ws.server")
+_log = get_logger("mormot_ws.server")
 
 _PLAIN_TEXT = "text/plain; charset=utf-8"
 
@@ -86,8 +85,8 @@ class ServerOwner(Protocol):
     def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
         """Count *connection* for the visitor *ip*; return '', or why it cannot be served."""
 
-    def _count_turned_away(self) -> None:
-        """Count a connection that a limit has turned away."""
+    def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
+        """Count a connection that a limit has turned away, and log it."""
 
     def _count_refused(self) -> None:
         """Count a refused upgrade."""
@@ -99,10 +98,6 @@ class ServerOwner(Protocol):
 class WebSocketProcessServer(WebCrtSocketProcess):
     """The server's side of one connection. Mirrors ``TWebSocketProcessServer``."""
 
-    _internal = frozenset({"given_up", "join_server", "leave_server"})
-
-    #: True once it was cut: its loop is about to end
-    given_up = False
     # True while the server's tables have it
     _listed = False
 
@@ -127,9 +122,10 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         context.auth_bearer = self.protocol.upgrade_bearer_token
         return context, self.owner.server.on_request
 
-    def abort(self, why: str) -> None:
-        self.given_up = True
-        super().abort(why)
+    @property
+    def given_up(self) -> bool:
+        """True once it was cut: its loop is about to end."""
+        return self._over
 
     def process_stop(self) -> None:
         # the callbacks for the end count, and send to, those that are still there
@@ -137,10 +133,11 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         super().process_stop()
 
     def leave_server(self) -> None:
-        """Be no connection of the server any more; in the connection's thread, safe to call
-        twice.
+        """Be no connection of the server any more.
+
+        In the connection's thread. Safe to call twice.
         """
-        if self._listed:
+        if self._listed and not self.owner._inherited:
             self._listed = False
             self.owner.server._unregister(self)
 
@@ -150,14 +147,11 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         self.owner.server._register(self)
 
 
-class WebSocketServerSocket(PublicDir):
-    """One accepted TCP connection, from its first byte to its last. Mirrors
-    ``TWebSocketServerSocket``.
+class WebSocketServerSocket:
+    """One accepted TCP connection; mirrors ``TWebSocketServerSocket``.
 
     Given to ``on_websocket_connect`` and ``on_websocket_disconnect``.
     """
-
-    _internal = frozenset({"counted_as", "run", "say_goodbye"})
 
     def __init__(
         self, server: ServerOwner, sock: socket.socket, address: Any, connection_id: int
@@ -172,6 +166,8 @@ class WebSocketServerSocket(PublicDir):
         #: what the limits per address count it as; '' for nobody. Guarded by the server's lock
         self.counted_as = ""
         self._peer_ip = self.remote_ip
+        # True in a forked child: the connection is the parent's
+        self._inherited = False
         #: the WebSocket side, None before the upgrade; mirrors ``WebSocketProcess``
         self.websocket_process: WebSocketProcessServer | None = None
         #: the thread that serves this connection and no other, None where there is none
@@ -186,8 +182,9 @@ class WebSocketServerSocket(PublicDir):
         return None if process is None else process.protocol
 
     def say_goodbye(self, wait_ms: int) -> bool:
-        """Send the close frame of a server that stops; False when there is no WebSocket, or
-        somebody is writing for all of *wait_ms*.
+        """Send the close frame of a server that stops; tell whether the client will be told.
+
+        False when there is no WebSocket, or somebody is writing for all of *wait_ms*.
 
         True too where a close handshake is under way: it has its own bound, and must not be cut
         short.
@@ -204,6 +201,11 @@ class WebSocketServerSocket(PublicDir):
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
+    def die_in_child(self) -> None:
+        """In a forked child: close this copy of the descriptor."""
+        self._inherited = True
+        self._sock.close()
+
     # ---------------------------------------------------------------------- the connection's thread
 
     def run(self) -> None:
@@ -212,9 +214,7 @@ class WebSocketServerSocket(PublicDir):
         try:
             self._serve()
         except (OSError, EOFError) as exc:
-            _log.debug(
-                "#%d from %s: %s: %s", self.connection_id, self.remote_ip, type(exc).__name__, exc
-            )
+            self._log_end(exc)
         # one connection's fault must not reach the others, and each end has its line in the log
         except BaseException:  # noqa: BLE001
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
@@ -223,6 +223,11 @@ class WebSocketServerSocket(PublicDir):
             with contextlib.suppress(OSError):
                 self._sock.close()
             server._forget(self)
+
+    def _log_end(self, exc: Exception) -> None:
+        if not self._inherited:
+            what = type(exc).__name__
+            _log.debug("#%d from %s: %s: %s", self.connection_id, self.remote_ip, what, exc)
 
     def _serve(self) -> None:
         server = self.server
@@ -241,8 +246,7 @@ class WebSocketServerSocket(PublicDir):
             self._run_process(process)
 
     def _handshake(self, transport: Transport, deadline: Deadline) -> WebSocketProcessServer | None:
-        """Answer HTTP requests until one upgrades; return its process, or None when the connection
-        is done with.
+        """Answer HTTP requests until one upgrades; return its process, None at the end.
 
         A function of its own, so that nothing of the handshake stays in memory while the process
         runs.
@@ -271,9 +275,7 @@ class WebSocketServerSocket(PublicDir):
             deadline = Deadline(settings.keep_alive_timeout)
 
     def _admission(self, request: UpgradeRequest) -> tuple[int, str]:
-        """Find out who asks, and for what host; return the status that refuses this, or 0, and
-        why.
-        """
+        """Find out who asks and for what host; return the status of a refusal, or 0, and why."""
         server = self.server
         settings = server.settings
         fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
@@ -285,8 +287,7 @@ class WebSocketServerSocket(PublicDir):
             fields["remote_ip"] = self.remote_ip
             why = server._identify(self, self.remote_ip)
             if why:
-                server._count_turned_away()
-                _log.info("%r turns a connection away: %s", server, why, extra=fields)
+                server._tell_turned_away(self, why)
                 return 503, why
         if not host_is_in(request.all("host"), settings.allowed_hosts):
             _log.info(
@@ -372,9 +373,7 @@ class WebSocketServerSocket(PublicDir):
         return self._accept(transport, protocol, answer, unread)
 
     def _negotiate(self, request: UpgradeRequest) -> tuple[int, WebSocketProtocol | None, bytes]:
-        """Return the status, the connection's protocol, and the answer; there is no protocol when
-        the upgrade is refused.
-        """
+        """Return the status, the connection's protocol (None: refused) and the answer."""
         server = self.server
         settings = server.settings
         fields: dict[str, Any] = {
@@ -419,9 +418,9 @@ class WebSocketServerSocket(PublicDir):
         process.attach(transport, unread)
         protocol.prepare_process(process)
         try:
-            # whoever stops the server meanwhile waits for our answer, and says goodbye behind it;
-            # known before the client has it, so that a broadcast reaches every client whose upgrade
-            # has returned
+            # a thread that stops the server meanwhile waits for our answer, and says goodbye behind
+            # it; known before the client has it, so that a broadcast reaches every client whose
+            # upgrade has returned
             with process.safe_out:
                 self.websocket_process = process
                 process.run_at_once()
@@ -441,9 +440,10 @@ class WebSocketServerSocket(PublicDir):
             server._notify(server.on_websocket_connect, self)
             process.process_loop()
         finally:
-            process.leave_server()
-            server._notify(server.on_websocket_disconnect, self)
-            server._notify(server.on_websocket_close, process.protocol)
+            if not self._inherited:
+                process.leave_server()
+                server._notify(server.on_websocket_disconnect, self)
+                server._notify(server.on_websocket_close, process.protocol)
 
     def _refuse(self, transport: Transport, answer: bytes) -> None:
         transport.sendall(answer)

@@ -15,7 +15,7 @@ import h11
 from ..core.handshake import UpgradeRequest
 from ..request import HttpServerRequest
 from ..sockets.deadline import Deadline
-from ..sockets.transport import Transport
+from ..sockets.transport import JOIN_BELOW, Transport
 
 
 def request_context(
@@ -44,7 +44,7 @@ class HttpFault(Exception):
 
 
 class UnsendableAnswer(Exception):
-    """An answer that HTTP does not allow, or that is none; the text says why."""
+    """An answer that HTTP does not allow, or that is not one; the text says why."""
 
 
 class HttpServerConnection:
@@ -145,8 +145,7 @@ class HttpServerConnection:
     def answer(
         self, status: int, content: object, content_type: str, headers: list[tuple[str, str]]
     ) -> bool:
-        """Answer the request that was read; return True when the connection can be used for
-        another one.
+        """Answer the request that was read; return True when another one may follow.
 
         *content* is ``bytes`` or the like, or a ``str``, which is sent as UTF-8. Raises
         :class:`UnsendableAnswer` before anything was sent, and ``OSError``.
@@ -156,7 +155,8 @@ class HttpServerConnection:
             parts = self._encode(status, body, content_type, headers)
         except (h11.LocalProtocolError, TypeError, ValueError) as exc:  # UnicodeError included
             raise UnsendableAnswer(str(exc)) from None
-        for part in parts:
+        # as one segment, unless joining it costs more
+        for part in [b"".join(parts)] if len(body) < JOIN_BELOW else parts:
             self.transport.sendall(part)
         if self._h11.our_state is h11.MUST_CLOSE:
             return False

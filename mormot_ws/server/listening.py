@@ -30,8 +30,10 @@ _HINTS = {
 
 
 def parse_port(port: str | int) -> tuple[str, int]:
-    """Return the (address, number) of ``8999``, ``'8999'``, ``'127.0.0.1:8999'``,
-    ``'[::1]:8999'`` or ``'[fe80::1%eth0]:8999'``; raise ``ValueError`` for anything else.
+    """Return the (address, number) of a server's *port*; ``ValueError`` for another form.
+
+    The forms are ``8999``, ``'8999'``, ``'127.0.0.1:8999'``, ``'[::1]:8999'`` and
+    ``'[fe80::1%eth0]:8999'``.
 
     The address is ``''`` for a port alone: all addresses of the machine.
     """
@@ -47,8 +49,8 @@ def parse_port(port: str | int) -> tuple[str, int]:
         or set("[]").intersection(address)
     ):
         raise ValueError(
-            "port is '8999', 8999, 'host:8999' or, with the brackets of an IPv6 address, "
-            f"'[::1]:8999', not {port!r}"
+            f"port is '8999', 8999, 'host:8999' or '[::1]:8999', not {port!r}; "
+            "an IPv6 address stands in brackets"
         )
     if not (number.isascii() and number.isdigit() and int(number) < 65536):
         raise ValueError(f"port is a number up to 65535, not {number!r}")
@@ -56,8 +58,7 @@ def parse_port(port: str | int) -> tuple[str, int]:
 
 
 def listen(address: str, port: int) -> list[socket.socket]:
-    """Return listening sockets for *address* (see :func:`parse_port`), all on one port; *port* 0
-    takes a free one.
+    """Return listening sockets for *address*, all on one *port*; 0 takes a free one.
 
     All addresses of a host name are listened on, and ``'localhost'`` is both loopback addresses.
     IPv6 is left out where the machine has none. The sockets do not block. Raises
@@ -109,8 +110,9 @@ def _of_numbers(addresses: tuple[str, ...], port: int) -> list[tuple[int, Any]]:
 
 
 def _listen_on_all(wanted: list[tuple[int, Any]], port: int) -> list[socket.socket]:
-    """Listen on each of *wanted* that this machine has, all on one port; raise ``OSError`` when
-    that is none of them.
+    """Listen on those of *wanted* that this machine has, all on one port.
+
+    Raises ``OSError`` when it has none of them.
     """
     listeners: list[socket.socket] = []
     missing: OSError | None = None
@@ -150,8 +152,9 @@ def _listen_on(family: int, place: Any) -> socket.socket:
 
 
 def wake_accept(listeners: list[socket.socket], knock: bool) -> None:
-    """Let a thread that waits for connections on *listeners* see that it is to end; *knock* by a
-    connection too, where shutting them down does not wake it.
+    """Let a thread that waits for connections on *listeners* see that it is to end.
+
+    *knock*: by a connection too, where shutting them down does not wake it.
     """
     for listener in listeners:
         with contextlib.suppress(OSError):

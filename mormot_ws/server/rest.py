@@ -1,5 +1,4 @@
-"""WebSocketServerRest: a server whose clients send requests over WebSocket, and that sends requests
-to them.
+"""WebSocketServerRest: a server and its clients send requests to each other over WebSocket.
 
 What it adds to ``server.py`` is the two REST protocols and the way back to a client; connections
 and threads are there.
@@ -76,8 +75,7 @@ class WebSocketServerRest(WebSocketServer):
         options: WebSocketProtocolBinaryOptions
         | Collection[WebSocketProtocolBinaryOptions] = pboSynLzCompress,
     ) -> None:
-        """Offer the binary protocol, and with *ajax* the JSON one too. Mirrors
-        ``WebSocketsEnable``.
+        """Offer the binary protocol, with *ajax* the JSON one; mirrors ``WebSocketsEnable``.
 
         :param uri: the resource that is upgraded; ``''`` for any.
         :param key: encrypts the binary protocol; ``''`` for no encryption. The JSON one is never

@@ -17,7 +17,9 @@ from collections.abc import Callable
 from threading import current_thread
 from typing import Any
 
+from ..core.forks import dies_in_child
 from ..errors import HttpServerError
+from ..logs import get_logger
 from ..process.freeing import close_at_exit
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
@@ -27,12 +29,9 @@ from .base import WebSocketServerBase
 from .connection import WebSocketServerSocket
 from .http import simple_answer
 from .listening import listen, parse_port, wake_accept
-from .logs import SafeLogger, SeldomLog
+from .logs import LOG_SECONDS, SeldomLog
 
-_log = SafeLogger("mormot_ws.server")
-
-#: seconds between two log lines about the same fault of accepting, while it lasts
-_LOG_SECONDS = 10.0
+_log = get_logger("mormot_ws.server")
 
 OnThread = Callable[[threading.Thread], Any]
 
@@ -86,9 +85,10 @@ class WebSocketServer(WebSocketServerBase):
         # set by free(): ends the accept thread's pause after an error
         self._retry = threading.Event()
         # in the accept thread only
-        self._accept_log = SeldomLog(_LOG_SECONDS)
-        self._thread_log = SeldomLog(_LOG_SECONDS)
+        self._accept_log = SeldomLog(LOG_SECONDS)
+        self._thread_log = SeldomLog(LOG_SECONDS)
         self._listeners = listen(address, number)
+        dies_in_child(self)
         #: the address that it listens on; the first one where there are several
         self.host: str = self._listeners[0].getsockname()[0]
         #: the real port number, also when it was asked for as 0
@@ -112,10 +112,20 @@ class WebSocketServer(WebSocketServerBase):
     # ---------------------------------------------------------------------------------- for anybody
 
     def status(self) -> ServerStatus:
-        """Return a snapshot for monitoring. From any thread; costs some µs, and 1 µs per
-        connection.
+        """Return a snapshot for monitoring.
+
+        From any thread. Costs some µs, and 1 µs per connection.
         """
         return self._status(self.host, self.port)
+
+    def die_in_child(self) -> None:
+        super().die_in_child()
+        for listener in self._listeners:
+            listener.close()
+        # there is nothing left to do for a free()
+        self._stopping = self._inherited = self._freed = True
+        self._retry = threading.Event()
+        self._retry.set()
 
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""
@@ -130,21 +140,32 @@ class WebSocketServer(WebSocketServerBase):
     def _accept_loop(self) -> None:
         """The accept thread: ends when free() shuts the listeners down, and for nothing else."""
         self._notify(self._on_start, current_thread())
-        poller = getattr(selectors, "PollSelector", selectors.SelectSelector)()
-        for listener in self._listeners:
-            poller.register(listener, selectors.EVENT_READ, listener)
+        next_listeners = self._waiting_for_connections()
         while not self._stopping:
             try:
-                # without a bound: free() wakes it
-                for key, _ in poller.select():
+                for listener in next_listeners():
                     if not self._stopping:
-                        self._accept(key.data)
+                        self._accept(listener)
             # MemoryError, or whatever a callback or a limit of the system brings about: a server
             # that accepts nothing any more is worse than any of them
             except BaseException as exc:  # noqa: BLE001
                 self._cannot_accept(exc)
                 self._retry.wait(0.1)
         self._notify(self._on_stop, current_thread())
+
+    def _waiting_for_connections(self) -> Callable[[], list[socket.socket]]:
+        """Return what waits for connections and returns the listeners that have some.
+
+        Without a bound: free() wakes it. A single listener waits in its own ``accept()``, which
+        spares a system call for each connection.
+        """
+        if len(self._listeners) == 1:
+            self._listeners[0].settimeout(None)
+            return lambda: self._listeners
+        poller = getattr(selectors, "PollSelector", selectors.SelectSelector)()
+        for listener in self._listeners:
+            poller.register(listener, selectors.EVENT_READ, listener)
+        return lambda: [key.data for key, _ in poller.select()]
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -160,8 +181,9 @@ class WebSocketServer(WebSocketServerBase):
             raise
 
     def _cannot_accept(self, exc: BaseException) -> None:
-        """In the accept thread: tell why a connection was not served, now and then while that
-        lasts.
+        """Tell, now and then while it lasts, why a connection was not served.
+
+        In the accept thread.
         """
         number = exc.errno if isinstance(exc, OSError) else None
         more = self._accept_log.due((type(exc), number))
@@ -193,7 +215,10 @@ class WebSocketServer(WebSocketServerBase):
         connection = WebSocketServerSocket(self, sock, address, self._next_connection_id())
         refused = self._admit(connection)
         if refused:
-            self._turn_away(sock, refused, connection)
+            # a server that is stopping turns away its own, which wakes this thread
+            if not self._stopping:
+                self._tell_turned_away(connection, refused)
+            self._turn_away(sock, refused)
             return
         try:
             # daemon: a callback that never returns must not keep the interpreter from ending
@@ -215,22 +240,14 @@ class WebSocketServer(WebSocketServerBase):
                     exc,
                     more,
                 )
-            self._turn_away(sock, "too many connections", connection, told=True)
+            self._count_turned_away()
+            self._turn_away(sock, "too many connections")
         except BaseException:
             self._forget(connection)
             raise
 
-    def _turn_away(
-        self, sock: socket.socket, why: str, connection: WebSocketServerSocket, told: bool = False
-    ) -> None:
-        """In the accept thread, without waiting: the answer is a courtesy. *told*: it is logged."""
-        fields = {"connection_id": connection.connection_id, "remote_ip": connection.remote_ip}
-        if self._stopping:  # it may be our own, which wakes this thread
-            _log.debug("%r turns a connection away: %s", self, why, extra=fields)
-        else:
-            self._count_turned_away()
-            if not told:
-                _log.info("%r turns a connection away: %s", self, why, extra=fields)
+    def _turn_away(self, sock: socket.socket, why: str) -> None:
+        """In the accept thread, without waiting: the answer is a courtesy."""
         with contextlib.suppress(OSError):
             sock.setblocking(False)
             if self.tls_context is None:
@@ -242,6 +259,10 @@ class WebSocketServer(WebSocketServerBase):
         self._notify(self._on_start, current_thread())
         connection.run()
         self._notify(self._on_stop, current_thread())
+
+    def _end(self) -> None:
+        super()._end()
+        _log.debug("%r freed", self)
 
     def _own_threads(self) -> set[threading.Thread | None]:
         return super()._own_threads() | {self._acceptor}

@@ -1,5 +1,4 @@
-"""Who is at the other end: the visitor's address behind reverse proxies, and the names that a
-request may be for.
+"""Who asks, also behind reverse proxies, and for which host.
 
 Values only: no socket, no table and no log in here.
 """
@@ -14,9 +13,7 @@ _Network = IPv4Network | IPv6Network
 
 
 def address_key(ip: str) -> str:
-    """Return what the limits per address count *ip* as: an IPv6 address as its /64, which is what
-    one customer has; others as themselves.
-    """
+    """Return what the limits per address count *ip* as: an IPv6 address as its /64."""
     if ":" not in ip:
         return ip
     try:
@@ -55,8 +52,10 @@ def visitor(peer: str, forwarded: Sequence[str], proxies: Collection[str]) -> st
 
 
 def host_is_in(hosts: Sequence[str], allowed: Collection[str] | None) -> bool:
-    """Tell whether the values *hosts* of a request's ``Host`` are a single one, and among
-    *allowed* (None: all are): with its port or without it, whatever its case.
+    """Tell whether a request's ``Host`` is among *allowed* (None: all are).
+
+    *hosts* are the values of that header, of which there has to be one. Its case and, unless
+    *allowed* names one, its port do not count.
     """
     if allowed is None:
         return True

@@ -8,14 +8,14 @@ belongs in here, and no JSON (``serviceinterface.py``, ``servicevalues.py``).
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from threading import current_thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..core.publicdir import PublicDir
+from ..core.forks import renew_in_child
 from ..errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
+from ..logs import get_logger
 from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest, OnHttpServerRequest
 from ..states import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # a client need not load the server, nor the other way round
     from ..client.client import HttpClientWebSockets
     from ..server.threaded import WebSocketServer
 
-_log = logging.getLogger("mormot_ws.services")
+_log = get_logger("mormot_ws.services")
 
 _T = TypeVar("_T")
 _JSON = "application/json"
@@ -43,7 +43,7 @@ HTTP_NOTALLOWED = 405
 HTTP_NOTACCEPTABLE = 406
 
 
-class _Services(PublicDir):
+class _Services:
     """What both sides have in common: the services of this side, and calls to those of the other."""
 
     def __init__(self, root: str, hide_errors: bool, previous: OnHttpServerRequest | None) -> None:
@@ -55,6 +55,7 @@ class _Services(PublicDir):
         self._previous = previous
         #: guards changes of the two fields below; calls read them without it
         self._safe_services = threading.Lock()
+        renew_in_child(self, "_safe_services", threading.Lock)
         self._methods: dict[str, tuple[ServiceMethod, Callable[..., Any]]] = {}
         self._registered: dict[str, Any] = {}
         #: the call that this thread is executing

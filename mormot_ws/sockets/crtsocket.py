@@ -6,23 +6,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import socket
 import ssl
 import threading
 
-from ..core.publicdir import PublicDir
+from ..core.forks import dies_in_child
+from ..logs import get_logger
 from ..settings import check_timeout
 from .deadline import Deadline
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
 from .tls_transport import TlsTransport
 from .transport import Transport, wait_socket
 
-_log = logging.getLogger("mormot_ws.sockets")
+_log = get_logger("mormot_ws.sockets")
 
 
-class CrtSocket(PublicDir):
+class CrtSocket:
     """A connection to *host* and *port*, with TLS if *tls*. Mirrors ``TCrtSocket``.
 
     :param host: a name or an address.
@@ -38,6 +38,9 @@ class CrtSocket(PublicDir):
     :attr:`last_error` tell. Raises ``ValueError``/``TypeError`` for arguments that can never work.
     :meth:`interrupt` may be called from any thread, the rest by one at a time.
     """
+
+    #: True in a forked child: what was connected is the parent's
+    _inherited = False
 
     def __init__(
         self,
@@ -97,6 +100,10 @@ class CrtSocket(PublicDir):
         Takes up to *timeout* milliseconds (None: that of the constructor) and returns '', or the
         error in words.
         """
+        if self._inherited:
+            self.last_error = "the connection belongs to the parent of this forked child"
+            return self.last_error
+        dies_in_child(self)
         self.close()
         deadline = Deadline(self.timeout if timeout is None else timeout)
         error: OSError | None = None
@@ -121,6 +128,18 @@ class CrtSocket(PublicDir):
             transport.close()
         if raw is not None:
             raw.close()
+
+    def die_in_child(self) -> None:
+        """In a forked child: close the copies of the descriptors. One that had a connection, or was
+        about to have one, is dead here; any other one is as new.
+        """
+        self._safe_socket = threading.Lock()
+        transport, self._transport = self._transport, None
+        raw, self._raw = self._raw, None
+        for copy in (transport, raw):
+            if copy is not None:
+                self._inherited = self._interrupted = True
+                copy.close()
 
     def interrupt(self) -> None:
         """Make whatever waits on this socket fail now, and every later attempt to open it. From

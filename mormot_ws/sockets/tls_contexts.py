@@ -7,10 +7,11 @@ socket in here.
 
 from __future__ import annotations
 
-import logging
 import ssl
 
-_log = logging.getLogger("mormot_ws.tls")
+from ..logs import get_logger
+
+_log = get_logger("mormot_ws.tls")
 
 
 def client_tls_context(

@@ -11,17 +11,17 @@ Lock order: ``_safe_write`` < ``_safe_read`` < ``_safe_tls``.
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import ssl
 import threading
 from collections.abc import Callable
 
 from ..core.masking import Buffer
+from ..logs import get_logger
 from .deadline import Deadline
 from .transport import Transport
 
-_log = logging.getLogger("mormot_ws.transport")
+_log = get_logger("mormot_ws.transport")
 
 #: how much plain text is encrypted at a time, in bytes: bounds the memory of a write and the time
 #: that the TLS lock is held
@@ -57,6 +57,14 @@ class TlsTransport(Transport):
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
+        self._make_locks()
+        self._ended = False  # the TCP stream has ended
+        self._feeds = 0  # how often input was fed; guarded by _safe_tls
+        self._unsent = b""  # encrypted, not taken by the kernel yet; guarded by _safe_write
+        self.recv: Callable[[int], bytes] = self._recv
+        self.sendall: Callable[[Buffer], None] = self._sendall
+
+    def _make_locks(self) -> None:
         #: guards the SSL object and its two buffers; innermost, held for computation only
         self._safe_tls = threading.Lock()
         #: notified when input was fed, if somebody waits: a writer that OpenSSL sends to wait for
@@ -68,11 +76,10 @@ class TlsTransport(Transport):
         self._safe_read = threading.Lock()
         #: held from encrypting to writing, so that records leave in the order of their encryption
         self._safe_write = threading.Lock()
-        self._ended = False  # the TCP stream has ended
-        self._feeds = 0  # how often input was fed; guarded by _safe_tls
-        self._unsent = b""  # encrypted, not taken by the kernel yet; guarded by _safe_write
-        self.recv: Callable[[int], bytes] = self._recv
-        self.sendall: Callable[[Buffer], None] = self._sendall
+
+    def die_in_child(self) -> None:
+        super().die_in_child()
+        self._make_locks()
 
     @property
     def ssl_object(self) -> ssl.SSLObject:

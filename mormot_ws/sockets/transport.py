@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import logging
 import select
 import socket
 import struct
@@ -21,7 +20,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ..core.forks import dies_in_child
 from ..core.masking import Buffer
+from ..logs import get_logger
 from .deadline import Deadline
 
 try:
@@ -30,7 +31,7 @@ try:
 except ImportError:  # not there on Windows
     fcntl = None  # type: ignore[assignment]
 
-_log = logging.getLogger("mormot_ws.transport")
+_log = get_logger("mormot_ws.transport")
 
 #: joining header and payload is cheaper than ``sendmsg`` below this many bytes
 JOIN_BELOW = 65536
@@ -116,6 +117,13 @@ class Transport:
         # bound methods of the socket itself: nothing of ours is between the loop and the kernel
         self.recv: Callable[[int], bytes] = sock.recv
         self.sendall: Callable[[Buffer], None] = sock.sendall
+        dies_in_child(self)
+
+    def die_in_child(self) -> None:
+        """In a forked child: close this copy of the descriptor, and nothing else. The connection,
+        and its TLS state, are the parent's.
+        """
+        self.close()
 
     def fileno(self) -> int:
         """Return the file descriptor, −1 once closed."""

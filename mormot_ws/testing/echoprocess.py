@@ -14,6 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
+from ..core.forks import dies_in_child
 from ..process.freeing import FreedByWith
 from .echoserver import EchoServer, hold_port
 
@@ -55,11 +56,24 @@ class EchoServerProcess(FreedByWith):
         #: the port, which stays its own while it is stopped
         self.port: int
         self.port, self._holder = hold_port(host, port)
+        dies_in_child(self)
         try:
             self.start()
         except BaseException:
             self.free()
             raise
+
+    def die_in_child(self) -> None:
+        """In a forked child: the process is our parent's child, and no business of ours."""
+        process, self._process = self._process, None
+        if process is not None:
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    # one that has gone: nothing to say to it
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+            # else its finalizer says that it still runs
+            process.returncode = 0
 
     @property
     def uri(self) -> str:

@@ -8,16 +8,17 @@ are below it. No test in here.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections import deque
 from collections.abc import Callable
 
+from ..core.forks import dies_in_child
+from ..logs import get_logger
 from ..process.freeing import FreedByWith
 from .relay import Direction, Ending, Relay
 
-_log = logging.getLogger("mormot_ws.testing")
+_log = get_logger("mormot_ws.testing")
 
 #: seconds for a command to be carried out, and for the thread to end
 _PATIENCE = 10.0
@@ -81,6 +82,13 @@ class FaultProxy(FreedByWith):
             target=self._run, name=f"fault proxy :{self.port}", daemon=True
         )
         self._thread.start()
+        dies_in_child(self)
+
+    def die_in_child(self) -> None:
+        """In a forked child: commands do nothing."""
+        self._safe = threading.Lock()
+        self._commands.clear()
+        self._ended = True
 
     @property
     def uri(self) -> str:

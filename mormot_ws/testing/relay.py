@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
+from ..core.forks import dies_in_child
 from ..sockets.deadline import Deadline
 from ..sockets.transport import wait_socket
 from .links import HELD_BYTES, End, Flow, Gate, Link
@@ -90,6 +91,20 @@ class Relay:
         except OSError:
             self._close_all()
             raise
+        dies_in_child(self)
+
+    def die_in_child(self) -> None:
+        """In a forked child: close the copies of the descriptors. What the selector watches is the
+        parent's too, and is left alone.
+        """
+        self.stopping = True
+        ends = [end.sock for link in self.links for end in link.ends]
+        own = [self._holder, self._listener, self._wake_read, self._wake_write]
+        for sock in [*ends, *own, *self._fillers.values()]:
+            if sock is not None:
+                sock.close()
+        self._selector.close()
+        self.links, self.timed, self._fillers = {}, {}, {}
 
     def wake(self) -> None:
         """Make the loop turn once. From any thread; never raises."""

@@ -30,7 +30,7 @@ from mormot_ws import (
     WebSocketServerRest,
     pboSynLzCompress,
 )
-from tests.children import HOST, Child, answer, commands, end_with_parent
+from tests.support.children import HOST, Child, answer, commands, end_with_parent
 
 KEY = "a shared key"
 NONE = WebSocketProtocolBinaryOptions(0)

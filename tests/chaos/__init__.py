@@ -31,7 +31,8 @@ server to client  ``send_frame``, in the callback for an s              per conn
 
 Most clients go through the fault proxy, every fifth straight to the server. Every third connection
 has small kernel buffers and large messages, so that losses meet batches that have left in part. Now
-and then a client closes its connection by itself, by ``process.shutdown()``, and reconnects.
+and then a client closes its connection by itself, by ``process.shutdown()``, and reconnects; or
+one of the two processes forks a child, which frees what it has inherited, or just ends.
 
 The invariants
 ==============
@@ -64,7 +65,8 @@ The invariants
    allocator: with them the C library keeps some 20 MB more for 100 threads, of what they have freed
    long ago. After ``free()`` of all clients, each within 3 s, no thread or descriptor of theirs is
    left. A server that stops leaves none either.
-7. **No unhandled exception** in any thread of either side (``threading.excepthook``,
+7. **A forked child** ends within 10 s and changes nothing for its parent: see all the others.
+8. **No unhandled exception** in any thread of either side (``threading.excepthook``,
    ``sys.unraisablehook``), no log record of ``mormot_ws`` at ERROR or above, nothing on standard
    error, no close code that tells of a broken stream (1002, 1003, 1007, 1009, 1011).
 """

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from tests.children import ChildError
+from tests.support.children import ChildError
 
 from .arena import Arena
 from .check import Checker, Findings

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from mormot_ws.testing import FaultProxy
-from tests.children import HOST, Child, ChildError, fixed_port
+from tests.support.children import HOST, Child, ChildError, fixed_port
 
 from .faults import Fault
 

@@ -12,6 +12,7 @@ It prints ``{"ready": COUNT}`` when all clients are upgraded, and answers comman
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import socket
 import ssl
@@ -33,7 +34,7 @@ from mormot_ws import (
     focContinuation,
     focText,
 )
-from tests.children import HOST, answer, commands, end_with_parent
+from tests.support.children import HOST, answer, commands, end_with_parent
 
 from .messages import (
     LARGE_PADDING,
@@ -41,6 +42,7 @@ from .messages import (
     SMALL_BUFFER,
     Log,
     footprint,
+    fork,
     padded,
     poll_until,
     watch_exceptions,
@@ -54,6 +56,8 @@ _TLS_TIMEOUT = 900
 #: how probable it is, each time that a client sends, that it then closes the connection by itself,
 #: and reconnects
 _GOODBYE = 0.02
+#: and that it forks a child of the process, which frees the client or just ends
+_FORK = 0.003
 
 
 class ChaosClient:
@@ -179,6 +183,9 @@ class ChaosClient:
                 self._send(1)
             if choose.random() < _GOODBYE:
                 self.goodbyes += self._process.shutdown()
+            if choose.random() < _FORK:
+                child = choose.choice((self.client.free, self._process.shutdown, gc.collect))
+                fork(child, lambda fault: self._log.write(f"X {fault}"))
 
     def _send(self, stream: int) -> bool:
         """Send the next message of the stream a (0) or s (1); tell whether it was promised."""

@@ -8,13 +8,17 @@ import ctypes
 import gc
 import logging
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from mormot_ws.process import freeing
 
 PROTOCOL = "chaos"
 
@@ -22,6 +26,8 @@ PROTOCOL = "chaos"
 SMALL_BUFFER = 4096
 #: of their messages: bytes of padding at most
 LARGE_PADDING = 24_000
+#: seconds within which a forked child has to end
+_CHILD_BOUND = 10.0
 
 
 def padded(text: str, size: int) -> str:
@@ -47,6 +53,8 @@ def watch_exceptions(note: Callable[[str], Any]) -> None:
 
     threading.excepthook = in_thread
     sys.unraisablehook = unraisable
+    # newer versions of Python warn of forks in programs with threads
+    warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
     logger = logging.getLogger("mormot_ws")
     logger.addHandler(Handler(logging.ERROR))
     logger.propagate = False
@@ -88,6 +96,36 @@ def footprint() -> dict[str, int]:
         "objects": len(gc.get_objects()),
         "blocks": sys.getallocatedblocks(),
     }
+
+
+def fork(child: Callable[[], Any], note: Callable[[str], Any]) -> None:
+    """Fork a child that does *child* and ends; note what is wrong with its end. In any thread but
+    a connection's own.
+    """
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            child()
+            # what the end of an interpreter does
+            freeing.close_all_now()
+            code = 0
+        finally:
+            # not sys.exit(): what our logs have not written yet is the parent's
+            os._exit(code)
+    status = 0
+
+    def ended() -> bool:
+        nonlocal status
+        found, status = os.waitpid(pid, os.WNOHANG)
+        return found != 0
+
+    if not poll_until(ended, _CHILD_BOUND):
+        note("a forked child hangs")
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    elif status:
+        note(f"a forked child ended with the status {status}")
 
 
 def poll_until(condition: Callable[[], bool], seconds: float) -> bool:

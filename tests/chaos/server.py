@@ -13,6 +13,7 @@ event before a SIGKILL::
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import socket
 import sys
@@ -31,7 +32,7 @@ from mormot_ws import (
     focText,
     server_tls_context,
 )
-from tests.children import HOST, answer, commands, end_with_parent
+from tests.support.children import HOST, answer, commands, end_with_parent
 
 from .messages import (
     LARGE_PADDING,
@@ -39,6 +40,7 @@ from .messages import (
     SMALL_BUFFER,
     Log,
     footprint,
+    fork,
     padded,
     poll_until,
     watch_exceptions,
@@ -46,6 +48,8 @@ from .messages import (
 
 #: seconds between two rounds of pushes
 _PUSH_EVERY = 0.1
+#: rounds between two forks of a child, which frees the server or just ends
+_FORK_EVERY = 20
 #: seconds to wait for a port that the previous incarnation is just giving up
 _PORT_BOUND = 5.0
 
@@ -134,7 +138,12 @@ class ChaosServer:
     # ------------------------------------------------------------------------ in the pushing thread
 
     def _push_for_ever(self) -> None:
+        rounds = 0
         while not self._stopping.wait(_PUSH_EVERY):
+            rounds += 1
+            if rounds % _FORK_EVERY == 0:
+                child = random.choice((self.server.free, gc.collect))
+                fork(child, lambda fault: self._log.write(f"X {fault}"))
             if self.paused.is_set():
                 continue
             with self._safe:

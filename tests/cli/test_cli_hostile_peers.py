@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from programs import PATIENCE
 from support import HOST, RawServer, RawServerPeer
+from support.programs import PATIENCE
 from test_cli_terminal import Terminal
 
 from mormot_ws.cli.mailbox import Mailbox

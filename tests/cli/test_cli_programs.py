@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import PATIENCE, Program
 from support import (
     BOUND,
     HOST,
@@ -27,7 +26,8 @@ from support import (
     silent,
     wait_for,
 )
-from tls_support import Authority
+from support.programs import PATIENCE, Program
+from support.tls import Authority
 
 from mormot_ws import HttpClientWebSockets, WebSocketFrame, WebSocketProcess, focText
 from mormot_ws.testing import EchoServer, EchoServerProcess

@@ -18,8 +18,8 @@ from types import TracebackType
 
 import pyte
 import pytest
-from programs import PATIENCE
 from support import echo_server, wait_for
+from support.programs import PATIENCE
 
 from mormot_ws import WebSocketFrame, focText
 from mormot_ws.testing import EchoServer

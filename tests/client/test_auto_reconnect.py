@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fault_support import HEARTBEATS, Losses, ServerPeer
 from support import (
     BOUND,
     HOST,
@@ -31,6 +30,7 @@ from support import (
     upgrade,
     wait_for,
 )
+from support.faults import HEARTBEATS, Losses, ServerPeer
 
 from mormot_ws import (
     FailureKind,

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_support import took
 from support import (
     BOUND,
     HOST,
@@ -39,7 +38,8 @@ from support import (
     upgrade,
     wait_for,
 )
-from tls_support import Authority, tls_client, tls_server
+from support.faults import took
+from support.tls import Authority, tls_client, tls_server
 
 from mormot_ws import (
     ExponentialBackoff,

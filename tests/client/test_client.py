@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 import pytest
-from fault_support import full_listener
 from support import (
     BOUND,
     HOST,
@@ -41,6 +40,7 @@ from support import (
     upgrade,
     wait_for,
 )
+from support.faults import full_listener
 
 from mormot_ws import (
     HttpClientWebSockets,

@@ -6,7 +6,6 @@ import threading
 import time
 
 import pytest
-from programs import Script
 from support import (
     BOUND,
     MS,
@@ -28,6 +27,7 @@ from support import (
     upgrade,
     wait_for,
 )
+from support.programs import Script
 
 from mormot_ws import (
     HttpClientWebSockets,

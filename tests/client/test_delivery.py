@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_support import HEARTBEATS, Losses, shrink_buffers, took
 from support import (
     BOUND,
     HOST,
@@ -36,7 +35,8 @@ from support import (
     upgrade,
     wait_for,
 )
-from tls_support import Authority, behind_tls, tls_client, tls_server
+from support.faults import HEARTBEATS, Losses, shrink_buffers, took
+from support.tls import Authority, behind_tls, tls_client, tls_server
 
 from mormot_ws import (
     HttpClientWebSockets,

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from heads import changed, octets
 from support import (
     HOST,
     MS,
@@ -24,6 +23,7 @@ from support import (
     sending,
     upgrade,
 )
+from support.heads import changed, octets
 
 from mormot_ws import HttpClientWebSockets, WebSocketProtocolChat
 

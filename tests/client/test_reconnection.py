@@ -8,7 +8,6 @@ import threading
 import time
 
 import pytest
-from reconnection_support import BACK, ENDED, successful, thread_of
 from support import (
     BOUND,
     HOST,
@@ -34,6 +33,7 @@ from support import (
     truncated,
     upgrade_and_drop,
 )
+from support.reconnection import BACK, ENDED, successful, thread_of
 
 from mormot_ws import (
     FailureKind,

@@ -11,7 +11,6 @@ import threading
 import time
 
 import pytest
-from reconnection_support import ENDED, NEVER, thread_of, waiting
 from support import (
     BOUND,
     HOST,
@@ -34,6 +33,7 @@ from support import (
     upgraded,
     wait_for,
 )
+from support.reconnection import ENDED, NEVER, thread_of, waiting
 
 from mormot_ws import (
     WebSocketFrame,

@@ -4,11 +4,11 @@ frame.
 
 from __future__ import annotations
 
-import incoming_support
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from incoming_support import (
+from support import incoming
+from support.incoming import (
     FUZZ,
     MAX_HEADER,
     Role,
@@ -34,7 +34,7 @@ from mormot_ws.core.frames import (
 )
 from mormot_ws.core.incoming import WebProcessInFrame, WebProcessInFrameState
 
-role = incoming_support.role
+role = incoming.role
 
 
 # ----------------------------------------------------------------------------------------- messages

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import incoming_support
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from incoming_support import (
+from support import incoming
+from support.incoming import (
     FUZZ,
     KEY,
     MAX_HEADER,
@@ -35,7 +35,7 @@ from mormot_ws.core.frames import (
 from mormot_ws.core.incoming import WebProcessInFrame, WebProcessInFrameState
 from mormot_ws.errors import WebSocketsProtocolError
 
-role = incoming_support.role
+role = incoming.role
 
 
 # ------------------------------------------------------------------------------------------- faults

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from programs import EXAMPLES, PATIENCE, Program
 from support import HOST, RawClient, wait_for
+from support.programs import EXAMPLES, PATIENCE, Program
 
 from mormot_ws import focText
 from mormot_ws.testing import FaultProxy

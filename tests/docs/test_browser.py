@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from children import fixed_port
-from programs import EXAMPLES, PATIENCE, Program
 from support import HOST, echo, echo_server, wait_for
-from tls_support import Authority, tls_server
+from support.children import fixed_port
+from support.programs import EXAMPLES, PATIENCE, Program
+from support.tls import Authority, tls_server
 
 from mormot_ws import WebSocketServer
 from mormot_ws.page import answer_page

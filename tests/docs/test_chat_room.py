@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import fixed_port
-from programs import EXAMPLES, PATIENCE, Program
 from support import HOST, RawClient, wait_for
-from tls_support import Authority
+from support.children import fixed_port
+from support.programs import EXAMPLES, PATIENCE, Program
+from support.tls import Authority
 
 from mormot_ws import focBinary, focConnectionClose, focText, parse_close_payload
 

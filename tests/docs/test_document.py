@@ -8,7 +8,6 @@ import inspect
 import threading
 
 import pytest
-from programs import run_script
 from support import (
     BOUND,
     HOST,
@@ -29,6 +28,7 @@ from support import (
     send_text,
     wait_for,
 )
+from support.programs import run_script
 
 from mormot_ws import (
     ExponentialBackoff,

@@ -16,22 +16,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import EXAMPLES, PATIENCE, Program
 from support import (
     BOUND,
     HOST,
     ROOT,
     RawClient,
     Recorder,
-    WebSocketServer,
     echo_server,
     exchange,
     refused_port,
     upgraded,
     wait_for,
 )
+from support.programs import EXAMPLES, PATIENCE, Program
 
-from mormot_ws import WebSocketProtocol, focConnectionClose, parse_close_payload
+from mormot_ws import WebSocketProtocol, WebSocketServer, focConnectionClose, parse_close_payload
 
 #: the signals that stop the server in the orderly way
 SIGNALS = [signal.SIGINT, signal.SIGTERM]

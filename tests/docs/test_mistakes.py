@@ -8,8 +8,8 @@ import re
 from typing import NamedTuple
 
 import pytest
-from programs import EXAMPLES, Program
 from support import ROOT
+from support.programs import EXAMPLES, Program
 
 FOLDER = EXAMPLES / "mistakes"
 

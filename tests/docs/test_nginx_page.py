@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from children import fixed_port
-from pages import blocks_of
-from programs import PATIENCE
 from support import HOST, ROOT, Recorder, echo, fast_settings, ms, send_text, wait_for
-from tls_support import Authority
+from support.children import fixed_port
+from support.pages import blocks_of
+from support.programs import PATIENCE
+from support.tls import Authority
 
 from mormot_ws import (
     HttpClientWebSockets,

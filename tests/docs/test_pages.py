@@ -11,9 +11,9 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
-from pages import PAGE_BOUND, PageError, all_pages, blocks_of, page_name, run_page
-from pages_not_run import COMMANDS, NOT_RUN
 from support import ROOT
+from support.pages import PAGE_BOUND, PageError, all_pages, blocks_of, page_name, run_page
+from support.pages_not_run import COMMANDS, NOT_RUN
 
 import mormot_ws
 from mormot_ws import WebSocketProcessSettings

@@ -161,7 +161,7 @@ def live() -> Iterator[dict[str, Any]]:
                 process.protocol,
                 process.settings,
                 process.in_frame,
-                process.outgoing,
+                mormot_ws.WebSocketFrameList(),
                 server.websocket_protocols,
                 server.is_active_websocket(sockets[1].connection_id),
                 mormot_ws.WebSocketFrame(mormot_ws.focText),
@@ -278,7 +278,7 @@ def test_each_setting_is_in_the_table_or_ours() -> None:
 def test_invalid_ping_send_count_is_the_pascal_name_of_invalid_ping_count() -> None:
     with echo_server() as server, connect(server.port) as client:
         process = process_of(client)
-        process.invalid_ping_count = 3
+        process.liveness.invalid_ping_count = 3
         assert process.invalid_ping_send_count == 3
 
 

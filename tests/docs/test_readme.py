@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import Program
 from support import BOUND, HOST, ROOT, refused_port, wait_for
+from support.programs import Program
 
 import mormot_ws
 from mormot_ws import WebSocketServer

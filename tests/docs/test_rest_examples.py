@@ -9,8 +9,8 @@ import json
 import signal
 
 import pytest
-from programs import EXAMPLES, PATIENCE, Program
 from support import HOST, refused_port
+from support.programs import EXAMPLES, PATIENCE, Program
 
 PAUSE = "0.01"
 

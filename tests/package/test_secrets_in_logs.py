@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from proxy_servers import HttpProxy
 from support import (
     HOST,
     FixedDelay,
@@ -21,6 +20,7 @@ from support import (
     text,
     wait_for,
 )
+from support.proxies import HttpProxy
 
 from mormot_ws import (
     HttpClientWebSockets,

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fault_support import Losses, shrink_buffers, took
 from support import (
     BOUND,
     HOST,
@@ -37,6 +36,7 @@ from support import (
     upgraded,
     wait_for,
 )
+from support.faults import Losses, shrink_buffers, took
 
 from mormot_ws import (
     ClientStatus,

@@ -18,16 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_support import (
-    AT_ONCE,
-    HEARTBEATS,
-    NOTICED_WITHIN,
-    ClientPeer,
-    Losses,
-    ServerPeer,
-    shrink_buffers,
-    took,
-)
 from support import (
     BOUND,
     HOST,
@@ -42,7 +32,17 @@ from support import (
     wait_for,
 )
 from support import foreign_server as serve_foreign
-from tls_support import Authority, tls_client, tls_server
+from support.faults import (
+    AT_ONCE,
+    HEARTBEATS,
+    NOTICED_WITHIN,
+    ClientPeer,
+    Losses,
+    ServerPeer,
+    shrink_buffers,
+    took,
+)
+from support.tls import Authority, tls_client, tls_server
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as foreign_connect
 from websockets.sync.connection import Connection

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from programs import Script
 from support import (
     BOUND,
     RawClient,
@@ -33,6 +32,7 @@ from support import (
     upgraded,
     wait_for,
 )
+from support.programs import Script
 
 from mormot_ws import (
     HttpClientWebSockets,

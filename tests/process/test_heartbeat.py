@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pairs import Pair, both_roles, pair
 from support import (
     BOUND,
     MS,
@@ -23,6 +22,7 @@ from support import (
     text,
     wait_for,
 )
+from support.pairs import Pair, both_roles, pair
 
 from mormot_ws import (
     WebSocketFrame,

@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 import pytest
-from pairs import both_roles, in_thread, pair, wait_flushed
 from support import (
     BOUND,
     MS,
@@ -23,6 +22,7 @@ from support import (
     upgraded,
     wait_for,
 )
+from support.pairs import both_roles, in_thread, pair, wait_flushed
 
 from mormot_ws import (
     WebSocketFrame,

@@ -23,6 +23,8 @@ from mormot_ws.states import WebSocketProcessState, wpsClose, wpsCreate, wpsDest
 class FakeProcess:
     """Has a state, and notes what it is given to send."""
 
+    inherited = False
+
     def log_fields(self) -> dict[str, object]:
         return {}
 
@@ -91,17 +93,20 @@ class TestCallback:
         assert record.exc_info is not None
         assert record.exc_info[0] is ZeroDivisionError
 
-    def test_what_is_no_exception_of_the_application_goes_on(self) -> None:
-        """``SystemExit`` and its kind are not swallowed."""
+    def test_sys_exit_is_logged_like_any_other_exception(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It would end this thread only, and nobody would read any more."""
 
         def on_incoming_frame(process: Any, frame: WebSocketFrame) -> None:
             raise SystemExit(3)
 
         process: Any = FakeProcess()
-        with pytest.raises(SystemExit):
-            WebSocketProtocolChat("echo", "", on_incoming_frame).process_incoming_frame(
-                process, WebSocketFrame(focText), ""
-            )
+        WebSocketProtocolChat("echo", "", on_incoming_frame).process_incoming_frame(
+            process, WebSocketFrame(focText), ""
+        )
+        assert caplog.records[0].exc_info is not None
+        assert caplog.records[0].exc_info[0] is SystemExit
 
 
 class TestConstructor:

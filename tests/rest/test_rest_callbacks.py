@@ -9,7 +9,8 @@ from itertools import count
 from typing import Any
 
 import pytest
-from rest_support import (
+from support import BOUND, RawServer, RawServerPeer, active, in_threads, ms, wait_for
+from support.rest import (
     KEY,
     KINDS,
     RawRestClient,
@@ -20,7 +21,6 @@ from rest_support import (
     rest_client,
     rest_server,
 )
-from support import BOUND, RawServer, RawServerPeer, active, in_threads, ms, wait_for
 
 from mormot_ws import (
     HttpServerRequest,

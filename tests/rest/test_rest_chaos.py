@@ -10,9 +10,9 @@ import time
 from collections import Counter
 
 import pytest
-from rest_support import KEY, mirror, rest_client, rest_server
-from rest_support import short_waits as short_waits
 from support import BOUND, HOST, MS, ms, wait_for
+from support.rest import KEY, mirror, rest_client, rest_server
+from support.rest import short_waits as short_waits
 
 from mormot_ws import HttpServerRequest, WebSocketServerRest
 from mormot_ws.testing import FaultProxy

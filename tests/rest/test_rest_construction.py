@@ -8,8 +8,8 @@ import logging
 from typing import Any
 
 import pytest
-from rest_support import KEY, pair, rest_server
 from support import HOST, wait_for
+from support.rest import KEY, pair, rest_server
 
 from mormot_ws import (
     HttpClientWebSockets,

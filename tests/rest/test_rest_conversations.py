@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from rest_support import rest_client, rest_server
 from support import BOUND, RawClient, RawPeer, RawServer, RawServerPeer, active, wait_for
-from wire_vectors import ALL_SCENARIOS, ALL_VECTORS, Vector, connection_id_of, wire_of
+from support.rest import rest_client, rest_server
+from support.wire_vectors import ALL_SCENARIOS, ALL_VECTORS, Vector, connection_id_of, wire_of
 
 from mormot_ws import (
     HttpServerRequest,

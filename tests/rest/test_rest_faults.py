@@ -1,13 +1,12 @@
 """Ends that do not agree, and damaged frames: nothing hangs, nothing is executed twice. The
-tables: ``python -m tests.rest_faults``.
+tables: ``python -m tests.support.rest_faults``.
 """
 
 from __future__ import annotations
 
 import pytest
-import rest_faults
-from rest_faults import ANSWERS, PAIRS, REQUESTS, Captured, Pair
-from support import ms
+from support import ms, rest_faults
+from support.rest_faults import ANSWERS, PAIRS, REQUESTS, Captured, Pair
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ import queue
 from typing import Any
 
 import pytest
-from children import Child
-from rest_support import active, mirror, rest_server
 from support import BOUND, HOST, fast_settings
+from support.children import Child
+from support.rest import active, mirror, rest_server
 
 from mormot_ws import HttpClientWebSockets, HttpServerRequest, pboSynLzCompress
 
@@ -146,7 +146,7 @@ def test_our_server_and_a_peer_that_is_a_client(kind: str, key: str, form: str) 
     options = pboSynLzCompress if form == "synlz" else ()
     with (
         rest_server(seen, key, options) as server,
-        Child("tests.rest_peer", "client", kind, key, form, str(server.port)) as peer,
+        Child("tests.support.rest_peer", "client", kind, key, form, str(server.port)) as peer,
     ):
         assert peer.hear() == {"ready": True}
         check_asked_by(peer, seen, kind)
@@ -179,7 +179,7 @@ def test_our_client_and_a_peer_that_is_a_server(kind: str, key: str, form: str) 
     """The same the other way round."""
     seen = Seen()
     options = pboSynLzCompress if form == "synlz" else ()
-    with Child("tests.rest_peer", "server", kind, key, form) as peer:
+    with Child("tests.support.rest_peer", "server", kind, key, form) as peer:
         port = peer.hear()["port"]
         with HttpClientWebSockets(HOST, port, timeout=5_000, settings=fast_settings()) as client:
             client.on_callback_request_process = seen
@@ -219,7 +219,7 @@ def test_a_wrong_key_ends_the_connection() -> None:
     with (
         rest_server(mirror, "right", pboSynLzCompress) as server,
         Child(
-            "tests.rest_peer", "client", "synopsebin", "wrong", "synlz", str(server.port)
+            "tests.support.rest_peer", "client", "synopsebin", "wrong", "synlz", str(server.port)
         ) as peer,
     ):
         assert peer.hear() == {"ready": True}

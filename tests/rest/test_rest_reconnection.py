@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from children import Child, fixed_port
-from rest_support import KEY, rest_client
 from support import BOUND, ms, wait_for
+from support.children import Child, fixed_port
+from support.rest import KEY, rest_client
 
 from mormot_ws import HttpClientWebSockets
 
@@ -96,7 +96,7 @@ def test_requests_survive_the_end_of_the_server(
     port = fixed_port()
 
     def start() -> Child:
-        return Child("tests.rest_child", str(port), key, "10")
+        return Child("tests.support.rest_child", str(port), key, "10")
 
     with start() as first:
         first.hear()

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rest_support import KEY, KINDS, RawRestClient, mirror, pair, rest_client, rest_server
-from rest_support import short_waits as short_waits
 from support import BOUND, HOST, MS, fast_settings, in_threads, wait_for
-from tls_support import Authority
+from support.rest import KEY, KINDS, RawRestClient, mirror, pair, rest_client, rest_server
+from support.rest import short_waits as short_waits
+from support.tls import Authority
 
 from mormot_ws import (
     HttpClientWebSockets,

@@ -10,8 +10,6 @@ import time
 from typing import Any
 
 import pytest
-from rest_support import KINDS, RawRestClient, accept_rest, mirror, pair, rest_client, rest_server
-from rest_support import short_waits as short_waits
 from support import (
     BOUND,
     MS,
@@ -24,6 +22,8 @@ from support import (
     ms,
     wait_for,
 )
+from support.rest import KINDS, RawRestClient, accept_rest, mirror, pair, rest_client, rest_server
+from support.rest import short_waits as short_waits
 
 from mormot_ws import (
     HttpClientWebSockets,
@@ -33,8 +33,8 @@ from mormot_ws import (
     focConnectionClose,
     wscBlockWithAnswer,
 )
-from mormot_ws.rest.exchange import Turns
 from mormot_ws.rest.messages import RestAnswer
+from mormot_ws.rest.turns import Turns
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 #: those whose answers carry no number
@@ -115,6 +115,7 @@ class TestTheBounds:
             for number in range(3):
                 assert ends.client.request(f"/{number}", "GET") == 200
                 assert b'"/%d"' % number in ends.client.answer.content
+            assert ends.process.exchange is not None
             assert ends.process.exchange.incoming.answer_to_ignore() == 0
 
     @kinds
@@ -138,6 +139,7 @@ class TestLateAnswers:
         """It is discarded, and only then the request is sent: its answer cannot be mistaken."""
         with pair(kind, gate, timeout=100) as ends, gate:
             assert ends.client.request("/slow", "GET") == 404
+            assert ends.process.exchange is not None
             assert ends.process.exchange.incoming.answer_to_ignore() == 1
             results: list[Any] = []
 
@@ -169,6 +171,7 @@ class TestLateAnswers:
         """The late answer is simply ignored."""
         with pair("synopsebin", gate, timeout=100) as ends, gate:
             assert ends.client.request("/slow", "GET") == 404
+            assert ends.process.exchange is not None
             assert ends.process.exchange.incoming.answer_to_ignore() == 0
             # behind the slow one, in the server's one thread
             assert ends.client.request("/next", "GET") == 404

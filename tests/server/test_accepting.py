@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +23,8 @@ def broken_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         def emit(self, record: logging.LogRecord) -> None:
             raise BufferError("the queue is full")
 
-    monkeypatch.setattr(logging, "raiseExceptions", False)
+    # where the interpreter tells what cannot be raised
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
     handler = Broken()
     logger = logging.getLogger("mormot_ws.server")
     level = logger.level
@@ -39,8 +41,11 @@ def serves(server: WebSocketServer) -> bool:
         return exchange(client, ["x"]) == ["x"]
 
 
-def test_a_log_handler_that_raises_makes_no_server_deaf(broken_log: None) -> None:
+def test_a_log_handler_that_raises_makes_no_server_deaf(
+    broken_log: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not when a connection is turned away, refused or ends."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: None)
     with echo_server(max_connections=1) as server:
         with upgraded(server.port), RawClient(server.port) as second:
             assert second.read_answer()[0].status == 503
@@ -115,6 +120,7 @@ def test_without_threads_clients_get_503_and_the_log_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not one for each connection; and the server serves again when it can."""
+    caplog.set_level(logging.INFO, "mormot_ws.server")
     with echo_server() as server:
         recover = no_thread(monkeypatch, "#")
         for _ in range(50):
@@ -125,7 +131,22 @@ def test_without_threads_clients_get_503_and_the_log_one_line(
         assert not server._sockets
         assert not server._per_ip
         assert serves(server)
-    assert sum("no thread for a connection" in text for text in caplog.messages) == 1
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "no thread for a connection" in record.message
+
+
+def test_a_flood_that_a_limit_turns_away_writes_few_lines(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One, and the count tells of the others."""
+    caplog.set_level(logging.INFO, "mormot_ws.server")
+    with echo_server(max_connections=1) as server, upgraded(server.port):
+        for _ in range(50):
+            with RawClient(server.port) as client:
+                assert client.read_answer()[0].status == 503
+        assert server.status().turned_away == 50
+    assert sum("away: too many connections" in text for text in caplog.messages) == 1
 
 
 def test_a_server_without_a_thread_to_accept_raises(monkeypatch: pytest.MonkeyPatch) -> None:

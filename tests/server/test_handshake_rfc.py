@@ -13,7 +13,6 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from heads import REQUEST, changed, octets
 from support import (
     MS,
     HttpHead,
@@ -28,6 +27,7 @@ from support import (
     upgrade,
     upgraded,
 )
+from support.heads import REQUEST, changed, octets
 
 from mormot_ws import WebSocketProtocolChat, WebSocketServer, focText
 
@@ -353,7 +353,7 @@ TOO_LARGE = {
 
 @pytest.mark.parametrize("request_", TOO_LARGE.values(), ids=TOO_LARGE)
 def test_a_body_above_the_limit_is_413(server: WebSocketServer, request_: bytes) -> None:
-    """A body of more than ``max_body_bytes`` is answered by 413, whichever way its length is told."""
+    """A body above ``max_body_bytes`` is answered by 413, whichever way its length is told."""
     with RawClient(server.port) as raw:
         with contextlib.suppress(ConnectionError):
             raw.send(request_)

@@ -1,15 +1,17 @@
-"""Logging in the threads of a server."""
+"""Log lines about faults that last."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 from support import BOUND
 
-from mormot_ws.server.logs import SafeLogger, SeldomLog
+from mormot_ws.logs import get_logger
+from mormot_ws.server.logs import SeldomLog
 
 
 class Broken(logging.Handler):
@@ -33,52 +35,51 @@ def broken() -> Iterator[Broken]:
     logger.removeHandler(handler)
 
 
-def test_what_a_handler_raises_is_printed_and_not_raised(
-    broken: Broken, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The traceback goes to stderr, as ``logging`` does it."""
-    SafeLogger("test.safe").error("%s failed", "it")
-    assert "BufferError: the queue is full" in capsys.readouterr().err
+@pytest.fixture
+def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """What ``sys.unraisablehook`` was given."""
+    given: list[BaseException] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: given.append(args.exc_value))
+    return given
 
 
-def test_nothing_is_printed_where_logging_is_told_not_to(
-    broken: Broken, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_what_a_handler_raises_goes_to_the_hook_for_what_cannot_be_raised(
+    broken: Broken, unraisable: list[BaseException]
 ) -> None:
-    """``logging.raiseExceptions = False`` counts."""
-    monkeypatch.setattr(logging, "raiseExceptions", False)
-    SafeLogger("test.safe").error("lost")
-    assert capsys.readouterr().err == ""
+    """The thread that logs goes on."""
+    get_logger("test.safe").error("%s failed", "it")
+    assert unraisable == [broken.error]
 
 
 def test_sys_exit_of_a_handler_ends_no_thread(
-    broken: Broken, capsys: pytest.CaptureFixture[str]
+    broken: Broken, unraisable: list[BaseException]
 ) -> None:
     """A thread of the server goes on behind it."""
     broken.error = SystemExit("bye")
     went_on = threading.Event()
 
     def run() -> None:
-        SafeLogger("test.safe").error("lost")
+        get_logger("test.safe").error("lost")
         went_on.set()
 
     thread = threading.Thread(target=run)
     thread.start()
     assert went_on.wait(BOUND)
     thread.join(BOUND)
-    assert "SystemExit" in capsys.readouterr().err
+    assert unraisable == [broken.error]
 
 
 def test_ctrl_c_reaches_the_main_thread(broken: Broken) -> None:
     """What interrupts the main thread while it logs is raised there."""
     broken.error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        SafeLogger("test.safe").error("interrupted")
+        get_logger("test.safe").error("interrupted")
 
 
 def test_records_name_the_caller_and_keep_their_extras(caplog: pytest.LogCaptureFixture) -> None:
     """A record says which module logged it, and carries the connection's number."""
     with caplog.at_level(logging.INFO, "test.safe"):
-        SafeLogger("test.safe").info("hello %d", 7, extra={"connection_id": 7})
+        get_logger("test.safe").info("hello %d", 7, extra={"connection_id": 7})
     [record] = caplog.records
     assert record.getMessage() == "hello 7"
     assert record.filename == "test_logs.py"
@@ -96,3 +97,10 @@ def test_a_fault_that_lasts_is_told_now_and_then() -> None:
     assert seldom.due("b") == ""
     now[0] += 10
     assert seldom.due("b") == ""
+
+
+def test_what_a_peer_says_forges_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Control characters of an argument are escaped; the text itself is ours."""
+    with caplog.at_level(logging.INFO, "test.safe"):
+        get_logger("test.safe").info("closed: %s, %s", "a\r\nERROR b\x1b[2J", OSError("x\ny"))
+    assert caplog.messages == ["closed: a\\r\\nERROR b\\x1b[2J, x\\ny"]

@@ -305,7 +305,7 @@ class TestTokens:
 class TestOnWebsocketUpgraded:
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 503])
     def test_any_status_refuses(self, server: WebSocketServer, status: int) -> None:
-        """What the callback returns is the status of the answer, after which the connection ends."""
+        """What the callback returns is the answer's status; then the connection ends."""
         server.on_websocket_upgraded = lambda protocol: status
         head = answer_to(server)
         assert head.status == status
@@ -313,7 +313,7 @@ class TestOnWebsocketUpgraded:
         assert server.websocket_connections == 0
 
     def test_401_tells_how_to_authenticate(self, server: WebSocketServer) -> None:
-        """RFC 9110 §15.5.2 wants a ``WWW-Authenticate`` with every 401, and with no other status."""
+        """RFC 9110 §15.5.2 wants ``WWW-Authenticate`` with every 401, and with nothing else."""
         server.on_websocket_upgraded = lambda protocol: 401
         assert answer_to(server).headers["www-authenticate"] == "Bearer"
         server.on_websocket_upgraded = lambda protocol: 403

@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fault_support import ServerPeer, took
-from programs import Script
 from support import (
     BOUND,
     HOST,
@@ -38,6 +36,8 @@ from support import (
     upgraded,
     wait_for,
 )
+from support.faults import ServerPeer, took
+from support.programs import Script
 
 from mormot_ws import (
     WebSocketFrame,
@@ -69,7 +69,10 @@ class Crowd(Script):
     """Many clients in a process of its own: see ``tests/crowd.py``."""
 
     def __init__(self, server: WebSocketServer, clients: int = CLIENTS, deaf: int = 0) -> None:
-        source = "import runpy, sys; sys.argv[0] = 'crowd'; runpy.run_module('tests.crowd', run_name='__main__')"
+        source = (
+            "import runpy, sys; sys.argv[0] = 'crowd'; "
+            "runpy.run_module('tests.crowd', run_name='__main__')"
+        )
         options = ("--port", str(server.port), "--clients", str(clients), "--deaf", str(deaf))
         super().__init__(source, *options)
         try:
@@ -81,14 +84,14 @@ class Crowd(Script):
             raise
 
     def told(self, what: str, bound: float = 2 * BOUND) -> tuple[int, float]:
-        """Wait until all that read have got *what*; return their number and the time of the last."""
+        """Wait until all that read have got *what*; return their number and the last one's time."""
         number, at = self.wait_line(f"{what} ", bound).split()
         return int(number), float(at)
 
 
 @pytest.fixture
 def server() -> Iterator[WebSocketServer]:
-    """An echo server with the usual time-outs of a server: those that the promises are made with."""
+    """An echo server with a server's usual time-outs, with which the promises are made."""
     with WebSocketServer(f"{HOST}:0") as server:
         server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
         yield server
@@ -389,7 +392,8 @@ def test_without_descriptors_accept_waits_and_goes_on_later() -> None:
 def test_without_descriptors_free_works() -> None:
     """``free()`` ends a server that waits for a descriptor, in its time."""
     source = _EXHAUSTED.partition("cpu, began")[0] + (
-        "began = time.monotonic()\nserver.free()\nprint('freed', time.monotonic() - began < 5, threading.active_count())\n"
+        "began = time.monotonic()\nserver.free()\n"
+        "print('freed', time.monotonic() - began < 5, threading.active_count())\n"
         "for sock in [first.sock, *mine, *(client.sock for client in clients)]:\n    sock.close()\n"
     )
     with Script(source) as script:
@@ -612,6 +616,7 @@ def test_a_broadcast_reaches_the_others_although_some_do_not_read(server: WebSoc
     connections: list[WebSocketServerSocket] = []
     server.on_websocket_connect = connections.append
     with Crowd(server, DEAF, DEAF):
+        wait_for(lambda: len(connections) == DEAF, what="the events of all upgrades")
         deaf = list(connections)
         assert len(deaf) == DEAF
         with Crowd(server, CLIENTS) as crowd:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from programs import Script
 from support import (
     BOUND,
     MS,
@@ -31,6 +30,7 @@ from support import (
     upgraded,
     wait_for,
 )
+from support.programs import Script
 
 from mormot_ws import (
     WebSocketFrame,
@@ -72,7 +72,7 @@ def test_a_server_event_that_raises_hurts_nobody(
 def test_an_on_incoming_frame_that_raises_ends_nothing(
     at_fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exception in the chat callback is logged with its traceback, and the connection goes on."""
+    """An exception in the chat callback is logged with its traceback; the connection goes on."""
 
     def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
         if frame.opcode.name == at_fault and frame.payload != b"echo me":

@@ -183,7 +183,7 @@ def behind(proxies: Collection[str] = ("127.0.0.1",), **more: object) -> dict[st
 
 
 def test_behind_a_proxy_the_limit_is_that_of_each_visitor() -> None:
-    """Not of the proxy; whoever asks once more gets 503 when the request has told who it is."""
+    """Not of the proxy: one connection too many gets 503 when its request has told whose it is."""
     with echo_server(**behind(max_connections_per_ip=2)) as server:
         clients = [RawClient(server.port) for _ in range(6)]
         visitors = ["192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.3"]

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pytest
-from rest_support import pair, rest_client, rest_server
-from rest_support import short_waits as short_waits
 from support import BOUND, HOST, in_threads, ms, refused_port, wait_for
+from support.rest import pair, rest_client, rest_server
+from support.rest import short_waits as short_waits
 
 from mormot_ws import (
     ClientServices,

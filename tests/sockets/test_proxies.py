@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from proxy_servers import Asked, HttpProxy, ProxyServer, Socks4Proxy, SocksProxy
 from support import (
     BOUND,
     HOST,
@@ -28,7 +27,8 @@ from support import (
     upgrade,
     wait_for,
 )
-from tls_support import VERSIONS, Authority, tls_server
+from support.proxies import Asked, HttpProxy, ProxyServer, Socks4Proxy, SocksProxy
+from support.tls import VERSIONS, Authority, tls_server
 
 from mormot_ws import (
     HttpClientWebSockets,

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tls_support
 from support import (
     BOUND,
     HOST,
@@ -34,10 +33,11 @@ from support import (
     process_of,
     silent,
     text,
+    tls,
     upgrade,
     wait_for,
 )
-from tls_support import (
+from support.tls import (
     VERSIONS,
     Authority,
     TlsRawClient,
@@ -64,10 +64,10 @@ from mormot_ws import (
 from mormot_ws.sockets.tls_transport import TlsTransport
 
 authority, stranger, context, server = (
-    tls_support.authority,
-    tls_support.stranger,
-    tls_support.context,
-    tls_support.server,
+    tls.authority,
+    tls.stranger,
+    tls.context,
+    tls.server,
 )
 
 

@@ -16,9 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import tls_support
 import websocket
-from programs import Script
 from support import (
     BOUND,
     MS,
@@ -33,10 +31,12 @@ from support import (
     polite,
     process_of,
     text,
+    tls,
     upgrade,
     wait_for,
 )
-from tls_support import (
+from support.programs import Script
+from support.tls import (
     Authority,
     TlsRawClient,
     behind_tls,
@@ -59,10 +59,10 @@ from mormot_ws.sockets.deadline import Deadline
 from mormot_ws.sockets.tls_transport import TlsTransport
 
 authority, stranger, context, server = (
-    tls_support.authority,
-    tls_support.stranger,
-    tls_support.context,
-    tls_support.server,
+    tls.authority,
+    tls.stranger,
+    tls.context,
+    tls.server,
 )
 
 

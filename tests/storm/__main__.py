@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 
-from tests.children import Child, ChildError, fixed_port
+from tests.support.children import Child, ChildError, fixed_port
 
 from .figures import SPREAD_LIMIT, Storm, table
 from .fleet import LIBRARIES

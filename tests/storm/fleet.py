@@ -16,7 +16,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from tests.children import HOST, answer, commands, end_with_parent
+from tests.support.children import HOST, answer, commands, end_with_parent
 
 from .server import PROTOCOL
 

@@ -11,7 +11,7 @@ import sys
 from time import monotonic
 
 from mormot_ws import WebSocketProtocolChat, WebSocketServer
-from tests.children import HOST, answer, commands, end_with_parent
+from tests.support.children import HOST, answer, commands, end_with_parent
 
 PROTOCOL = "storm"
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from programs import Program
 from support import BOUND, HOST, MS, refused_port, wait_for
+from support.programs import Program
 
 from mormot_ws.testing import FaultProxy
 from mormot_ws.testing.faultproxy import obey

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_support import FREE_WITHIN, Losses, ServerPeer, full_listener, shrink_buffers, took
 from support import (
     BOUND,
     HOST,
@@ -41,7 +40,8 @@ from support import (
     upgrade,
     wait_for,
 )
-from tls_support import Authority, tls_client, tls_server
+from support.faults import FREE_WITHIN, Losses, ServerPeer, full_listener, shrink_buffers, took
+from support.tls import Authority, tls_client, tls_server
 
 from mormot_ws import (
     HttpClientWebSockets,

@@ -12,8 +12,8 @@ from collections import Counter
 
 import pytest
 import test_wire_vectors as chat
-from rest_support import NamedProtocolBinary
-from wire_vectors import (
+from support.rest import NamedProtocolBinary
+from support.wire_vectors import (
     ALL_SCENARIOS,
     ALL_VECTORS,
     Vector,

@@ -9,7 +9,7 @@ key that it drew then.
 from __future__ import annotations
 
 import pytest
-from wire_vectors import (
+from support.wire_vectors import (
     ALL_SCENARIOS,
     Vector,
     connection_id_of,

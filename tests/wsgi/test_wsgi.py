@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import websocket
 from flask import Flask, current_app, request
-from programs import Script
 from support import (
     BOUND,
     HOST,
@@ -33,7 +32,8 @@ from support import (
     upgrade,
     wait_for,
 )
-from tls_support import Authority, tls_client
+from support.programs import Script
+from support.tls import Authority, tls_client
 from werkzeug.serving import make_server
 
 from mormot_ws import (
@@ -299,6 +299,52 @@ def test_limits_of_connections_hold(websockets: WebSocketWsgiServer, port: int) 
         assert websockets.status().turned_away == 1
 
 
+def test_hosts_are_limited(websockets: WebSocketWsgiServer, port: int) -> None:
+    """``allowed_hosts`` refuses the others with 403."""
+    websockets.settings.allowed_hosts = {"localhost"}
+    for host, status in (("localhost", 101), ("localhost:80", 101), ("evil.example", 403)):
+        with RawClient(port) as raw:
+            raw.send(raw.request(Host=host))
+            assert raw.read_head().status == status
+    wait_for(ended(websockets))
+
+
+def test_behind_a_proxy_the_limit_is_that_of_each_visitor(
+    websockets: WebSocketWsgiServer, port: int
+) -> None:
+    """``remote_ip_header`` of ``trusted_proxies`` tells who it is."""
+    settings = websockets.settings
+    settings.remote_ip_header, settings.trusted_proxies = "X-Forwarded-For", {"127.0.0.1"}
+    settings.max_connections_per_ip = 1
+    seen: list[str] = []
+    websockets.on_websocket_connect = lambda connection: seen.append(connection.remote_ip)
+    visitors = (("192.0.2.1", 101), ("192.0.2.2", 101), ("192.0.2.1", 503))
+    clients = [RawClient(port) for _ in visitors]
+    for client, (ip, status) in zip(clients, visitors, strict=True):
+        client.send(client.request(X_Forwarded_For=f"198.51.100.1, {ip}"))
+        assert client.read_head().status == status
+    wait_for(lambda: seen == ["192.0.2.1", "192.0.2.2"])
+    for client in clients:
+        client.close()
+    wait_for(ended(websockets))
+    assert not websockets._per_ip
+
+
+def test_sys_exit_of_a_callback_is_an_exception_like_others(
+    websockets: WebSocketWsgiServer, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged at ERROR, and ends neither the connection nor the WSGI server's thread."""
+
+    def leave(connection: Any) -> None:
+        raise SystemExit("bye")
+
+    websockets.on_websocket_connect = leave
+    with connect(port) as client:
+        wait_for(lambda: "SystemExit: bye" in caplog.text)
+        assert send_text(client, "x")
+    wait_for(ended(websockets))
+
+
 def test_an_uri_that_nobody_serves_is_not_found() -> None:
     """A plain request gets 404 where no protocol is, 426 where one is."""
     with WebSocketWsgiServer() as websockets, serving(websockets) as port:
@@ -526,6 +572,29 @@ def test_a_signal_handler_cannot_be_set_in_another_thread(
     thread.start()
     thread.join(BOUND)
     recorder.wait("refused")
+
+
+def test_a_signal_says_goodbye_without_a_thread_too(
+    websockets: WebSocketWsgiServer, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the system's limit the handler does it itself, and the previous one is called."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "goodbyes":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    called: list[int] = []
+    with RawClient(port) as raw:
+        raw.upgrade()
+        wait_for(lambda: websockets.websocket_connections == 1)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        websockets._signalled(lambda number, frame: called.append(number), 15, None)
+        assert called == [15]
+        close = raw.receive_opcode(focConnectionClose)
+        raw.send_frame(focConnectionClose, close.payload)
+        assert raw.read_to_end() == b""
 
 
 def test_what_was_not_freed_says_goodbye_at_exit() -> None:

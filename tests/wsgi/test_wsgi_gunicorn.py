@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from programs import EXAMPLES, Program
 from support import BOUND, HOST, RawClient, Recorder, fast_settings, send_text, wait_for
+from support.programs import EXAMPLES, Program
 
 from mormot_ws import (
     HttpClientWebSockets,

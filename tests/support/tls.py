@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 import trustme
-from support import (
+
+from mormot_ws import (
+    HttpClientWebSockets,
+    WebSocketProtocolChat,
+    WebSocketServer,
+    client_tls_context,
+    focText,
+    server_tls_context,
+)
+
+from . import (
     BOUND,
     HOST,
     Behaviour,
@@ -25,15 +35,6 @@ from support import (
     fast_settings,
     send_text,
     wait_for,
-)
-
-from mormot_ws import (
-    HttpClientWebSockets,
-    WebSocketProtocolChat,
-    WebSocketServer,
-    client_tls_context,
-    focText,
-    server_tls_context,
 )
 
 #: both versions that are in use

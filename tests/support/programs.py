@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
 
-from support import BOUND, ROOT, wait_for
+from . import BOUND, ROOT, wait_for
 
 EXAMPLES = ROOT / "examples"
 #: seconds for a program to say or do something: it may have to start first, on a busy machine

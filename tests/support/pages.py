@@ -27,12 +27,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from children import fixed_port
 from markdown_it import MarkdownIt
-from pages_not_run import COMMANDS, NOT_RUN, NotRun
-from programs import PATIENCE, Lines, Program
-from support import BOUND, HOST, ROOT, echo, wait_for
-from tls_support import Authority
 
 from mormot_ws import (
     HttpClientWebSockets,
@@ -40,6 +35,12 @@ from mormot_ws import (
     WebSocketProtocolChat,
     WebSocketServer,
 )
+
+from . import BOUND, HOST, ROOT, echo, wait_for
+from .children import fixed_port
+from .pages_not_run import COMMANDS, NOT_RUN, NotRun
+from .programs import PATIENCE, Lines, Program
+from .tls import Authority
 
 #: a number in the blocks of a page -> a free port of its own for each run
 PORTS = ("8999", "8998", "8997", "8443", "8080", "8000", "9100")

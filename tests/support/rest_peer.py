@@ -1,4 +1,4 @@
-"""A REST peer that shares nothing with the library: ``python -m tests.rest_peer server|client KIND
+"""A REST peer that shares nothing with the library: ``python -m tests.support.rest_peer server|client KIND
 KEY PLAIN|SYNLZ [PORT]``.
 
 It was written from the description of the wire alone, one function for each of its rules, as

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import NamedTuple, TypeVar
 
-from support import BOUND, HOST, MS
+from . import BOUND, HOST, MS
 
 _P = TypeVar("_P", bound="ProxyServer")
 

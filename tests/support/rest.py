@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import HOST, RawClient, RawServerPeer, active, fast_settings, ms
 
 from mormot_ws import (
     HttpClientWebSockets,
@@ -23,6 +22,8 @@ from mormot_ws import (
 )
 from mormot_ws.rest.messages import RestAnswer, RestRequest
 from mormot_ws.rest.protocols import WebSocketProtocolRest
+
+from . import HOST, RawClient, RawServerPeer, active, fast_settings, ms
 
 KINDS = ("synopsejson", "synopsebin", "synopsebinary")
 KEY = "secret"

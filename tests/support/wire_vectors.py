@@ -27,7 +27,9 @@ from mormot_ws.sockets.deadline import Deadline
 
 Vector = dict[str, Any]
 
-_DATA = json.loads((Path(__file__).parent / "data" / "vectors.json").read_text(encoding="utf-8"))
+_DATA = json.loads(
+    (Path(__file__).parents[1] / "data" / "vectors.json").read_text(encoding="utf-8")
+)
 #: what was recorded under each name
 ALL_SCENARIOS: dict[str, Vector] = _DATA["scenarios"]
 ALL_VECTORS: list[Vector] = _DATA["vectors"]

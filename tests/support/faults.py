@@ -15,11 +15,11 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from programs import Script
-from support import BOUND, HOST, MS, Recorder, ms
-
 from mormot_ws import WebSocketFrame, WebSocketProcess, focConnectionClose
 from mormot_ws.testing.relay import queue_is_full
+
+from . import BOUND, HOST, MS, Recorder, ms
+from .programs import Script
 
 #: the heartbeats of the fault tests: milliseconds, and how many may stay unanswered
 HEARTBEAT_MS = ms(100)

@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from support import (
+
+from mormot_ws import (
+    WebSocketProcess,
+    WebSocketProtocolChat,
+)
+
+from . import (
     BOUND,
     RawClient,
     RawPeer,
@@ -24,11 +30,6 @@ from support import (
     process_of,
     text,
     wait_for,
-)
-
-from mormot_ws import (
-    WebSocketProcess,
-    WebSocketProtocolChat,
 )
 
 both_roles = pytest.mark.parametrize("role", ["server", "client"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support import RawClient
+from . import RawClient
 
 #: a request as a browser would write it, line by line
 REQUEST = [

@@ -1,5 +1,5 @@
 """What becomes of REST requests when the ends do not agree, or frames arrive damaged: ``python -m
-tests.rest_faults [--quick]``.
+tests.support.rest_faults [--quick]``.
 
 Three tables, all on real sockets. Ends with different keys and options: what the upgrade and a
 request return, and how often the request was executed. Three captured requests, then three captured
@@ -20,14 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
-
-if str(Path(__file__).parent) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).parent))
-
-from support import BOUND, HOST, RawClient, RawServer, RawServerPeer, fast_settings, ms
-from wire_vectors import ALL_VECTORS, Vector, wire_of
 
 from mormot_ws import (
     HttpClientWebSockets,
@@ -45,6 +38,9 @@ from mormot_ws import (
 )
 from mormot_ws.core.frames import parse_close_payload
 from mormot_ws.rest.messages import RestRequest
+
+from . import BOUND, HOST, RawClient, RawServer, RawServerPeer, fast_settings, ms
+from .wire_vectors import ALL_VECTORS, Vector, wire_of
 
 NONE = WebSocketProtocolBinaryOptions(0)
 #: milliseconds that a client waits for an answer; less than 2 000 count as that, unless a test
