@@ -69,15 +69,60 @@ pygments_dark_style = "github-dark"
 #: members without an underscore that other modules of the package call, and applications have no
 #: use for: the reference leaves them out
 _FOR_THE_PACKAGE = frozenset(
-    """
-    answer_arrived begin_exit begin_loop closing counted_as cut decode die_in_child encode end_exit
-    end_loop entered exchange fault finish gave_up_without_callback head_of inherited join_server
-    keeps_queue leave_server log_fields loop_step may_be_revived next_head notify_closed
-    output_state overflowed policy prepare_ahead queue_failed reader receive_now revive run
-    run_at_once runs_loop safe_out say_goodbye sender liveness set_state shutdown_within
-    start_shutdown take_over unsent_bytes upgrade_failure wait_writable waits_for_input
-    write_failed write_now write_parts
-    """.split()
+    [
+        "answer_arrived",
+        "begin_exit",
+        "begin_loop",
+        "closing",
+        "counted_as",
+        "cut",
+        "decode",
+        "die_in_child",
+        "encode",
+        "end_exit",
+        "end_loop",
+        "entered",
+        "exchange",
+        "fault",
+        "finish",
+        "gave_up_without_callback",
+        "head_of",
+        "inherited",
+        "join_server",
+        "keeps_queue",
+        "leave_server",
+        "log_fields",
+        "loop_step",
+        "may_be_revived",
+        "next_head",
+        "notify_closed",
+        "output_state",
+        "overflowed",
+        "policy",
+        "prepare_ahead",
+        "queue_failed",
+        "reader",
+        "receive_now",
+        "revive",
+        "run",
+        "run_at_once",
+        "runs_loop",
+        "safe_out",
+        "say_goodbye",
+        "sender",
+        "liveness",
+        "set_state",
+        "shutdown_within",
+        "start_shutdown",
+        "take_over",
+        "unsent_bytes",
+        "upgrade_failure",
+        "wait_writable",
+        "waits_for_input",
+        "write_failed",
+        "write_now",
+        "write_parts",
+    ]
 )
 
 

@@ -56,7 +56,10 @@ def answer_html(ctxt: HttpServerRequest, page: str) -> int:
     """
     if urlsplit(ctxt.url).path != "/":
         ctxt.out_content_type = "text/plain; charset=utf-8"
-        ctxt.out_content = "There is nothing here. The page is at /, and WebSocket clients connect by an upgrade.\n"
+        ctxt.out_content = (
+            "There is nothing here. The page is at /, and WebSocket clients connect by an "
+            "upgrade.\n"
+        )
         return 404
     if ctxt.method not in ("GET", "HEAD"):
         ctxt.out_content_type = "text/plain; charset=utf-8"

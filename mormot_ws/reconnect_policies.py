@@ -11,9 +11,16 @@ import math
 import random
 import ssl
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, SupportsFloat
+
+#: milliseconds: the longest wait that a policy may ask for, but for infinity
+_LONGEST_MS = 366 * 24 * 3_600_000
+#: milliseconds that a server can ask for by ``Retry-After``; more is cut to this
+_LONGEST_RETRY_AFTER_MS = 300_000
 
 
 class FailureKind(Enum):
@@ -50,8 +57,22 @@ class ReconnectFailure:
     elapsed_ms: float
     #: of the connection that was lost; 1006: there was no close frame
     close_code: int = 0
-    #: the HTTP status of a refused upgrade; 0: there was none
+    #: the HTTP status of a refused upgrade, or of a proxy's refusal; 0: there was none
     http_status: int = 0
+    #: the headers that came with it
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    #: the first 1024 bytes of its body
+    body: bytes = field(default=b"", repr=False)
+
+    @property
+    def retry_after_ms(self) -> float:
+        """Milliseconds that the server asks to wait by ``Retry-After``, at most 300 000; 0: it does
+        not.
+        """
+        for name, value in self.headers:
+            if name.lower() == "retry-after":
+                return min(_retry_after_ms(value.strip()), _LONGEST_RETRY_AFTER_MS)
+        return 0.0
 
 
 class ReconnectPolicy(Protocol):
@@ -78,8 +99,9 @@ class ExponentialBackoff:
     :param max_time_ms: give up so many milliseconds after the loss; 0: never.
 
     Short losses are over soon, at the price of attempts in the first second: about four of a
-    client, then one, then one in two seconds. Of a fleet whose server is away for 5 s, the first
-    second has 3.2 times the mean of the outage; with ``base_ms=200`` it has 2.9 times.
+    client, then one, then one in two seconds. A server that refuses with ``Retry-After`` is obeyed
+    up to five minutes: the wait is that and the drawn one. Of a fleet whose server is away for 5 s,
+    the first second has 3.2 times the mean of the outage; with ``base_ms=200`` it has 2.9 times.
     """
 
     def __init__(
@@ -113,7 +135,7 @@ class ExponentialBackoff:
             return None
         bound = self._bound
         self._bound = min(bound * 2, self.cap_ms)
-        return random.uniform(0, bound)
+        return failure.retry_after_ms + random.uniform(0, bound)
 
     def reset(self) -> None:
         """Start again from ``base_ms``."""
@@ -222,3 +244,29 @@ def _is_over(failure: ReconnectFailure, max_attempts: int, max_time_ms: float) -
         (max_attempts and failure.attempts >= max_attempts)
         or (max_time_ms and failure.elapsed_ms >= max_time_ms)
     )
+
+
+def checked_delay(value: object, default: float) -> float:
+    """Return *value*, the answer of a policy, as a number of milliseconds; *default* when it is
+    none: not a number, negative, or more than a year. Infinity is allowed.
+    """
+    if isinstance(value, (bool, str, bytes)) or not isinstance(value, SupportsFloat):
+        return default
+    try:
+        number = float(value)
+    except (ValueError, TypeError, ArithmeticError):
+        return default
+    return number if 0 <= number <= _LONGEST_MS or number == math.inf else default
+
+
+def _retry_after_ms(value: str) -> float:
+    """Return the milliseconds that a ``Retry-After`` asks for: seconds, or a date."""
+    if value.isascii() and value.isdigit():
+        return float(value[:12]) * 1000
+    try:
+        when = parsedate_to_datetime(value)
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=timezone.utc)
+        return max(0.0, (when - datetime.now(timezone.utc)).total_seconds() * 1000)
+    except (ValueError, TypeError, ArithmeticError):
+        return 0.0

@@ -131,7 +131,10 @@ class Crowd:
             if self._counts["ended"] == self._members:
                 closed = [what for what in self._counts if what.startswith("closed ")]
                 print(
-                    f"ended {self._counts['ended']} {[(what, self._counts[what]) for what in closed]}",
+                    (
+                        f"ended {self._counts['ended']} "
+                        f"{[(what, self._counts[what]) for what in closed]}"
+                    ),
                     flush=True,
                 )
 

@@ -249,10 +249,12 @@ def main() -> None:
     for name, cells in table.items():
         print(f"{name:32}" + "".join(f"{shown(cells[column]):>22}" for column in columns))
     print(
-        "\nwebsocket-client joins its ping thread, for up to 3 s, before it says anything. websockets waits for close_timeout after its"
+        "\nwebsocket-client joins its ping thread, for up to 3 s, before it says anything. "
+        "websockets waits for close_timeout after its"
     )
     print(
-        "ping_timeout, by default 10 s. With reconnect= no callback of websocket-client tells of a close frame: its log was taken."
+        "ping_timeout, by default 10 s. With reconnect= no callback of websocket-client "
+        "tells of a close frame: its log was taken."
     )
     print(f"Medians of {arguments.rounds} rounds, in {time.monotonic() - started:.0f} s. Settings:")
     for column, settings in {**SETTINGS, "mormot_ws server": OURS}.items():

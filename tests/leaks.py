@@ -258,10 +258,12 @@ def measure(reconnects: int, clients: int = 1, tls: bool = False) -> dict[str, o
 def show(result: dict[str, object]) -> None:
     """Print the figures as a table."""
     print(
-        f"{result['reconnects']} reconnects of {result['clients']} client(s) in {result['seconds']} s, TLS: {result['tls']}"
+        f"{result['reconnects']} reconnects of {result['clients']} client(s) in "
+        f"{result['seconds']} s, TLS: {result['tls']}"
     )
     print(
-        f"{'process':8} {'':8} {'threads':>8} {'descriptors':>12} {'memory (RSS)':>14} {'heap in use':>14} {'blocks':>8}"
+        f"{'process':8} {'':8} {'threads':>8} {'descriptors':>12} {'memory (RSS)':>14} "
+        f"{'heap in use':>14} {'blocks':>8}"
     )
     for side in ("client", "server"):
         figures = result[side]

@@ -219,7 +219,8 @@ def main() -> None:
         folder = Path(name)
         sdist, wheel = build(folder)
         print(
-            f"built {sdist.name} ({sdist.stat().st_size >> 10} kB) and {wheel.name} ({wheel.stat().st_size >> 10} kB)"
+            f"built {sdist.name} ({sdist.stat().st_size >> 10} kB) and {wheel.name} "
+            f"({wheel.stat().st_size >> 10} kB)"
         )
         print(
             run(

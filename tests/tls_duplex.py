@@ -519,7 +519,8 @@ def measure(
                     figures.failures += 1
                     figures.faults[_short(line["fault"])] += 1
                 progress(
-                    f"{peer}: {done} of {count}, {figures.failures} failures, {figures.crashes} crashes"
+                    f"{peer}: {done} of {count}, {figures.failures} failures, "
+                    f"{figures.crashes} crashes"
                 )
         if open_connections and ended:
             figures.crashes += 1

@@ -508,7 +508,39 @@ def table(rows: list[Row]) -> str:
     )
     lines = [
         f"Server with default settings and permessage-deflate; {machine}",
-        f"{'attack':<42}{'memory above idle':>18}{'idle':>9}{'attacked':>10}{'ratio':>7}{'99 %':>11}{'worst':>11}  verdict",
+        (
+            f"{'attack':<42}{'memory above idle':>18}{'idle':>9}{'attacked':>10}{'ratio':>7}{'99 %':>11}{'worst':>11} "
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            ""
+            " verdict"
+        ),
     ]
     for row in rows:
         lines.append(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Collection
-from threading import current_thread
+from threading import current_thread, get_ident
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +27,8 @@ from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.crtsocket import CrtSocket
 from ..sockets.deadline import Deadline
-from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
+from ..sockets.transport import Transport
+from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsDestroy, wpsRun
 from ..status import ClientStatus
 from .http import HttpAnswer, http_request, rest_request
 from .thread import WebSocketProcessClient, WebSocketProcessClientThread
@@ -42,6 +44,11 @@ _CLOSE_MS = 1_000
 #: milliseconds that free() waits in all
 _FREE_MS = 2_800
 _FREED = "The client is being freed"
+_BUSY = "Another upgrade is in progress"
+_CONNECTING = "Another thread is connecting this client"
+_NOT_ENDED = (
+    "The last connection has not ended yet: upgrade again in on_reconnect or on_websockets_closed"
+)
 
 
 class HttpClientWebSockets(CrtSocket, FreedByWith):
@@ -80,10 +87,11 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             timeout,
             proxy=proxy,
             send_timeout=self.settings.send_timeout,
+            resolve_timeout=self.settings.resolve_timeout,
         )
         self.process_name = process_name
         #: ``f(client)``, called in the client's thread each time a connection has ended, after its
-        #: last frame callback
+        #: last frame callback. It may ``reopen()`` and upgrade again with ``reconnect=True``
         self.on_websockets_closed: Callable[[HttpClientWebSockets], Any] | None = None
         #: ``f(process, frame) -> bool``, called for each message before its protocol; True: it was
         #: handled
@@ -97,18 +105,27 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         self._process: WebSocketProcessClient | None = None
         self._thread: WebSocketProcessClientThread | None = None
         self.policy: ReconnectPolicy | None = None
+        #: why the last upgrade failed: its ``http_status``, ``headers`` and ``body`` are what the
+        #: server has answered; None when it did not fail
         self.upgrade_failure: UpgradeError | None = None
+        #: False when the server chose none of the sub-protocols that the last upgrade asked for
+        self.subprotocol_chosen = True
         self._keeper: ProcessKeeper | None = None
-        #: held during an upgrade, so that two threads do not talk on one socket; first in the lock
-        #: order
-        self._safe_upgrade = threading.Lock()
-        #: guards _freeing, and the making of the keeper's use and of the thread, so that free()
-        #: misses neither; before the keeper's and the thread's own locks, nothing blocks while it
-        #: is held
-        self._safe_free = threading.Lock()
+        #: guards _freeing, _upgrading and _opening, and the making of the keeper's use and of the
+        #: thread, so that free() misses neither; before the keeper's and the thread's own locks,
+        #: nothing blocks while it is held. Taken again by its own thread: a signal handler may
+        #: call free() at any moment
+        self._safe_free = threading.RLock()
+        #: the thread that upgrades just now, 0: none; two must not talk on one socket
+        self._upgrading = 0
+        #: the thread that opens the TCP connection just now, 0: none
+        self._opening = 0
         self._freeing = False
-        #: set by the first free() when it has done its work; later ones wait for it
-        self._freed = threading.Event()
+        #: held by the thread that does the work of free(); others wait for it, with a bound. First
+        #: in the lock order; taken again by its own thread, for signal handlers
+        self._safe_freed = threading.RLock()
+        #: True when the work of free() is done: one that was interrupted is done again
+        self._freed = False
         close_at_exit(self)
         self.reopen()
 
@@ -156,7 +173,8 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             port = number if port is None else port
         if protocol is None or isinstance(port, WebSocketProtocol) or port is None:
             raise TypeError(
-                "call websockets_connect(host, port, protocol) or websockets_connect('ws://…', protocol); a protocol is needed"
+                "call websockets_connect(host, port, protocol) or"
+                " websockets_connect('ws://…', protocol); a protocol is needed"
             )
         client = cls(host, port, tls, tls_context, timeout, **options)
         error = client.websockets_upgrade(uri, "", False, frozenset(), protocol, headers)
@@ -206,19 +224,28 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             protocol objects.
 
         A network or handshake failure is a returned text, never an exception; the socket is then
-        closed. Takes up to ``timeout`` ms for the server's answer. Raises
-        ``TypeError``/``ValueError`` for arguments that can never work, :class:`WebSocketsError` for
+        closed, and :attr:`upgrade_failure` has what the server said. Takes up to ``timeout`` ms for
+        the server's answer. In the frame callbacks of this client it is refused with a text: the
+        connection has not ended there. Raises ``TypeError``/``ValueError`` for arguments that can
+        never work, also for a *protocol* that another client is using, :class:`WebSocketsError` for
         a *key* without the extra ``crypto``.
         """
         _check_upgrade_arguments(uri, key, protocol, headers)
-        if not self._safe_upgrade.acquire(blocking=False):
-            return "Another upgrade is in progress"
+        with self._safe_free:
+            if self._upgrading:
+                return _BUSY
+            self._upgrading = get_ident()
         try:
-            process = self._process
-            if self._transport is None:
+            process, thread, transport = self._process, self._thread, self._transport
+            if transport is None:
                 return "Not Connected"
             if process is not None and (not reconnect or process.state is wpsRun):
                 return _already_upgraded(process, uri)
+            if thread is not None:
+                if thread.in_loop:
+                    return _NOT_ENDED
+                if thread.attempting and thread is not current_thread():
+                    return _CONNECTING
             if protocol is None and process is not None:
                 protocol = process.protocol
             if protocol is None:
@@ -228,9 +255,26 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 protocol = new_rest_protocol(
                     uri, key, ajax, pboSynLzCompress if options is None else options, self.settings
                 )
-            return self._upgrade(uri, protocol, headers)
+            self._check_owner(protocol)
+            return self._upgrade(transport, uri, protocol, headers)
         finally:
-            self._safe_upgrade.release()
+            self._upgrading = 0
+
+    def reopen(self, timeout: int | None = None) -> str:
+        """Close, and connect again with the same parameters. Mirrors ``ReOpen``.
+
+        Takes up to *timeout* milliseconds (None: that of the constructor) and returns '', or the
+        error in words: one is that another thread connects or upgrades this client just now.
+        """
+        me = get_ident()
+        with self._safe_free:
+            if self._opening or self._upgrading not in (0, me):
+                return _CONNECTING
+            self._opening = me
+        try:
+            return super().reopen(timeout)
+        finally:
+            self._opening = 0
 
     def auto_reconnect(
         self,
@@ -273,23 +317,30 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         process.on_reconnect = upgrade_again
 
     def reconnect_now(self) -> None:
-        """Cut short the wait before the next attempt to reconnect. From any thread, returns at
-        once.
+        """Cut short the wait before the next attempt to reconnect. From any thread and from signal
+        handlers, returns at once.
 
         Also when that wait has not begun: in a callback that tells of the loss, or during an
         attempt, which another one follows at once should it fail. On a running connection it does
         nothing.
         """
-        if self._thread is not None:
-            self._thread.reconnect_now()
+        thread = self._thread
+        if thread is not None:
+            thread.reconnect_now()
 
     def status(self) -> ClientStatus:
-        """Return a snapshot for monitoring. From any thread, never waits."""
+        """Return a snapshot for monitoring. From any thread and from signal handlers, never waits.
+
+        ``connected`` is True only while there is a thread that reads.
+        """
         process, thread = self._process, self._thread
         return ClientStatus(
             host=self.host,
             port=self.port,
-            connected=process is not None and process.state is wpsRun,
+            connected=process is not None
+            and process.state is wpsRun
+            and thread is not None
+            and thread.is_alive(),
             thread_state="" if thread is None else thread.thread_state.name,
             attempts=0 if process is None else process.attempts,
             reconnects=0 if process is None else process.reconnects,
@@ -328,15 +379,8 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         process = self._process
         if process is not None:
             answer = rest_request(process, url, method, header, body, data_type)
-        elif self._transport is None and self.reopen():
-            answer = HttpAnswer(HTTP_CLIENTERROR, error=self.last_error or "not connected")
         else:
-            assert self._transport is not None
-            answer = http_request(
-                self, self._transport, url, method, keep_alive, header, body, data_type
-            )
-            if not answer.keep_alive:
-                self.close()
+            answer = self._http_request(url, method, keep_alive, header, body, data_type)
         self._answers.answer = answer
         if answer.error:
             self.last_error: str = answer.error
@@ -346,9 +390,10 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         """Close the connection and end its thread, for good. Mirrors ``Free``.
 
         From any thread but the client's own: inside one of its callbacks it behaves as
-        ``settings.free_in_callback`` says. The close handshake takes up to ``close_timeout`` ms,
-        all of it less than 3 s; a callback that runs longer is left behind, with a log line. Safe
-        to call twice.
+        ``settings.free_in_callback`` says. Also from a signal handler, whatever it has interrupted.
+        The close handshake takes up to ``close_timeout`` ms, all of it less than 3 s; a callback
+        that runs longer is left behind, with a log line. Safe to call twice; when it was
+        interrupted by an exception, the next call finishes the work.
         """
         thread = self._thread
         if thread is not None and thread is current_thread():
@@ -356,21 +401,29 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 thread.terminate()
             meet_free_in_callback(self, "client", self.settings)
         with self._safe_free:
-            first = not self._freeing
-            self._freeing = True
-            thread = self._thread  # no other one comes from here on
-        if not first:
-            self._freed.wait(_FREE_MS / 1000)
+            self._freeing = True  # no other thread is made from here on
+        if not self._safe_freed.acquire(timeout=_FREE_MS / 1000):
+            # another thread is at it, and takes the time that it has
             return
+        try:
+            if not self._freed:
+                self._free()
+                self._freed = True
+        finally:
+            self._safe_freed.release()
+
+    def _free(self) -> None:
+        """Do the work of free(), as far as it is not done."""
         deadline = Deadline(_FREE_MS)
+        thread, process = self._thread, self._process
         if thread is not None:
             thread.terminate()
-        process = self._process
         if (
             process is not None
             and process.state is wpsRun
             and process.shutdown_within(1000, _CLOSE_MS)
-            and thread
+            and thread is not None
+            and thread.is_alive()
         ):
             # the peer's end of the TCP connection, the last callbacks
             thread.join(_CLOSE_MS / 1000)
@@ -380,22 +433,60 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             if thread.is_alive():
                 _log.error("%s: a callback does not return; its thread is left behind", thread.name)
         self.close()
-        if self._keeper is not None:
+        with self._safe_free:
+            keeper, self._keeper = self._keeper, None
+        if keeper is not None:
             release_shared_keeper()
         forget_at_exit(self)
-        self._freed.set()
 
     def __repr__(self) -> str:
         what = "freed" if self._freeing else ("connected" if self.connected else "not connected")
         process = "" if self._process is None else f" {self._process!r}"
-        return f"<HttpClientWebSockets {self.host}:{self.port}{' TLS' if self.tls else ''} {what}{process}>"
+        tls = " TLS" if self.tls else ""
+        return f"<HttpClientWebSockets {self.host}:{self.port}{tls} {what}{process}>"
 
     # ------------------------------------------------------------------------------------- internal
 
-    def _upgrade(self, uri: str, protocol: WebSocketProtocol, headers: str) -> str:
-        """Do the handshake on the open connection, and start or renew what runs on it."""
+    def _http_request(
+        self, url: str, method: str, keep_alive: int, header: str, body: bytes, data_type: str
+    ) -> HttpAnswer:
+        """Send a request over plain HTTP, on a new connection if there is none."""
+        error = "" if self.connected else self.reopen()
         transport = self._transport
-        assert transport is not None
+        if transport is None:
+            return HttpAnswer(HTTP_CLIENTERROR, error=error or self.last_error or "not connected")
+        answer = http_request(
+            self,
+            transport,
+            url,
+            method,
+            keep_alive,
+            header,
+            body,
+            data_type,
+            self.user_agent,
+            self.settings.max_answer_bytes,
+        )
+        if not answer.keep_alive:
+            self.close()
+        return answer
+
+    def _check_owner(self, protocol: WebSocketProtocol) -> None:
+        """Raise ``ValueError`` when another client is using *protocol*."""
+        owner = None if protocol._client is None else protocol._client()
+        if owner is None or owner is self:
+            return
+        thread = owner._thread
+        if thread is not None and thread.is_alive() and owner._process.protocol is protocol:
+            raise ValueError(
+                "the protocol object belongs to another client, which is using it: give each"
+                " client one of its own"
+            )
+
+    def _upgrade(
+        self, transport: Transport, uri: str, protocol: WebSocketProtocol, headers: str
+    ) -> str:
+        """Do the handshake on the open connection, and start or renew what runs on it."""
         try:
             result = client_upgrade(
                 transport,
@@ -424,8 +515,17 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             self.last_error = text = str(failure)
             self.close()
             return text
+        if self.subprotocol_chosen and not result.subprotocol_chosen:
+            _log.warning(
+                "%s:%d: the server chose none of the sub-protocols that were asked for: it may not"
+                " know what the messages mean",
+                self.host,
+                self.port,
+            )
+        self.subprotocol_chosen = result.subprotocol_chosen
         protocol.upgrade_uri = uri
         protocol.upgrade_bearer_token = headers
+        protocol._client = weakref.ref(self)
         process = self._process
         first = process is None
         if process is None:
@@ -453,51 +553,90 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         if self._freeing:
             return _FREED
         thread = self._thread
-        if not first and thread is not None and thread.is_alive():
-            process.run_at_once()
-            return ""
-        policy = self.settings.reconnect_policy()
-        with self._safe_free:  # free() sees all of it, a started thread included, or comes first
-            if self._freeing:
-                return _FREED
-            self.policy = policy
-            thread = WebSocketProcessClientThread(self, process)
-            self._process = process
-            self._thread = thread
-            process.owner_thread = thread
-            try:
+        try:
+            if not first:
                 process.run_at_once()
-                thread.start()
-            except (
-                OSError,
-                RuntimeError,
-            ) as exc:  # no descriptor for the keeper, or no further thread: as if never upgraded
-                process.liveness.unwatch()
-                self._process = self._thread = None
-                self.last_error = text = f"{type(exc).__name__}: {exc}"
-                self.close()
-                return text
+                if thread is not None and thread.will_run():
+                    return ""
+            thread = self._new_thread(process, first)
+        except _NoThreadError as exc:
+            self.last_error = text = str(exc)
+            self.close()
+            return text
+        if thread is None:
+            return _FREED
         thread.entered.wait(_ENTER_LOOP_MS / 1000)
         return ""
 
+    def _new_thread(
+        self, process: WebSocketProcessClient, first: bool
+    ) -> WebSocketProcessClientThread | None:
+        """Start the thread that runs *process*; return None when the client is being freed.
+
+        When it raises, a fault of the policy's factory included, nobody takes the process for a
+        running one.
+        """
+        started = False
+        try:
+            policy = self.settings.reconnect_policy()
+            with (
+                self._safe_free
+            ):  # free() sees all of it, a started thread included, or comes first
+                if self._freeing:
+                    return None
+                self.policy = policy
+                thread = WebSocketProcessClientThread(self, process)
+                self._process = process
+                self._thread = process.owner_thread = thread
+                try:
+                    if first:
+                        process.run_at_once()
+                    thread.start()
+                except (OSError, RuntimeError) as exc:
+                    # no descriptor for the keeper, or no further thread
+                    if first:
+                        # as if never upgraded
+                        self._process = self._thread = None
+                    raise _NoThreadError(f"{type(exc).__name__}: {exc}") from exc
+            started = True
+            return thread
+        finally:
+            if not started:
+                process.liveness.unwatch()
+                process._upgraded = False
+                process.set_state(wpsDestroy)
+
     def revive(self) -> None:
-        """Start a thread that reconnects, if the last one has ended for want of ``on_reconnect``."""
+        """Start a thread that reconnects, if the last one has ended without ``on_reconnect``."""
         with self._safe_free:
             last, process = self._thread, self._process
             if self._freeing or last is None or process is None or not last.may_be_revived():
                 return
-            self._thread = thread = WebSocketProcessClientThread(self, process, lost=True)
-            process.owner_thread = thread
+            thread = WebSocketProcessClientThread(self, process, lost=True)
             thread.take_over(last)
+            self._thread = process.owner_thread = thread
             last.gave_up_without_callback = False
-            thread.start()
+            try:
+                thread.start()
+                return
+            except RuntimeError as exc:
+                # as if it had never been tried: the next time there may be a thread
+                self._thread = process.owner_thread = last
+                last.gave_up_without_callback = True
+                process.last_error = text = f"{type(exc).__name__}: {exc}"
+        _log.error(
+            "%s: no thread can be started (%s), so nobody reconnects: set on_reconnect again later",
+            last.name,
+            text,
+        )
 
     def notify_closed(self) -> None:
         """In the client's thread: tell the application that the connection has ended."""
         if self.on_websockets_closed is not None:
             try:
                 self.on_websockets_closed(self)
-            except Exception:  # noqa: BLE001 - the original's thread would end here, silently
+            except BaseException:  # noqa: BLE001
+                # the original's thread would end here, silently; SystemExit would end ours
                 process = self._process
                 fields = {} if process is None else process.log_fields()
                 _log.exception("%r: on_websockets_closed failed", self, extra=fields)
@@ -507,7 +646,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         one is as new.
         """
         super().die_in_child()
-        self._safe_upgrade, self._safe_free = threading.Lock(), threading.Lock()
+        self._safe_free, self._safe_freed = threading.RLock(), threading.RLock()
         thread, self._thread = self._thread, None
         self._keeper = None
         if thread is not None:
@@ -515,8 +654,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         if self._freeing or self._inherited or self._process is not None:
             # there is nothing left to do for a free()
             self._inherited = self._interrupted = self._freeing = True
-            self._freed = threading.Event()
-            self._freed.set()
+            self._freed = True
         else:
             stay_at_exit(self)
 
@@ -535,6 +673,10 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         self.interrupt()
 
 
+class _NoThreadError(Exception):
+    """There is no thread to be had for a connection, or no descriptor for the keeper."""
+
+
 def _check_upgrade_arguments(
     uri: str, key: str, protocol: WebSocketProtocol | None, headers: str
 ) -> None:
@@ -546,8 +688,8 @@ def _check_upgrade_arguments(
     if any(c <= " " or c in "#\x7f" for c in uri):
         # without the query, which may hold a token
         raise ValueError(
-            f"{uri.partition('?')[0]!r}, with its query, cannot be requested: blanks, '#' and control characters have to be "
-            "percent-encoded"
+            f"{uri.partition('?')[0]!r}, with its query, cannot be requested: blanks, '#' and"
+            " control characters have to be percent-encoded"
         )
     if (
         key and protocol is not None and not protocol.encrypted
@@ -562,7 +704,9 @@ def _already_upgraded(process: WebSocketProcessClient, uri: str) -> str:
     current = process.protocol.uri
     if current.lower() == uri.lower():
         return "Already upgraded to WebSockets on this URI"
-    return f"Already upgraded to WebSockets with URI=[{current}] but requested [{uri}]"
+    # without the query, which may hold a token
+    requested = uri.partition("?")[0]
+    return f"Already upgraded to WebSockets with URI=[{current}] but requested [{requested}]"
 
 
 def _peer_ip(transport: Any) -> str:
@@ -591,7 +735,8 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
             else uri.partition("?")[0]
         )
         raise ValueError(
-            f"{shown!r} is not a WebSocket URI like ws://host:port/resource, without user name and fragment"
+            f"{shown!r} is not a WebSocket URI like ws://host:port/resource, without user name and"
+            " fragment"
         )
     tls = parts.scheme == "wss"
     resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")

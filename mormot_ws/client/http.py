@@ -7,14 +7,19 @@ No upgrade, no reconnection and no thread belongs in here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..core.handshake import split_header_lines
+from ..logs import escaped
 from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest, header_value
 from ..sockets.crtsocket import CrtSocket
 from ..sockets.deadline import Deadline
 from ..sockets.transport import DeadlineSocket, Transport
 from ..states import wscBlockWithAnswer, wscBlockWithoutAnswer, wscNonBlockWithoutAnswer
+
+if TYPE_CHECKING:
+    import http.client
 
 
 @dataclass
@@ -40,16 +45,26 @@ def http_request(
     header: str,
     data: bytes,
     data_type: str,
+    user_agent: str = "",
+    max_answer_bytes: int = 0,
 ) -> HttpAnswer:
-    """Send a request on *transport* and return its answer. Raises ``ValueError`` for headers that
-    are none.
-    """
-    import http.client  # here: it takes 10 ms, and most clients upgrade without a plain request
+    """Send a request on *transport* and return its answer.
 
-    headers = {"Connection": "Keep-Alive" if keep_alive else "Close"}
+    *max_answer_bytes*: the most that the body may have; 0: any number. Raises ``ValueError`` for
+    invalid header lines.
+    """
+    # here: it takes 10 ms, and most clients upgrade without a plain request
+    import http.client
+
+    headers = {"Connection": "Keep-Alive" if keep_alive else "Close", "Accept": "*/*"}
+    if user_agent:
+        headers["User-Agent"] = user_agent
     if data_type:
         headers["Content-Type"] = data_type
-    headers.update(split_header_lines(header))
+    for name, value in split_header_lines(header):
+        # the application's wins, whatever its case
+        headers = {known: text for known, text in headers.items() if known.lower() != name.lower()}
+        headers[name] = value
     connection = http.client.HTTPConnection(client.host, client.port)
     connection.sock = DeadlineSocket(transport, Deadline(client.timeout))
     connection.auto_open = 0
@@ -58,9 +73,9 @@ def http_request(
             method or "GET", url if url.startswith("/") else f"/{url}", data or None, headers
         )
         answer = connection.getresponse()
-        content = answer.read()
+        content = _read_body(answer, max_answer_bytes)
     except (OSError, http.client.HTTPException) as exc:
-        return HttpAnswer(status=HTTP_CLIENTERROR, error=f"{type(exc).__name__}: {exc}")
+        return HttpAnswer(status=HTTP_CLIENTERROR, error=escaped(f"{type(exc).__name__}: {exc}"))
     return HttpAnswer(
         answer.status,
         content,
@@ -68,6 +83,35 @@ def http_request(
         answer.getheaders(),
         not answer.will_close,
     )
+
+
+#: bytes of a body that are read at a time
+_BODY_READ = 1 << 16
+
+
+class _AnswerTooLong(OSError):
+    """The body of an answer is longer than ``max_answer_bytes``."""
+
+
+def _read_body(answer: http.client.HTTPResponse, most: int) -> bytes:
+    """Return the body of *answer*; raise ``OSError`` when it has more than *most* bytes.
+
+    In pieces of a fixed size, so that content in many small chunks costs memory in proportion to
+    its bytes.
+    """
+    from http.client import IncompleteRead
+
+    announced = answer.length or 0
+    if 0 < most < announced:
+        raise _AnswerTooLong(f"the answer has {announced} bytes, max_answer_bytes is {most}")
+    body = bytearray()
+    while piece := answer.read1(_BODY_READ):
+        body += piece
+        if 0 < most < len(body):
+            raise _AnswerTooLong(f"the answer has more bytes than max_answer_bytes, {most}")
+    if announced and len(body) < announced:
+        raise IncompleteRead(bytes(body), announced - len(body))
+    return bytes(body)
 
 
 #: values of the header ``Sec-WebSocket-REST``; without it a request waits for its answer

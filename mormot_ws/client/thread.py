@@ -7,17 +7,26 @@ Every callback of a client runs in this one thread. What the reconnection needs 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Protocol
 
 from ..core.frames import CLOSE_ABNORMAL
-from ..logs import get_logger
+from ..logs import escaped, get_logger
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
 from ..protocols.base import WebSocketProtocol
-from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy, failure_kind
+from ..reconnect_policies import (
+    ExponentialBackoff,
+    FailureKind,
+    ReconnectFailure,
+    ReconnectPolicy,
+    checked_delay,
+    failure_kind,
+)
 from ..request import HttpServerRequest, OnHttpServerRequest
 from ..settings import DEFAULT_ANSWER_TIMEOUT_MS, WebSocketProcessSettings
 from ..states import (
@@ -27,11 +36,15 @@ from ..states import (
     sFinished,
     sRun,
     wpsCreate,
+    wpsDestroy,
     wpsRun,
 )
 from .upgrade import UpgradeError
 
 _log = get_logger("mormot_ws.client")
+
+#: seconds that a wait for a signal lasts at most before the clock is looked at again
+_LONGEST_WAIT = 3_600.0
 
 OnReconnect = Callable[["WebSocketProcessClient | None"], "str | None"]
 
@@ -61,7 +74,7 @@ class ClientOwner(Protocol):
         """Close it."""
 
     def revive(self) -> None:
-        """Start a thread that reconnects, if the last one has ended for want of ``on_reconnect``."""
+        """Start a thread that reconnects, if the last one has ended without ``on_reconnect``."""
 
     def notify_closed(self) -> None:
         """Tell the application that a connection has ended."""
@@ -94,8 +107,10 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         #: how often the connection was lost and came back
         self.reconnects = 0
         self._client = client
-        #: set by an upgrade, cleared by the loss: tells whether on_reconnect did what it has to
+        #: set by an upgrade, cleared when the loop starts: there is a connection to be run
         self._upgraded = False
+        #: the messages that the protocol had received and sent when the connection began
+        self._counts_before = (0, 0)
 
     @property
     def on_reconnect(self) -> OnReconnect | None:
@@ -107,8 +122,10 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         on, anything else closes the socket and tries again. None instead of a function: no
         reconnection. Mirrors ``OnReconnect``.
 
-        Setting it after the connection was lost, when the thread has ended for want of it, starts
-        the reconnection.
+        What it raises, ``SystemExit`` included, is logged and counts as a failed attempt. Setting
+        it after the connection was lost, when the thread has ended without it, starts the
+        reconnection; when no thread can be started the log says so, and setting it again tries
+        again.
         """
         return self._on_reconnect
 
@@ -161,7 +178,14 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         self._begin()
         self.set_state(wpsCreate)
 
+    def exchanged_both_ways(self) -> bool:
+        """Tell whether messages went both ways over the last connection."""
+        before_in, before_out = self._counts_before
+        protocol = self.protocol
+        return protocol.frames_in_count > before_in and protocol.frames_out_count > before_out
+
     def run_at_once(self) -> None:
+        self._counts_before = (self.protocol.frames_in_count, self.protocol.frames_out_count)
         self._upgraded = True
         super().run_at_once()
         # on_reconnect may go on for long before the loop starts
@@ -181,6 +205,10 @@ class WebSocketProcessClient(WebCrtSocketProcess):
 class WebSocketProcessClientThread(threading.Thread):
     """Runs the process loop, and reconnects when it ends. Mirrors
     ``TWebSocketProcessClientThread``.
+
+    It ends when it may not reconnect: after :meth:`terminate`, without ``on_reconnect``, or when
+    the policy gives up. Nothing that a callback, a policy, a proxy library or a log handler raises
+    ends it.
     """
 
     def __init__(
@@ -198,17 +226,28 @@ class WebSocketProcessClientThread(threading.Thread):
         self.thread_state: WebSocketProcessClientThreadState = sCreate
         #: set when the thread runs; waited for by the first upgrade
         self.entered: threading.Event = threading.Event()
+        #: True while the loop runs, from its first callback to its last
+        self.in_loop = False
+        #: True while this thread opens the TCP connection again
+        self.attempting = False
         self._client = client
-        self._inherited = False  # this is a forked child
-        #: guards the flags below; notified by terminate() and reconnect_now(), waited for between
-        #: attempts
-        self._wake = threading.Condition()
-        #: True once the thread has looked for on_reconnect in vain; guarded by _wake
+        # True in a forked child
+        self._inherited = False
+        #: guards _hurry, _ended and gave_up_without_callback; some lines of computation. Taken
+        #: again by its own thread: a signal handler may call terminate() and reconnect_now() at
+        #: any moment
+        self._safe = threading.RLock()
+        #: ends the wait between attempts, whoever puts; unlike an Event's its put() may be
+        #: interrupted by a signal handler that puts too
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+        #: True once the thread has looked for on_reconnect in vain; guarded by _safe
         self.gave_up_without_callback: bool = False
+        self._ended = False  # this thread runs no further connection; guarded by _safe
         self._failures = 0  # failed attempts since the last stable connection
         self._lost_at = 0.0  # when that was lost
         self._terminated = False
-        self._hurry = False  # the next wait is to be cut short; guarded by _wake
+        self._hurry = False  # the next wait is to be cut short; guarded by _safe
+        self._fallback = ExponentialBackoff()  # the waits when the policy has a fault
 
     @property
     def terminated(self) -> bool:
@@ -217,35 +256,35 @@ class WebSocketProcessClientThread(threading.Thread):
 
     def terminate(self) -> None:
         """Ask the thread not to reconnect any more, and end its wait. From any thread, callbacks
-        included; returns at once.
+        and signal handlers included; returns at once.
 
         A running connection goes on; close it by ``process.shutdown()``. Mirrors ``Terminate``.
         """
-        with self._wake:
-            self._terminated = True
-            self._wake.notify_all()
+        self._terminated = True
+        self._wakes.put(None)
 
     def die_in_child(self) -> None:
         """In a forked child: do not reconnect. This thread may be the one that has forked."""
-        self._wake = threading.Condition()
+        self._safe = threading.RLock()
         self._terminated = self._inherited = True
 
     def reconnect_now(self) -> None:
-        """Make the next attempt without a wait, unless the connection runs. From any thread,
-        returns at once.
+        """Make the next attempt without a wait, unless the connection runs. From any thread, and
+        from signal handlers; returns at once.
         """
-        with self._wake:
-            if self.process.state is not wpsRun:
-                self._hurry = True
-                self._wake.notify_all()
+        with self._safe:
+            if self.process.state is wpsRun or self._hurry:
+                return
+            self._hurry = True
+        self._wakes.put(None)
 
     def run(self) -> None:
         """The thread's body."""
         process = self.process
-        self.thread_state = sRun
-        self.entered.set()
         closed = False
         try:
+            self.thread_state = sRun
+            self.entered.set()
             while True:
                 if not self._lost:
                     self._run_process()
@@ -253,84 +292,209 @@ class WebSocketProcessClientThread(threading.Thread):
                     return
                 self._lost = False
                 closed = process.lost_code != CLOSE_ABNORMAL
-                if not self._reconnect():
+                if not (process._upgraded or self._reconnect()) and self._ends():
                     break
-        # the thread's last words; nothing of the user's reaches this
-        except Exception:  # noqa: BLE001
-            _log.exception("%s ended by a fault", self.name)
+                self._reconnected()
+        except BaseException as exc:
+            if self._inherited:
+                raise
+            # nothing of the application's reaches this: a fault of ours, or no memory
+            process.last_error = _words(exc)
+            _log.exception(
+                "%s: ended by %s; it does not reconnect any more", self.name, _words(exc)
+            )
+            self._end_connection()
         finally:
+            with self._safe:
+                self._ended = True
             self.thread_state = sClosed if closed else sFinished
             if not self._inherited:
                 _log.debug("%s: %s", self.name, self.thread_state.name)
 
+    def will_run(self) -> bool:
+        """Tell whether this thread is going to run a connection that has just been upgraded; it is
+        woken for that. From any thread.
+        """
+        with self._safe:
+            if self._ended:
+                return False
+        self._wakes.put(None)
+        return self.is_alive()
+
+    def _ends(self) -> bool:
+        """Decide to end, unless another thread has upgraded meanwhile."""
+        with self._safe:
+            self._ended = not self.process._upgraded
+            return self._ended
+
     def _run_process(self) -> None:
         """Run one connection to its end."""
         process = self.process
-        with self._wake:
+        with self._safe:
             self._hurry = False  # what was said during the attempt that succeeded
         started = monotonic()
-        process.process_loop()
+        self.in_loop = True
+        try:
+            process.process_loop()
+        except BaseException as exc:
+            if self._inherited:
+                # it ends a child that a callback has forked
+                raise
+            # whatever it is, the client goes on with the next connection
+            process.last_error = _words(exc)
+            _log.exception(
+                "%s: the connection is ended by %s, which was raised in its loop",
+                self.name,
+                _words(exc),
+                extra=process.log_fields(),
+            )
+            self._end_connection()
+        finally:
+            self.in_loop = False
         if self._inherited:
             return
         process.lived_ms = (monotonic() - started) * 1000
-        process.lost_code = process.close_code
+        process.lost_code = process.close_code or CLOSE_ABNORMAL
         self._client.close()
         self._client.notify_closed()
 
+    def _end_connection(self) -> None:
+        """See to it that nobody takes the connection for a running one."""
+        process = self.process
+        process._upgraded = False
+        if process.state is not wpsDestroy:
+            process.set_state(wpsDestroy)
+        self._client.close()
+
     def __repr__(self) -> str:
         ending = " terminated" if self._terminated else ""
-        return f"<WebSocketProcessClientThread {self.name!r} {self.thread_state.name} attempts={self.process.attempts}{ending}>"
+        return (
+            f"<WebSocketProcessClientThread {self.name!r} {self.thread_state.name}"
+            f" attempts={self.process.attempts}{ending}>"
+        )
 
     # --------------------------------------------------------------------------------- reconnection
 
     def _reconnect(self) -> bool:
         """Attempt until a new connection is upgraded; return False when there is to be none."""
         process = self.process
-        policy = self._client.policy
-        assert policy is not None
-        if process.lived_ms >= self._client.settings.reconnect_stable_after or not self._lost_at:
-            # a server that accepts and drops at once must not be hammered: only a good connection
-            # starts the waits anew
-            policy.reset()
-            self._failures = 0
-            self._lost_at = monotonic()
+        self._begin_waits()
         ended = process.last_error or f"closed with {process.lost_code}"
-        failure = self._failure(FailureKind.lost, ended, 0)
+        failure = self._failure(FailureKind.lost, ended)
+        if self._may_reconnect() and not process._upgraded:
+            tell = _log.warning if process.lost_code == CLOSE_ABNORMAL else _log.info
+            tell("%s: connection lost: %s; reconnecting", self.name, ended, extra=self._fields())
         while self._may_reconnect():
-            delay = policy.next_delay(failure)
+            delay = self._delay(failure)
             if delay is None:
-                fields = {"connection_id": process.connection_id, "attempts": failure.attempts}
                 _log.warning(
                     "%s: gives up after %d attempts: %s",
                     self.name,
                     failure.attempts,
                     failure.text,
-                    extra=fields,
+                    extra=self._fields(),
                 )
                 return False
             _log.debug("%s: next attempt in %.0f ms (%s)", self.name, delay, failure.text)
             if not self._pause(delay):
                 return False
+            if process._upgraded:
+                return True
             process.attempts += 1
-            kind, text, status = self._attempt()
+            kind, text, refusal = self._try_attempt()
             if not text:
-                extra = {"connection_id": process.connection_id, "attempts": process.attempts}
-                _log.info("%s: reconnected as #%d", self.name, process.connection_id, extra=extra)
-                process.attempts = 0
-                process.reconnects += 1
                 return True
             process.last_error = text
             self._failures += 1
-            failure = self._failure(kind, text, status)
+            if self._failures == 1:
+                _log.warning(
+                    "%s: the first attempt to reconnect failed: %s; trying on",
+                    self.name,
+                    text,
+                    extra=self._fields(),
+                )
+            failure = self._failure(kind, text, refusal)
         return False
 
-    def _failure(self, kind: FailureKind, text: str, http_status: int) -> ReconnectFailure:
+    def _begin_waits(self) -> None:
+        """Start the waits anew after a good connection: one that lived long, or that was used."""
+        process = self.process
+        stable_after = self._client.settings.reconnect_stable_after
+        if process.lived_ms >= stable_after or process.exchanged_both_ways() or not self._lost_at:
+            # a server that accepts and drops at once must not be hammered
+            try:
+                if self._client.policy is not None:
+                    self._client.policy.reset()
+            except BaseException:  # noqa: BLE001
+                _log.exception("%s: reset() of the reconnection policy failed", self.name)
+            self._fallback.reset()
+            self._failures = 0
+            self._lost_at = monotonic()
+
+    def _delay(self, failure: ReconnectFailure) -> float | None:
+        """Ask the policy for the next wait; when it has a fault, the default one."""
+        policy = self._client.policy
+        default = self._fallback.next_delay(failure)
+        assert default is not None
+        if policy is None:
+            return default
+        try:
+            delay = policy.next_delay(failure)
+            if delay is None:
+                return None
+            checked = checked_delay(delay, -1)
+            if checked >= 0:
+                return checked
+            _log.error(
+                "%s: the reconnection policy answered %.80r, which is no number of milliseconds"
+                " from 0 to a year, nor infinity; waiting %.0f ms",
+                self.name,
+                delay,
+                default,
+                extra=self._fields(),
+            )
+        except BaseException:  # noqa: BLE001
+            _log.exception(
+                "%s: the reconnection policy failed; waiting %.0f ms",
+                self.name,
+                default,
+                extra=self._fields(),
+            )
+        return default
+
+    def _reconnected(self) -> None:
+        """There is a new connection."""
+        process = self.process
+        number = f" as #{process.connection_id}" if process.connection_id else ""
+        _log.info("%s: reconnected%s", self.name, number, extra=self._fields())
+        process.attempts = 0
+        process.reconnects += 1
+
+    def _fields(self) -> dict[str, object]:
+        """Return what log records carry as ``extra``."""
+        process = self.process
+        return {"connection_id": process.connection_id, "attempts": process.attempts}
+
+    def _failure(
+        self, kind: FailureKind, text: str, refusal: _Refusal | None = None
+    ) -> ReconnectFailure:
         elapsed = (monotonic() - self._lost_at) * 1000
         code = self.process.lost_code
-        return ReconnectFailure(kind, text, self._failures, elapsed, code, http_status)
+        if refusal is None:
+            return ReconnectFailure(kind, text, self._failures, elapsed, code)
+        return ReconnectFailure(
+            kind,
+            text,
+            self._failures,
+            elapsed,
+            code,
+            refusal.http_status,
+            refusal.headers,
+            refusal.body,
+        )
 
     def _may_reconnect(self) -> bool:
-        with self._wake:
+        with self._safe:
             if self._terminated or not self._client.settings.client_auto_upgrade:
                 return False
             # under the lock: a callback that is set from now on finds the thread ended, and revives
@@ -344,45 +508,71 @@ class WebSocketProcessClientThread(threading.Thread):
         self._lost_at = last._lost_at
 
     def may_be_revived(self) -> bool:
-        """Tell whether this thread ends, or has ended, only because there was no ``on_reconnect``."""
-        with self._wake:
+        """Tell whether this thread ends, or has ended, only because there was no
+        ``on_reconnect``.
+        """
+        with self._safe:
             return self.gave_up_without_callback and not self._terminated
 
     def _pause(self, milliseconds: float) -> bool:
         """Wait before an attempt; return False when the thread was terminated."""
         # infinity too: until somebody says reconnect_now()
-        seconds = min(milliseconds / 1000, threading.TIMEOUT_MAX)
-        with self._wake:
-            self._wake.wait_for(lambda: self._terminated or self._hurry, seconds)
+        end = monotonic() + milliseconds / 1000
+        while not (self._terminated or self._hurry or self.process._upgraded):
+            left = end - monotonic()
+            if left <= 0:
+                break
+            with contextlib.suppress(Empty):
+                self._wakes.get(timeout=min(left, _LONGEST_WAIT))
+        with self._safe:
             self._hurry = False
-            return not self._terminated
+        return not self._terminated or self.process._upgraded
 
-    def _attempt(self) -> tuple[FailureKind, str, int]:
+    def _try_attempt(self) -> tuple[FailureKind, str, _Refusal | None]:
+        """Attempt; whatever is raised, e.g. by a proxy library or by the protocol, is a failure."""
+        try:
+            return self._attempt()
+        except BaseException as exc:  # noqa: BLE001
+            text = _words(exc)
+            fields = self._fields()
+            _log.exception("%s: the attempt failed by %s", self.name, text, extra=fields)
+            self._end_connection()
+            return FailureKind.connect, text, None
+        finally:
+            self.attempting = False
+
+    def _attempt(self) -> tuple[FailureKind, str, _Refusal | None]:
         """Open the TCP connection and let the application upgrade; return what failed, with ''
         when nothing did.
         """
         client, process = self._client, self.process
+        self.attempting = True
+        if process._upgraded:
+            # by another thread, just now
+            return FailureKind.upgrade, "", None
         error = client.reopen()
         if self._terminated:
-            return FailureKind.callback, error or "terminated", 0
+            return FailureKind.callback, error or "terminated", None
         if error:
+            self.attempting = False
             self._call_on_reconnect(None)
-            exception = client.last_exception
-            return FailureKind.connect if exception is None else failure_kind(exception), error, 0
+            return _reopen_failure(client.last_exception, error)
         process._renew(process.protocol)
         client.upgrade_failure = None
+        self.attempting = False
         result = self._call_on_reconnect(process)
         if self._inherited:
-            return FailureKind.callback, "forked", 0
+            return FailureKind.callback, "forked", None
         if not result and process._upgraded:
-            return FailureKind.upgrade, "", 0
+            return FailureKind.upgrade, "", None
         if not result:
             _log.error(
-                "%s: on_reconnect returned '' without calling websockets_upgrade(…, reconnect=True): the TCP connection is "
-                "open again, but it is no WebSocket, nothing can be sent or received on it; closing it and trying again. "
-                "See Mistake 3 in docs/porting-guide.md",
+                "%s: on_reconnect returned '' without calling websockets_upgrade(…,"
+                " reconnect=True): the TCP connection is open again, but it is no WebSocket,"
+                " nothing can be sent or received on it; closing it and trying again."
+                " See Mistake 3 in docs/porting-guide.md",
                 self.name,
-                extra={"connection_id": process.connection_id, "attempts": process.attempts},
+                extra=self._fields(),
             )
             result = "on_reconnect did not upgrade"
         if process._upgraded:
@@ -393,8 +583,8 @@ class WebSocketProcessClientThread(threading.Thread):
         client.close()
         failed = client.upgrade_failure
         if failed is None:
-            return FailureKind.callback, result, 0
-        return failed.kind, str(failed), failed.http_status
+            return FailureKind.callback, result, None
+        return failed.kind, str(failed), failed
 
     def _call_on_reconnect(self, argument: WebSocketProcessClient | None) -> str:
         """Call the application; an exception counts as a failed attempt. None counts as ''."""
@@ -402,8 +592,34 @@ class WebSocketProcessClientThread(threading.Thread):
         if callback is None:
             return "on_reconnect was taken away"
         try:
-            return callback(argument) or ""
-        except Exception as exc:  # noqa: BLE001 - the original's thread would end here, silently
+            return str(callback(argument) or "")
+        except BaseException as exc:
+            if self._inherited:
+                # it ends a child that the callback has forked
+                raise
+            # the original's thread would end here, silently; SystemExit would end ours
             fields = {"attempts": self.process.attempts}
             _log.exception("%s: on_reconnect failed; trying again later", self.name, extra=fields)
-            return f"{type(exc).__name__}: {exc}"
+            return _words(exc)
+
+
+class _Refusal(Protocol):
+    """What a server, or a proxy, has answered instead of an upgrade."""
+
+    http_status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+def _reopen_failure(
+    exception: OSError | None, error: str
+) -> tuple[FailureKind, str, _Refusal | None]:
+    """Return what failed when the TCP connection could not be opened; a proxy may have said why."""
+    kind = FailureKind.connect if exception is None else failure_kind(exception)
+    status = getattr(exception, "http_status", 0)
+    return kind, error, UpgradeError(error, status) if status else None
+
+
+def _words(exc: BaseException) -> str:
+    """Return *exc* in words, in one line."""
+    return f"{type(exc).__name__}: {escaped(str(exc))}".removesuffix(": ")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ..core.deflate import PermessageDeflate
 from ..core.handshake import accept_value, header_tokens, split_header_lines
 from ..errors import WebSocketsError
-from ..logs import get_logger
+from ..logs import escaped, get_logger
 from ..protocols.base import WebSocketProtocol
 from ..reconnect_policies import FailureKind, failure_kind
 from ..sockets.deadline import Deadline
@@ -49,6 +49,10 @@ _FOLD = re.compile(r"[ \t]*\r?\n[ \t]+")
 _STATUS_LINE = re.compile(r"HTTP/\d\.\d (\d{3})(?: .*)?")
 
 
+#: bytes of a refusal's body that are kept, and milliseconds that they may take
+_MOST_BODY = 1024
+_BODY_MS = 250
+
 _NO_UPGRADE = "Invalid HTTP Upgrade Header"
 
 
@@ -56,10 +60,20 @@ class UpgradeError(WebSocketsError):
     """The handshake failed; the text is what ``websockets_upgrade`` returns."""
 
     def __init__(
-        self, text: str, http_status: int = 0, kind: FailureKind = FailureKind.upgrade
+        self,
+        text: str,
+        http_status: int = 0,
+        kind: FailureKind = FailureKind.upgrade,
+        headers: tuple[tuple[str, str], ...] = (),
+        body: bytes = b"",
     ) -> None:
-        super().__init__(text)
+        super().__init__(escaped(text))
+        #: the HTTP status of the answer; 0: there was none
         self.http_status = http_status
+        #: the headers that came with a refusal
+        self.headers = headers
+        #: the first 1024 bytes of the body of a refusal
+        self.body = body
         #: what it is for a reconnection policy
         self.kind = kind
 
@@ -90,6 +104,8 @@ class UpgradeResult:
     extensions: list[str] = field(default_factory=list)
     #: what arrived behind the answer
     unread: bytes = b""
+    #: False when sub-protocols were asked for and the server chose none of them
+    subprotocol_chosen: bool = field(default=True, compare=False)
 
 
 def default_user_agent() -> str:
@@ -158,8 +174,8 @@ class HandshakeSocket:
                 continue  # RFC 9110 §15.2: interim answers may come first
             break
         if match is None or match[1] != "101" or not status_line.startswith("HTTP/1.1"):
-            raise UpgradeError(
-                status_line.strip() or "No server response", int(match[1]) if match else 0
+            raise self._refusal(
+                status_line.strip() or "No server response", int(match[1]) if match else 0, stream
             )
         if b"\r" in stream.getvalue().replace(b"\r\n", b""):
             # others may see other headers than we do
@@ -182,6 +198,31 @@ class HandshakeSocket:
         return io.BytesIO(
             "".join(["HTTP/1.1 101 Switching Protocols\r\n", *lines, "\r\n"]).encode("latin-1")
         )
+
+    def _refusal(self, text: str, status: int, stream: io.BytesIO) -> UpgradeError:
+        """Return what the server says instead of 101, with its headers and the begin of its body,
+        as far as they come soon.
+        """
+        import http.client
+
+        headers: tuple[tuple[str, str], ...] = ()
+        wanted = _MOST_BODY
+        try:
+            parsed = http.client.parse_headers(stream)
+            headers = tuple((name, str(value)) for name, value in parsed.items())
+            length = parsed.get("Content-Length", "")
+            if length.isascii() and length.isdigit():
+                wanted = min(wanted, int(length[:9]))
+        except http.client.HTTPException as exc:
+            _log.debug("the headers of a refusal cannot be read: %s", exc)
+        body = self.unread
+        patience = self._deadline.sooner(_BODY_MS)
+        try:
+            while len(body) < wanted and (data := self._transport.recv_within(4096, patience)):
+                body += data
+        except OSError as exc:
+            _log.debug("the body of a refusal is cut: %s", exc)
+        return UpgradeError(text, status, headers=headers, body=body[:wanted])
 
     def _read_head(self) -> tuple[str, io.BytesIO]:
         """Read one head; return its status line and the rest. What came behind it is kept in
@@ -219,7 +260,7 @@ def _cut_answer(head: bytes) -> str:
 
 
 def _native_order(request: bytes, request_line: bytes) -> bytes:
-    """Put the header lines of *request* into the order of a native client, behind *request_line*."""
+    """Put the header lines of *request* into the order of a native client, after *request_line*."""
     lines = request.removesuffix(b"\r\n\r\n").split(b"\r\n")[1:]
 
     def place(line: bytes) -> int:
@@ -352,4 +393,6 @@ def _settle(
             raise UpgradeError(f"Invalid HTTP Upgrade ProcessHandshake: {exc}", 101) from None
     number = "".join(sock.values("sec-websocket-connection-id")[:1])
     known = number.isascii() and number.isdigit() and len(number) < 20
-    return UpgradeResult(int(number) if known else 0, extensions, sock.unread)
+    return UpgradeResult(
+        int(number) if known else 0, extensions, sock.unread, bool(chosen) or not asked
+    )

@@ -1,8 +1,8 @@
 """What a forked child does with the objects that it inherits: one hook for all of them.
 
 A child made by ``os.fork()`` has copies of the parent's objects and of its descriptors, but none of
-its threads. Whatever belongs to a connection of the parent dies in the child, and locks which one of
-those threads may have held are replaced. The hook runs before ``fork()`` returns in the child.
+its threads. Whatever belongs to a connection of the parent dies in the child, and locks which one
+of those threads may have held are replaced. The hook runs before ``fork()`` returns in the child.
 
 No socket, thread or lock is made here: what dying means is for those who have registered.
 """

@@ -14,7 +14,7 @@ from .masking import Buffer, mask_bytes
 
 
 class WebSocketFrameOpCode(IntEnum):
-    """What a frame is; the numbers are those of RFC 6455 §5.2. Mirrors ``TWebSocketFrameOpCode``."""
+    """What a frame is, by the numbers of RFC 6455 §5.2. Mirrors ``TWebSocketFrameOpCode``."""
 
     # on the wire: a further fragment; in a chat callback: the connection is open
     focContinuation = 0

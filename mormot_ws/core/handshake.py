@@ -90,7 +90,7 @@ class UpgradeRequest:
         return [value for key, value in self.headers if key == name]
 
     def header(self, name: str) -> str:
-        """Return the value of the first header of that (lower-case) *name*, '' when there is none."""
+        """Return the value of the first header of that (lower-case) *name*, or ''."""
         for key, value in self.headers:
             if key == name:
                 return value
@@ -119,7 +119,7 @@ class UpgradeRequest:
         )
 
     def fault(self) -> int:
-        """Return the HTTP status that refuses this upgrade for its form, 0 when it is well-formed."""
+        """Return the HTTP status that refuses this upgrade for its form; 0: it is well-formed."""
         versions = self.all("sec-websocket-version")
         if len(versions) != 1:
             return 400

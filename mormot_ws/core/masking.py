@@ -31,7 +31,7 @@ def _xor_table(value: int) -> bytes:
 
 
 def mask_bytes_python(data: Buffer, key: bytes) -> bytes:
-    """Return *data* XORed with the 4 bytes of *key*, repeated. Masking twice gives the data back."""
+    """Return *data* XORed with the 4 bytes of *key*, repeated. Twice gives the data back."""
     size = len(data)
     if size < STRIDED_FROM:
         pad = (key * ((size >> 2) + 1))[:size]

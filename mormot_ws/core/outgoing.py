@@ -48,7 +48,8 @@ class OutgoingFrames:
         self.lost: int = 0
         #: guards the fields below; innermost in the lock order, nothing is called while it is held
         self._safe = threading.RLock()
-        # a push is under way, and what its own thread's signal handlers or finalisers push meanwhile
+        # a push is under way, and what its own thread's signal handlers or finalisers push
+        # meanwhile
         self._busy = False
         self._late: deque[QueuedFrame] = deque()
         self._frames: deque[QueuedFrame] = deque()

@@ -29,13 +29,17 @@ def meet_free_in_callback(owner: object, what: str, settings: WebSocketProcessSe
     me = threading.current_thread().name
     if settings.free_in_callback == "raise":
         raise WebSocketsError(
-            f"the {what} is being freed from its own callback, in thread {me!r}; free it from another thread (see {GUIDE})"
+            f"the {what} is being freed from its own callback, in thread {me!r}; free it "
+            f"from another thread (see {GUIDE})"
         )
     stack = "".join(traceback.format_stack()[:-2])
     _log.critical(
-        "DEADLOCK: the %s %r is being freed from its own callback. Thread %r would have to end before free() returns, and waits inside "
-        "free() for itself: it is frozen from here on. Set a flag (or call terminate()) in the callback and free from another thread; "
-        "see %s. settings.free_in_callback = 'raise' turns this freeze into a WebSocketsError. The callback's stack:\n%s",
+        "DEADLOCK: the %s %r is being freed from its own callback. Thread %r would have to "
+        "end before free() returns, and waits inside "
+        "free() for itself: it is frozen from here on. Set a flag (or call terminate()) in "
+        "the callback and free from another thread; "
+        "see %s. settings.free_in_callback = 'raise' turns this freeze into a "
+        "WebSocketsError. The callback's stack:\n%s",
         what,
         owner,
         me,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import atexit
 import weakref
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Protocol, TypeVar
 
@@ -58,12 +60,11 @@ class Freeable(Protocol):
         """Wait for the end of it until the *deadline*, then cut what is left."""
 
 
-_alive: weakref.WeakSet[Freeable] = weakref.WeakSet()
-#: in a forked child: those of the parent's that may be used here, and need not be freed here
-_as_new: weakref.WeakSet[Freeable] = weakref.WeakSet()
-
-
-#: True in a forked child until something of its own is to be closed at its exit
+# By id(), with whether it is as new (in a forked child: made by the parent, and not for the child
+# to free). A plain dict, changed and listed by single operations: any thread may do so meanwhile,
+# and a finalizer or signal handler within any thread
+_alive: dict[int, tuple[weakref.ref[Freeable], bool]] = {}
+# True in a forked child until something of its own is to be closed at its exit
 _inherited = False
 
 
@@ -75,39 +76,58 @@ def close_at_exit(owner: Freeable) -> None:
         _inherited = False
         atexit.unregister(close_all_now)
         atexit.register(close_all_now)
-    _alive.add(owner)
+    _remember(owner, False)
 
 
 def stay_at_exit(owner: Freeable) -> None:
     """Remember *owner* in a forked child too, where it is as new; for the hook after the fork."""
-    _as_new.add(owner)
+    _remember(owner, True)
+
+
+def _remember(owner: Freeable, as_new: bool) -> None:
+    key = id(owner)
+
+    def forget(_: object) -> None:
+        _alive.pop(key, None)
+
+    _alive[key] = weakref.ref(owner, forget), as_new
 
 
 def forget_at_exit(owner: Freeable) -> None:
     """*owner* was freed."""
-    _alive.discard(owner)
-    _as_new.discard(owner)
+    _alive.pop(id(owner), None)
 
 
 def close_all_now() -> None:
-    """Close what was not freed. At the interpreter's end, where a second call finds little left to
-    do.
+    """Close what was not freed, in the order in which it was made. At the interpreter's end, where
+    a second call finds little left to do.
     """
-    owners = list(_alive)
+    owners: list[Freeable] = []
+    for reference, as_new in list(_alive.values()):
+        owner = reference()
+        if owner is not None:
+            owners.append(owner)
+            if not as_new:
+                _log.debug("%r was not freed; closing it at exit", owner)
     deadline = Deadline(_AT_EXIT_MS)
     for owner in owners:
-        _log.debug("%r was not freed; closing it at exit", owner)
-    owners += _as_new
+        _try(owner.begin_exit)
     for owner in owners:
-        owner.begin_exit()
-    for owner in owners:
-        owner.end_exit(deadline)
+        _try(partial(owner.end_exit, deadline))
+
+
+def _try(step: Callable[[], None]) -> None:
+    try:
+        step()
+    # the others have to be closed all the same
+    except Exception:  # noqa: BLE001
+        _log.exception("closing at exit failed")
 
 
 def _leave_to_parent() -> None:
-    """What there is to close is the parent's, who may have been changing the set just now."""
-    global _alive, _as_new, _inherited
-    _alive, _as_new = weakref.WeakSet(), weakref.WeakSet()
+    """What there is to close is the parent's."""
+    global _inherited
+    _alive.clear()
     _inherited = True
 
 

@@ -8,6 +8,7 @@ room. It never runs a callback of the user.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import select
@@ -16,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
-from time import monotonic
+from time import monotonic, sleep
 from typing import Protocol
 
 from ..core.forks import call_in_child, dies_in_child
@@ -29,6 +30,10 @@ _log = get_logger("mormot_ws.keeper")
 _FEW_TIMERS = 64
 #: seconds between two looks at the connections whose threads may be busy
 _SWEEP_SECONDS = 1.0
+#: seconds that the thread pauses after a fault that was no connection's
+_AFTER_FAULT = 0.1
+#: seconds that stop() waits for the thread
+_STOP_SECONDS = 5.0
 
 
 class FlushResult(Enum):
@@ -79,8 +84,12 @@ class ProcessKeeper:
 
     :param name: the thread's name.
 
-    All methods but the loop's may be called from any thread; :meth:`stop` not from the keeper's
-    own.
+    All methods but the loop's may be called from any thread, and all but :meth:`stop` in a signal
+    handler or a finalizer, whatever that has interrupted: what is handed to the thread goes by
+    single operations of deques and dicts, without a lock. :meth:`stop` may not be called in the
+    keeper's own thread.
+
+    An exception, of whatever kind, in what the thread does for one connection does not end it.
     """
 
     #: seconds after which a connection that was busy, or a send that is due later, is tried again
@@ -96,19 +105,25 @@ class ProcessKeeper:
 
     def _clear(self) -> None:
         """Begin without a thread, and without anything to do."""
-        #: guards the timers, the thread's start and end; innermost, nothing is called while it is
-        #: held
-        self._safe = threading.Lock()
+        #: held while the thread is started; reentrant, because a signal handler that needs the
+        #: keeper may interrupt just that. Nothing is called while it is held
+        self._safe_start = threading.RLock()
+        self._starting = False  # guarded by _safe_start
+        self._thread: threading.Thread | None = None  # set under _safe_start
+        #: what the thread has not taken yet
+        self._new_timers: deque[tuple[float, int, Timer]] = deque()
+        self._ready: deque[Flushable] = deque()
+        self._signalled = False
+        self._watched: dict[
+            Watched, float
+        ] = {}  # with their intervals, in the order of their coming
+        # from here on the thread's own; others only look
         self._timers: list[tuple[float, int, Timer]] = []
         self._purge_at = _FEW_TIMERS  # so many timers: those that were cancelled go
         self._order = itertools.count()
-        self._watched: dict[Watched, None] = {}  # in the order of their coming
         self._sweep_interval = _SWEEP_SECONDS
         self._sweeping: Timer | None = None
-        self._ready: deque[Flushable] = deque()
-        self._signalled = False
         self._sleeping_until = 0.0
-        self._thread: threading.Thread | None = None
 
     def die_in_child(self) -> None:
         """In a forked child: forget the parent's connections. The next need of a keeper starts a
@@ -125,76 +140,80 @@ class ProcessKeeper:
     def call_at(self, when: float, action: Callable[[], object]) -> Timer:
         """Call *action* in the keeper's thread at *when* on the monotonic clock, in seconds. It
         must not wait or raise.
+
+        Raises ``RuntimeError`` or ``OSError`` when there is no thread for the keeper; the next need
+        of it tries again.
         """
         timer = Timer(action)
-        with self._safe:
-            if len(self._timers) >= self._purge_at:
-                self._purge()
-            heapq.heappush(self._timers, (when, next(self._order), timer))
+        new = self._new_timers
+        new.append((when, next(self._order), timer))
+        if self._thread is None:
             self._start()
-            wake = when < self._sleeping_until
-        if wake:
+        # many: else those that are cancelled meanwhile would pile up
+        if when < self._sleeping_until or len(new) > _FEW_TIMERS:
             self._signal()
         return timer
 
     def wake(self, process: Flushable) -> None:
-        """Flush the queue of *process* soon. Cheap enough to be called for every frame."""
+        """Flush the queue of *process* soon. Cheap enough to be called for every frame. Raises as
+        :meth:`call_at` does.
+        """
         self._ready.append(process)
         if not self._signalled:
-            # without the lock where the thread runs: this may be a signal handler
             if self._thread is None:
-                with self._safe:
-                    self._start()
+                self._start()
             self._signal()
 
     def watch(self, process: Watched, interval: float) -> None:
-        """Call ``process.stand_in(now)`` about every *interval* seconds from now on."""
-        with self._safe:
-            self._watched[process] = None
-            sooner = interval < self._sweep_interval
-            if sooner:
-                self._sweep_interval = interval
-            if self._sweeping is not None and not sooner:
-                return
-            previous, self._sweeping = self._sweeping, None
-        if previous is not None:
-            previous.cancel()
-        self._sweeping = self.call_at(monotonic() + self._sweep_interval, self._sweep)
+        """Call ``process.stand_in(now)`` about every *interval* seconds from now on. Raises as
+        :meth:`call_at` does.
+        """
+        self._watched[process] = interval
+        if self._sweeping is None or interval < self._sweep_interval:
+            self.call_at(0.0, self._plan_sweep)
 
     def unwatch(self, process: Watched) -> None:
         """Undo :meth:`watch`."""
-        with self._safe:
-            self._watched.pop(process, None)
+        self._watched.pop(process, None)
 
     def stop(self) -> None:
-        """End the thread and wait for it. Timers that are not due are dropped. Safe to call twice."""
-        with self._safe:
-            self._stopping = True
+        """End the thread and wait for it, up to 5 s. Timers that are not due are dropped. Safe to
+        call twice.
+        """
+        self._stopping = True
+        with self._safe_start:  # from here on none is started
             thread = self._thread
         self._signal()
         if thread is not None:
-            thread.join()  # bounded: the loop never waits for a connection
-
-    def _purge(self) -> None:
-        """Forget cancelled timers, which would stay until they are due: a connection that ends
-        leaves one of 20 s behind.
-        """
-        assert self._safe.locked()
-        self._timers = [entry for entry in self._timers if entry[2].action is not None]
-        heapq.heapify(self._timers)
-        self._purge_at = max(_FEW_TIMERS, 2 * len(self._timers))
+            # at once, unless a log handler keeps the thread: the loop waits for no connection
+            thread.join(_STOP_SECONDS)
+            if thread.is_alive():
+                _log.error("%s does not end; its thread is left behind", self.name)
 
     def _start(self) -> None:
-        assert self._safe.locked()
-        if self._thread is None and not self._stopping:
-            self._wake_read, self._wake_write = socket.socketpair()
-            self._wake_read.setblocking(False)
-            self._wake_write.setblocking(False)
-            # daemon: a forgotten server or client must not keep the interpreter from ending
-            thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-            thread.start()
-            # now: what could not be started is tried again with the next need of it
-            self._thread = thread
+        """Start the thread, unless there is one."""
+        with self._safe_start:
+            # starting: this is a signal handler that has interrupted us below
+            if self._thread is not None or self._starting or self._stopping:
+                return
+            self._starting = True
+            ends: tuple[socket.socket, ...] = ()
+            try:
+                self._wake_read, self._wake_write = ends = socket.socketpair()
+                for end in ends:
+                    end.setblocking(False)
+                # daemon: a forgotten server or client must not keep the interpreter from ending
+                thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+                thread.start()
+                self._thread = thread
+            except BaseException:
+                # what could not be started is tried again with the next need of it
+                self._wake_read = self._wake_write = None
+                for end in ends:
+                    end.close()
+                raise
+            finally:
+                self._starting = False
 
     def _signal(self) -> None:
         self._signalled = True
@@ -213,48 +232,85 @@ class ProcessKeeper:
         assert self._wake_write is not None
         blocked: dict[int, Flushable] = {}
         retry: list[Flushable] = []
+        safe_start = self._safe_start
         poller = _Poller(self._wake_read.fileno())
+        # another lock: this is a child that was forked in this very thread
+        while not self._stopping and self._safe_start is safe_start:
+            try:
+                self._turn(poller, blocked, retry)
+            # no memory, or a log handler of the application: all connections need this thread
+            except BaseException:  # noqa: BLE001
+                self._report("a turn failed")
+                sleep(_AFTER_FAULT)
+        if self._safe_start is safe_start:
+            self._wake_read.close()
+            self._wake_write.close()
+
+    def _turn(self, poller: _Poller, blocked: dict[int, Flushable], retry: list[Flushable]) -> None:
+        """Wait for something to do, and do it."""
+        for fd in poller.wait(self._timeout(bool(retry))):
+            process = blocked.pop(fd, None)
+            if process is not None:
+                poller.remove(fd)
+                retry.append(process)
+        # in this order: whoever queues something after the flag is down signals again, and whoever
+        # did so before is in _ready
+        self._drain_signals()
+        self._signalled = False
+        todo = dict.fromkeys(retry)
+        retry.clear()
         ready = self._ready
-        # another one: this is a child that was forked in this very thread
-        while not self._stopping and self._ready is ready:
-            for fd in poller.wait(self._timeout(bool(retry))):
-                process = blocked.pop(fd, None)
-                if process is not None:
-                    poller.remove(fd)
-                    retry.append(process)
-            # in this order: whoever queues something after the flag is down signals again, and
-            # whoever did so before is in _ready
-            self._drain_signals()
-            self._signalled = False
-            todo = list(dict.fromkeys(retry))
-            retry = []
-            while ready:
-                todo.append(ready.popleft())
-            for process in dict.fromkeys(todo):
-                fd = process.fileno()
-                if fd in blocked and blocked[fd] is process:
-                    continue
-                result = process.flush_queued()
-                if result is FlushResult.busy:
-                    retry.append(process)
-                elif result is FlushResult.blocked and fd >= 0:
-                    blocked[fd] = process
-                    poller.add(fd)
-            self._run_timers()
-        self._wake_read.close()
-        self._wake_write.close()
+        while ready:
+            todo[ready.popleft()] = None
+        for process in todo:
+            try:
+                self._flush(process, poller, blocked, retry)
+            # one connection's fault must not end the thread that serves them all
+            except BaseException:  # noqa: BLE001
+                self._report("flushing %r failed", process)
+        self._run_timers()
+
+    @staticmethod
+    def _flush(
+        process: Flushable, poller: _Poller, blocked: dict[int, Flushable], retry: list[Flushable]
+    ) -> None:
+        fd = process.fileno()
+        if blocked.get(fd) is process:
+            return
+        result = process.flush_queued()
+        if result is FlushResult.busy:
+            retry.append(process)
+        elif result is FlushResult.blocked and fd >= 0:
+            blocked[fd] = process
+            poller.add(fd)
 
     def _timeout(self, retry: bool) -> float | None:
         """Return the seconds until something is due, and announce when we shall wake."""
-        with self._safe:
-            due = self._timers[0][0] if self._timers else None
-            timeout = None if due is None else max(0.0, due - monotonic())
-            if retry:
-                timeout = self._RETRY if timeout is None else min(timeout, self._RETRY)
-            if self._ready or self._stopping:
-                timeout = 0.0
-            self._sleeping_until = float("inf") if timeout is None else monotonic() + timeout
-        return timeout
+        # until it is known: whoever comes with a timer signals
+        self._sleeping_until = float("inf")
+        self._take_new_timers()
+        due = self._timers[0][0] if self._timers else None
+        timeout = None if due is None else max(0.0, due - monotonic())
+        if retry:
+            timeout = self._RETRY if timeout is None else min(timeout, self._RETRY)
+        if timeout is not None:
+            self._sleeping_until = monotonic() + timeout
+        # last: whoever came before that may have had no reason to signal
+        return 0.0 if self._ready or self._new_timers or self._stopping else timeout
+
+    def _take_new_timers(self) -> None:
+        """Put new timers among the others, and forget cancelled ones, which would stay until they
+        are due: a connection that ends leaves one of 20 s behind.
+        """
+        timers, new = self._timers, self._new_timers
+        while new:
+            entry = new.popleft()
+            if entry[2].action is not None:
+                heapq.heappush(timers, entry)
+        if len(timers) >= self._purge_at:
+            self._timers = timers = [entry for entry in timers if entry[2].action is not None]
+            heapq.heapify(timers)
+            self._purge_at = max(_FEW_TIMERS, 2 * len(timers))
 
     def _drain_signals(self) -> None:
         assert self._wake_read is not None
@@ -264,35 +320,45 @@ class ProcessKeeper:
         except BlockingIOError:
             pass  # woken by a timer or a connection
 
+    def _plan_sweep(self) -> None:
+        """Sweep from now on in the shortest interval that anybody wants."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        intervals = list(self._watched.values())
+        if not intervals:
+            self._sweeping = None
+            # again: somebody may have come before that, and seen that there was a next sweep
+            intervals = list(self._watched.values())
+        self._sweep_interval = min([_SWEEP_SECONDS, *intervals])
+        if intervals:
+            self._sweeping = self.call_at(monotonic() + self._sweep_interval, self._sweep)
+
     def _sweep(self) -> None:
         now = monotonic()
-        with self._safe:
-            watched = list(self._watched)
-            if not watched:
-                self._sweeping = None
-                self._sweep_interval = _SWEEP_SECONDS
-                return
-        for process in watched:
+        for process in list(self._watched):
             try:
                 process.stand_in(now)
             # one connection's fault must not end the watch over all the others
-            except Exception:  # noqa: BLE001
-                _log.exception("%s: standing in for %r failed", self.name, process)
-        self._sweeping = self.call_at(monotonic() + self._sweep_interval, self._sweep)
+            except BaseException:  # noqa: BLE001
+                self._report("standing in for %r failed", process)
+        self._plan_sweep()
 
     def _run_timers(self) -> None:
-        while True:
-            with self._safe:
-                if not self._timers or self._timers[0][0] > monotonic():
-                    return
-                timer = heapq.heappop(self._timers)[2]
-            action = timer.action
+        # looked up each time: a new need may have come, and made it another list
+        while self._timers and self._timers[0][0] <= monotonic():
+            action = heapq.heappop(self._timers)[2].action
             if action is not None:
                 try:
                     action()
                 # one connection's fault must not end the thread that serves them all
-                except Exception:  # noqa: BLE001
-                    _log.exception("a timer of %s failed", self.name)
+                except BaseException:  # noqa: BLE001
+                    self._report("a timer failed")
+
+    def _report(self, what: str, *arguments: object) -> None:
+        """Log the exception that is being handled, if that is possible."""
+        # the handler may be what has raised: there is nobody left to tell
+        with contextlib.suppress(BaseException):
+            _log.exception(f"%s: {what}", self.name, *arguments)
 
 
 class _Poller:
@@ -322,47 +388,61 @@ class _Poller:
                 for fd, _ in self._poll.poll(None if timeout is None else timeout * 1000)
                 if fd != self._wake_fd
             ]
-        return select.select([self._wake_fd], list(self._writers), [], timeout)[1]
+        writers = list(self._writers)
+        try:
+            return select.select([self._wake_fd], writers, [], timeout)[1]
+        except (OSError, ValueError):
+            # one of them was closed meanwhile; who it was shows when they are tried
+            return writers
 
 
 # ------------------------------------------------------------------------ the keeper of all clients
 
-# guards the two names below; held while a keeper is made, never while one stops
-_shared_safe = threading.Lock()
-_shared: ProcessKeeper | None = None
-_shared_users = 0
+# held while the name below changes, never while a keeper stops; reentrant, because free() may be
+# called in a signal handler that interrupts just that
+_shared_safe = threading.RLock()
+# the keeper, and a list with one entry for each of its users
+_shared: tuple[ProcessKeeper, list[None]] | None = None
 
 
 def acquire_shared_keeper() -> ProcessKeeper:
     """Return the keeper that all clients of this Python process share; give it back with
     :func:`release_shared_keeper`.
     """
-    global _shared, _shared_users
+    global _shared
     with _shared_safe:
-        if _shared is None:
-            _shared = ProcessKeeper("mormot_ws clients' keeper")
-        _shared_users += 1
-        return _shared
+        while True:
+            shared = _shared
+            if shared is None:
+                shared = _shared = ProcessKeeper("mormot_ws clients' keeper"), []
+            keeper, users = shared
+            users.append(None)
+            # else a signal handler has freed the last user just before
+            if _shared is shared:
+                return keeper
 
 
 def release_shared_keeper() -> None:
     """Give the shared keeper back; its thread ends with its last user."""
-    global _shared, _shared_users
+    global _shared
     with _shared_safe:
-        _shared_users -= 1
-        keeper = _shared if _shared_users == 0 else None
-        if keeper is not None:
+        shared = _shared
+        if shared is None:
+            return
+        keeper, users = shared
+        users.pop()
+        if users:
+            return
+        if _shared is shared:
             _shared = None
-    if keeper is not None:
-        keeper.stop()
+    keeper.stop()
 
 
 def _forget_shared_in_child() -> None:
     """The clients that use it are the parent's."""
-    global _shared, _shared_users, _shared_safe
-    _shared_safe = threading.Lock()
+    global _shared, _shared_safe
+    _shared_safe = threading.RLock()
     _shared = None
-    _shared_users = 0
 
 
 call_in_child(_forget_shared_in_child)

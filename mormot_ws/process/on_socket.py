@@ -1,5 +1,5 @@
-"""WebCrtSocketProcess: a connection's process on a transport, i.e. on a blocking socket. Nothing but
-the way from the one to the other.
+"""WebCrtSocketProcess: a connection's process on a transport, i.e. on a blocking socket. Nothing
+but the way from the one to the other.
 """
 
 from __future__ import annotations

@@ -54,10 +54,11 @@ from ..states import (
     wscBlockWithAnswer,
 )
 from ..status import ConnectionStatus
+from .encoder import PreparedFrame, check_sendable
 from .keeper import ProcessKeeper, Timer
 from .liveness import Liveness
 from .reader import Reader
-from .sender import PreparedFrame, Sender, check_sendable, is_foreign_timeout
+from .sender import Sender, is_foreign_timeout
 
 _log = get_logger("mormot_ws.process")
 
@@ -176,7 +177,7 @@ class WebSocketProcess(ABC):
     @property
     def client_side(self) -> bool:
         """True on the side that connected and masks its frames."""
-        return self.sender.masks is not None
+        return self.sender.encoder.masks is not None
 
     @property
     def safe_out(self) -> threading.Lock:
@@ -302,7 +303,9 @@ class WebSocketProcess(ABC):
 
     def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
         """Let the protocol prepare a copy of *frame* without any lock: for the package."""
-        return self.sender.prepare_ahead(frame)
+        if self.state is not wpsRun:
+            return None
+        return self.sender.encoder.prepare_ahead(self.protocol, frame)
 
     def send_frame_async(self, frame: WebSocketFrame) -> bool:
         """Queue a copy of *frame* to be sent soon, together with others. Mirrors
@@ -362,8 +365,8 @@ class WebSocketProcess(ABC):
         connection; inside a callback of this connection it does not wait, the loop goes on and ends
         by itself. Messages that come while it waits still reach their callback; none does after it
         has returned: they are dropped, and counted in :attr:`dropped_count`. Returns True when the
-        peer answered (inside a callback: when the frame was sent). Raises ``ValueError`` for a *code*
-        that may not be sent.
+        peer answered (inside a callback: when the frame was sent). Raises ``ValueError`` for a
+        *code* that may not be sent.
         """
         payload = close_payload(code, reason)
         closing, ended = self.closing, self._reading_ended
@@ -492,6 +495,7 @@ class WebSocketProcess(ABC):
     def fileno(self) -> int:
         """Return the descriptor to wait for, −1 when there is none."""
 
+    @abstractmethod
     def finish(self) -> None:
         """Close what carries the bytes, after the last read. Called by the loop's thread."""
 

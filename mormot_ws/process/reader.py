@@ -92,7 +92,7 @@ class Reader:
         """The connection starts: the peer is alive now."""
         self.last_in = monotonic()
 
-    # ----------------------------------------------------------------------------- the loop's thread
+    # ---------------------------------------------------------------------------- the loop's thread
 
     def read(self) -> list[WebSocketFrame]:
         """Wait for bytes and return the frames that they complete, which may be none.

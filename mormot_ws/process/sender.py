@@ -16,48 +16,35 @@ from threading import get_ident
 from time import monotonic
 from typing import Protocol
 
-from ..core.deflate import Deflater
 from ..core.frames import (
     WebSocketFrame,
     WebSocketFrameOpCode,
-    WebSocketFramePayload,
     encode_frame,
     encode_header,
     encode_unmasked,
     focBinary,
     focConnectionClose,
-    focContinuation,
     focPong,
     focText,
-    fopAlreadyCompressed,
-    parse_close_payload,
 )
-from ..core.masking import MaskSource, mask_bytes
+from ..core.masking import mask_bytes
 from ..core.outgoing import OutgoingFrames, QueuedFrame
-from ..errors import WebSocketsProtocolError
 from ..protocols.base import WebSocketProtocol
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..sockets.transport import JOIN_BELOW
 from ..states import WebSocketProcessState, wpsClose, wpsRun
 from .batch import Batch
+from .encoder import Encoder, PreparedFrame, check_sendable
 from .keeper import FlushResult, ProcessKeeper
 
-#: a protocol, and a frame as it wants it on the wire
-PreparedFrame = tuple[WebSocketProtocol, WebSocketFrame]
-
 _new_queued = tuple.__new__
-_NO_FLAGS = WebSocketFramePayload(0)
 
 #: bytes that one batch of queued frames may have
 _BATCH_BYTES = 1 << 18
 #: bytes of answers in the queue above which the loop stops reading (half of the queue, if that is
 #: less)
 _ANSWERS_BYTES = 1 << 20
-_NO_FRAME = (
-    "a WebSocketFrame is sent, not {}: make one with WebSocketFrame(focText, text) or "
-    "WebSocketFrame(focBinary, data)"
-)
 #: control frames of the keeper that may wait for a writer
 _MAX_CONTROLS = 16
 
@@ -141,12 +128,13 @@ class Sender:
         # finaliser or signal handler that interrupts it there must not wait for its own thread
         self._writer = 0
         self._main_sends = False
-        #: makes the masking keys; None on the server's side
-        self.masks: MaskSource | None = MaskSource() if mask else None
+        #: turns frames into bytes
+        self.encoder: Encoder = Encoder(mask)
 
     def begin(self) -> None:
         """Get ready for a new connection with the protocol that the process has now."""
-        protocol = self._process.protocol
+        process = self._process
+        self.encoder.begin(process.protocol, process.settings.deflate_options())
         self.batch = Batch()
         # pongs and pings of the keeper that met a writer: he sends them along. Of too many the
         # oldest go, by the deque's own doing: a peer's pings may be answered by the last pong alone
@@ -161,20 +149,6 @@ class Sender:
         self._last_flush = 0.0
         # set by the loop: queued frames leave after what the first callbacks of a connection send
         self._queue_open = False
-        self._lenient_text = protocol.lenient_text
-        self._joins = type(protocol).join_payloads is not WebSocketProtocol.join_payloads
-        compression = protocol.compression
-        self._deflater: Deflater | None = None
-        if compression is not None:
-            options = self._process.settings.deflate_options()
-            self._deflater = compression.deflater(self.masks is not None, options)
-        # False: frames leave as they are; looked at for each frame, so that what is not used costs
-        # nothing
-        self._prepares = (
-            self._deflater is not None
-            or type(protocol).before_send_frame is not WebSocketProtocol.before_send_frame
-        )
-        self._prepares_ahead = self._prepares and protocol.prepares_in_any_order
 
     def die_in_child(self) -> None:
         """In a forked child: forget what is half sent, and locks that the parent's threads hold."""
@@ -183,11 +157,6 @@ class Sender:
         self.outgoing = OutgoingFrames()
         self.batch = Batch()
         self._controls.clear()
-
-    @property
-    def sends_plain(self) -> bool:
-        """True when frames leave as they are: not masked, not changed by the protocol."""
-        return self.masks is None and not self._prepares
 
     # ---------------------------------------------------------------------------- from any thread
 
@@ -209,8 +178,9 @@ class Sender:
         opcode = frame.opcode
         payload = frame.payload
         process = self._process
-        if ahead is None and self._prepares_ahead:
-            ahead = self.prepare_ahead(frame)
+        encoder = self.encoder
+        if ahead is None and encoder.prepares_ahead and process.state is wpsRun:
+            ahead = encoder.prepare_ahead(process.protocol, frame)
         safe_out = self.safe_out
         if not safe_out.acquire(False):
             if self._writer == me:
@@ -226,19 +196,20 @@ class Sender:
                 return False
             first = 0x80 | opcode
             flags = frame.content
-            if self._prepares and (opcode is focText or opcode is focBinary):
+            if encoder.prepares and (opcode is focText or opcode is focBinary):
                 # may raise whatever it likes: nothing of the frame has left yet
-                payload, flags = self._prepare(frame, ahead)
+                payload, flags = encoder.prepare(process.protocol, frame, ahead)
             try:
                 if self.batch.wire is not None:
                     self._finish_batch()
                 if self._controls:
                     process.write_bytes(self._control_wire())
-                if self._deflater is not None:
-                    first, payload = self._deflate(opcode, payload, flags)
+                if encoder.deflater is not None:
+                    first, payload = encoder.deflate(opcode, payload, flags)
                 size = len(payload)
-                if self.masks is not None:
-                    key = self.masks.next_key()
+                masks = encoder.masks
+                if masks is not None:
+                    key = masks.next_key()
                     header = encode_header(first, size, key)
                     payload = mask_bytes(payload, key)
                     if size < JOIN_BELOW:
@@ -267,19 +238,6 @@ class Sender:
                 process.write_failed(failure)
         return True
 
-    def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
-        """Let the protocol prepare a copy of *frame* without any lock; None when it cannot, or the
-        frame is not going to be sent.
-        """
-        if not self._prepares_ahead or self._process.state is not wpsRun:
-            return None
-        if frame.opcode is not focText and frame.opcode is not focBinary:
-            return None
-        protocol = self._process.protocol
-        copy = WebSocketFrame(frame.opcode, frame.payload, frame.content)
-        protocol.before_send_frame(copy)
-        return protocol, copy
-
     def queue_frame(self, frame: WebSocketFrame) -> bool:
         """Do what ``send_frame_async`` of the process says."""
         opcode, payload = frame.opcode, frame.payload
@@ -292,7 +250,7 @@ class Sender:
     ) -> None:
         """Raise ``TypeError`` or ``ValueError`` for what must not be sent."""
         if opcode is focText:
-            if type(payload) is bytes and (payload.isascii() or self._lenient_text):
+            if type(payload) is bytes and (payload.isascii() or self.encoder.lenient_text):
                 return
         elif opcode is focBinary and type(payload) is bytes:
             return
@@ -348,7 +306,7 @@ class Sender:
         with self.safe_out:
             try:
                 if self.batch.wire is None:
-                    process.write_bytes(encode_frame(focPong, payload, self._next_key()))
+                    process.write_bytes(encode_frame(focPong, payload, self.encoder.next_key()))
             except OSError as exc:
                 failure = exc
                 process.cut(exc)
@@ -494,7 +452,8 @@ class Sender:
         """
         assert self.safe_out.locked()
         frames = self.outgoing.take(_BATCH_BYTES)
-        if self.sends_plain:
+        encoder, protocol = self.encoder, self._process.protocol
+        if encoder.sends_plain:
             parts = [
                 encode_unmasked(0x80 | opcode, payload) if wire is None else wire
                 for opcode, payload, _, wire in frames
@@ -502,7 +461,7 @@ class Sender:
             self.batch.fill(frames, parts)
             return None
         try:
-            joined = self._join(frames) if self._joins and len(frames) > 1 else None
+            joined = encoder.join(protocol, frames) if encoder.joins and len(frames) > 1 else None
         except Exception as exc:  # noqa: BLE001
             self.outgoing.drop(len(frames))
             return exc
@@ -512,7 +471,7 @@ class Sender:
         parts = []
         for at, queued in enumerate(frames):
             try:
-                parts.append(self._encode_queued(queued))
+                parts.append(encoder.encode_queued(protocol, queued))
             except Exception as exc:  # noqa: BLE001
                 # of the protocol's before_send_frame: those before it leave, those behind it wait
                 self.outgoing.put_back(frames[at + 1 :])
@@ -522,54 +481,6 @@ class Sender:
                 return exc
         self.batch.fill(frames, parts)
         return None
-
-    def _join(self, frames: list[QueuedFrame]) -> bytes | None:
-        """Return *frames* as one on the wire, None when the protocol does not join them."""
-        if any(queued.opcode is not focBinary for queued in frames):
-            return None
-        payload = self._process.protocol.join_payloads([queued.payload for queued in frames])
-        if payload is None:
-            return None
-        return self._encode_queued(QueuedFrame(focBinary, payload, _NO_FLAGS))
-
-    def _encode_queued(self, queued: QueuedFrame) -> bytes:
-        opcode, payload, flags, _ = queued
-        first = 0x80 | opcode
-        if self._prepares and (opcode is focText or opcode is focBinary):
-            payload, flags = self._prepare(queued.frame(), None)
-            if self._deflater is not None:
-                first, payload = self._deflate(opcode, payload, flags)
-        if self.masks is None:
-            return encode_unmasked(first, payload)
-        key = self.masks.next_key()
-        return encode_header(first, len(payload), key) + mask_bytes(payload, key)
-
-    def _prepare(
-        self, frame: WebSocketFrame, ahead: PreparedFrame | None
-    ) -> tuple[bytes, WebSocketFramePayload]:
-        """Return payload and flags as the protocol wants them on the wire.
-
-        Under ``safe_out``: they may depend on the order in which frames leave. What was done
-        *ahead* counts, unless the protocol is another one since.
-        """
-        assert self.safe_out.locked()
-        protocol = self._process.protocol
-        if ahead is not None and ahead[0] is protocol:
-            copy = ahead[1]
-        else:
-            copy = WebSocketFrame(frame.opcode, frame.payload, frame.content)
-            protocol.before_send_frame(copy)
-        return copy.payload, copy.content
-
-    def _deflate(
-        self, opcode: int, payload: bytes, flags: WebSocketFramePayload
-    ) -> tuple[int, bytes]:
-        """Return the first byte and the payload as permessage-deflate wants them on the wire."""
-        deflater = self._deflater
-        assert deflater is not None
-        if opcode > 2 or len(payload) < deflater.min_bytes or fopAlreadyCompressed in flags:
-            return 0x80 | opcode, payload
-        return 0xC0 | opcode, deflater.compress(payload)
 
     def _finish_batch(self) -> None:
         """Write what is left of the batch, waiting for the kernel, and keeping count of what it has
@@ -596,11 +507,8 @@ class Sender:
         wire = b""
         while self._controls:
             opcode, payload = self._controls.popleft()
-            wire += encode_frame(opcode, payload, self._next_key())
+            wire += encode_frame(opcode, payload, self.encoder.next_key())
         return wire
-
-    def _next_key(self) -> bytes | None:
-        return None if self.masks is None else self.masks.next_key()
 
     def _batch_sent(self) -> None:
         assert self.safe_out.locked()
@@ -618,7 +526,7 @@ class Sender:
         the protocol has raised for queued frames, which are dropped.
         """
         assert self.safe_out.locked()
-        wire = memoryview(encode_frame(focConnectionClose, payload, self._next_key()))
+        wire = memoryview(encode_frame(focConnectionClose, payload, self.encoder.next_key()))
         if self._drain(deadline, failures):
             rest = self._write_within(wire, deadline)
             if rest is not None:
@@ -650,7 +558,7 @@ class Sender:
         return True
 
     def _write_within(self, wire: memoryview, deadline: Deadline) -> memoryview | None:
-        """Write *wire* until the *deadline*; return what is left, None when it was written whole."""
+        """Write *wire* until the *deadline*; return what is left, None if nothing is."""
         assert self.safe_out.locked()
         process = self._process
         while True:
@@ -669,7 +577,9 @@ class Sender:
         if not self._process.keeps_queue():
             for queued in self.outgoing.take(1 << 62):
                 try:
-                    wire = self._encode_queued(queued) if queued.wire is None else queued.wire
+                    wire = queued.wire
+                    if wire is None:
+                        wire = self.encoder.encode_queued(self._process.protocol, queued)
                 except Exception as exc:  # noqa: BLE001
                     failures.append(exc)
                     self.outgoing.drop(1)
@@ -700,36 +610,5 @@ _main_ident = threading.main_thread().ident
 
 
 def is_foreign_timeout(exc: BaseException) -> bool:
-    """Tell whether a signal handler has raised this ``TimeoutError``: the kernel's have a number."""
+    """Tell whether a signal handler raised this ``TimeoutError``: the kernel's have a number."""
     return type(exc) is TimeoutError and exc.errno is None
-
-
-def check_sendable(frame: WebSocketFrame) -> None:
-    """Raise ``TypeError`` or ``ValueError`` for what the caller must not send."""
-    if not isinstance(frame, WebSocketFrame):
-        raise TypeError(_NO_FRAME.format(type(frame).__name__))
-    opcode, payload = frame.opcode, frame.payload
-    if not isinstance(payload, bytes):
-        raise TypeError(f"a frame's payload is bytes, not {type(payload).__name__}")
-    if opcode is focText:
-        try:
-            payload.decode("utf-8")
-        except UnicodeDecodeError as exc:
-            raise ValueError(
-                f"a text frame's payload is UTF-8, other bytes go into a focBinary frame: {exc}"
-            ) from None
-    elif opcode is focContinuation:
-        raise ValueError(
-            "frames are sent whole, as focText or focBinary: focContinuation cannot be sent"
-        )
-    elif opcode is not focBinary:
-        if len(payload) > 125:
-            raise ValueError(
-                f"a ping, pong or close frame has at most 125 bytes, not {len(payload)}: "
-                "longer ones go into a focBinary frame"
-            )
-        if opcode is focConnectionClose:
-            try:
-                parse_close_payload(payload)
-            except WebSocketsProtocolError as exc:
-                raise ValueError(exc.reason) from None

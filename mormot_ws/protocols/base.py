@@ -41,11 +41,13 @@ class WebSocketProtocol:
     def __init__(self, name: str, uri: str = "") -> None:
         if not isinstance(name, str) or not isinstance(uri, str):
             raise TypeError(
-                f"a protocol's name and uri are str, not {type(name).__name__} and {type(uri).__name__}"
+                "a protocol's name and uri are str, not"
+                f" {type(name).__name__} and {type(uri).__name__}"
             )
         if any(c <= " " or c >= "\x7f" or c in '"(),/:;<=>?@[\\]{}' for c in name):
             raise ValueError(
-                f"{name!r} cannot be the name of a sub-protocol: letters, digits, '-', '.' and '_' are safe"
+                f"{name!r} cannot be the name of a sub-protocol: letters, digits, '-', '.' and '_'"
+                " are safe"
             )
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on
         self.name: str = name
@@ -84,6 +86,8 @@ class WebSocketProtocol:
         #: True: it was handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
         self._custom_data: Any = None
+        #: a weak reference to the client that uses this object, None before its upgrade
+        self._client: Any = None
 
     # -------------------------------------------------------------------------- for the application
 
@@ -214,6 +218,7 @@ class WebSocketProtocol:
     def __repr__(self) -> str:
         where = f" uri={self.uri!r}" if self.uri else ""
         return (
-            f"<{type(self).__name__} {self.name!r}{where} in={self.frames_in_count}/{self.frames_in_bytes}B"
+            f"<{type(self).__name__} {self.name!r}{where}"
+            f" in={self.frames_in_count}/{self.frames_in_bytes}B"
             f" out={self.frames_out_count}/{self.frames_out_bytes}B>"
         )

@@ -58,9 +58,9 @@ class WebSocketProtocolChat(WebSocketProtocol):
         if callback is not None:
             try:
                 callback(process, frame)
-            # as in the original the connection goes on; unlike there the log says why. SystemExit too:
-            # it would end this thread only, and nobody would read any more
-            except BaseException as exc:  # noqa: BLE001
+            except BaseException as exc:
+                # as in the original the connection goes on; unlike there the log says why.
+                # SystemExit too: it would end this thread only, and nobody would read any more
                 if isinstance(exc, KeyboardInterrupt) and current_thread() is main_thread():
                     raise
                 if process.inherited:

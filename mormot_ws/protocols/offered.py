@@ -142,7 +142,8 @@ class WebSocketProtocolList:
         """
         if not request.origin_is_in(allowed_origins):
             _log.info(
-                "an upgrade by a page of %.200s is refused: allowed_origins does not have that origin",
+                "an upgrade by a page of %.200s is refused: allowed_origins does not have that"
+                " origin",
                 ", ".join(map(repr, request.all("origin"))),
             )
             return 403, None, upgrade_refusal(403)
@@ -196,7 +197,8 @@ class WebSocketProtocolList:
         if isinstance(status, int) and (status == 200 or 300 <= status <= 599):
             return status
         _log.error(
-            "on_websocket_upgraded has to return 200 or an HTTP status that refuses, not %r: refused with 500",
+            "on_websocket_upgraded has to return 200 or an HTTP status that refuses, not %r:"
+            " refused with 500",
             status,
         )
         return 500

@@ -68,7 +68,8 @@ class _UriGenerator:
             token = token.decode("ascii")
         if len(token) > _MAX_TOKEN:
             raise ValueError(
-                f"the record makes a token of {len(token)} characters, at most {_MAX_TOKEN} fit into a URI"
+                f"the record makes a token of {len(token)} characters, at most {_MAX_TOKEN} "
+                "fit into a URI"
             )
         return token, session
 
@@ -177,7 +178,8 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         if self.record_type is not None and record_data is not None:
             if not isinstance(record_data, self.record_type):
                 raise TypeError(
-                    f"record_data is a {self.record_type.__name__}, not {type(record_data).__name__}"
+                    f"record_data is a {self.record_type.__name__}, not "
+                    f"{type(record_data).__name__}"
                 )
             record_data = asdict(record_data)
         token, session = self._generator.generate(record_data)

@@ -65,7 +65,7 @@ def decode_varuint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def encode_binary(head: str, message: RestRequest | RestAnswer) -> bytes:
-    """Return the plain frame of *message* under *head* (``r000001``, ``request``, ``answer``, …)."""
+    """Return the plain frame of *message* under *head* (``r000001``, ``request``, …)."""
     content_type = sent_content_type(message.content_type, message.content)
     if isinstance(message, RestRequest):
         method = "" if message.method == "POST" else message.method

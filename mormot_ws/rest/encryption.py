@@ -98,7 +98,8 @@ class AesEncryption:
             raise ValueError(f"key_size is 128, 192 or 256 bits, not {key_size}")
         if is_key_exchange(key):
             raise WebSocketsError(
-                "the key asks for an ECDHE key exchange, which is not supported: use a password, and TLS for forward secrecy"
+                "the key asks for an ECDHE key exchange, which is not supported: use a "
+                "password, and TLS for forward secrecy"
             )
         self._use(derive_key(key, salt=salt, rounds=rounds)[: key_size // 8])
 
@@ -118,7 +119,8 @@ class AesEncryption:
             from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
         except ImportError as exc:
             raise WebSocketsError(
-                "a key needs the cryptography package: pip install 'mormot_ws[crypto]', or leave the key empty"
+                "a key needs the cryptography package: pip install 'mormot_ws[crypto]', or "
+                "leave the key empty"
             ) from exc
         self.key_size: int = len(key) * 8
         self._cipher: Any = Cipher

@@ -91,7 +91,7 @@ class RestExchange:
             self._process.exchange = None
 
     def closed(self) -> None:
-        """The connection does not run any more: whoever waits ends with 404 at once. Never blocks."""
+        """The connection does not run any more: all that wait get 404 at once. Never blocks."""
         with self._safe:
             self.incoming.clear()
             self._late.notify_all()
@@ -150,8 +150,10 @@ class RestExchange:
         process = self._process
         if process.runs_loop() or current_thread() is process.owner_thread:
             raise WebSocketsError(
-                f"a request that waits for its answer inside a callback of the same connection would wait for ever: this thread, "
-                f"{current_thread().name!r}, is the one that reads the answer. Send it from another thread, or without waiting "
+                "a request that waits for its answer inside a callback of the same "
+                "connection would wait for ever: this thread, "
+                f"{current_thread().name!r}, is the one that reads the answer. Send it from "
+                "another thread, or without waiting "
                 f"(Sec-WebSocket-REST: NonBlocking, non_blocking=True); see docs/how-to/rest.md"
             )
 

@@ -21,7 +21,7 @@ FRAME_HEADER = "Sec-WebSocket-Frame"
 
 
 class RestMessageError(ValueError):
-    """A payload that is no message of a REST protocol; the native ends drop such frames silently."""
+    """A payload that is not a REST message; the native ends drop such frames silently."""
 
 
 @dataclass(slots=True)

@@ -174,7 +174,7 @@ class WebSocketProtocolRest(WebSocketProtocol):
     def _answer(
         self, process: WebSocketProcess, frame: WebSocketFrame, head: str, info: str
     ) -> None:
-        """In the connection's thread: let the application answer a request, and send what it says."""
+        """In the connection's thread: let the application answer a request; send the answer."""
         try:
             _, request = self.decode(frame)
         except RestMessageError as exc:
@@ -462,7 +462,10 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         if pboSynLzCompress in self.options:
             frame.payload = algo_decompress(frame.payload, self._max_message_bytes)
             if not frame.payload:
-                self.last_error = "a message is dropped: its SynLZ container does not verify (are the options the same on both ends?)"
+                self.last_error = (
+                    "a message is dropped: its SynLZ container does not verify (are the options "
+                    "the same on both ends?)"
+                )
                 _log.log(
                     logging.DEBUG if self.frames_in_dropped else logging.WARNING,
                     "%r: %s",

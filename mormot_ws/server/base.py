@@ -17,10 +17,10 @@ from typing import Any
 from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
 from ..logs import get_logger
+from ..process.encoder import check_sendable
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit
 from ..process.keeper import ProcessKeeper
-from ..process.sender import check_sendable
 from ..protocols.base import WebSocketProtocol
 from ..protocols.offered import WebSocketProtocolList
 from ..request import OnHttpServerRequest
@@ -53,7 +53,9 @@ class WebSocketServerBase(FreedByWith):
     #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade, and those of
     #: the REST protocols; None: 426 or 404
     on_request: OnHttpServerRequest | None = None
-    #: True in a forked child: the listener and the connections are the parent's
+    #: True in a forked child …
+    _forked = False
+    #: … where the listeners are the parent's, and nothing is left for this object to do
     _inherited = False
     #: for connections that are to be encrypted by us; None: none is
     tls_context: ssl.SSLContext | None = None
@@ -109,6 +111,7 @@ class WebSocketServerBase(FreedByWith):
         """In a forked child: forget the parent's connections; their processes die by themselves."""
         for connection in list(self._sockets):
             connection.die_in_child()
+        self._forked = True
         self._clear()
 
     # ---------------------------------------------------------------------------------- for anybody
@@ -171,7 +174,7 @@ class WebSocketServerBase(FreedByWith):
         # a list, not a generator: all of them have to be tried
         return sum(
             [
-                process.sender.queue(encoded if process.sender.sends_plain else plain)
+                process.sender.queue(encoded if process.sender.encoder.sends_plain else plain)
                 for process in receivers
             ]
         )
@@ -382,7 +385,10 @@ class WebSocketServerBase(FreedByWith):
             try:
                 callback(argument)
             # a bug in the user's code, or its sys.exit(), hurts nobody else; the log has it
-            except BaseException:  # noqa: BLE001
+            except BaseException:
+                # it ends a child that the callback has forked
+                if self._forked:
+                    raise
                 _log.exception("%r: a server callback failed for %r", self, argument)
 
     def _say_goodbye(self, sockets: Iterable[WebSocketServerSocket]) -> None:

@@ -216,7 +216,10 @@ class WebSocketServerSocket:
         except (OSError, EOFError) as exc:
             self._log_end(exc)
         # one connection's fault must not reach the others, and each end has its line in the log
-        except BaseException:  # noqa: BLE001
+        except BaseException:
+            # it ends a child that a callback has forked
+            if self._inherited:
+                raise
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
             _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
         finally:
@@ -338,7 +341,10 @@ class WebSocketServerSocket:
                 status = int(server.on_request(context))
                 headers = split_header_lines(context.out_custom_headers)
             # a bug in the user's code, or its sys.exit(), is a 500 for this request
-            except BaseException:  # noqa: BLE001
+            except BaseException:
+                # it ends a child that on_request has forked
+                if self._inherited:
+                    raise
                 fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
                 _log.exception("on_request failed for %r", context, extra=fields)
                 status, headers = 500, []
@@ -389,7 +395,10 @@ class WebSocketServerSocket:
                 settings.allowed_origins,
             )
         # a bug in one of the application's protocols, or its sys.exit()
-        except BaseException:  # noqa: BLE001
+        except BaseException:
+            # it ends a child that the protocol has forked
+            if self._inherited:
+                raise
             _log.exception(
                 "#%d from %s: a protocol failed on an upgrade",
                 self.connection_id,

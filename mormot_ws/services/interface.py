@@ -72,7 +72,7 @@ class ServiceMethod:
         return dump_json({"result": [value] if self.results else []})
 
     def read_result(self, content: bytes) -> Any:
-        """Return the result from the JSON of an answer; raise ``ValueError`` when it does not fit."""
+        """Return the result from the JSON of an answer; raise ``ValueError`` if it does not fit."""
         answer = load_json(content)
         values = answer.get("result") if isinstance(answer, dict) else None
         if not isinstance(values, list):

@@ -44,7 +44,7 @@ HTTP_NOTACCEPTABLE = 406
 
 
 class _Services:
-    """What both sides have in common: the services of this side, and calls to those of the other."""
+    """What both sides share: the services of this side, and calls to the other's."""
 
     def __init__(self, root: str, hide_errors: bool, previous: OnHttpServerRequest | None) -> None:
         if not root or root.strip("/") != root:
@@ -81,7 +81,8 @@ class _Services:
         with self._safe_services:
             if described.wire_name.lower() in self._registered:
                 raise ValueError(
-                    f"{described.wire_name} is registered already: an interface has one implementation"
+                    f"{described.wire_name} is registered already: an interface has one "
+                    "implementation"
                 )
             self._registered[described.wire_name.lower()] = implementation
             for method in described.methods:
@@ -322,7 +323,8 @@ def _ask(
         status = process.notify_callback(request, mode)
     except WebSocketsError as exc:
         raise WebSocketsError(
-            f"{method.title}(): {exc}. Methods that return None need not wait: get(…, notify=True) sends them only"
+            f"{method.title}(): {exc}. Methods that return None need not wait: get(…, "
+            "notify=True) sends them only"
         ) from None
     if request.out_error:
         sent = status != HTTP_CLIENTERROR

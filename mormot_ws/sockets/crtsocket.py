@@ -14,6 +14,7 @@ import threading
 from ..core.forks import dies_in_child
 from ..logs import get_logger
 from ..settings import check_timeout
+from .addresses import resolve
 from .deadline import Deadline
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
 from .tls_transport import TlsTransport
@@ -52,12 +53,14 @@ class CrtSocket:
         *,
         proxy: str | None = None,
         send_timeout: int = 10_000,
+        resolve_timeout: int = 5_000,
     ) -> None:
         if not isinstance(host, str) or not host or any(c <= " " for c in host):
             raise ValueError(f"host is a name or an address, not {host!r}")
         if "/" in host:  # it may hold a token, which is not to be shown
             raise ValueError(
-                "host is a name or an address; HttpClientWebSockets.websockets_connect() takes a whole URI"
+                "host is a name or an address; HttpClientWebSockets.websockets_connect() "
+                "takes a whole URI"
             )
         if not str(port).isdigit() or not 0 < int(port) < 65536:
             raise ValueError(f"port is a number from 1 to 65535, not {port!r}")
@@ -74,12 +77,14 @@ class CrtSocket:
         #: the same as an exception, None when it did not
         self.last_exception: OSError | None = None
         self._send_timeout = send_timeout
+        self._resolve_timeout = resolve_timeout
         self._default_context: ssl.SSLContext | None = (
             None  # made once: reading the system's authorities takes many milliseconds
         )
         #: guards the three fields below, so that an interrupt from another thread meets the socket
         #: of the moment; innermost
-        self._safe_socket = threading.Lock()
+        # taken again by its own thread: a signal handler may close or interrupt at any moment
+        self._safe_socket = threading.RLock()
         self._interrupted = False
         self._raw: socket.socket | None = None
         self._transport: Transport | None = None
@@ -133,7 +138,7 @@ class CrtSocket:
         """In a forked child: close the copies of the descriptors. One that had a connection, or was
         about to have one, is dead here; any other one is as new.
         """
-        self._safe_socket = threading.Lock()
+        self._safe_socket = threading.RLock()
         transport, self._transport = self._transport, None
         raw, self._raw = self._raw, None
         for copy in (transport, raw):
@@ -190,11 +195,16 @@ class CrtSocket:
         does not hide the next.
         """
         error: OSError = OSError(f"no address for {host}")
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = resolve(host, port, deadline.sooner(self._resolve_timeout))
         for left, (family, kind, protocol, _, address) in zip(
             range(len(found), 0, -1), found, strict=True
         ):
-            sock = socket.socket(family, kind, protocol)
+            try:
+                sock = socket.socket(family, kind, protocol)
+            except OSError as exc:
+                # a kernel without IPv6 knows its addresses all the same
+                error = exc
+                continue
             try:
                 with self._safe_socket:
                     if self._interrupted:

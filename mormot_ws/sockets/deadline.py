@@ -1,6 +1,7 @@
 """Deadline: one point in time, carried through an operation of several steps.
 
-It is the only clock below the connections, and the monotonic one: nothing that waits may look at the time of day.
+It is the only clock below the connections, and the monotonic one: nothing that waits may look at
+the time of day.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def check_proxy(url: str) -> str:
         usable = False
     if not usable:
         raise ValueError(
-            f"a proxy is like http://user:password@host:port or socks5://host:port, not {_without_password(url)!r}"
+            "a proxy is like http://user:password@host:port or socks5://host:port, not "
+            f"{_without_password(url)!r}"
         )
     return url
 
@@ -72,7 +73,8 @@ def open_through_proxy(
     assert parts.hostname is not None
     if parts.scheme != "http" and importlib.util.find_spec("python_socks") is None:
         raise OSError(
-            f"proxy {_without_password(url)}: python-socks is missing: pip install 'mormot_ws[proxy]'"
+            f"proxy {_without_password(url)}: python-socks is missing: pip install "
+            "'mormot_ws[proxy]'"
         )
     try:
         sock = dial(parts.hostname, parts.port or (8080 if parts.scheme == "http" else 1080))

@@ -260,7 +260,7 @@ class TlsTransport(Transport):
             self.unsent_bytes: int = 0
 
     def _flush_now(self) -> None:
-        """Send the records that reading gave rise to, if no writer is at it: it takes them along."""
+        """Send the records that reading gave rise to; a writer at work takes them along."""
         if self._safe_write.acquire(blocking=False):
             try:
                 self._send_unsent(self._encrypt(b""))

@@ -157,8 +157,14 @@ class Transport:
             return None
 
     def recv_within(self, size: int, deadline: Deadline) -> bytes:
-        """Return what arrives before the *deadline*; raise ``TimeoutError`` when nothing does."""
+        """Return what arrives before the *deadline*; raise ``TimeoutError`` when nothing does.
+
+        The deadline is the whole operation's: once it has passed nothing more is returned, however
+        much a peer that sends byte by byte has ready.
+        """
         while True:
+            if deadline.passed:
+                raise TimeoutError("timed out")
             data = self.recv_now(size)
             if data is not None:
                 return data

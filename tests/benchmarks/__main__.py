@@ -187,7 +187,10 @@ def _arguments() -> argparse.Namespace:
         "--cpus",
         choices=("one", "any"),
         default="one",
-        help="keep client and server together on one CPU, which is steady, or leave them to the system (default: one)",
+        help=(
+            "keep client and server together on one CPU, which is steady, or leave them to the "
+            "system (default: one)"
+        ),
     )
     parser.add_argument("--json", metavar="FILE", help="write all figures to this file, too")
     return parser.parse_args()
@@ -202,14 +205,16 @@ def main() -> None:
         f"{name} {version}" for name, version in environment["packages"].items() if version
     )
     print(
-        f"Python {environment['python']}, {environment['cpus']} CPUs, load {environment['load'][0]:.2f}; {packages}"
+        f"Python {environment['python']}, {environment['cpus']} CPUs, load "
+        f"{environment['load'][0]:.2f}; {packages}"
     )
     where = "together on one CPU" if arguments.cpus == "one" else "on any CPU"
     print(f"{arguments.rounds} rounds of {arguments.seconds:g} s, client and server {where}")
     print("A ratio is the median of the ratios within each round.")
     if not environment["mask_extra"]:
         print(
-            "The mask extra (websockets.speedups) is not available: mormot_ws has to do without it everywhere."
+            "The mask extra (websockets.speedups) is not available: mormot_ws has to do "
+            "without it everywhere."
         )
     results = []
     for benchmark in BENCHMARKS:

@@ -57,7 +57,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     print(
-        "MB/s           SynLZ pack  SynLZ unpack  zlib-1 pack  zlib unpack   SynLZ    zlib-1 (of the original size)"
+        "MB/s           SynLZ pack  SynLZ unpack  zlib-1 pack  zlib unpack   SynLZ    zlib-1 "
+        "(of the original size)"
     )
     for name, data in _contents(given.bytes).items():
         stream, deflated = synlz_compress(data), zlib.compress(data, 1)

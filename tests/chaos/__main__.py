@@ -130,29 +130,36 @@ def _print_figures(found: dict[str, Any], arena: Arena, findings: Findings) -> N
     codes = ", ".join(f"{code} {count}" for code, count in sorted(findings.close_codes.items()))
     goodbyes = sum(client["goodbyes"] for client in clients)
     _say(
-        f"connections    {findings.connections}, of them reconnects {reconnects}; ended with {codes}"
+        f"connections    {findings.connections}, of them reconnects {reconnects}; ended with "
+        f"{codes}"
     )
     _say(f"               closed by the client, and answered by the server: {goodbyes}")
     returns = ", ".join(f"{took:.2f}" for took in arena.returns)
     _say(f"all back       after {returns} s (rounds: {found['rounds']})")
     silence = max(client["silence"] for client in clients)
     _say(
-        f"longest outage {findings.longest_outage:.2f} s; longest time without a message {silence:.2f} s"
+        f"longest outage {findings.longest_outage:.2f} s; longest time without a message "
+        f"{silence:.2f} s"
     )
     for what in ("threads", "descriptors", "memory", "objects", "blocks"):
         _say(
-            f"{what:14s} {found['before'][what]} -> {found['after'][what]}{' kB' if what == 'memory' else ''}"
+            f"{what:14s} {found['before'][what]} -> "
+            f"{found['after'][what]}{' kB' if what == 'memory' else ''}"
         )
     _say(f"               memory after each round: {', '.join(map(str, found['memory']))} kB")
     end = found["end"]
     _say(
-        f"free()         {end['took']:.2f} s at most; threads {end['before']['threads']} -> {end['after']['threads']}"
+        f"free()         {end['took']:.2f} s at most; threads {end['before']['threads']} -> "
+        f"{end['after']['threads']}"
     )
 
 
 def _stream_line(stream: str, what: str, findings: Findings) -> str:
     lost = f", lost with a connection {findings.lost[stream]}" if stream in "as" else ""
-    return f"stream {stream} ({what}): promised {findings.promised[stream]}, arrived {findings.arrived[stream]}{lost}"
+    return (
+        f"stream {stream} ({what}): promised {findings.promised[stream]}, arrived "
+        f"{findings.arrived[stream]}{lost}"
+    )
 
 
 def main() -> int:
@@ -186,7 +193,8 @@ def main() -> int:
     )
     tls = ", TLS" if arguments.tls else ""
     _say(
-        f"{arguments.seconds:g} s, {arguments.clients} clients, backoff from 100 ms to {cap} ms, seed {seed}{tls}"
+        f"{arguments.seconds:g} s, {arguments.clients} clients, backoff from 100 ms to {cap} "
+        f"ms, seed {seed}{tls}"
     )
     tell = _say if arguments.verbose else lambda _: None
     with Arena(arguments.clients, cap / 1000, _MARGIN, seed, arguments.tls, tell) as arena:

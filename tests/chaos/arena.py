@@ -190,7 +190,8 @@ class Arena:
                     )
                     return
                 self._tell(
-                    f"{time.monotonic() - begin:6.2f} {fault.kind} {fault.seconds:.2f} s {fault.arguments}"
+                    f"{time.monotonic() - begin:6.2f} {fault.kind} {fault.seconds:.2f} s "
+                    f"{fault.arguments}"
                 )
                 self.faults[fault.kind] += 1
                 on_server = fault.target == "server"
@@ -294,7 +295,8 @@ class Arena:
         for what in ("threads", "descriptors"):
             if found["after"][what] > found["before"][what]:
                 self.violations.append(
-                    f"server #{incarnation} has left {what}: {found['before'][what]} before, {found['after'][what]} after"
+                    f"server #{incarnation} has left {what}: {found['before'][what]} before, "
+                    f"{found['after'][what]} after"
                 )
 
     # ------------------------------------------------------------------------------------------ end
@@ -387,20 +389,23 @@ def _undelivered(index: str, client: dict[str, Any], served: dict[str, Any]) -> 
     found = []
     if client["queued"] or client["promised_bytes"] != client["sent_bytes"]:
         found.append(
-            f"client {index}: {client['promised_bytes']} bytes were promised, {client['sent_bytes']} sent, "
+            f"client {index}: {client['promised_bytes']} bytes were promised, "
+            f"{client['sent_bytes']} sent, "
             f"{client['queued']} frames wait"
         )
     arrived = served["arrived"].get(index, [-1, -1])
     for at, stream in enumerate("as"):
         if arrived[at] != client["promised"][at] - 1:
             found.append(
-                f"client {index}: the last message of stream {stream} that arrived is {arrived[at]}, "
+                f"client {index}: the last message of stream {stream} that arrived is "
+                f"{arrived[at]}, "
                 f"of {client['promised'][at]} promised"
             )
     promised = served["promised"].get(client["tag"])
     if promised != client["arrived"]:
         found.append(
-            f"client {index} on connection {client['tag']}: {promised} messages of p and r were promised, "
+            f"client {index} on connection {client['tag']}: {promised} messages of p and r "
+            "were promised, "
             f"{client['arrived']} have arrived"
         )
     return found

@@ -113,7 +113,8 @@ class Checker:
             return
         if number != run.last + 1:
             self.findings.violated(
-                f"stream {stream} of client {client} on connection {connection}: {number} instead of {run.last + 1}"
+                f"stream {stream} of client {client} on connection {connection}: {number} "
+                f"instead of {run.last + 1}"
             )
         run.last = number
 
@@ -187,14 +188,16 @@ class Checker:
                 findings.violated(f"client {index}: connection {connection} after {client.newest}")
             if self._owner.setdefault(connection, index) != index:
                 findings.violated(
-                    f"clients {index} and {self._owner[connection]} were both served as {connection}"
+                    f"clients {index} and {self._owner[connection]} were both served as "
+                    f"{connection}"
                 )
             client.connection = client.newest = connection
         elif client.connection != connection:
             findings.violated(f"client {index} on {client.connection}: a message for {connection}")
         if number != client.numbers[stream]:
             findings.violated(
-                f"stream {stream} to client {index} on {connection}: {number} instead of {client.numbers[stream]}"
+                f"stream {stream} to client {index} on {connection}: {number} instead of "
+                f"{client.numbers[stream]}"
             )
         client.numbers[stream] = number + 1
         # the last one may have left just before its server was killed, which then could not note it
@@ -213,12 +216,14 @@ class Checker:
         for connection, run in runs:
             if run.first < expected:
                 findings.violated(
-                    f"stream {stream} of client {index}: {run.first} on {connection}, when all below {expected} were over"
+                    f"stream {stream} of client {index}: {run.first} on {connection}, when "
+                    f"all below {expected} were over"
                 )
             findings.lost[stream] += max(0, run.first - expected)
             expected = max(expected, run.last + 1)
         if expected > promised:
             findings.violated(
-                f"stream {stream} of client {index}: {expected - 1} has arrived, of {promised} promised ones"
+                f"stream {stream} of client {index}: {expected - 1} has arrived, of "
+                f"{promised} promised ones"
             )
         findings.lost[stream] += max(0, promised - expected)

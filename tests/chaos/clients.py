@@ -144,7 +144,8 @@ class ChaosClient:
         if frame.opcode is focText:
             stream, incarnation, connection, number, sent, _ = frame.text.split(" ", 5)
             self._log.write(
-                f"{stream.upper()} {self.index} {self.connections} {incarnation} {connection} {number}"
+                f"{stream.upper()} {self.index} {self.connections} {incarnation} "
+                f"{connection} {number}"
             )
             self.tag = connection
             self.arrived[stream == "r"] += 1

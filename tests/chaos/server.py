@@ -130,7 +130,10 @@ class ChaosServer:
                 connection.replied += 1
 
     def _message(self, stream: str, connection: _Connection, number: int) -> WebSocketFrame:
-        head = f"{stream} {self._incarnation} {connection.process.connection_id} {number} {time.monotonic():.4f}"
+        head = (
+            f"{stream} {self._incarnation} {connection.process.connection_id} {number} "
+            f"{time.monotonic():.4f}"
+        )
         return WebSocketFrame(
             focText, padded(head, random.randrange(LARGE_PADDING if connection.large else 200))
         )

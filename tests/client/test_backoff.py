@@ -694,9 +694,9 @@ def test_a_policy_that_cannot_be_made_is_told_to_the_caller(server: WebSocketSer
     wait_for(lambda: not server.websocket_connections)
 
 
-@pytest.mark.parametrize("delay", [0, -5, 0.25])
+@pytest.mark.parametrize("delay", [0, 0.25])
 def test_a_policy_may_ask_for_no_wait(server: WebSocketServer, delay: float) -> None:
-    """0 or less is no wait, fractions of a millisecond are fine."""
+    """0 is no wait, fractions of a millisecond are fine."""
     with (
         FaultProxy(HOST, server.port) as proxy,
         reconnecting(proxy.port, FixedDelay(delay)) as client,

@@ -282,13 +282,22 @@ STATUSES = {
     "200": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHello",
     "204": b"HTTP/1.1 204 No Content\r\n\r\n",
     "400": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nbad",
-    "401": b'HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm="x"\r\nContent-Length: 0\r\n\r\n',
-    "403": b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<p>no way</p>",
+    "401": (
+        b'HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm="x"\r\nContent-Length: '
+        b"0\r\n\r\n"
+    ),
+    "403": (
+        b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<p>no "
+        b"way</p>"
+    ),
     "404": b"HTTP/1.0 404 Not Found\r\n\r\nno length, and an end",
     "407": b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
     "426": b"HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 8\r\nContent-Length: 0\r\n\r\n",
     "429": b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
-    "500": b"HTTP/1.1 500 Internal Server Error\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    "500": (
+        b"HTTP/1.1 500 Internal Server Error\r\nTransfer-Encoding: "
+        b"chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    ),
     "502": b"HTTP/1.1 502 \r\nContent-Length: 0\r\n\r\n",
     "503": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000,
 }

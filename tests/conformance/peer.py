@@ -214,7 +214,10 @@ def _short(frame: Frame) -> str:
         PING: "ping",
         PONG: "pong",
     }
-    return f"<{names.get(frame.opcode, frame.opcode)} fin={frame.fin:d} rsv={frame.rsv:03b} {payload!r}{more}>"
+    return (
+        f"<{names.get(frame.opcode, frame.opcode)} fin={frame.fin:d} rsv={frame.rsv:03b} "
+        f"{payload!r}{more}>"
+    )
 
 
 # ----------------------------------------------------------------------------- starting the library

@@ -104,7 +104,8 @@ def test_12_4_many_messages_are_echoed(role: str, parameters: Parameters) -> Non
         for number in range(150):
             z.exchange(
                 text(
-                    f'{{"number": {number}, "text": "µ{"abc" * (number % 60)}", "more": [{number * 31}]}}'
+                    f'{{"number": {number}, "text": "µ{"abc" * (number % 60)}", "more": '
+                    f"[{number * 31}]}}"
                 )
             )
         z.peer.close()

@@ -159,7 +159,10 @@ def test_13_4_a_client_of_8_bits_is_understood() -> None:
 
 def test_13_5_offers_in_several_headers_are_one_list() -> None:
     """``Sec-WebSocket-Extensions`` may be repeated; the offers keep their order (RFC 6455 §9.1)."""
-    offer = f"{PMD}; unknown\r\nSec-WebSocket-Extensions: foo\r\nSec-WebSocket-Extensions: {PMD}; server_max_window_bits=9"
+    offer = (
+        f"{PMD}; unknown\r\nSec-WebSocket-Extensions: foo\r\nSec-WebSocket-Extensions: {PMD}; "
+        "server_max_window_bits=9"
+    )
     with open_peer("server", offer=offer, permessage_deflate=True) as peer:
         exchange_some(
             Compression(

@@ -449,7 +449,8 @@ class TestAnswers:
     def test_a_401_says_how_to_authenticate(self) -> None:
         """RFC 9110 §15.5.2 demands it."""
         assert upgrade_refusal(401) == (
-            b"HTTP/1.1 401 WebSocket Upgrade Error\r\nWWW-Authenticate: Bearer\r\nConnection: Close\r\n\r\n"
+            b"HTTP/1.1 401 WebSocket Upgrade Error\r\nWWW-Authenticate: "
+            b"Bearer\r\nConnection: Close\r\n\r\n"
         )
 
 

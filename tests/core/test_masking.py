@@ -136,9 +136,11 @@ class TestChoice:
         that afterwards.
         """
         code = (
-            "import sys; from mormot_ws.core.masking import HAVE_SPEEDUPS, mask_bytes; assert HAVE_SPEEDUPS;"
+            "import sys; from mormot_ws.core.masking import HAVE_SPEEDUPS, mask_bytes; "
+            "assert HAVE_SPEEDUPS;"
             "assert 'websockets' not in sys.modules;"
-            "from websockets.speedups import apply_mask; assert apply_mask(b'ab', b'1234') == mask_bytes(b'ab', b'1234')"
+            "from websockets.speedups import apply_mask; assert apply_mask(b'ab', b'1234') "
+            "== mask_bytes(b'ab', b'1234')"
         )
         environment = {
             name: value for name, value in os.environ.items() if name != "MORMOT_WS_NO_SPEEDUPS"

@@ -67,8 +67,10 @@ def with_atheris(target: Target, seconds: float, seed: int) -> bool:
         inputs = re.search(r"number_of_executed_units: (\d+)", run.stdout)
         covered = re.findall(r" cov: (\d+)", run.stdout)
         print(
-            f"{target.name}: {inputs[1] if inputs else 'an unknown number of'} inputs in {seconds:.1f} s with atheris, "
-            f"{covered[-1] if covered else '?'} branches covered, {'FINDING' if found or run.returncode else 'no finding'}"
+            f"{target.name}: {inputs[1] if inputs else 'an unknown number of'} inputs in "
+            f"{seconds:.1f} s with atheris, "
+            f"{covered[-1] if covered else '?'} branches covered, "
+            f"{'FINDING' if found or run.returncode else 'no finding'}"
         )
         if found or run.returncode:
             print(
@@ -78,7 +80,8 @@ def with_atheris(target: Target, seconds: float, seed: int) -> bool:
             )
         for path in found:
             print(
-                f"{path.name}\n  python -m tests.fuzz --target {target.name} --input {path.read_bytes().hex()}"
+                f"{path.name}\n  python -m tests.fuzz --target {target.name} --input "
+                f"{path.read_bytes().hex()}"
             )
         return not found and run.returncode == 0
 

@@ -69,7 +69,8 @@ class Finding(Exception):
 
     def __init__(self, target: Target, data: bytes, what: str) -> None:
         super().__init__(
-            f"{target.name}: {what}\n  python -m tests.fuzz --target {target.name} --input {data.hex()}"
+            f"{target.name}: {what}\n  python -m tests.fuzz --target {target.name} --input "
+            f"{data.hex()}"
         )
         self.data = data
 
@@ -89,7 +90,8 @@ class Report(NamedTuple):
     def __str__(self) -> str:
         rate = self.inputs / self.seconds if self.seconds else 0.0
         return (
-            f"{self.target}: {self.inputs} inputs in {self.seconds:.1f} s ({rate:.0f}/s), {self.outcomes} outcomes, "
+            f"{self.target}: {self.inputs} inputs in {self.seconds:.1f} s ({rate:.0f}/s), "
+            f"{self.outcomes} outcomes, "
             f"slowest {self.slowest * 1000:.1f} ms, largest {self.largest >> 10} kB, no finding"
         )
 

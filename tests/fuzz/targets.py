@@ -391,8 +391,10 @@ def run_server(data: bytes) -> Hashable:
 
 
 _UPGRADE = (
-    b"GET /chat/room?a=b HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: room, echo\r\n"
+    b"GET /chat/room?a=b HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: "
+    b"keep-alive, Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: "
+    b"13\r\nSec-WebSocket-Protocol: room, echo\r\n"
 )
 
 
@@ -402,7 +404,10 @@ def _server_seeds() -> list[bytes]:
         _UPGRADE + b"\r\n",
         _UPGRADE + b"\r\n" + encode_frame(1, b"early", _MASK),
         _UPGRADE
-        + b'Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=10, foo; a="b"\r\n\r\n',
+        + (
+            b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=10, foo; "
+            b'a="b"\r\n\r\n'
+        ),
         _UPGRADE
         + b"Authorization: Bearer token\r\nOrigin: http://example.com\r\nCookie: a=b\r\n\r\n",
         _UPGRADE.replace(b"keep-alive, ", b"keep-alive,\r\n ") + b"\r\n",
@@ -412,7 +417,10 @@ def _server_seeds() -> list[bytes]:
         get * 3 + _UPGRADE + b"\r\n",
         b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Type: text/plain\r\n\r\nHello"
         + get,
-        b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n5;x=y\r\n12345\r\n0\r\nA: b\r\n\r\n",
+        (
+            b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+            b"chunked\r\n\r\n3\r\nabc\r\n5;x=y\r\n12345\r\n0\r\nA: b\r\n\r\n"
+        ),
         b"PUT /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 600\r\n\r\n"
         + b"x" * 600,
         b"GET / HTTP/1.0\r\n\r\n",
@@ -585,7 +593,10 @@ def run_client(data: bytes) -> Hashable:
     return outcome
 
 
-_ANSWER = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n"
+_ANSWER = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: "
+    b"Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n"
+)
 
 
 def _client_seeds() -> list[bytes]:
@@ -604,7 +615,10 @@ def _client_seeds() -> list[bytes]:
         b"HTTP/1.1 100 Continue\r\n\r\n" + _ANSWER + b"\r\n",
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nHello",
         b"HTTP/1.1 302 Found\r\nLocation: ws://example.com/\r\n\r\n",
-        b"HTTP/1.1 500 Internal Server Error\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        (
+            b"HTTP/1.1 500 Internal Server Error\r\nTransfer-Encoding: "
+            b"chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        ),
         b"HTTP/1.0 101 Switching Protocols\r\n\r\n",
     ]
     return [

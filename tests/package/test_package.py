@@ -118,13 +118,15 @@ class TestImport:
         some programs need.
         """
         run(
-            f"import sys; from mormot_ws import *; found = set({RARE!r}) & set(sys.modules) - {{'h11'}}; assert not found, found"
+            f"import sys; from mormot_ws import *; found = set({RARE!r}) & set(sys.modules) "
+            "- {'h11'}; assert not found, found"
         )
 
     def test_a_client_does_not_load_the_server(self) -> None:
         """A program that uses the client only does not pay for the server's HTTP library."""
         run(
-            "import sys; from mormot_ws import HttpClientWebSockets; assert 'h11' not in sys.modules"
+            "import sys; from mormot_ws import HttpClientWebSockets; assert 'h11' not in "
+            "sys.modules"
         )
 
     def test_every_module_can_be_the_first(self) -> None:

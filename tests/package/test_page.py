@@ -124,7 +124,8 @@ def test_the_connection_is_in_step_after_head(page_server: WebSocketServer) -> N
     """A body behind the answer to HEAD would be read as the head of the next answer."""
     with RawClient(page_server.port) as client:
         client.send(
-            b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: "
+            b"localhost\r\n\r\n"
         )
         assert client.read_head().status == 200
         head, body = client.read_answer()

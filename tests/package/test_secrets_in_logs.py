@@ -179,7 +179,8 @@ def test_a_page_that_is_not_let_in_is_named_by_its_origin(log: Log) -> None:
             URI, "", protocol=WebSocketProtocolChat("echo"), headers=headers
         )
     log.check(
-        "an upgrade by a page of 'https://there.example' is refused: allowed_origins does not have that origin"
+        "an upgrade by a page of 'https://there.example' is refused: allowed_origins does "
+        "not have that origin"
     )
 
 

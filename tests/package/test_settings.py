@@ -379,6 +379,7 @@ class TestTimes:
     )
     def test_a_time_that_looks_like_seconds_gets_a_warning(self, name: str) -> None:
         """It names the unit, and the line of the program that set it."""
+        # three ways to set it, each with a warning of its own
         with pytest.warns(MillisecondsWarning, match=f"{name}=5 means 5 milliseconds") as noted:  # noqa: PT031
             WebSocketProcessSettings(**{name: 5})
             setattr(WebSocketProcessSettings(), name, 5)

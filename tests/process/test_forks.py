@@ -156,7 +156,9 @@ _LIVES = {
     "frees both": "client.free(); server.free(); client.free(); server.free(); sys.exit(0)",
     "ends a with block": "server.__exit__(None, None, None); client.__exit__(None, None, None); sys.exit(0)",
     "collects garbage": "del server, client; gc.collect(); sys.exit(0)",
-    "closes the connection": "client.websockets.shutdown(); client.websockets.abort('why'); client.close(); sys.exit(0)",
+    "closes the connection": (
+        "client.websockets.shutdown(); client.websockets.abort('why'); client.close(); sys.exit(0)"
+    ),
     "forks again": "os.fork() or sys.exit(0); os.wait(); sys.exit(0)",
     "terminates and reconnects": "client.reconnect_now(); client.auto_reconnect(); client.reopen(); sys.exit(0)",
 }

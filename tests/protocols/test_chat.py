@@ -93,10 +93,8 @@ class TestCallback:
         assert record.exc_info is not None
         assert record.exc_info[0] is ZeroDivisionError
 
-    def test_sys_exit_is_logged_like_any_other_exception(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """It would end this thread only, and nobody would read any more."""
+    def test_sys_exit_is_an_exception_as_any_other(self, caplog: pytest.LogCaptureFixture) -> None:
+        """It would end the connection's thread only: it is logged, and the connection goes on."""
 
         def on_incoming_frame(process: Any, frame: WebSocketFrame) -> None:
             raise SystemExit(3)
@@ -105,8 +103,19 @@ class TestCallback:
         WebSocketProtocolChat("echo", "", on_incoming_frame).process_incoming_frame(
             process, WebSocketFrame(focText), ""
         )
-        assert caplog.records[0].exc_info is not None
-        assert caplog.records[0].exc_info[0] is SystemExit
+        assert "SystemExit: 3" in caplog.text
+
+    def test_ctrl_c_in_the_main_thread_goes_on(self) -> None:
+        """A loop that the program runs in its main thread can be interrupted."""
+
+        def on_incoming_frame(process: Any, frame: WebSocketFrame) -> None:
+            raise KeyboardInterrupt
+
+        process: Any = FakeProcess()
+        with pytest.raises(KeyboardInterrupt):
+            WebSocketProtocolChat("echo", "", on_incoming_frame).process_incoming_frame(
+                process, WebSocketFrame(focText), ""
+            )
 
 
 class TestConstructor:

@@ -210,7 +210,10 @@ class TestNested:
             # what is queued may be overtaken
             wait_for(lambda: sorted(seen) == ["cb/nested", "cb/queued"])
         assert [str(exc).split(":")[0] for exc in caught] == [
-            "a request that waits for its answer inside a callback of the same connection would wait for ever"
+            (
+                "a request that waits for its answer inside a callback of the same connection "
+                "would wait for ever"
+            )
         ] * 2
         assert "from another thread" in str(caught[0])
 

@@ -90,7 +90,9 @@ class Playing:
             lambda size: next(vectors) if size == 16 else real(size),
         )
         if self.ours == "c2s":
-            process.sender.masks = Masks(iter([bytes.fromhex(v["mask"]) for v in self.mine]))  # type: ignore[assignment]
+            process.sender.encoder.masks = Masks(
+                iter([bytes.fromhex(v["mask"]) for v in self.mine])
+            )  # type: ignore[assignment]
 
     def play(self, process: WebSocketProcess, peer: RawPeer) -> int:
         """Play all frames but those of the end; return how many of ours were compared."""
@@ -237,5 +239,5 @@ def test_our_client_says_what_the_native_one_said(
         assert process is not None
         playing.replay_random(monkeypatch, process)
         assert playing.play(process, wait_for(lambda: peers)[0]) >= 3
-        process.sender.masks = Masks(iter([b"\1\2\3\4"] * 9))  # type: ignore[assignment]
+        process.sender.encoder.masks = Masks(iter([b"\1\2\3\4"] * 9))  # type: ignore[assignment]
         ended.set()

@@ -269,7 +269,10 @@ class TestCrc32c:
 
     def test_the_environment_keeps_to_python(self) -> None:
         """With MORMOT_WS_NO_SPEEDUPS."""
-        code = "from mormot_ws.rest import crc32c as m; assert m.crc32c is m.crc32c_python; print(hex(m.crc32c(b'123456789')))"
+        code = (
+            "from mormot_ws.rest import crc32c as m; assert m.crc32c is m.crc32c_python; "
+            "print(hex(m.crc32c(b'123456789')))"
+        )
         done = subprocess.run(
             [sys.executable, "-c", code],
             env={"MORMOT_WS_NO_SPEEDUPS": "1"},

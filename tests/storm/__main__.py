@@ -112,7 +112,8 @@ def main() -> int:
     ):
         parser.error(f"--only takes names of {', '.join(LIBRARIES)}; the numbers are above 0")
     print(
-        f"Python {platform.python_version()}, {arguments.clients} clients in {arguments.processes} processes\n"
+        f"Python {platform.python_version()}, {arguments.clients} clients in "
+        f"{arguments.processes} processes\n"
     )
     storms: list[Storm] = []
     for name in names:
@@ -145,7 +146,8 @@ def _verdict(ours: list[Storm], wanted: bool) -> bool:
         spread = found.spread <= SPREAD_LIMIT
         print(f"all of ours are back within the cap of {CAP:g} s: {'yes' if back else 'NO'}")
         print(
-            f"no second of the outage with more than {SPREAD_LIMIT:g} x the mean: {'yes' if spread else 'NO'}"
+            f"no second of the outage with more than {SPREAD_LIMIT:g} x the mean: "
+            f"{'yes' if spread else 'NO'}"
         )
         good = good and back and spread and not found.errors
     return good

@@ -296,7 +296,8 @@ class Page:
             runner = getattr(self, f"_run_{block.language}", None)
             if runner is None:
                 raise PageError(
-                    f"{block.place}: a block in {block.language or 'no language'!r} that nobody runs: see docs/contributing.md"
+                    f"{block.place}: a block in {block.language or 'no language'!r} that "
+                    "nobody runs: see docs/contributing.md"
                 )
             runner(block)
 

@@ -1,5 +1,5 @@
-"""A REST server as a process of its own, to be killed: ``python -m tests.support.rest_child PORT KEY
-MILLISECONDS``. See ``children.py``.
+"""A REST server as a process of its own, to be killed: ``python -m tests.support.rest_child PORT
+KEY MILLISECONDS``. See ``children.py``.
 
 Each request takes that many milliseconds, and is answered with its URL and body. On its standard
 input it hears ``{"stop": true}``, for a graceful end.

@@ -351,7 +351,39 @@ def main() -> int:
         faults += fault
         why = outcome.upgrade or outcome.error
         print(
-            f"{pair.name:<45}{outcome.word:<12}{outcome.status:>6}{outcome.executed:>10}{outcome.milliseconds:>7.0f}  {why}"
+            (
+                f"{pair.name:<45}{outcome.word:<12}{outcome.status:>6}{outcome.executed:>10}{outcome.milliseconds:>7.0f} "
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                ""
+                f" {why}"
+            )
             + ("   FAULT" if fault else "")
         )
     for title, frames, matrix in (

@@ -1,5 +1,5 @@
-"""A REST peer that shares nothing with the library: ``python -m tests.support.rest_peer server|client KIND
-KEY PLAIN|SYNLZ [PORT]``.
+"""A REST peer that shares nothing with the library: ``python -m tests.support.rest_peer
+server|client KIND KEY PLAIN|SYNLZ [PORT]``.
 
 It was written from the description of the wire alone, one function for each of its rules, as
 plainly as they are stated, and stands for a native end. As a server it prints its port. It then

@@ -201,7 +201,10 @@ def test_a_process_is_killed_stopped_and_frozen(recorder: Recorder) -> None:
 
 def test_a_process_ends_with_the_one_that_started_it() -> None:
     """Tests that are killed leave no server behind."""
-    source = "from mormot_ws.testing import EchoServerProcess; s = EchoServerProcess(); print(s.pid, flush=True); input()"
+    source = (
+        "from mormot_ws.testing import EchoServerProcess; s = EchoServerProcess(); print(s.pid, "
+        "flush=True); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as parent:

@@ -238,7 +238,7 @@ def test_free_during_an_upgrade(proxy: FaultProxy) -> None:
         proxy.blackhole()
         proxy.cut()
         wait_for(lambda: proxy.links)
-        wait_for(lambda: client._safe_upgrade.locked())
+        wait_for(lambda: client._upgrading)
         with bounded():
             client.free()
 
@@ -249,7 +249,9 @@ def test_free_during_the_first_upgrade() -> None:
         for _ in range(30):
             client = new_client(server.port, timeout=60_000)
             free_meanwhile(
-                client, lambda client=client: upgrade(client), client._safe_upgrade.locked
+                client,
+                lambda client=client: upgrade(client),
+                lambda client=client: client._upgrading,
             )  # type: ignore[misc]
 
 

@@ -1,0 +1,163 @@
+"""Encoder: frames into bytes, as the protocol, the extension and the side want them.
+
+Nothing here writes, waits or locks. The sender uses it under its lock, since what a frame becomes
+may depend on the order in which frames leave; what needs no lock says so.
+"""
+
+from __future__ import annotations
+
+from ..core.deflate import Deflater, PermessageDeflate
+from ..core.frames import (
+    WebSocketFrame,
+    WebSocketFramePayload,
+    encode_header,
+    encode_unmasked,
+    focBinary,
+    focConnectionClose,
+    focContinuation,
+    focText,
+    fopAlreadyCompressed,
+    parse_close_payload,
+)
+from ..core.masking import MaskSource, mask_bytes
+from ..core.outgoing import QueuedFrame
+from ..errors import WebSocketsProtocolError
+from ..protocols.base import WebSocketProtocol
+
+#: a protocol, and a frame as it wants it on the wire
+PreparedFrame = tuple[WebSocketProtocol, WebSocketFrame]
+
+_NO_FLAGS = WebSocketFramePayload(0)
+_NO_FRAME = (
+    "a WebSocketFrame is sent, not {}: make one with WebSocketFrame(focText, text) or "
+    "WebSocketFrame(focBinary, data)"
+)
+
+
+class Encoder:
+    """Makes the bytes of a connection's frames. It may be read by any thread.
+
+    :param mask: True on the client's side, which masks its frames.
+    """
+
+    def __init__(self, mask: bool) -> None:
+        #: makes the masking keys; None on the server's side
+        self.masks: MaskSource | None = MaskSource() if mask else None
+
+    def begin(self, protocol: WebSocketProtocol, options: PermessageDeflate) -> None:
+        """Get ready for a new connection with *protocol*."""
+        #: text need not be UTF-8
+        self.lenient_text: bool = protocol.lenient_text
+        #: the protocol may put several frames into one
+        self.joins: bool = type(protocol).join_payloads is not WebSocketProtocol.join_payloads
+        compression = protocol.compression
+        #: compresses what is sent; None: nothing does
+        self.deflater: Deflater | None = None
+        if compression is not None:
+            self.deflater = compression.deflater(self.masks is not None, options)
+        #: False: frames leave as they are; looked at for each frame, so that what is not used costs
+        #: nothing
+        self.prepares: bool = (
+            self.deflater is not None
+            or type(protocol).before_send_frame is not WebSocketProtocol.before_send_frame
+        )
+        #: the protocol may prepare frames in another order than they leave in
+        self.prepares_ahead: bool = self.prepares and protocol.prepares_in_any_order
+
+    @property
+    def sends_plain(self) -> bool:
+        """True when frames leave as they are: not masked, not changed by the protocol."""
+        return self.masks is None and not self.prepares
+
+    def prepare_ahead(
+        self, protocol: WebSocketProtocol, frame: WebSocketFrame
+    ) -> PreparedFrame | None:
+        """Let *protocol* prepare a copy of *frame* without any lock; None when it cannot."""
+        if not self.prepares_ahead:
+            return None
+        if frame.opcode is not focText and frame.opcode is not focBinary:
+            return None
+        copy = WebSocketFrame(frame.opcode, frame.payload, frame.content)
+        protocol.before_send_frame(copy)
+        return protocol, copy
+
+    def prepare(
+        self, protocol: WebSocketProtocol, frame: WebSocketFrame, ahead: PreparedFrame | None
+    ) -> tuple[bytes, WebSocketFramePayload]:
+        """Return payload and flags as *protocol* wants them on the wire.
+
+        What was done *ahead* counts, unless the protocol is another one since.
+        """
+        if ahead is not None and ahead[0] is protocol:
+            copy = ahead[1]
+        else:
+            copy = WebSocketFrame(frame.opcode, frame.payload, frame.content)
+            protocol.before_send_frame(copy)
+        return copy.payload, copy.content
+
+    def deflate(
+        self, opcode: int, payload: bytes, flags: WebSocketFramePayload
+    ) -> tuple[int, bytes]:
+        """Return the first byte and the payload as permessage-deflate wants them on the wire."""
+        deflater = self.deflater
+        assert deflater is not None
+        if opcode > 2 or len(payload) < deflater.min_bytes or fopAlreadyCompressed in flags:
+            return 0x80 | opcode, payload
+        return 0xC0 | opcode, deflater.compress(payload)
+
+    def encode_queued(self, protocol: WebSocketProtocol, queued: QueuedFrame) -> bytes:
+        """Return the bytes of a frame from the queue."""
+        opcode, payload, flags, _ = queued
+        first = 0x80 | opcode
+        if self.prepares and (opcode is focText or opcode is focBinary):
+            payload, flags = self.prepare(protocol, queued.frame(), None)
+            if self.deflater is not None:
+                first, payload = self.deflate(opcode, payload, flags)
+        if self.masks is None:
+            return encode_unmasked(first, payload)
+        key = self.masks.next_key()
+        return encode_header(first, len(payload), key) + mask_bytes(payload, key)
+
+    def join(self, protocol: WebSocketProtocol, frames: list[QueuedFrame]) -> bytes | None:
+        """Return *frames* as one on the wire, None when *protocol* does not join them."""
+        if any(queued.opcode is not focBinary for queued in frames):
+            return None
+        payload = protocol.join_payloads([queued.payload for queued in frames])
+        if payload is None:
+            return None
+        return self.encode_queued(protocol, QueuedFrame(focBinary, payload, _NO_FLAGS))
+
+    def next_key(self) -> bytes | None:
+        """Return the masking key of the next frame; None on the server's side."""
+        return None if self.masks is None else self.masks.next_key()
+
+
+def check_sendable(frame: WebSocketFrame) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for what the caller must not send."""
+    if not isinstance(frame, WebSocketFrame):
+        raise TypeError(_NO_FRAME.format(type(frame).__name__))
+    opcode, payload = frame.opcode, frame.payload
+    if not isinstance(payload, bytes):
+        raise TypeError(f"a frame's payload is bytes, not {type(payload).__name__}")
+    if opcode is focText:
+        try:
+            payload.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise ValueError(
+                f"a text frame's payload is UTF-8, other bytes go into a focBinary frame: {exc}"
+            ) from None
+    elif opcode is focContinuation:
+        raise ValueError(
+            "frames are sent whole, as focText or focBinary: focContinuation cannot be sent"
+        )
+    elif opcode is not focBinary:
+        if len(payload) > 125:
+            raise ValueError(
+                f"a ping, pong or close frame has at most 125 bytes, not {len(payload)}: "
+                "longer ones go into a focBinary frame"
+            )
+        if opcode is focConnectionClose:
+            try:
+                parse_close_payload(payload)
+            except WebSocketsProtocolError as exc:
+                raise ValueError(exc.reason) from None
