@@ -40,7 +40,10 @@ nitpick_ignore_regex = [
         "py:class",
         r"mormot_ws\.(client\.(thread|http|upgrade)|core\.(deflate|handshake|incoming|outgoing)|sockets\.(deadline|transport))\..*",
     ),
-    ("py:class", r"abc\.ABC|mormot_ws\.server\.connection\.ServerOwner|MillisecondsWarning"),
+    (
+        "py:class",
+        r"abc\.ABC|mormot_ws\.server\.connection\.ServerOwner|MillisecondsWarning|UpgradeError",
+    ),
     ("py:class", r"mormot_ws\.(process|rest|services|protocols\.signed_uri)\..*"),
     (
         "py:class",

@@ -402,7 +402,8 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             meet_free_in_callback(self, "client", self.settings)
         with self._safe_free:
             self._freeing = True  # no other thread is made from here on
-        if not self._safe_freed.acquire(timeout=_FREE_MS / 1000):
+        lock = self._safe_freed
+        if not lock.acquire(timeout=_FREE_MS / 1000):
             # another thread is at it, and takes the time that it has
             return
         try:
@@ -410,7 +411,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 self._free()
                 self._freed = True
         finally:
-            self._safe_freed.release()
+            lock.release()
 
     def _free(self) -> None:
         """Do the work of free(), as far as it is not done."""
@@ -579,9 +580,8 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         started = False
         try:
             policy = self.settings.reconnect_policy()
-            with (
-                self._safe_free
-            ):  # free() sees all of it, a started thread included, or comes first
+            with self._safe_free:
+                # free() sees all of it, a started thread included, or comes first
                 if self._freeing:
                     return None
                 self.policy = policy
@@ -647,6 +647,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         """
         super().die_in_child()
         self._safe_free, self._safe_freed = threading.RLock(), threading.RLock()
+        self._upgrading = self._opening = 0
         thread, self._thread = self._thread, None
         self._keeper = None
         if thread is not None:

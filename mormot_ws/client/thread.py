@@ -266,6 +266,7 @@ class WebSocketProcessClientThread(threading.Thread):
     def die_in_child(self) -> None:
         """In a forked child: do not reconnect. This thread may be the one that has forked."""
         self._safe = threading.RLock()
+        self._wakes = SimpleQueue()
         self._terminated = self._inherited = True
 
     def reconnect_now(self) -> None:
@@ -532,7 +533,9 @@ class WebSocketProcessClientThread(threading.Thread):
         """Attempt; whatever is raised, e.g. by a proxy library or by the protocol, is a failure."""
         try:
             return self._attempt()
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException as exc:
+            if self._inherited:
+                raise
             text = _words(exc)
             fields = self._fields()
             _log.exception("%s: the attempt failed by %s", self.name, text, extra=fields)
