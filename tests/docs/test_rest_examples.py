@@ -74,7 +74,7 @@ def test_the_client_goes_on_with_the_next_server() -> None:
             client.expect("^.CLOSED.")
             client.enter("tea 2")
             client.expect("^Not started: TaskRunner.start.*not connected")
-            with start_server(port) as successor:
+            with start_server(port=port) as successor:
                 client.expect("^.CONNECTED. as #")
                 successor.expect("watches")
                 client.enter("cake 2")
