@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .logs import escaped
+
 #: the content type by which an application says that no answer is to be sent (REST protocols only);
 #: mirrors ``NORESPONSE_CONTENT_TYPE``
 NORESPONSE_CONTENT_TYPE = "!NORESPONSE"
@@ -98,9 +100,7 @@ class HttpServerRequest:
     def __repr__(self) -> str:
         path, mark, _ = self.url.partition("?")
         # for logs: a query may hold what is nobody's business, a token for instance
-        return (
-            f"<HttpServerRequest #{self.connection_id} {self.method} {path}{'?…' if mark else ''}>"
-        )
+        return f"<HttpServerRequest #{self.connection_id} {escaped(self.method)} {escaped(path)}{'?…' if mark else ''}>"
 
 
 #: answers a request, and returns the HTTP status

@@ -35,7 +35,7 @@ class FreedByWith:
     __slots__ = ()
 
     def free(self) -> None:
-        """What a descendant says."""
+        """Release what this object holds; subclasses implement it."""
         raise NotImplementedError
 
     def __enter__(self: _T) -> _T:
