@@ -100,7 +100,8 @@ class HttpServerRequest:
     def __repr__(self) -> str:
         path, mark, _ = self.url.partition("?")
         # for logs: a query may hold what is nobody's business, a token for instance
-        return f"<HttpServerRequest #{self.connection_id} {escaped(self.method)} {escaped(path)}{'?…' if mark else ''}>"
+        shown = f"{escaped(self.method)} {escaped(path)}{'?…' if mark else ''}"
+        return f"<HttpServerRequest #{self.connection_id} {shown}>"
 
 
 #: answers a request, and returns the HTTP status
