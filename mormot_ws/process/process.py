@@ -512,6 +512,8 @@ class WebSocketProcess(ABC):
         step = self.loop_step
         try:
             if self.begin_loop():
+                # the thread stays inside the loop between the steps, too
+                self._loop_ident = get_ident()
                 while step():
                     pass
         finally:
@@ -539,10 +541,12 @@ class WebSocketProcess(ABC):
         Waits for bytes when there are none. One thread at a time; the frames of one connection are
         handled one after another, in their order.
         """
-        self._loop_ident = get_ident()
+        stays = self._loop_ident
+        if not stays:
+            self._loop_ident = get_ident()
         reader = self.reader
         try:
-            if self.outgoing:
+            if self.outgoing.frames:
                 self.process_loop_step_send()
             frames = self.process_loop_step_receive()
             if frames is None:
@@ -556,14 +560,15 @@ class WebSocketProcess(ABC):
                 raise in_frame.error
             if not self.closing.received:
                 return True
-            if self.outgoing:
+            if self.outgoing.frames:
                 self.process_loop_step_send()
             return False
         except WebSocketsProtocolError as exc:
             self.fault(exc)
             return False
         finally:
-            self._loop_ident = 0
+            if not stays:
+                self._loop_ident = 0
 
     def end_loop(self) -> None:
         """End the connection: close it, and run its last callbacks. After the last step."""
