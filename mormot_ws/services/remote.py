@@ -179,7 +179,9 @@ class _Services:
         try:
             arguments = method.read_arguments(ctxt.in_content)
         except ValueError as exc:
-            return _answer_error(ctxt, HTTP_NOTACCEPTABLE, f"{method.title}: {_shortened(str(exc))}")
+            return _answer_error(
+                ctxt, HTTP_NOTACCEPTABLE, f"{method.title}: {_shortened(str(exc))}"
+            )
         ctxt.out_content = method.write_result(function(*arguments))
         ctxt.out_content_type = _JSON
         return 200

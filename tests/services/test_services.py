@@ -337,7 +337,6 @@ class TestErrors:
             ClientServices(ends.client).get(ICalculator).add(1)
         assert (raised.value.status, raised.value.text) == (502, said)
 
-
     @pytest.mark.parametrize("kind", ["synopsejson", "http"])
     @pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), KeyboardInterrupt()])
     def test_a_service_that_ends_its_thread_is_answered_with_500(
