@@ -28,10 +28,11 @@ from ..settings import WebSocketProcessSettings
 from ..sockets.crtsocket import CrtSocket
 from ..sockets.deadline import Deadline
 from ..sockets.transport import Transport
-from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsDestroy, wpsRun
+from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from ..status import ClientStatus
+from .connection import WebSocketProcessClient
 from .http import HttpAnswer, http_request, rest_request
-from .thread import WebSocketProcessClient, WebSocketProcessClientThread
+from .thread import WebSocketProcessClientThread
 from .upgrade import UpgradeError, check_custom_headers, client_upgrade, default_user_agent
 
 _log = get_logger("mormot_ws.client")
@@ -271,6 +272,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             if self._opening or self._upgrading not in (0, me):
                 return _CONNECTING
             self._opening = me
+        self.upgrade_failure = None
         try:
             return super().reopen(timeout)
         finally:
@@ -541,9 +543,10 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         protocol.on_before_incoming_frame = (
             self.on_before_incoming_frame or protocol.on_before_incoming_frame
         )
-        process.connection_id = result.connection_id
-        process.remote_ip = protocol.remote_ip = _peer_ip(transport)
-        protocol.remote_localhost = is_localhost(process.remote_ip)
+        remote_ip = _peer_ip(transport)
+        process.met(result.connection_id, remote_ip)
+        protocol.remote_ip = remote_ip
+        protocol.remote_localhost = is_localhost(remote_ip)
         process.attach(transport, result.unread)
         protocol.prepare_process(process)
         protocol.after_upgrade(process)
@@ -587,7 +590,8 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 self.policy = policy
                 thread = WebSocketProcessClientThread(self, process)
                 self._process = process
-                self._thread = process.owner_thread = thread
+                self._thread = thread
+                process.owned_by(thread)
                 try:
                     if first:
                         process.run_at_once()
@@ -602,9 +606,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             return thread
         finally:
             if not started:
-                process.liveness.unwatch()
-                process._upgraded = False
-                process.set_state(wpsDestroy)
+                process.discard()
 
     def revive(self) -> None:
         """Start a thread that reconnects, if the last one has ended without ``on_reconnect``."""
@@ -614,16 +616,19 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 return
             thread = WebSocketProcessClientThread(self, process, lost=True)
             thread.take_over(last)
-            self._thread = process.owner_thread = thread
-            last.gave_up_without_callback = False
+            self._thread = thread
+            process.owned_by(thread)
+            last.revived(True)
             try:
                 thread.start()
                 return
             except RuntimeError as exc:
                 # as if it had never been tried: the next time there may be a thread
-                self._thread = process.owner_thread = last
-                last.gave_up_without_callback = True
-                process.last_error = text = f"{type(exc).__name__}: {exc}"
+                self._thread = last
+                process.owned_by(last)
+                last.revived(False)
+                text = f"{type(exc).__name__}: {exc}"
+                process.note_error(text)
         _log.error(
             "%s: no thread can be started (%s), so nobody reconnects: set on_reconnect again later",
             last.name,
