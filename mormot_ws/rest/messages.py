@@ -1,8 +1,8 @@
 """Requests and answers of the REST protocols as values: their fields, heads and content types,
 whatever their form on the wire.
 
-The text form of ``synopsejson`` is in ``restjson.py``, the binary one of ``synopsebin`` and
-``synopsebinary`` in ``restbinary.py``. Pure: no frame, socket, thread or clock belongs in here.
+The text form of ``synopsejson`` is in ``json_form.py``, the binary one of ``synopsebin`` and
+``synopsebinary`` in ``binary_form.py``. Pure: no frame, socket, thread or clock belongs in here.
 """
 
 from __future__ import annotations
@@ -90,8 +90,23 @@ def received_content_type(content_type: str, content: bytes) -> str:
     return JSON_CONTENT_TYPE if content and not content_type else content_type
 
 
+def content_bytes(content: object) -> bytes:
+    """Return the *content* of an answer as bytes; raise ``TypeError`` for what is neither text nor
+    bytes, ``ValueError`` for text that is not Unicode.
+    """
+    if isinstance(content, str):
+        return content.encode("utf-8")
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        raise TypeError(f"the content is bytes or str, not {type(content).__name__}")
+    return bytes(content)
+
+
 def to_bytes(text: str) -> bytes:
-    """Return a text field's bytes; what is no UTF-8 comes back as it was received."""
+    """Return a text field's bytes; what is no UTF-8 comes back as it was received. Raises
+    ``TypeError`` for anything but text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"content types and header lines are str, not {type(text).__name__}")
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # a surrogate of the caller's that stands for no byte
