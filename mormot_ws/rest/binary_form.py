@@ -7,7 +7,7 @@ Pure: bytes in, values out; no frame, socket or thread belongs in here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from .messages import (
     RestAnswer,
@@ -25,7 +25,7 @@ _SEPARATOR = b"\x01"
 _JUMBO_START = JUMBO_HEAD.encode() + _SEPARATOR
 #: messages that one jumbo frame may have; one that is full of empty ones would keep us busy for
 #: minutes
-_MAX_JUMBO = 1 << 16
+MAX_JUMBO = 1 << 16
 #: a separator this far behind the beginning belongs to no head
 _MAX_HEAD = 64
 #: how many fields stand before the content, by the first letter of the head
@@ -75,7 +75,7 @@ def is_readable(plain: bytes) -> bool:
         if not is_jumbo(plain):
             return _is_message(plain, 0, len(plain))
         last, at = decode_varuint(plain, len(_JUMBO_START))
-        if last >= _MAX_JUMBO:
+        if last >= MAX_JUMBO:
             return False
         for _ in range(last + 1):
             size, at = decode_varuint(plain, at)
@@ -201,15 +201,32 @@ def decode_jumbo(plain: bytes) -> list[bytes]:
 
     Bytes behind the last frame are ignored.
     """
+    jumbo_count(plain)
+    return list(split_jumbo(plain))
+
+
+def jumbo_count(plain: bytes) -> int:
+    """Return how many frames a jumbo frame has; raises as :func:`decode_jumbo` does."""
     if not is_jumbo(plain):
         raise RestMessageError("not a jumbo frame")
     last, at = decode_varuint(plain, len(_JUMBO_START))
-    if last >= _MAX_JUMBO:
+    if last >= MAX_JUMBO:
         raise RestMessageError("a jumbo frame has too many messages")
-    frames = []
     # each takes a byte at least, so one that announces more than it has ends with the first missing
     # one
     for _ in range(last + 1):
+        size, at = decode_varuint(plain, at)
+        at += size
+        if at > len(plain):
+            raise RestMessageError("a field is truncated")
+    return last + 1
+
+
+def split_jumbo(plain: bytes) -> Iterator[bytes]:
+    """Yield the plain frames of a jumbo frame that :func:`jumbo_count` has let pass, one by one:
+    many small ones would take far more memory together than the bytes that they came in.
+    """
+    last, at = decode_varuint(plain, len(_JUMBO_START))
+    for _ in range(last + 1):
         frame, at = _field(plain, at)
-        frames.append(frame)
-    return frames
+        yield frame

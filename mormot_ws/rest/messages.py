@@ -102,11 +102,7 @@ def content_bytes(content: object) -> bytes:
 
 
 def to_bytes(text: str) -> bytes:
-    """Return a text field's bytes; what is no UTF-8 comes back as it was received. Raises
-    ``TypeError`` for anything but text.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"content types and header lines are str, not {type(text).__name__}")
+    """Return a text field's bytes; what is no UTF-8 comes back as it was received."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # a surrogate of the caller's that stands for no byte

@@ -22,7 +22,6 @@ from ..core.frames import (
     focText,
     fopAlreadyCompressed,
 )
-from ..errors import WebSocketsProtocolError
 from ..logs import get_logger
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest
@@ -35,17 +34,18 @@ from ..states import (
 from .algosynlz import algo_compress, algo_decompress, is_worth_storing
 from .answering import Answerer
 from .binary_form import (
+    MAX_JUMBO,
     binary_head,
     decode_binary,
-    decode_jumbo,
     encode_binary,
     encode_jumbo,
     is_jumbo,
-    is_readable,
+    jumbo_count,
+    split_jumbo,
 )
 from .exchange import RestExchange
 from .json_form import decode_json, encode_json, json_head
-from .key_faults import KeyFaults
+from .key_guard import KeyFaults, KeyGuard
 from .messages import (
     REQUEST_HEAD,
     RestAnswer,
@@ -66,11 +66,6 @@ _log = get_logger("mormot_ws.rest")
 _NO_FLAGS = WebSocketFramePayload(0)
 #: bytes that the native counters add to each payload for its frame
 _FRAME_OVERHEAD = 2
-#: bytes by which an encrypted message is longer than what it holds, at least
-_BLOCK = 16
-#: what a peer is told of anything that cannot be read with the key, and who reads last_error here
-_UNREADABLE = "a message cannot be read"
-_ASK_FOR_KEY = f"{_UNREADABLE} (is the key, are the options the same on both ends?)"
 
 
 class WebSocketProtocolRest(WebSocketProtocol):
@@ -173,6 +168,9 @@ class WebSocketProtocolRest(WebSocketProtocol):
         """Return the frame that carries the answer in *ctxt* to the request of that *head*.
         Mirrors ``OutputToFrame``. Raises ``TypeError`` or ``ValueError`` when it cannot be sent.
         """
+        for text in (ctxt.out_custom_headers, ctxt.out_content_type):
+            if not isinstance(text, str):
+                raise TypeError(f"content type and headers are str, not {type(text).__name__}")
         content = content_bytes(ctxt.out_content)
         answer = RestAnswer(status, ctxt.out_custom_headers, ctxt.out_content_type, content)
         return self.encode(answer, answer_head_of(head))
@@ -284,11 +282,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         # then finds nobody
         self._numbers = count(1)
         self._max_message_bytes = 16 << 20
-        self._most_key_faults = 0
-        # shared by the connections of a server
-        self._key_faults = KeyFaults()
-        # the peer of this connection has sent something that could be read
-        self._proved = False
+        self._guard = KeyGuard(KeyFaults())
         if key:
             self.set_encrypt_key(key, settings)
 
@@ -313,7 +307,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         """Return a protocol for one connection, with the same options and key."""
         clone = type(self)(self.uri, options=self.options)
         clone.encryption = self.encryption
-        clone._key_faults = self._key_faults
+        clone._guard = KeyGuard(self._guard.faults)
         clone.sequencing = self.sequencing
         self._copy_to(clone)
         return clone
@@ -338,13 +332,12 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         """
         if not self.encrypted:
             return ""
-        return None if extensions or self._key_faults.blocks(self.remote_ip) else ""
+        return None if extensions or self._guard.faults.blocks(self.remote_ip) else ""
 
     def prepare_process(self, process: WebSocketProcess) -> None:
         super().prepare_process(process)
         self._max_message_bytes = process.settings.max_message_bytes
-        self._most_key_faults = process.settings.max_key_faults_per_minute
-        self._proved = False
+        self._guard.begin(process.settings.max_key_faults_per_minute)
 
     # ------------------------------------------------------------------------------------- messages
 
@@ -373,13 +366,12 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
             super().process_incoming_frame(process, frame, info)
             return
         try:
-            payloads = decode_jumbo(frame.payload)
+            count = jumbo_count(frame.payload)
         except RestMessageError as exc:
             self._unreadable(process, f"invalid jumbo frame: {exc}")
             return
         self._answerer.begin_frame()
-        count = len(payloads)
-        for index, payload in enumerate(payloads):
+        for index, payload in enumerate(split_jumbo(frame.payload)):
             if not process.takes_messages:
                 process.dropped_count += count - index
                 break
@@ -388,16 +380,22 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
 
     def _unreadable(self, process: WebSocketProcess, why: str) -> None:
         if self._encrypts():
-            raise self._key_fault()
+            raise self._guard.fault(self)
         super()._unreadable(process, why)
 
     def send_frames(self, process: WebSocketProcess, frames: Iterable[WebSocketFrame]) -> bool:
-        """Send several frames as one jumbo frame; a single one as it is."""
+        """Send several frames as one jumbo frame, more than 65 536 as several; a single one as it
+        is.
+        """
         frames = list(frames)
         if len(frames) < 2 or any(frame.opcode is not focBinary for frame in frames):
             return super().send_frames(process, frames)
-        return process.send_frame(
-            WebSocketFrame(focBinary, encode_jumbo([frame.payload for frame in frames]))
+        payloads = [frame.payload for frame in frames]
+        return all(
+            process.send_frame(
+                WebSocketFrame(focBinary, encode_jumbo(payloads[at : at + MAX_JUMBO]))
+            )
+            for at in range(0, len(payloads), MAX_JUMBO)
         )
 
     def join_payloads(self, payloads: list[bytes]) -> bytes | None:
@@ -429,48 +427,19 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         if frame.opcode is not focBinary:
             return
         if self._encrypts():
-            frame.payload = self._decrypted(frame.payload)
-        elif received and pboSynLzCompress in self.options:
-            frame.payload = algo_decompress(frame.payload, self._max_message_bytes)
+            frame.payload = self._guard.read(self, frame.payload, self._unpacked)
+        elif received:
+            frame.payload = self._unpacked(frame.payload)
             if not frame.payload:
                 self._tell_damaged()
         # counted as it arrived; what counts is the message
         self.frames_in_bytes += len(frame.payload) - received
 
-    def _decrypted(self, message: bytes) -> bytes:
-        """Return the plain frame in *message*.
-
-        All is done, whatever has failed before, so that all faults look alike and take the same
-        time.
-        """
-        # who has opened many connections beforehand gets no further guesses out of them
-        if not self._proved and self._key_faults.blocks(self.remote_ip):
-            raise self._key_fault()
-        plain: bytes = message[_BLOCK:]
-        is_ours = False
-        try:
-            plain, is_ours = self.encryption.decrypt(message), True
-        except WebSocketsProtocolError:
-            pass  # judged below, like all else that may be wrong
-        if pboSynLzCompress in self.options:
-            plain = algo_decompress(plain, self._max_message_bytes)
-        if not (is_readable(plain) and is_ours):
-            raise self._key_fault()
-        self._proved = True
-        return plain
-
-    def _key_fault(self) -> WebSocketsProtocolError:
-        """Count a message that cannot be read with the key; return what ends the connection."""
-        self.last_error = _ASK_FOR_KEY
-        if self._key_faults.add(self.remote_ip, self._most_key_faults):
-            _log.warning(
-                "%r: too many messages from %s cannot be read with the key: its upgrades are "
-                "refused for a while",
-                self,
-                self.remote_ip,
-                extra={"connection_id": self.connection_id, "remote_ip": self.remote_ip},
-            )
-        return WebSocketsProtocolError(1008, _UNREADABLE)
+    def _unpacked(self, payload: bytes) -> bytes:
+        """Return what is in the container *payload*; b'' when it does not verify."""
+        if pboSynLzCompress not in self.options:
+            return payload
+        return algo_decompress(payload, self._max_message_bytes)
 
     def _tell_damaged(self) -> None:
         """Drop a message whose container does not verify; the first one of a connection is told."""
