@@ -14,8 +14,8 @@ PACKAGE = ROOT / "mormot_ws"
 MOST_LINES = 550
 #: modules that hold one large class each, and what they may have until it is split: never more
 LONGER = {
-    "client/client.py": 760,
-    "client/thread.py": 650,
+    "client/client.py": 600,
+    "client/thread.py": 600,
     "process/process.py": 900,
     "process/sender.py": 640,
 }
