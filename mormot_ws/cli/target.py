@@ -8,6 +8,7 @@ import ssl
 from ..client.arguments import parse_websocket_uri
 from ..client.client import HttpClientWebSockets
 from ..core.frames import WebSocketFrame
+from ..logs import shown_uri
 from ..process.process import WebSocketProcess
 from ..protocols.any_of import AnyOf
 from ..protocols.chat import OnIncomingFrame
@@ -33,12 +34,6 @@ class ConsoleProtocol(AnyOf):
         self._callback(process, frame)
 
 
-def without_query(uri: str) -> str:
-    """Return *uri* as it may be shown and logged: without its query, which may hold a token."""
-    path, mark, _ = uri.partition("?")
-    return f"{path}?…" if mark else path
-
-
 class Target:
     """The server named on the command line, and how to get there.
 
@@ -47,7 +42,7 @@ class Target:
 
     def __init__(self, args: argparse.Namespace) -> None:
         #: the URI as it is shown
-        self.text: str = without_query(args.uri)
+        self.text: str = shown_uri(args.uri)
         self.host: str
         self.port: int
         self.resource: str

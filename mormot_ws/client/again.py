@@ -9,7 +9,7 @@ from .arguments import check_upgrade_arguments, parse_websocket_uri
 
 if TYPE_CHECKING:
     from .client import HttpClientWebSockets
-    from .thread import WebSocketProcessClient
+    from .connection import WebSocketProcessClient
 
 _URIS = ("ws://", "wss://")
 

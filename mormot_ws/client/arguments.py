@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from ..logs import shown_uri
 from ..protocols.base import WebSocketProtocol
 from .upgrade import check_custom_headers
 
@@ -17,9 +18,8 @@ def check_upgrade_arguments(
         if not isinstance(value, str):
             raise TypeError(f"{name} is a str, not {type(value).__name__}")
     if any(c <= " " or c in "#\x7f" for c in uri):
-        # without the query, which may hold a token
         raise ValueError(
-            f"{uri.partition('?')[0]!r}, with its query, cannot be requested: blanks, '#' and"
+            f"{shown_uri(uri)!r}, with its query, cannot be requested: blanks, '#' and"
             " control characters have to be percent-encoded"
         )
     if (
@@ -43,16 +43,11 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
         or parts.username is not None
     ):
         # what may be secret, a password or the query, is not shown
-        begin, mark, _ = uri.partition("://")
-        shown = (
-            f"{begin}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-            if mark
-            else uri.partition("?")[0]
-        )
         raise ValueError(
-            f"{shown!r} is not a WebSocket URI like ws://host:port/resource, without user name and"
-            " fragment"
+            f"{shown_uri(uri.partition('#')[0].partition('?')[0])!r} is not a WebSocket URI like"
+            " ws://host:port/resource, without user name and fragment"
         )
     tls = parts.scheme == "wss"
     resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")
-    return parts.hostname, parts.port or (443 if tls else 80), resource, tls
+    port = (443 if tls else 80) if parts.port is None else parts.port
+    return parts.hostname, port, resource, tls

@@ -16,7 +16,7 @@ from threading import current_thread, get_ident
 from typing import Any
 
 from ..errors import WebSocketsError
-from ..logs import get_logger
+from ..logs import get_logger, shown_uri
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
 from ..protocols.offered import is_localhost
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
@@ -28,9 +28,9 @@ from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from ..status import ClientStatus
 from .again import AutoReconnect
 from .arguments import check_upgrade_arguments, parse_websocket_uri
+from .connection import WebSocketProcessClient
 from .http import HttpAnswer, http_request, rest_request
 from .life import FREED, ClientLife, NoThreadError
-from .thread import WebSocketProcessClient
 from .upgrade import UpgradeError, client_upgrade, default_user_agent
 from .waits import AttemptFailure, reopen_failure
 
@@ -237,6 +237,7 @@ class HttpClientWebSockets(ClientLife):
             if self._opening or self._upgrading not in (0, me):
                 return _CONNECTING
             self._opening = me
+        self.upgrade_failure = None
         try:
             return super().reopen(timeout)
         finally:
@@ -499,9 +500,10 @@ class HttpClientWebSockets(ClientLife):
         protocol.on_before_incoming_frame = (
             self.on_before_incoming_frame or protocol.on_before_incoming_frame
         )
-        process.connection_id = result.connection_id
-        process.remote_ip = protocol.remote_ip = _peer_ip(transport)
-        protocol.remote_localhost = is_localhost(process.remote_ip)
+        remote_ip = _peer_ip(transport)
+        process.met(result.connection_id, remote_ip)
+        protocol.remote_ip = remote_ip
+        protocol.remote_localhost = is_localhost(remote_ip)
         process.attach(transport, result.unread)
         protocol.prepare_process(process)
         protocol.after_upgrade(process)
@@ -559,9 +561,10 @@ def _already_upgraded(process: WebSocketProcessClient, uri: str) -> str:
     current = process.protocol.uri
     if current.lower() == uri.lower():
         return "Already upgraded to WebSockets on this URI"
-    # without the query, which may hold a token
-    requested = uri.partition("?")[0]
-    return f"Already upgraded to WebSockets with URI=[{current}] but requested [{requested}]"
+    return (
+        f"Already upgraded to WebSockets with URI=[{shown_uri(current)}] but requested "
+        f"[{shown_uri(uri)}]"
+    )
 
 
 def _peer_ip(transport: Any) -> str:

@@ -21,9 +21,10 @@ from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.crtsocket import CrtSocket
 from ..sockets.deadline import Deadline
-from ..states import wpsDestroy, wpsRun
+from ..states import wpsRun
 from .again import AutoReconnect
-from .thread import WebSocketProcessClient, WebSocketProcessClientThread
+from .connection import WebSocketProcessClient
+from .thread import WebSocketProcessClientThread
 from .upgrade import UpgradeError
 from .waits import AttemptFailure
 
@@ -220,9 +221,7 @@ class ClientLife(CrtSocket, FreedByWith):
                 return None
             if self._keeper is None:  # else from an upgrade whose policy, or protocol, raised
                 self._keeper = acquire_shared_keeper()
-        process = WebSocketProcessClient(self, protocol, self._keeper)
-        process._on_reconnect = self._again
-        return process
+        return WebSocketProcessClient(self, protocol, self._keeper, self._again)
 
     def _connect_later(
         self, protocol: WebSocketProtocol, uri: str, headers: str, failed: AttemptFailure | None
@@ -270,7 +269,8 @@ class ClientLife(CrtSocket, FreedByWith):
                 self.gave_up = None
                 thread = WebSocketProcessClientThread(self, process, waits, failed)
                 self._process = process
-                self._thread = process.owner_thread = thread
+                self._thread = thread
+                process.owned_by(thread)
                 try:
                     if first and not waits:
                         process.run_at_once()
@@ -285,9 +285,7 @@ class ClientLife(CrtSocket, FreedByWith):
             return thread
         finally:
             if not started:
-                process.liveness.unwatch()
-                process._upgraded = False
-                process.set_state(wpsDestroy)
+                process.discard()
 
     def revive(self) -> None:
         """Start a thread that reconnects, if the last one has ended without ``on_reconnect``."""
@@ -297,16 +295,19 @@ class ClientLife(CrtSocket, FreedByWith):
                 return
             thread = WebSocketProcessClientThread(self, process, lost=True)
             thread.take_over(last)
-            self._thread = process.owner_thread = thread
-            last.gave_up_without_callback = False
+            self._thread = thread
+            process.owned_by(thread)
+            last.revived(True)
             try:
                 thread.start()
                 return
             except RuntimeError as exc:
                 # as if it had never been tried: the next time there may be a thread
-                self._thread = process.owner_thread = last
-                last.gave_up_without_callback = True
-                process.last_error = text = f"{type(exc).__name__}: {exc}"
+                self._thread = last
+                process.owned_by(last)
+                last.revived(False)
+                text = f"{type(exc).__name__}: {exc}"
+                process.note_error(text)
         _log.error(
             "%s: no thread can be started (%s), so nobody reconnects: set on_reconnect again later",
             last.name,

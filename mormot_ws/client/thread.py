@@ -1,9 +1,7 @@
-"""The background half of a client: the process that survives reconnections, and the thread that
-runs it and reconnects.
+"""The thread of a client: it runs one connection after another, and connects in between.
 
-Every callback of a client runs in this one thread. What the reconnection needs of the client is in
-``owner.py``, how long it waits in ``waits.py``; opening sockets and handshakes belong to
-``client.py``.
+Every callback of a client runs in this one thread. What it runs is in ``connection.py``, how long
+it waits in ``waits.py``; opening sockets and handshakes belong to ``client.py``.
 """
 
 from __future__ import annotations
@@ -16,12 +14,7 @@ from time import monotonic
 
 from ..core.frames import CLOSE_ABNORMAL
 from ..logs import escaped, get_logger
-from ..process.keeper import ProcessKeeper
-from ..process.on_socket import WebCrtSocketProcess
-from ..protocols.base import WebSocketProtocol
 from ..reconnect_policies import FailureKind, ReconnectFailure
-from ..request import HttpServerRequest, OnHttpServerRequest
-from ..settings import DEFAULT_ANSWER_TIMEOUT_MS
 from ..states import (
     WebSocketProcessClientThreadState,
     sClosed,
@@ -29,9 +22,9 @@ from ..states import (
     sFinished,
     sRun,
     wpsCreate,
-    wpsDestroy,
     wpsRun,
 )
+from .connection import WebSocketProcessClient
 from .owner import ClientOwner
 from .waits import AttemptFailure, ReconnectWaits, reopen_failure
 
@@ -39,135 +32,6 @@ _log = get_logger("mormot_ws.client")
 
 #: seconds that a wait for a signal lasts at most before the clock is looked at again
 _LONGEST_WAIT = 3_600.0
-
-OnReconnect = Callable[["WebSocketProcessClient | None"], "str | None"]
-
-
-class WebSocketProcessClient(WebCrtSocketProcess):
-    """The client's side of a connection, through all its reconnections. Mirrors
-    ``TWebSocketProcessClient``.
-
-    There is one per client, made by its first upgrade, or before that by ``auto_reconnect()``:
-    ``client.websockets``.
-    """
-
-    def __init__(
-        self, client: ClientOwner, protocol: WebSocketProtocol, keeper: ProcessKeeper
-    ) -> None:
-        super().__init__(
-            protocol,
-            client.settings,
-            keeper,
-            mask_sent_frames=True,
-            process_name=client.process_name,
-        )
-        self._on_reconnect: OnReconnect | None = None
-        #: attempts to connect since the connection was lost, or since the first of them; 0 while
-        #: it runs
-        self.attempts = 0
-        #: how many upgrades have succeeded
-        self.upgrades = 0
-        #: milliseconds that the last connection lived
-        self.lived_ms: float = 0.0
-        #: the close code of the last connection
-        self.lost_code = 0
-        #: how often the connection was lost and came back
-        self.reconnects = 0
-        self._client = client
-        #: set by an upgrade, cleared when the loop starts: there is a connection to be run
-        self._upgraded = False
-        #: the messages that the protocol had received and sent when the connection began
-        self._counts_before = (0, 0)
-
-    @property
-    def on_reconnect(self) -> OnReconnect | None:
-        """``f(process or None) -> text``, called in the client's thread after each attempt to open
-        the lost TCP connection again.
-
-        With None when that failed (the result is ignored), with this process when it succeeded. It
-        then has to call ``websockets_upgrade(…, reconnect=True)`` and to return its result: '' goes
-        on, anything else closes the socket and tries again. None instead of a function: no
-        reconnection. Mirrors ``OnReconnect``.
-
-        What it raises, ``SystemExit`` included, is logged and counts as a failed attempt. Setting
-        it after the connection was lost, when the thread has ended without it, starts the
-        reconnection; when no thread can be started the log says so, and setting it again tries
-        again.
-        """
-        return self._on_reconnect
-
-    @on_reconnect.setter
-    def on_reconnect(self, callback: OnReconnect | None) -> None:
-        if callback is not None and not callable(callback):
-            raise TypeError(f"on_reconnect is a function or None, not {type(callback).__name__}")
-        self._on_reconnect = callback
-        if callback is not None:
-            self._client.revive()
-
-    @property
-    def client_thread(self) -> WebSocketProcessClientThread | None:
-        """The thread that runs this process; mirrors ``OwnerThread``."""
-        thread = self.owner_thread
-        return thread if isinstance(thread, WebSocketProcessClientThread) else None
-
-    def reconnect_now(self) -> None:
-        """Cut short the wait before the next attempt, as
-        :meth:`HttpClientWebSockets.reconnect_now` does.
-        """
-        thread = self.client_thread
-        if thread is not None:
-            thread.reconnect_now()
-
-    def answer_timeout(self) -> int:
-        """Return the client's ``timeout``, as in the original, unless
-        ``callback_answer_timeout_ms`` was set to something else.
-        """
-        timeout = self.settings.callback_answer_timeout_ms
-        return self._client.timeout if timeout == DEFAULT_ANSWER_TIMEOUT_MS else timeout
-
-    def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
-        context, _ = super().compute_context()
-        return context, self._client.on_callback_request_process
-
-    def process_start(self) -> bool:
-        self._upgraded = False
-        return super().process_start()
-
-    def _begin(self) -> None:
-        super()._begin()
-        self.protocol.reset()
-
-    def _renew(self, protocol: WebSocketProtocol) -> None:
-        """Make ready for the next connection."""
-        if protocol is not self.protocol and self.exchange is not None:
-            self.exchange.end()  # the new one makes its own, if it carries requests
-        self.protocol = protocol
-        self._begin()
-        self.set_state(wpsCreate)
-
-    def exchanged_both_ways(self) -> bool:
-        """Tell whether messages went both ways over the last connection."""
-        before_in, before_out = self._counts_before
-        protocol = self.protocol
-        return protocol.frames_in_count > before_in and protocol.frames_out_count > before_out
-
-    def run_at_once(self) -> None:
-        self._counts_before = (self.protocol.frames_in_count, self.protocol.frames_out_count)
-        self._upgraded = True
-        self.upgrades += 1
-        super().run_at_once()
-        # on_reconnect may go on for long before the loop starts
-        self.liveness.watch()
-
-    def keeps_queue(self) -> bool:
-        """Frames wait for the reconnection, as long as one may come."""
-        thread = self.client_thread
-        return (
-            self.on_reconnect is not None
-            and thread is not None
-            and thread.is_alive()
-            and not thread.terminated
-        )
 
 
 class WebSocketProcessClientThread(threading.Thread):
@@ -267,14 +131,14 @@ class WebSocketProcessClientThread(threading.Thread):
                     return
                 self._lost = False
                 closed = process.lost_code not in (0, CLOSE_ABNORMAL)
-                if not (process._upgraded or self._reconnect()) and self._ends():
+                if not (process.upgraded or self._reconnect()) and self._ends():
                     break
                 self._reconnected()
         except BaseException as exc:
             if self._inherited:
                 raise
             # nothing of the application's reaches this: a fault of ours, or no memory
-            process.last_error = _words(exc)
+            process.note_error(_words(exc))
             _log.exception(
                 "%s: ended by %s; it does not reconnect any more", self.name, _words(exc)
             )
@@ -302,7 +166,7 @@ class WebSocketProcessClientThread(threading.Thread):
     def _ends(self) -> bool:
         """Decide to end, unless another thread has upgraded meanwhile."""
         with self._safe:
-            self._ended = not self.process._upgraded
+            self._ended = not self.process.upgraded
             return self._ended
 
     def _run_process(self) -> None:
@@ -319,7 +183,7 @@ class WebSocketProcessClientThread(threading.Thread):
                 # it ends a child that a callback has forked
                 raise
             # whatever it is, the client goes on with the next connection
-            process.last_error = _words(exc)
+            process.note_error(_words(exc))
             _log.exception(
                 "%s: the connection is ended by %s, which was raised in its loop",
                 self.name,
@@ -331,17 +195,14 @@ class WebSocketProcessClientThread(threading.Thread):
             self.in_loop = False
         if self._inherited:
             return
-        process.lived_ms = (monotonic() - started) * 1000
-        process.lost_code = process.close_code or CLOSE_ABNORMAL
+        process.connection_ended((monotonic() - started) * 1000)
         self._client.close()
         self._client.notify_closed()
 
     def _end_connection(self) -> None:
         """See to it that nobody takes the connection for a running one."""
         process = self.process
-        process._upgraded = False
-        if process.state is not wpsDestroy:
-            process.set_state(wpsDestroy)
+        process.discard()
         self._client.close()
 
     def __repr__(self) -> str:
@@ -366,9 +227,9 @@ class WebSocketProcessClientThread(threading.Thread):
                 _log.debug("%s: next attempt in %.0f ms (%s)", self.name, delay, failure.text)
                 if not self._pause(delay):
                     return False
-            if process._upgraded:
+            if process.upgraded:
                 return True
-            process.attempts += 1
+            process.attempt_begins()
             failed = self._try_attempt()
             if failed is None:
                 return True
@@ -388,13 +249,13 @@ class WebSocketProcessClientThread(threading.Thread):
             failed, self._failed = self._failed, None
             if failed is None:
                 return None
-            process.attempts += 1
+            process.attempt_begins()
             return self._count(failed)
         used = process.exchanged_both_ways()
         lived_long = process.lived_ms >= self._client.settings.reconnect_stable_after
         self.waits.begin(used or lived_long)
         ended = process.last_error or f"closed with {process.lost_code}"
-        if self._may_reconnect() and not process._upgraded:
+        if self._may_reconnect() and not process.upgraded:
             tell = _log.warning if process.lost_code == CLOSE_ABNORMAL else _log.info
             tell("%s: connection lost: %s; reconnecting", self.name, ended, extra=self._fields())
         return self.waits.failure(AttemptFailure(FailureKind.lost, ended), process.lost_code)
@@ -402,7 +263,7 @@ class WebSocketProcessClientThread(threading.Thread):
     def _count(self, failed: AttemptFailure) -> ReconnectFailure:
         """Remember an attempt that has failed; return what the policy is told of it."""
         process, waits = self.process, self.waits
-        process.last_error = failed.text
+        process.note_error(failed.text)
         waits.failures += 1
         if waits.failures == 1:
             _log.warning(
@@ -429,12 +290,9 @@ class WebSocketProcessClientThread(threading.Thread):
         """There is a new connection."""
         process = self.process
         number = f" as #{process.connection_id}" if process.connection_id else ""
-        first = process.upgrades == 1
-        word = "connected" if first else "reconnected"
+        word = "connected" if process.upgrades == 1 else "reconnected"
         _log.info("%s: %s%s", self.name, word, number, extra=self._fields())
-        process.attempts = 0
-        if not first:
-            process.reconnects += 1
+        process.reconnected()
 
     def _fields(self) -> dict[str, object]:
         """Return what log records carry as ``extra``."""
@@ -455,6 +313,10 @@ class WebSocketProcessClientThread(threading.Thread):
         self.waits.take_over(last.waits)
         self._failed = last._failed
 
+    def revived(self, done: bool) -> None:
+        """Another thread goes on in place of this one; *done* False: it could not be started."""
+        self.gave_up_without_callback = not done
+
     def may_be_revived(self) -> bool:
         """Tell whether this thread ends, or has ended, only because there was no
         ``on_reconnect``.
@@ -466,7 +328,7 @@ class WebSocketProcessClientThread(threading.Thread):
         """Wait before an attempt; return False when the thread was terminated."""
         # infinity too: until somebody says reconnect_now()
         end = monotonic() + milliseconds / 1000
-        while not (self._terminated or self._hurry or self.process._upgraded):
+        while not (self._terminated or self._hurry or self.process.upgraded):
             left = end - monotonic()
             if left <= 0:
                 break
@@ -474,7 +336,7 @@ class WebSocketProcessClientThread(threading.Thread):
                 self._wakes.get(timeout=min(left, _LONGEST_WAIT))
         with self._safe:
             self._hurry = False
-        return not self._terminated or self.process._upgraded
+        return not self._terminated or self.process.upgraded
 
     def _try_attempt(self) -> AttemptFailure | None:
         """Attempt; whatever is raised, e.g. by a proxy library or by the protocol, is a failure."""
@@ -497,7 +359,7 @@ class WebSocketProcessClientThread(threading.Thread):
         """
         client, process = self._client, self.process
         self.attempting = True
-        if process._upgraded:
+        if process.upgraded:
             # by another thread, just now
             return None
         error, exc = self._call(client.prepare_attempt)
@@ -514,12 +376,11 @@ class WebSocketProcessClientThread(threading.Thread):
             self._call_on_reconnect(None)
             return failed
         process._renew(process.protocol)
-        client.upgrade_failure = None
         self.attempting = False
         result, exc = self._call_on_reconnect(process)
         if self._inherited:
             return AttemptFailure(FailureKind.callback, "forked")
-        if not result and process._upgraded:
+        if not result and process.upgraded:
             return None
         if not result:
             _log.error(
@@ -531,12 +392,9 @@ class WebSocketProcessClientThread(threading.Thread):
                 extra=self._fields(),
             )
             result = "on_reconnect did not upgrade"
-        if process._upgraded:
-            process.liveness.unwatch()
+        if process.upgraded:
             process.start_shutdown(1000, "")
-            process.set_state(wpsCreate)
-            process._upgraded = False
-            process.upgrades -= 1
+            process.discard(wpsCreate)
         client.close()
         refused = client.upgrade_failure
         if refused is None:

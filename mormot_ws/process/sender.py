@@ -160,21 +160,15 @@ class Sender:
 
     # ---------------------------------------------------------------------------- from any thread
 
-    def send(self, frame: WebSocketFrame, ahead: PreparedFrame | None = None) -> bool:
-        """Do what ``send_frame`` of the process says; close frames are not for here."""
+    def send(
+        self, frame: WebSocketFrame, ahead: PreparedFrame | None = None, guarded: bool = False
+    ) -> bool:
+        """Do what ``send_frame`` of the process says; close frames are not for here. *guarded*:
+        the main thread has said that it sends.
+        """
         me = get_ident()
-        if me != _main_ident:
-            return self._send(frame, ahead, me)
-        if self._main_sends:
-            # in a signal handler that has interrupted a send on this very connection
-            return self.queue_frame(frame)
-        self._main_sends = True
-        try:
-            return self._send(frame, ahead, me)
-        finally:
-            self._main_sends = False
-
-    def _send(self, frame: WebSocketFrame, ahead: PreparedFrame | None, me: int) -> bool:
+        if me == _main_ident and not guarded:
+            return self._send_in_main(frame, ahead)
         opcode = frame.opcode
         payload = frame.payload
         process = self._process
@@ -237,6 +231,17 @@ class Sender:
             if failure is not None:
                 process.write_failed(failure)
         return True
+
+    def _send_in_main(self, frame: WebSocketFrame, ahead: PreparedFrame | None) -> bool:
+        """Send in the main thread, which a signal handler may interrupt at any point."""
+        if self._main_sends:
+            # in a signal handler that has interrupted a send on this very connection
+            return self.queue_frame(frame)
+        self._main_sends = True
+        try:
+            return self.send(frame, ahead, True)
+        finally:
+            self._main_sends = False
 
     def queue_frame(self, frame: WebSocketFrame) -> bool:
         """Do what ``send_frame_async`` of the process says."""

@@ -83,7 +83,8 @@ class WebSocketProtocolRest(WebSocketProtocol):
         """Prepare *process* for requests of this side."""
         exchange = process.exchange
         if not isinstance(exchange, RestExchange):
-            exchange = process.exchange = RestExchange(process, self)
+            exchange = RestExchange(process, self)
+            process.attach_exchange(exchange)
         exchange.begin(self)
 
     def process_incoming_frame(
