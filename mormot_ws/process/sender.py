@@ -171,6 +171,7 @@ class Sender:
             return self._send_in_main(frame, ahead)
         opcode = frame.opcode
         payload = frame.payload
+        length = len(payload)
         process = self._process
         encoder = self.encoder
         if ahead is None and encoder.prepares_ahead and process.state is wpsRun:
@@ -222,9 +223,9 @@ class Sender:
                     raise
                 return False
             if opcode is focBinary or opcode is focText:
-                protocol = process.protocol
-                protocol.frames_out_count += 1
-                protocol.frames_out_bytes += len(frame.payload)
+                counts = process.protocol.counts
+                counts.frames_out += 1
+                counts.bytes_out += length
         finally:
             self._writer = 0
             safe_out.release()
@@ -518,9 +519,9 @@ class Sender:
     def _batch_sent(self) -> None:
         assert self.safe_out.locked()
         frames, size = self.batch.finish()
-        protocol = self._process.protocol
-        protocol.frames_out_count += frames
-        protocol.frames_out_bytes += size
+        counts = self._process.protocol.counts
+        counts.frames_out += frames
+        counts.bytes_out += size
 
     # --------------------------------------------------------------------------- the end of it all
 
