@@ -18,6 +18,7 @@ from ..core.frames import (
     focPong,
     focText,
 )
+from ..logs import shown_name
 from ..process.process import WebSocketProcess
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
 from ..states import wpsRun
@@ -113,7 +114,7 @@ class ConnectionEvents:
             self._output.event("ping", text, "dim", rtt_ms=round(milliseconds, 3))
 
     def _open(self, process: WebSocketProcess) -> None:
-        name = process.protocol.name
+        name = shown_name(process.protocol.name)
         number = f" as #{process.connection_id}" if process.connection_id else ""
         fields = {
             "uri": self._target.text,

@@ -6,6 +6,7 @@ import argparse
 import ssl
 
 from ..client.client import HttpClientWebSockets, parse_websocket_uri
+from ..logs import shown_uri
 from ..protocols.chat import OnIncomingFrame, WebSocketProtocolChat
 from ..reconnect_policies import FailureKind, ReconnectFailure, failure_kind
 from ..settings import WebSocketProcessSettings
@@ -34,12 +35,6 @@ class ConsoleProtocol(WebSocketProtocolChat):
         return True
 
 
-def without_query(uri: str) -> str:
-    """Return *uri* as it may be shown and logged: without its query, which may hold a token."""
-    path, mark, _ = uri.partition("?")
-    return f"{path}?…" if mark else path
-
-
 class Target:
     """The server named on the command line, and how to get there.
 
@@ -48,7 +43,7 @@ class Target:
 
     def __init__(self, args: argparse.Namespace) -> None:
         #: the URI as it is shown
-        self.text: str = without_query(args.uri)
+        self.text: str = shown_uri(args.uri)
         self.host: str
         self.port: int
         self.resource: str

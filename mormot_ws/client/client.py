@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import WebSocketsError
-from ..logs import get_logger
+from ..logs import get_logger, shown_uri
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, stay_at_exit
 from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
@@ -692,9 +692,8 @@ def _check_upgrade_arguments(
         if not isinstance(value, str):
             raise TypeError(f"{name} is a str, not {type(value).__name__}")
     if any(c <= " " or c in "#\x7f" for c in uri):
-        # without the query, which may hold a token
         raise ValueError(
-            f"{uri.partition('?')[0]!r}, with its query, cannot be requested: blanks, '#' and"
+            f"{shown_uri(uri)!r}, with its query, cannot be requested: blanks, '#' and"
             " control characters have to be percent-encoded"
         )
     if (
@@ -710,9 +709,10 @@ def _already_upgraded(process: WebSocketProcessClient, uri: str) -> str:
     current = process.protocol.uri
     if current.lower() == uri.lower():
         return "Already upgraded to WebSockets on this URI"
-    # without the query, which may hold a token
-    requested = uri.partition("?")[0]
-    return f"Already upgraded to WebSockets with URI=[{current}] but requested [{requested}]"
+    return (
+        f"Already upgraded to WebSockets with URI=[{shown_uri(current)}] but requested "
+        f"[{shown_uri(uri)}]"
+    )
 
 
 def _peer_ip(transport: Any) -> str:
@@ -734,15 +734,9 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
         or parts.username is not None
     ):
         # what may be secret, a password or the query, is not shown
-        begin, mark, _ = uri.partition("://")
-        shown = (
-            f"{begin}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-            if mark
-            else uri.partition("?")[0]
-        )
         raise ValueError(
-            f"{shown!r} is not a WebSocket URI like ws://host:port/resource, without user name and"
-            " fragment"
+            f"{shown_uri(uri.partition('#')[0].partition('?')[0])!r} is not a WebSocket URI like"
+            " ws://host:port/resource, without user name and fragment"
         )
     tls = parts.scheme == "wss"
     resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")

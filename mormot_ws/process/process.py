@@ -33,7 +33,7 @@ from ..core.frames import (
 from ..core.incoming import WebProcessInFrame
 from ..core.outgoing import OutgoingFrames
 from ..errors import WebSocketsProtocolError
-from ..logs import get_logger
+from ..logs import get_logger, shown_name
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest, OnHttpServerRequest
 from ..settings import (
@@ -240,7 +240,7 @@ class WebSocketProcess(ABC):
         return ConnectionStatus(
             connection_id=self.connection_id,
             remote_ip=self.remote_ip,
-            protocol=protocol.name,
+            protocol=shown_name(protocol.name),
             state=self.state.name,
             state_since_ms=self.state_since,
             frames_in=protocol.frames_in_count,
@@ -340,7 +340,8 @@ class WebSocketProcess(ABC):
         that does not come.
         """
         if self.exchange is None:
-            request.out_error = f"the protocol {self.protocol.name!r} carries no requests"
+            name = shown_name(self.protocol.name)
+            request.out_error = f"the protocol {name!r} carries no requests"
             return 404
         return self.exchange.notify(request, mode)
 
@@ -783,6 +784,7 @@ class WebSocketProcess(ABC):
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""
         return (
-            f"<{type(self).__name__} {name}#{self.connection_id} {self.protocol.name!r} "
-            f"{self.state.name}{' ' + self.remote_ip if self.remote_ip else ''}>"
+            f"<{type(self).__name__} {name}#{self.connection_id} "
+            f"{shown_name(self.protocol.name)!r} {self.state.name}"
+            f"{' ' + self.remote_ip if self.remote_ip else ''}>"
         )

@@ -14,9 +14,13 @@ from ..core.counts import MessageCounts
 from ..core.deflate import DeflateAgreement
 from ..core.frames import WebSocketFrame
 from ..core.handshake import uri_key
+from ..logs import shown_name, shown_uri
 
 if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
+
+#: printable ASCII that a token cannot have (RFC 9110 §5.6.2)
+_SEPARATORS = frozenset('"(),/:;<=>?@[\\]{}')
 
 OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
@@ -45,10 +49,12 @@ class WebSocketProtocol:
                 "a protocol's name and uri are str, not"
                 f" {type(name).__name__} and {type(uri).__name__}"
             )
-        if any(c <= " " or c >= "\x7f" or c in '"(),/:;<=>?@[\\]{}' for c in name):
+        wrong = next((c for c in name if c <= " " or c >= "\x7f" or c in _SEPARATORS), "")
+        if wrong:
+            # not the whole name: some applications send a token as one
             raise ValueError(
-                f"{name!r} cannot be the name of a sub-protocol: letters, digits, '-', '.' and '_'"
-                " are safe"
+                f"the name of a sub-protocol cannot have {wrong!r}: letters, digits, '-', '.' and"
+                " '_' are safe"
             )
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on
         self.name: str = name
@@ -235,9 +241,9 @@ class WebSocketProtocol:
         clone._custom_data = self._custom_data
 
     def __repr__(self) -> str:
-        where = f" uri={self.uri!r}" if self.uri else ""
+        where = f" uri={shown_uri(self.uri)!r}" if self.uri else ""
         return (
-            f"<{type(self).__name__} {self.name!r}{where}"
+            f"<{type(self).__name__} {shown_name(self.name)!r}{where}"
             f" in={self.frames_in_count}/{self.frames_in_bytes}B"
             f" out={self.frames_out_count}/{self.frames_out_bytes}B>"
         )
