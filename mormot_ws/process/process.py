@@ -671,9 +671,9 @@ class WebSocketProcess(ABC):
                 # we have closed or cut the connection: this message came too late
                 self.dropped_count += 1
                 return
-            protocol = self.protocol
-            protocol.frames_in_count += 1
-            protocol.frames_in_bytes += len(frame.payload)
+            counts = self.protocol.counts
+            counts.frames_in += 1
+            counts.bytes_in += len(frame.payload)
             self._dispatch(frame)
         elif opcode is focPing:
             self.liveness.ping_received(frame)
