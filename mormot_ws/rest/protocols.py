@@ -93,7 +93,8 @@ class WebSocketProtocolRest(WebSocketProtocol):
         self._answerer.begin()
         exchange = process.exchange
         if not isinstance(exchange, RestExchange):
-            exchange = process.exchange = RestExchange(process, self)
+            exchange = RestExchange(process, self)
+            process.attach_exchange(exchange)
         exchange.begin(self)
 
     def process_incoming_frame(
@@ -433,7 +434,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
             if not frame.payload:
                 self._tell_damaged()
         # counted as it arrived; what counts is the message
-        self.frames_in_bytes += len(frame.payload) - received
+        self.counts.bytes_in += len(frame.payload) - received
 
     def _unpacked(self, payload: bytes) -> bytes:
         """Return what is in the container *payload*; b'' when it does not verify."""

@@ -125,7 +125,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
     @property
     def given_up(self) -> bool:
         """True once it was cut: its loop is about to end."""
-        return self._over
+        return self.closer.given_up
 
     def process_stop(self) -> None:
         # the callbacks for the end count, and send to, those that are still there
