@@ -356,7 +356,7 @@ class WebSocketProcess(ABC):
         """True while messages of the peer may reach callbacks: the connection runs, and nobody has
         closed or cut it.
         """
-        return self.state is wpsRun and not self._over
+        return self.state is wpsRun and not self.closer.given_up
 
     def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
         """Return a new context for a request of the peer, and who answers it (None: nobody).
