@@ -21,7 +21,6 @@ from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, stay_at_exit
 from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
-from ..protocols.offered import is_localhost
 from ..reconnect_policies import ReconnectPolicy
 from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
@@ -526,8 +525,6 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 self.port,
             )
         self.subprotocol_chosen = result.subprotocol_chosen
-        protocol.upgrade_uri = uri
-        protocol.upgrade_bearer_token = headers
         protocol._client = weakref.ref(self)
         process = self._process
         first = process is None
@@ -545,8 +542,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         )
         remote_ip = _peer_ip(transport)
         process.met(result.connection_id, remote_ip)
-        protocol.remote_ip = remote_ip
-        protocol.remote_localhost = is_localhost(remote_ip)
+        protocol.connection_upgraded(uri, headers, remote_ip, result.connection_id)
         process.attach(transport, result.unread)
         protocol.prepare_process(process)
         protocol.after_upgrade(process)
