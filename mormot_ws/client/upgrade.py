@@ -89,9 +89,11 @@ class UpgradeError(WebSocketsError):
         """
         kind = failure_kind(error)
         told_apart = kind is FailureKind.tls or kind is FailureKind.timeout
-        return cls(
+        made = cls(
             f"{type(error).__name__}: {error}", 0, kind if told_apart else FailureKind.upgrade
         )
+        made.__cause__ = error
+        return made
 
 
 @dataclass
