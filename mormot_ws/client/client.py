@@ -18,7 +18,6 @@ from typing import Any
 from ..errors import WebSocketsError
 from ..logs import get_logger, shown_uri
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
-from ..protocols.offered import is_localhost
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
 from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
@@ -486,8 +485,6 @@ class HttpClientWebSockets(ClientLife):
                 self.port,
             )
         self.subprotocol_chosen = result.subprotocol_chosen
-        protocol.upgrade_uri = uri
-        protocol.upgrade_bearer_token = headers
         protocol._client = weakref.ref(self)
         process = self._process
         first = process is None
@@ -502,8 +499,7 @@ class HttpClientWebSockets(ClientLife):
         )
         remote_ip = _peer_ip(transport)
         process.met(result.connection_id, remote_ip)
-        protocol.remote_ip = remote_ip
-        protocol.remote_localhost = is_localhost(remote_ip)
+        protocol.connection_upgraded(uri, headers, remote_ip, result.connection_id)
         process.attach(transport, result.unread)
         protocol.prepare_process(process)
         protocol.after_upgrade(process)

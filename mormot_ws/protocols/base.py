@@ -25,6 +25,13 @@ _SEPARATORS = frozenset('"(),/:;<=>?@[\\]{}')
 OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
 
+def is_localhost(ip: str) -> bool:
+    """Tell whether a peer of that *ip* ('': none) counts as being on this machine, by the rule of
+    the native ends: ``::1`` does not.
+    """
+    return not ip or ip.startswith("127.")
+
+
 class WebSocketProtocol:
     """One application protocol, known by its *name* (``Sec-WebSocket-Protocol``) and *uri*. Mirrors
     ``TWebSocketProtocol``.
@@ -231,6 +238,28 @@ class WebSocketProtocol:
         return False
 
     # ------------------------------------------------------------------------------------- internal
+
+    def connection_upgraded(
+        self,
+        uri: str,
+        bearer_token: str,
+        remote_ip: str,
+        connection_id: int,
+        headers: list[tuple[str, str]] | None = None,
+    ) -> None:
+        """Keep what the upgrade of a connection has told: for the package. *headers*: those of
+        the request, on a server.
+        """
+        self.upgrade_uri = uri
+        self.upgrade_bearer_token = bearer_token
+        self.upgrade_headers = headers or []
+        self.remote_ip = remote_ip
+        self.remote_localhost = is_localhost(remote_ip)
+        self.connection_id = connection_id
+
+    def compression_agreed(self, agreement: DeflateAgreement | None) -> None:
+        """Keep what was agreed on permessage-deflate: for the package."""
+        self.compression = agreement
 
     def matches_uri(self, uri: str) -> bool:
         """Tell whether the path *uri* (no leading ``/``, no query) is served by this protocol."""
