@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from ..client.client import parse_websocket_uri
+from ..client.arguments import parse_websocket_uri
 from ..client.upgrade import check_custom_headers
 from ..core.handshake import split_header_lines
 from ..errors import WebSocketsError

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..core.counts import MessageCounts
 from ..core.deflate import DeflateAgreement
 from ..core.frames import WebSocketFrame
 from ..core.handshake import uri_key
@@ -28,6 +29,13 @@ def bare_uri(uri: str) -> str:
 
 
 OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
+
+
+def is_localhost(ip: str) -> bool:
+    """Tell whether a peer of that *ip* ('': none) counts as being on this machine, by the rule of
+    the native ends: ``::1`` does not.
+    """
+    return not ip or ip.startswith("127.")
 
 
 class WebSocketProtocol:
@@ -90,11 +98,9 @@ class WebSocketProtocol:
         self.encryption: Any = None
         #: what was agreed on permessage-deflate for the connection; None: it is not used
         self.compression: DeflateAgreement | None = None
-        #: numbers of messages and of payload bytes, both ways, over all connections of this object
-        self.frames_in_count = 0
-        self.frames_out_count = 0
-        self.frames_in_bytes = 0
-        self.frames_out_bytes = 0
+        #: numbers of messages and of payload bytes, both ways, over all connections of this object:
+        #: for the package, which counts
+        self.counts: MessageCounts = MessageCounts()
         #: ``f(process, frame) -> bool``, called first for each message, in the connection's thread;
         #: True: it was handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
@@ -108,6 +114,26 @@ class WebSocketProtocol:
     def custom_data(self) -> Any:
         """What :meth:`set_custom_data` was given; mirrors ``CustomData``."""
         return self._custom_data
+
+    @property
+    def frames_in_count(self) -> int:
+        """How many messages were received; mirrors ``FramesInCount``."""
+        return self.counts.frames_in
+
+    @property
+    def frames_out_count(self) -> int:
+        """How many messages were sent; mirrors ``FramesOutCount``."""
+        return self.counts.frames_out
+
+    @property
+    def frames_in_bytes(self) -> int:
+        """How many bytes of payload were received; mirrors ``FramesInBytes``."""
+        return self.counts.bytes_in
+
+    @property
+    def frames_out_bytes(self) -> int:
+        """How many bytes of payload were sent; mirrors ``FramesOutBytes``."""
+        return self.counts.bytes_out
 
     def upgrade_header(self, name: str) -> str:
         """Return a header of the upgrade on a server, e.g. ``'Cookie'`` or ``'Origin'``, whatever
@@ -219,6 +245,28 @@ class WebSocketProtocol:
         return False
 
     # ------------------------------------------------------------------------------------- internal
+
+    def connection_upgraded(
+        self,
+        uri: str,
+        bearer_token: str,
+        remote_ip: str,
+        connection_id: int,
+        headers: list[tuple[str, str]] | None = None,
+    ) -> None:
+        """Keep what the upgrade of a connection has told: for the package. *headers*: those of
+        the request, on a server.
+        """
+        self.upgrade_uri = uri
+        self.upgrade_bearer_token = bearer_token
+        self.upgrade_headers = headers or []
+        self.remote_ip = remote_ip
+        self.remote_localhost = is_localhost(remote_ip)
+        self.connection_id = connection_id
+
+    def compression_agreed(self, agreement: DeflateAgreement | None) -> None:
+        """Keep what was agreed on permessage-deflate: for the package."""
+        self.compression = agreement
 
     def matches_uri(self, uri: str) -> bool:
         """Tell whether the path *uri* (no leading ``/``, no query) is served by this protocol."""
