@@ -7,14 +7,14 @@ reconnection), and the keeper that all clients share.
 
 from __future__ import annotations
 
-import ssl
 import threading
 import weakref
 from collections.abc import Callable, Collection
 from threading import current_thread, get_ident
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from ..core.names import plain_host, wire_resource
 from ..errors import WebSocketsError
 from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
@@ -27,6 +27,7 @@ from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.crtsocket import CrtSocket
 from ..sockets.deadline import Deadline
+from ..sockets.tls_contexts import TlsContext
 from ..sockets.transport import Transport
 from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsDestroy, wpsRun
 from ..status import ClientStatus
@@ -68,11 +69,12 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         host: str,
         port: int | str,
         tls: bool = False,
-        tls_context: ssl.SSLContext | None = None,
+        tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         *,
         settings: WebSocketProcessSettings | None = None,
         process_name: str = "",
+        tls_server_name: str | None = None,
         proxy: str | None = None,
     ) -> None:
         #: shared by reference with the process; change what you need before the upgrade
@@ -85,6 +87,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             tls,
             tls_context,
             timeout,
+            tls_server_name=tls_server_name,
             proxy=proxy,
             send_timeout=self.settings.send_timeout,
             resolve_timeout=self.settings.resolve_timeout,
@@ -137,7 +140,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         host: str,
         port: int | str,
         tls: bool = False,
-        tls_context: ssl.SSLContext | None = None,
+        tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         **options: Any,
     ) -> HttpClientWebSockets:
@@ -155,7 +158,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         uri: str = "",
         headers: str = "",
         tls: bool = False,
-        tls_context: ssl.SSLContext | None = None,
+        tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         **options: Any,
     ) -> HttpClientWebSockets | None:
@@ -510,6 +513,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         else:
             failure = None
         self.upgrade_failure = failure
+        self._judge_address(failure is None)
         if failure is not None:
             # what is returned is our own: another thread that reopens meanwhile empties last_error,
             # and '' would be a success
@@ -698,6 +702,7 @@ def _check_upgrade_arguments(
         raise ValueError(
             "key goes with the REST protocols: leave it '' with a protocol of your own"
         )
+    wire_resource(uri)
     check_custom_headers(headers)
 
 
@@ -741,4 +746,9 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
         )
     tls = parts.scheme == "wss"
     resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")
-    return parts.hostname, parts.port or (443 if tls else 80), resource, tls
+    host = parts.hostname
+    # a name may be percent-encoded (RFC 3986 §3.2.2), an address has a zone behind its '%'
+    host = plain_host(host) if ":" in host else unquote(host)
+    if any(c <= " " or c == "/" for c in host):
+        raise ValueError(f"{host!r} is no host name")
+    return host, parts.port or (443 if tls else 80), resource, tls
