@@ -66,7 +66,7 @@ def _has_address(pattern: str, address: _Address) -> bool:
 def as_address(host: str) -> _Address | None:
     """Return *host* as an address, None when it is a name."""
     try:
-        address = ipaddress.ipas_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address

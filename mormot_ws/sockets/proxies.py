@@ -128,9 +128,7 @@ def open_through_proxy(
         raise OSError(str(exc)) from None
     shown = _without_password(url)
     if proxy.scheme != "http" and importlib.util.find_spec("python_socks") is None:
-        raise OSError(
-            f"proxy {shown}: python-socks is missing: pip install 'mormot_ws[proxy]'"
-        )
+        raise OSError(f"proxy {shown}: python-socks is missing: pip install 'mormot_ws[proxy]'")
     try:
         sock = dial(proxy.host, proxy.port)
     except OSError as exc:
@@ -222,7 +220,9 @@ def connect_by_socks(talk: DeadlineSocket, proxy: ProxyUrl, host: str, port: int
     except Exception as exc:
         # an answer, or credentials, that python-socks did not expect; the text may show them
         _log.debug("python-socks has raised %s", type(exc).__name__)
-        raise ProxyError(f"no SOCKS answer, or unusual credentials ({type(exc).__name__})") from None
+        raise ProxyError(
+            f"no SOCKS answer, or unusual credentials ({type(exc).__name__})"
+        ) from None
 
 
 class _Connected:
