@@ -42,8 +42,11 @@ class LookUp:
             ).start()
         except RuntimeError as exc:
             raise OSError(f"{name} cannot be looked up: {exc}") from None
+        left = deadline.seconds()
         try:
-            result = self._found.get(timeout=deadline.seconds())
+            result = self._found.get(
+                timeout=None if left is None else min(left, threading.TIMEOUT_MAX)
+            )
         except Empty:
             raise TimeoutError(f"no address for {name} in time: the look-up did not end") from None
         if result is None:

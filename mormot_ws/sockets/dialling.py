@@ -20,6 +20,8 @@ _log = get_logger("mormot_ws.sockets")
 
 #: milliseconds from the start of one attempt to that of the next (RFC 8305 §5)
 STAGGER_MS = 250
+#: seconds that one wait may take: the system's calls take no longer ones
+_LONGEST_WAIT = 3600.0
 #: what says that an attempt goes on
 _IN_PROGRESS = (
     errno.EINPROGRESS,
@@ -118,14 +120,13 @@ class Dialling:
                     if not pending:
                         self._may_be_woken(selector)
                     pending.add(sock)
-                    selector.register(sock, selectors.EVENT_WRITE)
-                left = deadline.seconds()
-                patience = pause.seconds() if waiting else None
-                known = [seconds for seconds in (left, patience) if seconds is not None]
-                for key, _ in selector.select(min(known, default=None)):
-                    if key.fileobj not in pending:
+                    selector.register(sock, selectors.EVENT_WRITE, sock)
+                ends = (deadline.seconds(), pause.seconds() if waiting else None, _LONGEST_WAIT)
+                until = min(seconds for seconds in ends if seconds is not None)
+                for key, _ in selector.select(until):
+                    sock = key.data
+                    if sock is None:
                         continue
-                    sock = key.fileobj
                     try:
                         _check_connected(sock)
                         self._check_running()
@@ -193,7 +194,7 @@ class Dialling:
             self._wake = wake
             # a stop() that came before has not met it
             self._check_running()
-        selector.register(wake[0], selectors.EVENT_READ)
+        selector.register(wake[0], selectors.EVENT_READ, None)
 
 
 def _check_connected(sock: socket.socket) -> None:

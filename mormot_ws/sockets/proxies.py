@@ -217,7 +217,7 @@ def connect_by_socks(talk: DeadlineSocket, proxy: ProxyUrl, host: str, port: int
         raise
     except SocksError as exc:
         raise ProxyError(str(exc)) from None
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001
         # an answer, or credentials, that python-socks did not expect; the text may show them
         _log.debug("python-socks has raised %s", type(exc).__name__)
         raise ProxyError(
