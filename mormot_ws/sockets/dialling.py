@@ -106,8 +106,7 @@ class Dialling:
         pending: set[socket.socket] = set()
         with _Selector() as selector:
             while waiting or pending:
-                if self._stopped:
-                    raise ConnectionAbortedError("interrupted")
+                self._check_running()
                 if deadline.passed:
                     raise TimeoutError("no answer to the connection attempt")
                 if waiting and (pause.passed or not pending):
@@ -139,6 +138,8 @@ class Dialling:
                         pause = Deadline(0)
                     else:
                         return sock
+        # what it did to the sockets is not the reason
+        self._check_running()
         raise error
 
     def _pause(self, waiting: list[AddressInfo], deadline: Deadline) -> Deadline:
