@@ -165,8 +165,10 @@ def connect_by_http(talk: DeadlineSocket, proxy: ProxyUrl, authority: str) -> No
     for _ in range(_MOST_ANSWER):
         # byte by byte: what comes behind the answer is the server's
         byte = talk.recv(1)
+        if not byte:
+            raise ProxyError("the connection ended before an answer did")
         line += byte
-        if byte and byte != b"\n":
+        if byte != b"\n":
             continue
         machine.receive_data(line)
         line = b""
@@ -175,11 +177,9 @@ def connect_by_http(talk: DeadlineSocket, proxy: ProxyUrl, authority: str) -> No
         except h11.RemoteProtocolError as exc:
             raise ProxyError(f"no HTTP answer: {exc}") from None
         if type(answer) is h11.Response:
-            if not 200 <= answer.status_code < 300:
-                raise _refusal(answer)
-            return
-        if type(answer) is h11.ConnectionClosed:
-            raise ProxyError("closed the connection without an answer")
+            if 200 <= answer.status_code < 300:
+                return
+            raise _refusal(answer)
     raise ProxyError(f"its answer has more than {_MOST_ANSWER} bytes")
 
 

@@ -37,7 +37,17 @@ def test_a_host_is_looked_up_and_told(host: str, dialled: str, told: str) -> Non
 
 @pytest.mark.parametrize(
     "host",
-    ["[example.com]", "[::1", "::1]", "[]", "b\ud800.test", "ü..test", "ü" * 70, "a／ü.test", "ü::1"],
+    [
+        "[example.com]",
+        "[::1",
+        "::1]",
+        "[]",
+        "b\ud800.test",
+        "ü..test",
+        "ü" * 70,
+        "a／ü.test",
+        "ü::1",
+    ],
 )
 def test_what_is_no_host_is_a_value_error(host: str) -> None:
     """Also what would turn into something else than a name once it is ASCII."""

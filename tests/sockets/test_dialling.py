@@ -310,4 +310,3 @@ def test_no_thread_for_the_look_up_is_a_failed_attempt(monkeypatch: pytest.Monke
     client = client_without_connection()
     monkeypatch.setattr(threading.Thread, "start", none)
     assert "can't start new thread" in client.reopen()
-
