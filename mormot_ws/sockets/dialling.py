@@ -112,18 +112,18 @@ class Dialling:
                 if waiting and (pause.passed or not pending):
                     pause = self._pause(waiting, deadline)
                     try:
-                        sock = self._start(waiting.pop(0))
+                        begun = self._start(waiting.pop(0))
                     except OSError as exc:
                         error, pause = exc, Deadline(0)
                         continue
                     if not pending:
                         self._may_be_woken(selector)
-                    pending.add(sock)
-                    selector.register(sock, selectors.EVENT_WRITE, sock)
+                    pending.add(begun)
+                    selector.register(begun, selectors.EVENT_WRITE, begun)
                 ends = (deadline.seconds(), pause.seconds() if waiting else None, _LONGEST_WAIT)
                 until = min(seconds for seconds in ends if seconds is not None)
                 for key, _ in selector.select(until):
-                    sock = key.data
+                    sock: socket.socket | None = key.data
                     if sock is None:
                         continue
                     try:
