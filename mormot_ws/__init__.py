@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from types import FrameType
 
     from .client.client import HttpClientWebSockets
-    from .client.thread import WebSocketProcessClient, WebSocketProcessClientThread
+    from .client.connection import WebSocketProcessClient
+    from .client.thread import WebSocketProcessClientThread
     from .core.deflate import PermessageDeflate
     from .core.frames import (
         WebSocketFrame,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     )
     from .core.incoming import WebProcessInFrame, WebProcessInFrameState
     from .errors import (
+        CallError,
         HttpServerError,
         ServiceConnectionError,
         ServiceError,
@@ -106,11 +108,13 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
 _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "protocols.chat": ("WebSocketProtocolChat",),
     "client.client": ("HttpClientWebSockets",),
-    "client.thread": ("WebSocketProcessClient", "WebSocketProcessClientThread"),
+    "client.connection": ("WebSocketProcessClient",),
+    "client.thread": ("WebSocketProcessClientThread",),
     "request": ("HttpServerRequest",),
     "process.on_socket": ("WebCrtSocketProcess",),
     "core.deflate": ("PermessageDeflate",),
     "errors": (
+        "CallError",
         "HttpServerError",
         "ServiceConnectionError",
         "ServiceError",
@@ -242,6 +246,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "CallError",
     "ClientServices",
     "CrtSocket",
     "ExponentialBackoff",

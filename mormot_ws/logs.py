@@ -28,6 +28,42 @@ def escaped(text: str) -> str:
     return text if text.isprintable() else text.translate(_ESCAPES)
 
 
+#: characters of one segment of a path, or of a name, that are shown: tokens are longer
+_MOST_SEGMENT = 32
+#: characters of a path that are shown
+_MOST_PATH = 200
+
+
+def shown_uri(uri: str) -> str:
+    """Return *uri*, a whole one or a path, as logs, errors and reprs may show it.
+
+    Without its query and without long segments of its path: both may be tokens. Control characters
+    are escaped.
+    """
+    place, mark, path = uri.partition("://")
+    if mark:
+        authority, slash, path = path.partition("/")
+        if "?" in authority:
+            authority, slash, path = authority.partition("?")[0], "", "?"
+        # without a user's name and password
+        place = f"{place}://{authority.rpartition('@')[2]}{slash}"
+    else:
+        place, path = "", uri
+    path, mark, _ = path.partition("?")
+    path = path[: _MOST_PATH + 1]
+    path = "/".join(part if len(part) <= _MOST_SEGMENT else "…" for part in path.split("/"))
+    if len(path) > _MOST_PATH:
+        path = f"{path[:_MOST_PATH]}…"
+    return escaped(f"{place}{path}{'?…' if mark else ''}")
+
+
+def shown_name(name: str) -> str:
+    """Return the *name* of a sub-protocol as logs, reprs and the status may show it: the beginning
+    of a long one, which may be a token.
+    """
+    return name if len(name) <= _MOST_SEGMENT else f"{name[:4]}…"
+
+
 class OwnText(str):
     """Text of our own for a log record, which may have several lines: it is not escaped."""
 

@@ -197,7 +197,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
         taken = _take(environ)
         connection_id = self._next_connection_id()
         connection = WebSocketWsgiSocket(self, taken.sock.dup(), environ, connection_id)
-        connection.thread = current_thread()
+        connection.served_by(current_thread())
         refused = self._admit(connection)
         try:
             if refused:

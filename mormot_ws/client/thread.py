@@ -1,8 +1,7 @@
-"""The background half of a client: the process that survives reconnections, and the thread that
-runs it and reconnects.
+"""The thread of a client: it runs one connection after another, and connects in between.
 
-Every callback of a client runs in this one thread. What the reconnection needs of the client is
-:class:`ClientOwner`; opening sockets and handshakes belong to ``client.py``.
+Every callback of a client runs in this one thread. What it runs is in ``connection.py``, how long
+it waits in ``waits.py``; opening sockets and handshakes belong to ``client.py``.
 """
 
 from __future__ import annotations
@@ -12,23 +11,10 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Protocol
 
 from ..core.frames import CLOSE_ABNORMAL
 from ..logs import escaped, get_logger
-from ..process.keeper import ProcessKeeper
-from ..process.on_socket import WebCrtSocketProcess
-from ..protocols.base import WebSocketProtocol
-from ..reconnect_policies import (
-    ExponentialBackoff,
-    FailureKind,
-    ReconnectFailure,
-    ReconnectPolicy,
-    checked_delay,
-    failure_kind,
-)
-from ..request import HttpServerRequest, OnHttpServerRequest
-from ..settings import DEFAULT_ANSWER_TIMEOUT_MS, WebSocketProcessSettings
+from ..reconnect_policies import FailureKind, ReconnectFailure
 from ..states import (
     WebSocketProcessClientThreadState,
     sClosed,
@@ -36,175 +22,21 @@ from ..states import (
     sFinished,
     sRun,
     wpsCreate,
-    wpsDestroy,
     wpsRun,
 )
-from .upgrade import UpgradeError
+from .connection import WebSocketProcessClient
+from .owner import ClientOwner
+from .waits import AttemptFailure, ReconnectWaits, reopen_failure
 
 _log = get_logger("mormot_ws.client")
 
 #: seconds that a wait for a signal lasts at most before the clock is looked at again
 _LONGEST_WAIT = 3_600.0
 
-OnReconnect = Callable[["WebSocketProcessClient | None"], "str | None"]
-
-
-class ClientOwner(Protocol):
-    """What the thread needs of its client."""
-
-    host: str
-    port: int
-    settings: WebSocketProcessSettings
-    process_name: str
-    #: milliseconds that its user is ready to wait for the server
-    timeout: int
-    #: answers requests of the server
-    on_callback_request_process: OnHttpServerRequest | None
-    #: why the last attempt to open the TCP connection failed, None when it did not
-    last_exception: OSError | None
-    #: decides the waits
-    policy: ReconnectPolicy | None
-    #: why the last handshake failed, None when it did not or there was none
-    upgrade_failure: UpgradeError | None
-
-    def reopen(self, timeout: int | None = None) -> str:
-        """Open the TCP connection again."""
-
-    def close(self) -> None:
-        """Close it."""
-
-    def revive(self) -> None:
-        """Start a thread that reconnects, if the last one has ended without ``on_reconnect``."""
-
-    def notify_closed(self) -> None:
-        """Tell the application that a connection has ended."""
-
-
-class WebSocketProcessClient(WebCrtSocketProcess):
-    """The client's side of a connection, through all its reconnections. Mirrors
-    ``TWebSocketProcessClient``.
-
-    There is one per client, made by its first upgrade: ``client.websockets``.
-    """
-
-    def __init__(
-        self, client: ClientOwner, protocol: WebSocketProtocol, keeper: ProcessKeeper
-    ) -> None:
-        super().__init__(
-            protocol,
-            client.settings,
-            keeper,
-            mask_sent_frames=True,
-            process_name=client.process_name,
-        )
-        self._on_reconnect: OnReconnect | None = None
-        #: attempts to reconnect since the connection was lost; 0 while it runs
-        self.attempts = 0
-        #: milliseconds that the last connection lived
-        self.lived_ms: float = 0.0
-        #: the close code of the last connection
-        self.lost_code = 0
-        #: how often the connection was lost and came back
-        self.reconnects = 0
-        self._client = client
-        #: set by an upgrade, cleared when the loop starts: there is a connection to be run
-        self._upgraded = False
-        #: the messages that the protocol had received and sent when the connection began
-        self._counts_before = (0, 0)
-
-    @property
-    def on_reconnect(self) -> OnReconnect | None:
-        """``f(process or None) -> text``, called in the client's thread after each attempt to open
-        the lost TCP connection again.
-
-        With None when that failed (the result is ignored), with this process when it succeeded. It
-        then has to call ``websockets_upgrade(…, reconnect=True)`` and to return its result: '' goes
-        on, anything else closes the socket and tries again. None instead of a function: no
-        reconnection. Mirrors ``OnReconnect``.
-
-        What it raises, ``SystemExit`` included, is logged and counts as a failed attempt. Setting
-        it after the connection was lost, when the thread has ended without it, starts the
-        reconnection; when no thread can be started the log says so, and setting it again tries
-        again.
-        """
-        return self._on_reconnect
-
-    @on_reconnect.setter
-    def on_reconnect(self, callback: OnReconnect | None) -> None:
-        if callback is not None and not callable(callback):
-            raise TypeError(f"on_reconnect is a function or None, not {type(callback).__name__}")
-        self._on_reconnect = callback
-        if callback is not None:
-            self._client.revive()
-
-    @property
-    def client_thread(self) -> WebSocketProcessClientThread | None:
-        """The thread that runs this process; mirrors ``OwnerThread``."""
-        thread = self.owner_thread
-        return thread if isinstance(thread, WebSocketProcessClientThread) else None
-
-    def reconnect_now(self) -> None:
-        """Cut short the wait before the next attempt, as
-        :meth:`HttpClientWebSockets.reconnect_now` does.
-        """
-        thread = self.client_thread
-        if thread is not None:
-            thread.reconnect_now()
-
-    def answer_timeout(self) -> int:
-        """Return the client's ``timeout``, as in the original, unless
-        ``callback_answer_timeout_ms`` was set to something else.
-        """
-        timeout = self.settings.callback_answer_timeout_ms
-        return self._client.timeout if timeout == DEFAULT_ANSWER_TIMEOUT_MS else timeout
-
-    def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
-        context, _ = super().compute_context()
-        return context, self._client.on_callback_request_process
-
-    def process_start(self) -> bool:
-        self._upgraded = False
-        return super().process_start()
-
-    def _begin(self) -> None:
-        super()._begin()
-        self.protocol.reset()
-
-    def _renew(self, protocol: WebSocketProtocol) -> None:
-        """Make ready for the next connection."""
-        if protocol is not self.protocol and self.exchange is not None:
-            self.exchange.end()  # the new one makes its own, if it carries requests
-        self.protocol = protocol
-        self._begin()
-        self.set_state(wpsCreate)
-
-    def exchanged_both_ways(self) -> bool:
-        """Tell whether messages went both ways over the last connection."""
-        before_in, before_out = self._counts_before
-        protocol = self.protocol
-        return protocol.frames_in_count > before_in and protocol.frames_out_count > before_out
-
-    def run_at_once(self) -> None:
-        self._counts_before = (self.protocol.frames_in_count, self.protocol.frames_out_count)
-        self._upgraded = True
-        super().run_at_once()
-        # on_reconnect may go on for long before the loop starts
-        self.liveness.watch()
-
-    def keeps_queue(self) -> bool:
-        """Frames wait for the reconnection, as long as one may come."""
-        thread = self.client_thread
-        return (
-            self.on_reconnect is not None
-            and thread is not None
-            and thread.is_alive()
-            and not thread.terminated
-        )
-
 
 class WebSocketProcessClientThread(threading.Thread):
-    """Runs the process loop, and reconnects when it ends. Mirrors
-    ``TWebSocketProcessClientThread``.
+    """Runs the process loop, and reconnects when it ends; started before there is a connection,
+    it connects. Mirrors ``TWebSocketProcessClientThread``.
 
     It ends when it may not reconnect: after :meth:`terminate`, without ``on_reconnect``, or when
     the policy gives up. Nothing that a callback, a policy, a proxy library or a log handler raises
@@ -212,7 +44,11 @@ class WebSocketProcessClientThread(threading.Thread):
     """
 
     def __init__(
-        self, client: ClientOwner, process: WebSocketProcessClient, lost: bool = False
+        self,
+        client: ClientOwner,
+        process: WebSocketProcessClient,
+        lost: bool = False,
+        failed: AttemptFailure | None = None,
     ) -> None:
         # daemon: a frozen or forgotten client must not keep the interpreter from ending
         super().__init__(
@@ -221,7 +57,10 @@ class WebSocketProcessClientThread(threading.Thread):
         )
         #: what it runs, connection after connection
         self.process = process
-        self._lost = lost  # start with reconnecting: the connection ended under an earlier thread
+        # start with connecting: there is no connection yet, or it ended under an earlier thread
+        self._lost = lost
+        # why the first attempt has failed already, in another thread
+        self._failed = failed
         #: what this thread is doing; mirrors ``ThreadState``
         self.thread_state: WebSocketProcessClientThreadState = sCreate
         #: set when the thread runs; waited for by the first upgrade
@@ -243,11 +82,10 @@ class WebSocketProcessClientThread(threading.Thread):
         #: True once the thread has looked for on_reconnect in vain; guarded by _safe
         self.gave_up_without_callback: bool = False
         self._ended = False  # this thread runs no further connection; guarded by _safe
-        self._failures = 0  # failed attempts since the last stable connection
-        self._lost_at = 0.0  # when that was lost
+        #: what failed since the last stable connection, and how long to wait then
+        self.waits: ReconnectWaits = ReconnectWaits(client, self.name)
         self._terminated = False
         self._hurry = False  # the next wait is to be cut short; guarded by _safe
-        self._fallback = ExponentialBackoff()  # the waits when the policy has a fault
 
     @property
     def terminated(self) -> bool:
@@ -292,25 +130,28 @@ class WebSocketProcessClientThread(threading.Thread):
                 if self._inherited:
                     return
                 self._lost = False
-                closed = process.lost_code != CLOSE_ABNORMAL
-                if not (process._upgraded or self._reconnect()) and self._ends():
+                closed = process.lost_code not in (0, CLOSE_ABNORMAL)
+                if not (process.upgraded or self._reconnect()) and self._ends():
                     break
                 self._reconnected()
         except BaseException as exc:
             if self._inherited:
                 raise
             # nothing of the application's reaches this: a fault of ours, or no memory
-            process.last_error = _words(exc)
+            process.note_error(_words(exc))
             _log.exception(
                 "%s: ended by %s; it does not reconnect any more", self.name, _words(exc)
             )
             self._end_connection()
+            failed = AttemptFailure(FailureKind.callback, _words(exc), exc)
+            self._client.notify_gave_up(self.waits.failure(failed, process.lost_code))
         finally:
             with self._safe:
                 self._ended = True
             self.thread_state = sClosed if closed else sFinished
             if not self._inherited:
                 _log.debug("%s: %s", self.name, self.thread_state.name)
+                self._client.thread_ends()
 
     def will_run(self) -> bool:
         """Tell whether this thread is going to run a connection that has just been upgraded; it is
@@ -325,7 +166,7 @@ class WebSocketProcessClientThread(threading.Thread):
     def _ends(self) -> bool:
         """Decide to end, unless another thread has upgraded meanwhile."""
         with self._safe:
-            self._ended = not self.process._upgraded
+            self._ended = not self.process.upgraded
             return self._ended
 
     def _run_process(self) -> None:
@@ -342,7 +183,7 @@ class WebSocketProcessClientThread(threading.Thread):
                 # it ends a child that a callback has forked
                 raise
             # whatever it is, the client goes on with the next connection
-            process.last_error = _words(exc)
+            process.note_error(_words(exc))
             _log.exception(
                 "%s: the connection is ended by %s, which was raised in its loop",
                 self.name,
@@ -354,17 +195,14 @@ class WebSocketProcessClientThread(threading.Thread):
             self.in_loop = False
         if self._inherited:
             return
-        process.lived_ms = (monotonic() - started) * 1000
-        process.lost_code = process.close_code or CLOSE_ABNORMAL
+        process.connection_ended((monotonic() - started) * 1000)
         self._client.close()
         self._client.notify_closed()
 
     def _end_connection(self) -> None:
         """See to it that nobody takes the connection for a running one."""
         process = self.process
-        process._upgraded = False
-        if process.state is not wpsDestroy:
-            process.set_state(wpsDestroy)
+        process.discard()
         self._client.close()
 
     def __repr__(self) -> str:
@@ -377,122 +215,89 @@ class WebSocketProcessClientThread(threading.Thread):
     # --------------------------------------------------------------------------------- reconnection
 
     def _reconnect(self) -> bool:
-        """Attempt until a new connection is upgraded; return False when there is to be none."""
+        """Attempt until a connection is upgraded; return False when there is to be none."""
         process = self.process
-        self._begin_waits()
-        ended = process.last_error or f"closed with {process.lost_code}"
-        failure = self._failure(FailureKind.lost, ended)
-        if self._may_reconnect() and not process._upgraded:
-            tell = _log.warning if process.lost_code == CLOSE_ABNORMAL else _log.info
-            tell("%s: connection lost: %s; reconnecting", self.name, ended, extra=self._fields())
+        failure = self._begin()
         while self._may_reconnect():
-            delay = self._delay(failure)
-            if delay is None:
-                _log.warning(
-                    "%s: gives up after %d attempts: %s",
-                    self.name,
-                    failure.attempts,
-                    failure.text,
-                    extra=self._fields(),
-                )
-                return False
-            _log.debug("%s: next attempt in %.0f ms (%s)", self.name, delay, failure.text)
-            if not self._pause(delay):
-                return False
-            if process._upgraded:
+            if failure is not None:
+                delay = self.waits.delay(failure, self._fields())
+                if delay is None:
+                    self._give_up(failure)
+                    return False
+                _log.debug("%s: next attempt in %.0f ms (%s)", self.name, delay, failure.text)
+                if not self._pause(delay):
+                    return False
+            if process.upgraded:
                 return True
-            process.attempts += 1
-            kind, text, refusal = self._try_attempt()
-            if not text:
+            process.attempt_begins()
+            failed = self._try_attempt()
+            if failed is None:
                 return True
-            process.last_error = text
-            self._failures += 1
-            if self._failures == 1:
-                _log.warning(
-                    "%s: the first attempt to reconnect failed: %s; trying on",
-                    self.name,
-                    text,
-                    extra=self._fields(),
-                )
-            failure = self._failure(kind, text, refusal)
+            if self._terminated:
+                # that is why
+                return False
+            failure = self._count(failed)
         return False
 
-    def _begin_waits(self) -> None:
-        """Start the waits anew after a good connection: one that lived long, or that was used."""
+    def _begin(self) -> ReconnectFailure | None:
+        """Begin to connect or to reconnect; return what the policy is told before the first
+        attempt, None where that is made at once.
+        """
         process = self.process
-        stable_after = self._client.settings.reconnect_stable_after
-        if process.lived_ms >= stable_after or process.exchanged_both_ways() or not self._lost_at:
-            # a server that accepts and drops at once must not be hammered
-            try:
-                if self._client.policy is not None:
-                    self._client.policy.reset()
-            except BaseException:  # noqa: BLE001
-                _log.exception("%s: reset() of the reconnection policy failed", self.name)
-            self._fallback.reset()
-            self._failures = 0
-            self._lost_at = monotonic()
-
-    def _delay(self, failure: ReconnectFailure) -> float | None:
-        """Ask the policy for the next wait; when it has a fault, the default one."""
-        policy = self._client.policy
-        default = self._fallback.next_delay(failure)
-        assert default is not None
-        if policy is None:
-            return default
-        try:
-            delay = policy.next_delay(failure)
-            if delay is None:
+        if not process.upgrades:
+            self.waits.begin(False)
+            failed, self._failed = self._failed, None
+            if failed is None:
                 return None
-            checked = checked_delay(delay, -1)
-            if checked >= 0:
-                return checked
-            _log.error(
-                "%s: the reconnection policy answered %.80r, which is no number of milliseconds"
-                " from 0 to a year, nor infinity; waiting %.0f ms",
+            process.attempt_begins()
+            return self._count(failed)
+        used = process.exchanged_both_ways()
+        lived_long = process.lived_ms >= self._client.settings.reconnect_stable_after
+        self.waits.begin(used or lived_long)
+        ended = process.last_error or f"closed with {process.lost_code}"
+        if self._may_reconnect() and not process.upgraded:
+            tell = _log.warning if process.lost_code == CLOSE_ABNORMAL else _log.info
+            tell("%s: connection lost: %s; reconnecting", self.name, ended, extra=self._fields())
+        return self.waits.failure(AttemptFailure(FailureKind.lost, ended), process.lost_code)
+
+    def _count(self, failed: AttemptFailure) -> ReconnectFailure:
+        """Remember an attempt that has failed; return what the policy is told of it."""
+        process, waits = self.process, self.waits
+        process.note_error(failed.text)
+        waits.failures += 1
+        if waits.failures == 1:
+            _log.warning(
+                "%s: the first attempt to %s failed: %s; trying on",
                 self.name,
-                delay,
-                default,
+                "reconnect" if process.upgrades else "connect",
+                failed.text,
                 extra=self._fields(),
             )
-        except BaseException:  # noqa: BLE001
-            _log.exception(
-                "%s: the reconnection policy failed; waiting %.0f ms",
-                self.name,
-                default,
-                extra=self._fields(),
-            )
-        return default
+        return waits.failure(failed, process.lost_code)
+
+    def _give_up(self, failure: ReconnectFailure) -> None:
+        """The policy wants no further attempt."""
+        _log.warning(
+            "%s: gives up after %d attempts: %s",
+            self.name,
+            failure.attempts,
+            failure.text,
+            extra=self._fields(),
+        )
+        self._client.notify_gave_up(failure)
 
     def _reconnected(self) -> None:
         """There is a new connection."""
         process = self.process
         number = f" as #{process.connection_id}" if process.connection_id else ""
-        _log.info("%s: reconnected%s", self.name, number, extra=self._fields())
-        process.attempts = 0
-        process.reconnects += 1
+        word = "connected" if process.upgrades == 1 else "reconnected"
+        _log.info("%s: %s%s", self.name, word, number, extra=self._fields())
+        process.reconnected()
 
     def _fields(self) -> dict[str, object]:
         """Return what log records carry as ``extra``."""
         process = self.process
         return {"connection_id": process.connection_id, "attempts": process.attempts}
-
-    def _failure(
-        self, kind: FailureKind, text: str, refusal: _Refusal | None = None
-    ) -> ReconnectFailure:
-        elapsed = (monotonic() - self._lost_at) * 1000
-        code = self.process.lost_code
-        if refusal is None:
-            return ReconnectFailure(kind, text, self._failures, elapsed, code)
-        return ReconnectFailure(
-            kind,
-            text,
-            self._failures,
-            elapsed,
-            code,
-            refusal.http_status,
-            refusal.headers,
-            refusal.body,
-        )
 
     def _may_reconnect(self) -> bool:
         with self._safe:
@@ -505,8 +310,12 @@ class WebSocketProcessClientThread(threading.Thread):
 
     def take_over(self, last: WebSocketProcessClientThread) -> None:
         """Go on where *last* has ended: its failures count for the policy."""
-        self._failures = last._failures
-        self._lost_at = last._lost_at
+        self.waits.take_over(last.waits)
+        self._failed = last._failed
+
+    def revived(self, done: bool) -> None:
+        """Another thread goes on in place of this one; *done* False: it could not be started."""
+        self.gave_up_without_callback = not done
 
     def may_be_revived(self) -> bool:
         """Tell whether this thread ends, or has ended, only because there was no
@@ -519,7 +328,7 @@ class WebSocketProcessClientThread(threading.Thread):
         """Wait before an attempt; return False when the thread was terminated."""
         # infinity too: until somebody says reconnect_now()
         end = monotonic() + milliseconds / 1000
-        while not (self._terminated or self._hurry or self.process._upgraded):
+        while not (self._terminated or self._hurry or self.process.upgraded):
             left = end - monotonic()
             if left <= 0:
                 break
@@ -527,9 +336,9 @@ class WebSocketProcessClientThread(threading.Thread):
                 self._wakes.get(timeout=min(left, _LONGEST_WAIT))
         with self._safe:
             self._hurry = False
-        return not self._terminated or self.process._upgraded
+        return not self._terminated or self.process.upgraded
 
-    def _try_attempt(self) -> tuple[FailureKind, str, _Refusal | None]:
+    def _try_attempt(self) -> AttemptFailure | None:
         """Attempt; whatever is raised, e.g. by a proxy library or by the protocol, is a failure."""
         try:
             return self._attempt()
@@ -540,34 +349,39 @@ class WebSocketProcessClientThread(threading.Thread):
             fields = self._fields()
             _log.exception("%s: the attempt failed by %s", self.name, text, extra=fields)
             self._end_connection()
-            return FailureKind.connect, text, None
+            return AttemptFailure(FailureKind.connect, text, exc)
         finally:
             self.attempting = False
 
-    def _attempt(self) -> tuple[FailureKind, str, _Refusal | None]:
-        """Open the TCP connection and let the application upgrade; return what failed, with ''
-        when nothing did.
+    def _attempt(self) -> AttemptFailure | None:
+        """Open the TCP connection and let the application upgrade; return what failed, None when
+        nothing did.
         """
         client, process = self._client, self.process
         self.attempting = True
-        if process._upgraded:
+        if process.upgraded:
             # by another thread, just now
-            return FailureKind.upgrade, "", None
-        error = client.reopen()
+            return None
+        error, exc = self._call(client.prepare_attempt)
+        if exc is not None:
+            return AttemptFailure(FailureKind.callback, error, exc)
+        # of a client that has not been upgraded yet, the constructor may have opened it
+        if process.upgrades or not client.connected:
+            error = client.reopen()
         if self._terminated:
-            return FailureKind.callback, error or "terminated", None
+            return AttemptFailure(FailureKind.callback, error or "terminated")
         if error:
             self.attempting = False
+            failed = reopen_failure(client.last_exception, error)
             self._call_on_reconnect(None)
-            return _reopen_failure(client.last_exception, error)
+            return failed
         process._renew(process.protocol)
-        client.upgrade_failure = None
         self.attempting = False
-        result = self._call_on_reconnect(process)
+        result, exc = self._call_on_reconnect(process)
         if self._inherited:
-            return FailureKind.callback, "forked", None
-        if not result and process._upgraded:
-            return FailureKind.upgrade, "", None
+            return AttemptFailure(FailureKind.callback, "forked")
+        if not result and process.upgraded:
+            return None
         if not result:
             _log.error(
                 "%s: on_reconnect returned '' without calling websockets_upgrade(…,"
@@ -578,24 +392,28 @@ class WebSocketProcessClientThread(threading.Thread):
                 extra=self._fields(),
             )
             result = "on_reconnect did not upgrade"
-        if process._upgraded:
-            process.liveness.unwatch()
+        if process.upgraded:
             process.start_shutdown(1000, "")
-            process.set_state(wpsCreate)
-            process._upgraded = False
+            process.discard(wpsCreate)
         client.close()
-        failed = client.upgrade_failure
-        if failed is None:
-            return FailureKind.callback, result, None
-        return failed.kind, str(failed), failed
+        refused = client.upgrade_failure
+        if refused is None:
+            return AttemptFailure(FailureKind.callback, result, exc)
+        return AttemptFailure(refused.kind, str(refused), refused)
 
-    def _call_on_reconnect(self, argument: WebSocketProcessClient | None) -> str:
-        """Call the application; an exception counts as a failed attempt. None counts as ''."""
+    def _call_on_reconnect(
+        self, argument: WebSocketProcessClient | None
+    ) -> tuple[str, BaseException | None]:
+        """Call the application; return its result, None as '', or what it raised."""
         callback = self.process.on_reconnect
         if callback is None:
-            return "on_reconnect was taken away"
+            return "on_reconnect was taken away", None
+        return self._call(lambda: callback(argument))
+
+    def _call(self, function: Callable[[], object]) -> tuple[str, BaseException | None]:
+        """Call what may be the application's; an exception counts as a failed attempt."""
         try:
-            return str(callback(argument) or "")
+            return str(function() or ""), None
         except BaseException as exc:
             if self._inherited:
                 # it ends a child that the callback has forked
@@ -603,24 +421,7 @@ class WebSocketProcessClientThread(threading.Thread):
             # the original's thread would end here, silently; SystemExit would end ours
             fields = {"attempts": self.process.attempts}
             _log.exception("%s: on_reconnect failed; trying again later", self.name, extra=fields)
-            return _words(exc)
-
-
-class _Refusal(Protocol):
-    """What a server, or a proxy, has answered instead of an upgrade."""
-
-    http_status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-
-def _reopen_failure(
-    exception: OSError | None, error: str
-) -> tuple[FailureKind, str, _Refusal | None]:
-    """Return what failed when the TCP connection could not be opened; a proxy may have said why."""
-    kind = FailureKind.connect if exception is None else failure_kind(exception)
-    status = getattr(exception, "http_status", 0)
-    return kind, error, UpgradeError(error, status) if status else None
+            return _words(exc), exc
 
 
 def _words(exc: BaseException) -> str:

@@ -90,9 +90,11 @@ class UpgradeError(WebSocketsError):
         """
         kind = failure_kind(error)
         told_apart = kind is FailureKind.tls or kind is FailureKind.timeout
-        return cls(
+        made = cls(
             f"{type(error).__name__}: {error}", 0, kind if told_apart else FailureKind.upgrade
         )
+        made.__cause__ = error
+        return made
 
 
 @dataclass
@@ -380,14 +382,14 @@ def _settle(
     if not chosen and "," in asked:
         raise UpgradeError("Invalid HTTP Upgrade Sub-Protocol", 101)
     extensions = header_tokens(sock.values("sec-websocket-extensions"))
-    protocol.compression = None
+    protocol.compression_agreed(None)
     if extensions:
         if deflate is None:
             raise UpgradeError(
                 "Invalid HTTP Upgrade ProcessHandshake: no extension was asked for", 101
             )
         try:
-            protocol.compression = deflate.settle(extensions)
+            protocol.compression_agreed(deflate.settle(extensions))
         except ValueError as exc:
             raise UpgradeError(f"Invalid HTTP Upgrade ProcessHandshake: {exc}", 101) from None
     number = "".join(sock.values("sec-websocket-connection-id")[:1])

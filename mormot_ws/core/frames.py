@@ -66,10 +66,9 @@ class WebSocketFrame:
     bytes nor text.
     """
 
-    __slots__ = ("content", "opcode", "payload", "tix")
+    __slots__ = ("_payload", "content", "opcode", "tix")
 
     opcode: WebSocketFrameOpCode
-    payload: bytes
     content: WebSocketFramePayload
     tix: int
 
@@ -87,9 +86,19 @@ class WebSocketFrame:
         if type(payload) is not bytes:
             payload = _payload_bytes(payload)
         self.opcode = opcode
-        self.payload = payload
+        self._payload = payload
         self.content = content
         self.tix = tix
+
+    @property
+    def payload(self) -> bytes:
+        """The content. What is set is converted as in the constructor."""
+        return self._payload
+
+    # Buffer | str once every type checker lets a setter take more than its getter returns
+    @payload.setter
+    def payload(self, payload: bytes) -> None:
+        self._payload = payload if type(payload) is bytes else _payload_bytes(payload)
 
     @property
     def text(self) -> str:

@@ -90,6 +90,8 @@ class WebProcessInFrame:
         #: True once a close frame was decoded: whatever comes after it is ignored (RFC 6455 §1.4)
         self.closed: bool = False
         self._mask_bit = 0x80 if masked else 0
+        # bytes up to which a message in one frame breaks no limit
+        self._whole_limit = min(max_message_bytes, max_frame_bytes)
         self._inflater = inflater
         self._lenient_text = lenient_text
         # the frame in progress
@@ -185,7 +187,7 @@ class WebProcessInFrame:
         """
         mask_bit = self._mask_bit
         mask_size = 4 if mask_bit else 0
-        limit = min(self.max_message_bytes, self.max_frame_bytes)
+        limit = self._whole_limit
         end = len(data)
         unmask = mask_bytes
         append = frames.append

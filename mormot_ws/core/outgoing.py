@@ -52,11 +52,12 @@ class OutgoingFrames:
         # meanwhile
         self._busy = False
         self._late: deque[QueuedFrame] = deque()
-        self._frames: deque[QueuedFrame] = deque()
+        #: what waits, oldest first; others only look whether there is anything
+        self.frames: deque[QueuedFrame] = deque()
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self.frames)
 
     def __repr__(self) -> str:
         return f"<OutgoingFrames count={self.count} bytes={self.bytes} lost={self.lost}>"
@@ -64,7 +65,7 @@ class OutgoingFrames:
     @property
     def count(self) -> int:
         """How many frames wait; mirrors ``Count``."""
-        return len(self._frames)
+        return len(self.frames)
 
     @property
     def bytes(self) -> int:
@@ -97,24 +98,24 @@ class OutgoingFrames:
             self._push(late, len(late.payload))
 
     def _push(self, queued: QueuedFrame, size: int) -> bool:
-        if self._frames and (
+        if self.frames and (
             (self.max_bytes and self._bytes + size > self.max_bytes)
-            or (self.max_frames and len(self._frames) >= self.max_frames)
+            or (self.max_frames and len(self.frames) >= self.max_frames)
         ):
             if not self.drop_oldest:
                 self.lost += 1
                 return False
             self._make_room(size)
-        self._frames.append(queued)
+        self.frames.append(queued)
         self._bytes += size
         return True
 
     def _make_room(self, size: int) -> None:
-        while self._frames and (
+        while self.frames and (
             (self.max_bytes and self._bytes + size > self.max_bytes)
-            or (self.max_frames and len(self._frames) >= self.max_frames)
+            or (self.max_frames and len(self.frames) >= self.max_frames)
         ):
-            self._bytes -= len(self._frames.popleft().payload)
+            self._bytes -= len(self.frames.popleft().payload)
             self.lost += 1
 
     def take(self, max_bytes: int) -> list[QueuedFrame]:
@@ -129,7 +130,7 @@ class OutgoingFrames:
                 self._done()
 
     def _take(self, max_bytes: int) -> list[QueuedFrame]:
-        frames = self._frames
+        frames = self.frames
         if self._bytes + (len(frames) << 4) <= max_bytes:
             taken = list(frames)
             frames.clear()
@@ -156,7 +157,7 @@ class OutgoingFrames:
         with self._safe:
             self._busy = True
             try:
-                self._frames.extendleft(reversed(frames))
+                self.frames.extendleft(reversed(frames))
                 self._bytes += sum(len(queued.payload) for queued in frames)
             finally:
                 self._done()
@@ -164,5 +165,5 @@ class OutgoingFrames:
     def clear(self) -> None:
         """Remove all frames."""
         with self._safe:
-            self._frames.clear()
+            self.frames.clear()
             self._bytes = 0

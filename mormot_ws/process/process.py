@@ -1,8 +1,9 @@
 """WebSocketProcess: the life of one connection, without a socket (that is in ``on_socket.py``).
 
-It owns four parts, each with its own state: a reader, a sender, the liveness, and the close
-handshake. Its loop can be stepped: ``begin_loop()``, ``loop_step()``, ``end_loop()``, driven by a
-thread of its own (``process_loop()``) or by whatever knows when there is something to read.
+It owns four parts, each with its own state: a reader, a sender, the liveness, and a closer. Its
+loop can be stepped: ``begin_loop()``, ``loop_step()``, ``end_loop()``. They are driven by a thread
+of the connection's own (``process_loop()``), or by an owner that knows when there is something to
+read.
 
 Lock order: the reader's ``safe_in``, then the sender's ``safe_out``, then the queue's and the
 transport's own locks. No callback runs and nothing is logged while any of them is held.
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from functools import partial
 from threading import current_thread, get_ident
 from time import monotonic
 from typing import Any, Protocol
@@ -20,7 +20,6 @@ from typing import Any, Protocol
 from ..core.closing import CloseHandshake
 from ..core.forks import dies_in_child
 from ..core.frames import (
-    CLOSE_NO_STATUS,
     WebSocketFrame,
     close_payload,
     focBinary,
@@ -34,7 +33,7 @@ from ..core.frames import (
 from ..core.incoming import WebProcessInFrame
 from ..core.outgoing import OutgoingFrames
 from ..errors import WebSocketsProtocolError
-from ..logs import get_logger
+from ..logs import get_logger, shown_name
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest, OnHttpServerRequest
 from ..settings import (
@@ -54,8 +53,9 @@ from ..states import (
     wscBlockWithAnswer,
 )
 from ..status import ConnectionStatus
+from .closer import Closer, write_fault
 from .encoder import PreparedFrame, check_sendable
-from .keeper import ProcessKeeper, Timer
+from .keeper import ProcessKeeper
 from .liveness import Liveness
 from .reader import Reader
 from .sender import Sender, is_foreign_timeout
@@ -121,11 +121,6 @@ class WebSocketProcess(ABC):
         self.exchange: RequestExchange | None = None
         #: where the connection is in its life; mirrors ``State``
         self.state: WebSocketProcessState = wpsCreate
-        #: what ended the connection, or the last fault, in words; '' when there was none
-        self.last_error: str = ""
-        # set by abort(), by a failed write, and by shutdown() in a callback: from then on no
-        # message of this connection reaches a callback
-        self._over = False
         #: messages that were read after the end of the connection, and reached no callback
         self.dropped_count: int = 0
         self._state_since = monotonic()
@@ -134,6 +129,7 @@ class WebSocketProcess(ABC):
         self.reader = Reader(self)
         self.sender = Sender(self, settings, keeper, mask_sent_frames)
         self.liveness = Liveness(self, keeper)
+        self.closer = Closer(self, keeper)
         #: frames of ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
         self.outgoing: OutgoingFrames = self.sender.outgoing
         self._begin()
@@ -145,7 +141,6 @@ class WebSocketProcess(ABC):
         """
         settings = self.settings
         compression = self.protocol.compression
-        self.closing = CloseHandshake()
         in_frame = WebProcessInFrame(
             masked=not self.client_side,
             max_message_bytes=settings.max_message_bytes,
@@ -157,20 +152,16 @@ class WebSocketProcess(ABC):
         self.reader.begin(in_frame, settings.notify_all_frames)
         self.sender.begin()
         self.liveness.begin()
-        self.last_error = ""
-        self._over = False
+        self.closer.begin()
         self._log_frames = bool(settings.log_details)
         self._lenient_text = self.protocol.lenient_text
         self._loop_ident = 0
-        self._close_timer: Timer | None = None
         kind = type(self.protocol)
         self._after_get = (
             None
             if kind.after_get_frame is WebSocketProtocol.after_get_frame
             else self.protocol.after_get_frame
         )
-        #: set by the loop when nothing more will be read
-        self._reading_ended = threading.Event()
 
     # ------------------------------------------------------------------------------------- to read
 
@@ -188,6 +179,16 @@ class WebSocketProcess(ABC):
     def in_frame(self) -> WebProcessInFrame:
         """The decoder of the connection."""
         return self.reader.in_frame
+
+    @property
+    def closing(self) -> CloseHandshake:
+        """Which close frames of the connection went, and with what code."""
+        return self.closer.handshake
+
+    @property
+    def last_error(self) -> str:
+        """What ended the connection, or the last fault, in words; '' when there was none."""
+        return self.closer.last_error
 
     @property
     def state_since(self) -> float:
@@ -239,7 +240,7 @@ class WebSocketProcess(ABC):
         return ConnectionStatus(
             connection_id=self.connection_id,
             remote_ip=self.remote_ip,
-            protocol=protocol.name,
+            protocol=shown_name(protocol.name),
             state=self.state.name,
             state_since_ms=self.state_since,
             frames_in=protocol.frames_in_count,
@@ -295,7 +296,7 @@ class WebSocketProcess(ABC):
         elif opcode is not focBinary or type(payload) is not bytes:
             check_sendable(frame)
             if opcode is focConnectionClose:
-                return self._send_close(*parse_close_payload(payload), payload)
+                return self.closer.send(*parse_close_payload(payload), payload)
         sent = self.sender.send(frame, ahead)
         if self._log_frames and sent:
             self._log_frame("sent", frame)
@@ -339,7 +340,8 @@ class WebSocketProcess(ABC):
         that does not come.
         """
         if self.exchange is None:
-            request.out_error = f"the protocol {self.protocol.name!r} carries no requests"
+            name = shown_name(self.protocol.name)
+            request.out_error = f"the protocol {name!r} carries no requests"
             return 404
         return self.exchange.notify(request, mode)
 
@@ -368,30 +370,13 @@ class WebSocketProcess(ABC):
         peer answered (inside a callback: when the frame was sent). Raises ``ValueError`` for a
         *code* that may not be sent.
         """
-        payload = close_payload(code, reason)
-        closing, ended = self.closing, self._reading_ended
-        sent = self._send_close(CLOSE_NO_STATUS if code is None else code, reason, payload)
-        if self.runs_loop():
-            self._over = True
-            return sent
-        return self._await_close(closing, ended, self.settings.close_timeout)
+        return self.closer.close(code, reason, self.settings.close_timeout, self.runs_loop())
 
     def shutdown_within(self, code: int, most_ms: int) -> bool:
         """The same for ``free()``, which has a bound of its own: wait up to *most_ms*, whatever
         ``close_timeout`` says.
         """
-        most_ms = min(most_ms, self.settings.close_timeout)
-        closing, ended = self.closing, self._reading_ended
-        self._send_close(code, "", close_payload(code), most_ms // 2)
-        return self._await_close(closing, ended, most_ms)
-
-    def _await_close(self, closing: CloseHandshake, ended: threading.Event, wait_ms: int) -> bool:
-        """Wait for the end of the connection that had *closing* and *ended*; never cut a later
-        one.
-        """
-        if not (closing.sent and ended.wait(wait_ms / 1000)) and closing is self.closing:
-            self.abort(self.last_error or "no answer to our close frame")
-        return closing.received
+        return self.closer.close_within(code, min(most_ms, self.settings.close_timeout))
 
     def start_shutdown(self, code: int, reason: str, wait_ms: int = 0) -> bool:
         """Send a close frame without waiting for the answer, which has ``close_timeout`` ms to
@@ -399,17 +384,21 @@ class WebSocketProcess(ABC):
 
         Waits up to *wait_ms* for another thread that is writing on the connection just now.
         """
-        return self._send_close(code, reason, close_payload(code, reason), wait_ms)
+        return self.closer.send(code, reason, close_payload(code, reason), wait_ms)
 
     def abort(self, why: str) -> None:
         """Cut the connection at once, from any thread: its loop ends, a blocked write fails. *why*
         becomes ``last_error``.
         """
-        self._over = True
-        if not self._reading_ended.is_set():
-            self.last_error = why
-            _log.debug("%s: cut: %s", self, why)
-        self.interrupt()
+        self.closer.abort(why)
+
+    def attach_exchange(self, exchange: RequestExchange) -> None:
+        """Let *exchange* carry the requests of this connection. For protocols that have such."""
+        self.exchange = exchange
+
+    def detach_exchange(self) -> None:
+        """Undo :meth:`attach_exchange`."""
+        self.exchange = None
 
     def run_at_once(self) -> None:
         """After the handshake: frames may be sent, even before the loop starts."""
@@ -430,8 +419,7 @@ class WebSocketProcess(ABC):
         self.reader.die_in_child()
         self.sender.die_in_child()
         self.outgoing = self.sender.outgoing
-        self._reading_ended = threading.Event()
-        self._reading_ended.set()
+        self.closer.die_in_child()
 
     # ------------------------------------------------------------------------ subclasses implement
 
@@ -512,6 +500,8 @@ class WebSocketProcess(ABC):
         step = self.loop_step
         try:
             if self.begin_loop():
+                # the thread stays inside the loop between the steps, too
+                self._loop_ident = get_ident()
                 while step():
                     pass
         finally:
@@ -539,10 +529,12 @@ class WebSocketProcess(ABC):
         Waits for bytes when there are none. One thread at a time; the frames of one connection are
         handled one after another, in their order.
         """
-        self._loop_ident = get_ident()
+        stays = self._loop_ident
+        if not stays:
+            self._loop_ident = get_ident()
         reader = self.reader
         try:
-            if self.outgoing:
+            if self.outgoing.frames:
                 self.process_loop_step_send()
             frames = self.process_loop_step_receive()
             if frames is None:
@@ -554,27 +546,25 @@ class WebSocketProcess(ABC):
             in_frame = reader.in_frame
             if in_frame.error is not None and not reader.has_backlog:
                 raise in_frame.error
-            if not self.closing.received:
+            if not self.closer.handshake.received:
                 return True
-            if self.outgoing:
+            if self.outgoing.frames:
                 self.process_loop_step_send()
             return False
         except WebSocketsProtocolError as exc:
             self.fault(exc)
             return False
         finally:
-            self._loop_ident = 0
+            if not stays:
+                self._loop_ident = 0
 
     def end_loop(self) -> None:
         """End the connection: close it, and run its last callbacks. After the last step."""
         self._loop_ident = get_ident()
         try:
             self.reader.handled()
-            self._reading_ended.set()
+            self.closer.end()
             self.liveness.stop()
-            if self._close_timer is not None:
-                self._close_timer.cancel()
-            self.closing.end()
             self.set_state(wpsClose)
             why = self.last_error or self.close_reason or "in an orderly way"
             text = "%s: ended with %d: %s"
@@ -613,8 +603,8 @@ class WebSocketProcess(ABC):
             # whatever the user's code raises ends this connection only
             self._raise_in_main(exc)
             _log.exception("%s: a callback refused the connection", self, extra=self.log_fields())
-            self.last_error = "a callback refused the connection"
-            self._send_close(1011, "refused", close_payload(1011, "refused"))
+            self.closer.note_error("a callback refused the connection")
+            self.start_shutdown(1011, "refused", self.settings.close_timeout)
             return False
         return True
 
@@ -677,13 +667,13 @@ class WebSocketProcess(ABC):
         if self._log_frames:
             self._log_frame("received", frame)
         if opcode is focText or opcode is focBinary:
-            if self._over:
+            if self.closer.given_up:
                 # we have closed or cut the connection: this message came too late
                 self.dropped_count += 1
                 return
-            protocol = self.protocol
-            protocol.frames_in_count += 1
-            protocol.frames_in_bytes += len(frame.payload)
+            counts = self.protocol.counts
+            counts.frames_in += 1
+            counts.bytes_in += len(frame.payload)
             self._dispatch(frame)
         elif opcode is focPing:
             self.liveness.ping_received(frame)
@@ -694,7 +684,7 @@ class WebSocketProcess(ABC):
             if self.settings.notify_all_frames:
                 self._dispatch(frame)
         elif opcode is focConnectionClose:
-            self._send_close(*self.closing.receive(frame.payload), frame.payload)
+            self.closer.answer(frame.payload)
 
     def _dispatch(self, frame: WebSocketFrame) -> None:
         protocol = self.protocol
@@ -714,77 +704,16 @@ class WebSocketProcess(ABC):
 
     # ----------------------------------------------------------------------------- closing, faults
 
-    def _send_close(
-        self, code: int, reason: str, payload: bytes, wait_ms: int | None = None
-    ) -> bool:
-        """Send a close frame, once per connection, and leave ``wpsRun``; tell whether it was sent
-        by this call.
-
-        A writer may hold the lock while the peer does not read: the close frame waits up to
-        *wait_ms* (None: ``close_timeout``).
-        """
-        if wait_ms is None:
-            wait_ms = self.settings.close_timeout
-        deadline = Deadline(wait_ms)
-        safe_out = self.sender.safe_out
-        if not safe_out.acquire(timeout=wait_ms / 1000):
-            self.closing.note(code, reason)
-            return False
-        failures: list[BaseException] = []
-        left_running = False
-        error: OSError | None = None
-        try:
-            if self.state is not wpsRun or not self.closing.send(code, reason):
-                return False
-            # from here on nobody adds to what close() drains
-            left_running = True
-            self.state = wpsClose
-            self._state_since = monotonic()
-            self.sender.close(payload, deadline, failures)
-        except OSError as exc:
-            error = exc
-            return False
-        except BaseException:
-            self.interrupt()
-            raise
-        finally:
-            safe_out.release()
-            if left_running:
-                self._state_left_run(wpsRun)
-            for failure in failures:
-                self.queue_failed(failure)
-            if error is not None:
-                _log.debug("%s: close frame not sent: %s", self, error)
-        _log.debug("%s: close frame sent, %d %s", self, code, reason)
-        if not self.closing.received:
-            timeout = self.settings.close_timeout / 1000
-            overdue = partial(self._close_overdue, self.closing)
-            self._close_timer = self._keeper.call_at(monotonic() + timeout, overdue)
-        return True
-
-    def _close_overdue(self, closing: CloseHandshake) -> None:
-        """In the keeper's thread: the peer did not answer our close frame in time."""
-        if closing is self.closing and not self._reading_ended.is_set():
-            self.abort("no answer to our close frame")
-
     def fault(self, error: WebSocketsProtocolError, wait_ms: int | None = None) -> bool:
         """The peer broke a rule: close with the code that this deserves; tell whether the close
         frame was sent. Waits as :meth:`start_shutdown` does.
         """
-        text = "%s: closing with %d: %s"
-        _log.info(text, self, error.code, error.reason, extra=self.log_fields())
-        self.last_error = str(error)
-        self.closing.fault()
-        payload = close_payload(error.code, error.reason)
-        return self._send_close(error.code, error.reason, payload, wait_ms)
+        return self.closer.fault(error, wait_ms)
 
     def _lost(self, why: str) -> None:
         """Nothing more can be read."""
-        if self.inherited:
-            return
-        if not self.closing.sent and not self.last_error:
-            self.last_error = why
-        _log.debug("%s: reading ended: %s", self, why)
+        if not self.inherited:
+            self.closer.lost(why)
 
     def overflowed(self) -> None:
         """The queue is full, and the settings say that the connection then is to be closed."""
@@ -795,19 +724,20 @@ class WebSocketProcess(ABC):
         """A write failed, or waited too long: the stream may be cut inside a frame, so it can only
         be given up. Under ``safe_out``, so that nobody writes behind it; logs nothing.
         """
-        self._over = True
-        if not self._reading_ended.is_set():
-            self.last_error = _write_fault(exc)
-        self.interrupt()
+        self.closer.cut(exc)
 
     def write_failed(self, exc: BaseException) -> None:
         """Say that the connection was cut because a write failed. Without any lock."""
-        _log.debug("%s: cut: %s", self, _write_fault(exc))
+        _log.debug("%s: cut: %s", self, write_fault(exc))
 
     def queue_failed(self, exc: BaseException) -> None:
         """The protocol could not prepare a queued frame, which is dropped; the others go on."""
         text = "%s: a queued frame could not be prepared, and is dropped"
         _log.error(text, self, extra=self.log_fields(), exc_info=exc)
+
+    def note_error(self, why: str) -> None:
+        """Keep *why* as :attr:`last_error`. For the package."""
+        self.closer.note_error(why)
 
     def set_state(self, state: WebSocketProcessState) -> None:
         """Change the state, and tell who waits for answers. For the package."""
@@ -815,9 +745,23 @@ class WebSocketProcess(ABC):
         if state is not before:
             self.state = state
             self._state_since = monotonic()
-            self._state_left_run(before)
+            self._state_changed(before)
 
-    def _state_left_run(self, before: WebSocketProcessState) -> None:
+    def leave_run(self) -> bool:
+        """Go from ``wpsRun`` to ``wpsClose``; False when it was left before. Under ``safe_out``;
+        :meth:`left_run` follows without it.
+        """
+        if self.state is not wpsRun:
+            return False
+        self.state = wpsClose
+        self._state_since = monotonic()
+        return True
+
+    def left_run(self) -> None:
+        """Tell who waits for answers that none comes any more."""
+        self._state_changed(wpsRun)
+
+    def _state_changed(self, before: WebSocketProcessState) -> None:
         """The state has changed from *before*."""
         state = self.state
         _log.debug("%s: %s -> %s", self, before.name, state.name)
@@ -840,12 +784,7 @@ class WebSocketProcess(ABC):
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""
         return (
-            f"<{type(self).__name__} {name}#{self.connection_id} {self.protocol.name!r} "
-            f"{self.state.name}{' ' + self.remote_ip if self.remote_ip else ''}>"
+            f"<{type(self).__name__} {name}#{self.connection_id} "
+            f"{shown_name(self.protocol.name)!r} {self.state.name}"
+            f"{' ' + self.remote_ip if self.remote_ip else ''}>"
         )
-
-
-def _write_fault(exc: BaseException) -> str:
-    if isinstance(exc, BlockingIOError):
-        return "write failed: the peer does not read"
-    return f"write failed: {type(exc).__name__}: {exc}"

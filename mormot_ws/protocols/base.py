@@ -10,14 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..core.counts import MessageCounts
 from ..core.deflate import DeflateAgreement
 from ..core.frames import WebSocketFrame
 from ..core.handshake import uri_key
+from ..logs import shown_name, shown_uri
 
 if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
 
+#: printable ASCII that a token cannot have (RFC 9110 §5.6.2)
+_SEPARATORS = frozenset('"(),/:;<=>?@[\\]{}')
+
 OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
+
+
+def is_localhost(ip: str) -> bool:
+    """Tell whether a peer of that *ip* ('': none) counts as being on this machine, by the rule of
+    the native ends: ``::1`` does not.
+    """
+    return not ip or ip.startswith("127.")
 
 
 class WebSocketProtocol:
@@ -44,10 +56,12 @@ class WebSocketProtocol:
                 "a protocol's name and uri are str, not"
                 f" {type(name).__name__} and {type(uri).__name__}"
             )
-        if any(c <= " " or c >= "\x7f" or c in '"(),/:;<=>?@[\\]{}' for c in name):
+        wrong = next((c for c in name if c <= " " or c >= "\x7f" or c in _SEPARATORS), "")
+        if wrong:
+            # not the whole name: some applications send a token as one
             raise ValueError(
-                f"{name!r} cannot be the name of a sub-protocol: letters, digits, '-', '.' and '_'"
-                " are safe"
+                f"the name of a sub-protocol cannot have {wrong!r}: letters, digits, '-', '.' and"
+                " '_' are safe"
             )
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on
         self.name: str = name
@@ -77,11 +91,9 @@ class WebSocketProtocol:
         self.encryption: Any = None
         #: what was agreed on permessage-deflate for the connection; None: it is not used
         self.compression: DeflateAgreement | None = None
-        #: numbers of messages and of payload bytes, both ways, over all connections of this object
-        self.frames_in_count = 0
-        self.frames_out_count = 0
-        self.frames_in_bytes = 0
-        self.frames_out_bytes = 0
+        #: numbers of messages and of payload bytes, both ways, over all connections of this object:
+        #: for the package, which counts
+        self.counts: MessageCounts = MessageCounts()
         #: ``f(process, frame) -> bool``, called first for each message, in the connection's thread;
         #: True: it was handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
@@ -95,6 +107,26 @@ class WebSocketProtocol:
     def custom_data(self) -> Any:
         """What :meth:`set_custom_data` was given; mirrors ``CustomData``."""
         return self._custom_data
+
+    @property
+    def frames_in_count(self) -> int:
+        """How many messages were received; mirrors ``FramesInCount``."""
+        return self.counts.frames_in
+
+    @property
+    def frames_out_count(self) -> int:
+        """How many messages were sent; mirrors ``FramesOutCount``."""
+        return self.counts.frames_out
+
+    @property
+    def frames_in_bytes(self) -> int:
+        """How many bytes of payload were received; mirrors ``FramesInBytes``."""
+        return self.counts.bytes_in
+
+    @property
+    def frames_out_bytes(self) -> int:
+        """How many bytes of payload were sent; mirrors ``FramesOutBytes``."""
+        return self.counts.bytes_out
 
     def upgrade_header(self, name: str) -> str:
         """Return a header of the upgrade on a server, e.g. ``'Cookie'`` or ``'Origin'``, whatever
@@ -207,6 +239,28 @@ class WebSocketProtocol:
 
     # ------------------------------------------------------------------------------------- internal
 
+    def connection_upgraded(
+        self,
+        uri: str,
+        bearer_token: str,
+        remote_ip: str,
+        connection_id: int,
+        headers: list[tuple[str, str]] | None = None,
+    ) -> None:
+        """Keep what the upgrade of a connection has told: for the package. *headers*: those of
+        the request, on a server.
+        """
+        self.upgrade_uri = uri
+        self.upgrade_bearer_token = bearer_token
+        self.upgrade_headers = headers or []
+        self.remote_ip = remote_ip
+        self.remote_localhost = is_localhost(remote_ip)
+        self.connection_id = connection_id
+
+    def compression_agreed(self, agreement: DeflateAgreement | None) -> None:
+        """Keep what was agreed on permessage-deflate: for the package."""
+        self.compression = agreement
+
     def matches_uri(self, uri: str) -> bool:
         """Tell whether the path *uri* (no leading ``/``, no query) is served by this protocol."""
         return not self.uri or uri_key(self.uri) == uri_key(uri)
@@ -216,9 +270,9 @@ class WebSocketProtocol:
         clone._custom_data = self._custom_data
 
     def __repr__(self) -> str:
-        where = f" uri={self.uri!r}" if self.uri else ""
+        where = f" uri={shown_uri(self.uri)!r}" if self.uri else ""
         return (
-            f"<{type(self).__name__} {self.name!r}{where}"
+            f"<{type(self).__name__} {shown_name(self.name)!r}{where}"
             f" in={self.frames_in_count}/{self.frames_in_bytes}B"
             f" out={self.frames_out_count}/{self.frames_out_bytes}B>"
         )

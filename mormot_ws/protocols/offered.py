@@ -18,13 +18,6 @@ from .base import WebSocketProtocol
 _log = get_logger("mormot_ws.protocols")
 
 
-def is_localhost(ip: str) -> bool:
-    """Tell whether a peer of that *ip* ('': none) counts as being on this machine, by the rule of
-    the native ends: ``::1`` does not.
-    """
-    return not ip or ip.startswith("127.")
-
-
 class WebSocketProtocolList:
     """The protocols that a server offers. Mirrors ``TWebSocketProtocolList``. All methods may be
     called from any thread.
@@ -153,7 +146,8 @@ class WebSocketProtocolList:
         if deflate is not None and not protocol.encrypted:
             accepted = deflate.accept(request.extensions)
             if accepted is not None:
-                answer, protocol.compression = accepted
+                answer, agreement = accepted
+                protocol.compression_agreed(agreement)
                 extensions = f"{extensions}, {answer}" if extensions else answer
         subprotocol = None if request.protocols is None else protocol.name
         return 101, protocol, upgrade_answer(request.key, connection_id, subprotocol, extensions)
@@ -168,12 +162,9 @@ class WebSocketProtocolList:
         if protocol is None:
             self._log_mismatch(request)
             return 400, None, ""
-        protocol.upgrade_uri = request.uri
-        protocol.upgrade_bearer_token = request.bearer_token
-        protocol.upgrade_headers = request.headers
-        protocol.remote_ip = remote_ip
-        protocol.remote_localhost = is_localhost(remote_ip)
-        protocol.connection_id = connection_id
+        protocol.connection_upgraded(
+            request.uri, request.bearer_token, remote_ip, connection_id, request.headers
+        )
         if not protocol.uri and not protocol.process_handshake_uri(request.uri):
             return 404, None, ""
         extensions = protocol.process_handshake(request.extensions)

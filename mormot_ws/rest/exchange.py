@@ -88,7 +88,7 @@ class RestExchange:
         sent on its connection.
         """
         with self._safe_send:
-            self._process.exchange = None
+            self._process.detach_exchange()
 
     def closed(self) -> None:
         """The connection does not run any more: all that wait get 404 at once. Never blocks."""

@@ -83,7 +83,8 @@ class WebSocketProtocolRest(WebSocketProtocol):
         """Prepare *process* for requests of this side."""
         exchange = process.exchange
         if not isinstance(exchange, RestExchange):
-            exchange = process.exchange = RestExchange(process, self)
+            exchange = RestExchange(process, self)
+            process.attach_exchange(exchange)
         exchange.begin(self)
 
     def process_incoming_frame(
@@ -474,7 +475,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
                 )
                 self.frames_in_dropped += 1
         # counted as it arrived; what counts is the message
-        self.frames_in_bytes += len(frame.payload) - received
+        self.counts.bytes_in += len(frame.payload) - received
 
     def _encrypts(self) -> bool:
         return self.encryption is not None and not self._spares(pboNoLocalHostEncrypt)

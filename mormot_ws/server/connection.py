@@ -125,7 +125,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
     @property
     def given_up(self) -> bool:
         """True once it was cut: its loop is about to end."""
-        return self._over
+        return self.closer.given_up
 
     def process_stop(self) -> None:
         # the callbacks for the end count, and send to, those that are still there
@@ -457,6 +457,10 @@ class WebSocketServerSocket:
     def _refuse(self, transport: Transport, answer: bytes) -> None:
         transport.sendall(answer)
         transport.finish(Deadline(self.server.settings.close_timeout))
+
+    def served_by(self, thread: threading.Thread) -> None:
+        """*thread* serves this connection, and no other: for the server."""
+        self.thread = thread
 
     def __repr__(self) -> str:
         return (

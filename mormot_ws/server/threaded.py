@@ -222,13 +222,14 @@ class WebSocketServer(WebSocketServerBase):
             return
         try:
             # daemon: a callback that never returns must not keep the interpreter from ending
-            connection.thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._run_connection,
                 args=(connection,),
                 name=f"{self.process_name or 'WebSocketServer'} #{connection.connection_id}",
                 daemon=True,
             )
-            connection.thread.start()
+            connection.served_by(thread)
+            thread.start()
         except RuntimeError as exc:
             self._forget(connection)
             more = self._thread_log.due()

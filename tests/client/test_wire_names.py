@@ -34,7 +34,7 @@ from mormot_ws import (
     WebSocketServer,
     server_tls_context,
 )
-from mormot_ws.client.client import parse_websocket_uri
+from mormot_ws.client.arguments import parse_websocket_uri
 
 _LOOK_UP = socket.getaddrinfo
 

@@ -14,9 +14,8 @@ PACKAGE = ROOT / "mormot_ws"
 MOST_LINES = 550
 #: modules that hold one large class each, and what they may have until it is split: never more
 LONGER = {
-    "client/client.py": 760,
-    "client/thread.py": 650,
-    "process/process.py": 900,
+    "client/client.py": 600,
+    "process/process.py": 800,
     "process/sender.py": 640,
 }
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

@@ -141,7 +141,7 @@ class TestWebSocketProtocol:
     @pytest.mark.parametrize("char", [*' \t\r\n\0\x7fé€"(),/:;<=>?@[\\]{}'], ids=repr)
     def test_a_character_that_no_token_has_is_a_value_error(self, char: str) -> None:
         """Separators, blanks, controls and what is not ASCII (RFC 6455 §4.1)."""
-        with pytest.raises(ValueError, match="cannot be the name"):
+        with pytest.raises(ValueError, match="cannot have"):
             WebSocketProtocol(f"a{char}b")
 
     @pytest.mark.parametrize("arguments", [(None,), (b"echo",), ("echo", None), ("echo", b"chat")])
@@ -251,8 +251,8 @@ class TestWebSocketProtocol:
     def test_the_repr_shows_name_uri_and_traffic(self) -> None:
         """What a log line needs; the URI only when there is one."""
         protocol = WebSocketProtocol("echo", "chat")
-        protocol.frames_in_count, protocol.frames_in_bytes = 2, 30
-        protocol.frames_out_count, protocol.frames_out_bytes = 4, 50
+        protocol.counts.frames_in, protocol.counts.bytes_in = 2, 30
+        protocol.counts.frames_out, protocol.counts.bytes_out = 4, 50
         assert repr(protocol) == "<WebSocketProtocol 'echo' uri='chat' in=2/30B out=4/50B>"
         assert "uri" not in repr(Sample("x"))
         assert repr(Sample("x")).startswith("<Sample 'x' ")

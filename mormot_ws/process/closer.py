@@ -1,0 +1,218 @@
+"""Closer: the end of one connection. Sends the close frame, waits for the answer, cuts.
+
+What follows from what is the table of ``core/closing.py``; here are the lock, the wait and the
+clock. It is the only one that knows why a connection ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from time import monotonic
+from typing import Protocol
+
+from ..core.closing import CloseHandshake
+from ..core.frames import CLOSE_NO_STATUS, close_payload
+from ..errors import WebSocketsProtocolError
+from ..logs import get_logger
+from ..settings import WebSocketProcessSettings
+from ..sockets.deadline import Deadline
+from .keeper import ProcessKeeper, Timer
+from .sender import Sender
+
+_log = get_logger("mormot_ws.process")
+
+
+class ClosingProcess(Protocol):
+    """What the closer needs of its connection."""
+
+    settings: WebSocketProcessSettings
+    sender: Sender
+
+    def leave_run(self) -> bool:
+        """Leave ``wpsRun`` without telling anybody; False when it was left before. Called under
+        ``safe_out``.
+        """
+
+    def left_run(self) -> None:
+        """Tell who waits for answers. Called without any lock."""
+
+    def interrupt(self) -> None:
+        """Break the connection."""
+
+    def queue_failed(self, exc: BaseException) -> None:
+        """A queued frame could not be prepared, and is dropped."""
+
+    def log_fields(self) -> dict[str, object]:
+        """Return what log records of this connection carry as ``extra``."""
+
+
+class Closer:
+    """Ends the connections of *process*, one after another, and keeps why they ended.
+
+    :param keeper: runs the clock for the peer's answer.
+    """
+
+    def __init__(self, process: ClosingProcess, keeper: ProcessKeeper) -> None:
+        self._process = process
+        self._keeper = keeper
+        self.begin()
+
+    def begin(self) -> None:
+        """Get ready for a new connection."""
+        #: which close frames went, and with what code
+        self.handshake = CloseHandshake()
+        #: what ended the connection, or the last fault, in words; '' when there was none
+        self.last_error: str = ""
+        #: True from abort() on, after a failed write, and after shutdown() in a callback: no
+        #: message of this connection reaches a callback any more
+        self.given_up: bool = False
+        # set by the loop when nothing more will be read
+        self._reading_ended = threading.Event()
+        self._timer: Timer | None = None
+
+    def die_in_child(self) -> None:
+        """In a forked child: nobody waits for the end, which has come."""
+        self._reading_ended = threading.Event()
+        self._reading_ended.set()
+
+    # ---------------------------------------------------------------------------- from any thread
+
+    def close(self, code: int | None, reason: str, wait_ms: int, in_loop: bool) -> bool:
+        """Send a close frame and wait up to *wait_ms* for the answer; return whether it came.
+
+        *in_loop*: the loop cannot wait for itself; return whether the frame was sent.
+        """
+        payload = close_payload(code, reason)
+        handshake, ended = self.handshake, self._reading_ended
+        sent = self.send(CLOSE_NO_STATUS if code is None else code, reason, payload)
+        if in_loop:
+            self.given_up = True
+            return sent
+        return self._await(handshake, ended, wait_ms)
+
+    def close_within(self, code: int, most_ms: int) -> bool:
+        """The same for ``free()``: one bound for the frame's way out and for the wait."""
+        handshake, ended = self.handshake, self._reading_ended
+        self.send(code, "", close_payload(code), most_ms // 2)
+        return self._await(handshake, ended, most_ms)
+
+    def _await(self, handshake: CloseHandshake, ended: threading.Event, wait_ms: int) -> bool:
+        """Wait for the end of the connection that had *handshake* and *ended*; never cut a later
+        one.
+        """
+        if not (handshake.sent and ended.wait(wait_ms / 1000)) and handshake is self.handshake:
+            self.abort(self.last_error or "no answer to our close frame")
+        return handshake.received
+
+    def send(self, code: int, reason: str, payload: bytes, wait_ms: int | None = None) -> bool:
+        """Send a close frame, once per connection, and leave ``wpsRun``; tell whether it was sent
+        by this call.
+
+        A writer may hold the lock while the peer does not read: the close frame waits up to
+        *wait_ms* (None: ``close_timeout``).
+        """
+        process = self._process
+        if wait_ms is None:
+            wait_ms = process.settings.close_timeout
+        deadline = Deadline(wait_ms)
+        safe_out = process.sender.safe_out
+        if not safe_out.acquire(timeout=wait_ms / 1000):
+            self.handshake.note(code, reason)
+            return False
+        failures: list[BaseException] = []
+        left_running = False
+        error: OSError | None = None
+        try:
+            # from leave_run() on nobody adds to what close() drains
+            if self.handshake.sent or not process.leave_run():
+                return False
+            left_running = True
+            self.handshake.send(code, reason)
+            process.sender.close(payload, deadline, failures)
+        except OSError as exc:
+            error = exc
+            return False
+        except BaseException:
+            process.interrupt()
+            raise
+        finally:
+            safe_out.release()
+            if left_running:
+                process.left_run()
+            for failure in failures:
+                process.queue_failed(failure)
+            if error is not None:
+                _log.debug("%s: close frame not sent: %s", process, error)
+        _log.debug("%s: close frame sent, %d %s", process, code, reason)
+        if not self.handshake.received:
+            due = monotonic() + process.settings.close_timeout / 1000
+            self._timer = self._keeper.call_at(due, partial(self._overdue, self.handshake))
+        return True
+
+    def _overdue(self, handshake: CloseHandshake) -> None:
+        """In the keeper's thread: the peer did not answer our close frame in time."""
+        if handshake is self.handshake and not self._reading_ended.is_set():
+            self.abort("no answer to our close frame")
+
+    def abort(self, why: str) -> None:
+        """Cut the connection at once."""
+        self.given_up = True
+        if not self._reading_ended.is_set():
+            self.last_error = why
+            _log.debug("%s: cut: %s", self._process, why)
+        self._process.interrupt()
+
+    def cut(self, exc: BaseException) -> None:
+        """A write failed, or waited too long: the stream may be cut inside a frame, so it can only
+        be given up. Under ``safe_out``, so that nobody writes behind it; logs nothing.
+        """
+        self.given_up = True
+        if not self._reading_ended.is_set():
+            self.last_error = write_fault(exc)
+        self._process.interrupt()
+
+    def fault(self, error: WebSocketsProtocolError, wait_ms: int | None = None) -> bool:
+        """The peer broke a rule: close with the code that this deserves; tell whether the close
+        frame was sent. Waits as :meth:`send` does.
+        """
+        process = self._process
+        text = "%s: closing with %d: %s"
+        _log.info(text, process, error.code, error.reason, extra=process.log_fields())
+        self.last_error = str(error)
+        self.handshake.fault()
+        payload = close_payload(error.code, error.reason)
+        return self.send(error.code, error.reason, payload, wait_ms)
+
+    def note_error(self, why: str) -> None:
+        """Keep *why* as what ended the connection, or kept the next one from coming."""
+        self.last_error = why
+
+    # --------------------------------------------------------------------------- the loop's thread
+
+    def answer(self, payload: bytes) -> None:
+        """The peer's close frame has come: echo it, unless ours has left before.
+
+        Raises ``WebSocketsProtocolError`` for a *payload* that is not allowed.
+        """
+        self.send(*self.handshake.receive(payload), payload)
+
+    def lost(self, why: str) -> None:
+        """Nothing more can be read."""
+        if not self.handshake.sent and not self.last_error:
+            self.last_error = why
+        _log.debug("%s: reading ended: %s", self._process, why)
+
+    def end(self) -> None:
+        """The loop has ended: wake the threads that wait for it."""
+        self._reading_ended.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.handshake.end()
+
+
+def write_fault(exc: BaseException) -> str:
+    """Return in words why a write failed."""
+    if isinstance(exc, BlockingIOError):
+        return "write failed: the peer does not read"
+    return f"write failed: {type(exc).__name__}: {exc}"
