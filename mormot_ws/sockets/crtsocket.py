@@ -99,7 +99,7 @@ class CrtSocket:
         self._resolve_timeout = resolve_timeout
         self._default_context = DefaultContext()
         #: the addresses that failed after their TCP connection, the oldest failure first
-        self._failed: dict[Any, None] = {}
+        self._failed_addresses: dict[Any, None] = {}
         #: the address at the other end of the last TCP connection, None when there is none
         self._address: Any = None
         #: guards the fields below, so that an interrupt from another thread meets the sockets of
@@ -202,11 +202,11 @@ class CrtSocket:
         address, self._address = self._address, None
         if address is None or self._interrupted:
             return
-        self._failed.pop(address, None)
+        self._failed_addresses.pop(address, None)
         if not worked:
-            self._failed[address] = None
-            if len(self._failed) > _MOST_FAILED:
-                del self._failed[next(iter(self._failed))]
+            self._failed_addresses[address] = None
+            if len(self._failed_addresses) > _MOST_FAILED:
+                del self._failed_addresses[next(iter(self._failed_addresses))]
 
     def _open(self, deadline: Deadline) -> None:
         proxy = self.proxy
@@ -251,7 +251,7 @@ class CrtSocket:
 
     def _connect_any(self, host: str, port: int, deadline: Deadline) -> socket.socket:
         """Return a connected socket, which ``self._raw`` holds too."""
-        dialling = Dialling(host, port, self._failed)
+        dialling = Dialling(host, port, self._failed_addresses)
         try:
             with self._safe_socket:
                 self._check_interrupted()

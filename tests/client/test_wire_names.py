@@ -337,11 +337,10 @@ def test_an_address_that_fails_in_tls_is_tried_last_the_next_time(
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
         with client_for("rr.test", server.port, True, tls_context=context) as client:
             assert "SSL" in client.last_error
-            assert list(client._failed) == [(HOST, broken.port)]
-            assert upgrade(client) == "Not Connected"
+            assert list(client._failed_addresses) == [(HOST, broken.port)]
             assert client.reopen() == ""
             assert upgrade(client) == ""
             assert broken.accepted == 1
             client._address = (HOST, broken.port)
             client._judge_address(True)
-            assert not client._failed
+            assert not client._failed_addresses
