@@ -14,6 +14,7 @@ from threading import current_thread
 from time import sleep
 from typing import Any
 
+from ..core.addresses import address_key
 from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
 from ..logs import get_logger
@@ -30,7 +31,7 @@ from ..states import wpsRun
 from ..status import ServerStatus
 from .connection import WebSocketProcessServer, WebSocketServerSocket
 from .logs import LOG_SECONDS, SeldomLog
-from .visitors import address_key, is_trusted
+from .visitors import is_trusted
 
 _log = get_logger("mormot_ws.server")
 
