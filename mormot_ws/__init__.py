@@ -48,6 +48,9 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         WebSocketsError,
         WebSocketsProtocolError,
     )
+    from .front.peer import Peer
+    from .front.request import Request
+    from .front.server import Server
     from .process.on_socket import WebCrtSocketProcess
     from .process.process import WebSocketProcess
     from .protocols.base import WebSocketProtocol
@@ -111,6 +114,9 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "client.connection": ("WebSocketProcessClient",),
     "client.thread": ("WebSocketProcessClientThread",),
     "request": ("HttpServerRequest",),
+    "front.peer": ("Peer",),
+    "front.request": ("Request",),
+    "front.server": ("Server",),
     "process.on_socket": ("WebCrtSocketProcess",),
     "core.deflate": ("PermessageDeflate",),
     "errors": (
@@ -246,6 +252,9 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Peer",
+    "Request",
+    "Server",
     "CallError",
     "ClientServices",
     "CrtSocket",

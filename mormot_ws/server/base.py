@@ -202,6 +202,12 @@ class WebSocketServerBase(FreedByWith):
             ]
         )
 
+    def is_own_thread(self) -> bool:
+        """Tell whether the calling thread is one of the server's: in a callback, where
+        :meth:`free` would wait for itself.
+        """
+        return current_thread() in self._own_threads()
+
     def free(self) -> None:
         """Say goodbye (1001) to every client and end every thread. Mirrors ``Free``.
 
@@ -212,7 +218,7 @@ class WebSocketServerBase(FreedByWith):
         that do not answer, and for callbacks that run up to 2.5 s more. Safe to call twice, also
         from a signal handler; a call that was interrupted by an exception is finished by the next.
         """
-        if current_thread() in self._own_threads():
+        if self.is_own_thread():
             meet_free_in_callback(self, "server", self.settings)
         self._stopping = True
         # another thread is at it: as long as it may take
