@@ -36,14 +36,31 @@ class Piece(NamedTuple):
     structure: bytes
     #: those behind its last quote
     tail: bytes
-    #: how many backslashes it has
-    escapes: int
 
 
 def pieces(text: bytes, at: int = 0) -> Iterator[Piece]:
     """Yield the pieces of *text* from offset *at* on, where no string may be open.
 
     What is not JSON is passed over: the parser finds it.
+    """
+    for start, in_string, parts in _parts(text, at):
+        ends_in_string = in_string ^ (len(parts) % 2 == 0)
+        structure = b"".join(parts[in_string::2]).translate(None, _NO_STRUCTURE)
+        tail = b"" if ends_in_string else parts[-1].translate(None, _NO_STRUCTURE)
+        end = start + sum(map(len, parts)) + len(parts) - 1
+        yield Piece(start, end, in_string, structure, tail)
+
+
+def outside_strings(text: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, piece) of *text*, with NUL in the place of what is in strings."""
+    for start, in_string, parts in _parts(text, 0):
+        parts[not in_string :: 2] = [bytes(len(part)) for part in parts[not in_string :: 2]]
+        yield start, b'"'.join(parts)
+
+
+def _parts(text: bytes, at: int) -> Iterator[tuple[int, bool, list[bytes]]]:
+    """Yield the offset of each piece, whether it begins within a string, and what is between its
+    quotes.
     """
     in_string = False
     while at < len(text):
@@ -53,16 +70,12 @@ def pieces(text: bytes, at: int = 0) -> Iterator[Piece]:
             # an escape sequence is not cut
             end += 1
             piece = text[at:end]
-        escapes = 0
-        plain = piece
         if b"\\" in piece:
-            escapes = piece.count(b"\\")
-            plain = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
-        parts = plain.split(b'"')
+            # of the same length
+            piece = piece.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+        parts = piece.split(b'"')
         ends_in_string = in_string ^ (len(parts) % 2 == 0)
-        structure = b"".join(parts[in_string::2]).translate(None, _NO_STRUCTURE)
-        tail = b"" if ends_in_string else parts[-1].translate(None, _NO_STRUCTURE)
-        yield Piece(at, at + len(piece), in_string, structure, tail, escapes)
+        yield at, in_string, parts
         at, in_string = end, ends_in_string
 
 
