@@ -14,7 +14,7 @@ from typing import Any
 from ..rest.json_structure import outside_strings
 
 #: brackets and commas that one call of a parser may have
-_FEW = 5_000
+_FEW = 10_000
 _ITEM = re.compile(rb"[\[\]{},]")
 _CLOSING = {0x5B: 0x5D, 0x7B: 0x7D}
 _COMMA = 0x2C
@@ -82,7 +82,7 @@ class _Outline:
             return self._loads(content[places[first] : places[last] + 1])
         is_object = content[places[first]] == 0x7B
         made: Any = {} if is_object else []
-        # where the items that are not in made begin: as an index and an offset; and the last of them
+        # the items that are not in made yet begin at this index and offset, the last one at *item*
         group, begin = first, places[first] + 1
         item = begin
         index = first + 1

@@ -25,7 +25,8 @@ from .values import BASE64_MAGIC, LEAST_INT, MOST_INT, WHAT_MAY_TRAVEL
 #: identity of the reader and of the value
 _Seen = dict[tuple[int, int], Any]
 _Read = Callable[[Any, _Seen], Any]
-_Path = Union[tuple[str, "_Path"], tuple[()]]
+#: where a misfit is, from the outermost place inwards, and what it is
+_Reason = tuple[tuple[str, ...], str]
 
 #: characters of an error text, and of one name in it
 _MOST_TEXT, _MOST_NAME = 400, 60
@@ -62,17 +63,13 @@ class Reader:
 
     def __call__(self, value: Any, where: str) -> Any:
         try:
-            self.check(value)
+            if self.kinds is not None and type(value) not in self.kinds:
+                raise self.wrong(value)
             return self.read(value, {})
         except _Misfit as misfit:
             raise ValueError(misfit.text(where)) from None
         except RecursionError:
             raise ValueError("the JSON is nested too deeply") from None
-
-    def check(self, value: Any) -> None:
-        """Raise :class:`_Misfit` when *value* has another type."""
-        if self.kinds is not None and type(value) not in self.kinds:
-            raise self.wrong(value)
 
     def check_all(self, values: Collection[Any], places: Iterable[object], form: str) -> None:
         """Check all *values*, which have these *places*: ``[1]`` with the *form* ``[{}]``."""
@@ -89,17 +86,15 @@ class Reader:
 
 
 class _Misfit(Exception):
-    """A value does not fit. *reasons* has pairs of a path and a text, several for a union; a path
-    is the places from the outermost inwards, as pairs of the first and the rest.
-    """
+    """A value does not fit; a union has several *reasons*."""
 
-    def __init__(self, *reasons: tuple[_Path, str]) -> None:
+    def __init__(self, *reasons: _Reason) -> None:
         super().__init__()
         self.reasons = reasons
 
     def within(self, place: str) -> _Misfit:
         """Return the same for the value that has this one at *place*."""
-        return _Misfit(*(((place, path), text) for path, text in self.reasons))
+        return _Misfit(*(((place, *path), text) for path, text in self.reasons))
 
     def text(self, where: str) -> str:
         """Return it in words, in a bounded number of them."""
@@ -109,14 +104,10 @@ class _Misfit(Exception):
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _joined(path: _Path) -> str:
-    places: list[str] = []
-    while path:
-        place, path = path
-        places.append(place)
-    if len(places) > 2 * _MOST_PLACES:
-        places[_MOST_PLACES:-_MOST_PLACES] = ["…"]
-    return "".join(places)
+def _joined(path: tuple[str, ...]) -> str:
+    if len(path) > 2 * _MOST_PLACES:
+        path = (*path[:_MOST_PLACES], "…", *path[-_MOST_PLACES:])
+    return "".join(path)
 
 
 def _misfit(text: str) -> _Misfit:
@@ -320,10 +311,11 @@ def _tuple_reader(arguments: tuple[Any, ...]) -> Reader:
     def read(value: Any, seen: _Seen) -> Any:
         if len(value) != len(readers):
             raise _misfit(f"has to be {wanted}, not an array")
+        for at, (reader, item) in enumerate(zip(readers, value, strict=True)):
+            if reader.kinds is not None and type(item) not in reader.kinds:
+                raise reader.wrong(item).within(f"[{at}]")
         items: list[Any] = []
         try:
-            for reader, item in zip(readers, value, strict=True):
-                reader.check(item)
             for reader, item in zip(readers, value, strict=True):
                 items.append(reader.read(item, seen))
         except _Misfit as misfit:
@@ -366,7 +358,7 @@ def _union_reader(readers: list[Reader]) -> Reader:
             return candidates[0].read(value, seen)
         # only these have others in them
         shared = isinstance(value, (list, dict))
-        reasons: list[tuple[_Path, str]] = []
+        reasons: list[_Reason] = []
         for reader in candidates:
             key = (id(reader), id(value))
             found = seen.get(key, seen) if shared else seen

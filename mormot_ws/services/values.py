@@ -32,7 +32,7 @@ MOST_DEPTH = 100
 #: how many values the JSON of a peer may have: freeing them is one call, and other threads wait
 MOST_VALUES = 250_000
 #: JSON with more values is not given to a parser as a whole: that is one call too
-_MANY_VALUES = 10_000
+_MANY_VALUES = 20_000
 
 
 @lru_cache(maxsize=1)
@@ -67,10 +67,14 @@ def load_json(content: bytes) -> Any:
     """
     orjson = _orjson()
     loads = _loads if orjson is None else orjson.loads
-    if len(content) > PIECE or content.count(b"[") + content.count(b"{") > MOST_DEPTH:
-        if _is_large(content):
+    many = len(content) > PIECE or content.count(b"[") + content.count(b"{") > MOST_DEPTH
+    try:
+        if many and _is_large(content):
             return parse_by_parts(content, loads)
-    return loads(content)
+        return loads(content)
+    # the caller is nearly there already
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
 
 
 def _loads(content: bytes) -> Any:
@@ -82,7 +86,7 @@ def _loads(content: bytes) -> Any:
     return value
 
 
-#: an escape sequence; the group is there when it is half of a surrogate pair without the other half
+#: an escape sequence, with a group when it is half of a surrogate pair without the other half
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F])|.)",
     re.DOTALL,
