@@ -36,6 +36,8 @@ _MOST_PLACES = 4
 _MOST_REASONS = 4
 #: items of a set whose hash another one has
 _MOST_COLLISIONS = 100
+#: characters of a time
+_MOST_ISO = 64
 #: characters of base64 that are decoded in one call, and that other threads wait for
 _BASE64_PIECE = 1 << 20
 
@@ -197,6 +199,13 @@ def _text_reader(name: str, parse: Callable[[str], Any]) -> Reader:
     return Reader(read, (str,), name)
 
 
+def _parse_time(text: str) -> datetime:
+    # the standard library takes any number of digits
+    if len(text) > _MOST_ISO:
+        raise ValueError
+    return datetime.fromisoformat(text)
+
+
 def _parse_base64(text: str) -> bytes:
     text = text.removeprefix(BASE64_MAGIC)
     if len(text) <= _BASE64_PIECE:
@@ -219,7 +228,7 @@ _SCALARS: dict[Any, Reader] = {
     float: Reader(_read_float, (int, float), "float"),
     str: Reader(_as_it_is, (str,), "str"),
     bytes: _text_reader("base64", _parse_base64),
-    datetime: _text_reader("ISO 8601 time", datetime.fromisoformat),
+    datetime: _text_reader("ISO 8601 time", _parse_time),
     date: _text_reader("ISO 8601 date", date.fromisoformat),
 }
 

@@ -35,6 +35,7 @@ from mormot_ws.server.http import HttpFault, HttpServerConnection, request_conte
 from mormot_ws.sockets.deadline import Deadline
 
 from .rest_targets import REST_TOKENS, rest_seeds, run_rest
+from .service_targets import SERVICE_TOKENS, run_service, service_seeds
 
 #: bytes of an input that are looked at
 MAX_INPUT = 8192
@@ -644,5 +645,6 @@ TARGETS = {
         Target("server", run_server, _server_seeds(), _SERVER_TOKENS),
         Target("client", run_client, _client_seeds(), _CLIENT_TOKENS),
         Target("rest", run_rest, rest_seeds(), REST_TOKENS),
+        Target("services", run_service, service_seeds(), SERVICE_TOKENS),
     )
 }
