@@ -1,7 +1,7 @@
 """The library's loggers: ``logging.getLogger('mormot_ws')`` and its children, behind a guard.
 
-An exception of a log handler must not end a connection or a thread, and a peer's text must not
-forge log lines. This module ensures both for all others.
+An exception of a log handler must not end a connection or a thread, a peer's text must not forge
+log lines, and a lasting fault must not fill the disk. This module ensures all of it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import cast
 
 #: escape sequences for all control characters and for Unicode's two line separators
@@ -180,3 +181,33 @@ class _Unraisable:
 def get_logger(name: str) -> GuardedLogger:
     """Return the guarded logger called *name*, like ``logging.getLogger``."""
     return GuardedLogger(name)
+
+
+#: seconds between two log lines about the same fault, while it lasts
+LOG_SECONDS = 10.0
+
+
+class SeldomLog:
+    """Tells about a fault that lasts at once, then once in *seconds*, with the number between.
+
+    From any thread; when two meet, a line may be too many or a number too small.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._kind: object = None
+        self._told_at = 0.0
+        self._untold = 0
+
+    def due(self, kind: object = "") -> str | None:
+        """Count one fault; return None when it is not to be told, else what to add to its line:
+        ``''`` or how many were left out. Another *kind* than the last one is told at once.
+        """
+        now = self._clock()
+        if kind == self._kind and now - self._told_at < self._seconds:
+            self._untold += 1
+            return None
+        untold = self._untold if kind == self._kind else 0
+        self._kind, self._told_at, self._untold = kind, now, 0
+        return f" ({untold} more since the last such line)" if untold else ""
