@@ -351,6 +351,13 @@ class WebSocketProcess(ABC):
         """
         return self.settings.callback_answer_timeout_ms
 
+    @property
+    def takes_messages(self) -> bool:
+        """True while messages of the peer may reach callbacks: the connection runs, and nobody has
+        closed or cut it.
+        """
+        return self.state is wpsRun and not self.closer.given_up
+
     def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
         """Return a new context for a request of the peer, and who answers it (None: nobody).
         Mirrors ``ComputeContext``.
@@ -671,9 +678,9 @@ class WebSocketProcess(ABC):
                 # we have closed or cut the connection: this message came too late
                 self.dropped_count += 1
                 return
-            protocol = self.protocol
-            protocol.frames_in_count += 1
-            protocol.frames_in_bytes += len(frame.payload)
+            counts = self.protocol.counts
+            counts.frames_in += 1
+            counts.bytes_in += len(frame.payload)
             self._dispatch(frame)
         elif opcode is focPing:
             self.liveness.ping_received(frame)
