@@ -11,7 +11,7 @@ from urllib.parse import quote
 #: what a name may consist of once it is ASCII: nothing that separates the parts of a URI
 _ASCII_NAME = re.compile(r"[!$&'()*+,.;=_~0-9A-Za-z-]+")
 #: the name or the number of a network interface
-_ZONE = re.compile(r"[!$&'()*+,.:;=@_~0-9A-Za-z-]+")
+_ZONE = re.compile(r"[!$&'()*+,.:;=_~0-9A-Za-z-]+")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 #: IDNA 2003 turns these into other letters, or drops them: it would lead to another host
 _DEVIATIONS = frozenset("\xdf\u1e9e\u03c2\u200c\u200d")
