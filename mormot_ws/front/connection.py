@@ -15,10 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..client.client import HttpClientWebSockets
 from ..core.forks import dies_in_child
-from ..core.frames import (
-    WebSocketFrame,
-    close_payload,
-)
+from ..core.frames import WebSocketFrame, close_payload, focText
 from ..errors import CallError, ConnectionClosed, GaveUp, WebSocketsError
 from ..logs import get_logger, shown_uri
 from ..process.process import WebSocketProcess
@@ -30,7 +27,7 @@ from .inbox import Inbox
 from .messages import Message, call_frame, frame_of, json_frame
 from .options import Target, seconds
 from .pending import PendingCalls
-from .protocol import FrontProtocol, ToldPolicy
+from .protocol import FrontProtocol, ToldPolicy, cannot_send
 
 _log = get_logger("mormot_ws.front")
 
@@ -105,6 +102,8 @@ class Connection:
         self._calls = PendingCalls()
         self._shown = target.shown
         self._protocol = FrontProtocol(names, self)
+        #: sends a frame on the connection, if there is one
+        self._send_frame: Callable[[WebSocketFrame], bool] = cannot_send
         client = self._client = new_client()
         client.on_gave_up = self._gave_up
         client.on_ended = self._ended
@@ -165,7 +164,7 @@ class Connection:
         breaks is lost. Raises :class:`ConnectionClosed`, :class:`GaveUp`, and ``TypeError`` for
         what is no message.
         """
-        frame = frame_of(message)
+        frame = WebSocketFrame(focText, message) if type(message) is str else frame_of(message)
         return (self._ready and self._send_frame(frame)) or self._send_later(frame, timeout)
 
     def send_json(self, value: Any, timeout: float | None = None) -> bool:
@@ -218,7 +217,7 @@ class Connection:
         there will be no further connection, after the last message;
         :class:`WebSocketsError` in callbacks, and when messages go to ``on_message``.
         """
-        message = self._next(None if timeout is None else seconds("timeout", timeout, zero=True))
+        message = self._next(timeout)
         if message is None:
             raise ConnectionClosed("the connection was closed by close()")
         return message
@@ -236,16 +235,23 @@ class Connection:
         """Return the next message, None after close()."""
         if self._closed:
             return None
-        if self._on_message is not None:
-            raise WebSocketsError("the messages of this connection go to on_message")
-        self._check_thread("recv()")
-        message = self._inbox.get(timeout)
+        inbox = self._inbox
+        if inbox.messages.qsize() and (message := inbox.take()) is not None:
+            return message
+        self._check_reader()
+        wait = None if timeout is None else seconds("timeout", timeout, zero=True)
+        message = inbox.get(wait)
         if message is None and not self._closed:
-            if self._on_message is not None:
-                raise WebSocketsError("the messages of this connection go to on_message")
+            self._check_reader()
             assert self._failure is not None
             raise GaveUp(self._failure)
         return message
+
+    def _check_reader(self) -> None:
+        """Raise where no message would ever come."""
+        if self._on_message is not None:
+            raise WebSocketsError("the messages of this connection go to on_message")
+        self._check_thread("recv()")
 
     # ---------------------------------------------------------------------------------- to close
 
@@ -376,6 +382,7 @@ class Connection:
 
     def _opened(self, process: WebSocketProcess) -> None:
         """A connection begins."""
+        self._send_frame = process.send_frame
         self._shown = shown_uri(
             f"{'wss' if self._client.tls else 'ws'}://{self._client.host}:{self._client.port}"
             f"/{self._protocol.upgrade_uri.removeprefix('/')}"
@@ -404,6 +411,10 @@ class Connection:
     def _deliver(self, message: Message) -> None:
         """Keep *message* for recv(), or give it to a callback that was set meanwhile."""
         inbox = self._inbox
+        with self._safe:
+            if self._on_message is None and inbox.messages.qsize() < inbox.most:
+                inbox.messages.put(message)
+                return
         while not self._closed:
             with self._safe:
                 callback = self._on_message
@@ -412,7 +423,7 @@ class Connection:
             if callback is not None:
                 self._call("on_message", callback, message)
                 return
-            if self._inbox.overflow == "close":
+            if inbox.overflow == "close":
                 self._give_up_reading()
                 return
             inbox.wait_for_room()
@@ -450,10 +461,6 @@ class Connection:
             self._gave_up(client, ReconnectFailure(FailureKind.lost, text, 0, 0.0))
 
     # ----------------------------------------------------------------------------------- internal
-
-    def _send_frame(self, frame: WebSocketFrame) -> bool:
-        process = self._client.websockets
-        return process is not None and process.send_frame(frame)
 
     def _send_later(self, frame: WebSocketFrame, timeout: float | None) -> bool:
         """Send *frame* on the next connection, if that comes in time."""

@@ -26,11 +26,13 @@ class Inbox:
     """Keeps up to *most* messages; *overflow* says what happens to one more."""
 
     def __init__(self, most: int, overflow: Overflow) -> None:
-        self._most = most
+        #: how many it may keep
+        self.most = most
         #: what a full inbox does
         self.overflow: Overflow = overflow
-        # None: there will be no further message; it stays there for others
-        self._messages: SimpleQueue[Message | None] = SimpleQueue()
+        #: for those who need no more than its methods. None: there will be no further message; it
+        #: stays there for others
+        self.messages: SimpleQueue[Message | None] = SimpleQueue()
         #: guards _wanted; notified when a message was taken, and at the end. Innermost
         self._room = threading.Condition()
         # True while the thread that puts waits for room
@@ -41,8 +43,8 @@ class Inbox:
 
     def offer(self, message: Message) -> bool:
         """Keep *message*; return False when there is no room for it. Never waits."""
-        messages = self._messages
-        if messages.qsize() >= self._most:
+        messages = self.messages
+        if messages.qsize() >= self.most:
             if self.overflow != "drop_oldest":
                 return False
             self.take()
@@ -54,14 +56,14 @@ class Inbox:
         """Wait until a message was taken, or until the end; at most a second."""
         with self._room:
             self._wanted = True
-            if self._messages.qsize() >= self._most and not self._ended:
+            if self.messages.qsize() >= self.most and not self._ended:
                 self._room.wait(_LOOK)
             self._wanted = False
 
     def take(self) -> Message | None:
         """Return the oldest message, None when there is none just now. Never waits."""
         try:
-            message = self._messages.get_nowait()
+            message = self.messages.get_nowait()
         except Empty:
             return None
         self._taken(message)
@@ -72,7 +74,7 @@ class Inbox:
 
         Raises ``TimeoutError``.
         """
-        messages = self._messages
+        messages = self.messages
         if timeout is None:
             while True:
                 try:
@@ -90,7 +92,7 @@ class Inbox:
         left = timeout
         while True:
             try:
-                return self._messages.get(timeout=min(max(left, 0.0), _SLICE))
+                return self.messages.get(timeout=min(max(left, 0.0), _SLICE))
             except Empty:
                 left = end - monotonic()
                 if left <= 0:
@@ -98,7 +100,7 @@ class Inbox:
 
     def _taken(self, message: Message | None) -> None:
         if message is None:
-            self._messages.put(None)
+            self.messages.put(None)
         if self._wanted:
             with self._room:
                 self._room.notify_all()
@@ -106,13 +108,13 @@ class Inbox:
     def end(self) -> None:
         """There will be no further message; those that are here can still be read."""
         self._ended = True
-        self._messages.put(None)
+        self.messages.put(None)
         with self._room:
             self._room.notify_all()
 
     def die_in_child(self) -> None:
         """In a forked child: be at the end."""
         self._room = threading.Condition()
-        self._messages = SimpleQueue()
-        self._messages.put(None)
+        self.messages = SimpleQueue()
+        self.messages.put(None)
         self._ended = True

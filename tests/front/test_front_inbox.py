@@ -155,7 +155,7 @@ def test_several_readers_share_the_messages() -> None:
         for number in range(300):
             assert ws.send(str(number))
         wait_for(lambda: len(server.messages) == 300)
-        wait_for(lambda: not ws._inbox._messages.qsize())
+        wait_for(lambda: not ws._inbox.messages.qsize())
         ws.close()
         for reader in readers:
             reader.join(BOUND)
