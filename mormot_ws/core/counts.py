@@ -1,4 +1,4 @@
-"""MessageCounts: how many messages a protocol object has carried, and how large they were."""
+"""MessageCounts: the number and size of the messages that a protocol object has carried."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from __future__ import annotations
 class MessageCounts:
     """The counts of one protocol object, over all its connections.
 
-    The receiving numbers belong to the thread that reads, the sending ones to the thread that
-    holds the output lock; any thread may read them.
+    The reading thread updates the received counts; the thread that holds the output lock updates
+    the sent counts. Any thread may read them.
     """
 
     __slots__ = ("bytes_in", "bytes_out", "frames_in", "frames_out")
