@@ -646,11 +646,8 @@ TARGETS = {
         Target("server", run_server, _server_seeds(), _SERVER_TOKENS),
         Target("client", run_client, _client_seeds(), _CLIENT_TOKENS),
         Target("rest", run_rest, rest_seeds(), REST_TOKENS),
-<<<<<<< HEAD
         Target("services", run_service, service_seeds(), SERVICE_TOKENS),
-=======
         Target("proxy", run_proxy, proxy_seeds(), PROXY_TOKENS),
         Target("names", run_names, name_seeds(), NAME_TOKENS),
->>>>>>> main
     )
 }
