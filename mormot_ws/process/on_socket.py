@@ -65,6 +65,9 @@ class WebCrtSocketProcess(WebSocketProcess):
     def output_state(self) -> tuple[int, int] | None:
         return None if self.transport is None else self.transport.output_state()
 
+    def received_bytes(self) -> int | None:
+        return None if self.transport is None else self.transport.received_bytes()
+
     def unsent_bytes(self) -> int:
         return 0 if self.transport is None else self.transport.unsent_bytes
 

@@ -472,6 +472,12 @@ class WebSocketProcess(ABC):
         """
         return None
 
+    def received_bytes(self) -> int | None:
+        """Return how many bytes our kernel has received from the peer so far, read or not; None
+        where it does not tell.
+        """
+        return None
+
     @abstractmethod
     def interrupt(self) -> None:
         """Break the connection so that reads and writes in other threads return. From any thread,
