@@ -587,14 +587,15 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 # free() sees all of it, a started thread included, or comes first
                 if self._freeing:
                     return None
-                self.policy = policy
+                # kept until the lock is free: its finaliser is the application's
+                before, self.policy = self.policy, policy
                 thread = WebSocketProcessClientThread(self, process)
                 self._process = process
                 self._thread = thread
                 process.owned_by(thread)
                 try:
                     if first:
-                        process.run_at_once()
+                        process.enter_run()
                     thread.start()
                 except (OSError, RuntimeError) as exc:
                     # no descriptor for the keeper, or no further thread
@@ -602,7 +603,10 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                         # as if never upgraded
                         self._process = self._thread = None
                     raise _NoThreadError(f"{type(exc).__name__}: {exc}") from exc
+            del before
             started = True
+            if first:
+                process.entered_run()
             return thread
         finally:
             if not started:

@@ -81,6 +81,8 @@ class WebCrtSocketProcess(WebSocketProcess):
         transport = self.transport
         if transport is None:
             return
+        if transport.answer_fault:
+            _log.debug("%s: %s", self, transport.answer_fault)
         if self.closing.sent and self.closing.ends_reading:
             transport.end(Deadline(self.settings.close_timeout), wait_first=self.client_side)
         # wakes a writer, so that the lock below is free soon

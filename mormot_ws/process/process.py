@@ -302,6 +302,23 @@ class WebSocketProcess(ABC):
             self._log_frame("sent", frame)
         return sent
 
+    def send_silently(
+        self, frame: WebSocketFrame, ahead: PreparedFrame | None, failures: list[BaseException]
+    ) -> bool:
+        """Do what :meth:`send_frame` does, without a log record, for a caller that holds a lock.
+        Without it the caller gives *failures* to :meth:`told_silently`.
+        """
+        return self.sender.send(frame, ahead, failures=failures)
+
+    def told_silently(
+        self, frame: WebSocketFrame, sent: bool, failures: list[BaseException]
+    ) -> None:
+        """Log what :meth:`send_silently` has done. Without any lock."""
+        if self._log_frames and sent:
+            self._log_frame("sent", frame)
+        for failure in failures:
+            self.write_failed(failure)
+
     def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
         """Let the protocol prepare a copy of *frame* without any lock: for the package."""
         if self.state is not wpsRun:
@@ -401,7 +418,19 @@ class WebSocketProcess(ABC):
 
     def run_at_once(self) -> None:
         """After the handshake: frames may be sent, even before the loop starts."""
-        self.set_state(wpsRun)
+        self.enter_run()
+        self.entered_run()
+
+    def enter_run(self) -> None:
+        """Do what :meth:`run_at_once` does, without a log record: under a lock, after which
+        :meth:`entered_run` follows.
+        """
+        self.state = wpsRun
+        self._state_since = monotonic()
+
+    def entered_run(self) -> None:
+        """Log that the connection runs. Without any lock."""
+        _log.debug("%s: %s -> %s", self, wpsCreate.name, wpsRun.name)
 
     def die_in_child(self) -> None:
         """In a forked child: be dead, without a callback, a log line or a byte to the peer. The

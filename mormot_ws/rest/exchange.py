@@ -81,7 +81,9 @@ class RestExchange:
         it.
         """
         with self._safe_send:  # whoever has met the old connection is through with sending, in vain
-            self._protocol = protocol
+            # kept until the lock is free: its finaliser is the application's
+            before, self._protocol = self._protocol, protocol
+        del before
 
     def end(self) -> None:
         """Another protocol takes over: whoever comes from here on gets 666, and nothing of ours is
@@ -196,6 +198,8 @@ class RestExchange:
         # compression takes its time: others may send meanwhile
         ahead = process.prepare_ahead(frame)
         received: WebSocketFrame | None = None
+        sent = False
+        failures: list[BaseException] = []
         expected = True  # until we know better: a send may be interrupted by Ctrl-C, too
         try:
             with self._safe_send:
@@ -205,12 +209,13 @@ class RestExchange:
                     )
                 with self._safe:
                     self._waiting[head] = answer
-                expected = sent = process.send_frame(frame, ahead)
+                expected = sent = process.send_silently(frame, ahead, failures)
             if sent:
                 received = answer.get(timeout=timeout / 1000)
         except Empty:
             pass  # looked at below, under the lock
         finally:
+            process.told_silently(frame, sent, failures)
             with self._safe:
                 missing = self._waiting.get(head) is answer
                 if missing:

@@ -78,6 +78,11 @@ class _Services:
         """
         described = ServiceInterface(interface)
         described.check_implementation(implementation)
+        # before the lock: an attribute may be computed by the application
+        methods = {
+            _key(method.wire_name): (method, getattr(implementation, method.name))
+            for method in described.methods
+        }
         with self._safe_services:
             if described.wire_name.lower() in self._registered:
                 raise ValueError(
@@ -85,8 +90,7 @@ class _Services:
                     "implementation"
                 )
             self._registered[described.wire_name.lower()] = implementation
-            for method in described.methods:
-                self._methods[_key(method.wire_name)] = method, getattr(implementation, method.name)
+            self._methods.update(methods)
 
     @property
     def context(self) -> HttpServerRequest:

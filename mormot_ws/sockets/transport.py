@@ -106,6 +106,8 @@ class Transport:
     #: bytes that :meth:`send_now` accepted last and the kernel has not taken whole (always 0 in the
     #: plain form)
     unsent_bytes = 0
+    #: why something that a read gave rise to was not sent, in words (always '' in the plain form)
+    answer_fault = ""
 
     def __init__(self, sock: socket.socket, send_timeout: int = 10_000) -> None:
         sock.settimeout(None)
