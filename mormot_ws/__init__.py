@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     )
     from .core.incoming import WebProcessInFrame, WebProcessInFrameState
     from .errors import (
+        CallError,
         HttpServerError,
         ServiceConnectionError,
         ServiceError,
@@ -113,6 +114,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "process.on_socket": ("WebCrtSocketProcess",),
     "core.deflate": ("PermessageDeflate",),
     "errors": (
+        "CallError",
         "HttpServerError",
         "ServiceConnectionError",
         "ServiceError",
@@ -244,6 +246,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "CallError",
     "ClientServices",
     "CrtSocket",
     "ExponentialBackoff",

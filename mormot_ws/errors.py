@@ -6,6 +6,7 @@
      └─ WebSocketsError                 misuse, or the state does not allow the call
          ├─ WebSocketsProtocolError     the peer broke RFC 6455; ``code`` is the close code
          ├─ HttpServerError             the server could not bind its port
+         ├─ CallError                   the method that ``call()`` has called raised an error
          └─ ServiceError                the other side answered a call with an error
              ├─ ServiceTimeoutError     … or did not answer in time (also a ``TimeoutError``)
              └─ ServiceConnectionError  … or is not connected (also a ``ConnectionError``)
@@ -37,6 +38,23 @@ class WebSocketsProtocolError(WebSocketsError):
 
 class HttpServerError(WebSocketsError):
     """The server could not listen on the address that it was given; mirrors ``EHttpServer``."""
+
+
+class CallError(WebSocketsError):
+    """A method of a :class:`~mormot_ws.Server` answered a call with an error.
+
+    A method raises it to answer with an error of its own choice; the caller gets it with the same
+    values. What else a method raises becomes one too.
+
+    :param text: for the caller.
+    :param code: any number that tells one error from another; the library's own are negative:
+        -32601 no such method, -32602 wrong arguments, -32000 the method raised something else.
+    """
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        super().__init__(text)
+        self.text = text
+        self.code = code
 
 
 class ServiceError(WebSocketsError):

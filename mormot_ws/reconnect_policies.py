@@ -63,6 +63,8 @@ class ReconnectFailure:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     #: the first 1024 bytes of its body
     body: bytes = field(default=b"", repr=False)
+    #: the same as an exception, where there was one
+    exception: BaseException | None = field(default=None, repr=False, compare=False)
 
     @property
     def retry_after_ms(self) -> float:
@@ -200,23 +202,28 @@ class StopOn:
     :param policy: decides the waits; None: an :class:`ExponentialBackoff`.
     :param http_statuses: give up when an upgrade is refused with one of these.
     :param close_codes: give up when the connection was closed with one of these.
+    :param certificates: give up when one side does not accept the other's TLS certificate.
     """
 
     def __init__(
         self,
         policy: ReconnectPolicy | None = None,
-        http_statuses: Collection[int] = (401, 403),
+        http_statuses: Collection[int] = (401, 403, 404),
         close_codes: Collection[int] = (1008,),
+        certificates: bool = True,
     ) -> None:
         self.policy: ReconnectPolicy = ExponentialBackoff() if policy is None else policy
         self.http_statuses: frozenset[int] = frozenset(http_statuses)
         self.close_codes: frozenset[int] = frozenset(close_codes)
+        self.certificates: bool = certificates
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
         """Ask the other policy, unless it is to end."""
         if failure.http_status in self.http_statuses:
             return None
         if failure.kind is FailureKind.lost and failure.close_code in self.close_codes:
+            return None
+        if self.certificates and failure.kind is FailureKind.tls and _is_certificate(failure):
             return None
         return self.policy.next_delay(failure)
 
@@ -237,6 +244,19 @@ def failure_kind(error: BaseException) -> FailureKind:
     if isinstance(error, ConnectionRefusedError):
         return FailureKind.refused
     return FailureKind.connect
+
+
+def _is_certificate(failure: ReconnectFailure) -> bool:
+    """Tell whether a certificate is what TLS has failed for: of a server that asks for ours, the
+    reason comes as an alert.
+    """
+    exception = failure.exception
+    if exception is not None and not isinstance(exception, ssl.SSLError):
+        exception = exception.__cause__
+    if not isinstance(exception, ssl.SSLError):
+        return False
+    reason = exception.reason or ""
+    return "CERTIFICATE" in reason or "UNKNOWN_CA" in reason
 
 
 def _is_over(failure: ReconnectFailure, max_attempts: int, max_time_ms: float) -> bool:

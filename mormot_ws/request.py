@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .logs import escaped
+from .logs import escaped, shown_uri
 
 #: the content type by which an application says that no answer is to be sent (REST protocols only);
 #: mirrors ``NORESPONSE_CONTENT_TYPE``
@@ -98,9 +98,7 @@ class HttpServerRequest:
         return self.in_header("user-agent")
 
     def __repr__(self) -> str:
-        path, mark, _ = self.url.partition("?")
-        # for logs: a query may hold what is nobody's business, a token for instance
-        shown = f"{escaped(self.method)} {escaped(path)}{'?…' if mark else ''}"
+        shown = f"{escaped(self.method[:20])} {shown_uri(self.url)}"
         return f"<HttpServerRequest #{self.connection_id} {shown}>"
 
 

@@ -18,7 +18,8 @@ class ConnectionStatus:
     connection_id: int
     #: the peer's IP address
     remote_ip: str
-    #: the sub-protocol's name
+    #: the sub-protocol's name; the beginning of one with more than 32 characters, which may be a
+    #: token
     protocol: str
     #: ``wpsCreate``, ``wpsRun``, ``wpsClose`` or ``wpsDestroy``
     state: str

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from ..client.client import parse_websocket_uri
+from ..client.arguments import parse_websocket_uri
 from ..client.upgrade import check_custom_headers
 from ..core.handshake import split_header_lines
 from ..errors import WebSocketsError
@@ -78,7 +78,9 @@ def header(text: str) -> str:
             raise ValueError("it has to be 'Name: value'")
         check_custom_headers(text)
     except (ValueError, WebSocketsError) as exc:
-        raise argparse.ArgumentTypeError(f"{text!r}: {exc}") from None
+        # not the value, which may be a token
+        name = text.partition(":")[0] if ":" in text else ""
+        raise argparse.ArgumentTypeError(f"{name!r}: {exc}" if name else str(exc)) from None
     return text
 
 

@@ -2,8 +2,8 @@
 
 What happens on it is told by ``events.py``.
 
-Threads: the main one decides when it is over; one connects for the first time (the client's own
-thread takes over from there), one reads the input and sends, one pings.
+Threads: the main one decides when it is over; the client's own connects, again and again where that
+is wanted; one reads the input and sends, one pings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .target import ConsoleProtocol, Target
 #: seconds between two looks at a queue that has to be empty before the program ends, or to have
 #: room before it reads on
 _LOOK = 0.05
-#: seconds that the end waits for a thread that connects
+#: seconds that the end waits for the thread that pings
 _JOIN = 0.5
 
 
@@ -45,20 +45,28 @@ class Connection:
         self.events: ConnectionEvents = ConnectionEvents(
             args, mailbox, output, self.target, self.stopping
         )
-        #: None until the first attempt to connect is over
+        #: None until :meth:`start`
         self.client: HttpClientWebSockets | None = None
         #: lines that could not be sent
         self.unsent: int = 0
         backoff = ExponentialBackoff(max_attempts=args.max_attempts)
-        self._policy = VisiblePolicy(StopOn(backoff), self.events)
+        self._policy = VisiblePolicy(StopOn(backoff) if args.reconnect else None, self.events)
         self._protocol = ConsoleProtocol(args.protocol, self.events.on_incoming_frame)
-        # daemons: neither may keep the program from ending
-        self._opener = threading.Thread(target=self._open, name="mormot-ws opener", daemon=True)
+        # a daemon: it may not keep the program from ending
         self._pinger = threading.Thread(target=self._ping, name="mormot-ws pinger", daemon=True)
 
     def start(self) -> None:
-        """Begin to connect."""
-        self._opener.start()
+        """Begin to connect. Raises ``ValueError`` for a host or proxy that argparse could not
+        judge.
+        """
+        client = self.client = self.target.open(self._settings(), connect=False)
+        client.on_websockets_closed = self.events.on_websockets_closed
+        client.auto_reconnect(
+            self.target.resource,
+            self.target.headers,
+            protocol=self._protocol,
+            policy=self._policy,
+        )
 
     def opened(self) -> None:
         """The first connection is there: begin to ping. Main thread."""
@@ -70,55 +78,13 @@ class Connection:
         self.stopping.set()
         if self.client is not None:
             self.client.free()
-        for thread in (self._opener, self._pinger):
-            if thread.ident is not None:
-                thread.join(_JOIN)
-        if self.client is not None:
-            self.client.free()  # if the opener has made it meanwhile
-
-    # -------------------------------------------------------------------------- the opener's thread
-
-    def _open(self) -> None:
-        try:
-            self._connect()
-        except ValueError as exc:  # a host or proxy that argparse could not judge
-            self._output.error(str(exc))
-            self._mailbox.post(News.failed, 2)
-
-    def _connect(self) -> None:
-        """Try to connect for the first time.
-
-        With ``--reconnect`` until it succeeds or the policy gives up.
-        """
-        client = self.client = self.target.open(self._settings())
-        client.on_websockets_closed = self.events.on_websockets_closed
-        started, failures = monotonic(), 0
-        while not self.stopping.is_set():
-            error = self.target.upgrade(client, self._protocol)
-            if not error:
-                if self._args.reconnect:
-                    client.auto_reconnect(headers=self.target.headers)
-                return
-            if self.stopping.is_set():
-                return
-            failures += 1
-            failure = self.target.failure(client, error, failures, (monotonic() - started) * 1000)
-            delay = None
-            if self._args.reconnect:
-                delay = self._policy.next_delay(failure)
-            else:
-                self.events.cannot_connect(failure)
-            if delay is None:
-                self._mailbox.post(News.failed, 1)
-                return
-            if not self.stopping.wait(delay / 1000):
-                client.reopen()
+        if self._pinger.ident is not None:
+            self._pinger.join(_JOIN)
 
     def _settings(self) -> WebSocketProcessSettings:
         return WebSocketProcessSettings(
             heartbeat_delay=round(self._args.heartbeat * 1000),
             permessage_deflate=self._args.deflate,
-            reconnect_policy=lambda: self._policy,
             notify_all_frames=True,  # the pongs are ours to see
             max_message_bytes=1 << 30,
             max_frame_mb=1024,
@@ -197,9 +163,9 @@ def connect(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
             "bad",
             text="insecure",
         )
-    connection.start()
     source: PipeInput | PromptInput | None = None
     try:
+        connection.start()
         letter = mailbox.next()
         assert letter is not None
         if letter.news is News.opened:
@@ -208,6 +174,9 @@ def connect(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
             code = _Conversation(args, mailbox, output, connection).run()
         else:
             code = SIGNAL_CODES.get(letter.news, letter.value)
+    except ValueError as exc:
+        output.error(str(exc))
+        return 2
     finally:
         connection.stopping.set()
         if source is not None:

@@ -18,6 +18,7 @@ from ..core.frames import (
     focPong,
     focText,
 )
+from ..logs import shown_name
 from ..process.process import WebSocketProcess
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
 from ..states import wpsRun
@@ -113,7 +114,7 @@ class ConnectionEvents:
             self._output.event("ping", text, "dim", rtt_ms=round(milliseconds, 3))
 
     def _open(self, process: WebSocketProcess) -> None:
-        name = process.protocol.name
+        name = shown_name(process.protocol.name)
         number = f" as #{process.connection_id}" if process.connection_id else ""
         fields = {
             "uri": self._target.text,
@@ -180,6 +181,11 @@ class ConnectionEvents:
     def gave_up(self, failure: ReconnectFailure) -> None:
         """There will be no further attempt."""
         self.over.set()
+        if not self._args.reconnect:
+            if not self._opened:
+                self._error(f"cannot connect to {self._target.text}: {failure.text}", failure)
+                self._mailbox.post(News.failed, 1)
+            return
         tried = ""
         if failure.attempts:
             tried = (
@@ -188,10 +194,8 @@ class ConnectionEvents:
         self._error(f"given up{tried}: {failure.text}", failure)
         if self._opened:
             self._mailbox.post(News.ended, 3)
-
-    def cannot_connect(self, failure: ReconnectFailure) -> None:
-        """The only attempt has failed."""
-        self._error(f"cannot connect to {self._target.text}: {failure.text}", failure)
+        else:
+            self._mailbox.post(News.failed, 1)
 
     def _error(self, text: str, failure: ReconnectFailure) -> None:
         hint = self._target.hint(failure)
@@ -234,15 +238,17 @@ class ConnectionEvents:
 
 
 class VisiblePolicy:
-    """Another policy, whose decisions are told before the wait."""
+    """Another policy, whose decisions are told before the wait; None: one that makes no further
+    attempt.
+    """
 
-    def __init__(self, policy: ReconnectPolicy, events: ConnectionEvents) -> None:
+    def __init__(self, policy: ReconnectPolicy | None, events: ConnectionEvents) -> None:
         self._policy = policy
         self._events = events
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
         """Ask the policy, and tell."""
-        delay = self._policy.next_delay(failure)
+        delay = None if self._policy is None else self._policy.next_delay(failure)
         if delay is None:
             self._events.gave_up(failure)
         else:
@@ -251,4 +257,5 @@ class VisiblePolicy:
 
     def reset(self) -> None:
         """Pass it on."""
-        self._policy.reset()
+        if self._policy is not None:
+            self._policy.reset()

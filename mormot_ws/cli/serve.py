@@ -14,6 +14,7 @@ from typing import Any
 
 from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focText
 from ..errors import HttpServerError
+from ..logs import shown_name, shown_uri
 from ..page import answer_page, greet_page
 from ..process.process import WebSocketProcess
 from ..protocols.any_name import AnyNameList
@@ -26,7 +27,6 @@ from .figures import size
 from .inputs import PipeInput
 from .mailbox import SIGNAL_CODES, Mailbox, News
 from .output import Output
-from .target import without_query
 
 #: status lines between two headers
 _HEADER_EVERY = 20
@@ -65,15 +65,16 @@ class Room:
         if frame.opcode is focContinuation:
             with self._safe_ids:
                 self._ids.add(number)
-            named = f", protocol {process.protocol.name!r}" if process.protocol.name else ""
+            name = shown_name(process.protocol.name)
+            named = f", protocol {name!r}" if name else ""
             self._output.event(
                 "connected",
                 f"#{number} connected from {process.remote_ip}{named}",
                 "dim",
                 connection_id=number,
                 remote_ip=process.remote_ip,
-                protocol=process.protocol.name,
-                uri=without_query(process.protocol.upgrade_uri),
+                protocol=name,
+                uri=shown_uri(process.protocol.upgrade_uri),
             )
             greet_page(process)
         elif frame.opcode is focConnectionClose:

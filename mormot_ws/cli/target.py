@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 import ssl
 
-from ..client.client import HttpClientWebSockets, parse_websocket_uri
-from ..protocols.chat import OnIncomingFrame, WebSocketProtocolChat
+from ..client.arguments import parse_websocket_uri
+from ..client.client import HttpClientWebSockets
+from ..core.frames import WebSocketFrame
+from ..logs import shown_uri
+from ..process.process import WebSocketProcess
+from ..protocols.any_of import AnyOf
+from ..protocols.chat import OnIncomingFrame
 from ..reconnect_policies import FailureKind, ReconnectFailure, failure_kind
 from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import client_tls_context
@@ -15,29 +20,18 @@ from ..sockets.tls_contexts import client_tls_context
 _MORMOT_REFUSAL = "WebSocket Upgrade Error"
 
 
-class ConsoleProtocol(WebSocketProtocolChat):
-    """Asks for any of *names*, or for no sub-protocol, and remembers the server's choice."""
+class ConsoleProtocol(AnyOf):
+    """Asks for any of *names*, or for no sub-protocol; *callback* gets what comes."""
 
     def __init__(self, names: list[str], callback: OnIncomingFrame) -> None:
-        super().__init__("", "", callback)
-        self._names = names
+        super().__init__(names)
+        self._callback = callback
 
-    def get_subprotocols(self) -> str:
-        """Return all the names."""
-        return ", ".join(self._names)
-
-    def set_subprotocol(self, name: str) -> bool:
-        """Accept one of them."""
-        if name.lower() not in map(str.lower, self._names):
-            return False
-        self.name = name
-        return True
-
-
-def without_query(uri: str) -> str:
-    """Return *uri* as it may be shown and logged: without its query, which may hold a token."""
-    path, mark, _ = uri.partition("?")
-    return f"{path}?…" if mark else path
+    def process_incoming_frame(
+        self, process: WebSocketProcess, frame: WebSocketFrame, info: str
+    ) -> None:
+        """Call *callback*, which raises nothing."""
+        self._callback(process, frame)
 
 
 class Target:
@@ -48,7 +42,7 @@ class Target:
 
     def __init__(self, args: argparse.Namespace) -> None:
         #: the URI as it is shown
-        self.text: str = without_query(args.uri)
+        self.text: str = shown_uri(args.uri)
         self.host: str
         self.port: int
         self.resource: str
@@ -71,8 +65,10 @@ class Target:
             lines.append(f"Authorization: Bearer {self._args.bearer()}")
         return "\r\n".join(lines)
 
-    def open(self, settings: WebSocketProcessSettings) -> HttpClientWebSockets:
-        """Return a client that has tried to open the TCP connection.
+    def open(
+        self, settings: WebSocketProcessSettings, connect: bool = True
+    ) -> HttpClientWebSockets:
+        """Return a client that has tried to open the TCP connection, unless *connect* is False.
 
         Raises ``ValueError`` for an invalid address or proxy.
         """
@@ -86,6 +82,7 @@ class Target:
             settings=settings,
             process_name="mormot-ws",
             proxy=args.proxy,
+            connect=connect,
         )
 
     def upgrade(self, client: HttpClientWebSockets, protocol: ConsoleProtocol) -> str:

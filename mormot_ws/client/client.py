@@ -1,5 +1,5 @@
 """HttpClientWebSockets: connects, upgrades, and keeps the connection alive by a background thread
-that reconnects.
+that reconnects. What runs behind it, and how that ends, is in ``life.py``.
 
 Threads: the application's own, one per client (it runs the process loop, every callback, and the
 reconnection), and the keeper that all clients share.
@@ -7,44 +7,37 @@ reconnection), and the keeper that all clients share.
 
 from __future__ import annotations
 
-import ssl
 import threading
 import weakref
 from collections.abc import Callable, Collection
+from functools import partial
 from threading import current_thread, get_ident
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..errors import WebSocketsError
-from ..logs import get_logger
-from ..process.free_in_callback import meet_free_in_callback
-from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, stay_at_exit
-from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
+from ..logs import get_logger, shown_uri
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
-from ..protocols.offered import is_localhost
-from ..reconnect_policies import ReconnectPolicy
+from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
 from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
-from ..sockets.crtsocket import CrtSocket
 from ..sockets.deadline import Deadline
+from ..sockets.tls_contexts import TlsContext
 from ..sockets.transport import Transport
 from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from ..status import ClientStatus
+from .again import AutoReconnect
+from .arguments import check_upgrade_arguments, parse_websocket_uri
 from .connection import WebSocketProcessClient
 from .http import HttpAnswer, http_request, rest_request
-from .thread import WebSocketProcessClientThread
-from .upgrade import UpgradeError, check_custom_headers, client_upgrade, default_user_agent
+from .life import FREED, ClientLife, NoThreadError
+from .upgrade import UpgradeError, client_upgrade, default_user_agent
+from .waits import AttemptFailure, reopen_failure
 
 _log = get_logger("mormot_ws.client")
 
 #: milliseconds that an upgrade waits for its thread to enter the loop
 _ENTER_LOOP_MS = 5_000
-#: milliseconds that free() gives to the close handshake, and to the end of the TCP connection after
-#: it
-_CLOSE_MS = 1_000
-#: milliseconds that free() waits in all
-_FREE_MS = 2_800
-_FREED = "The client is being freed"
+_NOT_CONNECTED = "Not Connected"
 _BUSY = "Another upgrade is in progress"
 _CONNECTING = "Another thread is connecting this client"
 _NOT_ENDED = (
@@ -52,13 +45,13 @@ _NOT_ENDED = (
 )
 
 
-class HttpClientWebSockets(CrtSocket, FreedByWith):
+class HttpClientWebSockets(ClientLife):
     """An HTTP client that can become a WebSocket client. Mirrors ``THttpClientWebSockets``.
 
     The parameters are those of :class:`CrtSocket`, and *settings*:
     :class:`WebSocketProcessSettings`, by default new ones; *process_name* names the thread and the
-    log lines. Constructing it opens the TCP connection; when that fails it does not raise: the
-    upgrade then returns ``Not Connected``.
+    log lines. Constructing it opens the TCP connection, unless *connect* is False; when that fails
+    it does not raise: the upgrade tries again, and then returns ``Not Connected``.
 
     ``free()`` it when it is not needed any more, from outside its callbacks; it is a context
     manager that does so.
@@ -69,66 +62,45 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         host: str,
         port: int | str,
         tls: bool = False,
-        tls_context: ssl.SSLContext | None = None,
+        tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         *,
         settings: WebSocketProcessSettings | None = None,
         process_name: str = "",
+        tls_server_name: str | None = None,
         proxy: str | None = None,
+        connect: bool = True,
     ) -> None:
-        #: shared by reference with the process; change what you need before the upgrade
-        self.settings: WebSocketProcessSettings = (
-            WebSocketProcessSettings() if settings is None else settings
-        )
         super().__init__(
             host,
             port,
             tls,
             tls_context,
             timeout,
-            proxy=proxy,
-            send_timeout=self.settings.send_timeout,
-            resolve_timeout=self.settings.resolve_timeout,
+            settings,
+            process_name,
+            tls_server_name,
+            proxy,
         )
-        self.process_name = process_name
         #: ``f(client)``, called in the client's thread each time a connection has ended, after its
         #: last frame callback. It may ``reopen()`` and upgrade again with ``reconnect=True``
         self.on_websockets_closed: Callable[[HttpClientWebSockets], Any] | None = None
         #: ``f(process, frame) -> bool``, called for each message before its protocol; True: it was
         #: handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
+        #: ``f(client, failure)``, called in the client's thread when the policy gives up: there
+        #: will be no further attempt. *failure* is a :class:`ReconnectFailure`
+        self.on_gave_up: Callable[[HttpClientWebSockets, ReconnectFailure], Any] | None = None
         #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST
         #: protocols), in the client's thread; None: 404. Mirrors ``OnCallbackRequestProcess``
         self.on_callback_request_process: OnHttpServerRequest | None = None
         #: the ``User-Agent`` of requests
         self.user_agent: str = default_user_agent()
         self._answers = threading.local()
-        self._process: WebSocketProcessClient | None = None
-        self._thread: WebSocketProcessClientThread | None = None
-        self.policy: ReconnectPolicy | None = None
-        #: why the last upgrade failed: its ``http_status``, ``headers`` and ``body`` are what the
-        #: server has answered; None when it did not fail
-        self.upgrade_failure: UpgradeError | None = None
         #: False when the server chose none of the sub-protocols that the last upgrade asked for
         self.subprotocol_chosen = True
-        self._keeper: ProcessKeeper | None = None
-        #: guards _freeing, _upgrading and _opening, and the making of the keeper's use and of the
-        #: thread, so that free() misses neither; before the keeper's and the thread's own locks,
-        #: nothing blocks while it is held. Taken again by its own thread: a signal handler may
-        #: call free() at any moment
-        self._safe_free = threading.RLock()
-        #: the thread that upgrades just now, 0: none; two must not talk on one socket
-        self._upgrading = 0
-        #: the thread that opens the TCP connection just now, 0: none
-        self._opening = 0
-        self._freeing = False
-        #: held by the thread that does the work of free(); others wait for it, with a bound. First
-        #: in the lock order; taken again by its own thread, for signal handlers
-        self._safe_freed = threading.RLock()
-        #: True when the work of free() is done: one that was interrupted is done again
-        self._freed = False
-        close_at_exit(self)
-        self.reopen()
+        if connect:
+            self.reopen()
 
     # -------------------------------------------------------------------------------- the factories
 
@@ -138,7 +110,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         host: str,
         port: int | str,
         tls: bool = False,
-        tls_context: ssl.SSLContext | None = None,
+        tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         **options: Any,
     ) -> HttpClientWebSockets:
@@ -156,8 +128,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         uri: str = "",
         headers: str = "",
         tls: bool = False,
-        tls_context: ssl.SSLContext | None = None,
+        tls_context: TlsContext | None = None,
         timeout: int = 10_000,
+        retry: bool = False,
         **options: Any,
     ) -> HttpClientWebSockets | None:
         """Connect and upgrade in one call; return None when either fails (the log says why).
@@ -165,6 +138,10 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
 
         Two forms: ``websockets_connect('localhost', 8999, protocol, 'uri')`` and
         ``websockets_connect('ws://localhost:8999/uri', protocol)``.
+
+        :param retry: return the client at once, never None, and let it connect in the background,
+            again and again: the same as :meth:`auto_reconnect` with a *protocol*.
+
         Raises ``ValueError``/``TypeError`` for arguments that can never work.
         """
         if "://" in host:
@@ -177,7 +154,15 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 "call websockets_connect(host, port, protocol) or"
                 " websockets_connect('ws://…', protocol); a protocol is needed"
             )
+        options.setdefault("connect", not retry)
         client = cls(host, port, tls, tls_context, timeout, **options)
+        if retry:
+            try:
+                client.auto_reconnect(uri, headers, protocol=protocol)
+            except BaseException:
+                client.free()
+                raise
+            return client
         error = client.websockets_upgrade(uri, "", False, frozenset(), protocol, headers)
         if error:
             _log.warning("%s:%d: %s %s", client.host, client.port, error, client.last_error)
@@ -195,21 +180,26 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
 
     @property
     def websockets(self) -> WebSocketProcessClient | None:
-        """The WebSocket side, None before the first upgrade. Mirrors ``WebSockets``."""
+        """The WebSocket side, None before the first upgrade, unless :meth:`auto_reconnect` makes
+        that. Mirrors ``WebSockets``.
+        """
         return self._process
 
     def websockets_upgrade(
         self,
         uri: str,
-        key: str,
+        key: str = "",
         ajax: bool = False,
         options: Collection[Any] | WebSocketProtocolBinaryOptions | None = None,
         protocol: WebSocketProtocol | None = None,
         headers: str = "",
         reconnect: bool = False,
     ) -> str:
-        """Upgrade the open TCP connection to WebSocket; return '' or an error text. Mirrors
+        """Upgrade the TCP connection to WebSocket; return '' or an error text. Mirrors
         ``WebSocketsUpgrade``.
+
+        A client that has not been upgraded yet opens the connection again when there is none: after
+        a failed upgrade, just call it again.
 
         :param uri: the resource; ``''`` and ``'/'`` ask for the same.
         :param key: encryption key of the binary REST protocol; ``''`` with a *protocol* of your
@@ -225,41 +215,26 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             protocol objects.
 
         A network or handshake failure is a returned text, never an exception; the socket is then
-        closed, and :attr:`upgrade_failure` has what the server said. Takes up to ``timeout`` ms for
-        the server's answer. In the frame callbacks of this client it is refused with a text: the
-        connection has not ended there. Raises ``TypeError``/``ValueError`` for arguments that can
-        never work, also for a *protocol* that another client is using, :class:`WebSocketsError` for
-        a *key* without the extra ``crypto``.
+        closed, and :attr:`upgrade_failure` has what the server said. After :meth:`auto_reconnect`
+        the client goes on trying then, in the background. Takes up to ``timeout`` ms for the
+        server's answer, and as much to connect. In the frame callbacks of this client it is refused
+        with a text: the connection has not ended there. Raises ``TypeError``/``ValueError`` for
+        arguments that can never work, also for a *protocol* that another client is using,
+        :class:`WebSocketsError` for a *key* without the extra ``crypto``.
         """
-        _check_upgrade_arguments(uri, key, protocol, headers)
+        check_upgrade_arguments(uri, key, protocol, headers)
+        made = partial(self._protocol, protocol, uri, key, ajax, options)
         with self._safe_free:
             if self._upgrading:
                 return _BUSY
             self._upgrading = get_ident()
         try:
-            process, thread, transport = self._process, self._thread, self._transport
-            if transport is None:
-                return "Not Connected"
-            if process is not None and (not reconnect or process.state is wpsRun):
-                return _already_upgraded(process, uri)
-            if thread is not None:
-                if thread.in_loop:
-                    return _NOT_ENDED
-                if thread.attempting and thread is not current_thread():
-                    return _CONNECTING
-            if protocol is None and process is not None:
-                protocol = process.protocol
-            if protocol is None:
-                # here: a client of another protocol need not load it
-                from ..rest.protocols import new_rest_protocol
-
-                protocol = new_rest_protocol(
-                    uri, key, ajax, pboSynLzCompress if options is None else options, self.settings
-                )
-            self._check_owner(protocol)
-            return self._upgrade(transport, uri, protocol, headers)
+            text = self._try_upgrade(uri, made, headers, reconnect)
         finally:
             self._upgrading = 0
+        if text and self._again is not None and self._process is None and not self._freeing:
+            self._connect_later(made(), uri, headers, self._failed(text))
+        return text
 
     def reopen(self, timeout: int | None = None) -> str:
         """Close, and connect again with the same parameters. Mirrors ``ReOpen``.
@@ -282,53 +257,46 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         self,
         uri: str | Callable[[], str] | None = None,
         headers: str | Callable[[], str] | None = None,
+        *,
+        protocol: WebSocketProtocol | None = None,
+        policy: ReconnectPolicy | None = None,
     ) -> None:
-        """Reconnect for ever with the parameters of the last upgrade: a ready-made
-        ``on_reconnect``, for the simple case.
+        """Connect by itself: reconnect with the parameters of the last upgrade whenever the
+        connection is lost, and retry the first one too. A ready-made ``on_reconnect``, for the
+        simple case.
+
+        After the first upgrade it counts for the losses to come. Before it, an upgrade that fails
+        is tried again in the background. Instead of it, with a *protocol*, all attempts are made in
+        the background, the first one at once; :attr:`websockets` is there from then on, and frames
+        can be queued. The policy decides on the waits, and :attr:`on_gave_up` is told when it gives
+        up.
 
         :param uri: another URI, or a function that returns it for each attempt; None: the same as
-            before.
+            before. A whole ``ws://…`` or ``wss://…`` leads to another server.
         :param headers: header lines, or a function that returns them for each attempt (a fresh
             token); None: the same as before.
+        :param protocol: what to speak, before the first upgrade.
+        :param policy: decides on the waits; None: what ``settings.reconnect_policy`` makes. Only
+            before the first upgrade.
 
-        Call it after the first upgrade. The functions run in the client's thread; what they raise
-        counts as a failed attempt. Raises :class:`WebSocketsError` before the first upgrade. What
+        The functions run in the client's thread; what they raise counts as a failed attempt. What
         the application wants to do on each connection (subscribe, …) belongs into its callback for
-        ``focContinuation``.
+        ``focContinuation``. Raises ``TypeError``/``ValueError`` for arguments that can never work,
+        :class:`WebSocketsError` when no thread can be started.
         """
+        again = AutoReconnect(self, uri, headers)
         process = self._process
-        if process is None:
-            raise WebSocketsError("auto_reconnect() comes after the first websockets_upgrade()")
-
-        def upgrade_again(reopened: WebSocketProcessClient | None) -> str:
-            if reopened is None:
-                return "Retry"
-            protocol = reopened.protocol
-            new_uri = uri() if callable(uri) else uri
-            new_headers = headers() if callable(headers) else headers
-            return self.websockets_upgrade(
-                protocol.upgrade_uri if new_uri is None else new_uri,
-                "",
-                False,
-                frozenset(),
-                protocol,
-                protocol.upgrade_bearer_token if new_headers is None else new_headers,
-                True,
-            )
-
-        process.on_reconnect = upgrade_again
-
-    def reconnect_now(self) -> None:
-        """Cut short the wait before the next attempt to reconnect. From any thread and from signal
-        handlers, returns at once.
-
-        Also when that wait has not begun: in a callback that tells of the loss, or during an
-        attempt, which another one follows at once should it fail. On a running connection it does
-        nothing.
-        """
-        thread = self._thread
-        if thread is not None:
-            thread.reconnect_now()
+        if process is not None:
+            if protocol is not None or policy is not None:
+                raise ValueError("protocol and policy come before the first websockets_upgrade()")
+            self._again = process.on_reconnect = again
+            return
+        check_upgrade_arguments("", "", protocol, "")
+        if protocol is not None:
+            self._check_owner(protocol)
+        self._again, self._own_policy = again, policy
+        if protocol is not None and (error := self._connect_later(protocol, "", "", None)):
+            raise WebSocketsError(f"no thread can be started: {error}")
 
     def status(self) -> ClientStatus:
         """Return a snapshot for monitoring. From any thread and from signal handlers, never waits.
@@ -388,60 +356,6 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             self.last_error: str = answer.error
         return answer.status
 
-    def free(self) -> None:
-        """Close the connection and end its thread, for good. Mirrors ``Free``.
-
-        From any thread but the client's own: inside one of its callbacks it behaves as
-        ``settings.free_in_callback`` says. Also from a signal handler, whatever it has interrupted.
-        The close handshake takes up to ``close_timeout`` ms, all of it less than 3 s; a callback
-        that runs longer is left behind, with a log line. Safe to call twice; when it was
-        interrupted by an exception, the next call finishes the work.
-        """
-        thread = self._thread
-        if thread is not None and thread is current_thread():
-            if self.settings.free_in_callback != "raise":
-                thread.terminate()
-            meet_free_in_callback(self, "client", self.settings)
-        with self._safe_free:
-            self._freeing = True  # no other thread is made from here on
-        lock = self._safe_freed
-        if not lock.acquire(timeout=_FREE_MS / 1000):
-            # another thread is at it, and takes the time that it has
-            return
-        try:
-            if not self._freed:
-                self._free()
-                self._freed = True
-        finally:
-            lock.release()
-
-    def _free(self) -> None:
-        """Do the work of free(), as far as it is not done."""
-        deadline = Deadline(_FREE_MS)
-        thread, process = self._thread, self._process
-        if thread is not None:
-            thread.terminate()
-        if (
-            process is not None
-            and process.state is wpsRun
-            and process.shutdown_within(1000, _CLOSE_MS)
-            and thread is not None
-            and thread.is_alive()
-        ):
-            # the peer's end of the TCP connection, the last callbacks
-            thread.join(_CLOSE_MS / 1000)
-        self.interrupt()
-        if thread is not None and thread.is_alive():
-            thread.join(deadline.seconds())
-            if thread.is_alive():
-                _log.error("%s: a callback does not return; its thread is left behind", thread.name)
-        self.close()
-        with self._safe_free:
-            keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            release_shared_keeper()
-        forget_at_exit(self)
-
     def __repr__(self) -> str:
         what = "freed" if self._freeing else ("connected" if self.connected else "not connected")
         process = "" if self._process is None else f" {self._process!r}"
@@ -474,6 +388,27 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             self.close()
         return answer
 
+    def _protocol(
+        self,
+        protocol: WebSocketProtocol | None,
+        uri: str,
+        key: str,
+        ajax: bool,
+        options: Collection[Any] | WebSocketProtocolBinaryOptions | None,
+    ) -> WebSocketProtocol:
+        """Return what is to be spoken: *protocol*, the one before, or a REST protocol."""
+        if protocol is None and self._process is not None:
+            protocol = self._process.protocol
+        if protocol is None:
+            # here: a client of another protocol need not load it
+            from ..rest.protocols import new_rest_protocol
+
+            protocol = new_rest_protocol(
+                uri, key, ajax, pboSynLzCompress if options is None else options, self.settings
+            )
+        self._check_owner(protocol)
+        return protocol
+
     def _check_owner(self, protocol: WebSocketProtocol) -> None:
         """Raise ``ValueError`` when another client is using *protocol*."""
         owner = None if protocol._client is None else protocol._client()
@@ -485,6 +420,41 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 "the protocol object belongs to another client, which is using it: give each"
                 " client one of its own"
             )
+
+    def _try_upgrade(
+        self, uri: str, made: Callable[[], WebSocketProtocol], headers: str, reconnect: bool
+    ) -> str:
+        """Upgrade, when the state of the client allows it."""
+        process, thread = self._process, self._thread
+        alive = thread is not None and thread.is_alive() and thread is not current_thread()
+        if process is None or not (process.upgrades or reconnect):
+            if alive:
+                return _CONNECTING
+            if self._transport is None:
+                self.reopen()
+        transport = self._transport
+        if transport is None:
+            self.upgrade_failure = None
+            return _NOT_CONNECTED
+        if process is not None and (
+            (process.upgrades and not reconnect) or process.state is wpsRun
+        ):
+            return _already_upgraded(process, uri)
+        if thread is not None:
+            if thread.in_loop:
+                return _NOT_ENDED
+            if thread.attempting and thread is not current_thread():
+                return _CONNECTING
+        return self._upgrade(transport, uri, made(), headers)
+
+    def _failed(self, text: str) -> AttemptFailure:
+        """Return why the first upgrade, which has returned *text*, has failed."""
+        if text == _NOT_CONNECTED:
+            return reopen_failure(self.last_exception, self.last_error)
+        refused = self.upgrade_failure
+        if refused is None:
+            return AttemptFailure(FailureKind.callback, text)
+        return AttemptFailure(refused.kind, text, refused)
 
     def _upgrade(
         self, transport: Transport, uri: str, protocol: WebSocketProtocol, headers: str
@@ -512,6 +482,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         else:
             failure = None
         self.upgrade_failure = failure
+        self._judge_address(failure is None)
         if failure is not None:
             # what is returned is our own: another thread that reopens meanwhile empties last_error,
             # and '' would be a success
@@ -526,18 +497,13 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 self.port,
             )
         self.subprotocol_chosen = result.subprotocol_chosen
-        protocol.upgrade_uri = uri
-        protocol.upgrade_bearer_token = headers
         protocol._client = weakref.ref(self)
         process = self._process
         first = process is None
         if process is None:
-            with self._safe_free:  # a free() that came first would not give the keeper back
-                if self._freeing:
-                    return _FREED
-                if self._keeper is None:  # else from an upgrade whose policy, or protocol, raised
-                    self._keeper = acquire_shared_keeper()
-            process = WebSocketProcessClient(self, protocol, self._keeper)
+            process = self._new_process(protocol)
+            if process is None:
+                return FREED
         else:
             process._renew(protocol)
         protocol.on_before_incoming_frame = (
@@ -545,8 +511,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         )
         remote_ip = _peer_ip(transport)
         process.met(result.connection_id, remote_ip)
-        protocol.remote_ip = remote_ip
-        protocol.remote_localhost = is_localhost(remote_ip)
+        protocol.connection_upgraded(uri, headers, remote_ip, result.connection_id)
         process.attach(transport, result.unread)
         protocol.prepare_process(process)
         protocol.after_upgrade(process)
@@ -555,7 +520,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     def _start(self, process: WebSocketProcessClient, first: bool) -> str:
         """Let a thread run the process: a new one, or the one that is reconnecting just now."""
         if self._freeing:
-            return _FREED
+            return FREED
         thread = self._thread
         try:
             if not first:
@@ -563,81 +528,14 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 if thread is not None and thread.will_run():
                     return ""
             thread = self._new_thread(process, first)
-        except _NoThreadError as exc:
+        except NoThreadError as exc:
             self.last_error = text = str(exc)
             self.close()
             return text
         if thread is None:
-            return _FREED
+            return FREED
         thread.entered.wait(_ENTER_LOOP_MS / 1000)
         return ""
-
-    def _new_thread(
-        self, process: WebSocketProcessClient, first: bool
-    ) -> WebSocketProcessClientThread | None:
-        """Start the thread that runs *process*; return None when the client is being freed.
-
-        When it raises, a fault of the policy's factory included, nobody takes the process for a
-        running one.
-        """
-        started = False
-        try:
-            policy = self.settings.reconnect_policy()
-            with self._safe_free:
-                # free() sees all of it, a started thread included, or comes first
-                if self._freeing:
-                    return None
-                # kept until the lock is free: its finaliser is the application's
-                before, self.policy = self.policy, policy
-                thread = WebSocketProcessClientThread(self, process)
-                self._process = process
-                self._thread = thread
-                process.owned_by(thread)
-                try:
-                    if first:
-                        process.enter_run()
-                    thread.start()
-                except (OSError, RuntimeError) as exc:
-                    # no descriptor for the keeper, or no further thread
-                    if first:
-                        # as if never upgraded
-                        self._process = self._thread = None
-                    raise _NoThreadError(f"{type(exc).__name__}: {exc}") from exc
-            del before
-            started = True
-            if first:
-                process.entered_run()
-            return thread
-        finally:
-            if not started:
-                process.discard()
-
-    def revive(self) -> None:
-        """Start a thread that reconnects, if the last one has ended without ``on_reconnect``."""
-        with self._safe_free:
-            last, process = self._thread, self._process
-            if self._freeing or last is None or process is None or not last.may_be_revived():
-                return
-            thread = WebSocketProcessClientThread(self, process, lost=True)
-            thread.take_over(last)
-            self._thread = thread
-            process.owned_by(thread)
-            last.revived(True)
-            try:
-                thread.start()
-                return
-            except RuntimeError as exc:
-                # as if it had never been tried: the next time there may be a thread
-                self._thread = last
-                process.owned_by(last)
-                last.revived(False)
-                text = f"{type(exc).__name__}: {exc}"
-                process.note_error(text)
-        _log.error(
-            "%s: no thread can be started (%s), so nobody reconnects: set on_reconnect again later",
-            last.name,
-            text,
-        )
 
     def notify_closed(self) -> None:
         """In the client's thread: tell the application that the connection has ended."""
@@ -650,73 +548,31 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
                 fields = {} if process is None else process.log_fields()
                 _log.exception("%r: on_websockets_closed failed", self, extra=fields)
 
-    def die_in_child(self) -> None:
-        """In a forked child: a client that has been upgraded, or is connected, is dead; any other
-        one is as new.
-        """
-        super().die_in_child()
-        self._safe_free, self._safe_freed = threading.RLock(), threading.RLock()
-        self._upgrading = self._opening = 0
-        thread, self._thread = self._thread, None
-        self._keeper = None
-        if thread is not None:
-            thread.die_in_child()
-        if self._freeing or self._inherited or self._process is not None:
-            # there is nothing left to do for a free()
-            self._inherited = self._interrupted = self._freeing = True
-            self._freed = True
-        else:
-            stay_at_exit(self)
+    def notify_gave_up(self, failure: ReconnectFailure) -> None:
+        """In the client's thread: tell the application that there will be no further attempt."""
+        self.gave_up = failure
+        if self.on_gave_up is not None:
+            try:
+                self.on_gave_up(self, failure)
+            except BaseException:  # noqa: BLE001
+                _log.exception("%r: on_gave_up failed", self)
 
-    def begin_exit(self) -> None:
-        """The interpreter ends: say goodbye, without waiting."""
-        if self._thread is not None:
-            self._thread.terminate()
-        if self._process is not None:
-            self._process.start_shutdown(1001, "")
-
-    def end_exit(self, deadline: Deadline) -> None:
-        """The interpreter ends: wait for the goodbye, then cut."""
-        thread = self._thread
-        if thread is not None and thread is not current_thread():
-            thread.join(deadline.seconds())
-        self.interrupt()
-
-
-class _NoThreadError(Exception):
-    """There is no thread to be had for a connection, or no descriptor for the keeper."""
-
-
-def _check_upgrade_arguments(
-    uri: str, key: str, protocol: WebSocketProtocol | None, headers: str
-) -> None:
-    if protocol is not None and not isinstance(protocol, WebSocketProtocol):
-        raise TypeError(f"protocol is a WebSocketProtocol or None, not {type(protocol).__name__}")
-    for name, value in (("uri", uri), ("key", key), ("headers", headers)):
-        if not isinstance(value, str):
-            raise TypeError(f"{name} is a str, not {type(value).__name__}")
-    if any(c <= " " or c in "#\x7f" for c in uri):
-        # without the query, which may hold a token
-        raise ValueError(
-            f"{uri.partition('?')[0]!r}, with its query, cannot be requested: blanks, '#' and"
-            " control characters have to be percent-encoded"
-        )
-    if (
-        key and protocol is not None and not protocol.encrypted
-    ):  # else it may be the one that this key was given to before
-        raise ValueError(
-            "key goes with the REST protocols: leave it '' with a protocol of your own"
-        )
-    check_custom_headers(headers)
+    def prepare_attempt(self) -> None:
+        """In the client's thread: settle where the next attempt goes."""
+        process = self._process
+        again = None if process is None else process.on_reconnect
+        if isinstance(again, AutoReconnect):
+            again.prepare()
 
 
 def _already_upgraded(process: WebSocketProcessClient, uri: str) -> str:
     current = process.protocol.uri
     if current.lower() == uri.lower():
         return "Already upgraded to WebSockets on this URI"
-    # without the query, which may hold a token
-    requested = uri.partition("?")[0]
-    return f"Already upgraded to WebSockets with URI=[{current}] but requested [{requested}]"
+    return (
+        f"Already upgraded to WebSockets with URI=[{shown_uri(current)}] but requested "
+        f"[{shown_uri(uri)}]"
+    )
 
 
 def _peer_ip(transport: Any) -> str:
@@ -724,30 +580,3 @@ def _peer_ip(transport: Any) -> str:
         return str(transport.sock.getpeername()[0])
     except OSError:
         return ""
-
-
-def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
-    """Return (host, port, resource with its query, TLS) of a ``ws://`` or ``wss://`` *uri*; raise
-    ``ValueError`` for anything else.
-    """
-    parts = urlsplit(uri)
-    if (
-        parts.scheme not in ("ws", "wss")
-        or not parts.hostname
-        or parts.fragment
-        or parts.username is not None
-    ):
-        # what may be secret, a password or the query, is not shown
-        begin, mark, _ = uri.partition("://")
-        shown = (
-            f"{begin}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-            if mark
-            else uri.partition("?")[0]
-        )
-        raise ValueError(
-            f"{shown!r} is not a WebSocket URI like ws://host:port/resource, without user name and"
-            " fragment"
-        )
-    tls = parts.scheme == "wss"
-    resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")
-    return parts.hostname, parts.port or (443 if tls else 80), resource, tls

@@ -1,23 +1,22 @@
 """The client's side of a connection, through all its reconnections; without the thread that runs it
 (``thread.py``), the opening of sockets, and handshakes (``client.py``).
 
-What it needs of the client is :class:`ClientOwner`.
+What it needs of the client is in ``owner.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ..core.frames import CLOSE_ABNORMAL
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
 from ..protocols.base import WebSocketProtocol
-from ..reconnect_policies import ReconnectPolicy
 from ..request import HttpServerRequest, OnHttpServerRequest
-from ..settings import DEFAULT_ANSWER_TIMEOUT_MS, WebSocketProcessSettings
+from ..settings import DEFAULT_ANSWER_TIMEOUT_MS
 from ..states import WebSocketProcessState, wpsCreate, wpsDestroy
-from .upgrade import UpgradeError
+from .owner import ClientOwner
 
 if TYPE_CHECKING:
     from .thread import WebSocketProcessClientThread
@@ -25,46 +24,20 @@ if TYPE_CHECKING:
 OnReconnect = Callable[["WebSocketProcessClient | None"], "str | None"]
 
 
-class ClientOwner(Protocol):
-    """What the thread needs of its client."""
-
-    host: str
-    port: int
-    settings: WebSocketProcessSettings
-    process_name: str
-    #: milliseconds that its user is ready to wait for the server
-    timeout: int
-    #: answers requests of the server
-    on_callback_request_process: OnHttpServerRequest | None
-    #: why the last attempt to open the TCP connection failed, None when it did not
-    last_exception: OSError | None
-    #: decides the waits
-    policy: ReconnectPolicy | None
-    #: why the last handshake failed, None when it did not or there was none
-    upgrade_failure: UpgradeError | None
-
-    def reopen(self, timeout: int | None = None) -> str:
-        """Open the TCP connection again."""
-
-    def close(self) -> None:
-        """Close it."""
-
-    def revive(self) -> None:
-        """Start a thread that reconnects, if the last one has ended without ``on_reconnect``."""
-
-    def notify_closed(self) -> None:
-        """Tell the application that a connection has ended."""
-
-
 class WebSocketProcessClient(WebCrtSocketProcess):
     """The client's side of a connection, through all its reconnections. Mirrors
     ``TWebSocketProcessClient``.
 
-    There is one per client, made by its first upgrade: ``client.websockets``.
+    There is one per client, made by its first upgrade, or before that by ``auto_reconnect()``:
+    ``client.websockets``.
     """
 
     def __init__(
-        self, client: ClientOwner, protocol: WebSocketProtocol, keeper: ProcessKeeper
+        self,
+        client: ClientOwner,
+        protocol: WebSocketProtocol,
+        keeper: ProcessKeeper,
+        on_reconnect: OnReconnect | None = None,
     ) -> None:
         super().__init__(
             protocol,
@@ -73,9 +46,12 @@ class WebSocketProcessClient(WebCrtSocketProcess):
             mask_sent_frames=True,
             process_name=client.process_name,
         )
-        self._on_reconnect: OnReconnect | None = None
-        #: attempts to reconnect since the connection was lost; 0 while it runs
+        self._on_reconnect = on_reconnect
+        #: attempts to connect since the connection was lost, or since the first of them; 0 while
+        #: it runs
         self.attempts = 0
+        #: how many upgrades have succeeded
+        self.upgrades = 0
         #: milliseconds that the last connection lived
         self.lived_ms: float = 0.0
         #: the close code of the last connection
@@ -166,6 +142,8 @@ class WebSocketProcessClient(WebCrtSocketProcess):
     def discard(self, state: WebSocketProcessState = wpsDestroy) -> None:
         """The connection that was upgraded does not run: leave no sign that it does."""
         self.liveness.unwatch()
+        if self.upgraded:
+            self.upgrades -= 1
         self.upgraded = False
         if self.state is not state:
             self.set_state(state)
@@ -176,13 +154,14 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         self.lost_code = self.close_code or CLOSE_ABNORMAL
 
     def attempt_begins(self) -> None:
-        """Count an attempt to reconnect."""
+        """Count an attempt to connect."""
         self.attempts += 1
 
     def reconnected(self) -> None:
         """An attempt has led to a new connection."""
         self.attempts = 0
-        self.reconnects += 1
+        if self.upgrades > 1:
+            self.reconnects += 1
 
     def exchanged_both_ways(self) -> bool:
         """Tell whether messages went both ways over the last connection."""
@@ -193,6 +172,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
     def enter_run(self) -> None:
         self._counts_before = (self.protocol.frames_in_count, self.protocol.frames_out_count)
         self.upgraded = True
+        self.upgrades += 1
         super().enter_run()
         # on_reconnect may go on for long before the loop starts
         self.liveness.watch()

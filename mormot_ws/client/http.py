@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..core.handshake import split_header_lines
-from ..logs import escaped
+from ..core.names import wire_authority, wire_resource
+from ..logs import escaped, shown_name
 from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest, header_value
 from ..sockets.crtsocket import CrtSocket
@@ -65,15 +66,25 @@ def http_request(
         # the application's wins, whatever its case
         headers = {known: text for known, text in headers.items() if known.lower() != name.lower()}
         headers[name] = value
-    connection = http.client.HTTPConnection(client.host, client.port)
+    if not any(name.lower() == "host" for name in headers):
+        authority = wire_authority(client.host, client.port, 443 if client.tls else 80)
+        headers = {"Host": authority, **headers}
+    connection = http.client.HTTPConnection("server", client.port)
     connection.sock = DeadlineSocket(transport, Deadline(client.timeout))
     connection.auto_open = 0
     try:
         connection.request(
-            method or "GET", url if url.startswith("/") else f"/{url}", data or None, headers
+            method or "GET",
+            wire_resource(url if url.startswith("/") else f"/{url}"),
+            data or None,
+            headers,
         )
         answer = connection.getresponse()
         content = _read_body(answer, max_answer_bytes)
+    except http.client.InvalidURL:
+        # its text has the whole URL, and the query may hold a token
+        text = "InvalidURL: blanks and control characters in a URL have to be percent-encoded"
+        return HttpAnswer(status=HTTP_CLIENTERROR, error=text)
     except (OSError, http.client.HTTPException) as exc:
         return HttpAnswer(status=HTTP_CLIENTERROR, error=escaped(f"{type(exc).__name__}: {exc}"))
     return HttpAnswer(
@@ -127,9 +138,9 @@ def rest_request(
     split_header_lines(header)
     mode = _MODES.get(header_value(header, "Sec-WebSocket-REST"), wscBlockWithAnswer)
     if process.exchange is None:
+        name = shown_name(process.protocol.name)
         return HttpAnswer(
-            HTTP_CLIENTERROR,
-            error=f"the protocol of the WebSocket, {process.protocol.name!r}, carries no requests",
+            HTTP_CLIENTERROR, error=f"the protocol of the WebSocket, {name!r}, carries no requests"
         )
     context = HttpServerRequest(url, method or "GET", header, data, data_type)
     status = process.notify_callback(context, mode)

@@ -1,26 +1,20 @@
-"""The thread of a client: it runs one connection after another, and reconnects in between.
+"""The thread of a client: it runs one connection after another, and connects in between.
 
-Every callback of a client runs in this one thread. What it runs is in ``connection.py``; opening
-sockets and handshakes belong to ``client.py``.
+Every callback of a client runs in this one thread. What it runs is in ``connection.py``, how long
+it waits in ``waits.py``; opening sockets and handshakes belong to ``client.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Protocol
 
 from ..core.frames import CLOSE_ABNORMAL
 from ..logs import escaped, get_logger
-from ..reconnect_policies import (
-    ExponentialBackoff,
-    FailureKind,
-    ReconnectFailure,
-    checked_delay,
-    failure_kind,
-)
+from ..reconnect_policies import FailureKind, ReconnectFailure
 from ..states import (
     WebSocketProcessClientThreadState,
     sClosed,
@@ -30,8 +24,9 @@ from ..states import (
     wpsCreate,
     wpsRun,
 )
-from .connection import ClientOwner, WebSocketProcessClient
-from .upgrade import UpgradeError
+from .connection import WebSocketProcessClient
+from .owner import ClientOwner
+from .waits import AttemptFailure, ReconnectWaits, reopen_failure
 
 _log = get_logger("mormot_ws.client")
 
@@ -40,8 +35,8 @@ _LONGEST_WAIT = 3_600.0
 
 
 class WebSocketProcessClientThread(threading.Thread):
-    """Runs the process loop, and reconnects when it ends. Mirrors
-    ``TWebSocketProcessClientThread``.
+    """Runs the process loop, and reconnects when it ends; started before there is a connection,
+    it connects. Mirrors ``TWebSocketProcessClientThread``.
 
     It ends when it may not reconnect: after :meth:`terminate`, without ``on_reconnect``, or when
     the policy gives up. Nothing that a callback, a policy, a proxy library or a log handler raises
@@ -49,7 +44,11 @@ class WebSocketProcessClientThread(threading.Thread):
     """
 
     def __init__(
-        self, client: ClientOwner, process: WebSocketProcessClient, lost: bool = False
+        self,
+        client: ClientOwner,
+        process: WebSocketProcessClient,
+        lost: bool = False,
+        failed: AttemptFailure | None = None,
     ) -> None:
         # daemon: a frozen or forgotten client must not keep the interpreter from ending
         super().__init__(
@@ -58,7 +57,10 @@ class WebSocketProcessClientThread(threading.Thread):
         )
         #: what it runs, connection after connection
         self.process = process
-        self._lost = lost  # start with reconnecting: the connection ended under an earlier thread
+        # start with connecting: there is no connection yet, or it ended under an earlier thread
+        self._lost = lost
+        # why the first attempt has failed already, in another thread
+        self._failed = failed
         #: what this thread is doing; mirrors ``ThreadState``
         self.thread_state: WebSocketProcessClientThreadState = sCreate
         #: set when the thread runs; waited for by the first upgrade
@@ -80,11 +82,10 @@ class WebSocketProcessClientThread(threading.Thread):
         #: True once the thread has looked for on_reconnect in vain; guarded by _safe
         self.gave_up_without_callback: bool = False
         self._ended = False  # this thread runs no further connection; guarded by _safe
-        self._failures = 0  # failed attempts since the last stable connection
-        self._lost_at = 0.0  # when that was lost
+        #: what failed since the last stable connection, and how long to wait then
+        self.waits: ReconnectWaits = ReconnectWaits(client, self.name)
         self._terminated = False
         self._hurry = False  # the next wait is to be cut short; guarded by _safe
-        self._fallback = ExponentialBackoff()  # the waits when the policy has a fault
 
     @property
     def terminated(self) -> bool:
@@ -129,7 +130,7 @@ class WebSocketProcessClientThread(threading.Thread):
                 if self._inherited:
                     return
                 self._lost = False
-                closed = process.lost_code != CLOSE_ABNORMAL
+                closed = process.lost_code not in (0, CLOSE_ABNORMAL)
                 if not (process.upgraded or self._reconnect()) and self._ends():
                     break
                 self._reconnected()
@@ -142,12 +143,15 @@ class WebSocketProcessClientThread(threading.Thread):
                 "%s: ended by %s; it does not reconnect any more", self.name, _words(exc)
             )
             self._end_connection()
+            failed = AttemptFailure(FailureKind.callback, _words(exc), exc)
+            self._client.notify_gave_up(self.waits.failure(failed, process.lost_code))
         finally:
             with self._safe:
                 self._ended = True
             self.thread_state = sClosed if closed else sFinished
             if not self._inherited:
                 _log.debug("%s: %s", self.name, self.thread_state.name)
+                self._client.thread_ends()
 
     def will_run(self) -> bool:
         """Tell whether this thread is going to run a connection that has just been upgraded; it is
@@ -211,121 +215,89 @@ class WebSocketProcessClientThread(threading.Thread):
     # --------------------------------------------------------------------------------- reconnection
 
     def _reconnect(self) -> bool:
-        """Attempt until a new connection is upgraded; return False when there is to be none."""
+        """Attempt until a connection is upgraded; return False when there is to be none."""
         process = self.process
-        self._begin_waits()
-        ended = process.last_error or f"closed with {process.lost_code}"
-        failure = self._failure(FailureKind.lost, ended)
-        if self._may_reconnect() and not process.upgraded:
-            tell = _log.warning if process.lost_code == CLOSE_ABNORMAL else _log.info
-            tell("%s: connection lost: %s; reconnecting", self.name, ended, extra=self._fields())
+        failure = self._begin()
         while self._may_reconnect():
-            delay = self._delay(failure)
-            if delay is None:
-                _log.warning(
-                    "%s: gives up after %d attempts: %s",
-                    self.name,
-                    failure.attempts,
-                    failure.text,
-                    extra=self._fields(),
-                )
-                return False
-            _log.debug("%s: next attempt in %.0f ms (%s)", self.name, delay, failure.text)
-            if not self._pause(delay):
-                return False
+            if failure is not None:
+                delay = self.waits.delay(failure, self._fields())
+                if delay is None:
+                    self._give_up(failure)
+                    return False
+                _log.debug("%s: next attempt in %.0f ms (%s)", self.name, delay, failure.text)
+                if not self._pause(delay):
+                    return False
             if process.upgraded:
                 return True
             process.attempt_begins()
-            kind, text, refusal = self._try_attempt()
-            if not text:
+            failed = self._try_attempt()
+            if failed is None:
                 return True
-            process.note_error(text)
-            self._failures += 1
-            if self._failures == 1:
-                _log.warning(
-                    "%s: the first attempt to reconnect failed: %s; trying on",
-                    self.name,
-                    text,
-                    extra=self._fields(),
-                )
-            failure = self._failure(kind, text, refusal)
+            if self._terminated:
+                # that is why
+                return False
+            failure = self._count(failed)
         return False
 
-    def _begin_waits(self) -> None:
-        """Start the waits anew after a good connection: one that lived long, or that was used."""
+    def _begin(self) -> ReconnectFailure | None:
+        """Begin to connect or to reconnect; return what the policy is told before the first
+        attempt, None where that is made at once.
+        """
         process = self.process
-        stable_after = self._client.settings.reconnect_stable_after
-        if process.lived_ms >= stable_after or process.exchanged_both_ways() or not self._lost_at:
-            # a server that accepts and drops at once must not be hammered
-            try:
-                if self._client.policy is not None:
-                    self._client.policy.reset()
-            except BaseException:  # noqa: BLE001
-                _log.exception("%s: reset() of the reconnection policy failed", self.name)
-            self._fallback.reset()
-            self._failures = 0
-            self._lost_at = monotonic()
-
-    def _delay(self, failure: ReconnectFailure) -> float | None:
-        """Ask the policy for the next wait; when it has a fault, the default one."""
-        policy = self._client.policy
-        default = self._fallback.next_delay(failure)
-        assert default is not None
-        if policy is None:
-            return default
-        try:
-            delay = policy.next_delay(failure)
-            if delay is None:
+        if not process.upgrades:
+            self.waits.begin(False)
+            failed, self._failed = self._failed, None
+            if failed is None:
                 return None
-            checked = checked_delay(delay, -1)
-            if checked >= 0:
-                return checked
-            _log.error(
-                "%s: the reconnection policy answered %.80r, which is no number of milliseconds"
-                " from 0 to a year, nor infinity; waiting %.0f ms",
+            process.attempt_begins()
+            return self._count(failed)
+        used = process.exchanged_both_ways()
+        lived_long = process.lived_ms >= self._client.settings.reconnect_stable_after
+        self.waits.begin(used or lived_long)
+        ended = process.last_error or f"closed with {process.lost_code}"
+        if self._may_reconnect() and not process.upgraded:
+            tell = _log.warning if process.lost_code == CLOSE_ABNORMAL else _log.info
+            tell("%s: connection lost: %s; reconnecting", self.name, ended, extra=self._fields())
+        return self.waits.failure(AttemptFailure(FailureKind.lost, ended), process.lost_code)
+
+    def _count(self, failed: AttemptFailure) -> ReconnectFailure:
+        """Remember an attempt that has failed; return what the policy is told of it."""
+        process, waits = self.process, self.waits
+        process.note_error(failed.text)
+        waits.failures += 1
+        if waits.failures == 1:
+            _log.warning(
+                "%s: the first attempt to %s failed: %s; trying on",
                 self.name,
-                delay,
-                default,
+                "reconnect" if process.upgrades else "connect",
+                failed.text,
                 extra=self._fields(),
             )
-        except BaseException:  # noqa: BLE001
-            _log.exception(
-                "%s: the reconnection policy failed; waiting %.0f ms",
-                self.name,
-                default,
-                extra=self._fields(),
-            )
-        return default
+        return waits.failure(failed, process.lost_code)
+
+    def _give_up(self, failure: ReconnectFailure) -> None:
+        """The policy wants no further attempt."""
+        _log.warning(
+            "%s: gives up after %d attempts: %s",
+            self.name,
+            failure.attempts,
+            failure.text,
+            extra=self._fields(),
+        )
+        self._client.notify_gave_up(failure)
 
     def _reconnected(self) -> None:
         """There is a new connection."""
         process = self.process
         number = f" as #{process.connection_id}" if process.connection_id else ""
-        _log.info("%s: reconnected%s", self.name, number, extra=self._fields())
+        word = "connected" if process.upgrades == 1 else "reconnected"
+        _log.info("%s: %s%s", self.name, word, number, extra=self._fields())
         process.reconnected()
 
     def _fields(self) -> dict[str, object]:
         """Return what log records carry as ``extra``."""
         process = self.process
         return {"connection_id": process.connection_id, "attempts": process.attempts}
-
-    def _failure(
-        self, kind: FailureKind, text: str, refusal: _Refusal | None = None
-    ) -> ReconnectFailure:
-        elapsed = (monotonic() - self._lost_at) * 1000
-        code = self.process.lost_code
-        if refusal is None:
-            return ReconnectFailure(kind, text, self._failures, elapsed, code)
-        return ReconnectFailure(
-            kind,
-            text,
-            self._failures,
-            elapsed,
-            code,
-            refusal.http_status,
-            refusal.headers,
-            refusal.body,
-        )
 
     def _may_reconnect(self) -> bool:
         with self._safe:
@@ -338,8 +310,8 @@ class WebSocketProcessClientThread(threading.Thread):
 
     def take_over(self, last: WebSocketProcessClientThread) -> None:
         """Go on where *last* has ended: its failures count for the policy."""
-        self._failures = last._failures
-        self._lost_at = last._lost_at
+        self.waits.take_over(last.waits)
+        self._failed = last._failed
 
     def revived(self, done: bool) -> None:
         """Another thread goes on in place of this one; *done* False: it could not be started."""
@@ -366,7 +338,7 @@ class WebSocketProcessClientThread(threading.Thread):
             self._hurry = False
         return not self._terminated or self.process.upgraded
 
-    def _try_attempt(self) -> tuple[FailureKind, str, _Refusal | None]:
+    def _try_attempt(self) -> AttemptFailure | None:
         """Attempt; whatever is raised, e.g. by a proxy library or by the protocol, is a failure."""
         try:
             return self._attempt()
@@ -377,33 +349,39 @@ class WebSocketProcessClientThread(threading.Thread):
             fields = self._fields()
             _log.exception("%s: the attempt failed by %s", self.name, text, extra=fields)
             self._end_connection()
-            return FailureKind.connect, text, None
+            return AttemptFailure(FailureKind.connect, text, exc)
         finally:
             self.attempting = False
 
-    def _attempt(self) -> tuple[FailureKind, str, _Refusal | None]:
-        """Open the TCP connection and let the application upgrade; return what failed, with ''
-        when nothing did.
+    def _attempt(self) -> AttemptFailure | None:
+        """Open the TCP connection and let the application upgrade; return what failed, None when
+        nothing did.
         """
         client, process = self._client, self.process
         self.attempting = True
         if process.upgraded:
             # by another thread, just now
-            return FailureKind.upgrade, "", None
-        error = client.reopen()
+            return None
+        error, exc = self._call(client.prepare_attempt)
+        if exc is not None:
+            return AttemptFailure(FailureKind.callback, error, exc)
+        # of a client that has not been upgraded yet, the constructor may have opened it
+        if process.upgrades or not client.connected:
+            error = client.reopen()
         if self._terminated:
-            return FailureKind.callback, error or "terminated", None
+            return AttemptFailure(FailureKind.callback, error or "terminated")
         if error:
             self.attempting = False
+            failed = reopen_failure(client.last_exception, error)
             self._call_on_reconnect(None)
-            return _reopen_failure(client.last_exception, error)
+            return failed
         process._renew(process.protocol)
         self.attempting = False
-        result = self._call_on_reconnect(process)
+        result, exc = self._call_on_reconnect(process)
         if self._inherited:
-            return FailureKind.callback, "forked", None
+            return AttemptFailure(FailureKind.callback, "forked")
         if not result and process.upgraded:
-            return FailureKind.upgrade, "", None
+            return None
         if not result:
             _log.error(
                 "%s: on_reconnect returned '' without calling websockets_upgrade(…,"
@@ -418,18 +396,24 @@ class WebSocketProcessClientThread(threading.Thread):
             process.start_shutdown(1000, "")
             process.discard(wpsCreate)
         client.close()
-        failed = client.upgrade_failure
-        if failed is None:
-            return FailureKind.callback, result, None
-        return failed.kind, str(failed), failed
+        refused = client.upgrade_failure
+        if refused is None:
+            return AttemptFailure(FailureKind.callback, result, exc)
+        return AttemptFailure(refused.kind, str(refused), refused)
 
-    def _call_on_reconnect(self, argument: WebSocketProcessClient | None) -> str:
-        """Call the application; an exception counts as a failed attempt. None counts as ''."""
+    def _call_on_reconnect(
+        self, argument: WebSocketProcessClient | None
+    ) -> tuple[str, BaseException | None]:
+        """Call the application; return its result, None as '', or what it raised."""
         callback = self.process.on_reconnect
         if callback is None:
-            return "on_reconnect was taken away"
+            return "on_reconnect was taken away", None
+        return self._call(lambda: callback(argument))
+
+    def _call(self, function: Callable[[], object]) -> tuple[str, BaseException | None]:
+        """Call what may be the application's; an exception counts as a failed attempt."""
         try:
-            return str(callback(argument) or "")
+            return str(function() or ""), None
         except BaseException as exc:
             if self._inherited:
                 # it ends a child that the callback has forked
@@ -437,24 +421,7 @@ class WebSocketProcessClientThread(threading.Thread):
             # the original's thread would end here, silently; SystemExit would end ours
             fields = {"attempts": self.process.attempts}
             _log.exception("%s: on_reconnect failed; trying again later", self.name, extra=fields)
-            return _words(exc)
-
-
-class _Refusal(Protocol):
-    """What a server, or a proxy, has answered instead of an upgrade."""
-
-    http_status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-
-def _reopen_failure(
-    exception: OSError | None, error: str
-) -> tuple[FailureKind, str, _Refusal | None]:
-    """Return what failed when the TCP connection could not be opened; a proxy may have said why."""
-    kind = FailureKind.connect if exception is None else failure_kind(exception)
-    status = getattr(exception, "http_status", 0)
-    return kind, error, UpgradeError(error, status) if status else None
+            return _words(exc), exc
 
 
 def _words(exc: BaseException) -> str:

@@ -1,3 +1,1 @@
-"""The protocol of RFC 6455 as values and bytes: no socket, no clock and no thread of its own may
-come in here.
-"""
+"""RFC 6455 as values and bytes: this layer has no sockets, clocks or threads."""

@@ -1,7 +1,7 @@
 """CloseHandshake: the closing of one connection (RFC 6455 §7), as a table of states and events.
 
-Pure: no socket, no thread, no clock. It knows no role: both sides close alike. Who sends the
-frames, and how long an answer may take, is decided above.
+Pure: no socket, no thread, no clock. Client and server close in the same way, so the table has no
+roles. The layers above send the frames and limit the wait for an answer.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from .frames import CLOSE_ABNORMAL, CLOSE_NO_STATUS, parse_close_payload
 
 
 class CloseState(Enum):
-    """How far the closing of a connection has come."""
+    """The state of a connection's close handshake."""
 
     #: no close frame in either direction
     open = "open"
-    #: ours is on its way, the peer's has not come
+    #: we sent our close frame, and the peer's has not arrived
     closing = "closing"
-    #: the peer's has come, ours is owed
+    #: the peer's close frame has arrived, and we still have to answer it
     answering = "answering"
-    #: one in each direction
+    #: both close frames have been exchanged
     closed = "closed"
-    #: the peer broke a rule: nothing more is read, our close frame is owed
+    #: the peer broke a rule: nothing more is read, and we still have to send our close frame
     refusing = "refusing"
-    #: the peer broke a rule, and was told so by our close frame
+    #: the peer broke a rule, and our close frame told it so
     refused = "refused"
 
 
@@ -40,14 +40,14 @@ class CloseEvent(Enum):
 
 
 _S, _E = CloseState, CloseEvent
-#: what follows from what; a pair that is not here changes nothing
+#: the next state for a state and an event; a pair that is missing here changes nothing
 TRANSITIONS: dict[tuple[CloseState, CloseEvent], CloseState] = {
     (_S.open, _E.sent): _S.closing,
     (_S.open, _E.received): _S.answering,
     (_S.open, _E.fault): _S.refusing,
     # both sides closed at the same time: neither answers the other's close frame
     (_S.closing, _E.received): _S.closed,
-    # our close frame was there before: the fault needs no second one
+    # our close frame has been sent already, and there is only one
     (_S.closing, _E.fault): _S.refused,
     (_S.answering, _E.sent): _S.closed,
     (_S.refusing, _E.sent): _S.refused,
@@ -57,10 +57,10 @@ _SENT = frozenset((_S.closing, _S.closed, _S.refused))
 
 
 class CloseHandshake:
-    """The close frames of one connection: which were sent and received, with what code.
+    """The close frames of one connection: which were sent and received, and their codes.
 
-    :meth:`happened` and what uses it are called by one thread at a time; the caller's lock sees to
-    that. The attributes may be read by any thread.
+    The methods that change it are called by one thread at a time, under the caller's lock. Any
+    thread may read the attributes.
     """
 
     __slots__ = ("code", "reason", "received", "state")
@@ -69,8 +69,8 @@ class CloseHandshake:
         self.state = CloseState.open
         #: True once the peer's close frame was read
         self.received = False
-        #: the code of the first close frame in either direction; 1005: it had none; 1006: there was
-        #: no close frame; 0: the connection is open
+        #: the code of the first close frame in either direction. 1005: the frame had no code. 1006:
+        #: there was no close frame. 0: the connection is open
         self.code: int = 0
         #: the reason in that close frame
         self.reason: str = ""
@@ -80,20 +80,20 @@ class CloseHandshake:
 
     @property
     def sent(self) -> bool:
-        """True once our close frame was given to the connection."""
+        """True once our close frame has been handed to the connection."""
         return self.state in _SENT
 
     @property
     def ends_reading(self) -> bool:
-        """True when a close frame or a fault, and not the end of the stream, ends the reading."""
+        """True when a close frame or a fault has ended the reading (not the end of the stream)."""
         return self.received or self.state in (CloseState.refusing, CloseState.refused)
 
     def happened(self, event: CloseEvent) -> None:
-        """Follow the table."""
+        """Change the state as the table says."""
         self.state = TRANSITIONS.get((self.state, event), self.state)
 
     def send(self, code: int, reason: str) -> bool:
-        """Our close frame is about to leave; return False when one has left before."""
+        """Record that our close frame is about to be sent; return False if one was sent before."""
         if self.sent:
             return False
         self.note(code, reason)
@@ -101,7 +101,7 @@ class CloseHandshake:
         return True
 
     def receive(self, payload: bytes) -> tuple[int, str]:
-        """The peer's close frame has come; return its code and reason.
+        """Record the peer's close frame; return its code and reason.
 
         Raises ``WebSocketsProtocolError`` for a *payload* that RFC 6455 §5.5.1 forbids.
         """
@@ -111,22 +111,22 @@ class CloseHandshake:
         return code, reason
 
     def fault(self) -> None:
-        """The peer broke a rule: nothing more will be read."""
+        """Record that the peer broke a rule: nothing more will be read."""
         self.happened(CloseEvent.fault)
 
     def end(self) -> None:
-        """The connection is over: without any close frame its code is 1006."""
+        """Record the end of the connection: without a close frame the code is 1006."""
         if not self.code:
             self.code = CLOSE_ABNORMAL
 
     def note(self, code: int, reason: str) -> None:
-        """Keep *code* and *reason* if they are the first ones."""
+        """Keep *code* and *reason* if none have been recorded yet."""
         if not self.code:
             self.code = code
             self.reason = reason
 
     def payload(self) -> bytes:
-        """Return code and reason as the payload of a close frame; empty where there is no code."""
+        """Return code and reason as the payload of a close frame; empty if there is no code."""
         if self.code in (CLOSE_ABNORMAL, CLOSE_NO_STATUS):
             return b""
         return self.code.to_bytes(2, "big") + self.reason.encode("utf-8")

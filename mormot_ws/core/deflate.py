@@ -1,7 +1,7 @@
 """permessage-deflate (RFC 7692): its negotiation, and the two streams of a connection.
 
-Off unless ``settings.permessage_deflate`` is set. Inflating is bounded by the message limit, so
-that a small frame cannot become a large message. No socket and no thread in here.
+It is off unless ``settings.permessage_deflate`` is set. The message limit applies to inflated
+bytes, so a small frame cannot become a huge message. This module has no sockets or threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..errors import WebSocketsProtocolError
 EXTENSION = "permessage-deflate"
 _TAIL = b"\x00\x00\xff\xff"
 _WINDOW = 1 << 15
-#: bytes that are inflated at a time: zlib's buffers grow to twice of what they hold
+#: bytes inflated at a time: zlib's buffers grow to twice what they hold
 _PIECE = 1 << 18
 #: blocks with BFINAL set that one compressed message may have
 _MAX_RESTARTS = 1000
@@ -23,14 +23,14 @@ _MAX_RESTARTS = 1000
 
 @dataclass(frozen=True)
 class PermessageDeflate:
-    """How a side wants permessage-deflate; the setting ``True`` means these defaults.
+    """The options of permessage-deflate; the setting ``True`` means these defaults.
 
-    The first four are the parameters of RFC 7692 §7.1. Raises ``ValueError`` for values outside
-    their ranges.
+    The first four are the parameters of RFC 7692 §7.1. Raises ``ValueError`` for a value that is
+    out of range.
     """
 
-    #: the server starts every message with an empty window: less memory between messages, larger
-    #: messages
+    #: the server starts every message with an empty window: this needs less memory between
+    #: messages, but makes messages larger
     server_no_context_takeover: bool = False
     #: the same for the client
     client_no_context_takeover: bool = False
@@ -38,11 +38,11 @@ class PermessageDeflate:
     server_max_window_bits: int | None = None
     #: the same for the client
     client_max_window_bits: int | None = None
-    #: zlib's effort, 1 (fast) to 9 (small)
+    #: zlib's compression level, 1 (fast) to 9 (small)
     level: int = 6
     #: zlib's memory for compressing, 1 to 9
     mem_level: int = 8
-    #: messages of fewer bytes are sent as they are
+    #: messages of fewer bytes are sent uncompressed
     min_bytes: int = 64
 
     def __post_init__(self) -> None:
@@ -72,9 +72,9 @@ class PermessageDeflate:
         return "; ".join(items)
 
     def settle(self, answer: Sequence[str]) -> DeflateAgreement:
-        """Return what the server's *answer*, its extensions, agrees to.
+        """Return the agreement that the server's *answer* (its list of extensions) makes.
 
-        Raises ``ValueError`` when that is not what was offered.
+        Raises ``ValueError`` when the answer does not fit the offer.
         """
         if len(answer) != 1:
             raise ValueError("one extension was offered")
@@ -97,9 +97,9 @@ class PermessageDeflate:
     # ----------------------------------------------------------------------------------- the server
 
     def accept(self, offers: Sequence[str]) -> tuple[str, DeflateAgreement] | None:
-        """Return (answer, agreement) for the first of the client's *offers* that can be met.
+        """Return (answer, agreement) for the first of the client's *offers* that we accept.
 
-        None: the connection goes on without the extension.
+        None: the connection works without the extension.
         """
         for offer in offers:
             try:
@@ -142,7 +142,7 @@ class PermessageDeflate:
 
 @dataclass(frozen=True)
 class DeflateAgreement:
-    """What both sides have agreed on. ``None`` window bits: 15."""
+    """The result of the negotiation. ``None`` as window bits means 15."""
 
     server_no_context_takeover: bool = False
     client_no_context_takeover: bool = False
@@ -153,10 +153,10 @@ class DeflateAgreement:
     def read(
         cls, parameters: Sequence[tuple[str, str | None]], valueless_ok: bool
     ) -> DeflateAgreement:
-        """Return the agreement that *parameters* spell.
+        """Return the agreement that *parameters* describe.
 
-        Raises ``ValueError`` for one that is unknown, repeated or out of range. *valueless_ok*:
-        ``client_max_window_bits`` may stand without a value, as in an offer.
+        Raises ``ValueError`` for a parameter that is unknown, repeated or out of range. With
+        *valueless_ok*, ``client_max_window_bits`` may come without a value, as in an offer.
         """
         found: dict[str, bool | int | None] = {}
         for name, value in parameters:
@@ -178,7 +178,7 @@ class DeflateAgreement:
         return cls(**found)  # type: ignore[arg-type]
 
     def deflater(self, client_side: bool, options: PermessageDeflate) -> Deflater:
-        """Return what compresses the messages of this side."""
+        """Return the compressor for the messages of this side."""
         if client_side:
             return Deflater(
                 self.client_max_window_bits or 15, self.client_no_context_takeover, options
@@ -186,25 +186,25 @@ class DeflateAgreement:
         return Deflater(self.server_max_window_bits or 15, self.server_no_context_takeover, options)
 
     def inflater(self, client_side: bool) -> Inflater:
-        """Return what inflates the messages of the other side."""
+        """Return the decompressor for the messages of the other side."""
         return Inflater(
             self.server_no_context_takeover if client_side else self.client_no_context_takeover
         )
 
 
 class Deflater:
-    """Compresses the messages of one side, in the order in which they are sent."""
+    """Compresses the messages of one side, in the order of sending."""
 
     def __init__(
         self, window_bits: int, no_context_takeover: bool, options: PermessageDeflate
     ) -> None:
-        # a window of 8 bits can be announced to us as the client's, but zlib needs 9: too large a
-        # window would be unreadable for the server, so such messages are not compressed at all
+        # A server may ask a client for a window of 8 bits, but zlib needs at least 9. The server
+        # could not read what a larger window compresses, so nothing is compressed then.
         self.min_bytes: int = options.min_bytes if window_bits > 8 else 1 << 62
         self._window_bits = max(window_bits, 9)
         self._options = options
         self._no_context_takeover = no_context_takeover
-        # made by the first message, and with no_context_takeover kept for one message only: 256 kB
+        # 256 kB, made for the first message; with no_context_takeover made for each message
         self._zlib: zlib._Compress | None = None
 
     def _new(self) -> zlib._Compress:
@@ -213,7 +213,7 @@ class Deflater:
         )
 
     def compress(self, payload: bytes) -> bytes:
-        """Return the payload of the compressed message."""
+        """Return *payload* as the payload of a compressed message."""
         stream = self._zlib
         if stream is None:
             stream = self._new()
@@ -224,13 +224,13 @@ class Deflater:
 
 
 class Inflater:
-    """Inflates the messages of the other side, piece by piece: a ``MessageInflater``."""
+    """Inflates the messages of the other side, piece by piece (a ``MessageInflater``)."""
 
     def __init__(self, no_context_takeover: bool) -> None:
         self._no_context_takeover = no_context_takeover
-        # made by the first message, and with no_context_takeover kept for one message only
+        # made for the first message; with no_context_takeover made for each message
         self._zlib: zlib._Decompress | None = None
-        self._window = b""  # the last output: what a stream that begins anew may refer to
+        self._window = b""  # the last output, to which a new stream may refer
         self._restarts = 0
 
     def decompress(self, data: bytes, limit: int) -> bytes:
@@ -265,7 +265,7 @@ class Inflater:
         return b"".join(parts)
 
     def end_message(self, limit: int) -> bytes:
-        """Return the rest of a message."""
+        """Return the rest of the message."""
         rest = self.decompress(_TAIL, limit)
         self._restarts = 0
         if self._no_context_takeover:
@@ -275,7 +275,7 @@ class Inflater:
 
     def _restarted(self) -> zlib._Decompress:
         self._restarts += 1
-        # each costs the setting up of a window, for two bytes of the peer's
+        # each restart sets up a window, and costs the peer only two bytes
         if self._restarts > _MAX_RESTARTS:
             raise WebSocketsProtocolError(1008, "too many final blocks in a compressed message")
         return zlib.decompressobj(-15, zdict=self._window)
@@ -284,7 +284,7 @@ class Inflater:
 def parse_extension(text: str) -> tuple[str, list[tuple[str, str | None]]]:
     """Return (name, parameters) of one extension, ``name; key; key=value``, in lower case.
 
-    Raises ``ValueError`` when it has another form.
+    Raises ``ValueError`` when *text* is malformed.
     """
     name, *items = [item.strip(" \t") for item in text.split(";")]
     parameters: list[tuple[str, str | None]] = []
@@ -294,10 +294,10 @@ def parse_extension(text: str) -> tuple[str, list[tuple[str, str | None]]]:
         if len(value) >= 2 and value[0] == value[-1] == '"':
             value = value[1:-1]
         if not key or (equals and not value):
-            raise ValueError(f"{text!r} is no extension")
+            raise ValueError(f"{text!r} is not an extension")
         parameters.append((key, value if equals else None))
     if not name:
-        raise ValueError(f"{text!r} is no extension")
+        raise ValueError(f"{text!r} is not an extension")
     return name.lower(), parameters
 
 

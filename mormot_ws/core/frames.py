@@ -1,7 +1,6 @@
 """WebSocket frames: opcodes, the frame record, and encoding.
 
-Bytes in, values out: no socket, no thread and no clock may come in here. The decoder is next door,
-in ``incoming.py``.
+Pure: no sockets, threads or clocks. The decoder is in ``incoming.py``.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from .masking import Buffer, mask_bytes
 
 
 class WebSocketFrameOpCode(IntEnum):
-    """What a frame is, by the numbers of RFC 6455 §5.2. Mirrors ``TWebSocketFrameOpCode``."""
+    """The opcodes of RFC 6455 §5.2. Mirrors ``TWebSocketFrameOpCode``."""
 
     # on the wire: a further fragment; in a chat callback: the connection is open
     focContinuation = 0
@@ -35,11 +34,9 @@ focPong = WebSocketFrameOpCode.focPong
 
 
 class WebSocketFramePayload(Flag):
-    """What is known of a payload. Mirrors ``TWebSocketFramePayload`` (a Pascal set: no member is
-    ``[]``).
-    """
+    """Properties of a payload. Mirrors the Pascal set ``TWebSocketFramePayload``; 0 is ``[]``."""
 
-    fopAlreadyCompressed = 1  # compressing it again would be a waste
+    fopAlreadyCompressed = 1  # compressing it again would gain nothing
 
 
 fopAlreadyCompressed = WebSocketFramePayload.fopAlreadyCompressed
@@ -66,10 +63,9 @@ class WebSocketFrame:
     bytes nor text.
     """
 
-    __slots__ = ("content", "opcode", "payload", "tix")
+    __slots__ = ("_payload", "content", "opcode", "tix")
 
     opcode: WebSocketFrameOpCode
-    payload: bytes
     content: WebSocketFramePayload
     tix: int
 
@@ -80,22 +76,31 @@ class WebSocketFrame:
         content: WebSocketFramePayload = _NO_FLAGS,
         tix: int = 0,
     ) -> None:
-        # the two `type() is` tests keep this constructor fast where every frame of the loop goes
-        # through it
+        # every frame of a loop comes through here: the two `type() is` tests keep this fast
         if type(opcode) is not WebSocketFrameOpCode:
             opcode = WebSocketFrameOpCode(opcode)
         if type(payload) is not bytes:
             payload = _payload_bytes(payload)
         self.opcode = opcode
-        self.payload = payload
+        self._payload = payload
         self.content = content
         self.tix = tix
 
     @property
-    def text(self) -> str:
-        """The payload decoded as UTF-8; of a close frame the reason behind its code.
+    def payload(self) -> bytes:
+        """The content, as bytes. A new value is converted as in the constructor."""
+        return self._payload
 
-        Raises ``UnicodeDecodeError`` when it is not UTF-8 (a binary frame may hold anything).
+    # Buffer | str once every type checker lets a setter take more than its getter returns
+    @payload.setter
+    def payload(self, payload: bytes) -> None:
+        self._payload = payload if type(payload) is bytes else _payload_bytes(payload)
+
+    @property
+    def text(self) -> str:
+        """The payload decoded as UTF-8; for a close frame, the reason after its code.
+
+        Raises ``UnicodeDecodeError`` when it is not UTF-8 (a binary frame may hold any bytes).
         """
         payload = self.payload[2:] if self.opcode is focConnectionClose else self.payload
         return payload.decode("utf-8")
@@ -109,7 +114,7 @@ class WebSocketFrame:
             and self.content == other.content
         )
 
-    # Python sets it, beside __eq__: mutable, like the record
+    # Python sets it to None because of __eq__: a frame is mutable, like the record
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
     def __repr__(self) -> str:
@@ -126,8 +131,10 @@ _BINARY_HEADERS = [bytes((0x82, size)) for size in range(126)]
 
 
 def encode_header(first: int, size: int, mask: bytes | None = None) -> bytes:
-    """Return the header of a frame: *first* byte (FIN, RSV and opcode), payload *size* in bytes,
-    and *mask* if there is one.
+    """Return the header of a frame.
+
+    *first* is its first byte (FIN, RSV and opcode), *size* the payload's length in bytes, and
+    *mask* the masking key, if there is one.
     """
     bit = 0 if mask is None else 0x80
     if size < 126:
@@ -149,9 +156,9 @@ def encode_frame(
 ) -> bytes:
     """Return the bytes of one frame on the wire.
 
-    *mask* is the 4-byte masking key of a client's frame, ``None`` for a server's. The caller
-    answers for the rules that need a connection to be judged (fragment order, negotiated RSV1);
-    sizes are always encoded minimally.
+    *mask* is the 4-byte masking key of a client's frame, ``None`` for a server's. The length is
+    always encoded in its shortest form. The caller is responsible for the rules that depend on the
+    connection (order of fragments, negotiated RSV1).
     """
     first = opcode | (0x80 if fin else 0) | (0x40 if rsv1 else 0)
     header = encode_header(first, len(payload), mask)
@@ -159,8 +166,9 @@ def encode_frame(
 
 
 def encode_unmasked(first: int, payload: bytes) -> bytes:
-    """Return the bytes of a server's frame with that *first* byte: the short form of
-    :func:`encode_frame` for the hot path.
+    """Return the bytes of a server's frame with that *first* byte.
+
+    A short form of :func:`encode_frame` for the hot path.
     """
     size = len(payload)
     if size < 126:
@@ -175,25 +183,25 @@ def encode_unmasked(first: int, payload: bytes) -> bytes:
 
 #: close codes that RFC 6455 §7.4 and the IANA registry allow on the wire below 3000
 _WIRE_CODES = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
-#: how a connection without a close frame, and one with an empty close frame, are reported (never
-#: sent)
+#: reported, never sent: the codes of a connection without a close frame, and of one whose close
+#: frame was empty
 CLOSE_ABNORMAL = 1006
 CLOSE_NO_STATUS = 1005
 
 
 def is_wire_close_code(code: int) -> bool:
-    """Tell whether *code* may appear in a close frame (1000–1014 but the reserved ones,
-    3000–4999).
+    """Tell whether *code* may appear in a close frame.
+
+    Allowed are 1000–1014 except the reserved codes, and 3000–4999.
     """
     return code in _WIRE_CODES or 3000 <= code <= 4999
 
 
 def close_payload(code: int | None = None, reason: str = "") -> bytes:
-    """Return the payload of a close frame: empty without a *code*, else the code and the UTF-8
-    *reason*.
+    """Return the payload of a close frame: the code and the UTF-8 *reason*, or nothing.
 
-    Raises ``ValueError`` for a code that may not be sent, for a reason without code and for one of
-    more than 123 bytes.
+    Raises ``ValueError`` for a code that may not be sent, for a reason without a code, and for a
+    reason of more than 123 bytes.
     """
     if code is None:
         if reason:

@@ -1,6 +1,4 @@
-"""The opening handshake (RFC 6455 §4) as values and bytes: what a request asks, and what an answer
-says. No I/O.
-"""
+"""The opening handshake (RFC 6455 §4) as values and bytes: requests and answers. No I/O."""
 
 from __future__ import annotations
 
@@ -12,11 +10,11 @@ from collections.abc import Collection, Iterable
 from urllib.parse import quote, unquote, urlsplit
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-#: an item of a list: anything but a comma, or a quoted string, in which commas separate nothing
+#: an item of a comma-separated list; a comma inside a quoted string does not separate
 _ITEM = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')
-#: an ASCII letter or digit that is percent-encoded
+#: an ASCII letter or digit that is percent-encoded without need
 _NEEDLESS = re.compile(r"%(3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa])")
-#: what an origin ends with that a browser would leave out
+#: the ports that a browser leaves out of an origin
 _DEFAULT_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
@@ -29,8 +27,9 @@ def accept_value(key: str) -> str:
 
 
 def header_tokens(values: Iterable[str]) -> list[str]:
-    """Return the comma-separated items of a header that may be repeated, trimmed, without the
-    empty ones.
+    """Return the comma-separated items of a header, which may occur several times.
+
+    The items are trimmed, and empty ones are left out.
     """
     return [
         item
@@ -41,15 +40,16 @@ def header_tokens(values: Iterable[str]) -> list[str]:
 
 
 def split_header_lines(lines: str) -> list[tuple[str, str]]:
-    """Return the (name, value) pairs of CRLF-separated header *lines*; raise ``ValueError`` for a
-    line that is no header.
+    """Return the (name, value) pairs of CRLF-separated header *lines*.
+
+    Raises ``ValueError`` for a line that is not a header.
     """
     headers = []
     for number, line in enumerate(lines.replace("\r\n", "\n").split("\n"), 1):
         if line.strip():
             name, colon, value = line.partition(":")
             if not colon or not _TOKEN.fullmatch(name.strip()) or any(c in "\r\n\0" for c in value):
-                # what it holds may be a token, and this text ends up in a log
+                # the line is not quoted: it may hold a token, and this text ends up in a log
                 raise ValueError(
                     f"line {number} of the headers is not a header line: it has to be 'Name: value'"
                 )
@@ -58,9 +58,9 @@ def split_header_lines(lines: str) -> list[tuple[str, str]]:
 
 
 class UpgradeRequest:
-    """An HTTP request that asks for WebSocket, taken apart.
+    """A parsed HTTP request that asks for an upgrade to WebSocket.
 
-    *target* is the request target; *headers* are (name, value) pairs in their order, names in lower
+    *target* is the request target; *headers* are (name, value) pairs in order, with names in lower
     case.
     """
 
@@ -73,10 +73,10 @@ class UpgradeRequest:
         self.headers: list[tuple[str, str]] = list(headers)
         #: the target without one leading '/', with its query
         self.uri: str = _origin_form(target.strip()).removeprefix("/")
-        #: the same without its query: what protocols are matched against
+        #: the same without its query; protocols are matched against it
         self.path: str = self.uri.partition("?")[0]
         self.key: str = self.header("sec-websocket-key")
-        #: the sub-protocols asked for, in order; None without that header
+        #: the requested sub-protocols, in order; None without that header
         self.protocols: list[str] | None = None
         asked = self.all("sec-websocket-protocol")
         if asked:
@@ -86,11 +86,11 @@ class UpgradeRequest:
         self.bearer_token: str = token.strip() if scheme.lower() == "bearer" else ""
 
     def all(self, name: str) -> list[str]:
-        """Return the values of all headers of that (lower-case) *name*."""
+        """Return the values of all headers with that (lower-case) *name*."""
         return [value for key, value in self.headers if key == name]
 
     def header(self, name: str) -> str:
-        """Return the value of the first header of that (lower-case) *name*, or ''."""
+        """Return the value of the first header with that (lower-case) *name*, or ''."""
         for key, value in self.headers:
             if key == name:
                 return value
@@ -98,7 +98,7 @@ class UpgradeRequest:
 
     @property
     def is_upgrade(self) -> bool:
-        """True when this asks for WebSocket at all; otherwise it is a plain HTTP request."""
+        """True when this asks for a WebSocket; otherwise it is a plain HTTP request."""
         return (
             self.method == "GET"
             and self.http_version == "1.1"
@@ -107,9 +107,9 @@ class UpgradeRequest:
         )
 
     def origin_is_in(self, allowed: Collection[str] | None) -> bool:
-        """Tell whether the ``Origin``, if there is one, is among *allowed* (None: all are).
+        """Tell whether *allowed* admits the ``Origin``; None admits all, no ``Origin`` passes.
 
-        Case does not matter, nor whether the scheme's own port is written.
+        Case does not matter, and the default port of a scheme may be left out.
         """
         origins = self.all("origin")
         if allowed is None or not origins:
@@ -119,7 +119,7 @@ class UpgradeRequest:
         )
 
     def fault(self) -> int:
-        """Return the HTTP status that refuses this upgrade for its form; 0: it is well-formed."""
+        """Return the HTTP status that refuses this upgrade as malformed; 0: it is well-formed."""
         versions = self.all("sec-websocket-version")
         if len(versions) != 1:
             return 400
@@ -136,7 +136,7 @@ class UpgradeRequest:
 
 
 def _without_default_port(origin: str) -> str:
-    """Return *origin* in lower case, as a browser writes it: without the port of its scheme."""
+    """Return *origin* as a browser writes it: in lower case, without its scheme's default port."""
     origin = origin.strip().lower()
     scheme, _, place = origin.partition("://")
     port = _DEFAULT_PORTS.get(scheme, "")
@@ -144,10 +144,10 @@ def _without_default_port(origin: str) -> str:
 
 
 def uri_key(path: str) -> str:
-    """Return what paths (no query) have in common that name the same resource.
+    """Return a key that is equal for all paths (without query) that name the same resource.
 
-    Their case does not count, nor whether a character that some clients encode is percent-encoded.
-    Nobody has to encode letters, digits and ``/``: such a path is another one, as natively.
+    Case does not count, and neither does percent-encoding, except of letters, digits and ``/``:
+    these never need it, so encoding them names another resource, as in the native server.
     """
     path = _NEEDLESS.sub(r"%25\1", path)
     return "/".join(
@@ -162,13 +162,13 @@ def _origin_form(target: str) -> str:
         try:
             parts = urlsplit(target)
         except ValueError:
-            return target  # no URI: then it names nothing that we serve
+            return target  # not a URI: it names nothing that we serve
         return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return target
 
 
 def is_token(text: str) -> bool:
-    """Tell whether *text* is a token (RFC 9110 §5.6.2), like the name of a header."""
+    """Tell whether *text* is a token (RFC 9110 §5.6.2), e.g. the name of a header."""
     return _TOKEN.fullmatch(text) is not None
 
 
@@ -183,7 +183,7 @@ def is_valid_key(key: str) -> bool:
 def upgrade_answer(
     key: str, connection_id: int, protocol: str | None, extensions: str = ""
 ) -> bytes:
-    """Return the 101 answer, with the headers and the order of a native server."""
+    """Return the answer 101, with the headers of a native server in the same order."""
     lines = [
         "HTTP/1.1 101 Switching Protocols",
         "Upgrade: websocket",
@@ -198,11 +198,12 @@ def upgrade_answer(
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def upgrade_refusal(status: int) -> bytes:
-    """Return the answer to an upgrade that is refused with *status*.
+def upgrade_refusal(status: int, text: str = "") -> bytes:
+    """Return the answer to an upgrade that is refused with *status*, and a line of *text* for
+    people to read.
 
-    It has the reason text of a native server, which answers with HTTP/1.0: what some other clients
-    cannot read.
+    The reason phrase is a native server's. The version is not: a native server answers with
+    HTTP/1.0, which some other clients cannot read.
     """
     extra = ""
     connection = "Close"
@@ -210,7 +211,10 @@ def upgrade_refusal(status: int) -> bytes:
         extra = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"
         connection = "Upgrade, close"
     elif status == 401:
-        extra = "WWW-Authenticate: Bearer\r\n"  # RFC 9110 §15.5.2 wants to know how to authenticate
+        extra = "WWW-Authenticate: Bearer\r\n"  # required by RFC 9110 §15.5.2
+    body = f"{text}\n".encode() if text else b""
+    if body:
+        extra += f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
     return (
         f"HTTP/1.1 {status} WebSocket Upgrade Error\r\n{extra}Connection: {connection}\r\n\r\n"
-    ).encode("latin-1")
+    ).encode("latin-1") + body

@@ -1,13 +1,12 @@
-"""WebProcessInFrame: the incoming state machine. Bytes in, in any slicing; whole messages and
-control frames out.
+"""WebProcessInFrame: the decoder, a state machine that turns bytes into messages.
 
-Every rule of RFC 6455 §5 is checked here, as early as the bytes allow. No socket, no thread, no
-clock: the threaded process, an event-driven one, a WSGI bridge and the fuzzers drive this same
-machine.
+It takes bytes in slices of any size and returns whole messages and control frames. It checks every
+rule of RFC 6455 §5 as early as the bytes allow. It has no socket, thread or clock: threaded and
+event-driven connections, the WSGI server and the fuzzers all use the same machine.
 
-A message grows with the bytes that arrive, never with a length that was announced. After the first
-fault of the peer the machine is in error for good: :attr:`WebProcessInFrame.error` says why, and
-the frames before the fault are still handed out.
+Memory for a message grows with the bytes that arrive, never with an announced length. After the
+peer's first fault the machine stays in error: :attr:`WebProcessInFrame.error` says why, and the
+frames before the fault are still returned.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from .masking import mask_bytes
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
-#: parts of a message below this many bytes are gathered in one buffer, up to so many
+#: smaller parts of a message, in bytes, are gathered in one buffer of about this size
 _SMALL_PART = 2048
 _GATHERED = 65536
 
@@ -36,7 +35,7 @@ _CONTROL: Final = {int(opcode): opcode for opcode in WebSocketFrameOpCode if opc
 
 
 class WebProcessInFrameState(IntEnum):
-    """Where the machine is. Mirrors the ``pfs…`` states of ``TWebProcessInFrame``."""
+    """The state of the decoder. Mirrors the ``pfs…`` states of ``TWebProcessInFrame``."""
 
     pfsHeader = 0  # waiting for a whole frame header
     pfsData = 1  # inside the payload of a frame
@@ -44,30 +43,31 @@ class WebProcessInFrameState(IntEnum):
 
 
 class MessageInflater(Protocol):
-    """What a compression extension gives to the machine: the undoing of one compressed message, a
-    piece at a time.
-    """
+    """Inflates compressed messages, a piece at a time; a compression extension supplies it."""
 
     def decompress(self, data: bytes, limit: int) -> bytes:
-        """Return the inflated *data*; raise :class:`WebSocketsProtocolError` when it is corrupt or
-        gives more than *limit* bytes.
+        """Return the inflated *data*.
+
+        Raises :class:`WebSocketsProtocolError` when it is corrupt or inflates to more than *limit*
+        bytes.
         """
 
     def end_message(self, limit: int) -> bytes:
-        """Return what is left after the last piece of a message, under the same rules."""
+        """Return the rest of a message after its last piece; raises like :meth:`decompress`."""
 
 
 class WebProcessInFrame:
     """Decodes what one peer sends. Mirrors ``TWebProcessInFrame``.
 
-    :param masked: True when the peer has to mask its frames (we are the server), False when it must
+    :param masked: True when the peer must mask its frames (we are the server), False when it must
         not (we are the client).
-    :param max_message_bytes: a longer message (after joining and inflating) is refused with 1009.
-    :param max_frame_bytes: a frame announcing more is refused with 1009 at once.
-    :param max_fragments: a message of more frames than this is refused with 1008.
-    :param inflater: undoes permessage-deflate when that was negotiated; None: RSV1 is an error.
-    :param lenient_text: True: text that is not UTF-8 is let through, for protocols whose native
-        peers send such (``synopsejson``).
+    :param max_message_bytes: a longer message (joined and inflated) is refused with 1009.
+    :param max_frame_bytes: a frame that announces more is refused with 1009 at once.
+    :param max_fragments: a message of more frames is refused with 1008.
+    :param inflater: inflates messages when permessage-deflate was negotiated; None: RSV1 is an
+        error.
+    :param lenient_text: True: accept text that is not UTF-8, for protocols whose native peers send
+        it (``synopsejson``).
 
     :meth:`feed` is called by one thread at a time.
     """
@@ -87,10 +87,10 @@ class WebProcessInFrame:
         self.max_fragments = max_fragments
         #: the first fault of the peer, or None
         self.error: WebSocketsProtocolError | None = None
-        #: True once a close frame was decoded: whatever comes after it is ignored (RFC 6455 §1.4)
+        #: True once a close frame was decoded: all bytes after it are ignored (RFC 6455 §1.4)
         self.closed: bool = False
         self._mask_bit = 0x80 if masked else 0
-        # bytes up to which a message in one frame breaks no limit
+        # the most bytes that a message in one frame may have
         self._whole_limit = min(max_message_bytes, max_frame_bytes)
         self._inflater = inflater
         self._lenient_text = lenient_text
@@ -104,8 +104,8 @@ class WebProcessInFrame:
         self._control = b""  # what has arrived of a control frame's payload
         # the message in progress
         self._message_opcode: WebSocketFrameOpCode | None = None
-        self._parts: list[bytes] = []  # what has arrived of it, in large pieces …
-        # … followed by small ones, gathered so that tiny fragments cost no object each
+        self._parts: list[bytes] = []  # what has arrived of it, in large pieces
+        # small pieces after those, gathered so that a tiny fragment does not cost an object
         self._small = bytearray()
         self._size = 0
         self._fragments = 0
@@ -114,7 +114,7 @@ class WebProcessInFrame:
 
     @property
     def state(self) -> WebProcessInFrameState:
-        """Header, data or error; mirrors ``State``."""
+        """The state: header, data or error; mirrors ``State``."""
         if self.error is not None:
             return WebProcessInFrameState.pfsError
         return (
@@ -123,25 +123,27 @@ class WebProcessInFrame:
 
     @property
     def missing_bytes(self) -> int:
-        """How many bytes of the frame in progress have not arrived (0 between frames): a hint for
-        the size of the next read.
+        """Bytes of the current frame that have not arrived; 0 between frames.
+
+        A hint for the size of the next read.
         """
         return self._missing
 
     @property
     def fragments(self) -> int:
-        """How many frames the message in progress has so far; 0 between messages."""
+        """Frames of the current message so far; 0 between messages."""
         return 0 if self._message_opcode is None else self._fragments
 
     @property
     def message_bytes(self) -> int:
-        """How many bytes of the message in progress have arrived; 0 between messages."""
+        """Bytes of the current message that have arrived; 0 between messages."""
         return 0 if self._message_opcode is None else self._size
 
     @property
     def in_message(self) -> bool:
-        """True between the first and the last byte of a message or frame: an end of stream now
-        would cut it.
+        """True between the first and last byte of a message or frame.
+
+        If the stream ended now, it would be truncated.
         """
         return self._in_payload or self._message_opcode is not None or bool(self._pending)
 
@@ -154,11 +156,9 @@ class WebProcessInFrame:
         )
 
     def feed(self, data: bytes) -> list[WebSocketFrame]:
-        """Decode *data* and return the messages and control frames that it completes, in the order
-        of their arrival.
+        """Decode *data*; return the messages and control frames that it completes, in order.
 
-        Never raises for what a peer sends: look at :attr:`error` after the returned frames were
-        handled.
+        Never raises for what a peer sends: handle the returned frames, then look at :attr:`error`.
         """
         frames: list[WebSocketFrame] = []
         if self.error is not None or self.closed:
@@ -172,8 +172,8 @@ class WebProcessInFrame:
                 self._pending = b""
             self._parse(data, position, frames)
         except WebSocketsProtocolError as exc:
-            # without its traceback, which would keep the frames of this call alive, and what they
-            # hold: megabytes of a deflate bomb
+            # a copy without the traceback, which would keep alive the stack frames of this call
+            # with the megabytes of a deflate bomb
             self.error = WebSocketsProtocolError(exc.code, exc.reason)
             self._drop_message()
             self._pending = b""
@@ -182,8 +182,9 @@ class WebProcessInFrame:
     # -------------------------------------------------------------------------------------- parsing
 
     def _parse(self, data: bytes, position: int, frames: list[WebSocketFrame]) -> None:
-        """Decode *data* from *position*, a frame's first byte. The first branch of the loop is the
-        hot path.
+        """Decode *data* from *position*, the first byte of a frame.
+
+        The first branch of the loop is the hot path.
         """
         mask_bit = self._mask_bit
         mask_size = 4 if mask_bit else 0
@@ -243,7 +244,7 @@ class WebProcessInFrame:
             self._pending = data[position:]
 
     def _check_first_byte(self, first: int) -> None:
-        """Raise when the first byte of a frame is already wrong."""
+        """Raise when the first byte of a frame breaks a rule."""
         opcode = first & 0x0F
         if first & 0x70 and not (
             first & 0x70 == 0x40 and self._inflater is not None and opcode in (1, 2)
@@ -261,7 +262,7 @@ class WebProcessInFrame:
             raise WebSocketsProtocolError(1002, "new message inside a fragmented one")
 
     def _check_header(self, first: int, second: int) -> None:
-        """Raise for what the first two bytes of a frame show to be wrong."""
+        """Raise when the first two bytes of a frame break a rule."""
         self._check_first_byte(first)
         if (second & 0x80) != self._mask_bit:
             raise WebSocketsProtocolError(
@@ -284,10 +285,10 @@ class WebProcessInFrame:
         if size > self.max_frame_bytes:
             raise WebSocketsProtocolError(1009, f"frame of more than {self.max_frame_bytes} bytes")
 
-    # ---------------------------------------------------------- frames that need more than one look
+    # ---------------------------------------------------------------------- frames off the hot path
 
     def _begin_frame(self, first: int, size: int, mask: bytes) -> None:
-        """Enter the payload of a frame whose header was checked."""
+        """Start on the payload of a frame whose header has been checked."""
         opcode = first & 0x0F
         self._check_size(size)
         self._fin = bool(first & 0x80)
@@ -314,9 +315,7 @@ class WebProcessInFrame:
             )
 
     def _payload_part(self, data: bytes, position: int, frames: list[WebSocketFrame]) -> int:
-        """Take what *data* holds from *position* of the payload in progress; return the position
-        behind it.
-        """
+        """Take the part of the current payload that *data* holds; return the position after it."""
         part = data[position : position + self._missing]
         position += len(part)
         self._missing -= len(part)
@@ -379,7 +378,7 @@ class WebProcessInFrame:
     def _end_control(self, frames: list[WebSocketFrame]) -> None:
         opcode = _CONTROL[self._opcode]
         if opcode is WebSocketFrameOpCode.focConnectionClose:
-            parse_close_payload(self._control)  # raises what its payload deserves
+            parse_close_payload(self._control)  # raises if it is invalid
             self.closed = True
         frames.append(WebSocketFrame(opcode, self._control))
         self._control = b""
@@ -390,8 +389,7 @@ class WebProcessInFrame:
             self._utf8.decode(part, final)
         except UnicodeDecodeError:
             raise WebSocketsProtocolError(1007, "text is not UTF-8") from None
-        # Python's decoder waits for the third byte of a surrogate, which the second gives away
-        # already
+        # a surrogate is recognisable from its second byte, but Python's decoder waits for the third
         waiting = self._utf8.getstate()[0]
         if len(waiting) == 2 and waiting[0] == 0xED and waiting[1] >= 0xA0:
             raise WebSocketsProtocolError(1007, "text is not UTF-8")

@@ -1,8 +1,8 @@
 """OutgoingFrames: the bounded queue behind ``send_frame_async``, and its batches.
 
-The queue belongs to a process and outlives its connections: what the kernel had not taken whole
-when a connection was lost is at the head of the queue again when the next one starts. No socket and
-no thread in here; the lock is the queue's own.
+The queue belongs to a ``WebSocketProcess`` and outlives its TCP connections: frames that were not
+fully written when a connection was lost are at the head of the queue again when the next one
+starts. This module has no sockets or threads; the queue has its own lock.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from .frames import WebSocketFrame, WebSocketFrameOpCode, WebSocketFramePayload
 
 
 class QueuedFrame(NamedTuple):
-    """An immutable copy of a frame, so that the caller may change his own at once."""
+    """An immutable copy of a frame, so that the caller may change the original at once."""
 
     opcode: WebSocketFrameOpCode
     payload: bytes
     content: WebSocketFramePayload
-    #: the frame as it goes over the wire, when one encoding serves several connections (a server's
-    #: broadcast)
+    #: the encoded frame, where several connections share one encoding (a server's broadcast)
     wire: bytes | None = None
 
     def frame(self) -> WebSocketFrame:
@@ -32,10 +31,10 @@ class QueuedFrame(NamedTuple):
 class OutgoingFrames:
     """Frames waiting to be sent, in order. Mirrors the ``Outgoing`` list of ``TWebSocketProcess``.
 
-    :param max_frames: how many may wait (0: any number).
-    :param max_bytes: how many bytes of payload may wait (0: any number). One frame is always
-        accepted by an empty queue.
-    :param drop_oldest: what gives way when it is full: the oldest frames, instead of the new one.
+    :param max_frames: the most frames that may wait (0: any number).
+    :param max_bytes: the most bytes of payload that may wait (0: any number). An empty queue always
+        accepts one frame.
+    :param drop_oldest: True: a full queue drops its oldest frames instead of refusing the new one.
 
     All methods may be called from any thread.
     """
@@ -46,13 +45,13 @@ class OutgoingFrames:
         self.drop_oldest = drop_oldest
         #: how many frames a full queue has refused or dropped
         self.lost: int = 0
-        #: guards the fields below; innermost in the lock order, nothing is called while it is held
+        #: guards the fields below; last in the lock order; nothing is called while it is held
         self._safe = threading.RLock()
-        # a push is under way, and what its own thread's signal handlers or finalisers push
-        # meanwhile
+        # whether a push is under way, and what signal handlers or finalisers of the same thread
+        # push meanwhile
         self._busy = False
         self._late: deque[QueuedFrame] = deque()
-        #: what waits, oldest first; others only look whether there is anything
+        #: the waiting frames, oldest first; other objects only look whether it is empty
         self.frames: deque[QueuedFrame] = deque()
         self._bytes = 0
 
@@ -64,12 +63,12 @@ class OutgoingFrames:
 
     @property
     def count(self) -> int:
-        """How many frames wait; mirrors ``Count``."""
+        """The number of waiting frames; mirrors ``Count``."""
         return len(self.frames)
 
     @property
     def bytes(self) -> int:
-        """How many bytes of payload wait."""
+        """The number of waiting payload bytes."""
         return self._bytes
 
     def push(self, frame: WebSocketFrame) -> bool:
@@ -81,7 +80,7 @@ class OutgoingFrames:
         size = len(queued[1])
         with self._safe:
             if self._busy:
-                # in a signal handler or finaliser that has interrupted this very thread
+                # we are in a signal handler or finaliser that has interrupted this same thread
                 self._late.append(queued)
                 return True
             self._busy = True
@@ -91,7 +90,7 @@ class OutgoingFrames:
                 self._done()
 
     def _done(self) -> None:
-        """A change is complete: make those that came in the middle of it."""
+        """End a change, and make the changes that came in the middle of it."""
         self._busy = False
         while self._late:
             late = self._late.popleft()
@@ -119,8 +118,9 @@ class OutgoingFrames:
             self.lost += 1
 
     def take(self, max_bytes: int) -> list[QueuedFrame]:
-        """Remove and return the oldest frames, at least one if there is any, up to about
-        *max_bytes* of payload.
+        """Remove and return the oldest frames, up to about *max_bytes* of payload.
+
+        At least one frame is returned, unless the queue is empty.
         """
         with self._safe:
             self._busy = True
@@ -146,13 +146,14 @@ class OutgoingFrames:
         return taken
 
     def drop(self, count: int) -> None:
-        """Count *count* frames that were taken and cannot be sent as lost."""
+        """Count *count* frames as lost that were taken and cannot be sent."""
         with self._safe:
             self.lost += count
 
     def put_back(self, frames: list[QueuedFrame]) -> None:
-        """Put *frames* that were taken but not sent at the head again, in their order; the limits
-        do not apply.
+        """Put *frames*, which were taken but not sent, back at the head in their order.
+
+        The limits do not apply.
         """
         with self._safe:
             self._busy = True

@@ -11,7 +11,6 @@ from ..core.frames import (
     WebSocketFrame,
     WebSocketFramePayload,
     encode_header,
-    encode_unmasked,
     focBinary,
     focConnectionClose,
     focContinuation,
@@ -61,13 +60,10 @@ class Encoder:
             self.deflater is not None
             or type(protocol).before_send_frame is not WebSocketProtocol.before_send_frame
         )
+        #: True when frames leave as they are: not masked, not changed by the protocol
+        self.sends_plain: bool = self.masks is None and not self.prepares
         #: the protocol may prepare frames in another order than they leave in
         self.prepares_ahead: bool = self.prepares and protocol.prepares_in_any_order
-
-    @property
-    def sends_plain(self) -> bool:
-        """True when frames leave as they are: not masked, not changed by the protocol."""
-        return self.masks is None and not self.prepares
 
     def prepare_ahead(
         self, protocol: WebSocketProtocol, frame: WebSocketFrame
@@ -105,27 +101,39 @@ class Encoder:
             return 0x80 | opcode, payload
         return 0xC0 | opcode, deflater.compress(payload)
 
+    def encode_parts(
+        self, opcode: int, payload: bytes, flags: WebSocketFramePayload
+    ) -> tuple[bytes, bytes]:
+        """Return header and payload of a frame as they leave: compressed and masked."""
+        first = 0x80 | opcode
+        if self.deflater is not None:
+            first, payload = self.deflate(opcode, payload, flags)
+        if self.masks is None:
+            return encode_header(first, len(payload)), payload
+        key = self.masks.next_key()
+        return encode_header(first, len(payload), key), mask_bytes(payload, key)
+
     def encode_queued(self, protocol: WebSocketProtocol, queued: QueuedFrame) -> bytes:
         """Return the bytes of a frame from the queue."""
         opcode, payload, flags, _ = queued
-        first = 0x80 | opcode
         if self.prepares and (opcode is focText or opcode is focBinary):
             payload, flags = self.prepare(protocol, queued.frame(), None)
-            if self.deflater is not None:
-                first, payload = self.deflate(opcode, payload, flags)
-        if self.masks is None:
-            return encode_unmasked(first, payload)
-        key = self.masks.next_key()
-        return encode_header(first, len(payload), key) + mask_bytes(payload, key)
+        header, payload = self.encode_parts(opcode, payload, flags)
+        return header + payload
 
-    def join(self, protocol: WebSocketProtocol, frames: list[QueuedFrame]) -> bytes | None:
-        """Return *frames* as one on the wire, None when *protocol* does not join them."""
+    def join(
+        self, protocol: WebSocketProtocol, frames: list[QueuedFrame]
+    ) -> tuple[bytes, int] | None:
+        """Return *frames* as one: its bytes on the wire, and how many its payload has; None when
+        *protocol* does not join them.
+        """
         if any(queued.opcode is not focBinary for queued in frames):
             return None
         payload = protocol.join_payloads([queued.payload for queued in frames])
         if payload is None:
             return None
-        return self.encode_queued(protocol, QueuedFrame(focBinary, payload, _NO_FLAGS))
+        wire = self.encode_queued(protocol, QueuedFrame(focBinary, payload, _NO_FLAGS))
+        return wire, len(payload)
 
     def next_key(self) -> bytes | None:
         """Return the masking key of the next frame; None on the server's side."""

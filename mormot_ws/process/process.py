@@ -33,15 +33,10 @@ from ..core.frames import (
 from ..core.incoming import WebProcessInFrame
 from ..core.outgoing import OutgoingFrames
 from ..errors import WebSocketsProtocolError
-from ..logs import get_logger
+from ..logs import get_logger, shown_name
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest, OnHttpServerRequest
-from ..settings import (
-    WebSocketProcessSettings,
-    logBinaryFrameContent,
-    logHeartbeat,
-    logTextFrameContent,
-)
+from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..states import (
     WebSocketProcessNotifyCallback,
@@ -55,6 +50,7 @@ from ..states import (
 from ..status import ConnectionStatus
 from .closer import Closer, write_fault
 from .encoder import PreparedFrame, check_sendable
+from .frame_log import log_frame
 from .keeper import ProcessKeeper
 from .liveness import Liveness
 from .reader import Reader
@@ -240,7 +236,7 @@ class WebSocketProcess(ABC):
         return ConnectionStatus(
             connection_id=self.connection_id,
             remote_ip=self.remote_ip,
-            protocol=protocol.name,
+            protocol=shown_name(protocol.name),
             state=self.state.name,
             state_since_ms=self.state_since,
             frames_in=protocol.frames_in_count,
@@ -299,25 +295,8 @@ class WebSocketProcess(ABC):
                 return self.closer.send(*parse_close_payload(payload), payload)
         sent = self.sender.send(frame, ahead)
         if self._log_frames and sent:
-            self._log_frame("sent", frame)
+            log_frame(self, "sent", frame)
         return sent
-
-    def send_silently(
-        self, frame: WebSocketFrame, ahead: PreparedFrame | None, failures: list[BaseException]
-    ) -> bool:
-        """Do what :meth:`send_frame` does, without a log record, for a caller that holds a lock.
-        Without it the caller gives *failures* to :meth:`told_silently`.
-        """
-        return self.sender.send(frame, ahead, failures=failures)
-
-    def told_silently(
-        self, frame: WebSocketFrame, sent: bool, failures: list[BaseException]
-    ) -> None:
-        """Log what :meth:`send_silently` has done. Without any lock."""
-        if self._log_frames and sent:
-            self._log_frame("sent", frame)
-        for failure in failures:
-            self.write_failed(failure)
 
     def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
         """Let the protocol prepare a copy of *frame* without any lock: for the package."""
@@ -357,7 +336,8 @@ class WebSocketProcess(ABC):
         that does not come.
         """
         if self.exchange is None:
-            request.out_error = f"the protocol {self.protocol.name!r} carries no requests"
+            name = shown_name(self.protocol.name)
+            request.out_error = f"the protocol {name!r} carries no requests"
             return 404
         return self.exchange.notify(request, mode)
 
@@ -366,6 +346,13 @@ class WebSocketProcess(ABC):
         ``callback_answer_timeout_ms``.
         """
         return self.settings.callback_answer_timeout_ms
+
+    @property
+    def takes_messages(self) -> bool:
+        """True while messages of the peer may reach callbacks: the connection runs, and nobody has
+        closed or cut it.
+        """
+        return self.state is wpsRun and not self.closer.given_up
 
     def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
         """Return a new context for a request of the peer, and who answers it (None: nobody).
@@ -699,15 +686,15 @@ class WebSocketProcess(ABC):
         """Handle one frame in the loop's thread. Mirrors ``ProcessLoopReceived``."""
         opcode = frame.opcode
         if self._log_frames:
-            self._log_frame("received", frame)
+            log_frame(self, "received", frame)
         if opcode is focText or opcode is focBinary:
             if self.closer.given_up:
                 # we have closed or cut the connection: this message came too late
                 self.dropped_count += 1
                 return
-            protocol = self.protocol
-            protocol.frames_in_count += 1
-            protocol.frames_in_bytes += len(frame.payload)
+            counts = self.protocol.counts
+            counts.frames_in += 1
+            counts.bytes_in += len(frame.payload)
             self._dispatch(frame)
         elif opcode is focPing:
             self.liveness.ping_received(frame)
@@ -802,22 +789,10 @@ class WebSocketProcess(ABC):
         if self.exchange is not None and state is not wpsRun:
             self.exchange.closed()
 
-    def _log_frame(self, what: str, frame: WebSocketFrame) -> None:
-        details = self.settings.log_details
-        opcode = frame.opcode
-        if opcode is focText or opcode is focBinary:
-            content = logTextFrameContent if opcode is focText else logBinaryFrameContent
-            if content in details:
-                _log.debug("%s: %s %s %r", self, what, opcode.name, frame.payload)
-            else:
-                size = len(frame.payload)
-                _log.debug("%s: %s %s of %d bytes", self, what, opcode.name, size)
-        elif logHeartbeat in details:
-            _log.debug("%s: %s %s", self, what, opcode.name)
-
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""
         return (
-            f"<{type(self).__name__} {name}#{self.connection_id} {self.protocol.name!r} "
-            f"{self.state.name}{' ' + self.remote_ip if self.remote_ip else ''}>"
+            f"<{type(self).__name__} {name}#{self.connection_id} "
+            f"{shown_name(self.protocol.name)!r} {self.state.name}"
+            f"{' ' + self.remote_ip if self.remote_ip else ''}>"
         )

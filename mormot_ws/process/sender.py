@@ -20,14 +20,12 @@ from ..core.frames import (
     WebSocketFrame,
     WebSocketFrameOpCode,
     encode_frame,
-    encode_header,
     encode_unmasked,
     focBinary,
     focConnectionClose,
     focPong,
     focText,
 )
-from ..core.masking import mask_bytes
 from ..core.outgoing import OutgoingFrames, QueuedFrame
 from ..protocols.base import WebSocketProtocol
 from ..settings import WebSocketProcessSettings
@@ -175,9 +173,14 @@ class Sender:
             return self._send_in_main(frame, ahead, failures)
         opcode = frame.opcode
         payload = frame.payload
+        length = len(payload)
         process = self._process
         encoder = self.encoder
-        if ahead is None and encoder.prepares_ahead and process.state is wpsRun:
+        wire = b""
+        if encoder.sends_plain and length < JOIN_BELOW:
+            # encoded before the lock is taken: it is the same whatever leaves before it
+            wire = encode_unmasked(0x80 | opcode, payload)
+        elif ahead is None and encoder.prepares_ahead and process.state is wpsRun:
             ahead = encoder.prepare_ahead(process.protocol, frame)
         safe_out = self.safe_out
         if not safe_out.acquire(False):
@@ -192,7 +195,6 @@ class Sender:
             self._writer = me
             if process.state is not wpsRun:
                 return False
-            first = 0x80 | opcode
             flags = frame.content
             if encoder.prepares and (opcode is focText or opcode is focBinary):
                 # may raise whatever it likes: nothing of the frame has left yet
@@ -202,22 +204,14 @@ class Sender:
                     self._finish_batch()
                 if self._controls:
                     process.write_bytes(self._control_wire())
-                if encoder.deflater is not None:
-                    first, payload = encoder.deflate(opcode, payload, flags)
-                size = len(payload)
-                masks = encoder.masks
-                if masks is not None:
-                    key = masks.next_key()
-                    header = encode_header(first, size, key)
-                    payload = mask_bytes(payload, key)
-                    if size < JOIN_BELOW:
+                if wire:
+                    process.write_bytes(wire)
+                else:
+                    header, payload = encoder.encode_parts(opcode, payload, flags)
+                    if len(payload) < JOIN_BELOW:
                         process.write_bytes(header + payload)
                     else:
                         process.write_parts(header, payload)
-                elif size < JOIN_BELOW:
-                    process.write_bytes(encode_unmasked(first, payload))
-                else:
-                    process.write_parts(encode_header(first, size), payload)
             except BaseException as exc:
                 failure = exc
                 # under the lock: nobody else may write behind half a frame
@@ -226,9 +220,9 @@ class Sender:
                     raise
                 return False
             if opcode is focBinary or opcode is focText:
-                protocol = process.protocol
-                protocol.frames_out_count += 1
-                protocol.frames_out_bytes += len(frame.payload)
+                counts = process.protocol.counts
+                counts.frames_out += 1
+                counts.bytes_out += length
         finally:
             self._writer = 0
             safe_out.release()
@@ -483,7 +477,7 @@ class Sender:
             self.outgoing.drop(len(frames))
             return exc
         if joined is not None:
-            self.batch.fill_joined(frames, joined)
+            self.batch.fill_joined(frames, *joined)
             return None
         parts = []
         for at, queued in enumerate(frames):
@@ -530,9 +524,9 @@ class Sender:
     def _batch_sent(self) -> None:
         assert self.safe_out.locked()
         frames, size = self.batch.finish()
-        protocol = self._process.protocol
-        protocol.frames_out_count += frames
-        protocol.frames_out_bytes += size
+        counts = self._process.protocol.counts
+        counts.frames_out += frames
+        counts.bytes_out += size
 
     # --------------------------------------------------------------------------- the end of it all
 

@@ -10,24 +10,43 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..core.counts import MessageCounts
 from ..core.deflate import DeflateAgreement
 from ..core.frames import WebSocketFrame
 from ..core.handshake import uri_key
+from ..logs import shown_name, shown_uri
 
 if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
 
+#: printable ASCII that a token cannot have (RFC 9110 §5.6.2)
+_SEPARATORS = frozenset('"(),/:;<=>?@[\\]{}')
+
+
+def bare_uri(uri: str) -> str:
+    """Return a protocol's *uri* without its leading ``/``; that of the root stays ``/``."""
+    return uri if uri == "/" else uri.removeprefix("/")
+
+
 OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
+
+
+def is_localhost(ip: str) -> bool:
+    """Tell whether a peer of that *ip* ('': none) counts as being on this machine, by the rule of
+    the native ends: ``::1`` does not.
+    """
+    return not ip or ip.startswith("127.")
 
 
 class WebSocketProtocol:
     """One application protocol, known by its *name* (``Sec-WebSocket-Protocol``) and *uri*. Mirrors
     ``TWebSocketProtocol``.
 
-    *uri* is the path without its leading ``/`` to which the protocol is limited; ``''`` means any.
-    Both are matched whatever their case; what is percent-encoded in an address (``/caf%C3%A9``) may
-    be written as it is (``'café'``). Raises ``ValueError`` for a name that cannot stand in an
-    HTTP header.
+    *uri* is the path to which the protocol is limited, with or without its leading ``/``; ``''``
+    means any, and ``'/'`` the root. A protocol whose *name* is ``''`` serves the clients that ask
+    for no sub-protocol. Both are matched whatever their case; what is percent-encoded in an address
+    (``/caf%C3%A9``) may be written as it is (``'café'``). Raises ``ValueError`` for a name that
+    cannot stand in an HTTP header.
     """
 
     #: True on protocols whose native peers may send text that is not UTF-8: it is then neither
@@ -44,14 +63,16 @@ class WebSocketProtocol:
                 "a protocol's name and uri are str, not"
                 f" {type(name).__name__} and {type(uri).__name__}"
             )
-        if any(c <= " " or c >= "\x7f" or c in '"(),/:;<=>?@[\\]{}' for c in name):
+        wrong = next((c for c in name if c <= " " or c >= "\x7f" or c in _SEPARATORS), "")
+        if wrong:
+            # not the whole name: some applications send a token as one
             raise ValueError(
-                f"{name!r} cannot be the name of a sub-protocol: letters, digits, '-', '.' and '_'"
-                " are safe"
+                f"the name of a sub-protocol cannot have {wrong!r}: letters, digits, '-', '.' and"
+                " '_' are safe"
             )
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on
         self.name: str = name
-        #: the path that this protocol is limited to; '' for any
+        #: the path that this protocol is limited to; '' for any, '/' for the root
         self.uri = uri
         #: the URI of the upgrade, with its query
         self.upgrade_uri = ""
@@ -77,11 +98,9 @@ class WebSocketProtocol:
         self.encryption: Any = None
         #: what was agreed on permessage-deflate for the connection; None: it is not used
         self.compression: DeflateAgreement | None = None
-        #: numbers of messages and of payload bytes, both ways, over all connections of this object
-        self.frames_in_count = 0
-        self.frames_out_count = 0
-        self.frames_in_bytes = 0
-        self.frames_out_bytes = 0
+        #: numbers of messages and of payload bytes, both ways, over all connections of this object:
+        #: for the package, which counts
+        self.counts: MessageCounts = MessageCounts()
         #: ``f(process, frame) -> bool``, called first for each message, in the connection's thread;
         #: True: it was handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
@@ -95,6 +114,26 @@ class WebSocketProtocol:
     def custom_data(self) -> Any:
         """What :meth:`set_custom_data` was given; mirrors ``CustomData``."""
         return self._custom_data
+
+    @property
+    def frames_in_count(self) -> int:
+        """How many messages were received; mirrors ``FramesInCount``."""
+        return self.counts.frames_in
+
+    @property
+    def frames_out_count(self) -> int:
+        """How many messages were sent; mirrors ``FramesOutCount``."""
+        return self.counts.frames_out
+
+    @property
+    def frames_in_bytes(self) -> int:
+        """How many bytes of payload were received; mirrors ``FramesInBytes``."""
+        return self.counts.bytes_in
+
+    @property
+    def frames_out_bytes(self) -> int:
+        """How many bytes of payload were sent; mirrors ``FramesOutBytes``."""
+        return self.counts.bytes_out
 
     def upgrade_header(self, name: str) -> str:
         """Return a header of the upgrade on a server, e.g. ``'Cookie'`` or ``'Origin'``, whatever
@@ -207,18 +246,46 @@ class WebSocketProtocol:
 
     # ------------------------------------------------------------------------------------- internal
 
+    def connection_upgraded(
+        self,
+        uri: str,
+        bearer_token: str,
+        remote_ip: str,
+        connection_id: int,
+        headers: list[tuple[str, str]] | None = None,
+    ) -> None:
+        """Keep what the upgrade of a connection has told: for the package. *headers*: those of
+        the request, on a server.
+        """
+        self.upgrade_uri = uri
+        self.upgrade_bearer_token = bearer_token
+        self.upgrade_headers = headers or []
+        self.remote_ip = remote_ip
+        self.remote_localhost = is_localhost(remote_ip)
+        self.connection_id = connection_id
+
+    def compression_agreed(self, agreement: DeflateAgreement | None) -> None:
+        """Keep what was agreed on permessage-deflate: for the package."""
+        self.compression = agreement
+
     def matches_uri(self, uri: str) -> bool:
         """Tell whether the path *uri* (no leading ``/``, no query) is served by this protocol."""
-        return not self.uri or uri_key(self.uri) == uri_key(uri)
+        if not self.uri:
+            return True
+        asked = uri_key(uri)
+        # as natively, where a client that is given '/chat' asks for '//chat'
+        if uri_key(self.uri) == asked:
+            return True
+        return self.uri.startswith("/") and uri_key(self.uri[1:]) == asked
 
     def _copy_to(self, clone: WebSocketProtocol) -> None:
         clone.on_before_incoming_frame = self.on_before_incoming_frame
         clone._custom_data = self._custom_data
 
     def __repr__(self) -> str:
-        where = f" uri={self.uri!r}" if self.uri else ""
+        where = f" uri={shown_uri(self.uri)!r}" if self.uri else ""
         return (
-            f"<{type(self).__name__} {self.name!r}{where}"
+            f"<{type(self).__name__} {shown_name(self.name)!r}{where}"
             f" in={self.frames_in_count}/{self.frames_in_bytes}B"
             f" out={self.frames_out_count}/{self.frames_out_bytes}B>"
         )

@@ -8,6 +8,7 @@ socket and no thread belongs in here.
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from time import time
 from typing import Any, NamedTuple
 
 from ..core.forks import renew_in_child
+from ..core.handshake import uri_key
 from ..errors import WebSocketsError
 from ..logs import get_logger
 from .base import WebSocketProtocol
@@ -25,6 +27,8 @@ _log = get_logger("mormot_ws.uriprotocol")
 
 #: characters that a token may have, so that the URI passes servers, proxies and browsers
 _MAX_TOKEN = 2_000
+#: what is before a path in a URI
+_PLACE = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/]*/")
 
 
 class NewUri(NamedTuple):
@@ -35,22 +39,32 @@ class NewUri(NamedTuple):
     #: the number under which the connection will be known, as :attr:`WebSocketProtocolUri.session`
     session: int
 
+    def __repr__(self) -> str:
+        # the token opens a connection, and a repr ends up in logs
+        return f"NewUri(uri={self.uri.rpartition('/')[0] + '/…'!r}, session={self.session})"
+
 
 class _UriGenerator:
     """Makes and checks the tokens of one registered protocol and of all its clones. From any
     thread.
     """
 
-    def __init__(self, expiration_seconds: int, secret: str | bytes) -> None:
+    def __init__(
+        self, expiration_seconds: int, secret: str | bytes, name: str, path_key: str
+    ) -> None:
         try:
-            from itsdangerous import BadData, URLSafeTimedSerializer
+            from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
         except ImportError as exc:
             raise WebSocketsError(
                 "WebSocketProtocolUri needs itsdangerous: pip install 'mormot_ws[uri]'"
             ) from exc
         self._expiration = expiration_seconds
-        self._serializer = URLSafeTimedSerializer(secret, salt="mormot_ws.uri")
+        # with one secret for several protocols, a token is good for the one that made it only
+        self._serializer = URLSafeTimedSerializer(
+            secret, salt=f"mormot_ws.uri {name.lower()} {path_key}"
+        )
         self._bad_data: type[Exception] = BadData
+        self._expired: type[Exception] = SignatureExpired
         #: guards the fields below; nothing is called while it is held
         self._safe = threading.Lock()
         renew_in_child(self, "_safe", threading.Lock)
@@ -74,15 +88,19 @@ class _UriGenerator:
         return token, session
 
     def validate(self, token: str) -> tuple[int, int, Any]:
-        """Return (session, created, record) of *token*, this once; raise ``ValueError`` that says
-        why not.
+        """Return (session, created, record) of *token*, this once.
+
+        Raises ``ValueError`` that says why not, and has nothing of the token.
         """
         try:
             (session, record), stamp = self._serializer.loads(
                 token, max_age=self._expiration, return_timestamp=True
             )
-        except self._bad_data as exc:
-            raise ValueError(f"{type(exc).__name__}: {exc}") from None
+        except self._expired:
+            raise ValueError("it has expired") from None
+        # its text has parts of the token. ValueError, TypeError: signed, but not by us
+        except (self._bad_data, ValueError, TypeError):
+            raise ValueError("it was not made here, or was changed") from None
         created = int(stamp.timestamp())
         with self._safe:
             # by what is signed and not by the text: that has several spellings
@@ -117,9 +135,13 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
     :param secret: signs the URIs. By default it is drawn anew for each object, so URIs do not
         survive a restart; with a secret of your own they do, and servers can share it, but each
         remembers only the URIs that were used on itself.
+    :param local_path: the path that this server sees, where a proxy in front of it changes that of
+        *public_uri*: ``''`` when it takes the whole of ``/gateway`` away. None: the same path.
 
-    An upgrade without a valid token is refused with 404: one that is not ours, has expired or was
-    used before. The record is signed, not encrypted: its receiver can read it, and not change it.
+    A URI opens this protocol only, by its name, and on its path only, also where others have the
+    same secret. An upgrade without a valid token is refused with 404: one that is not ours, has
+    expired, was used before or came on another path. The record is signed, not encrypted: its
+    receiver can read it, and not change it.
 
     Raises ``ValueError``/``TypeError`` for arguments that cannot work, :class:`WebSocketsError`
     without the extra ``uri``.
@@ -134,6 +156,7 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         on_incoming_frame: OnIncomingFrame | None = None,
         *,
         secret: str | bytes | None = None,
+        local_path: str | None = None,
     ) -> None:
         super().__init__(name, "", on_incoming_frame)
         if not name:
@@ -142,6 +165,8 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
             raise ValueError(
                 "public_uri is what clients reach this server by, e.g. 'wss://example.com/gateway'"
             )
+        if "?" in public_uri or "#" in public_uri:
+            raise ValueError("public_uri ends with a path: no '?' and no '#' can be in it")
         if expiration_minutes <= 0:
             raise ValueError(f"expiration_minutes is more than 0, not {expiration_minutes}")
         if record_type is not None and not (
@@ -161,9 +186,13 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         self.created: int = 0
         #: on a connection: the record of its URI, None without one. Mirrors ``RecordData``
         self.record_data: Any = None
+        path = _PLACE.sub("", self.public_uri, count=1).strip("/")
+        self._local_path = uri_key(path if local_path is None else local_path.strip("/"))
         self._generator = _UriGenerator(
             max(1, round(expiration_minutes * 60)),
             secrets.token_bytes(32) if secret is None else secret,
+            name,
+            uri_key(path),
         )
         self._expiration_minutes = expiration_minutes
 
@@ -189,24 +218,39 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         """Accept an upgrade on one of the URIs that were made, once; refuse any other with 404.
         Mirrors ``ProcessHandshakeUri``.
         """
-        token = uri.partition("?")[0].rpartition("/")[2]
+        path, _, token = uri.partition("?")[0].rpartition("/")
         try:
+            # first, so that the token is not used up
+            if uri_key(path) != self._local_path:
+                raise ValueError("it came on another path")
             session, created, record = self._generator.validate(token)
             if self.record_type is not None and record is not None:
-                record = self.record_type(**record)
-        # TypeError: a record of another version of the program
-        except (ValueError, TypeError) as exc:
+                record = self._record_of(record)
+        except ValueError as exc:
             self.last_error: str = f"the URI is refused: {exc}"
             _log.info("%s: an upgrade is refused, its URI is not valid: %s", self.name, exc)
             return False
         self.session, self.created, self.record_data = session, created, record
         return True
 
+    def _record_of(self, record: Any) -> Any:
+        """Return *record*, of a token, as a ``record_type``; raise ``ValueError`` that says nothing
+        of what is in it.
+        """
+        assert self.record_type is not None
+        try:
+            return self.record_type(**record)
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"its record is not a {self.record_type.__name__} (of another version of the "
+                "program?)"
+            ) from None
+
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
         """Return a protocol of the same class for one connection, that knows the same URIs."""
         make: Callable[..., WebSocketProtocolUri] = type(self)
         clone = make(self.name, self.public_uri, self._expiration_minutes, self.record_type)
-        clone._generator = self._generator
+        clone._generator, clone._local_path = self._generator, self._local_path
         clone.on_incoming_frame = self.on_incoming_frame
         self._copy_to(clone)
         return clone

@@ -459,6 +459,10 @@ class WebSocketServerSocket:
         transport.sendall(answer)
         transport.finish(Deadline(self.server.settings.close_timeout))
 
+    def served_by(self, thread: threading.Thread) -> None:
+        """*thread* serves this connection, and no other: for the server."""
+        self.thread = thread
+
     def __repr__(self) -> str:
         return (
             f"<WebSocketServerSocket #{self.connection_id} {self.remote_ip} "

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..core.forks import dies_in_child
 from ..errors import HttpServerError
-from ..logs import get_logger
+from ..logs import LOG_SECONDS, SeldomLog, get_logger
 from ..process.freeing import close_at_exit
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
@@ -29,7 +29,6 @@ from .base import WebSocketServerBase
 from .connection import WebSocketServerSocket
 from .http import simple_answer
 from .listening import listen, parse_port, wake_accept
-from .logs import LOG_SECONDS, SeldomLog
 
 _log = get_logger("mormot_ws.server")
 
@@ -222,13 +221,14 @@ class WebSocketServer(WebSocketServerBase):
             return
         try:
             # daemon: a callback that never returns must not keep the interpreter from ending
-            connection.thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._run_connection,
                 args=(connection,),
                 name=f"{self.process_name or 'WebSocketServer'} #{connection.connection_id}",
                 daemon=True,
             )
-            connection.thread.start()
+            connection.served_by(thread)
+            thread.start()
         except RuntimeError as exc:
             self._forget(connection)
             more = self._thread_log.due()

@@ -2,7 +2,7 @@
 wire for each.
 
 Pure: a class in, names and JSON out. No socket, thread or connection belongs in here; who calls and
-is called, is in ``services.py``.
+is called, is in ``remote.py``.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class ServiceInterface:
 
     Each public method is part of it, those of base classes too, with parameters and result
     annotated. Raises ``TypeError`` for what cannot be called from afar: coroutines, properties,
-    ``*args``, types that JSON does not have.
+    ``*args``, types that JSON does not have, two methods with one name on the wire.
     """
 
     def __init__(self, declaration: Any) -> None:
@@ -108,6 +108,20 @@ class ServiceInterface:
         ]
         if not self.methods:
             raise TypeError(f"{name} has no public methods")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Raise ``TypeError`` when two methods have one name on the wire, where native ends compare
+        without case.
+        """
+        named: dict[str, str] = {}
+        for method in self.methods:
+            other = named.setdefault(method.wire_name.lower(), method.title)
+            if other != method.title:
+                raise TypeError(
+                    f"{other} and {method.title} are both {method.wire_name} on the wire: rename "
+                    "one of them"
+                )
 
     def _method(self, name: str, function: Any) -> ServiceMethod:
         title = f"{self.declaration.__name__}.{name}"

@@ -3,17 +3,17 @@ REST protocol.
 
 A call is a request ``POST root/Interface.Method`` whose body is the JSON array of the arguments,
 its answer ``{"result":[…]}``, as in mORMot's interface-based services. No frame and no socket
-belongs in here, and no JSON (``serviceinterface.py``, ``servicevalues.py``).
+belongs in here, and no JSON (``interface.py``, ``values.py``).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from threading import current_thread
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..core.forks import renew_in_child
+from ..core.forks import call_in_child, renew_in_child
 from ..errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
 from ..logs import get_logger
 from ..process.process import WebSocketProcess
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # a client need not load the server, nor the other way round
 _log = get_logger("mormot_ws.services")
 
 _T = TypeVar("_T")
+_Function = Callable[..., Any]
 _JSON = "application/json"
 
 #: the statuses of what goes wrong before the service is called; those of the original
@@ -41,6 +42,22 @@ HTTP_BADREQUEST = 400
 HTTP_NOTFOUND = 404
 HTTP_NOTALLOWED = 405
 HTTP_NOTACCEPTABLE = 406
+
+#: characters of a text that a peer has a part in: in answers, errors and log lines
+_MOST_TEXT = 2_000
+#: characters of a URL in an answer
+_MOST_URL = 100
+
+#: how many forks lie between the first OS process and this one
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+call_in_child(_count_fork)
 
 
 class _Services:
@@ -56,7 +73,8 @@ class _Services:
         #: guards changes of the two fields below; calls read them without it
         self._safe_services = threading.Lock()
         renew_in_child(self, "_safe_services", threading.Lock)
-        self._methods: dict[str, tuple[ServiceMethod, Callable[..., Any]]] = {}
+        #: by ``Interface.Method`` as on the wire, and with the method's name in Python
+        self._methods: dict[str, tuple[ServiceMethod, _Function]] = {}
         self._registered: dict[str, Any] = {}
         #: the call that this thread is executing
         self._current = threading.local()
@@ -78,11 +96,11 @@ class _Services:
         """
         described = ServiceInterface(interface)
         described.check_implementation(implementation)
-        # before the lock: an attribute may be computed by the application
-        methods = {
-            _key(method.wire_name): (method, getattr(implementation, method.name))
-            for method in described.methods
-        }
+        called = {}
+        for method in described.methods:
+            # what the application's object does for an attribute, it does without the lock
+            entry = method, getattr(implementation, method.name)
+            called[method.wire_name] = called[f"{described.wire_name}.{method.name}"] = entry
         with self._safe_services:
             if described.wire_name.lower() in self._registered:
                 raise ValueError(
@@ -90,7 +108,7 @@ class _Services:
                     "implementation"
                 )
             self._registered[described.wire_name.lower()] = implementation
-            self._methods.update(methods)
+            self._methods.update(called)
 
     @property
     def context(self) -> HttpServerRequest:
@@ -109,16 +127,20 @@ class _Services:
     # ---------------------------------------------------------------------- calls of the other side
 
     def on_request(self, ctxt: HttpServerRequest) -> int:
-        """Answer a call, or let who was there before answer what is none. It is installed by the
+        """Answer a call; give any other request to what was there before. It is installed by the
         constructor.
+
+        A call's path is ``root/Interface.Method``, in exactly this spelling or with the method's
+        name in Python: what guards paths in front of a server sees the same names.
         """
-        url = ctxt.url.removeprefix("/").partition("?")[0]
-        root, _, name = url.partition("/")
-        found = self._methods.get(_key(name)) if root.lower() == self.root.lower() else None
+        path = ctxt.url.removeprefix("/").partition("?")[0]
+        root, _, name = path.partition("/")
+        found = self._methods.get(self._without_number(name)) if root == self.root else None
         if found is None:
             if self._previous is not None:
                 return self._previous(ctxt)
-            return _answer_error(ctxt, HTTP_NOTFOUND, f"there is no service for {url!r}")
+            text = f"there is no service for {path[:_MOST_URL]!r}"
+            return _answer_error(ctxt, HTTP_NOTFOUND, text)
         method, function = found
         kind = ctxt.in_content_type.partition(";")[0].strip().lower()
         if ctxt.method.upper() != "POST":
@@ -126,39 +148,51 @@ class _Services:
         if kind != _JSON and (kind or not self._is_websocket(ctxt)):
             # on plain HTTP a browser lets any page send other types without asking
             return _answer_error(ctxt, HTTP_BADREQUEST, f"the arguments have to be {_JSON}")
+        forks = _forks
+        self._current.context = ctxt
+        try:
+            return self._execute(ctxt, method, function)
+        # of a call that the service made, not its answer
+        except (ServiceTimeoutError, ServiceConnectionError) as exc:
+            _log.warning("%s failed: %s", method.title, _shortened(str(exc)))
+            return self._answer_failure(ctxt, exc.text)
+        except ServiceError as exc:
+            _log.info("%s: answered with %s: %s", method.title, exc.status, _shortened(str(exc)))
+            return _answer_error(ctxt, exc.status if 400 <= exc.status <= 599 else 500, exc.text)
+        # whatever the application raises, sys.exit() included, is its caller's error
+        except BaseException as exc:
+            # a child that the service has forked ends by it, and a program by Ctrl-C
+            if forks != _forks or (
+                isinstance(exc, KeyboardInterrupt) and current_thread() is main_thread()
+            ):
+                raise
+            _log.exception("%s failed", method.title)
+            return self._answer_failure(ctxt, _words(exc))
+        finally:
+            self._current.context = None
+
+    @staticmethod
+    def _execute(ctxt: HttpServerRequest, method: ServiceMethod, function: _Function) -> int:
+        """Call *function* with the arguments in *ctxt*; put its result there, and return the
+        status.
+        """
         try:
             arguments = method.read_arguments(ctxt.in_content)
         except ValueError as exc:
-            return _answer_error(ctxt, HTTP_NOTACCEPTABLE, f"{method.title}: {exc}")
-        return self._execute(ctxt, method, function, arguments)
-
-    def _execute(
-        self,
-        ctxt: HttpServerRequest,
-        method: ServiceMethod,
-        function: Callable[..., Any],
-        arguments: list[Any],
-    ) -> int:
-        """Call *function*; put its result or error into *ctxt*, and return the status."""
-        self._current.context = ctxt
-        try:
-            result = function(*arguments)
-            ctxt.out_content, ctxt.out_content_type = method.write_result(result), _JSON
-            return 200
-        # of a call that the service made, not its answer
-        except (ServiceTimeoutError, ServiceConnectionError) as exc:
-            _log.warning("%s failed: %s", method.title, exc)
-            return _answer_error(ctxt, 500, "internal error" if self._hide_errors else exc.text)
-        except ServiceError as exc:
-            _log.info("%s: answered with %s: %s", method.title, exc.status, exc)
-            return _answer_error(ctxt, exc.status if 400 <= exc.status <= 599 else 500, exc.text)
-        except Exception as exc:  # noqa: BLE001 - whatever the service raises is its caller's error
-            _log.exception("%s failed", method.title)
             return _answer_error(
-                ctxt, 500, "internal error" if self._hide_errors else f"{type(exc).__name__}: {exc}"
+                ctxt, HTTP_NOTACCEPTABLE, f"{method.title}: {_shortened(str(exc))}"
             )
-        finally:
-            self._current.context = None
+        ctxt.out_content = method.write_result(function(*arguments))
+        ctxt.out_content_type = _JSON
+        return 200
+
+    def _answer_failure(self, ctxt: HttpServerRequest, text: str) -> int:
+        """Answer 500, with *text* unless errors are hidden."""
+        return _answer_error(ctxt, 500, "internal error" if self._hide_errors else text)
+
+    def _without_number(self, name: str) -> str:
+        """Return *name* as the keys of methods are."""
+        return name
 
     def _is_websocket(self, ctxt: HttpServerRequest) -> bool:
         """Tell whether *ctxt* came over a WebSocket."""
@@ -274,6 +308,11 @@ class ClientServices(_Services):
     def __repr__(self) -> str:
         return f"<ClientServices root={self.root!r} of {self._client!r}>"
 
+    def _without_number(self, name: str) -> str:
+        # native servers put the callback's number behind the name
+        name, _, number = name.partition("/")
+        return name if not number or (number.isascii() and number.isdecimal()) else ""
+
     def get(self, interface: Callable[..., _T], *, notify: bool = False) -> _T:
         """Return an object whose methods call *interface* on the server. From any thread, and so
         are its methods.
@@ -299,12 +338,17 @@ class ClientServices(_Services):
         return self._proxy(interface, find, notify)
 
 
-def _key(name: str) -> str:
-    """Return what names of methods are compared by: case and underscores do not matter, nor the
-    number that native callbacks have.
-    """
-    name, _, number = name.partition("/")
-    return "" if number and not number.isdecimal() else name.lower().replace("_", "")
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"
+
+
+def _words(exc: BaseException) -> str:
+    """Return what the caller is told of *exc*."""
+    try:
+        return _shortened(f"{type(exc).__name__}: {exc}")
+    # its __str__ is the application's too
+    except Exception:  # noqa: BLE001
+        return type(exc).__name__
 
 
 def _answer_error(ctxt: HttpServerRequest, status: int, text: str) -> int:
@@ -347,14 +391,16 @@ def _ask(
 
 
 def _error_text(request: HttpServerRequest) -> str:
-    """Return what an answer with an error says."""
+    """Return what an answer with an error says, in a bounded number of characters."""
     content = request.out_content
     assert isinstance(content, bytes)
-    text = content.decode("utf-8", "replace").strip()
     try:
         answer = load_json(content)
         # synopsejson makes "" of an empty body
-        text = answer if isinstance(answer, str) else str(answer["errorText"])
+        text = answer if isinstance(answer, str) else answer["errorText"]
+        if not isinstance(text, str):
+            raise TypeError
     except (ValueError, KeyError, TypeError):
-        pass  # not one of ours: as it is
-    return text or "no reason given"
+        # not one of ours: as it is
+        text = content[: 4 * _MOST_TEXT].decode("utf-8", "replace").strip()
+    return _shortened(text) or "no reason given"

@@ -94,7 +94,7 @@ class TestArguments:
             (["connect", "http://h/"], "'http://h/' is not a URI like ws://host:port/resource"),
             (["connect", "ws://h:99999/"], "is not a URI"),
             (["connect", "ws://h/a b"], "percent-encoded"),
-            (["connect", URI, "--protocol", "a b"], "cannot be the name of a sub-protocol"),
+            (["connect", URI, "--protocol", "a b"], "the name of a sub-protocol cannot have"),
             (["connect", URI, "--protocol", ""], "a sub-protocol has a name"),
             (["connect", URI, "--header", "nonsense"], "is not a header line"),
             (["connect", "ws://::1:8999"], "an IPv6 address stands in brackets"),

@@ -206,12 +206,6 @@ def test_what_can_never_be_requested_is_a_failed_attempt(
         assert any(record.exc_info for record in caplog.records)
 
 
-def test_before_the_first_upgrade_it_raises(raw_server: RawServer) -> None:
-    """There is nothing yet that it could repeat."""
-    with new_client(raw_server.port) as client, pytest.raises(WebSocketsError, match="first"):
-        client.auto_reconnect()
-
-
 def test_without_it_there_is_no_reconnection(server: WebSocketServer) -> None:
     """As in the original a client without ``on_reconnect`` stays where it is when the connection
     ends.

@@ -471,11 +471,11 @@ def test_a_callback_that_refuses_is_told(server: WebSocketServer, watched: Watch
 # ---------------------------------------------------------------------------------------- giving up
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", [401, 403, 404])
 def test_stop_on_ends_at_a_refusal_that_will_not_heal(
     status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """``StopOn`` ends the client's thread at 401 or 403, with a warning that says why, and makes
+    """``StopOn`` ends the client's thread at 401, 403 or 404, with a warning that says why, and makes
     no further attempt.
     """
     caplog.set_level(logging.WARNING, "mormot_ws")
@@ -510,7 +510,7 @@ def test_stop_on_goes_on_at_anything_else() -> None:
     """503 and 1011 heal."""
     recorder = Recorder()
     with (
-        RawServer(*first_polite_then(refusal(503), refusal(404), refusal(500))) as server,
+        RawServer(*first_polite_then(refusal(503), refusal(410), refusal(500))) as server,
         reconnecting(server.port, StopOn(FixedDelay(ms(5))), recorder.frame) as client,
     ):
         assert send_text(client, "drop me")

@@ -157,8 +157,8 @@ def test_an_extension_is_taken_apart(
 
 @pytest.mark.parametrize("header", ["", ";", "; a", "foo;", "foo; ; a", "foo; =1", "foo; a="])
 def test_what_is_no_extension_is_a_value_error(header: str) -> None:
-    """A name or value that is missing is no extension."""
-    with pytest.raises(ValueError, match="is no extension"):
+    """A name or value that is missing is not an extension."""
+    with pytest.raises(ValueError, match="is not an extension"):
         parse_extension(header)
 
 

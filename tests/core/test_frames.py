@@ -143,6 +143,14 @@ class TestWebSocketFrame:
         with pytest.raises(TypeError, match=type(payload).__name__):
             WebSocketFrame(focText, payload)
 
+    def test_a_payload_that_is_set_later_is_converted_like_the_first_one(self) -> None:
+        frame = WebSocketFrame(focText, b"first")
+        frame.payload = "héllo"  # type: ignore[assignment]
+        assert (frame.payload, frame.text) == ("héllo".encode(), "héllo")
+        with pytest.raises(TypeError, match="a frame's payload is bytes or str, not int"):
+            frame.payload = 5  # type: ignore[assignment]
+        assert frame.text == "héllo"
+
     def test_text_decodes_the_payload(self) -> None:
         """``text`` is the payload read as UTF-8."""
         assert WebSocketFrame(focText, "Grüße".encode()).text == "Grüße"

@@ -137,7 +137,8 @@ def test_the_promised_signature() -> None:
     ]
     defaults = [parameters[name].default for name in ("ajax", "protocol", "headers", "reconnect")]
     assert defaults == [False, None, "", False]
-    assert parameters["uri"].default is parameters["key"].default is inspect.Parameter.empty
+    assert parameters["uri"].default is inspect.Parameter.empty
+    assert parameters["key"].default == ""  # only the REST protocols have one
     assert not parameters["options"].default
 
 

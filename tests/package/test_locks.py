@@ -63,6 +63,11 @@ from mormot_ws.wsgi import WebSocketWsgiServer
 DETAILS = logHeartbeat | logTextFrameContent
 
 
+@pytest.fixture
+def locks_are_watched() -> None:
+    """Whatever the environment says: here the fixture below watches."""
+
+
 @pytest.fixture(autouse=True)
 def watch() -> Iterator[LockWatch]:
     """The watch over the locks of each test here; it fails the test at its end."""
@@ -338,8 +343,9 @@ def test_a_request_whose_sending_fails() -> None:
 
     def wait(peer: RawServerPeer) -> None:
         accept_rest(peer, "synopsejson")
-        peer.wait_end()
+        done.wait(BOUND)
 
+    done = threading.Event()
     with RawServer(wait) as raw, new_client(raw.port) as client:
         assert not client.websockets_upgrade("root", "", protocol=WebSocketProtocolJson("root"))
         process = process_of(client)
@@ -348,6 +354,7 @@ def test_a_request_whose_sending_fails() -> None:
         process.transport.sock.shutdown(socket.SHUT_WR)
         assert process.notify_callback(HttpServerRequest("lost", "GET")) == 666
         assert process.last_error.startswith("write failed")
+        done.set()
 
 
 class Computed:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "mormot_ws"
 MOST_LINES = 550
 #: modules that hold one large class each, and what they may have until it is split: never more
 LONGER = {
-    "client/client.py": 760,
+    "client/client.py": 600,
     "process/process.py": 800,
     "process/sender.py": 640,
 }

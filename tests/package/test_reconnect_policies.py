@@ -287,9 +287,9 @@ def lost(close_code: int) -> ReconnectFailure:
 
 
 class TestStopOn:
-    @pytest.mark.parametrize("http_status", [401, 403])
+    @pytest.mark.parametrize("http_status", [401, 403, 404])
     def test_a_refusal_that_will_not_heal_ends_it(self, http_status: int) -> None:
-        """By default 401 and 403; the other policy is not asked."""
+        """By default 401, 403 and 404; the other policy is not asked."""
         other = Recorded()
         assert StopOn(other).next_delay(refused_upgrade(http_status)) is None
         assert other.told == []
@@ -333,7 +333,7 @@ class TestStopOn:
 
     def test_the_repr_shows_what_ends_it(self) -> None:
         """For a log line."""
-        assert repr(StopOn(Recorded())) == "StopOn(Recorded(), [401, 403], [1008])"
+        assert repr(StopOn(Recorded())) == "StopOn(Recorded(), [401, 403, 404], [1008])"
 
 
 class TestGivingUp:

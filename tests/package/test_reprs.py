@@ -12,7 +12,7 @@ import pytest
 from support import process_of
 
 import mormot_ws
-from mormot_ws.client.client import parse_websocket_uri
+from mormot_ws.client.arguments import parse_websocket_uri
 from mormot_ws.core.outgoing import OutgoingFrames
 from mormot_ws.request import HttpServerRequest
 

@@ -35,6 +35,9 @@ SECRETS = {
     "bearer": "s3cret-bearer",
     "header": "s3cret-in-a-header",
     "password": "s3cret-of-the-proxy",
+    # a sub-protocol, and a segment of a path, that are tokens
+    "name": "s3cret-name-that-is-as-long-as-a-token",
+    "path": "s3cret-segment-that-is-as-long-as-a-token",
 }
 URI = f"room?token={SECRETS['query']}"
 HEADERS = f"Authorization: Bearer {SECRETS['bearer']}\r\nX-Api-Key: {SECRETS['header']}"
@@ -230,3 +233,73 @@ def test_rest_requests_that_nobody_answers_or_whose_answering_fails(log: Log) ->
         server.on_request = fail
         assert client.request(f"/{URI}", header=HEADERS) == 500
     log.check("nobody answers requests here", "a bug of the application")
+
+
+@pytest.mark.parametrize("kind", ["HTTP", "upgrade", "REST"])
+def test_a_path_that_ends_with_a_token(log: Log, kind: str) -> None:
+    """As those of signed URIs do: in the lines about requests, and in what a client is told."""
+    from mormot_ws import WebSocketProtocolJson, WebSocketServerRest
+
+    def fail(ctxt: HttpServerRequest) -> int:
+        raise RuntimeError("a bug of the application")
+
+    path = f"room/{SECRETS['path']}"
+    with (
+        WebSocketServerRest(f"{HOST}:0", uri="", ajax=True, settings=fast_settings()) as server,
+        new_client(server.port) as client,
+    ):
+        server.on_request = fail
+        server.websocket_protocols.add(WebSocketProtocolChat("echo", path))
+        if kind == "HTTP":
+            assert client.request(f"/{path}") == 500
+            told = [client.request("/a b?" + SECRETS["query"]), client.answer]
+        elif kind == "REST":
+            protocol: WebSocketProtocol = WebSocketProtocolJson("")
+            assert client.websockets_upgrade("", "", protocol=protocol) == ""
+            assert client.request(f"/{path}") == 500
+            told = [client.answer]
+        else:
+            protocol = WebSocketProtocolChat("echo", path)
+            assert client.websockets_upgrade(path, "", protocol=protocol) == ""
+            with pytest.raises(ValueError, match="percent-encoded") as caught:
+                client.websockets_upgrade(f"{path} ", "", protocol=protocol)
+            told = [
+                client.websockets_upgrade(f"{path}x", "", protocol=protocol),
+                caught.value,
+                protocol,
+                client.status(),
+                server.websocket_protocols,
+            ]
+    log.check(*(["failed"] if kind != "upgrade" else []))
+    assert not [secret for secret in SECRETS.values() if secret in repr(told)]
+
+
+def test_a_sub_protocol_that_is_a_token(log: Log) -> None:
+    """Browsers can send one that way only: server and client show its beginning."""
+    from mormot_ws.protocols.any_name import AnyNameList
+
+    name = SECRETS["name"]
+    with serve() as server, new_client(server.port) as client:
+        assert " 400 " in upgrade(client, name)
+        server.websocket_protocols = AnyNameList(WebSocketProtocolChat("echo", "", echo))
+        client.free()
+        with new_client(server.port) as second:
+            assert upgrade(second, name) == ""
+            process = process_of(second)
+            assert process.protocol.name == name
+            served = server.is_active_websocket(process.connection_id)
+            assert second.request("/x") == 666
+            shown = [second, process, process.protocol, second.status(), served, second.answer]
+            assert served is not None
+            shown += [served.protocol, served.status()]
+            process.abort("for the test")
+    log.check("a protocol that is not offered")
+    assert name not in repr(shown)
+    assert "s3cr…" in repr(shown)
+
+
+def test_a_sub_protocol_that_cannot_be_one_is_not_shown() -> None:
+    """A token in base64 may have characters that a name cannot have."""
+    with pytest.raises(ValueError, match="cannot have '='") as caught:
+        WebSocketProtocolChat("s3cret=")
+    assert "s3cret" not in str(caught.value)

@@ -141,7 +141,7 @@ class TestWebSocketProtocol:
     @pytest.mark.parametrize("char", [*' \t\r\n\0\x7fé€"(),/:;<=>?@[\\]{}'], ids=repr)
     def test_a_character_that_no_token_has_is_a_value_error(self, char: str) -> None:
         """Separators, blanks, controls and what is not ASCII (RFC 6455 §4.1)."""
-        with pytest.raises(ValueError, match="cannot be the name"):
+        with pytest.raises(ValueError, match="cannot have"):
             WebSocketProtocol(f"a{char}b")
 
     @pytest.mark.parametrize("arguments", [(None,), (b"echo",), ("echo", None), ("echo", b"chat")])
@@ -251,8 +251,8 @@ class TestWebSocketProtocol:
     def test_the_repr_shows_name_uri_and_traffic(self) -> None:
         """What a log line needs; the URI only when there is one."""
         protocol = WebSocketProtocol("echo", "chat")
-        protocol.frames_in_count, protocol.frames_in_bytes = 2, 30
-        protocol.frames_out_count, protocol.frames_out_bytes = 4, 50
+        protocol.counts.frames_in, protocol.counts.bytes_in = 2, 30
+        protocol.counts.frames_out, protocol.counts.bytes_out = 4, 50
         assert repr(protocol) == "<WebSocketProtocol 'echo' uri='chat' in=2/30B out=4/50B>"
         assert "uri" not in repr(Sample("x"))
         assert repr(Sample("x")).startswith("<Sample 'x' ")
@@ -472,10 +472,12 @@ def accepted(
 
 
 def refusal(offered: WebSocketProtocolList, asked: UpgradeRequest, **options: Any) -> int:
-    """Return the status of an upgrade that has to be refused, in the form of a native server."""
+    """Return the status of an upgrade that has to be refused, in the form of a native server; a
+    line for people may follow.
+    """
     status, protocol, answer = offered.server_upgrade(asked, "10.0.0.7", 42, **options)
     assert protocol is None
-    assert answer == upgrade_refusal(status)
+    assert answer == upgrade_refusal(status, answer.partition(b"\r\n\r\n")[2].decode().strip())
     return status
 
 
@@ -554,10 +556,22 @@ class TestServerUpgrade:
         """Nothing is decoded or forgiven (wire rule 1.4.5)."""
         assert refusal(offering(Sample("echo", "chat")), request(names, target)) == 400
 
-    def test_a_protocol_registered_with_a_slash_needs_two(self) -> None:
-        """Only one slash is taken away (wire rule 1.4.5)."""
+    def test_a_protocol_may_be_registered_with_its_slash(self) -> None:
+        """Clients that ask for ``/chat`` get it, and native ones that are given ``/chat`` and ask
+        for ``//chat`` (wire rule 1.4.5).
+        """
         offered = offering(Sample("echo", "/chat"))
         assert accepted(offered, request("echo", "//chat"))
+        assert accepted(offered, request("echo", "/chat"))
+        assert accepted(offered, request(None, "/chat"))
+        assert refusal(offered, request("echo", "/chat/")) == 400
+        assert refusal(offered, request("echo", "///chat")) == 400
+
+    def test_a_slash_alone_is_the_root(self) -> None:
+        """And not any URI."""
+        offered = offering(Sample("echo", "/"))
+        assert accepted(offered, request("echo", "/"))
+        assert accepted(offered, request(None, "/?a=1"))
         assert refusal(offered, request("echo", "/chat")) == 400
 
     def test_an_unknown_name_is_400_and_does_not_fall_back_to_the_uri(self) -> None:

@@ -4,6 +4,7 @@ time, and nobody else.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from mormot_ws import (
     WebSocketsError,
     WebSocketServer,
 )
+
+SHARED = "a secret of their own"
 
 
 @dataclass
@@ -54,9 +57,14 @@ def offer(server: WebSocketServer, **options: Any) -> WebSocketProtocolUri:
     return protocol
 
 
+def path_of(uri: str) -> str:
+    """Return the path of *uri*, without its leading ``/``."""
+    return uri.partition("://")[2].partition("/")[2] if "://" in uri else uri
+
+
 def status_of(server: WebSocketServer, uri: str, name: str = "gate") -> int:
     """Return the status of an upgrade on *uri*, which is complete or a path."""
-    path = uri.removeprefix(f"ws://{HOST}:{server.port}/")
+    path = path_of(uri)
     with RawClient(server.port) as client:
         client.send(client.request(path, name))
         return client.read_head().status
@@ -108,6 +116,45 @@ class TestUpgrade:
         monkeypatch.setattr("itsdangerous.timed.time.time", lambda: now + 62)
         assert status_of(server, late) == 404
 
+    def test_no_token_stands_in_a_log_line_or_an_error(
+        self,
+        server: WebSocketServer,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Whatever is wrong with it; nor in a repr."""
+        caplog.set_level(logging.DEBUG)
+        protocol = offer(server, secret=SHARED, record_type=Ticket)
+        other = WebSocketProtocolUri("gate", "localhost/gateway", 1, secret=SHARED)
+        made = [protocol.new_uri(Ticket("eve")) for _ in range(4)] + [other.new_uri({"a": "xyz"})]
+        tokens = [item.uri.rpartition("/")[2] for item in made]
+        record, stamp, signature = tokens[0].split(".")
+        now = itsdangerous.timed.time.time()
+        paths = [
+            f"gateway/{tokens[1]}x",
+            f"gateway/{record}.{stamp}",
+            f"gateway/{record}.{stamp}.{signature[::-1]}",
+            f"gateway/{record}.!.{signature}",
+            f"gateway/{record}",
+            f"gateway/{tokens[4]}",
+            f"elsewhere/{tokens[2]}",
+        ]
+        assert {status_of(server, path) for path in paths} == {404}
+        assert status_of(server, f"gateway/{tokens[3]}") == 101
+        assert status_of(server, f"gateway/{tokens[3]}") == 404
+        errors = []
+        for path in paths:
+            assert not protocol.process_handshake_uri(path)
+            errors.append(protocol.last_error)
+        monkeypatch.setattr("itsdangerous.timed.time.time", lambda: now + 100)
+        assert status_of(server, f"gateway/{tokens[2]}") == 404
+        wait_for(lambda: "it has expired" in caplog.text)
+        shown = [caplog.text, *errors, repr(made), str(made[0]), repr(protocol)]
+        shown += [repr(server), repr(server.status()), repr(server.websocket_protocols)]
+        for part in (*(token[:-1] for token in tokens), record, stamp, signature, "xyz", SHARED):
+            assert not [text for text in shown if part in text]
+        assert "session=" in repr(made[0])
+
     @pytest.mark.parametrize(
         "damage", [lambda t: t[:-5], lambda t: "x" + t, lambda t: t.replace(".", ""), lambda t: ""]
     )
@@ -135,21 +182,60 @@ class TestUpgrade:
         assert status_of(server, foreign.new_uri().uri) == 404
 
     def test_servers_can_share_a_secret(self, server: WebSocketServer) -> None:
-        """A URI of one is good on the other."""
-        offer(server, secret="a secret of their own")
-        other = WebSocketProtocolUri(
-            "gate", f"ws://{HOST}:{server.port}", 1, secret="a secret of their own"
+        """A URI of one is good on the other, whatever the host's name and the path's case."""
+        offer(server, secret=SHARED)
+        for public_uri in ("wss://example.com/gateway", "localhost/gateway/", "ws://h:1/GateWay"):
+            other = WebSocketProtocolUri("gate", public_uri, 1, secret=SHARED)
+            token = other.new_uri().uri.rpartition("/")[2]
+            assert status_of(server, f"gateway/{token}") == 101
+
+    @pytest.mark.parametrize(
+        ("name", "path"),
+        [("user", "gateway"), ("gate", "gate/way"), ("gate", ""), ("gateway", "gate")],
+    )
+    def test_a_uri_opens_only_the_protocol_that_it_was_made_for(
+        self, server: WebSocketServer, name: str, path: str
+    ) -> None:
+        """Others may have the same secret: of another name, or on another path."""
+        protocol = offer(server, secret=SHARED)
+        other = WebSocketProtocolUri(name, f"ws://{HOST}:{server.port}/{path}", 1, secret=SHARED)
+        server.websocket_protocols.add(other)
+        uri = other.new_uri({"name": "bob"}).uri
+        token = uri.rpartition("/")[2]
+        assert status_of(server, f"gateway/{token}", "gate") == 404
+        assert status_of(server, uri, "gate") == 404
+        assert (protocol.session, status_of(server, uri, name)) == (
+            0,
+            404 if name == "gate" else 101,
         )
-        assert status_of(server, other.new_uri().uri) == 101
+
+    @pytest.mark.parametrize(
+        "path", ["", "anything/", "gateway/deeper/", "gateway//", "/gateway/", "gatewa/"]
+    )
+    def test_a_uri_opens_only_the_path_that_it_was_made_for(
+        self, server: WebSocketServer, path: str
+    ) -> None:
+        """And is still good for it."""
+        token = offer(server).new_uri().uri.rpartition("/")[2]
+        assert status_of(server, path + token) == 404
+        assert status_of(server, f"gateway/{token}?a=query") == 101
+
+    def test_a_proxy_may_change_the_path(self, server: WebSocketServer) -> None:
+        """The server is told which one it sees, here none."""
+        uri = offer(server, local_path="").new_uri().uri
+        assert status_of(server, uri) == 404
+        assert status_of(server, uri.rpartition("/")[2]) == 101
 
     def test_a_record_of_another_shape_is_refused(self, server: WebSocketServer) -> None:
         """Made by another version of the program, with the same secret."""
-        offer(server, secret="a secret of their own", record_type=Ticket)
-        other = WebSocketProtocolUri("gate", "localhost", 1, secret="a secret of their own")
+        offer(server, secret=SHARED, record_type=Ticket)
+        other = WebSocketProtocolUri("gate", "localhost/gateway", 1, secret=SHARED)
         assert (
-            status_of(server, other.new_uri({"color": "red"}).uri.removeprefix("localhost/")) == 404
+            status_of(server, other.new_uri({"user": "eve"}).uri.removeprefix("localhost/")) == 101
         )
-        assert status_of(server, other.new_uri(5).uri.removeprefix("localhost/")) == 404
+        for wrong in ({"color": "red"}, 5, {"user": "eve", "seat": 1, "x": 2}, ["eve"], "eve"):
+            uri = other.new_uri(wrong).uri
+            assert status_of(server, uri.removeprefix("localhost/")) == 404
 
     def test_other_protocols_of_the_server_are_not_affected(self, server: WebSocketServer) -> None:
         """They need no token."""
@@ -173,12 +259,12 @@ class TestUpgrade:
         """The memory of a long-running server does not grow."""
         protocol = offer(server)
         uris = [protocol.new_uri().uri for _ in range(20)]
-        assert all(protocol.process_handshake_uri(uri) for uri in uris)
+        assert all(protocol.process_handshake_uri(path_of(uri)) for uri in uris)
         assert len(protocol._generator._used) == 20
         later = itsdangerous.timed.time.time() + 62
         monkeypatch.setattr("itsdangerous.timed.time.time", lambda: later)
         monkeypatch.setattr("mormot_ws.protocols.signed_uri.time", lambda: later)
-        assert protocol.process_handshake_uri(protocol.new_uri().uri)
+        assert protocol.process_handshake_uri(path_of(protocol.new_uri().uri))
         assert len(protocol._generator._used) == 1
 
     def test_a_closed_connection_leaves_nothing(self, server: WebSocketServer) -> None:
@@ -194,6 +280,8 @@ class TestArguments:
         [
             (("", "localhost", 1), "name"),
             (("gate", "", 1), "public_uri"),
+            (("gate", "localhost?a=b", 1), "ends with a path"),
+            (("gate", "localhost/#a", 1), "ends with a path"),
             (("gate", "localhost", 0), "expiration_minutes"),
         ],
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -336,6 +337,86 @@ class TestErrors:
             ClientServices(ends.client).get(ICalculator).add(1)
         assert (raised.value.status, raised.value.text) == (502, said)
 
+    @pytest.mark.parametrize("kind", ["synopsejson", "http"])
+    @pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), KeyboardInterrupt()])
+    def test_a_service_that_ends_its_thread_is_answered_with_500(
+        self, error: BaseException, kind: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The connection goes on, and the log says at ERROR what was raised."""
+
+        class Quitting(Calculator):
+            def who(self) -> int:
+                raise error
+
+        with rest_server(None) as server, rest_client(server.port, "synopsejson") as client:
+            ServerServices(server).register(ICalculator, Quitting())
+            calculator = ClientServices(client).get(ICalculator)
+            if kind == "http":
+                connection = http.client.HTTPConnection(HOST, server.port, timeout=BOUND)
+                with contextlib.closing(connection):
+                    connection.request(
+                        "POST",
+                        "/root/Calculator.Who",
+                        b"[]",
+                        {"Content-Type": "application/json"},
+                    )
+                    answer = connection.getresponse()
+                    assert (answer.status, b"errorText" in answer.read()) == (500, True)
+            else:
+                with pytest.raises(ServiceError, match=type(error).__name__) as caught:
+                    calculator.who()
+                assert caught.value.status == 500
+            assert calculator.add(1) == 11
+        (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert record.getMessage() == "ICalculator.who failed"
+        assert record.exc_info is not None
+
+    def test_ctrl_c_in_the_main_thread_is_raised_again(self) -> None:
+        """It is meant for the program, and not for a caller."""
+
+        class Interrupted(Calculator):
+            def who(self) -> int:
+                raise KeyboardInterrupt
+
+        services = ServerServices(WebSocketServerStub())  # type: ignore[arg-type]
+        services.register(ICalculator, Interrupted())
+        ctxt = HttpServerRequest("root/Calculator.Who", in_content_type="application/json")
+        with pytest.raises(KeyboardInterrupt):
+            services.on_request(ctxt)
+
+    def test_a_child_that_a_service_forks_ends_by_its_exit(self, ends: Ends) -> None:
+        """It does not answer its parent's caller."""
+        codes: list[int] = []
+
+        class Forking(Calculator):
+            def who(self) -> int:
+                child = os.fork()
+                if not child:
+                    raise SystemExit(7)
+                codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+                return 1
+
+        services = ServerServices(WebSocketServerStub())  # type: ignore[arg-type]
+        services.register(ICalculator, Forking())
+        ctxt = HttpServerRequest("root/Calculator.Who", in_content_type="application/json")
+        try:
+            assert services.on_request(ctxt) == 200
+        except SystemExit as exc:  # the child: leave without the tests' own ending
+            os._exit(7 if exc.code == 7 else 1)
+        assert codes == [7]
+
+    def test_an_error_text_of_the_other_side_is_bounded(self) -> None:
+        """Whatever it sends."""
+
+        def long(ctxt: HttpServerRequest) -> int:
+            ctxt.out_content, ctxt.out_content_type = b'{"errorText":"%s"}' % (b"x" * 100_000), ""
+            return 500
+
+        with pair("synopsejson", long) as both, pytest.raises(ServiceError) as raised:
+            ClientServices(both.client).get(ICalculator).add(1)
+        assert raised.value.text.startswith("xxx")
+        assert len(raised.value.text) < 3_000
+
 
 class TestConnections:
     def test_no_answer_in_time_is_a_time_out(self, short_waits: None) -> None:
@@ -442,25 +523,62 @@ class TestTheWire:
         assert seen == [("POST", "root/Calculator.DivMod", b"[7,3]", "application/json")]
 
     @pytest.mark.parametrize(
-        "url",
+        ("url", "status"),
         [
-            "root/calculator.add",
-            "/root/Calculator.Add",
-            "ROOT/Calculator.ADD?x=1",
-            "root/Calculator.Add/3",
+            ("root/Calculator.Add", 200),
+            ("/root/Calculator.Add?x=1", 200),
+            ("root/Calculator.add", 200),
+            ("root/Calculator.DivMod", 200),
+            ("root/Calculator.div_mod", 200),
+            ("root/calculator.add", 404),
+            ("ROOT/Calculator.Add", 404),
+            ("root/Calculator.ADD", 404),
+            ("root/Calculator.Add/", 404),
+            ("root/Calculator.Add/3", 404),
+            ("root/Calculator.Divmod", 404),
+            ("root/Calculator.divmod", 404),
+            ("root/_Calculator.Add", 404),
+            ("root/ICalculator.Add", 404),
+            ("//root/Calculator.Add", 404),
+            ("root//Calculator.Add", 404),
+            ("root/Calculator%2EAdd", 404),
         ],
     )
-    def test_names_are_matched_as_in_mormot(self, ends: Ends, url: str) -> None:
-        """Whatever their case, and with the number that native callbacks have."""
-        assert ends.client.request(url, "POST", 0, "", b"[1,2]", "application/json") == 200
-        assert ends.client.answer.content == b'{"result":[3]}'
+    def test_a_method_has_its_wire_name_and_its_python_name(
+        self, ends: Ends, url: str, status: int
+    ) -> None:
+        """Any other spelling would pass a rule for paths in front of the server."""
+        assert ends.client.request(url, "POST", 0, "", b"[2,1]", "application/json") == status
+
+    @pytest.mark.parametrize(
+        ("url", "status"),
+        [
+            ("root/Listener.Ask/1", 200),
+            ("root/Listener.ask/12", 200),
+            ("root/Listener.Ask/", 200),
+            ("root/Listener.Ask/x", 404),
+            ("root/Listener.Ask/1/2", 404),
+            ("root/Listener.Ask/\u0661", 404),
+            ("root/listener.Ask/1", 404),
+        ],
+    )
+    def test_a_native_server_numbers_the_callbacks_of_a_client(
+        self, ends: Ends, url: str, status: int
+    ) -> None:
+        """The number stands behind the name, which is exact."""
+        ctxt = HttpServerRequest(url, "POST", "", b'["how"]', "application/json")
+        assert ends.client_services.on_request(ctxt) == status
+
+    def test_an_answer_shows_a_bounded_part_of_a_long_url(self, ends: Ends) -> None:
+        """What a peer sends is not sent back to it many times as long."""
+        assert ends.client.request("\x01" * 100_000, "POST", 0, "", b"", "") == 404
+        assert len(ends.client.answer.content) < 1_000
 
     @pytest.mark.parametrize(
         ("url", "method", "kind", "status"),
         [
             ("root/Calculator.Nothing", "POST", "application/json", 404),
             ("other/Calculator.Add", "POST", "application/json", 404),
-            ("root/Calculator.Add/x", "POST", "application/json", 404),
             ("root/Calculator.Add", "GET", "application/json", 405),
             ("root/Calculator.Add", "POST", "text/plain", 400),
         ],
@@ -520,6 +638,43 @@ class TestRegistering:
         """A second implementation would hide the first."""
         with pytest.raises(ValueError, match="Calculator is registered already"):
             ends.server_services.register(ICalculator, Calculator())
+
+    @pytest.mark.parametrize(
+        "declaration", ["read_all readAll", "read_all ReadAll", "readAll readall", "a_1 a1"]
+    )
+    def test_two_methods_with_one_name_on_the_wire_are_refused(
+        self, ends: Ends, declaration: str
+    ) -> None:
+        """A call would reach another method than the one that was called, from either end."""
+
+        def method(self: object) -> None: ...
+
+        names = declaration.split()
+        interface = type("Store", (), dict.fromkeys(names, method))
+        for use in (
+            lambda: ends.server_services.register(interface, interface()),
+            lambda: ends.client_services.get(interface),
+        ):
+            with pytest.raises(TypeError, match=f"Store.{names[0]} and Store.{names[1]} are both"):
+                use()
+
+    def test_interfaces_whose_names_differ_by_an_underscore_are_two(self, ends: Ends) -> None:
+        """Each is called by its own name."""
+        called: list[str] = []
+
+        def wiping(name: str) -> type:
+            def wipe(self: object) -> None:
+                called.append(name)
+
+            wipe.__annotations__ = {"return": None}
+            return type(name, (), {"wipe": wipe})
+
+        for name in ("User_Admin", "Useradmin"):
+            interface = wiping(name)
+            ends.server_services.register(interface, interface())
+        for name in ("User_Admin", "Useradmin"):
+            ends.client_services.get(wiping(name)).wipe()
+        assert called == ["User_Admin", "Useradmin"]
 
     @pytest.mark.parametrize("root", ["", "/root", "root/"])
     def test_the_root_is_part_of_the_uri(self, root: str) -> None:

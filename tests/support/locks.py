@@ -28,7 +28,7 @@ EXCEPTIONS = {
     "mormot_ws.server.base._freeing": "belongs to the thread that frees a server, and is taken"
     " before all others; reentrant for a signal handler; other threads' free() wait for it, with a"
     " bound",
-    "mormot_ws.client.client._safe_freed": "the same for a client",
+    "mormot_ws.client.life._safe_freed": "the same for a client",
 }
 
 _F = TypeVar("_F", bound=Callable[..., Any])

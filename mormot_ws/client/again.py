@@ -1,0 +1,67 @@
+"""AutoReconnect: a ready-made ``on_reconnect``, which upgrades as before or with fresh values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .arguments import check_upgrade_arguments, parse_websocket_uri
+
+if TYPE_CHECKING:
+    from .client import HttpClientWebSockets
+    from .connection import WebSocketProcessClient
+
+_URIS = ("ws://", "wss://")
+
+
+class AutoReconnect:
+    """What ``client.auto_reconnect(uri, headers)`` sets as ``on_reconnect`` of *client*.
+
+    The functions among *uri* and *headers* are called for each attempt, in the client's thread.
+    Raises ``TypeError``/``ValueError`` for values that can never work.
+    """
+
+    def __init__(
+        self,
+        client: HttpClientWebSockets,
+        uri: str | Callable[[], str] | None,
+        headers: str | Callable[[], str] | None,
+    ) -> None:
+        self._client = client
+        self._uri = uri
+        self._headers = headers
+        #: what the next upgrade asks for; None: the same as the last one
+        self._resource: str | None = None
+        if uri is not None and not callable(uri):
+            self._settle(uri)
+        if not callable(headers):
+            check_upgrade_arguments("", "", None, "" if headers is None else headers)
+
+    def prepare(self) -> None:
+        """Before the TCP connection is opened: find out where it goes."""
+        if callable(self._uri):
+            self._settle(self._uri())
+
+    def _settle(self, uri: str | None) -> None:
+        if isinstance(uri, str) and uri.lower().startswith(_URIS):
+            client = self._client
+            client.host, client.port, uri, client.tls = parse_websocket_uri(uri)
+        if uri is not None:
+            check_upgrade_arguments(uri, "", None, "")
+        self._resource = uri
+
+    def __call__(self, reopened: WebSocketProcessClient | None) -> str:
+        """Upgrade the connection that was *reopened*; any text means: try again later."""
+        if reopened is None:
+            return "Retry"
+        protocol = reopened.protocol
+        headers = self._headers() if callable(self._headers) else self._headers
+        return self._client.websockets_upgrade(
+            protocol.upgrade_uri if self._resource is None else self._resource,
+            "",
+            False,
+            frozenset(),
+            protocol,
+            protocol.upgrade_bearer_token if headers is None else headers,
+            True,
+        )

@@ -1,0 +1,59 @@
+"""What a client may be asked for: the arguments of an upgrade, and URIs. No socket, no thread."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+from ..core.names import plain_host, wire_resource
+from ..logs import shown_uri
+from ..protocols.base import WebSocketProtocol
+from .upgrade import check_custom_headers
+
+
+def check_upgrade_arguments(
+    uri: str, key: str, protocol: WebSocketProtocol | None, headers: str
+) -> None:
+    if protocol is not None and not isinstance(protocol, WebSocketProtocol):
+        raise TypeError(f"protocol is a WebSocketProtocol or None, not {type(protocol).__name__}")
+    for name, value in (("uri", uri), ("key", key), ("headers", headers)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is a str, not {type(value).__name__}")
+    if any(c <= " " or c in "#\x7f" for c in uri):
+        raise ValueError(
+            f"{shown_uri(uri)!r}, with its query, cannot be requested: blanks, '#' and"
+            " control characters have to be percent-encoded"
+        )
+    if (
+        key and protocol is not None and not protocol.encrypted
+    ):  # else it may be the one that this key was given to before
+        raise ValueError(
+            "key goes with the REST protocols: leave it '' with a protocol of your own"
+        )
+    wire_resource(uri)
+    check_custom_headers(headers)
+
+
+def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
+    """Return (host, port, resource with its query, TLS) of a ``ws://`` or ``wss://`` *uri*; raise
+    ``ValueError`` for anything else.
+    """
+    parts = urlsplit(uri)
+    if (
+        parts.scheme not in ("ws", "wss")
+        or not parts.hostname
+        or parts.fragment
+        or parts.username is not None
+    ):
+        # what may be secret, a password or the query, is not shown
+        raise ValueError(
+            f"{shown_uri(uri.partition('#')[0].partition('?')[0])!r} is not a WebSocket URI like"
+            " ws://host:port/resource, without user name and fragment"
+        )
+    tls = parts.scheme == "wss"
+    resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")
+    port = (443 if tls else 80) if parts.port is None else parts.port
+    # a name may be percent-encoded (RFC 3986 §3.2.2), an address has a zone behind its '%'
+    host = plain_host(parts.hostname) if ":" in parts.hostname else unquote(parts.hostname)
+    if any(c <= " " or c in "/\x7f" for c in host):
+        raise ValueError(f"{host!r} is no host name")
+    return host, port, resource, tls

@@ -1,0 +1,119 @@
+"""ReconnectWaits: what a client's policy is told, and how long the client waits then.
+
+It counts what failed since the last good connection. No wait happens in here, and no attempt.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import NamedTuple
+
+from ..logs import get_logger
+from ..reconnect_policies import (
+    ExponentialBackoff,
+    FailureKind,
+    ReconnectFailure,
+    checked_delay,
+    failure_kind,
+)
+from .owner import ClientOwner
+
+_log = get_logger("mormot_ws.client")
+
+
+class AttemptFailure(NamedTuple):
+    """Why one attempt has failed."""
+
+    kind: FailureKind
+    #: in words
+    text: str
+    #: the same as an exception; what a server, or a proxy, has answered is in its ``http_status``,
+    #: ``headers`` and ``body``
+    exception: BaseException | None = None
+
+
+class ReconnectWaits:
+    """The failures of one client, and its policy's answers. In the client's thread."""
+
+    def __init__(self, client: ClientOwner, name: str) -> None:
+        self._client = client
+        self._name = name
+        #: failed attempts since the last stable connection
+        self.failures: int = 0
+        # when that was lost, or when the first attempt began
+        self._since = 0.0
+        # the waits when the policy has a fault
+        self._fallback = ExponentialBackoff()
+
+    def take_over(self, last: ReconnectWaits) -> None:
+        """Go on where *last* has ended."""
+        self.failures = last.failures
+        self._since = last._since
+
+    def begin(self, stable: bool) -> None:
+        """A connection was lost, or there was none yet: start anew if it was a *stable* one."""
+        if not stable and self._since:
+            # a server that accepts and drops at once must not be hammered
+            return
+        try:
+            if self._client.policy is not None:
+                self._client.policy.reset()
+        except BaseException:  # noqa: BLE001
+            _log.exception("%s: reset() of the reconnection policy failed", self._name)
+        self._fallback.reset()
+        self.failures = 0
+        self._since = monotonic()
+
+    def failure(self, failed: AttemptFailure, close_code: int) -> ReconnectFailure:
+        """Return what the policy is told. *close_code* is that of the last connection."""
+        exception = failed.exception
+        return ReconnectFailure(
+            failed.kind,
+            failed.text,
+            self.failures,
+            (monotonic() - self._since) * 1000,
+            close_code,
+            getattr(exception, "http_status", 0),
+            getattr(exception, "headers", ()),
+            getattr(exception, "body", b""),
+            exception,
+        )
+
+    def delay(self, failure: ReconnectFailure, fields: dict[str, object]) -> float | None:
+        """Ask the policy for the next wait in milliseconds; when it has a fault, the default one.
+        None: give up. *fields* go into log records.
+        """
+        policy = self._client.policy
+        default = self._fallback.next_delay(failure)
+        assert default is not None
+        if policy is None:
+            return default
+        try:
+            delay = policy.next_delay(failure)
+            if delay is None:
+                return None
+            checked = checked_delay(delay, -1)
+            if checked >= 0:
+                return checked
+            _log.error(
+                "%s: the reconnection policy answered %.80r, which is no number of milliseconds"
+                " from 0 to a year, nor infinity; waiting %.0f ms",
+                self._name,
+                delay,
+                default,
+                extra=fields,
+            )
+        except BaseException:  # noqa: BLE001
+            _log.exception(
+                "%s: the reconnection policy failed; waiting %.0f ms",
+                self._name,
+                default,
+                extra=fields,
+            )
+        return default
+
+
+def reopen_failure(exception: OSError | None, error: str) -> AttemptFailure:
+    """Return what failed when the TCP connection could not be opened; a proxy may have said why."""
+    kind = FailureKind.connect if exception is None else failure_kind(exception)
+    return AttemptFailure(kind, error, exception)
