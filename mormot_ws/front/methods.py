@@ -1,6 +1,6 @@
-"""RemoteMethod: a function that peers call, and what its annotations say of its arguments.
+"""RemoteMethods: the functions that peers call, and what their annotations say of the arguments.
 
-No connection and no thread belongs in here.
+No thread belongs in here, and nothing of how a call comes and its answer goes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,27 @@ from collections.abc import Set as AbstractSet
 from datetime import date
 from enum import Enum
 from inspect import BoundArguments
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from ..services.values import reader_of
+from ..core.frames import WebSocketFrame
+from ..errors import CallError
+from ..logs import get_logger
+from ..services.readers import reader_of
 from .callbacks import check_plain
+from .messages import (
+    CALL_BAD_ARGUMENTS,
+    CALL_FAILED,
+    CALL_INVALID,
+    CALL_NOT_FOUND,
+    Call,
+    answer_frame,
+    error_frame,
+)
+
+if TYPE_CHECKING:
+    from .peer import Peer
+
+_log = get_logger("mormot_ws.front")
 
 
 class Dataclass(Protocol):
@@ -99,3 +116,62 @@ class RemoteMethod:
         if self._kinds[name] is inspect.Parameter.VAR_KEYWORD:
             return {key: read(item, key) for key, item in value.items()}
         return read(value, name)
+
+
+class RemoteMethods:
+    """The methods of a server, by their names. The server guards :meth:`add`.
+
+    *hide_errors*: what a method raises is not told to its caller, but for a :class:`CallError`.
+    """
+
+    def __init__(self, hide_errors: bool) -> None:
+        self._hide_errors = hide_errors
+        self._methods: dict[str, RemoteMethod] = {}
+
+    def __len__(self) -> int:
+        return len(self._methods)
+
+    def add(self, method: RemoteMethod) -> None:
+        """Let *method* be called; raise ``ValueError`` when there is one of that name."""
+        if method.name in self._methods:
+            raise ValueError(f"there is a method {method.name!r} already")
+        self._methods[method.name] = method
+
+    def answer(self, peer: Peer, call: Call) -> WebSocketFrame:
+        """Execute the *call* of *peer*; return the frame that answers it."""
+        number = call.number
+        if call.fault:
+            return error_frame(number, CALL_INVALID, call.fault)
+        method = self._methods.get(call.name)
+        if method is None:
+            return error_frame(number, CALL_NOT_FOUND, f"there is no method {call.name[:80]!r}")
+        try:
+            arguments = method.read(call.arguments)
+        except ValueError as exc:
+            return error_frame(number, CALL_BAD_ARGUMENTS, f"{method.name}(): {exc}")
+        first = (peer,) if method.wants_peer else ()
+        try:
+            result = method.function(*first, *arguments.args, **arguments.kwargs)
+            return answer_frame(number, result)
+        except CallError as exc:
+            return error_frame(number, exc.code, exc.text)
+        # whatever a method raises is its caller's error
+        except BaseException as exc:
+            # in a child that the method has forked, which ends as it likes
+            if peer.process.inherited:
+                raise
+            fields = peer.process.log_fields()
+            _log.exception("%r: the method %s failed", peer, method.name, extra=fields)
+            return error_frame(
+                number, CALL_FAILED, "internal error" if self._hide_errors else _words(exc)
+            )
+
+
+def _words(exc: BaseException) -> str:
+    """Return what the caller is told of *exc*."""
+    name = type(exc).__name__
+    try:
+        return f"{name}: {exc}"
+    # its __str__ is the application's
+    except Exception:  # noqa: BLE001
+        return name

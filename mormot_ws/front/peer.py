@@ -5,7 +5,7 @@ What is done with a message is said by the server's functions; how it gets there
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focText
@@ -18,6 +18,7 @@ from .messages import Message, frame_of, json_frame
 from .request import Request
 
 if TYPE_CHECKING:
+    from ..server.threaded import WebSocketServer
     from .server import Server
 
 _log = get_logger("mormot_ws.front")
@@ -228,3 +229,29 @@ def run_callback(peer: Peer, name: str, callback: Callable[..., Any], *arguments
 def log_failure(peer: Peer, name: str) -> None:
     """Log the exception that is being handled, which the callback *name* has raised."""
     _log.exception("%r: %s failed", peer, name, extra=peer.process.log_fields())
+
+
+#: peers, by themselves or by their ids
+Peers = Peer | int | Iterable[Peer | int]
+
+
+def peers_of(server: WebSocketServer, group: str | None) -> list[Peer]:
+    """Return the peers of *server*, or of a *group*; not the connections of other protocols."""
+    protocols = [process.protocol for process in server.connections(group)]
+    return [
+        protocol.peer
+        for protocol in protocols
+        if isinstance(protocol, PeerProtocol) and protocol.peer is not None
+    ]
+
+
+def ids_of(peers: Peers) -> list[int]:
+    """Return the ids of *peers*."""
+    if isinstance(peers, (Peer, int)):
+        peers = [peers]
+    found = []
+    for peer in peers:
+        if not isinstance(peer, (Peer, int)) or isinstance(peer, bool):
+            raise TypeError(f"peers are given as Peer or by their id, not {type(peer).__name__}")
+        found.append(peer if isinstance(peer, int) else peer.id)
+    return found

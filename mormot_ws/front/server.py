@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from ..core.frames import WebSocketFrame
-from ..errors import CallError, WebSocketsError
+from ..errors import WebSocketsError
 from ..logs import get_logger
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest
@@ -27,21 +27,9 @@ from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
 from .callbacks import Ignored, check_callback, only_kind
 from .http import HttpAnswer, HttpRoute, HttpRoutes
-from .messages import (
-    CALL_BAD_ARGUMENTS,
-    CALL_FAILED,
-    CALL_INVALID,
-    CALL_NOT_FOUND,
-    Call,
-    Message,
-    answer_frame,
-    error_frame,
-    frame_of,
-    json_frame,
-    read_call,
-)
-from .methods import RemoteMethod, Sendable
-from .peer import Handlers, Peer, PeerProtocol
+from .messages import Message, frame_of, json_frame, read_call
+from .methods import RemoteMethod, RemoteMethods, Sendable
+from .peer import Handlers, Peer, PeerProtocol, Peers, ids_of, peers_of
 from .request import Request
 from .signals import StopSignals
 
@@ -57,8 +45,6 @@ OnClose = Callable[[Peer, int, str], Ignored]
 #: returns a user, or the HTTP status of a refusal
 Authenticate = Callable[[Request], Any]
 OnHttp = Callable[[Request], HttpAnswer] | Callable[[], HttpAnswer]
-#: peers, by themselves or by their ids
-Peers = Peer | int | Iterable[Peer | int]
 
 _OnOpen = TypeVar("_OnOpen", bound=OnOpen)
 _OnMessage = TypeVar("_OnMessage", bound=OnMessage)
@@ -94,7 +80,6 @@ class Server:
         "_address",
         "_authenticate",
         "_handlers",
-        "_hide_errors",
         "_methods",
         "_name",
         "_routes",
@@ -129,12 +114,11 @@ class Server:
         self._authenticate = authenticate
         self._settings = WebSocketProcessSettings() if settings is None else settings
         self._name = name
-        self._hide_errors = hide_errors
         #: guards the tables of what is registered, and the beginning and end of the server; no
         #: function of the application is called, and nobody is waited for, while it is held
         self._safe = threading.RLock()
         self._handlers: dict[str, Handlers] = {}
-        self._methods: dict[str, RemoteMethod] = {}
+        self._methods = RemoteMethods(hide_errors)
         self._routes = HttpRoutes()
         self._server: WebSocketServer | None = None
         # where each run() waits
@@ -263,9 +247,7 @@ class Server:
     def _add_method(self, name: str, function: Any) -> Any:
         method = RemoteMethod(name, function, Peer)
         with self._safe:
-            if name in self._methods:
-                raise ValueError(f"there is a method {name!r} already")
-            self._methods[name] = method
+            self._methods.add(method)
             if self._server is not None:
                 self._offer_something()
         return function
@@ -382,7 +364,7 @@ class Server:
     def peers(self) -> list[Peer]:
         """The peers that are connected now: a list of its own."""
         server = self._server
-        return [] if server is None else _peers_of(server, None)
+        return [] if server is None else peers_of(server, None)
 
     @property
     def groups(self) -> dict[str, list[Peer]]:
@@ -390,7 +372,7 @@ class Server:
         server = self._server
         if server is None:
             return {}
-        found = {group: _peers_of(server, group) for group in server.groups}
+        found = {group: peers_of(server, group) for group in server.groups}
         return {group: peers for group, peers in found.items() if peers}
 
     def status(self) -> ServerStatus:
@@ -451,8 +433,8 @@ class Server:
         protocol: str | None,
         exclude: Peers,
     ) -> int:
-        numbers = None if to is None else _ids(to)
-        excluded = _ids(exclude)
+        numbers = None if to is None else ids_of(to)
+        excluded = ids_of(exclude)
         server = self._server
         if server is None:
             return 0
@@ -494,37 +476,10 @@ class Server:
         call = read_call(text)
         if call is None:
             return False
-        answer = self._answer(peer, call)
-        if call.number is not None and answer is not None:
+        answer = self._methods.answer(peer, call)
+        if call.number is not None:
             peer._send(answer)
         return True
-
-    def _answer(self, peer: Peer, call: Call) -> WebSocketFrame | None:
-        """Execute *call*; return the frame that answers it."""
-        number = call.number
-        if call.fault:
-            return error_frame(number, CALL_INVALID, call.fault)
-        method = self._methods.get(call.name)
-        if method is None:
-            return error_frame(number, CALL_NOT_FOUND, f"there is no method {call.name[:80]!r}")
-        try:
-            arguments = method.read(call.arguments)
-        except ValueError as exc:
-            return error_frame(number, CALL_BAD_ARGUMENTS, f"{method.name}(): {exc}")
-        first = (peer,) if method.wants_peer else ()
-        try:
-            result = method.function(*first, *arguments.args, **arguments.kwargs)
-            return answer_frame(number, result)
-        except CallError as exc:
-            return error_frame(number, exc.code, exc.text)
-        # whatever a method raises is its caller's error
-        except BaseException as exc:
-            if peer.process.inherited:
-                raise
-            fields = peer.process.log_fields()
-            _log.exception("%r: the method %s failed", peer, method.name, extra=fields)
-            text = "internal error" if self._hide_errors else f"{type(exc).__name__}: {exc}"
-            return error_frame(number, CALL_FAILED, text)
 
     def _answer_http(self, server: WebSocketServer, context: HttpServerRequest) -> int:
         status = self._routes.answer(context)
@@ -545,25 +500,3 @@ def _tls_context(tls: Any) -> ssl.SSLContext | None:
         "tls is an ssl.SSLContext, or a tuple of a certificate's file and its key's, not "
         f"{type(tls).__name__}"
     )
-
-
-def _peers_of(server: WebSocketServer, group: str | None) -> list[Peer]:
-    """Return the peers of *server*, or of a *group*; not the connections of other protocols."""
-    protocols = [process.protocol for process in server.connections(group)]
-    return [
-        protocol.peer
-        for protocol in protocols
-        if isinstance(protocol, PeerProtocol) and protocol.peer is not None
-    ]
-
-
-def _ids(peers: Peers) -> list[int]:
-    """Return the ids of *peers*."""
-    if isinstance(peers, (Peer, int)):
-        peers = [peers]
-    found = []
-    for peer in peers:
-        if not isinstance(peer, (Peer, int)) or isinstance(peer, bool):
-            raise TypeError(f"peers are given as Peer or by their id, not {type(peer).__name__}")
-        found.append(peer if isinstance(peer, int) else peer.id)
-    return found
