@@ -123,7 +123,7 @@ def answer_frame(number: int | str | None, result: Any) -> WebSocketFrame:
 def error_frame(number: int | str | None, code: int, text: str) -> WebSocketFrame:
     """Return the frame that answers a call with an error; a long *text* is cut."""
     # whatever an exception says has to reach the caller, lone surrogates too
-    message = text[:_MOST_TEXT].encode("utf-8", "replace").decode("utf-8")
+    message = str(text)[:_MOST_TEXT].encode("utf-8", "replace").decode("utf-8")
     error = {"code": code, "message": message}
     return json_frame({"jsonrpc": "2.0", "error": error, "id": number})
 
