@@ -17,6 +17,8 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Protocol, SupportsFloat
 
+from .attributes import KnownAttributes
+
 #: milliseconds: the longest wait that a policy may ask for, but for infinity
 _LONGEST_MS = 366 * 24 * 3_600_000
 #: milliseconds that a server can ask for by ``Retry-After``; more is cut to this
@@ -90,7 +92,7 @@ class ReconnectPolicy(Protocol):
         """Start again from the shortest wait: the last connection was a good one."""
 
 
-class ExponentialBackoff:
+class ExponentialBackoff(KnownAttributes):
     """Doubling waits with full jitter: each is drawn between 0 and a bound that doubles, so that a
     fleet spreads out. The default.
 
@@ -147,7 +149,7 @@ class ExponentialBackoff:
         return f"ExponentialBackoff(base_ms={self.base_ms:g}, cap_ms={self.cap_ms:.0f})"
 
 
-class LinearBackoff:
+class LinearBackoff(KnownAttributes):
     """The pace of the native client: each wait is the one before plus a random 0–199 ms, up to a
     cap drawn once per object.
 
@@ -196,7 +198,7 @@ class LinearBackoff:
         return f"LinearBackoff(step_ms={self.step_ms:g}, cap_ms={self.cap_ms:.0f})"
 
 
-class StopOn:
+class StopOn(KnownAttributes):
     """Another policy, until something happens that no repetition will heal.
 
     :param policy: decides the waits; None: an :class:`ExponentialBackoff`.

@@ -30,6 +30,23 @@ class HttpServerRequest:
     It belongs to one thread at a time.
     """
 
+    # a misspelt name is refused, at no cost to the requests
+    __slots__ = (
+        "auth_bearer",
+        "connection_id",
+        "in_content",
+        "in_content_type",
+        "in_headers",
+        "method",
+        "out_content",
+        "out_content_type",
+        "out_custom_headers",
+        "out_error",
+        "out_timed_out",
+        "remote_ip",
+        "url",
+    )
+
     def __init__(
         self,
         url: str = "",

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Collection
 from functools import partial
 from threading import current_thread, get_ident
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import WebSocketsError
 from ..logs import get_logger, shown_uri
@@ -44,6 +44,12 @@ _NOT_ENDED = (
     "The last connection has not ended yet: upgrade again in on_reconnect or on_websockets_closed"
 )
 
+#: what a client is told that is given a callback for messages
+_OF_PROTOCOL = (
+    "messages are the protocol's: WebSocketProtocolChat(name, uri, on_incoming_frame), which is"
+    " called with focContinuation first and focConnectionClose last"
+)
+
 
 class HttpClientWebSockets(ClientLife):
     """An HTTP client that can become a WebSocket client. Mirrors ``THttpClientWebSockets``.
@@ -56,6 +62,15 @@ class HttpClientWebSockets(ClientLife):
     ``free()`` it when it is not needed any more, from outside its callbacks; it is a context
     manager that does so.
     """
+
+    _ELSEWHERE: ClassVar[dict[str, str]] = {
+        "on_reconnect": "it belongs to the connection: client.websockets.on_reconnect = …",
+        "on_incoming_frame": _OF_PROTOCOL,
+        "on_message": _OF_PROTOCOL,
+        "on_open": _OF_PROTOCOL,
+        "on_close": "set on_websockets_closed",
+        "on_error": "set on_gave_up; what fails is returned, or raised, where it is called",
+    }
 
     def __init__(
         self,

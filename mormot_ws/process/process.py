@@ -17,6 +17,7 @@ from threading import current_thread, get_ident
 from time import monotonic
 from typing import Any, Protocol
 
+from ..attributes import KnownAttributes
 from ..core.closing import CloseHandshake
 from ..core.forks import dies_in_child
 from ..core.frames import (
@@ -38,9 +39,6 @@ from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest, OnHttpServerRequest
 from ..settings import (
     WebSocketProcessSettings,
-    logBinaryFrameContent,
-    logHeartbeat,
-    logTextFrameContent,
 )
 from ..sockets.deadline import Deadline
 from ..states import (
@@ -55,6 +53,7 @@ from ..states import (
 from ..status import ConnectionStatus
 from .closer import Closer, write_fault
 from .encoder import PreparedFrame, check_sendable
+from .frame_log import log_frame
 from .keeper import ProcessKeeper
 from .liveness import Liveness
 from .reader import Reader
@@ -76,7 +75,16 @@ class RequestExchange(Protocol):
         """Another protocol takes over."""
 
 
-class WebSocketProcess(ABC):
+class _LoopThread:
+    """Which thread is inside the loop; 0: none."""
+
+    __slots__ = ("ident",)
+
+    def __init__(self) -> None:
+        self.ident = 0
+
+
+class WebSocketProcess(KnownAttributes, ABC):
     """What both sides of a connection have in common, whatever carries the bytes. Mirrors
     ``TWebSocketProcess``.
 
@@ -155,7 +163,7 @@ class WebSocketProcess(ABC):
         self.closer.begin()
         self._log_frames = bool(settings.log_details)
         self._lenient_text = self.protocol.lenient_text
-        self._loop_ident = 0
+        self._loop = _LoopThread()
         kind = type(self.protocol)
         self._after_get = (
             None
@@ -299,7 +307,7 @@ class WebSocketProcess(ABC):
                 return self.closer.send(*parse_close_payload(payload), payload)
         sent = self.sender.send(frame, ahead)
         if self._log_frames and sent:
-            self._log_frame("sent", frame)
+            log_frame(self, "sent", frame)
         return sent
 
     def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
@@ -501,7 +509,7 @@ class WebSocketProcess(ABC):
         try:
             if self.begin_loop():
                 # the thread stays inside the loop between the steps, too
-                self._loop_ident = get_ident()
+                self._loop.ident = get_ident()
                 while step():
                     pass
         finally:
@@ -514,14 +522,14 @@ class WebSocketProcess(ABC):
         In the thread that is going to call :meth:`loop_step`; whatever it returns or raises,
         :meth:`end_loop` comes last.
         """
-        self._loop_ident = get_ident()
+        self._loop.ident = get_ident()
         try:
             if not self.process_start():
                 return False
             self.sender.open_queue()
             return True
         finally:
-            self._loop_ident = 0
+            self._loop.ident = 0
 
     def loop_step(self) -> bool:
         """Read once, and handle the frames that are complete; return whether to go on.
@@ -529,9 +537,10 @@ class WebSocketProcess(ABC):
         Waits for bytes when there are none. One thread at a time; the frames of one connection are
         handled one after another, in their order.
         """
-        stays = self._loop_ident
+        loop = self._loop
+        stays = loop.ident
         if not stays:
-            self._loop_ident = get_ident()
+            loop.ident = get_ident()
         reader = self.reader
         try:
             if self.outgoing.frames:
@@ -556,11 +565,11 @@ class WebSocketProcess(ABC):
             return False
         finally:
             if not stays:
-                self._loop_ident = 0
+                loop.ident = 0
 
     def end_loop(self) -> None:
         """End the connection: close it, and run its last callbacks. After the last step."""
-        self._loop_ident = get_ident()
+        self._loop.ident = get_ident()
         try:
             self.reader.handled()
             self.closer.end()
@@ -574,12 +583,12 @@ class WebSocketProcess(ABC):
             self.reader.drop()
             self.process_stop()
         finally:
-            self._loop_ident = 0
+            self._loop.ident = 0
             self.set_state(wpsDestroy)
 
     def runs_loop(self) -> bool:
         """Tell whether the calling thread is inside the loop: in one of its callbacks."""
-        return get_ident() == self._loop_ident
+        return get_ident() == self._loop.ident
 
     def process_start(self) -> bool:
         """Enter ``wpsRun`` and tell the user; return False when a callback refused by an exception.
@@ -665,7 +674,7 @@ class WebSocketProcess(ABC):
         """Handle one frame in the loop's thread. Mirrors ``ProcessLoopReceived``."""
         opcode = frame.opcode
         if self._log_frames:
-            self._log_frame("received", frame)
+            log_frame(self, "received", frame)
         if opcode is focText or opcode is focBinary:
             if self.closer.given_up:
                 # we have closed or cut the connection: this message came too late
@@ -767,19 +776,6 @@ class WebSocketProcess(ABC):
         _log.debug("%s: %s -> %s", self, before.name, state.name)
         if self.exchange is not None and state is not wpsRun:
             self.exchange.closed()
-
-    def _log_frame(self, what: str, frame: WebSocketFrame) -> None:
-        details = self.settings.log_details
-        opcode = frame.opcode
-        if opcode is focText or opcode is focBinary:
-            content = logTextFrameContent if opcode is focText else logBinaryFrameContent
-            if content in details:
-                _log.debug("%s: %s %s %r", self, what, opcode.name, frame.payload)
-            else:
-                size = len(frame.payload)
-                _log.debug("%s: %s %s of %d bytes", self, what, opcode.name, size)
-        elif logHeartbeat in details:
-            _log.debug("%s: %s %s", self, what, opcode.name)
 
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""

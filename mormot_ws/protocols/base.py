@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..attributes import KnownAttributes
 from ..core.counts import MessageCounts
 from ..core.deflate import DeflateAgreement
 from ..core.frames import WebSocketFrame
@@ -32,7 +33,7 @@ def is_localhost(ip: str) -> bool:
     return not ip or ip.startswith("127.")
 
 
-class WebSocketProtocol:
+class WebSocketProtocol(KnownAttributes):
     """One application protocol, known by its *name* (``Sec-WebSocket-Protocol``) and *uri*. Mirrors
     ``TWebSocketProtocol``.
 

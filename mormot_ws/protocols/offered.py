@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection
 
+from ..attributes import KnownAttributes
 from ..core.deflate import PermessageDeflate
 from ..core.forks import renew_in_child
 from ..core.handshake import UpgradeRequest, upgrade_answer, upgrade_refusal, uri_key
@@ -18,7 +19,7 @@ from .base import WebSocketProtocol
 _log = get_logger("mormot_ws.protocols")
 
 
-class WebSocketProtocolList:
+class WebSocketProtocolList(KnownAttributes):
     """The protocols that a server offers. Mirrors ``TWebSocketProtocolList``. All methods may be
     called from any thread.
     """

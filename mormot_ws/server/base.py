@@ -14,6 +14,7 @@ from threading import current_thread
 from time import sleep
 from typing import Any
 
+from ..attributes import KnownAttributes
 from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
 from ..logs import get_logger
@@ -38,7 +39,7 @@ _log = get_logger("mormot_ws.server")
 _SNAPSHOT_TRIES = 100
 
 
-class WebSocketServerBase(FreedByWith):
+class WebSocketServerBase(KnownAttributes, FreedByWith):
     """Base of the servers: their protocols, events and connections.
 
     :param thread_name: names the keeper's thread.

@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 
+from ..attributes import KnownAttributes
 from ..core.forks import dies_in_child
 from ..logs import get_logger
 from ..settings import check_timeout
@@ -23,7 +24,7 @@ from .transport import Transport, wait_socket
 _log = get_logger("mormot_ws.sockets")
 
 
-class CrtSocket:
+class CrtSocket(KnownAttributes):
     """A connection to *host* and *port*, with TLS if *tls*. Mirrors ``TCrtSocket``.
 
     :param host: a name or an address.
