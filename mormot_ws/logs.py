@@ -1,7 +1,8 @@
 """The library's loggers: ``logging.getLogger('mormot_ws')`` and its children, behind a guard.
 
-What a log handler raises must not end a connection or a thread, and what a peer says must not
-forge lines. Both are seen to here, once for all modules. No text and no level belongs in here.
+What a log handler raises must not end a connection or a thread, what a peer says must not forge
+lines, and a fault that lasts must not fill the disk. These are seen to here, once for all modules.
+No text and no level belongs in here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import cast
 
 #: every control character, and the two line separators of Unicode, as an escape sequence
@@ -179,3 +181,33 @@ class _Unraisable:
 def get_logger(name: str) -> GuardedLogger:
     """Return the guarded logger called *name*, like ``logging.getLogger``."""
     return GuardedLogger(name)
+
+
+#: seconds between two log lines about the same fault, while it lasts
+LOG_SECONDS = 10.0
+
+
+class SeldomLog:
+    """Tells about a fault that lasts at once, then once in *seconds*, with the number between.
+
+    From any thread; when two meet, a line may be too many or a number too small.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._kind: object = None
+        self._told_at = 0.0
+        self._untold = 0
+
+    def due(self, kind: object = "") -> str | None:
+        """Count one fault; return None when it is not to be told, else what to add to its line:
+        ``''`` or how many were left out. Another *kind* than the last one is told at once.
+        """
+        now = self._clock()
+        if kind == self._kind and now - self._told_at < self._seconds:
+            self._untold += 1
+            return None
+        untold = self._untold if kind == self._kind else 0
+        self._kind, self._told_at, self._untold = kind, now, 0
+        return f" ({untold} more since the last such line)" if untold else ""

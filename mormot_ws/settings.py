@@ -303,6 +303,10 @@ class WebSocketProcessSettings:
     max_connections_per_ip: int = field(default=0, metadata=_NUMBER)
     #: pings that a peer may send within a second before it is closed with 1008; 0: any number
     max_pings_per_second: int = field(default=1_000, metadata=_NUMBER)
+    #: messages in a minute that an address may send to a server of a REST protocol with a key and
+    #: that cannot be read with it; then its upgrades are refused with 406 for a while; 0: any
+    #: number
+    max_key_faults_per_minute: int = field(default=10, metadata=_NUMBER)
     #: what the ``Origin`` of a browser's page may be, e.g. ``{'https://example.com'}``; others are
     #: refused with 403; None: anything. A request without ``Origin`` does not come from a browser,
     #: and is let through

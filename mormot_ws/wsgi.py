@@ -161,12 +161,10 @@ class WebSocketWsgiServer(WebSocketServerBase):
                     426 if served else 404,
                     f"This is {self.description}; connect to it with a WebSocket client.",
                 )
-            status = self._serve(environ, request)
-            if status == 101:
-                # for its log: the connection takes no byte any more
-                start_response("101 Switching Protocols", [])
-                return []
-            raise _Refusal(status, "")
+            self._serve(environ, request)
+            # for its log: the connection takes no byte any more
+            start_response("101 Switching Protocols", [])
+            return []
         except _Refusal as refusal:
             status, body = refusal.status, f"{refusal.text}\n".encode() if refusal.text else b""
         if status == 426:
@@ -189,8 +187,8 @@ class WebSocketWsgiServer(WebSocketServerBase):
 
         return wrapped
 
-    def _serve(self, environ: Environ, request: UpgradeRequest) -> int:
-        """Run an upgraded connection to its end; return 101, or the status that refuses it.
+    def _serve(self, environ: Environ, request: UpgradeRequest) -> None:
+        """Run an upgraded connection to its end.
 
         Raises ``_Refusal``.
         """
@@ -207,9 +205,10 @@ class WebSocketWsgiServer(WebSocketServerBase):
             if status:
                 raise _Refusal(status, why)
             status, protocol, answer = connection._negotiate(request)
-            if protocol is not None:
-                connection.serve(protocol, answer, _read_ahead(environ, taken))
-            return status
+            if protocol is None:
+                text = answer.partition(b"\r\n\r\n")[2].decode().strip()
+                raise _Refusal(status, text)
+            connection.serve(protocol, answer, _read_ahead(environ, taken))
         finally:
             connection._sock.close()
             self._forget(connection)

@@ -359,6 +359,13 @@ class WebSocketProcess(KnownAttributes, ABC):
         """
         return self.settings.callback_answer_timeout_ms
 
+    @property
+    def takes_messages(self) -> bool:
+        """True while messages of the peer may reach callbacks: the connection runs, and nobody has
+        closed or cut it.
+        """
+        return self.state is wpsRun and not self.closer.given_up
+
     def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
         """Return a new context for a request of the peer, and who answers it (None: nobody).
         Mirrors ``ComputeContext``.

@@ -465,7 +465,7 @@ class Sender:
             self.outgoing.drop(len(frames))
             return exc
         if joined is not None:
-            self.batch.fill_joined(frames, joined)
+            self.batch.fill_joined(frames, *joined)
             return None
         parts = []
         for at, queued in enumerate(frames):

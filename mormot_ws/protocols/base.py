@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 #: printable ASCII that a token cannot have (RFC 9110 §5.6.2)
 _SEPARATORS = frozenset('"(),/:;<=>?@[\\]{}')
 
+
+def bare_uri(uri: str) -> str:
+    """Return a protocol's *uri* without its leading ``/``; that of the root stays ``/``."""
+    return uri if uri == "/" else uri.removeprefix("/")
+
+
 OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
 
@@ -37,10 +43,11 @@ class WebSocketProtocol(KnownAttributes):
     """One application protocol, known by its *name* (``Sec-WebSocket-Protocol``) and *uri*. Mirrors
     ``TWebSocketProtocol``.
 
-    *uri* is the path without its leading ``/`` to which the protocol is limited; ``''`` means any.
-    Both are matched whatever their case; what is percent-encoded in an address (``/caf%C3%A9``) may
-    be written as it is (``'café'``). Raises ``ValueError`` for a name that cannot stand in an
-    HTTP header.
+    *uri* is the path to which the protocol is limited, with or without its leading ``/``; ``''``
+    means any, and ``'/'`` the root. A protocol whose *name* is ``''`` serves the clients that ask
+    for no sub-protocol. Both are matched whatever their case; what is percent-encoded in an address
+    (``/caf%C3%A9``) may be written as it is (``'café'``). Raises ``ValueError`` for a name that
+    cannot stand in an HTTP header.
     """
 
     #: True on protocols whose native peers may send text that is not UTF-8: it is then neither
@@ -66,7 +73,7 @@ class WebSocketProtocol(KnownAttributes):
             )
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on
         self.name: str = name
-        #: the path that this protocol is limited to; '' for any
+        #: the path that this protocol is limited to; '' for any, '/' for the root
         self.uri = uri
         #: the URI of the upgrade, with its query
         self.upgrade_uri = ""
@@ -264,7 +271,13 @@ class WebSocketProtocol(KnownAttributes):
 
     def matches_uri(self, uri: str) -> bool:
         """Tell whether the path *uri* (no leading ``/``, no query) is served by this protocol."""
-        return not self.uri or uri_key(self.uri) == uri_key(uri)
+        if not self.uri:
+            return True
+        asked = uri_key(uri)
+        # as natively, where a client that is given '/chat' asks for '//chat'
+        if uri_key(self.uri) == asked:
+            return True
+        return self.uri.startswith("/") and uri_key(self.uri[1:]) == asked
 
     def _copy_to(self, clone: WebSocketProtocol) -> None:
         clone.on_before_incoming_frame = self.on_before_incoming_frame

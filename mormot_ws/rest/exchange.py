@@ -111,11 +111,9 @@ class RestExchange:
             elif (answer := self._waiting.pop(head, None)) is not None:
                 answer.put(frame)
                 return
-        _log.debug(
-            "%s: an answer that nobody waits for (any more) is dropped: %r",
-            self._process,
-            head[:40],
-        )
+        if self._protocol.tells_first("late answer"):
+            text = "%s: an answer that nobody waits for (any more) is dropped: %r"
+            _log.debug(text, self._process, head[:40])
 
     # ------------------------------------------------------------------------------- for any thread
 

@@ -15,9 +15,10 @@ from time import sleep
 from typing import Any
 
 from ..attributes import KnownAttributes
+from ..core.addresses import address_key
 from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
-from ..logs import get_logger
+from ..logs import LOG_SECONDS, SeldomLog, get_logger
 from ..process.encoder import check_sendable
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit
@@ -30,8 +31,7 @@ from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
 from .connection import WebSocketProcessServer, WebSocketServerSocket
-from .logs import LOG_SECONDS, SeldomLog
-from .visitors import address_key, is_trusted
+from .visitors import is_trusted
 
 _log = get_logger("mormot_ws.server")
 
