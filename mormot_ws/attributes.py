@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .callbacks import check_plain
@@ -31,23 +32,36 @@ class KnownAttributes:
     #: names that objects of this class have been given. Not looked for in ``__dict__``: an object
     #: that was asked for it once is slower ever after
     _given: ClassVar[set[str]] = set()
+    #: those of them that were first set by a program, not by the package
+    _added: ClassVar[set[str]] = set()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._given = set()
+        cls._given, cls._added = set(), set()
 
     # a type checker that saw this method would allow any name
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
-            if name[:3] == "on_" and value is not None:
-                check_plain(value, name)
+            if name[:3] == "on_":
+                if value is not None:
+                    check_plain(value, name)
+                elif callable(getattr(type(self), name, None)) and _sets_itself(sys._getframe(1)):
+                    # a subclass has written the callback as a method, as one would in Pascal: that
+                    # nothing was given to the constructor must not hide it
+                    return
             if name not in self._given:
-                setter = sys._getframe(1).f_globals.get("__name__", "")
-                if not (name.startswith("_") or setter.startswith(_PACKAGE)):
-                    _check_new(self, name, value)
+                if not _sets_itself(sys._getframe(1)):
+                    if not name.startswith("_"):
+                        _check_new(self, name, value)
+                    self._added.add(name)
                 self._given.add(name)
             object.__setattr__(self, name, value)
+
+
+def _sets_itself(caller: FrameType) -> bool:
+    """Tell whether the code that sets an attribute, that of *caller*, is the package's."""
+    return bool(caller.f_globals.get("__name__", "").startswith(_PACKAGE))
 
 
 def _check_new(owner: KnownAttributes, name: str, value: object) -> None:

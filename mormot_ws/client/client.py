@@ -139,7 +139,7 @@ class HttpClientWebSockets(ClientLife):
         cls,
         host: str,
         port: int | str | WebSocketProtocol | None = None,
-        protocol: WebSocketProtocol | None = None,
+        protocol: WebSocketProtocol | str | None = None,
         uri: str = "",
         headers: str = "",
         tls: bool = False,
@@ -152,7 +152,7 @@ class HttpClientWebSockets(ClientLife):
         Mirrors ``WebSocketsConnect``.
 
         Two forms: ``websockets_connect('localhost', 8999, protocol, 'uri')`` and
-        ``websockets_connect('ws://localhost:8999/uri', protocol)``.
+        ``websockets_connect('ws://localhost:8999/uri', protocol, headers)``.
 
         :param retry: return the client at once, never None, and let it connect in the background,
             again and again: the same as :meth:`auto_reconnect` with a *protocol*.
@@ -160,11 +160,17 @@ class HttpClientWebSockets(ClientLife):
         Raises ``ValueError``/``TypeError`` for arguments that can never work.
         """
         if "://" in host:
+            if uri:
+                raise TypeError("the address holds the URI already")
             if isinstance(port, WebSocketProtocol):
+                if isinstance(protocol, str):
+                    headers = f"{protocol}\r\n{headers}" if headers else protocol
+                elif protocol is not None:
+                    raise TypeError("one protocol is needed, not two")
                 protocol, port = port, None
             host, number, uri, tls = parse_websocket_uri(host)
             port = number if port is None else port
-        if protocol is None or isinstance(port, WebSocketProtocol) or port is None:
+        if not isinstance(protocol, WebSocketProtocol) or not isinstance(port, (int, str)):
             raise TypeError(
                 "call websockets_connect(host, port, protocol) or"
                 " websockets_connect('ws://…', protocol); a protocol is needed"
@@ -454,6 +460,12 @@ class HttpClientWebSockets(ClientLife):
         if process is not None and (
             (process.upgrades and not reconnect) or process.state is wpsRun
         ):
+            if thread is current_thread() and not thread.in_loop and not reconnect:
+                _log.error(
+                    "%s: on_reconnect called websockets_upgrade() without reconnect=True, which"
+                    " upgrades a client once only: the attempt is lost, and so is each further one",
+                    thread.name,
+                )
             return _already_upgraded(process, uri)
         if thread is not None:
             if thread.in_loop:

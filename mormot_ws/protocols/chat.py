@@ -8,7 +8,7 @@ from collections.abc import Callable
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
-from ..core.frames import WebSocketFrame, focBinary, focText
+from ..core.frames import WebSocketFrame, check_frame, focBinary, focText
 from ..logs import get_logger
 from ..states import wpsRun
 from .base import WebSocketProtocol
@@ -36,6 +36,8 @@ class WebSocketProtocolChat(WebSocketProtocol):
     the connection nor the program. Do not ``free()`` the client or server in it.
     """
 
+    _CLONED = ("on_incoming_frame",)
+
     def __init__(
         self, name: str, uri: str = "", on_incoming_frame: OnIncomingFrame | None = None
     ) -> None:
@@ -45,10 +47,7 @@ class WebSocketProtocolChat(WebSocketProtocol):
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
         """Return a protocol of the same class, name, URI and callbacks for one connection."""
-        clone = type(self)(self.name, self.uri)
-        clone.on_incoming_frame = self.on_incoming_frame
-        self._copy_to(clone)
-        return clone
+        return self._new_clone()
 
     def process_incoming_frame(
         self, process: WebSocketProcess, frame: WebSocketFrame, info: str
@@ -74,8 +73,15 @@ class WebSocketProtocolChat(WebSocketProtocol):
         """Send a copy of *frame* through *process*. Mirrors ``SendFrame``.
 
         From any thread. Returns False, without raising, when there is no process, it is not in
-        ``wpsRun``, the frame is neither text nor binary, or the connection is lost.
+        ``wpsRun``, the frame is neither text nor binary, or the connection is lost. Raises
+        ``TypeError`` for what is no connection or no frame.
         """
+        check_frame(frame)
+        if process is not None and not hasattr(process, "send_frame"):
+            raise TypeError(
+                "the first argument is the connection, as callbacks get it, not"
+                f" {type(process).__name__}: of a client that is client.websockets"
+            )
         opcode = frame.opcode
         if (
             process is None

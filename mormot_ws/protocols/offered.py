@@ -297,6 +297,7 @@ class WebSocketProtocolList(KnownAttributes):
             raise TypeError(
                 f"an object of a WebSocketProtocol class is added, not {type(protocol).__name__}"
             )
+        protocol.check_clone()
 
     def __repr__(self) -> str:
         return f"<WebSocketProtocolList {list(self._protocols)!r}>"

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..attributes import KnownAttributes
 from ..core.addresses import address_key
-from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
+from ..core.frames import WebSocketFrame, check_frame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
 from ..logs import LOG_SECONDS, SeldomLog, get_logger
 from ..process.encoder import check_sendable
@@ -157,8 +157,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         ``TypeError`` or ``ValueError``, before anything is queued, for what is no text or binary
         frame, and for text that is not UTF-8 where a receiver's protocol insists on it.
         """
-        if not isinstance(frame, WebSocketFrame):
-            raise TypeError(f"a WebSocketFrame is broadcast, not {type(frame).__name__}")
+        check_frame(frame)
         if frame.opcode not in (focText, focBinary):
             raise ValueError(f"a text or binary frame is broadcast, not {frame.opcode.name}")
         # outside the lock: the application's iterator may take its time, or a lock
