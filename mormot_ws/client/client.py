@@ -15,7 +15,7 @@ from threading import current_thread, get_ident
 from typing import Any, ClassVar
 
 from ..errors import WebSocketsError
-from ..logs import get_logger, shown_uri
+from ..logs import get_logger
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
 from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
@@ -26,7 +26,7 @@ from ..sockets.transport import Transport
 from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from ..status import ClientStatus
 from .again import AutoReconnect
-from .arguments import check_upgrade_arguments, parse_websocket_uri
+from .arguments import already_upgraded, check_upgrade_arguments, connect_target
 from .connection import WebSocketProcessClient
 from .http import HttpAnswer, http_request, rest_request
 from .life import FREED, ClientLife, NoThreadError
@@ -106,6 +106,8 @@ class HttpClientWebSockets(ClientLife):
         #: ``f(client, failure)``, called in the client's thread when the policy gives up: there
         #: will be no further attempt. *failure* is a :class:`ReconnectFailure`
         self.on_gave_up: Callable[[HttpClientWebSockets, ReconnectFailure], Any] | None = None
+        #: ``f(client)``, called in the client's thread as its last act, whatever has ended it
+        self.on_ended: Callable[[HttpClientWebSockets], Any] | None = None
         #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST
         #: protocols), in the client's thread; None: 404. Mirrors ``OnCallbackRequestProcess``
         self.on_callback_request_process: OnHttpServerRequest | None = None
@@ -159,22 +161,8 @@ class HttpClientWebSockets(ClientLife):
 
         Raises ``ValueError``/``TypeError`` for arguments that can never work.
         """
-        if "://" in host:
-            if uri:
-                raise TypeError("the address holds the URI already")
-            if isinstance(port, WebSocketProtocol):
-                if isinstance(protocol, str):
-                    headers = f"{protocol}\r\n{headers}" if headers else protocol
-                elif protocol is not None:
-                    raise TypeError("one protocol is needed, not two")
-                protocol, port = port, None
-            host, number, uri, tls = parse_websocket_uri(host)
-            port = number if port is None else port
-        if not isinstance(protocol, WebSocketProtocol) or not isinstance(port, (int, str)):
-            raise TypeError(
-                "call websockets_connect(host, port, protocol) or"
-                " websockets_connect('ws://…', protocol); a protocol is needed"
-            )
+        target = connect_target(host, port, protocol, uri, headers, tls)
+        host, port, protocol, uri, headers, tls = target
         options.setdefault("connect", not retry)
         client = cls(host, port, tls, tls_context, timeout, **options)
         if retry:
@@ -466,7 +454,7 @@ class HttpClientWebSockets(ClientLife):
                     " upgrades a client once only: the attempt is lost, and so is each further one",
                     thread.name,
                 )
-            return _already_upgraded(process, uri)
+            return already_upgraded(process.protocol.uri, uri)
         if thread is not None:
             if thread.in_loop:
                 return _NOT_ENDED
@@ -584,22 +572,20 @@ class HttpClientWebSockets(ClientLife):
             except BaseException:  # noqa: BLE001
                 _log.exception("%r: on_gave_up failed", self)
 
+    def notify_ended(self) -> None:
+        """In the client's thread: tell the application that the thread ends."""
+        if self.on_ended is not None:
+            try:
+                self.on_ended(self)
+            except BaseException:  # noqa: BLE001
+                _log.exception("%r: on_ended failed", self)
+
     def prepare_attempt(self) -> None:
         """In the client's thread: settle where the next attempt goes."""
         process = self._process
         again = None if process is None else process.on_reconnect
         if isinstance(again, AutoReconnect):
             again.prepare()
-
-
-def _already_upgraded(process: WebSocketProcessClient, uri: str) -> str:
-    current = process.protocol.uri
-    if current.lower() == uri.lower():
-        return "Already upgraded to WebSockets on this URI"
-    return (
-        f"Already upgraded to WebSockets with URI=[{shown_uri(current)}] but requested "
-        f"[{shown_uri(uri)}]"
-    )
 
 
 def _peer_ip(transport: Any) -> str:

@@ -121,6 +121,10 @@ class ClientLife(CrtSocket, FreedByWith):
         """In the client's thread: tell the application that there will be no further attempt."""
         raise NotImplementedError
 
+    def notify_ended(self) -> None:
+        """In the client's thread: tell the application that the thread ends."""
+        raise NotImplementedError
+
     def prepare_attempt(self) -> None:
         """In the client's thread: settle where the next attempt goes."""
         raise NotImplementedError
@@ -318,6 +322,7 @@ class ClientLife(CrtSocket, FreedByWith):
 
     def thread_ends(self) -> None:
         """In the client's thread, at its very end: do what free_later() has asked for."""
+        self.notify_ended()
         if not self._free_at_end:
             return
         with self._safe_free:

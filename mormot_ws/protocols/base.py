@@ -324,15 +324,19 @@ class WebSocketProtocol(KnownAttributes):
         else:
             # it gives the name and the URI itself
             clone = kind()
+        self._copy_to(clone)
+        if kind._added:
+            self._copy_added(clone)
+        return clone
+
+    def _copy_to(self, clone: WebSocketProtocol) -> None:
+        """Give *clone* the callbacks and the custom data."""
         for name in ("on_before_incoming_frame", *self._CLONED):
             value = getattr(self, name)
             # else a method of the subclass, which the clone has itself
             if getattr(value, "__self__", None) is not self:
                 setattr(clone, name, value)
         clone._custom_data = self._custom_data
-        if kind._added:
-            self._copy_added(clone)
-        return clone
 
     def _copy_added(self, clone: WebSocketProtocol) -> None:
         """Give *clone* what a subclass of the application has been given after its construction:
