@@ -1,4 +1,4 @@
-"""What a connection logs of its frames, as far as ``settings.log_details`` wants it."""
+"""What is logged of frames, as ``log_details`` wants it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..settings import (
 _log = get_logger("mormot_ws.process")
 
 
-class LoggedProcess(Protocol):
-    """What is logged of a connection besides the frame."""
+class LoggingProcess(Protocol):
+    """What is needed of the connection."""
 
     settings: WebSocketProcessSettings
 
 
-def log_frame(process: LoggedProcess, what: str, frame: WebSocketFrame) -> None:
-    """Log that *process* has sent or received *frame*; its content, or only its size."""
+def log_frame(process: LoggingProcess, what: str, frame: WebSocketFrame) -> None:
+    """Log that *frame* was *what* ("sent" or "received") on *process*. Without any lock."""
     details = process.settings.log_details
     opcode = frame.opcode
     if opcode is focText or opcode is focBinary:

@@ -37,9 +37,7 @@ from ..errors import WebSocketsProtocolError
 from ..logs import get_logger, shown_name
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest, OnHttpServerRequest
-from ..settings import (
-    WebSocketProcessSettings,
-)
+from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..states import (
     WebSocketProcessNotifyCallback,
@@ -417,7 +415,19 @@ class WebSocketProcess(KnownAttributes, ABC):
 
     def run_at_once(self) -> None:
         """After the handshake: frames may be sent, even before the loop starts."""
-        self.set_state(wpsRun)
+        self.enter_run()
+        self.entered_run()
+
+    def enter_run(self) -> None:
+        """Do what :meth:`run_at_once` does, without a log record: under a lock, after which
+        :meth:`entered_run` follows.
+        """
+        self.state = wpsRun
+        self._state_since = monotonic()
+
+    def entered_run(self) -> None:
+        """Log that the connection runs. Without any lock."""
+        _log.debug("%s: %s -> %s", self, wpsCreate.name, wpsRun.name)
 
     def die_in_child(self) -> None:
         """In a forked child: be dead, without a callback, a log line or a byte to the peer. The
@@ -485,6 +495,12 @@ class WebSocketProcess(KnownAttributes, ABC):
     def output_state(self) -> tuple[int, int] | None:
         """Return how many bytes the peer's kernel has acknowledged so far, and how many are under
         way; None where nobody tells.
+        """
+        return None
+
+    def received_bytes(self) -> int | None:
+        """Return how many bytes our kernel has received from the peer so far, read or not; None
+        where it does not tell.
         """
         return None
 
