@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import re
+from ipaddress import IPv6Address
 from types import ModuleType
 from urllib.parse import quote
 
 #: what a name may consist of once it is ASCII: nothing that separates the parts of a URI
 _ASCII_NAME = re.compile(r"[!$&'()*+,.;=_~0-9A-Za-z-]+")
+#: the name or the number of a network interface
+_ZONE = re.compile(r"[!$&'()*+,.:;=_~0-9A-Za-z-]+")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 #: IDNA 2003 turns these into other letters, or drops them: it would lead to another host
 _DEVIATIONS = frozenset("\xdf\u1e9e\u03c2\u200c\u200d")
@@ -34,11 +37,14 @@ def dialled_host(host: str) -> str:
     that keeps search domains away. Raises ``ValueError``.
     """
     host = plain_host(host)
-    if host.isascii():
-        return host
     if ":" in host:
-        raise ValueError(f"{host!r} is no address")
-    name = _to_ascii(host)
+        address, mark, zone = host.partition("%")
+        if mark and not _ZONE.fullmatch(zone):
+            raise ValueError(f"{host!r} has no zone behind its '%'")
+        # raises ValueError as well
+        IPv6Address(address)
+        return host
+    name = host if host.isascii() else _to_ascii(host)
     if not _ASCII_NAME.fullmatch(name):
         raise ValueError(f"{host!r} is no host name")
     return name

@@ -223,8 +223,9 @@ class ProcessKeeper:
                 self._wake_write.send(b"\0")
         except BlockingIOError:
             pass  # the buffer is full of signals already
-        except OSError as exc:  # stop() was faster
-            _log.debug("keeper not woken: %s", exc)
+        except OSError:
+            # stop() was faster: there is no thread to wake. Not logged: the caller may hold a lock
+            pass
 
     # -------------------------------------------------------------------------- the keeper's thread
 

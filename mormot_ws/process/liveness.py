@@ -27,6 +27,9 @@ _log = get_logger("mormot_ws.process")
 _LOOK_SECONDS = 1.0
 #: the most unanswered pings that are remembered
 _MAX_PINGS = 16
+#: seconds after which a silent peer is checked again, on systems whose kernel does not count the
+#: received bytes: the loop may have read bytes that it has not recorded yet
+_SECOND_LOOK = 0.05
 #: marks a ping that was answered or a pong that was counted
 _ANSWERED = -1
 
@@ -50,6 +53,9 @@ class LiveProcess(Protocol):
 
     def output_state(self) -> tuple[int, int] | None:
         """Return how many bytes the peer has acknowledged, and how many are in flight."""
+
+    def received_bytes(self) -> int | None:
+        """Return how many bytes the kernel has received from the peer, read or not."""
 
     def log_fields(self) -> dict[str, object]:
         """Return the ``extra`` of this connection's log records."""
@@ -85,6 +91,10 @@ class Liveness:
         # many it will have acknowledged when that heartbeat has arrived
         self._acknowledged = 0
         self._ping_position = 0
+        # how many bytes our kernel had received at the last heartbeat; None: it does not tell
+        self._received: int | None = None
+        # True when a heartbeat has found the peer silent, and will check a second time
+        self._looking_again = False
 
     def start(self) -> None:
         """Send heartbeats from now on, if the settings ask for them."""
@@ -162,10 +172,15 @@ class Liveness:
         now = monotonic()
         if self._pinged_at and reader.last_in >= self._pinged_at:
             self._pinged_at = 0.0
+            self._looking_again = False
             self.invalid_ping_count = 0
         due = max(reader.last_in, self._pinged_at) + delay
         if due <= now:
-            if self._pinged_at and not self.stand_in(now) and not self._output_moves():
+            if self._pinged_at and not self._gave_sign(now) and not self._output_moves():
+                if self._received is None and not self._looking_again:
+                    self._looking_again = True
+                    self._schedule(now + _SECOND_LOOK)
+                    return
                 self.invalid_ping_count += 1
                 most = process.settings.disconnect_after_invalid_heartbeat_count
                 if self.invalid_ping_count >= most > 0:
@@ -173,6 +188,7 @@ class Liveness:
                     _log.info(text, process, self.invalid_ping_count, extra=process.log_fields())
                     process.abort(f"no answer to {self.invalid_ping_count} heartbeats")
                     return
+            self._looking_again = False
             if not self._pinged_at:
                 # The peer was alive, then silent for a whole delay. It will not answer the older
                 # pings any more (RFC 6455 §5.5.3 allows that), and later pongs must not count as
@@ -185,8 +201,24 @@ class Liveness:
             due = now + delay
         self._schedule(due)
 
+    def _gave_sign(self, now: float) -> bool:
+        """Tell whether bytes have arrived since the last heartbeat, read or not.
+
+        On a busy machine the loop's thread may not run for longer than a heartbeat, although the
+        peer is not silent.
+        """
+        # the kernel first: the loop cannot have bytes that the kernel has not counted
+        received = self._process.received_bytes()
+        if received is not None and self._received is not None and received > self._received:
+            # answers pings if the loop is inside a long callback
+            self.stand_in(now)
+            return True
+        # last_in again: the loop may have read since the last check
+        return self.stand_in(now) or self._process.reader.last_in >= self._pinged_at
+
     def _mark_ping(self) -> None:
-        """Record how much was sent and acknowledged when a heartbeat is sent."""
+        """Record how far input and output are when a heartbeat is sent."""
+        self._received = self._process.received_bytes()
         state = self._process.output_state()
         if state is not None:
             self._acknowledged, waiting = state

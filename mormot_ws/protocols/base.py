@@ -45,9 +45,9 @@ class WebSocketProtocol:
     Mirrors ``TWebSocketProtocol``. *name* is the sub-protocol (``Sec-WebSocket-Protocol``).
     *uri* is the path to which the protocol is limited, with or without its leading ``/``; ``''``
     means any, and ``'/'`` the root. A protocol whose *name* is ``''`` serves the clients that ask
-    for no sub-protocol. Both are matched whatever their case; what is percent-encoded in an address
-    (``/caf%C3%A9``) may be written as it is (``'café'``). Raises ``ValueError`` for a name that
-    cannot stand in an HTTP header.
+    for no sub-protocol. Both are matched in any case. A path that is percent-encoded in a URI
+    (``/caf%C3%A9``) may be given decoded (``'café'``). Raises ``ValueError`` for a name that cannot
+    be in an HTTP header.
     """
 
     #: True on protocols whose native peers may send text that is not UTF-8, which is then accepted

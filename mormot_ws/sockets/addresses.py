@@ -73,6 +73,8 @@ def in_order(addresses: list[AddressInfo], failed: dict[Any, None]) -> list[Addr
     """Return *addresses* in the order of attempts: families in turn (RFC 8305 §4), and those that
     have *failed* last, the one whose failure is the oldest first.
     """
+    if len(addresses) == 1:
+        return list(addresses)
     by_family: dict[Any, list[AddressInfo]] = {}
     for info in addresses:
         by_family.setdefault(info[0], []).append(info)
@@ -90,10 +92,11 @@ def in_order(addresses: list[AddressInfo], failed: dict[Any, None]) -> list[Addr
 
 def _look_up(name: str, port: int) -> list[AddressInfo]:
     try:
-        return list(dict.fromkeys(socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)))
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except UnicodeError as exc:
         # a label of more than 63 characters, or an empty one
         raise OSError(f"{name!r} cannot be looked up: {exc}") from None
+    return found if len(found) == 1 else list(dict.fromkeys(found))
 
 
 def _is_address(host: str) -> bool:

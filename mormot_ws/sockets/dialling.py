@@ -116,13 +116,11 @@ class Dialling:
                     except OSError as exc:
                         error, pause = exc, Deadline(0)
                         continue
-                    if not pending:
-                        self._may_be_woken(selector)
                     pending.add(begun)
                     selector.register(begun, selectors.EVENT_WRITE, begun)
                 ends = (deadline.seconds(), pause.seconds() if waiting else None, _LONGEST_WAIT)
                 until = min(seconds for seconds in ends if seconds is not None)
-                for key, _ in selector.select(until):
+                for key, _ in selector.select(0) or self._wait(selector, until):
                     sock: socket.socket | None = key.data
                     if sock is None:
                         continue
@@ -180,22 +178,26 @@ class Dialling:
         if self._stopped:
             raise ConnectionAbortedError("interrupted")
 
-    def _may_be_woken(self, selector: selectors.BaseSelector) -> None:
-        """Let stop() end the wait: not everywhere does the shutdown of a socket that connects."""
-        if self._wake is not None:
-            return
-        try:
-            wake = socket.socketpair()
-        except OSError as exc:
-            # no descriptor left: then it takes until the deadline
-            _log.debug("an interrupted attempt may go on until its deadline: %s", exc)
-            return
-        wake[1].setblocking(False)
-        with self._safe:
-            self._wake = wake
-            # a stop() that came before has not met it
-            self._check_running()
-        selector.register(wake[0], selectors.EVENT_READ, None)
+    def _wait(
+        self, selector: selectors.BaseSelector, seconds: float
+    ) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for an attempt to end, or for stop(): not everywhere does the shutdown of a socket
+        that connects end the wait.
+        """
+        if self._wake is None:
+            try:
+                wake = socket.socketpair()
+            except OSError as exc:
+                # no descriptor left: then it may take until the deadline
+                _log.debug("an interrupted attempt may go on until its deadline: %s", exc)
+            else:
+                wake[1].setblocking(False)
+                with self._safe:
+                    self._wake = wake
+                    # a stop() that came before has not met it
+                    self._check_running()
+                selector.register(wake[0], selectors.EVENT_READ, None)
+        return selector.select(seconds)
 
 
 def _check_connected(sock: socket.socket) -> None:

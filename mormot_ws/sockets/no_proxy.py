@@ -40,7 +40,7 @@ def _matches(entry: str, host: str, address: _Address | None, port: int) -> bool
     except ValueError:
         return False
     if "*" in name:
-        return fnmatchcase(host, re.sub(r"([\[?])", r"[\1]", name))
+        return fnmatchcase(host, name)
     name = name.lstrip(".")
     return bool(name) and (host == name or host.endswith(f".{name}"))
 

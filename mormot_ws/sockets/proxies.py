@@ -76,8 +76,6 @@ class ProxyUrl:
                 "a proxy is like http://user:password@host:port or socks5://host:port, not "
                 f"{_without_password(url)!r}"
             )
-        if any(c <= " " or c == "\x7f" for c in host):
-            raise ValueError(f"the host of the proxy {_without_password(url)!r} is no name")
         dialled_host(host)
         return cls(scheme, host, port, user, password)
 

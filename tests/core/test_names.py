@@ -38,6 +38,18 @@ def test_a_host_is_looked_up_and_told(host: str, dialled: str, told: str) -> Non
 @pytest.mark.parametrize(
     "host",
     [
+        "",
+        "a b",
+        "a/b",
+        "a?b",
+        "a@b",
+        "a%b",
+        "a\r\nb",
+        "a:80",
+        "1.2.3.4:80",
+        "::1::",
+        "::1%",
+        "fe80::1%a]",
         "[example.com]",
         "[::1",
         "::1]",
