@@ -107,9 +107,10 @@ class UpgradeRequest:
         )
 
     def origin_is_in(self, allowed: Collection[str] | None) -> bool:
-        """Tell whether *allowed* admits the ``Origin``; None admits all, no ``Origin`` passes.
+        """Tell whether *allowed* admits the ``Origin``; None admits all.
 
-        Case does not matter, and the default port of a scheme may be left out.
+        A request without an ``Origin`` is admitted. Case does not matter, and the default port of a
+        scheme may be left out.
         """
         origins = self.all("origin")
         if allowed is None or not origins:

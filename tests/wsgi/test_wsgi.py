@@ -30,6 +30,7 @@ from support import (
     send_text,
     text,
     upgrade,
+    upgraded,
     wait_for,
 )
 from support.programs import Script
@@ -240,6 +241,15 @@ def test_a_client_comes_back_when_the_server_does(recorder: Recorder) -> None:
         recorder.wait("focContinuation", 2)
         assert send_text(reconnecting.client, "back")
         recorder.wait("focText")
+
+
+def test_groups_are_those_of_our_own_server(websockets: WebSocketWsgiServer, port: int) -> None:
+    """A broadcast to one, and its end with its last connection."""
+    with upgraded(port) as member, upgraded(port):
+        websockets.connections()[0].join("room")
+        assert websockets.websocket_broadcast(text("hello"), group="room") == 1
+        assert member.receive_opcode(focText).text == "hello"
+    wait_for(lambda: websockets.groups == [])
 
 
 # --------------------------------------------------------------------------------- refused, and why
