@@ -15,7 +15,7 @@ import threading
 from abc import ABC, abstractmethod
 from threading import current_thread, get_ident
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from ..attributes import KnownAttributes
 from ..core.closing import CloseHandshake
@@ -36,7 +36,7 @@ from ..core.outgoing import OutgoingFrames
 from ..errors import WebSocketsProtocolError
 from ..logs import get_logger, shown_name
 from ..protocols.base import WebSocketProtocol
-from ..request import HttpServerRequest, OnHttpServerRequest
+from ..request import HttpServerRequest, OnHttpServerRequest, RequestExchange
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..states import (
@@ -58,19 +58,6 @@ from .reader import Reader
 from .sender import Sender, is_foreign_timeout
 
 _log = get_logger("mormot_ws.process")
-
-
-class RequestExchange(Protocol):
-    """What a protocol that carries requests attaches to its connection."""
-
-    def notify(self, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback) -> int:
-        """Do what :meth:`WebSocketProcess.notify_callback` says."""
-
-    def closed(self) -> None:
-        """The connection does not run any more: wake those who wait for answers. Never blocks."""
-
-    def end(self) -> None:
-        """Another protocol takes over."""
 
 
 class _LoopThread:
