@@ -14,6 +14,7 @@ from ..process.process import WebSocketProcess
 from ..protocols.base import WebSocketProtocol
 from ..server.connection import WebSocketProcessServer
 from ..states import wpsRun
+from .attributes import FixedAttributes
 from .messages import Message, frame_of, json_frame
 from .request import Request
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _log = get_logger("mormot_ws.front")
 
 
-class Peer:
+class Peer(FixedAttributes):
     """A connected client of a :class:`Server`.
 
     All methods may be called from any thread. It stays usable after the end of its connection:
@@ -32,6 +33,8 @@ class Peer:
     """
 
     __slots__ = ("__weakref__", "_process", "request", "server", "session", "user")
+
+    _OWN_DATA = "keep data of your own in peer.session"
 
     def __init__(
         self, server: Server, process: WebSocketProcessServer, request: Request, user: Any
@@ -156,9 +159,10 @@ class PeerProtocol(WebSocketProtocol):
         self.peer: Peer | None = None
 
     def clone(self, client_uri: str) -> PeerProtocol:
-        clone = PeerProtocol(self.name, self._handlers, self._server)
-        self._copy_to(clone)
-        return clone
+        return self._new_clone()
+
+    def _clone_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (self.name, self._handlers, self._server), {}
 
     def request(self) -> Request:
         """Return the request that the peer has come with."""

@@ -25,6 +25,7 @@ from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
+from .attributes import FixedAttributes
 from .callbacks import Ignored, check_callback, only_kind
 from .http import HttpAnswer, HttpRoute, HttpRoutes
 from .messages import Message, frame_of, json_frame, read_call
@@ -54,7 +55,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Sendable])
 _Server = TypeVar("_Server", bound="Server")
 
 
-class Server:
+class Server(FixedAttributes):
     """A WebSocket server: functions per sub-protocol, peers, groups.
 
     :param port: the port to listen on, ``0`` for a free one; or an address with a port, as

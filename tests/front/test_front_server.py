@@ -127,6 +127,8 @@ def test_a_peer_knows_the_request_it_came_with(server: Server, connect: Connect)
     assert "t0ken" not in repr(request) + repr(request.headers) + repr(peer)
     assert "a=1" not in repr(request)
     assert server.peers == [peer]
+    with pytest.raises(AttributeError, match=r"keep data of your own in peer\.session"):
+        peer.nickname = "ann"
     peer.session["count"] = 1
     assert server.peers[0].session == {"count": 1}
 
@@ -504,8 +506,10 @@ async def coroutine(*arguments: Any) -> None:
         (lambda s: Server("x"), ValueError, "port is"),
         (lambda s: Server(0, address=1), TypeError, "address is a str"),  # type: ignore[arg-type]
         (lambda s: Server(0, tls="cert.pem"), TypeError, "tls is"),  # type: ignore[arg-type]
-        (lambda s: setattr(s, "on_mesage", len), AttributeError, "on_mesage"),
-        (lambda s: setattr(s, "on_message", len), AttributeError, "on_message"),
+        (lambda s: setattr(s, "on_mesage", len), AttributeError, "did you mean 'on_message'"),
+        (lambda s: setattr(s, "on_message", len), AttributeError, "use it as a decorator"),
+        (lambda s: setattr(s, "port", 1), AttributeError, "it can only be read"),
+        (lambda s: setattr(s, "zzz", 1), AttributeError, "there is none"),
     ],
 )
 def test_what_cannot_work_is_refused_where_it_is_set(
