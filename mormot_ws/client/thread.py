@@ -12,6 +12,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import monotonic
 
+from ..attributes import KnownAttributes
 from ..core.frames import CLOSE_ABNORMAL
 from ..logs import escaped, get_logger
 from ..reconnect_policies import FailureKind, ReconnectFailure
@@ -34,7 +35,7 @@ _log = get_logger("mormot_ws.client")
 _LONGEST_WAIT = 3_600.0
 
 
-class WebSocketProcessClientThread(threading.Thread):
+class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
     """Runs the loop, and reconnects when it ends; connects first if there is no connection yet.
 
     Mirrors ``TWebSocketProcessClientThread``. It ends when it must not reconnect: after
@@ -415,7 +416,7 @@ class WebSocketProcessClientThread(threading.Thread):
             return str(function() or ""), None
         except BaseException as exc:
             if self._inherited:
-                # it ends a child that the callback has forked
+                # it has to end a child that was forked by the callback
                 raise
             # the original's thread would silently end here; SystemExit would end ours
             fields = {"attempts": self.process.attempts}
