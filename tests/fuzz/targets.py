@@ -34,7 +34,7 @@ from mormot_ws.core.deflate import Inflater
 from mormot_ws.server.http import HttpFault, HttpServerConnection, request_context, simple_answer
 from mormot_ws.sockets.deadline import Deadline
 
-from .rest_targets import REST_TOKENS, rest_seeds, run_rest
+from .rest_targets import REST_TOKENS, rest_key_seeds, rest_seeds, run_rest, run_rest_key
 
 #: bytes of an input that are looked at
 MAX_INPUT = 8192
@@ -644,5 +644,6 @@ TARGETS = {
         Target("server", run_server, _server_seeds(), _SERVER_TOKENS),
         Target("client", run_client, _client_seeds(), _CLIENT_TOKENS),
         Target("rest", run_rest, rest_seeds(), REST_TOKENS),
+        Target("rest-key", run_rest_key, rest_key_seeds(), REST_TOKENS),
     )
 }
