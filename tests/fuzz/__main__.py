@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz [--seconds 60] [--target all|frames|server|client|rest|rest-key] [--seed N]
+"""``python -m tests.fuzz [--seconds 60] [--target all|frames|server|client|rest|key] [--seed N]
 [--plain]``.
 
 The seconds are shared by the targets. Prints the number of inputs of each; the exit status is 1

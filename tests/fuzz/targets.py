@@ -644,6 +644,6 @@ TARGETS = {
         Target("server", run_server, _server_seeds(), _SERVER_TOKENS),
         Target("client", run_client, _client_seeds(), _CLIENT_TOKENS),
         Target("rest", run_rest, rest_seeds(), REST_TOKENS),
-        Target("rest-key", run_rest_key, rest_key_seeds(), REST_TOKENS),
+        Target("key", run_rest_key, rest_key_seeds(), REST_TOKENS),
     )
 }

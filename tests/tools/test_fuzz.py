@@ -45,7 +45,7 @@ def test_the_seeds_reach_what_they_are_for(name: str) -> None:
         "server": "101",
         "client": "upgraded",
         "rest": "unpacked",
-        "rest-key": "fault",
+        "key": "fault",
     }
     assert any(words[name] in repr(outcome) for outcome in outcomes)
 
