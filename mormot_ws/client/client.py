@@ -7,7 +7,6 @@ reconnection), and the keeper that all clients share.
 
 from __future__ import annotations
 
-import ssl
 import threading
 import weakref
 from collections.abc import Callable, Collection
@@ -22,6 +21,7 @@ from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
 from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
+from ..sockets.tls_contexts import TlsContext
 from ..sockets.transport import Transport
 from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from ..status import ClientStatus
@@ -62,15 +62,26 @@ class HttpClientWebSockets(ClientLife):
         host: str,
         port: int | str,
         tls: bool = False,
-        tls_context: ssl.SSLContext | None = None,
+        tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         *,
         settings: WebSocketProcessSettings | None = None,
         process_name: str = "",
+        tls_server_name: str | None = None,
         proxy: str | None = None,
         connect: bool = True,
     ) -> None:
-        super().__init__(host, port, tls, tls_context, timeout, settings, process_name, proxy)
+        super().__init__(
+            host,
+            port,
+            tls,
+            tls_context,
+            timeout,
+            settings,
+            process_name,
+            tls_server_name,
+            proxy,
+        )
         #: ``f(client)``, called in the client's thread each time a connection has ended, after its
         #: last frame callback. It may ``reopen()`` and upgrade again with ``reconnect=True``
         self.on_websockets_closed: Callable[[HttpClientWebSockets], Any] | None = None
@@ -99,7 +110,7 @@ class HttpClientWebSockets(ClientLife):
         host: str,
         port: int | str,
         tls: bool = False,
-        tls_context: ssl.SSLContext | None = None,
+        tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         **options: Any,
     ) -> HttpClientWebSockets:
@@ -117,7 +128,7 @@ class HttpClientWebSockets(ClientLife):
         uri: str = "",
         headers: str = "",
         tls: bool = False,
-        tls_context: ssl.SSLContext | None = None,
+        tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         retry: bool = False,
         **options: Any,
@@ -471,6 +482,7 @@ class HttpClientWebSockets(ClientLife):
         else:
             failure = None
         self.upgrade_failure = failure
+        self._judge_address(failure is None)
         if failure is not None:
             # what is returned is our own: another thread that reopens meanwhile empties last_error,
             # and '' would be a success

@@ -6,7 +6,6 @@ Upgrades and requests are in ``client.py``.
 
 from __future__ import annotations
 
-import ssl
 import threading
 import weakref
 from threading import current_thread
@@ -21,6 +20,7 @@ from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.crtsocket import CrtSocket
 from ..sockets.deadline import Deadline
+from ..sockets.tls_contexts import TlsContext
 from ..states import wpsRun
 from .again import AutoReconnect
 from .connection import WebSocketProcessClient
@@ -55,10 +55,11 @@ class ClientLife(CrtSocket, FreedByWith):
         host: str,
         port: int | str,
         tls: bool,
-        tls_context: ssl.SSLContext | None,
+        tls_context: TlsContext | None,
         timeout: int,
         settings: WebSocketProcessSettings | None,
         process_name: str,
+        tls_server_name: str | None,
         proxy: str | None,
     ) -> None:
         #: shared by reference with the process; change what you need before the upgrade
@@ -71,6 +72,7 @@ class ClientLife(CrtSocket, FreedByWith):
             tls,
             tls_context,
             timeout,
+            tls_server_name=tls_server_name,
             proxy=proxy,
             send_timeout=self.settings.send_timeout,
             resolve_timeout=self.settings.resolve_timeout,

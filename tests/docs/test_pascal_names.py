@@ -266,7 +266,7 @@ def test_each_setting_is_in_the_table_or_ours() -> None:
     ours begin.
     """
     source = inspect.getsource(mormot_ws.WebSocketProcessSettings)
-    originals = source.partition("# --- ours")[0]
+    originals = source.partition("# --- settings that the original does not have")[0]
     mirrored = set(re.findall(r"^    (\w+): ", originals, re.MULTILINE))
     assert mirrored
     assert mirrored <= {row.member for row in NAMED if row.owner == "WebSocketProcessSettings"}
