@@ -40,6 +40,8 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .core.incoming import WebProcessInFrame, WebProcessInFrameState
     from .errors import (
         CallError,
+        ConnectionClosed,
+        GaveUp,
         HttpServerError,
         ServiceConnectionError,
         ServiceError,
@@ -47,6 +49,8 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         WebSocketsError,
         WebSocketsProtocolError,
     )
+    from .front.client import connect
+    from .front.connection import Connection
     from .process.on_socket import WebCrtSocketProcess
     from .process.process import WebSocketProcess
     from .protocols.base import WebSocketProtocol
@@ -114,6 +118,8 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "core.deflate": ("PermessageDeflate",),
     "errors": (
         "CallError",
+        "ConnectionClosed",
+        "GaveUp",
         "HttpServerError",
         "ServiceConnectionError",
         "ServiceError",
@@ -137,6 +143,8 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "parse_close_payload",
     ),
     "core.incoming": ("WebProcessInFrame", "WebProcessInFrameState"),
+    "front.client": ("connect",),
+    "front.connection": ("Connection",),
     "process.process": ("WebSocketProcess",),
     "protocols.base": ("WebSocketProtocol",),
     "protocols.offered": ("WebSocketProtocolList",),
@@ -248,6 +256,10 @@ def __dir__() -> list[str]:
 __all__ = [
     "CallError",
     "ClientServices",
+    "Connection",
+    "ConnectionClosed",
+    "GaveUp",
+    "connect",
     "CrtSocket",
     "ExponentialBackoff",
     "FailureKind",

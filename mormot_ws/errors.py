@@ -6,6 +6,8 @@
      └─ WebSocketsError                 misuse, or the state does not allow the call
          ├─ WebSocketsProtocolError     the peer broke RFC 6455; ``code`` is the close code
          ├─ HttpServerError             the server could not bind its port
+         ├─ GaveUp                      the policy of a ``connect()`` wants no further attempt
+         ├─ ConnectionClosed            ``close()`` was called (also a ``ConnectionError``)
          ├─ CallError                   the method called with ``call()`` raised an error
          └─ ServiceError                the other side answered a call with an error
              ├─ ServiceTimeoutError     … or did not answer in time (also a ``TimeoutError``)
@@ -16,6 +18,11 @@ documents what it returns instead.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .reconnect_policies import ReconnectFailure
 
 
 class WebSocketsError(Exception):
@@ -38,6 +45,34 @@ class WebSocketsProtocolError(WebSocketsError):
 
 class HttpServerError(WebSocketsError):
     """The server could not listen on its address; mirrors ``EHttpServer``."""
+
+
+class GaveUp(WebSocketsError):
+    """A :class:`~mormot_ws.Connection` will not come back: its policy has given up.
+
+    By default at the statuses 401, 403 and 404, and when a certificate is not accepted. Its
+    ``__cause__`` is the exception that the last attempt has failed with.
+
+    :param failure: what the policy was told.
+    """
+
+    def __init__(self, failure: ReconnectFailure) -> None:
+        tried = f" after {failure.attempts} attempts" if failure.attempts > 1 else ""
+        super().__init__(f"gave up{tried}: {failure.text}")
+        #: the last failure
+        self.failure = failure
+        #: the HTTP status that refused the connection; 0: it did not come to that
+        self.status: int = failure.http_status
+        self.__cause__ = failure.exception
+
+    def __reduce__(self) -> tuple[type[GaveUp], tuple[ReconnectFailure]]:
+        return type(self), (self.failure,)
+
+
+class ConnectionClosed(WebSocketsError, ConnectionError):
+    """There is no connection to send to or to receive from any more: ``close()`` was called, or,
+    for a ``call()`` that waits for its answer, the connection was lost.
+    """
 
 
 class CallError(WebSocketsError):

@@ -91,6 +91,8 @@ class HttpClientWebSockets(ClientLife):
         #: ``f(client, failure)``, called in the client's thread when the policy gives up: there
         #: will be no further attempt. *failure* is a :class:`ReconnectFailure`
         self.on_gave_up: Callable[[HttpClientWebSockets, ReconnectFailure], Any] | None = None
+        #: ``f(client)``, called in the client's thread as its last act, whatever has ended it
+        self.on_ended: Callable[[HttpClientWebSockets], Any] | None = None
         #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST
         #: protocols), in the client's thread; None: 404. Mirrors ``OnCallbackRequestProcess``
         self.on_callback_request_process: OnHttpServerRequest | None = None
@@ -556,6 +558,14 @@ class HttpClientWebSockets(ClientLife):
                 self.on_gave_up(self, failure)
             except BaseException:  # noqa: BLE001
                 _log.exception("%r: on_gave_up failed", self)
+
+    def notify_ended(self) -> None:
+        """In the client's thread: tell the application that the thread ends."""
+        if self.on_ended is not None:
+            try:
+                self.on_ended(self)
+            except BaseException:  # noqa: BLE001
+                _log.exception("%r: on_ended failed", self)
 
     def prepare_attempt(self) -> None:
         """In the client's thread: settle where the next attempt goes."""

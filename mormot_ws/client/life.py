@@ -121,6 +121,10 @@ class ClientLife(CrtSocket, FreedByWith):
         """In the client's thread: tell the application that there will be no further attempt."""
         raise NotImplementedError
 
+    def notify_ended(self) -> None:
+        """In the client's thread: tell the application that the thread ends."""
+        raise NotImplementedError
+
     def prepare_attempt(self) -> None:
         """In the client's thread: settle where the next attempt goes."""
         raise NotImplementedError
@@ -267,15 +271,16 @@ class ClientLife(CrtSocket, FreedByWith):
                 # free() sees all of it, a started thread included, or comes first
                 if self._freeing:
                     return None
-                self.policy = policy
-                self.gave_up = None
+                # kept until the lock is free: their finalisers are the application's
+                before = self.policy, self.gave_up
+                self.policy, self.gave_up = policy, None
                 thread = WebSocketProcessClientThread(self, process, waits, failed)
                 self._process = process
                 self._thread = thread
                 process.owned_by(thread)
                 try:
                     if first and not waits:
-                        process.run_at_once()
+                        process.enter_run()
                     thread.start()
                 except (OSError, RuntimeError) as exc:
                     # no descriptor for the keeper, or no further thread
@@ -283,7 +288,10 @@ class ClientLife(CrtSocket, FreedByWith):
                         # as if never upgraded
                         self._process = self._thread = None
                     raise NoThreadError(f"{type(exc).__name__}: {exc}") from exc
+            del before
             started = True
+            if first and not waits:
+                process.entered_run()
             return thread
         finally:
             if not started:
@@ -318,6 +326,7 @@ class ClientLife(CrtSocket, FreedByWith):
 
     def thread_ends(self) -> None:
         """In the client's thread, at its very end: do what free_later() has asked for."""
+        self.notify_ended()
         if not self._free_at_end:
             return
         with self._safe_free:

@@ -464,9 +464,10 @@ class WebSocketServerSocket:
             # upgrade has returned
             with process.safe_out:
                 self.websocket_process = process
-                process.run_at_once()
+                process.enter_run()
                 process.join_server()
                 transport.sendall(answer)
+            process.entered_run()
             protocol.after_upgrade(process)
         except BaseException:
             process.leave_server()

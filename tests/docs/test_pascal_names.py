@@ -23,11 +23,15 @@ PLANNED: set[str] = set()
 
 #: public names that mirror nothing of the original
 OURS = {
+    "CallError",
     "ClientServices",
     "ClientStatus",
+    "Connection",
+    "ConnectionClosed",
     "ConnectionStatus",
     "ExponentialBackoff",
     "FailureKind",
+    "GaveUp",
     "LinearBackoff",
     "PermessageDeflate",
     "ReconnectFailure",
@@ -41,6 +45,7 @@ OURS = {
     "WebSocketsProtocolError",
     "client_tls_context",
     "close_payload",
+    "connect",
     "parse_close_payload",
     "server_tls_context",
 }
