@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 from itertools import accumulate
 
+from .json_structure import end_of_brackets
 from .messages import (
     ANSWER_HEAD,
     REQUEST_HEAD,
@@ -141,7 +142,6 @@ _BLANKS = bytes(range(1, 33))
 _START = re.compile(rb'[\x01-\x20]{0,1000}\{[^"\x00]{0,1000}"([^"\\\x00]{1,64})"')
 _SPACE = re.compile(rb"[\x01-\x20]*")
 _BARE = re.compile(rb'[^\x00-\x20,\[\]{}"]*')
-_TOKEN = re.compile(rb'["{}\[\]]')
 _ESCAPE = re.compile(
     rb"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))",
     re.DOTALL,
@@ -155,8 +155,7 @@ _UNESCAPED = {b"b": b"\b", b"t": b"\t", b"n": b"\n", b"f": b"\f", b"r": b"\r"}
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]*")
 _BASE64_END = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
-_DEPTH = [1 if byte in b"{[" else -1 for byte in range(256)]
-_depth_of = _DEPTH.__getitem__
+_STEP = [1 if byte in b"{[" else -1 for byte in range(256)]
 
 
 def json_head(payload: bytes) -> str:
@@ -246,12 +245,15 @@ def _raw_item(payload: bytes, at: int) -> bytes:
                 rest = rest[:-1].rstrip(_BLANKS)
                 if _is_one_item(rest):
                     return rest
-    return payload[at : _end_of_brackets(payload, at)]
+    end = end_of_brackets(payload, at)
+    if end < 0:
+        raise RestMessageError("a bracket is not closed")
+    return payload[at:end]
 
 
 def _is_one_item(text: bytes) -> bool:
-    """Tell whether the bracket that *text* begins with is closed by its last character. A quick
-    :func:`_end_of_brackets`.
+    """Tell whether the bracket that the short *text* begins with is closed by its last character. A
+    quick :func:`end_of_brackets`.
     """
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -259,49 +261,8 @@ def _is_one_item(text: bytes) -> bool:
     if len(pieces) % 2 == 0 or pieces[-1][-1:] not in (b"}", b"]"):
         return False
     brackets = b"".join(pieces[::2]).translate(None, _NO_BRACKETS)
-    depths = list(accumulate(map(_DEPTH.__getitem__, brackets)))
+    depths = list(accumulate(map(_STEP.__getitem__, brackets)))
     return depths.index(0) == len(depths) - 1 if 0 in depths else False
-
-
-def _end_of_brackets(payload: bytes, at: int) -> int:
-    """Return the offset behind the bracket that closes the one at *at*."""
-    depth = 0
-    while True:
-        at, depth = _skip_pieces(payload, at, depth)
-        stop = at + _PIECE
-        while at < stop:
-            token = _TOKEN.search(payload, at)
-            if token is None:
-                raise RestMessageError("a bracket is not closed")
-            at = token.end()
-            if token[0] == b'"':
-                at = _end_of_string(payload, at - 1)
-                continue
-            depth += _DEPTH[token[0][0]]
-            if not depth:
-                return at
-
-
-def _skip_pieces(payload: bytes, at: int, depth: int) -> tuple[int, int]:
-    """Pass over pieces in which the outermost bracket is certainly not closed; return the offset
-    and the depth behind them. The offset is outside of strings, here and there.
-    """
-    while True:
-        piece = payload[at : at + _PIECE]
-        if len(piece) < _PIECE or b"\\" in piece:
-            return at, depth
-        parts = piece.split(b'"')
-        if len(parts) % 2 == 0:
-            # the last string is not closed in it
-            piece = piece[: -1 - len(parts.pop())]
-        brackets = b"".join(parts[::2]).translate(None, _NO_BRACKETS)
-        closing = brackets.count(b"}") + brackets.count(b"]")
-        if not piece or (
-            closing >= depth and min(accumulate(map(_depth_of, brackets), initial=depth)) < 1
-        ):
-            return at, depth
-        depth += len(brackets) - 2 * closing
-        at += len(piece)
 
 
 def _end_of_string(payload: bytes, at: int) -> int:
