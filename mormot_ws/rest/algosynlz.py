@@ -7,6 +7,8 @@ compressed? All functions are pure.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .crc32c import crc32c
 from .synlz import SynLZError, synlz_compress, synlz_decompress
 
@@ -81,8 +83,13 @@ def algo_compress(data: bytes, *, stored: bool = False, threshold: int = COMPRES
     return b"".join((crc, _STORED, crc, data))
 
 
-def algo_decompress(container: bytes, max_size: int) -> bytes:
+def algo_decompress(
+    container: bytes, max_size: int, between: Callable[[], object] | None = None
+) -> bytes:
     """Return the data in *container*; b'' if a checksum is wrong or there are too many bytes.
+
+    *max_size* is the limit. *between* is called now and then while a large stream is decompressed.
+    Only an exception of *between* is raised.
 
     *max_size* is the limit. Never raises for bytes. Mirrors ``AlgoSynLZ.Decompress``.
     """
@@ -96,7 +103,7 @@ def algo_decompress(container: bytes, max_size: int) -> bytes:
     if marker != _SYNLZ:
         return b""
     try:
-        data = synlz_decompress(rest, max_size)
+        data = synlz_decompress(rest, max_size, between)
     except SynLZError:
         return b""
     return data if crc32c(data).to_bytes(4, "little") == crc else b""

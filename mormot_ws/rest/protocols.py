@@ -8,6 +8,7 @@ and encryption. The bytes are those of native mORMot 2. ``exchange.py`` waits fo
 from __future__ import annotations
 
 import threading
+import weakref
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from itertools import count
@@ -45,6 +46,7 @@ from .binary_form import (
 from .exchange import RestExchange
 from .json_form import decode_json, encode_json, json_head
 from .key_guard import KeyFaults, KeyGuard
+from .long_work import LongWork, WorkStoppedError
 from .messages import (
     REQUEST_HEAD,
     RestAnswer,
@@ -133,7 +135,12 @@ class WebSocketProtocolRest(WebSocketProtocol):
         return self._answerer.is_first(kind)
 
     def _unreadable(self, process: WebSocketProcess, why: str) -> None:
-        """Drop a message of the peer; log the first one of a connection, but not a flood."""
+        """Drop a message of the peer. The first one of a connection is told, a flood of them is
+        not.
+        """
+        if not process.takes_messages:
+            process.dropped_count += 1
+            return
         self.last_error: str = why
         self.frames_in_dropped += 1
         if self._answerer.is_first("unreadable"):
@@ -284,6 +291,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self._numbers = count(1)
         self._max_message_bytes = 16 << 20
         self._guard = KeyGuard(KeyFaults())
+        self._process: weakref.ref[WebSocketProcess] | None = None
         if key:
             self.set_encrypt_key(key, settings)
 
@@ -342,6 +350,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     def prepare_process(self, process: WebSocketProcess) -> None:
         super().prepare_process(process)
         self._max_message_bytes = process.settings.max_message_bytes
+        self._process = weakref.ref(process)
         self._guard.begin(process.settings.max_key_faults_per_minute)
 
     # ------------------------------------------------------------------------------------- messages
@@ -382,7 +391,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self._answerer.end_frame(process)
 
     def _unreadable(self, process: WebSocketProcess, why: str) -> None:
-        if self._encrypts():
+        if self._encrypts() and process.takes_messages:
             raise self._guard.fault(self)
         super()._unreadable(process, why)
 
@@ -427,20 +436,30 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self.frames_in_bytes_socket += received + _FRAME_OVERHEAD
         if frame.opcode is not focBinary:
             return
-        if self._encrypts():
-            frame.payload = self._guard.read(self, frame.payload, self._unpacked)
-        elif received:
-            frame.payload = self._unpacked(frame.payload)
-            if not frame.payload:
-                self._tell_damaged()
-        # it was counted as it arrived, but the decoded message should be counted
+        try:
+            if self._encrypts():
+                frame.payload = self._guard.read(self, frame.payload, self._unpacked)
+            elif received:
+                frame.payload = self._unpacked(frame.payload)
+                if not frame.payload:
+                    self._tell_damaged()
+        except WorkStoppedError:
+            # the connection has ended meanwhile: what is left of it is dropped
+            frame.payload = b""
+        # counted as it arrived; what counts is the message
         self.counts.bytes_in += len(frame.payload) - received
 
     def _unpacked(self, payload: bytes) -> bytes:
         """Return the content of the container *payload*; b'' if a checksum is wrong."""
         if pboSynLzCompress not in self.options:
             return payload
-        return algo_decompress(payload, self._max_message_bytes)
+        with LongWork(self._is_wanted) as between:
+            return algo_decompress(payload, self._max_message_bytes, between)
+
+    def _is_wanted(self) -> bool:
+        """Tell whether messages of the connection are still handled."""
+        process = None if self._process is None else self._process()
+        return process is None or process.takes_messages
 
     def _tell_damaged(self) -> None:
         """Drop a message whose container is damaged; log the first one of a connection."""
