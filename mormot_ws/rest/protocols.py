@@ -135,9 +135,7 @@ class WebSocketProtocolRest(WebSocketProtocol):
         return self._answerer.is_first(kind)
 
     def _unreadable(self, process: WebSocketProcess, why: str) -> None:
-        """Drop a message of the peer. The first one of a connection is told, a flood of them is
-        not.
-        """
+        """Drop a message of the peer; log the first one of a connection, but not a flood."""
         if not process.takes_messages:
             process.dropped_count += 1
             return
@@ -444,9 +442,9 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
                 if not frame.payload:
                     self._tell_damaged()
         except WorkStoppedError:
-            # the connection has ended meanwhile: what is left of it is dropped
+            # the connection has ended meanwhile: the message is dropped
             frame.payload = b""
-        # counted as it arrived; what counts is the message
+        # it was counted as it arrived, but the decoded message should be counted
         self.counts.bytes_in += len(frame.payload) - received
 
     def _unpacked(self, payload: bytes) -> bytes:
