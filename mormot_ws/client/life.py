@@ -283,15 +283,16 @@ class ClientLife(CrtSocket, FreedByWith):
                 # free() sees all of it, a started thread included, or comes first
                 if self._freeing:
                     return None
-                self.policy = policy
-                self.gave_up = None
+                # kept until the lock is free: their finalisers are the application's
+                before = self.policy, self.gave_up
+                self.policy, self.gave_up = policy, None
                 thread = WebSocketProcessClientThread(self, process, waits, failed)
                 self._process = process
                 self._thread = thread
                 process.owned_by(thread)
                 try:
                     if first and not waits:
-                        process.run_at_once()
+                        process.enter_run()
                     thread.start()
                 except (OSError, RuntimeError) as exc:
                     # no descriptor for the keeper, or no further thread
@@ -299,7 +300,10 @@ class ClientLife(CrtSocket, FreedByWith):
                         # as if never upgraded
                         self._process = self._thread = None
                     raise NoThreadError(f"{type(exc).__name__}: {exc}") from exc
+            del before
             started = True
+            if first and not waits:
+                process.entered_run()
             return thread
         finally:
             if not started:

@@ -15,8 +15,9 @@ import threading
 from abc import ABC, abstractmethod
 from threading import current_thread, get_ident
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
+from ..attributes import KnownAttributes
 from ..core.closing import CloseHandshake
 from ..core.forks import dies_in_child
 from ..core.frames import (
@@ -35,13 +36,8 @@ from ..core.outgoing import OutgoingFrames
 from ..errors import WebSocketsProtocolError
 from ..logs import get_logger, shown_name
 from ..protocols.base import WebSocketProtocol
-from ..request import HttpServerRequest, OnHttpServerRequest
-from ..settings import (
-    WebSocketProcessSettings,
-    logBinaryFrameContent,
-    logHeartbeat,
-    logTextFrameContent,
-)
+from ..request import HttpServerRequest, OnHttpServerRequest, RequestExchange
+from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..states import (
     WebSocketProcessNotifyCallback,
@@ -55,6 +51,7 @@ from ..states import (
 from ..status import ConnectionStatus
 from .closer import Closer, write_fault
 from .encoder import PreparedFrame, check_sendable
+from .frame_log import log_frame
 from .keeper import ProcessKeeper
 from .liveness import Liveness
 from .reader import Reader
@@ -63,20 +60,16 @@ from .sender import Sender, is_foreign_timeout
 _log = get_logger("mormot_ws.process")
 
 
-class RequestExchange(Protocol):
-    """What a protocol that carries requests attaches to its connection."""
+class _LoopThread:
+    """Which thread is inside the loop; 0: none."""
 
-    def notify(self, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback) -> int:
-        """Do what :meth:`WebSocketProcess.notify_callback` says."""
+    __slots__ = ("ident",)
 
-    def closed(self) -> None:
-        """The connection does not run any more: wake those who wait for answers. Never blocks."""
-
-    def end(self) -> None:
-        """Another protocol takes over."""
+    def __init__(self) -> None:
+        self.ident = 0
 
 
-class WebSocketProcess(ABC):
+class WebSocketProcess(KnownAttributes, ABC):
     """What both sides of a connection have in common, whatever carries the bytes. Mirrors
     ``TWebSocketProcess``.
 
@@ -155,7 +148,7 @@ class WebSocketProcess(ABC):
         self.closer.begin()
         self._log_frames = bool(settings.log_details)
         self._lenient_text = self.protocol.lenient_text
-        self._loop_ident = 0
+        self._loop = _LoopThread()
         kind = type(self.protocol)
         self._after_get = (
             None
@@ -299,7 +292,7 @@ class WebSocketProcess(ABC):
                 return self.closer.send(*parse_close_payload(payload), payload)
         sent = self.sender.send(frame, ahead)
         if self._log_frames and sent:
-            self._log_frame("sent", frame)
+            log_frame(self, "sent", frame)
         return sent
 
     def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
@@ -409,7 +402,19 @@ class WebSocketProcess(ABC):
 
     def run_at_once(self) -> None:
         """After the handshake: frames may be sent, even before the loop starts."""
-        self.set_state(wpsRun)
+        self.enter_run()
+        self.entered_run()
+
+    def enter_run(self) -> None:
+        """Do what :meth:`run_at_once` does, without a log record: under a lock, after which
+        :meth:`entered_run` follows.
+        """
+        self.state = wpsRun
+        self._state_since = monotonic()
+
+    def entered_run(self) -> None:
+        """Log that the connection runs. Without any lock."""
+        _log.debug("%s: %s -> %s", self, wpsCreate.name, wpsRun.name)
 
     def die_in_child(self) -> None:
         """In a forked child: be dead, without a callback, a log line or a byte to the peer. The
@@ -480,6 +485,12 @@ class WebSocketProcess(ABC):
         """
         return None
 
+    def received_bytes(self) -> int | None:
+        """Return how many bytes our kernel has received from the peer so far, read or not; None
+        where it does not tell.
+        """
+        return None
+
     @abstractmethod
     def interrupt(self) -> None:
         """Break the connection so that reads and writes in other threads return. From any thread,
@@ -508,7 +519,7 @@ class WebSocketProcess(ABC):
         try:
             if self.begin_loop():
                 # the thread stays inside the loop between the steps, too
-                self._loop_ident = get_ident()
+                self._loop.ident = get_ident()
                 while step():
                     pass
         finally:
@@ -521,14 +532,14 @@ class WebSocketProcess(ABC):
         In the thread that is going to call :meth:`loop_step`; whatever it returns or raises,
         :meth:`end_loop` comes last.
         """
-        self._loop_ident = get_ident()
+        self._loop.ident = get_ident()
         try:
             if not self.process_start():
                 return False
             self.sender.open_queue()
             return True
         finally:
-            self._loop_ident = 0
+            self._loop.ident = 0
 
     def loop_step(self) -> bool:
         """Read once, and handle the frames that are complete; return whether to go on.
@@ -536,9 +547,10 @@ class WebSocketProcess(ABC):
         Waits for bytes when there are none. One thread at a time; the frames of one connection are
         handled one after another, in their order.
         """
-        stays = self._loop_ident
+        loop = self._loop
+        stays = loop.ident
         if not stays:
-            self._loop_ident = get_ident()
+            loop.ident = get_ident()
         reader = self.reader
         try:
             if self.outgoing.frames:
@@ -563,11 +575,11 @@ class WebSocketProcess(ABC):
             return False
         finally:
             if not stays:
-                self._loop_ident = 0
+                loop.ident = 0
 
     def end_loop(self) -> None:
         """End the connection: close it, and run its last callbacks. After the last step."""
-        self._loop_ident = get_ident()
+        self._loop.ident = get_ident()
         try:
             self.reader.handled()
             self.closer.end()
@@ -581,12 +593,12 @@ class WebSocketProcess(ABC):
             self.reader.drop()
             self.process_stop()
         finally:
-            self._loop_ident = 0
+            self._loop.ident = 0
             self.set_state(wpsDestroy)
 
     def runs_loop(self) -> bool:
         """Tell whether the calling thread is inside the loop: in one of its callbacks."""
-        return get_ident() == self._loop_ident
+        return get_ident() == self._loop.ident
 
     def process_start(self) -> bool:
         """Enter ``wpsRun`` and tell the user; return False when a callback refused by an exception.
@@ -672,7 +684,7 @@ class WebSocketProcess(ABC):
         """Handle one frame in the loop's thread. Mirrors ``ProcessLoopReceived``."""
         opcode = frame.opcode
         if self._log_frames:
-            self._log_frame("received", frame)
+            log_frame(self, "received", frame)
         if opcode is focText or opcode is focBinary:
             if self.closer.given_up:
                 # we have closed or cut the connection: this message came too late
@@ -774,19 +786,6 @@ class WebSocketProcess(ABC):
         _log.debug("%s: %s -> %s", self, before.name, state.name)
         if self.exchange is not None and state is not wpsRun:
             self.exchange.closed()
-
-    def _log_frame(self, what: str, frame: WebSocketFrame) -> None:
-        details = self.settings.log_details
-        opcode = frame.opcode
-        if opcode is focText or opcode is focBinary:
-            content = logTextFrameContent if opcode is focText else logBinaryFrameContent
-            if content in details:
-                _log.debug("%s: %s %s %r", self, what, opcode.name, frame.payload)
-            else:
-                size = len(frame.payload)
-                _log.debug("%s: %s %s of %d bytes", self, what, opcode.name, size)
-        elif logHeartbeat in details:
-            _log.debug("%s: %s %s", self, what, opcode.name)
 
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""

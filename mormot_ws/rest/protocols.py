@@ -226,9 +226,10 @@ class WebSocketProtocolJson(WebSocketProtocolRest):
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
         """Return a protocol for one connection."""
-        clone = type(self)(self.uri)
-        self._copy_to(clone)
-        return clone
+        return self._new_clone()
+
+    def _clone_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (self.uri,), {}
 
     def head_of(self, frame: WebSocketFrame) -> str:
         return json_head(frame.payload) if frame.opcode is focText else ""
@@ -306,12 +307,14 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
         """Return a protocol for one connection, with the same options and key."""
-        clone = type(self)(self.uri, options=self.options)
+        clone = self._new_clone()
         clone.encryption = self.encryption
         clone._guard = KeyGuard(self._guard.faults)
         clone.sequencing = self.sequencing
-        self._copy_to(clone)
         return clone
+
+    def _clone_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (self.uri,), {"options": self.options}
 
     def get_subprotocols(self) -> str:
         """Return both names that it answers to."""

@@ -265,7 +265,8 @@ class TlsTransport(Transport):
             try:
                 self._send_unsent(self._encrypt(b""))
             except OSError as exc:
-                _log.debug("TLS answer not sent: %s", exc)
+                # not logged here, where the reader's lock may be held
+                self.answer_fault = f"TLS answer not sent: {exc}"
             finally:
                 self._safe_write.release()
 
@@ -315,10 +316,13 @@ class TlsTransport(Transport):
         return not deadline.passed
 
     def _end_output(self) -> None:
+        fault: ssl.SSLError | None = None
         with self._safe_tls:
             try:
                 self._tls.unwrap()
             except ssl.SSLError as exc:
                 # usual: the peer's close_notify is not there yet
-                _log.debug("TLS close: %s", exc)
+                fault = exc
+        if fault is not None:
+            _log.debug("TLS close: %s", fault)
         self._flush_now()
