@@ -44,8 +44,8 @@ class AutoReconnect:
 
     def _settle(self, uri: str | None) -> None:
         if isinstance(uri, str) and uri.lower().startswith(_URIS):
-            client = self._client
-            client.host, client.port, uri, client.tls = parse_websocket_uri(uri)
+            host, port, uri, tls = parse_websocket_uri(uri)
+            self._client.lead_to(host, port, tls)
         if uri is not None:
             check_upgrade_arguments(uri, "", None, "")
         self._resource = uri

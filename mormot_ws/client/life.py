@@ -9,6 +9,7 @@ import threading
 import weakref
 from threading import current_thread
 
+from ..core.names import wire_host
 from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, stay_at_exit
@@ -20,7 +21,7 @@ from ..settings import WebSocketProcessSettings
 from ..sockets.crtsocket import CrtSocket
 from ..sockets.deadline import Deadline
 from ..sockets.tls_contexts import TlsContext
-from ..states import wpsRun
+from ..states import wpsCreate, wpsDestroy, wpsRun
 from .again import AutoReconnect
 from .connection import WebSocketProcessClient
 from .thread import WebSocketProcessClientThread
@@ -172,6 +173,15 @@ class ClientLife(CrtSocket, FreedByWith):
         finally:
             lock.release()
 
+    def lead_to(self, host: str, port: int, tls: bool) -> None:
+        """Let the next connection go to *host* and *port*. In the client's thread, or before there
+        is one; for the package. Raises ``ValueError`` for an address that can never work.
+        """
+        wire_host(host)
+        if not 0 < port < 65536:
+            raise ValueError(f"port is a number from 1 to 65535, not {port}")
+        self.host, self.port, self.tls = host, port, tls
+
     def free_later(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection, and :meth:`free` the client when its thread ends.
 
@@ -184,7 +194,9 @@ class ClientLife(CrtSocket, FreedByWith):
             return
         self._free_at_end = True
         thread.terminate()
-        if process is None or process.state is not wpsRun:
+        if process is None or process.state in (wpsCreate, wpsDestroy):
+            # an attempt to connect may last long
+            self.interrupt()
             return
         if process.runs_loop():
             process.shutdown(code, reason)
