@@ -1,9 +1,8 @@
-"""SynLZ, the fast LZ compression of the native protocols, in pure Python: streams are the same
-bytes both ways.
+"""SynLZ, the fast LZ compression of the native protocols, in pure Python.
 
-A stream carries no offsets: both sides keep the same table, which holds for each of 4096 hashes the
-last position that was entered under it. What wraps a stream into a checked container is in
-``algosynlz.py``. No frame, socket, thread or clock belongs in here.
+Streams are the same bytes as those of the native code. They have no offsets: both sides keep the
+same table, which has the last position for each of 4096 hashes. The container with checksums for a
+stream is in ``algosynlz.py``.
 
 What makes it as fast as Python gets: hashes of many positions come from a few operations on large
 numbers, as does the length of a match; literals are copied in runs, and the decoder enters
@@ -11,6 +10,8 @@ positions only when the next match needs them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 _BITS = tuple(1 << i for i in range(32))
 #: the encoder leaves this many bytes at the end uncompressed
@@ -22,6 +23,8 @@ _PIECE = 1 << 15
 _NOWHERE = 1 << 62
 #: the decoder hashes runs of fewer positions one by one
 _RUN_FROM = 20
+#: bytes of a stream between two pauses of the decoder: under 10 ms
+_PAUSE_AFTER = 1 << 14
 #: what the second and third byte contribute to a hash
 _HASH_2 = tuple((byte & 15) << 8 ^ byte >> 4 for byte in range(256))
 _HASH_3 = tuple(byte << 4 for byte in range(256))
@@ -40,8 +43,9 @@ _LOW_4 = _lanes(15, _PIECE + 2)
 
 
 def _hashes(data: bytes | bytearray) -> memoryview:
-    """Return the hashes of all positions of *data* but the last two, which has at most ``_PIECE`` +
-    2 bytes.
+    """Return the hashes of all positions of *data* except the last two.
+
+    *data* has at most ``_PIECE`` + 2 bytes.
 
     With v the three bytes at a position, little-endian, the hash is the low 12 bits of v xor (v >>
     12). All are computed at once, in lanes of 16 bits.
@@ -57,8 +61,9 @@ def _hashes(data: bytes | bytearray) -> memoryview:
 
 
 def synlz_compress(data: bytes) -> bytes:
-    """Return the SynLZ stream of *data*, byte for byte that of the native encoder. It can be longer
-    than *data*, by an eighth.
+    """Return the SynLZ stream of *data*, exactly as the native encoder makes it.
+
+    It can be longer than *data* by an eighth.
 
     Raises ``ValueError`` from 2³⁰ bytes on, which the format cannot hold in all its
     implementations.
@@ -160,15 +165,19 @@ def _header(size: int) -> bytes:
     return (0x8000 | size & 0x7FFF | size >> 15 << 16).to_bytes(4, "little")
 
 
-def synlz_decompress(stream: bytes, max_size: int) -> bytes:
+def synlz_decompress(
+    stream: bytes, max_size: int, between: Callable[[], object] | None = None
+) -> bytes:
     """Return what the SynLZ *stream* was made from.
 
-    Raises :class:`SynLZError`, and nothing else, for a stream that is truncated or corrupt, or
+    It can take a second for each 3 MB. *between* is called after pieces of at most some
+    milliseconds each, and may raise to give up. Else it raises :class:`SynLZError`, and nothing
+    else, for a stream that is truncated or corrupt, or
     whose content has more than *max_size* bytes. Memory stays within *max_size* and the size of
     *stream*, whatever the header announces.
     """
     try:
-        return _decompress(stream, max_size)
+        return _decompress(stream, max_size, between)
     except IndexError:
         raise SynLZError("the SynLZ stream is truncated") from None
 
@@ -181,7 +190,7 @@ def _size_of(stream: bytes) -> tuple[int, int]:
     return size & 0x7FFF | (stream[2] | stream[3] << 8) << 15, 4
 
 
-def _decompress(stream: bytes, max_size: int) -> bytes:
+def _decompress(stream: bytes, max_size: int, between: Callable[[], object] | None) -> bytes:
     size, p = _size_of(stream)
     if size > max_size:
         raise SynLZError(f"the SynLZ stream holds {size} bytes, more than the limit of {max_size}")
@@ -190,11 +199,15 @@ def _decompress(stream: bytes, max_size: int) -> bytes:
     table = [-1] * 4096
     hash_2, hash_3 = _HASH_2, _HASH_3
     hashed = 0  # the first position that is not entered in the table
+    pause = _PAUSE_AFTER
     while p < end:
         word = int.from_bytes(stream[p : p + 4], "little")
         p += 4
         if p > end:
             raise SynLZError("the SynLZ stream is truncated")
+        if p > pause and between is not None:
+            pause = p + _PAUSE_AFTER
+            between()
         left = 32
         while word:
             literals = (word & -word).bit_length() - 1
