@@ -343,10 +343,7 @@ class WebSocketProcess(KnownAttributes, ABC):
 
     @property
     def takes_messages(self) -> bool:
-        """True while the peer's messages may reach callbacks.
-
-        The connection runs, and was neither closed nor cut.
-        """
+        """True while messages may reach callbacks: it runs, and was neither closed nor cut."""
         return self.state is wpsRun and not self.closer.given_up
 
     def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
@@ -453,10 +450,7 @@ class WebSocketProcess(KnownAttributes, ABC):
 
     @abstractmethod
     def write_now(self, data: memoryview) -> int:
-        """Write what can be written without waiting; return its size.
-
-        Raises ``OSError``. Called under ``safe_out``.
-        """
+        """Write what is possible without waiting; return its size. Called under ``safe_out``."""
 
     def wait_writable(self, deadline: Deadline) -> bool:
         """Wait until :meth:`write_now` may continue; return False if the *deadline* comes first.
@@ -515,10 +509,7 @@ class WebSocketProcess(KnownAttributes, ABC):
     # ------------------------------------------------------------------------------------ the loop
 
     def process_loop(self) -> None:
-        """Run the connection from its first callback to its last.
-
-        The owner thread calls it once per connection.
-        """
+        """Run the connection to its end; the owner thread calls it once per connection."""
         step = self.loop_step
         try:
             if self.begin_loop():
