@@ -16,6 +16,7 @@ from threading import current_thread, get_ident
 from typing import Any
 
 from ..errors import WebSocketsError
+from ..core.handshake import checked_header_value
 from ..logs import get_logger, shown_uri
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
@@ -83,8 +84,7 @@ class HttpClientWebSockets(ClientLife):
         #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST
         #: protocols), in the client's thread; None: 404. Mirrors ``OnCallbackRequestProcess``
         self.on_callback_request_process: OnHttpServerRequest | None = None
-        #: the ``User-Agent`` of requests
-        self.user_agent: str = default_user_agent()
+        self._user_agent = default_user_agent()
         self._answers = threading.local()
         #: False when the server chose none of the sub-protocols that the last upgrade asked for
         self.subprotocol_chosen = True
@@ -173,6 +173,18 @@ class HttpClientWebSockets(ClientLife):
         that. Mirrors ``WebSockets``.
         """
         return self._process
+
+    @property
+    def user_agent(self) -> str:
+        """The ``User-Agent`` of requests and upgrades; '' for none in plain requests.
+
+        Setting it raises ``TypeError``/``ValueError`` for what a header cannot hold.
+        """
+        return self._user_agent
+
+    @user_agent.setter
+    def user_agent(self, value: str) -> None:
+        self._user_agent = checked_header_value("user_agent", value)
 
     def websockets_upgrade(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..core.handshake import split_header_lines
+from ..core.handshake import checked_header_value, split_header_lines
 from ..logs import escaped, shown_name
 from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest, header_value
@@ -51,7 +51,7 @@ def http_request(
     """Send a request on *transport* and return its answer.
 
     *max_answer_bytes*: the most that the body may have; 0: any number. Raises ``ValueError`` for
-    invalid header lines.
+    invalid header lines, and for a *data_type* that no header can hold.
     """
     # here: it takes 10 ms, and most clients upgrade without a plain request
     import http.client
@@ -60,7 +60,7 @@ def http_request(
     if user_agent:
         headers["User-Agent"] = user_agent
     if data_type:
-        headers["Content-Type"] = data_type
+        headers["Content-Type"] = checked_header_value("data_type", data_type)
     for name, value in split_header_lines(header):
         # the application's wins, whatever its case
         headers = {known: text for known, text in headers.items() if known.lower() != name.lower()}
@@ -129,6 +129,7 @@ def rest_request(
     ``ValueError`` for headers that are none.
     """
     split_header_lines(header)
+    checked_header_value("data_type", data_type)
     mode = _MODES.get(header_value(header, "Sec-WebSocket-REST"), wscBlockWithAnswer)
     if process.exchange is None:
         name = shown_name(process.protocol.name)

@@ -74,8 +74,9 @@ class WebSocketServerRest(WebSocketServer):
         ajax: bool = False,
         options: WebSocketProtocolBinaryOptions
         | Collection[WebSocketProtocolBinaryOptions] = pboSynLzCompress,
-    ) -> None:
-        """Offer the binary protocol, with *ajax* the JSON one; mirrors ``WebSocketsEnable``.
+    ) -> WebSocketProcessSettings:
+        """Offer the binary protocol, with *ajax* the JSON one; return the server's settings, to be
+        tuned before the first connection. Mirrors ``WebSocketsEnable``.
 
         :param uri: the resource that is upgraded; ``''`` for any.
         :param key: encrypts the binary protocol; ``''`` for no encryption. The JSON one is never
@@ -93,6 +94,7 @@ class WebSocketServerRest(WebSocketServer):
         self.websocket_protocols.add_once(binary)
         if ajax:
             self.websocket_protocols.add_once(WebSocketProtocolJson(uri))
+        return self.settings
 
     def callback(self, ctxt: HttpServerRequest, non_blocking: bool) -> int:
         """Send the request in *ctxt* to the client of ``ctxt.connection_id``; return the status.
