@@ -15,8 +15,8 @@ from functools import partial
 from threading import current_thread, get_ident
 from typing import Any
 
-from ..errors import WebSocketsError
 from ..core.handshake import checked_header_value
+from ..errors import WebSocketsError
 from ..logs import get_logger, shown_uri
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy

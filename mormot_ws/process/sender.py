@@ -504,7 +504,7 @@ class Sender:
             if patience is None:
                 patience = Patience(process.output_state, process.settings.send_timeout)
             elif sent:
-                patience.restart()
+                patience.taken()
             if not sent and not process.wait_writable(patience.step()):
                 patience.look()
 

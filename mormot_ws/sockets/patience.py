@@ -24,17 +24,19 @@ class Patience:
     A peer that has taken something after a quarter of that time is slow rather than dead: it has
     four times as long for the rest of this write.
 
-    :param measure: returns something that changes when the peer takes bytes; None where nobody
-        tells.
+    :param measure: returns how many bytes the peer has acknowledged so far, and how many are under
+        way; None where nobody tells: what the kernel takes from us is what counts then.
     :param limit: milliseconds.
     :param waited: milliseconds that the write has waited already.
     """
 
-    def __init__(self, measure: Callable[[], object], limit: int, waited: int = 0) -> None:
+    def __init__(
+        self, measure: Callable[[], tuple[int, int] | None], limit: int, waited: int = 0
+    ) -> None:
         self._measure = measure
         self._limit = limit / 1000
         self._allowed = self._limit
-        self._seen = measure()
+        self._seen = self._acknowledged()
         self._since = monotonic() - waited / 1000
 
     @staticmethod
@@ -47,21 +49,27 @@ class Patience:
         left = 1000 * (self._since + self._allowed - monotonic())
         return Deadline(max(0.0, min(left, self.step_of(int(1000 * self._limit)))))
 
-    def restart(self) -> None:
-        """Begin anew: bytes were taken from us."""
-        self._progress(self._measure())
+    def taken(self) -> None:
+        """The kernel has taken bytes from us: the peer has done so too, or its own buffer grows."""
+        seen = self._acknowledged()
+        if seen is None or seen != self._seen:
+            self._progress(seen)
 
     def look(self) -> None:
         """Begin anew if the peer has taken bytes; raise ``BlockingIOError`` when it has taken none
         for too long.
         """
-        seen = self._measure()
+        seen = self._acknowledged()
         if seen is not None and seen != self._seen:
             self._progress(seen)
         elif monotonic() - self._since >= self._allowed:
             raise BlockingIOError(f"the peer took nothing for {1000 * self._allowed:.0f} ms")
 
-    def _progress(self, seen: object) -> None:
+    def _acknowledged(self) -> int | None:
+        state = self._measure()
+        return None if state is None else state[0]
+
+    def _progress(self, seen: int | None) -> None:
         now = monotonic()
         if now - self._since >= _SLOW * self._limit:
             self._allowed = _TIMES * self._limit

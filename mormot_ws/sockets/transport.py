@@ -120,7 +120,7 @@ class Transport:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._send_timeout = send_timeout
-        # the kernel lets go of a writer that often, which then looks whether the peer takes anything
+        # the kernel lets go of a writer that often, which then looks what the peer has taken
         _set_kernel_timeout(sock, socket.SO_SNDTIMEO, Patience.step_of(send_timeout))
         _set_keep_alive(sock)
         self.sock = sock
@@ -163,7 +163,7 @@ class Transport:
                 patience.look()
             else:
                 view = view[sent:]
-                patience.restart()
+                patience.taken()
 
     def _send_patched(self, data: Buffer) -> int:
         """Do what a blocking ``send`` does, for a socket of gevent's."""

@@ -37,8 +37,8 @@ class Peer:
     def __init__(self) -> None:
         self.taken: int | None = 0
 
-    def __call__(self) -> int | None:
-        return self.taken
+    def __call__(self) -> tuple[int, int] | None:
+        return None if self.taken is None else (self.taken, 1000)
 
 
 def gives_up_after(patience: Patience, clock: Clock) -> float:
@@ -62,7 +62,7 @@ def test_where_the_kernel_does_not_tell_only_what_it_takes_counts(clock: Clock) 
     peer.taken = None
     patience = Patience(peer, 10_000)
     clock.now += 1
-    patience.restart()
+    patience.taken()
     assert gives_up_after(patience, clock) == pytest.approx(10, abs=0.2)
 
 
