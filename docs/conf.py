@@ -100,6 +100,7 @@ _FOR_THE_PACKAGE = frozenset(
         "next_head",
         "notify_closed",
         "output_state",
+        "received_bytes",
         "overflowed",
         "policy",
         "prepare_ahead",

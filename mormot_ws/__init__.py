@@ -1,11 +1,10 @@
-"""mormot_ws: threaded WebSocket client and server, after the classes of mORMot 2.
+"""mormot_ws: a threaded WebSocket client and server, modelled on the classes of mORMot 2.
 
-The public names are those below; everything else may change. See the README for a server and a
-client to copy.
+The public names are those below; everything else may change. The README has a server and a client
+to start from.
 
-Each name is imported from its module when it is first used (PEP 562), so that a program pays only
-for what it needs: a client does not load the server, and a server does not load what only a TLS
-client wants.
+Each name is imported from its module on first use (PEP 562), so a program loads only what it needs:
+a client does not load the server, and a server does not load what only a TLS client uses.
 """
 
 from __future__ import annotations
@@ -41,6 +40,8 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .core.incoming import WebProcessInFrame, WebProcessInFrameState
     from .errors import (
         CallError,
+        ConnectionClosed,
+        GaveUp,
         HttpServerError,
         ServiceConnectionError,
         ServiceError,
@@ -48,6 +49,8 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         WebSocketsError,
         WebSocketsProtocolError,
     )
+    from .front.client import connect
+    from .front.connection import Connection
     from .process.on_socket import WebCrtSocketProcess
     from .process.process import WebSocketProcess
     from .protocols.base import WebSocketProtocol
@@ -115,6 +118,8 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "core.deflate": ("PermessageDeflate",),
     "errors": (
         "CallError",
+        "ConnectionClosed",
+        "GaveUp",
         "HttpServerError",
         "ServiceConnectionError",
         "ServiceError",
@@ -138,6 +143,8 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "parse_close_payload",
     ),
     "core.incoming": ("WebProcessInFrame", "WebProcessInFrameState"),
+    "front.client": ("connect",),
+    "front.connection": ("Connection",),
     "process.process": ("WebSocketProcess",),
     "protocols.base": ("WebSocketProtocol",),
     "protocols.offered": ("WebSocketProtocolList",),
@@ -194,12 +201,12 @@ _MODULE_OF = {name: module for module, names in _NAMES_OF_MODULES.items() for na
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Import *name* from its module, and keep it here for the next time."""
+        """Import *name* from its module, and keep it here for later use."""
         module = _MODULE_OF.get(name)
         if module is None:
             text = _no_such_name(name)
             if _is_import_of_a_name(sys._getframe(1)):
-                # Python would replace an AttributeError, and its text, by an ImportError of its own
+                # Python would replace an AttributeError by an ImportError with a text of its own
                 raise ImportError(text, name=__name__, path=__file__)
             raise AttributeError(text, name=name, obj=sys.modules[__name__])
         value = getattr(import_module(f".{module}", __name__), name)
@@ -207,7 +214,7 @@ if not TYPE_CHECKING:
         return value
 
 
-#: what the classes are called elsewhere, where the spelling alone leads to another one
+#: names that other libraries use, where the closest spelling would suggest the wrong class
 _NAMES_ELSEWHERE = {
     "EHttpServer": "HttpServerError",
     "EWebSockets": "WebSocketsError",
@@ -218,10 +225,11 @@ _NAMES_ELSEWHERE = {
 
 def _no_such_name(name: str) -> str:
     """Return the message for a wrong *name*, with the public name that was probably meant."""
-    from difflib import get_close_matches  # only those who mistype a name pay for it
+    # imported only after a mistyped name
+    from difflib import get_close_matches
 
     text = f"module {__name__!r} has no attribute {name!r}"
-    # other programs ask for private names to find out what a module has
+    # other programs look for private names to find out what a module has
     if name.startswith("_"):
         return text
     # a Pascal class has a T in front of its name
@@ -241,13 +249,17 @@ def _is_import_of_a_name(caller: FrameType) -> bool:
 
 
 def __dir__() -> list[str]:
-    """Return the public names: what an editor is to offer."""
+    """Return the public names, for completion in editors."""
     return [*__all__, "__version__"]
 
 
 __all__ = [
     "CallError",
     "ClientServices",
+    "Connection",
+    "ConnectionClosed",
+    "GaveUp",
+    "connect",
     "CrtSocket",
     "ExponentialBackoff",
     "FailureKind",

@@ -1,13 +1,11 @@
-"""``python -m mormot_ws``: the command line, the same program as ``mormot-ws``. See
-``mormot_ws/cli``.
-"""
+"""``python -m mormot_ws``: the command ``mormot-ws``; see ``mormot_ws/cli``."""
 
 import signal
 import sys
 
 if __name__ == "__main__":
-    # until the command line has its own handler: end without Python's traceback, which Ctrl-C
-    # during an import would print
+    # until the command line installs its own handler: without this, Ctrl-C during an import would
+    # print a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 try:

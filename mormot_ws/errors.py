@@ -6,49 +6,84 @@
      └─ WebSocketsError                 misuse, or the state does not allow the call
          ├─ WebSocketsProtocolError     the peer broke RFC 6455; ``code`` is the close code
          ├─ HttpServerError             the server could not bind its port
-         ├─ CallError                   the method that ``call()`` has called raised an error
+         ├─ GaveUp                      the policy of a ``connect()`` wants no further attempt
+         ├─ ConnectionClosed            ``close()`` was called (also a ``ConnectionError``)
+         ├─ CallError                   the method called with ``call()`` raised an error
          └─ ServiceError                the other side answered a call with an error
              ├─ ServiceTimeoutError     … or did not answer in time (also a ``TimeoutError``)
              └─ ServiceConnectionError  … or is not connected (also a ``ConnectionError``)
 
-Network failures are not exceptions here, except in the calls of services: the functions that meet
-them document what they return instead. Nothing but exception classes belongs in this module.
+Network failures raise no exception, except in calls of services. Each function that can meet one
+documents what it returns instead.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .reconnect_policies import ReconnectFailure
+
 
 class WebSocketsError(Exception):
-    """Base of all errors of this library; mirrors ``EWebSockets``."""
+    """Base class of this library's errors; mirrors ``EWebSockets``."""
 
 
 class WebSocketsProtocolError(WebSocketsError):
-    """The peer sent bytes that RFC 6455 forbids (a *remote* fault).
+    """The peer sent bytes that RFC 6455 forbids.
 
-    It is stored by :class:`~mormot_ws.WebProcessInFrame` and turned into a close frame by the
-    process; it is raised only by the pure functions that decode a single value.
+    :class:`~mormot_ws.WebProcessInFrame` stores it, and the connection answers it with a close
+    frame. Only the functions that decode a single value raise it.
     """
 
     def __init__(self, code: int, reason: str) -> None:
-        """Remember the close *code* (1002, 1007, …) and the *reason*, a short text to send."""
+        """Store the close *code* (1002, 1007, …) and the *reason*, a short text for the peer."""
         super().__init__(f"{code} {reason}")
         self.code = code
         self.reason = reason
 
 
 class HttpServerError(WebSocketsError):
-    """The server could not listen on the address that it was given; mirrors ``EHttpServer``."""
+    """The server could not listen on its address; mirrors ``EHttpServer``."""
+
+
+class GaveUp(WebSocketsError):
+    """A :class:`~mormot_ws.Connection` will not come back: its policy has given up.
+
+    By default at the statuses 401, 403 and 404, and when a certificate is not accepted. Its
+    ``__cause__`` is the exception that the last attempt has failed with.
+
+    :param failure: what the policy was told.
+    """
+
+    def __init__(self, failure: ReconnectFailure) -> None:
+        tried = f" after {failure.attempts} attempts" if failure.attempts > 1 else ""
+        super().__init__(f"gave up{tried}: {failure.text}")
+        #: the last failure
+        self.failure = failure
+        #: the HTTP status that refused the connection; 0: it did not come to that
+        self.status: int = failure.http_status
+        self.__cause__ = failure.exception
+
+    def __reduce__(self) -> tuple[type[GaveUp], tuple[ReconnectFailure]]:
+        return type(self), (self.failure,)
+
+
+class ConnectionClosed(WebSocketsError, ConnectionError):
+    """There is no connection to send to or to receive from any more: ``close()`` was called, or,
+    for a ``call()`` that waits for its answer, the connection was lost.
+    """
 
 
 class CallError(WebSocketsError):
     """A method of a :class:`~mormot_ws.Server` answered a call with an error.
 
-    A method raises it to answer with an error of its own choice; the caller gets it with the same
-    values. What else a method raises becomes one too.
+    A method raises it to choose the error of its answer; the caller gets it with the same values.
+    Any other exception of a method reaches the caller as a ``CallError`` too.
 
-    :param text: for the caller.
-    :param code: any number that tells one error from another; the library's own are negative:
-        -32601 no such method, -32602 wrong arguments, -32000 the method raised something else.
+    :param text: a message for the caller.
+    :param code: any number that tells errors apart. The library's own are negative: -32601 no such
+        method, -32602 wrong arguments, -32000 the method raised another exception.
     """
 
     def __init__(self, text: str, code: int = 1) -> None:
@@ -60,15 +95,13 @@ class CallError(WebSocketsError):
 class ServiceError(WebSocketsError):
     """A call of a service failed.
 
-    A service raises it to answer with an error of its own choice; the caller gets it with the same
-    values.
+    A service raises it to choose the error of its answer; the caller gets it with the same values.
 
-    :param text: for the caller.
+    :param text: a message for the caller.
     :param status: 400 to 599, like those of HTTP; 500 by default.
     """
 
-    #: whether the service may have done what it was asked to: always, unless the call surely did
-    #: not reach it
+    #: True when the service may have run the call; False only when it certainly did not
     maybe_executed = True
 
     def __init__(self, text: str, status: int = 500) -> None:

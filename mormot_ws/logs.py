@@ -1,7 +1,7 @@
 """The library's loggers: ``logging.getLogger('mormot_ws')`` and its children, behind a guard.
 
-What a log handler raises must not end a connection or a thread, and what a peer says must not
-forge lines. Both are seen to here, once for all modules. No text and no level belongs in here.
+An exception of a log handler must not end a connection or a thread, a peer's text must not forge
+log lines, and a lasting fault must not fill the disk. This module ensures all of it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import cast
 
-#: every control character, and the two line separators of Unicode, as an escape sequence
+#: escape sequences for all control characters and for Unicode's two line separators
 _ESCAPES = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
     for code in (*range(32), *range(127, 160), 0x2028, 0x2029)
@@ -21,24 +22,24 @@ _ESCAPES[0x0A], _ESCAPES[0x0D], _ESCAPES[0x09] = "\\n", "\\r", "\\t"
 
 
 def escaped(text: str) -> str:
-    """Return *text*, which a peer may have chosen, with its control characters as escape sequences.
+    """Return *text*, which a peer may have chosen, with its control characters escaped.
 
-    For log lines, exception texts and the terminal: nobody can begin a new line or move the cursor.
+    For log lines, errors and the terminal: a peer can neither begin a new line nor move the cursor.
     """
     return text if text.isprintable() else text.translate(_ESCAPES)
 
 
-#: characters of one segment of a path, or of a name, that are shown: tokens are longer
+#: the most characters that are shown of a path segment or a name: tokens are longer
 _MOST_SEGMENT = 32
-#: characters of a path that are shown
+#: the most characters that are shown of a path
 _MOST_PATH = 200
 
 
 def shown_uri(uri: str) -> str:
-    """Return *uri*, a whole one or a path, as logs, errors and reprs may show it.
+    """Return *uri*, or a path, as logs, errors and reprs may show it.
 
-    Without its query and without long segments of its path: both may be tokens. Control characters
-    are escaped.
+    The query and long segments of the path are left out, because they may be tokens. Control
+    characters are escaped.
     """
     place, mark, path = uri.partition("://")
     if mark:
@@ -58,32 +59,33 @@ def shown_uri(uri: str) -> str:
 
 
 def shown_name(name: str) -> str:
-    """Return the *name* of a sub-protocol as logs, reprs and the status may show it: the beginning
-    of a long one, which may be a token.
+    """Return the *name* of a sub-protocol as logs, reprs and the status may show it.
+
+    A long name may be a token, so only its beginning is shown.
     """
     return name if len(name) <= _MOST_SEGMENT else f"{name[:4]}…"
 
 
 class OwnText(str):
-    """Text of our own for a log record, which may have several lines: it is not escaped."""
+    """Our own text for a log record: it may have several lines, and is not escaped."""
 
     __slots__ = ()
 
 
 def _harmless(value: object) -> object:
-    """Return *value* as an argument of a log record: nothing that is formatted later may forge."""
+    """Return *value*, an argument of a log record, in a form that cannot forge log lines."""
     if isinstance(value, str):
         return value if type(value) is OwnText else escaped(value)
     if isinstance(value, BaseException):
         return escaped(str(value))
-    # our own objects escape in their repr what a peer has said
+    # the reprs of our own objects escape a peer's text
     return value
 
 
 class GuardedLogger:
     """Logs to the logger called *name*; a handler's exception goes to ``sys.unraisablehook``.
 
-    For any thread, but not while a lock is held: handlers are the application's.
+    Any thread may use it, but not while it holds a lock: handlers are the application's code.
     """
 
     __slots__ = ("_logger",)
@@ -146,27 +148,27 @@ class GuardedLogger:
                 level, text, *map(_harmless, args), extra=extra, exc_info=trace, stacklevel=3
             )
         except Exception as exc:  # noqa: BLE001
-            # a handler's fault is nobody else's; the interpreter says what cannot be raised
+            # a handler's fault must not harm the caller: the interpreter reports it
             _report(exc, logger.name)
         except BaseException as exc:
-            # Ctrl-C, and what a signal handler raises, only the main thread meets
+            # only the main thread meets Ctrl-C and the exceptions of signal handlers
             if threading.current_thread() is threading.main_thread():
                 raise
             _report(exc, logger.name)
 
 
 def _report(exc: BaseException, name: str) -> None:
-    """Hand *exc*, which a log handler has raised, to the hook for what cannot be raised."""
+    """Pass *exc*, raised by a log handler, to ``sys.unraisablehook``."""
     try:
         text = f"a log handler of {name!r} failed"
         sys.unraisablehook(cast("sys.UnraisableHookArgs", _Unraisable(exc, text)))
     except Exception:  # noqa: BLE001
-        # the last resort has failed too: there is nobody left to tell
+        # the hook has failed too: there is no other way to report it
         return
 
 
 class _Unraisable:
-    """What ``sys.unraisablehook`` is given: the attributes of ``sys.UnraisableHookArgs``."""
+    """The argument of ``sys.unraisablehook``, with the attributes of ``UnraisableHookArgs``."""
 
     def __init__(self, exc: BaseException, text: str) -> None:
         self.exc_type = type(exc)
@@ -179,3 +181,33 @@ class _Unraisable:
 def get_logger(name: str) -> GuardedLogger:
     """Return the guarded logger called *name*, like ``logging.getLogger``."""
     return GuardedLogger(name)
+
+
+#: seconds between two log lines about the same fault, while it lasts
+LOG_SECONDS = 10.0
+
+
+class SeldomLog:
+    """Tells about a fault that lasts at once, then once in *seconds*, with the number between.
+
+    From any thread; when two meet, a line may be too many or a number too small.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._kind: object = None
+        self._told_at = 0.0
+        self._untold = 0
+
+    def due(self, kind: object = "") -> str | None:
+        """Count one fault; return None when it is not to be told, else what to add to its line:
+        ``''`` or how many were left out. Another *kind* than the last one is told at once.
+        """
+        now = self._clock()
+        if kind == self._kind and now - self._told_at < self._seconds:
+            self._untold += 1
+            return None
+        untold = self._untold if kind == self._kind else 0
+        self._kind, self._told_at, self._untold = kind, now, 0
+        return f" ({untold} more since the last such line)" if untold else ""

@@ -1,9 +1,7 @@
-"""Pages for the browser: a test page for one's own server, and what a hand-written page of one's
-own needs. No thread, no socket.
+"""Pages for browsers: a test page for your server, and helpers to serve a page of your own.
 
-Here lives what answers ``GET /`` with a page that is complete in itself: one file, no build step,
-nothing from elsewhere. It is imported by whoever wants it (``from mormot_ws.page import
-answer_page``), never by the library itself; no other HTTP routing belongs in here.
+A page is one self-contained file: there is no build step, and nothing is loaded from elsewhere.
+Import what you need (``from mormot_ws.page import answer_page``); the library itself never does.
 """
 
 from __future__ import annotations
@@ -21,23 +19,24 @@ from .core.frames import WebSocketFrame, focText
 from .process.process import WebSocketProcess
 from .request import HttpServerRequest
 
-#: a Host header that can be repeated in a policy: a name or an address, and a port
+#: a Host header that can be copied into a policy: a name or an IP address, and a port
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
 def answer_page(ctxt: HttpServerRequest, protocol: str = "echo", uri: str = "") -> int:
-    """Answer ``GET /`` with a page that tries this very server out: sends, shows echoes, latency
-    and state, and reconnects.
+    """Answer ``GET /`` with a page for trying out this server.
+
+    The page sends messages, shows echoes, latency and state, and reconnects.
 
     :param protocol: the sub-protocol that the page asks for; ``''``: none. ``/?protocol=…`` in the
         browser's address overrides it.
-    :param uri: the URI that it connects to, as seen from the page; ``''``: the page's own.
-        ``/?uri=…`` overrides it.
+    :param uri: the URI to connect to, relative to the page; ``''``: the page's own. ``/?uri=…``
+        overrides it.
 
-    An ``on_request`` handler as it is; with other parameters ``functools.partial(answer_page,
-    protocol="chat")`` is one. Runs in the connection's thread; sets the ``out_…`` attributes and
-    returns the HTTP status, as :func:`answer_html` does.
+    Use it as an ``on_request`` handler, either directly or with other parameters as
+    ``functools.partial(answer_page, protocol="chat")``. It runs in the connection's thread, sets
+    the ``out_…`` attributes and returns the HTTP status, like :func:`answer_html`.
     """
     page = _packaged_page()
     for marker, value in (("{{protocol}}", protocol), ("{{uri}}", uri)):
@@ -46,13 +45,14 @@ def answer_page(ctxt: HttpServerRequest, protocol: str = "echo", uri: str = "") 
 
 
 def answer_html(ctxt: HttpServerRequest, page: str) -> int:
-    """Answer ``GET /`` with *page*, an HTML text, and anything else with a hint; return the HTTP
-    status: 200, 404 or 405.
+    """Answer ``GET /`` with the HTML text *page*, and other requests with a hint.
 
-    The browser is told to let the page run what stands inside its ``<script>`` and ``<style>``
-    elements (without attributes) and to connect to its own server, and nothing else: whatever a
-    message might smuggle into the page is neither run nor fetched (``Content-Security-Policy``). It
-    is not kept in a cache, so that a page and its server are always of the same version.
+    Returns the HTTP status: 200, 404 or 405.
+
+    A ``Content-Security-Policy`` allows the page to run the contents of its ``<script>`` and
+    ``<style>`` elements (without attributes), and to connect to its own server, but nothing else:
+    what a message might inject into the page is neither run nor fetched. Browsers do not cache the
+    page, so it always has the same version as its server.
     """
     if urlsplit(ctxt.url).path != "/":
         ctxt.out_content_type = "text/plain; charset=utf-8"
@@ -80,13 +80,12 @@ def answer_html(ctxt: HttpServerRequest, page: str) -> int:
 
 
 def greet_page(process: WebSocketProcess) -> bool:
-    """Tell the page behind *process* its connection ID, if it is a page that asks; return True when
-    that was sent.
+    """Send a page its connection ID, if it asks for one; return True when it was sent.
 
-    Call it in ``on_incoming_frame`` for ``focContinuation``. A script in a browser cannot read the
-    handshake's headers, where other clients find the ID, so the page of :func:`answer_page`
-    connects with ``?greet=1`` in its URI, and takes the first message, if it is ``{"connection_id":
-    7}``, for the answer. Clients that do not ask get nothing that they would not expect.
+    Call it in ``on_incoming_frame`` for ``focContinuation``. Other clients find the ID in the
+    headers of the answer 101, which a script in a browser cannot read. So the page of
+    :func:`answer_page` connects with ``?greet=1`` in its URI, and takes a first message of the form
+    ``{"connection_id": 7}`` as the answer. Clients that do not ask get no such message.
     """
     query = parse_qs(urlsplit(process.protocol.upgrade_uri).query)
     if query.get("greet") != ["1"]:
@@ -102,15 +101,13 @@ def _packaged_page() -> str:
 
 
 def _policy(page: str, host: str) -> str:
-    """Return the ``Content-Security-Policy`` for *page* on a server that the browser knows as
-    *host*.
-    """
+    """Return the ``Content-Security-Policy`` for *page*, which the browser loads from *host*."""
     none = "'none'"
     allowed: dict[str, list[str]] = {"script": [], "style": []}
     for kind, source in _INLINE.findall(page):
         digest = base64.b64encode(hashlib.sha256(source.encode("utf-8")).digest()).decode("ascii")
         allowed[kind].append(f"'sha256-{digest}'")
-    # 'self' covers ws: and wss: in recent browsers only
+    # only recent browsers let 'self' include ws: and wss:
     sockets = f" ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""
     return "; ".join(
         (

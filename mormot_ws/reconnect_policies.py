@@ -1,8 +1,8 @@
-"""Reconnection policies: how long a client waits before each attempt. Pure: no thread, no socket,
-no sleeping in here.
+"""Reconnection policies: how long a client waits before each attempt.
 
 A policy is any object with :meth:`ReconnectPolicy.next_delay` and :meth:`ReconnectPolicy.reset`;
-give a callable that makes one as ``settings.reconnect_policy``.
+set ``settings.reconnect_policy`` to a callable that returns a new one. The policies are pure: they
+neither sleep nor use threads or sockets.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Protocol, SupportsFloat
 
-#: milliseconds: the longest wait that a policy may ask for, but for infinity
+#: the longest finite wait, in milliseconds, that a policy may ask for
 _LONGEST_MS = 366 * 24 * 3_600_000
-#: milliseconds that a server can ask for by ``Retry-After``; more is cut to this
+#: the longest wait, in milliseconds, that a server can ask for with ``Retry-After``
 _LONGEST_RETRY_AFTER_MS = 300_000
 
 
 class FailureKind(Enum):
-    """At which step an attempt failed, or the connection ended."""
+    """The step at which an attempt failed or the connection ended."""
 
     lost = "lost"  # a running connection has ended; close_code tells how
     refused = "refused"  # nobody listens there
     timeout = "timeout"  # no answer in time: to the connection attempt, or to the handshake
     tls = (
-        # TLS failed before the upgrade had an answer, e.g. a certificate, the server's or ours, was
-        # not accepted
+        # TLS failed before the upgrade was answered, e.g. because one side's certificate was not
+        # accepted
         "tls"
     )
     connect = (
@@ -39,14 +39,14 @@ class FailureKind(Enum):
         # refusal
         "connect"
     )
-    # the handshake failed; http_status tells what the server answered, 0: nothing
+    # the upgrade failed; http_status is the server's answer, 0: none
     upgrade = "upgrade"
     callback = "callback"  # on_reconnect raised, or returned a text without trying an upgrade
 
 
 @dataclass(frozen=True)
 class ReconnectFailure:
-    """What a policy is told before a wait."""
+    """What a policy learns about a failure before a wait."""
 
     kind: FailureKind
     #: the error in words
@@ -55,7 +55,7 @@ class ReconnectFailure:
     attempts: int
     #: milliseconds since the last stable connection was lost
     elapsed_ms: float
-    #: of the connection that was lost; 1006: there was no close frame
+    #: the close code of the lost connection; 1006: there was no close frame
     close_code: int = 0
     #: the HTTP status of a refused upgrade, or of a proxy's refusal; 0: there was none
     http_status: int = 0
@@ -63,14 +63,12 @@ class ReconnectFailure:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     #: the first 1024 bytes of its body
     body: bytes = field(default=b"", repr=False)
-    #: the same as an exception, where there was one
+    #: the exception, if there was one
     exception: BaseException | None = field(default=None, repr=False, compare=False)
 
     @property
     def retry_after_ms(self) -> float:
-        """Milliseconds that the server asks to wait by ``Retry-After``, at most 300 000; 0: it does
-        not.
-        """
+        """The wait, in milliseconds, that ``Retry-After`` asks for; at most 300 000; 0: none."""
         for name, value in self.headers:
             if name.lower() == "retry-after":
                 return min(_retry_after_ms(value.strip()), _LONGEST_RETRY_AFTER_MS)
@@ -78,32 +76,35 @@ class ReconnectFailure:
 
 
 class ReconnectPolicy(Protocol):
-    """What a client's thread asks. Its methods are called in that thread only, one at a time."""
+    """What a client asks before each attempt; called only in the client's thread."""
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
         """Return the milliseconds to wait before the next attempt, or None to give up for good.
 
-        ``math.inf`` waits until somebody calls ``reconnect_now()``.
+        ``math.inf`` waits until ``reconnect_now()`` is called.
         """
 
     def reset(self) -> None:
-        """Start again from the shortest wait: the last connection was a good one."""
+        """Start again from the shortest wait, because the last connection was stable."""
 
 
 class ExponentialBackoff:
-    """Doubling waits with full jitter: each is drawn between 0 and a bound that doubles, so that a
-    fleet spreads out. The default.
+    """Exponential back-off with full jitter, the default policy.
+
+    Each wait is drawn between 0 and a bound. The bound doubles after each attempt, and the random
+    waits spread out the attempts of many clients.
 
     :param base_ms: the first bound in milliseconds.
     :param cap_ms: the highest bound in milliseconds; None: drawn once per object between 10 000 and
         15 000, as in the original.
-    :param max_attempts: give up after so many failed attempts in a row; 0: never.
-    :param max_time_ms: give up so many milliseconds after the loss; 0: never.
+    :param max_attempts: give up after this many failed attempts in a row; 0: never.
+    :param max_time_ms: give up this many milliseconds after the loss; 0: never.
 
-    Short losses are over soon, at the price of attempts in the first second: about four of a
-    client, then one, then one in two seconds. A server that refuses with ``Retry-After`` is obeyed
-    up to five minutes: the wait is that and the drawn one. Of a fleet whose server is away for 5 s,
-    the first second has 3.2 times the mean of the outage; with ``base_ms=200`` it has 2.9 times.
+    A client recovers quickly from a short loss, at the cost of early attempts: about four in the
+    first second, one in the next, then one in two seconds. ``Retry-After`` of a server that refuses
+    is obeyed up to five minutes, and the drawn wait is added to it. When many clients lose a server
+    for 5 s, their attempts in the first second are 3.2 times the mean of the outage; with
+    ``base_ms=200`` they are 2.9 times the mean.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class ExponentialBackoff:
         max_attempts: int = 0,
         max_time_ms: float = 0,
     ) -> None:
-        # written so that NaN, which is neither above nor below anything, is refused as well
+        # written so that NaN, for which every comparison is False, is refused as well
         if not (
             0 < base_ms < math.inf
             and (cap_ms is None or base_ms <= cap_ms < math.inf)
@@ -148,13 +149,13 @@ class ExponentialBackoff:
 
 
 class LinearBackoff:
-    """The pace of the native client: each wait is the one before plus a random 0–199 ms, up to a
-    cap drawn once per object.
+    """The back-off of the native client: each wait is longer by a random 0–199 ms, up to a cap.
 
-    :param step_ms: the additions are drawn below this.
-    :param cap_ms: the longest wait; None: drawn between 10 000 and 14 999.
-    :param max_attempts: give up after so many failed attempts in a row; 0: never.
-    :param max_time_ms: give up so many milliseconds after the loss; 0: never.
+    :param step_ms: the additions, in milliseconds, are drawn below this.
+    :param cap_ms: the longest wait in milliseconds; None: drawn once per object between 10 000 and
+        14 999.
+    :param max_attempts: give up after this many failed attempts in a row; 0: never.
+    :param max_time_ms: give up this many milliseconds after the loss; 0: never.
     """
 
     def __init__(
@@ -197,9 +198,9 @@ class LinearBackoff:
 
 
 class StopOn:
-    """Another policy, until something happens that no repetition will heal.
+    """Follows another policy, and gives up on failures that further attempts cannot cure.
 
-    :param policy: decides the waits; None: an :class:`ExponentialBackoff`.
+    :param policy: the policy that decides the waits; None: an :class:`ExponentialBackoff`.
     :param http_statuses: give up when an upgrade is refused with one of these.
     :param close_codes: give up when the connection was closed with one of these.
     :param certificates: give up when one side does not accept the other's TLS certificate.
@@ -218,7 +219,7 @@ class StopOn:
         self.certificates: bool = certificates
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
-        """Ask the other policy, unless it is to end."""
+        """Ask the other policy, unless the failure is one to give up on."""
         if failure.http_status in self.http_statuses:
             return None
         if failure.kind is FailureKind.lost and failure.close_code in self.close_codes:
@@ -228,7 +229,7 @@ class StopOn:
         return self.policy.next_delay(failure)
 
     def reset(self) -> None:
-        """Pass it on."""
+        """Reset the other policy."""
         self.policy.reset()
 
     def __repr__(self) -> str:
@@ -236,7 +237,7 @@ class StopOn:
 
 
 def failure_kind(error: BaseException) -> FailureKind:
-    """Return what kind of failure an exception of connecting or of a handshake is."""
+    """Return the kind of failure for an exception raised while connecting or upgrading."""
     if isinstance(error, ssl.SSLError):
         return FailureKind.tls
     if isinstance(error, TimeoutError):
@@ -247,8 +248,9 @@ def failure_kind(error: BaseException) -> FailureKind:
 
 
 def _is_certificate(failure: ReconnectFailure) -> bool:
-    """Tell whether a certificate is what TLS has failed for: of a server that asks for ours, the
-    reason comes as an alert.
+    """Tell whether TLS failed because of a certificate.
+
+    A server that rejects our certificate says so with an alert.
     """
     exception = failure.exception
     if exception is not None and not isinstance(exception, ssl.SSLError):
@@ -267,8 +269,9 @@ def _is_over(failure: ReconnectFailure, max_attempts: int, max_time_ms: float) -
 
 
 def checked_delay(value: object, default: float) -> float:
-    """Return *value*, the answer of a policy, as a number of milliseconds; *default* when it is
-    none: not a number, negative, or more than a year. Infinity is allowed.
+    """Return *value*, a policy's answer, as a number of milliseconds; *default* if it is invalid.
+
+    Invalid are other types, NaN, negative numbers, and more than a year. Infinity is allowed.
     """
     if isinstance(value, (bool, str, bytes)) or not isinstance(value, SupportsFloat):
         return default
@@ -280,7 +283,7 @@ def checked_delay(value: object, default: float) -> float:
 
 
 def _retry_after_ms(value: str) -> float:
-    """Return the milliseconds that a ``Retry-After`` asks for: seconds, or a date."""
+    """Return the milliseconds that *value*, a number of seconds or a date, asks for."""
     if value.isascii() and value.isdigit():
         return float(value[:12]) * 1000
     try:

@@ -1,8 +1,7 @@
-"""HttpServerRequest: one request and its answer, as an application sees them, whether plain HTTP or
-a REST frame carried them.
+"""HttpServerRequest: one request and its answer, as an application sees them.
 
-Values only: who makes it from what arrived, and sends what it holds, lives above. No socket, thread
-or codec belongs in here.
+It is the same for plain HTTP and for the REST protocols. It only holds values: the layers above
+create it from what arrived, and send what it holds.
 """
 
 from __future__ import annotations
@@ -11,23 +10,23 @@ from collections.abc import Callable
 
 from .logs import escaped, shown_uri
 
-#: the content type by which an application says that no answer is to be sent (REST protocols only);
-#: mirrors ``NORESPONSE_CONTENT_TYPE``
+#: the content type that tells the library to send no answer (REST protocols only); mirrors
+#: ``NORESPONSE_CONTENT_TYPE``
 NORESPONSE_CONTENT_TYPE = "!NORESPONSE"
-#: the original's pseudo status of a request without an answer: on a WebSocket one that surely did
-#: not reach the other side, on plain HTTP one that perhaps did not; mirrors ``HTTP_CLIENTERROR``
+#: the original's pseudo status of a request without an answer; mirrors ``HTTP_CLIENTERROR``. On a
+#: WebSocket the request certainly did not reach the other side; by plain HTTP it may have
 HTTP_CLIENTERROR = 666
 
 
 class HttpServerRequest:
-    """A request and its answer, for ``on_request(ctxt) -> status`` and for calls back. Mirrors
-    ``THttpServerRequest``.
+    """A request and its answer, for ``on_request`` and for callbacks to clients.
 
-    The ``in_…`` attributes are the request's. Who answers one sets the ``out_…`` attributes; who
-    sends one, by :meth:`~mormot_ws.WebSocketServerRest.callback` or
+    Mirrors ``THttpServerRequest``. The ``in_…`` attributes hold the request, the ``out_…``
+    attributes the answer. A handler ``on_request(ctxt) -> status`` sets the answer. The sender of a
+    request, by :meth:`~mormot_ws.WebSocketServerRest.callback` or
     :meth:`~mormot_ws.WebSocketProcess.notify_callback`, finds the answer there.
 
-    It belongs to one thread at a time.
+    One thread at a time may use it.
     """
 
     def __init__(
@@ -42,8 +41,7 @@ class HttpServerRequest:
     ) -> None:
         #: the server's number of the connection
         self.connection_id = connection_id
-        #: the token of an ``Authorization: Bearer …`` header, of the request or of the upgrade; ''
-        #: without one
+        #: the token of the request's or the upgrade's ``Authorization: Bearer …``; '': none
         self.auth_bearer = ""
         #: the answer's body; a ``str`` is sent as UTF-8
         self.out_content: bytes | str = b""
@@ -52,8 +50,8 @@ class HttpServerRequest:
         self.out_custom_headers = ""
         #: on a request that was sent: why there is no answer; '' when there is one
         self.out_error = ""
-        #: on a request that was sent: there is no answer because it, or the request's turn, did not
-        #: come in time
+        #: on a request that was sent: True when the answer, or the request's turn, did not come in
+        #: time
         self.out_timed_out = False
         self.prepare(url, method, in_headers, in_content, in_content_type, remote_ip)
 
@@ -66,13 +64,14 @@ class HttpServerRequest:
         in_content_type: str = "",
         remote_ip: str = "",
     ) -> HttpServerRequest:
-        """Set the request's side, and return this object. Mirrors ``Prepare``; a ``str`` as
-        *in_content* becomes UTF-8.
+        """Set the attributes of the request, and return this object. Mirrors ``Prepare``.
+
+        A ``str`` as *in_content* is encoded as UTF-8.
         """
-        #: the request target, with its query; on plain HTTP it begins with '/'
+        #: the request target, with its query; by plain HTTP it begins with '/'
         self.url = url
         self.method = method
-        #: header lines as ``Name: value``, joined by CRLF; of plain HTTP with names in lower case
+        #: header lines as ``Name: value``, joined by CRLF; by plain HTTP with names in lower case
         self.in_headers = in_headers
         self.in_content: bytes = (
             in_content.encode("utf-8") if isinstance(in_content, str) else in_content
@@ -82,9 +81,7 @@ class HttpServerRequest:
         return self
 
     def in_header(self, name: str) -> str:
-        """Return the value of the first request header *name*, whatever its case; '' when there is
-        none.
-        """
+        """Return the value of the first request header *name*, in any case; '' if there is none."""
         return header_value(self.in_headers, name)
 
     @property
@@ -102,13 +99,14 @@ class HttpServerRequest:
         return f"<HttpServerRequest #{self.connection_id} {shown}>"
 
 
-#: answers a request, and returns the HTTP status
+#: a handler: answers a request, and returns the HTTP status
 OnHttpServerRequest = Callable[[HttpServerRequest], int]
 
 
 def header_value(headers: str, name: str) -> str:
-    """Return the value of the first line *name* in CRLF-separated *headers*, whatever its case,
-    trimmed; '' without one.
+    """Return the trimmed value of the first header *name* in CRLF-separated *headers*.
+
+    The case of the name does not matter. Returns '' if there is none.
     """
     name = name.lower()
     for line in headers.split("\r\n"):
@@ -119,6 +117,6 @@ def header_value(headers: str, name: str) -> str:
 
 
 def bearer_of(authorization: str) -> str:
-    """Return the token of an ``Authorization`` header's value; '' when it is of another scheme."""
+    """Return the token of an ``Authorization`` header's value; '' for another scheme."""
     scheme, _, token = authorization.strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""

@@ -1,8 +1,8 @@
 """WebSocketProcessSettings: everything that can be tuned, with units and defaults.
 
-One object is shared by reference by a server or client and all its connections; a connection reads
-most values when it starts, so change settings before connecting. Plain data: no behaviour but
-checking and resetting belongs in here.
+A server or client shares one settings object with all its connections. A connection reads most
+values when it starts, so change settings before connecting. The object is plain data: it only
+checks and resets values.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from .process.process import WebSocketProcess
     from .reconnect_policies import ReconnectPolicy
 
-#: the milliseconds that a request of a REST protocol waits for its answer unless told otherwise
+#: the default time in milliseconds that a request of a REST protocol waits for its answer
 DEFAULT_ANSWER_TIMEOUT_MS = 30_000
-#: a request of a REST protocol never waits for less than these milliseconds
+#: the shortest time in milliseconds that a request of a REST protocol waits for its answer
 LEAST_ANSWER_TIMEOUT_MS = 2_000
-#: the longest time of a setting in milliseconds: a year
+#: the longest time in milliseconds that a setting allows: a year
 LONGEST_MS = 366 * 24 * 3_600_000
-#: a time-out below so many milliseconds was probably meant in seconds
+#: a time-out below this many milliseconds was probably meant in seconds
 _SUSPICIOUS_MS = 100
 
 
@@ -46,18 +46,18 @@ logBinaryFrameContent = WebSocketProcessSettingsLogDetails.logBinaryFrameContent
 
 
 class MillisecondsWarning(UserWarning):
-    """A time-out is so short that seconds were probably meant: all times are milliseconds."""
+    """A time-out is so short that seconds were probably meant; all times are in milliseconds."""
 
 
 def warn_if_seconds(name: str, value: float) -> None:
-    """Warn the calling program when *value* of the time-out *name* looks like seconds."""
+    """Warn the caller when *value*, for the time-out *name*, looks like seconds."""
     if not 0 < value < _SUSPICIOUS_MS:
         return
     level = 1
     frame = sys._getframe()
     while frame.f_globals.get("__name__", "").startswith("mormot_ws"):
         if frame.f_back is None:
-            return  # only our own command line is to blame
+            return  # called only by our own command line
         frame = frame.f_back
         level += 1
     warnings.warn(
@@ -113,7 +113,7 @@ def _is_flag(name: str, value: Any) -> None:
 
 def _is_text(name: str, value: Any) -> None:
     if not isinstance(value, str):
-        # what keys are derived from is for no error message
+        # the text may be a secret from which keys are derived: the message does not show it
         raise ValueError(f"{name} is a str, not {type(value).__name__}")
 
 
@@ -146,8 +146,8 @@ def _are_origins(name: str, value: Any) -> None:
         raise ValueError(f"{name} is a set of origins or None, not {value!r}")
     if not all(map(is_origin, value or ())):
         raise ValueError(
-            "an origin is like 'https://example.com' or 'http://localhost:8000', without path or "
-            f"slash at its end, or 'null'; not all are in {value!r}"
+            "an origin looks like 'https://example.com' or 'http://localhost:8000', without a path "
+            f"or a slash at its end, or is 'null'; not all of these are origins: {value!r}"
         )
 
 
@@ -156,8 +156,8 @@ def _are_hosts(name: str, value: Any) -> None:
         raise ValueError(f"{name} is a set of host names or None, not {value!r}")
     if not all(isinstance(host, str) and _is_host(host) for host in value or ()):
         raise ValueError(
-            "a host is like 'example.com', 'localhost:8000' or '[::1]', without scheme and path; "
-            f"not all are in {value!r}"
+            "a host looks like 'example.com', 'localhost:8000' or '[::1]', without a scheme or a "
+            f"path; not all of these are hosts: {value!r}"
         )
 
 
@@ -185,7 +185,7 @@ def _is_header_name(name: str, value: Any) -> None:
 
 # a time in milliseconds: from 0, or from 1 where 0 would refuse everything
 _MS = _whole(most=LONGEST_MS)
-# the same for those that nobody sets below a tenth of a second on purpose
+# the same for times that nobody would set below a tenth of a second on purpose
 _LONG_MS = _whole(most=LONGEST_MS, warn=True)
 _LONG_MS_FROM_1 = _whole(1, LONGEST_MS, warn=True)
 _NUMBER = _whole()
@@ -205,30 +205,30 @@ class WebSocketProcessSettings:
     """Settings of all connections of one server or client; mirrors ``TWebSocketProcessSettings``.
 
     The constructor takes any of the attributes by keyword; an unknown name is a ``TypeError``, a
-    bad value a ``ValueError``. Assigning to an unknown name is an ``AttributeError``. A time-out
-    that looks like seconds gets a :class:`MillisecondsWarning`.
+    bad value is a ``ValueError``. Assigning to an unknown name is an ``AttributeError``. A time-out
+    that looks like seconds causes a :class:`MillisecondsWarning`.
     """
 
-    # --- the original's, with the original's names and units
+    # --- settings of the original, with its names and units
 
-    #: idle milliseconds (nothing received) after which a ping is sent; 0: never. The original: 20
-    #: 000 on a server, 0 on a client
+    #: milliseconds without a received byte after which a ping is sent; 0: never. The original's
+    #: default is 20 000 on a server and 0 on a client
     heartbeat_delay: int = field(default=20_000, metadata=_LONG_MS)
-    #: kept for ported code, in milliseconds; the original's loop polls, ours wakes at once, so
-    #: nothing reads it
+    #: milliseconds; kept for ported code, and not used: the original's loop polls, ours wakes at
+    #: once
     loop_delay: int = field(default=500, metadata=_MS)
-    #: milliseconds for which frames of ``send_frame_async`` are gathered after a write, so that
-    #: they leave together
+    #: milliseconds for which frames of ``send_frame_async`` are gathered after a write, to be sent
+    #: together
     send_delay: int = field(default=10, metadata=_MS)
-    #: how many heartbeats in a row may fail to leave, or stay without any answer, before the
-    #: connection is closed; 0: any number
+    #: heartbeats in a row that may remain unsent or unanswered before the connection is closed; 0:
+    #: any number
     disconnect_after_invalid_heartbeat_count: int = field(default=5, metadata=_NUMBER)
-    #: kept for ported code, in milliseconds; as in the original nothing reads it: a request waits
-    #: for its turn as long as for its answer
+    #: milliseconds; kept for ported code, and not used, as in the original: a request waits for its
+    #: turn as long as for its answer
     callback_acquire_timeout_ms: int = field(default=5_000, metadata=_MS)
-    #: milliseconds that a request waits for its answer (REST protocols); less than 2 000 count as
-    #: that, 0 as 30 000. On a client that leaves it at 30 000 the ``timeout`` given to its
-    #: constructor counts instead, as in the original
+    #: milliseconds that a request waits for its answer (REST protocols). 0 means 30 000; other
+    #: values below 2 000 mean 2 000. A client whose setting is 30 000 uses the ``timeout`` of its
+    #: constructor instead, as in the original
     callback_answer_timeout_ms: int = field(default=DEFAULT_ANSWER_TIMEOUT_MS, metadata=_MS)
     #: ``f(process)``, called in the connection's thread before its first frame; an exception aborts
     #: the connection
@@ -241,10 +241,10 @@ class WebSocketProcessSettings:
     )
     #: False: the client thread does not reconnect, even when ``on_reconnect`` is set
     client_auto_upgrade: bool = field(default=True, metadata=_FLAG)
-    #: kept for ported code: asks a REST server to move callbacks to the new connection
+    #: kept for ported code: ask a REST server to move callbacks to the new connection
     client_restore_callbacks: bool = field(default=False, metadata=_FLAG)
-    #: how the key of a binary REST protocol becomes an AES key: salt, rounds, and the size in bits
-    #: (128, 192 or 256); the other end needs the same
+    #: how an AES key is derived from the key of a binary REST protocol: salt, rounds, and size in
+    #: bits (128, 192 or 256); both ends need the same values
     aes_salt: str = field(
         default="E750ACCA-2C6F-4B0E-999B-D31C9A14EFAB", metadata={"check": _is_text}
     )
@@ -256,20 +256,20 @@ class WebSocketProcessSettings:
     )
     #: deliver ping and pong frames to the protocol too (the original's ``NotifyAllFrames``)
     notify_all_frames: bool = field(default=False, metadata=_FLAG)
-    #: megabytes; a frame announcing more is refused with 1009 (the original's global
+    #: megabytes; a frame that announces more is refused with 1009 (the original's global
     #: ``WebSocketsMaxFrameMB``)
     max_frame_mb: int = field(default=256, metadata=_NUMBER_FROM_1)
 
-    # --- ours
+    # --- settings that the original does not have
 
-    #: what ``free()`` does when it is called inside a callback of the same connection: ``'freeze'``
-    #: like the original, or ``'raise'``
+    #: what ``free()`` does in a callback of the same connection: ``'freeze'``, like the original,
+    #: or ``'raise'``
     free_in_callback: Literal["freeze", "raise"] = field(
         default="freeze", metadata=_is_one_of("freeze", "raise")
     )
-    #: bytes; a message longer than this (joined, inflated) is refused with 1009
+    #: bytes; a longer message (joined and inflated) is refused with 1009
     max_message_bytes: int = field(default=16 << 20, metadata=_NUMBER_FROM_1)
-    #: a message of more frames than this is refused with 1008
+    #: frames; a message of more is refused with 1008
     max_fragments: int = field(default=1 << 20, metadata=_NUMBER_FROM_1)
     #: bytes of an HTTP head (request or answer); more is refused
     max_header_bytes: int = field(default=16 << 10, metadata=_NUMBER_FROM_1)
@@ -283,37 +283,40 @@ class WebSocketProcessSettings:
     keep_alive_timeout: int = field(default=30_000, metadata=_LONG_MS)
     #: milliseconds that a write may wait for a peer that takes no byte at all
     send_timeout: int = field(default=10_000, metadata=_LONG_MS_FROM_1)
-    #: milliseconds to wait for the peer's close frame, and then for its end of the TCP connection
+    #: milliseconds to wait for the peer's close frame, and then for the end of the TCP connection
     close_timeout: int = field(default=1_000, metadata=_LONG_MS_FROM_1)
-    #: milliseconds that a client waits for the addresses of a host name
+    #: milliseconds that a client waits for a host name to be resolved
     resolve_timeout: int = field(default=5_000, metadata=_LONG_MS_FROM_1)
     #: bytes that may wait in ``outgoing`` of one connection before ``send_frame_async`` refuses
     max_outgoing_bytes: int = field(default=16 << 20, metadata=_NUMBER)
     #: frames that may wait in ``outgoing`` of one connection before ``send_frame_async`` refuses
     max_outgoing_frames: int = field(default=100_000, metadata=_NUMBER)
-    #: what a full ``outgoing`` does with a new frame: ``'refuse'`` it, ``'drop_oldest'`` ones for
-    #: it, or ``'close'`` the connection (1008)
+    #: what happens to a new frame when ``outgoing`` is full: ``'refuse'`` it, ``'drop_oldest'``
+    #: frames to make room, or ``'close'`` the connection (1008)
     outgoing_policy: Literal["refuse", "drop_oldest", "close"] = field(
         default="refuse", metadata=_is_one_of("refuse", "drop_oldest", "close")
     )
-    #: connections that a server serves at a time; more are turned away at once with 503; 0: any
-    #: number
+    #: connections that a server serves at a time; further ones are turned away at once with 503; 0:
+    #: any number
     max_connections: int = field(default=0, metadata=_NUMBER)
     #: the same for one IP address
     max_connections_per_ip: int = field(default=0, metadata=_NUMBER)
-    #: pings that a peer may send within a second before it is closed with 1008; 0: any number
+    #: pings that a peer may send in a second; more close its connection with 1008; 0: any number
     max_pings_per_second: int = field(default=1_000, metadata=_NUMBER)
-    #: what the ``Origin`` of a browser's page may be, e.g. ``{'https://example.com'}``; others are
-    #: refused with 403; None: anything. A request without ``Origin`` does not come from a browser,
-    #: and is let through
+    #: messages per minute that an address may send to a server of a REST protocol although they
+    #: cannot be read with its key; more get its upgrades refused with 406 for a while; 0: any
+    max_key_faults_per_minute: int = field(default=10, metadata=_NUMBER)
+    #: the origins whose pages may connect, e.g. ``{'https://example.com'}``; others are refused
+    #: with 403; None: any. A request without an ``Origin`` does not come from a browser, and is
+    #: accepted
     allowed_origins: Collection[str] | None = field(default=None, metadata={"check": _are_origins})
-    #: what the ``Host`` of a request may be, e.g. ``{'example.com', 'localhost:8000'}``; a name
-    #: without a port allows any port; others are refused with 403. It stops a page of another site
-    #: that has its own name resolved to this server (DNS rebinding). None: anything
+    #: the values that the ``Host`` of a request may have, e.g. ``{'example.com',
+    #: 'localhost:8000'}``; a name without a port allows any port; others are refused with 403;
+    #: None: any. This stops a page of another site whose name resolves to this server (DNS
+    #: rebinding)
     allowed_hosts: Collection[str] | None = field(default=None, metadata={"check": _are_hosts})
-    #: the header in which a reverse proxy tells the visitor's address, e.g. ``'X-Real-IP'``;
-    #: obeyed only on connections from *trusted_proxies*; '': none. The original's
-    #: ``RemoteIPHeader``
+    #: the header in which a reverse proxy passes on the client's address, e.g. ``'X-Real-IP'``;
+    #: read only on connections from *trusted_proxies*; '': none. The original's ``RemoteIPHeader``
     remote_ip_header: str = field(default="", metadata={"check": _is_header_name})
     #: addresses and networks of the reverse proxies whose *remote_ip_header* is believed, e.g.
     #: ``{'127.0.0.1', '10.0.0.0/8'}``
@@ -322,10 +325,11 @@ class WebSocketProcessSettings:
     permessage_deflate: bool | PermessageDeflate = field(
         default=False, metadata={"check": _is_deflate}
     )
-    #: milliseconds that a client's connection has to live to count as stable: the next loss then
-    #: starts from the shortest wait again
+    #: milliseconds after which a client's connection counts as stable: the waits after its loss
+    #: start from the shortest again
     reconnect_stable_after: int = field(default=5_000, metadata=_MS)
-    #: makes the object that decides the client's waits between attempts, one per client thread
+    #: returns a new policy, which decides the waits between a client's attempts; called once per
+    #: client thread
     reconnect_policy: Callable[[], ReconnectPolicy] = field(
         default=_default_policy, metadata={"check": _is_factory}
     )
@@ -344,7 +348,7 @@ class WebSocketProcessSettings:
         return self
 
     def deflate_options(self) -> PermessageDeflate:
-        """Return the options of permessage-deflate; the defaults when it is only switched on."""
+        """Return the options of permessage-deflate; the defaults when the setting is True."""
         options = self.permessage_deflate
         return options if isinstance(options, PermessageDeflate) else PermessageDeflate()
 
@@ -360,7 +364,7 @@ class WebSocketProcessSettings:
 
     def __repr__(self) -> str:
         changed = ", ".join(
-            # what keys are derived from is for no log
+            # keys are derived from the salt: it is not logged
             f"{name}={'…' if name == 'aes_salt' else repr(getattr(self, name))}"
             for name, default in self._DEFAULTS.items()
             if getattr(self, name) != default
@@ -374,14 +378,15 @@ WebSocketProcessSettings._CHECKS = {item.name: item.metadata["check"] for item i
 
 
 def _unknown(name: str) -> str:
-    from difflib import get_close_matches  # only those who mistype a name pay for it
+    # imported only after a mistyped name
+    from difflib import get_close_matches
 
     like = get_close_matches(name, WebSocketProcessSettings._DEFAULTS, 1)
     return f"there is no setting {name!r}" + (f"; did you mean {like[0]!r}?" if like else "")
 
 
 def _with_suggestions(init: Callable[..., None]) -> Callable[..., None]:
-    """Return *init*, which names the setting that an unknown keyword was probably meant for."""
+    """Return *init* with better errors: an unknown keyword names the setting probably meant."""
 
     @functools.wraps(init)
     def __init__(self: WebSocketProcessSettings, **values: Any) -> None:
@@ -397,7 +402,7 @@ if not TYPE_CHECKING:
 
 
 def is_origin(text: object) -> bool:
-    """Tell whether a browser may send *text* as an ``Origin``; anything else would never match."""
+    """Tell whether *text* is an ``Origin`` as browsers send it; other texts would never match."""
     if not isinstance(text, str):
         return False
     scheme, mark, host = text.partition("://")

@@ -1,6 +1,4 @@
-"""The states of connections and threads, the modes and options of the REST protocols. Values only,
-which every layer may import.
-"""
+"""The states of connections and threads, and the modes and options of the REST protocols."""
 
 from __future__ import annotations
 
@@ -8,11 +6,11 @@ from enum import Flag, IntEnum
 
 
 class WebSocketProcessState(IntEnum):
-    """The life of a connection. Mirrors ``TWebSocketProcessState``."""
+    """The state of a connection. Mirrors ``TWebSocketProcessState``."""
 
-    wpsCreate = 0  # the handshake is not done, or a new one has to come
+    wpsCreate = 0  # the upgrade is not done, or has to be done again
     wpsRun = 1  # frames can be sent and received
-    wpsClose = 2  # a close frame was sent or received: nothing can be sent any more
+    wpsClose = 2  # a close frame was sent or received: nothing more can be sent
     wpsDestroy = 3  # the connection has ended
 
 
@@ -23,7 +21,7 @@ wpsDestroy = WebSocketProcessState.wpsDestroy
 
 
 class WebSocketProcessClientThreadState(IntEnum):
-    """What a client's thread is doing. Mirrors ``TWebSocketProcessClientThreadState``."""
+    """The state of a client's thread. Mirrors ``TWebSocketProcessClientThreadState``."""
 
     sCreate = 0  # not in the loop yet
     sRun = 1  # in the loop, or reconnecting
@@ -42,7 +40,7 @@ class WebSocketProcessNotifyCallback(IntEnum):
 
     wscBlockWithAnswer = 0  # send at once, wait for the answer
     wscBlockWithoutAnswer = 1  # send at once, expect no answer
-    wscNonBlockWithoutAnswer = 2  # queue, to leave together with others; expect no answer
+    wscNonBlockWithoutAnswer = 2  # queue, to send together with others; expect no answer
 
 
 wscBlockWithAnswer = WebSocketProcessNotifyCallback.wscBlockWithAnswer
@@ -51,14 +49,14 @@ wscNonBlockWithoutAnswer = WebSocketProcessNotifyCallback.wscNonBlockWithoutAnsw
 
 
 class WebSocketProtocolBinaryOptions(Flag):
-    """What the binary REST protocol does to its frames; both ends need the same.
+    """How the binary REST protocol encodes its frames; both ends need the same options.
 
     Mirrors the set ``TWebSocketProtocolBinaryOptions``.
     """
 
     pboSynLzCompress = 1  # frames travel in SynLZ containers, compressed from 450 bytes
-    pboNoLocalHostCompress = 2  # the containers are not compressed between programs of one machine
-    pboNoLocalHostEncrypt = 4  # frames are not encrypted between programs of one machine
+    pboNoLocalHostCompress = 2  # no compression between programs on one machine
+    pboNoLocalHostEncrypt = 4  # no encryption between programs on one machine
 
 
 pboSynLzCompress = WebSocketProtocolBinaryOptions.pboSynLzCompress

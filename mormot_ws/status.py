@@ -1,7 +1,6 @@
-"""Snapshots of clients, servers and connections, for monitoring: plain values, taken without
-waiting, from any thread.
+"""Snapshots of clients, servers and connections, for monitoring.
 
-No lock, no counting and no formatting belongs in here: who counts, counts where things happen.
+They are plain values. Any thread can take one without waiting.
 """
 
 from __future__ import annotations
@@ -12,20 +11,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ConnectionStatus:
-    """One connection at one moment."""
+    """A snapshot of one connection."""
 
     #: the server's number for it
     connection_id: int
     #: the peer's IP address
     remote_ip: str
-    #: the sub-protocol's name; the beginning of one with more than 32 characters, which may be a
-    #: token
+    #: the sub-protocol's name; of a name with more than 32 characters, which may be a token, only
+    #: the beginning
     protocol: str
     #: ``wpsCreate``, ``wpsRun``, ``wpsClose`` or ``wpsDestroy``
     state: str
     #: milliseconds since the state changed
     state_since_ms: float
-    #: messages and bytes of payload; on a client over all its connections
+    #: messages and bytes of payload; on a client, of all its connections together
     frames_in: int
     frames_out: int
     bytes_in: int
@@ -39,7 +38,7 @@ class ConnectionStatus:
     ping_ms: float
     #: heartbeats in a row without an answer
     invalid_pings: int
-    #: code and reason that closed it; 0 while it is open
+    #: close code and reason; 0 while it is open
     close_code: int
     close_reason: str
     #: the last fault, in words
@@ -52,7 +51,7 @@ class ConnectionStatus:
 
 @dataclass(frozen=True)
 class ClientStatus:
-    """One client at one moment."""
+    """A snapshot of one client."""
 
     host: str
     port: int
@@ -76,23 +75,23 @@ class ClientStatus:
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """One server at one moment."""
+    """A snapshot of one server."""
 
     host: str
     port: int
     #: TCP connections accepted since the start
     accepted: int
-    #: of these, turned away by a limit
+    #: how many of these a limit has turned away
     turned_away: int
-    #: upgraded since the start
+    #: connections upgraded since the start
     upgraded: int
     #: upgrades refused since the start
     refused: int
-    #: WebSocket connections now
+    #: current WebSocket connections
     connections: int
-    #: all TCP connections now, those in their handshake included
+    #: current TCP connections, including those in the opening handshake
     sockets: int
-    #: messages and bytes of payload of all connections, ended ones included
+    #: messages and bytes of payload of all connections, including ended ones
     frames_in: int
     frames_out: int
     bytes_in: int

@@ -1,8 +1,8 @@
-"""WebSocketWsgiServer: a WebSocketServer inside somebody else's WSGI application.
+"""WebSocketWsgiServer: a WebSocket server inside a WSGI application.
 
-The WSGI server accepts the connection, reads the request and lends us its thread; simple-websocket
-knows where each WSGI server keeps the socket; from the 101 answer on everything is ours. No HTTP
-parsing, no listening and no loop of frames may come in here.
+The WSGI server accepts the connection, reads the request and lends us its thread. simple-websocket
+finds the socket, which each WSGI server keeps in another place. From the answer 101 on, the
+connection is ours.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ _THREADED = ("werkzeug", "gunicorn")
 
 
 class _NoThread:
-    """In place of the thread that simple-websocket would read with."""
+    """A stand-in for simple-websocket's reading thread; it does nothing."""
 
     def __init__(self, target: Callable[[], None]) -> None:
         self.name = ""
 
     def start(self) -> None:
-        """Leave the socket alone."""
+        """Do nothing: the socket is ours."""
 
 
 class _Taken(simple_websocket.Server):  # type: ignore[misc]  # it has no types
-    """Finds the socket of a request (``sock``) and its server's kind (``mode``)."""
+    """Finds the socket of a request (``sock``) and the kind of its WSGI server (``mode``)."""
 
     def handshake(self) -> None:
         self.connected = True
 
 
 class _Refusal(Exception):
-    """An upgrade that is not taken over, with the HTTP status and what to say."""
+    """Raised to refuse an upgrade with an HTTP status and a text."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -70,7 +70,7 @@ class _Refusal(Exception):
 
 
 class WebSocketWsgiSocket(WebSocketServerSocket):
-    """One connection that a WSGI server has handed over; given to the server's events."""
+    """One connection handed over by a WSGI server; passed to the server's events."""
 
     def __init__(
         self, server: WebSocketWsgiServer, sock: socket.socket, environ: Environ, connection_id: int
@@ -80,44 +80,44 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
         self.environ = environ
 
     def serve(self, protocol: WebSocketProtocol, answer: bytes, unread: bytes) -> None:
-        """Upgrade, and run the connection to its end; leave a socket that nobody can write to."""
+        """Upgrade, run the connection to its end, and shut the socket down for all writers."""
         transport = Transport(self._sock, self.server.settings.send_timeout)
         try:
             self._run_process(self._accept(transport, protocol, answer, unread))
         except OSError as exc:
             self._log_end(exc)
-        # the WSGI server would make an HTTP answer of it, where none can be sent any more
+        # the WSGI server would turn it into an HTTP answer, but none can be sent any more
         except BaseException:  # noqa: BLE001
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
             _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
         finally:
             # the WSGI server still has its own descriptor of the socket, and would send an HTTP
-            # answer behind our last frame
+            # answer after our last frame
             transport.shutdown()
             transport.close()
 
 
 class WebSocketWsgiServer(WebSocketServerBase):
-    """A WebSocket server inside a WSGI application, and itself one.
+    """A WebSocket server inside a WSGI application; it is a WSGI application itself.
 
-    Call it for the requests that shall become WebSockets.
+    Call it with the requests that are to become WebSockets.
 
-    :param process_name: names the connections in log lines.
+    :param process_name: a name for the connections in log lines.
     :param settings: ``WebSocketProcessSettings``; by default new ones. ``handshake_timeout``,
-        ``keep_alive_timeout``, ``max_header_bytes`` and ``max_body_bytes`` are the WSGI server's
-        business, and not looked at.
+        ``keep_alive_timeout``, ``max_header_bytes`` and ``max_body_bytes`` are ignored, because the
+        WSGI server reads the requests.
 
-    Add protocols to ``websocket_protocols``; the events are those of ``WebSocketServer``. In a
-    Flask view it is what to return (``return websockets``); elsewhere it is an application like any
-    other, or :meth:`wrap` puts it around one.
+    Add protocols to ``websocket_protocols``; the events are those of ``WebSocketServer``. A Flask
+    view returns this object (``return websockets``). Elsewhere use it like any WSGI application, or
+    put it around one with :meth:`wrap`.
 
-    A connection keeps the thread of its request until it ends: the WSGI server has to have threads
-    (werkzeug's with ``threaded=True``, gunicorn's ``gthread``), as many as there may be
-    connections, and more for the other requests. There is one such object per process of the WSGI
-    server: it numbers, counts and broadcasts to its own connections only.
+    A connection keeps the thread of its request until it ends. So the WSGI server must use threads
+    (werkzeug's with ``threaded=True``, gunicorn's ``gthread``): one for each connection, and more
+    for other requests. Each OS process of the WSGI server has its own object, which numbers, counts
+    and broadcasts to its own connections only.
 
-    It is a context manager that calls ``free()``; what is not freed says goodbye at the
-    interpreter's end. See :meth:`close_on_signals` for servers that end in another order.
+    As a context manager it calls ``free()``. If it is not freed, it closes its connections when the
+    interpreter ends. See :meth:`close_on_signals` for WSGI servers that end in another order.
     """
 
     def __init__(
@@ -130,14 +130,14 @@ class WebSocketWsgiServer(WebSocketServerBase):
 
     def _clear(self) -> None:
         super()._clear()
-        #: notified when a connection has ended; guards nothing. Reentrant, for free() in a signal
-        #: handler
+        #: notified when a connection has ended; guards no data. It is reentrant for free() in a
+        #: signal handler
         self._ended = threading.Condition()
 
     def die_in_child(self) -> None:
-        """Forget the parent's connections, in a forked child, where the server is as new.
+        """Forget the parent's connections in a forked child, and start afresh.
 
-        Such a child is a worker of a program that has loaded the application before.
+        Such a child is a worker whose parent loaded the application before it forked.
         """
         super().die_in_child()
         if not self._freed:
@@ -147,10 +147,10 @@ class WebSocketWsgiServer(WebSocketServerBase):
     # ----------------------------------------------------------------------------- for WSGI servers
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request, as a WSGI application: an upgrade to its end, or a refusal.
+        """Serve one request: run an upgraded connection to its end, or refuse the request.
 
-        Called by the WSGI server in the thread that becomes the connection's own. What is no
-        upgrade is answered with 426 or 404.
+        The WSGI server calls it, and the connection keeps the calling thread. A request that is not
+        an upgrade is answered with 426 or 404.
         """
         request = _request_of(environ)
         headers: list[tuple[str, str]] = []
@@ -161,12 +161,10 @@ class WebSocketWsgiServer(WebSocketServerBase):
                     426 if served else 404,
                     f"This is {self.description}; connect to it with a WebSocket client.",
                 )
-            status = self._serve(environ, request)
-            if status == 101:
-                # for its log: the connection takes no byte any more
-                start_response("101 Switching Protocols", [])
-                return []
-            raise _Refusal(status, "")
+            self._serve(environ, request)
+            # only for the WSGI server's log: the connection accepts no more bytes
+            start_response("101 Switching Protocols", [])
+            return []
         except _Refusal as refusal:
             status, body = refusal.status, f"{refusal.text}\n".encode() if refusal.text else b""
         if status == 426:
@@ -181,7 +179,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
         return [body]
 
     def wrap(self, application: WsgiApplication) -> WsgiApplication:
-        """Return a WSGI application that leaves all but the upgrades to *application*."""
+        """Return a WSGI application that serves upgrades, and passes the rest to *application*."""
 
         def wrapped(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
             served_by = self if _request_of(environ).is_upgrade else application
@@ -189,8 +187,8 @@ class WebSocketWsgiServer(WebSocketServerBase):
 
         return wrapped
 
-    def _serve(self, environ: Environ, request: UpgradeRequest) -> int:
-        """Run an upgraded connection to its end; return 101, or the status that refuses it.
+    def _serve(self, environ: Environ, request: UpgradeRequest) -> None:
+        """Run an upgraded connection to its end.
 
         Raises ``_Refusal``.
         """
@@ -207,9 +205,10 @@ class WebSocketWsgiServer(WebSocketServerBase):
             if status:
                 raise _Refusal(status, why)
             status, protocol, answer = connection._negotiate(request)
-            if protocol is not None:
-                connection.serve(protocol, answer, _read_ahead(environ, taken))
-            return status
+            if protocol is None:
+                text = answer.partition(b"\r\n\r\n")[2].decode().strip()
+                raise _Refusal(status, text)
+            connection.serve(protocol, answer, _read_ahead(environ, taken))
         finally:
             connection._sock.close()
             self._forget(connection)
@@ -217,21 +216,21 @@ class WebSocketWsgiServer(WebSocketServerBase):
     # ---------------------------------------------------------------------------------- for anybody
 
     def status(self) -> ServerStatus:
-        """Return a snapshot for monitoring, of this OS process.
+        """Return a snapshot of the connections of this OS process, for monitoring.
 
-        ``host`` and ``port`` are the WSGI server's, and empty here.
+        ``host`` and ``port`` are empty: the WSGI server does the listening.
         """
         return self._status("", 0)
 
     def close_on_signals(self, *numbers: int) -> None:
-        """Say goodbye to the clients (1001) as soon as a signal asks this process to end.
+        """Close all connections with 1001 as soon as a signal asks this OS process to end.
 
         The signals are SIGTERM, SIGINT and SIGQUIT, or *numbers*.
 
-        Without it gunicorn waits for the connections first, for all of its ``graceful_timeout``.
-        What else the signal does stays as it was: call this when the WSGI server has installed its
-        own handlers, in the main thread: in gunicorn's ``post_worker_init``, or while it loads the
-        application (without ``preload_app``). Raises ``ValueError`` in another thread.
+        Without this, gunicorn first waits for the connections until its ``graceful_timeout``. The
+        existing handlers are called as well, so call this after the WSGI server has installed its
+        own: in gunicorn's ``post_worker_init``, or while it loads the application (without
+        ``preload_app``). Call it in the main thread; in another it raises ``ValueError``.
         """
         for number in numbers or (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             previous = signal.getsignal(number)
@@ -253,21 +252,21 @@ class WebSocketWsgiServer(WebSocketServerBase):
     def _wait_ended(
         self, connections: Iterable[WebSocketServerSocket], deadline: Deadline
     ) -> list[WebSocketServerSocket]:
-        # their threads are the WSGI server's, and go on to other requests
+        # their threads belong to the WSGI server, which goes on to use them for other requests
         waited_for = set(connections)
         with self._ended:
             self._ended.wait_for(lambda: waited_for.isdisjoint(self._sockets), deadline.seconds())
             return [connection for connection in self._sockets if connection in waited_for]
 
     def _signalled(self, previous: Any, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: a thread of its own says goodbye.
+        """Handle a signal: a new thread closes the connections.
 
-        In the main thread, which may hold any lock.
+        This runs in the main thread, which may hold any lock.
         """
         again = not callable(previous)
         if again:
             signal.signal(number, signal.SIG_DFL)
-        # daemon: the OS process is about to end
+        # a daemon thread, because the OS process is about to end
         goodbyes = threading.Thread(
             target=self._say_goodbye_before,
             args=(number if again else 0,),
@@ -276,14 +275,14 @@ class WebSocketWsgiServer(WebSocketServerBase):
         )
         try:
             goodbyes.start()
-        except RuntimeError:  # no thread to be had
+        except RuntimeError:  # no new thread can be started
             goodbyes.run()
         if callable(previous):
             previous(number, frame)
 
     def _say_goodbye_before(self, number: int) -> None:
         self.begin_exit()
-        # nobody else does anything about it: the process shall end as it would have without us
+        # there is no other handler: let the signal end the OS process, as it would without us
         if number:
             self.end_exit(Deadline(2 * self.settings.close_timeout))
             os.kill(os.getpid(), number)
@@ -293,15 +292,15 @@ _before_pools = False
 
 
 def _close_before_pools() -> None:
-    """Say goodbye before the interpreter's end waits for the threads of thread pools.
+    """Close the connections before the ending interpreter waits for thread pools.
 
-    gunicorn's are. There is no public way to come before them; without the private one the process
-    would wait for the clients.
+    gunicorn's threads are in such a pool. There is no public way to be called before that wait.
+    Without the private one, the OS process would wait for the clients.
     """
     global _before_pools
     register = getattr(threading, "_register_atexit", None)
     if register is not None and not _before_pools:
-        # has registered itself then: what is registered last is called first
+        # this import registers the pools' own function: the last one registered is called first
         import concurrent.futures.thread  # noqa: F401
 
         register(close_all_now)
@@ -329,7 +328,7 @@ def _request_of(environ: Environ) -> UpgradeRequest:
 def _take(environ: Environ) -> Any:
     """Return the request's socket and its WSGI server, as simple-websocket finds them.
 
-    Raises ``_Refusal`` when we cannot work there.
+    Raises ``_Refusal`` when a WebSocket is not possible there.
     """
     try:
         taken = _Taken(environ, thread_class=_NoThread)
@@ -359,9 +358,9 @@ def _unable(why: str) -> _Refusal:
 
 
 def _read_ahead(environ: Environ, taken: Any) -> bytes:
-    """Return what the WSGI server has read beyond the request.
+    """Return the bytes that the WSGI server has read after the request.
 
-    These are the first frames of a client that does not wait for the answer.
+    They are the first frames of a client that does not wait for the answer.
     """
     source = environ.get("wsgi.input")
     if taken.mode == "gunicorn":
@@ -371,12 +370,12 @@ def _read_ahead(environ: Environ, taken: Any) -> bytes:
     peek = getattr(source, "peek", None)
     if peek is None:
         return b""
-    # what is not there yet is not waited for; the transport makes it blocking again
+    # read without waiting; the transport makes the socket blocking again
     taken.sock.setblocking(False)
     try:
         return bytes(peek())
     except OSError:
-        return b""  # the connection is gone: the loop will see it too
+        return b""  # the connection has ended: the loop will notice it too
 
 
 __all__ = ["WebSocketWsgiServer", "WebSocketWsgiSocket"]

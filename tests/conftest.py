@@ -20,6 +20,7 @@ if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
 from support import BOUND, Recorder, connect, echo_server
+from support.locks import watched_locks
 
 from mormot_ws import HttpClientWebSockets, WebSocketServer
 
@@ -86,6 +87,19 @@ def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         pytest.fail("left behind:\n" + "\n".join(left), pytrace=False)
     if escaped:
         pytest.fail("a thread ended by an exception:\n" + "\n".join(escaped), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def locks_are_watched(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With ``MORMOT_WS_TEST_LOCKS=1``: fail a test in which a log record is written, or a recorder
+    called, under one of the library's locks. Not where signal handlers run, in the middle of
+    anything.
+    """
+    if not os.environ.get("MORMOT_WS_TEST_LOCKS") or request.node.get_closest_marker("signals"):
+        yield
+        return
+    with watched_locks():
+        yield
 
 
 @pytest.fixture

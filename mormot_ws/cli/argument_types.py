@@ -1,6 +1,6 @@
-"""What the options of the command line may be: functions that argparse calls with an option's text.
+"""The types of command line options: functions that argparse calls with an option's text.
 
-Each returns the value, or raises ``argparse.ArgumentTypeError`` with what is wrong, in a line.
+Each returns the value, or raises ``argparse.ArgumentTypeError`` with a one-line explanation.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ..protocols.base import WebSocketProtocol
 from ..settings import is_origin
 
 _SIZES = {"": 1, "k": 1000, "M": 1000**2, "Ki": 1 << 10, "Mi": 1 << 20}
-#: the most that bench does, so that a typing error does not become an attack
+#: upper limits for bench, so that a typing error does not become an attack
 MOST_COUNT = 10_000_000
 MOST_CONNECTIONS = 1_000
 MOST_SECONDS = 3_600.0
 
 
 def origin(text: str) -> str:
-    """Return an origin of ``--origin``."""
+    """Return the origin of ``--origin``."""
     if not is_origin(text):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not an origin like https://example.com:8443, without path; or null"
+            f"{text!r} is not an origin, e.g. https://example.com:8443 without a path, or null"
         )
     return text
 
@@ -39,7 +39,7 @@ def uri(text: str) -> str:
         parse_websocket_uri(text)
     except ValueError:
         hint = (
-            "; an IPv6 address stands in brackets: ws://[::1]:8999"
+            "; put an IPv6 address in brackets: ws://[::1]:8999"
             if text.count(":") > 2 and "[" not in text
             else ""
         )
@@ -67,7 +67,7 @@ def protocol(text: str) -> str:
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from None
     if not text:
-        raise argparse.ArgumentTypeError("a sub-protocol has a name; leave --protocol out for none")
+        raise argparse.ArgumentTypeError("the name is empty; leave out --protocol to ask for none")
     return text
 
 
@@ -78,7 +78,7 @@ def header(text: str) -> str:
             raise ValueError("it has to be 'Name: value'")
         check_custom_headers(text)
     except (ValueError, WebSocketsError) as exc:
-        # not the value, which may be a token
+        # the message leaves out the value, which may be a token
         name = text.partition(":")[0] if ":" in text else ""
         raise argparse.ArgumentTypeError(f"{name!r}: {exc}" if name else str(exc)) from None
     return text
@@ -87,7 +87,8 @@ def header(text: str) -> str:
 def bearer(text: str) -> Callable[[], str]:
     """Return a function that returns the token of ``--bearer``, which may be in a file.
 
-    It raises ``OSError`` or ``ValueError`` when it is not there, or not a token.
+    The function raises ``OSError`` when the file cannot be read, and ``ValueError`` when it does
+    not hold a token.
     """
 
     def token() -> str:
@@ -130,7 +131,7 @@ def linger(text: str) -> float:
 
 
 def bench_seconds(text: str) -> float:
-    """Return how many seconds a measurement takes at most."""
+    """Return the longest time, in seconds, of a measurement."""
     value = seconds(text)
     if value > MOST_SECONDS:
         raise argparse.ArgumentTypeError(f"at most {MOST_SECONDS:g} s")

@@ -1,8 +1,8 @@
-"""The options of the command line: what there is, what it means, and the text of ``--help``.
+"""The options of the command line, and the text of ``--help``.
 
-Nothing is done in here. What one option may be is in ``argument_types.py``.
+The types of the options are in ``argument_types.py``.
 
-argparse is enough for three commands with flat options, and everybody knows its messages; a library
+argparse is enough for three commands with flat options, and its messages are well known. A library
 would be one more thing to install.
 """
 
@@ -89,11 +89,11 @@ examples:
 
 
 class UsageError(ValueError):
-    """Arguments that do not go together; the text says why."""
+    """Raised for arguments that do not go together; the text says why."""
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the parsed *arguments* (None: ``sys.argv``). May raise ``SystemExit``, as argparse."""
+    """Return the parsed *arguments* (None: ``sys.argv``); raise ``SystemExit`` like argparse."""
     parser, commands = make_parser()
     args = parser.parse_args(arguments)
     try:
@@ -105,7 +105,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """Return the parser, and those of its commands by their names."""
+    """Return the parser, and the parsers of its commands by name."""
     parser = argparse.ArgumentParser(
         "mormot-ws",
         description=_PROGRAM,
@@ -336,7 +336,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
-    """Add what connect and bench have in common: the server, and how to get there."""
+    """Add the options that connect and bench share: the server, and how to reach it."""
     parser.add_argument(
         "uri",
         metavar="URI",

@@ -1,6 +1,6 @@
 """``bench``: round trips and throughput of an echo server.
 
-Connecting, progress and the report are here; the load itself is in ``load.py``.
+This module connects, shows the progress, and reports; the load itself is in ``load.py``.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from .target import ConsoleProtocol, Target
 
 #: seconds between two steps of the progress bar
 _STEP = 0.1
-#: seconds that the last echoes of a measurement may take after its time is over
+#: seconds to wait for the last echoes after the time of a measurement is over
 _LAST_ECHOES = 1.0
-#: milliseconds that all connections together have for their close handshakes
+#: milliseconds for the close handshakes of all connections together
 _GOODBYE_MS = 1_000
-#: seconds that the end waits for the thread that connects
+#: seconds to wait at the end for the connecting thread
 _JOIN = 0.5
-#: characters of the plain progress bar
+#: the width of the plain progress bar, in characters
 _BAR = 30
 
 
 class _Ended(Exception):
-    """The command is over before its time; *code* is the exit code."""
+    """Raised to end the command early; *code* is the exit code."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -40,7 +40,7 @@ class _Ended(Exception):
 
 
 class Bench:
-    """The command's state. All methods but the opener's run in the main thread."""
+    """The state of the command. All methods except the opener's run in the main thread."""
 
     def __init__(self, args: argparse.Namespace, mailbox: Mailbox, output: Output) -> None:
         self._args = args
@@ -52,7 +52,7 @@ class Bench:
         self._opener = threading.Thread(target=self._open_all, name="mormot-ws opener", daemon=True)
 
     def run(self) -> int:
-        """Do it all; return the exit code."""
+        """Connect, measure and report; return the exit code."""
         progress = Progress(self._output)
         try:
             self._connect(progress)
@@ -78,7 +78,7 @@ class Bench:
                 return
 
     def _open_all(self) -> None:
-        """In the opener's thread: one after another."""
+        """Open the connections one after another, in the opener's thread."""
         settings = WebSocketProcessSettings(
             permessage_deflate=self._args.deflate,
             max_message_bytes=1 << 30,
@@ -103,7 +103,7 @@ class Bench:
                     )
                     self._mailbox.post(News.failed, 1)
                     return
-        except ValueError as exc:  # a host or proxy that argparse could not judge
+        except ValueError as exc:  # an invalid address or proxy that argparse did not detect
             self._output.error(str(exc))
             self._mailbox.post(News.failed, 2)
             return
@@ -112,7 +112,7 @@ class Bench:
     def _measure(self, progress: Progress, message_size: int, name: str, window: int) -> None:
         """Run one measurement and report it.
 
-        Raises :class:`_Ended` when no further one can follow.
+        Raises :class:`_Ended` when no other can follow.
         """
         args = self._args
         measurement = Measurement(
@@ -128,7 +128,7 @@ class Bench:
                     max(len(measurement.times), round(args.count * min(1.0, passed / args.seconds)))
                 )
             measurement.stop()
-            until = monotonic() + _LAST_ECHOES  # so that the next measurement does not meet them
+            until = monotonic() + _LAST_ECHOES  # late echoes would disturb the next measurement
             while any(link.busy for link in self._links) and monotonic() < until:
                 self._next(_STEP / 10)
         finally:
@@ -147,7 +147,7 @@ class Bench:
             raise _Ended(3)
 
     def _next(self, seconds: float) -> Letter | None:
-        """Wait for a letter, and stop at once when it says so, by :class:`_Ended`."""
+        """Wait for a letter, and raise :class:`_Ended` when it ends the program."""
         letter = self._mailbox.next(seconds)
         if letter is not None and letter.news in SIGNAL_CODES:
             raise _Ended(SIGNAL_CODES[letter.news])
@@ -203,7 +203,7 @@ class Bench:
             )
 
     def _free(self) -> None:
-        """Close all connections, together and not one after another."""
+        """Close all connections at the same time."""
         self._stopping = True
         clients = [link.client for link in self._links if link.client is not None]
         for client in clients:
@@ -221,7 +221,7 @@ class Bench:
 
 
 class Progress:
-    """A bar on standard error, if that is a terminal: rich's, or a plain one. Main thread."""
+    """A progress bar on standard error, if it is a terminal. Used by the main thread."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -245,7 +245,7 @@ class Progress:
             self._bar.start()
 
     def show(self, done: int) -> None:
-        """Say how far it is."""
+        """Show that *done* steps are complete."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
         elif self._shows:
@@ -255,7 +255,7 @@ class Progress:
             self._drawn = True
 
     def close(self) -> None:
-        """Take the bar away. Safe to call twice."""
+        """Remove the bar. Safe to call twice."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -266,7 +266,7 @@ class Progress:
 
 
 def bench(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
-    """Run the command; return its exit code. Main thread."""
+    """Run the command; return its exit code. Called in the main thread."""
     try:
         command = Bench(args, mailbox, output)
     except OSError as exc:

@@ -1,9 +1,7 @@
-"""``connect``: one connection, typed to and listened to, that may reconnect.
+"""``connect``: a client that sends the input and shows what arrives, and may reconnect.
 
-What happens on it is told by ``events.py``.
-
-Threads: the main one decides when it is over; the client's own connects, again and again where that
-is wanted; one reads the input and sends, one pings.
+The main thread decides when to end. The client's thread connects, and reconnects if asked to. One
+thread reads the input and sends it, and one pings. ``events.py`` tells the user what happens.
 """
 
 from __future__ import annotations
@@ -25,22 +23,22 @@ from .mailbox import SIGNAL_CODES, Mailbox, News
 from .output import Output, has_module
 from .target import ConsoleProtocol, Target
 
-#: seconds between two looks at a queue that has to be empty before the program ends, or to have
-#: room before it reads on
+#: seconds between two checks of the queue, which must have room before more input is read, and be
+#: empty before the program ends
 _LOOK = 0.05
-#: seconds that the end waits for the thread that pings
+#: seconds to wait at the end for the pinging thread
 _JOIN = 0.5
 
 
 class Connection:
-    """The client of the command line. Raises ``OSError`` for certificates that cannot be read."""
+    """The client of the command; raises ``OSError`` for certificates that cannot be read."""
 
     def __init__(self, args: argparse.Namespace, mailbox: Mailbox, output: Output) -> None:
         self._args = args
         self._mailbox = mailbox
         self._output = output
         self.target: Target = Target(args)
-        #: set when the program ends: nothing is tried or waited for any more
+        #: set when the program ends: attempts and waits end too
         self.stopping: threading.Event = threading.Event()
         self.events: ConnectionEvents = ConnectionEvents(
             args, mailbox, output, self.target, self.stopping
@@ -52,12 +50,13 @@ class Connection:
         backoff = ExponentialBackoff(max_attempts=args.max_attempts)
         self._policy = VisiblePolicy(StopOn(backoff) if args.reconnect else None, self.events)
         self._protocol = ConsoleProtocol(args.protocol, self.events.on_incoming_frame)
-        # a daemon: it may not keep the program from ending
+        # a daemon thread, which does not keep the program from ending
         self._pinger = threading.Thread(target=self._ping, name="mormot-ws pinger", daemon=True)
 
     def start(self) -> None:
-        """Begin to connect. Raises ``ValueError`` for a host or proxy that argparse could not
-        judge.
+        """Begin to connect.
+
+        Raises ``ValueError`` for an invalid address or proxy that argparse did not detect.
         """
         client = self.client = self.target.open(self._settings(), connect=False)
         client.on_websockets_closed = self.events.on_websockets_closed
@@ -69,12 +68,12 @@ class Connection:
         )
 
     def opened(self) -> None:
-        """The first connection is there: begin to ping. Main thread."""
+        """Begin to ping, once the first connection is open. Called in the main thread."""
         if self._args.ping and not self._pinger.is_alive():
             self._pinger.start()
 
     def free(self) -> None:
-        """Close the connection in the orderly way, end all threads. Main thread, at most 3 s."""
+        """Close the connection and end all threads, within 3 s. Called in the main thread."""
         self.stopping.set()
         if self.client is not None:
             self.client.free()
@@ -85,7 +84,7 @@ class Connection:
         return WebSocketProcessSettings(
             heartbeat_delay=round(self._args.heartbeat * 1000),
             permessage_deflate=self._args.deflate,
-            notify_all_frames=True,  # the pongs are ours to see
+            notify_all_frames=True,  # to see the pongs
             max_message_bytes=1 << 30,
             max_frame_mb=1024,
         )
@@ -93,7 +92,10 @@ class Connection:
     # -------------------------------------------------------------------------------- other threads
 
     def send(self, data: bytes) -> bool:
-        """Send a line or block of the input; False: send no more. In the input's thread."""
+        """Send a line or block of the input; return False when no more can be sent.
+
+        Called in the input's thread.
+        """
         client = self.client
         process = None if client is None else client.websockets
         if process is None:
@@ -109,14 +111,14 @@ class Connection:
             return process.send_frame(frame) or self._not_sent(
                 "the connection is closed", for_good=True
             )
-        while not process.send_frame_async(frame):  # it is queued, and outlasts a reconnection
+        while not process.send_frame_async(frame):  # a queued frame survives a reconnection
             if self.stopping.is_set() or self.events.over.is_set():
                 return self._not_sent("the connection is closed", for_good=True)
-            self.stopping.wait(_LOOK)  # the queue is full: read no further until it has room
+            self.stopping.wait(_LOOK)  # the queue is full: read no more until it has room
         return True
 
     def _not_sent(self, why: str, for_good: bool = False) -> bool:
-        """Count it and say it; return whether what follows may be sent."""
+        """Count and report data that was not sent; return whether more may be sent."""
         self.unsent += 1
         if not self.stopping.is_set():
             self._output.error(f"not sent: {why}")
@@ -133,7 +135,7 @@ class Connection:
     def is_quiet_for(self, seconds: float) -> float:
         """Return how many seconds are left until nothing has arrived for *seconds*.
 
-        0: that time is over, and everything was sent.
+        0: nothing has arrived for that time, and everything was sent.
         """
         process = None if self.client is None else self.client.websockets
         if (
@@ -145,12 +147,12 @@ class Connection:
         return max(0.0, self.events.last_activity + seconds - monotonic())
 
     def toolbar(self) -> str:
-        """Return the line below the prompt."""
+        """Return the text of the line below the prompt."""
         return self.events.describe(self.client)
 
 
 def connect(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
-    """Run the command; return its exit code. Main thread."""
+    """Run the command; return its exit code. Called in the main thread."""
     try:
         connection = Connection(args, mailbox, output)
     except OSError as exc:
@@ -159,7 +161,7 @@ def connect(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     if args.insecure:
         output.event(
             "warning",
-            "The certificate is not checked: anybody could be the server",
+            "The certificate is not checked: anyone could pose as the server",
             "bad",
             text="insecure",
         )
@@ -188,7 +190,7 @@ def connect(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
 def _input(
     args: argparse.Namespace, mailbox: Mailbox, output: Output, connection: Connection
 ) -> PipeInput | PromptInput:
-    """Begin to read the input, by the best means that there are."""
+    """Begin to read the input, with a prompt if possible."""
     terminal = sys.stdin is not None and sys.stdin.isatty()
     if terminal and output.rich_err and output.out_is_terminal and has_module("prompt_toolkit"):
         return PromptInput(mailbox, connection.send, output, connection.toolbar)
@@ -196,7 +198,7 @@ def _input(
 
 
 class _Conversation:
-    """The main thread's part, from the first connection to the reason for the end."""
+    """The main thread's part, from the first connection until the command ends."""
 
     def __init__(
         self, args: argparse.Namespace, mailbox: Mailbox, output: Output, connection: Connection
@@ -210,7 +212,7 @@ class _Conversation:
         self._draining = False
 
     def run(self) -> int:
-        """Wait until it is over; return the exit code."""
+        """Wait for the end of the command; return the exit code."""
         status_due = monotonic() + self._args.status if self._args.status else math.inf
         while True:
             wait = status_due - monotonic()
@@ -229,7 +231,7 @@ class _Conversation:
                 self._show_status()
 
     def _read(self, news: News, value: int) -> int | None:
-        """Return the exit code when *news* is the end."""
+        """Handle a letter; return the exit code if *news* ends the command."""
         if news in SIGNAL_CODES:
             return SIGNAL_CODES[news]
         if news in (News.ended, News.failed):

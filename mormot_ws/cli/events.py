@@ -1,6 +1,6 @@
-"""What happens on the connection of ``connect``, told to the user.
+"""Tells the user what happens on the connection of ``connect``.
 
-Callbacks of the client's thread, and a policy that can be watched.
+It has the callbacks of the client's thread, and a policy that reports its decisions.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .mailbox import Mailbox, News
 from .output import Output
 from .target import Target
 
-#: close codes after which all is well: the other side was done, or goes away
+#: close codes that are not an error: the peer has finished, or is going away
 _GOOD_CODES = (1000, 1001, 1005)
 
 
 class ConnectionEvents:
-    """Tells the user and the main thread. The callbacks run in the client's thread.
+    """Reports events to the user and the main thread. The callbacks run in the client's thread.
 
     :param stopping: set when the program itself ends the connection.
     """
@@ -50,26 +50,25 @@ class ConnectionEvents:
         self._output = output
         self._target = target
         self._stopping = stopping
-        #: set when there is no connection and none will come
+        #: set when there is no connection and there will be no other attempt
         self.over: threading.Event = threading.Event()
         #: when the last message arrived, on the monotonic clock
         self.last_activity: float = monotonic()
-        #: the number of the last attempt to connect since the connection was lost; the first one at
-        #: the start is number 1
+        #: the number of the last attempt since the connection was lost; at the start it is 1
         self.attempt: int = 1
-        #: when the next attempt is due, on the monotonic clock; 0: none is
+        #: when the next attempt is due, on the monotonic clock; 0: there is none
         self.next_attempt_at: float = 0.0
         self._opened = False
         self._received = 0
         self._ping_ms = 0.0
-        #: what the last ping of ``--ping`` carried, and when it was sent, on the monotonic clock;
-        #: replaced as a whole, so that no thread sees half of it
+        #: the payload of the last ping of ``--ping``, and when it was sent, on the monotonic clock;
+        #: replaced as a whole, so that no thread sees only one of the two change
         self._last_ping = (b"mormot-ws", 0.0)
 
     # ---------------------------------------------------------------------- callbacks of the client
 
     def on_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
-        """A message, or what the protocol is told besides."""
+        """Handle a message, a pong, or the beginning or end of a connection."""
         opcode = frame.opcode
         if opcode is focText or opcode is focBinary:
             self._message(frame)
@@ -81,7 +80,7 @@ class ConnectionEvents:
             self._closed(process)
 
     def on_websockets_closed(self, client: HttpClientWebSockets) -> None:
-        """The connection has ended; without ``--reconnect`` that is all."""
+        """Handle the end of the connection, which is final without ``--reconnect``."""
         process = client.websockets
         if process is not None and not self._args.reconnect:
             self.over.set()
@@ -98,7 +97,10 @@ class ConnectionEvents:
             self._mailbox.post(News.counted)
 
     def ping_payload(self) -> bytes:
-        """Return what the next ping carries; its pong is known by it. In the pinger's thread."""
+        """Return the payload of the next ping, by which its pong is recognised.
+
+        Called in the pinger's thread.
+        """
         sent = monotonic()
         payload = f"mormot-ws {sent:.6f}".encode()
         self._last_ping = payload, sent
@@ -106,7 +108,7 @@ class ConnectionEvents:
 
     def _pong(self, payload: bytes) -> None:
         ours, sent = self._last_ping
-        # else it belongs to a heartbeat of the library, or the peer has made it up
+        # other pongs answer a heartbeat of the library, or are unsolicited
         if payload == ours:
             milliseconds = (monotonic() - sent) * 1000
             self._ping_ms = milliseconds
@@ -163,7 +165,7 @@ class ConnectionEvents:
     # -------------------------------------------------------------------------- attempts to connect
 
     def will_try(self, failure: ReconnectFailure, milliseconds: float) -> None:
-        """The next attempt is due in so many *milliseconds*."""
+        """Report that the next attempt is due in *milliseconds*."""
         self.attempt += 1
         self.next_attempt_at = monotonic() + milliseconds / 1000
         why = "" if failure.kind is FailureKind.lost else f" ({failure.text})"
@@ -179,7 +181,7 @@ class ConnectionEvents:
         )
 
     def gave_up(self, failure: ReconnectFailure) -> None:
-        """There will be no further attempt."""
+        """Report that there will be no further attempt."""
         self.over.set()
         if not self._args.reconnect:
             if not self._opened:
@@ -207,7 +209,7 @@ class ConnectionEvents:
     # ---------------------------------------------------------------------------------- for anybody
 
     def describe(self, client: HttpClientWebSockets | None) -> str:
-        """Return the state in a line."""
+        """Return the state of the connection as one line of text."""
         process = None if client is None else client.websockets
         if client is None or process is None:
             return "not connected"
@@ -238,8 +240,9 @@ class ConnectionEvents:
 
 
 class VisiblePolicy:
-    """Another policy, whose decisions are told before the wait; None: one that makes no further
-    attempt.
+    """Follows another policy, and reports its decisions before each wait.
+
+    Without another policy (None) it makes no further attempt.
     """
 
     def __init__(self, policy: ReconnectPolicy | None, events: ConnectionEvents) -> None:
@@ -247,7 +250,7 @@ class VisiblePolicy:
         self._events = events
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
-        """Ask the policy, and tell."""
+        """Ask the policy, and report its decision."""
         delay = None if self._policy is None else self._policy.next_delay(failure)
         if delay is None:
             self._events.gave_up(failure)
@@ -256,6 +259,6 @@ class VisiblePolicy:
         return delay
 
     def reset(self) -> None:
-        """Pass it on."""
+        """Reset the other policy."""
         if self._policy is not None:
             self._policy.reset()

@@ -1,7 +1,4 @@
-"""Figures: percentiles, a histogram of characters, short forms of times and sizes.
-
-Pure: numbers in, numbers and text out.
-"""
+"""Percentiles, a histogram of characters, and short forms of times and sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ _WIDTH = 40
 
 @dataclass(frozen=True)
 class Distribution:
-    """How long the round trips took, in seconds."""
+    """The distribution of the round-trip times, in seconds."""
 
     count: int
     least: float
@@ -58,20 +55,20 @@ def distribution(seconds: Sequence[float]) -> Distribution | None:
 def percentile(ordered: Sequence[float], percent: float) -> float:
     """Return the smallest of the sorted values that *percent* of them do not exceed.
 
-    That is the nearest rank.
+    This is the nearest-rank method.
     """
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def histogram(seconds: Sequence[float], unicode: bool) -> list[str]:
-    """Return lines with a bar each: how many of the times are in a range.
+    """Return a histogram of *seconds*: a line with a bar for each range.
 
     The ranges grow by a constant factor.
     """
     if not seconds:
         return []
     ordered = sorted(seconds)
-    # a few stragglers must not squeeze all the others into one row: they share the last one
+    # a few outliers must not squeeze all other times into one row: they share the last one
     least, most = max(ordered[0], 1e-9), percentile(ordered, 99)
     factor = (most / least) ** (1 / (_ROWS - 1)) if most > least else 1.0
     counts = [0] * _ROWS

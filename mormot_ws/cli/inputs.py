@@ -1,8 +1,6 @@
-"""Standard input, read in a thread of its own: lines or blocks, from a pipe or a terminal.
+"""Standard input, read by a thread of its own as lines or blocks, and passed to a function.
 
-On a terminal there may be a prompt that incoming lines do not tear.
-
-Nothing of the network in here: what is read is given to a function.
+On a terminal there can be a prompt, which incoming lines do not disturb.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ _BLOCK = 1 << 16
 #: seconds that stop() waits for the thread
 _JOIN = 1.0
 
-#: takes a line without its newline, or a block; False: it could not be used, read no more
+#: takes a line without its newline, or a block; returns False when no more can be used
 Take = Callable[[bytes], bool]
 
 
@@ -30,10 +28,10 @@ class PipeInput:
     """Reads standard input to its end, and then posts ``input_end``. Starts at once.
 
     :param take: called in the input's thread for each line; while it blocks, nothing is read.
-    :param binary: blocks as they come, instead of lines.
+    :param binary: True: blocks as they arrive, instead of lines.
 
-    Read past ``sys.stdin``: its lock, held by a thread that waits, would be in the way of the
-    interpreter's end.
+    It bypasses ``sys.stdin``: a waiting thread would hold the lock of that object, and keep the
+    interpreter from ending.
     """
 
     def __init__(self, mailbox: Mailbox, take: Take, binary: bool = False) -> None:
@@ -41,14 +39,14 @@ class PipeInput:
         self._take = take
         self._binary = binary
         self._stopping = False
-        # written to by stop(): ends the wait for input
+        # stop() writes to it, which ends the wait for input
         self._wake_read, self._wake_write = os.pipe()
-        # daemon: must not keep the program from ending, though take() may be waiting
+        # a daemon thread: a take() that waits must not keep the program from ending
         self._thread = threading.Thread(target=self._run, name="mormot-ws input", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop reading and wait for the thread. Main thread."""
+        """Stop reading, and wait for the thread. Called in the main thread."""
         self._stopping = True
         os.write(self._wake_write, b"\0")
         self._thread.join(_JOIN)
@@ -60,15 +58,15 @@ class PipeInput:
         try:
             self._read()
         except OSError:
-            pass  # there is no standard input, or no more: as good as its end
+            pass  # standard input is missing or broken, which counts as its end
         self._mailbox.post(News.input_end)
 
     def _read(self) -> None:
         if sys.stdin is None:
-            return  # descriptor 0 may be anything
+            return  # descriptor 0 may be something else
         rest = b""
         while not self._stopping:
-            select.select([0, self._wake_read], [], [])  # without a bound: stop() ends it
+            select.select([0, self._wake_read], [], [])  # no time-out: stop() ends it
             if self._stopping:
                 return
             data = os.read(0, _BLOCK)
@@ -89,10 +87,10 @@ class PipeInput:
 class PromptInput:
     """A prompt with line editing and history; other lines appear above it.
 
-    Needs the extra ``cli``.
+    It needs the extra ``cli``.
 
-    :param take: called for each line in a thread of its own: while it blocks, the prompt still
-        takes keys.
+    :param take: called for each line in another thread, so that the prompt accepts keys while it
+        blocks.
     :param toolbar: returns the line below the prompt; called twice a second.
 
     Ctrl-C posts ``interrupt``, Ctrl-D in an empty line ``input_end``.
@@ -107,18 +105,18 @@ class PromptInput:
         self._take = take
         self._output = output
         self._stopping = False
-        #: what was entered last, until it is given to take(): only then, when the next prompt
-        #: stands below it, an answer cannot tear it
+        #: the last line entered. take() gets it only after the next prompt was drawn, because an
+        #: answer could disturb the prompt before that
         self._entered: bytes | None = None
         self._session: PromptSession[str] = PromptSession(
             "> ", bottom_toolbar=toolbar, refresh_interval=0.5
         )
         self._session.app.after_render += self._give
-        # daemon: must not keep the program from ending, though take() may be waiting
+        # a daemon thread: a take() that waits must not keep the program from ending
         self._thread = threading.Thread(target=self._run, name="mormot-ws prompt", daemon=True)
         #: lines for take(), then None
         self._lines: SimpleQueue[bytes | None] = SimpleQueue()
-        # likewise
+        # a daemon thread for the same reason
         self._taker = threading.Thread(
             target=self._take_all, name="mormot-ws prompt sender", daemon=True
         )
@@ -126,13 +124,13 @@ class PromptInput:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take the prompt away, restore the terminal, and wait for that. Main thread."""
+        """Remove the prompt, restore the terminal, and wait for both. Called in the main thread."""
         self._end_prompt()
         self._thread.join(_JOIN)
         self._taker.join(_JOIN)
 
     def _end_prompt(self) -> None:
-        """Let the prompt's loop end itself. From any other thread."""
+        """Make the prompt's loop end. Called from any other thread."""
         self._stopping = True
         loop = self._session.app.loop
         if loop is not None:
@@ -140,7 +138,7 @@ class PromptInput:
                 loop.call_soon_threadsafe(self._leave)
 
     def _leave(self) -> None:
-        """In the prompt's loop."""
+        """End the prompt; called in its loop."""
         app = self._session.app
         if app.is_running and not app.is_done:
             app.exit(exception=EOFError)
@@ -163,18 +161,18 @@ class PromptInput:
                 self._output.prompting = False
         if news is News.interrupt:
             self._stopping = True
-            self._mailbox.post(news)  # at once: it is not to wait for a line that is being sent
+            self._mailbox.post(news)  # without waiting for a line that is being sent
         self._lines.put(None)
 
     def _give(self, app: object) -> None:
-        """After the prompt was drawn: hand over the line before it."""
+        """Hand over the last line, after the next prompt was drawn."""
         line, self._entered = self._entered, None
         if line is not None:
             self._lines.put(line)
 
     def _take_all(self) -> None:
-        """Give the lines to take(), in their order. In the taker's thread."""
-        # without a bound: the prompt's end, which stop() brings, puts None
+        """Pass the lines to take() in order, in the taker's thread."""
+        # no time-out: the end of the prompt, which stop() causes, puts None
         while (line := self._lines.get()) is not None:
             if not self._stopping and not self._take(line):  # nothing more can be sent
                 self._mailbox.post(News.input_end)
@@ -183,6 +181,6 @@ class PromptInput:
             self._mailbox.post(News.input_end)
 
     def _check_stop(self) -> None:
-        """When a prompt begins: stop() may have come between two of them."""
+        """End a new prompt if stop() was called between two prompts."""
         if self._stopping:
             self._leave()

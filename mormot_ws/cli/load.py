@@ -1,9 +1,7 @@
-"""Load on an echo server: connections that send, wait for the echo, and send again.
+"""Load for an echo server: connections that send, wait for the echo, and send again.
 
-It measures, and prints nothing.
-
-The echo is handled where it arrives, in the thread of its client: no hop between threads is in the
-figures.
+Each echo is handled in the thread of its client, so the figures include no switch between threads.
+This module prints nothing.
 """
 
 from __future__ import annotations
@@ -17,24 +15,24 @@ from ..client.client import HttpClientWebSockets
 from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focText
 from ..process.process import WebSocketProcess
 
-#: bytes that may be on their way on one connection: below what the kernels on the way hold, so that
-#: two ends which both write and do not read cannot get stuck
+#: the most bytes in flight on one connection. The kernels' buffers hold more, so the two ends
+#: cannot block each other when both write and neither reads
 _MOST_ON_THE_WAY = 1 << 18
 _FILLER = b"abcdefghijklmnopqrstuvwxyz012345"
 
 
 def window_for(size: int, wanted: int) -> int:
-    """Return how many messages of *size* bytes may be on their way on a connection."""
+    """Return how many messages of *size* bytes may be in flight on a connection."""
     return max(1, min(wanted, _MOST_ON_THE_WAY // size))
 
 
 class Measurement:
     """One run on several connections: *count* messages of *size* bytes.
 
-    :param window: how many may be in flight on each connection.
+    :param window: the most messages in flight on each connection.
 
-    :attr:`finished` becomes True when all echoes are in, or no connection is left; then *notify* is
-    called, in a client's thread. Attributes may be read by any thread.
+    When all echoes have arrived or no connection is left, :attr:`finished` becomes True and
+    *notify* is called in a client's thread. Any thread may read the attributes.
     """
 
     def __init__(
@@ -46,14 +44,14 @@ class Measurement:
         self._notify = notify
         self._opcode = focBinary if binary else focText
         self._tail = (_FILLER * (size // len(_FILLER) + 1))[:size]
-        #: guards the counters; innermost
+        #: guards the counters; last in the lock order
         self._safe_counts = threading.Lock()
         self._sent = 0
         self._stopping = False
         self._open = 0
-        #: seconds from sending to the echo, in the order of their coming
+        #: seconds from sending to the echo, in the order of the echoes
         self.times: list[float] = []
-        #: messages that were no echo of ours
+        #: messages that were not an echo of ours
         self.strangers = 0
         self.finished: bool = False
         self._started = 0.0
@@ -61,11 +59,11 @@ class Measurement:
 
     @property
     def seconds(self) -> float:
-        """From the first message to the last echo."""
+        """Seconds from the first message to the last echo."""
         return max(self._last_echo - self._started, 1e-9) if self.times else 0.0
 
     def run_on(self, links: Sequence[Link]) -> None:
-        """Begin on all *links*. They go on by themselves. Main thread."""
+        """Start on all *links*, which continue by themselves. Called in the main thread."""
         self._open = len(links)
         self._started = perf_counter()
         for link in links:
@@ -78,7 +76,7 @@ class Measurement:
     # -------------------------------------------------------------------------------- for the links
 
     def next_frame(self) -> WebSocketFrame | None:
-        """Return the next message, each one different; None when there are enough."""
+        """Return the next message, each one different; None when enough were sent."""
         with self._safe_counts:
             if self._stopping or self._sent >= self.count:
                 return None
@@ -88,7 +86,7 @@ class Measurement:
         return WebSocketFrame(self._opcode, (head + self._tail[len(head) :])[: self.size])
 
     def echoed(self, seconds: float) -> None:
-        """An echo has arrived."""
+        """Count an echo that has arrived."""
         self.times.append(seconds)
         self._last_echo = perf_counter()
         if len(self.times) >= self.count:
@@ -96,7 +94,7 @@ class Measurement:
             self._notify()
 
     def link_lost(self) -> None:
-        """A connection has ended."""
+        """Count a connection that has ended."""
         with self._safe_counts:
             self._open -= 1
             over = self._open <= 0
@@ -111,21 +109,21 @@ class Link:
     def __init__(self) -> None:
         self.client: HttpClientWebSockets | None = None
         self._measurement: Measurement | None = None
-        #: (payload, when it was sent) of the messages on their way, oldest first
+        #: (payload, when it was sent) of the messages in flight, oldest first
         self._waiting: deque[tuple[bytes, float]] = deque()
-        #: held while messages are sent, so that their order is that of the queue above; before
+        #: held while sending, so that messages leave in the order of the queue above; before
         #: ``safe_out`` in the lock order
         self._safe_waiting = threading.Lock()
-        #: how the connection ended, '' while it has not
+        #: how the connection ended; '' while it is open
         self.lost: str = ""
 
     @property
     def busy(self) -> bool:
-        """True while echoes are missing and may come."""
+        """True while echoes are missing and may still arrive."""
         return bool(self._waiting) and not self.lost
 
     def begin(self, measurement: Measurement) -> None:
-        """Send the first messages. Main thread, while nothing is on its way."""
+        """Send the first messages. Called in the main thread, with nothing in flight."""
         self._measurement = measurement
         self._waiting.clear()
         process = None if self.client is None else self.client.websockets
@@ -137,7 +135,7 @@ class Link:
                 self._send(process, measurement)
 
     def on_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
-        """In the client's thread."""
+        """Handle a message; called in the client's thread."""
         measurement = self._measurement
         if frame.opcode is focConnectionClose:
             self.lost = f"{process.close_code} {process.close_reason or process.last_error}".strip()
@@ -161,5 +159,5 @@ class Link:
         if measurement.window == 1:
             process.send_frame(frame)
         else:
-            # what a callback queues leaves together, behind it; and nobody gets stuck in a write
+            # frames queued in a callback are sent together after it, and no write can block it
             process.send_frame_async(frame)

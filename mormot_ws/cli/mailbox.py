@@ -1,8 +1,7 @@
-"""Mailbox: what the main thread waits for. Signal handlers and all other threads post into it.
+"""Mailbox: letters to the main thread from signal handlers and all other threads.
 
-Why a queue and no exception: a KeyboardInterrupt may come up inside any line, a ``finally`` or a
-library's import included, and print a traceback from there. A signal that only leaves a letter
-cannot.
+A KeyboardInterrupt can be raised on any line, even in a ``finally`` or during an import, and print
+a traceback from there. A signal handler that only posts a letter cannot do that.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ from typing import NamedTuple
 
 
 class News(Enum):
-    """What may be in a letter."""
+    """The kinds of letters."""
 
     interrupt = "interrupt"  # Ctrl-C
     terminate = "terminate"  # SIGTERM
-    output_gone = "output gone"  # nobody reads our standard output any more
+    output_gone = "output gone"  # standard output has no reader any more
     opened = "opened"  # a connection is open
-    failed = "failed"  # there is no connection, and there will be none; the value is the exit code
-    ended = "ended"  # the connection has ended, and will not come back; the value is the exit code
-    input_end = "input end"  # nothing more comes from standard input
-    counted = "counted"  # as many messages as were asked for have arrived
+    failed = "failed"  # no connection could be opened; the value is the exit code
+    ended = "ended"  # the connection has ended for good; the value is the exit code
+    input_end = "input end"  # standard input has ended
+    counted = "counted"  # the requested number of messages has arrived
     done = "done"  # a thread has finished its work
 
 
-#: letters that end a program, and the exit code of each: what a shell says of a program that the
-#: signal has ended
+#: letters that end a program, and their exit codes: those that a shell reports for a program ended
+#: by the signal
 SIGNAL_CODES = {News.interrupt: 130, News.terminate: 143, News.output_gone: 141}
 
 
@@ -46,18 +45,18 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        # a SimpleQueue, because its put() may interrupt a get() or put() of the same thread: that
-        # is what a signal handler does
+        # a SimpleQueue, whose put() may interrupt a get() or put() of the same thread, as a signal
+        # handler does
         self._letters: SimpleQueue[Letter] = SimpleQueue()
 
     def post(self, news: News, value: int = 0) -> None:
-        """Leave a letter. Never waits."""
+        """Post a letter. Never waits."""
         self._letters.put(Letter(news, value))
 
     def next(self, seconds: float | None = None) -> Letter | None:
-        """Return the next letter; None when none comes within *seconds*. Main thread.
+        """Return the next letter; None when none arrives within *seconds*.
 
-        With None it waits until a letter comes; a signal leaves one.
+        With None it waits until a letter arrives; a signal posts one. Called in the main thread.
         """
         try:
             return self._letters.get(timeout=None if seconds is None else max(0.0, seconds))
@@ -65,6 +64,6 @@ class Mailbox:
             return None
 
     def catch_signals(self) -> None:
-        """Turn SIGINT and SIGTERM into letters, to the end of the process. Main thread."""
+        """Turn SIGINT and SIGTERM into letters from now on. Called in the main thread."""
         signal.signal(signal.SIGINT, lambda number, frame: self.post(News.interrupt))
         signal.signal(signal.SIGTERM, lambda number, frame: self.post(News.terminate))

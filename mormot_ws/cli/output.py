@@ -1,11 +1,11 @@
-"""Output: everything that a command says, line by line, from any thread. No network in here.
+"""Output: writes everything that a command says, line by line, from any thread.
 
-Messages and results go to standard output, remarks to standard error, so that a pipe gets only the
-data. With ``--json`` everything goes to standard output, one event a line. On a terminal, with the
+Messages and results go to standard output, remarks to standard error, so a pipe gets only the data.
+With ``--json`` everything goes to standard output, one event per line. On a terminal, with the
 extra ``cli``, remarks are coloured (not with ``NO_COLOR``).
 
-What a peer says (messages, close reasons, status lines, log records about them) is escaped before
-it is shown: it can neither move the cursor nor begin a line of its own.
+A peer's text (messages, close reasons, status lines, log records about them) is escaped before it
+is shown: it can neither move the cursor nor begin a new line.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import IO, Any
 
 from .mailbox import Mailbox, News
 
-#: seconds that a line waits for another thread's, which may be stuck because nobody reads the pipe
+#: seconds that a line waits for another thread's line, which may be blocked by a full pipe
 _PATIENCE = 3.0
-#: what a peer must not do to a terminal, as escape sequences: control characters (but tabs, which
-#: are harmless), further line separators, and the marks that turn the direction of writing
+#: escape sequences for characters that could confuse a terminal: control characters (except tabs),
+#: Unicode's line separators, and the marks that change the direction of writing
 _ESCAPES = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
     for code in (
@@ -37,20 +37,20 @@ _ESCAPES = {
     )
 }
 _ESCAPES[10], _ESCAPES[13] = "\\n", "\\r"
-#: bytes of a binary message that are shown on a terminal
+#: the most bytes of a binary message that are shown on a terminal
 _SHOWN_BYTES = 32
 _STYLES = {"good": "green", "bad": "red", "dim": "dim", "": ""}
 
 
 class Output:
-    """Where a command's lines go.
+    """Writes the lines of a command.
 
-    :param mailbox: gets a letter when nobody reads standard output any more.
-    :param as_json: events as lines of JSON, nothing else.
-    :param plain: no colours and no line editing, whatever is installed.
-    :param quiet: no remarks but errors.
+    :param mailbox: gets a letter when standard output has no reader any more.
+    :param as_json: write only events, as lines of JSON.
+    :param plain: no colours and no line editing, even if they are installed.
+    :param quiet: no remarks except errors.
 
-    All methods may be called from any thread; none raises because of the output.
+    Any thread may call the methods; none raises when writing fails.
     """
 
     def __init__(
@@ -59,20 +59,20 @@ class Output:
         self.as_json = as_json
         self.quiet = quiet
         self._mailbox = mailbox
-        #: held while a line is written whole, so that lines do not mix; innermost. Writing may
-        #: block: that is how a reader that is slow slows us down
+        #: held while a line is written, so that lines do not mix; last in the lock order. Writing
+        #: may block, which makes a slow reader slow us down
         self._safe_lines = threading.Lock()
-        # a stream that was closed at the start: its descriptor may be a socket by now
+        # standard output was closed before the start: its descriptor may be a socket by now
         self._gone = sys.stdout is None
         self._no_remarks = sys.stderr is None
         self.out_is_terminal: bool = _is_terminal(sys.stdout)
         self.err_is_terminal: bool = _is_terminal(sys.stderr)
         rich = not plain and not as_json and os.environ.get("TERM") != "dumb" and has_module("rich")
-        #: whether tables, bars and colours may be made by rich
+        #: True when rich may draw tables, bars and colours
         self.rich_out: bool = rich and self.out_is_terminal
         self.rich_err: bool = rich and self.err_is_terminal
         self._colours = self.rich_err and not os.environ.get("NO_COLOR")
-        #: a prompt owns the terminal: all lines go through ``sys.stdout``, which it has replaced
+        #: True while a prompt owns the terminal: lines go through ``sys.stdout``, which it replaces
         self.prompting = False
         encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
         self.unicode: bool = encoding.replace("-", "") == "utf8"
@@ -88,11 +88,11 @@ class Output:
         /,
         **fields: Any,
     ) -> None:
-        """Say that something has happened.
+        """Report that something has happened.
 
-        :param event: its name, for ``--json``: an object with this name, the time and *fields*.
-        :param remark: what is said without ``--json``; '' for nothing.
-        :param style: see :meth:`remark`; 'bad' is said with ``--quiet`` too.
+        :param event: the event's name; ``--json`` writes an object with it, the time and *fields*.
+        :param remark: the text without ``--json``; '': none.
+        :param style: see :meth:`remark`; 'bad' is shown with ``--quiet`` too.
         :param details: further lines of the remark.
         """
         if self.as_json:
@@ -101,14 +101,14 @@ class Output:
             self.remark(remark, style, details)
 
     def error(self, text: str, shown: str = "", /, **fields: Any) -> None:
-        """Report an error: an event ``error`` with *text* and *fields*, ``--quiet`` or not.
+        """Report an error: an event ``error`` with *text* and *fields*, even with ``--quiet``.
 
-        :param shown: what the remark says instead of *text*.
+        :param shown: the text of the remark, if it differs from *text*.
         """
         self.event("error", f"mormot-ws: {shown or text}", "bad", text=text, **fields)
 
     def remark(self, text: str, style: str = "", details: Sequence[str] = ()) -> None:
-        """Write a line to standard error, for people, and *details* as indented lines below it.
+        """Write a line to standard error, and *details* as indented lines below it.
 
         :param style: good, bad, dim or ''.
         """
@@ -118,9 +118,9 @@ class Output:
         self._write(2, (f"{text}\n").encode("utf-8", "backslashreplace"))
 
     def message(self, payload: bytes, is_text: bool, raw: bool) -> None:
-        """Write a received message: as data into a pipe, as one escaped line on a terminal.
+        """Write a received message: as data to a pipe, as one escaped line to a terminal.
 
-        :param raw: into a pipe, without a newline after it.
+        :param raw: add no newline to it in a pipe.
         """
         if self.as_json:
             if is_text:
@@ -146,7 +146,7 @@ class Output:
         self._write(1, f"{printable(text)}\n".encode(encoding, "backslashreplace"))
 
     def table(self, title: str, values: Mapping[str, object]) -> None:
-        """Write names and values, one a line, to standard output."""
+        """Write names and values to standard output, one per line."""
         if self.rich_out:
             from rich.table import Table
 
@@ -162,7 +162,7 @@ class Output:
                 self.line(text)
 
     def render(self, renderable: Any) -> None:
-        """Write something of rich's to standard output. Only with :attr:`rich_out`."""
+        """Write a renderable of rich to standard output. Call it only with :attr:`rich_out`."""
         from rich.console import Console
 
         console = Console(force_terminal=True)
@@ -176,9 +176,9 @@ class Output:
         self._write(1, json.dumps(value).encode("ascii") + b"\n")
 
     def _write(self, descriptor: int, data: bytes) -> None:
-        """Write all of *data*, past Python's buffers: nothing is left to flush at the end."""
+        """Write all of *data*, bypassing Python's buffers, so nothing is left to flush."""
         if not self._safe_lines.acquire(timeout=_PATIENCE):
-            # another thread is stuck in a write: nobody reads, so there is nobody to tell
+            # another thread is blocked in a write: there is no reader, and nobody to tell
             return
         try:
             if self.prompting:
@@ -197,14 +197,14 @@ class Output:
 
 
 class OutputHandler(logging.Handler):
-    """Shows the library's log records as remarks, so that they do not tear a line being typed."""
+    """Shows the library's log records as remarks, which do not disturb a line being typed."""
 
     def __init__(self, output: Output) -> None:
         super().__init__()
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Called by ``logging``, in any thread."""
+        """Show *record*; ``logging`` calls this in any thread."""
         try:
             whole = self.format(record)
             text = record.getMessage()
@@ -217,7 +217,7 @@ class OutputHandler(logging.Handler):
 
 
 def printable(text: str) -> str:
-    """Return *text* as one line, with everything escaped that a terminal would obey."""
+    """Return *text* as one line, with everything escaped that could control a terminal."""
     return text if text.isprintable() and text.isascii() else text.translate(_ESCAPES)
 
 
@@ -227,7 +227,7 @@ def has_module(name: str) -> bool:
 
     try:
         return find_spec(name) is not None
-    except ValueError:  # somebody has blocked it by ``sys.modules[name] = None``
+    except ValueError:  # blocked with ``sys.modules[name] = None``
         return False
 
 

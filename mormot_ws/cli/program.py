@@ -1,7 +1,4 @@
-"""From the arguments to the command that they name.
-
-Also what all commands share: the output and the log.
-"""
+"""Runs the command that the arguments name, and sets up the output and the log."""
 
 from __future__ import annotations
 
@@ -20,9 +17,9 @@ _LEVELS = {0: logging.CRITICAL, 1: logging.INFO}
 
 
 def run(arguments: Sequence[str] | None, mailbox: Mailbox) -> int:
-    """Do what *arguments* say; return the exit code. Main thread.
+    """Run the command in *arguments*; return the exit code. Called in the main thread.
 
-    :param mailbox: where the signals go.
+    :param mailbox: gets the signals.
     """
     try:
         try:
@@ -32,14 +29,13 @@ def run(arguments: Sequence[str] | None, mailbox: Mailbox) -> int:
                 sys.stdout.flush()  # --help and --version write there
     except BrokenPipeError:
         with contextlib.suppress(OSError):
-            # or the interpreter's end would complain again
+            # otherwise the ending interpreter would report the error again
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return SIGNAL_CODES[News.output_gone]
     output = Output(mailbox, args.json, args.plain, args.quiet)
     handler = OutputHandler(output)
     logger = logging.getLogger("mormot_ws")
-    # what the user has to know is said by the commands themselves; the library's log is for those
-    # who ask for it
+    # the commands say all that a user needs to know; the library's log is shown only on request
     logger.setLevel(_LEVELS.get(args.verbose, logging.DEBUG))
     logger.addHandler(handler)
     try:

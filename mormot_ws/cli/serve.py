@@ -30,9 +30,9 @@ from .output import Output
 
 #: status lines between two headers
 _HEADER_EVERY = 20
-#: seconds that the server's threads wait at most for the protocols
+#: the most seconds that the server's threads wait for the protocols
 _READY = 5.0
-#: what is said of the counters, in the order of the table
+#: the descriptions of the counters, in the order of the table
 _COUNTERS = {
     "connections": "WebSocket connections",
     "sockets": "TCP connections",
@@ -48,19 +48,19 @@ _COUNTERS = {
 
 
 class Room:
-    """What the connections do with each other. The callback runs in their threads."""
+    """Passes messages between the connections. The callback runs in their threads."""
 
     def __init__(self, mode: str, output: Output) -> None:
         self._mode = mode
         self._output = output
-        #: set before the server gets its protocols, so that no callback comes before it
+        #: set before the server gets its protocols, so before any callback
         self.server: WebSocketServer | None = None
-        #: guards the table below; innermost
+        #: guards the table below; last in the lock order
         self._safe_ids = threading.Lock()
         self._ids: set[int] = set()
 
     def on_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
-        """A connection has begun, has brought a message, or has ended."""
+        """Handle the beginning or end of a connection, or a message."""
         number = process.connection_id
         if frame.opcode is focContinuation:
             with self._safe_ids:
@@ -100,7 +100,7 @@ class Room:
 
 
 class StatusLines:
-    """The counters as lines under each other, with rates since the last one."""
+    """Formats the counters as lines of a table, with the rates since the last line."""
 
     _FORMAT = "{:>6} {:>7} {:>7} {:>7} {:>10} {:>10} {:>12} {:>12} {:>9} {:>9}"
     _HEADS = (
@@ -145,7 +145,7 @@ class StatusLines:
 
 
 def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
-    """Run the command; return its exit code. Main thread."""
+    """Run the command; return its exit code. Called in the main thread."""
     room = Room(args.mode, output)
     try:
         context = (
@@ -157,7 +157,7 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
         output.error(f"the certificate cannot be used: {exc}")
         return 1
     host = f"[{args.host}]" if ":" in args.host else args.host
-    # set when there are protocols: the accept thread waits, so that no client in a hurry finds none
+    # set when there are protocols: the accept thread waits for it, so that a fast client finds them
     ready = threading.Event()
     try:
         server = WebSocketServer(
@@ -204,7 +204,7 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
 def _wait(
     args: argparse.Namespace, mailbox: Mailbox, output: Output, server: WebSocketServer
 ) -> int:
-    """Show the status until a letter says that it is over; return the exit code."""
+    """Show the status until a letter ends the command; return the exit code."""
     lines = StatusLines()
     due = monotonic() + args.status if args.status else None
     while True:
@@ -225,7 +225,7 @@ def _wait(
 
 
 def _offer(server: WebSocketServer, args: argparse.Namespace, callback: Callable[..., Any]) -> None:
-    """Say which protocols there are, and what a browser gets to see."""
+    """Add the protocols, and the page for browsers."""
     if args.protocol:
         server.websocket_protocols.add(WebSocketProtocolChat(args.protocol, args.uri, callback))
     else:
@@ -234,7 +234,7 @@ def _offer(server: WebSocketServer, args: argparse.Namespace, callback: Callable
 
 
 def _broadcast(server: WebSocketServer, line: bytes) -> bool:
-    """Send a line of standard input to all; text where it is UTF-8."""
+    """Send a line of standard input to all clients, as text if it is UTF-8."""
     try:
         line.decode("utf-8")
         opcode = focText
@@ -250,16 +250,16 @@ def _settings(args: argparse.Namespace) -> WebSocketProcessSettings:
         max_connections=args.max_connections,
         max_connections_per_ip=args.max_per_ip,
         max_message_bytes=args.max_message,
-        max_frame_mb=1024,  # max_message_bytes rules
+        max_frame_mb=1024,  # so that max_message_bytes is the limit
         allowed_origins=None if args.origin is None else set(args.origin),
         permessage_deflate=args.deflate,
     )
 
 
 def _why_not(error: HttpServerError, address: str) -> str:
-    """Return in a line why it cannot listen."""
+    """Return, in one line, why the server cannot listen."""
     cause = error.__cause__
     if not isinstance(cause, OSError) or cause.errno is None or isinstance(cause, socket.gaierror):
         return str(error)
-    hint = "; --port 0 takes a free one" if cause.errno == errno.EADDRINUSE else ""
+    hint = "; --port 0 picks a free one" if cause.errno == errno.EADDRINUSE else ""
     return f"cannot listen on {address}: {os.strerror(cause.errno)}{hint}"

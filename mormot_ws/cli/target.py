@@ -1,4 +1,4 @@
-"""What connect and bench share: a client made from the arguments, and hints when it fails."""
+"""Makes the client of connect and bench from the arguments, and gives hints when it fails."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..reconnect_policies import FailureKind, ReconnectFailure, failure_kind
 from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import client_tls_context
 
-#: what a native server, and one of ours, answers when it does not find a protocol
+#: the reason phrase with which mORMot's servers and ours refuse an unknown protocol
 _MORMOT_REFUSAL = "WebSocket Upgrade Error"
 
 
 class ConsoleProtocol(AnyOf):
-    """Asks for any of *names*, or for no sub-protocol; *callback* gets what comes."""
+    """Asks for any of *names*, or for no sub-protocol; *callback* gets what arrives."""
 
     def __init__(self, names: list[str], callback: OnIncomingFrame) -> None:
         super().__init__(names)
@@ -30,12 +30,12 @@ class ConsoleProtocol(AnyOf):
     def process_incoming_frame(
         self, process: WebSocketProcess, frame: WebSocketFrame, info: str
     ) -> None:
-        """Call *callback*, which raises nothing."""
+        """Call *callback*, which never raises."""
         self._callback(process, frame)
 
 
 class Target:
-    """The server named on the command line, and how to get there.
+    """The server named on the command line, and how to reach it.
 
     Raises ``OSError`` for certificates that cannot be read.
     """
@@ -98,7 +98,7 @@ class Target:
     def failure(
         self, client: HttpClientWebSockets, text: str, attempts: int, elapsed_ms: float
     ) -> ReconnectFailure:
-        """Return what a reconnection policy is told about a first attempt that failed."""
+        """Return the failure of a first attempt, as a reconnection policy would get it."""
         upgrade = client.upgrade_failure
         if client.last_exception is not None:
             kind = failure_kind(client.last_exception)
@@ -111,7 +111,7 @@ class Target:
         )
 
     def hint(self, failure: ReconnectFailure) -> str:
-        """Return what the user may try then, '' for no idea."""
+        """Return what the user may try after *failure*; '': no hint."""
         args = self._args
         status = failure.http_status
         if status == 400 and _MORMOT_REFUSAL in failure.text:
@@ -121,15 +121,15 @@ class Target:
         if status == 400 and not args.protocol:
             return "perhaps the server wants a sub-protocol: try --protocol NAME"
         if status in (401, 403):
-            return "the server wants to know who you are: try --bearer or --header"
+            return "the server asks you to authenticate: try --bearer or --header"
         if status in (404, 426) or (200 <= status < 400 and status != 101):
-            return "there is no WebSocket at this path: look at the URI"
+            return "there is no WebSocket at this path: check the URI"
         if failure.kind is FailureKind.tls and "CERTIFICATE_VERIFY_FAILED" in failure.text:
             return "try --ca FILE with the authority's certificate, or --insecure for a test"
         if failure.kind is FailureKind.tls:
-            return "is it a TLS server? ws:// is without TLS"
+            return "is it a TLS server? ws:// does not use TLS"
         if failure.kind is FailureKind.upgrade and not status and not self.tls:
-            return "is it a TLS server? wss:// is with TLS"
+            return "is it a TLS server? wss:// uses TLS"
         if failure.kind is FailureKind.refused and ": proxy " in failure.text:
             return "is the proxy running, and on this port?"
         if failure.kind is FailureKind.refused:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from ..core.names import plain_host, wire_resource
 from ..logs import shown_uri
 from ..protocols.base import WebSocketProtocol
 from .upgrade import check_custom_headers
@@ -28,6 +29,7 @@ def check_upgrade_arguments(
         raise ValueError(
             "key goes with the REST protocols: leave it '' with a protocol of your own"
         )
+    wire_resource(uri)
     check_custom_headers(headers)
 
 
@@ -50,4 +52,8 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
     tls = parts.scheme == "wss"
     resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")
     port = (443 if tls else 80) if parts.port is None else parts.port
-    return parts.hostname, port, resource, tls
+    # a name may be percent-encoded (RFC 3986 §3.2.2), an address has a zone behind its '%'
+    host = plain_host(parts.hostname) if ":" in parts.hostname else unquote(parts.hostname)
+    if any(c <= " " or c in "/\x7f" for c in host):
+        raise ValueError(f"{host!r} is no host name")
+    return host, port, resource, tls

@@ -7,7 +7,6 @@ reconnection), and the keeper that all clients share.
 
 from __future__ import annotations
 
-import ssl
 import threading
 import weakref
 from collections.abc import Callable, Collection
@@ -23,6 +22,7 @@ from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
 from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
+from ..sockets.tls_contexts import TlsContext
 from ..sockets.transport import Transport
 from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from ..status import ClientStatus
@@ -63,15 +63,26 @@ class HttpClientWebSockets(ClientLife):
         host: str,
         port: int | str,
         tls: bool = False,
-        tls_context: ssl.SSLContext | None = None,
+        tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         *,
         settings: WebSocketProcessSettings | None = None,
         process_name: str = "",
+        tls_server_name: str | None = None,
         proxy: str | None = None,
         connect: bool = True,
     ) -> None:
-        super().__init__(host, port, tls, tls_context, timeout, settings, process_name, proxy)
+        super().__init__(
+            host,
+            port,
+            tls,
+            tls_context,
+            timeout,
+            settings,
+            process_name,
+            tls_server_name,
+            proxy,
+        )
         #: ``f(client)``, called in the client's thread each time a connection has ended, after its
         #: last frame callback. It may ``reopen()`` and upgrade again with ``reconnect=True``
         self.on_websockets_closed: Callable[[HttpClientWebSockets], Any] | None = None
@@ -81,6 +92,8 @@ class HttpClientWebSockets(ClientLife):
         #: ``f(client, failure)``, called in the client's thread when the policy gives up: there
         #: will be no further attempt. *failure* is a :class:`ReconnectFailure`
         self.on_gave_up: Callable[[HttpClientWebSockets, ReconnectFailure], Any] | None = None
+        #: ``f(client)``, called in the client's thread as its last act, whatever has ended it
+        self.on_ended: Callable[[HttpClientWebSockets], Any] | None = None
         #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST
         #: protocols), in the client's thread; None: 404. Mirrors ``OnCallbackRequestProcess``
         self.on_callback_request_process: OnHttpServerRequest | None = None
@@ -99,7 +112,7 @@ class HttpClientWebSockets(ClientLife):
         host: str,
         port: int | str,
         tls: bool = False,
-        tls_context: ssl.SSLContext | None = None,
+        tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         **options: Any,
     ) -> HttpClientWebSockets:
@@ -117,7 +130,7 @@ class HttpClientWebSockets(ClientLife):
         uri: str = "",
         headers: str = "",
         tls: bool = False,
-        tls_context: ssl.SSLContext | None = None,
+        tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         retry: bool = False,
         **options: Any,
@@ -483,6 +496,7 @@ class HttpClientWebSockets(ClientLife):
         else:
             failure = None
         self.upgrade_failure = failure
+        self._judge_address(failure is None)
         if failure is not None:
             # what is returned is our own: another thread that reopens meanwhile empties last_error,
             # and '' would be a success
@@ -556,6 +570,14 @@ class HttpClientWebSockets(ClientLife):
                 self.on_gave_up(self, failure)
             except BaseException:  # noqa: BLE001
                 _log.exception("%r: on_gave_up failed", self)
+
+    def notify_ended(self) -> None:
+        """In the client's thread: tell the application that the thread ends."""
+        if self.on_ended is not None:
+            try:
+                self.on_ended(self)
+            except BaseException:  # noqa: BLE001
+                _log.exception("%r: on_ended failed", self)
 
     def prepare_attempt(self) -> None:
         """In the client's thread: settle where the next attempt goes."""

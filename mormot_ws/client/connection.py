@@ -169,11 +169,11 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         protocol = self.protocol
         return protocol.frames_in_count > before_in and protocol.frames_out_count > before_out
 
-    def run_at_once(self) -> None:
+    def enter_run(self) -> None:
         self._counts_before = (self.protocol.frames_in_count, self.protocol.frames_out_count)
         self.upgraded = True
         self.upgrades += 1
-        super().run_at_once()
+        super().enter_run()
         # on_reconnect may go on for long before the loop starts
         self.liveness.watch()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..core.handshake import checked_header_value, split_header_lines
+from ..core.names import wire_authority, wire_resource
 from ..logs import escaped, shown_name
 from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest, header_value
@@ -65,12 +66,18 @@ def http_request(
         # the application's wins, whatever its case
         headers = {known: text for known, text in headers.items() if known.lower() != name.lower()}
         headers[name] = value
-    connection = http.client.HTTPConnection(client.host, client.port)
+    if not any(name.lower() == "host" for name in headers):
+        authority = wire_authority(client.host, client.port, 443 if client.tls else 80)
+        headers = {"Host": authority, **headers}
+    connection = http.client.HTTPConnection("server", client.port)
     connection.sock = DeadlineSocket(transport, Deadline(client.timeout))
     connection.auto_open = 0
     try:
         connection.request(
-            method or "GET", url if url.startswith("/") else f"/{url}", data or None, headers
+            method or "GET",
+            wire_resource(url if url.startswith("/") else f"/{url}"),
+            data or None,
+            headers,
         )
         answer = connection.getresponse()
         content = _read_body(answer, max_answer_bytes)

@@ -6,7 +6,6 @@ Upgrades and requests are in ``client.py``.
 
 from __future__ import annotations
 
-import ssl
 import threading
 import weakref
 from threading import current_thread
@@ -21,6 +20,7 @@ from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.crtsocket import CrtSocket
 from ..sockets.deadline import Deadline
+from ..sockets.tls_contexts import TlsContext
 from ..states import wpsRun
 from .again import AutoReconnect
 from .connection import WebSocketProcessClient
@@ -55,10 +55,11 @@ class ClientLife(CrtSocket, FreedByWith):
         host: str,
         port: int | str,
         tls: bool,
-        tls_context: ssl.SSLContext | None,
+        tls_context: TlsContext | None,
         timeout: int,
         settings: WebSocketProcessSettings | None,
         process_name: str,
+        tls_server_name: str | None,
         proxy: str | None,
     ) -> None:
         #: shared by reference with the process; change what you need before the upgrade
@@ -71,6 +72,7 @@ class ClientLife(CrtSocket, FreedByWith):
             tls,
             tls_context,
             timeout,
+            tls_server_name=tls_server_name,
             proxy=proxy,
             send_timeout=self.settings.send_timeout,
             resolve_timeout=self.settings.resolve_timeout,
@@ -117,6 +119,10 @@ class ClientLife(CrtSocket, FreedByWith):
 
     def notify_gave_up(self, failure: ReconnectFailure) -> None:
         """In the client's thread: tell the application that there will be no further attempt."""
+        raise NotImplementedError
+
+    def notify_ended(self) -> None:
+        """In the client's thread: tell the application that the thread ends."""
         raise NotImplementedError
 
     def prepare_attempt(self) -> None:
@@ -265,15 +271,16 @@ class ClientLife(CrtSocket, FreedByWith):
                 # free() sees all of it, a started thread included, or comes first
                 if self._freeing:
                     return None
-                self.policy = policy
-                self.gave_up = None
+                # kept until the lock is free: their finalisers are the application's
+                before = self.policy, self.gave_up
+                self.policy, self.gave_up = policy, None
                 thread = WebSocketProcessClientThread(self, process, waits, failed)
                 self._process = process
                 self._thread = thread
                 process.owned_by(thread)
                 try:
                     if first and not waits:
-                        process.run_at_once()
+                        process.enter_run()
                     thread.start()
                 except (OSError, RuntimeError) as exc:
                     # no descriptor for the keeper, or no further thread
@@ -281,7 +288,10 @@ class ClientLife(CrtSocket, FreedByWith):
                         # as if never upgraded
                         self._process = self._thread = None
                     raise NoThreadError(f"{type(exc).__name__}: {exc}") from exc
+            del before
             started = True
+            if first and not waits:
+                process.entered_run()
             return thread
         finally:
             if not started:
@@ -316,6 +326,7 @@ class ClientLife(CrtSocket, FreedByWith):
 
     def thread_ends(self) -> None:
         """In the client's thread, at its very end: do what free_later() has asked for."""
+        self.notify_ended()
         if not self._free_at_end:
             return
         with self._safe_free:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..core.deflate import PermessageDeflate
 from ..core.handshake import accept_value, header_tokens, split_header_lines
+from ..core.names import wire_authority, wire_resource
 from ..errors import WebSocketsError
 from ..logs import escaped, get_logger
 from ..protocols.base import WebSocketProtocol
@@ -125,8 +126,8 @@ class HandshakeSocket:
     ) -> None:
         self._transport = transport
         # websocket-client would take the URI apart and put it together again; it goes out as the
-        # application gave it
-        self._request_line = f"GET /{uri.removeprefix('/')} HTTP/1.1".encode()
+        # application gave it, but in ASCII
+        self._request_line = f"GET /{wire_resource(uri.removeprefix('/'))} HTTP/1.1".encode()
         #: the key of the request, once it was sent
         self.key: str = ""
         self._deadline = deadline
@@ -298,8 +299,7 @@ def client_upgrade(
     # here: it costs 30 ms that an import of ours should not
     from websocket import WebSocket, WebSocketException
 
-    scheme = "wss" if transport.is_tls else "ws"
-    literal = f"[{host}]" if ":" in host else host
+    authority = wire_authority(host, port, 443 if transport.is_tls else 80)
     asked = protocol.get_subprotocols()
     lines, named_host = _header_lines(asked, headers, user_agent)
     if deflate is not None:
@@ -307,13 +307,12 @@ def client_upgrade(
     sock = HandshakeSocket(transport, deadline, max_head, uri)
     try:
         WebSocket().connect(  # type: ignore[no-untyped-call]
-            f"{scheme}://{literal}:{port}/",
+            f"{'wss' if transport.is_tls else 'ws'}://{authority}/",
             socket=sock,
             header=lines,
             suppress_origin=True,
             redirect_limit=0,
-            host=named_host
-            or (literal if port == (443 if transport.is_tls else 80) else f"{literal}:{port}"),
+            host=named_host or authority,
         )
     except WebSocketException as exc:
         _log.debug("websocket-client refused the answer: %s", exc)

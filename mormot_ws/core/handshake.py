@@ -122,9 +122,10 @@ class UpgradeRequest:
         )
 
     def origin_is_in(self, allowed: Collection[str] | None) -> bool:
-        """Tell whether *allowed* admits the ``Origin``; None admits all, no ``Origin`` passes.
+        """Tell whether *allowed* admits the ``Origin``; None admits all.
 
-        Case does not matter, and the default port of a scheme may be left out.
+        A request without an ``Origin`` is admitted. Case does not matter, and the default port of a
+        scheme may be left out.
         """
         origins = self.all("origin")
         if allowed is None or not origins:
@@ -213,8 +214,9 @@ def upgrade_answer(
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def upgrade_refusal(status: int) -> bytes:
-    """Return the answer to an upgrade that is refused with *status*.
+def upgrade_refusal(status: int, text: str = "") -> bytes:
+    """Return the answer to an upgrade that is refused with *status*, and a line of *text* for
+    people to read.
 
     The reason phrase is a native server's. The version is not: a native server answers with
     HTTP/1.0, which some other clients cannot read.
@@ -226,6 +228,9 @@ def upgrade_refusal(status: int) -> bytes:
         connection = "Upgrade, close"
     elif status == 401:
         extra = "WWW-Authenticate: Bearer\r\n"  # required by RFC 9110 §15.5.2
+    body = f"{text}\n".encode() if text else b""
+    if body:
+        extra += f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
     return (
         f"HTTP/1.1 {status} WebSocket Upgrade Error\r\n{extra}Connection: {connection}\r\n\r\n"
-    ).encode("latin-1")
+    ).encode("latin-1") + body

@@ -82,5 +82,24 @@ def only_kind(function: object, position: int) -> type | None:
     return hint if hint in (str, bytes) else None
 
 
+def fitting(function: Any, taker: str) -> Any:
+    """Return *function*, the callback *taker* with a connection and a message; where its annotation
+    takes only ``str``, or only ``bytes``, one that refuses other messages.
+    """
+    if function is None:
+        return None
+    wanted = only_kind(function, 1)
+    if wanted is None:
+        return function
+
+    def checked(ws: object, message: object) -> Any:
+        if type(message) is not wanted:
+            came = "text" if isinstance(message, str) else "binary"
+            raise TypeError(f"a {came} message has come, and {taker} takes {wanted.__name__} only")
+        return function(ws, message)
+
+    return checked
+
+
 def _title(function: object) -> str:
     return str(getattr(function, "__qualname__", None) or type(function).__name__)

@@ -11,12 +11,15 @@ from ..core.outgoing import QueuedFrame
 class Batch:
     """The frames that are being sent, and what is left of their bytes. Under ``safe_out``."""
 
-    __slots__ = ("_frames", "_sizes", "_tail", "last", "wire")
+    __slots__ = ("_frames", "_joined", "_joined_bytes", "_sizes", "_tail", "last", "wire")
 
     def __init__(self) -> None:
         self._frames: list[QueuedFrame] = []
         # bytes of each of them on the wire
         self._sizes: list[int] = []
+        # of them, how many are one on the wire, and the bytes of payload of that one
+        self._joined = 0
+        self._joined_bytes = 0
         # bytes at the end that belong to none of them: those of a close frame
         self._tail = 0
         #: what the kernel has not taken; None when nothing is being sent
@@ -30,9 +33,10 @@ class Batch:
         self._sizes = list(map(len, parts))
         self.wire = memoryview(b"".join(parts))
 
-    def fill_joined(self, frames: list[QueuedFrame], wire: bytes) -> None:
-        """Begin with *frames* that are one on the *wire*."""
+    def fill_joined(self, frames: list[QueuedFrame], wire: bytes, size: int) -> None:
+        """Begin with *frames* that are one on the *wire*, with *size* bytes of payload."""
         self._frames = frames
+        self._joined, self._joined_bytes = len(frames), size
         # as if all of it were the first one's: what is not taken whole is requeued whole
         self._sizes = [len(wire)] + [0] * (len(frames) - 1)
         self.wire = memoryview(wire)
@@ -59,14 +63,24 @@ class Batch:
         return self.wire
 
     def finish(self) -> tuple[int, int]:
-        """All of it was taken: return how many frames and bytes of payload that were."""
-        frames, size = len(self._frames), sum([len(queued[1]) for queued in self._frames])
+        """All of it was taken: return how many frames and bytes of payload that were. Those that
+        are one on the wire count as one.
+        """
+        frames = self._frames
+        count, size = len(frames), 0
+        if self._joined and frames:
+            # they are sent or lost together
+            count -= self._joined - 1
+            size = self._joined_bytes
+            frames = frames[self._joined :]
+        size += sum([len(queued[1]) for queued in frames])
         self.clear()
-        return frames, size
+        return count, size
 
     def clear(self) -> None:
         """Forget everything."""
         self._frames, self._sizes, self.wire = [], [], None
+        self._joined = self._joined_bytes = 0
 
     def give_up(self, unsent: int) -> list[QueuedFrame]:
         """The connection is lost: remove and return the frames that the kernel has not taken whole.

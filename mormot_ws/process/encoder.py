@@ -121,14 +121,19 @@ class Encoder:
         header, payload = self.encode_parts(opcode, payload, flags)
         return header + payload
 
-    def join(self, protocol: WebSocketProtocol, frames: list[QueuedFrame]) -> bytes | None:
-        """Return *frames* as one on the wire, None when *protocol* does not join them."""
+    def join(
+        self, protocol: WebSocketProtocol, frames: list[QueuedFrame]
+    ) -> tuple[bytes, int] | None:
+        """Return *frames* as one: its bytes on the wire, and how many its payload has; None when
+        *protocol* does not join them.
+        """
         if any(queued.opcode is not focBinary for queued in frames):
             return None
         payload = protocol.join_payloads([queued.payload for queued in frames])
         if payload is None:
             return None
-        return self.encode_queued(protocol, QueuedFrame(focBinary, payload, _NO_FLAGS))
+        wire = self.encode_queued(protocol, QueuedFrame(focBinary, payload, _NO_FLAGS))
+        return wire, len(payload)
 
     def next_key(self) -> bytes | None:
         """Return the masking key of the next frame; None on the server's side."""

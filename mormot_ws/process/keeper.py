@@ -222,8 +222,9 @@ class ProcessKeeper:
                 self._wake_write.send(b"\0")
         except BlockingIOError:
             pass  # the pipe is full of signals already
-        except OSError as exc:  # stop() came first
-            _log.debug("keeper not woken: %s", exc)
+        except OSError:
+            # stop() came first: there is nobody to wake. Not logged: the caller may hold a lock
+            pass
 
     # -------------------------------------------------------------------------- the keeper's thread
 

@@ -27,6 +27,9 @@ _log = get_logger("mormot_ws.process")
 _LOOK_SECONDS = 1.0
 #: pings whose pongs have not come that are remembered
 _MAX_PINGS = 16
+#: seconds after which a silent peer is looked at again, where no kernel counts what arrives: the
+#: loop may have bytes in hand that it has not noted yet
+_SECOND_LOOK = 0.05
 #: marks a ping that was answered, a pong that was counted
 _ANSWERED = -1
 
@@ -50,6 +53,9 @@ class LiveProcess(Protocol):
 
     def output_state(self) -> tuple[int, int] | None:
         """Return how many bytes the peer has acknowledged, and how many are under way."""
+
+    def received_bytes(self) -> int | None:
+        """Return how many bytes the kernel has received from the peer, read or not."""
 
     def log_fields(self) -> dict[str, object]:
         """Return what log records of this connection carry as ``extra``."""
@@ -86,6 +92,10 @@ class Liveness:
         # when that heartbeat has reached it
         self._acknowledged = 0
         self._ping_position = 0
+        # what our kernel had received at the last heartbeat; None: it does not tell
+        self._received: int | None = None
+        # a heartbeat has found the peer silent, and looks a second time
+        self._looking_again = False
 
     def start(self) -> None:
         """The connection runs: send heartbeats from now on, if the settings want any."""
@@ -161,10 +171,15 @@ class Liveness:
         now = monotonic()
         if self._pinged_at and reader.last_in >= self._pinged_at:
             self._pinged_at = 0.0
+            self._looking_again = False
             self.invalid_ping_count = 0
         due = max(reader.last_in, self._pinged_at) + delay
         if due <= now:
-            if self._pinged_at and not self.stand_in(now) and not self._output_moves():
+            if self._pinged_at and not self._gave_sign(now) and not self._output_moves():
+                if self._received is None and not self._looking_again:
+                    self._looking_again = True
+                    self._schedule(now + _SECOND_LOOK)
+                    return
                 self.invalid_ping_count += 1
                 most = process.settings.disconnect_after_invalid_heartbeat_count
                 if self.invalid_ping_count >= most > 0:
@@ -172,6 +187,7 @@ class Liveness:
                     _log.info(text, process, self.invalid_ping_count, extra=process.log_fields())
                     process.abort(f"no answer to {self.invalid_ping_count} heartbeats")
                     return
+            self._looking_again = False
             if not self._pinged_at:
                 # alive, and then silent for a whole delay: what it has not answered by now it never
                 # will (RFC 6455 §5.5.3 lets it), and later pongs must not count as answers to these
@@ -183,8 +199,23 @@ class Liveness:
             due = now + delay
         self._schedule(due)
 
+    def _gave_sign(self, now: float) -> bool:
+        """Tell whether anything came since the last heartbeat, read or not: on a busy machine the
+        loop's thread may have no turn for longer than a heartbeat, and that is not the peer's
+        silence.
+        """
+        # the kernel first: bytes that it has not counted yet are not in the loop's hand either
+        received = self._process.received_bytes()
+        if received is not None and self._received is not None and received > self._received:
+            # answers pings meanwhile, if the loop is inside a long callback
+            self.stand_in(now)
+            return True
+        # last_in again: the loop may have read since it was looked at
+        return self.stand_in(now) or self._process.reader.last_in >= self._pinged_at
+
     def _mark_ping(self) -> None:
-        """Remember how far the output is when a heartbeat is sent."""
+        """Remember how far input and output are when a heartbeat is sent."""
+        self._received = self._process.received_bytes()
         state = self._process.output_state()
         if state is not None:
             self._acknowledged, waiting = state

@@ -65,6 +65,9 @@ class WebCrtSocketProcess(WebSocketProcess):
     def output_state(self) -> tuple[int, int] | None:
         return None if self.transport is None else self.transport.output_state()
 
+    def received_bytes(self) -> int | None:
+        return None if self.transport is None else self.transport.received_bytes()
+
     def unsent_bytes(self) -> int:
         return 0 if self.transport is None else self.transport.unsent_bytes
 
@@ -78,6 +81,8 @@ class WebCrtSocketProcess(WebSocketProcess):
         transport = self.transport
         if transport is None:
             return
+        if transport.answer_fault:
+            _log.debug("%s: %s", self, transport.answer_fault)
         if self.closing.sent and self.closing.ends_reading:
             transport.end(Deadline(self.settings.close_timeout), wait_first=self.client_side)
         # wakes a writer, so that the lock below is free soon

@@ -36,12 +36,7 @@ from ..errors import WebSocketsProtocolError
 from ..logs import get_logger, shown_name
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest, OnHttpServerRequest
-from ..settings import (
-    WebSocketProcessSettings,
-    logBinaryFrameContent,
-    logHeartbeat,
-    logTextFrameContent,
-)
+from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..states import (
     WebSocketProcessNotifyCallback,
@@ -55,6 +50,7 @@ from ..states import (
 from ..status import ConnectionStatus
 from .closer import Closer, write_fault
 from .encoder import PreparedFrame, check_sendable
+from .frame_log import log_frame
 from .keeper import ProcessKeeper
 from .liveness import Liveness
 from .reader import Reader
@@ -299,7 +295,7 @@ class WebSocketProcess(ABC):
                 return self.closer.send(*parse_close_payload(payload), payload)
         sent = self.sender.send(frame, ahead)
         if self._log_frames and sent:
-            self._log_frame("sent", frame)
+            log_frame(self, "sent", frame)
         return sent
 
     def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
@@ -350,6 +346,13 @@ class WebSocketProcess(ABC):
         ``callback_answer_timeout_ms``.
         """
         return self.settings.callback_answer_timeout_ms
+
+    @property
+    def takes_messages(self) -> bool:
+        """True while messages of the peer may reach callbacks: the connection runs, and nobody has
+        closed or cut it.
+        """
+        return self.state is wpsRun and not self.closer.given_up
 
     def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
         """Return a new context for a request of the peer, and who answers it (None: nobody).
@@ -402,7 +405,19 @@ class WebSocketProcess(ABC):
 
     def run_at_once(self) -> None:
         """After the handshake: frames may be sent, even before the loop starts."""
-        self.set_state(wpsRun)
+        self.enter_run()
+        self.entered_run()
+
+    def enter_run(self) -> None:
+        """Do what :meth:`run_at_once` does, without a log record: under a lock, after which
+        :meth:`entered_run` follows.
+        """
+        self.state = wpsRun
+        self._state_since = monotonic()
+
+    def entered_run(self) -> None:
+        """Log that the connection runs. Without any lock."""
+        _log.debug("%s: %s -> %s", self, wpsCreate.name, wpsRun.name)
 
     def die_in_child(self) -> None:
         """In a forked child: be dead, without a callback, a log line or a byte to the peer. The
@@ -470,6 +485,12 @@ class WebSocketProcess(ABC):
     def output_state(self) -> tuple[int, int] | None:
         """Return how many bytes the peer's kernel has acknowledged so far, and how many are under
         way; None where nobody tells.
+        """
+        return None
+
+    def received_bytes(self) -> int | None:
+        """Return how many bytes our kernel has received from the peer so far, read or not; None
+        where it does not tell.
         """
         return None
 
@@ -665,7 +686,7 @@ class WebSocketProcess(ABC):
         """Handle one frame in the loop's thread. Mirrors ``ProcessLoopReceived``."""
         opcode = frame.opcode
         if self._log_frames:
-            self._log_frame("received", frame)
+            log_frame(self, "received", frame)
         if opcode is focText or opcode is focBinary:
             if self.closer.given_up:
                 # we have closed or cut the connection: this message came too late
@@ -767,19 +788,6 @@ class WebSocketProcess(ABC):
         _log.debug("%s: %s -> %s", self, before.name, state.name)
         if self.exchange is not None and state is not wpsRun:
             self.exchange.closed()
-
-    def _log_frame(self, what: str, frame: WebSocketFrame) -> None:
-        details = self.settings.log_details
-        opcode = frame.opcode
-        if opcode is focText or opcode is focBinary:
-            content = logTextFrameContent if opcode is focText else logBinaryFrameContent
-            if content in details:
-                _log.debug("%s: %s %s %r", self, what, opcode.name, frame.payload)
-            else:
-                size = len(frame.payload)
-                _log.debug("%s: %s %s of %d bytes", self, what, opcode.name, size)
-        elif logHeartbeat in details:
-            _log.debug("%s: %s %s", self, what, opcode.name)
 
     def __repr__(self) -> str:
         name = f"{self.process_name} " if self.process_name else ""

@@ -165,14 +165,18 @@ class Sender:
     # ---------------------------------------------------------------------------- from any thread
 
     def send(
-        self, frame: WebSocketFrame, ahead: PreparedFrame | None = None, guarded: bool = False
+        self,
+        frame: WebSocketFrame,
+        ahead: PreparedFrame | None = None,
+        guarded: bool = False,
+        failures: list[BaseException] | None = None,
     ) -> bool:
         """Do what ``send_frame`` of the process says; close frames are not for here. *guarded*:
-        the main thread has said that it sends.
+        the main thread has said that it sends. *failures*: gets what would be logged else.
         """
         me = get_ident()
         if me == _main_ident and not guarded:
-            return self._send_in_main(frame, ahead)
+            return self._send_in_main(frame, ahead, failures)
         opcode = frame.opcode
         payload = frame.payload
         length = len(payload)
@@ -229,17 +233,25 @@ class Sender:
             self._writer = 0
             safe_out.release()
             if failure is not None:
-                process.write_failed(failure)
+                if failures is None:
+                    process.write_failed(failure)
+                else:
+                    failures.append(failure)
         return True
 
-    def _send_in_main(self, frame: WebSocketFrame, ahead: PreparedFrame | None) -> bool:
+    def _send_in_main(
+        self,
+        frame: WebSocketFrame,
+        ahead: PreparedFrame | None,
+        failures: list[BaseException] | None,
+    ) -> bool:
         """Send in the main thread, which a signal handler may interrupt at any point."""
         if self._main_sends:
             # in a signal handler that has interrupted a send on this very connection
             return self.queue_frame(frame)
         self._main_sends = True
         try:
-            return self.send(frame, ahead, True)
+            return self.send(frame, ahead, True, failures)
         finally:
             self._main_sends = False
 
@@ -471,7 +483,7 @@ class Sender:
             self.outgoing.drop(len(frames))
             return exc
         if joined is not None:
-            self.batch.fill_joined(frames, joined)
+            self.batch.fill_joined(frames, *joined)
             return None
         parts = []
         for at, queued in enumerate(frames):

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 #: printable ASCII that a token cannot have (RFC 9110 §5.6.2)
 _SEPARATORS = frozenset('"(),/:;<=>?@[\\]{}')
 
+
+def bare_uri(uri: str) -> str:
+    """Return a protocol's *uri* without its leading ``/``; that of the root stays ``/``."""
+    return uri if uri == "/" else uri.removeprefix("/")
+
+
 OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
 
@@ -36,10 +42,11 @@ class WebSocketProtocol:
     """One application protocol, known by its *name* (``Sec-WebSocket-Protocol``) and *uri*. Mirrors
     ``TWebSocketProtocol``.
 
-    *uri* is the path without its leading ``/`` to which the protocol is limited; ``''`` means any.
-    Both are matched whatever their case; what is percent-encoded in an address (``/caf%C3%A9``) may
-    be written as it is (``'café'``). Raises ``ValueError`` for a name that cannot stand in an
-    HTTP header.
+    *uri* is the path to which the protocol is limited, with or without its leading ``/``; ``''``
+    means any, and ``'/'`` the root. A protocol whose *name* is ``''`` serves the clients that ask
+    for no sub-protocol. Both are matched whatever their case; what is percent-encoded in an address
+    (``/caf%C3%A9``) may be written as it is (``'café'``). Raises ``ValueError`` for a name that
+    cannot stand in an HTTP header.
     """
 
     #: True on protocols whose native peers may send text that is not UTF-8: it is then neither
@@ -65,7 +72,7 @@ class WebSocketProtocol:
             )
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on
         self.name: str = name
-        #: the path that this protocol is limited to; '' for any
+        #: the path that this protocol is limited to; '' for any, '/' for the root
         self.uri = uri
         #: the URI of the upgrade, with its query
         self.upgrade_uri = ""
@@ -263,7 +270,13 @@ class WebSocketProtocol:
 
     def matches_uri(self, uri: str) -> bool:
         """Tell whether the path *uri* (no leading ``/``, no query) is served by this protocol."""
-        return not self.uri or uri_key(self.uri) == uri_key(uri)
+        if not self.uri:
+            return True
+        asked = uri_key(uri)
+        # as natively, where a client that is given '/chat' asks for '//chat'
+        if uri_key(self.uri) == asked:
+            return True
+        return self.uri.startswith("/") and uri_key(self.uri[1:]) == asked
 
     def _copy_to(self, clone: WebSocketProtocol) -> None:
         clone.on_before_incoming_frame = self.on_before_incoming_frame

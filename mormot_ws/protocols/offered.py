@@ -6,16 +6,20 @@ No socket and no thread belongs in here. What a connection then means is said by
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection
 
 from ..core.deflate import PermessageDeflate
 from ..core.forks import renew_in_child
 from ..core.handshake import UpgradeRequest, upgrade_answer, upgrade_refusal, uri_key
-from ..logs import get_logger
-from .base import WebSocketProtocol
+from ..logs import SeldomLog, get_logger
+from .base import WebSocketProtocol, bare_uri
 
 _log = get_logger("mormot_ws.protocols")
+
+#: seconds between two warnings about clients that ask for what is not offered
+_MISMATCH_SECONDS = 60.0
 
 
 class WebSocketProtocolList:
@@ -33,6 +37,7 @@ class WebSocketProtocolList:
         renew_in_child(self, "_safe", threading.RLock)
         #: never changed, only replaced: who reads it needs no lock
         self._protocols: tuple[WebSocketProtocol, ...] = ()
+        self._mismatch_log = SeldomLog(_MISMATCH_SECONDS)
 
     @property
     def count(self) -> int:
@@ -113,6 +118,22 @@ class WebSocketProtocolList:
                     return clone
         return None
 
+    def clone_for_nameless(self, client_uri: str) -> WebSocketProtocol | None:
+        """Return a clone for a client that asks for no sub-protocol on *client_uri*, or None.
+
+        Protocols whose URI is exactly that one come first, of these the ones without a name; then
+        those without a name that serve any URI.
+        """
+        fitting = [item for item in self._protocols if item.matches_uri(client_uri)]
+        exact = [item for item in fitting if item.uri]
+        return (
+            self._clone_first([item for item in exact if not item.name], client_uri)
+            # which, as natively, knows no root
+            or self.clone_by_uri(client_uri)
+            or self._clone_first(exact, client_uri)
+            or self._clone_first([item for item in fitting if not item.name], client_uri)
+        )
+
     def serves_uri(self, uri: str) -> bool:
         """Tell whether some protocol would serve the path *uri* (no leading ``/``, no query)."""
         return any(protocol.matches_uri(uri) for protocol in self._protocols)
@@ -142,7 +163,8 @@ class WebSocketProtocolList:
             return 403, None, upgrade_refusal(403)
         status, protocol, extensions = self._negotiate(request, remote_ip, connection_id)
         if protocol is None:
-            return status, None, upgrade_refusal(status)
+            # of a refusal it is what to tell the client
+            return status, None, upgrade_refusal(status, extensions)
         if deflate is not None and not protocol.encrypted:
             accepted = deflate.accept(request.extensions)
             if accepted is not None:
@@ -155,13 +177,18 @@ class WebSocketProtocolList:
     def _negotiate(
         self, request: UpgradeRequest, remote_ip: str, connection_id: int
     ) -> tuple[int, WebSocketProtocol | None, str]:
+        """Return the status, the protocol and its extensions; of a refusal the status, None and
+        what to tell the client.
+        """
         status = request.fault()
         if status:
             return status, None, ""
         protocol = self._choose(request)
         if protocol is None:
             self._log_mismatch(request)
-            return 400, None, ""
+            # a client that names protocols gets a native server's answer, byte for byte
+            named = request.protocols is not None
+            return 400, None, "" if named else self._what_is_offered(request.path)
         protocol.connection_upgraded(
             request.uri, request.bearer_token, remote_ip, connection_id, request.headers
         )
@@ -196,15 +223,38 @@ class WebSocketProtocolList:
 
     def _choose(self, request: UpgradeRequest) -> WebSocketProtocol | None:
         if request.protocols is None:
-            return self.clone_by_uri(request.path)
+            return self.clone_for_nameless(request.path)
         for name in request.protocols:
             protocol = self.clone_by_name(name, request.path)
             if protocol is not None:
                 return protocol
         return None
 
+    @staticmethod
+    def _clone_first(
+        protocols: list[WebSocketProtocol], client_uri: str
+    ) -> WebSocketProtocol | None:
+        """Return a clone of the first of *protocols* that is not for clients only, or None."""
+        clones = (protocol.clone(client_uri) for protocol in protocols)
+        return next((clone for clone in clones if clone is not None), None)
+
+    def _what_is_offered(self, path: str) -> str:
+        """Return the line that tells a refused client what it may ask for."""
+        here = [item for item in self._protocols if item.matches_uri(path)]
+        where = "on this URI" if here else "on other URIs only"
+        names: dict[str, None] = {}
+        for protocol in here or self._protocols:
+            for name in protocol.get_subprotocols().split(","):
+                names[repr(name.strip()) if name.strip() else "none at all"] = None
+        if not names:
+            return "This server offers no sub-protocol."
+        return (
+            f"Sub-protocols (Sec-WebSocket-Protocol) that this server offers {where}: "
+            f"{', '.join(names)}."
+        )
+
     def _log_mismatch(self, request: UpgradeRequest) -> None:
-        """Say what was asked for and what there is: the client gets no more than a 400.
+        """Say what was asked for and what there is: at WARNING, but once in a minute.
 
         Names and URIs are told only where they are ours: what else a client asks for may be a
         token.
@@ -220,18 +270,23 @@ class WebSocketProtocolList:
         if len(asked) > len(known):
             what = f"{what} or another" if known else "a protocol that is not offered"
         path = request.path
-        ours = not path or any(uri_key(path) == uri_key(item.uri) for item in protocols)
-        _log.info(
+        ours = not path or any(item.uri and item.matches_uri(path) for item in protocols)
+        more = self._mismatch_log.due()
+        _log.log(
+            logging.INFO if more is None else logging.WARNING,
             "an upgrade asks for %s on %s; offered: %s. Name and URI have to match one that was "
-            "given to add()",
+            "given to add()%s%s",
             what,
             f"the URI {path!r}" if ours else "another URI",
             offered or "none",
+            "" if asked else "; the name '' serves clients that ask for no protocol",
+            more or "",
         )
 
     def _find(self, name: str, uri: str) -> int:
+        key = uri_key(bare_uri(uri))
         for at, protocol in enumerate(self._protocols):
-            if protocol.name.lower() == name.lower() and uri_key(protocol.uri) == uri_key(uri):
+            if protocol.name.lower() == name.lower() and uri_key(bare_uri(protocol.uri)) == key:
                 return at
         return -1
 

@@ -7,7 +7,7 @@ Pure: bytes in, values out; no frame, socket or thread belongs in here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from .messages import (
     RestAnswer,
@@ -23,10 +23,13 @@ from .messages import (
 JUMBO_HEAD = "frames"
 _SEPARATOR = b"\x01"
 _JUMBO_START = JUMBO_HEAD.encode() + _SEPARATOR
-#: messages that one jumbo frame may have; a frame full of empty ones would keep us busy for minutes
-_MAX_JUMBO = 1 << 20
+#: messages that one jumbo frame may have; one that is full of empty ones would keep us busy for
+#: minutes
+MAX_JUMBO = 1 << 16
 #: a separator this far behind the beginning belongs to no head
 _MAX_HEAD = 64
+#: how many fields stand before the content, by the first letter of the head
+_FIELDS = {ord("r"): 5, ord("a"): 3}
 _SMALL = [bytes((value,)) for value in range(128)]
 
 
@@ -62,6 +65,47 @@ def decode_varuint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
     raise RestMessageError("a length is truncated or too large")
+
+
+def is_readable(plain: bytes) -> bool:
+    """Tell whether *plain* is a whole request, a whole answer, or a jumbo frame of such. Copies
+    nothing.
+    """
+    try:
+        if not is_jumbo(plain):
+            return _is_message(plain, 0, len(plain))
+        last, at = decode_varuint(plain, len(_JUMBO_START))
+        if last >= MAX_JUMBO:
+            return False
+        for _ in range(last + 1):
+            size, at = decode_varuint(plain, at)
+            end = at + size
+            if end > len(plain) or not _is_message(plain, at, end):
+                return False
+            at = end
+    except RestMessageError:
+        return False
+    return True
+
+
+def _is_message(plain: bytes, at: int, end: int) -> bool:
+    """Tell whether a whole message stands at offset *at*, and ends at *end*."""
+    separator = plain.find(_SEPARATOR, at, min(end, at + _MAX_HEAD))
+    if separator <= at:
+        return False
+    count = _FIELDS.get(plain[at])
+    if count is None:
+        return False
+    is_answer = count == 3
+    at = separator + 1
+    for number in range(count):
+        size, at = decode_varuint(plain, at)
+        if at + size > end:
+            return False
+        if is_answer and number == 0 and not (size <= 9 and plain[at : at + size].isdigit()):
+            return False
+        at += size
+    return True
 
 
 def encode_binary(head: str, message: RestRequest | RestAnswer) -> bytes:
@@ -153,19 +197,36 @@ def encode_jumbo(frames: Sequence[bytes]) -> bytes:
 
 def decode_jumbo(plain: bytes) -> list[bytes]:
     """Return the plain frames of a jumbo frame; raise :class:`RestMessageError` when it is none,
-    truncated, or has over 2²⁰ of them.
+    truncated, or has over 2¹⁶ of them.
 
     Bytes behind the last frame are ignored.
     """
+    jumbo_count(plain)
+    return list(split_jumbo(plain))
+
+
+def jumbo_count(plain: bytes) -> int:
+    """Return how many frames a jumbo frame has; raises as :func:`decode_jumbo` does."""
     if not is_jumbo(plain):
         raise RestMessageError("not a jumbo frame")
     last, at = decode_varuint(plain, len(_JUMBO_START))
-    if last >= _MAX_JUMBO:
+    if last >= MAX_JUMBO:
         raise RestMessageError("a jumbo frame has too many messages")
-    frames = []
     # each takes a byte at least, so one that announces more than it has ends with the first missing
     # one
     for _ in range(last + 1):
+        size, at = decode_varuint(plain, at)
+        at += size
+        if at > len(plain):
+            raise RestMessageError("a field is truncated")
+    return last + 1
+
+
+def split_jumbo(plain: bytes) -> Iterator[bytes]:
+    """Yield the plain frames of a jumbo frame that :func:`jumbo_count` has let pass, one by one:
+    many small ones would take far more memory together than the bytes that they came in.
+    """
+    last, at = decode_varuint(plain, len(_JUMBO_START))
+    for _ in range(last + 1):
         frame, at = _field(plain, at)
-        frames.append(frame)
-    return frames
+        yield frame

@@ -76,8 +76,9 @@ class AesEncryption:
     *key_size* is 128, 192 or 256 bits; *salt* and *rounds* are those of :func:`derive_key`. They
     are not negotiated: both ends have to use the same. All methods may be called from any thread.
 
-    There is no authentication: whoever can change bytes on the way changes the message (the CRCs of
-    compression notice accidents only). Use TLS against an attacker.
+    There is no authentication: who can change bytes on the way changes the message (the CRCs of
+    compression notice accidents only), and who has recorded a message can send it again. Use TLS
+    against an attacker.
 
     Raises ``ValueError`` for an empty key or an unknown *key_size*, and :class:`WebSocketsError`
     for a key in the ECDHE syntax (``a=…`` or ``password#file.private``), or when the
@@ -156,6 +157,9 @@ class AesEncryption:
     def decrypt(self, message: bytes) -> bytes:
         """Return the plain bytes of *message*; raise :class:`WebSocketsProtocolError` (1008) when
         it cannot come from this key.
+
+        A peer must not learn whether this or what follows has failed: with the answers to some
+        thousand guesses it could write messages without the key.
         """
         if len(message) < _IV_SIZE + _BLOCK or len(message) % _BLOCK:
             raise WebSocketsProtocolError(1008, "a message is not encrypted")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ..core.frames import WebSocketFrame
 from ..errors import WebSocketsError
 from ..logs import get_logger
+from ..process.frame_log import log_frame
 from ..request import HTTP_CLIENTERROR
 from ..settings import DEFAULT_ANSWER_TIMEOUT_MS, LEAST_ANSWER_TIMEOUT_MS
 from ..states import (
@@ -81,7 +82,9 @@ class RestExchange:
         it.
         """
         with self._safe_send:  # whoever has met the old connection is through with sending, in vain
-            self._protocol = protocol
+            # kept until the lock is free: its finaliser is the application's
+            before, self._protocol = self._protocol, protocol
+        del before
 
     def end(self) -> None:
         """Another protocol takes over: whoever comes from here on gets 666, and nothing of ours is
@@ -111,11 +114,9 @@ class RestExchange:
             elif (answer := self._waiting.pop(head, None)) is not None:
                 answer.put(frame)
                 return
-        _log.debug(
-            "%s: an answer that nobody waits for (any more) is dropped: %r",
-            self._process,
-            head[:40],
-        )
+        if self._protocol.tells_first("late answer"):
+            text = "%s: an answer that nobody waits for (any more) is dropped: %r"
+            _log.debug(text, self._process, head[:40])
 
     # ------------------------------------------------------------------------------- for any thread
 
@@ -196,6 +197,8 @@ class RestExchange:
         # compression takes its time: others may send meanwhile
         ahead = process.prepare_ahead(frame)
         received: WebSocketFrame | None = None
+        sent = False
+        failures: list[BaseException] = []
         expected = True  # until we know better: a send may be interrupted by Ctrl-C, too
         try:
             with self._safe_send:
@@ -205,12 +208,17 @@ class RestExchange:
                     )
                 with self._safe:
                     self._waiting[head] = answer
-                expected = sent = process.send_frame(frame, ahead)
+                expected = sent = process.sender.send(frame, ahead, failures=failures)
             if sent:
                 received = answer.get(timeout=timeout / 1000)
         except Empty:
             pass  # looked at below, under the lock
         finally:
+            # only now, without a lock
+            for failure in failures:
+                process.write_failed(failure)
+            if sent and process.settings.log_details:
+                log_frame(process, "sent", frame)
             with self._safe:
                 missing = self._waiting.get(head) is answer
                 if missing:

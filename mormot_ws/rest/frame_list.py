@@ -27,7 +27,7 @@ class WebSocketFrameList:
             raise ValueError(f"timeout_sec is a number of seconds from 0, not {timeout_sec}")
         self.timeout_sec = timeout_sec
         #: guards the two fields below; innermost in the lock order: nothing is called while it is
-        #: held but ``frame_is``
+        #: held
         self._safe = threading.Lock()
         self._frames: list[WebSocketFrame] = []
         self._answer_to_ignore = 0
@@ -62,17 +62,23 @@ class WebSocketFrameList:
 
         Mirrors ``Pop``.
         """
-        with self._safe:
-            found: WebSocketFrame | None = None
-            kept: list[WebSocketFrame] = []
-            for frame in reversed(self._frames):
-                if found is None and protocol.frame_is(frame, head):
-                    found = frame
-                elif not (tix and frame.tix and frame.tix < tix):
-                    kept.append(frame)
-            kept.reverse()
-            self._frames = kept
-        return found
+        while True:
+            with self._safe:
+                frames = list(self._frames)
+            # outside the lock: the protocol may be the application's
+            found = next(
+                (frame for frame in reversed(frames) if protocol.frame_is(frame, head)), None
+            )
+            with self._safe:
+                if found is not None and all(frame is not found for frame in self._frames):
+                    # another thread was faster
+                    continue
+                self._frames = [
+                    frame
+                    for frame in self._frames
+                    if frame is not found and not (tix and frame.tix and frame.tix < tix)
+                ]
+            return found
 
     def pop_all(self) -> list[WebSocketFrame]:
         """Remove and return all frames, oldest first."""

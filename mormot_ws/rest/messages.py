@@ -1,8 +1,8 @@
 """Requests and answers of the REST protocols as values: their fields, heads and content types,
 whatever their form on the wire.
 
-The text form of ``synopsejson`` is in ``restjson.py``, the binary one of ``synopsebin`` and
-``synopsebinary`` in ``restbinary.py``. Pure: no frame, socket, thread or clock belongs in here.
+The text form of ``synopsejson`` is in ``json_form.py``, the binary one of ``synopsebin`` and
+``synopsebinary`` in ``binary_form.py``. Pure: no frame, socket, thread or clock belongs in here.
 """
 
 from __future__ import annotations
@@ -88,6 +88,17 @@ def sent_content_type(content_type: str, content: bytes) -> str:
 def received_content_type(content_type: str, content: bytes) -> str:
     """Return the content type that a message with that *content* has at its receiver."""
     return JSON_CONTENT_TYPE if content and not content_type else content_type
+
+
+def content_bytes(content: object) -> bytes:
+    """Return the *content* of an answer as bytes; raise ``TypeError`` for what is neither text nor
+    bytes, ``ValueError`` for text that is not Unicode.
+    """
+    if isinstance(content, str):
+        return content.encode("utf-8")
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        raise TypeError(f"the content is bytes or str, not {type(content).__name__}")
+    return bytes(content)
 
 
 def to_bytes(text: str) -> bytes:

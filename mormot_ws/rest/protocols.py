@@ -1,14 +1,13 @@
 """The REST protocols: requests and answers as frames, both ways. What a message is, is here; who
-waits for it, in ``notify.py``.
+waits for it, in ``exchange.py``; how it is answered, in ``answering.py``.
 
 ``synopsejson`` is text, ``synopsebin`` and ``synopsebinary`` are binary, compressed and encrypted
 if that is wanted. The bytes are those of native mORMot 2. No socket and no thread belongs in here,
-and no byte of the forms themselves (``restjson.py``, ``restbinary.py``).
+and no byte of the forms themselves (``json_form.py``, ``binary_form.py``).
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Sequence
@@ -23,10 +22,9 @@ from ..core.frames import (
     focText,
     fopAlreadyCompressed,
 )
-from ..errors import WebSocketsProtocolError
 from ..logs import get_logger
 from ..protocols.base import WebSocketProtocol
-from ..request import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest, bearer_of
+from ..request import HttpServerRequest
 from ..states import (
     WebSocketProtocolBinaryOptions,
     pboNoLocalHostCompress,
@@ -34,24 +32,28 @@ from ..states import (
     pboSynLzCompress,
 )
 from .algosynlz import algo_compress, algo_decompress, is_worth_storing
+from .answering import Answerer
 from .binary_form import (
+    MAX_JUMBO,
     binary_head,
     decode_binary,
-    decode_jumbo,
     encode_binary,
     encode_jumbo,
     is_jumbo,
+    jumbo_count,
+    split_jumbo,
 )
 from .exchange import RestExchange
 from .json_form import decode_json, encode_json, json_head
+from .key_guard import KeyFaults, KeyGuard
 from .messages import (
     REQUEST_HEAD,
     RestAnswer,
     RestMessageError,
     RestRequest,
-    add_header,
     answer_head_of,
     batch_marker,
+    content_bytes,
     request_head,
 )
 
@@ -72,15 +74,23 @@ class WebSocketProtocolRest(WebSocketProtocol):
 
     A request that arrives is given to the server's ``on_request`` or the client's
     ``on_callback_request_process``, in the connection's thread, and what they leave in the context
-    is sent back. An exception there is answered with 500, and logged. A request is sent by
+    is sent back. Whatever is raised there, ``SystemExit`` too, is answered with 500, and logged. A
+    request is sent by
     :meth:`WebSocketProcess.notify_callback <mormot_ws.WebSocketProcess.notify_callback>`.
     """
 
     #: True when requests are numbered, and answers find theirs by that; mirrors ``fSequencing``
     sequencing = False
 
+    def __init__(self, name: str, uri: str = "") -> None:
+        super().__init__(name, uri)
+        #: messages that could not be read, and were dropped, as by the native ends
+        self.frames_in_dropped: int = 0
+        self._answerer = Answerer(self)
+
     def prepare_process(self, process: WebSocketProcess) -> None:
         """Prepare *process* for requests of this side."""
+        self._answerer.begin()
         exchange = process.exchange
         if not isinstance(exchange, RestExchange):
             exchange = RestExchange(process, self)
@@ -95,13 +105,42 @@ class WebSocketProtocolRest(WebSocketProtocol):
         """
         if frame.opcode is not focText and frame.opcode is not focBinary:
             return  # of the beginning or the end of the connection
+        self._answerer.begin_frame()
+        self._handle(process, frame, info)
+
+    def _handle(self, process: WebSocketProcess, frame: WebSocketFrame, info: str) -> None:
+        """Handle one message, which may be one of many in its frame."""
         head = self.head_of(frame)
-        if head[:1] == "r":
-            self._answer(process, frame, head, info)
-        elif head and isinstance(process.exchange, RestExchange):
-            process.exchange.answer_arrived(head, frame)
+        kind = head[:1]
+        if kind == "r":
+            try:
+                _, request = self.decode(frame)
+            except RestMessageError as exc:
+                self._unreadable(process, f"invalid request: {exc}")
+                return
+            assert isinstance(request, RestRequest)
+            self._answerer.answer(process, request, head, info)
+        elif kind == "a":
+            if isinstance(process.exchange, RestExchange):
+                process.exchange.answer_arrived(head, frame)
         else:
-            _log.debug("%s: dropped, neither a request nor an answer: %r", process, frame)
+            self._unreadable(process, "neither a request nor an answer")
+
+    def tells_first(self, kind: str) -> bool:
+        """Tell whether a log line of that *kind* is the first one of the connection. For the
+        package: what a peer sends must not fill the log.
+        """
+        return self._answerer.is_first(kind)
+
+    def _unreadable(self, process: WebSocketProcess, why: str) -> None:
+        """Drop a message of the peer. The first one of a connection is told, a flood of them is
+        not.
+        """
+        self.last_error: str = why
+        self.frames_in_dropped += 1
+        if self._answerer.is_first("unreadable"):
+            text = "%s: a message is dropped, and so are others like it: %s"
+            _log.info(text, process, why, extra=process.log_fields())
 
     def frame_is(self, frame: WebSocketFrame, head: str) -> bool:
         """Tell whether the head of *frame* is *head*."""
@@ -128,11 +167,12 @@ class WebSocketProtocolRest(WebSocketProtocol):
 
     def output_to_frame(self, ctxt: HttpServerRequest, status: int, head: str) -> WebSocketFrame:
         """Return the frame that carries the answer in *ctxt* to the request of that *head*.
-        Mirrors ``OutputToFrame``.
+        Mirrors ``OutputToFrame``. Raises ``TypeError`` or ``ValueError`` when it cannot be sent.
         """
-        content = ctxt.out_content
-        if isinstance(content, str):
-            content = content.encode("utf-8")
+        for text in (ctxt.out_custom_headers, ctxt.out_content_type):
+            if not isinstance(text, str):
+                raise TypeError(f"content type and headers are str, not {type(text).__name__}")
+        content = content_bytes(ctxt.out_content)
         answer = RestAnswer(status, ctxt.out_custom_headers, ctxt.out_content_type, content)
         return self.encode(answer, answer_head_of(head))
 
@@ -156,7 +196,7 @@ class WebSocketProtocolRest(WebSocketProtocol):
         """Return the head of the next request of this side. From any thread."""
         return REQUEST_HEAD
 
-    # ---------------------------------------------------------------------- to be implemented below
+    # ------------------------------------------------------------------------ subclasses implement
 
     @abstractmethod
     def head_of(self, frame: WebSocketFrame) -> str:
@@ -169,89 +209,6 @@ class WebSocketProtocolRest(WebSocketProtocol):
     @abstractmethod
     def decode(self, frame: WebSocketFrame) -> tuple[str, RestRequest | RestAnswer]:
         """Return (head, message) of *frame*; raise ``RestMessageError`` when it has none."""
-
-    # ------------------------------------------------------------------------- requests of the peer
-
-    def _answer(
-        self, process: WebSocketProcess, frame: WebSocketFrame, head: str, info: str
-    ) -> None:
-        """In the connection's thread: let the application answer a request; send the answer."""
-        try:
-            _, request = self.decode(frame)
-        except RestMessageError as exc:
-            self.last_error: str = f"invalid request: {exc}"
-            _log.info(
-                "%s: an invalid request is dropped: %s", process, exc, extra=process.log_fields()
-            )
-            return
-        assert isinstance(request, RestRequest)
-        headers = add_header(request.headers, info) if info else request.headers
-        ctxt, on_request = process.compute_context()
-        ctxt.prepare(
-            request.url,
-            request.method,
-            headers,
-            request.content,
-            request.content_type,
-            process.remote_ip,
-        )
-        if not ctxt.auth_bearer:
-            ctxt.auth_bearer = bearer_of(ctxt.in_header("authorization"))
-        status = self._ask_application(process, ctxt, on_request)
-        if request.no_answer or ctxt.out_content_type == NORESPONSE_CONTENT_TYPE:
-            return
-        if not process.send_frame(self._answer_frame(process, ctxt, status, head)):
-            self.last_error = "the answer could not be sent"
-            _log.info(
-                "%s: the answer to %r could not be sent", process, ctxt, extra=process.log_fields()
-            )
-
-    def _ask_application(
-        self,
-        process: WebSocketProcess,
-        ctxt: HttpServerRequest,
-        on_request: OnHttpServerRequest | None,
-    ) -> int:
-        """Return the status of the answer, which is in *ctxt* then."""
-        if on_request is None:
-            _log.warning(
-                "%s: nobody answers requests here: 404 for %r",
-                process,
-                ctxt,
-                extra=process.log_fields(),
-            )
-            return 404
-        try:
-            status = on_request(ctxt)
-            if not isinstance(status, int) or not 0 <= status <= 999:
-                raise TypeError(f"the status has to be a number like 200, not {status!r}")
-            return int(status)
-        # a bug in the user's code is a 500 for this request
-        except Exception as exc:  # noqa: BLE001
-            _log.exception("%s: %r failed", process, ctxt)
-            self.last_error = f"{type(exc).__name__}: {exc}"
-            return _internal_error(ctxt)
-
-    def _answer_frame(
-        self, process: WebSocketProcess, ctxt: HttpServerRequest, status: int, head: str
-    ) -> WebSocketFrame:
-        try:
-            return self.output_to_frame(ctxt, status, head)
-        # the out_… attributes are the user's: anything may stand there
-        except Exception as exc:  # noqa: BLE001
-            _log.exception("%s: the answer of %r cannot be sent as it is", process, ctxt)
-            self.last_error = f"{type(exc).__name__}: {exc}"
-            return self.output_to_frame(ctxt, _internal_error(ctxt), head)
-
-
-def _internal_error(ctxt: HttpServerRequest) -> int:
-    """Make *ctxt* an answer that tells the peer nothing but that this side failed."""
-    ctxt.out_content, ctxt.out_content_type, ctxt.out_custom_headers = (
-        b"internal error\n",
-        "text/plain",
-        "",
-    )
-    return 500
 
 
 class WebSocketProtocolJson(WebSocketProtocolRest):
@@ -318,8 +275,6 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         #: ``FramesOutBytesSocket``
         self.frames_in_bytes_socket: int = 0
         self.frames_out_bytes_socket: int = 0
-        #: frames whose container did not verify: dropped, as by the native ends
-        self.frames_in_dropped: int = 0
         #: guards frames_out_bytes_socket: frames are prepared by several threads at once;
         #: innermost, held for moments
         self._safe_counter = threading.Lock()
@@ -328,6 +283,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         # then finds nobody
         self._numbers = count(1)
         self._max_message_bytes = 16 << 20
+        self._guard = KeyGuard(KeyFaults())
         if key:
             self.set_encrypt_key(key, settings)
 
@@ -352,6 +308,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         """Return a protocol for one connection, with the same options and key."""
         clone = type(self)(self.uri, options=self.options)
         clone.encryption = self.encryption
+        clone._guard = KeyGuard(self._guard.faults)
         clone.sequencing = self.sequencing
         self._copy_to(clone)
         return clone
@@ -371,13 +328,17 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
 
     def process_handshake(self, extensions: Sequence[str]) -> str | None:
         """Refuse extensions (406) when the frames are encrypted, as the original does: it knows no
-        other than its key exchange.
+        other than its key exchange. Refuse an address for a while that has sent too much that
+        cannot be read with the key.
         """
-        return None if self.encrypted and extensions else ""
+        if not self.encrypted:
+            return ""
+        return None if extensions or self._guard.faults.blocks(self.remote_ip) else ""
 
     def prepare_process(self, process: WebSocketProcess) -> None:
         super().prepare_process(process)
         self._max_message_bytes = process.settings.max_message_bytes
+        self._guard.begin(process.settings.max_key_faults_per_minute)
 
     # ------------------------------------------------------------------------------------- messages
 
@@ -399,31 +360,43 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     def process_incoming_frame(
         self, process: WebSocketProcess, frame: WebSocketFrame, info: str
     ) -> None:
-        """Also take jumbo frames apart: their messages are handled one after the other."""
+        """Also take jumbo frames apart: their messages are handled one after the other, as long as
+        the connection runs.
+        """
         if frame.opcode is not focBinary or not is_jumbo(frame.payload):
             super().process_incoming_frame(process, frame, info)
             return
         try:
-            payloads = decode_jumbo(frame.payload)
+            count = jumbo_count(frame.payload)
         except RestMessageError as exc:
-            _log.info(
-                "%s: an invalid jumbo frame is dropped: %s",
-                process,
-                exc,
-                extra=process.log_fields(),
-            )
+            self._unreadable(process, f"invalid jumbo frame: {exc}")
             return
-        for index, payload in enumerate(payloads):
-            marker = batch_marker(index, len(payloads))
-            super().process_incoming_frame(process, WebSocketFrame(focBinary, payload), marker)
+        self._answerer.begin_frame()
+        for index, payload in enumerate(split_jumbo(frame.payload)):
+            if not process.takes_messages:
+                process.dropped_count += count - index
+                break
+            self._handle(process, WebSocketFrame(focBinary, payload), batch_marker(index, count))
+        self._answerer.end_frame(process)
+
+    def _unreadable(self, process: WebSocketProcess, why: str) -> None:
+        if self._encrypts():
+            raise self._guard.fault(self)
+        super()._unreadable(process, why)
 
     def send_frames(self, process: WebSocketProcess, frames: Iterable[WebSocketFrame]) -> bool:
-        """Send several frames as one jumbo frame; a single one as it is."""
+        """Send several frames as one jumbo frame, more than 65 536 as several; a single one as it
+        is.
+        """
         frames = list(frames)
         if len(frames) < 2 or any(frame.opcode is not focBinary for frame in frames):
             return super().send_frames(process, frames)
-        return process.send_frame(
-            WebSocketFrame(focBinary, encode_jumbo([frame.payload for frame in frames]))
+        payloads = [frame.payload for frame in frames]
+        return all(
+            process.send_frame(
+                WebSocketFrame(focBinary, encode_jumbo(payloads[at : at + MAX_JUMBO]))
+            )
+            for at in range(0, len(payloads), MAX_JUMBO)
         )
 
     def join_payloads(self, payloads: list[bytes]) -> bytes | None:
@@ -445,37 +418,40 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
             self.frames_out_bytes_socket += len(frame.payload) + _FRAME_OVERHEAD
 
     def after_get_frame(self, frame: WebSocketFrame) -> None:
-        """Decrypt, then decompress; a frame that does not decrypt ends the connection, one that
-        does not verify is emptied.
+        """Decrypt, then decompress.
+
+        With a key, what cannot be read ends the connection with 1008, always in the same way: the
+        peer does not learn what was wrong. Without one it is emptied, and dropped.
         """
         received = len(frame.payload)
         self.frames_in_bytes_socket += received + _FRAME_OVERHEAD
-        if frame.opcode is not focBinary or not received:
+        if frame.opcode is not focBinary:
             return
         if self._encrypts():
-            try:
-                frame.payload = self.encryption.decrypt(frame.payload)
-            except WebSocketsProtocolError as exc:
-                self.last_error: str = (
-                    f"{exc.reason} (is the key, are the options the same on both ends?)"
-                )
-                raise
-        if pboSynLzCompress in self.options:
-            frame.payload = algo_decompress(frame.payload, self._max_message_bytes)
+            frame.payload = self._guard.read(self, frame.payload, self._unpacked)
+        elif received:
+            frame.payload = self._unpacked(frame.payload)
             if not frame.payload:
-                self.last_error = (
-                    "a message is dropped: its SynLZ container does not verify (are the options "
-                    "the same on both ends?)"
-                )
-                _log.log(
-                    logging.DEBUG if self.frames_in_dropped else logging.WARNING,
-                    "%r: %s",
-                    self,
-                    self.last_error,
-                )
-                self.frames_in_dropped += 1
+                self._tell_damaged()
         # counted as it arrived; what counts is the message
         self.counts.bytes_in += len(frame.payload) - received
+
+    def _unpacked(self, payload: bytes) -> bytes:
+        """Return what is in the container *payload*; b'' when it does not verify."""
+        if pboSynLzCompress not in self.options:
+            return payload
+        return algo_decompress(payload, self._max_message_bytes)
+
+    def _tell_damaged(self) -> None:
+        """Drop a message whose container does not verify; the first one of a connection is told."""
+        self.last_error = (
+            "a message is dropped: its SynLZ container does not verify (are the options the same "
+            "on both ends?)"
+        )
+        self.frames_in_dropped += 1
+        if self._answerer.is_first("damaged"):
+            fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
+            _log.warning("%r: %s", self, self.last_error, extra=fields)
 
     def _encrypts(self) -> bool:
         return self.encryption is not None and not self._spares(pboNoLocalHostEncrypt)

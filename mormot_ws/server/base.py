@@ -14,9 +14,10 @@ from threading import current_thread
 from time import sleep
 from typing import Any
 
+from ..core.addresses import address_key
 from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
-from ..logs import get_logger
+from ..logs import LOG_SECONDS, SeldomLog, get_logger
 from ..process.encoder import check_sendable
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit
@@ -29,8 +30,8 @@ from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
 from .connection import WebSocketProcessServer, WebSocketServerSocket
-from .logs import LOG_SECONDS, SeldomLog
-from .visitors import address_key, is_trusted
+from .groups import Groups
+from .visitors import is_trusted
 
 _log = get_logger("mormot_ws.server")
 
@@ -93,6 +94,7 @@ class WebSocketServerBase(FreedByWith):
         #: a signal handler perhaps, looks at the tables without it
         self._safe_connections = threading.Lock()
         self._processes: dict[int, WebSocketProcessServer] = {}
+        self._groups = Groups(self._processes)
         #: all connections, in the order of their coming
         self._sockets: dict[WebSocketServerSocket, None] = {}
         self._ended_totals = [0, 0, 0, 0]  # frames and bytes of connections that have ended
@@ -146,27 +148,48 @@ class WebSocketServerBase(FreedByWith):
             return None
         return process
 
+    def connections(self, group: str | None = None) -> list[WebSocketProcessServer]:
+        """Return the WebSocket connections of this moment, or those of *group*, in a list of its
+        own.
+
+        From any thread. Connections may end while you go through it; what is sent to one of them
+        then returns False.
+        """
+        found = self._groups.members(group) if group is not None else list(self._processes.values())
+        return [process for process in found if process.state is wpsRun and not process.given_up]
+
+    @property
+    def groups(self) -> list[str]:
+        """The names of the groups that have members now; see
+        :meth:`WebSocketProcessServer.join`.
+        """
+        return self._groups.names()
+
     def websocket_broadcast(
-        self, frame: WebSocketFrame, connection_ids: Iterable[int] | None = None
+        self,
+        frame: WebSocketFrame,
+        connection_ids: Iterable[int] | None = None,
+        *,
+        group: str | None = None,
+        exclude: Iterable[int] = (),
     ) -> int:
-        """Queue *frame* on all connections or *connection_ids*; mirrors ``WebSocketBroadcast``.
+        """Queue *frame* on all connections; mirrors ``WebSocketBroadcast``.
+
+        :param connection_ids: only on the connections with these numbers.
+        :param group: only on those that have joined that group.
+        :param exclude: not on the connections with these numbers.
 
         From any thread, never waits: the keeper sends, and one receiver that does not read delays
-        no other. Returns how many connections have queued it (a full queue refuses). Raises
-        ``TypeError`` or ``ValueError``, before anything is queued, for what is no text or binary
-        frame, and for text that is not UTF-8 where a receiver's protocol insists on it.
+        no other. The frame is encoded once for all. Returns how many connections have queued it (a
+        full queue refuses). Raises ``TypeError`` or ``ValueError``, before anything is queued, for
+        what is no text or binary frame, and for text that is not UTF-8 where a receiver's protocol
+        insists on it.
         """
         if not isinstance(frame, WebSocketFrame):
             raise TypeError(f"a WebSocketFrame is broadcast, not {type(frame).__name__}")
         if frame.opcode not in (focText, focBinary):
             raise ValueError(f"a text or binary frame is broadcast, not {frame.opcode.name}")
-        # outside the lock: the application's iterator may take its time, or a lock
-        numbers = None if connection_ids is None else list(connection_ids)
-        if numbers is None:
-            receivers = list(self._processes.values())
-        else:
-            found = [self._processes.get(number) for number in numbers]
-            receivers = [process for process in found if process is not None]
+        receivers = self._receivers(connection_ids, group, exclude)
         if not receivers or not all(process.protocol.lenient_text for process in receivers):
             check_sendable(frame)
         plain = QueuedFrame(frame.opcode, frame.payload, frame.content)
@@ -213,6 +236,27 @@ class WebSocketServerBase(FreedByWith):
             connection.interrupt()
 
     # ------------------------------------------------------------------------------- for subclasses
+
+    def _receivers(
+        self, connection_ids: Iterable[int] | None, group: str | None, exclude: Iterable[int]
+    ) -> list[WebSocketProcessServer]:
+        """Return the connections that a broadcast is for."""
+        # no lock is held: the application's iterators may take their time, or a lock
+        excluded = frozenset(exclude)
+        if connection_ids is None:
+            if group is None:
+                found = list(self._processes.values())
+            else:
+                found = self._groups.members(group)
+        else:
+            known = [self._processes.get(number) for number in list(connection_ids)]
+            found = [process for process in known if process is not None]
+            if group is not None:
+                members = frozenset(self._groups.members(group))
+                found = [process for process in found if process in members]
+        if excluded:
+            found = [process for process in found if process.connection_id not in excluded]
+        return found
 
     def _status(self, host: str, port: int) -> ServerStatus:
         for _ in range(_SNAPSHOT_TRIES):
@@ -352,6 +396,8 @@ class WebSocketServerBase(FreedByWith):
                 for at, value in enumerate(_totals(process.protocol)):
                     self._ended_totals[at] += value
             self._moves += 1
+        # behind the above: see Groups.join()
+        self._groups.drop(process)
 
     def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
         """Count and log a connection that a limit has turned away.

@@ -28,6 +28,7 @@ from ..sockets.deadline import Deadline
 from ..sockets.tls_transport import TlsTransport
 from ..sockets.transport import Transport
 from ..states import wpsDestroy
+from .groups import Groups
 from .http import (
     HttpFault,
     HttpServerConnection,
@@ -56,6 +57,8 @@ class ServerOwner(Protocol):
     on_websocket_close: Callable[[WebSocketProtocol], Any] | None
     #: sends heartbeats and what is queued
     _keeper: ProcessKeeper
+    #: which connections are in which groups
+    _groups: Groups
 
     @property
     def description(self) -> str:
@@ -69,9 +72,14 @@ class ServerOwner(Protocol):
         """Return the process of that connection, None when it is not connected."""
 
     def websocket_broadcast(
-        self, frame: WebSocketFrame, connection_ids: Iterable[int] | None = None
+        self,
+        frame: WebSocketFrame,
+        connection_ids: Iterable[int] | None = None,
+        *,
+        group: str | None = None,
+        exclude: Iterable[int] = (),
     ) -> int:
-        """Queue *frame* on all connections, or on those of *connection_ids*."""
+        """Queue *frame* on all connections, those of *connection_ids*, or those of *group*."""
 
     def _register(self, process: WebSocketProcessServer) -> None:
         """Count *process* among the WebSocket connections, and find it by its number."""
@@ -100,6 +108,8 @@ class WebSocketProcessServer(WebCrtSocketProcess):
 
     # True while the server's tables have it
     _listed = False
+    # the groups that it was in at its end
+    _last_groups: frozenset[str] = frozenset()
 
     def __init__(
         self, owner: WebSocketServerSocket, protocol: WebSocketProtocol, server: ServerOwner
@@ -127,6 +137,27 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         """True once it was cut: its loop is about to end."""
         return self.closer.given_up
 
+    def join(self, group: str) -> bool:
+        """Put this connection into *group*, a name of your choice, which is made by that.
+
+        From any thread. Returns False when the connection has ended. It leaves all groups at its
+        end. :meth:`WebSocketServer.websocket_broadcast` sends to a group,
+        :meth:`WebSocketServer.connections` lists it. Raises ``TypeError``/``ValueError`` for a name
+        that is not a ``str``, or empty.
+        """
+        return self.owner.server._groups.join(self, group)
+
+    def leave(self, group: str) -> bool:
+        """Take this connection out of *group*; return False when it was not in it. From any
+        thread.
+        """
+        return self.owner.server._groups.leave(self, group)
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The groups that this connection is in; once it has ended, those that it was in then."""
+        return self.owner.server._groups.groups_of(self) or self._last_groups
+
     def process_stop(self) -> None:
         # the callbacks for the end count, and send to, those that are still there
         self.leave_server()
@@ -139,6 +170,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         """
         if self._listed and not self.owner._inherited:
             self._listed = False
+            self._last_groups = self.groups
             self.owner.server._unregister(self)
 
     def join_server(self) -> None:
@@ -432,9 +464,10 @@ class WebSocketServerSocket:
             # upgrade has returned
             with process.safe_out:
                 self.websocket_process = process
-                process.run_at_once()
+                process.enter_run()
                 process.join_server()
                 transport.sendall(answer)
+            process.entered_run()
             protocol.after_upgrade(process)
         except BaseException:
             process.leave_server()

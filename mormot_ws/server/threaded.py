@@ -19,7 +19,7 @@ from typing import Any
 
 from ..core.forks import dies_in_child
 from ..errors import HttpServerError
-from ..logs import get_logger
+from ..logs import LOG_SECONDS, SeldomLog, get_logger
 from ..process.freeing import close_at_exit
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
@@ -29,7 +29,6 @@ from .base import WebSocketServerBase
 from .connection import WebSocketServerSocket
 from .http import simple_answer
 from .listening import listen, parse_port, wake_accept
-from .logs import LOG_SECONDS, SeldomLog
 
 _log = get_logger("mormot_ws.server")
 

@@ -12,16 +12,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 _Network = IPv4Network | IPv6Network
 
 
-def address_key(ip: str) -> str:
-    """Return what the limits per address count *ip* as: an IPv6 address as its /64."""
-    if ":" not in ip:
-        return ip
-    try:
-        return str(IPv6Network((ip.partition("%")[0], 64), strict=False))
-    except ValueError:
-        return ip
-
-
 def is_trusted(ip: str, proxies: Collection[str]) -> bool:
     """Tell whether *ip* is one of *proxies*, which are addresses and networks."""
     address = _address(ip) if proxies else None

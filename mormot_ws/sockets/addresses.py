@@ -7,44 +7,96 @@ import threading
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from ..core.names import dialled_host
 from .deadline import Deadline
 
 #: what ``socket.getaddrinfo`` returns for one address
 AddressInfo = tuple[Any, ...]
 
 
-def resolve(host: str, port: int, deadline: Deadline) -> list[AddressInfo]:
-    """Return the addresses of *host*; raise ``OSError`` when there are none until the *deadline*.
+class LookUp:
+    """The look-up of one host, which :meth:`stop` ends from any thread."""
 
-    A look-up that takes longer is left to its own thread, which ends with it.
-    """
-    if _is_address(host):
-        return _look_up(host, port)
-    found: SimpleQueue[list[AddressInfo] | OSError] = SimpleQueue()
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        #: what was found or raised; None: stopped
+        self._found: SimpleQueue[list[AddressInfo] | BaseException | None] = SimpleQueue()
 
-    def work() -> None:
+    def addresses(self, deadline: Deadline) -> list[AddressInfo]:
+        """Return the addresses, each once; raise ``OSError`` when there are none until the
+        *deadline*.
+
+        A look-up that takes longer is left to its own thread, which ends with it.
+        """
         try:
-            found.put(_look_up(host, port))
-        except OSError as exc:
-            found.put(exc)
+            name = dialled_host(self._host)
+        except ValueError as exc:
+            raise OSError(str(exc)) from None
+        if _is_address(name):
+            return _look_up(name, self._port)
+        try:
+            # daemon: a name server that never answers must not keep the interpreter from ending
+            threading.Thread(
+                target=self._work, args=(name,), name=f"look-up of {name}", daemon=True
+            ).start()
+        except RuntimeError as exc:
+            raise OSError(f"{name} cannot be looked up: {exc}") from None
+        left = deadline.seconds()
+        try:
+            result = self._found.get(
+                timeout=None if left is None else min(left, threading.TIMEOUT_MAX)
+            )
+        except Empty:
+            raise TimeoutError(f"no address for {name} in time: the look-up did not end") from None
+        if result is None:
+            raise ConnectionAbortedError("interrupted")
+        if isinstance(result, OSError):
+            raise result
+        if isinstance(result, BaseException):
+            raise OSError(f"{name} cannot be looked up: {type(result).__name__}: {result}")
+        return result
 
-    # daemon: a name server that never answers must not keep the interpreter from ending
-    threading.Thread(target=work, name=f"look-up of {host}", daemon=True).start()
+    def stop(self) -> None:
+        """Make :meth:`addresses` raise at once. From any thread, and from signal handlers."""
+        self._found.put(None)
+
+    def _work(self, name: str) -> None:
+        try:
+            self._found.put(_look_up(name, self._port))
+        except BaseException as exc:  # noqa: BLE001
+            # raised where the result is waited for
+            self._found.put(exc)
+
+
+def in_order(addresses: list[AddressInfo], failed: dict[Any, None]) -> list[AddressInfo]:
+    """Return *addresses* in the order of attempts: families in turn (RFC 8305 §4), and those that
+    have *failed* last, the one whose failure is the oldest first.
+    """
+    if len(addresses) == 1:
+        return list(addresses)
+    by_family: dict[Any, list[AddressInfo]] = {}
+    for info in addresses:
+        by_family.setdefault(info[0], []).append(info)
+    families = list(by_family.values())
+    # the n-th of each family, in the order in which the system prefers the families
+    order = [
+        family[place]
+        for place in range(max(map(len, families), default=0))
+        for family in families
+        if place < len(family)
+    ]
+    ages = {address: age for age, address in enumerate(failed)}
+    return sorted(order, key=lambda info: ages.get(info[4], -1))
+
+
+def _look_up(name: str, port: int) -> list[AddressInfo]:
     try:
-        result = found.get(timeout=deadline.seconds())
-    except Empty:
-        raise TimeoutError(f"no address for {host} in time: the look-up did not end") from None
-    if isinstance(result, OSError):
-        raise result
-    return result
-
-
-def _look_up(host: str, port: int) -> list[AddressInfo]:
-    try:
-        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except UnicodeError as exc:
         # a label of more than 63 characters, or an empty one
-        raise OSError(f"{host!r} cannot be looked up: {exc}") from None
+        raise OSError(f"{name!r} cannot be looked up: {exc}") from None
+    return found if len(found) == 1 else list(dict.fromkeys(found))
 
 
 def _is_address(host: str) -> bool:

@@ -5,34 +5,44 @@ parameters. No WebSocket in here.
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import socket
 import ssl
 import threading
+from typing import Any
 
 from ..core.forks import dies_in_child
-from ..logs import get_logger
+from ..core.names import wire_host
+from ..logs import escaped, get_logger
 from ..settings import check_timeout
-from .addresses import resolve
 from .deadline import Deadline
+from .dialling import Dialling
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
+from .tls_contexts import DefaultContext, TlsContext
 from .tls_transport import TlsTransport
-from .transport import Transport, wait_socket
+from .transport import Transport
 
 _log = get_logger("mormot_ws.sockets")
+
+#: how many addresses that did not work are remembered
+_MOST_FAILED = 64
 
 
 class CrtSocket:
     """A connection to *host* and *port*, with TLS if *tls*. Mirrors ``TCrtSocket``.
 
-    :param host: a name or an address.
+    :param host: a name or an address. All addresses of a name are tried, the next one 250 ms after
+        the last (RFC 8305); one that fails in TLS or in the upgrade is tried last the next time.
+        International names are encoded (IDNA); an IPv6 address may have a zone,
+        ``fe80::1%eth0``.
     :param port: a number, or a number as text.
-    :param tls_context: an ``ssl.SSLContext``; None: the default one, which verifies the certificate
-        and the host's name.
-    :param proxy: ``http://user:password@host:port`` (CONNECT), ``socks5://…`` or ``socks4://…``;
-        ``''``: none; None: what ``http_proxy``/``https_proxy``/``all_proxy``/``no_proxy`` in the
-        environment say. Needs the extra ``proxy``.
+    :param tls_context: an ``ssl.SSLContext``, or a function that returns one for each connection,
+        to read certificates anew; None: the default one, which verifies the certificate and the
+        host's name, and trusts the authorities that the system has at that time.
+    :param tls_server_name: the name that the certificate has to be for, sent as SNI; None: *host*.
+        ``Host`` is *host* all the same: a header of your own changes it.
+    :param proxy: ``http://user:password@host:port`` (CONNECT), ``socks5://…`` or ``socks4://…``,
+        which need the extra ``proxy``; ``''``: none; None: what ``http_proxy``, ``https_proxy``,
+        ``all_proxy`` and ``no_proxy`` in the environment say.
     :param timeout: milliseconds for connecting, and for each handshake on the connection.
 
     Constructing it tries to connect, and does not raise when that fails: :attr:`connected` and
@@ -48,9 +58,10 @@ class CrtSocket:
         host: str,
         port: int | str,
         tls: bool = False,
-        tls_context: ssl.SSLContext | None = None,
+        tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         *,
+        tls_server_name: str | None = None,
         proxy: str | None = None,
         send_timeout: int = 10_000,
         resolve_timeout: int = 5_000,
@@ -62,6 +73,12 @@ class CrtSocket:
                 "host is a name or an address; HttpClientWebSockets.websockets_connect() "
                 "takes a whole URI"
             )
+        wire_host(host)
+        if tls_server_name is not None:
+            if not isinstance(tls_server_name, str) or any(c <= " " for c in tls_server_name):
+                raise ValueError(f"tls_server_name is a name or None, not {tls_server_name!r}")
+            if not wire_host(tls_server_name).strip("."):
+                raise ValueError("tls_server_name is a name or None, not an empty one")
         if not str(port).isdigit() or not 0 < int(port) < 65536:
             raise ValueError(f"port is a number from 1 to 65535, not {port!r}")
         check_timeout("timeout", timeout)
@@ -69,6 +86,8 @@ class CrtSocket:
         self.port: int = int(port)
         self.tls: bool = bool(tls)
         self.tls_context = tls_context
+        #: the name in SNI and in the certificate; None: the host's
+        self.tls_server_name = tls_server_name
         self.timeout = timeout
         #: the proxy to go through: a URL; '' for none; None: what the environment says
         self.proxy: str | None = check_proxy(proxy) if proxy else proxy
@@ -78,14 +97,17 @@ class CrtSocket:
         self.last_exception: OSError | None = None
         self._send_timeout = send_timeout
         self._resolve_timeout = resolve_timeout
-        self._default_context: ssl.SSLContext | None = (
-            None  # made once: reading the system's authorities takes many milliseconds
-        )
-        #: guards the three fields below, so that an interrupt from another thread meets the socket
-        #: of the moment; innermost
+        self._default_context = DefaultContext()
+        #: the addresses that failed after their TCP connection, the oldest failure first
+        self._failed_addresses: dict[Any, None] = {}
+        #: the address at the other end of the last TCP connection, None when there is none
+        self._address: Any = None
+        #: guards the fields below, so that an interrupt from another thread meets the sockets of
+        #: the moment; innermost
         # taken again by its own thread: a signal handler may close or interrupt at any moment
         self._safe_socket = threading.RLock()
         self._interrupted = False
+        self._dialling: Dialling | None = None
         self._raw: socket.socket | None = None
         self._transport: Transport | None = None
 
@@ -110,14 +132,20 @@ class CrtSocket:
             return self.last_error
         dies_in_child(self)
         self.close()
+        self._address = None
         deadline = Deadline(self.timeout if timeout is None else timeout)
         error: OSError | None = None
         try:
             self._open(deadline)
         except OSError as exc:  # time-outs and faults of TLS are OSErrors as well
             error = exc
+            self._judge_address(False)
+        except BaseException:
+            self.close()
+            raise
         self.last_exception = error
-        self.last_error = text = "" if error is None else f"{type(error).__name__}: {error}"
+        text = "" if error is None else escaped(f"{type(error).__name__}: {error}")
+        self.last_error = text
         if text:
             self.close()
             _log.debug("%s:%d: %s", self.host, self.port, text)
@@ -139,6 +167,9 @@ class CrtSocket:
         about to have one, is dead here; any other one is as new.
         """
         self._safe_socket = threading.RLock()
+        dialling, self._dialling = self._dialling, None
+        if dialling is not None and dialling.die_in_child():
+            self._inherited = self._interrupted = True
         transport, self._transport = self._transport, None
         raw, self._raw = self._raw, None
         for copy in (transport, raw):
@@ -153,6 +184,9 @@ class CrtSocket:
         with self._safe_socket:
             self._interrupted = True
             sock = self._raw if self._transport is None else self._transport.sock
+            dialling = self._dialling
+        if dialling is not None:
+            dialling.stop()
         if sock is not None:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
@@ -161,8 +195,23 @@ class CrtSocket:
         what = "connected" if self.connected else "not connected"
         return f"<CrtSocket {self.host}:{self.port}{' TLS' if self.tls else ''} {what}>"
 
+    def _judge_address(self, worked: bool) -> None:
+        """Remember whether the address of the last connection *worked*, up to the upgrade: one that
+        did not is tried last the next time. By the thread that connects.
+        """
+        address, self._address = self._address, None
+        if address is None or self._interrupted:
+            return
+        self._failed_addresses.pop(address, None)
+        if not worked:
+            self._failed_addresses[address] = None
+            if len(self._failed_addresses) > _MOST_FAILED:
+                del self._failed_addresses[next(iter(self._failed_addresses))]
+
     def _open(self, deadline: Deadline) -> None:
-        proxy = proxy_from_environment(self.host, self.tls) if self.proxy is None else self.proxy
+        proxy = self.proxy
+        if proxy is None:
+            proxy = proxy_from_environment(self.host, self.tls, self.port)
         if proxy:
             raw = open_through_proxy(
                 proxy,
@@ -173,73 +222,51 @@ class CrtSocket:
             )
         else:
             raw = self._connect_any(self.host, self.port, deadline)
-        if not self.tls:
+        transport = self._with_tls(raw, deadline) if self.tls else None
+        if transport is None:
             transport = Transport(raw, self._send_timeout)
-        else:
-            context = self.tls_context or self._default_context
-            if context is None:
-                context = self._default_context = ssl.create_default_context()
-            transport = TlsTransport(raw, context, self._send_timeout, server_hostname=self.host)
-            transport.handshake(deadline)
         with self._safe_socket:
-            if self._interrupted:
-                raise ConnectionAbortedError("interrupted")
+            self._check_interrupted()
             self._raw = None
             self._transport = transport
 
+    def _with_tls(self, raw: socket.socket, deadline: Deadline) -> Transport:
+        """Do the TLS handshake on *raw*."""
+        context = self.tls_context or self._default_context.get()
+        if not isinstance(context, ssl.SSLContext):
+            context = context()
+        try:
+            name = wire_host(self.tls_server_name or self.host)
+            transport = TlsTransport(raw, context, self._send_timeout, server_hostname=name)
+        except ValueError as exc:
+            # a name that no certificate can be for
+            raise OSError(str(exc)) from None
+        try:
+            transport.handshake(deadline)
+        except ssl.SSLCertVerificationError:
+            # not everywhere can it be seen that the authorities have changed
+            self._default_context.forget()
+            raise
+        return transport
+
     def _connect_any(self, host: str, port: int, deadline: Deadline) -> socket.socket:
-        """Try the host's addresses in turn; return a connected socket, which ``self._raw`` holds
-        too.
+        """Return a connected socket, which ``self._raw`` holds too."""
+        dialling = Dialling(host, port, self._failed_addresses)
+        try:
+            with self._safe_socket:
+                self._check_interrupted()
+                self._dialling = dialling
+            sock, address = dialling.connect(deadline, deadline.sooner(self._resolve_timeout))
+            with self._safe_socket:
+                self._check_interrupted()
+                self._raw = sock
+            dialling.taken(sock)
+            self._address = address
+            return sock
+        finally:
+            dialling.taken(self._raw)
+            self._dialling = None
 
-        Each has its share of the time, so that one that does not answer (IPv6 that leads nowhere)
-        does not hide the next.
-        """
-        error: OSError = OSError(f"no address for {host}")
-        found = resolve(host, port, deadline.sooner(self._resolve_timeout))
-        for left, (family, kind, protocol, _, address) in zip(
-            range(len(found), 0, -1), found, strict=True
-        ):
-            try:
-                sock = socket.socket(family, kind, protocol)
-            except OSError as exc:
-                # a kernel without IPv6 knows its addresses all the same
-                error = exc
-                continue
-            try:
-                with self._safe_socket:
-                    if self._interrupted:
-                        raise ConnectionAbortedError("interrupted")
-                    self._raw = sock
-                self._connect(sock, address, deadline.share(left))
-            except OSError as exc:
-                with self._safe_socket:
-                    self._raw = None
-                    interrupted = self._interrupted
-                sock.close()
-                error = exc
-                if interrupted or deadline.passed:
-                    break
-            else:
-                return sock
-        raise error
-
-    @staticmethod
-    def _connect(sock: socket.socket, address: object, deadline: Deadline) -> None:
-        sock.setblocking(False)
-        code = sock.connect_ex(address)  # type: ignore[arg-type]
-        if code in (
-            errno.EINPROGRESS,
-            errno.EWOULDBLOCK,
-            errno.EINTR,
-            getattr(errno, "WSAEWOULDBLOCK", -1),
-        ):
-            if not wait_socket(sock, True, deadline):
-                raise TimeoutError("no answer to the connection attempt")
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise OSError(code, os.strerror(code))
-        # an interrupted attempt may leave no error, but it leaves no peer either
-        if sock.getpeername() == sock.getsockname():
-            # nobody listens there, but the kernel gave us that very port and connected us to
-            # ourselves
-            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    def _check_interrupted(self) -> None:
+        if self._interrupted:
+            raise ConnectionAbortedError("interrupted")

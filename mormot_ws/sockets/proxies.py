@@ -1,5 +1,5 @@
-"""Proxies: which one a connection goes through (argument or environment), and the way through it,
-by ``http.client`` and python-socks.
+"""Proxies: which one a connection goes through (argument or environment), and the way through it:
+HTTP CONNECT by h11, SOCKS by python-socks.
 
 The socket that comes out of it ends at the target; TLS and WebSocket are for those above. No thread
 belongs in here.
@@ -9,51 +9,105 @@ from __future__ import annotations
 
 import base64
 import importlib.util
-import ipaddress
+import re
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes
 
+from ..core.names import dialled_host, wire_authority, wire_host
+from ..logs import get_logger
 from .deadline import Deadline
+from .no_proxy import as_address, is_left_out
 from .transport import DeadlineSocket, Transport
+
+_log = get_logger("mormot_ws.sockets")
 
 #: dials the proxy itself: f(host, port) -> a connected socket
 Dial = Callable[[str, int], socket.socket]
 
-_SCHEMES = ("http", "socks4", "socks4a", "socks5", "socks5h")
+#: the schemes, and the ports without a port in the URL; ``socks`` is what GNOME exports
+_PORTS = {"http": 8080, **dict.fromkeys(("socks", "socks5", "socks5h", "socks4", "socks4a"), 1080)}
+_PLACE = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::(\d{0,5}))?")
+#: bytes of a proxy's answer, with the interim ones before it
+_MOST_ANSWER = 16384
+
+
+class ProxyError(OSError):
+    """A proxy has refused, or has answered what no proxy may."""
+
+    def __init__(
+        self, text: str, http_status: int = 0, headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        super().__init__(text)
+        #: the status of an HTTP proxy's answer, 407 for wrong credentials; 0: there was none
+        self.http_status = http_status
+        #: the headers that came with it
+        self.headers = headers
+
+
+@dataclass(frozen=True)
+class ProxyUrl:
+    """The parts of a proxy's URL. The credentials are still percent-encoded."""
+
+    scheme: str
+    host: str
+    port: int
+    user: str
+    password: str
+
+    @classmethod
+    def parse(cls, url: str) -> ProxyUrl:
+        """Return the parts of *url*; raise ``ValueError`` when no proxy can be reached by it.
+
+        The last ``@`` ends the credentials: passwords have ``#``, ``/`` and ``@`` as people choose
+        them, encoded or not.
+        """
+        scheme, mark, rest = url.partition("://")
+        credentials, _, place = rest.rpartition("@")
+        user, _, password = credentials.partition(":")
+        scheme = scheme.lower()
+        match = _PLACE.fullmatch(re.split(r"[/?#]", place, maxsplit=1)[0])
+        host = "" if match is None else match[1]
+        port = int(match[2] or _PORTS.get(scheme, 0)) if match is not None else 0
+        if not mark or scheme not in _PORTS or not host or not 0 < port < 65536:
+            raise ValueError(
+                "a proxy is like http://user:password@host:port or socks5://host:port, not "
+                f"{_without_password(url)!r}"
+            )
+        dialled_host(host)
+        return cls(scheme, host, port, user, password)
 
 
 def check_proxy(url: str) -> str:
     """Return *url* if it names a proxy that can be used, else raise ``ValueError``."""
-    try:
-        parts = urlsplit(url)
-        # .port raises ValueError for what is no port
-        usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError(
-            "a proxy is like http://user:password@host:port or socks5://host:port, not "
-            f"{_without_password(url)!r}"
-        )
+    ProxyUrl.parse(url)
     return url
 
 
-def proxy_from_environment(host: str, tls: bool) -> str:
+def proxy_from_environment(host: str, tls: bool, port: int = 0) -> str:
     """Return the proxy that ``https_proxy`` (with TLS) or ``http_proxy``, else ``all_proxy``, names
-    for *host*; '' for none.
+    for *host* and *port*; '' for none.
 
     ``no_proxy`` is obeyed, and loopback addresses never go through a proxy.
     """
-    if _is_loopback(host):
+    try:
+        name = wire_host(host).lower()
+    except ValueError:
+        # not to be reached in any way: who connects says why
         return ""
-    # here, as below: most programs use no proxy, and need not load what that takes
+    if _is_loopback(name):
+        return ""
+    # here: most programs use no proxy, and need not load what that takes
     import urllib.request
 
     proxies = urllib.request.getproxies()
     url = proxies.get("https" if tls else "http") or proxies.get("all") or ""
-    if not url or urllib.request.proxy_bypass(host):
+    if not url or is_left_out(name, port, proxies.get("no", "")):
+        return ""
+    if not urllib.request.getproxies_environment() and urllib.request.proxy_bypass(name):
+        # the system's settings, on macOS and Windows
         return ""
     return url if "://" in url else f"http://{url}"
 
@@ -62,90 +116,111 @@ def open_through_proxy(
     url: str, host: str, port: int, dial: Dial, deadline: Deadline
 ) -> socket.socket:
     """Return a socket connected to *host* and *port* through the proxy *url*, which *dial*
-    reaches. Raises ``OSError``.
+    reaches. Raises ``OSError``, with the proxy's status if it is a :class:`ProxyError`.
     """
     try:
-        check_proxy(url)
+        proxy = ProxyUrl.parse(url)
+        target = wire_host(host)
     except ValueError as exc:
-        # it came from the environment: no mistake of the caller's
+        # it came from the environment, or was set later: no mistake of the caller's
         raise OSError(str(exc)) from None
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    if parts.scheme != "http" and importlib.util.find_spec("python_socks") is None:
-        raise OSError(
-            f"proxy {_without_password(url)}: python-socks is missing: pip install "
-            "'mormot_ws[proxy]'"
-        )
+    shown = _without_password(url)
+    if proxy.scheme != "http" and importlib.util.find_spec("python_socks") is None:
+        raise OSError(f"proxy {shown}: python-socks is missing: pip install 'mormot_ws[proxy]'")
     try:
-        sock = dial(parts.hostname, parts.port or (8080 if parts.scheme == "http" else 1080))
+        sock = dial(proxy.host, proxy.port)
     except OSError as exc:
         # of the same kind, but it must not read as if the server had refused
-        raise type(exc)(f"proxy {_without_password(url)}: {exc}") from None
+        raise type(exc)(f"proxy {shown}: {exc}") from None
     talk = DeadlineSocket(Transport(sock), deadline)
-    credentials = unquote(parts.username or ""), unquote(parts.password or "")
     try:
-        if parts.scheme == "http":
-            _connect_by_http(talk, parts.hostname, credentials, host, port)
+        if proxy.scheme == "http":
+            connect_by_http(talk, proxy, wire_authority(host, port))
         else:
-            _connect_by_socks(talk, parts.scheme, credentials, host, port)
+            connect_by_socks(talk, proxy, target, port)
+    except ProxyError as exc:
+        raise ProxyError(f"proxy {shown}: {exc}", exc.http_status, exc.headers) from None
     except TimeoutError:
-        raise TimeoutError(f"proxy {_without_password(url)}: timed out") from None
+        raise TimeoutError(f"proxy {shown}: timed out") from None
     except OSError as exc:
-        raise OSError(f"proxy {_without_password(url)}: {exc}") from None
+        raise OSError(f"proxy {shown}: {exc}") from None
     return sock
 
 
-def _connect_by_http(
-    talk: DeadlineSocket, proxy: str, credentials: tuple[str, str], host: str, port: int
-) -> None:
-    """Ask an HTTP proxy for a tunnel, by ``http.client``."""
-    import http.client
+def connect_by_http(talk: DeadlineSocket, proxy: ProxyUrl, authority: str) -> None:
+    """Ask an HTTP proxy for a tunnel to *authority*. Raises ``OSError``."""
+    # here: a client that uses no proxy need not load it
+    import h11
 
-    class Tunnel(http.client.HTTPConnection):
-        def connect(self) -> None:
-            self.sock = talk
-            self._tunnel()  # type: ignore[attr-defined]  # what its own connect() does
+    headers = [("Host", authority)]
+    if proxy.user or proxy.password:
+        pair = unquote_to_bytes(proxy.user) + b":" + unquote_to_bytes(proxy.password)
+        headers.append(("Proxy-Authorization", f"Basic {base64.b64encode(pair).decode()}"))
+    machine = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_ANSWER)
+    request = h11.Request(method="CONNECT", target=authority, headers=headers)
+    talk.sendall((machine.send(request) or b"") + (machine.send(h11.EndOfMessage()) or b""))
+    line = b""
+    for _ in range(_MOST_ANSWER):
+        # byte by byte: what comes behind the answer is the server's
+        byte = talk.recv(1)
+        if not byte:
+            raise ProxyError("the connection ended before an answer did")
+        line += byte
+        if byte != b"\n":
+            continue
+        machine.receive_data(line)
+        line = b""
+        try:
+            answer = machine.next_event()
+        except h11.RemoteProtocolError as exc:
+            raise ProxyError(f"no HTTP answer: {exc}") from None
+        if type(answer) is h11.Response:
+            if 200 <= answer.status_code < 300:
+                return
+            raise _refusal(answer)
+    raise ProxyError(f"its answer has more than {_MOST_ANSWER} bytes")
 
-    headers = {}
-    if credentials[0]:
-        token = base64.b64encode(":".join(credentials).encode()).decode()
-        headers["Proxy-Authorization"] = f"Basic {token}"
-    connection = Tunnel(proxy)
-    connection.set_tunnel(host, port, headers)
-    if ":" in host:
-        # before Python 3.12 it forgets the brackets
-        connection._tunnel_host = f"[{host}]"  # type: ignore[attr-defined]
-    try:
-        connection.connect()
-    except http.client.HTTPException as exc:
-        raise OSError(f"{type(exc).__name__}: {exc}") from None
+
+def _refusal(answer: Any) -> ProxyError:
+    reason = answer.reason.decode("latin-1")
+    return ProxyError(
+        f"Tunnel connection failed: {answer.status_code} {reason}".rstrip(),
+        answer.status_code,
+        tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers),
+    )
 
 
-def _connect_by_socks(
-    talk: DeadlineSocket, scheme: str, credentials: tuple[str, str], host: str, port: int
-) -> None:
-    """Ask a SOCKS proxy for a connection, by python-socks."""
-    from python_socks import ProxyError, ProxyType  # here: an extra, and rarely used
+def connect_by_socks(talk: DeadlineSocket, proxy: ProxyUrl, host: str, port: int) -> None:
+    """Ask a SOCKS proxy for a connection, by python-socks. Raises ``OSError``."""
+    from python_socks import ProxyError as SocksError
+    from python_socks import ProxyType
     from python_socks.sync import Proxy
 
-    kind = ProxyType.SOCKS4 if scheme.startswith("socks4") else ProxyType.SOCKS5
-    name, password = credentials
+    kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
     # python-socks asks the "proxy before the proxy" for its socket: ours is connected to the proxy
     # already
     forward: Any = _Connected(talk)
-    proxy = Proxy(
+    library = Proxy(
         kind,
         "proxy",
         0,
-        username=name or None,
-        password=password or None,
+        username=unquote(proxy.user) or None,
+        password=unquote(proxy.password) or None,
         rdns=True,
         forward=forward,
     )
     try:
-        proxy.connect(host, port)
-    except ProxyError as exc:
-        raise OSError(str(exc)) from None
+        library.connect(host, port)
+    except OSError:
+        raise
+    except SocksError as exc:
+        raise ProxyError(str(exc)) from None
+    except Exception as exc:  # noqa: BLE001
+        # an answer, or credentials, that python-socks did not expect; the text may show them
+        _log.debug("python-socks has raised %s", type(exc).__name__)
+        raise ProxyError(
+            f"no SOCKS answer, or unusual credentials ({type(exc).__name__})"
+        ) from None
 
 
 class _Connected:
@@ -158,15 +233,18 @@ class _Connected:
         return self._talk
 
 
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _is_loopback(name: str) -> bool:
+    address = as_address(name)
+    return name == "localhost" if address is None else address.is_loopback
 
 
 def _without_password(url: str) -> str:
     scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+    if not mark:
+        scheme, rest = "", url
+    place = re.split(r"[/?#]", rest.rpartition("@")[2], maxsplit=1)[0]
+    name, colon, port = place.rpartition(":")
+    if colon and port and not port.isdigit() and "]" not in port:
+        # without an '@' it may be a password that stands there
+        place = f"{name}:…"
+    return f"{scheme}{mark}{place}"

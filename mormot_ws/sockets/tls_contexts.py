@@ -1,17 +1,63 @@
 """TLS contexts for both sides, by the standard library's defaults: TLS 1.2 and newer, verified
 certificates.
 
-Any ``ssl.SSLContext`` of your own serves as well; these two functions only save its reading up. No
-socket in here.
+Any ``ssl.SSLContext`` of your own serves as well; the two functions only save you its reading up.
+No socket in here.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
+from collections.abc import Callable
+from typing import Any
 
 from ..logs import get_logger
 
 _log = get_logger("mormot_ws.tls")
+
+#: what a client takes: a context, or a function that returns the one for the next connection
+TlsContext = ssl.SSLContext | Callable[[], ssl.SSLContext]
+
+
+class DefaultContext:
+    """The context of a client that was given none. It is kept, since reading the system's
+    authorities takes many milliseconds, until these are renewed.
+    """
+
+    def __init__(self) -> None:
+        self._context: ssl.SSLContext | None = None
+        self._state: list[Any] = []
+
+    def get(self) -> ssl.SSLContext:
+        """Return a context that trusts the authorities that the system has now."""
+        state = _state_of_authorities()
+        if self._context is None or state != self._state:
+            self._context = ssl.create_default_context()
+            self._state = state
+        return self._context
+
+    def forget(self) -> None:
+        """Read the authorities again the next time."""
+        self._context = None
+
+
+def _state_of_authorities() -> list[Any]:
+    """Return what differs once the files of the system's authorities have changed."""
+    paths = ssl.get_default_verify_paths()
+    state: list[Any] = []
+    for variable, usual in (
+        (paths.openssl_cafile_env, paths.openssl_cafile),
+        (paths.openssl_capath_env, paths.openssl_capath),
+    ):
+        path = os.environ.get(variable, usual)
+        try:
+            found = os.stat(path)
+        except OSError:
+            state.append((path, None))
+        else:
+            state.append((path, found.st_mtime_ns, found.st_size, found.st_ino))
+    return state
 
 
 def client_tls_context(

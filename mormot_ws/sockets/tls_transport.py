@@ -283,8 +283,9 @@ class TlsTransport(Transport):
         try:
             if not self._torn:
                 self._send_unsent(self._encrypt(b""))
-        except OSError:
-            # the reader meets the same fault, and says so: nothing is logged under a lock
+        except OSError as exc:
+            # not logged here, where the reader's lock may be held
+            self.answer_fault = f"TLS answer not sent: {exc}"
             self._torn = True
         except BaseException:
             self._torn = True
@@ -341,13 +342,13 @@ class TlsTransport(Transport):
         return not deadline.passed
 
     def _end_output(self) -> None:
-        failure: ssl.SSLError | None = None
+        fault: ssl.SSLError | None = None
         with self._safe_tls:
             try:
                 self._tls.unwrap()
             except ssl.SSLError as exc:
-                failure = exc
-        if failure is not None:
-            # usual: the peer's close_notify is not there yet
-            _log.debug("TLS close: %s", failure)
+                # usual: the peer's close_notify is not there yet
+                fault = exc
+        if fault is not None:
+            _log.debug("TLS close: %s", fault)
         self._flush_now()

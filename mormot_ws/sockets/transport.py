@@ -41,6 +41,9 @@ _log = get_logger("mormot_ws.transport")
 
 #: joining header and payload is cheaper than ``sendmsg`` below this many bytes
 JOIN_BELOW = 65536
+#: where ``tcpi_bytes_acked`` and ``tcpi_bytes_received`` stand in ``struct tcp_info``
+_BYTES_ACKED = 120
+_BYTES_RECEIVED = 128
 _DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
 
@@ -113,6 +116,8 @@ class Transport:
     #: bytes that :meth:`send_now` accepted last and the kernel has not taken whole (always 0 in the
     #: plain form)
     unsent_bytes = 0
+    #: why something that a read gave rise to was not sent, in words (always '' in the plain form)
+    answer_fault = ""
 
     def __init__(self, sock: socket.socket, send_timeout: int = 10_000) -> None:
         sock.settimeout(None)
@@ -250,10 +255,28 @@ class Transport:
             return None
         try:
             waiting = struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]
-            info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
         except (OSError, ValueError):
             return None
-        return (struct.unpack_from("Q", info, 120)[0], waiting) if len(info) == 128 else None
+        acknowledged = self._tcp_count(_BYTES_ACKED)
+        return None if acknowledged is None else (acknowledged, waiting)
+
+    def received_bytes(self) -> int | None:
+        """Return how many bytes our kernel has received from the peer so far, read or not; None
+        where it does not tell.
+        """
+        return self._tcp_count(_BYTES_RECEIVED)
+
+    def _tcp_count(self, at: int) -> int | None:
+        """Return the number at *at* in Linux's ``struct tcp_info``."""
+        if sys.platform != "linux":
+            return None
+        try:
+            info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, at + 8)
+        except OSError:
+            # a socket of another kind, or closed meanwhile
+            return None
+        # an older kernel has a shorter one
+        return int(struct.unpack_from("Q", info, at)[0]) if len(info) == at + 8 else None
 
     def shutdown(self) -> None:
         """End the connection in both directions at once, from any thread: wakes whoever reads or

@@ -1,10 +1,10 @@
-"""mormot_ws.testing: for the tests of your own application.
+"""mormot_ws.testing: tools for the tests of your own application.
 
-A server that goes away and comes back, and a network that misbehaves.
+They are a server that stops and comes back, and a network that misbehaves.
 
-With pytest they are fixtures, found by themselves once the package is installed:
+With pytest they are fixtures, which pytest finds once the package is installed:
 ``mormot_ws_echo_server``, ``mormot_ws_echo_process`` and ``mormot_ws_proxy`` (module
-``pytest_mormot_ws``). The classes below need no pytest.
+``pytest_mormot_ws``). The classes below work without pytest.
 """
 
 from __future__ import annotations

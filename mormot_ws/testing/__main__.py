@@ -1,6 +1,6 @@
 """``python -m mormot_ws.testing``: the fault proxy as a program.
 
-For tests in another language, or by hand.
+For tests in another language, and for trying things by hand.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .faultproxy import FaultProxy, obey
 
 
 def main() -> None:
-    """Read the command line, then commands from the standard input until ``stop`` or its end."""
+    """Parse the arguments, then obey lines of standard input until ``stop`` or its end."""
     parser = argparse.ArgumentParser(
         prog="python -m mormot_ws.testing",
         description=(

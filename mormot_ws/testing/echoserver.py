@@ -1,7 +1,6 @@
-"""EchoServer: a WebSocket server for tests, which stops, dies and starts on the same port.
+"""EchoServer: a WebSocket server for tests, which can stop, die and restart on the same port.
 
-It runs in this OS process; the one in a process of its own is in ``echoprocess.py``. No test and no
-pytest in here.
+It runs in this OS process; ``echoprocess.py`` has one that runs in its own.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from ..sockets.deadline import Deadline
 
 
 def hold_port(host: str, port: int = 0) -> tuple[int, socket.socket | None]:
-    """Return a free *port* (0: any) and a socket that reserves it, to be closed at the end.
+    """Return a free *port* (0: any) and a socket that reserves it until it is closed.
 
-    Only Linux lets a server listen on a port that is held in this way; elsewhere there is nothing
-    to close. Raises ``OSError``.
+    Only Linux lets a server listen on a port that is reserved in this way. On other systems the
+    socket is None. Raises ``OSError`` when the port is taken.
     """
     holder = socket.socket()
     try:
@@ -45,7 +44,7 @@ def hold_port(host: str, port: int = 0) -> tuple[int, socket.socket | None]:
 
 
 class _Server(WebSocketServer):
-    """A server that tells when its connections come and go, and that can die."""
+    """A server that reports when connections begin and end, and that can die."""
 
     def __init__(
         self,
@@ -62,7 +61,7 @@ class _Server(WebSocketServer):
         )
 
     def _prepare(self, thread: threading.Thread) -> None:
-        # before the first connection: a client in a hurry must not find an empty list
+        # add the protocols before the first connection: a fast client must not find none
         if thread is self._acceptor:
             self.websocket_protocols = self._offered
 
@@ -75,7 +74,7 @@ class _Server(WebSocketServer):
         self._changed(False)
 
     def die(self) -> None:
-        """Free it without a close frame to anybody."""
+        """Free the server without sending close frames."""
         self._dies = True
         self.free()
 
@@ -88,17 +87,17 @@ class _Server(WebSocketServer):
 
 
 class EchoServer(FreedByWith):
-    """A WebSocket server for tests, on a port that stays its own while it is stopped.
+    """A WebSocket server for tests, on a port that it keeps while it is stopped.
 
-    :param protocols: what it offers. None at all: it echoes every message, on any URI, under
-        whatever sub-protocol a client asks for, and keeps them in :attr:`messages`.
+    :param protocols: the protocols to offer. If none are given, the server echoes every message, on
+        any URI, with any sub-protocol that a client asks for, and keeps it in :attr:`messages`.
     :param host: an IPv4 address to listen on.
-    :param port: 0: any free one (see :attr:`port`).
-    :param settings: of the server; by default new ones.
+    :param port: the port; 0: any free one (see :attr:`port`).
+    :param settings: the server's settings; by default new ones.
 
-    It runs when the constructor returns; that raises ``OSError`` when the port is taken. It is a
-    context manager that calls :meth:`free`. Its methods may be called from any thread but those of
-    its connections, and by one at a time.
+    It listens when the constructor returns. The constructor raises ``OSError`` when the port is
+    taken. As a context manager it calls :meth:`free`. The methods may be called by one thread at a
+    time, but not by the threads of the connections.
     """
 
     def __init__(
@@ -115,8 +114,8 @@ class EchoServer(FreedByWith):
         #: the running server, e.g. for ``server.websocket_broadcast(frame)``; None while it is
         #: stopped
         self.server: WebSocketServer | None = None
-        #: guards the two below; notified for each message, and when a connection comes or goes.
-        #: Innermost
+        #: guards the two fields below; notified for each message, and when a connection begins or
+        #: ends; last in the lock order
         self._changed = threading.Condition()
         self._upgrades = 0
         self._messages: list[WebSocketFrame] = []
@@ -129,7 +128,7 @@ class EchoServer(FreedByWith):
                     )
         else:
             self._protocols = AnyNameList(WebSocketProtocolChat("echo", "", self._echo))
-        #: the port, which stays its own while it is stopped
+        #: the port, which stays reserved while the server is stopped
         self.port: int
         self.port, self._holder = hold_port(host, port)
         try:
@@ -140,68 +139,68 @@ class EchoServer(FreedByWith):
 
     @property
     def uri(self) -> str:
-        """Its ``ws://`` address."""
+        """The ``ws://`` URI of the server."""
         return f"ws://{self.host}:{self.port}/"
 
     @property
     def running(self) -> bool:
-        """True while it listens."""
+        """True while the server listens."""
         return self.server is not None
 
     @property
     def connections(self) -> int:
-        """How many WebSocket connections it has now."""
+        """The number of current WebSocket connections."""
         server = self.server
         return 0 if server is None else server.websocket_connections
 
     @property
     def upgrades(self) -> int:
-        """How many connections have become WebSockets up to now, over all its lives."""
+        """The number of connections upgraded so far, including those before a restart."""
         return self._upgrades
 
     @property
     def messages(self) -> list[WebSocketFrame]:
-        """The messages that it has echoed since it was made, in the order of their arrival."""
+        """All messages echoed so far, in the order of their arrival."""
         with self._changed:
             return list(self._messages)
 
     def start(self) -> None:
-        """Listen again, on the same port. Does nothing while it runs."""
+        """Listen again on the same port; do nothing while the server runs."""
         if self.server is None:
             self.server = _Server(
                 f"{self.host}:{self.port}", self._protocols, self.settings, self._notify
             )
 
     def stop(self) -> None:
-        """Stop gracefully: each client gets a close frame (1001), new ones are refused.
+        """Stop gracefully: clients get a close frame (1001), and new ones are refused.
 
-        Does nothing while it is stopped.
+        Does nothing while the server is stopped.
         """
         server, self.server = self.server, None
         if server is not None:
             server.free()
 
     def kill(self) -> None:
-        """Die: no client gets a close frame, new ones are refused.
+        """Die: clients get no close frame, and new ones are refused.
 
-        Does nothing while it is stopped.
+        Does nothing while the server is stopped.
 
-        The clients see what the death of a process looks like: the end of the TCP stream (FIN), and
-        a reset when they send on. The server's own callbacks for the end of a connection still run,
-        which those of a killed process do not: :class:`EchoServerProcess` is the real thing. For a
-        reset at once there is :meth:`FaultProxy.cut`.
+        To clients this looks like the death of an OS process: the TCP stream ends (FIN), and is
+        reset if they send more. But the server's callbacks for the end of a connection still run.
+        In an OS process that is killed they do not: use :class:`EchoServerProcess` to test that.
+        For an immediate reset use :meth:`FaultProxy.cut`.
         """
         server, self.server = self.server, None
         if isinstance(server, _Server):
             server.die()
 
     def wait_connections(self, count: int, timeout: int = 10_000) -> None:
-        """Wait until it has exactly *count* connections.
+        """Wait until the server has exactly *count* connections.
 
         Raises ``TimeoutError`` after *timeout* milliseconds.
 
-        It counts those that it has not lost yet as far as it knows: to wait for a client that comes
-        back, use :meth:`wait_upgrades`.
+        A lost connection counts until the server notices the loss. To wait for a client that
+        reconnects, use :meth:`wait_upgrades`.
         """
         self._wait(
             lambda: self.connections == count,
@@ -210,7 +209,7 @@ class EchoServer(FreedByWith):
         )
 
     def wait_upgrades(self, count: int, timeout: int = 10_000) -> None:
-        """Wait until it has upgraded *count* connections in all.
+        """Wait until the server has upgraded *count* connections in all.
 
         Raises ``TimeoutError`` after *timeout* milliseconds.
         """
@@ -221,7 +220,7 @@ class EchoServer(FreedByWith):
         )
 
     def wait_messages(self, count: int, timeout: int = 10_000) -> list[WebSocketFrame]:
-        """Wait until it has echoed *count* messages in all, and return them.
+        """Wait until the server has echoed *count* messages in all, and return them.
 
         Raises ``TimeoutError`` after *timeout* milliseconds.
         """
@@ -233,13 +232,13 @@ class EchoServer(FreedByWith):
         return self.messages[:count]
 
     def free(self) -> None:
-        """Stop, and give the port back. Safe to call twice."""
+        """Stop the server, and release the port. Safe to call twice."""
         self.stop()
         if self._holder is not None:
             self._holder.close()
 
     def _echo(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
-        """In a connection's thread."""
+        """Echo a message; called in the connection's thread."""
         if frame.opcode in (focText, focBinary):
             with self._changed:
                 self._messages.append(WebSocketFrame(frame.opcode, frame.payload))

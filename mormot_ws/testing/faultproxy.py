@@ -1,9 +1,7 @@
-"""FaultProxy: a TCP proxy that produces, on command, the faults of real networks.
+"""FaultProxy: a TCP proxy that produces the faults of real networks on command.
 
-What it does to its sockets is in ``relay.py``.
-
-Here is what may be asked of it, by any thread; the words for :mod:`mormot_ws.testing` as a program
-are below it. No test in here.
+This module has its methods, which any thread may call, and the text commands of
+``python -m mormot_ws.testing``. What the proxy does to its sockets is in ``relay.py``.
 """
 
 from __future__ import annotations
@@ -20,12 +18,12 @@ from .relay import Direction, Ending, Relay
 
 _log = get_logger("mormot_ws.testing")
 
-#: seconds for a command to be carried out, and for the thread to end
+#: seconds that a command may take, and that the thread may take to end
 _PATIENCE = 10.0
 
 
 class _Command:
-    """What the proxy's thread is to do; for the caller, when it is done and what it raised."""
+    """A job for the proxy's thread; tells the caller when it is done and what it raised."""
 
     def __init__(self, action: Callable[[], object]) -> None:
         self.action = action
@@ -34,26 +32,25 @@ class _Command:
 
 
 class FaultProxy(FreedByWith):
-    """Forwards TCP connections to *target_host*:*target_port*, and spoils them as it is told.
+    """Forwards TCP connections to *target_host*:*target_port*, with faults on command.
 
     :param target_host: an IPv4 address, or a name that has one.
-    :param host: where it listens.
-    :param port: on which port; 0: any free one (see :attr:`port`).
-    :param buffer_bytes: the size of the kernel's buffers of every socket; 0: the system's. Small
-        ones make back-pressure felt soon.
+    :param host: the address to listen on.
+    :param port: the port to listen on; 0: any free one (see :attr:`port`).
+    :param buffer_bytes: the size of the kernel's buffers for every socket; 0: the system's default.
+        Small buffers make back-pressure felt soon.
 
-    A *link* is one accepted connection and the one that was opened to the target for it. ``"up"``
-    is the direction from client to target, ``"down"`` the other one; a method with the parameter
-    *direction* means both when it is None. Whatever a method does has been done when it returns, to
-    all links of that moment, and for what lasts (blackhole, delay, throttle, refuse, stall) to
-    later links too. Every method may be called from any thread, and returns soon. A method of a
-    proxy that was freed does nothing.
+    A *link* is an accepted connection together with the one opened to the target for it. ``"up"``
+    is the direction from client to target, ``"down"`` is the opposite; a *direction* of None means
+    both. A method has done its work when it returns. It applies to all current links; lasting
+    faults (blackhole, delay, throttle, refuse, stall) apply to later links too. Any thread may call
+    any method, and none takes long. The methods of a freed proxy do nothing.
 
-    A link whose target refuses is reset. A proxy that keeps the link with nobody behind it is
-    :meth:`blackhole`, then the server's death.
+    A link whose target refuses is reset. To keep a link open with no server behind it, call
+    :meth:`blackhole`, then kill the server.
 
-    It listens when the constructor returns; that raises ``OSError`` when it cannot. It is a context
-    manager that calls :meth:`free`.
+    The proxy listens when the constructor returns. The constructor raises ``OSError`` when it
+    cannot. As a context manager it calls :meth:`free`.
     """
 
     def __init__(
@@ -72,12 +69,12 @@ class FaultProxy(FreedByWith):
         self._relay = Relay((target_host, target_port), host, port, buffer_bytes)
         #: the port that it listens on
         self.port: int = self._relay.port
-        #: guards the fields below; the commands are run by the thread. Innermost
+        #: guards the fields below; the thread runs the commands; last in the lock order
         self._safe = threading.Lock()
         self._commands: deque[_Command] = deque()
         self._ended = False
         self._error: Exception | None = None
-        # daemon: must not keep a failed test run from ending
+        # a daemon thread, which does not keep a failed test run from ending
         self._thread = threading.Thread(
             target=self._run, name=f"fault proxy :{self.port}", daemon=True
         )
@@ -85,19 +82,19 @@ class FaultProxy(FreedByWith):
         dies_in_child(self)
 
     def die_in_child(self) -> None:
-        """In a forked child: commands do nothing."""
+        """Make all commands do nothing, in a forked child."""
         self._safe = threading.Lock()
         self._commands.clear()
         self._ended = True
 
     @property
     def uri(self) -> str:
-        """The ``ws://`` address of the proxy."""
+        """The ``ws://`` URI of the proxy."""
         return f"ws://{self.host}:{self.port}/"
 
     @property
     def target(self) -> tuple[str, int]:
-        """Where it forwards to; may be set, for later links."""
+        """The address to forward to; a new value applies to later links."""
         return self._relay.target
 
     @target.setter
@@ -106,12 +103,12 @@ class FaultProxy(FreedByWith):
 
     @property
     def accepted(self) -> int:
-        """How many connections were accepted since the start."""
+        """The number of connections accepted since the start."""
         return self._relay.accepted
 
     @property
     def links(self) -> int:
-        """How many links are open now."""
+        """The number of open links."""
         return len(self._relay.links)
 
     @property
@@ -122,7 +119,7 @@ class FaultProxy(FreedByWith):
     # -------------------------------------------------------------------------------- at one moment
 
     def cut(self, links: int | None = None) -> None:
-        """Send RST to both ends of all links, or of *links* of them, picked at random.
+        """Send RST to both ends of all links, or of *links* random ones.
 
         Raises ``ValueError`` for a negative number.
         """
@@ -130,9 +127,9 @@ class FaultProxy(FreedByWith):
         self._do(lambda: self._relay.each(self._relay.drop, links))
 
     def close(self, links: int | None = None) -> None:
-        """Send FIN to both ends of all links, or of *links* of them, picked at random.
+        """Send FIN to both ends of all links, or of *links* random ones.
 
-        Nothing more is forwarded; what they still send is thrown away.
+        Nothing more is forwarded, and what the ends still send is discarded.
         """
         _check_links(links)
         self._do(lambda: self._relay.each(self._relay.finish, links))
@@ -140,37 +137,36 @@ class FaultProxy(FreedByWith):
     # ----------------------------------------------------------------------------------- what lasts
 
     def blackhole(self, direction: Direction | None = None) -> None:
-        """Stop forwarding, and tell nobody: every link stays open.
+        """Stop forwarding silently: every link stays open.
 
-        Bytes, FIN and RST stay where they are.
-
-        New connections are accepted, and reach the target when ``"up"`` is open again.
+        Bytes, FIN and RST are held back. New connections are accepted, and reach the target when
+        ``"up"`` is restored.
         """
         self._set(direction, "open", False)
 
     def restore(self, direction: Direction | None = None) -> None:
-        """Undo :meth:`blackhole`: go on where it began, no byte is missing."""
+        """End :meth:`blackhole`: forwarding continues where it stopped, and no byte is lost."""
         self._set(direction, "open", True)
 
     def delay(self, ms: float, direction: Direction | None = None) -> None:
-        """Hold what is read from now on back for *ms* milliseconds; 0 ends that.
+        """Delay all bytes that are read from now on by *ms* milliseconds; 0 ends the delay.
 
         Raises ``ValueError`` for a negative number.
         """
         self._set(direction, "delay", _at_least_0("ms", ms) / 1000)
 
     def throttle(self, bytes_per_second: float, direction: Direction | None = None) -> None:
-        """Let so many bytes per second pass on each link; 0: as many as come.
+        """Limit each link to *bytes_per_second*; 0 ends the limit.
 
-        The sender feels it as back-pressure.
+        The sender meets back-pressure.
         """
         self._set(direction, "rate", float(_at_least_0("bytes_per_second", bytes_per_second)))
 
     def truncate(self, size: int | None, direction: Direction = "up", then: Ending = "cut") -> None:
-        """Let *size* more bytes pass on each link in *direction*; None: no more.
+        """End the first link that forwards *size* more bytes in *direction*; None: no link.
 
-        The first link that has had them is ended by :meth:`cut` or :meth:`close`, as *then* says,
-        and the others go on as before.
+        *then* says how it ends, by :meth:`cut` or :meth:`close`. The other links continue without
+        the limit.
         """
         _check_direction(direction)
         if then not in ("cut", "close"):
@@ -179,33 +175,29 @@ class FaultProxy(FreedByWith):
         self._do(lambda: self._relay.arm(truncation))
 
     def refuse(self) -> None:
-        """Refuse new connections (RST), as if nobody listened there.
+        """Refuse new connections (RST), as if nothing listened on the port.
 
-        The port stays taken, and open links stay open.
+        The port stays reserved, and open links stay open.
         """
         self._do(self._relay.refuse)
 
     def stall(self) -> None:
-        """Give new connections no answer at all, so that connecting times out.
+        """Leave attempts to connect unanswered, so that they time out.
 
-        Open links stay open.
-
-        Works where the kernel drops what does not fit into a listener's queue, as Linux does.
+        Open links stay open. This works where the kernel drops attempts that do not fit into a
+        listener's queue, as Linux does.
         """
         self._do(self._relay.stall)
 
     def accept(self) -> None:
         """Undo :meth:`refuse` and :meth:`stall`.
 
-        A client that was stalled gets on when its kernel asks again, which takes a second or more.
+        A stalled client continues when its kernel retries, which takes a second or more.
         """
         self._do(self._relay.accept)
 
     def heal(self) -> None:
-        """Let everything pass again at once: undo every command that lasts.
-
-        What waits because of a delay leaves too.
-        """
+        """End all lasting faults, and let everything pass at once, including delayed bytes."""
         self.truncate(None)
         self.delay(0)
         self.throttle(0)
@@ -218,7 +210,7 @@ class FaultProxy(FreedByWith):
     def free(self) -> None:
         """Cut all links and end the thread. Safe to call twice.
 
-        Raises what the thread has met, if anything.
+        Raises the exception that has ended the thread, if there was one.
         """
         self._relay.stopping = True
         self._relay.wake()
@@ -257,7 +249,7 @@ class FaultProxy(FreedByWith):
                 command.done.set()
 
     def _do(self, action: Callable[[], object]) -> None:
-        """Let the thread do *action*, and wait until it has; raise what that raises."""
+        """Run *action* in the proxy's thread and wait for it; raise what it raises."""
         command = _Command(action)
         with self._safe:
             if self._ended:
@@ -318,11 +310,10 @@ _WORDS: dict[str, tuple[type[int] | type[float] | type[str], ...]] = {
 
 
 def obey(proxy: FaultProxy, line: str) -> str:
-    """Run one command line, e.g. ``delay 200 up``; return the answer: ``ok`` or ``error: …``.
+    """Run one command line, e.g. ``delay 200 up``; return the answer, ``ok`` or ``error: …``.
 
-    It is a method's name, followed by its arguments.
-
-    ``status`` is answered with ``links … accepted … up … down …``.
+    A command is the name of a method, followed by its arguments. ``status`` is answered with
+    ``links … accepted … up … down …``.
     """
     name, *words = line.split() or [""]
     if name == "status":

@@ -1,15 +1,12 @@
-"""What the fault proxy knows of its links: plain state, for the relay's thread alone.
-
-No system call and no decision in here.
-"""
+"""The state of the fault proxy's links: plain values, used only by the relay's thread."""
 
 from __future__ import annotations
 
 import socket
 from collections import deque
 
-#: bytes of one direction of a link that the proxy holds before it stops reading; besides them there
-#: are the kernel's buffers
+#: bytes that the proxy holds in one direction of a link before it stops reading; the kernel's
+#: buffers hold more
 HELD_BYTES = 65536
 
 
@@ -19,14 +16,14 @@ class Gate:
     def __init__(self) -> None:
         self.open = True
         self.delay: float = 0.0  # seconds
-        self.rate: float = 0.0  # bytes per second; 0: any
+        self.rate: float = 0.0  # bytes per second; 0: no limit
         self.carried = 0
 
 
 class End:
     """One socket of a link.
 
-    ``sock`` is None before it is opened, and after it has broken or was closed.
+    ``sock`` is None before it is opened, and after it was closed or reset.
     """
 
     def __init__(self, link: Link, sock: socket.socket | None) -> None:
@@ -43,14 +40,14 @@ class Flow:
         self.gate = gate
         self.source = source
         self.sink = sink
-        # (when it may leave, data); empty data: FIN
+        # (when it may be sent, data); empty data: FIN
         self.chunks: deque[tuple[float, bytes]] = deque()
         self.held = 0
-        self.next_at: float = 0.0  # when the throttle lets the next bytes pass
+        self.next_at: float = 0.0  # when the throttle allows the next bytes
         self.left: int | None = None  # bytes until the truncation
         self.ended = False  # the source has sent FIN
-        self.finished = False  # and the sink was told
-        self.reset = False  # the source has broken
+        self.finished = False  # FIN was sent to the sink
+        self.reset = False  # the source was reset
 
     def may_read(self) -> bool:
         return (
@@ -61,14 +58,14 @@ class Flow:
         )
 
     def due(self) -> float | None:
-        """Return when something may leave; None when nothing may."""
+        """Return when the next bytes may be sent; None: not before something changes."""
         if not self.chunks or not self.gate.open or self.sink.sock is None or self.sink.connecting:
             return None
         return max(self.chunks[0][0], self.next_at)
 
 
 class Link:
-    """One client and its connection to the target."""
+    """One client's connection, and the one to the target."""
 
     def __init__(self, client: socket.socket, up: Gate, down: Gate) -> None:
         self.client: End = End(self, client)
@@ -77,5 +74,5 @@ class Link:
         self.down: Flow = Flow(down, self.target, self.client)
         self.flows: tuple[Flow, Flow] = (self.up, self.down)
         self.ends: tuple[End, End] = (self.client, self.target)
-        self.opened = False  # the connection to the target was begun
-        self.closing = False  # close() was called: read to the ends of both streams
+        self.opened = False  # connecting to the target has begun
+        self.closing = False  # close() was called: read both streams to their ends

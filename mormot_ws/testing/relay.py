@@ -1,10 +1,8 @@
-"""Relay: the fault proxy's one thread, and its sockets.
+"""Relay: the one thread of the fault proxy, and its sockets.
 
-What may be asked of it, and by whom, is in ``faultproxy.py``.
-
-Everything here runs in the thread of :meth:`Relay.run`, but the constructor and :meth:`Relay.wake`;
-so nothing is locked. It never waits for one socket. No command language, no test and no WebSocket
-in here.
+Everything except the constructor and :meth:`Relay.wake` runs in the thread of :meth:`Relay.run`, so
+there are no locks. The thread never waits for a single socket. The methods for other threads are in
+``faultproxy.py``.
 """
 
 from __future__ import annotations
@@ -30,26 +28,26 @@ Ending = Literal["cut", "close"]
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds
 _BACKLOG = 1024
-#: connections of our own that may be needed to fill the queue of a listener that stalls, and how
-#: long one may take (ms): where the kernel tells whether the queue is full, and where only the
+#: to stall, we fill the listener's queue with our own connections: the most that may be needed, and
+#: how long one may take in ms, where the kernel tells whether the queue is full, and where only the
 #: missing answer does
 _MOST_FILLERS = 16
 _FILLER_MS = 2_000
 _FILLER_GUESS_MS = 30
-#: seconds of one wait at most, whatever a delay or throttle asks for: a selector refuses more than
-#: some weeks
+#: the longest single wait in seconds: a selector refuses more than some weeks, which a delay or a
+#: throttle might need
 _LONGEST_WAIT = 3600.0
 
 
 def queue_is_full(listener: socket.socket) -> bool | None:
-    """Tell whether the kernel answers no further attempt to connect to *listener*.
+    """Tell whether the queue of *listener* is full, so that attempts to connect stay unanswered.
 
-    None where the system does not tell; Linux does.
+    Returns None where the system does not tell; Linux does.
     """
     if sys.platform != "linux":
         return None
-    # of a listening socket these two fields of tcp_info are the connections that wait to be
-    # accepted, and the most that may
+    # for a listening socket, these two fields of tcp_info are the number of connections waiting to
+    # be accepted, and its limit
     waiting, most = struct.unpack_from(
         "II", listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32), 24
     )
@@ -59,9 +57,7 @@ def queue_is_full(listener: socket.socket) -> bool | None:
 class Relay:
     """Listens on *host*:*port* and forwards to *target*.
 
-    It obeys what is called between two turns of its loop.
-
-    Raises ``OSError`` when it cannot listen there.
+    Commands are called between two turns of its loop. Raises ``OSError`` when it cannot listen.
     """
 
     def __init__(self, target: tuple[str, int], host: str, port: int, buffer_bytes: int) -> None:
@@ -71,14 +67,14 @@ class Relay:
         self.gates: dict[str, Gate] = {"up": Gate(), "down": Gate()}
         self.truncation: tuple[Direction, int, Ending] | None = None
         self.links: dict[Link, None] = {}
-        #: links with bytes that may leave at that time, because of a delay or throttle
+        #: links that a delay or throttle holds back, and when each may send
         self.timed: dict[Link, float] = {}
-        self.stopping = False  # set by anybody, who then calls wake()
+        self.stopping = False  # set by any thread, which then calls wake()
         self._buffer_bytes = buffer_bytes
         self._stalled = False
-        #: what fills the queue of a stalled listener, by address
+        #: our connections that fill the queue of a stalled listener, by address
         self._fillers: dict[tuple[str, int], socket.socket] = {}
-        # bound and never listening: keeps the port ours while connections are refused
+        # bound, but never listening: reserves the port while connections are refused
         self._holder = self._bound(port)
         self.port: int = self._holder.getsockname()[1]
         self._listener: socket.socket | None = None
@@ -94,8 +90,9 @@ class Relay:
         dies_in_child(self)
 
     def die_in_child(self) -> None:
-        """In a forked child: close the copies of the descriptors. What the selector watches is the
-        parent's too, and is left alone.
+        """Close the copies of the descriptors, in a forked child.
+
+        The selector is left alone, because the parent shares it.
         """
         self.stopping = True
         ends = [end.sock for link in self.links for end in link.ends]
@@ -107,14 +104,14 @@ class Relay:
         self.links, self.timed, self._fillers = {}, {}, {}
 
     def wake(self) -> None:
-        """Make the loop turn once. From any thread; never raises."""
+        """Wake the loop for one turn. Any thread may call it; never raises."""
         with contextlib.suppress(OSError):
             self._wake_write.send(b"\0")
 
     def run(self, between: Callable[[], None]) -> None:
         """Forward until :attr:`stopping`; call *between* after each turn.
 
-        Leaves no socket open, whatever it raises.
+        Closes all sockets, even when it raises.
         """
         try:
             while not self.stopping:
@@ -148,15 +145,15 @@ class Relay:
             self._wake_read.recv(4096)
         if (
             not self._stalled
-            # else what fills the queue would be taken out of it: a command may be obeyed before its
-            # wake-up is read
+            # otherwise our own connections would be taken out of the queue: a command may run
+            # before its wake-up byte is read
         ):
             self._accept_waiting()
 
     # ------------------------------------------------------------------------------------- commands
 
     def each(self, action: Callable[[Link], None], links: int | None) -> None:
-        """Do *action* to all links, or to so many, picked at random."""
+        """Call *action* for all links, or for *links* random ones."""
         found = list(self.links)
         for link in found if links is None else random.sample(found, min(links, len(found))):
             action(link)
@@ -170,7 +167,7 @@ class Relay:
             self.advance(link)
 
     def release(self) -> None:
-        """Let what a delay or throttle holds back leave at once."""
+        """Send at once what a delay or throttle holds back."""
         for link in list(self.links):
             for flow in link.flows:
                 flow.chunks = deque((0.0, data) for _, data in flow.chunks)
@@ -178,7 +175,7 @@ class Relay:
             self.advance(link)
 
     def arm(self, truncation: tuple[Direction, int, Ending] | None) -> None:
-        """Set what truncates a link, for all links of now and later."""
+        """Set the truncation, for all current and later links."""
         self.truncation = truncation
         for link in self.links:
             self._arm_link(link)
@@ -192,7 +189,7 @@ class Relay:
     # ------------------------------------------------------------------------------------ listening
 
     def accept(self) -> None:
-        """Listen, and accept connections again: undoes :meth:`refuse` and :meth:`stall`."""
+        """Listen and accept connections again, after :meth:`refuse` or :meth:`stall`."""
         if self._listener is None:
             self._listener = self._bound(self.port)
             self._listener.setblocking(False)
@@ -201,7 +198,7 @@ class Relay:
         self._stalled = False
         self._listener.listen(_BACKLOG)
         self._selector.register(self._listener, selectors.EVENT_READ, None)
-        self._accept_waiting()  # the fillers too, while it is known who they are
+        self._accept_waiting()  # including the fillers, while we still know their addresses
         self._end_fillers()
 
     def refuse(self) -> None:
@@ -215,7 +212,7 @@ class Relay:
         self._end_fillers()
 
     def stall(self) -> None:
-        """Fill the listener's queue with our own connections, so that nobody else is answered."""
+        """Fill the listener's queue with our own connections, so that others get no answer."""
         self.accept()
         self._accept_waiting()
         if self._listener is None:
@@ -263,7 +260,7 @@ class Relay:
             try:
                 sock, address = self._listener.accept()
             except OSError:
-                return  # nobody is there any more
+                return  # no more connections are waiting
             filler = self._fillers.pop(address, None)
             if filler is not None:
                 filler.close()
@@ -285,12 +282,12 @@ class Relay:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._set_buffers(sock)
-        sock.connect_ex(self.target)  # what becomes of it shows when it is writable
+        sock.connect_ex(self.target)  # the result is known when the socket is writable
         link.target.sock = sock
         link.target.connecting = True
 
     def _serve(self, end: End, mask: int) -> None:
-        """The selector says that something can be done with this socket."""
+        """Handle a socket that the selector reports as ready."""
         link = end.link
         if end.sock is None:
             return  # closed by an earlier event of the same turn
@@ -319,7 +316,7 @@ class Relay:
             flow.held += len(data)
 
     def advance(self, link: Link) -> None:
-        """Do all that can be done for *link* now; the selector or the clock waits for the rest."""
+        """Forward what *link* can forward now; wait for the rest by selector or clock."""
         self.timed.pop(link, None)
         if link not in self.links:
             return
@@ -415,12 +412,12 @@ class Relay:
             elif mask:
                 self._selector.modify(end.sock, mask, end)
             else:
-                # not with an empty mask: errors would be reported again and again
+                # not registered with an empty mask, which would report errors again and again
                 self._selector.unregister(end.sock)
             end.mask = mask
 
     def _broke(self, end: End) -> None:
-        """This socket was reset. The other end is told as soon as its direction is open."""
+        """Handle a reset: the other end is reset as soon as its direction is open."""
         link = end.link
         inward, outward = (link.down, link.up) if end is link.client else (link.up, link.down)
         self._close_end(end, reset=True)
@@ -428,7 +425,7 @@ class Relay:
         inward.finished = outward.ended = outward.reset = True
 
     def finish(self, link: Link) -> None:
-        """Send FIN to both ends of *link*; what they still send is read and thrown away."""
+        """Send FIN to both ends of *link*; what they still send is read and discarded."""
         link.closing = True
         for flow in link.flows:
             flow.chunks.clear()
@@ -436,7 +433,7 @@ class Relay:
             if end.sock is not None:
                 try:
                     end.sock.shutdown(socket.SHUT_WR)
-                except OSError:  # not connected any more, or not yet
+                except OSError:  # no longer connected, or not yet
                     self._close_end(end, reset=True)
         self.advance(link)
 

@@ -170,7 +170,7 @@ class TestServe:
         assert (code, out) == (1, b"")
         assert errors == (
             f"mormot-ws: cannot listen on 127.0.0.1:{server.port}: Address already in use; "
-            "--port 0 takes a free one\n"
+            "--port 0 picks a free one\n"
         )
 
     def test_browsers_get_a_page(self) -> None:

@@ -183,6 +183,7 @@ def test_a_free_that_was_interrupted_is_finished_by_the_next(
     assert "mormot_ws clients' keeper" not in names
 
 
+@pytest.mark.signals
 def test_free_in_a_signal_handler_whatever_it_interrupts(server: WebSocketServer) -> None:
     """Also where the main thread holds the client's own locks."""
     client = connect(server.port)

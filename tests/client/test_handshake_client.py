@@ -180,11 +180,13 @@ class TestClientRequest:
             ("?n=1", "/?n=1"),
             ("a%20b", "/a%20b"),
             ("//a/./b/../c;d=e", "//a/./b/../c;d=e"),
-            ("é", "/é"),
+            ("é?ü=%20", "/%C3%A9?%C3%BC=%20"),
         ],
     )
     def test_the_uri_goes_out_as_it_is_with_one_leading_slash(self, uri: str, target: str) -> None:
-        """No encoding, no tidying up, no slash where there is one already, query included."""
+        """No tidying up, no slash where there is one already, query included; what is not ASCII is
+        encoded.
+        """
         assert self.sent(uri=uri)[0] == f"GET {target} HTTP/1.1"
 
     @pytest.mark.parametrize(

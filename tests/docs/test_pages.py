@@ -48,6 +48,7 @@ class TestReference:
             for kind in (getattr(mormot_ws, name) for name in mormot_ws.__all__)
             if isinstance(kind, type) and issubclass(kind, Enum)
             for member in kind
+            if getattr(mormot_ws, member.name, None) is member
         }
         public = set(mormot_ws.__all__)
         assert [name for name in listed if name in public and listed.count(name) > 1] == []

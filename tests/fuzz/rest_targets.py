@@ -50,6 +50,8 @@ class _Process:
     def __init__(self) -> None:
         self.sent: list[WebSocketFrame] = []
         self.asked = 0
+        self.takes_messages = True
+        self.dropped_count = 0
 
     def log_fields(self) -> dict[str, object]:
         return {}

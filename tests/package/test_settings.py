@@ -281,7 +281,7 @@ class TestAssignment:
     )
     def test_what_no_browser_sends_is_no_origin(self, value: Any) -> None:
         """It would match nothing, and shut the page out that it was meant for."""
-        with pytest.raises(ValueError, match="without path or slash"):
+        with pytest.raises(ValueError, match="without a path or a slash"):
             WebSocketProcessSettings().allowed_origins = {"https://b.example", value}
 
     @pytest.mark.parametrize("value", [3, "heartbeat", None], ids=repr)
@@ -398,7 +398,7 @@ class TestPlaces:
     @pytest.mark.parametrize("value", ["a.example", 5, {"https://a.example"}, [""]], ids=repr)
     def test_allowed_hosts_are_names(self, value: Any) -> None:
         """A collection of them; what no ``Host`` can be is refused."""
-        with pytest.raises(ValueError, match=r"host names or None|a host is like"):
+        with pytest.raises(ValueError, match=r"host names or None|a host looks like"):
             WebSocketProcessSettings(allowed_hosts=value)
 
     @pytest.mark.parametrize("value", ["127.0.0.1", None, ["localhost"], [5]], ids=repr)

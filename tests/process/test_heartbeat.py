@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -255,6 +255,91 @@ def test_a_slow_callback_is_no_silent_peer(role: str) -> None:
         recorder.wait("focText", 2)
         assert process.state is wpsRun
         assert not recorder.all("focConnectionClose")
+
+
+@both_roles
+@pytest.mark.parametrize("starved", ["before it reads", "before it notes what it read"])
+@pytest.mark.parametrize("kernel_tells", [True, False], ids=["kernel counts", "kernel is silent"])
+def test_a_loop_without_a_turn_is_no_silent_peer(
+    role: str, starved: str, kernel_tells: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer counts from its arrival, though the loop's thread has not come to read it, or to
+    say so. Where no kernel counts what arrives, the loop is given a little more time.
+    """
+    answered, held, go_on = threading.Event(), threading.Event(), threading.Event()
+    recorder = Recorder()
+
+    def starve(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.payload == b"starve":
+            # in the loop's thread: its next read is this one
+            receive = process.receive_bytes
+            monkeypatch.setattr(process, "receive_bytes", lambda size: receive_late(receive, size))
+        recorder.frame(process, frame)
+
+    def receive_late(receive: Callable[[int], bytes], size: int) -> bytes:
+        data = b"" if starved == "before it reads" else receive(size)
+        held.set()
+        go_on.wait(3 * BOUND)
+        return data or receive(size)
+
+    def nobody_counts() -> None:
+        if answered.is_set():
+            # asked for the verdict: the loop has its turn right after it
+            go_on.set()
+
+    with pair(
+        role, starve, heartbeat_delay=ms(100), disconnect_after_invalid_heartbeat_count=1
+    ) as (process, peer, _):
+        if not kernel_tells:
+            monkeypatch.setattr(process, "received_bytes", nobody_counts)
+        try:
+            peer.send_frame(focText, "starve")
+            ping = peer.receive_opcode(focPing)
+            answered.set()
+            peer.send_frame(focPong, ping.payload)
+            peer.receive_opcode(focPing)
+            assert held.is_set()
+        finally:
+            go_on.set()
+        peer.send_frame(focText, "alive")
+        recorder.wait("focText", 2)
+        assert process.state is wpsRun
+        assert not recorder.all("focConnectionClose")
+
+
+@both_roles
+def test_a_sign_of_life_during_the_verdict_counts(
+    role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the loop reads while the keeper is about to give the peer up saves it."""
+    verdicts: list[float] = []
+
+    def stand_in(now: float) -> bool:
+        if answered.is_set():
+            verdicts.append(now)
+            peer.send_frame(focText, "just in time")
+            recorder.wait("focText", len(verdicts))
+        return bool(original(now))
+
+    answered = threading.Event()
+    with pair(role, heartbeat_delay=ms(100), disconnect_after_invalid_heartbeat_count=1) as (
+        process,
+        peer,
+        recorder,
+    ):
+        recorder.wait("focContinuation")
+        original = process.liveness.stand_in
+        # Linux would know without looking
+        monkeypatch.setattr(process, "received_bytes", lambda: 0)
+        process.liveness.unwatch()
+        monkeypatch.setattr(process.liveness, "stand_in", stand_in)
+        peer.receive_opcode(focPing)
+        answered.set()
+        for _ in range(3):
+            peer.receive_opcode(focPing)
+        assert process.state is wpsRun
+        assert verdicts
+        answered.clear()
 
 
 @contextlib.contextmanager

@@ -10,14 +10,16 @@ from mormot_ws import WebSocketProtocol, WebSocketProtocolChat, WebSocketProtoco
 from mormot_ws.core.handshake import UpgradeRequest
 
 
-def request(names: str, target: str = "/") -> UpgradeRequest:
-    """Return an upgrade of *target* that asks for the sub-protocols *names*."""
+def request(names: str | None, target: str = "/") -> UpgradeRequest:
+    """Return an upgrade of *target* that asks for the sub-protocols *names*; None: has no such
+    header.
+    """
     headers = [
         ("upgrade", "websocket"),
         ("connection", "Upgrade"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ("sec-websocket-version", "13"),
-        ("sec-websocket-protocol", names),
+        *([] if names is None else [("sec-websocket-protocol", names)]),
     ]
     return UpgradeRequest("GET", target, "1.1", headers)
 
@@ -101,3 +103,71 @@ def test_whatever_on_upgraded_raises_refuses_the_upgrade(
     assert offers.server_upgrade(request("echo"), "", 1)[0] == 500
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert error.__name__ in caplog.text
+
+
+def test_a_protocol_without_a_name_serves_clients_that_name_none() -> None:
+    """On any URI, and without naming one in the answer; a client that names one is refused."""
+    offers = WebSocketProtocolList()
+    offers.add(WebSocketProtocolChat(""))
+    for target in ("/", "/x", "/a/b?c=d"):
+        status, protocol, answer = offers.server_upgrade(request(None, target), "", 1)
+        assert (status, protocol is not None) == (101, True)
+        assert b"Sec-WebSocket-Protocol" not in answer
+    assert offers.server_upgrade(request("chat"), "", 1)[0] == 400
+
+
+def test_the_most_exact_protocol_serves_a_client_that_names_none() -> None:
+    """That of its URI without a name, then that of its URI, then that of any."""
+    offers = WebSocketProtocolList()
+    offers.add(WebSocketProtocolChat(""))
+    offers.add(WebSocketProtocolChat("named", "room"))
+    offers.add(WebSocketProtocolChat("named", "other"))
+    offers.add(WebSocketProtocolChat("", "/room"))
+    offers.add(WebSocketProtocolChat("root", "/"))
+    found = []
+    for target in ("/room", "/other", "/", "/any"):
+        _, protocol, _ = offers.server_upgrade(request(None, target), "", 1)
+        assert protocol is not None
+        found.append((protocol.name, protocol.uri))
+    assert found == [("", "/room"), ("named", "other"), ("root", "/"), ("", "")]
+
+
+def test_a_slash_makes_no_other_protocol() -> None:
+    """``add``, ``add_once`` and ``remove`` find it with and without."""
+    offers = WebSocketProtocolList()
+    assert offers.add(WebSocketProtocolChat("chat", "/room"))
+    assert not offers.add(WebSocketProtocolChat("chat", "room"))
+    assert not offers.add_once(WebSocketProtocolChat("chat", "room"))
+    assert offers.add(WebSocketProtocolChat("chat", "/"))
+    assert offers.add(WebSocketProtocolChat("chat", ""))
+    assert offers.remove("chat", "/room")
+    assert offers.remove("chat", "/")
+    assert [len(offers), offers.remove("chat", ""), len(offers)] == [1, True, 0]
+
+
+def test_who_names_no_protocol_is_told_which_there_are() -> None:
+    """In the body of the 400, as a browser or curl shows it; those of this URI, or the others."""
+    offers = WebSocketProtocolList()
+    body = offers.server_upgrade(request(None), "", 1)[2].partition(b"\r\n\r\n")[2].decode()
+    assert body == "This server offers no sub-protocol.\n"
+    offers.add(WebSocketProtocolChat("chat"))
+    offers.add(WebSocketProtocolChat("news"))
+    offers.add(WebSocketProtocolChat("special", "room"))
+    answer = offers.server_upgrade(request(None), "", 1)[2]
+    head, _, content = answer.partition(b"\r\n\r\n")
+    assert content.decode().endswith("offers on this URI: 'chat', 'news'.\n")
+    assert b"\r\nContent-Length: %d\r\n" % len(content) in head
+
+
+def test_a_mismatch_is_a_warning_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """The others are at INFO, so that who sends many fills no disk."""
+    caplog.set_level(logging.INFO)
+    offers = WebSocketProtocolList()
+    offers.add(WebSocketProtocolChat("chat"))
+    for _ in range(3):
+        offers.server_upgrade(request(None), "", 1)
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["WARNING", "INFO", "INFO"]
+    text = caplog.records[0].getMessage()
+    assert "asks for no protocol on the URI ''; offered: 'chat'" in text
+    assert "the name '' serves clients that ask for no protocol" in text

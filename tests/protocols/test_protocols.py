@@ -472,10 +472,12 @@ def accepted(
 
 
 def refusal(offered: WebSocketProtocolList, asked: UpgradeRequest, **options: Any) -> int:
-    """Return the status of an upgrade that has to be refused, in the form of a native server."""
+    """Return the status of an upgrade that has to be refused, in the form of a native server; a
+    line for people may follow.
+    """
     status, protocol, answer = offered.server_upgrade(asked, "10.0.0.7", 42, **options)
     assert protocol is None
-    assert answer == upgrade_refusal(status)
+    assert answer == upgrade_refusal(status, answer.partition(b"\r\n\r\n")[2].decode().strip())
     return status
 
 
@@ -554,10 +556,22 @@ class TestServerUpgrade:
         """Nothing is decoded or forgiven (wire rule 1.4.5)."""
         assert refusal(offering(Sample("echo", "chat")), request(names, target)) == 400
 
-    def test_a_protocol_registered_with_a_slash_needs_two(self) -> None:
-        """Only one slash is taken away (wire rule 1.4.5)."""
+    def test_a_protocol_may_be_registered_with_its_slash(self) -> None:
+        """Clients that ask for ``/chat`` get it, and native ones that are given ``/chat`` and ask
+        for ``//chat`` (wire rule 1.4.5).
+        """
         offered = offering(Sample("echo", "/chat"))
         assert accepted(offered, request("echo", "//chat"))
+        assert accepted(offered, request("echo", "/chat"))
+        assert accepted(offered, request(None, "/chat"))
+        assert refusal(offered, request("echo", "/chat/")) == 400
+        assert refusal(offered, request("echo", "///chat")) == 400
+
+    def test_a_slash_alone_is_the_root(self) -> None:
+        """And not any URI."""
+        offered = offering(Sample("echo", "/"))
+        assert accepted(offered, request("echo", "/"))
+        assert accepted(offered, request(None, "/?a=1"))
         assert refusal(offered, request("echo", "/chat")) == 400
 
     def test_an_unknown_name_is_400_and_does_not_fall_back_to_the_uri(self) -> None:

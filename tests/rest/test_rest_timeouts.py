@@ -410,13 +410,13 @@ class TestLostConnections:
             assert statuses == [404]
 
     def test_a_wrong_key_is_told_to_who_waits(self) -> None:
-        """The server closes on the first message that it cannot decrypt, and says so."""
+        """The server closes on the first message that it cannot read, and says so."""
         with (
             rest_server(key="right") as server,
             rest_client(server.port, "synopsebin", "wrong") as client,
         ):
             assert client.request("/x", "GET") == 404
-            assert client.answer.error.endswith("closed with 1008 a message does not decrypt")
+            assert client.answer.error.endswith("closed with 1008 a message cannot be read")
 
 
 class TestAnswersThatAreNone:

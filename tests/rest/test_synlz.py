@@ -85,8 +85,12 @@ class TestSynLZ:
         """Truncated, or with some bits inverted."""
         stream = synlz_compress(data)
         at = draw.draw(st.integers(0, len(stream) - 1))
-        with pytest.raises(SynLZError):
-            synlz_decompress(stream[:at], LIMIT)
+        try:
+            # a control word of no items may be cut off at the end: it says nothing
+            assert synlz_decompress(stream[:at], LIMIT) == data
+            assert stream[at:] == bytes(4)
+        except SynLZError:
+            pass
         try:
             damaged = synlz_decompress(flipped(stream, at, draw.draw(st.integers(1, 255))), LIMIT)
         except SynLZError:

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 import pytest
 from support import BOUND
 
-from mormot_ws.logs import get_logger
-from mormot_ws.server.logs import SeldomLog
+from mormot_ws.logs import SeldomLog, get_logger
 
 
 class Broken(logging.Handler):

@@ -14,8 +14,9 @@ from mormot_ws import (
     WebSocketServer,
     WebSocketServerSocket,
 )
+from mormot_ws.core.addresses import address_key
 from mormot_ws.server.connection import _ip_of
-from mormot_ws.server.visitors import address_key, host_is_in, is_trusted, visitor
+from mormot_ws.server.visitors import host_is_in, is_trusted, visitor
 
 PROXIES = ("127.0.0.1", "10.0.0.0/8", "fd00::/8")
 
@@ -28,6 +29,7 @@ PROXIES = ("127.0.0.1", "10.0.0.0/8", "fd00::/8")
         ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
         ("fe80::1%eth0", "fe80::/64"),
         ("::1", "::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
         ("", ""),
         ("no:address", "no:address"),
     ],

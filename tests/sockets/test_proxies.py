@@ -497,7 +497,7 @@ def test_without_python_socks_the_error_says_what_to_install(
 def test_an_http_proxy_needs_no_extra(
     server: WebSocketServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CONNECT is done by the standard library."""
+    """CONNECT is done by h11, which a server needs too."""
     monkeypatch.setitem(sys.modules, "python_socks", None)
     with HttpProxy() as proxy, through(proxy.url, server.port) as client:
         assert upgrade(client) == ""

@@ -11,6 +11,7 @@ from mormot_ws import (
     WebSocketProcess,
 )
 
+from . import locks
 from .waiting import BOUND
 
 
@@ -32,6 +33,7 @@ class Recorder:
 
     def add(self, name: str, value: Any = None) -> None:
         """Remember a callback of the current thread."""
+        locks.look(f"the callback {name}")
         with self._changed:
             self.events.append(Event(name, threading.current_thread(), value))
             self._changed.notify_all()

@@ -30,6 +30,7 @@ from support import (
     send_text,
     text,
     upgrade,
+    upgraded,
     wait_for,
 )
 from support.programs import Script
@@ -242,6 +243,15 @@ def test_a_client_comes_back_when_the_server_does(recorder: Recorder) -> None:
         recorder.wait("focText")
 
 
+def test_groups_are_those_of_our_own_server(websockets: WebSocketWsgiServer, port: int) -> None:
+    """A broadcast to one, and its end with its last connection."""
+    with upgraded(port) as member, upgraded(port):
+        websockets.connections()[0].join("room")
+        assert websockets.websocket_broadcast(text("hello"), group="room") == 1
+        assert member.receive_opcode(focText).text == "hello"
+    wait_for(lambda: websockets.groups == [])
+
+
 # --------------------------------------------------------------------------------- refused, and why
 
 
@@ -264,10 +274,13 @@ def test_what_is_refused_is_an_ordinary_answer(
     websockets.settings.allowed_origins = {"https://here.example"}
     with RawClient(port) as raw:
         raw.send(raw.request(**headers))
-        head = raw.read_head()
+        head, body = raw.read_answer()
         assert head.status == status
         assert "WebSocket Upgrade Error" in head.first_line
         assert (head.headers.get("sec-websocket-version") == "13") == (status == 426)
+        if headers.get("protocol") == "":
+            # which there are: a client that names none reads it in the body
+            assert body.endswith(b"'echo'.\n")
     wait_for(ended(websockets))
 
 

@@ -1,0 +1,543 @@
+"""Connection: what ``connect()`` returns, a client in Python's words.
+
+The work is done by ``HttpClientWebSockets``. Every callback runs in the client's thread; any thread
+may send, receive and close.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from queue import Empty
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..client.client import HttpClientWebSockets
+from ..core.forks import dies_in_child
+from ..core.frames import WebSocketFrame, close_payload, focText
+from ..errors import CallError, ConnectionClosed, GaveUp, WebSocketsError
+from ..logs import get_logger, shown_uri
+from ..process.process import WebSocketProcess
+from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
+from ..states import wpsRun
+from ..status import ClientStatus
+from .callbacks import Ignored, check_callback, fitting
+from .inbox import Inbox
+from .messages import Message, call_frame, frame_of, json_frame
+from .options import Target, seconds
+from .pending import PendingCalls
+from .protocol import FrontProtocol, ToldPolicy, cannot_send
+
+_log = get_logger("mormot_ws.front")
+
+OnOpen = Callable[["Connection"], Ignored]
+OnMessage = (
+    Callable[["Connection", Message], Ignored]
+    | Callable[["Connection", str], Ignored]
+    | Callable[["Connection", bytes], Ignored]
+)
+OnClose = Callable[["Connection", int, str], Ignored]
+OnError = Callable[["Connection", Exception], Ignored]
+
+_OnOpen = TypeVar("_OnOpen", bound=OnOpen)
+_OnMessage = TypeVar("_OnMessage", bound=OnMessage)
+_OnClose = TypeVar("_OnClose", bound=OnClose)
+_OnError = TypeVar("_OnError", bound=OnError)
+
+#: how each callback is called
+_PARAMETERS = {
+    "on_open": ("ws",),
+    "on_message": ("ws", "message"),
+    "on_close": ("ws", "code", "reason"),
+    "on_error": ("ws", "error"),
+}
+#: the close code of a connection whose messages nobody reads
+_POLICY_VIOLATION = 1008
+#: seconds after a send that has failed, before the connection is looked at again
+_PAUSE = 0.01
+
+
+class Connection:
+    """A connection that comes back by itself; :func:`connect` makes it.
+
+    Iterating over it gives the messages, over all reconnections, until :meth:`close`. It is a
+    context manager that closes at the end. All methods may be called from any thread; times are in
+    seconds. In a forked child it is closed.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        names: tuple[str, ...],
+        headers: str | Callable[[], str],
+        callbacks: Mapping[str, Any],
+        policy: ReconnectPolicy,
+        inbox: Inbox,
+        timeout: float,
+        new_client: Callable[[], HttpClientWebSockets],
+    ) -> None:
+        for name, function in callbacks.items():
+            if function is not None:
+                check_callback(function, name, *_PARAMETERS[name])
+        self._on_open: OnOpen | None = callbacks["on_open"]
+        self._on_message: Any = fitting(callbacks["on_message"], "on_message")
+        self._on_close: OnClose | None = callbacks["on_close"]
+        self._on_error: OnError | None = callbacks["on_error"]
+        #: guards the setting of callbacks, and what goes into the inbox; no callback is called
+        #: under it
+        self._safe = threading.RLock()
+        #: guards _ready, _closed and _failure; notified when one of them changes
+        self._changed = threading.Condition()
+        #: True while there is a connection whose on_open has returned
+        self._ready = False
+        self._closed = False
+        self._failure: ReconnectFailure | None = None
+        # True while there is a connection that began without an on_open
+        self._open_untold = False
+        # True when the log has said that a message was not sent, until the next connection
+        self._unsent = False
+        self._inbox = inbox
+        self._timeout = timeout
+        self._calls = PendingCalls()
+        self._shown = target.shown
+        self._protocol = FrontProtocol(names, self)
+        #: sends a frame on the connection, if there is one
+        self._send_frame: Callable[[WebSocketFrame], bool] = cannot_send
+        client = self._client = new_client()
+        client.on_gave_up = self._gave_up
+        client.on_ended = self._ended
+        dies_in_child(self)
+        try:
+            client.auto_reconnect(
+                target.resource,
+                headers,
+                protocol=self._protocol,
+                policy=ToldPolicy(policy, self),
+            )
+        except BaseException:
+            client.free()
+            raise
+
+    # ---------------------------------------------------------------------------------- to look at
+
+    @property
+    def client(self) -> HttpClientWebSockets:
+        """The client underneath, with all that the front door does not show."""
+        return self._client
+
+    @property
+    def connected(self) -> bool:
+        """True while messages can be sent."""
+        return self._ready and self._is_running()
+
+    @property
+    def status(self) -> ClientStatus:
+        """A snapshot for monitoring: attempts, reconnections, the last error, counts."""
+        return self._client.status()
+
+    @property
+    def protocol(self) -> str:
+        """The sub-protocol that the server has chosen, '' for none."""
+        return self._protocol.name
+
+    @property
+    def dropped(self) -> int:
+        """How many messages a full inbox has dropped."""
+        return self._inbox.dropped
+
+    def wait_connected(self, timeout: float | None = None) -> bool:
+        """Wait until messages can be sent, up to *timeout* seconds (None: without a bound); tell
+        whether they can. False at once when it is closed or has given up.
+        """
+        end = None if timeout is None else monotonic() + seconds("timeout", timeout, zero=True)
+        return self._wait_ready(end)
+
+    # --------------------------------------------------------------------------------- to send
+
+    def send(self, message: Message, timeout: float | None = None) -> bool:
+        """Send a ``str`` as text, or ``bytes`` as a binary message; return True when it was sent.
+
+        While there is no connection it waits for the next one, up to *timeout* seconds (None: the
+        ``timeout`` of :func:`connect`; 0: it does not wait), and then returns False. In callbacks
+        it never waits. Sent means: the system has taken it; what is on its way when a connection
+        breaks is lost. Raises :class:`ConnectionClosed`, :class:`GaveUp`, and ``TypeError`` for
+        what is no message.
+        """
+        frame = WebSocketFrame(focText, message) if type(message) is str else frame_of(message)
+        return (self._ready and self._send_frame(frame)) or self._send_later(frame, timeout)
+
+    def send_json(self, value: Any, timeout: float | None = None) -> bool:
+        """Send *value* as JSON in a text message; otherwise like :meth:`send`.
+
+        Raises ``TypeError``/``ValueError`` for what JSON cannot hold. Dataclasses, dates and enums
+        can be sent, ``bytes`` as base64.
+        """
+        frame = json_frame(value)
+        return (self._ready and self._send_frame(frame)) or self._send_later(frame, timeout)
+
+    def call(self, name: str, /, *arguments: Any, timeout: float = 5.0, **named: Any) -> Any:
+        """Call the server's method *name*, and return its result.
+
+        The arguments are given by position or by name. *timeout* is in seconds, for the connection
+        and the answer together. Raises :class:`CallError` with what the server answers,
+        ``TimeoutError``, :class:`ConnectionClosed` when the connection is lost meanwhile (the
+        method may have been executed), :class:`GaveUp`, and ``TypeError``/``ValueError`` for
+        arguments that JSON cannot hold. Not in callbacks, which run in the thread that reads the
+        answer.
+        """
+        if arguments and named:
+            raise TypeError("the arguments of a call are given by position or by name, not both")
+        self._check_thread("call()")
+        end = monotonic() + seconds("timeout", timeout)
+        number, answers = self._calls.begin()
+        try:
+            if not self._send_until(call_frame(number, name, named or arguments), end):
+                raise TimeoutError(f"{name}() was not sent within {timeout:g} s: no connection")
+            try:
+                answer = answers.get(timeout=max(0.0, end - monotonic()))
+            except Empty:
+                raise TimeoutError(f"{name}() was not answered within {timeout:g} s") from None
+        finally:
+            self._calls.end(number)
+        if answer is None:
+            self._check_open()
+            raise ConnectionClosed(f"the connection was lost before {name}() was answered")
+        if answer.error is not None:
+            raise CallError(answer.error, answer.code)
+        return answer.result
+
+    # ------------------------------------------------------------------------------- to receive
+
+    def recv(self, timeout: float | None = None) -> Message:
+        """Return the next message, a ``str`` or ``bytes``; wait for it up to *timeout* seconds
+        (None: as long as it takes).
+
+        Raises ``TimeoutError``; :class:`ConnectionClosed` after :meth:`close`; :class:`GaveUp` when
+        there will be no further connection, after the last message;
+        :class:`WebSocketsError` in callbacks, and when messages go to ``on_message``.
+        """
+        message = self._next(timeout)
+        if message is None:
+            raise ConnectionClosed("the connection was closed by close()")
+        return message
+
+    def __iter__(self) -> Iterator[Message]:
+        return self
+
+    def __next__(self) -> Message:
+        message = self._next(None)
+        if message is None:
+            raise StopIteration
+        return message
+
+    def _next(self, timeout: float | None) -> Message | None:
+        """Return the next message, None after close()."""
+        if self._closed:
+            return None
+        inbox = self._inbox
+        if inbox.messages.qsize() and (message := inbox.take()) is not None:
+            return message
+        self._check_reader()
+        wait = None if timeout is None else seconds("timeout", timeout, zero=True)
+        message = inbox.get(wait)
+        if message is None and not self._closed:
+            self._check_reader()
+            assert self._failure is not None
+            raise GaveUp(self._failure)
+        return message
+
+    def _check_reader(self) -> None:
+        """Raise where no message would ever come."""
+        if self._on_message is not None:
+            raise WebSocketsError("the messages of this connection go to on_message")
+        self._check_thread("recv()")
+
+    # ---------------------------------------------------------------------------------- to close
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection in the orderly way, for good. Safe to call twice.
+
+        Takes up to 3 seconds; in callbacks it returns at once, and the connection ends behind it.
+        Iterations end, whoever waits gets :class:`ConnectionClosed`. Messages that were not read
+        are dropped. Raises ``ValueError`` for a *code* or *reason* that cannot be sent.
+        """
+        close_payload(code, reason)
+        self._end()
+        client = self._client
+        in_callback = self._in_callback()
+        if in_callback or (code, reason) != (1000, ""):
+            client.free_later(code, reason)
+        if not in_callback:
+            client.free()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _end(self) -> None:
+        """There is nothing more to be sent or received."""
+        with self._changed:
+            self._closed = True
+            self._ready = False
+            self._changed.notify_all()
+        self._inbox.end()
+        self._calls.fail()
+
+    # -------------------------------------------------------------------------------- callbacks
+
+    def on_open(self, function: _OnOpen) -> _OnOpen:
+        """Set the callback for each new connection: a decorator. When there is a connection already
+        it is called at once, in the calling thread.
+        """
+        check_callback(function, "on_open", *_PARAMETERS["on_open"])
+        with self._safe:
+            self._on_open = function
+            untold, self._open_untold = self._open_untold, False
+        if untold:
+            self._call("on_open", function)
+        return function
+
+    def on_message(self, function: _OnMessage) -> _OnMessage:
+        """Set the callback for messages: a decorator. Those that wait in the inbox are given to it
+        at once, in the calling thread.
+        """
+        check_callback(function, "on_message", *_PARAMETERS["on_message"])
+        fit = fitting(function, "on_message")
+        while True:
+            with self._safe:
+                message = None if self._on_message is not None else self._inbox.take()
+                if message is None:
+                    self._on_message = fit
+                    break
+            self._call("on_message", fit, message)
+        return function
+
+    def on_close(self, function: _OnClose) -> _OnClose:
+        """Set the callback for the end of each connection: a decorator."""
+        check_callback(function, "on_close", *_PARAMETERS["on_close"])
+        self._on_close = function
+        return function
+
+    def on_error(self, function: _OnError) -> _OnError:
+        """Set the callback for what goes wrong: a decorator. When the connection has given up
+        already it is called at once, in the calling thread.
+        """
+        check_callback(function, "on_error", *_PARAMETERS["on_error"])
+        with self._safe:
+            before, self._on_error = self._on_error, function
+            failure = self._failure
+        if failure is not None and before is None:
+            self._tell_error(GaveUp(failure))
+        return function
+
+    # a type checker that saw this method would allow any name
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in _PARAMETERS:
+                raise AttributeError(
+                    f"{name} is a decorator: write @ws.{name} above the function,"
+                    f" or give it to connect({name}=…)"
+                )
+            if not name.startswith("_"):
+                raise AttributeError(f"a Connection has no attribute {name!r} that can be set")
+            object.__setattr__(self, name, value)
+
+    def _call(self, name: str, function: Any, *arguments: Any) -> None:
+        """Call a callback of the application; what it raises is logged and told."""
+        try:
+            function(self, *arguments)
+        except BaseException as exc:
+            if self._process_is_inherited():
+                # it ends a child that the callback has forked
+                raise
+            self._callback_failed(name, exc)
+
+    def _callback_failed(self, name: str, error: BaseException) -> None:
+        """Log what the callback *name* has raised, SystemExit too, and tell it."""
+        fields = {} if (process := self._client.websockets) is None else process.log_fields()
+        _log.error("%r: %s failed", self, name, exc_info=error, extra=fields)
+        self._tell_error(error)
+
+    def _tell_error(self, error: BaseException) -> None:
+        callback = self._on_error
+        if callback is None or not isinstance(error, Exception):
+            return
+        try:
+            callback(self, error)
+        except BaseException:
+            if self._process_is_inherited():
+                raise
+            _log.exception("%r: on_error failed", self)
+
+    # ---------------------------------------------------------------------- the connection's thread
+
+    def _opened(self, process: WebSocketProcess) -> None:
+        """A connection begins."""
+        self._send_frame = process.send_frame
+        self._shown = shown_uri(
+            f"{'wss' if self._client.tls else 'ws'}://{self._client.host}:{self._client.port}"
+            f"/{self._protocol.upgrade_uri.removeprefix('/')}"
+        )
+        with self._safe:
+            callback = self._on_open
+            self._open_untold = callback is None
+        if callback is not None:
+            self._call("on_open", callback)
+        with self._changed:
+            self._unsent = False
+            self._ready = not self._closed
+            self._changed.notify_all()
+
+    def _lost(self, process: WebSocketProcess) -> None:
+        """A connection has ended."""
+        with self._changed:
+            self._ready = False
+            self._changed.notify_all()
+        with self._safe:
+            self._open_untold = False
+        self._calls.fail()
+        if self._on_close is not None:
+            self._call("on_close", self._on_close, process.close_code, process.close_reason)
+
+    def _deliver(self, message: Message) -> None:
+        """Keep *message* for recv(), or give it to a callback that was set meanwhile."""
+        inbox = self._inbox
+        with self._safe:
+            if self._on_message is None and inbox.messages.qsize() < inbox.most:
+                inbox.messages.put(message)
+                return
+        while not self._closed:
+            with self._safe:
+                callback = self._on_message
+                if callback is None and inbox.offer(message):
+                    return
+            if callback is not None:
+                self._call("on_message", callback, message)
+                return
+            if inbox.overflow == "close":
+                self._give_up_reading()
+                return
+            inbox.wait_for_room()
+
+    def _give_up_reading(self) -> None:
+        """The inbox is full, and that is to end the connection."""
+        text = "the inbox is full: nobody reads the messages"
+        failure = ReconnectFailure(FailureKind.lost, text, 0, 0.0, _POLICY_VIOLATION)
+        _log.warning("%r: closing: %s", self, text)
+        self._client.free_later(_POLICY_VIOLATION, "inbox is full")
+        self._gave_up(self._client, failure)
+
+    def _attempt_failed(self, failure: ReconnectFailure) -> None:
+        """An attempt to connect has failed."""
+        self._tell_error(failure.exception or WebSocketsError(failure.text))
+
+    def _gave_up(self, client: HttpClientWebSockets, failure: ReconnectFailure) -> None:
+        """There will be no further attempt."""
+        with self._changed:
+            if self._closed or self._failure is not None:
+                return
+            self._failure = failure
+            self._ready = False
+            self._changed.notify_all()
+        self._inbox.end()
+        self._calls.fail()
+        self._tell_error(GaveUp(failure))
+
+    def _ended(self, client: HttpClientWebSockets) -> None:
+        """The thread ends: unless that is known, the client underneath was freed, or told not to
+        reconnect.
+        """
+        if not self._closed and self._failure is None:
+            text = client.status().last_error or "the client was freed"
+            self._gave_up(client, ReconnectFailure(FailureKind.lost, text, 0, 0.0))
+
+    # ----------------------------------------------------------------------------------- internal
+
+    def _send_later(self, frame: WebSocketFrame, timeout: float | None) -> bool:
+        """Send *frame* on the next connection, if that comes in time."""
+        wait = self._timeout if timeout is None else seconds("timeout", timeout, zero=True)
+        if self._send_until(frame, monotonic() + wait):
+            return True
+        if not self._unsent:
+            self._unsent = True
+            _log.warning("%r: a message was not sent: no connection within %g s", self, wait)
+        return False
+
+    def _send_until(self, frame: WebSocketFrame, end: float) -> bool:
+        while True:
+            self._check_open()
+            if self._in_callback():
+                # waiting here would keep the connection from coming
+                return self._send_frame(frame)
+            if self._wait_ready(end):
+                if self._send_frame(frame):
+                    return True
+                # what was sent in part only has reached nobody: it is sent again
+                with self._changed:
+                    self._changed.wait(_PAUSE)
+            elif not (self._closed or self._failure is not None):
+                return False
+
+    def _wait_ready(self, end: float | None) -> bool:
+        """Wait until *end* for a connection; False at once when none will come, and in callbacks
+        when there is none.
+        """
+        with self._changed:
+            while not (self._ready and self._is_running()):
+                if self._closed or self._failure is not None:
+                    return False
+                left = 3_600.0 if end is None else end - monotonic()
+                if left <= 0 or self._in_callback():
+                    return False
+                self._changed.wait(left)
+            return True
+
+    def _is_running(self) -> bool:
+        process = self._client.websockets
+        return process is not None and process.state is wpsRun
+
+    def _process_is_inherited(self) -> bool:
+        process = self._client.websockets
+        return process is not None and process.inherited
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionClosed("the connection was closed by close()")
+        if self._failure is not None:
+            raise GaveUp(self._failure)
+
+    def _in_callback(self) -> bool:
+        """Tell whether the calling thread is the one that connects and reads."""
+        process = self._client.websockets
+        return process is not None and process.client_thread is threading.current_thread()
+
+    def _check_thread(self, what: str) -> None:
+        if self._in_callback():
+            raise WebSocketsError(
+                f"{what} would wait for ever in a callback of the same connection, whose thread"
+                " reads: give the work to another thread"
+            )
+
+    def die_in_child(self) -> None:
+        """In a forked child: be closed."""
+        self._safe, self._changed = threading.RLock(), threading.Condition()
+        self._closed, self._ready = True, False
+        self._inbox.die_in_child()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            what = "closed"
+        elif self._failure is not None:
+            what = "gave up"
+        else:
+            what = "connected" if self.connected else "connecting"
+        return f"<Connection {self._shown} {what}>"

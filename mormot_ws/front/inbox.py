@@ -1,0 +1,120 @@
+"""Inbox: the messages that a connection has received and nobody has read yet, up to a bound.
+
+One thread puts, any number of them get. No connection and no callback belongs in here.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Literal
+
+from .messages import Message
+
+#: what a full inbox does
+Overflow = Literal["wait", "drop_oldest", "close"]
+
+#: seconds of one wait: a lock that is waited for on Windows cannot be interrupted by Ctrl-C
+_SLICE = 0.5 if sys.platform == "win32" else 3_600.0
+#: seconds after which a wait for room looks by itself
+_LOOK = 1.0
+
+
+class Inbox:
+    """Keeps up to *most* messages; *overflow* says what happens to one more."""
+
+    def __init__(self, most: int, overflow: Overflow) -> None:
+        #: how many it may keep
+        self.most = most
+        #: what a full inbox does
+        self.overflow: Overflow = overflow
+        #: for those who need no more than its methods. None: there will be no further message; it
+        #: stays there for others
+        self.messages: SimpleQueue[Message | None] = SimpleQueue()
+        #: guards _wanted; notified when a message was taken, and at the end. Innermost
+        self._room = threading.Condition()
+        # True while the thread that puts waits for room
+        self._wanted = False
+        self._ended = False
+        #: how many messages were dropped
+        self.dropped = 0
+
+    def offer(self, message: Message) -> bool:
+        """Keep *message*; return False when there is no room for it. Never waits."""
+        messages = self.messages
+        if messages.qsize() >= self.most:
+            if self.overflow != "drop_oldest":
+                return False
+            self.take()
+            self.dropped += 1
+        messages.put(message)
+        return True
+
+    def wait_for_room(self) -> None:
+        """Wait until a message was taken, or until the end; at most a second."""
+        with self._room:
+            self._wanted = True
+            if self.messages.qsize() >= self.most and not self._ended:
+                self._room.wait(_LOOK)
+            self._wanted = False
+
+    def take(self) -> Message | None:
+        """Return the oldest message, None when there is none just now. Never waits."""
+        try:
+            message = self.messages.get_nowait()
+        except Empty:
+            return None
+        self._taken(message)
+        return message
+
+    def get(self, timeout: float | None) -> Message | None:
+        """Wait for a message, up to *timeout* seconds; None: there will be none any more.
+
+        Raises ``TimeoutError``.
+        """
+        messages = self.messages
+        if timeout is None:
+            while True:
+                try:
+                    message = messages.get(timeout=_SLICE)
+                    break
+                except Empty:
+                    continue
+        else:
+            message = self._get_until(monotonic() + timeout, timeout)
+        if message is None or self._wanted:
+            self._taken(message)
+        return message
+
+    def _get_until(self, end: float, timeout: float) -> Message | None:
+        left = timeout
+        while True:
+            try:
+                return self.messages.get(timeout=min(max(left, 0.0), _SLICE))
+            except Empty:
+                left = end - monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"no message within {timeout:g} s") from None
+
+    def _taken(self, message: Message | None) -> None:
+        if message is None:
+            self.messages.put(None)
+        if self._wanted:
+            with self._room:
+                self._room.notify_all()
+
+    def end(self) -> None:
+        """There will be no further message; those that are here can still be read."""
+        self._ended = True
+        self.messages.put(None)
+        with self._room:
+            self._room.notify_all()
+
+    def die_in_child(self) -> None:
+        """In a forked child: be at the end."""
+        self._room = threading.Condition()
+        self.messages = SimpleQueue()
+        self.messages.put(None)
+        self._ended = True

@@ -1,0 +1,151 @@
+"""What ``connect()`` may be given: checked at once, and brought into the form of the classes
+underneath. No connection is made here.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from ..client.arguments import check_upgrade_arguments, parse_websocket_uri
+from ..core.deflate import PermessageDeflate
+from ..core.handshake import is_token
+from ..logs import shown_uri
+from ..reconnect_policies import ReconnectPolicy, StopOn
+from ..settings import LONGEST_MS, WebSocketProcessSettings
+from .inbox import Inbox, Overflow
+
+#: stands for the host until a function has told it
+_UNKNOWN_HOST = "uri()"
+
+
+class Target:
+    """Where *uri* leads, a text or a function.
+
+    Raises ``ValueError``/``TypeError`` for what can never work.
+    """
+
+    def __init__(self, uri: object, tls: object) -> None:
+        #: what the upgrade asks for, or a function that returns the whole URI
+        self.resource: str | Callable[[], str]
+        if tls is not None and not isinstance(tls, ssl.SSLContext):
+            raise TypeError(f"tls is an ssl.SSLContext or None, not {type(tls).__name__}")
+        if callable(uri):
+            self.resource = partial(_called_uri, uri)
+            self.shown = self.host = _UNKNOWN_HOST
+            self.port, self.tls = 443, True
+            return
+        if not isinstance(uri, str):
+            raise TypeError(f"uri is a str or a function, not {type(uri).__name__}")
+        #: the URI as it may be shown
+        self.shown = shown_uri(uri)
+        self.host, self.port, resource, self.tls = parse_websocket_uri(uri)
+        if not 0 < self.port < 65536:
+            raise ValueError(f"port is a number from 1 to 65535, not {self.port}")
+        check_upgrade_arguments(resource, "", None, "")
+        self.resource = resource
+        if tls is not None and not self.tls:
+            raise ValueError("tls goes with wss://, and this URI begins with ws://")
+
+
+def _called_uri(function: Callable[[], object]) -> str:
+    """Return what *function* returns, if that is a whole URI."""
+    uri = function()
+    if not isinstance(uri, str):
+        raise TypeError(f"the function for the URI returns a str, not {type(uri).__name__}")
+    parse_websocket_uri(uri)
+    return uri
+
+
+def sub_protocols(protocol: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(protocol, str):
+        return (protocol,) if protocol else ()
+    if not isinstance(protocol, Sequence):
+        raise TypeError(
+            f"protocol is a name or a list of names, not {type(protocol).__name__}: "
+            "connect() needs no protocol object"
+        )
+    return tuple(protocol)
+
+
+def seconds(name: str, value: object, zero: bool = False) -> float:
+    """Return *value* when it is a number of seconds above 0, or 0 where *zero* makes sense."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is a number of seconds, not {type(value).__name__}")
+    if not (value >= 0 if zero else value > 0) or value > LONGEST_MS / 1000:
+        raise ValueError(f"{name} is a number of seconds above 0, up to a year, not {value!r}")
+    return float(value)
+
+
+def new_inbox(most: object, overflow: Overflow) -> Inbox:
+    if type(most) is not int or most < 1:
+        raise ValueError(f"inbox is a number of messages from 1, not {most!r}")
+    if overflow not in ("wait", "drop_oldest", "close"):
+        raise ValueError(f"overflow is 'wait', 'drop_oldest' or 'close', not {overflow!r}")
+    return Inbox(most, overflow)
+
+
+def settings_of(
+    settings: WebSocketProcessSettings | None, compression: bool | PermessageDeflate | None
+) -> WebSocketProcessSettings:
+    if settings is None:
+        # nobody who is new here knows the freeze of the original
+        settings = WebSocketProcessSettings(free_in_callback="raise")
+    elif not isinstance(settings, WebSocketProcessSettings):
+        raise TypeError(
+            f"settings is a WebSocketProcessSettings or None, not {type(settings).__name__}"
+        )
+    if compression is not None:
+        settings = replace(settings, permessage_deflate=compression)
+    return settings
+
+
+def policy_of(policy: object, settings: WebSocketProcessSettings) -> ReconnectPolicy:
+    if policy is None:
+        if settings.reconnect_policy is not WebSocketProcessSettings().reconnect_policy:
+            return settings.reconnect_policy()
+        return StopOn(close_codes=())
+    if isinstance(policy, type) or not (hasattr(policy, "next_delay") and hasattr(policy, "reset")):
+        raise TypeError(
+            "policy is an object with next_delay() and reset(), like StopOn() or"
+            f" ExponentialBackoff(), not {policy!r}"
+        )
+    return policy
+
+
+def header_lines(
+    headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None,
+) -> str | Callable[[], str]:
+    """Return *headers* as lines, or as a function that returns them; raise for what cannot be
+    sent.
+    """
+    if headers is None:
+        return ""
+    if callable(headers):
+        return partial(_called_lines, headers)
+    lines = _lines(headers)
+    check_upgrade_arguments("", "", None, lines)
+    return lines
+
+
+def _called_lines(function: Callable[[], object]) -> str:
+    return _lines(function())
+
+
+def _lines(headers: object) -> str:
+    if not isinstance(headers, Mapping):
+        raise TypeError(
+            "headers are a dictionary, or a function that returns one, not"
+            f" {type(headers).__name__}"
+        )
+    for name, value in headers.items():
+        if not isinstance(name, str) or not is_token(name):
+            raise ValueError(f"{name!r} is not the name of a header")
+        if not isinstance(value, str):
+            raise TypeError(f"the header {name!r} is a str, not {type(value).__name__}")
+        if any(c in "\r\n\0" for c in value):
+            # without the value, which may be a token
+            raise ValueError(f"the header {name!r} has a line break in its value")
+    return "\r\n".join(f"{name}: {value}" for name, value in headers.items())

@@ -1,0 +1,143 @@
+"""KeyGuard: reads what arrives encrypted, and lets no peer learn why something cannot be read.
+
+The key authenticates nothing. A peer without it that is told its padding from its checksum can work
+out, guess by guess, how to write messages that are taken for genuine. So all faults look alike, and
+KeyFaults bounds the guesses of each address, for all connections of a server together. How bytes
+are decrypted and what they mean, the protocol knows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..core.addresses import address_key
+from ..core.forks import renew_in_child
+from ..errors import WebSocketsProtocolError
+from ..logs import get_logger
+from .binary_form import is_readable
+
+if TYPE_CHECKING:
+    from ..protocols.base import WebSocketProtocol
+
+_log = get_logger("mormot_ws.rest")
+
+#: what a peer is told of anything that cannot be read, and who reads last_error here
+_UNREADABLE = "a message cannot be read"
+_ASK_FOR_KEY = f"{_UNREADABLE} (is the key, are the options the same on both ends?)"
+#: bytes by which an encrypted message is longer than what it holds, at least
+_BLOCK = 16
+#: addresses that are remembered; beyond them the one whose last fault is the oldest is forgotten
+_MOST_ADDRESSES = 4096
+
+
+class _Allowance(NamedTuple):
+    """What an address has left."""
+
+    left: float
+    #: when that was so, on the clock
+    at: float
+    most: int
+
+    def now(self, at: float) -> _Allowance:
+        """The same at a later time: it grows evenly, to *most* in a minute."""
+        left = min(float(self.most), self.left + (at - self.at) * self.most / 60)
+        return _Allowance(left, at, self.most)
+
+
+class KeyFaults:
+    """Counts the faults of each address; an IPv6 /64 is one. For any thread.
+
+    :param clock: seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        #: guards the table; held for moments, innermost in the lock order
+        self._safe = threading.Lock()
+        renew_in_child(self, "_safe", threading.Lock)
+        self._allowances: dict[str, _Allowance] = {}
+
+    def add(self, ip: str, most: int) -> bool:
+        """Count a fault of *ip*, which may have *most* in a minute; tell whether it is the one from
+        which on the address is blocked. Nothing is counted for ``''`` or when *most* is 0.
+        """
+        if not ip or not most:
+            return False
+        key, now = address_key(ip), self._clock()
+        with self._safe:
+            known = self._allowances.pop(key, None)
+            left = float(most) if known is None else min(known.now(now).left, float(most))
+            if len(self._allowances) >= _MOST_ADDRESSES:
+                del self._allowances[next(iter(self._allowances))]
+            self._allowances[key] = _Allowance(max(0.0, left - 1), now, most)
+        return left >= 1 > left - 1
+
+    def blocks(self, ip: str) -> bool:
+        """Tell whether *ip* has used up its faults for now."""
+        # for nearly all connections there is nothing to look up
+        if not self._allowances or not ip:
+            return False
+        with self._safe:
+            known = self._allowances.get(address_key(ip))
+        return known is not None and known.now(self._clock()).left < 1
+
+
+class KeyGuard:
+    """Stands between the encrypted messages of one connection and their reader. In the connection's
+    thread.
+
+    :param faults: those of the server, shared by its connections.
+    """
+
+    __slots__ = ("_most", "_proved", "faults")
+
+    def __init__(self, faults: KeyFaults) -> None:
+        self.faults = faults
+        self._most = 0
+        #: the peer has sent something that could be read
+        self._proved = False
+
+    def begin(self, most: int) -> None:
+        """A new connection begins, whose address may have *most* faults in a minute."""
+        self._most = most
+        self._proved = False
+
+    def read(
+        self, protocol: WebSocketProtocol, message: bytes, unpack: Callable[[bytes], bytes]
+    ) -> bytes:
+        """Return the plain frame in *message*, which *unpack* takes out of its container; raise
+        :meth:`fault` when there is none.
+
+        All is done, whatever has failed before, so that all faults take the same time.
+        """
+        # who has opened many connections beforehand gets no further guesses out of them
+        if not self._proved and self.faults.blocks(protocol.remote_ip):
+            raise self.fault(protocol)
+        plain: bytes = message[_BLOCK:]
+        is_ours = False
+        try:
+            plain, is_ours = protocol.encryption.decrypt(message), True
+        except WebSocketsProtocolError:
+            pass  # judged below, like all else that may be wrong
+        plain = unpack(plain)
+        if not (is_readable(plain) and is_ours):
+            raise self.fault(protocol)
+        self._proved = True
+        return plain
+
+    def fault(self, protocol: WebSocketProtocol) -> WebSocketsProtocolError:
+        """Count a message that cannot be read; return what ends the connection."""
+        ip = protocol.remote_ip
+        protocol.last_error = _ASK_FOR_KEY
+        if self.faults.add(ip, self._most):
+            _log.warning(
+                "%r: too many messages from %s cannot be read with the key: its upgrades are "
+                "refused for a while",
+                protocol,
+                ip,
+                extra={"connection_id": protocol.connection_id, "remote_ip": ip},
+            )
+        return WebSocketsProtocolError(1008, _UNREADABLE)

@@ -1,0 +1,211 @@
+"""Dialling: from a host's name to a connected socket, by the first of its addresses that answers
+(Happy Eyeballs, RFC 8305). No TLS and no proxy in here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import selectors
+import socket
+import threading
+from typing import Any
+
+from ..logs import get_logger
+from .addresses import AddressInfo, LookUp, in_order
+from .deadline import Deadline
+
+_log = get_logger("mormot_ws.sockets")
+
+#: milliseconds from the start of one attempt to that of the next (RFC 8305 §5)
+STAGGER_MS = 250
+#: seconds that one wait may take: the system's calls take no longer ones
+_LONGEST_WAIT = 3600.0
+#: what says that an attempt goes on
+_IN_PROGRESS = (
+    errno.EINPROGRESS,
+    errno.EWOULDBLOCK,
+    errno.EINTR,
+    getattr(errno, "WSAEWOULDBLOCK", -1),
+)
+#: with poll() rather than epoll(): it needs no descriptor
+_Selector: type[selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)
+
+
+class Dialling:
+    """One try to reach *host* and *port*, in the thread that calls :meth:`connect`.
+
+    :param failed: addresses that did not work last time, the oldest failure first.
+    """
+
+    def __init__(self, host: str, port: int, failed: dict[Any, None]) -> None:
+        self._host = host
+        self._failed = failed
+        self._look_up = LookUp(host, port)
+        #: guards the fields below, so that stop() in another thread meets every socket;
+        #: innermost, nothing blocks under it. Taken again by its own thread, for signal handlers
+        self._safe = threading.RLock()
+        self._stopped = False
+        #: the sockets of this try, with their addresses, the one that was returned included
+        self._sockets: dict[socket.socket, Any] = {}
+        #: both ends of what wakes the thread, when it waits
+        self._wake: tuple[socket.socket, socket.socket] | None = None
+
+    def connect(self, deadline: Deadline, look_up_deadline: Deadline) -> tuple[socket.socket, Any]:
+        """Return a connected socket, and the address at its other end; raise ``OSError`` when there
+        is none until the *deadline*.
+
+        It stays known to :meth:`stop` until :meth:`taken`.
+        """
+        found = self._look_up.addresses(look_up_deadline)
+        try:
+            sock = self._first(in_order(found, self._failed), deadline)
+            return sock, self._sockets[sock]
+        except BaseException:
+            self.taken(None)
+            raise
+
+    def taken(self, sock: socket.socket | None) -> None:
+        """Forget *sock*, which belongs to the caller now; close all others."""
+        with self._safe:
+            others, self._sockets = self._sockets, {}
+            wake, self._wake = self._wake, None
+        for other in (*others, *(wake or ())):
+            if other is not sock:
+                other.close()
+
+    def stop(self) -> None:
+        """Make :meth:`connect` fail now. From any thread, and from signal handlers."""
+        with self._safe:
+            self._stopped = True
+            for sock in self._sockets:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+            if self._wake is not None:
+                with contextlib.suppress(OSError):
+                    self._wake[1].send(b"\0")
+        self._look_up.stop()
+
+    def die_in_child(self) -> bool:
+        """In a forked child: close the copies of the descriptors, and nothing else. Return True
+        when there were some.
+        """
+        self._safe = threading.RLock()
+        self._stopped = True
+        began = bool(self._sockets)
+        self.taken(None)
+        return began
+
+    def _first(self, waiting: list[AddressInfo], deadline: Deadline) -> socket.socket:
+        """Start one attempt after the other; return the first socket that is connected."""
+        error: OSError = OSError(f"no address for {self._host}")
+        pause = Deadline(0)
+        pending: set[socket.socket] = set()
+        with _Selector() as selector:
+            while waiting or pending:
+                self._check_running()
+                if deadline.passed:
+                    raise TimeoutError("no answer to the connection attempt")
+                if waiting and (pause.passed or not pending):
+                    pause = self._pause(waiting, deadline)
+                    try:
+                        begun = self._start(waiting.pop(0))
+                    except OSError as exc:
+                        error, pause = exc, Deadline(0)
+                        continue
+                    pending.add(begun)
+                    selector.register(begun, selectors.EVENT_WRITE, begun)
+                ends = (deadline.seconds(), pause.seconds() if waiting else None, _LONGEST_WAIT)
+                until = min(seconds for seconds in ends if seconds is not None)
+                for key, _ in selector.select(0) or self._wait(selector, until):
+                    sock: socket.socket | None = key.data
+                    if sock is None:
+                        continue
+                    try:
+                        _check_connected(sock)
+                        self._check_running()
+                    except OSError as exc:
+                        error = exc
+                        selector.unregister(sock)
+                        pending.discard(sock)
+                        self._drop(sock)
+                        # the next one need not wait
+                        pause = Deadline(0)
+                    else:
+                        return sock
+        # what it did to the sockets is not the reason
+        self._check_running()
+        raise error
+
+    def _pause(self, waiting: list[AddressInfo], deadline: Deadline) -> Deadline:
+        """Return when the second of those that are *waiting* is to start beside the first."""
+        share = deadline.share(len(waiting))
+        first, second = (
+            [info[4] in self._failed for info in waiting[:2]] if waiting[1:] else (False, False)
+        )
+        if second and not first:
+            # it answers, but leads nowhere: it must not win only because it is nearer
+            return share
+        return share.sooner(STAGGER_MS)
+
+    def _start(self, info: AddressInfo) -> socket.socket:
+        """Return a socket that connects to one address; raise ``OSError`` when it cannot."""
+        family, kind, protocol, _, address = info
+        # raises in a kernel without IPv6, which knows its addresses all the same
+        sock = socket.socket(family, kind, protocol)
+        try:
+            with self._safe:
+                self._check_running()
+                self._sockets[sock] = address
+            sock.setblocking(False)
+            code = sock.connect_ex(address)
+            if code and code not in _IN_PROGRESS:
+                raise OSError(code, os.strerror(code))
+        except BaseException:
+            self._drop(sock)
+            raise
+        return sock
+
+    def _drop(self, sock: socket.socket) -> None:
+        with self._safe:
+            self._sockets.pop(sock, None)
+        sock.close()
+
+    def _check_running(self) -> None:
+        if self._stopped:
+            raise ConnectionAbortedError("interrupted")
+
+    def _wait(
+        self, selector: selectors.BaseSelector, seconds: float
+    ) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for an attempt to end, or for stop(): not everywhere does the shutdown of a socket
+        that connects end the wait.
+        """
+        if self._wake is None:
+            try:
+                wake = socket.socketpair()
+            except OSError as exc:
+                # no descriptor left: then it may take until the deadline
+                _log.debug("an interrupted attempt may go on until its deadline: %s", exc)
+            else:
+                wake[1].setblocking(False)
+                with self._safe:
+                    self._wake = wake
+                    # a stop() that came before has not met it
+                    self._check_running()
+                selector.register(wake[0], selectors.EVENT_READ, None)
+        return selector.select(seconds)
+
+
+def _check_connected(sock: socket.socket) -> None:
+    """Raise ``OSError`` when *sock*, whose attempt has ended, is not connected to a peer."""
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+    # an interrupted attempt may leave no error, but it leaves no peer either
+    if sock.getpeername() == sock.getsockname():
+        # nobody listens there, but the kernel gave us that very port and connected us to ourselves
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))

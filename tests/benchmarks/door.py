@@ -1,0 +1,220 @@
+"""What the front door costs a client: ``python -m tests.benchmarks.door [--seconds S] [--rounds N]
+[--any-cpu]``.
+
+The same conversation with the same echo server, which is a process of its own: by ``connect()``, and
+by the classes underneath, as a program would use them for the same. One message at a time (round
+trip) and 100 under way (messages per second); answered in a callback, or by a thread that receives.
+Contestants take turns in each round; the ratio is the median of those within the rounds. At most
+15 % more per message is the aim.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from queue import SimpleQueue
+
+from mormot_ws import (
+    Connection,
+    HttpClientWebSockets,
+    WebSocketFrame,
+    WebSocketProcess,
+    WebSocketProtocolChat,
+    connect,
+    focText,
+)
+
+from .handshake import PROTOCOL
+from .processes import Helper
+from .servers import HOST
+
+TEXT = bytes(range(32, 96)).decode()
+DEPTHS = {"round trip": 1, "100 under way": 100}
+AIM = 1.15
+
+#: plays for that many seconds with so many messages under way; returns the microseconds for each
+Measure = Callable[[float, int], float]
+
+
+class Game:
+    """Counts the echoes of a contestant whose callback sends the next message."""
+
+    def __init__(self) -> None:
+        self._end = 0.0
+        self._count = 0
+        self._done = threading.Event()
+
+    def goes_on(self) -> bool:
+        """An echo has come; tell whether another message is to be sent."""
+        self._count += 1
+        if time.perf_counter() < self._end:
+            return True
+        self._done.set()
+        return False
+
+    def play(self, seconds: float, depth: int, send: Callable[[], object]) -> float:
+        """Begin with *depth* messages; return the microseconds for each echo."""
+        self._count = 0
+        self._done.clear()
+        begin = time.perf_counter()
+        self._end = begin + seconds
+        for _ in range(depth):
+            send()
+        if not self._done.wait(seconds + 10):
+            raise ConnectionError("no answer")
+        took = time.perf_counter() - begin
+        counted = self._count
+        time.sleep(0.05)  # the echoes that are under way
+        return took / counted * 1e6
+
+
+def _loop(
+    seconds: float, depth: int, send: Callable[[], object], receive: Callable[[], object]
+) -> float:
+    """Receive in this thread, with *depth* messages under way."""
+    for _ in range(depth):
+        send()
+    count = 0
+    begin = now = time.perf_counter()
+    end = begin + seconds
+    while now < end:
+        receive()
+        send()
+        count += 1
+        now = time.perf_counter()
+    for _ in range(depth):
+        receive()
+    return (now - begin) / count * 1e6
+
+
+@contextmanager
+def classes(
+    port: int, callback: Callable[[WebSocketProcess, WebSocketFrame], object]
+) -> Iterator[WebSocketProcess]:
+    """Give the connection of a client made of the classes underneath."""
+    with HttpClientWebSockets(HOST, port) as client:
+        protocol = WebSocketProtocolChat(PROTOCOL, "", callback)
+        error = client.websockets_upgrade("", protocol=protocol)
+        process = client.websockets
+        if error or process is None:
+            raise ConnectionError(error)
+        yield process
+
+
+@contextmanager
+def classes_callback(port: int) -> Iterator[Measure]:
+    """The classes; the next message is sent in the callback."""
+    game = Game()
+
+    def on_incoming_frame(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focText:
+            text = frame.text
+            if game.goes_on():
+                process.send_frame(WebSocketFrame(focText, text))
+
+    with classes(port, on_incoming_frame) as process:
+
+        def send() -> None:
+            process.send_frame(WebSocketFrame(focText, TEXT))
+
+        yield lambda seconds, depth: game.play(seconds, depth, send)
+
+
+@contextmanager
+def door_callback(port: int) -> Iterator[Measure]:
+    """The door; the next message is sent in ``on_message``."""
+    game = Game()
+
+    def on_message(ws: Connection, message: str | bytes) -> None:
+        if game.goes_on():
+            ws.send(message)
+
+    with connect(f"ws://{HOST}:{port}/", protocol=PROTOCOL, on_message=on_message) as ws:
+        ws.wait_connected(10)
+        yield lambda seconds, depth: game.play(seconds, depth, lambda: ws.send(TEXT))
+
+
+@contextmanager
+def classes_queue(port: int) -> Iterator[Measure]:
+    """The classes; another thread takes the texts from a queue."""
+    texts: SimpleQueue[str] = SimpleQueue()
+
+    def on_incoming_frame(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focText:
+            texts.put(frame.text)
+
+    with classes(port, on_incoming_frame) as process:
+
+        def send() -> None:
+            process.send_frame(WebSocketFrame(focText, TEXT))
+
+        yield lambda seconds, depth: _loop(seconds, depth, send, lambda: texts.get(timeout=10))
+
+
+@contextmanager
+def door_recv(port: int) -> Iterator[Measure]:
+    """The door; another thread receives."""
+    with connect(f"ws://{HOST}:{port}/", protocol=PROTOCOL) as ws:
+        ws.wait_connected(10)
+        yield lambda seconds, depth: _loop(
+            seconds, depth, lambda: ws.send(TEXT), lambda: ws.recv(10)
+        )
+
+
+PAIRS = {
+    "in a callback": (classes_callback, door_callback),
+    "by a thread that receives": (classes_queue, door_recv),
+}
+
+
+def compare(port: int, rounds: int, seconds: float) -> None:
+    """Measure all, and print the medians."""
+    for title, depth in DEPTHS.items():
+        for how, makers in PAIRS.items():
+            with ExitStack() as stack:
+                measures = [stack.enter_context(make(port)) for make in makers]
+                figures: list[list[float]] = []
+                for number in range(rounds + 1):
+                    order = [0, 1] if number % 2 else [1, 0]
+                    values = [0.0, 0.0]
+                    for which in order:
+                        values[which] = measures[which](seconds, depth)
+                    figures.append(values)
+            figures = figures[1:]  # the first one is for warming up
+            below, door = (statistics.median(column) for column in zip(*figures, strict=True))
+            ratio = statistics.median(values[1] / values[0] for values in figures)
+            verdict = "ok" if ratio <= AIM else f"above {AIM:g}"
+            print(
+                f"{title}, {how}: classes {below:.1f} µs, door {door:.1f} µs per message"
+                f" ({1e6 / below:,.0f} and {1e6 / door:,.0f}/s), ratio {ratio:.3f}, {verdict}",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """Read the command line, start the server, measure."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.door", description=__doc__)
+    parser.add_argument(
+        "--seconds", type=float, default=0.4, help="of each contestant in each round"
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument(
+        "--any-cpu", action="store_true", help="do not keep client and server on one CPU"
+    )
+    given = parser.parse_args()
+    if not given.any_cpu:  # else a small message measures how long an idle CPU takes to wake up
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    server = Helper("servers", "mormot_ws")
+    try:
+        compare(server.greeting["port"], given.rounds, given.seconds)
+    finally:
+        server.close()
+
+
+if __name__ == "__main__":
+    main()
