@@ -14,7 +14,6 @@ from functools import partial
 from threading import current_thread, get_ident
 from typing import Any
 
-from ..core.handshake import checked_header_value
 from ..errors import WebSocketsError
 from ..logs import get_logger, shown_uri
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
@@ -27,7 +26,7 @@ from ..sockets.transport import Transport
 from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from ..status import ClientStatus
 from .again import AutoReconnect
-from .arguments import check_upgrade_arguments, parse_websocket_uri
+from .arguments import HeaderValue, check_upgrade_arguments, parse_websocket_uri
 from .connection import WebSocketProcessClient
 from .http import HttpAnswer, http_request, rest_request
 from .life import FREED, ClientLife, NoThreadError
@@ -57,6 +56,10 @@ class HttpClientWebSockets(ClientLife):
     ``free()`` it when it is not needed any more, from outside its callbacks; it is a context
     manager that does so.
     """
+
+    #: the ``User-Agent`` of requests and upgrades. Setting it raises ``TypeError``/``ValueError``
+    #: for what a header line cannot hold
+    user_agent = HeaderValue()
 
     def __init__(
         self,
@@ -97,7 +100,7 @@ class HttpClientWebSockets(ClientLife):
         #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST
         #: protocols), in the client's thread; None: 404. Mirrors ``OnCallbackRequestProcess``
         self.on_callback_request_process: OnHttpServerRequest | None = None
-        self._user_agent = default_user_agent()
+        self.user_agent = default_user_agent()
         self._answers = threading.local()
         #: False when the server chose none of the sub-protocols that the last upgrade asked for
         self.subprotocol_chosen = True
@@ -186,18 +189,6 @@ class HttpClientWebSockets(ClientLife):
         that. Mirrors ``WebSockets``.
         """
         return self._process
-
-    @property
-    def user_agent(self) -> str:
-        """The ``User-Agent`` of requests and upgrades; '' for none in plain requests.
-
-        Setting it raises ``TypeError``/``ValueError`` for what a header cannot hold.
-        """
-        return self._user_agent
-
-    @user_agent.setter
-    def user_agent(self, value: str) -> None:
-        self._user_agent = checked_header_value("user_agent", value)
 
     def websockets_upgrade(
         self,
