@@ -27,7 +27,6 @@ from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from ..status import ClientStatus
 from .again import AutoReconnect
 from .arguments import (
-    HeaderValue,
     already_upgraded,
     check_upgrade_arguments,
     connect_target,
@@ -76,10 +75,6 @@ class HttpClientWebSockets(ClientLife):
         "on_close": "set on_websockets_closed",
         "on_error": "set on_gave_up; what fails is returned, or raised, where it is called",
     }
-
-    #: the ``User-Agent`` of requests and upgrades. Setting it raises ``TypeError``/``ValueError``
-    #: for what a header line cannot hold
-    user_agent = HeaderValue()
 
     def __init__(
         self,
