@@ -1,4 +1,4 @@
-"""What a client may be asked for: the arguments of an upgrade, and URIs. No socket, no thread."""
+"""Checks the arguments of an upgrade, and parses WebSocket URIs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_upgrade_arguments(
         )
     if (
         key and protocol is not None and not protocol.encrypted
-    ):  # else it may be the one that this key was given to before
+    ):  # otherwise it may be the protocol that got this key before
         raise ValueError(
             "key goes with the REST protocols: leave it '' with a protocol of your own"
         )
@@ -49,8 +49,9 @@ def check_upgrade_arguments(
 
 
 def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
-    """Return (host, port, resource with its query, TLS) of a ``ws://`` or ``wss://`` *uri*; raise
-    ``ValueError`` for anything else.
+    """Return (host, port, resource with its query, TLS) of a ``ws://`` or ``wss://`` *uri*.
+
+    Raises ``ValueError`` for anything else.
     """
     parts = urlsplit(uri)
     if (
@@ -59,7 +60,7 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
         or parts.fragment
         or parts.username is not None
     ):
-        # what may be secret, a password or the query, is not shown
+        # a password or a query may be secret, and is not shown
         raise ValueError(
             f"{shown_uri(uri.partition('#')[0].partition('?')[0])!r} is not a WebSocket URI like"
             " ws://host:port/resource, without user name and fragment"
@@ -67,7 +68,7 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
     tls = parts.scheme == "wss"
     resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")
     port = (443 if tls else 80) if parts.port is None else parts.port
-    # a name may be percent-encoded (RFC 3986 §3.2.2), an address has a zone behind its '%'
+    # a name may be percent-encoded (RFC 3986 §3.2.2); in an address, '%' begins the zone
     host = plain_host(parts.hostname) if ":" in parts.hostname else unquote(parts.hostname)
     if any(c <= " " or c in "/\x7f" for c in host):
         raise ValueError(f"{host!r} is no host name")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from queue import Empty
+from threading import get_ident
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -95,6 +96,8 @@ class Connection:
         self._failure: ReconnectFailure | None = None
         # True while there is a connection that began without an on_open
         self._open_untold = False
+        # the ident of the thread that reads, once there was a connection
+        self._reader = 0
         # True when the log has said that a message was not sent, until the next connection
         self._unsent = False
         self._inbox = inbox
@@ -238,9 +241,9 @@ class Connection:
         inbox = self._inbox
         if inbox.messages.qsize() and (message := inbox.take()) is not None:
             return message
-        self._check_reader()
-        wait = None if timeout is None else seconds("timeout", timeout, zero=True)
-        message = inbox.get(wait)
+        if self._on_message is not None or get_ident() == self._reader:
+            self._check_reader()
+        message = inbox.get(None if timeout is None else seconds("timeout", timeout, zero=True))
         if message is None and not self._closed:
             self._check_reader()
             assert self._failure is not None
@@ -383,6 +386,7 @@ class Connection:
     def _opened(self, process: WebSocketProcess) -> None:
         """A connection begins."""
         self._send_frame = process.send_frame
+        self._reader = get_ident()
         self._shown = shown_uri(
             f"{'wss' if self._client.tls else 'ws'}://{self._client.host}:{self._client.port}"
             f"/{self._protocol.upgrade_uri.removeprefix('/')}"

@@ -5,6 +5,7 @@ One thread puts, any number of them get. No connection and no callback belongs i
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from queue import Empty, SimpleQueue
@@ -74,21 +75,19 @@ class Inbox:
 
         Raises ``TimeoutError``.
         """
-        messages = self.messages
-        if timeout is None:
-            while True:
-                try:
-                    message = messages.get(timeout=_SLICE)
-                    break
-                except Empty:
-                    continue
+        if timeout is not None and timeout <= _SLICE:
+            try:
+                message = self.messages.get(timeout=timeout)
+            except Empty:
+                raise TimeoutError(f"no message within {timeout:g} s") from None
         else:
-            message = self._get_until(monotonic() + timeout, timeout)
+            message = self._get_in_slices(math.inf if timeout is None else timeout)
         if message is None or self._wanted:
             self._taken(message)
         return message
 
-    def _get_until(self, end: float, timeout: float) -> Message | None:
+    def _get_in_slices(self, timeout: float) -> Message | None:
+        end = monotonic() + timeout
         left = timeout
         while True:
             try:

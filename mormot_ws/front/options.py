@@ -12,6 +12,7 @@ from functools import partial
 from ..client.arguments import check_upgrade_arguments, parse_websocket_uri
 from ..core.deflate import PermessageDeflate
 from ..core.handshake import is_token
+from ..core.names import wire_host
 from ..logs import shown_uri
 from ..reconnect_policies import ReconnectPolicy, StopOn
 from ..settings import LONGEST_MS, WebSocketProcessSettings
@@ -44,6 +45,9 @@ class Target:
         self.host, self.port, resource, self.tls = parse_websocket_uri(uri)
         if not 0 < self.port < 65536:
             raise ValueError(f"port is a number from 1 to 65535, not {self.port}")
+        labels = wire_host(self.host).split(".")
+        if ":" not in self.host and not all(0 < len(label) < 64 for label in labels):
+            raise ValueError(f"{self.host!r} is no host name: a part has 1 to 63 characters")
         check_upgrade_arguments(resource, "", None, "")
         self.resource = resource
         if tls is not None and not self.tls:
@@ -72,6 +76,8 @@ def sub_protocols(protocol: str | Sequence[str]) -> tuple[str, ...]:
 
 def seconds(name: str, value: object, zero: bool = False) -> float:
     """Return *value* when it is a number of seconds above 0, or 0 where *zero* makes sense."""
+    if type(value) is float and 0 < value < 1e6:
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number of seconds, not {type(value).__name__}")
     if not (value >= 0 if zero else value > 0) or value > LONGEST_MS / 1000:
@@ -97,6 +103,8 @@ def settings_of(
         raise TypeError(
             f"settings is a WebSocketProcessSettings or None, not {type(settings).__name__}"
         )
+    if not settings.client_auto_upgrade:
+        raise ValueError("a connect() comes back: client_auto_upgrade=False is not for it")
     if compression is not None:
         settings = replace(settings, permessage_deflate=compression)
     return settings

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..attributes import KnownAttributes
 from ..core.forks import call_in_child, renew_in_child
 from ..errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
-from ..logs import get_logger
+from ..logs import escaped, get_logger
 from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest, OnHttpServerRequest
 from ..states import (
@@ -380,7 +380,10 @@ def _ask(
         kind = ServiceTimeoutError if request.out_timed_out else ServiceConnectionError
         raise kind(f"{method.title}(): {request.out_error}", status, maybe_executed=sent)
     if status != 200:
-        raise ServiceError(_error_text(request), status)
+        text = _error_text(request)
+        error = ServiceError(escaped(text), status)
+        error.text = text
+        raise error
     if mode is not wscBlockWithAnswer:
         return None
     content = request.out_content

@@ -425,3 +425,16 @@ def test_free_waits_for_a_thread_that_frees_the_client() -> None:
             client.free_later()
             client.free()
             assert not process_of(client).client_thread.is_alive()  # type: ignore[union-attr]
+
+
+def test_free_later_ends_an_attempt() -> None:
+    """It does not wait for a server that is silent."""
+    with RawServer(silent) as server:
+        client = retrying(server.port)
+        wait_for(lambda: server.accepted == 1)
+        client.free_later()
+        thread = process_of(client).client_thread
+        assert thread is not None
+        thread.join(BOUND / 5)
+        assert not thread.is_alive()
+        assert "freed" in repr(client)

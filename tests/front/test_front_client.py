@@ -602,6 +602,50 @@ def test_ctrl_c_in_an_iteration(server: EchoServer) -> None:
     server.wait_connections(0)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise")
+def test_close_in_a_signal_handler_ends_the_iteration(server: EchoServer) -> None:
+    """A service that gets SIGTERM says goodbye from the handler, and its loop ends."""
+    main = threading.main_thread().ident
+    assert main is not None
+    with connect(server.uri) as ws:
+        assert ws.wait_connected(BOUND)
+        before = signal.signal(signal.SIGTERM, lambda *_: ws.close(1001))
+        try:
+            threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGTERM)).start()
+            assert list(ws) == []
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    server.wait_connections(0)
+
+
+def test_closed_connections_leave_nothing(server: EchoServer) -> None:
+    """No thread and no socket, however early they are closed."""
+    threads = threading.active_count()
+    for number in range(30):
+        ws = connect(server.uri)
+        if number % 3 == 0:
+            ws.send("x")
+        elif number % 3 == 1:
+            ws.close(4000)
+        ws.close()
+    wait_for(lambda: threading.active_count() <= threads + 1)  # the keeper may stay for a moment
+    server.wait_connections(0)
+
+
+def test_close_does_not_wait_for_an_attempt() -> None:
+    """A server that does not answer the handshake holds nobody up, with a code of its own either."""
+    for code in (1000, 4000):
+        with RawServer(silent) as silent_server:
+            ws = connect(uri_of(silent_server.port))
+            wait_for(lambda server=silent_server: server.accepted)  # type: ignore[misc]
+            started = time.monotonic()
+            ws.close(code)
+            assert time.monotonic() - started < BOUND / 5
+            thread = ws.client.websockets.client_thread  # type: ignore[union-attr]
+            assert thread is not None
+            assert not thread.is_alive()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_in_a_forked_child_it_is_closed(server: EchoServer) -> None:
@@ -746,6 +790,8 @@ def test_callbacks_that_cannot_work_are_refused(name: str, function: Any, words:
         ({"uri": "ws://localhost:x/"}, ValueError, "(?i)port"),
         ({"uri": "ws://localhost:0/"}, ValueError, "1 to 65535"),
         ({"uri": "ws://localhost:70000/"}, ValueError, "(?i)port"),
+        ({"uri": f"ws://{'a' * 64}.example/"}, ValueError, "host name"),
+        ({"uri": "ws://a..example/"}, ValueError, "host name"),
         ({"uri": "ws://localhost/a b"}, ValueError, "percent-encoded"),
         ({"uri": "ws://localhost/#a"}, ValueError, "fragment"),
         ({"uri": "ws://user:secret@localhost/"}, ValueError, "user name"),
@@ -772,6 +818,11 @@ def test_callbacks_that_cannot_work_are_refused(name: str, function: Any, words:
         ({"timeout": True}, TypeError, "seconds"),
         ({"timeout": float("nan")}, ValueError, "seconds"),
         ({"settings": {}}, TypeError, "WebSocketProcessSettings"),
+        (
+            {"settings": WebSocketProcessSettings(client_auto_upgrade=False)},
+            ValueError,
+            "client_auto_upgrade",
+        ),
         ({"compression": "yes"}, ValueError, "permessage_deflate"),
         ({"on_mesage": print}, TypeError, "on_mesage"),
     ],

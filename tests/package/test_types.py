@@ -47,6 +47,73 @@ server = WebSocketServer("127.0.0.1:0", settings=settings)
 server.settings.typo = 1  # wrong
 client = HttpClientWebSockets("127.0.0.1", server.port, timeout=1_000)
 mormot_ws.WebsocketServer  # wrong
+
+
+def opened(ws: mormot_ws.Connection) -> None:
+    sent: bool = ws.send("hello")
+    ws.send(b"hello", timeout=1)
+    ws.send_json({"a": [1, 2.5, None]})
+    ws.send({"a": 1})  # wrong
+    ws.send("hello", "now")  # wrong
+
+
+def text_or_bytes(ws: mormot_ws.Connection, message: str | bytes) -> bool:
+    return ws.send(message)
+
+
+def text(ws: mormot_ws.Connection, message: str) -> None:
+    ws.send(message.upper())
+
+
+def failed(ws: mormot_ws.Connection, error: Exception) -> None:
+    if isinstance(error, mormot_ws.GaveUp):
+        status: int = error.status
+
+
+async def coroutine(ws: mormot_ws.Connection, message: str | bytes) -> None:
+    pass
+
+
+mormot_ws.connect("ws://localhost/", on_open=opened, on_message=text_or_bytes, on_error=failed)
+mormot_ws.connect("ws://localhost/", on_message=text)
+mormot_ws.connect("ws://localhost/", on_open=lambda ws: ws.send("x"))
+mormot_ws.connect("ws://localhost/", on_message=lambda ws, message: print(message))
+mormot_ws.connect(lambda: "ws://localhost/", headers=lambda: {"X": "1"}, protocol=["a", "b"])
+mormot_ws.connect("ws://localhost/", policy=LinearBackoff(), overflow="drop_oldest")
+mormot_ws.connect("ws://localhost/", on_message=coroutine)  # wrong
+mormot_ws.connect("ws://localhost/", on_message=opened)  # wrong
+mormot_ws.connect("ws://localhost/", on_open=text)  # wrong
+mormot_ws.connect("ws://localhost/", on_mesage=text)  # wrong
+mormot_ws.connect("ws://localhost/", headers="X: 1")  # wrong
+mormot_ws.connect("ws://localhost/", policy=LinearBackoff)  # wrong
+mormot_ws.connect("ws://localhost/", overflow="drop")  # wrong
+mormot_ws.connect("ws://localhost/", "chat")  # wrong
+mormot_ws.connect(7)  # wrong
+
+with mormot_ws.connect("ws://localhost/") as ws:
+
+    @ws.on_open
+    def at_open(ws: mormot_ws.Connection) -> None:
+        pass
+
+    @ws.on_close
+    def at_end(ws: mormot_ws.Connection, code: int, reason: str) -> None:
+        pass
+
+    ws.on_message(text)
+    ws.on_message(coroutine)  # wrong
+    ws.on_close(opened)  # wrong
+    ws.on_mesage(text)  # wrong
+    ws.on_reconnect = text  # wrong
+    for message in ws:
+        ws.send(message.upper())
+    received: str | bytes = ws.recv(timeout=1)
+    ws.recv("1")  # wrong
+    ready: bool = ws.wait_connected(1)
+    attempts: int = ws.status.attempts
+    result: int = ws.call("add", 1, 2, timeout=5)
+    ws.close(1000, "done")
+    ws.client.reconnect_now()
 """
 WRONG = [number for number, line in enumerate(PROGRAM.split("\n"), 1) if line.endswith("# wrong")]
 
