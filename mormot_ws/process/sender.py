@@ -29,6 +29,7 @@ from ..core.outgoing import OutgoingFrames, QueuedFrame
 from ..protocols.base import WebSocketProtocol
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
+from ..sockets.patience import Patience
 from ..sockets.transport import JOIN_BELOW
 from ..states import WebSocketProcessState, wpsClose, wpsRun
 from .batch import Batch
@@ -70,6 +71,11 @@ class SendingProcess(Protocol):
 
     def unsent_bytes(self) -> int:
         """Return how many accepted bytes are still unsent."""
+
+    def output_state(self) -> tuple[int, int] | None:
+        """Return how many bytes the peer has acknowledged, and how many are under way; None where
+        nobody tells.
+        """
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -499,17 +505,19 @@ class Sender:
         assert self.safe_out.locked()
         process, batch = self._process, self.batch
         wire = batch.wire
-        deadline = Deadline(process.settings.send_timeout)
+        patience: Patience | None = None
         while wire is not None:
             sent = process.write_now(wire)
             wire = batch.advance(sent)
             if not wire and not process.unsent_bytes():
                 self._batch_sent()
                 return
-            if sent:
-                deadline = Deadline(process.settings.send_timeout)
-            elif not process.wait_writable(deadline):
-                raise BlockingIOError("timed out")
+            if patience is None:
+                patience = Patience(process.output_state, process.settings.send_timeout)
+            elif sent:
+                patience.taken()
+            if not sent and not process.wait_writable(patience.step()):
+                patience.look()
 
     def _control_wire(self) -> bytes:
         """Take the keeper's control frames and encode them."""
