@@ -1,3 +1,1 @@
-"""The life of one connection: its loop, its sender, its liveness, and the thread that looks after
-all of them.
-"""
+"""One connection from the upgrade to its end: the loop and its parts, and the keeper's thread."""

@@ -1,6 +1,6 @@
-"""Batch: queued frames as one buffer, half sent perhaps, and which of them the kernel has taken.
+"""Batch: queued frames as one buffer, and how much of it the kernel has taken.
 
-Bytes and counts only: nothing here writes, waits or locks. The sender uses it under its lock.
+It only holds bytes and counts: it does not write, wait or lock. The sender uses it under its lock.
 """
 
 from __future__ import annotations
@@ -9,46 +9,46 @@ from ..core.outgoing import QueuedFrame
 
 
 class Batch:
-    """The frames that are being sent, and what is left of their bytes. Under ``safe_out``."""
+    """The frames that are being sent, and their unsent bytes. Used under ``safe_out``."""
 
     __slots__ = ("_frames", "_joined", "_joined_bytes", "_sizes", "_tail", "last", "wire")
 
     def __init__(self) -> None:
         self._frames: list[QueuedFrame] = []
-        # bytes of each of them on the wire
+        # the encoded size of each frame, in bytes
         self._sizes: list[int] = []
-        # of them, how many are one on the wire, and the bytes of payload of that one
+        # how many of them are joined into one frame on the wire, and the size of its payload
         self._joined = 0
         self._joined_bytes = 0
-        # bytes at the end that belong to none of them: those of a close frame
+        # the bytes of a close frame at the end, which belong to none of the frames
         self._tail = 0
-        #: what the kernel has not taken; None when nothing is being sent
+        #: the bytes that the kernel has not taken; None when nothing is being sent
         self.wire: memoryview | None = None
-        #: True when a close frame is at the end: nothing comes after this batch
+        #: True when a close frame is at the end: nothing is sent after this batch
         self.last = False
 
     def fill(self, frames: list[QueuedFrame], parts: list[bytes]) -> None:
-        """Begin with *frames*, whose bytes on the wire are *parts*, one by one."""
+        """Begin with *frames*, whose encoded forms are *parts*, one for each."""
         self._frames = frames
         self._sizes = list(map(len, parts))
         self.wire = memoryview(b"".join(parts))
 
     def fill_joined(self, frames: list[QueuedFrame], wire: bytes, size: int) -> None:
-        """Begin with *frames* that are one on the *wire*, with *size* bytes of payload."""
+        """Begin with *frames* joined into one on the *wire*, with *size* bytes of payload."""
         self._frames = frames
         self._joined, self._joined_bytes = len(frames), size
-        # as if all of it were the first one's: what is not taken whole is requeued whole
+        # all bytes count as the first frame's: if one is unsent, all frames are queued again
         self._sizes = [len(wire)] + [0] * (len(frames) - 1)
         self.wire = memoryview(wire)
 
     def fill_control(self, wire: bytes) -> None:
-        """Begin with pings and pongs, which nobody counts."""
+        """Begin with pings and pongs, which are not counted."""
         self.wire = memoryview(wire)
 
     def close_behind(
         self, frames: list[QueuedFrame], parts: list[bytes], close: memoryview
     ) -> None:
-        """Append further *frames*, and the rest of a *close* frame as the last bytes of all."""
+        """Append more *frames*, and then the bytes of a *close* frame."""
         rest = [] if self.wire is None else [self.wire.tobytes()]
         self._frames = [*self._frames, *frames]
         self._sizes = [*self._sizes, *map(len, parts)]
@@ -57,14 +57,15 @@ class Batch:
         self.last = True
 
     def advance(self, count: int) -> memoryview:
-        """The kernel has taken *count* bytes; return what is left."""
+        """Record that the kernel has taken *count* bytes; return the rest."""
         assert self.wire is not None
         self.wire = self.wire[count:]
         return self.wire
 
     def finish(self) -> tuple[int, int]:
-        """All of it was taken: return how many frames and bytes of payload that were. Those that
-        are one on the wire count as one.
+        """End the batch, which was sent; return its number of frames and of payload bytes.
+
+        Joined frames count as one.
         """
         frames = self._frames
         count, size = len(frames), 0
@@ -83,14 +84,14 @@ class Batch:
         self._joined = self._joined_bytes = 0
 
     def give_up(self, unsent: int) -> list[QueuedFrame]:
-        """The connection is lost: remove and return the frames that the kernel has not taken whole.
+        """Remove and return the frames that were not sent whole, after the connection was lost.
 
-        *unsent*: bytes that it seemed to have taken, and that have not left (TLS). What stays in
-        the batch was sent, and is counted by :meth:`finish`.
+        *unsent* is the number of bytes that seemed to be sent, but are still in the TLS buffer. The
+        frames that stay in the batch were sent; :meth:`finish` counts them.
         """
         lost: list[QueuedFrame] = []
         left = (0 if self.wire is None else len(self.wire)) + unsent - self._tail
-        # the sizes are known from the end: walk back until the unsent bytes are covered
+        # the unsent bytes are at the end: walk back until they are covered
         while self._frames and left > 0:
             lost.append(self._frames.pop())
             left -= self._sizes.pop()

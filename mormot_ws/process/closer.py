@@ -1,7 +1,7 @@
-"""Closer: the end of one connection. Sends the close frame, waits for the answer, cuts.
+"""Closer: ends a connection. It sends the close frame, waits for the answer, and cuts.
 
-What follows from what is the table of ``core/closing.py``; here are the lock, the wait and the
-clock. It is the only one that knows why a connection ended.
+The table of states is in ``core/closing.py``; this module adds the lock, the wait and the clock. It
+alone knows why a connection ended.
 """
 
 from __future__ import annotations
@@ -24,33 +24,34 @@ _log = get_logger("mormot_ws.process")
 
 
 class ClosingProcess(Protocol):
-    """What the closer needs of its connection."""
+    """What :class:`Closer` needs of its connection."""
 
     settings: WebSocketProcessSettings
     sender: Sender
 
     def leave_run(self) -> bool:
-        """Leave ``wpsRun`` without telling anybody; False when it was left before. Called under
-        ``safe_out``.
+        """Leave ``wpsRun`` silently; return False when it was left before.
+
+        Called under ``safe_out``.
         """
 
     def left_run(self) -> None:
-        """Tell who waits for answers. Called without any lock."""
+        """Wake the threads that wait for answers. Called without a lock."""
 
     def interrupt(self) -> None:
         """Break the connection."""
 
     def queue_failed(self, exc: BaseException) -> None:
-        """A queued frame could not be prepared, and is dropped."""
+        """Report that a queued frame could not be prepared, and is dropped."""
 
     def log_fields(self) -> dict[str, object]:
-        """Return what log records of this connection carry as ``extra``."""
+        """Return the ``extra`` of this connection's log records."""
 
 
 class Closer:
-    """Ends the connections of *process*, one after another, and keeps why they ended.
+    """Ends the connections of *process*, one after another, and records why they ended.
 
-    :param keeper: runs the clock for the peer's answer.
+    :param keeper: runs the timer for the peer's answer.
     """
 
     def __init__(self, process: ClosingProcess, keeper: ProcessKeeper) -> None:
@@ -60,19 +61,19 @@ class Closer:
 
     def begin(self) -> None:
         """Get ready for a new connection."""
-        #: which close frames went, and with what code
+        #: which close frames were sent and received, and their codes
         self.handshake = CloseHandshake()
-        #: what ended the connection, or the last fault, in words; '' when there was none
+        #: why the connection ended, or the last fault, in words; '' if there was none
         self.last_error: str = ""
-        #: True from abort() on, after a failed write, and after shutdown() in a callback: no
-        #: message of this connection reaches a callback any more
+        #: True after abort(), a failed write, or shutdown() in a callback: no more messages of this
+        #: connection reach a callback
         self.given_up: bool = False
-        # set by the loop when nothing more will be read
+        # the loop sets it when nothing more will be read
         self._reading_ended = threading.Event()
         self._timer: Timer | None = None
 
     def die_in_child(self) -> None:
-        """In a forked child: nobody waits for the end, which has come."""
+        """Record the end of the connection, in a forked child."""
         self._reading_ended = threading.Event()
         self._reading_ended.set()
 
@@ -81,7 +82,8 @@ class Closer:
     def close(self, code: int | None, reason: str, wait_ms: int, in_loop: bool) -> bool:
         """Send a close frame and wait up to *wait_ms* for the answer; return whether it came.
 
-        *in_loop*: the loop cannot wait for itself; return whether the frame was sent.
+        With *in_loop* there is no wait, because the loop cannot wait for itself; return whether the
+        frame was sent.
         """
         payload = close_payload(code, reason)
         handshake, ended = self.handshake, self._reading_ended
@@ -92,25 +94,22 @@ class Closer:
         return self._await(handshake, ended, wait_ms)
 
     def close_within(self, code: int, most_ms: int) -> bool:
-        """The same for ``free()``: one bound for the frame's way out and for the wait."""
+        """Close for ``free()``: one time limit for sending the frame and for the wait."""
         handshake, ended = self.handshake, self._reading_ended
         self.send(code, "", close_payload(code), most_ms // 2)
         return self._await(handshake, ended, most_ms)
 
     def _await(self, handshake: CloseHandshake, ended: threading.Event, wait_ms: int) -> bool:
-        """Wait for the end of the connection that had *handshake* and *ended*; never cut a later
-        one.
-        """
+        """Wait for the end of the connection of *handshake* and *ended*; never cut a later one."""
         if not (handshake.sent and ended.wait(wait_ms / 1000)) and handshake is self.handshake:
             self.abort(self.last_error or "no answer to our close frame")
         return handshake.received
 
     def send(self, code: int, reason: str, payload: bytes, wait_ms: int | None = None) -> bool:
-        """Send a close frame, once per connection, and leave ``wpsRun``; tell whether it was sent
-        by this call.
+        """Send a close frame and leave ``wpsRun``; return whether this call has sent it.
 
-        A writer may hold the lock while the peer does not read: the close frame waits up to
-        *wait_ms* (None: ``close_timeout``).
+        It is sent once per connection. A writer may hold the lock while the peer does not read, so
+        the close frame waits up to *wait_ms* (None: ``close_timeout``).
         """
         process = self._process
         if wait_ms is None:
@@ -124,7 +123,7 @@ class Closer:
         left_running = False
         error: OSError | None = None
         try:
-            # from leave_run() on nobody adds to what close() drains
+            # after leave_run() no thread adds to the queue that close() drains
             if self.handshake.sent or not process.leave_run():
                 return False
             left_running = True
@@ -151,7 +150,10 @@ class Closer:
         return True
 
     def _overdue(self, handshake: CloseHandshake) -> None:
-        """In the keeper's thread: the peer did not answer our close frame in time."""
+        """Cut the connection, because the peer did not answer our close frame in time.
+
+        Called in the keeper's thread.
+        """
         if handshake is self.handshake and not self._reading_ended.is_set():
             self.abort("no answer to our close frame")
 
@@ -164,8 +166,10 @@ class Closer:
         self._process.interrupt()
 
     def cut(self, exc: BaseException) -> None:
-        """A write failed, or waited too long: the stream may be cut inside a frame, so it can only
-        be given up. Under ``safe_out``, so that nobody writes behind it; logs nothing.
+        """Give up the connection after a write that failed or waited too long.
+
+        The stream may end inside a frame. Called under ``safe_out``, so that nothing is written
+        after it; logs nothing.
         """
         self.given_up = True
         if not self._reading_ended.is_set():
@@ -173,8 +177,9 @@ class Closer:
         self._process.interrupt()
 
     def fault(self, error: WebSocketsProtocolError, wait_ms: int | None = None) -> bool:
-        """The peer broke a rule: close with the code that this deserves; tell whether the close
-        frame was sent. Waits as :meth:`send` does.
+        """Close with the code of *error*, because the peer broke a rule.
+
+        Returns whether the close frame was sent. Waits like :meth:`send`.
         """
         process = self._process
         text = "%s: closing with %d: %s"
@@ -185,26 +190,26 @@ class Closer:
         return self.send(error.code, error.reason, payload, wait_ms)
 
     def note_error(self, why: str) -> None:
-        """Keep *why* as what ended the connection, or kept the next one from coming."""
+        """Keep *why* as the reason why the connection ended, or the next one failed."""
         self.last_error = why
 
     # --------------------------------------------------------------------------- the loop's thread
 
     def answer(self, payload: bytes) -> None:
-        """The peer's close frame has come: echo it, unless ours has left before.
+        """Echo the peer's close frame, unless ours was sent before.
 
-        Raises ``WebSocketsProtocolError`` for a *payload* that is not allowed.
+        Raises ``WebSocketsProtocolError`` for an invalid *payload*.
         """
         self.send(*self.handshake.receive(payload), payload)
 
     def lost(self, why: str) -> None:
-        """Nothing more can be read."""
+        """Record that nothing more can be read."""
         if not self.handshake.sent and not self.last_error:
             self.last_error = why
         _log.debug("%s: reading ended: %s", self._process, why)
 
     def end(self) -> None:
-        """The loop has ended: wake the threads that wait for it."""
+        """Wake the threads that wait for the loop, which has ended."""
         self._reading_ended.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -212,7 +217,7 @@ class Closer:
 
 
 def write_fault(exc: BaseException) -> str:
-    """Return in words why a write failed."""
+    """Describe why a write failed."""
     if isinstance(exc, BlockingIOError):
         return "write failed: the peer does not read"
     return f"write failed: {type(exc).__name__}: {exc}"

@@ -1,7 +1,7 @@
-"""Encoder: frames into bytes, as the protocol, the extension and the side want them.
+"""Encoder: turns frames into bytes, with the protocol's changes, compression and masking.
 
-Nothing here writes, waits or locks. The sender uses it under its lock, since what a frame becomes
-may depend on the order in which frames leave; what needs no lock says so.
+It does not write, wait or lock. The sender uses it under its lock, because the bytes of a frame may
+depend on the order of sending. Methods that need no lock say so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..core.outgoing import QueuedFrame
 from ..errors import WebSocketsProtocolError
 from ..protocols.base import WebSocketProtocol
 
-#: a protocol, and a frame as it wants it on the wire
+#: a protocol, and a frame that it has prepared for the wire
 PreparedFrame = tuple[WebSocketProtocol, WebSocketFrame]
 
 _NO_FLAGS = WebSocketFramePayload(0)
@@ -34,41 +34,41 @@ _NO_FRAME = (
 
 
 class Encoder:
-    """Makes the bytes of a connection's frames. It may be read by any thread.
+    """Encodes the frames of a connection. Any thread may read its attributes.
 
-    :param mask: True on the client's side, which masks its frames.
+    :param mask: True on a client, which masks its frames.
     """
 
     def __init__(self, mask: bool) -> None:
-        #: makes the masking keys; None on the server's side
+        #: supplies the masking keys; None on a server
         self.masks: MaskSource | None = MaskSource() if mask else None
 
     def begin(self, protocol: WebSocketProtocol, options: PermessageDeflate) -> None:
         """Get ready for a new connection with *protocol*."""
-        #: text need not be UTF-8
+        #: True when text need not be UTF-8
         self.lenient_text: bool = protocol.lenient_text
-        #: the protocol may put several frames into one
+        #: True when the protocol may join several frames into one
         self.joins: bool = type(protocol).join_payloads is not WebSocketProtocol.join_payloads
         compression = protocol.compression
-        #: compresses what is sent; None: nothing does
+        #: compresses what is sent; None: no compression
         self.deflater: Deflater | None = None
         if compression is not None:
             self.deflater = compression.deflater(self.masks is not None, options)
-        #: False: frames leave as they are; looked at for each frame, so that what is not used costs
+        #: False when frames are sent unchanged; tested for each frame, so that unused features cost
         #: nothing
         self.prepares: bool = (
             self.deflater is not None
             or type(protocol).before_send_frame is not WebSocketProtocol.before_send_frame
         )
-        #: True when frames leave as they are: not masked, not changed by the protocol
+        #: True when frames are sent unchanged and unmasked
         self.sends_plain: bool = self.masks is None and not self.prepares
-        #: the protocol may prepare frames in another order than they leave in
+        #: True when the protocol may prepare frames in another order than that of sending
         self.prepares_ahead: bool = self.prepares and protocol.prepares_in_any_order
 
     def prepare_ahead(
         self, protocol: WebSocketProtocol, frame: WebSocketFrame
     ) -> PreparedFrame | None:
-        """Let *protocol* prepare a copy of *frame* without any lock; None when it cannot."""
+        """Let *protocol* prepare a copy of *frame* without a lock; return None if it cannot."""
         if not self.prepares_ahead:
             return None
         if frame.opcode is not focText and frame.opcode is not focBinary:
@@ -80,9 +80,9 @@ class Encoder:
     def prepare(
         self, protocol: WebSocketProtocol, frame: WebSocketFrame, ahead: PreparedFrame | None
     ) -> tuple[bytes, WebSocketFramePayload]:
-        """Return payload and flags as *protocol* wants them on the wire.
+        """Return payload and flags as prepared by *protocol*.
 
-        What was done *ahead* counts, unless the protocol is another one since.
+        The result of :meth:`prepare_ahead` is used, unless the protocol has changed since.
         """
         if ahead is not None and ahead[0] is protocol:
             copy = ahead[1]
@@ -94,7 +94,7 @@ class Encoder:
     def deflate(
         self, opcode: int, payload: bytes, flags: WebSocketFramePayload
     ) -> tuple[int, bytes]:
-        """Return the first byte and the payload as permessage-deflate wants them on the wire."""
+        """Return the first byte and the payload, compressed if permessage-deflate is in use."""
         deflater = self.deflater
         assert deflater is not None
         if opcode > 2 or len(payload) < deflater.min_bytes or fopAlreadyCompressed in flags:
@@ -104,7 +104,7 @@ class Encoder:
     def encode_parts(
         self, opcode: int, payload: bytes, flags: WebSocketFramePayload
     ) -> tuple[bytes, bytes]:
-        """Return header and payload of a frame as they leave: compressed and masked."""
+        """Return header and payload of a frame as sent: compressed and masked."""
         first = 0x80 | opcode
         if self.deflater is not None:
             first, payload = self.deflate(opcode, payload, flags)
@@ -114,7 +114,7 @@ class Encoder:
         return encode_header(first, len(payload), key), mask_bytes(payload, key)
 
     def encode_queued(self, protocol: WebSocketProtocol, queued: QueuedFrame) -> bytes:
-        """Return the bytes of a frame from the queue."""
+        """Return the encoded form of a queued frame."""
         opcode, payload, flags, _ = queued
         if self.prepares and (opcode is focText or opcode is focBinary):
             payload, flags = self.prepare(protocol, queued.frame(), None)
@@ -141,7 +141,7 @@ class Encoder:
 
 
 def check_sendable(frame: WebSocketFrame) -> None:
-    """Raise ``TypeError`` or ``ValueError`` for what the caller must not send."""
+    """Raise ``TypeError`` or ``ValueError`` for a frame that must not be sent."""
     if not isinstance(frame, WebSocketFrame):
         raise TypeError(_NO_FRAME.format(type(frame).__name__))
     opcode, payload = frame.opcode, frame.payload

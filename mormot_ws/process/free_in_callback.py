@@ -1,8 +1,8 @@
-"""The hazard: ``free()`` called inside a callback of the very connection that it has to wait for.
+"""The deadlock: ``free()`` called in a callback of the same connection, for which it must wait.
 
-Like the original it blocks for ever, but never silently; or it raises, when the settings say so.
-The porting guide explains the way out: set a flag, or call ``terminate()``, and free from another
-thread.
+Like the original it blocks forever, but it logs why; or it raises, depending on the settings. The
+porting guide explains what to do instead: set a flag, or call ``terminate()``, and free from
+another thread.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ GUIDE = "docs/porting-guide.md, 'Do not free in a callback'"
 
 
 def meet_free_in_callback(owner: object, what: str, settings: WebSocketProcessSettings) -> None:
-    """Called by ``free()`` of *owner* (a *what*: client or server) in the thread that it would have
-    to wait for.
+    """Block forever or raise, because ``free()`` was called in a callback.
 
-    Logs at CRITICAL with the callback's stack and never returns; with ``free_in_callback='raise'``
-    raises :class:`WebSocketsError` instead.
+    ``free()`` of *owner* (*what*: client or server) calls it in the thread for which it would have
+    to wait. It logs at CRITICAL with the callback's stack, and never returns. With
+    ``free_in_callback='raise'`` it raises :class:`WebSocketsError` instead.
     """
     me = threading.current_thread().name
     if settings.free_in_callback == "raise":
@@ -46,6 +46,5 @@ def meet_free_in_callback(owner: object, what: str, settings: WebSocketProcessSe
         GUIDE,
         OwnText(stack),
     )
-    # without a bound, as in the original: this is the hazard that ported code has to meet in its
-    # tests
+    # no time-out, as in the original: ported code should meet this deadlock in its tests
     threading.Event().wait()

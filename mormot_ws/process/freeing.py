@@ -1,8 +1,7 @@
-"""When things are freed: at the end of a ``with`` block, or at the interpreter's end, gracefully,
-all together, and with a bound.
+"""Freeing at the end of a ``with`` block, or when the interpreter ends.
 
-What closing means is for those who have registered: nothing of sockets, frames or callbacks belongs
-in here.
+At the interpreter's end all registered objects are closed together, gracefully and within a limit.
+Each object knows how to close itself: this module knows no sockets, frames or callbacks.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ..sockets.deadline import Deadline
 
 _log = get_logger("mormot_ws")
 
-#: milliseconds that all of it may take
+#: the limit for closing all objects together, in milliseconds
 _AT_EXIT_MS = 2_000
 
 
@@ -28,14 +27,12 @@ _T = TypeVar("_T", bound="FreedByWith")
 
 
 class FreedByWith:
-    """Base of what is a context manager that calls :meth:`free` at the end, whether the block has
-    raised or not.
-    """
+    """Base of context managers that call :meth:`free` at the end, even if the block raises."""
 
     __slots__ = ()
 
     def free(self) -> None:
-        """Release what this object holds; subclasses implement it."""
+        """Release what this object holds. Subclasses implement it."""
         raise NotImplementedError
 
     def __enter__(self: _T) -> _T:
@@ -51,28 +48,28 @@ class FreedByWith:
 
 
 class Freeable(Protocol):
-    """Something with connections that may be left over at exit."""
+    """An object whose connections may still be open at exit."""
 
     def begin_exit(self) -> None:
         """Start closing, without waiting."""
 
     def end_exit(self, deadline: Deadline) -> None:
-        """Wait for the end of it until the *deadline*, then cut what is left."""
+        """Wait until the *deadline* for the connections to close, then cut those left."""
 
 
-# By id(), with whether it is as new (in a forked child: made by the parent, and not for the child
-# to free). A plain dict, changed and listed by single operations: any thread may do so meanwhile,
-# and a finalizer or signal handler within any thread
+# The objects by id(). The flag is True in a forked child for an object of the parent that starts
+# afresh there, and which the child does not have to free. A plain dict, which is changed and listed
+# only by single operations: any thread, finalizer or signal handler may do so at the same time
 _alive: dict[int, tuple[weakref.ref[Freeable], bool]] = {}
-# True in a forked child until something of its own is to be closed at its exit
+# True in a forked child until it registers something of its own
 _inherited = False
 
 
 def close_at_exit(owner: Freeable) -> None:
-    """Remember *owner*, without keeping it alive."""
+    """Register *owner* to be closed at exit, without keeping it alive."""
     global _inherited
     if _inherited:
-        # multiprocessing empties the list of what a child has inherited
+        # in a child, multiprocessing clears the list that it has inherited
         _inherited = False
         atexit.unregister(close_all_now)
         atexit.register(close_all_now)
@@ -80,7 +77,7 @@ def close_at_exit(owner: Freeable) -> None:
 
 
 def stay_at_exit(owner: Freeable) -> None:
-    """Remember *owner* in a forked child too, where it is as new; for the hook after the fork."""
+    """Register *owner*, which starts afresh in a forked child; called by the hook after a fork."""
     _remember(owner, True)
 
 
@@ -94,13 +91,14 @@ def _remember(owner: Freeable, as_new: bool) -> None:
 
 
 def forget_at_exit(owner: Freeable) -> None:
-    """*owner* was freed."""
+    """Unregister *owner*, which was freed."""
     _alive.pop(id(owner), None)
 
 
 def close_all_now() -> None:
-    """Close what was not freed, in the order in which it was made. At the interpreter's end, where
-    a second call finds little left to do.
+    """Close all objects that were not freed, oldest first.
+
+    Called when the interpreter ends; a second call finds little left to do.
     """
     owners: list[Freeable] = []
     for reference, as_new in list(_alive.values()):
@@ -119,13 +117,13 @@ def close_all_now() -> None:
 def _try(step: Callable[[], None]) -> None:
     try:
         step()
-    # the others have to be closed all the same
+    # the other objects still have to be closed
     except Exception:  # noqa: BLE001
         _log.exception("closing at exit failed")
 
 
 def _leave_to_parent() -> None:
-    """What there is to close is the parent's."""
+    """Leave the registered objects to the parent, in a forked child."""
     global _inherited
     _alive.clear()
     _inherited = True

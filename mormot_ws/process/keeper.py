@@ -1,9 +1,8 @@
-"""ProcessKeeper: the one thread beside the connections. It watches the clocks and sends what others
-have queued.
+"""ProcessKeeper: the one thread beside the connections, for clocks and queued frames.
 
-A server has one, all clients of a Python process share one. It never waits for a single connection:
-sockets are written without waiting, and one that takes nothing is left until the kernel reports
-room. It never runs a callback of the user.
+Each server has one; all clients of an OS process share one. The thread never waits for a single
+connection: it writes without waiting, and leaves a full socket until the kernel reports room. It
+never runs the application's callbacks.
 """
 
 from __future__ import annotations
@@ -26,47 +25,46 @@ from ..logs import get_logger
 _log = get_logger("mormot_ws.keeper")
 
 
-#: timers below which it is not worth looking for cancelled ones
+#: with fewer timers it is not worth looking for cancelled ones
 _FEW_TIMERS = 64
-#: seconds between two looks at the connections whose threads may be busy
+#: the longest time in seconds between two checks of connections whose threads may be busy
 _SWEEP_SECONDS = 1.0
-#: seconds that the thread pauses after a fault that was no connection's
+#: seconds that the thread pauses after a fault that no connection has caused
 _AFTER_FAULT = 0.1
 #: seconds that stop() waits for the thread
 _STOP_SECONDS = 5.0
 
 
 class FlushResult(Enum):
-    """What became of the frames that a connection had queued."""
+    """The result of flushing a connection's queue."""
 
-    done = "done"  # nothing is left
-    blocked = "blocked"  # the kernel takes no more now: try again when the socket is writable
+    done = "done"  # the queue is empty
+    blocked = "blocked"  # the kernel's buffer is full: try again when the socket is writable
     busy = "busy"  # another thread is writing on the connection: try again soon
 
 
 class Flushable(Protocol):
-    """Something with a queue of frames that the keeper sends."""
+    """An object with a queue of frames that the keeper sends."""
 
     def flush_queued(self) -> FlushResult:
-        """Send what is queued, without waiting and without raising."""
+        """Send the queued frames; neither wait nor raise."""
 
     def fileno(self) -> int:
-        """Return the socket's descriptor, −1 when there is none."""
+        """Return the socket's descriptor; −1 if there is none."""
 
 
 class Watched(Protocol):
-    """Something that the keeper looks at in regular intervals."""
+    """An object that the keeper checks at regular intervals."""
 
     def stand_in(self, now: float) -> object:
-        """Do what cannot wait while the connection's own thread is inside a callback; without
-        waiting and without raising.
+        """Do what cannot wait while the connection's own thread is inside a callback.
+
+        It must neither wait nor raise.
         """
 
 
 class Timer:
-    """A call that is due at a time; :meth:`cancel` takes it back. Made by
-    :meth:`ProcessKeeper.call_at`.
-    """
+    """A scheduled call, which :meth:`cancel` cancels; made by :meth:`ProcessKeeper.call_at`."""
 
     __slots__ = ("action",)
 
@@ -74,25 +72,24 @@ class Timer:
         self.action = action
 
     def cancel(self) -> None:
-        """Make sure that the action does not start any more; it may be running just now."""
+        """Prevent the action from starting; it may be running already."""
         self.action = None
 
 
 class ProcessKeeper:
-    """Runs timers and flushes queues in a thread of its own, which starts with the first need of
-    it.
+    """Runs timers and flushes queues in a thread of its own, which starts when it is first needed.
 
     :param name: the thread's name.
 
-    All methods but the loop's may be called from any thread, and all but :meth:`stop` in a signal
-    handler or a finalizer, whatever that has interrupted: what is handed to the thread goes by
-    single operations of deques and dicts, without a lock. :meth:`stop` may not be called in the
-    keeper's own thread.
+    Any thread may call the public methods. All but :meth:`stop` may also be called in a signal
+    handler or a finalizer, whatever that has interrupted: work is handed to the thread by single
+    operations of deques and dicts, without a lock. :meth:`stop` must not be called in the keeper's
+    own thread.
 
-    An exception, of whatever kind, in what the thread does for one connection does not end it.
+    No exception in the work for one connection ends the thread.
     """
 
-    #: seconds after which a connection that was busy, or a send that is due later, is tried again
+    #: seconds after which a busy connection, or a send that is due later, is tried again
     _RETRY = 0.005
 
     def __init__(self, name: str) -> None:
@@ -104,30 +101,31 @@ class ProcessKeeper:
         dies_in_child(self)
 
     def _clear(self) -> None:
-        """Begin without a thread, and without anything to do."""
-        #: held while the thread is started; reentrant, because a signal handler that needs the
-        #: keeper may interrupt just that. Nothing is called while it is held
+        """Begin without a thread and without work."""
+        #: held while the thread is started; nothing is called while it is held. It is reentrant,
+        #: because a signal handler that needs the keeper may interrupt the start
         self._safe_start = threading.RLock()
         self._starting = False  # guarded by _safe_start
         self._thread: threading.Thread | None = None  # set under _safe_start
-        #: what the thread has not taken yet
+        #: timers that the thread has not taken yet
         self._new_timers: deque[tuple[float, int, Timer]] = deque()
         self._ready: deque[Flushable] = deque()
         self._signalled = False
         self._watched: dict[
             Watched, float
-        ] = {}  # with their intervals, in the order of their coming
-        # from here on the thread's own; others only look
+        ] = {}  # with their intervals, in the order of registration
+        # the fields below belong to the thread; others only read them
         self._timers: list[tuple[float, int, Timer]] = []
-        self._purge_at = _FEW_TIMERS  # so many timers: those that were cancelled go
+        self._purge_at = _FEW_TIMERS  # with this many timers the cancelled ones are removed
         self._order = itertools.count()
         self._sweep_interval = _SWEEP_SECONDS
         self._sweeping: Timer | None = None
         self._sleeping_until = 0.0
 
     def die_in_child(self) -> None:
-        """In a forked child: forget the parent's connections. The next need of a keeper starts a
-        thread here, unless it was stopped.
+        """Forget the parent's connections, in a forked child.
+
+        A new thread starts when the keeper is next needed, unless it was stopped.
         """
         for sock in (self._wake_read, self._wake_write):
             if sock is not None:
@@ -138,25 +136,25 @@ class ProcessKeeper:
     # ---------------------------------------------------------------------------- for other threads
 
     def call_at(self, when: float, action: Callable[[], object]) -> Timer:
-        """Call *action* in the keeper's thread at *when* on the monotonic clock, in seconds. It
-        must not wait or raise.
+        """Call *action* in the keeper's thread at *when* (monotonic clock, in seconds).
 
-        Raises ``RuntimeError`` or ``OSError`` when there is no thread for the keeper; the next need
-        of it tries again.
+        *action* must neither wait nor raise. Raises ``RuntimeError`` or ``OSError`` when the thread
+        cannot be started; the next call tries again.
         """
         timer = Timer(action)
         new = self._new_timers
         new.append((when, next(self._order), timer))
         if self._thread is None:
             self._start()
-        # many: else those that are cancelled meanwhile would pile up
+        # wake the thread for many timers too, otherwise cancelled ones would pile up
         if when < self._sleeping_until or len(new) > _FEW_TIMERS:
             self._signal()
         return timer
 
     def wake(self, process: Flushable) -> None:
-        """Flush the queue of *process* soon. Cheap enough to be called for every frame. Raises as
-        :meth:`call_at` does.
+        """Flush the queue of *process* soon; cheap enough to be called for every frame.
+
+        Raises like :meth:`call_at`.
         """
         self._ready.append(process)
         if not self._signalled:
@@ -165,8 +163,9 @@ class ProcessKeeper:
             self._signal()
 
     def watch(self, process: Watched, interval: float) -> None:
-        """Call ``process.stand_in(now)`` about every *interval* seconds from now on. Raises as
-        :meth:`call_at` does.
+        """Call ``process.stand_in(now)`` about every *interval* seconds from now on.
+
+        Raises like :meth:`call_at`.
         """
         self._watched[process] = interval
         if self._sweeping is None or interval < self._sweep_interval:
@@ -177,23 +176,24 @@ class ProcessKeeper:
         self._watched.pop(process, None)
 
     def stop(self) -> None:
-        """End the thread and wait for it, up to 5 s. Timers that are not due are dropped. Safe to
-        call twice.
+        """End the thread, and wait for it up to 5 s. Safe to call twice.
+
+        Timers that are not due are dropped.
         """
         self._stopping = True
-        with self._safe_start:  # from here on none is started
+        with self._safe_start:  # after this no thread is started
             thread = self._thread
         self._signal()
         if thread is not None:
-            # at once, unless a log handler keeps the thread: the loop waits for no connection
+            # it ends at once, unless a log handler delays it: the loop waits for no connection
             thread.join(_STOP_SECONDS)
             if thread.is_alive():
                 _log.error("%s does not end; its thread is left behind", self.name)
 
     def _start(self) -> None:
-        """Start the thread, unless there is one."""
+        """Start the thread, unless it is running."""
         with self._safe_start:
-            # starting: this is a signal handler that has interrupted us below
+            # _starting: we are in a signal handler that has interrupted the lines below
             if self._thread is not None or self._starting or self._stopping:
                 return
             self._starting = True
@@ -202,12 +202,13 @@ class ProcessKeeper:
                 self._wake_read, self._wake_write = ends = socket.socketpair()
                 for end in ends:
                     end.setblocking(False)
-                # daemon: a forgotten server or client must not keep the interpreter from ending
+                # a daemon thread: a server or client that was not freed must not keep the
+                # interpreter from ending
                 thread = threading.Thread(target=self._run, name=self.name, daemon=True)
                 thread.start()
                 self._thread = thread
             except BaseException:
-                # what could not be started is tried again with the next need of it
+                # the next call tries to start it again
                 self._wake_read = self._wake_write = None
                 for end in ends:
                     end.close()
@@ -221,9 +222,9 @@ class ProcessKeeper:
             if self._wake_write is not None:
                 self._wake_write.send(b"\0")
         except BlockingIOError:
-            pass  # the pipe is full of signals already
+            pass  # the buffer is full of signals already
         except OSError:
-            # stop() came first: there is nobody to wake. Not logged: the caller may hold a lock
+            # stop() was faster: there is no thread to wake. Not logged: the caller may hold a lock
             pass
 
     # -------------------------------------------------------------------------- the keeper's thread
@@ -236,11 +237,11 @@ class ProcessKeeper:
         safe_start = self._safe_start
         selector = _new_selector()
         selector.register(self._wake_read.fileno(), selectors.EVENT_READ)
-        # another lock: this is a child that was forked in this very thread
+        # if the lock is another one, this is a child that was forked in this same thread
         while not self._stopping and self._safe_start is safe_start:
             try:
                 self._turn(selector, blocked, retry)
-            # no memory, or a log handler of the application: all connections need this thread
+            # e.g. out of memory, or the application's log handler: all connections need this thread
             except BaseException:  # noqa: BLE001
                 self._report("a turn failed")
                 sleep(_AFTER_FAULT)
@@ -254,14 +255,14 @@ class ProcessKeeper:
         blocked: dict[int, Flushable],
         retry: list[Flushable],
     ) -> None:
-        """Wait for something to do, and do it."""
+        """Wait for work, and do it."""
         for fd in _wait(selector, self._timeout(bool(retry))):
             process = blocked.pop(fd, None)
             if process is not None:
                 selector.unregister(fd)
                 retry.append(process)
-        # in this order: whoever queues something after the flag is down signals again, and whoever
-        # did so before is in _ready
+        # the order matters: a thread that queues something after the flag was cleared signals
+        # again, and one that did so before is in _ready
         self._drain_signals()
         self._signalled = False
         todo = dict.fromkeys(retry)
@@ -272,7 +273,7 @@ class ProcessKeeper:
         for process in todo:
             try:
                 self._flush(process, selector, blocked, retry)
-            # one connection's fault must not end the thread that serves them all
+            # a fault of one connection must not end the thread that serves all
             except BaseException:  # noqa: BLE001
                 self._report("flushing %r failed", process)
         self._run_timers()
@@ -297,8 +298,8 @@ class ProcessKeeper:
                 selector.register(fd, selectors.EVENT_WRITE)
 
     def _timeout(self, retry: bool) -> float | None:
-        """Return the seconds until something is due, and announce when we shall wake."""
-        # until it is known: whoever comes with a timer signals
+        """Return the seconds until something is due, and announce when the thread will wake."""
+        # until that time is known, a thread that adds a timer signals
         self._sleeping_until = float("inf")
         self._take_new_timers()
         due = self._timers[0][0] if self._timers else None
@@ -307,12 +308,13 @@ class ProcessKeeper:
             timeout = self._RETRY if timeout is None else min(timeout, self._RETRY)
         if timeout is not None:
             self._sleeping_until = monotonic() + timeout
-        # last: whoever came before that may have had no reason to signal
+        # checked last: a thread that added something earlier may have seen no reason to signal
         return 0.0 if self._ready or self._new_timers or self._stopping else timeout
 
     def _take_new_timers(self) -> None:
-        """Put new timers among the others, and forget cancelled ones, which would stay until they
-        are due: a connection that ends leaves one of 20 s behind.
+        """Sort in new timers, and remove cancelled ones when there are many.
+
+        Otherwise they would stay until they are due: each connection leaves one of 20 s behind.
         """
         timers, new = self._timers, self._new_timers
         while new:
@@ -333,13 +335,13 @@ class ProcessKeeper:
             pass  # woken by a timer or a connection
 
     def _plan_sweep(self) -> None:
-        """Sweep from now on in the shortest interval that anybody wants."""
+        """Plan the next sweep, by the shortest interval of all connections."""
         if self._sweeping is not None:
             self._sweeping.cancel()
         intervals = list(self._watched.values())
         if not intervals:
             self._sweeping = None
-            # again: somebody may have come before that, and seen that there was a next sweep
+            # again: another thread may have registered before that, and seen that a sweep was due
             intervals = list(self._watched.values())
         self._sweep_interval = min([_SWEEP_SECONDS, *intervals])
         if intervals:
@@ -350,25 +352,25 @@ class ProcessKeeper:
         for process in list(self._watched):
             try:
                 process.stand_in(now)
-            # one connection's fault must not end the watch over all the others
+            # a fault of one connection must not end the checks of all others
             except BaseException:  # noqa: BLE001
                 self._report("standing in for %r failed", process)
         self._plan_sweep()
 
     def _run_timers(self) -> None:
-        # looked up each time: a new need may have come, and made it another list
+        # looked up each time, because a timer's action may replace the list
         while self._timers and self._timers[0][0] <= monotonic():
             action = heapq.heappop(self._timers)[2].action
             if action is not None:
                 try:
                     action()
-                # one connection's fault must not end the thread that serves them all
+                # a fault of one connection must not end the thread that serves all
                 except BaseException:  # noqa: BLE001
                     self._report("a timer failed")
 
     def _report(self, what: str, *arguments: object) -> None:
         """Log the exception that is being handled, if that is possible."""
-        # the handler may be what has raised: there is nobody left to tell
+        # the log handler itself may have raised: there is no other way to report it
         with contextlib.suppress(BaseException):
             _log.exception(f"%s: {what}", self.name, *arguments)
 
@@ -395,15 +397,16 @@ def _wait(selector: selectors.BaseSelector, timeout: float | None) -> list[int]:
 # ------------------------------------------------------------------------ the keeper of all clients
 
 # held while the name below changes, never while a keeper stops; reentrant, because free() may be
-# called in a signal handler that interrupts just that
+# called in a signal handler that interrupts the change
 _shared_safe = threading.RLock()
 # the keeper, and a list with one entry for each of its users
 _shared: tuple[ProcessKeeper, list[None]] | None = None
 
 
 def acquire_shared_keeper() -> ProcessKeeper:
-    """Return the keeper that all clients of this Python process share; give it back with
-    :func:`release_shared_keeper`.
+    """Return the keeper that all clients of this OS process share.
+
+    Each caller releases it with :func:`release_shared_keeper`.
     """
     global _shared
     with _shared_safe:
@@ -413,13 +416,13 @@ def acquire_shared_keeper() -> ProcessKeeper:
                 shared = _shared = ProcessKeeper("mormot_ws clients' keeper"), []
             keeper, users = shared
             users.append(None)
-            # else a signal handler has freed the last user just before
+            # otherwise a signal handler has just released the last use
             if _shared is shared:
                 return keeper
 
 
 def release_shared_keeper() -> None:
-    """Give the shared keeper back; its thread ends with its last user."""
+    """Release the shared keeper; its thread ends with the last user."""
     global _shared
     with _shared_safe:
         shared = _shared
@@ -435,7 +438,7 @@ def release_shared_keeper() -> None:
 
 
 def _forget_shared_in_child() -> None:
-    """The clients that use it are the parent's."""
+    """Forget the keeper in a forked child: its clients belong to the parent."""
     global _shared, _shared_safe
     _shared_safe = threading.RLock()
     _shared = None

@@ -1,7 +1,7 @@
-"""Liveness: pings and pongs of one connection. When is a peer alive, and when is it given up?
+"""Liveness: pings and pongs of one connection, and when its peer counts as dead.
 
-Heartbeats are sent by the keeper's thread, which also answers the peer's pings while the loop is
-inside a long callback. No callback runs in here, and nothing waits for the network.
+The keeper's thread sends heartbeats. It also answers the peer's pings while the loop is inside a
+long callback. This module runs no callbacks, and never waits for the network.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from .sender import Sender
 
 _log = get_logger("mormot_ws.process")
 
-#: the longest time between two looks at a connection, in seconds: a ping waits no longer for its
+#: the longest time between two checks of a connection, in seconds: so long may a ping wait for its
 #: pong during a long callback
 _LOOK_SECONDS = 1.0
-#: pings whose pongs have not come that are remembered
+#: the most unanswered pings that are remembered
 _MAX_PINGS = 16
-#: seconds after which a silent peer is looked at again, where no kernel counts what arrives: the
-#: loop may have bytes in hand that it has not noted yet
+#: seconds after which a silent peer is checked again, on systems whose kernel does not count the
+#: received bytes: the loop may have read bytes that it has not recorded yet
 _SECOND_LOOK = 0.05
-#: marks a ping that was answered, a pong that was counted
+#: marks a ping that was answered or a pong that was counted
 _ANSWERED = -1
 
 
 class LiveProcess(Protocol):
-    """What the liveness needs of its connection."""
+    """What :class:`Liveness` needs of its connection."""
 
     settings: WebSocketProcessSettings
     reader: Reader
@@ -43,26 +43,26 @@ class LiveProcess(Protocol):
 
     @property
     def state(self) -> WebSocketProcessState:
-        """Where the connection is in its life."""
+        """The state of the connection."""
 
     def abort(self, why: str) -> None:
         """Cut the connection at once."""
 
     def fault(self, error: WebSocketsProtocolError, wait_ms: int | None = None) -> bool:
-        """Close because the peer broke a rule; tell whether the close frame was sent."""
+        """Close because the peer broke a rule; return whether the close frame was sent."""
 
     def output_state(self) -> tuple[int, int] | None:
-        """Return how many bytes the peer has acknowledged, and how many are under way."""
+        """Return how many bytes the peer has acknowledged, and how many are in flight."""
 
     def received_bytes(self) -> int | None:
         """Return how many bytes the kernel has received from the peer, read or not."""
 
     def log_fields(self) -> dict[str, object]:
-        """Return what log records of this connection carry as ``extra``."""
+        """Return the ``extra`` of this connection's log records."""
 
 
 class Liveness:
-    """Sends heartbeats for *process*, counts what comes back, and gives up a peer that is silent.
+    """Sends heartbeats for *process*, counts the answers, and gives up a silent peer.
 
     :param keeper: runs the clock.
     """
@@ -79,34 +79,34 @@ class Liveness:
     def begin(self) -> None:
         """Get ready for a new connection."""
         self.invalid_ping_count = 0
-        # pings received in the second below; two threads seldom share the count, which may then
-        # miss one
+        # pings received in the second below; rarely two threads change it at once, and one is lost
         self._pings = 0
         self._pings_second = 0
-        # when the heartbeat that waits for any sign of life was due; 0: none does
+        # when the current heartbeat, which waits for a sign of life, was due; 0: there is none
         self._pinged_at = 0.0
-        # when the pings left whose pongs have not come
+        # when the unanswered pings were sent
         self._pings_sent: deque[float] = deque(maxlen=_MAX_PINGS)
         self._heartbeat: Timer | None = None
-        # what the peer's kernel had taken of our bytes at the last heartbeat, and will have taken
-        # when that heartbeat has reached it
+        # how many of our bytes the peer's kernel had acknowledged at the last heartbeat, and how
+        # many it will have acknowledged when that heartbeat has arrived
         self._acknowledged = 0
         self._ping_position = 0
-        # what our kernel had received at the last heartbeat; None: it does not tell
+        # how many bytes our kernel had received at the last heartbeat; None: it does not tell
         self._received: int | None = None
-        # a heartbeat has found the peer silent, and looks a second time
+        # True when a heartbeat has found the peer silent, and will check a second time
         self._looking_again = False
 
     def start(self) -> None:
-        """The connection runs: send heartbeats from now on, if the settings want any."""
+        """Send heartbeats from now on, if the settings ask for them."""
         delay = self._process.settings.heartbeat_delay
         if delay:
             self._schedule(self._process.reader.last_in + delay / 1000)
         self.watch()
 
     def watch(self) -> None:
-        """Let the keeper look after the connection, also without heartbeats of ours: the peer may
-        want answers to its own.
+        """Let the keeper check the connection, even if we send no heartbeats.
+
+        The peer's pings still have to be answered.
         """
         delay = self._process.settings.heartbeat_delay / 1000
         self._keeper.watch(self, min(_LOOK_SECONDS, delay / 2) if delay else _LOOK_SECONDS)
@@ -116,7 +116,7 @@ class Liveness:
         self._keeper.unwatch(self)
 
     def stop(self) -> None:
-        """The connection is over."""
+        """Stop, because the connection has ended."""
         self.unwatch()
         if self._heartbeat is not None:
             self._heartbeat.cancel()
@@ -124,26 +124,26 @@ class Liveness:
     # ------------------------------------------------------------------------ pings, pongs received
 
     def ping_received(self, frame: WebSocketFrame) -> None:
-        """In the loop's thread: answer, unless the keeper has done so."""
+        """Answer a ping, unless the keeper has done so. Called in the loop's thread."""
         if frame.tix != _ANSWERED:
             frame.tix = _ANSWERED
             self._count_ping()
             self._process.sender.answer_ping(frame.payload)
 
     def pong_received(self, frame: WebSocketFrame) -> None:
-        """In the thread that read it, or in the loop's: take the time, once."""
+        """Measure the round trip, once. Called in the thread that read the pong, or the loop's."""
         if frame.tix == _ANSWERED:
             return
         frame.tix = _ANSWERED
         try:
             sent = self._pings_sent.popleft()
         except IndexError:
-            # nobody asked, or nobody remembers
+            # the pong is unsolicited, or its ping is forgotten
             return
         self.last_ping_delay = (monotonic() - sent) * 1000
 
     def _count_ping(self) -> None:
-        """Answering pings costs more than sending them: refuse a flood."""
+        """Count a ping and refuse a flood: answering costs more than sending."""
         limit = self._process.settings.max_pings_per_second
         second = int(self._process.reader.last_in)
         if second != self._pings_second:
@@ -160,8 +160,9 @@ class Liveness:
         self._heartbeat = self._keeper.call_at(when, check)
 
     def _check(self, connection: object) -> None:
-        """In the keeper's thread: ping a peer that was silent for ``heartbeat_delay``; give up on
-        one that stays silent.
+        """Ping a peer that was silent for ``heartbeat_delay``, and give up one that stays silent.
+
+        Called in the keeper's thread.
         """
         process, reader = self._process, self._process.reader
         if process.state is not wpsRun or connection is not reader.in_frame:
@@ -189,8 +190,9 @@ class Liveness:
                     return
             self._looking_again = False
             if not self._pinged_at:
-                # alive, and then silent for a whole delay: what it has not answered by now it never
-                # will (RFC 6455 §5.5.3 lets it), and later pongs must not count as answers to these
+                # The peer was alive, then silent for a whole delay. It will not answer the older
+                # pings any more (RFC 6455 §5.5.3 allows that), and later pongs must not count as
+                # answers to them.
                 self._pings_sent.clear()
             self._pinged_at = now
             self._mark_ping()
@@ -200,21 +202,22 @@ class Liveness:
         self._schedule(due)
 
     def _gave_sign(self, now: float) -> bool:
-        """Tell whether anything came since the last heartbeat, read or not: on a busy machine the
-        loop's thread may have no turn for longer than a heartbeat, and that is not the peer's
-        silence.
+        """Tell whether bytes have arrived since the last heartbeat, read or not.
+
+        On a busy machine the loop's thread may not run for longer than a heartbeat, although the
+        peer is not silent.
         """
-        # the kernel first: bytes that it has not counted yet are not in the loop's hand either
+        # the kernel first: the loop cannot have bytes that the kernel has not counted
         received = self._process.received_bytes()
         if received is not None and self._received is not None and received > self._received:
-            # answers pings meanwhile, if the loop is inside a long callback
+            # answers pings if the loop is inside a long callback
             self.stand_in(now)
             return True
-        # last_in again: the loop may have read since it was looked at
+        # last_in again: the loop may have read since the last check
         return self.stand_in(now) or self._process.reader.last_in >= self._pinged_at
 
     def _mark_ping(self) -> None:
-        """Remember how far input and output are when a heartbeat is sent."""
+        """Record how far input and output are when a heartbeat is sent."""
         self._received = self._process.received_bytes()
         state = self._process.output_state()
         if state is not None:
@@ -222,32 +225,33 @@ class Liveness:
             self._ping_position = self._acknowledged + waiting
 
     def _output_moves(self) -> bool:
-        """Tell whether the peer takes what we send, though our ping is stuck behind it: a slow link
-        is no dead peer.
+        """Tell whether the peer still takes our bytes while our ping is stuck behind them.
+
+        Then the link is slow, but the peer is not dead.
         """
         state = self._process.output_state()
         if state is None:
             return False
         acknowledged = state[0]
-        # a ping that the peer's kernel has acknowledged needs no further patience: a frozen
-        # program's kernel takes small sends for long
+        # do not wait longer for a ping that the peer's kernel has acknowledged: the kernel of a
+        # frozen program goes on accepting small writes
         stuck = acknowledged < self._ping_position or self._process.sender.controls_wait
         return stuck and acknowledged != self._acknowledged
 
     # -------------------------------------------------------------------- while a callback is long
 
     def stand_in(self, now: float) -> bool:
-        """In the keeper's thread: read and answer pings for the loop while it is inside a long
-        callback; tell whether the peer gave a sign of life.
+        """Read and answer pings while the loop is inside a long callback.
 
-        Messages wait for the loop in their order.
+        Returns whether the peer gave a sign of life. Messages wait for the loop in order. Called in
+        the keeper's thread.
         """
         process = self._process
         if process.state is not wpsRun:
             return False
         alive, pings, pongs = process.reader.read_ahead(now)
         for pong in pongs:
-            # now: the callback's time is not the link's
+            # measured now, because the callback's time does not belong to the round trip
             self.pong_received(pong)
         try:
             for ping in pings:

@@ -1,6 +1,4 @@
-"""WebCrtSocketProcess: a connection's process on a transport, i.e. on a blocking socket. Nothing
-but the way from the one to the other.
-"""
+"""WebCrtSocketProcess: a connection on a transport, i.e. on a blocking socket."""
 
 from __future__ import annotations
 
@@ -15,20 +13,20 @@ _log = get_logger("mormot_ws.process")
 
 
 class WebCrtSocketProcess(WebSocketProcess):
-    """The process on a blocking socket. Mirrors ``TWebCrtSocketProcess``.
+    """A connection on a blocking socket. Mirrors ``TWebCrtSocketProcess``.
 
-    :meth:`attach` gives it a connected transport before the loop begins; it owns the transport from
-    then on.
+    :meth:`attach` gives it a connected transport before the loop begins. From then on it owns the
+    transport.
     """
 
-    #: what carries the bytes, None before :meth:`attach`; mirrors ``Socket``
+    #: the transport; None before :meth:`attach`; mirrors ``Socket``
     transport: Transport | None = None
 
     def attach(self, transport: Transport, unread: bytes = b"") -> None:
-        """Take over *transport*, and the bytes that the handshake has read beyond its end."""
+        """Take over *transport*, and the *unread* bytes that arrived after the handshake."""
         self.transport = transport
         self.reader.push_unread(unread)
-        # straight to the transport (in its plain form, to the socket): these three are the hot path
+        # the hot path calls the transport directly (or, in its plain form, the socket)
         self.receive_bytes = transport.recv  # type: ignore[method-assign, assignment]
         self.write_bytes = transport.sendall  # type: ignore[method-assign, assignment]
         self.write_parts = transport.send_parts  # type: ignore[method-assign]
@@ -46,7 +44,7 @@ class WebCrtSocketProcess(WebSocketProcess):
         try:
             return None if self.transport is None else self.transport.recv_now(size)
         except OSError:
-            # the loop will meet it too, and say so
+            # the loop will meet the error too, and report it
             return None
 
     def write_now(self, data: memoryview) -> int:
@@ -85,10 +83,10 @@ class WebCrtSocketProcess(WebSocketProcess):
             _log.debug("%s: %s", self, transport.answer_fault)
         if self.closing.sent and self.closing.ends_reading:
             transport.end(Deadline(self.settings.close_timeout), wait_first=self.client_side)
-        # wakes a writer, so that the lock below is free soon
+        # this wakes a writer, so that the lock below is free soon
         transport.shutdown()
         with self.safe_out:
-            # nobody is inside a write when the descriptor goes
+            # no thread is inside a write when the descriptor is closed
             transport.close()
 
 

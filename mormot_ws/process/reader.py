@@ -1,8 +1,8 @@
-"""Reader: the receiving half of a connection. Bytes in, frames out, in the order of their arrival.
+"""Reader: the receiving half of a connection, which turns bytes into frames.
 
-The loop's thread reads by :meth:`Reader.read`, which may wait. While it is inside a long callback
-the keeper's thread reads ahead by :meth:`Reader.read_ahead`, which never waits; what it finds is
-handed to the loop first. Nothing is sent here, and no callback runs here.
+The loop's thread calls :meth:`Reader.read`, which may wait. While the loop is inside a long
+callback, the keeper's thread reads ahead with :meth:`Reader.read_ahead`, which never waits. The
+loop gets those frames first, so the order is kept. The reader sends nothing, and runs no callbacks.
 """
 
 from __future__ import annotations
@@ -15,35 +15,34 @@ from typing import Protocol
 from ..core.frames import WebSocketFrame, focPing, focPong
 from ..core.incoming import WebProcessInFrame
 
-#: bytes asked of the kernel at a time: first few, because an idle connection holds that buffer;
-#: more while reads come back full; many (which costs page faults at every call) only while a large
-#: frame is under way
+#: bytes per read: few at first, because an idle connection holds the buffer; more while reads fill
+#: it; many, which cost page faults in every call, only while a large frame arrives
 _RECV_IDLE = 4096
 _RECV_BUSY = 16384
 _RECV_LARGE = 1 << 18
 _RECV_FRAGMENTS = 1024
-#: fragments of one message from which their size is looked at, and the mean size in bytes below
-#: which they are a flood
+#: a message of at least this many fragments, with a mean size below the next number of bytes, is a
+#: flood of tiny fragments
 _MANY_FRAGMENTS = 256
 _TINY_FRAGMENT = 256
-#: seconds that a flood of tiny fragments pauses after each read
+#: seconds to pause after each read of such a flood
 _FAIR_PAUSE = 0.0001
-#: seconds without a read after which a callback counts as long, and the keeper reads ahead, up to
-#: so many bytes
+#: a callback counts as long after this many seconds without a read; then the keeper reads ahead, up
+#: to the next number of bytes
 _LONG_CALLBACK = 0.02
 _BACKLOG_BYTES = 1 << 20
-#: bytes that it asks for at a time
+#: bytes per read of the keeper
 _AHEAD_READ = 1 << 16
 
 
 class ReadingProcess(Protocol):
-    """What the reader needs of its connection: the bytes."""
+    """What :class:`Reader` needs of its connection."""
 
     def receive_bytes(self, size: int) -> bytes:
-        """Return up to *size* bytes, waiting for the first; ``b''`` at the end."""
+        """Return up to *size* bytes, after waiting for the first; ``b''`` at the end."""
 
     def receive_now(self, size: int) -> bytes | None:
-        """The same without waiting; None when nothing is there."""
+        """Do the same without waiting; return None when no bytes are there."""
 
 
 class Reader:
@@ -54,21 +53,22 @@ class Reader:
 
     def __init__(self, process: ReadingProcess) -> None:
         self._process = process
-        #: held by the thread that reads and decodes, so that the keeper cannot slip in between
+        #: held while reading and decoding, so that the keeper cannot read in between
         self.safe_in: threading.Lock = threading.Lock()
 
     def begin(self, in_frame: WebProcessInFrame, keep_controls: bool) -> None:
-        """Get ready for a new connection. *keep_controls*: the loop is to see pings and pongs that
-        were read ahead, too.
+        """Get ready for a new connection.
+
+        With *keep_controls* the loop also gets the pings and pongs that were read ahead.
         """
         #: the decoder of the connection; used under ``safe_in``
         self.in_frame = in_frame
-        #: when the last bytes came, on the monotonic clock
+        #: when the last bytes arrived, on the monotonic clock
         self.last_in = monotonic()
         self._keep_controls = keep_controls
-        # what the handshake has read beyond its end
+        # bytes that the handshake has read after its own end
         self._unread = b""
-        # what was read ahead; guarded by safe_in
+        # frames that were read ahead; guarded by safe_in
         self._backlog: list[WebSocketFrame] = []
         self._backlog_bytes = 0
         # the frames of the last read, while the loop handles them one after another
@@ -76,26 +76,26 @@ class Reader:
         self._recv_size = _RECV_IDLE
 
     def die_in_child(self) -> None:
-        """In a forked child: there is nothing more to read or to handle."""
+        """Drop everything, in a forked child: there is nothing more to read or to handle."""
         self.safe_in = threading.Lock()
         self._backlog, self._backlog_bytes, self._unread = [], 0, b""
         self.in_frame.error = None
-        # in place: the loop may be going through it
+        # cleared in place, because the loop may be iterating over it
         if isinstance(self._in_hand, list):
             self._in_hand.clear()
 
     def push_unread(self, unread: bytes) -> None:
-        """Before the loop starts: the bytes that the handshake has read beyond its end."""
+        """Store bytes that the handshake has read after its own end, before the loop starts."""
         self._unread = unread
 
     def touch(self) -> None:
-        """The connection starts: the peer is alive now."""
+        """Record that the peer is alive now, because the connection starts."""
         self.last_in = monotonic()
 
     # ---------------------------------------------------------------------------- the loop's thread
 
     def read(self) -> list[WebSocketFrame]:
-        """Wait for bytes and return the frames that they complete, which may be none.
+        """Wait for bytes, and return the frames that they complete, if any.
 
         Raises ``EOFError`` at the end of the stream, ``OSError`` when the connection is broken.
         """
@@ -124,17 +124,17 @@ class Reader:
             return frames
 
     def _be_fair(self, in_frame: WebProcessInFrame) -> None:
-        """Slow a flood of tiny fragments down: they cost far more than their bytes.
+        """Slow down a flood of tiny fragments, which cost far more than their bytes.
 
-        Between two reads the threads of other connections have to get their turn, and giving up
-        Python's global lock for the time of a system call is too short for them to wake up.
+        The threads of other connections must get a turn between two reads. Releasing Python's
+        global lock during a system call is too short for them to wake up.
         """
         if in_frame.message_bytes < in_frame.fragments * _TINY_FRAGMENT:
             self._recv_size = _RECV_FRAGMENTS
             sleep(_FAIR_PAUSE)
 
     def handled(self) -> None:
-        """The frames of the last :meth:`read` were handled; nothing keeps them any more."""
+        """Release the frames of the last :meth:`read`, which were handled."""
         self._in_hand = ()
 
     @property
@@ -143,7 +143,7 @@ class Reader:
         return bool(self._backlog)
 
     def drop(self) -> None:
-        """The connection is over: forget what was read and not handled."""
+        """Drop what was read and not handled, because the connection has ended."""
         with self.safe_in:
             self._backlog, self._backlog_bytes = [], 0
             self._unread = b""
@@ -154,19 +154,19 @@ class Reader:
     def read_ahead(self, now: float) -> tuple[bool, list[WebSocketFrame], list[WebSocketFrame]]:
         """Read for the loop while it is inside a long callback.
 
-        Returns whether the peer gave a sign of life, and the pings and pongs that came. When a
-        megabyte waits for the loop, no more is read, and the peer counts as alive: it is we who owe
-        the reading.
+        Returns whether the peer gave a sign of life, and the pings and pongs that arrived. When a
+        megabyte waits for the loop, no more is read, and the peer counts as alive, because its
+        silence is our doing.
         """
         pings: list[WebSocketFrame] = []
         pongs: list[WebSocketFrame] = []
         if not self.safe_in.acquire(blocking=False):
-            # the loop is reading by itself
+            # the loop is reading itself
             return False, pings, pongs
         try:
             alive = False
             if now - self.last_in >= _LONG_CALLBACK:
-                # those that came in one read with the message whose callback is long
+                # pings from the same read as the message whose callback is long
                 pings += [frame for frame in self._in_hand if frame.opcode is focPing]
                 alive = self._fill_backlog(now, pings, pongs)
             return alive or self._backlog_bytes >= _BACKLOG_BYTES, pings, pongs
@@ -176,10 +176,10 @@ class Reader:
     def _fill_backlog(
         self, now: float, pings: list[WebSocketFrame], pongs: list[WebSocketFrame]
     ) -> bool:
-        """Read what is there into the backlog; tell whether anything was."""
+        """Read available bytes into the backlog; return whether there were any."""
         assert self.safe_in.locked()
         in_frame = self.in_frame
-        # of a single look, so that one connection's flood does not keep the keeper from the others
+        # the limit of one check, so that a flood on one connection does not hold up the others
         most = _BACKLOG_BYTES
         while (
             most > 0
@@ -189,7 +189,7 @@ class Reader:
         ):
             data = self._unread or self._process.receive_now(_AHEAD_READ)
             if not data:
-                # nothing there, or the end of the stream: that is for the loop to see
+                # nothing is there, or the stream has ended, which the loop will see
                 break
             self._unread = b""
             self.last_in = now

@@ -1,3 +1,1 @@
-"""What a connection means: the protocols that applications derive from, and the list that a server
-offers.
-"""
+"""Protocols: the base classes of applications' protocols, and the list that a server offers."""

@@ -1,8 +1,6 @@
-"""AnyNameList: one protocol under whatever name a client asks for, as servers have it that things
-are tried out with.
+"""AnyNameList: one protocol under any name that a client asks for.
 
-For the command line and the test servers; an application names its protocols. No socket and no
-thread belongs in here.
+It is for the command line and the test servers; applications name their protocols.
 """
 
 from __future__ import annotations
@@ -12,10 +10,9 @@ from .offered import WebSocketProtocolList
 
 
 class AnyNameList(WebSocketProtocolList):
-    """Offers *protocol* to clients that ask for any sub-protocol, and to those that ask for none,
-    on the URIs that it matches.
+    """Offers *protocol* under any name, and to clients that ask for none, on the URIs it matches.
 
-    What is given to :meth:`add` besides is preferred where it fits. The methods run in the
+    Protocols given to :meth:`add` are preferred where they match. The methods run in the
     connections' threads.
     """
 
@@ -25,7 +22,7 @@ class AnyNameList(WebSocketProtocolList):
         self._any = protocol
 
     def clone_by_name(self, name: str, client_uri: str) -> WebSocketProtocol | None:
-        """Return a clone that answers to *name*; None when the URI is not served."""
+        """Return a clone with that *name*; None when the URI is not served."""
         clone = super().clone_by_name(name, client_uri)
         if clone is None:
             clone = self._clone_any(client_uri)

@@ -1,6 +1,4 @@
-"""AnyOf: a client's protocol that asks for one of several names, or for none, and takes what the
-server chooses. No socket and no thread belongs in here.
-"""
+"""AnyOf: a client's protocol that asks for one of several names, or for none."""
 
 from __future__ import annotations
 
@@ -10,29 +8,30 @@ from .base import WebSocketProtocol
 
 
 class AnyOf(WebSocketProtocol):
-    """Asks for the sub-protocols *names*, the preferred one first. :attr:`name` is the chosen one;
-    '' before the first upgrade, when the server chose none, and when there are no names.
+    """Asks for the sub-protocols *names*, the preferred one first.
 
-    Subclasses handle the messages. Raises ``TypeError``/``ValueError`` for what is no name.
+    :attr:`name` is the one that the server has chosen; '' before the first upgrade, when the server
+    chose none, and when there are no names. Subclasses handle the messages. Raises ``TypeError`` or
+    ``ValueError`` for an invalid name.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         super().__init__("")
-        #: what is asked for
+        #: the names to ask for
         self.names: tuple[str, ...] = tuple(names)
         for name in self.names:
             if not name:
                 raise ValueError("the name of a sub-protocol cannot be empty")
-            WebSocketProtocol(name)  # raises for what is no name
+            WebSocketProtocol(name)  # raises for an invalid name
 
     def get_subprotocols(self) -> str:
         """Return all the names."""
-        # what was chosen belongs to the last connection
+        # the last choice belongs to the last connection
         self.name = ""
         return ", ".join(self.names)
 
     def set_subprotocol(self, name: str) -> bool:
-        """Accept one of them."""
+        """Accept one of the names."""
         if name.lower() not in map(str.lower, self.names):
             return False
         self.name = name

@@ -1,8 +1,8 @@
 """WebSocketProtocol: what the messages of a connection mean.
 
-A protocol is asked at the upgrade and sees the whole messages of a connection. It holds no socket
-and starts no thread. The server clones one for every connection; on a client the application's own
-object is used, and reused after a reconnect. What a server offers is in ``offered.py``.
+A protocol takes part in the upgrade, and handles the whole messages of a connection. It has no
+socket or thread. A server clones it for each connection; a client uses the application's object,
+and reuses it after a reconnection. ``offered.py`` has the list that a server offers.
 """
 
 from __future__ import annotations
@@ -32,29 +32,30 @@ OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
 
 def is_localhost(ip: str) -> bool:
-    """Tell whether a peer of that *ip* ('': none) counts as being on this machine, by the rule of
-    the native ends: ``::1`` does not.
+    """Tell whether a peer with that *ip* ('': none) counts as being on this machine.
+
+    The rule is mORMot's: ``::1`` does not count.
     """
     return not ip or ip.startswith("127.")
 
 
 class WebSocketProtocol:
-    """One application protocol, known by its *name* (``Sec-WebSocket-Protocol``) and *uri*. Mirrors
-    ``TWebSocketProtocol``.
+    """One application protocol, identified by its *name* and *uri*.
 
+    Mirrors ``TWebSocketProtocol``. *name* is the sub-protocol (``Sec-WebSocket-Protocol``).
     *uri* is the path to which the protocol is limited, with or without its leading ``/``; ``''``
     means any, and ``'/'`` the root. A protocol whose *name* is ``''`` serves the clients that ask
-    for no sub-protocol. Both are matched whatever their case; what is percent-encoded in an address
-    (``/caf%C3%A9``) may be written as it is (``'café'``). Raises ``ValueError`` for a name that
-    cannot stand in an HTTP header.
+    for no sub-protocol. Both are matched in any case. A path that is percent-encoded in a URI
+    (``/caf%C3%A9``) may be given decoded (``'café'``). Raises ``ValueError`` for a name that cannot
+    be in an HTTP header.
     """
 
-    #: True on protocols whose native peers may send text that is not UTF-8: it is then neither
-    #: refused nor kept from being sent
+    #: True on protocols whose native peers may send text that is not UTF-8, which is then accepted
+    #: in both directions
     lenient_text = False
-    #: True where :meth:`before_send_frame` needs nothing but its frame: several threads then
-    #: prepare frames at once, each before it takes the output lock, so that a large frame does not
-    #: hold up the small ones of others
+    #: True where :meth:`before_send_frame` depends only on its frame. Several threads may then
+    #: prepare frames at once, before they take the output lock, and a large frame does not delay
+    #: the small ones of others
     prepares_in_any_order = False
 
     def __init__(self, name: str, uri: str = "") -> None:
@@ -65,7 +66,7 @@ class WebSocketProtocol:
             )
         wrong = next((c for c in name if c <= " " or c >= "\x7f" or c in _SEPARATORS), "")
         if wrong:
-            # not the whole name: some applications send a token as one
+            # the message does not show the whole name: some applications use a token as a name
             raise ValueError(
                 f"the name of a sub-protocol cannot have {wrong!r}: letters, digits, '-', '.' and"
                 " '_' are safe"
@@ -76,8 +77,7 @@ class WebSocketProtocol:
         self.uri = uri
         #: the URI of the upgrade, with its query
         self.upgrade_uri = ""
-        #: on a client the custom headers of the upgrade; on a server the bearer token that came
-        #: with it
+        #: on a client the custom headers of the upgrade; on a server its bearer token
         self.upgrade_bearer_token = ""
         #: on a server the (name, value) headers of the upgrade, names in lower case; see
         #: :meth:`upgrade_header`
@@ -90,16 +90,16 @@ class WebSocketProtocol:
         self.connection_id = 0
         #: kept for ported code: flags of the underlying connection
         self.connection_flags: frozenset[str] = frozenset()
-        #: anything that the application wants to keep with the connection
+        #: any data that the application wants to keep with the connection
         self.connection_opaque: Any = None
         #: the last fault, in words
         self.last_error = ""
-        #: encrypts and decrypts frames; None: they are sent as they are
+        #: encrypts and decrypts frames; None: no encryption
         self.encryption: Any = None
-        #: what was agreed on permessage-deflate for the connection; None: it is not used
+        #: the agreement on permessage-deflate for the connection; None: it is not used
         self.compression: DeflateAgreement | None = None
-        #: numbers of messages and of payload bytes, both ways, over all connections of this object:
-        #: for the package, which counts
+        #: messages and payload bytes in both directions, over all connections of this object; the
+        #: package updates them
         self.counts: MessageCounts = MessageCounts()
         #: ``f(process, frame) -> bool``, called first for each message, in the connection's thread;
         #: True: it was handled
@@ -112,32 +112,33 @@ class WebSocketProtocol:
 
     @property
     def custom_data(self) -> Any:
-        """What :meth:`set_custom_data` was given; mirrors ``CustomData``."""
+        """The data given to :meth:`set_custom_data`; mirrors ``CustomData``."""
         return self._custom_data
 
     @property
     def frames_in_count(self) -> int:
-        """How many messages were received; mirrors ``FramesInCount``."""
+        """The number of messages received; mirrors ``FramesInCount``."""
         return self.counts.frames_in
 
     @property
     def frames_out_count(self) -> int:
-        """How many messages were sent; mirrors ``FramesOutCount``."""
+        """The number of messages sent; mirrors ``FramesOutCount``."""
         return self.counts.frames_out
 
     @property
     def frames_in_bytes(self) -> int:
-        """How many bytes of payload were received; mirrors ``FramesInBytes``."""
+        """The number of payload bytes received; mirrors ``FramesInBytes``."""
         return self.counts.bytes_in
 
     @property
     def frames_out_bytes(self) -> int:
-        """How many bytes of payload were sent; mirrors ``FramesOutBytes``."""
+        """The number of payload bytes sent; mirrors ``FramesOutBytes``."""
         return self.counts.bytes_out
 
     def upgrade_header(self, name: str) -> str:
-        """Return a header of the upgrade on a server, e.g. ``'Cookie'`` or ``'Origin'``, whatever
-        its case; '' without it.
+        """Return a header of the upgrade on a server, e.g. ``'Cookie'``; '' if it is missing.
+
+        The case of *name* does not matter.
         """
         return next((value for key, value in self.upgrade_headers if key == name.lower()), "")
 
@@ -153,24 +154,25 @@ class WebSocketProtocol:
     # ---------------------------------------------------------------------------- may be overridden
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
-        """Return a new object for one connection of a server, or None on a protocol for clients
-        only. Mirrors ``Clone``.
+        """Return a new object for one connection of a server. Mirrors ``Clone``.
+
+        A protocol that is only for clients returns None.
         """
         return None
 
     def reset(self) -> None:
-        """Forget what belongs to one connection; called when the object is used again for the
-        next. Mirrors ``Reset``.
-        """
+        """Forget the state of the last connection, before the next one. Mirrors ``Reset``."""
 
     def get_subprotocols(self) -> str:
-        """Return what a client asks for in ``Sec-WebSocket-Protocol``; '' for nothing. Mirrors
-        ``GetSubprotocols``.
+        """Return a client's ``Sec-WebSocket-Protocol``; '' to send none.
+
+        Mirrors ``GetSubprotocols``.
         """
         return self.name
 
     def set_subprotocol(self, name: str) -> bool:
-        """Accept *name*, which the other side chose; return False when it is not one of ours.
+        """Accept *name*, chosen by the other side; return False if it is not one of ours.
+
         Mirrors ``SetSubprotocol``.
         """
         if name.lower() != self.name.lower():
@@ -179,68 +181,69 @@ class WebSocketProtocol:
         return True
 
     def process_handshake(self, extensions: Sequence[str]) -> str | None:
-        """Look at the peer's ``Sec-WebSocket-Extensions``; return what to answer ('' for nothing),
-        None to refuse (406).
+        """Return the answer to the peer's ``Sec-WebSocket-Extensions``; None to refuse (406).
 
-        Mirrors ``ProcessHandshake``.
+        '' sends no such header. Mirrors ``ProcessHandshake``.
         """
         return ""
 
     def process_handshake_uri(self, uri: str) -> bool:
-        """Accept or refuse (404) the *uri* of an upgrade; called for protocols with an empty
-        ``uri``. Mirrors ``ProcessHandshakeUri``.
+        """Return True to accept the *uri* of an upgrade, False to refuse it (404).
+
+        Called for protocols with an empty ``uri``. Mirrors ``ProcessHandshakeUri``.
         """
         return True
 
     def prepare_process(self, process: WebSocketProcess) -> None:
-        """Give *process* what this protocol needs in it; called in the upgrading thread, before
-        anybody else can know the process.
+        """Give *process* what this protocol needs in it.
+
+        Called in the upgrading thread, before any other thread knows the process.
         """
 
     def after_upgrade(self, process: WebSocketProcess) -> None:
-        """Called once in the upgrading thread when the handshake has succeeded. Mirrors
-        ``AfterUpgrade``.
-        """
+        """Called once in the upgrading thread, after the upgrade. Mirrors ``AfterUpgrade``."""
 
     def process_incoming_frame(
         self, process: WebSocketProcess, frame: WebSocketFrame, info: str
     ) -> None:
-        """Handle a message; also called with ``focContinuation`` first and ``focConnectionClose``
-        last. Mirrors ``ProcessIncomingFrame``.
+        """Handle a message. Mirrors ``ProcessIncomingFrame``.
 
-        Runs in the connection's thread, with no lock held.
+        It is also called with ``focContinuation`` first, and with ``focConnectionClose`` last. Runs
+        in the connection's thread, with no lock held.
         """
 
     def before_send_frame(self, frame: WebSocketFrame) -> None:
-        """Change *frame* (a copy) before it is encoded, e.g. encrypt it. Mirrors
-        ``BeforeSendFrame``.
+        """Change *frame* (a copy) before it is encoded, e.g. encrypt it.
 
-        Called under the output lock, in the order in which frames leave; but see
-        :attr:`prepares_in_any_order`.
+        Called under the output lock, in the order of sending, unless :attr:`prepares_in_any_order`
+        is True. Mirrors ``BeforeSendFrame``.
         """
 
     def after_get_frame(self, frame: WebSocketFrame) -> None:
-        """Change *frame* after it was decoded; raise :class:`WebSocketsProtocolError` to close.
-        Mirrors ``AfterGetFrame``.
+        """Change *frame* after it was decoded, e.g. decrypt it. Mirrors ``AfterGetFrame``.
+
+        Raise :class:`WebSocketsProtocolError` to close the connection.
         """
 
     def send_frames(self, process: WebSocketProcess, frames: Iterable[WebSocketFrame]) -> bool:
-        """Send several frames, in order; return False at the first that cannot be sent. Mirrors
-        ``SendFrames``.
+        """Send *frames* in order; return False at the first that cannot be sent.
+
+        Mirrors ``SendFrames``.
         """
         return all(process.send_frame(frame) for frame in frames)
 
     def join_payloads(self, payloads: list[bytes]) -> bytes | None:
-        """Return one message that stands for queued binary messages with these *payloads*, when the
-        protocol has such; else None.
+        """Return one message that stands for queued binary messages with these *payloads*.
 
-        Overridden: two or more of them leave as one frame. Called under the output lock.
+        None: the protocol has no such messages. Where this is overridden, two or more messages are
+        sent as one frame. Called under the output lock.
         """
         return None
 
     def frame_is(self, frame: WebSocketFrame, head: str) -> bool:
-        """Tell whether *frame* begins with *head* as this protocol writes heads. Mirrors
-        ``FrameIs``.
+        """Tell whether *frame* begins with *head*, as this protocol writes it.
+
+        Mirrors ``FrameIs``.
         """
         return False
 
@@ -254,8 +257,9 @@ class WebSocketProtocol:
         connection_id: int,
         headers: list[tuple[str, str]] | None = None,
     ) -> None:
-        """Keep what the upgrade of a connection has told: for the package. *headers*: those of
-        the request, on a server.
+        """Store the data of a connection's upgrade; called by the package.
+
+        *headers* are those of the request, on a server.
         """
         self.upgrade_uri = uri
         self.upgrade_bearer_token = bearer_token
@@ -265,15 +269,15 @@ class WebSocketProtocol:
         self.connection_id = connection_id
 
     def compression_agreed(self, agreement: DeflateAgreement | None) -> None:
-        """Keep what was agreed on permessage-deflate: for the package."""
+        """Store the agreement on permessage-deflate; called by the package."""
         self.compression = agreement
 
     def matches_uri(self, uri: str) -> bool:
-        """Tell whether the path *uri* (no leading ``/``, no query) is served by this protocol."""
+        """Tell whether this protocol serves the path *uri* (no leading ``/``, no query)."""
         if not self.uri:
             return True
         asked = uri_key(uri)
-        # as natively, where a client that is given '/chat' asks for '//chat'
+        # as in mORMot, whose client asks for '//chat' when it is given '/chat'
         if uri_key(self.uri) == asked:
             return True
         return self.uri.startswith("/") and uri_key(self.uri[1:]) == asked

@@ -1,6 +1,4 @@
-"""WebSocketProtocolChat: messages both ways, each given to one callback. No socket, no thread, no
-state of a connection in here.
-"""
+"""WebSocketProtocolChat: messages in both directions, for one callback."""
 
 from __future__ import annotations
 
@@ -22,18 +20,18 @@ OnIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], Any]
 
 
 class WebSocketProtocolChat(WebSocketProtocol):
-    """Gives each incoming message to ``on_incoming_frame(process, frame)``. Mirrors
-    ``TWebSocketProtocolChat``.
+    """Passes each incoming message to ``on_incoming_frame(process, frame)``.
 
-    The callback runs in the connection's own thread, never twice at once for one connection:
+    Mirrors ``TWebSocketProtocolChat``. The callback runs in the connection's own thread, so never
+    twice at once for one connection:
 
     1. once with an empty ``focContinuation`` frame: the connection is open;
     2. for each ``focText`` and ``focBinary`` message;
     3. once with a ``focConnectionClose`` frame: the connection has ended. Its payload is that of
-       the close frame (code and reason), empty when there was none.
+       the close frame (code and reason), or empty if there was none.
 
-    An exception in it, also that of ``sys.exit()``, is logged with its traceback and ends neither
-    the connection nor the program. Do not ``free()`` the client or server in it.
+    An exception of the callback, even one of ``sys.exit()``, is logged with its traceback; it ends
+    neither the connection nor the program. Do not ``free()`` the client or server in it.
     """
 
     def __init__(
@@ -59,12 +57,12 @@ class WebSocketProtocolChat(WebSocketProtocol):
             try:
                 callback(process, frame)
             except BaseException as exc:
-                # as in the original the connection goes on; unlike there the log says why.
-                # SystemExit too: it would end this thread only, and nobody would read any more
+                # As in the original, the connection stays open. SystemExit is caught too: it would
+                # end only this thread, and nothing would be read any more.
                 if isinstance(exc, KeyboardInterrupt) and current_thread() is main_thread():
                     raise
                 if process.inherited:
-                    # in a child that the callback has forked, which ends as it likes
+                    # in a child that was forked by the callback: let it end
                     raise
                 _log.exception(
                     "%s: on_incoming_frame failed on %r", process, frame, extra=process.log_fields()
@@ -73,8 +71,9 @@ class WebSocketProtocolChat(WebSocketProtocol):
     def send_frame(self, process: WebSocketProcess | None, frame: WebSocketFrame) -> bool:
         """Send a copy of *frame* through *process*. Mirrors ``SendFrame``.
 
-        From any thread. Returns False, without raising, when there is no process, it is not in
-        ``wpsRun``, the frame is neither text nor binary, or the connection is lost.
+        Any thread may call it. Returns False, without raising, when there is no process, when it is
+        not in ``wpsRun``, when the frame is neither text nor binary, or when the connection is
+        lost.
         """
         opcode = frame.opcode
         if (
@@ -86,7 +85,5 @@ class WebSocketProtocolChat(WebSocketProtocol):
         return process.send_frame(frame)
 
     def send_frame_json(self, process: WebSocketProcess | None, json: str | bytes) -> bool:
-        """Send *json* as a text frame; otherwise like :meth:`send_frame`. Mirrors
-        ``SendFrameJson``.
-        """
+        """Send *json* as a text frame, like :meth:`send_frame`. Mirrors ``SendFrameJson``."""
         return self.send_frame(process, WebSocketFrame(focText, json))

@@ -1,8 +1,4 @@
-"""WebSocketProtocolList: the protocols that a server offers, and how an upgrade is decided.
-
-No socket and no thread belongs in here. What a connection then means is said by its
-:class:`~mormot_ws.WebSocketProtocol`.
-"""
+"""WebSocketProtocolList: the protocols that a server offers, and the decision on an upgrade."""
 
 from __future__ import annotations
 
@@ -18,38 +14,40 @@ from .base import WebSocketProtocol, bare_uri
 
 _log = get_logger("mormot_ws.protocols")
 
-#: seconds between two warnings about clients that ask for what is not offered
+#: seconds between two warnings about clients that ask for a protocol that is not offered
 _MISMATCH_SECONDS = 60.0
 
 
 class WebSocketProtocolList:
-    """The protocols that a server offers. Mirrors ``TWebSocketProtocolList``. All methods may be
-    called from any thread.
+    """The protocols that a server offers. Mirrors ``TWebSocketProtocolList``.
+
+    Any thread may call the methods.
     """
 
     def __init__(self) -> None:
-        #: ``f(protocol) -> status``, asked for each upgrade in its connection's thread, with the
-        #: connection's clone: 200 goes on, any other HTTP status refuses. Mirrors ``OnUpgraded``
+        #: ``f(protocol) -> status``, called for each upgrade in the connection's thread with the
+        #: connection's clone: 200 accepts, any other HTTP status refuses. Mirrors ``OnUpgraded``
         self.on_upgraded: Callable[[WebSocketProtocol], int] | None = None
-        #: held while _protocols is replaced; nothing of the application's runs while it is held.
-        #: Taken again by its own thread: a finaliser may run at any moment
+        #: held while _protocols is replaced; no application code runs while it is held. It is
+        #: reentrant, because a finaliser may run at any moment
         self._safe = threading.RLock()
         renew_in_child(self, "_safe", threading.RLock)
-        #: never changed, only replaced: who reads it needs no lock
+        #: never changed, only replaced, so readers need no lock
         self._protocols: tuple[WebSocketProtocol, ...] = ()
         self._mismatch_log = SeldomLog(_MISMATCH_SECONDS)
 
     @property
     def count(self) -> int:
-        """How many protocols there are; mirrors ``Count``."""
+        """The number of protocols; mirrors ``Count``."""
         return len(self._protocols)
 
     def __len__(self) -> int:
         return len(self._protocols)
 
     def add(self, protocol: WebSocketProtocol) -> bool:
-        """Offer *protocol*; return False, changing nothing, when its name and URI are there
-        already. Mirrors ``Add``.
+        """Offer *protocol*; return False if its name and URI are already offered.
+
+        Mirrors ``Add``.
         """
         self._check(protocol)
         with self._safe:
@@ -59,10 +57,10 @@ class WebSocketProtocolList:
             return True
 
     def add_once(self, protocol: WebSocketProtocol) -> bool:
-        """Offer *protocol*, in place of one with the same name and URI; return True when there was
-        none. Mirrors ``AddOnce``.
+        """Offer *protocol*, and replace one with the same name and URI. Mirrors ``AddOnce``.
 
-        On a running server prefer :meth:`add`: connections that are open keep the old one.
+        Returns True when there was none. On a running server prefer :meth:`add`, because open
+        connections keep the old protocol.
         """
         self._check(protocol)
         with self._safe:
@@ -80,11 +78,12 @@ class WebSocketProtocolList:
         return False
 
     def remove(self, name: str, uri: str = "") -> bool:
-        """Stop offering the protocol of that *name* and *uri*; return False when there is none.
+        """Stop offering the protocol with that *name* and *uri*; return False if there is none.
+
         Mirrors ``Remove``.
         """
         with self._safe:
-            # kept until the lock is free: the last reference may be the list's
+            # keeps the protocol alive until the lock is free: this may be the last reference
             before = self._protocols
             at = self._find(name, uri)
             if at >= 0:
@@ -92,7 +91,8 @@ class WebSocketProtocolList:
         return at >= 0
 
     def clone_by_name(self, name: str, client_uri: str) -> WebSocketProtocol | None:
-        """Return a clone of the first protocol that answers to *name* on *client_uri*, or None.
+        """Return a clone of the first protocol called *name* that serves *client_uri*, or None.
+
         Mirrors ``CloneByName``.
         """
         for protocol in self._protocols:
@@ -106,8 +106,9 @@ class WebSocketProtocolList:
         return None
 
     def clone_by_uri(self, client_uri: str) -> WebSocketProtocol | None:
-        """Return a clone of the first protocol registered with exactly that URI, which is not
-        empty; or None. Mirrors ``CloneByUri``.
+        """Return a clone of the first protocol with exactly that non-empty URI, or None.
+
+        Mirrors ``CloneByUri``.
         """
         if not client_uri:
             return None
@@ -121,14 +122,14 @@ class WebSocketProtocolList:
     def clone_for_nameless(self, client_uri: str) -> WebSocketProtocol | None:
         """Return a clone for a client that asks for no sub-protocol on *client_uri*, or None.
 
-        Protocols whose URI is exactly that one come first, of these the ones without a name; then
+        First come the protocols with exactly that URI, those without a name before the others; then
         those without a name that serve any URI.
         """
         fitting = [item for item in self._protocols if item.matches_uri(client_uri)]
         exact = [item for item in fitting if item.uri]
         return (
             self._clone_first([item for item in exact if not item.name], client_uri)
-            # which, as natively, knows no root
+            # as in mORMot it does not know the root path
             or self.clone_by_uri(client_uri)
             or self._clone_first(exact, client_uri)
             or self._clone_first([item for item in fitting if not item.name], client_uri)
@@ -147,12 +148,10 @@ class WebSocketProtocolList:
         allowed_origins: Collection[str] | None = None,
     ) -> tuple[int, WebSocketProtocol | None, bytes]:
         """Decide on an upgrade; return (status, the connection's protocol, the answer to send).
-        Mirrors ``ServerUpgrade``.
 
-        The status is 101 and there is a protocol, or it is an error's and there is none. *deflate*:
-        how permessage-deflate is accepted when the client offers it; None: not at all.
-        *allowed_origins*: what an ``Origin`` may be; None: anything. Called in the connection's
-        thread.
+        The status is 101, or it is that of a refusal and the protocol is None. *deflate*: how to
+        accept permessage-deflate if the client offers it; None: not at all. *allowed_origins*: the
+        origins to accept; None: any. Called in the connection's thread. Mirrors ``ServerUpgrade``.
         """
         if not request.origin_is_in(allowed_origins):
             _log.info(
@@ -163,7 +162,7 @@ class WebSocketProtocolList:
             return 403, None, upgrade_refusal(403)
         status, protocol, extensions = self._negotiate(request, remote_ip, connection_id)
         if protocol is None:
-            # of a refusal it is what to tell the client
+            # after a refusal, `extensions` is a text for the client
             return status, None, upgrade_refusal(status, extensions)
         if deflate is not None and not protocol.encrypted:
             accepted = deflate.accept(request.extensions)
@@ -177,8 +176,9 @@ class WebSocketProtocolList:
     def _negotiate(
         self, request: UpgradeRequest, remote_ip: str, connection_id: int
     ) -> tuple[int, WebSocketProtocol | None, str]:
-        """Return the status, the protocol and its extensions; of a refusal the status, None and
-        what to tell the client.
+        """Return the status, the protocol and its extensions.
+
+        For a refusal they are the status, None, and a text for the client.
         """
         status = request.fault()
         if status:
@@ -186,7 +186,7 @@ class WebSocketProtocolList:
         protocol = self._choose(request)
         if protocol is None:
             self._log_mismatch(request)
-            # a client that names protocols gets a native server's answer, byte for byte
+            # a client that names protocols gets exactly a native server's answer
             named = request.protocols is not None
             return 400, None, "" if named else self._what_is_offered(request.path)
         protocol.connection_upgraded(
@@ -203,12 +203,12 @@ class WebSocketProtocolList:
         return 101, protocol, extensions
 
     def _ask_application(self, protocol: WebSocketProtocol) -> int:
-        """Return what ``on_upgraded`` says: 200 or the status of a refusal; 500 when it fails."""
+        """Return the status from ``on_upgraded``: 200, or that of a refusal; 500 if it fails."""
         if self.on_upgraded is None:
             return 200
         try:
             status = self.on_upgraded(protocol)
-        # whatever the application raises, sys.exit() included, refuses this connection only
+        # any exception of the application, even of sys.exit(), refuses only this connection
         except BaseException:  # noqa: BLE001
             _log.exception("on_websocket_upgraded failed; the upgrade is refused with 500")
             return 500
@@ -234,12 +234,12 @@ class WebSocketProtocolList:
     def _clone_first(
         protocols: list[WebSocketProtocol], client_uri: str
     ) -> WebSocketProtocol | None:
-        """Return a clone of the first of *protocols* that is not for clients only, or None."""
+        """Return a clone of the first of *protocols* that servers can use, or None."""
         clones = (protocol.clone(client_uri) for protocol in protocols)
         return next((clone for clone in clones if clone is not None), None)
 
     def _what_is_offered(self, path: str) -> str:
-        """Return the line that tells a refused client what it may ask for."""
+        """Return a line that tells a refused client what it may ask for."""
         here = [item for item in self._protocols if item.matches_uri(path)]
         where = "on this URI" if here else "on other URIs only"
         names: dict[str, None] = {}
@@ -254,10 +254,9 @@ class WebSocketProtocolList:
         )
 
     def _log_mismatch(self, request: UpgradeRequest) -> None:
-        """Say what was asked for and what there is: at WARNING, but once in a minute.
+        """Log what was asked for and what is offered, at WARNING, but once a minute.
 
-        Names and URIs are told only where they are ours: what else a client asks for may be a
-        token.
+        Only names and URIs of our own are logged, because others may be tokens.
         """
         protocols = self._protocols
         offered = ", ".join(

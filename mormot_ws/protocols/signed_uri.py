@@ -1,9 +1,8 @@
-"""WebSocketProtocolUri: connections on URIs that the server has made, signed and limited in time.
+"""WebSocketProtocolUri: connections on signed URIs that the server makes and that expire.
 
-A browser cannot set headers on a WebSocket, so it cannot send a token in one. It asks the
-application for a URI instead, over HTTP with whatever authentication that has, and connects there.
-Signing is done by itsdangerous (extra ``uri``), imported when the first such protocol is made. No
-socket and no thread belongs in here.
+A browser cannot set the headers of a WebSocket, so it cannot send a token in one. Instead it asks
+the application for a URI by HTTP, with any authentication, and connects there. itsdangerous (extra
+``uri``) signs the URIs; it is imported when the first such protocol is made.
 """
 
 from __future__ import annotations
@@ -25,28 +24,29 @@ from .chat import OnIncomingFrame, WebSocketProtocolChat
 
 _log = get_logger("mormot_ws.uriprotocol")
 
-#: characters that a token may have, so that the URI passes servers, proxies and browsers
+#: the most characters of a token, so that servers, proxies and browsers accept the URI
 _MAX_TOKEN = 2_000
-#: what is before a path in a URI
+#: the part of a URI before its path
 _PLACE = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/]*/")
 
 
 class NewUri(NamedTuple):
     """What :meth:`WebSocketProtocolUri.new_uri` returns."""
 
-    #: what a client connects to, once
+    #: the URI, to which a client can connect once
     uri: str
-    #: the number under which the connection will be known, as :attr:`WebSocketProtocolUri.session`
+    #: the number of the connection, which it has as :attr:`WebSocketProtocolUri.session`
     session: int
 
     def __repr__(self) -> str:
-        # the token opens a connection, and a repr ends up in logs
+        # the token can open a connection, and a repr may end up in a log
         return f"NewUri(uri={self.uri.rpartition('/')[0] + '/…'!r}, session={self.session})"
 
 
 class _UriGenerator:
-    """Makes and checks the tokens of one registered protocol and of all its clones. From any
-    thread.
+    """Makes and checks the tokens of one registered protocol and of all its clones.
+
+    Any thread may use it.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class _UriGenerator:
                 "WebSocketProtocolUri needs itsdangerous: pip install 'mormot_ws[uri]'"
             ) from exc
         self._expiration = expiration_seconds
-        # with one secret for several protocols, a token is good for the one that made it only
+        # several protocols may share a secret: a token is valid only for the one that made it
         self._serializer = URLSafeTimedSerializer(
             secret, salt=f"mormot_ws.uri {name.lower()} {path_key}"
         )
@@ -69,8 +69,7 @@ class _UriGenerator:
         self._safe = threading.Lock()
         renew_in_child(self, "_safe", threading.Lock)
         self._session = secrets.randbits(30)
-        #: (session, created) of the tokens that were used, oldest first; they are forgotten when
-        #: they have expired
+        #: (session, created) of the used tokens, oldest first, until they expire
         self._used: dict[tuple[int, int], None] = {}
 
     def generate(self, record: Any) -> tuple[str, int]:
@@ -88,9 +87,9 @@ class _UriGenerator:
         return token, session
 
     def validate(self, token: str) -> tuple[int, int, Any]:
-        """Return (session, created, record) of *token*, this once.
+        """Return (session, created, record) of *token*, which can be used only once.
 
-        Raises ``ValueError`` that says why not, and has nothing of the token.
+        Raises ``ValueError`` for an invalid token; the message has no part of it.
         """
         try:
             (session, record), stamp = self._serializer.loads(
@@ -98,12 +97,12 @@ class _UriGenerator:
             )
         except self._expired:
             raise ValueError("it has expired") from None
-        # its text has parts of the token. ValueError, TypeError: signed, but not by us
+        # the exception's text has parts of the token. ValueError, TypeError: signed by others
         except (self._bad_data, ValueError, TypeError):
             raise ValueError("it was not made here, or was changed") from None
         created = int(stamp.timestamp())
         with self._safe:
-            # by what is signed and not by the text: that has several spellings
+            # compares the signed values: a token's text can be spelled in several ways
             if (session, created) in self._used:
                 raise ValueError("it was used before")
             self._used[session, created] = None
@@ -114,36 +113,35 @@ class _UriGenerator:
         assert self._safe.locked()
         for key in list(self._used):
             if key[1] >= expired_before:
-                break  # used in another order than made: it goes with the next ones
+                break  # tokens are not always used in the order of making: the rest goes later
             del self._used[key]
 
 
 class WebSocketProtocolUri(WebSocketProtocolChat):
-    """A protocol for connections on ephemeral, signed URIs, each good for one connection. Mirrors
-    ``TWebSocketProtocolUri``.
+    """A protocol for connections on temporary, signed URIs, each valid for one connection.
 
-    :param name: the sub-protocol, which the client has to ask for (``new WebSocket(uri, name)`` in
-        a browser).
-    :param public_uri: what the URIs begin with, e.g. ``'wss://example.com/gateway'``; the
-        original's ``'example.com/gateway'`` without scheme is taken as well.
-    :param expiration_minutes: how long a URI can be connected to. A connection that is open stays
-        open.
-    :param record_type: a dataclass; records of it may be given to :meth:`new_uri`, and come back as
-        such. Without it a record is any JSON value.
-    :param on_incoming_frame: as on :class:`WebSocketProtocolChat`, of which this is a kind; or
-        override ``process_incoming_frame``.
-    :param secret: signs the URIs. By default it is drawn anew for each object, so URIs do not
-        survive a restart; with a secret of your own they do, and servers can share it, but each
-        remembers only the URIs that were used on itself.
-    :param local_path: the path that this server sees, where a proxy in front of it changes that of
-        *public_uri*: ``''`` when it takes the whole of ``/gateway`` away. None: the same path.
+    Mirrors ``TWebSocketProtocolUri``.
 
-    A URI opens this protocol only, by its name, and on its path only, also where others have the
-    same secret. An upgrade without a valid token is refused with 404: one that is not ours, has
-    expired, was used before or came on another path. The record is signed, not encrypted: its
-    receiver can read it, and not change it.
+    :param name: the sub-protocol, for which clients must ask (``new WebSocket(uri, name)`` in a
+        browser).
+    :param public_uri: the beginning of the URIs, e.g. ``'wss://example.com/gateway'``; like the
+        original it may omit the scheme (``'example.com/gateway'``).
+    :param expiration_minutes: how long clients can connect to a URI. Open connections stay open.
+    :param record_type: a dataclass for the records of :meth:`new_uri`, which come back as its
+        instances. Without it a record is any JSON value.
+    :param on_incoming_frame: as on :class:`WebSocketProtocolChat`, the base class; or override
+        ``process_incoming_frame``.
+    :param secret: signs the URIs. By default each object draws a new one, so its URIs do not
+        survive a restart. With a secret of your own they do, and several servers can share it; but
+        each server remembers only the URIs that it has seen used.
+    :param local_path: the path that this server sees, if a proxy in front of it changes the path of
+        *public_uri*: ``''`` if the proxy removes the whole of ``/gateway``. None: the same path.
 
-    Raises ``ValueError``/``TypeError`` for arguments that cannot work, :class:`WebSocketsError`
+    A URI opens only this protocol, on its own path, even if others have the same secret. An upgrade
+    is refused with 404 when its token is not ours, has expired, was used before or came on another
+    path. The record is signed, not encrypted: the receiver can read it, but not change it.
+
+    Raises ``ValueError`` or ``TypeError`` for invalid arguments, and :class:`WebSocketsError`
     without the extra ``uri``.
     """
 
@@ -175,7 +173,7 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
             raise TypeError(f"record_type is a dataclass, not {record_type!r}")
         if secret is not None and len(secret) < 16:
             raise ValueError("a secret has at least 16 characters or bytes")
-        #: what new URIs begin with, up to the last ``/``; mirrors ``PublicUri``
+        #: the beginning of new URIs, up to the last ``/``; mirrors ``PublicUri``
         self.public_uri: str = public_uri.rstrip("/") + "/"
         #: mirrors ``RecordTypeInfo``
         self.record_type = record_type
@@ -197,12 +195,11 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         self._expiration_minutes = expiration_minutes
 
     def new_uri(self, record_data: Any = None) -> NewUri:
-        """Return a new URI that one client can connect to, and its session number. Mirrors
-        ``NewUri``. From any thread.
+        """Return a new URI, to which one client can connect, and its session number.
 
-        *record_data* is what the connection will find as :attr:`record_data`: an instance of
-        ``record_type``, or a JSON value. Raises ``TypeError`` for another one, ``ValueError`` when
-        it is too long for a URI.
+        The connection will have *record_data* as :attr:`record_data`. It is an instance of
+        ``record_type``, or a JSON value. Raises ``TypeError`` for any other value, and
+        ``ValueError`` when it is too long for a URI. Any thread may call it. Mirrors ``NewUri``.
         """
         if self.record_type is not None and record_data is not None:
             if not isinstance(record_data, self.record_type):
@@ -215,12 +212,13 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         return NewUri(self.public_uri + token, session)
 
     def process_handshake_uri(self, uri: str) -> bool:
-        """Accept an upgrade on one of the URIs that were made, once; refuse any other with 404.
+        """Accept an upgrade on one of our URIs, once; refuse all others with 404.
+
         Mirrors ``ProcessHandshakeUri``.
         """
         path, _, token = uri.partition("?")[0].rpartition("/")
         try:
-            # first, so that the token is not used up
+            # checked first, so that the token is not used up
             if uri_key(path) != self._local_path:
                 raise ValueError("it came on another path")
             session, created, record = self._generator.validate(token)
@@ -234,8 +232,9 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         return True
 
     def _record_of(self, record: Any) -> Any:
-        """Return *record*, of a token, as a ``record_type``; raise ``ValueError`` that says nothing
-        of what is in it.
+        """Return the *record* of a token as a ``record_type``.
+
+        Raises ``ValueError`` if it does not fit; the message has no part of the record.
         """
         assert self.record_type is not None
         try:
@@ -247,7 +246,7 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
             ) from None
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
-        """Return a protocol of the same class for one connection, that knows the same URIs."""
+        """Return a protocol of the same class, with the same URIs, for one connection."""
         make: Callable[..., WebSocketProtocolUri] = type(self)
         clone = make(self.name, self.public_uri, self._expiration_minutes, self.record_type)
         clone._generator, clone._local_path = self._generator, self._local_path

@@ -12,6 +12,7 @@ import base64
 import re
 from itertools import accumulate
 
+from .json_structure import PIECE, end_of_brackets
 from .messages import (
     ANSWER_HEAD,
     REQUEST_HEAD,
@@ -126,15 +127,14 @@ _ARRAY = re.compile(rb"[\x01-\x20]*:[\x01-\x20]*\[")
 _SPACE = re.compile(rb"[\x01-\x20]*")
 _BARE = re.compile(rb'[^\x00-\x20,\[\]{}"]+')
 _COMMA = re.compile(rb"[\x01-\x20]*,")
-_TOKEN = re.compile(rb'["{}\[\]]')
 _ESCAPE = re.compile(
     rb"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))",
     re.DOTALL,
 )
 _UNESCAPED = {b"b": b"\b", b"t": b"\t", b"n": b"\n", b"f": b"\f", b"r": b"\r"}
-_BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
-_DEPTH = [1 if byte in b"{[" else -1 for byte in range(256)]
+_STEP = [1 if byte in b"{[" else -1 for byte in range(256)]
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 
 
 def json_head(payload: bytes) -> str:
@@ -209,45 +209,33 @@ def _raw_item(payload: bytes, at: int) -> bytes:
         if bare is None:
             raise RestMessageError("the content is missing")
         return bare[0]
-    # nearly always it is all that stands before the final ]}
-    rest = payload[at:].rstrip(_BLANKS)
-    if rest.endswith(b"}"):
-        rest = rest[:-1].rstrip(_BLANKS)
-        if rest.endswith(b"]"):
+    # a short one is nearly always all that stands before the final ]}
+    if len(payload) - at <= PIECE:
+        rest = payload[at:].rstrip(_BLANKS)
+        if rest.endswith(b"}"):
             rest = rest[:-1].rstrip(_BLANKS)
-            if _is_one_item(rest):
-                return rest
-    return payload[at : _end_of_brackets(payload, at)]
+            if rest.endswith(b"]"):
+                rest = rest[:-1].rstrip(_BLANKS)
+                if _is_one_item(rest):
+                    return rest
+    end = end_of_brackets(payload, at)
+    if end < 0:
+        raise RestMessageError("a bracket is not closed")
+    return payload[at:end]
 
 
 def _is_one_item(text: bytes) -> bool:
-    """Tell whether the bracket that *text* begins with is closed by its last character. A quick
-    :func:`_end_of_brackets`.
+    """Tell whether the bracket that the short *text* begins with is closed by its last character. A
+    quick :func:`end_of_brackets`.
     """
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    pieces = text.split(b'"')
-    if len(pieces) % 2 == 0 or pieces[-1][-1:] not in (b"}", b"]"):
+    parts = text.split(b'"')
+    if len(parts) % 2 == 0 or parts[-1][-1:] not in (b"}", b"]"):
         return False
-    brackets = b"".join(pieces[::2]).translate(None, _NO_BRACKETS)
-    depths = list(accumulate(map(_DEPTH.__getitem__, brackets)))
-    return depths.index(0) == len(depths) - 1 if 0 in depths else False
-
-
-def _end_of_brackets(payload: bytes, at: int) -> int:
-    """Return the offset behind the bracket that closes the one at *at*."""
-    depth = 0
-    while True:
-        token = _TOKEN.search(payload, at)
-        if token is None:
-            raise RestMessageError("a bracket is not closed")
-        at = token.end()
-        if token[0] == b'"':
-            at = _end_of_string(payload, at - 1)
-            continue
-        depth += _DEPTH[token[0][0]]
-        if not depth:
-            return at
+    brackets = b"".join(parts[::2]).translate(None, _NO_BRACKETS)
+    levels = list(accumulate(map(_STEP.__getitem__, brackets)))
+    return levels.index(0) == len(levels) - 1 if 0 in levels else False
 
 
 def _end_of_string(payload: bytes, at: int) -> int:

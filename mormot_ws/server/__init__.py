@@ -1,1 +1,1 @@
-"""Servers: what any server of connections is, and the one that gives each connection a thread."""
+"""Servers: their common base, and the server that gives each connection a thread."""

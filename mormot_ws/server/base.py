@@ -1,7 +1,7 @@
 """WebSocketServerBase: what servers have in common: protocols, events, tables, limits, broadcast.
 
-``threaded.py`` listens for connections itself; ``wsgi.py`` takes them over from an HTTP server. No
-socket is accepted, and no thread but the keeper's is started in here.
+``threaded.py`` listens for connections itself; ``wsgi.py`` takes them over from a WSGI server. This
+module accepts no sockets, and starts no thread except the keeper's.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ from .visitors import is_trusted
 
 _log = get_logger("mormot_ws.server")
 
-#: how often status() looks again when a connection ends meanwhile
+#: how often status() tries again when a connection ends at the same time
 _SNAPSHOT_TRIES = 100
 
 
 class WebSocketServerBase(FreedByWith):
     """Base of the servers: their protocols, events and connections.
 
-    :param thread_name: names the keeper's thread.
-    :param process_name: names the connections in log lines.
+    :param thread_name: the name of the keeper's thread.
+    :param process_name: a name for the connections in log lines.
     :param settings: ``WebSocketProcessSettings``; by default new ones with a heartbeat every 20 000
         ms.
 
-    The callbacks below run in the connection's thread; an exception in one is logged and hurts
-    nobody else.
+    The callbacks below run in the connection's thread. An exception in one is logged, and does not
+    affect other connections.
     """
 
-    #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are no upgrade, and those of
-    #: the REST protocols; None: 426 or 404
+    #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are not an upgrade, and those
+    #: of the REST protocols; None: 426 or 404
     on_request: OnHttpServerRequest | None = None
     #: True in a forked child …
     _forked = False
     #: … where the listeners are the parent's, and nothing is left for this object to do
     _inherited = False
-    #: for connections that are to be encrypted by us; None: none is
+    #: the TLS context for connections that we encrypt ourselves; None: no TLS
     tls_context: ssl.SSLContext | None = None
-    #: makes the process of each connection: a descendant of ``WebSocketProcessServer``; set it
-    #: before clients come. Mirrors ``ProcessClass``
+    #: the class of each connection's process, derived from ``WebSocketProcessServer``; set it
+    #: before clients connect. Mirrors ``ProcessClass``
     process_class: type[WebSocketProcessServer] = WebSocketProcessServer
 
     def __init__(
@@ -71,7 +71,7 @@ class WebSocketServerBase(FreedByWith):
         self.settings: WebSocketProcessSettings = (
             WebSocketProcessSettings() if settings is None else settings
         )
-        #: the protocols offered; empty at first
+        #: the offered protocols; empty at first
         self.websocket_protocols: WebSocketProtocolList = WebSocketProtocolList()
         #: ``f(socket: WebSocketServerSocket)``, after an upgrade, before the first frame
         self.on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None = None
@@ -80,7 +80,7 @@ class WebSocketServerBase(FreedByWith):
         #: ``f(protocol)``, last of all, with the connection's protocol object
         self.on_websocket_close: Callable[[WebSocketProtocol], Any] | None = None
         self._keeper = ProcessKeeper(f"{thread_name} keeper")
-        #: True: no connection is admitted any more
+        #: True once no more connections are admitted
         self._stopping = False
         #: True once free() has done its work
         self._freed = False
@@ -90,27 +90,27 @@ class WebSocketServerBase(FreedByWith):
     def _clear(self) -> None:
         """Begin without connections."""
         #: guards changes of the tables and counts below; never held while a callback runs, a record
-        #: is logged or a socket blocks. Only the server's own threads take it: what others call,
-        #: a signal handler perhaps, looks at the tables without it
+        #: is logged or a socket blocks. Only the server's own threads take it; methods for other
+        #: threads, and for signal handlers, read the tables without it
         self._safe_connections = threading.Lock()
         self._processes: dict[int, WebSocketProcessServer] = {}
         self._groups = Groups(self._processes)
-        #: all connections, in the order of their coming
+        #: all connections, in the order of their arrival
         self._sockets: dict[WebSocketServerSocket, None] = {}
         self._ended_totals = [0, 0, 0, 0]  # frames and bytes of connections that have ended
-        self._moves = 0  # odd while a connection's totals move there
+        self._moves = 0  # odd while a connection's totals are being added there
         self._upgraded = 0
         self._refused = 0
         self._turned_away = 0
-        # connections by what address_key() says
+        # the number of connections for each address_key()
         self._per_ip: Counter[str] = Counter()
         self._last_connection_id = 0
-        #: held by the thread that frees the server; reentrant for a signal handler that interrupts
-        #: it, before all other locks
+        #: held by the thread that frees the server; first in the lock order; reentrant for a signal
+        #: handler that interrupts that thread
         self._freeing = threading.RLock()
 
     def die_in_child(self) -> None:
-        """In a forked child: forget the parent's connections; their processes die by themselves."""
+        """Forget the parent's connections, in a forked child; their processes die themselves."""
         for connection in list(self._sockets):
             connection.die_in_child()
         self._forked = True
@@ -120,12 +120,13 @@ class WebSocketServerBase(FreedByWith):
 
     @property
     def description(self) -> str:
-        """What this server says it is, to a visitor who is no WebSocket client."""
+        """The server's description of itself, for visitors that are not WebSocket clients."""
         return f"{self.process_name or 'a'} WebSocket server (mormot_ws)"
 
     @property
     def on_websocket_upgraded(self) -> Callable[[WebSocketProtocol], int] | None:
-        """``f(protocol) -> int``: 200 lets an upgrade go on, any other HTTP status refuses it.
+        """``f(protocol) -> int``: 200 accepts an upgrade, any other HTTP status refuses it.
+
         Mirrors ``OnWebSocketUpgraded``.
         """
         return self.websocket_protocols.on_upgraded
@@ -136,11 +137,12 @@ class WebSocketServerBase(FreedByWith):
 
     @property
     def websocket_connections(self) -> int:
-        """How many WebSocket connections there are now; mirrors ``WebSocketConnections``."""
+        """The number of current WebSocket connections; mirrors ``WebSocketConnections``."""
         return len(self._processes)
 
     def is_active_websocket(self, connection_id: int) -> WebSocketProcessServer | None:
-        """Return the process of that connection, None when it is not (or no longer) connected.
+        """Return the process of that connection; None when it is not, or no longer, connected.
+
         Mirrors ``IsActiveWebSocket``.
         """
         process = self._processes.get(connection_id)
@@ -149,20 +151,17 @@ class WebSocketServerBase(FreedByWith):
         return process
 
     def connections(self, group: str | None = None) -> list[WebSocketProcessServer]:
-        """Return the WebSocket connections of this moment, or those of *group*, in a list of its
-        own.
+        """Return a new list of the current WebSocket connections, or of those in *group*.
 
-        From any thread. Connections may end while you go through it; what is sent to one of them
-        then returns False.
+        Any thread may call it. Connections may end while you go through the list; sending to one
+        that has ended returns False.
         """
         found = self._groups.members(group) if group is not None else list(self._processes.values())
         return [process for process in found if process.state is wpsRun and not process.given_up]
 
     @property
     def groups(self) -> list[str]:
-        """The names of the groups that have members now; see
-        :meth:`WebSocketProcessServer.join`.
-        """
+        """The names of the groups that have members; see :meth:`WebSocketProcessServer.join`."""
         return self._groups.names()
 
     def websocket_broadcast(
@@ -176,14 +175,14 @@ class WebSocketServerBase(FreedByWith):
         """Queue *frame* on all connections; mirrors ``WebSocketBroadcast``.
 
         :param connection_ids: only on the connections with these numbers.
-        :param group: only on those that have joined that group.
+        :param group: only on the connections that have joined that group.
         :param exclude: not on the connections with these numbers.
 
-        From any thread, never waits: the keeper sends, and one receiver that does not read delays
-        no other. The frame is encoded once for all. Returns how many connections have queued it (a
-        full queue refuses). Raises ``TypeError`` or ``ValueError``, before anything is queued, for
-        what is no text or binary frame, and for text that is not UTF-8 where a receiver's protocol
-        insists on it.
+        Any thread may call it. It never waits: the keeper sends the frame, and a receiver that does
+        not read does not delay others. The frame is encoded once for all. Returns how many
+        connections have queued it (a full queue refuses). Raises ``TypeError`` or ``ValueError``,
+        before anything is queued, if it is not a text or binary frame, or if it is text that is not
+        UTF-8 and a receiver's protocol requires UTF-8.
         """
         if not isinstance(frame, WebSocketFrame):
             raise TypeError(f"a WebSocketFrame is broadcast, not {type(frame).__name__}")
@@ -194,7 +193,7 @@ class WebSocketServerBase(FreedByWith):
             check_sendable(frame)
         plain = QueuedFrame(frame.opcode, frame.payload, frame.content)
         encoded = plain._replace(wire=encode_unmasked(0x80 | frame.opcode, frame.payload))
-        # a list, not a generator: all of them have to be tried
+        # a list, not a generator, so that all of them are tried
         return sum(
             [
                 process.sender.queue(encoded if process.sender.encoder.sends_plain else plain)
@@ -203,19 +202,20 @@ class WebSocketServerBase(FreedByWith):
         )
 
     def free(self) -> None:
-        """Say goodbye (1001) to every client and end every thread. Mirrors ``Free``.
+        """Close all connections with 1001, and end all threads. Mirrors ``Free``.
 
-        Waits for all answers together, and for the threads of all connections.
+        Waits for the answers of all clients together, and for the threads of all connections. This
+        takes up to twice ``close_timeout`` ms if clients do not answer, and up to 2.5 s more if
+        callbacks are running.
 
-        From any thread but the server's own: inside a callback of one of its connections it behaves
-        as ``settings.free_in_callback`` says. Takes up to twice ``close_timeout`` ms for clients
-        that do not answer, and for callbacks that run up to 2.5 s more. Safe to call twice, also
-        from a signal handler; a call that was interrupted by an exception is finished by the next.
+        Call it from any thread except the server's own: in a callback of one of its connections it
+        behaves as ``settings.free_in_callback`` says. Safe to call twice, even from a signal
+        handler; if an exception interrupts a call, the next one finishes the work.
         """
         if current_thread() in self._own_threads():
             meet_free_in_callback(self, "server", self.settings)
         self._stopping = True
-        # another thread is at it: as long as it may take
+        # another thread is freeing the server: wait for as long as that may take
         if not self._freeing.acquire(timeout=10):
             return
         try:
@@ -226,12 +226,12 @@ class WebSocketServerBase(FreedByWith):
             self._freeing.release()
 
     def begin_exit(self) -> None:
-        """The interpreter ends: say goodbye to all clients, without waiting."""
+        """Send close frames to all clients at the interpreter's end, without waiting."""
         self._stopping = True
         self._say_goodbye(list(self._sockets))
 
     def end_exit(self, deadline: Deadline) -> None:
-        """The interpreter ends: wait for the goodbyes, then cut."""
+        """Wait for the close handshakes at the interpreter's end, then cut the connections."""
         for connection in self._wait_ended(list(self._sockets), deadline):
             connection.interrupt()
 
@@ -265,7 +265,7 @@ class WebSocketServerBase(FreedByWith):
             totals = list(self._ended_totals)
             if moves == self._moves and not moves % 2:
                 break
-            sleep(0)  # a connection is ending just now: let its thread go on
+            sleep(0)  # a connection is just ending: let its thread continue
         for protocol in protocols:
             for at, value in enumerate(_totals(protocol)):
                 totals[at] += value
@@ -289,7 +289,7 @@ class WebSocketServerBase(FreedByWith):
         return {connection.thread for connection in list(self._sockets)}
 
     def _stop_accepting(self) -> None:
-        """Let no more connections come; wait until none is on its way into the tables."""
+        """Stop accepting connections; wait until none is still being added to the tables."""
 
     def _wait_ended(
         self, connections: Iterable[WebSocketServerSocket], deadline: Deadline
@@ -298,7 +298,7 @@ class WebSocketServerBase(FreedByWith):
         left = []
         for connection in connections:
             thread = connection.thread
-            # else it has ended, or was not started yet, which join() does not like
+            # otherwise it has ended, or has not started, for which join() raises
             if thread is not None and thread.is_alive():
                 thread.join(deadline.seconds())
                 if thread.is_alive():
@@ -306,7 +306,7 @@ class WebSocketServerBase(FreedByWith):
         return left
 
     def _end(self) -> None:
-        """The work of free(); each step may be done again when one was interrupted."""
+        """Do the work of free(); every step can be repeated after an interruption."""
         self._stop_accepting()
         connections = list(self._sockets)
         self._say_goodbye(connections)
@@ -315,7 +315,7 @@ class WebSocketServerBase(FreedByWith):
         forget_at_exit(self)
 
     def _join(self, connections: Iterable[WebSocketServerSocket]) -> None:
-        """Wait for the close handshakes of *connections*, then for those that had to be cut."""
+        """Wait for the close handshakes of *connections*, then cut the rest and wait for them."""
         left = self._wait_ended(connections, Deadline(2 * self.settings.close_timeout))
         for connection in left:
             connection.interrupt()
@@ -334,7 +334,7 @@ class WebSocketServerBase(FreedByWith):
             return self._last_connection_id
 
     def _admit(self, connection: WebSocketServerSocket) -> str:
-        """Remember a new connection; return '', or why it cannot be served."""
+        """Add a new connection to the tables; return '', or why it cannot be served."""
         with self._safe_connections:
             if self._stopping:
                 return "stopping"
@@ -343,21 +343,22 @@ class WebSocketServerBase(FreedByWith):
             refused = self._count_address(connection, connection.remote_ip)
             if not refused:
                 self._sockets[connection] = None
-        # free() looks at the tables after it has set this: it has seen the connection, or we see it
+        # free() sets this, then reads the tables: either it sees the connection, or we see this
         if self._stopping and not refused:
             self._forget(connection)
             return "stopping"
         return refused
 
     def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
-        """Count *connection* for the visitor *ip* of a trusted proxy; return '', or why not."""
+        """Count *connection* for the client *ip* of a trusted proxy; return '', or why not."""
         with self._safe_connections:
             return self._count_address(connection, ip)
 
     def _count_address(self, connection: WebSocketServerSocket, ip: str) -> str:
-        """Count *connection* for *ip* and no other; return '', or why it cannot be served.
+        """Count *connection* for *ip* alone; return '', or why it cannot be served.
 
-        A trusted proxy's own address counts for nobody. Called under the lock of the tables.
+        Connections of a trusted proxy's own address are not counted. Called under the lock of the
+        tables.
         """
         if self._stopping:
             return "stopping"
@@ -381,7 +382,7 @@ class WebSocketServerBase(FreedByWith):
                 del self._per_ip[key]
 
     def _register(self, process: WebSocketProcessServer) -> None:
-        """Know *process* from now on.
+        """Add *process* to the tables.
 
         Called under its ``safe_out``, which comes before the lock of the tables.
         """
@@ -402,12 +403,12 @@ class WebSocketServerBase(FreedByWith):
     def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
         """Count and log a connection that a limit has turned away.
 
-        Of a flood of them one line in ten seconds is logged.
+        In a flood of them, one line in ten seconds is logged.
         """
         self._count_turned_away()
         number = connection.connection_id
         fields = {"connection_id": number, "remote_ip": connection.remote_ip}
-        # "too many connections from …" is one kind, whatever the address
+        # "too many connections from …" is one kind for all addresses
         more = self._turned_away_log.due(why.partition(" from ")[0])
         if more is not None:
             _log.info("%r turns connection #%d away: %s%s", self, number, why, more, extra=fields)
@@ -430,15 +431,15 @@ class WebSocketServerBase(FreedByWith):
         if callback is not None and not self._inherited:
             try:
                 callback(argument)
-            # a bug in the user's code, or its sys.exit(), hurts nobody else; the log has it
+            # a bug or sys.exit() in the user's code is logged, and affects no other connection
             except BaseException:
-                # it ends a child that the callback has forked
+                # it has to end a child that was forked by the callback
                 if self._forked:
                     raise
                 _log.exception("%r: a server callback failed for %r", self, argument)
 
     def _say_goodbye(self, sockets: Iterable[WebSocketServerSocket]) -> None:
-        """Send 1001 to all, first where nobody is writing; cut those where that fails."""
+        """Send 1001 to all, first where no thread is writing; cut those for which that fails."""
         left = [socket_ for socket_ in sockets if not socket_.say_goodbye(0)]
         deadline = Deadline(self.settings.close_timeout)
         for socket_ in left:

@@ -1,8 +1,8 @@
-"""One accepted connection of a server, and the process that runs it once it was upgraded.
+"""One accepted connection of a server, and the process that runs it after the upgrade.
 
-What the connection needs of its server is :class:`ServerOwner`: no server class is imported here,
-and no thread is started. A server calls :meth:`WebSocketServerSocket.run` in a thread of its
-choice; ``wsgi.py`` begins after the HTTP request, with the upgrade.
+:class:`ServerOwner` is what a connection needs of its server: this module imports no server class,
+and starts no thread. A server calls :meth:`WebSocketServerSocket.run` in a thread of its choice;
+``wsgi.py`` begins with the upgrade, after the HTTP request.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PLAIN_TEXT = "text/plain; charset=utf-8"
 
 
 class ServerOwner(Protocol):
-    """What a connection needs of its server. The methods may be called from any thread."""
+    """What a connection needs of its server. Any thread may call the methods."""
 
     settings: WebSocketProcessSettings
     process_name: str
@@ -55,21 +55,21 @@ class ServerOwner(Protocol):
     on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None
     on_websocket_disconnect: Callable[[WebSocketServerSocket], Any] | None
     on_websocket_close: Callable[[WebSocketProtocol], Any] | None
-    #: sends heartbeats and what is queued
+    #: sends heartbeats and queued frames
     _keeper: ProcessKeeper
     #: which connections are in which groups
     _groups: Groups
 
     @property
     def description(self) -> str:
-        """What the server says it is, to a visitor that is no WebSocket client."""
+        """The server's description of itself, for visitors that are not WebSocket clients."""
 
     @property
     def websocket_connections(self) -> int:
-        """How many WebSocket connections there are now."""
+        """The number of current WebSocket connections."""
 
     def is_active_websocket(self, connection_id: int) -> WebSocketProcessServer | None:
-        """Return the process of that connection, None when it is not connected."""
+        """Return the process of that connection; None when it is not connected."""
 
     def websocket_broadcast(
         self,
@@ -82,19 +82,19 @@ class ServerOwner(Protocol):
         """Queue *frame* on all connections, those of *connection_ids*, or those of *group*."""
 
     def _register(self, process: WebSocketProcessServer) -> None:
-        """Count *process* among the WebSocket connections, and find it by its number."""
+        """Add *process* to the table of WebSocket connections."""
 
     def _unregister(self, process: WebSocketProcessServer) -> None:
         """Undo :meth:`_register`."""
 
     def _forget(self, connection: WebSocketServerSocket) -> None:
-        """The connection has ended."""
+        """Remove *connection*, which has ended."""
 
     def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
-        """Count *connection* for the visitor *ip*; return '', or why it cannot be served."""
+        """Count *connection* for the client *ip*; return '', or why it cannot be served."""
 
     def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
-        """Count a connection that a limit has turned away, and log it."""
+        """Count and log a connection that a limit has turned away."""
 
     def _count_refused(self) -> None:
         """Count a refused upgrade."""
@@ -106,7 +106,7 @@ class ServerOwner(Protocol):
 class WebSocketProcessServer(WebCrtSocketProcess):
     """The server's side of one connection. Mirrors ``TWebSocketProcessServer``."""
 
-    # True while the server's tables have it
+    # True while it is in the server's tables
     _listed = False
     # the groups that it was in at its end
     _last_groups: frozenset[str] = frozenset()
@@ -122,7 +122,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
             connection_id=owner.connection_id,
             process_name=server.process_name,
         )
-        #: the accepted connection that this process runs on
+        #: the accepted connection on which this process runs
         self.owner = owner
         self.remote_ip: str = owner.remote_ip
         self.owner_thread: threading.Thread | None = current_thread()
@@ -134,7 +134,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
 
     @property
     def given_up(self) -> bool:
-        """True once it was cut: its loop is about to end."""
+        """True once the connection was cut: its loop is about to end."""
         return self.closer.given_up
 
     def join(self, group: str) -> bool:
@@ -159,14 +159,14 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         return self.owner.server._groups.groups_of(self) or self._last_groups
 
     def process_stop(self) -> None:
-        # the callbacks for the end count, and send to, those that are still there
+        # the callbacks for the end count only, and send only to, the other connections
         self.leave_server()
         super().process_stop()
 
     def leave_server(self) -> None:
-        """Be no connection of the server any more.
+        """Leave the server's tables.
 
-        In the connection's thread. Safe to call twice.
+        Called in the connection's thread. Safe to call twice.
         """
         if self._listed and not self.owner._inherited:
             self._listed = False
@@ -174,7 +174,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
             self.owner.server._unregister(self)
 
     def join_server(self) -> None:
-        """Be a connection of the server; called once, by the connection's thread."""
+        """Join the server's tables; called once, in the connection's thread."""
         self._listed = True
         self.owner.server._register(self)
 
@@ -182,7 +182,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
 class WebSocketServerSocket:
     """One accepted TCP connection; mirrors ``TWebSocketServerSocket``.
 
-    Given to ``on_websocket_connect`` and ``on_websocket_disconnect``.
+    ``on_websocket_connect`` and ``on_websocket_disconnect`` get it.
     """
 
     def __init__(
@@ -190,19 +190,19 @@ class WebSocketServerSocket:
     ) -> None:
         #: the server that accepted it
         self.server = server
-        #: the server's number for this connection: counts every accepted one, from 1
+        #: the server's number for this connection; all accepted connections count, from 1
         self.connection_id = connection_id
-        #: the visitor's IP address; '' for a socket without one. Behind a proxy of
-        #: ``settings.trusted_proxies`` the one that ``settings.remote_ip_header`` tells
+        #: the client's IP address; '' for a socket without one. Behind one of
+        #: ``settings.trusted_proxies`` it is taken from ``settings.remote_ip_header``
         self.remote_ip: str = _ip_of(address)
-        #: what the limits per address count it as; '' for nobody. Guarded by the server's lock
+        #: the address for which the limits count it; '': none. Guarded by the server's lock
         self.counted_as = ""
         self._peer_ip = self.remote_ip
-        # True in a forked child: the connection is the parent's
+        # True in a forked child: the connection belongs to the parent
         self._inherited = False
-        #: the WebSocket side, None before the upgrade; mirrors ``WebSocketProcess``
+        #: the process of the WebSocket; None before the upgrade; mirrors ``WebSocketProcess``
         self.websocket_process: WebSocketProcessServer | None = None
-        #: the thread that serves this connection and no other, None where there is none
+        #: the thread that serves only this connection; None if there is none
         self.thread: threading.Thread | None = None
         self._sock = sock
         self._transport: Transport | None = None
@@ -214,12 +214,11 @@ class WebSocketServerSocket:
         return None if process is None else process.protocol
 
     def say_goodbye(self, wait_ms: int) -> bool:
-        """Send the close frame of a server that stops; tell whether the client will be told.
+        """Send the close frame of a server that stops; return whether the client will get one.
 
-        False when there is no WebSocket, or somebody is writing for all of *wait_ms*.
-
-        True too where a close handshake is under way: it has its own bound, and must not be cut
-        short.
+        False when there is no WebSocket, or when another thread is writing for all of *wait_ms*.
+        True also when a close handshake is under way: it has its own time limit, and must not be
+        cut short.
         """
         process = self.websocket_process
         return process is not None and (
@@ -229,12 +228,12 @@ class WebSocketServerSocket:
         )
 
     def interrupt(self) -> None:
-        """Break the connection, from any thread; its own thread then ends."""
+        """Break the connection, so that its thread ends. Any thread may call it."""
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def die_in_child(self) -> None:
-        """In a forked child: close this copy of the descriptor."""
+        """Close this copy of the descriptor, in a forked child."""
         self._inherited = True
         self._sock.close()
 
@@ -247,9 +246,9 @@ class WebSocketServerSocket:
             self._serve()
         except (OSError, EOFError) as exc:
             self._log_end(exc)
-        # one connection's fault must not reach the others, and each end has its line in the log
+        # a fault of one connection must not affect others, and is logged
         except BaseException:
-            # it ends a child that a callback has forked
+            # it has to end a child that was forked by a callback
             if self._inherited:
                 raise
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
@@ -283,8 +282,8 @@ class WebSocketServerSocket:
     def _handshake(self, transport: Transport, deadline: Deadline) -> WebSocketProcessServer | None:
         """Answer HTTP requests until one upgrades; return its process, None at the end.
 
-        A function of its own, so that nothing of the handshake stays in memory while the process
-        runs.
+        It is a separate function, so that the handshake's data do not stay in memory while the
+        process runs.
         """
         settings = self.server.settings
         http = HttpServerConnection(transport, settings.max_header_bytes, settings.max_body_bytes)
@@ -310,7 +309,7 @@ class WebSocketServerSocket:
             deadline = Deadline(settings.keep_alive_timeout)
 
     def _admission(self, request: UpgradeRequest) -> tuple[int, str]:
-        """Find out who asks and for what host; return the status of a refusal, or 0, and why."""
+        """Check the client's address and the host; return (status of a refusal or 0, why)."""
         server = self.server
         settings = server.settings
         fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
@@ -334,7 +333,7 @@ class WebSocketServerSocket:
                 extra=fields,
             )
             return 403, "this host is not served"
-        # an upgrade is refused by the list of protocols, in the form that is due there
+        # for an upgrade, the list of protocols checks the origin, and refuses it in its own form
         if not request.is_upgrade and not request.origin_is_in(settings.allowed_origins):
             _log.info(
                 "#%d from %s: a request by a page of %.200s is refused: allowed_origins does not "
@@ -350,7 +349,7 @@ class WebSocketServerSocket:
     def _answer_plain(
         self, http: HttpServerConnection, request: UpgradeRequest, content: bytes
     ) -> bool:
-        """Answer what is no upgrade; return True when the connection stays open."""
+        """Answer a plain HTTP request; return True when the connection stays open."""
         server = self.server
         context = request_context(request, content, self.connection_id, self.remote_ip)
         headers: list[tuple[str, str]] = []
@@ -372,9 +371,9 @@ class WebSocketServerSocket:
             try:
                 status = int(server.on_request(context))
                 headers = split_header_lines(context.out_custom_headers)
-            # a bug in the user's code, or its sys.exit(), is a 500 for this request
+            # a bug or sys.exit() in the user's code gives this request a 500
             except BaseException:
-                # it ends a child that on_request has forked
+                # it has to end a child that was forked by on_request
                 if self._inherited:
                     raise
                 fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
@@ -382,7 +381,7 @@ class WebSocketServerSocket:
                 status, headers = 500, []
                 context.out_content, context.out_content_type = "on_request failed\n", _PLAIN_TEXT
         if context.out_content_type == NORESPONSE_CONTENT_TYPE:
-            context.out_content_type = ""  # plain HTTP cannot do without an answer
+            context.out_content_type = ""  # plain HTTP always needs an answer
         headers.insert(0, ("Server", "mormot_ws"))
         try:
             return http.answer(status, context.out_content, context.out_content_type, headers)
@@ -426,9 +425,9 @@ class WebSocketServerSocket:
                 settings.deflate_options() if settings.permessage_deflate else None,
                 settings.allowed_origins,
             )
-        # a bug in one of the application's protocols, or its sys.exit()
+        # a bug or sys.exit() in one of the application's protocols
         except BaseException:
-            # it ends a child that the protocol has forked
+            # it has to end a child that was forked by the protocol
             if self._inherited:
                 raise
             _log.exception(
@@ -459,9 +458,9 @@ class WebSocketServerSocket:
         process.attach(transport, unread)
         protocol.prepare_process(process)
         try:
-            # a thread that stops the server meanwhile waits for our answer, and says goodbye behind
-            # it; known before the client has it, so that a broadcast reaches every client whose
-            # upgrade has returned
+            # Under the lock, a thread that stops the server waits for our answer, and sends its
+            # close frame after it. The tables get the process before the client gets the answer, so
+            # a broadcast reaches every client whose upgrade has returned.
             with process.safe_out:
                 self.websocket_process = process
                 process.enter_run()
@@ -492,7 +491,7 @@ class WebSocketServerSocket:
         transport.finish(Deadline(self.server.settings.close_timeout))
 
     def served_by(self, thread: threading.Thread) -> None:
-        """*thread* serves this connection, and no other: for the server."""
+        """Record that *thread* serves only this connection; called by the server."""
         self.thread = thread
 
     def __repr__(self) -> str:
@@ -503,6 +502,6 @@ class WebSocketServerSocket:
 
 
 def _ip_of(address: object) -> str:
-    """Return the IP address in a socket's *address*; an IPv4 one without its IPv6 form."""
+    """Return the IP address in a socket's *address*; an IPv4-mapped one in its IPv4 form."""
     ip = str(address[0]) if isinstance(address, tuple) and address else ""
     return ip.removeprefix("::ffff:") if "." in ip else ip

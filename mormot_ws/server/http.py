@@ -1,7 +1,7 @@
-"""The HTTP side of a server's connection: reading requests and answering the plain ones, by h11.
+"""The HTTP side of a server's connection, by h11: reads requests, and answers the plain ones.
 
-An upgrade is only recognised here; what it means is for the protocols. What ``on_request`` sees is
-in ``request.py``. No thread is started in here.
+It only recognises an upgrade; the protocols decide on it. The object for ``on_request`` is in
+``request.py``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..sockets.transport import JOIN_BELOW, Transport
 def request_context(
     request: UpgradeRequest, content: bytes, connection_id: int, remote_ip: str
 ) -> HttpServerRequest:
-    """Return what ``on_request`` sees of a plain HTTP request."""
+    """Return the object that ``on_request`` gets for a plain HTTP request."""
     context = HttpServerRequest(
         request.target,
         request.method,
@@ -37,18 +37,18 @@ def request_context(
 
 @dataclass
 class HttpFault(Exception):
-    """A request that cannot be served, with the status that answers it; then the end."""
+    """Raised for a request that cannot be served; after the answer the connection ends."""
 
     status: int
     text: str
 
 
 class UnsendableAnswer(Exception):
-    """An answer that HTTP does not allow, or that is not one; the text says why."""
+    """Raised for an answer that HTTP does not allow; the text says why."""
 
 
 class HttpServerConnection:
-    """Reads requests from *transport* one after another. For the connection's thread only.
+    """Reads requests from *transport* one after another. Only the connection's thread uses it.
 
     *max_head* and *max_body* are limits in bytes.
     """
@@ -60,9 +60,9 @@ class HttpServerConnection:
         self._begin(b"")
 
     def _begin(self, unread: bytes) -> None:
-        """Make ready for a request, of which *unread* has arrived already."""
+        """Prepare for a request, of which *unread* has arrived already."""
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
-        self._received = 0  # bytes of the request, and of what came behind it
+        self._received = 0  # bytes of the request, and of what arrived after it
         self._method = b""
         self._take(unread)
 
@@ -74,10 +74,10 @@ class HttpServerConnection:
             self._h11.receive_data(data)
 
     def read_request(self, deadline: Deadline) -> tuple[UpgradeRequest, bytes] | None:
-        """Return the next request with its body, None when the peer ends the connection before one.
+        """Return the next request with its body; None if the peer ends the connection first.
 
-        Raises :class:`HttpFault` for what is no acceptable request, ``TimeoutError`` at the
-        *deadline*, ``OSError`` when the connection breaks.
+        Raises :class:`HttpFault` for an unacceptable request, ``TimeoutError`` at the *deadline*,
+        and ``OSError`` when the connection breaks.
         """
         request: UpgradeRequest | None = None
         body: list[bytes] = []
@@ -109,7 +109,7 @@ class HttpServerConnection:
     def _check_sizes(self, request: h11.Request) -> None:
         if (
             self._received - len(self._h11.trailing_data[0]) > self._max_head
-        ):  # h11 looks at heads that are not complete only
+        ):  # h11 checks only incomplete heads
             raise HttpFault(431, f"the head has more than {self._max_head} bytes")
         for name, value in request.headers:
             if name == b"content-length" and int(value) > self._max_body:
@@ -139,7 +139,7 @@ class HttpServerConnection:
 
     @property
     def unread(self) -> bytes:
-        """What was read beyond the end of the request: the first frames of a client in a hurry."""
+        """Bytes read after the request: first frames of a client that does not wait for the 101."""
         return bytes(self._h11.trailing_data[0])
 
     def answer(
@@ -147,8 +147,8 @@ class HttpServerConnection:
     ) -> bool:
         """Answer the request that was read; return True when another one may follow.
 
-        *content* is ``bytes`` or the like, or a ``str``, which is sent as UTF-8. Raises
-        :class:`UnsendableAnswer` before anything was sent, and ``OSError``.
+        *content* is bytes-like, or a ``str``, which is sent as UTF-8. Raises
+        :class:`UnsendableAnswer` before anything is sent, and ``OSError``.
         """
         try:
             body = content.encode("utf-8") if isinstance(content, str) else _bytes_of(content)
@@ -167,7 +167,7 @@ class HttpServerConnection:
     def _encode(
         self, status: int, body: bytes, content_type: str, headers: list[tuple[str, str]]
     ) -> list[bytes]:
-        """Return an answer as it is sent."""
+        """Return the parts of an answer, as they are sent."""
         if status in (204, 304):
             if body:
                 raise ValueError(f"an answer with status {status} has no content")
@@ -181,7 +181,7 @@ class HttpServerConnection:
             reason=_reason(status),
         )
         events: list[Any] = [response]
-        # RFC 9110 §9.3.2: the length is told, the content is not sent
+        # RFC 9110 §9.3.2: the answer to HEAD has the length, but not the content
         if body and self._method != b"HEAD":
             events.append(h11.Data(data=body))
         events.append(h11.EndOfMessage())
@@ -208,7 +208,7 @@ def _reason(status: int) -> bytes:
 
 
 def simple_answer(status: int, text: str, headers: str = "") -> bytes:
-    """Return a whole answer with a line of plain *text*, after which the connection is closed."""
+    """Return a complete answer with a line of plain *text*, which closes the connection."""
     body = (text + "\n").encode("utf-8")
     reason = _reason(status).decode("ascii")
     return (

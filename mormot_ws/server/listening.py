@@ -1,7 +1,6 @@
-"""Where a server listens: the form of its ``port``, and the listening sockets for it.
+"""Where a server listens: it parses the ``port`` parameter, and opens the listening sockets.
 
-One socket per address: a port alone has one for IPv4 and one for IPv6. No connection is accepted
-and no thread is started in here.
+There is one socket per address; a port alone gets one for IPv4 and one for IPv6.
 """
 
 from __future__ import annotations
@@ -14,23 +13,23 @@ from typing import Any
 
 from ..errors import HttpServerError
 
-#: connections that the kernel keeps until they are accepted
+#: the most connections that the kernel keeps until they are accepted
 _BACKLOG = 1024
-#: how often another free port is tried when one family has it and the other has not
+#: how many free ports are tried, when one is free only for one of the two families
 _PORT_TRIES = 20
 
-#: an address family that this machine does not have
+#: the errors for an address family that this machine does not have
 _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 _HINTS = {
     errno.EADDRINUSE: "; another program listens there, port 0 takes a free one",
     errno.EACCES: "; ports below 1024 are for privileged users",
-    errno.EADDRNOTAVAIL: "; it is no address of this machine",
+    errno.EADDRNOTAVAIL: "; it is not an address of this machine",
 }
 
 
 def parse_port(port: str | int) -> tuple[str, int]:
-    """Return the (address, number) of a server's *port*; ``ValueError`` for another form.
+    """Return the (address, number) of a server's *port*; raise ``ValueError`` if it is malformed.
 
     The forms are ``8999``, ``'8999'``, ``'127.0.0.1:8999'``, ``'[::1]:8999'`` and
     ``'[fe80::1%eth0]:8999'``.
@@ -50,7 +49,7 @@ def parse_port(port: str | int) -> tuple[str, int]:
     ):
         raise ValueError(
             f"port is '8999', 8999, 'host:8999' or '[::1]:8999', not {port!r}; "
-            "an IPv6 address stands in brackets"
+            "put an IPv6 address in brackets"
         )
     if not (number.isascii() and number.isdigit() and int(number) < 65536):
         raise ValueError(f"port is a number up to 65535, not {number!r}")
@@ -58,18 +57,17 @@ def parse_port(port: str | int) -> tuple[str, int]:
 
 
 def listen(address: str, port: int) -> list[socket.socket]:
-    """Return listening sockets for *address*, all on one *port*; 0 takes a free one.
+    """Return non-blocking listening sockets for *address*, all on one *port*; 0: any free one.
 
-    All addresses of a host name are listened on, and ``'localhost'`` is both loopback addresses.
-    IPv6 is left out where the machine has none. The sockets do not block. Raises
-    :class:`HttpServerError`.
+    A host name stands for all its addresses, and ``'localhost'`` for both loopback addresses. IPv6
+    is left out where the machine has none. Raises :class:`HttpServerError`.
     """
     try:
         for last in range(_PORT_TRIES, 0, -1):
             try:
                 return _listen_on_all(_wanted(address, port), port)
             except OSError as exc:
-                # free for the first family, taken for the second
+                # the port was free for the first family, but not for the second
                 if exc.errno != errno.EADDRINUSE or port or last == 1:
                     raise
         raise AssertionError("not reached")
@@ -81,13 +79,13 @@ def listen(address: str, port: int) -> list[socket.socket]:
 
 
 def _wanted(address: str, port: int) -> list[tuple[int, Any]]:
-    """Return the (family, socket address) pairs that *address* stands for, each once."""
+    """Return the distinct (family, socket address) pairs for which *address* stands."""
     families = {"": ("0.0.0.0", "::"), "::": ("::", "0.0.0.0")}
     if address in families:
         return _of_numbers(families[address], port)
     wanted = {}
     if address.lower().rstrip(".") == "localhost":
-        # whatever the machine's table of hosts says: browsers try both
+        # both, even if the machine's hosts file has only one, because browsers try both
         wanted = dict.fromkeys(_of_numbers(("127.0.0.1", "::1"), port))
     infos = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     wanted.update(
@@ -137,10 +135,10 @@ def _listen_on_all(wanted: list[tuple[int, Any]], port: int) -> list[socket.sock
 def _listen_on(family: int, place: Any) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if sys.platform != "win32":  # there it would let two programs have the same port
+        if sys.platform != "win32":  # on Windows it would let two programs share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # IPv4 has a socket of its own, whose peers are told by their IPv4 addresses
+            # IPv4 has its own socket, whose peers have plain IPv4 addresses
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(place)
         listener.listen(_BACKLOG)
@@ -152,15 +150,15 @@ def _listen_on(family: int, place: Any) -> socket.socket:
 
 
 def wake_accept(listeners: list[socket.socket], knock: bool) -> None:
-    """Let a thread that waits for connections on *listeners* see that it is to end.
+    """Wake a thread that waits for connections on *listeners*, so that it can end.
 
-    *knock*: by a connection too, where shutting them down does not wake it.
+    With *knock* it also connects to them, for systems where shutting them down wakes nothing.
     """
     for listener in listeners:
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)  # wakes it on Linux
         if knock:
-            # and a connection elsewhere
+            # a connection wakes it on other systems
             with contextlib.suppress(OSError), socket.socket(listener.family) as visitor:
                 visitor.settimeout(0.2)
                 visitor.connect(listener.getsockname())

@@ -1,7 +1,6 @@
-"""WebSocketServerRest: a server and its clients send requests to each other over WebSocket.
+"""WebSocketServerRest: a server and its clients send each other requests over WebSocket.
 
-What it adds to ``server.py`` is the two REST protocols and the way back to a client; connections
-and threads are there.
+It adds the two REST protocols, and requests to a client, to ``threaded.py``.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from .threaded import OnThread, WebSocketServer
 class WebSocketServerRest(WebSocketServer):
     """A server of the REST protocols. Mirrors ``TWebSocketServerRest``.
 
-    The parameters are those of :class:`WebSocketServer`, and those of :meth:`websockets_enable`,
-    which is called with them when *uri* is given (``''`` for any URI). Without it no protocol is
-    offered before :meth:`websockets_enable`.
+    The parameters are those of :class:`WebSocketServer` and of :meth:`websockets_enable`. If *uri*
+    is given (``''``: any URI), the constructor calls that method. Otherwise no protocol is offered
+    until you call it.
 
-    ``on_request(ctxt) -> status`` answers all requests: those over WebSocket in their connection's
-    thread, one after the other, and plain HTTP ones. Requests to a client go by :meth:`callback`.
+    ``on_request(ctxt) -> status`` answers all requests: plain HTTP ones, and those over WebSocket,
+    one after the other in their connection's thread. :meth:`callback` sends a request to a client.
     """
 
     def __init__(
@@ -75,13 +74,13 @@ class WebSocketServerRest(WebSocketServer):
         options: WebSocketProtocolBinaryOptions
         | Collection[WebSocketProtocolBinaryOptions] = pboSynLzCompress,
     ) -> None:
-        """Offer the binary protocol, with *ajax* the JSON one; mirrors ``WebSocketsEnable``.
+        """Offer the binary protocol, and with *ajax* the JSON one; mirrors ``WebSocketsEnable``.
 
-        :param uri: the resource that is upgraded; ``''`` for any.
-        :param key: encrypts the binary protocol; ``''`` for no encryption. The JSON one is never
-            encrypted: with a *key* and *ajax* the same requests are answered in the clear too; use
-            TLS.
-        :param options: of the binary protocol; its clients need the same.
+        :param uri: the path that is upgraded; ``''``: any.
+        :param key: encrypts the binary protocol; ``''``: no encryption. The JSON protocol is never
+            encrypted: with both *key* and *ajax* the same requests are also answered unencrypted,
+            so use TLS.
+        :param options: the options of the binary protocol; its clients need the same.
 
         Raises ``ValueError`` or :class:`WebSocketsError` for a *key* that cannot be used, e.g.
         without the extra ``crypto``.
@@ -96,11 +95,11 @@ class WebSocketServerRest(WebSocketServer):
 
     def callback(self, ctxt: HttpServerRequest, non_blocking: bool) -> int:
         """Send the request in *ctxt* to the client of ``ctxt.connection_id``; return the status.
-        Mirrors ``Callback``.
 
-        From any thread. The answer is in the ``out_…`` attributes of *ctxt*. With *non_blocking* it
-        is queued, there is no answer, and the status is 200. 404: no such client, or no answer
-        (``ctxt.out_error`` says which). 666: the connection has just ended.
+        Any thread may call it. The answer is in the ``out_…`` attributes of *ctxt*. With
+        *non_blocking* the request is queued, there is no answer, and the status is 200. 404: there
+        is no such client, or no answer (``ctxt.out_error`` says which). 666: the connection has
+        just ended. Mirrors ``Callback``.
 
         Raises :class:`WebSocketsError` for a blocking call inside ``on_request`` of the same
         connection, which could never be answered.

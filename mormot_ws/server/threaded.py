@@ -1,7 +1,7 @@
-"""WebSocketServer: listens, upgrades, and gives every connection a thread of its own.
+"""WebSocketServer: listens, upgrades, and gives each connection a thread of its own.
 
-Threads: one that accepts, one per connection (HTTP first, then the process loop), and the keeper.
-The list of connections is never locked while a callback runs or a socket blocks.
+The threads are one that accepts, one per connection (first for HTTP, then for the loop), and the
+keeper's. The list of connections is never locked while a callback runs or a socket blocks.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ class WebSocketServer(WebSocketServerBase):
 
     :param port: ``'8999'`` or ``8999`` for all addresses of the machine, IPv4 and IPv6;
         ``'127.0.0.1:8999'``, ``'[::1]:8999'``, ``'[fe80::1%eth0]:8999'`` or ``'localhost:8999'``
-        (IPv4 and IPv6) for some. Port ``0`` is a free one (see :attr:`port`).
+        (IPv4 and IPv6) for some. Port ``0``: any free one (see :attr:`port`).
     :param on_start: ``f(thread)``, called in each thread of the server when it starts.
     :param on_stop: ``f(thread)``, called in each thread of the server when it ends.
-    :param process_name: names the threads and the log lines.
+    :param process_name: a name for the threads and in log lines.
     :param settings: :class:`WebSocketProcessSettings`; by default new ones with a heartbeat every
         20 000 ms.
     :param tls_context: an ``ssl.SSLContext`` for ``wss://`` (see :func:`server_tls_context`); None:
         ``ws://``.
-    :param certificate_file: PEM file with the certificate, *private_key_file* with its key: the
+    :param certificate_file: a PEM file with the certificate; *private_key_file* has its key. A
         short way to a *tls_context*.
 
     It listens when the constructor returns; add protocols to ``websocket_protocols``. Raises
-    :class:`HttpServerError` when it cannot listen there, ``ValueError`` for a *port* of another
-    form. It is a context manager that calls ``free()``.
+    :class:`HttpServerError` when it cannot listen, and ``ValueError`` for a malformed *port*. As a
+    context manager it calls ``free()``.
 
-    The callbacks below run in the connection's thread; an exception in one is logged and hurts
-    nobody else.
+    The callbacks below run in the connection's thread. An exception in one is logged, and does not
+    affect other connections.
     """
 
     def __init__(
@@ -81,18 +81,18 @@ class WebSocketServer(WebSocketServerBase):
         self.on_request: OnHttpServerRequest | None = None
         self._on_start = on_start
         self._on_stop = on_stop
-        # set by free(): ends the accept thread's pause after an error
+        # free() sets it to end the accept thread's pause after an error
         self._retry = threading.Event()
-        # in the accept thread only
+        # used only in the accept thread
         self._accept_log = SeldomLog(LOG_SECONDS)
         self._thread_log = SeldomLog(LOG_SECONDS)
         self._listeners = listen(address, number)
         dies_in_child(self)
-        #: the address that it listens on; the first one where there are several
+        #: the address on which it listens; the first if there are several
         self.host: str = self._listeners[0].getsockname()[0]
-        #: the real port number, also when it was asked for as 0
+        #: the actual port number, even if 0 was given
         self.port: int = self._listeners[0].getsockname()[1]
-        # daemon: a forgotten server must not keep the interpreter from ending
+        # a daemon thread: a server that was not freed must not keep the interpreter from ending
         self._acceptor = threading.Thread(
             target=self._accept_loop,
             name=f"{process_name or 'WebSocketServer'} accept :{self.port}",
@@ -113,7 +113,7 @@ class WebSocketServer(WebSocketServerBase):
     def status(self) -> ServerStatus:
         """Return a snapshot for monitoring.
 
-        From any thread. Costs some µs, and 1 µs per connection.
+        Any thread may call it. It takes some µs, and 1 µs more per connection.
         """
         return self._status(self.host, self.port)
 
@@ -121,7 +121,7 @@ class WebSocketServer(WebSocketServerBase):
         super().die_in_child()
         for listener in self._listeners:
             listener.close()
-        # there is nothing left to do for a free()
+        # free() has nothing left to do
         self._stopping = self._inherited = self._freed = True
         self._retry = threading.Event()
         self._retry.set()
@@ -137,7 +137,7 @@ class WebSocketServer(WebSocketServerBase):
     # -------------------------------------------------------------------------- accepting, stopping
 
     def _accept_loop(self) -> None:
-        """The accept thread: ends when free() shuts the listeners down, and for nothing else."""
+        """Accept connections until free() shuts the listeners down. Runs in the accept thread."""
         self._notify(self._on_start, current_thread())
         next_listeners = self._waiting_for_connections()
         while not self._stopping:
@@ -145,18 +145,18 @@ class WebSocketServer(WebSocketServerBase):
                 for listener in next_listeners():
                     if not self._stopping:
                         self._accept(listener)
-            # MemoryError, or whatever a callback or a limit of the system brings about: a server
-            # that accepts nothing any more is worse than any of them
+            # e.g. MemoryError, or an exception from a callback or a limit of the system: a server
+            # that no longer accepts connections would be worse
             except BaseException as exc:  # noqa: BLE001
                 self._cannot_accept(exc)
                 self._retry.wait(0.1)
         self._notify(self._on_stop, current_thread())
 
     def _waiting_for_connections(self) -> Callable[[], list[socket.socket]]:
-        """Return what waits for connections and returns the listeners that have some.
+        """Return a function that waits for connections and returns the listeners that have some.
 
-        Without a bound: free() wakes it. A single listener waits in its own ``accept()``, which
-        spares a system call for each connection.
+        It has no time-out, because free() wakes it. A single listener waits in its own
+        ``accept()``, which saves a system call for each connection.
         """
         if len(self._listeners) == 1:
             self._listeners[0].settimeout(None)
@@ -170,9 +170,9 @@ class WebSocketServer(WebSocketServerBase):
         try:
             sock, address = listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # the client has left again
+            return  # the client has already left
         try:
-            # whatever socket.setdefaulttimeout() says
+            # regardless of socket.setdefaulttimeout()
             sock.settimeout(None)
             self._start_connection(sock, address)
         except BaseException:
@@ -180,16 +180,16 @@ class WebSocketServer(WebSocketServerBase):
             raise
 
     def _cannot_accept(self, exc: BaseException) -> None:
-        """Tell, now and then while it lasts, why a connection was not served.
+        """Log why a connection was not served, but not every time while the fault lasts.
 
-        In the accept thread.
+        Called in the accept thread.
         """
         number = exc.errno if isinstance(exc, OSError) else None
         more = self._accept_log.due((type(exc), number))
         if more is None or self._stopping:
             return
         if isinstance(exc, OSError):
-            # out of descriptors or memory: waiting is all that helps, and free() ends the wait
+            # out of descriptors or memory: only waiting helps, and free() ends the wait
             scarce = number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
             hint = "; raise the limit of open files, or set settings.max_connections below it"
             _log.log(
@@ -214,13 +214,14 @@ class WebSocketServer(WebSocketServerBase):
         connection = WebSocketServerSocket(self, sock, address, self._next_connection_id())
         refused = self._admit(connection)
         if refused:
-            # a server that is stopping turns away its own, which wakes this thread
+            # a stopping server turns away its own connection, which wakes this thread
             if not self._stopping:
                 self._tell_turned_away(connection, refused)
             self._turn_away(sock, refused)
             return
         try:
-            # daemon: a callback that never returns must not keep the interpreter from ending
+            # a daemon thread: a callback that never returns must not keep the interpreter from
+            # ending
             thread = threading.Thread(
                 target=self._run_connection,
                 args=(connection,),
@@ -247,7 +248,10 @@ class WebSocketServer(WebSocketServerBase):
             raise
 
     def _turn_away(self, sock: socket.socket, why: str) -> None:
-        """In the accept thread, without waiting: the answer is a courtesy."""
+        """Turn a connection away without waiting: the answer is a courtesy.
+
+        Called in the accept thread.
+        """
         with contextlib.suppress(OSError):
             sock.setblocking(False)
             if self.tls_context is None:

@@ -1,7 +1,4 @@
-"""Who asks, also behind reverse proxies, and for which host.
-
-Values only: no socket, no table and no log in here.
-"""
+"""The client's address, also behind reverse proxies, and the host that it asks for. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ _Network = IPv4Network | IPv6Network
 
 
 def is_trusted(ip: str, proxies: Collection[str]) -> bool:
-    """Tell whether *ip* is one of *proxies*, which are addresses and networks."""
+    """Tell whether *ip* is in *proxies*, which are addresses and networks."""
     address = _address(ip) if proxies else None
     if address is None:
         return False
@@ -24,11 +21,11 @@ def is_trusted(ip: str, proxies: Collection[str]) -> bool:
 
 
 def visitor(peer: str, forwarded: Sequence[str], proxies: Collection[str]) -> str:
-    """Return the address of the visitor that *peer*, a trusted proxy, has forwarded.
+    """Return the address of the client that *peer*, a trusted proxy, has forwarded.
 
-    *forwarded*: the values of the header that tells, one address each or several, the last one
-    added by *peer*. Those of *proxies* are passed over, from the end; what stands before the first
-    other one, the visitor may have written himself. Without a usable value it is *peer*.
+    *forwarded* has the values of the forwarding header, each with one or more addresses; *peer* has
+    added the last one. The result is the last address that is not one of *proxies*: the client may
+    have made up those before it. Without a usable value the result is *peer*.
     """
     found = peer
     for text in reversed([item for value in forwarded for item in value.split(",")]):
@@ -42,10 +39,10 @@ def visitor(peer: str, forwarded: Sequence[str], proxies: Collection[str]) -> st
 
 
 def host_is_in(hosts: Sequence[str], allowed: Collection[str] | None) -> bool:
-    """Tell whether a request's ``Host`` is among *allowed* (None: all are).
+    """Tell whether a request's ``Host`` is among *allowed*; None allows all.
 
-    *hosts* are the values of that header, of which there has to be one. Its case and, unless
-    *allowed* names one, its port do not count.
+    *hosts* are the values of that header; there must be exactly one. Its case does not count, and
+    its port counts only where *allowed* has one.
     """
     if allowed is None:
         return True
@@ -72,7 +69,7 @@ def _address(ip: str) -> IPv4Address | IPv6Address | None:
 
 
 def _without_port(text: str, keep_brackets: bool = False) -> str:
-    """Return ``'192.0.2.1'`` of ``'192.0.2.1:5000'``, and ``'::1'`` of ``'[::1]:5000'``."""
+    """Return ``'192.0.2.1'`` for ``'192.0.2.1:5000'``, and ``'::1'`` for ``'[::1]:5000'``."""
     if text.startswith("["):
         inside = text[1:].partition("]")[0]
         return f"[{inside}]" if keep_brackets else inside

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .values import Reader, dump_json, load_json, reader_of
+from .readers import Reader, reader_of
+from .values import dump_json, load_json
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -179,12 +180,7 @@ class ServiceInterface:
 
 
 def _read_all(readers: tuple[Reader, ...], values: list[Any], names: list[str]) -> list[Any]:
-    try:
-        return [
-            read(value, name) for read, value, name in zip(readers, values, names, strict=False)
-        ]
-    except RecursionError:
-        raise ValueError("the JSON is nested too deeply") from None
+    return [read(value, name) for read, value, name in zip(readers, values, names, strict=False)]
 
 
 def pascal_name(name: str) -> str:

@@ -20,6 +20,9 @@ _log = get_logger("mormot_ws.sockets")
 
 #: milliseconds from the start of one attempt to that of the next (RFC 8305 §5)
 STAGGER_MS = 250
+#: the same before an address that did not work last time: it answers, and must not win only because
+#: it is nearer
+_AFTER_FAILURE_MS = 1000
 #: seconds that one wait may take: the system's calls take no longer ones
 _LONGEST_WAIT = 3600.0
 #: what says that an attempt goes on
@@ -146,10 +149,7 @@ class Dialling:
         first, second = (
             [info[4] in self._failed for info in waiting[:2]] if waiting[1:] else (False, False)
         )
-        if second and not first:
-            # it answers, but leads nowhere: it must not win only because it is nearer
-            return share
-        return share.sooner(STAGGER_MS)
+        return share.sooner(_AFTER_FAILURE_MS if second and not first else STAGGER_MS)
 
     def _start(self, info: AddressInfo) -> socket.socket:
         """Return a socket that connects to one address; raise ``OSError`` when it cannot."""

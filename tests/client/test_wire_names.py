@@ -229,6 +229,7 @@ def test_renewed_authorities_are_seen_by_the_next_reconnection(
             assert client._default_context.get() is context
             client.auto_reconnect()
             bundle.write_bytes(Path(new.file).read_bytes())
+            assert client._default_context.get() is not context
             port = first.port
             first.free()
             second = tls_server(new.server_context(), echo, port)

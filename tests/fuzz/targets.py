@@ -36,6 +36,7 @@ from mormot_ws.sockets.deadline import Deadline
 
 from .name_targets import NAME_TOKENS, PROXY_TOKENS, name_seeds, proxy_seeds, run_names, run_proxy
 from .rest_targets import REST_TOKENS, rest_seeds, run_rest
+from .service_targets import SERVICE_TOKENS, run_service, service_seeds
 
 #: bytes of an input that are looked at
 MAX_INPUT = 8192
@@ -645,6 +646,7 @@ TARGETS = {
         Target("server", run_server, _server_seeds(), _SERVER_TOKENS),
         Target("client", run_client, _client_seeds(), _CLIENT_TOKENS),
         Target("rest", run_rest, rest_seeds(), REST_TOKENS),
+        Target("services", run_service, service_seeds(), SERVICE_TOKENS),
         Target("proxy", run_proxy, proxy_seeds(), PROXY_TOKENS),
         Target("names", run_names, name_seeds(), NAME_TOKENS),
     )

@@ -38,7 +38,7 @@ from mormot_ws import WebSocketFrame, focBinary, focContinuation, focPing, focTe
         (lambda: mormot_ws.LinearBackoff(cap_ms=-1), "cap_ms=-1"),
         (lambda: mormot_ws.PermessageDeflate(level=10), "not 10, 8 and 64"),
         (lambda: mormot_ws.WebSocketServer(":8999"), r"'\[::1\]:8999', not ':8999'"),
-        (lambda: mormot_ws.WebSocketServer("192.0.2.1:0"), "it is no address of this machine"),
+        (lambda: mormot_ws.WebSocketServer("192.0.2.1:0"), "it is not an address of this machine"),
     ],
 )
 def test_an_argument_that_can_never_work(mistake: Callable[[], Any], advice: str) -> None:

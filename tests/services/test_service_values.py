@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from mormot_ws.services import values as servicevalues
 from mormot_ws.services.interface import ServiceInterface, pascal_name, proxy_of
-from mormot_ws.services.values import dump_json, load_json, reader_of
+from mormot_ws.services.readers import reader_of
+from mormot_ws.services.values import dump_json, load_json
 
 
 class Colour(Enum):

@@ -19,7 +19,7 @@ from support.faults import full_listener
 from mormot_ws.sockets.addresses import in_order
 from mormot_ws.sockets.crtsocket import CrtSocket
 from mormot_ws.sockets.deadline import Deadline
-from mormot_ws.sockets.dialling import Dialling
+from mormot_ws.sockets.dialling import STAGGER_MS, Dialling, _check_connected
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 _SOCKET = socket.socket
@@ -132,6 +132,32 @@ def test_an_address_that_refuses_costs_no_wait(
         assert time.monotonic() - began < BOUND / 2
 
 
+def test_a_failure_starts_the_next_at_once_while_others_go_on(
+    found: list[Any], hole: int, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first never answers, the second refuses: the third need not wait for its turn."""
+    pauses = [0.0]
+    monkeypatch.setattr(
+        Dialling, "_pause", lambda *_: Deadline(pauses.pop() if pauses else BOUND * 1000)
+    )
+    with socket.socket() as bound:
+        bound.bind((HOST, 0))
+        ports = (hole, bound.getsockname()[1], listener.getsockname()[1])
+        found += [info(HOST, port) for port in ports]
+        began = time.monotonic()
+        assert dial(found, timeout=BOUND * 2000) == listener.getsockname()
+        assert time.monotonic() - began < BOUND / 2
+
+
+def test_a_connection_to_itself_is_a_refusal() -> None:
+    """Nobody listens, but the kernel may give the attempt that very port."""
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        sock.connect(sock.getsockname())
+        with pytest.raises(ConnectionRefusedError):
+            _check_connected(sock)
+
+
 def test_an_attempt_goes_on_when_the_next_has_started(found: list[Any], hole: int) -> None:
     """The first address is slow, the second never answers: the first wins."""
     with socket.create_server((HOST, 0), backlog=0) as slow, contextlib.ExitStack() as stack:
@@ -167,7 +193,7 @@ def accepted(listener: socket.socket) -> bool:
 def test_an_address_that_failed_does_not_win_by_being_nearer(
     found: list[Any], listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It starts only after a good part of the time, or when the others have failed."""
+    """It starts only after a longer wait, or when the others have failed."""
     pauses: list[float | None] = []
     real = Dialling._pause
 
@@ -183,7 +209,7 @@ def test_an_address_that_failed_does_not_win_by_being_nearer(
     with socket.create_server(("127.0.0.2", port)):
         assert dial(found, failed, 8_000) == ("127.0.0.2", port)
     assert pauses[0] is not None
-    assert pauses[0] > ms(3_000) / 1000
+    assert pauses[0] > 2 * STAGGER_MS / 1000
     # and when nobody listens on the other, it is used all the same
     assert dial(found, failed, 8_000) == (HOST, port)
 

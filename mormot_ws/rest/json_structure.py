@@ -1,0 +1,128 @@
+"""The structure of JSON text: its brackets and commas, looked at piece by piece.
+
+A call into C cannot be interrupted, so each looks at one piece only, and other threads get their
+turn in between. Pure: bytes in, values out; no frame, socket or thread belongs in here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import NamedTuple
+
+#: bytes of one piece
+PIECE = 1 << 16
+_STRUCTURE = b"{}[],"
+_NO_STRUCTURE = bytes(set(range(256)) - set(_STRUCTURE))
+_STEP = [1 if byte in b"{[" else -1 if byte in b"}]" else 0 for byte in range(256)]
+#: a string or its part in a piece, an escape sequence, a bracket or comma
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\Z)|\\["\\]|[\[\]{},]', re.DOTALL)
+#: the rest of a string
+_STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+#: so many items behind the one that is looked for, it is found from the end
+_FEW = 8
+
+
+class Piece(NamedTuple):
+    """One piece of a text, which does not end within an escape sequence."""
+
+    #: offsets in the text
+    start: int
+    end: int
+    #: True when it begins within a string
+    in_string: bool
+    #: its brackets and commas, without those in strings
+    structure: bytes
+    #: those behind its last quote
+    tail: bytes
+
+
+def pieces(text: bytes, at: int = 0) -> Iterator[Piece]:
+    """Yield the pieces of *text* from offset *at* on, where no string may be open.
+
+    What is not JSON is passed over: the parser finds it.
+    """
+    for start, in_string, parts in _parts(text, at):
+        ends_in_string = in_string ^ (len(parts) % 2 == 0)
+        structure = b"".join(parts[in_string::2]).translate(None, _NO_STRUCTURE)
+        tail = b"" if ends_in_string else parts[-1].translate(None, _NO_STRUCTURE)
+        end = start + sum(map(len, parts)) + len(parts) - 1
+        yield Piece(start, end, in_string, structure, tail)
+
+
+def outside_strings(text: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, piece) of *text*, with NUL in the place of what is in strings."""
+    for start, in_string, parts in _parts(text, 0):
+        parts[not in_string :: 2] = [bytes(len(part)) for part in parts[not in_string :: 2]]
+        yield start, b'"'.join(parts)
+
+
+def _parts(text: bytes, at: int) -> Iterator[tuple[int, bool, list[bytes]]]:
+    """Yield the offset of each piece, whether it begins within a string, and what is between its
+    quotes.
+    """
+    in_string = False
+    while at < len(text):
+        end = at + PIECE
+        piece = text[at:end]
+        if piece.endswith(b"\\") and (len(piece) - len(piece.rstrip(b"\\"))) % 2:
+            # an escape sequence is not cut
+            end += 1
+            piece = text[at:end]
+        if b"\\" in piece:
+            # of the same length
+            piece = piece.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+        parts = piece.split(b'"')
+        ends_in_string = in_string ^ (len(parts) % 2 == 0)
+        yield at, in_string, parts
+        at, in_string = end, ends_in_string
+
+
+def depths(piece: Piece, depth: int) -> list[int]:
+    """Return how deep the text is nested behind each item of the piece's structure; *depth* is that
+    before it.
+    """
+    return list(accumulate(map(_STEP.__getitem__, piece.structure), initial=depth))[1:]
+
+
+def end_of_brackets(text: bytes, at: int) -> int:
+    """Return the offset behind the bracket that closes the one at offset *at* of *text*; -1 when
+    it is not closed.
+
+    Takes time in proportion to the text, and does not look at which kind of bracket closes which.
+    """
+    depth = 0
+    for piece in pieces(text, at):
+        levels = depths(piece, depth)
+        if 0 in levels:
+            return _offset(text, piece, levels.index(0))
+        if levels:
+            depth = levels[-1]
+    return -1
+
+
+def _offset(text: bytes, piece: Piece, index: int) -> int:
+    """Return the offset behind the item of the piece's structure at *index*; -1 when it is not
+    there.
+    """
+    behind = len(piece.structure) - 1 - index
+    if behind < min(_FEW, len(piece.tail)):
+        # nearly always: what closes a message follows
+        for at in range(piece.end - 1, piece.start - 1, -1):
+            if text[at] in _STRUCTURE:
+                if not behind:
+                    return at + 1
+                behind -= 1
+    at = piece.start
+    if piece.in_string:
+        match = _STRING_END.match(text, at, piece.end)
+        if match is None:
+            return -1
+        at = match.end()
+    for token in _TOKEN.finditer(text, at, piece.end):
+        if text[token.start()] in _STRUCTURE:
+            if not index:
+                return token.end()
+            index -= 1
+    return -1
