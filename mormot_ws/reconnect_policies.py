@@ -17,6 +17,8 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Protocol, SupportsFloat
 
+from .attributes import KnownAttributes
+
 #: the longest finite wait, in milliseconds, that a policy may ask for
 _LONGEST_MS = 366 * 24 * 3_600_000
 #: the longest wait, in milliseconds, that a server can ask for with ``Retry-After``
@@ -88,7 +90,7 @@ class ReconnectPolicy(Protocol):
         """Start again from the shortest wait, because the last connection was stable."""
 
 
-class ExponentialBackoff:
+class ExponentialBackoff(KnownAttributes):
     """Exponential back-off with full jitter, the default policy.
 
     Each wait is drawn between 0 and a bound. The bound doubles after each attempt, and the random
@@ -148,7 +150,7 @@ class ExponentialBackoff:
         return f"ExponentialBackoff(base_ms={self.base_ms:g}, cap_ms={self.cap_ms:.0f})"
 
 
-class LinearBackoff:
+class LinearBackoff(KnownAttributes):
     """The back-off of the native client: each wait is longer by a random 0–199 ms, up to a cap.
 
     :param step_ms: the additions, in milliseconds, are drawn below this.
@@ -197,7 +199,7 @@ class LinearBackoff:
         return f"LinearBackoff(step_ms={self.step_ms:g}, cap_ms={self.cap_ms:.0f})"
 
 
-class StopOn:
+class StopOn(KnownAttributes):
     """Follows another policy, and gives up on failures that further attempts cannot cure.
 
     :param policy: the policy that decides the waits; None: an :class:`ExponentialBackoff`.

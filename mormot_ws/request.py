@@ -7,8 +7,10 @@ create it from what arrived, and send what it holds.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from .logs import escaped, shown_uri
+from .states import WebSocketProcessNotifyCallback
 
 #: the content type that tells the library to send no answer (REST protocols only); mirrors
 #: ``NORESPONSE_CONTENT_TYPE``
@@ -28,6 +30,23 @@ class HttpServerRequest:
 
     One thread at a time may use it.
     """
+
+    # a misspelt name is refused, at no cost to the requests
+    __slots__ = (
+        "auth_bearer",
+        "connection_id",
+        "in_content",
+        "in_content_type",
+        "in_headers",
+        "method",
+        "out_content",
+        "out_content_type",
+        "out_custom_headers",
+        "out_error",
+        "out_timed_out",
+        "remote_ip",
+        "url",
+    )
 
     def __init__(
         self,
@@ -120,3 +139,16 @@ def bearer_of(authorization: str) -> str:
     """Return the token of an ``Authorization`` header's value; '' for another scheme."""
     scheme, _, token = authorization.strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+class RequestExchange(Protocol):
+    """What a protocol that carries requests attaches to its connection."""
+
+    def notify(self, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback) -> int:
+        """Do what :meth:`~mormot_ws.WebSocketProcess.notify_callback` says."""
+
+    def closed(self) -> None:
+        """The connection does not run any more: wake those who wait for answers. Never blocks."""
+
+    def end(self) -> None:
+        """Another protocol takes over."""

@@ -304,7 +304,8 @@ class WebSocketProcessSettings:
     #: pings that a peer may send in a second; more close its connection with 1008; 0: any number
     max_pings_per_second: int = field(default=1_000, metadata=_NUMBER)
     #: messages per minute that an address may send to a server of a REST protocol although they
-    #: cannot be read with its key; more get its upgrades refused with 406 for a while; 0: any
+    #: cannot be read with its key; after more its upgrades are refused with 406 for a while; 0: any
+    #: number
     max_key_faults_per_minute: int = field(default=10, metadata=_NUMBER)
     #: the origins whose pages may connect, e.g. ``{'https://example.com'}``; others are refused
     #: with 403; None: any. A request without an ``Origin`` does not come from a browser, and is

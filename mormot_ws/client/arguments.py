@@ -57,3 +57,43 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
     if any(c <= " " or c in "/\x7f" for c in host):
         raise ValueError(f"{host!r} is no host name")
     return host, port, resource, tls
+
+
+def connect_target(
+    host: str,
+    port: int | str | WebSocketProtocol | None,
+    protocol: WebSocketProtocol | str | None,
+    uri: str,
+    headers: str,
+    tls: bool,
+) -> tuple[str, int | str, WebSocketProtocol, str, str, bool]:
+    """Return the same arguments in the one form of the two of ``websockets_connect()`` that has
+    them all.
+    """
+    if "://" in host:
+        if uri:
+            raise TypeError("the address holds the URI already")
+        if isinstance(port, WebSocketProtocol):
+            if isinstance(protocol, str):
+                headers = f"{protocol}\r\n{headers}" if headers else protocol
+            elif protocol is not None:
+                raise TypeError("one protocol is needed, not two")
+            protocol, port = port, None
+        host, number, uri, tls = parse_websocket_uri(host)
+        port = number if port is None else port
+    if not isinstance(protocol, WebSocketProtocol) or not isinstance(port, (int, str)):
+        raise TypeError(
+            "call websockets_connect(host, port, protocol) or"
+            " websockets_connect('ws://…', protocol); a protocol is needed"
+        )
+    return host, port, protocol, uri, headers, tls
+
+
+def already_upgraded(current: str, uri: str) -> str:
+    """Return what a second upgrade gets, on the *current* URI or another one."""
+    if current.lower() == uri.lower():
+        return "Already upgraded to WebSockets on this URI"
+    return (
+        f"Already upgraded to WebSockets with URI=[{shown_uri(current)}] but requested "
+        f"[{shown_uri(uri)}]"
+    )

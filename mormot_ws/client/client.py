@@ -12,10 +12,10 @@ import weakref
 from collections.abc import Callable, Collection
 from functools import partial
 from threading import current_thread, get_ident
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import WebSocketsError
-from ..logs import get_logger, shown_uri
+from ..logs import get_logger
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
 from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
@@ -26,7 +26,7 @@ from ..sockets.transport import Transport
 from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from ..status import ClientStatus
 from .again import AutoReconnect
-from .arguments import check_upgrade_arguments, parse_websocket_uri
+from .arguments import already_upgraded, check_upgrade_arguments, connect_target
 from .connection import WebSocketProcessClient
 from .http import HttpAnswer, http_request, rest_request
 from .life import FREED, ClientLife, NoThreadError
@@ -44,6 +44,12 @@ _NOT_ENDED = (
     "The last connection has not ended yet: upgrade again in on_reconnect or on_websockets_closed"
 )
 
+#: what a client is told that is given a callback for messages
+_OF_PROTOCOL = (
+    "messages are the protocol's: WebSocketProtocolChat(name, uri, on_incoming_frame), which is"
+    " called with focContinuation first and focConnectionClose last"
+)
+
 
 class HttpClientWebSockets(ClientLife):
     """An HTTP client that can become a WebSocket client. Mirrors ``THttpClientWebSockets``.
@@ -56,6 +62,15 @@ class HttpClientWebSockets(ClientLife):
     ``free()`` it when it is not needed any more, from outside its callbacks; it is a context
     manager that does so.
     """
+
+    _ELSEWHERE: ClassVar[dict[str, str]] = {
+        "on_reconnect": "it belongs to the connection: client.websockets.on_reconnect = …",
+        "on_incoming_frame": _OF_PROTOCOL,
+        "on_message": _OF_PROTOCOL,
+        "on_open": _OF_PROTOCOL,
+        "on_close": "set on_websockets_closed",
+        "on_error": "set on_gave_up; what fails is returned, or raised, where it is called",
+    }
 
     def __init__(
         self,
@@ -126,7 +141,7 @@ class HttpClientWebSockets(ClientLife):
         cls,
         host: str,
         port: int | str | WebSocketProtocol | None = None,
-        protocol: WebSocketProtocol | None = None,
+        protocol: WebSocketProtocol | str | None = None,
         uri: str = "",
         headers: str = "",
         tls: bool = False,
@@ -139,23 +154,15 @@ class HttpClientWebSockets(ClientLife):
         Mirrors ``WebSocketsConnect``.
 
         Two forms: ``websockets_connect('localhost', 8999, protocol, 'uri')`` and
-        ``websockets_connect('ws://localhost:8999/uri', protocol)``.
+        ``websockets_connect('ws://localhost:8999/uri', protocol, headers)``.
 
         :param retry: return the client at once, never None, and let it connect in the background,
             again and again: the same as :meth:`auto_reconnect` with a *protocol*.
 
         Raises ``ValueError``/``TypeError`` for arguments that can never work.
         """
-        if "://" in host:
-            if isinstance(port, WebSocketProtocol):
-                protocol, port = port, None
-            host, number, uri, tls = parse_websocket_uri(host)
-            port = number if port is None else port
-        if protocol is None or isinstance(port, WebSocketProtocol) or port is None:
-            raise TypeError(
-                "call websockets_connect(host, port, protocol) or"
-                " websockets_connect('ws://…', protocol); a protocol is needed"
-            )
+        target = connect_target(host, port, protocol, uri, headers, tls)
+        host, port, protocol, uri, headers, tls = target
         options.setdefault("connect", not retry)
         client = cls(host, port, tls, tls_context, timeout, **options)
         if retry:
@@ -441,7 +448,13 @@ class HttpClientWebSockets(ClientLife):
         if process is not None and (
             (process.upgrades and not reconnect) or process.state is wpsRun
         ):
-            return _already_upgraded(process, uri)
+            if thread is current_thread() and not thread.in_loop and not reconnect:
+                _log.error(
+                    "%s: on_reconnect called websockets_upgrade() without reconnect=True, which"
+                    " upgrades a client once only: the attempt is lost, and so is each further one",
+                    thread.name,
+                )
+            return already_upgraded(process.protocol.uri, uri)
         if thread is not None:
             if thread.in_loop:
                 return _NOT_ENDED
@@ -573,16 +586,6 @@ class HttpClientWebSockets(ClientLife):
         again = None if process is None else process.on_reconnect
         if isinstance(again, AutoReconnect):
             again.prepare()
-
-
-def _already_upgraded(process: WebSocketProcessClient, uri: str) -> str:
-    current = process.protocol.uri
-    if current.lower() == uri.lower():
-        return "Already upgraded to WebSockets on this URI"
-    return (
-        f"Already upgraded to WebSockets with URI=[{shown_uri(current)}] but requested "
-        f"[{shown_uri(uri)}]"
-    )
 
 
 def _peer_ip(transport: Any) -> str:

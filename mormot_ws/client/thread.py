@@ -12,6 +12,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import monotonic
 
+from ..attributes import KnownAttributes
 from ..core.frames import CLOSE_ABNORMAL
 from ..logs import escaped, get_logger
 from ..reconnect_policies import FailureKind, ReconnectFailure
@@ -34,7 +35,7 @@ _log = get_logger("mormot_ws.client")
 _LONGEST_WAIT = 3_600.0
 
 
-class WebSocketProcessClientThread(threading.Thread):
+class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
     """Runs the process loop, and reconnects when it ends; started before there is a connection,
     it connects. Mirrors ``TWebSocketProcessClientThread``.
 

@@ -123,6 +123,15 @@ class WebSocketFrame:
         return f"WebSocketFrame({self.opcode.name}, {shown!r}{more})"
 
 
+def check_frame(frame: object) -> None:
+    """Raise ``TypeError`` for what a caller took for a frame."""
+    if not isinstance(frame, WebSocketFrame):
+        raise TypeError(
+            f"a WebSocketFrame is sent, not {type(frame).__name__}: make one with"
+            " WebSocketFrame(focText, text) or WebSocketFrame(focBinary, data)"
+        )
+
+
 # ----------------------------------------------------------------------------------------- encoding
 
 #: the headers of a server's short unfragmented messages, by payload length

@@ -10,6 +10,7 @@ from ..core.deflate import Deflater, PermessageDeflate
 from ..core.frames import (
     WebSocketFrame,
     WebSocketFramePayload,
+    check_frame,
     encode_header,
     focBinary,
     focConnectionClose,
@@ -27,10 +28,6 @@ from ..protocols.base import WebSocketProtocol
 PreparedFrame = tuple[WebSocketProtocol, WebSocketFrame]
 
 _NO_FLAGS = WebSocketFramePayload(0)
-_NO_FRAME = (
-    "a WebSocketFrame is sent, not {}: make one with WebSocketFrame(focText, text) or "
-    "WebSocketFrame(focBinary, data)"
-)
 
 
 class Encoder:
@@ -142,8 +139,7 @@ class Encoder:
 
 def check_sendable(frame: WebSocketFrame) -> None:
     """Raise ``TypeError`` or ``ValueError`` for a frame that must not be sent."""
-    if not isinstance(frame, WebSocketFrame):
-        raise TypeError(_NO_FRAME.format(type(frame).__name__))
+    check_frame(frame)
     opcode, payload = frame.opcode, frame.payload
     if not isinstance(payload, bytes):
         raise TypeError(f"a frame's payload is bytes, not {type(payload).__name__}")

@@ -15,8 +15,9 @@ import threading
 from abc import ABC, abstractmethod
 from threading import current_thread, get_ident
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
+from ..attributes import KnownAttributes
 from ..core.closing import CloseHandshake
 from ..core.forks import dies_in_child
 from ..core.frames import (
@@ -35,7 +36,7 @@ from ..core.outgoing import OutgoingFrames
 from ..errors import WebSocketsProtocolError
 from ..logs import get_logger, shown_name
 from ..protocols.base import WebSocketProtocol
-from ..request import HttpServerRequest, OnHttpServerRequest
+from ..request import HttpServerRequest, OnHttpServerRequest, RequestExchange
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..states import (
@@ -59,20 +60,16 @@ from .sender import Sender, is_foreign_timeout
 _log = get_logger("mormot_ws.process")
 
 
-class RequestExchange(Protocol):
-    """What a protocol that carries requests attaches to its connection."""
+class _LoopThread:
+    """Which thread is inside the loop; 0: none."""
 
-    def notify(self, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback) -> int:
-        """Do what :meth:`WebSocketProcess.notify_callback` says."""
+    __slots__ = ("ident",)
 
-    def closed(self) -> None:
-        """The connection does not run any more: wake those who wait for answers. Never blocks."""
-
-    def end(self) -> None:
-        """Another protocol takes over."""
+    def __init__(self) -> None:
+        self.ident = 0
 
 
-class WebSocketProcess(ABC):
+class WebSocketProcess(KnownAttributes, ABC):
     """What both sides of a connection have in common, whatever carries the bytes. Mirrors
     ``TWebSocketProcess``.
 
@@ -151,7 +148,7 @@ class WebSocketProcess(ABC):
         self.closer.begin()
         self._log_frames = bool(settings.log_details)
         self._lenient_text = self.protocol.lenient_text
-        self._loop_ident = 0
+        self._loop = _LoopThread()
         kind = type(self.protocol)
         self._after_get = (
             None
@@ -522,7 +519,7 @@ class WebSocketProcess(ABC):
         try:
             if self.begin_loop():
                 # the thread stays inside the loop between the steps, too
-                self._loop_ident = get_ident()
+                self._loop.ident = get_ident()
                 while step():
                     pass
         finally:
@@ -535,14 +532,14 @@ class WebSocketProcess(ABC):
         In the thread that is going to call :meth:`loop_step`; whatever it returns or raises,
         :meth:`end_loop` comes last.
         """
-        self._loop_ident = get_ident()
+        self._loop.ident = get_ident()
         try:
             if not self.process_start():
                 return False
             self.sender.open_queue()
             return True
         finally:
-            self._loop_ident = 0
+            self._loop.ident = 0
 
     def loop_step(self) -> bool:
         """Read once, and handle the frames that are complete; return whether to go on.
@@ -550,9 +547,10 @@ class WebSocketProcess(ABC):
         Waits for bytes when there are none. One thread at a time; the frames of one connection are
         handled one after another, in their order.
         """
-        stays = self._loop_ident
+        loop = self._loop
+        stays = loop.ident
         if not stays:
-            self._loop_ident = get_ident()
+            loop.ident = get_ident()
         reader = self.reader
         try:
             if self.outgoing.frames:
@@ -577,11 +575,11 @@ class WebSocketProcess(ABC):
             return False
         finally:
             if not stays:
-                self._loop_ident = 0
+                loop.ident = 0
 
     def end_loop(self) -> None:
         """End the connection: close it, and run its last callbacks. After the last step."""
-        self._loop_ident = get_ident()
+        self._loop.ident = get_ident()
         try:
             self.reader.handled()
             self.closer.end()
@@ -595,12 +593,12 @@ class WebSocketProcess(ABC):
             self.reader.drop()
             self.process_stop()
         finally:
-            self._loop_ident = 0
+            self._loop.ident = 0
             self.set_state(wpsDestroy)
 
     def runs_loop(self) -> bool:
         """Tell whether the calling thread is inside the loop: in one of its callbacks."""
-        return get_ident() == self._loop_ident
+        return get_ident() == self._loop.ident
 
     def process_start(self) -> bool:
         """Enter ``wpsRun`` and tell the user; return False when a callback refused by an exception.

@@ -8,8 +8,12 @@ and reuses it after a reconnection. ``offered.py`` has the list that a server of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from inspect import signature
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from ..attributes import KnownAttributes
 from ..core.counts import MessageCounts
 from ..core.deflate import DeflateAgreement
 from ..core.frames import WebSocketFrame
@@ -18,6 +22,13 @@ from ..logs import shown_name, shown_uri
 
 if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
+
+_P = TypeVar("_P", bound="WebSocketProtocol")
+
+_PACKAGE = __name__.partition(".")[0]
+_MISSING = object()
+#: values that cannot be the state of one connection
+_PLAIN = (bool, int, float, str, bytes, tuple, frozenset, type(None), FunctionType)
 
 #: printable ASCII that a token cannot have (RFC 9110 §5.6.2)
 _SEPARATORS = frozenset('"(),/:;<=>?@[\\]{}')
@@ -39,7 +50,7 @@ def is_localhost(ip: str) -> bool:
     return not ip or ip.startswith("127.")
 
 
-class WebSocketProtocol:
+class WebSocketProtocol(KnownAttributes):
     """One application protocol, identified by its *name* and *uri*.
 
     Mirrors ``TWebSocketProtocol``. *name* is the sub-protocol (``Sec-WebSocket-Protocol``).
@@ -57,6 +68,9 @@ class WebSocketProtocol:
     #: prepare frames at once, before they take the output lock, and a large frame does not delay
     #: the small ones of others
     prepares_in_any_order = False
+
+    #: the callbacks that a clone has, too
+    _CLONED: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str, uri: str = "") -> None:
         if not isinstance(name, str) or not isinstance(uri, str):
@@ -282,9 +296,61 @@ class WebSocketProtocol:
             return True
         return self.uri.startswith("/") and uri_key(self.uri[1:]) == asked
 
+    def _clone_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return what :meth:`clone` gives to the constructor."""
+        return (self.name, self.uri), {}
+
+    def check_clone(self) -> None:
+        """Raise ``TypeError`` when :meth:`clone` could not work, and say how it would: for servers,
+        which clone for each connection.
+        """
+        kind: Any = type(self)
+        if not kind.clone.__module__.startswith(_PACKAGE):
+            # the application's own clone()
+            return
+        arguments, options = self._clone_arguments()
+        if not (_takes(kind, len(arguments), tuple(options)) or _takes(kind, 0, ())):
+            names = ", ".join(repr(value) for value in arguments)
+            raise TypeError(
+                f"{kind.__name__} is cloned for each connection as {kind.__name__}({names}), which"
+                " its __init__ does not take: override clone(self, client_uri) to return a new"
+                f" {kind.__name__} made with the arguments that it needs"
+            )
+
+    def _new_clone(self: _P) -> _P:
+        """Return another object of this class, with what the application has set on this one."""
+        # the application's class may have another constructor
+        kind: Any = type(self)
+        arguments, options = self._clone_arguments()
+        clone: _P
+        if _takes(kind, len(arguments), tuple(options)) or not _takes(kind, 0, ()):
+            clone = kind(*arguments, **options)
+        else:
+            # it gives the name and the URI itself
+            clone = kind()
+        self._copy_to(clone)
+        if kind._added:
+            self._copy_added(clone)
+        return clone
+
     def _copy_to(self, clone: WebSocketProtocol) -> None:
-        clone.on_before_incoming_frame = self.on_before_incoming_frame
+        """Give *clone* the callbacks and the custom data."""
+        for name in ("on_before_incoming_frame", *self._CLONED):
+            value = getattr(self, name)
+            # else a method of the subclass, which the clone has itself
+            if getattr(value, "__self__", None) is not self:
+                setattr(clone, name, value)
         clone._custom_data = self._custom_data
+
+    def _copy_added(self, clone: WebSocketProtocol) -> None:
+        """Give *clone* what a subclass of the application has been given after its construction:
+        what its constructor does not set, and plain values that were changed since.
+        """
+        for name in self._added & vars(self).keys():
+            value = getattr(self, name)
+            here = getattr(clone, name, _MISSING)
+            if here is _MISSING or (isinstance(value, _PLAIN) and here != value):
+                setattr(clone, name, value)
 
     def __repr__(self) -> str:
         where = f" uri={shown_uri(self.uri)!r}" if self.uri else ""
@@ -293,3 +359,13 @@ class WebSocketProtocol:
             f" in={self.frames_in_count}/{self.frames_in_bytes}B"
             f" out={self.frames_out_count}/{self.frames_out_bytes}B>"
         )
+
+
+@lru_cache(maxsize=256)
+def _takes(kind: Any, count: int, options: tuple[str, ...]) -> bool:
+    """Tell whether objects of *kind* can be made with *count* arguments and these options."""
+    try:
+        signature(kind).bind(*(None,) * count, **dict.fromkeys(options))
+    except TypeError:
+        return False
+    return True

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
-from ..core.frames import WebSocketFrame, focBinary, focText
+from ..core.frames import WebSocketFrame, check_frame, focBinary, focText
 from ..logs import get_logger
 from ..states import wpsRun
 from .base import WebSocketProtocol
@@ -34,6 +34,8 @@ class WebSocketProtocolChat(WebSocketProtocol):
     neither the connection nor the program. Do not ``free()`` the client or server in it.
     """
 
+    _CLONED = ("on_incoming_frame",)
+
     def __init__(
         self, name: str, uri: str = "", on_incoming_frame: OnIncomingFrame | None = None
     ) -> None:
@@ -43,10 +45,7 @@ class WebSocketProtocolChat(WebSocketProtocol):
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
         """Return a protocol of the same class, name, URI and callbacks for one connection."""
-        clone = type(self)(self.name, self.uri)
-        clone.on_incoming_frame = self.on_incoming_frame
-        self._copy_to(clone)
-        return clone
+        return self._new_clone()
 
     def process_incoming_frame(
         self, process: WebSocketProcess, frame: WebSocketFrame, info: str
@@ -73,8 +72,14 @@ class WebSocketProtocolChat(WebSocketProtocol):
 
         Any thread may call it. Returns False, without raising, when there is no process, when it is
         not in ``wpsRun``, when the frame is neither text nor binary, or when the connection is
-        lost.
+        lost. Raises ``TypeError`` for what is not a connection or not a frame.
         """
+        check_frame(frame)
+        if process is not None and not hasattr(process, "send_frame"):
+            raise TypeError(
+                "the first argument is the connection, as callbacks get it, not"
+                f" {type(process).__name__}: of a client that is client.websockets"
+            )
         opcode = frame.opcode
         if (
             process is None

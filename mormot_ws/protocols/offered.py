@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection
 
+from ..attributes import KnownAttributes
 from ..core.deflate import PermessageDeflate
 from ..core.forks import renew_in_child
 from ..core.handshake import UpgradeRequest, upgrade_answer, upgrade_refusal, uri_key
@@ -18,7 +19,7 @@ _log = get_logger("mormot_ws.protocols")
 _MISMATCH_SECONDS = 60.0
 
 
-class WebSocketProtocolList:
+class WebSocketProtocolList(KnownAttributes):
     """The protocols that a server offers. Mirrors ``TWebSocketProtocolList``.
 
     Any thread may call the methods.
@@ -295,6 +296,7 @@ class WebSocketProtocolList:
             raise TypeError(
                 f"an object of a WebSocketProtocol class is added, not {type(protocol).__name__}"
             )
+        protocol.check_clone()
 
     def __repr__(self) -> str:
         return f"<WebSocketProtocolList {list(self._protocols)!r}>"

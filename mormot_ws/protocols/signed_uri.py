@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import secrets
 import threading
-from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from time import time
 from typing import Any, NamedTuple
@@ -247,9 +246,9 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
         """Return a protocol of the same class, with the same URIs, for one connection."""
-        make: Callable[..., WebSocketProtocolUri] = type(self)
-        clone = make(self.name, self.public_uri, self._expiration_minutes, self.record_type)
+        clone = self._new_clone()
         clone._generator, clone._local_path = self._generator, self._local_path
-        clone.on_incoming_frame = self.on_incoming_frame
-        self._copy_to(clone)
         return clone
+
+    def _clone_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (self.name, self.public_uri, self._expiration_minutes, self.record_type), {}

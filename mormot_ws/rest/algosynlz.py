@@ -7,6 +7,8 @@ already. Pure functions on bytes; no frame, socket or thread belongs in here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .crc32c import crc32c
 from .synlz import SynLZError, synlz_compress, synlz_decompress
 
@@ -81,9 +83,12 @@ def algo_compress(data: bytes, *, stored: bool = False, threshold: int = COMPRES
     return b"".join((crc, _STORED, crc, data))
 
 
-def algo_decompress(container: bytes, max_size: int) -> bytes:
+def algo_decompress(
+    container: bytes, max_size: int, between: Callable[[], object] | None = None
+) -> bytes:
     """Return the data in *container*; b'' when it does not verify or its data has more than
-    *max_size* bytes. Never raises for bytes.
+    *max_size* bytes. Never raises for bytes, but for what *between* raises, which is called now and
+    then while a large stream is decompressed.
 
     Mirrors ``AlgoSynLZ.Decompress``.
     """
@@ -97,7 +102,7 @@ def algo_decompress(container: bytes, max_size: int) -> bytes:
     if marker != _SYNLZ:
         return b""
     try:
-        data = synlz_decompress(rest, max_size)
+        data = synlz_decompress(rest, max_size, between)
     except SynLZError:
         return b""
     return data if crc32c(data).to_bytes(4, "little") == crc else b""

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from .messages import (
+    MAX_FIELD,
     RestAnswer,
     RestMessageError,
     RestRequest,
+    check_field,
     parse_status,
     received_content_type,
     sent_content_type,
@@ -100,7 +102,7 @@ def _is_message(plain: bytes, at: int, end: int) -> bool:
     at = separator + 1
     for number in range(count):
         size, at = decode_varuint(plain, at)
-        if at + size > end:
+        if at + size > end or size > MAX_FIELD:
             return False
         if is_answer and number == 0 and not (size <= 9 and plain[at : at + size].isdigit()):
             return False
@@ -168,7 +170,7 @@ def _fields(plain: bytes, at: int, count: int) -> tuple[list[bytes], bytes]:
     fields = []
     for _ in range(count):
         field, at = _field(plain, at)
-        fields.append(field)
+        fields.append(check_field(field))
     return fields, plain[at:]
 
 

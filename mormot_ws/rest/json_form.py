@@ -4,21 +4,26 @@ content stands as it is.
 It copies the native codec with its peculiarities: an empty body arrives as ``""``, content is
 inserted unchecked, what is not UTF-8 travels as base64. Pure: bytes in, values out; no frame,
 socket or thread belongs in here.
+
+Large messages are gone through in pieces: a single call of Python's C code would keep all other
+threads waiting.
 """
 
 from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Iterator
 from itertools import accumulate
 
-from .json_structure import PIECE, end_of_brackets
+from .json_structure import end_of_brackets
 from .messages import (
     ANSWER_HEAD,
     REQUEST_HEAD,
     RestAnswer,
     RestMessageError,
     RestRequest,
+    check_field,
     is_json_type,
     parse_status,
     received_content_type,
@@ -30,6 +35,8 @@ from .messages import (
 #: U+FFF0 in UTF-8: what follows is base64
 _MAGIC = b"\xef\xbf\xb0"
 _MIN_SIZE = 10
+#: bytes that are gone through at a time: a millisecond or two at the worst; divisible by 3 and by 4
+_PIECE = 3 << 14
 #: contents of at least this many bytes are sent as text only when they are strict UTF-8
 _STRICT_FROM = 128
 
@@ -71,7 +78,7 @@ def encode_json(message: RestRequest | RestAnswer, head: str = "") -> bytes:
     elif _is_text(content):
         body = _quoted(content)
     else:
-        body = b'"' + _MAGIC + base64.b64encode(content) + b'"'
+        body = b"".join((b'"', _MAGIC, *map(base64.b64encode, _pieces(content)), b'"'))
     if isinstance(message, RestRequest):
         method = "" if message.method == "POST" else message.method
         parts = [
@@ -111,30 +118,44 @@ def _is_text(content: bytes) -> bool:
 
 def _quoted(data: bytes) -> bytes:
     """Return *data* as a JSON string."""
+    if len(data) > _PIECE:
+        return b'"%s"' % b"".join(map(_escaped, _pieces(data)))
+    return b'"%s"' % _escaped(data)
+
+
+def _escaped(data: bytes) -> bytes:
     if _TO_ESCAPE.search(data):
         for char, escape in _ESCAPES:
             data = data.replace(char, escape)
         data = _CONTROL.sub(lambda match: b"\\u%04X" % match[0][0], data)
-    return b'"%s"' % data
+    return data
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    return (data[at : at + _PIECE] for at in range(0, len(data), _PIECE))
 
 
 # ----------------------------------------------------------------------------------------- decoding
 
 _BLANKS = bytes(range(1, 33))
-#: whatever stands between the bracket and the first quote is passed over, as natively
-_START = re.compile(rb'[\x01-\x20]*\{[^"\x00]*"([^"\\\x00]{1,64})"')
-_ARRAY = re.compile(rb"[\x01-\x20]*:[\x01-\x20]*\[")
+#: what stands between the bracket and the first quote is passed over, as natively
+_START = re.compile(rb'[\x01-\x20]{0,1000}\{[^"\x00]{0,1000}"([^"\\\x00]{1,64})"')
 _SPACE = re.compile(rb"[\x01-\x20]*")
-_BARE = re.compile(rb'[^\x00-\x20,\[\]{}"]+')
-_COMMA = re.compile(rb"[\x01-\x20]*,")
+_BARE = re.compile(rb'[^\x00-\x20,\[\]{}"]*')
 _ESCAPE = re.compile(
     rb"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))",
     re.DOTALL,
 )
+#: a part of a string that ends neither at a quote nor within an escape
+_PART = re.compile(
+    rb'(?:[^"\\]{1,65536}|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\.){1,16384}',
+    re.DOTALL,
+)
 _UNESCAPED = {b"b": b"\b", b"t": b"\t", b"n": b"\n", b"f": b"\f", b"r": b"\r"}
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]*")
+_BASE64_END = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 _STEP = [1 if byte in b"{[" else -1 for byte in range(256)]
-_BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 
 
 def json_head(payload: bytes) -> str:
@@ -155,18 +176,15 @@ def decode_json(payload: bytes) -> tuple[str, RestRequest | RestAnswer]:
     if start is None:
         raise RestMessageError("not a message in JSON")
     head = start[1].decode("latin-1")
-    array = _ARRAY.match(payload, start.end())
-    if head[0] not in "ra" or array is None:
+    if head[0] not in "ra":
         raise RestMessageError("neither a request nor an answer")
-    at = array.end()
+    at = _behind(payload, start.end(), b":")
+    at = _behind(payload, at, b"[")
     fields = []
     for _ in range(5 if head[0] == "r" else 3):
         field, at = _value(payload, at)
-        fields.append(field)
-        comma = _COMMA.match(payload, at)
-        if comma is None:
-            raise RestMessageError("an item is missing")
-        at = comma.end()
+        fields.append(check_field(field))
+        at = _behind(payload, at, b",")
     content_type = to_text(fields[-1])
     if not content_type or is_json_type(content_type):
         content = _raw_item(payload, at)
@@ -184,33 +202,42 @@ def decode_json(payload: bytes) -> tuple[str, RestRequest | RestAnswer]:
     return head, RestAnswer(parse_status(fields[0]), to_text(fields[1]), content_type, content)
 
 
+def _behind(payload: bytes, at: int, char: bytes) -> int:
+    """Return the offset behind *char*, which stands at offset *at* or behind blanks."""
+    at = _end_of(_SPACE, payload, at)
+    if not payload.startswith(char, at):
+        raise RestMessageError("an item is missing")
+    return at + 1
+
+
 def _value(payload: bytes, at: int) -> tuple[bytes, int]:
     """Return (the simple value at offset *at*, unescaped; the offset behind it)."""
-    at = _end_of_space(payload, at)
+    at = _end_of(_SPACE, payload, at)
     if payload.startswith(b'"', at):
         end = _end_of_string(payload, at)
         text = payload[at + 1 : end - 1]
-        return (_ESCAPE.sub(_unescape, text) if b"\\" in text else text), end
-    bare = _BARE.match(payload, at)
-    if bare is None:
+        return (_unescaped(text) if b"\\" in text else text), end
+    end = _end_of(_BARE, payload, at)
+    if end == at:
         raise RestMessageError("a simple value was expected")
-    return (b"" if bare[0] == b"null" else bare[0]), bare.end()
+    bare = payload[at:end]
+    return (b"" if bare == b"null" else bare), end
 
 
 def _raw_item(payload: bytes, at: int) -> bytes:
     """Return the JSON text of the item at offset *at*, which is checked for brackets and quotes
     only.
     """
-    at = _end_of_space(payload, at)
+    at = _end_of(_SPACE, payload, at)
     if payload.startswith(b'"', at):
         return payload[at : _end_of_string(payload, at)]
     if not payload.startswith((b"{", b"["), at):
-        bare = _BARE.match(payload, at)
-        if bare is None:
+        end = _end_of(_BARE, payload, at)
+        if end == at:
             raise RestMessageError("the content is missing")
-        return bare[0]
-    # a short one is nearly always all that stands before the final ]}
-    if len(payload) - at <= PIECE:
+        return payload[at:end]
+    if len(payload) - at <= _PIECE:
+        # nearly always it is all that stands before the final ]}
         rest = payload[at:].rstrip(_BLANKS)
         if rest.endswith(b"}"):
             rest = rest[:-1].rstrip(_BLANKS)
@@ -230,31 +257,47 @@ def _is_one_item(text: bytes) -> bool:
     """
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    parts = text.split(b'"')
-    if len(parts) % 2 == 0 or parts[-1][-1:] not in (b"}", b"]"):
+    pieces = text.split(b'"')
+    if len(pieces) % 2 == 0 or pieces[-1][-1:] not in (b"}", b"]"):
         return False
-    brackets = b"".join(parts[::2]).translate(None, _NO_BRACKETS)
-    levels = list(accumulate(map(_STEP.__getitem__, brackets)))
-    return levels.index(0) == len(levels) - 1 if 0 in levels else False
+    brackets = b"".join(pieces[::2]).translate(None, _NO_BRACKETS)
+    depths = list(accumulate(map(_STEP.__getitem__, brackets)))
+    return depths.index(0) == len(depths) - 1 if 0 in depths else False
 
 
 def _end_of_string(payload: bytes, at: int) -> int:
     """Return the offset behind the string whose opening quote is at *at*."""
-    end = at
+    end = payload.find(b'"', at + 1)
+    if end >= 0 and payload[end - 1] != 0x5C:
+        return end + 1
+    at += 1
+    while (part := _PART.match(payload, at)) is not None:
+        at = part.end()
+    if not payload.startswith(b'"', at):
+        raise RestMessageError("a string is not closed")
+    return at + 1
+
+
+def _end_of(pattern: re.Pattern[bytes], payload: bytes, at: int) -> int:
+    """Return the offset behind what *pattern* matches at *at*, a repetition of single bytes."""
     while True:
-        end = payload.find(b'"', end + 1)
-        if end < 0:
-            raise RestMessageError("a string is not closed")
-        slashes = end
-        while payload[slashes - 1] == 0x5C:
-            slashes -= 1
-        if (end - slashes) % 2 == 0:
-            return end + 1
+        match = pattern.match(payload, at, at + _PIECE)
+        if match is None or match.end() == at:
+            return at
+        if match.end() - at < _PIECE:
+            return match.end()
+        at = match.end()
 
 
-def _end_of_space(payload: bytes, at: int) -> int:
-    space = _SPACE.match(payload, at)
-    return space.end() if space else at
+def _unescaped(text: bytes) -> bytes:
+    if len(text) <= _PIECE:
+        return _ESCAPE.sub(_unescape, text)
+    parts = []
+    at = 0
+    while (part := _PART.match(text, at)) is not None:
+        parts.append(_ESCAPE.sub(_unescape, part[0]))
+        at = part.end()
+    return b"".join(parts)
 
 
 def _unescape(escape: re.Match[bytes]) -> bytes:
@@ -268,6 +311,9 @@ def _unescape(escape: re.Match[bytes]) -> bytes:
 
 def _from_base64(text: bytes) -> bytes | None:
     """Return what *text* encodes, or None when that is not padded base64 without blanks."""
-    if not text or len(text) % 4 or not _BASE64.fullmatch(text):
+    if not text or len(text) % 4:
         return None
-    return base64.b64decode(text)
+    *parts, last = _pieces(text)
+    if not all(map(_BASE64.fullmatch, parts)) or not _BASE64_END.fullmatch(last):
+        return None
+    return b"".join(map(base64.b64decode, (*parts, last)))

@@ -19,6 +19,9 @@ NO_RESPONSE = "!NORESPONSE"
 #: name of the header that :func:`batch_marker` adds
 FRAME_HEADER = "Sec-WebSocket-Frame"
 
+#: bytes that a field of a message may have, but for the content
+MAX_FIELD = 1 << 20
+
 
 class RestMessageError(ValueError):
     """A payload that is not a REST message; the native ends drop such frames silently."""
@@ -99,6 +102,15 @@ def content_bytes(content: object) -> bytes:
     if not isinstance(content, (bytes, bytearray, memoryview)):
         raise TypeError(f"the content is bytes or str, not {type(content).__name__}")
     return bytes(content)
+
+
+def check_field(field: bytes) -> bytes:
+    """Return *field*, a peer's method, URL, headers, status or content type; raise
+    :class:`RestMessageError` for one of over a megabyte, which no end writes.
+    """
+    if len(field) > MAX_FIELD:
+        raise RestMessageError("a field is too long")
+    return field
 
 
 def to_bytes(text: str) -> bytes:

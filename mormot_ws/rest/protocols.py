@@ -9,6 +9,7 @@ and no byte of the forms themselves (``json_form.py``, ``binary_form.py``).
 from __future__ import annotations
 
 import threading
+import weakref
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from itertools import count
@@ -46,6 +47,7 @@ from .binary_form import (
 from .exchange import RestExchange
 from .json_form import decode_json, encode_json, json_head
 from .key_guard import KeyFaults, KeyGuard
+from .long_work import LongWork, WorkStoppedError
 from .messages import (
     REQUEST_HEAD,
     RestAnswer,
@@ -136,6 +138,9 @@ class WebSocketProtocolRest(WebSocketProtocol):
         """Drop a message of the peer. The first one of a connection is told, a flood of them is
         not.
         """
+        if not process.takes_messages:
+            process.dropped_count += 1
+            return
         self.last_error: str = why
         self.frames_in_dropped += 1
         if self._answerer.is_first("unreadable"):
@@ -226,9 +231,10 @@ class WebSocketProtocolJson(WebSocketProtocolRest):
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
         """Return a protocol for one connection."""
-        clone = type(self)(self.uri)
-        self._copy_to(clone)
-        return clone
+        return self._new_clone()
+
+    def _clone_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (self.uri,), {}
 
     def head_of(self, frame: WebSocketFrame) -> str:
         return json_head(frame.payload) if frame.opcode is focText else ""
@@ -284,6 +290,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self._numbers = count(1)
         self._max_message_bytes = 16 << 20
         self._guard = KeyGuard(KeyFaults())
+        self._process: weakref.ref[WebSocketProcess] | None = None
         if key:
             self.set_encrypt_key(key, settings)
 
@@ -306,12 +313,14 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
         """Return a protocol for one connection, with the same options and key."""
-        clone = type(self)(self.uri, options=self.options)
+        clone = self._new_clone()
         clone.encryption = self.encryption
         clone._guard = KeyGuard(self._guard.faults)
         clone.sequencing = self.sequencing
-        self._copy_to(clone)
         return clone
+
+    def _clone_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (self.uri,), {"options": self.options}
 
     def get_subprotocols(self) -> str:
         """Return both names that it answers to."""
@@ -338,6 +347,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     def prepare_process(self, process: WebSocketProcess) -> None:
         super().prepare_process(process)
         self._max_message_bytes = process.settings.max_message_bytes
+        self._process = weakref.ref(process)
         self._guard.begin(process.settings.max_key_faults_per_minute)
 
     # ------------------------------------------------------------------------------------- messages
@@ -380,7 +390,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self._answerer.end_frame(process)
 
     def _unreadable(self, process: WebSocketProcess, why: str) -> None:
-        if self._encrypts():
+        if self._encrypts() and process.takes_messages:
             raise self._guard.fault(self)
         super()._unreadable(process, why)
 
@@ -427,12 +437,16 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self.frames_in_bytes_socket += received + _FRAME_OVERHEAD
         if frame.opcode is not focBinary:
             return
-        if self._encrypts():
-            frame.payload = self._guard.read(self, frame.payload, self._unpacked)
-        elif received:
-            frame.payload = self._unpacked(frame.payload)
-            if not frame.payload:
-                self._tell_damaged()
+        try:
+            if self._encrypts():
+                frame.payload = self._guard.read(self, frame.payload, self._unpacked)
+            elif received:
+                frame.payload = self._unpacked(frame.payload)
+                if not frame.payload:
+                    self._tell_damaged()
+        except WorkStoppedError:
+            # the connection has ended meanwhile: what is left of it is dropped
+            frame.payload = b""
         # counted as it arrived; what counts is the message
         self.counts.bytes_in += len(frame.payload) - received
 
@@ -440,7 +454,13 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         """Return what is in the container *payload*; b'' when it does not verify."""
         if pboSynLzCompress not in self.options:
             return payload
-        return algo_decompress(payload, self._max_message_bytes)
+        with LongWork(self._is_wanted) as between:
+            return algo_decompress(payload, self._max_message_bytes, between)
+
+    def _is_wanted(self) -> bool:
+        """Tell whether messages of the connection are still handled."""
+        process = None if self._process is None else self._process()
+        return process is None or process.takes_messages
 
     def _tell_damaged(self) -> None:
         """Drop a message whose container does not verify; the first one of a connection is told."""

@@ -12,6 +12,8 @@ positions only when the next match needs them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 _BITS = tuple(1 << i for i in range(32))
 #: the encoder leaves this many bytes at the end uncompressed
 _TAIL = 11
@@ -22,6 +24,8 @@ _PIECE = 1 << 15
 _NOWHERE = 1 << 62
 #: the decoder hashes runs of fewer positions one by one
 _RUN_FROM = 20
+#: bytes of a stream between two pauses of the decoder: under 10 ms
+_PAUSE_AFTER = 1 << 14
 #: what the second and third byte contribute to a hash
 _HASH_2 = tuple((byte & 15) << 8 ^ byte >> 4 for byte in range(256))
 _HASH_3 = tuple(byte << 4 for byte in range(256))
@@ -160,15 +164,19 @@ def _header(size: int) -> bytes:
     return (0x8000 | size & 0x7FFF | size >> 15 << 16).to_bytes(4, "little")
 
 
-def synlz_decompress(stream: bytes, max_size: int) -> bytes:
+def synlz_decompress(
+    stream: bytes, max_size: int, between: Callable[[], object] | None = None
+) -> bytes:
     """Return what the SynLZ *stream* was made from.
 
-    Raises :class:`SynLZError`, and nothing else, for a stream that is truncated or corrupt, or
+    It can take a second for each 3 MB. *between* is called after pieces of at most some
+    milliseconds each, and may raise to give up. Else it raises :class:`SynLZError`, and nothing
+    else, for a stream that is truncated or corrupt, or
     whose content has more than *max_size* bytes. Memory stays within *max_size* and the size of
     *stream*, whatever the header announces.
     """
     try:
-        return _decompress(stream, max_size)
+        return _decompress(stream, max_size, between)
     except IndexError:
         raise SynLZError("the SynLZ stream is truncated") from None
 
@@ -181,7 +189,7 @@ def _size_of(stream: bytes) -> tuple[int, int]:
     return size & 0x7FFF | (stream[2] | stream[3] << 8) << 15, 4
 
 
-def _decompress(stream: bytes, max_size: int) -> bytes:
+def _decompress(stream: bytes, max_size: int, between: Callable[[], object] | None) -> bytes:
     size, p = _size_of(stream)
     if size > max_size:
         raise SynLZError(f"the SynLZ stream holds {size} bytes, more than the limit of {max_size}")
@@ -190,11 +198,15 @@ def _decompress(stream: bytes, max_size: int) -> bytes:
     table = [-1] * 4096
     hash_2, hash_3 = _HASH_2, _HASH_3
     hashed = 0  # the first position that is not entered in the table
+    pause = _PAUSE_AFTER
     while p < end:
         word = int.from_bytes(stream[p : p + 4], "little")
         p += 4
         if p > end:
             raise SynLZError("the SynLZ stream is truncated")
+        if p > pause and between is not None:
+            pause = p + _PAUSE_AFTER
+            between()
         left = 32
         while word:
             literals = (word & -word).bit_length() - 1

@@ -14,8 +14,9 @@ from threading import current_thread
 from time import sleep
 from typing import Any
 
+from ..attributes import KnownAttributes
 from ..core.addresses import address_key
-from ..core.frames import WebSocketFrame, encode_unmasked, focBinary, focText
+from ..core.frames import WebSocketFrame, check_frame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
 from ..logs import LOG_SECONDS, SeldomLog, get_logger
 from ..process.encoder import check_sendable
@@ -39,7 +40,7 @@ _log = get_logger("mormot_ws.server")
 _SNAPSHOT_TRIES = 100
 
 
-class WebSocketServerBase(FreedByWith):
+class WebSocketServerBase(KnownAttributes, FreedByWith):
     """Base of the servers: their protocols, events and connections.
 
     :param thread_name: the name of the keeper's thread.
@@ -184,8 +185,7 @@ class WebSocketServerBase(FreedByWith):
         before anything is queued, if it is not a text or binary frame, or if it is text that is not
         UTF-8 and a receiver's protocol requires UTF-8.
         """
-        if not isinstance(frame, WebSocketFrame):
-            raise TypeError(f"a WebSocketFrame is broadcast, not {type(frame).__name__}")
+        check_frame(frame)
         if frame.opcode not in (focText, focBinary):
             raise ValueError(f"a text or binary frame is broadcast, not {frame.opcode.name}")
         receivers = self._receivers(connection_ids, group, exclude)

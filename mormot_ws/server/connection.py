@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from threading import current_thread
 from typing import Any, Protocol
 
+from ..attributes import KnownAttributes
 from ..core.frames import WebSocketFrame
 from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
 from ..logs import get_logger
@@ -179,7 +180,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         self.owner.server._register(self)
 
 
-class WebSocketServerSocket:
+class WebSocketServerSocket(KnownAttributes):
     """One accepted TCP connection; mirrors ``TWebSocketServerSocket``.
 
     ``on_websocket_connect`` and ``on_websocket_disconnect`` get it.

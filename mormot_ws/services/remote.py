@@ -13,6 +13,7 @@ from collections.abc import Callable
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..attributes import KnownAttributes
 from ..core.forks import call_in_child, renew_in_child
 from ..errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
 from ..logs import get_logger
@@ -60,7 +61,7 @@ def _count_fork() -> None:
 call_in_child(_count_fork)
 
 
-class _Services:
+class _Services(KnownAttributes):
     """What both sides share: the services of this side, and calls to the other's."""
 
     def __init__(self, root: str, hide_errors: bool, previous: OnHttpServerRequest | None) -> None:

@@ -10,6 +10,7 @@ import ssl
 import threading
 from typing import Any
 
+from ..attributes import KnownAttributes
 from ..core.forks import dies_in_child
 from ..core.names import wire_host
 from ..logs import escaped, get_logger
@@ -27,7 +28,7 @@ _log = get_logger("mormot_ws.sockets")
 _MOST_FAILED = 64
 
 
-class CrtSocket:
+class CrtSocket(KnownAttributes):
     """A connection to *host* and *port*, with TLS if *tls*. Mirrors ``TCrtSocket``.
 
     :param host: a name or an address. All addresses of a name are tried, the next one 250 ms after

@@ -174,7 +174,7 @@ def connect_by_http(talk: DeadlineSocket, proxy: ProxyUrl, authority: str) -> No
             answer = machine.next_event()
         except h11.RemoteProtocolError as exc:
             raise ProxyError(f"no HTTP answer: {exc}") from None
-        if type(answer) is h11.Response:
+        if isinstance(answer, h11.Response):
             if 200 <= answer.status_code < 300:
                 return
             raise _refusal(answer)

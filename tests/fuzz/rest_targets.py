@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
-from mormot_ws import HttpServerRequest, WebSocketFrame, WebSocketsProtocolError, focBinary, focText
+from mormot_ws import (
+    HttpServerRequest,
+    WebSocketFrame,
+    WebSocketsProtocolError,
+    focBinary,
+    focText,
+    pboSynLzCompress,
+)
 from mormot_ws.rest.algosynlz import algo_compress, algo_decompress
 from mormot_ws.rest.binary_form import (
     decode_binary,
@@ -149,7 +156,6 @@ def _pack(data: bytes) -> Hashable:
 def _wire(payload: bytes) -> Hashable:
     """A whole message as it arrives, encrypted and compressed."""
     protocol = WebSocketProtocolBinary()
-    protocol.frames_in_dropped = 1  # only the first one is a warning
     protocol.encryption = _AES
     protocol._max_message_bytes = MOST
     frame = WebSocketFrame(focBinary, payload)
@@ -168,6 +174,50 @@ _READERS = (_json, _binary, _unpack, _pack, _wire)
 def run_rest(data: bytes) -> Hashable:
     """Give an input to the reader that its first byte says."""
     return _READERS[data[0] % len(_READERS)](data[1:MAX_INPUT]) if data else "nothing"
+
+
+_KEY_KINDS = (b"r", b"a", b"f")
+
+
+def run_rest_key(data: bytes) -> Hashable:
+    """Give a server with a key what a peer has encrypted, with the key (odd first byte) or not.
+
+    Either it is a message, and then nothing raises, or the connection ends, always with the same
+    code and reason, before the application was asked.
+    """
+    if not data:
+        return "nothing"
+    how, payload = data[0], data[1:MAX_INPUT]
+    options = pboSynLzCompress if how & 2 else ()
+    protocol = WebSocketProtocolBinary(options=options)
+    protocol.encryption = _AES
+    protocol._max_message_bytes = MOST
+    if how & 4:
+        payload = algo_compress(payload)
+    frame = WebSocketFrame(focBinary, _AES.encrypt(payload) if how & 1 else payload)
+    process: Any = _Process()
+    try:
+        protocol.after_get_frame(frame)
+    except WebSocketsProtocolError as exc:
+        check((exc.code, exc.reason) == (1008, "a message cannot be read"), f"it says {exc}")
+        return "key", how & 7, "fault"
+    check(frame.payload[:1] in _KEY_KINDS, "not a message")
+    check(len(frame.payload) <= MOST, "more than allowed")
+    protocol.process_incoming_frame(process, frame, "")
+    check(protocol.frames_in_dropped == 0, "something was dropped")
+    return "key", how & 7, frame.payload[:2], min(process.asked, 3), min(len(process.sent), 3)
+
+
+def rest_key_seeds() -> list[bytes]:
+    """Return messages and what is nearly one, in all ways of :func:`run_rest_key`."""
+    request = encode_binary("r000001", RestRequest("GET", "/hello?a=b", "X-A: 1"))
+    answer = encode_binary("a000001", RestAnswer(404, "X: y", "text/plain", b"text" * 200))
+    plains = [request, answer, encode_jumbo([request, answer]), request[:-4], b"x" + request[1:]]
+    seeds = [bytes([1]) + plain for plain in plains]
+    seeds += [bytes([7]) + plain for plain in plains]
+    seeds += [bytes([3]) + algo_compress(plain) for plain in plains]
+    seeds += [bytes([2]) + _AES.encrypt(algo_compress(plain)) for plain in plains]
+    return [*seeds, b"\0" + _AES.encrypt(request)]
 
 
 def rest_seeds() -> list[bytes]:

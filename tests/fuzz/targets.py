@@ -35,7 +35,7 @@ from mormot_ws.server.http import HttpFault, HttpServerConnection, request_conte
 from mormot_ws.sockets.deadline import Deadline
 
 from .name_targets import NAME_TOKENS, PROXY_TOKENS, name_seeds, proxy_seeds, run_names, run_proxy
-from .rest_targets import REST_TOKENS, rest_seeds, run_rest
+from .rest_targets import REST_TOKENS, rest_key_seeds, rest_seeds, run_rest, run_rest_key
 from .service_targets import SERVICE_TOKENS, run_service, service_seeds
 
 #: bytes of an input that are looked at
@@ -646,6 +646,7 @@ TARGETS = {
         Target("server", run_server, _server_seeds(), _SERVER_TOKENS),
         Target("client", run_client, _client_seeds(), _CLIENT_TOKENS),
         Target("rest", run_rest, rest_seeds(), REST_TOKENS),
+        Target("key", run_rest_key, rest_key_seeds(), REST_TOKENS),
         Target("services", run_service, service_seeds(), SERVICE_TOKENS),
         Target("proxy", run_proxy, proxy_seeds(), PROXY_TOKENS),
         Target("names", run_names, name_seeds(), NAME_TOKENS),

@@ -45,6 +45,7 @@ def test_the_seeds_reach_what_they_are_for(name: str) -> None:
         "server": "101",
         "client": "upgraded",
         "rest": "unpacked",
+        "key": "fault",
         "services": "read",
         "proxy": "opened",
         "names": "socks5h",

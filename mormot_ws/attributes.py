@@ -1,0 +1,98 @@
+"""KnownAttributes: what a misspelt attribute is told.
+
+Python sets any attribute on any object, so a misspelt callback is never called and nobody says why.
+The public classes refuse what they do not have, and name what was probably meant. No protocol, no
+connection and no thread belongs in here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .callbacks import check_plain
+
+_MISSING = object()
+_PACKAGE = __name__.partition(".")[0]
+
+
+class KnownAttributes:
+    """Refuses attributes that its objects do not have, and callbacks that cannot be called.
+
+    A subclass in a program may have attributes of its own; there only what looks like a misspelt
+    callback, or like the Pascal name of something, is refused. Names with a leading underscore are
+    free everywhere.
+    """
+
+    #: names that are looked for here and are elsewhere, and what to do about them
+    _ELSEWHERE: ClassVar[dict[str, str]] = {}
+
+    #: names that objects of this class have been given. Not looked for in ``__dict__``: an object
+    #: that was asked for it once is slower ever after
+    _given: ClassVar[set[str]] = set()
+    #: those of them that were first set by a program, not by the package
+    _added: ClassVar[set[str]] = set()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._given, cls._added = set(), set()
+
+    # a type checker that saw this method would allow any name
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name[:3] == "on_":
+                if value is not None:
+                    check_plain(value, name)
+                elif callable(getattr(type(self), name, None)) and _sets_itself(sys._getframe(1)):
+                    # a subclass has written the callback as a method, as one would in Pascal: that
+                    # nothing was given to the constructor must not hide it
+                    return
+            if name not in self._given:
+                if not _sets_itself(sys._getframe(1)):
+                    if not name.startswith("_"):
+                        _check_new(self, name, value)
+                    self._added.add(name)
+                self._given.add(name)
+            object.__setattr__(self, name, value)
+
+
+def _sets_itself(caller: FrameType) -> bool:
+    """Tell whether the code that sets an attribute, that of *caller*, is the package's."""
+    return bool(caller.f_globals.get("__name__", "").startswith(_PACKAGE))
+
+
+def _check_new(owner: KnownAttributes, name: str, value: object) -> None:
+    """Raise what an attribute deserves that a program sets on objects of a class for the first
+    time.
+    """
+    kind = type(owner)
+    known = inspect.getattr_static(kind, name, _MISSING)
+    if inspect.isroutine(known):
+        if not callable(value):
+            raise AttributeError(f"{kind.__name__}.{name} is a method: call it, {name}(…)")
+        return
+    if known is not _MISSING:
+        return
+    own = kind.__module__.partition(".")[0] == _PACKAGE
+    meant = kind._ELSEWHERE.get(name) or _meant(kind, name, own)
+    if meant is None and not own:
+        return
+    text = f"{kind.__name__} has no attribute {name!r}"
+    hint = meant or "a subclass may have attributes of its own"
+    raise AttributeError(f"{text}: {hint}", name=name, obj=owner)
+
+
+def _meant(kind: type[KnownAttributes], name: str, own: bool) -> str | None:
+    """Return which attribute of *kind* was meant by *name*; None when nothing is like it."""
+    from difflib import get_close_matches  # only those who mistype a name pay for it
+
+    public = [known for known in {*dir(kind), *kind._given} if not known.startswith("_")]
+    flat = {known.replace("_", "").lower(): known for known in public}
+    same = flat.get(name.replace("_", "").lower())
+    if same is None and (own or name.startswith("on_")):
+        like = get_close_matches(name.lower(), public, 1, 0.6 if own else 0.85)
+        same = like[0] if like else None
+    return None if same is None else f"did you mean {same!r}?"
