@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from urllib.parse import unquote, urlsplit
 
+from ..core.handshake import checked_header_value
 from ..core.names import plain_host, wire_resource
 from ..logs import shown_uri
 from ..protocols.base import WebSocketProtocol
 from .upgrade import check_custom_headers
+
+
+class HeaderValue:
+    """An attribute that is sent as the value of a header line, and checked when it is set."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> str:
+        # of the class: there is no value yet
+        return "" if instance is None else str(instance.__dict__[self._name])
+
+    def __set__(self, instance: object, value: str) -> None:
+        instance.__dict__[self._name] = checked_header_value(self._name, value)
 
 
 def check_upgrade_arguments(

@@ -26,7 +26,11 @@ from ..sockets.transport import Transport
 from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from ..status import ClientStatus
 from .again import AutoReconnect
-from .arguments import already_upgraded, check_upgrade_arguments, connect_target
+from .arguments import (
+    already_upgraded,
+    check_upgrade_arguments,
+    connect_target,
+)
 from .connection import WebSocketProcessClient
 from .http import HttpAnswer, http_request, rest_request
 from .life import FREED, ClientLife, NoThreadError
@@ -111,8 +115,7 @@ class HttpClientWebSockets(ClientLife):
         #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST
         #: protocols), in the client's thread; None: 404. Mirrors ``OnCallbackRequestProcess``
         self.on_callback_request_process: OnHttpServerRequest | None = None
-        #: the ``User-Agent`` of requests
-        self.user_agent: str = default_user_agent()
+        self.user_agent = default_user_agent()
         self._answers = threading.local()
         #: False when the server chose none of the sub-protocols of the last upgrade
         self.subprotocol_chosen = True
@@ -527,7 +530,7 @@ class HttpClientWebSockets(ClientLife):
         protocol.on_before_incoming_frame = (
             self.on_before_incoming_frame or protocol.on_before_incoming_frame
         )
-        remote_ip = _peer_ip(transport)
+        remote_ip = transport.peer_ip()
         process.met(result.connection_id, remote_ip)
         protocol.connection_upgraded(uri, headers, remote_ip, result.connection_id)
         process.attach(transport, result.unread)
@@ -589,10 +592,3 @@ class HttpClientWebSockets(ClientLife):
         again = None if process is None else process.on_reconnect
         if isinstance(again, AutoReconnect):
             again.prepare()
-
-
-def _peer_ip(transport: Any) -> str:
-    try:
-        return str(transport.sock.getpeername()[0])
-    except OSError:
-        return ""

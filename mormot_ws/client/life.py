@@ -23,6 +23,7 @@ from ..sockets.deadline import Deadline
 from ..sockets.tls_contexts import TlsContext
 from ..states import wpsCreate, wpsDestroy, wpsRun
 from .again import AutoReconnect
+from .arguments import HeaderValue
 from .connection import WebSocketProcessClient
 from .thread import WebSocketProcessClientThread
 from .upgrade import UpgradeError
@@ -50,6 +51,10 @@ class ClientLife(CrtSocket, FreedByWith):
 
     #: answers requests of the server
     on_callback_request_process: OnHttpServerRequest | None
+
+    #: the ``User-Agent`` of requests and upgrades. Setting it raises ``TypeError``/``ValueError``
+    #: for what a header line cannot hold
+    user_agent = HeaderValue()
 
     def __init__(
         self,

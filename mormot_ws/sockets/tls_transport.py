@@ -10,6 +10,7 @@ Lock order: ``_safe_write`` < ``_safe_read`` < ``_safe_tls``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 import threading
@@ -51,7 +52,6 @@ class TlsTransport(Transport):
         server_hostname: str | None = None,
     ) -> None:
         super().__init__(sock, send_timeout)
-        self._send_timeout = send_timeout
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
@@ -59,6 +59,7 @@ class TlsTransport(Transport):
         self._ended = False  # the TCP stream has ended
         self._feeds = 0  # how often input was fed; guarded by _safe_tls
         self._unsent = b""  # encrypted, but not yet taken by the kernel; guarded by _safe_write
+        self._torn = False  # a record was cut short: nothing can follow it; guarded by _safe_write
         self.recv: Callable[[int], bytes] = self._recv
         self.sendall: Callable[[Buffer], None] = self._sendall
 
@@ -194,6 +195,8 @@ class TlsTransport(Transport):
         Raises ``SSLWantReadError`` while OpenSSL is inside a TLS message of the peer.
         """
         assert self._safe_write.locked()
+        if self._torn:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "an earlier write was cut short")
         with self._safe_tls:
             if data:
                 self._tls.write(data)
@@ -229,15 +232,25 @@ class TlsTransport(Transport):
             self._fed.wait_for(lambda: feeds != self._feeds, _LOOK_AGAIN)
             self._waiting -= 1
 
+    # Once OpenSSL has encrypted something, it has to leave, whole and in its order. Whatever is
+    # raised before that (a time-out, a signal handler's exception) leaves a stream that the peer
+    # cannot read on: it is torn, nobody writes any more, and the exception goes on to its caller.
+
     def _sendall(self, data: Buffer) -> None:
         view = memoryview(data)
         with self._safe_write:
-            self._finish_unsent()
-            for start in range(0, len(view), _CHUNK):
-                self.sock.sendall(self._encrypt_patiently(view[start : start + _CHUNK]))
-        # a reader leaves its own answers (to a key update, …) to us
+            try:
+                self._finish_unsent()
+                for start in range(0, len(view), _CHUNK):
+                    self._write(self._encrypt_patiently(view[start : start + _CHUNK]))
+            except BaseException:
+                self._torn = True
+                raise
+        # a reader leaves its own answers (to a key update, …) to us. The data has left whole;
+        # if this fails, the reader meets the same fault, and reports it
         if self._outgoing.pending:
-            self._flush_blocking()
+            with contextlib.suppress(OSError):
+                self._flush_blocking()
 
     def send_parts(self, header: bytes, payload: bytes) -> None:
         self._sendall(header)
@@ -245,29 +258,39 @@ class TlsTransport(Transport):
 
     def _flush_blocking(self) -> None:
         with self._safe_write:
-            self._finish_unsent()
-            raw = self._encrypt(b"")
-            if raw:
-                self.sock.sendall(raw)
+            try:
+                self._finish_unsent()
+                raw = self._encrypt(b"")
+                if raw:
+                    self._write(raw)
+            except BaseException:
+                self._torn = True
+                raise
 
     def _finish_unsent(self) -> None:
         """Send the rest of a record; if that fails, its bytes still count as unsent."""
         assert self._safe_write.locked()
-        if self._unsent:
-            self.sock.sendall(self._unsent)
+        if self._unsent and not self._torn:
+            self._write(self._unsent)
             self._unsent = b""
             self.unsent_bytes: int = 0
 
     def _flush_now(self) -> None:
         """Send the records that reading has caused; a thread that is writing sends them too."""
-        if self._safe_write.acquire(blocking=False):
-            try:
+        if not self._safe_write.acquire(blocking=False):
+            return
+        try:
+            if not self._torn:
                 self._send_unsent(self._encrypt(b""))
-            except OSError as exc:
-                # not logged here, because the reader's lock may be held
-                self.answer_fault = f"TLS answer not sent: {exc}"
-            finally:
-                self._safe_write.release()
+        except OSError as exc:
+            # not logged here, because the reader's lock may be held
+            self.answer_fault = f"TLS answer not sent: {exc}"
+            self._torn = True
+        except BaseException:
+            self._torn = True
+            raise
+        finally:
+            self._safe_write.release()
 
     def _send_unsent(self, raw: bytes) -> None:
         assert self._safe_write.locked()
@@ -285,7 +308,7 @@ class TlsTransport(Transport):
         if not self._safe_write.acquire(blocking=False):
             return 0
         try:
-            if self._unsent:
+            if self._unsent and not self._torn:
                 self._send_unsent(b"")
                 if self._unsent:
                     return 0
@@ -298,6 +321,9 @@ class TlsTransport(Transport):
             # it is one record: the peer can read nothing of it before all of it is sent
             self.unsent_bytes = len(part) if self._unsent else 0
             return len(part)
+        except BaseException:
+            self._torn = True
+            raise
         finally:
             self._safe_write.release()
             if self._outgoing.pending:

@@ -2,14 +2,20 @@
 
 ``tls_transport.py`` has the form for TLS. Both have the same few methods, for one thread that reads
 while others write. In the plain form the socket is blocking, so a read or a write is one system
-call, and the kernel limits the time of writes.
+call. The kernel returns from a write that waits at intervals, to check whether the peer takes
+anything.
+
+Where gevent has patched the standard library, its sockets wait even in calls that must not wait.
+Those calls then use the descriptor, and all waits the patched ``select``.
 """
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import errno
 import io
+import os
 import select
 import socket
 import struct
@@ -21,6 +27,7 @@ from ..core.forks import dies_in_child
 from ..core.masking import Buffer
 from ..logs import get_logger
 from .deadline import Deadline
+from .patience import Patience
 
 try:
     import fcntl
@@ -97,6 +104,10 @@ class Transport:
     blocks until the kernel has taken all, and raises ``BlockingIOError`` when the peer took nothing
     for *send_timeout* milliseconds. Both raise ``OSError`` on a broken connection. One thread may
     read while others write; writers must take turns (by the connection's output lock).
+
+    Whether the peer takes anything is asked of the kernel (:meth:`output_state`): it reports room
+    only when a third of its buffer is free, which can take minutes with a slow peer. Where the
+    kernel does not tell, the bytes that it takes from us count.
     """
 
     is_tls = False
@@ -111,14 +122,17 @@ class Transport:
         if sock.family in (socket.AF_INET, getattr(socket, "AF_INET6", None)):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # half of it: a call that could send a part returns after the whole wait, and the next call
-        # waits again
-        _set_kernel_timeout(sock, socket.SO_SNDTIMEO, max(1, send_timeout // 2))
+        self._send_timeout = send_timeout
+        # the kernel returns from a write at these intervals, to see what the peer has taken
+        _set_kernel_timeout(sock, socket.SO_SNDTIMEO, Patience.step_of(send_timeout))
         _set_keep_alive(sock)
         self.sock = sock
-        # bound methods of the socket itself: none of our code is between the loop and the kernel
+        # a socket of gevent is not one of the C class, and waits in its own way
+        self._patched = not isinstance(sock, _socket.socket)
+        # bound methods of the socket itself: little of ours is between the loop and the kernel
         self.recv: Callable[[int], bytes] = sock.recv
-        self.sendall: Callable[[Buffer], None] = sock.sendall
+        self.sendall: Callable[[Buffer], None] = self._write
+        self._send: Callable[[Buffer], int] = self._send_patched if self._patched else sock.send
         dies_in_child(self)
 
     def die_in_child(self) -> None:
@@ -132,14 +146,61 @@ class Transport:
         """Return the file descriptor; −1 once it is closed."""
         return self.sock.fileno()
 
+    def peer_ip(self) -> str:
+        """Return the IP address of the peer; '' when there is none."""
+        try:
+            return str(self.sock.getpeername()[0])
+        except OSError:
+            return ""
+
+    def _write(self, data: Buffer) -> None:
+        """Write *data* whole, in clear text."""
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent != len(data):
+            self._write_rest(memoryview(data)[sent:])
+
+    def _write_rest(self, view: memoryview) -> None:
+        """Write what the kernel did not take at once, as slowly as the peer takes it."""
+        limit = self._send_timeout
+        # the kernel has waited once, before it took less than all
+        patience = Patience(self.output_state, limit, Patience.step_of(limit))
+        while view:
+            try:
+                sent = self._send(view)
+            except BlockingIOError:
+                patience.look()
+            else:
+                view = view[sent:]
+                patience.taken()
+
+    def _send_patched(self, data: Buffer) -> int:
+        """Do what a blocking ``send`` does, for a socket of gevent's."""
+        sent = self.send_now(data)
+        if not sent and data:
+            wait_socket(self.sock, True, Deadline(Patience.step_of(self._send_timeout)))
+            sent = self.send_now(data)
+            if not sent:
+                raise BlockingIOError(errno.EAGAIN, "the peer takes nothing")
+        return sent
+
     def send_parts(self, header: bytes, payload: bytes) -> None:
         """Send both like ``sendall(header + payload)``, without joining them in memory."""
-        sent = self.sock.sendmsg((header, payload)) if hasattr(self.sock, "sendmsg") else 0
+        if self._patched or not hasattr(self.sock, "sendmsg"):
+            self._write(header)
+            self._write(payload)
+            return
+        try:
+            sent = self.sock.sendmsg((header, payload))
+        except BlockingIOError:
+            sent = 0
         if sent < len(header):
-            self.sock.sendall(header[sent:])
+            self._write_rest(memoryview(header)[sent:])
             sent = len(header)
         if sent < len(header) + len(payload):
-            self.sock.sendall(memoryview(payload)[sent - len(header) :])
+            self._write_rest(memoryview(payload)[sent - len(header) :])
 
     def send_now(self, data: Buffer) -> int:
         """Send what the kernel takes without waiting; return the number of bytes (0: none now).
@@ -147,6 +208,8 @@ class Transport:
         Raises ``OSError``.
         """
         try:
+            if self._patched:
+                return os.write(self.sock.fileno(), data)
             return self.sock.send(data, _DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return 0
@@ -157,6 +220,8 @@ class Transport:
         Raises ``OSError``.
         """
         try:
+            if self._patched:
+                return os.read(self.sock.fileno(), size)
             return self.sock.recv(size, _DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return None
@@ -263,7 +328,8 @@ class Transport:
             if not wait_first:
                 self.sock.shutdown(socket.SHUT_WR)
             while wait_socket(self.sock, False, deadline):
-                if not self.sock.recv(65536, _DONTWAIT) or deadline.passed:
+                # of Transport: TLS is over
+                if not Transport.recv_now(self, 65536) or deadline.passed:
                     break
         except OSError as exc:
             _log.debug("orderly close cut short: %s", exc)
