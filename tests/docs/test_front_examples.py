@@ -1,65 +1,28 @@
-"""The examples of the server's front door, as real processes."""
+"""The examples of the front door, as real processes."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Callable, Iterator
-from typing import Any
-
-import websocket
-from support import BOUND, HOST, wait_for
-from support.children import fixed_port
+from support import HOST, echo_server, refused_port, wait_for
 from support.programs import EXAMPLES, Program
 
 
-@contextlib.contextmanager
-def guest(port: int, room: str) -> Iterator[Any]:
-    """Somebody in a room of the chat server, which may be starting still."""
-    found: list[Any] = []
-
-    def connected() -> bool:
-        with contextlib.suppress(ConnectionRefusedError):
-            uri = f"ws://{HOST}:{port}/{room}"
-            found.append(websocket.create_connection(uri, subprotocols=["chat"], timeout=BOUND))
-        return bool(found)
-
-    wait_for(connected, bound=3 * BOUND)
-    try:
-        yield found[0]
-    finally:
-        found[0].shutdown()
-
-
-def hears(guest: Any, say: Callable[[], Any]) -> Any:
-    """Return what *guest* hears first; say it again while the guest may not be in the room yet."""
-    guest.settimeout(0.2)
-
-    def heard() -> Any:
-        say()
-        with contextlib.suppress(websocket.WebSocketTimeoutException):
-            return guest.recv()
-
-    try:
-        return wait_for(heard)
-    finally:
-        guest.settimeout(BOUND)
-
-
-def test_the_group_chat_keeps_rooms_apart_and_ends_with_ctrl_c() -> None:
-    """The others of a room get a message, other rooms do not; Ctrl-C says 1001, and the exit code
-    is 0.
+def test_the_echo_client_comes_back_by_itself() -> None:
+    """It is there before its server, what is typed meanwhile arrives, and a restart of the server
+    is not noticed.
     """
-    port = fixed_port()
-    with Program(EXAMPLES / "group_chat.py", str(port)) as program:
-        with guest(port, "a") as one, guest(port, "a") as two, guest(port, "b") as other:
-            assert hears(two, lambda: one.send("hello")) == "hello"
-            # both are in the room now
-            two.send("hi")
-            assert one.recv() == "hi"
-            program.signal(signal.SIGINT)
-            for client in (one, other):
-                opcode, data = client.recv_data(control_frame=True)
-                assert (opcode, data[:2]) == (websocket.ABNF.OPCODE_CLOSE, b"\x03\xe9")
-        assert program.wait() == 0
-        assert program.output == ""
+    with refused_port() as port:
+        client = Program(EXAMPLES / "echo_client.py", f"ws://{HOST}:{port}/")
+        client.__enter__()
+        client.enter("typed early")
+    try:
+        for number in range(2):
+            with echo_server(port) as server:
+                if number:
+                    client.enter("typed again")
+                client.expect("^typed again$" if number else "^typed early$")
+                wait_for(lambda server=server: server.status().connections == 1)  # type: ignore[misc]
+        client.end_input()
+        assert client.wait() == 0, client.output
+        assert "Traceback" not in client.output
+    finally:
+        client.__exit__(None, None, None)
