@@ -99,7 +99,14 @@ class Peer(FixedAttributes):
         are still queued for this peer, this one is queued behind them, so that their order stays.
         Returns False when the connection has ended. Raises ``TypeError`` for what is no message.
         """
-        return self._send(frame_of(message))
+        process = self._process
+        # frame_of(), without its call for the usual message
+        frame = (
+            WebSocketFrame(focText, message.encode()) if type(message) is str else frame_of(message)
+        )
+        if process.outgoing.frames:
+            return process.send_frame_async(frame)
+        return process.send_frame(frame)
 
     def send_json(self, value: Any) -> bool:
         """Send *value* as JSON in a text message; otherwise like :meth:`send`.
@@ -111,7 +118,7 @@ class Peer(FixedAttributes):
 
     def _send(self, frame: WebSocketFrame) -> bool:
         process = self._process
-        if process.outgoing:
+        if process.outgoing.frames:
             return process.send_frame_async(frame)
         return process.send_frame(frame)
 
@@ -182,13 +189,13 @@ class PeerProtocol(WebSocketProtocol):
         self, process: WebSocketProcess, frame: WebSocketFrame, info: str
     ) -> None:
         handlers = self._handlers
-        peer = self.peer
-        assert peer is not None
+        # prepare_process() has been called
+        peer: Any = self.peer
         opcode = frame.opcode
         message: Message
         if opcode is focText:
-            # checked where it was received
-            message = frame.payload.decode("utf-8", "replace")
+            # that it is UTF-8 was checked where it was received
+            message = frame.payload.decode()
             if message[:1] == "{" and self._server._was_call(peer, message, handlers):
                 return
         elif opcode is focBinary:
