@@ -777,8 +777,10 @@ def test_callbacks_that_cannot_work_are_refused(name: str, function: Any, words:
                 getattr(ws, name)(function)
             with pytest.raises(AttributeError, match=f"@ws.{name}"):
                 setattr(ws, name, function)
-            with pytest.raises(AttributeError, match="on_mesage"):
+            with pytest.raises(AttributeError, match="did you mean 'on_message'"):
                 ws.on_mesage = function  # type: ignore[attr-defined]
+            with pytest.raises(AttributeError, match="on_open is called at each connection"):
+                ws.on_reconnect = function  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
