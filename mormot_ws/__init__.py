@@ -51,6 +51,9 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     )
     from .front.client import connect
     from .front.connection import Connection
+    from .front.peer import Peer
+    from .front.request import Request
+    from .front.server import Server
     from .process.on_socket import WebCrtSocketProcess
     from .process.process import WebSocketProcess
     from .protocols.base import WebSocketProtocol
@@ -114,6 +117,9 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "client.connection": ("WebSocketProcessClient",),
     "client.thread": ("WebSocketProcessClientThread",),
     "request": ("HttpServerRequest",),
+    "front.peer": ("Peer",),
+    "front.request": ("Request",),
+    "front.server": ("Server",),
     "process.on_socket": ("WebCrtSocketProcess",),
     "core.deflate": ("PermessageDeflate",),
     "errors": (
@@ -254,6 +260,9 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Peer",
+    "Request",
+    "Server",
     "CallError",
     "ClientServices",
     "Connection",

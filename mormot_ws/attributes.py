@@ -1,4 +1,4 @@
-"""KnownAttributes: what a misspelt attribute is told.
+"""KnownAttributes: refuses misspelt attributes, and suggests the right ones.
 
 Python sets any attribute on any object, so a misspelt callback is never called and nobody says why.
 The public classes refuse what they do not have, and name what was probably meant. No protocol, no

@@ -1,4 +1,4 @@
-"""What can be a callback: checked where a function is set, so that a mistake is heard at once.
+"""Checks callbacks when they are set, so that mistakes are found at once.
 
 A coroutine or generator function would return without having run a line of its own. No connection,
 no thread and no frame belongs in here.

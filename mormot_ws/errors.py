@@ -97,7 +97,8 @@ class ServiceError(WebSocketsError):
 
     A service raises it to choose the error of its answer; the caller gets it with the same values.
 
-    :param text: a message for the caller.
+    :param text: a message for the caller. Of one that has come from the other side, ``str()`` shows
+        control characters as escape sequences; the attribute ``text`` has it as it came.
     :param status: 400 to 599, like those of HTTP; 500 by default.
     """
 

@@ -207,7 +207,12 @@ def serve(ca_file: str, certificate_file: str, private_key_file: str) -> None:
         except ssl.SSLError as exc:
             # usual: a client that does not do this (the peers), or one that is still answering the
             # last request
-            if exc.reason not in ("EXTENSION_NOT_RECEIVED", "REQUEST_PENDING", "REQUEST_SENT"):
+            if exc.reason not in (
+                "EXTENSION_NOT_RECEIVED",
+                "REQUEST_PENDING",
+                "REQUEST_SENT",
+                "STILL_IN_INIT",
+            ):
                 checkers[process.connection_id].fail(f"asking: {exc}")
         else:
             asked[process.connection_id] += 1

@@ -1,4 +1,4 @@
-"""AutoReconnect: a ready-made ``on_reconnect``, which upgrades as before or with fresh values."""
+"""AutoReconnect: a ready-made ``on_reconnect``, which upgrades with the same or fresh values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _URIS = ("ws://", "wss://")
 
 
 class AutoReconnect:
-    """What ``client.auto_reconnect(uri, headers)`` sets as ``on_reconnect`` of *client*.
+    """The ``on_reconnect`` that ``client.auto_reconnect(uri, headers)`` sets on *client*.
 
-    The functions among *uri* and *headers* are called for each attempt, in the client's thread.
-    Raises ``TypeError``/``ValueError`` for values that can never work.
+    If *uri* or *headers* is a function, it is called for each attempt, in the client's thread.
+    Raises ``TypeError`` or ``ValueError`` for invalid values.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class AutoReconnect:
         self._client = client
         self._uri = uri
         self._headers = headers
-        #: what the next upgrade asks for; None: the same as the last one
+        #: the resource of the next upgrade; None: that of the last one
         self._resource: str | None = None
         if uri is not None and not callable(uri):
             self._settle(uri)
@@ -38,7 +38,7 @@ class AutoReconnect:
             check_upgrade_arguments("", "", None, "" if headers is None else headers)
 
     def prepare(self) -> None:
-        """Before the TCP connection is opened: find out where it goes."""
+        """Find out where to connect, before the TCP connection is opened."""
         if callable(self._uri):
             self._settle(self._uri())
 
@@ -51,7 +51,7 @@ class AutoReconnect:
         self._resource = uri
 
     def __call__(self, reopened: WebSocketProcessClient | None) -> str:
-        """Upgrade the connection that was *reopened*; any text means: try again later."""
+        """Upgrade the connection that was *reopened*; return '', or a text to try again later."""
         if reopened is None:
             return "Retry"
         protocol = reopened.protocol

@@ -1,13 +1,28 @@
-"""What a client may be asked for: the arguments of an upgrade, and URIs. No socket, no thread."""
+"""Checks the arguments of an upgrade, and parses WebSocket URIs."""
 
 from __future__ import annotations
 
 from urllib.parse import unquote, urlsplit
 
+from ..core.handshake import checked_header_value
 from ..core.names import plain_host, wire_resource
 from ..logs import shown_uri
 from ..protocols.base import WebSocketProtocol
 from .upgrade import check_custom_headers
+
+
+class HeaderValue:
+    """An attribute that is sent as the value of a header line, and checked when it is set."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> str:
+        # of the class: there is no value yet
+        return "" if instance is None else str(instance.__dict__[self._name])
+
+    def __set__(self, instance: object, value: str) -> None:
+        instance.__dict__[self._name] = checked_header_value(self._name, value)
 
 
 def check_upgrade_arguments(
@@ -25,7 +40,7 @@ def check_upgrade_arguments(
         )
     if (
         key and protocol is not None and not protocol.encrypted
-    ):  # else it may be the one that this key was given to before
+    ):  # otherwise it may be the protocol that got this key before
         raise ValueError(
             "key goes with the REST protocols: leave it '' with a protocol of your own"
         )
@@ -34,8 +49,9 @@ def check_upgrade_arguments(
 
 
 def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
-    """Return (host, port, resource with its query, TLS) of a ``ws://`` or ``wss://`` *uri*; raise
-    ``ValueError`` for anything else.
+    """Return (host, port, resource with its query, TLS) of a ``ws://`` or ``wss://`` *uri*.
+
+    Raises ``ValueError`` for anything else.
     """
     parts = urlsplit(uri)
     if (
@@ -44,7 +60,7 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
         or parts.fragment
         or parts.username is not None
     ):
-        # what may be secret, a password or the query, is not shown
+        # a password or a query may be secret, and is not shown
         raise ValueError(
             f"{shown_uri(uri.partition('#')[0].partition('?')[0])!r} is not a WebSocket URI like"
             " ws://host:port/resource, without user name and fragment"
@@ -52,7 +68,7 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
     tls = parts.scheme == "wss"
     resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")
     port = (443 if tls else 80) if parts.port is None else parts.port
-    # a name may be percent-encoded (RFC 3986 §3.2.2), an address has a zone behind its '%'
+    # a name may be percent-encoded (RFC 3986 §3.2.2); in an address, '%' begins the zone
     host = plain_host(parts.hostname) if ":" in parts.hostname else unquote(parts.hostname)
     if any(c <= " " or c in "/\x7f" for c in host):
         raise ValueError(f"{host!r} is no host name")

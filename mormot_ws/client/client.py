@@ -1,8 +1,8 @@
-"""HttpClientWebSockets: connects, upgrades, and keeps the connection alive by a background thread
-that reconnects. What runs behind it, and how that ends, is in ``life.py``.
+"""HttpClientWebSockets: connects, upgrades, and reconnects in a background thread.
 
-Threads: the application's own, one per client (it runs the process loop, every callback, and the
-reconnection), and the keeper that all clients share.
+Besides the application's threads there is one per client, which runs the loop, all callbacks and
+the reconnection, and the keeper's thread, which all clients share. ``life.py`` has what runs behind
+a client, and how it ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from ..sockets.transport import Transport
 from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from ..status import ClientStatus
 from .again import AutoReconnect
-from .arguments import already_upgraded, check_upgrade_arguments, connect_target
+from .arguments import (
+    already_upgraded,
+    check_upgrade_arguments,
+    connect_target,
+)
 from .connection import WebSocketProcessClient
 from .http import HttpAnswer, http_request, rest_request
 from .life import FREED, ClientLife, NoThreadError
@@ -54,13 +58,13 @@ _OF_PROTOCOL = (
 class HttpClientWebSockets(ClientLife):
     """An HTTP client that can become a WebSocket client. Mirrors ``THttpClientWebSockets``.
 
-    The parameters are those of :class:`CrtSocket`, and *settings*:
-    :class:`WebSocketProcessSettings`, by default new ones; *process_name* names the thread and the
-    log lines. Constructing it opens the TCP connection, unless *connect* is False; when that fails
-    it does not raise: the upgrade tries again, and then returns ``Not Connected``.
+    The parameters are those of :class:`CrtSocket`, and *settings*, a
+    :class:`WebSocketProcessSettings`, by default new ones. *process_name* is a name for the thread
+    and in log lines. The constructor opens the TCP connection, unless *connect* is False. If that
+    fails it does not raise: the upgrade tries again, and returns ``Not Connected`` if it fails too.
 
-    ``free()`` it when it is not needed any more, from outside its callbacks; it is a context
-    manager that does so.
+    Call ``free()`` when you no longer need it, but not in its callbacks. As a context manager it
+    calls ``free()`` itself.
     """
 
     _ELSEWHERE: ClassVar[dict[str, str]] = {
@@ -106,15 +110,14 @@ class HttpClientWebSockets(ClientLife):
         #: ``f(client, failure)``, called in the client's thread when the policy gives up: there
         #: will be no further attempt. *failure* is a :class:`ReconnectFailure`
         self.on_gave_up: Callable[[HttpClientWebSockets, ReconnectFailure], Any] | None = None
-        #: ``f(client)``, called in the client's thread as its last act, whatever has ended it
+        #: ``f(client)``, called in the client's thread last of all, for whatever reason it ends
         self.on_ended: Callable[[HttpClientWebSockets], Any] | None = None
         #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST
         #: protocols), in the client's thread; None: 404. Mirrors ``OnCallbackRequestProcess``
         self.on_callback_request_process: OnHttpServerRequest | None = None
-        #: the ``User-Agent`` of requests
-        self.user_agent: str = default_user_agent()
+        self.user_agent = default_user_agent()
         self._answers = threading.local()
-        #: False when the server chose none of the sub-protocols that the last upgrade asked for
+        #: False when the server chose none of the sub-protocols of the last upgrade
         self.subprotocol_chosen = True
         if connect:
             self.reopen()
@@ -131,7 +134,8 @@ class HttpClientWebSockets(ClientLife):
         timeout: int = 10_000,
         **options: Any,
     ) -> HttpClientWebSockets:
-        """Return a client with a TCP connection to *host* and *port*; the same as the constructor.
+        """Return a client with a TCP connection to *host* and *port*, like the constructor.
+
         Mirrors ``Open``.
         """
         return cls(host, port, tls, tls_context, timeout, **options)
@@ -150,16 +154,15 @@ class HttpClientWebSockets(ClientLife):
         retry: bool = False,
         **options: Any,
     ) -> HttpClientWebSockets | None:
-        """Connect and upgrade in one call; return None when either fails (the log says why).
-        Mirrors ``WebSocketsConnect``.
+        """Connect and upgrade in one call; return None if either fails (the log says why).
 
-        Two forms: ``websockets_connect('localhost', 8999, protocol, 'uri')`` and
+        There are two forms: ``websockets_connect('localhost', 8999, protocol, 'uri')`` and
         ``websockets_connect('ws://localhost:8999/uri', protocol, headers)``.
 
-        :param retry: return the client at once, never None, and let it connect in the background,
-            again and again: the same as :meth:`auto_reconnect` with a *protocol*.
+        :param retry: return the client at once, never None, and let it connect in the background
+            until it succeeds, like :meth:`auto_reconnect` with a *protocol*.
 
-        Raises ``ValueError``/``TypeError`` for arguments that can never work.
+        Raises ``ValueError`` or ``TypeError`` for invalid arguments. Mirrors ``WebSocketsConnect``.
         """
         target = connect_target(host, port, protocol, uri, headers, tls)
         host, port, protocol, uri, headers, tls = target
@@ -189,8 +192,9 @@ class HttpClientWebSockets(ClientLife):
 
     @property
     def websockets(self) -> WebSocketProcessClient | None:
-        """The WebSocket side, None before the first upgrade, unless :meth:`auto_reconnect` makes
-        that. Mirrors ``WebSockets``.
+        """The process of the WebSocket. Mirrors ``WebSockets``.
+
+        It is None before the first upgrade, unless :meth:`auto_reconnect` is to make that upgrade.
         """
         return self._process
 
@@ -204,32 +208,33 @@ class HttpClientWebSockets(ClientLife):
         headers: str = "",
         reconnect: bool = False,
     ) -> str:
-        """Upgrade the TCP connection to WebSocket; return '' or an error text. Mirrors
-        ``WebSocketsUpgrade``.
+        """Upgrade the TCP connection to WebSocket; return '' or an error text.
 
-        A client that has not been upgraded yet opens the connection again when there is none: after
-        a failed upgrade, just call it again.
+        Before the first upgrade has succeeded, it opens the connection if there is none: after a
+        failed upgrade, just call it again.
 
         :param uri: the resource; ``''`` and ``'/'`` ask for the same.
-        :param key: encryption key of the binary REST protocol; ``''`` with a *protocol* of your
-            own, which has its key.
-        :param ajax: with ``protocol=None``: the JSON protocol (:class:`WebSocketProtocolJson`)
+        :param key: the encryption key of the binary REST protocol; ``''`` with a *protocol* of your
+            own, which has its own key.
+        :param ajax: with ``protocol=None``: use the JSON protocol (:class:`WebSocketProtocolJson`)
             instead of the binary one (:class:`WebSocketProtocolBinary`).
-        :param options: of the binary protocol: ``pboSynLzCompress`` by default (None), an empty set
-            for none; not looked at with a *protocol* of your own.
-        :param protocol: what to speak; from then on it belongs to the client. None: a REST
+        :param options: the options of the binary protocol; None: ``pboSynLzCompress``; an empty
+            set: none. Ignored with a *protocol* of your own.
+        :param protocol: the protocol to speak, which then belongs to the client. None: a REST
             protocol, see *ajax*.
         :param headers: further header lines, separated by CRLF.
         :param reconnect: True inside ``on_reconnect``: upgrade again, with the same process and
             protocol objects.
 
-        A network or handshake failure is a returned text, never an exception; the socket is then
-        closed, and :attr:`upgrade_failure` has what the server said. After :meth:`auto_reconnect`
-        the client goes on trying then, in the background. Takes up to ``timeout`` ms for the
-        server's answer, and as much to connect. In the frame callbacks of this client it is refused
-        with a text: the connection has not ended there. Raises ``TypeError``/``ValueError`` for
-        arguments that can never work, also for a *protocol* that another client is using,
-        :class:`WebSocketsError` for a *key* without the extra ``crypto``.
+        A failure of the network or the handshake is returned as a text, never raised. The socket is
+        then closed, and :attr:`upgrade_failure` has the server's answer. After
+        :meth:`auto_reconnect` the client keeps trying in the background. The upgrade takes up to
+        ``timeout`` ms for the server's answer, and as much for connecting. In the frame callbacks
+        of this client it is refused with a text, because the connection has not ended there.
+
+        Raises ``TypeError`` or ``ValueError`` for invalid arguments, including a *protocol* that
+        another client is using, and :class:`WebSocketsError` for a *key* without the extra
+        ``crypto``. Mirrors ``WebSocketsUpgrade``.
         """
         check_upgrade_arguments(uri, key, protocol, headers)
         made = partial(self._protocol, protocol, uri, key, ajax, options)
@@ -248,8 +253,8 @@ class HttpClientWebSockets(ClientLife):
     def reopen(self, timeout: int | None = None) -> str:
         """Close, and connect again with the same parameters. Mirrors ``ReOpen``.
 
-        Takes up to *timeout* milliseconds (None: that of the constructor) and returns '', or the
-        error in words: one is that another thread connects or upgrades this client just now.
+        Takes up to *timeout* milliseconds (None: that of the constructor), and returns '' or an
+        error text. It is also an error if another thread is connecting or upgrading this client.
         """
         me = get_ident()
         with self._safe_free:
@@ -270,28 +275,28 @@ class HttpClientWebSockets(ClientLife):
         protocol: WebSocketProtocol | None = None,
         policy: ReconnectPolicy | None = None,
     ) -> None:
-        """Connect by itself: reconnect with the parameters of the last upgrade whenever the
-        connection is lost, and retry the first one too. A ready-made ``on_reconnect``, for the
-        simple case.
+        """Reconnect automatically after a loss, and retry the first connection too.
 
-        After the first upgrade it counts for the losses to come. Before it, an upgrade that fails
-        is tried again in the background. Instead of it, with a *protocol*, all attempts are made in
-        the background, the first one at once; :attr:`websockets` is there from then on, and frames
-        can be queued. The policy decides on the waits, and :attr:`on_gave_up` is told when it gives
-        up.
+        This sets a ready-made ``on_reconnect``, which repeats the last upgrade.
+
+        Called after the first upgrade, it applies to later losses. Called before it, a failed first
+        upgrade is retried in the background too. Called instead of it, with a *protocol*, it makes
+        all attempts in the background, the first one at once; :attr:`websockets` exists from then
+        on, so frames can be queued. The policy decides on the waits; when it gives up,
+        :attr:`on_gave_up` is called.
 
         :param uri: another URI, or a function that returns it for each attempt; None: the same as
-            before. A whole ``ws://…`` or ``wss://…`` leads to another server.
-        :param headers: header lines, or a function that returns them for each attempt (a fresh
-            token); None: the same as before.
-        :param protocol: what to speak, before the first upgrade.
-        :param policy: decides on the waits; None: what ``settings.reconnect_policy`` makes. Only
-            before the first upgrade.
+            before. A whole ``ws://…`` or ``wss://…`` URI may name another server.
+        :param headers: header lines, or a function that returns them for each attempt (e.g. with a
+            fresh token); None: the same as before.
+        :param protocol: the protocol to speak; only before the first upgrade.
+        :param policy: decides on the waits; None: the policy from ``settings.reconnect_policy``.
+            Only before the first upgrade.
 
-        The functions run in the client's thread; what they raise counts as a failed attempt. What
-        the application wants to do on each connection (subscribe, …) belongs into its callback for
-        ``focContinuation``. Raises ``TypeError``/``ValueError`` for arguments that can never work,
-        :class:`WebSocketsError` when no thread can be started.
+        The functions run in the client's thread; an exception in one counts as a failed attempt. Do
+        what each connection needs (subscribe, …) in the callback for ``focContinuation``. Raises
+        ``TypeError`` or ``ValueError`` for invalid arguments, and :class:`WebSocketsError` when no
+        thread can be started.
         """
         again = AutoReconnect(self, uri, headers)
         process = self._process
@@ -308,9 +313,10 @@ class HttpClientWebSockets(ClientLife):
             raise WebSocketsError(f"no thread can be started: {error}")
 
     def status(self) -> ClientStatus:
-        """Return a snapshot for monitoring. From any thread and from signal handlers, never waits.
+        """Return a snapshot for monitoring.
 
-        ``connected`` is True only while there is a thread that reads.
+        Any thread and any signal handler may call it; it never waits. ``connected`` is True only
+        while there is a thread that reads.
         """
         process, thread = self._process, self._thread
         return ClientStatus(
@@ -340,18 +346,18 @@ class HttpClientWebSockets(ClientLife):
     ) -> int:
         """Send a request and wait for its answer; return the status. Mirrors ``Request``.
 
-        :param keep_alive: of plain HTTP: 0 closes the connection afterwards.
+        :param keep_alive: 0 closes the connection afterwards (plain HTTP only).
         :param header: further header lines, separated by CRLF.
         :param data: the body (a ``str`` is sent as UTF-8), *data_type* its ``Content-Type``.
 
-        Before an upgrade it is plain HTTP/1.1. After one to a REST protocol it travels over the
-        WebSocket, where any number of threads may request at once, and a line in *header* says how:
-        ``Sec-WebSocket-REST: WithoutAnswer`` sends without waiting, ``Sec-WebSocket-REST:
-        NonBlocking`` queues; both return 200.
+        Before an upgrade this is plain HTTP/1.1. After an upgrade to a REST protocol the request
+        goes over the WebSocket, where any number of threads may send requests at once. There a line
+        in *header* changes the mode: ``Sec-WebSocket-REST: WithoutAnswer`` sends without waiting,
+        ``Sec-WebSocket-REST: NonBlocking`` queues; both return 200.
 
-        What came back is in :attr:`answer`, for the calling thread alone. Without an answer its
-        ``error`` says why, and the status is 666 when the request surely did not reach the server,
-        404 when it may have. Raises ``ValueError`` for header lines that are none, and
+        The answer is in :attr:`answer`, for the calling thread only. If there is no answer, its
+        ``error`` says why; the status is 666 when the request certainly did not reach the server,
+        and 404 when it may have. Raises ``ValueError`` for malformed header lines, and
         :class:`WebSocketsError` for a request that would wait inside a callback of this client.
         """
         body = data.encode("utf-8") if isinstance(data, str) else data
@@ -376,7 +382,7 @@ class HttpClientWebSockets(ClientLife):
     def _http_request(
         self, url: str, method: str, keep_alive: int, header: str, body: bytes, data_type: str
     ) -> HttpAnswer:
-        """Send a request over plain HTTP, on a new connection if there is none."""
+        """Send a request by plain HTTP, on a new connection if there is none."""
         error = "" if self.connected else self.reopen()
         transport = self._transport
         if transport is None:
@@ -405,11 +411,11 @@ class HttpClientWebSockets(ClientLife):
         ajax: bool,
         options: Collection[Any] | WebSocketProtocolBinaryOptions | None,
     ) -> WebSocketProtocol:
-        """Return what is to be spoken: *protocol*, the one before, or a REST protocol."""
+        """Return the protocol to speak: *protocol*, the previous one, or a REST protocol."""
         if protocol is None and self._process is not None:
             protocol = self._process.protocol
         if protocol is None:
-            # here: a client of another protocol need not load it
+            # imported here, so that clients of other protocols do not load it
             from ..rest.protocols import new_rest_protocol
 
             protocol = new_rest_protocol(
@@ -427,13 +433,13 @@ class HttpClientWebSockets(ClientLife):
         if thread is not None and thread.is_alive() and owner._process.protocol is protocol:
             raise ValueError(
                 "the protocol object belongs to another client, which is using it: give each"
-                " client one of its own"
+                " client its own"
             )
 
     def _try_upgrade(
         self, uri: str, made: Callable[[], WebSocketProtocol], headers: str, reconnect: bool
     ) -> str:
-        """Upgrade, when the state of the client allows it."""
+        """Upgrade, if the state of the client allows it."""
         process, thread = self._process, self._thread
         alive = thread is not None and thread.is_alive() and thread is not current_thread()
         if process is None or not (process.upgrades or reconnect):
@@ -463,7 +469,7 @@ class HttpClientWebSockets(ClientLife):
         return self._upgrade(transport, uri, made(), headers)
 
     def _failed(self, text: str) -> AttemptFailure:
-        """Return why the first upgrade, which has returned *text*, has failed."""
+        """Return the failure of the first upgrade, which has returned *text*."""
         if text == _NOT_CONNECTED:
             return reopen_failure(self.last_exception, self.last_error)
         refused = self.upgrade_failure
@@ -474,7 +480,7 @@ class HttpClientWebSockets(ClientLife):
     def _upgrade(
         self, transport: Transport, uri: str, protocol: WebSocketProtocol, headers: str
     ) -> str:
-        """Do the handshake on the open connection, and start or renew what runs on it."""
+        """Do the handshake on the open connection, and start or renew its process."""
         try:
             result = client_upgrade(
                 transport,
@@ -524,7 +530,7 @@ class HttpClientWebSockets(ClientLife):
         protocol.on_before_incoming_frame = (
             self.on_before_incoming_frame or protocol.on_before_incoming_frame
         )
-        remote_ip = _peer_ip(transport)
+        remote_ip = transport.peer_ip()
         process.met(result.connection_id, remote_ip)
         protocol.connection_upgraded(uri, headers, remote_ip, result.connection_id)
         process.attach(transport, result.unread)
@@ -533,7 +539,7 @@ class HttpClientWebSockets(ClientLife):
         return self._start(process, first)
 
     def _start(self, process: WebSocketProcessClient, first: bool) -> str:
-        """Let a thread run the process: a new one, or the one that is reconnecting just now."""
+        """Let a thread run the process: a new one, or the one that is reconnecting now."""
         if self._freeing:
             return FREED
         thread = self._thread
@@ -553,18 +559,18 @@ class HttpClientWebSockets(ClientLife):
         return ""
 
     def notify_closed(self) -> None:
-        """In the client's thread: tell the application that the connection has ended."""
+        """Tell the application that the connection has ended. Runs in the client's thread."""
         if self.on_websockets_closed is not None:
             try:
                 self.on_websockets_closed(self)
             except BaseException:  # noqa: BLE001
-                # the original's thread would end here, silently; SystemExit would end ours
+                # the original's thread would silently end here; SystemExit would end ours
                 process = self._process
                 fields = {} if process is None else process.log_fields()
                 _log.exception("%r: on_websockets_closed failed", self, extra=fields)
 
     def notify_gave_up(self, failure: ReconnectFailure) -> None:
-        """In the client's thread: tell the application that there will be no further attempt."""
+        """Tell the application that there will be no more attempts. Runs in the client's thread."""
         self.gave_up = failure
         if self.on_gave_up is not None:
             try:
@@ -573,7 +579,7 @@ class HttpClientWebSockets(ClientLife):
                 _log.exception("%r: on_gave_up failed", self)
 
     def notify_ended(self) -> None:
-        """In the client's thread: tell the application that the thread ends."""
+        """Tell the application that the thread ends. Runs in the client's thread."""
         if self.on_ended is not None:
             try:
                 self.on_ended(self)
@@ -581,15 +587,8 @@ class HttpClientWebSockets(ClientLife):
                 _log.exception("%r: on_ended failed", self)
 
     def prepare_attempt(self) -> None:
-        """In the client's thread: settle where the next attempt goes."""
+        """Find out where the next attempt goes. Runs in the client's thread."""
         process = self._process
         again = None if process is None else process.on_reconnect
         if isinstance(again, AutoReconnect):
             again.prepare()
-
-
-def _peer_ip(transport: Any) -> str:
-    try:
-        return str(transport.sock.getpeername()[0])
-    except OSError:
-        return ""

@@ -1,7 +1,7 @@
-"""The client's side of a connection, through all its reconnections; without the thread that runs it
-(``thread.py``), the opening of sockets, and handshakes (``client.py``).
+"""The client's side of a connection, through all its reconnections.
 
-What it needs of the client is in ``owner.py``.
+The thread that runs it is in ``thread.py``. ``client.py`` opens sockets and does the handshakes.
+``owner.py`` says what it needs of the client.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ OnReconnect = Callable[["WebSocketProcessClient | None"], "str | None"]
 
 
 class WebSocketProcessClient(WebCrtSocketProcess):
-    """The client's side of a connection, through all its reconnections. Mirrors
-    ``TWebSocketProcessClient``.
+    """The client's side of a connection, through all its reconnections.
 
-    There is one per client, made by its first upgrade, or before that by ``auto_reconnect()``:
-    ``client.websockets``.
+    Mirrors ``TWebSocketProcessClient``. Each client has one, ``client.websockets``. The first
+    upgrade makes it, or ``auto_reconnect()`` before that.
     """
 
     def __init__(
@@ -47,12 +46,11 @@ class WebSocketProcessClient(WebCrtSocketProcess):
             process_name=client.process_name,
         )
         self._on_reconnect = on_reconnect
-        #: attempts to connect since the connection was lost, or since the first of them; 0 while
-        #: it runs
+        #: attempts since the connection was lost, or since the start; 0 while it runs
         self.attempts = 0
         #: how many upgrades have succeeded
         self.upgrades = 0
-        #: milliseconds that the last connection lived
+        #: how long the last connection lasted, in milliseconds
         self.lived_ms: float = 0.0
         #: the close code of the last connection
         self.lost_code = 0
@@ -60,25 +58,24 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         self.reconnects = 0
         self._client = client
         self._thread: WebSocketProcessClientThread | None = None
-        #: set by an upgrade, cleared when the loop starts: there is a connection to be run
+        #: True from an upgrade until the loop starts: there is a connection to run
         self.upgraded = False
         #: the messages that the protocol had received and sent when the connection began
         self._counts_before = (0, 0)
 
     @property
     def on_reconnect(self) -> OnReconnect | None:
-        """``f(process or None) -> text``, called in the client's thread after each attempt to open
-        the lost TCP connection again.
+        """``f(process or None) -> text``, called after each attempt to reopen the TCP connection.
 
-        With None when that failed (the result is ignored), with this process when it succeeded. It
-        then has to call ``websockets_upgrade(…, reconnect=True)`` and to return its result: '' goes
-        on, anything else closes the socket and tries again. None instead of a function: no
-        reconnection. Mirrors ``OnReconnect``.
+        It runs in the client's thread. The argument is None if the attempt failed (the result is
+        ignored then), or this process if it succeeded. In that case it must call
+        ``websockets_upgrade(…, reconnect=True)`` and return its result: '' continues, any other
+        text closes the socket and tries again. If it is None there is no reconnection. Mirrors
+        ``OnReconnect``.
 
-        What it raises, ``SystemExit`` included, is logged and counts as a failed attempt. Setting
-        it after the connection was lost, when the thread has ended without it, starts the
-        reconnection; when no thread can be started the log says so, and setting it again tries
-        again.
+        An exception, even ``SystemExit``, is logged and counts as a failed attempt. If the
+        connection was lost and the thread has ended because this was None, setting it starts the
+        reconnection. If no thread can be started then, the log says so; set it again to try again.
         """
         return self._on_reconnect
 
@@ -96,16 +93,15 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         return self._thread
 
     def reconnect_now(self) -> None:
-        """Cut short the wait before the next attempt, as
-        :meth:`HttpClientWebSockets.reconnect_now` does.
-        """
+        """End the wait before the next attempt, like :meth:`HttpClientWebSockets.reconnect_now`."""
         thread = self.client_thread
         if thread is not None:
             thread.reconnect_now()
 
     def answer_timeout(self) -> int:
-        """Return the client's ``timeout``, as in the original, unless
-        ``callback_answer_timeout_ms`` was set to something else.
+        """Return the client's ``timeout``, unless ``callback_answer_timeout_ms`` was changed.
+
+        This is the rule of the original.
         """
         timeout = self.settings.callback_answer_timeout_ms
         return self._client.timeout if timeout == DEFAULT_ANSWER_TIMEOUT_MS else timeout
@@ -123,24 +119,24 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         self.protocol.reset()
 
     def _renew(self, protocol: WebSocketProtocol) -> None:
-        """Make ready for the next connection."""
+        """Prepare for the next connection."""
         if protocol is not self.protocol and self.exchange is not None:
-            self.exchange.end()  # the new one makes its own, if it carries requests
+            self.exchange.end()  # a new protocol that carries requests makes its own
         self.protocol = protocol
         self._begin()
         self.set_state(wpsCreate)
 
     def met(self, connection_id: int, remote_ip: str) -> None:
-        """A handshake has told the server's number for the connection; it came from *remote_ip*."""
+        """Store the server's number for the connection, and its IP address."""
         self.connection_id = connection_id
         self.remote_ip = remote_ip
 
     def owned_by(self, thread: WebSocketProcessClientThread) -> None:
-        """*thread* runs the connections from now on."""
+        """Record that *thread* runs the connections from now on."""
         self.owner_thread = self._thread = thread
 
     def discard(self, state: WebSocketProcessState = wpsDestroy) -> None:
-        """The connection that was upgraded does not run: leave no sign that it does."""
+        """Reset the state, because the upgraded connection will not run."""
         self.liveness.unwatch()
         if self.upgraded:
             self.upgrades -= 1
@@ -149,7 +145,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
             self.set_state(state)
 
     def connection_ended(self, lived_ms: float) -> None:
-        """The loop of a connection has ended after *lived_ms*."""
+        """Record that the loop of a connection has ended after *lived_ms*."""
         self.lived_ms = lived_ms
         self.lost_code = self.close_code or CLOSE_ABNORMAL
 
@@ -158,13 +154,13 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         self.attempts += 1
 
     def reconnected(self) -> None:
-        """An attempt has led to a new connection."""
+        """Record that an attempt has led to a new connection."""
         self.attempts = 0
         if self.upgrades > 1:
             self.reconnects += 1
 
     def exchanged_both_ways(self) -> bool:
-        """Tell whether messages went both ways over the last connection."""
+        """Tell whether the last connection carried messages in both directions."""
         before_in, before_out = self._counts_before
         protocol = self.protocol
         return protocol.frames_in_count > before_in and protocol.frames_out_count > before_out
@@ -174,11 +170,11 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         self.upgraded = True
         self.upgrades += 1
         super().enter_run()
-        # on_reconnect may go on for long before the loop starts
+        # on_reconnect may take long before the loop starts
         self.liveness.watch()
 
     def keeps_queue(self) -> bool:
-        """Frames wait for the reconnection, as long as one may come."""
+        """Return True while a reconnection is possible: queued frames wait for it."""
         thread = self.client_thread
         return (
             self.on_reconnect is not None

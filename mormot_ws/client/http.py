@@ -1,7 +1,6 @@
-"""A request on a client's connection and its answer: plain HTTP/1.1 by ``http.client`` on our
-transport, or over a REST protocol.
+"""A client's requests and their answers, by plain HTTP/1.1 or over a REST protocol.
 
-No upgrade, no reconnection and no thread belongs in here.
+Plain HTTP uses ``http.client`` on our transport.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..core.handshake import split_header_lines
+from ..core.handshake import checked_header_value, split_header_lines
 from ..core.names import wire_authority, wire_resource
 from ..logs import escaped, shown_name
 from ..process.process import WebSocketProcess
@@ -33,7 +32,7 @@ class HttpAnswer:
     headers: list[tuple[str, str]] = field(default_factory=list)
     #: True when the connection can be used again
     keep_alive: bool = False
-    #: why there is no answer, '' when there is one
+    #: why there is no answer; '' if there is one
     error: str = ""
 
 
@@ -51,19 +50,19 @@ def http_request(
 ) -> HttpAnswer:
     """Send a request on *transport* and return its answer.
 
-    *max_answer_bytes*: the most that the body may have; 0: any number. Raises ``ValueError`` for
-    invalid header lines.
+    *max_answer_bytes* is the limit for the body; 0: none. Raises ``ValueError`` for invalid header
+    lines, and for a *data_type* that no header can hold.
     """
-    # here: it takes 10 ms, and most clients upgrade without a plain request
+    # imported here: it takes 10 ms, and most clients upgrade without a plain request
     import http.client
 
     headers = {"Connection": "Keep-Alive" if keep_alive else "Close", "Accept": "*/*"}
     if user_agent:
         headers["User-Agent"] = user_agent
     if data_type:
-        headers["Content-Type"] = data_type
+        headers["Content-Type"] = checked_header_value("data_type", data_type)
     for name, value in split_header_lines(header):
-        # the application's wins, whatever its case
+        # the application's header replaces ours, in any case
         headers = {known: text for known, text in headers.items() if known.lower() != name.lower()}
         headers[name] = value
     if not any(name.lower() == "host" for name in headers):
@@ -82,7 +81,7 @@ def http_request(
         answer = connection.getresponse()
         content = _read_body(answer, max_answer_bytes)
     except http.client.InvalidURL:
-        # its text has the whole URL, and the query may hold a token
+        # the exception's text has the whole URL, whose query may hold a token
         text = "InvalidURL: blanks and control characters in a URL have to be percent-encoded"
         return HttpAnswer(status=HTTP_CLIENTERROR, error=text)
     except (OSError, http.client.HTTPException) as exc:
@@ -96,19 +95,19 @@ def http_request(
     )
 
 
-#: bytes of a body that are read at a time
+#: bytes of a body that are read at once
 _BODY_READ = 1 << 16
 
 
 class _AnswerTooLong(OSError):
-    """The body of an answer is longer than ``max_answer_bytes``."""
+    """Raised for an answer whose body is longer than ``max_answer_bytes``."""
 
 
 def _read_body(answer: http.client.HTTPResponse, most: int) -> bytes:
     """Return the body of *answer*; raise ``OSError`` when it has more than *most* bytes.
 
-    In pieces of a fixed size, so that content in many small chunks costs memory in proportion to
-    its bytes.
+    It reads in pieces of a fixed size, so the memory needed is in proportion to the body, even if
+    the body comes in many small chunks.
     """
     from http.client import IncompleteRead
 
@@ -132,10 +131,12 @@ _MODES = {"WithoutAnswer": wscBlockWithoutAnswer, "NonBlocking": wscNonBlockWith
 def rest_request(
     process: WebSocketProcess, url: str, method: str, header: str, data: bytes, data_type: str
 ) -> HttpAnswer:
-    """Send a request over the REST protocol of *process* and return its answer. Raises
-    ``ValueError`` for headers that are none.
+    """Send a request over the REST protocol of *process*, and return its answer.
+
+    Raises ``ValueError`` for malformed headers.
     """
     split_header_lines(header)
+    checked_header_value("data_type", data_type)
     mode = _MODES.get(header_value(header, "Sec-WebSocket-REST"), wscBlockWithAnswer)
     if process.exchange is None:
         name = shown_name(process.protocol.name)
@@ -157,8 +158,6 @@ def rest_request(
 
 
 def answer_headers(lines: str) -> list[tuple[str, str]]:
-    """Return the (name, value) pairs of an answer's header *lines*; what is no header line is left
-    out.
-    """
+    """Return the (name, value) pairs of an answer's header *lines*, without malformed ones."""
     pairs = (line.partition(":") for line in lines.split("\r\n"))
     return [(name.strip(), value.strip()) for name, colon, value in pairs if colon]

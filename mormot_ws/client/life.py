@@ -1,5 +1,4 @@
-"""ClientLife: what runs behind a client, the process, its thread and the use of the keeper, from
-their making to their end.
+"""ClientLife: a client's process, its thread and its use of the keeper, from start to end.
 
 Upgrades and requests are in ``client.py``.
 """
@@ -24,6 +23,7 @@ from ..sockets.deadline import Deadline
 from ..sockets.tls_contexts import TlsContext
 from ..states import wpsCreate, wpsDestroy, wpsRun
 from .again import AutoReconnect
+from .arguments import HeaderValue
 from .connection import WebSocketProcessClient
 from .thread import WebSocketProcessClientThread
 from .upgrade import UpgradeError
@@ -31,8 +31,8 @@ from .waits import AttemptFailure
 
 _log = get_logger("mormot_ws.client")
 
-#: milliseconds that free() gives to the close handshake, and to the end of the TCP connection after
-#: it
+#: milliseconds that free() allows for the close handshake, and then for the end of the TCP
+#: connection
 _CLOSE_MS = 1_000
 #: milliseconds that free() waits in all
 _FREE_MS = 2_800
@@ -40,16 +40,21 @@ FREED = "The client is being freed"
 
 
 class NoThreadError(Exception):
-    """There is no thread to be had for a connection, or no descriptor for the keeper."""
+    """Raised when there is no thread for a connection, or no descriptor for the keeper."""
 
 
 class ClientLife(CrtSocket, FreedByWith):
-    """A client's connection, with the process on it and its thread. The parameters are those of
-    :class:`HttpClientWebSockets`, which is the only subclass.
+    """A client's connection, its process and its thread.
+
+    The parameters are those of :class:`HttpClientWebSockets`, the only subclass.
     """
 
     #: answers requests of the server
     on_callback_request_process: OnHttpServerRequest | None
+
+    #: the ``User-Agent`` of requests and upgrades. Setting it raises ``TypeError``/``ValueError``
+    #: for what a header line cannot hold
+    user_agent = HeaderValue()
 
     def __init__(
         self,
@@ -63,7 +68,7 @@ class ClientLife(CrtSocket, FreedByWith):
         tls_server_name: str | None,
         proxy: str | None,
     ) -> None:
-        #: shared by reference with the process; change what you need before the upgrade
+        #: shared by reference with the process; change values before the upgrade
         self.settings: WebSocketProcessSettings = (
             WebSocketProcessSettings() if settings is None else settings
         )
@@ -78,67 +83,66 @@ class ClientLife(CrtSocket, FreedByWith):
             send_timeout=self.settings.send_timeout,
             resolve_timeout=self.settings.resolve_timeout,
         )
-        #: names the thread and the log lines
+        #: a name for the thread and in log lines
         self.process_name = process_name
         #: decides the waits; made when the thread starts
         self.policy: ReconnectPolicy | None = None
-        #: why the policy gave up, None when it did not
+        #: why the policy gave up; None if it did not
         self.gave_up: ReconnectFailure | None = None
-        #: why the last upgrade failed: its ``http_status``, ``headers`` and ``body`` are what the
-        #: server has answered; None when it did not fail
+        #: why the last upgrade failed, with the server's answer as ``http_status``, ``headers`` and
+        #: ``body``; None if it did not fail
         self.upgrade_failure: UpgradeError | None = None
-        # what auto_reconnect() was told before there was a process
+        # the arguments of auto_reconnect() before there was a process
         self._again: AutoReconnect | None = None
         self._own_policy: ReconnectPolicy | None = None
         self._process: WebSocketProcessClient | None = None
         self._thread: WebSocketProcessClientThread | None = None
         self._keeper: ProcessKeeper | None = None
-        #: guards _freeing, _upgrading and _opening, and the making of the keeper's use and of the
-        #: thread, so that free() misses neither; before the keeper's and the thread's own locks,
-        #: nothing blocks while it is held. Taken again by its own thread: a signal handler may
-        #: call free() at any moment
+        #: guards _freeing, _upgrading and _opening, and the start of the keeper's use and of the
+        #: thread, so that free() misses neither. It comes before the locks of the keeper and the
+        #: thread, and nothing blocks while it is held. It is reentrant, because a signal handler
+        #: may call free() at any moment
         self._safe_free = threading.RLock()
-        #: the thread that upgrades just now, 0: none; two must not talk on one socket
+        #: the thread that is upgrading; 0: none; two threads must not use one socket
         self._upgrading = 0
-        #: the thread that opens the TCP connection just now, 0: none
+        #: the thread that is opening the TCP connection; 0: none
         self._opening = 0
         self._freeing = False
-        #: held by the thread that does the work of free(); others wait for it, with a bound. First
-        #: in the lock order; taken again by its own thread, for signal handlers
+        #: held by the thread that does the work of free(); others wait for it, with a time-out.
+        #: First in the lock order; reentrant for signal handlers
         self._safe_freed = threading.RLock()
-        #: True when the work of free() is done: one that was interrupted is done again
+        #: True when the work of free() is complete; interrupted work is done again
         self._freed = False
-        # True after free_later(): the thread does it when it ends
+        # True after free_later(): the thread frees the client when it ends
         self._free_at_end = False
         close_at_exit(self)
 
     # ------------------------------------------------------------------------ subclasses implement
 
     def notify_closed(self) -> None:
-        """In the client's thread: tell the application that the connection has ended."""
+        """Tell the application that the connection has ended. Runs in the client's thread."""
         raise NotImplementedError
 
     def notify_gave_up(self, failure: ReconnectFailure) -> None:
-        """In the client's thread: tell the application that there will be no further attempt."""
+        """Tell the application that there will be no more attempts. Runs in the client's thread."""
         raise NotImplementedError
 
     def notify_ended(self) -> None:
-        """In the client's thread: tell the application that the thread ends."""
+        """Tell the application that the thread ends. Runs in the client's thread."""
         raise NotImplementedError
 
     def prepare_attempt(self) -> None:
-        """In the client's thread: settle where the next attempt goes."""
+        """Find out where the next attempt goes. Runs in the client's thread."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------------------------- for anybody
 
     def reconnect_now(self) -> None:
-        """Cut short the wait before the next attempt to reconnect. From any thread and from signal
-        handlers, returns at once.
+        """End the wait before the next attempt to connect.
 
-        Also when that wait has not begun: in a callback that tells of the loss, or during an
-        attempt, which another one follows at once should it fail. On a running connection it does
-        nothing.
+        Any thread and any signal handler may call it; it returns at once. It also works before the
+        wait begins: in a callback that reports the loss, or during an attempt, after whose failure
+        the next one follows at once. On a running connection it does nothing.
         """
         thread = self._thread
         if thread is not None:
@@ -147,11 +151,11 @@ class ClientLife(CrtSocket, FreedByWith):
     def free(self) -> None:
         """Close the connection and end its thread, for good. Mirrors ``Free``.
 
-        From any thread but the client's own: inside one of its callbacks it behaves as
-        ``settings.free_in_callback`` says. Also from a signal handler, whatever it has interrupted.
-        The close handshake takes up to ``close_timeout`` ms, all of it less than 3 s; a callback
-        that runs longer is left behind, with a log line. Safe to call twice; when it was
-        interrupted by an exception, the next call finishes the work.
+        Call it from any thread except the client's own: in one of its callbacks it behaves as
+        ``settings.free_in_callback`` says. A signal handler may call it, whatever it has
+        interrupted. The close handshake takes up to ``close_timeout`` ms, and all of it less than 3
+        s; a callback that runs longer is left behind, with a log line. Safe to call twice; if an
+        exception interrupts a call, the next one finishes the work.
         """
         thread = self._thread
         if thread is not None and thread is current_thread():
@@ -159,17 +163,17 @@ class ClientLife(CrtSocket, FreedByWith):
                 thread.terminate()
             meet_free_in_callback(self, "client", self.settings)
         with self._safe_free:
-            self._freeing = True  # no other thread is made from here on
+            self._freeing = True  # after this no other thread is made
         lock = self._safe_freed
         if not lock.acquire(timeout=_FREE_MS / 1000):
-            # another thread is at it, and takes the time that it has
+            # another thread is doing it, within its own time limit
             return
         try:
             if not self._freed:
                 self._free()
                 self._freed = True
             elif thread is not None and thread is not current_thread():
-                # it has done the work itself, after free_later(), and is at its very end
+                # it has done the work itself, after free_later(), and is about to end
                 thread.join(_CLOSE_MS / 1000)
         finally:
             lock.release()
@@ -184,8 +188,10 @@ class ClientLife(CrtSocket, FreedByWith):
         self.host, self.port, self.tls = host, port, tls
 
     def free_later(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection, and :meth:`free` the client when its thread has ended: for its
-        callbacks, which must not call ``free()``. From any thread; returns at once.
+        """Close the connection, and :meth:`free` the client when its thread ends.
+
+        For its callbacks, which must not call ``free()``. Any thread may call it; it returns at
+        once.
         """
         thread, process = self._thread, self._process
         if thread is None or not thread.is_alive():
@@ -203,11 +209,11 @@ class ClientLife(CrtSocket, FreedByWith):
             process.start_shutdown(code, reason, _CLOSE_MS)
 
     def _free(self) -> None:
-        """Do the work of free(), as far as it is not done."""
+        """Do the work of free() that is not done yet."""
         deadline = Deadline(_FREE_MS)
         thread, process = self._thread, self._process
         if thread is current_thread():
-            # the last thing that it does, after free_later()
+            # this is the thread itself, at its end after free_later()
             thread = None
         if thread is not None:
             thread.terminate()
@@ -218,7 +224,7 @@ class ClientLife(CrtSocket, FreedByWith):
             and thread is not None
             and thread.is_alive()
         ):
-            # the peer's end of the TCP connection, the last callbacks
+            # wait for the peer's end of the TCP connection, and for the last callbacks
             thread.join(_CLOSE_MS / 1000)
         self.interrupt()
         if thread is not None and thread.is_alive():
@@ -233,19 +239,20 @@ class ClientLife(CrtSocket, FreedByWith):
         forget_at_exit(self)
 
     def _new_process(self, protocol: WebSocketProtocol) -> WebSocketProcessClient | None:
-        """Return a process for *protocol*; None when the client is being freed."""
-        with self._safe_free:  # a free() that came first would not give the keeper back
+        """Return a process for *protocol*; None if the client is being freed."""
+        with self._safe_free:  # an earlier free() would not release the keeper
             if self._freeing:
                 return None
-            if self._keeper is None:  # else from an upgrade whose policy, or protocol, raised
+            if self._keeper is None:  # otherwise an upgrade whose policy or protocol raised has it
                 self._keeper = acquire_shared_keeper()
         return WebSocketProcessClient(self, protocol, self._keeper, self._again)
 
     def _connect_later(
         self, protocol: WebSocketProtocol, uri: str, headers: str, failed: AttemptFailure | None
     ) -> str:
-        """Start the thread that makes the first connection, after *failed* if there was an attempt
-        already; return '' or why there is no thread.
+        """Start the thread that makes the first connection; return '' or why there is no thread.
+
+        *failed* is the failure of an attempt before that.
         """
         process = self._new_process(protocol)
         if process is None:
@@ -257,7 +264,7 @@ class ClientLife(CrtSocket, FreedByWith):
         try:
             self._new_thread(process, True, waits=True, failed=failed)
         except NoThreadError as exc:
-            _log.error("%r: no thread can be started (%s), so nobody connects", self, exc)
+            _log.error("%r: no thread can be started (%s), so it does not connect", self, exc)
             return str(exc)
         return ""
 
@@ -268,11 +275,10 @@ class ClientLife(CrtSocket, FreedByWith):
         waits: bool = False,
         failed: AttemptFailure | None = None,
     ) -> WebSocketProcessClientThread | None:
-        """Start the thread that runs *process*, or that *waits* for a connection; return None when
-        the client is being freed.
+        """Start the thread that runs *process*, or that *waits* for a connection.
 
-        When it raises, a fault of the policy's factory included, nobody takes the process for a
-        running one.
+        Returns None if the client is being freed. If it raises, even because of the policy's
+        factory, the process does not count as running.
         """
         started = False
         try:
@@ -280,10 +286,10 @@ class ClientLife(CrtSocket, FreedByWith):
             if policy is None:
                 policy = self.settings.reconnect_policy()
             with self._safe_free:
-                # free() sees all of it, a started thread included, or comes first
+                # either free() sees all of it, with the started thread, or it comes first
                 if self._freeing:
                     return None
-                # kept until the lock is free: their finalisers are the application's
+                # kept alive until the lock is free: their finalisers are the application's code
                 before = self.policy, self.gave_up
                 self.policy, self.gave_up = policy, None
                 thread = WebSocketProcessClientThread(self, process, waits, failed)
@@ -295,9 +301,9 @@ class ClientLife(CrtSocket, FreedByWith):
                         process.enter_run()
                     thread.start()
                 except (OSError, RuntimeError) as exc:
-                    # no descriptor for the keeper, or no further thread
+                    # there is no descriptor for the keeper, or no more threads
                     if first:
-                        # as if never upgraded
+                        # back to the state before the upgrade
                         self._process = self._thread = None
                     raise NoThreadError(f"{type(exc).__name__}: {exc}") from exc
             del before
@@ -324,26 +330,26 @@ class ClientLife(CrtSocket, FreedByWith):
                 thread.start()
                 return
             except RuntimeError as exc:
-                # as if it had never been tried: the next time there may be a thread
+                # back to the state before: the next try may get a thread
                 self._thread = last
                 process.owned_by(last)
                 last.revived(False)
                 text = f"{type(exc).__name__}: {exc}"
                 process.note_error(text)
         _log.error(
-            "%s: no thread can be started (%s), so nobody reconnects: set on_reconnect again later",
+            "%s: no thread can be started (%s): set on_reconnect again later to reconnect",
             last.name,
             text,
         )
 
     def thread_ends(self) -> None:
-        """In the client's thread, at its very end: do what free_later() has asked for."""
+        """Free the client if free_later() was called. Runs at the end of the client's thread."""
         self.notify_ended()
         if not self._free_at_end:
             return
         with self._safe_free:
             self._freeing = True
-        # else another thread is at it
+        # otherwise another thread is doing it
         if self._safe_freed.acquire(blocking=False):
             try:
                 if not self._freed:
@@ -353,9 +359,7 @@ class ClientLife(CrtSocket, FreedByWith):
                 self._safe_freed.release()
 
     def die_in_child(self) -> None:
-        """In a forked child: a client that has been upgraded, or is connected, is dead; any other
-        one is as new.
-        """
+        """Become dead in a forked child if connected or ever upgraded; start afresh otherwise."""
         super().die_in_child()
         self._safe_free, self._safe_freed = threading.RLock(), threading.RLock()
         self._upgrading = self._opening = 0
@@ -364,21 +368,21 @@ class ClientLife(CrtSocket, FreedByWith):
         if thread is not None:
             thread.die_in_child()
         if self._freeing or self._inherited or self._process is not None:
-            # there is nothing left to do for a free()
+            # free() has nothing left to do
             self._inherited = self._interrupted = self._freeing = True
             self._freed = True
         else:
             stay_at_exit(self)
 
     def begin_exit(self) -> None:
-        """The interpreter ends: say goodbye, without waiting."""
+        """Send a close frame at the interpreter's end, without waiting."""
         if self._thread is not None:
             self._thread.terminate()
         if self._process is not None:
             self._process.start_shutdown(1001, "")
 
     def end_exit(self, deadline: Deadline) -> None:
-        """The interpreter ends: wait for the goodbye, then cut."""
+        """Wait for the close handshake at the interpreter's end, then cut the connection."""
         thread = self._thread
         if thread is not None and thread is not current_thread():
             thread.join(deadline.seconds())

@@ -1,4 +1,4 @@
-"""ClientOwner: what the background half of a client needs of the client."""
+"""ClientOwner: what a client's thread needs of the client."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class ClientOwner(Protocol):
     port: int
     settings: WebSocketProcessSettings
     process_name: str
-    #: milliseconds that its user is ready to wait for the server
+    #: milliseconds to wait for the server
     timeout: int
     #: answers requests of the server
     on_callback_request_process: OnHttpServerRequest | None
-    #: why the last attempt to open the TCP connection failed, None when it did not
+    #: why the last attempt to open the TCP connection failed; None if it did not
     last_exception: OSError | None
     #: decides the waits
     policy: ReconnectPolicy | None
-    #: why the last handshake failed, None when it did not or there was none
+    #: why the last handshake failed; None if it did not, or if there was none
     upgrade_failure: UpgradeError | None
 
     @property
@@ -33,7 +33,7 @@ class ClientOwner(Protocol):
         """True while the TCP connection is open."""
 
     def prepare_attempt(self) -> None:
-        """Settle where the next attempt goes."""
+        """Find out where the next attempt goes."""
 
     def reopen(self, timeout: int | None = None) -> str:
         """Open the TCP connection again."""
@@ -51,4 +51,4 @@ class ClientOwner(Protocol):
         """Tell the application that there will be no further attempt."""
 
     def thread_ends(self) -> None:
-        """The thread has nothing more to do for the client."""
+        """Called when the thread has nothing more to do for the client."""

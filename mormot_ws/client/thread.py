@@ -1,7 +1,7 @@
-"""The thread of a client: it runs one connection after another, and connects in between.
+"""The thread of a client: runs one connection after another, and connects in between.
 
-Every callback of a client runs in this one thread. What it runs is in ``connection.py``, how long
-it waits in ``waits.py``; opening sockets and handshakes belong to ``client.py``.
+Every callback of a client runs in this one thread. The connection is in ``connection.py``, the
+waits are in ``waits.py``; ``client.py`` opens sockets and does the handshakes.
 """
 
 from __future__ import annotations
@@ -31,17 +31,16 @@ from .waits import AttemptFailure, ReconnectWaits, reopen_failure
 
 _log = get_logger("mormot_ws.client")
 
-#: seconds that a wait for a signal lasts at most before the clock is looked at again
+#: the longest wait for a signal, in seconds, before the clock is checked again
 _LONGEST_WAIT = 3_600.0
 
 
 class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
-    """Runs the process loop, and reconnects when it ends; started before there is a connection,
-    it connects. Mirrors ``TWebSocketProcessClientThread``.
+    """Runs the loop, and reconnects when it ends; connects first if there is no connection yet.
 
-    It ends when it may not reconnect: after :meth:`terminate`, without ``on_reconnect``, or when
-    the policy gives up. Nothing that a callback, a policy, a proxy library or a log handler raises
-    ends it.
+    Mirrors ``TWebSocketProcessClientThread``. It ends when it must not reconnect: after
+    :meth:`terminate`, without ``on_reconnect``, or when the policy gives up. Exceptions of
+    callbacks, policies, proxy libraries and log handlers do not end it.
     """
 
     def __init__(
@@ -51,20 +50,21 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         lost: bool = False,
         failed: AttemptFailure | None = None,
     ) -> None:
-        # daemon: a frozen or forgotten client must not keep the interpreter from ending
+        # a daemon thread: a client that is frozen or was not freed must not keep the interpreter
+        # from ending
         super().__init__(
             name=f"{client.process_name or 'WebSocketClient'} {client.host}:{client.port}",
             daemon=True,
         )
-        #: what it runs, connection after connection
+        #: the process that it runs, one connection after another
         self.process = process
-        # start with connecting: there is no connection yet, or it ended under an earlier thread
+        # True to connect first: there is no connection yet, or it ended in an earlier thread
         self._lost = lost
-        # why the first attempt has failed already, in another thread
+        # the failure of a first attempt in another thread
         self._failed = failed
-        #: what this thread is doing; mirrors ``ThreadState``
+        #: the state of this thread; mirrors ``ThreadState``
         self.thread_state: WebSocketProcessClientThreadState = sCreate
-        #: set when the thread runs; waited for by the first upgrade
+        #: set when the thread runs; the first upgrade waits for it
         self.entered: threading.Event = threading.Event()
         #: True while the loop runs, from its first callback to its last
         self.in_loop = False
@@ -73,17 +73,17 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         self._client = client
         # True in a forked child
         self._inherited = False
-        #: guards _hurry, _ended and gave_up_without_callback; some lines of computation. Taken
-        #: again by its own thread: a signal handler may call terminate() and reconnect_now() at
-        #: any moment
+        #: guards _hurry, _ended and gave_up_without_callback; held only for short computations. It
+        #: is reentrant, because a signal handler may call terminate() or reconnect_now() at any
+        #: moment
         self._safe = threading.RLock()
-        #: ends the wait between attempts, whoever puts; unlike an Event's its put() may be
-        #: interrupted by a signal handler that puts too
+        #: a put() ends the wait between attempts; unlike Event.set(), it may be interrupted by a
+        #: signal handler that also calls it
         self._wakes: SimpleQueue[None] = SimpleQueue()
         #: True once the thread has looked for on_reconnect in vain; guarded by _safe
         self.gave_up_without_callback: bool = False
-        self._ended = False  # this thread runs no further connection; guarded by _safe
-        #: what failed since the last stable connection, and how long to wait then
+        self._ended = False  # this thread runs no more connections; guarded by _safe
+        #: the failures since the last stable connection, and the waits after them
         self.waits: ReconnectWaits = ReconnectWaits(client, self.name)
         self._terminated = False
         self._hurry = False  # the next wait is to be cut short; guarded by _safe
@@ -94,23 +94,24 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         return self._terminated
 
     def terminate(self) -> None:
-        """Ask the thread not to reconnect any more, and end its wait. From any thread, callbacks
-        and signal handlers included; returns at once.
+        """Ask the thread not to reconnect any more, and end its wait.
 
-        A running connection goes on; close it by ``process.shutdown()``. Mirrors ``Terminate``.
+        Any thread, callback or signal handler may call it; it returns at once. A running connection
+        stays open; close it with ``process.shutdown()``. Mirrors ``Terminate``.
         """
         self._terminated = True
         self._wakes.put(None)
 
     def die_in_child(self) -> None:
-        """In a forked child: do not reconnect. This thread may be the one that has forked."""
+        """Do not reconnect, in a forked child. This thread may be the one that has forked."""
         self._safe = threading.RLock()
         self._wakes = SimpleQueue()
         self._terminated = self._inherited = True
 
     def reconnect_now(self) -> None:
-        """Make the next attempt without a wait, unless the connection runs. From any thread, and
-        from signal handlers; returns at once.
+        """Make the next attempt without a wait, unless the connection runs.
+
+        Any thread and any signal handler may call it; it returns at once.
         """
         with self._safe:
             if self.process.state is wpsRun or self._hurry:
@@ -119,7 +120,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         self._wakes.put(None)
 
     def run(self) -> None:
-        """The thread's body."""
+        """Run and reconnect until the thread ends."""
         process = self.process
         closed = False
         try:
@@ -138,7 +139,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         except BaseException as exc:
             if self._inherited:
                 raise
-            # nothing of the application's reaches this: a fault of ours, or no memory
+            # the application's exceptions do not get here: this is our fault, or out of memory
             process.note_error(_words(exc))
             _log.exception(
                 "%s: ended by %s; it does not reconnect any more", self.name, _words(exc)
@@ -155,8 +156,9 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
                 self._client.thread_ends()
 
     def will_run(self) -> bool:
-        """Tell whether this thread is going to run a connection that has just been upgraded; it is
-        woken for that. From any thread.
+        """Tell whether this thread will run a connection that has just been upgraded, and wake it.
+
+        Any thread may call it.
         """
         with self._safe:
             if self._ended:
@@ -174,16 +176,16 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         """Run one connection to its end."""
         process = self.process
         with self._safe:
-            self._hurry = False  # what was said during the attempt that succeeded
+            self._hurry = False  # requested during the attempt that has succeeded
         started = monotonic()
         self.in_loop = True
         try:
             process.process_loop()
         except BaseException as exc:
             if self._inherited:
-                # it ends a child that a callback has forked
+                # it has to end a child that was forked by a callback
                 raise
-            # whatever it is, the client goes on with the next connection
+            # after any exception the client continues with the next connection
             process.note_error(_words(exc))
             _log.exception(
                 "%s: the connection is ended by %s, which was raised in its loop",
@@ -201,7 +203,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         self._client.notify_closed()
 
     def _end_connection(self) -> None:
-        """See to it that nobody takes the connection for a running one."""
+        """Make sure that the connection does not count as running any more."""
         process = self.process
         process.discard()
         self._client.close()
@@ -216,7 +218,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
     # --------------------------------------------------------------------------------- reconnection
 
     def _reconnect(self) -> bool:
-        """Attempt until a connection is upgraded; return False when there is to be none."""
+        """Attempt until a connection is upgraded; return False when there will be none."""
         process = self.process
         failure = self._begin()
         while self._may_reconnect():
@@ -235,14 +237,15 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
             if failed is None:
                 return True
             if self._terminated:
-                # that is why
+                # the wait ended for this reason
                 return False
             failure = self._count(failed)
         return False
 
     def _begin(self) -> ReconnectFailure | None:
-        """Begin to connect or to reconnect; return what the policy is told before the first
-        attempt, None where that is made at once.
+        """Begin to connect or reconnect; return the failure that the policy gets first.
+
+        None: the first attempt is made at once.
         """
         process = self.process
         if not process.upgrades:
@@ -262,7 +265,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         return self.waits.failure(AttemptFailure(FailureKind.lost, ended), process.lost_code)
 
     def _count(self, failed: AttemptFailure) -> ReconnectFailure:
-        """Remember an attempt that has failed; return what the policy is told of it."""
+        """Count a failed attempt; return the failure for the policy."""
         process, waits = self.process, self.waits
         process.note_error(failed.text)
         waits.failures += 1
@@ -277,7 +280,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         return waits.failure(failed, process.lost_code)
 
     def _give_up(self, failure: ReconnectFailure) -> None:
-        """The policy wants no further attempt."""
+        """Give up, because the policy wants no more attempts."""
         _log.warning(
             "%s: gives up after %d attempts: %s",
             self.name,
@@ -288,7 +291,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         self._client.notify_gave_up(failure)
 
     def _reconnected(self) -> None:
-        """There is a new connection."""
+        """Record and log that there is a new connection."""
         process = self.process
         number = f" as #{process.connection_id}" if process.connection_id else ""
         word = "connected" if process.upgrades == 1 else "reconnected"
@@ -296,7 +299,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         process.reconnected()
 
     def _fields(self) -> dict[str, object]:
-        """Return what log records carry as ``extra``."""
+        """Return the ``extra`` of log records."""
         process = self.process
         return {"connection_id": process.connection_id, "attempts": process.attempts}
 
@@ -304,30 +307,28 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         with self._safe:
             if self._terminated or not self._client.settings.client_auto_upgrade:
                 return False
-            # under the lock: a callback that is set from now on finds the thread ended, and revives
+            # under the lock: a callback that is set after this finds the thread ended, and revives
             # the client
             self.gave_up_without_callback = self.process.on_reconnect is None
             return not self.gave_up_without_callback
 
     def take_over(self, last: WebSocketProcessClientThread) -> None:
-        """Go on where *last* has ended: its failures count for the policy."""
+        """Continue for *last*, which has ended: its failures count for the policy."""
         self.waits.take_over(last.waits)
         self._failed = last._failed
 
     def revived(self, done: bool) -> None:
-        """Another thread goes on in place of this one; *done* False: it could not be started."""
+        """Record that another thread replaces this one; *done* False: it could not be started."""
         self.gave_up_without_callback = not done
 
     def may_be_revived(self) -> bool:
-        """Tell whether this thread ends, or has ended, only because there was no
-        ``on_reconnect``.
-        """
+        """Tell whether this thread ends, or has ended, only for lack of an ``on_reconnect``."""
         with self._safe:
             return self.gave_up_without_callback and not self._terminated
 
     def _pause(self, milliseconds: float) -> bool:
         """Wait before an attempt; return False when the thread was terminated."""
-        # infinity too: until somebody says reconnect_now()
+        # it may be infinity: then only reconnect_now() ends the wait
         end = monotonic() + milliseconds / 1000
         while not (self._terminated or self._hurry or self.process.upgraded):
             left = end - monotonic()
@@ -340,7 +341,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         return not self._terminated or self.process.upgraded
 
     def _try_attempt(self) -> AttemptFailure | None:
-        """Attempt; whatever is raised, e.g. by a proxy library or by the protocol, is a failure."""
+        """Attempt; any exception, e.g. of a proxy library or the protocol, is a failure."""
         try:
             return self._attempt()
         except BaseException as exc:
@@ -355,18 +356,16 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
             self.attempting = False
 
     def _attempt(self) -> AttemptFailure | None:
-        """Open the TCP connection and let the application upgrade; return what failed, None when
-        nothing did.
-        """
+        """Open the TCP connection, and let the application upgrade; return the failure or None."""
         client, process = self._client, self.process
         self.attempting = True
         if process.upgraded:
-            # by another thread, just now
+            # another thread has just upgraded
             return None
         error, exc = self._call(client.prepare_attempt)
         if exc is not None:
             return AttemptFailure(FailureKind.callback, error, exc)
-        # of a client that has not been upgraded yet, the constructor may have opened it
+        # before the first upgrade, the constructor may have opened the connection
         if process.upgrades or not client.connected:
             error = client.reopen()
         if self._terminated:
@@ -405,26 +404,26 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
     def _call_on_reconnect(
         self, argument: WebSocketProcessClient | None
     ) -> tuple[str, BaseException | None]:
-        """Call the application; return its result, None as '', or what it raised."""
+        """Call the application; return its result (None as ''), or its exception."""
         callback = self.process.on_reconnect
         if callback is None:
             return "on_reconnect was taken away", None
         return self._call(lambda: callback(argument))
 
     def _call(self, function: Callable[[], object]) -> tuple[str, BaseException | None]:
-        """Call what may be the application's; an exception counts as a failed attempt."""
+        """Call *function*, maybe the application's; an exception counts as a failed attempt."""
         try:
             return str(function() or ""), None
         except BaseException as exc:
             if self._inherited:
-                # it ends a child that the callback has forked
+                # it has to end a child that was forked by the callback
                 raise
-            # the original's thread would end here, silently; SystemExit would end ours
+            # the original's thread would silently end here; SystemExit would end ours
             fields = {"attempts": self.process.attempts}
             _log.exception("%s: on_reconnect failed; trying again later", self.name, extra=fields)
             return _words(exc), exc
 
 
 def _words(exc: BaseException) -> str:
-    """Return *exc* in words, in one line."""
+    """Describe *exc* in one line."""
     return f"{type(exc).__name__}: {escaped(str(exc))}".removesuffix(": ")

@@ -1,9 +1,8 @@
-"""The client's side of the opening handshake: websocket-client writes the request and checks the
-answer, on our transport.
+"""The client's side of the opening handshake, by websocket-client on our transport.
 
-websocket-client is given a :class:`HandshakeSocket` instead of a socket: it puts the request into
-the order of native clients, reads the answer under a deadline and a size limit, and keeps what came
-behind it (the first frames) for the process.
+websocket-client writes the request and checks the answer. It gets a :class:`HandshakeSocket`
+instead of a socket, which puts the headers into the order of native clients, reads the answer
+within a deadline and a size limit, and keeps the bytes after it (the first frames) for the process.
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ _ORDER = (
     "sec-websocket-extensions",
 )
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
-#: how a header goes on in the next line (RFC 9112 §5.2): a client reads it as a blank
+#: the continuation of a header in the next line (RFC 9112 §5.2), which a client reads as a blank
 _FOLD = re.compile(r"[ \t]*\r?\n[ \t]+")
 _STATUS_LINE = re.compile(r"HTTP/\d\.\d (\d{3})(?: .*)?")
 
 
-#: bytes of a refusal's body that are kept, and milliseconds that they may take
+#: the most bytes of a refusal's body that are kept, and the milliseconds that they may take
 _MOST_BODY = 1024
 _BODY_MS = 250
 
@@ -75,7 +74,7 @@ class UpgradeError(WebSocketsError):
         self.headers = headers
         #: the first 1024 bytes of the body of a refusal
         self.body = body
-        #: what it is for a reconnection policy
+        #: the kind of failure, for a reconnection policy
         self.kind = kind
 
     @property
@@ -85,8 +84,9 @@ class UpgradeError(WebSocketsError):
 
     @classmethod
     def from_error(cls, error: OSError) -> UpgradeError:
-        """Return it for a connection that broke meanwhile: under TLS 1.3 a server refuses our
-        certificate only now.
+        """Return the failure for a connection that broke during the handshake.
+
+        With TLS 1.3 this is where a server refuses our certificate.
         """
         kind = failure_kind(error)
         told_apart = kind is FailureKind.tls or kind is FailureKind.timeout
@@ -99,13 +99,13 @@ class UpgradeError(WebSocketsError):
 
 @dataclass
 class UpgradeResult:
-    """What a successful handshake has settled."""
+    """The result of a successful handshake."""
 
-    #: the server's ``Sec-WebSocket-Connection-ID``, 0 without one
+    #: the server's ``Sec-WebSocket-Connection-ID``; 0 if it is missing
     connection_id: int = 0
     #: the extensions that the server chose
     extensions: list[str] = field(default_factory=list)
-    #: what arrived behind the answer
+    #: the bytes that arrived after the answer
     unread: bytes = b""
     #: False when sub-protocols were asked for and the server chose none of them
     subprotocol_chosen: bool = field(default=True, compare=False)
@@ -119,16 +119,16 @@ def default_user_agent() -> str:
 
 
 class HandshakeSocket:
-    """What websocket-client takes for its socket during the handshake."""
+    """Used by websocket-client as its socket during the handshake."""
 
     def __init__(
         self, transport: Transport, deadline: Deadline, max_head: int, uri: str = ""
     ) -> None:
         self._transport = transport
-        # websocket-client would take the URI apart and put it together again; it goes out as the
-        # application gave it, but in ASCII
+        # websocket-client would parse the URI and rebuild it; we send it as the application gave
+        # it, but in ASCII
         self._request_line = f"GET /{wire_resource(uri.removeprefix('/'))} HTTP/1.1".encode()
-        #: the key of the request, once it was sent
+        #: the key of the request; '' before it was sent
         self.key: str = ""
         self._deadline = deadline
         self._max_head = max_head
@@ -136,17 +136,17 @@ class HandshakeSocket:
         self._answer: io.BytesIO | None = None
         #: the headers of the answer
         self.headers: http.client.HTTPMessage | None = None
-        #: what arrived behind the answer
+        #: the bytes that arrived after the answer
         self.unread: bytes = b""
 
     def gettimeout(self) -> float:
         return 0  # makes websocket-client call send and recv directly, without selectors of its own
 
     def settimeout(self, timeout: float | None) -> None:
-        """The deadline rules here."""
+        """Do nothing: the deadline applies."""
 
     def close(self) -> None:
-        """The transport belongs to the client."""
+        """Do nothing: the transport belongs to the client."""
 
     def send(self, request: bytes) -> int:
         self.key = _header_of(request, b"sec-websocket-key")
@@ -159,15 +159,13 @@ class HandshakeSocket:
         return self._answer.read(size)
 
     def values(self, name: str) -> list[str]:
-        """Return the values of that header of the answer, unfolded and trimmed."""
+        """Return the values of the answer's header *name*, unfolded and trimmed."""
         values = [] if self.headers is None else self.headers.get_all(name, [])
         return [_FOLD.sub(" ", value).strip(" \t") for value in values]
 
     def _read_answer(self) -> io.BytesIO:
-        """Read and judge the answer's head; return it in a form that leaves websocket-client no
-        doubts.
-        """
-        # here: what only an upgrade needs, importing this package should not cost
+        """Read and check the answer's head; return it in a strict form for websocket-client."""
+        # imported here, because only an upgrade needs it
         import http.client
 
         while True:
@@ -181,7 +179,7 @@ class HandshakeSocket:
                 status_line.strip() or "No server response", int(match[1]) if match else 0, stream
             )
         if b"\r" in stream.getvalue().replace(b"\r\n", b""):
-            # others may see other headers than we do
+            # other programs on the way may see other headers than we do
             raise UpgradeError(
                 "Invalid HTTP Upgrade Header: a carriage return without its line feed", 101
             )
@@ -191,8 +189,8 @@ class HandshakeSocket:
             raise UpgradeError(f"Invalid HTTP Upgrade Header: {exc}", 101) from None
         if self.headers.defects:
             raise UpgradeError("Invalid HTTP Upgrade Header", 101)
-        # only what websocket-client checks, in one line each: it would mistake repeated lines, keep
-        # cookies for the whole Python process, and stumble over bytes that are not UTF-8
+        # Only the headers that websocket-client checks, each in one line. It would misread repeated
+        # lines, keep cookies for the whole OS process, and fail on bytes that are not UTF-8.
         lines = [
             f"{name}: {', '.join(self.values(name))}\r\n"
             for name in ("Upgrade", "Connection", "Sec-WebSocket-Accept")
@@ -203,8 +201,9 @@ class HandshakeSocket:
         )
 
     def _refusal(self, text: str, status: int, stream: io.BytesIO) -> UpgradeError:
-        """Return what the server says instead of 101, with its headers and the begin of its body,
-        as far as they come soon.
+        """Return the server's refusal, with its headers and the beginning of its body.
+
+        What does not arrive soon is left out.
         """
         import http.client
 
@@ -228,10 +227,10 @@ class HandshakeSocket:
         return UpgradeError(text, status, headers=headers, body=body[:wanted])
 
     def _read_head(self) -> tuple[str, io.BytesIO]:
-        """Read one head; return its status line and the rest. What came behind it is kept in
-        ``unread``.
+        """Read one head; return its status line and the rest; keep later bytes in ``unread``.
 
-        The limits are for all heads together: a server may not keep us busy with interim answers.
+        The limits apply to all heads together, so a server cannot keep us busy with interim
+        answers.
         """
         head = self.unread
         while (end := _EMPTY_LINE.search(head)) is None:
@@ -293,10 +292,11 @@ def client_upgrade(
     max_head: int,
     deflate: PermessageDeflate | None = None,
 ) -> UpgradeResult:
-    """Do the handshake for *protocol* on *transport*. Raises :class:`UpgradeError`, or ``OSError``
-    when the connection breaks.
+    """Do the handshake for *protocol* on *transport*.
+
+    Raises :class:`UpgradeError`, or ``OSError`` when the connection breaks.
     """
-    # here: it costs 30 ms that an import of ours should not
+    # imported here: it takes 30 ms
     from websocket import WebSocket, WebSocketException
 
     authority = wire_authority(host, port, 443 if transport.is_tls else 80)
@@ -323,9 +323,7 @@ def client_upgrade(
 
 
 def check_custom_headers(headers: str) -> None:
-    """Raise ``ValueError`` for custom header lines that cannot be sent, or that belong to the
-    handshake itself.
-    """
+    """Raise ``ValueError`` for custom headers that are malformed or belong to the handshake."""
     for name, _ in split_header_lines(headers):
         if name.lower() in _ORDER and name.lower() not in ("host", "accept", "user-agent"):
             raise ValueError(
@@ -334,9 +332,7 @@ def check_custom_headers(headers: str) -> None:
 
 
 def _header_lines(asked: str, headers: str, user_agent: str) -> tuple[list[str], str]:
-    """Return the header lines to give to websocket-client, and the Host that the application wants
-    ('' for the usual one).
-    """
+    """Return the header lines for websocket-client, and the application's Host ('': the usual)."""
     fields = {"Accept": "*/*", "User-Agent": user_agent}
     custom = []
     host = ""
@@ -349,15 +345,16 @@ def _header_lines(asked: str, headers: str, user_agent: str) -> tuple[list[str],
             custom.append(f"{name}: {value}")
     lines = [f"{name}: {value}" for name, value in fields.items()] + ["Content-Length: 0"]
     if asked:
-        # not as `subprotocols=`: websocket-client would refuse an answer that names none, which
-        # native peers give
+        # not as `subprotocols=`: websocket-client would refuse an answer that names none, as native
+        # servers send it
         lines.append(f"Sec-WebSocket-Protocol: {asked}")
     return lines + custom, host
 
 
 def _is_upgraded(sock: HandshakeSocket) -> bool:
-    """Tell whether the answer says that the connection is a WebSocket now. (websocket-client also
-    trims what is no blank.)
+    """Tell whether the answer says that the connection is a WebSocket now.
+
+    (websocket-client also trims characters that are not blanks.)
     """
     upgrade = [token.lower() for token in header_tokens(sock.values("upgrade"))]
     connection = [token.lower() for token in header_tokens(sock.values("connection"))]
@@ -370,10 +367,10 @@ def _settle(
     asked: str,
     deflate: PermessageDeflate | None,
 ) -> UpgradeResult:
-    """Check what the answer chose against what was asked."""
+    """Check the choices in the answer against the request."""
     if not _is_upgraded(sock):
         raise UpgradeError(_NO_UPGRADE, 101)
-    # websocket-client compares in lower case, and base64 has both
+    # checked again: websocket-client ignores the case, which matters in base64
     if sock.values("sec-websocket-accept") != [accept_value(sock.key)]:
         raise UpgradeError("Invalid HTTP Upgrade Accept Challenge", 101)
     chosen = sock.values("sec-websocket-protocol")

@@ -1,6 +1,6 @@
-"""ReconnectWaits: what a client's policy is told, and how long the client waits then.
+"""ReconnectWaits: asks a client's policy how long to wait before each attempt.
 
-It counts what failed since the last good connection. No wait happens in here, and no attempt.
+It counts the failures since the last stable connection. It makes no attempts, and does not wait.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ _log = get_logger("mormot_ws.client")
 
 
 class AttemptFailure(NamedTuple):
-    """Why one attempt has failed."""
+    """Why an attempt has failed."""
 
     kind: FailureKind
     #: in words
     text: str
-    #: the same as an exception; what a server, or a proxy, has answered is in its ``http_status``,
-    #: ``headers`` and ``body``
+    #: the exception; it has the answer of a server or proxy as ``http_status``, ``headers`` and
+    #: ``body``
     exception: BaseException | None = None
 
 
 class ReconnectWaits:
-    """The failures of one client, and its policy's answers. In the client's thread."""
+    """The failures of one client, and its policy's answers. Used in the client's thread."""
 
     def __init__(self, client: ClientOwner, name: str) -> None:
         self._client = client
         self._name = name
         #: failed attempts since the last stable connection
         self.failures: int = 0
-        # when that was lost, or when the first attempt began
+        # when that connection was lost, or when the first attempt began
         self._since = 0.0
-        # the waits when the policy has a fault
+        # decides the waits when the policy fails
         self._fallback = ExponentialBackoff()
 
     def take_over(self, last: ReconnectWaits) -> None:
-        """Go on where *last* has ended."""
+        """Continue with the failures of *last*."""
         self.failures = last.failures
         self._since = last._since
 
     def begin(self, stable: bool) -> None:
-        """A connection was lost, or there was none yet: start anew if it was a *stable* one."""
+        """Begin after a loss or at the start; reset the policy if the connection was *stable*."""
         if not stable and self._since:
             # a server that accepts and drops at once must not be hammered
             return
@@ -65,7 +65,7 @@ class ReconnectWaits:
         self._since = monotonic()
 
     def failure(self, failed: AttemptFailure, close_code: int) -> ReconnectFailure:
-        """Return what the policy is told. *close_code* is that of the last connection."""
+        """Return the failure for the policy; *close_code* is that of the last connection."""
         exception = failed.exception
         return ReconnectFailure(
             failed.kind,
@@ -80,8 +80,9 @@ class ReconnectWaits:
         )
 
     def delay(self, failure: ReconnectFailure, fields: dict[str, object]) -> float | None:
-        """Ask the policy for the next wait in milliseconds; when it has a fault, the default one.
-        None: give up. *fields* go into log records.
+        """Return the policy's next wait in milliseconds; None: give up.
+
+        If the policy fails, the default policy decides. *fields* go into log records.
         """
         policy = self._client.policy
         default = self._fallback.next_delay(failure)
@@ -114,6 +115,6 @@ class ReconnectWaits:
 
 
 def reopen_failure(exception: OSError | None, error: str) -> AttemptFailure:
-    """Return what failed when the TCP connection could not be opened; a proxy may have said why."""
+    """Return the failure to open the TCP connection, with a proxy's answer if there was one."""
     kind = FailureKind.connect if exception is None else failure_kind(exception)
     return AttemptFailure(kind, error, exception)

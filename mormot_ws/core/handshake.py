@@ -17,6 +17,8 @@ _NEEDLESS = re.compile(r"%(3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa])")
 #: the ports that a browser leaves out of an origin
 _DEFAULT_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: what would end a header line, or must not stand in one (RFC 9110 §5.5)
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def accept_value(key: str) -> str:
@@ -39,6 +41,19 @@ def header_tokens(values: Iterable[str]) -> list[str]:
     ]
 
 
+def checked_header_value(name: str, value: str) -> str:
+    """Return *value*, which the application has set as *name*, if a header line can hold it.
+
+    Raises ``TypeError``, or ``ValueError`` for control characters, with which it could add lines of
+    its own, and for what is not Latin-1. The value is not quoted: it may hold a token.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is a str, not {type(value).__name__}")
+    if _CONTROL.search(value) or any(c > "\xff" for c in value):
+        raise ValueError(f"{name} has a character that no header line can hold")
+    return value
+
+
 def split_header_lines(lines: str) -> list[tuple[str, str]]:
     """Return the (name, value) pairs of CRLF-separated header *lines*.
 
@@ -48,7 +63,7 @@ def split_header_lines(lines: str) -> list[tuple[str, str]]:
     for number, line in enumerate(lines.replace("\r\n", "\n").split("\n"), 1):
         if line.strip():
             name, colon, value = line.partition(":")
-            if not colon or not _TOKEN.fullmatch(name.strip()) or any(c in "\r\n\0" for c in value):
+            if not colon or not _TOKEN.fullmatch(name.strip()) or _CONTROL.search(value):
                 # the line is not quoted: it may hold a token, and this text ends up in a log
                 raise ValueError(
                     f"line {number} of the headers is not a header line: it has to be 'Name: value'"

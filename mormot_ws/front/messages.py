@@ -27,6 +27,8 @@ CALL_INVALID = -32600
 #: … when the method has raised an exception
 CALL_FAILED = -32000
 
+#: characters of an error's text
+_MOST_TEXT = 2_000
 #: what precedes base64 in a JSON string that stands for bytes
 _BYTES_MARK = "\ufff0"
 
@@ -119,8 +121,10 @@ def answer_frame(number: int | str | None, result: Any) -> WebSocketFrame:
 
 
 def error_frame(number: int | str | None, code: int, text: str) -> WebSocketFrame:
-    """Return the frame that answers a call with an error."""
-    error = {"code": code, "message": text}
+    """Return the frame that answers a call with an error; a long *text* is cut."""
+    # whatever an exception says has to reach the caller, lone surrogates too
+    message = str(text)[:_MOST_TEXT].encode("utf-8", "replace").decode("utf-8")
+    error = {"code": code, "message": message}
     return json_frame({"jsonrpc": "2.0", "error": error, "id": number})
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import select
+import selectors
 import socket
 import threading
 from collections import deque
@@ -235,11 +235,12 @@ class ProcessKeeper:
         blocked: dict[int, Flushable] = {}
         retry: list[Flushable] = []
         safe_start = self._safe_start
-        poller = _Poller(self._wake_read.fileno())
+        selector = _new_selector()
+        selector.register(self._wake_read.fileno(), selectors.EVENT_READ)
         # if the lock is another one, this is a child that was forked in this same thread
         while not self._stopping and self._safe_start is safe_start:
             try:
-                self._turn(poller, blocked, retry)
+                self._turn(selector, blocked, retry)
             # e.g. out of memory, or the application's log handler: all connections need this thread
             except BaseException:  # noqa: BLE001
                 self._report("a turn failed")
@@ -248,12 +249,17 @@ class ProcessKeeper:
             self._wake_read.close()
             self._wake_write.close()
 
-    def _turn(self, poller: _Poller, blocked: dict[int, Flushable], retry: list[Flushable]) -> None:
+    def _turn(
+        self,
+        selector: selectors.BaseSelector,
+        blocked: dict[int, Flushable],
+        retry: list[Flushable],
+    ) -> None:
         """Wait for work, and do it."""
-        for fd in poller.wait(self._timeout(bool(retry))):
+        for fd in _wait(selector, self._timeout(bool(retry))):
             process = blocked.pop(fd, None)
             if process is not None:
-                poller.remove(fd)
+                selector.unregister(fd)
                 retry.append(process)
         # the order matters: a thread that queues something after the flag was cleared signals
         # again, and one that did so before is in _ready
@@ -266,7 +272,7 @@ class ProcessKeeper:
             todo[ready.popleft()] = None
         for process in todo:
             try:
-                self._flush(process, poller, blocked, retry)
+                self._flush(process, selector, blocked, retry)
             # a fault of one connection must not end the thread that serves all
             except BaseException:  # noqa: BLE001
                 self._report("flushing %r failed", process)
@@ -274,7 +280,10 @@ class ProcessKeeper:
 
     @staticmethod
     def _flush(
-        process: Flushable, poller: _Poller, blocked: dict[int, Flushable], retry: list[Flushable]
+        process: Flushable,
+        selector: selectors.BaseSelector,
+        blocked: dict[int, Flushable],
+        retry: list[Flushable],
     ) -> None:
         fd = process.fileno()
         if blocked.get(fd) is process:
@@ -284,7 +293,9 @@ class ProcessKeeper:
             retry.append(process)
         elif result is FlushResult.blocked and fd >= 0:
             blocked[fd] = process
-            poller.add(fd)
+            if fd not in selector.get_map():
+                # else another connection has had it, and it is blocked too
+                selector.register(fd, selectors.EVENT_WRITE)
 
     def _timeout(self, retry: bool) -> float | None:
         """Return the seconds until something is due, and announce when the thread will wake."""
@@ -364,39 +375,23 @@ class ProcessKeeper:
             _log.exception(f"%s: {what}", self.name, *arguments)
 
 
-class _Poller:
-    """Readiness of the wake-up socket (to read) and of blocked connections (to write)."""
+def _new_selector() -> selectors.BaseSelector:
+    """Return what the thread waits with. Not the best one of the system: epoll forgets a descriptor
+    that is closed, and what was blocked on it would be forgotten with it.
+    """
+    return getattr(selectors, "PollSelector", selectors.SelectSelector)()
 
-    def __init__(self, wake_fd: int) -> None:
-        self._wake_fd = wake_fd
-        self._writers: set[int] = set()
-        self._poll = select.poll() if hasattr(select, "poll") else None
-        if self._poll is not None:
-            self._poll.register(wake_fd, select.POLLIN)
 
-    def add(self, fd: int) -> None:
-        self._writers.add(fd)
-        if self._poll is not None:
-            self._poll.register(fd, select.POLLOUT)
-
-    def remove(self, fd: int) -> None:
-        self._writers.discard(fd)
-        if self._poll is not None:
-            self._poll.unregister(fd)
-
-    def wait(self, timeout: float | None) -> list[int]:
-        if self._poll is not None:
-            return [
-                fd
-                for fd, _ in self._poll.poll(None if timeout is None else timeout * 1000)
-                if fd != self._wake_fd
-            ]
-        writers = list(self._writers)
-        try:
-            return select.select([self._wake_fd], writers, [], timeout)[1]
-        except (OSError, ValueError):
-            # one of them was closed meanwhile; trying them all shows which
-            return writers
+def _wait(selector: selectors.BaseSelector, timeout: float | None) -> list[int]:
+    """Return the descriptors of connections that can be written, waiting up to *timeout*
+    seconds for one, or for a signal.
+    """
+    try:
+        ready = [key for key, _ in selector.select(timeout)]
+    except (OSError, ValueError):
+        # without poll: one of them was closed meanwhile; which one shows when they are tried
+        ready = list(selector.get_map().values())
+    return [key.fd for key in ready if key.events == selectors.EVENT_WRITE]
 
 
 # ------------------------------------------------------------------------ the keeper of all clients

@@ -1,12 +1,11 @@
-"""WebSocketProcess: the life of one connection, without a socket (that is in ``on_socket.py``).
+"""WebSocketProcess: one connection, without its socket, which is in ``on_socket.py``.
 
-It owns four parts, each with its own state: a reader, a sender, the liveness, and a closer. Its
-loop can be stepped: ``begin_loop()``, ``loop_step()``, ``end_loop()``. They are driven by a thread
-of the connection's own (``process_loop()``), or by an owner that knows when there is something to
-read.
+It has four parts, each with its own state: a reader, a sender, the liveness, and a closer. Its loop
+can be stepped with ``begin_loop()``, ``loop_step()`` and ``end_loop()``. Either the connection's
+own thread calls them (``process_loop()``), or an owner that knows when bytes are ready to read.
 
-Lock order: the reader's ``safe_in``, then the sender's ``safe_out``, then the queue's and the
-transport's own locks. No callback runs and nothing is logged while any of them is held.
+Lock order: the reader's ``safe_in``, then the sender's ``safe_out``, then the locks of the queue
+and the transport. No callback runs and nothing is logged while any of them is held.
 """
 
 from __future__ import annotations
@@ -70,24 +69,23 @@ class _LoopThread:
 
 
 class WebSocketProcess(KnownAttributes, ABC):
-    """What both sides of a connection have in common, whatever carries the bytes. Mirrors
-    ``TWebSocketProcess``.
+    """One connection, as both sides have it. Mirrors ``TWebSocketProcess``.
 
     :param protocol: this connection's own protocol object.
     :param settings: shared by reference with the server or client.
-    :param keeper: the thread that looks after heartbeats and queued frames.
-    :param mask_sent_frames: True on the client's side (the original's ``MaskSentFrames``).
+    :param keeper: sends heartbeats and queued frames.
+    :param mask_sent_frames: True on a client (the original's ``MaskSentFrames``).
     :param connection_id: the server's number for the connection.
-    :param process_name: names threads and log lines.
+    :param process_name: a name for threads and in log lines.
 
-    For anybody, from any thread: :meth:`send_frame`, :meth:`send_frame_async`, :meth:`shutdown`,
-    :meth:`abort`, :meth:`notify_callback`, :meth:`status`, and the attributes, to be read.
+    Any thread may call :meth:`send_frame`, :meth:`send_frame_async`, :meth:`shutdown`,
+    :meth:`abort`, :meth:`notify_callback` and :meth:`status`, and may read the attributes.
 
     Subclasses implement :meth:`receive_bytes`, :meth:`receive_now`, :meth:`write_bytes`,
     :meth:`write_now`, :meth:`interrupt` and :meth:`fileno`.
     """
 
-    #: True in a forked child: the connection is the parent's, and this copy is dead
+    #: True in a forked child: the connection belongs to the parent, and this copy is dead
     inherited: bool = False
 
     def __init__(
@@ -103,16 +101,16 @@ class WebSocketProcess(KnownAttributes, ABC):
         self.protocol = protocol
         self.settings = settings
         self.process_name = process_name
-        #: the server's number for this connection; on a client the one that the last handshake
-        #: brought (0: none)
+        #: the server's number for this connection; on a client the one from the last handshake (0:
+        #: none)
         self.connection_id = connection_id
         #: the peer's IP address; '' when unknown
         self.remote_ip = ""
         #: the thread that runs the loop
         self.owner_thread: threading.Thread | None = None
-        #: what waits for answers, set by protocols that carry requests; None on others
+        #: the requests that wait for answers; set by protocols that carry requests, otherwise None
         self.exchange: RequestExchange | None = None
-        #: where the connection is in its life; mirrors ``State``
+        #: the state of the connection; mirrors ``State``
         self.state: WebSocketProcessState = wpsCreate
         #: messages that were read after the end of the connection, and reached no callback
         self.dropped_count: int = 0
@@ -129,8 +127,9 @@ class WebSocketProcess(KnownAttributes, ABC):
         dies_in_child(self)
 
     def _begin(self) -> None:
-        """(Re)set what belongs to one connection. The loop is not running; a reconnected client
-        comes here again.
+        """Set or reset the state of one connection; called again for each reconnection.
+
+        The loop is not running.
         """
         settings = self.settings
         compression = self.protocol.compression
@@ -160,12 +159,12 @@ class WebSocketProcess(KnownAttributes, ABC):
 
     @property
     def client_side(self) -> bool:
-        """True on the side that connected and masks its frames."""
+        """True on a client, which connects and masks its frames."""
         return self.sender.encoder.masks is not None
 
     @property
     def safe_out(self) -> threading.Lock:
-        """Held while frames leave; the sender's."""
+        """The sender's lock, held while frames are sent."""
         return self.sender.safe_out
 
     @property
@@ -175,12 +174,12 @@ class WebSocketProcess(KnownAttributes, ABC):
 
     @property
     def closing(self) -> CloseHandshake:
-        """Which close frames of the connection went, and with what code."""
+        """The close handshake: which close frames were sent and received, and their codes."""
         return self.closer.handshake
 
     @property
     def last_error(self) -> str:
-        """What ended the connection, or the last fault, in words; '' when there was none."""
+        """Why the connection ended, or the last fault, in words; '' if there was none."""
         return self.closer.last_error
 
     @property
@@ -190,8 +189,9 @@ class WebSocketProcess(KnownAttributes, ABC):
 
     @property
     def close_code(self) -> int:
-        """The code of the close frame that ended the connection, ours or the peer's, whichever came
-        first; 1005: it had none; 1006: there was no close frame; 0: the connection is open.
+        """The code of the first close frame, ours or the peer's.
+
+        1005: the frame had no code. 1006: there was no close frame. 0: the connection is open.
         """
         return self.closing.code
 
@@ -202,11 +202,10 @@ class WebSocketProcess(KnownAttributes, ABC):
 
     @property
     def connection_close_was_sent(self) -> bool:
-        """True once our close frame was given to the connection; mirrors
-        ``ConnectionCloseWasSent``.
+        """True once our close frame was handed to the connection.
 
-        To cut a connection without a close frame call :meth:`abort`; the original sets this
-        property for that.
+        Mirrors ``ConnectionCloseWasSent``. To cut a connection without a close frame call
+        :meth:`abort`; in the original you set this property for that.
         """
         return self.closing.sent
 
@@ -222,13 +221,14 @@ class WebSocketProcess(KnownAttributes, ABC):
 
     @property
     def last_ping_delay(self) -> float:
-        """Milliseconds from the last heartbeat to its answer; 0: none yet. (The original's is the
-        age of the last traffic.)
+        """Milliseconds from the last heartbeat to its answer; 0: none yet.
+
+        (In the original it is the age of the last traffic.)
         """
         return self.liveness.last_ping_delay
 
     def status(self) -> ConnectionStatus:
-        """Return a snapshot for monitoring. From any thread, never waits."""
+        """Return a snapshot for monitoring. Any thread may call it; it never waits."""
         protocol = self.protocol
         return ConnectionStatus(
             connection_id=self.connection_id,
@@ -251,7 +251,7 @@ class WebSocketProcess(KnownAttributes, ABC):
         )
 
     def log_fields(self) -> dict[str, object]:
-        """Return what log records of this connection carry as ``extra``."""
+        """Return the ``extra`` of this connection's log records."""
         return {
             "connection_id": self.connection_id,
             "remote_ip": self.remote_ip,
@@ -263,19 +263,19 @@ class WebSocketProcess(KnownAttributes, ABC):
     def send_frame(self, frame: WebSocketFrame, ahead: PreparedFrame | None = None) -> bool:
         """Send *frame* now. Mirrors ``SendFrame``.
 
-        From any thread; frames of several threads never mix. Returns True when the kernel of a
-        running connection has taken all its bytes, else False (not in ``wpsRun``, connection lost,
-        or the peer took nothing for ``send_timeout`` ms: the connection is then given up). Waits up
-        to another ``send_timeout`` while other threads send. A ``focConnectionClose`` frame starts
-        the close handshake.
+        Any thread may call it; frames of several threads never mix. Returns True when the kernel
+        has taken all bytes of the frame. Otherwise returns False: the connection is not in
+        ``wpsRun``, or it is lost, or the peer took nothing for ``send_timeout`` ms, after which the
+        connection is given up. Waits up to another ``send_timeout`` while other threads send. A
+        ``focConnectionClose`` frame starts the close handshake.
 
         In a signal handler or finaliser that has interrupted a ``send_frame`` of the same
-        connection, the frame is queued as :meth:`send_frame_async` does.
+        connection, the frame is queued as by :meth:`send_frame_async`.
 
-        Raises ``TypeError``/``ValueError`` for what is no frame that may be sent. Whatever else is
-        raised in it (``KeyboardInterrupt``, the exception of a signal handler) is raised again;
-        when a part of the frame has left by then, the connection is given up. *ahead* is for the
-        package itself: what ``prepare_ahead`` has returned for it.
+        Raises ``TypeError`` or ``ValueError`` for a frame that must not be sent. Other exceptions
+        (``KeyboardInterrupt``, one of a signal handler) are passed on; if part of the frame was
+        sent by then, the connection is given up. *ahead* is for the package itself: the result of
+        ``prepare_ahead``.
         """
         try:
             opcode = frame.opcode
@@ -296,18 +296,18 @@ class WebSocketProcess(KnownAttributes, ABC):
         return sent
 
     def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
-        """Let the protocol prepare a copy of *frame* without any lock: for the package."""
+        """Let the protocol prepare a copy of *frame* without a lock; used by the package."""
         if self.state is not wpsRun:
             return None
         return self.sender.encoder.prepare_ahead(self.protocol, frame)
 
     def send_frame_async(self, frame: WebSocketFrame) -> bool:
-        """Queue a copy of *frame* to be sent soon, together with others. Mirrors
-        ``SendFrameAsync``.
+        """Queue a copy of *frame*, to be sent soon and together with others.
 
-        From any thread, never waits; also from a signal handler or finaliser. Returns False when
-        the queue is full (``max_outgoing_frames``, ``max_outgoing_bytes``) or the connection will
-        not come back. Frames leave in the order of these calls. Raises as :meth:`send_frame` does.
+        Any thread, signal handler or finaliser may call it; it never waits. Returns False when the
+        queue is full (``max_outgoing_frames``, ``max_outgoing_bytes``), or when the connection will
+        not come back. Frames are sent in the order of the calls. Raises like :meth:`send_frame`.
+        Mirrors ``SendFrameAsync``.
         """
         if not isinstance(frame, WebSocketFrame):
             check_sendable(frame)
@@ -316,21 +316,20 @@ class WebSocketProcess(KnownAttributes, ABC):
     def notify_callback(
         self, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback = wscBlockWithAnswer
     ) -> int:
-        """Send *request* to the peer over a REST protocol; return the status. Mirrors
-        ``NotifyCallback``.
+        """Send *request* to the peer over a REST protocol; return the status.
 
-        From any thread. Waits with ``wscBlockWithAnswer``, up to :meth:`answer_timeout` ms; the
-        answer is then in the ``out_…`` attributes of *request*. The other modes return 200 when the
-        request was sent or queued. Without an answer the status is 666 when the request surely did
-        not reach the peer, 404 when it may have, and ``request.out_error`` says why. 404 on a
-        protocol without requests.
+        Any thread may call it. With ``wscBlockWithAnswer`` it waits up to :meth:`answer_timeout`
+        ms; the answer is then in the ``out_…`` attributes of *request*. The other modes return 200
+        when the request was sent or queued. If there is no answer, ``request.out_error`` says why;
+        the status is 666 when the request certainly did not reach the peer, and 404 when it may
+        have, or on a protocol without requests.
 
-        Raises :class:`WebSocketsError` when it would have to wait inside a callback of this very
+        Raises :class:`WebSocketsError` if it would have to wait inside a callback of this same
         connection, whose thread reads the answers, and ``ValueError`` for an unknown *mode*.
 
-        Requests that wait take turns on ``synopsejson`` and ``synopsebinary``, whose answers carry
-        no number: each waits up to another :meth:`answer_timeout` for its turn, and gets 666 when
-        that does not come.
+        On ``synopsejson`` and ``synopsebinary``, whose answers have no numbers, requests that wait
+        take turns: each waits up to another :meth:`answer_timeout` for its turn, and gets 666 if
+        that does not come. Mirrors ``NotifyCallback``.
         """
         if self.exchange is None:
             name = shown_name(self.protocol.name)
@@ -339,20 +338,17 @@ class WebSocketProcess(KnownAttributes, ABC):
         return self.exchange.notify(request, mode)
 
     def answer_timeout(self) -> int:
-        """Return the milliseconds that a request waits for its answer, as they are set:
-        ``callback_answer_timeout_ms``.
-        """
+        """Return the milliseconds to wait for an answer, from ``callback_answer_timeout_ms``."""
         return self.settings.callback_answer_timeout_ms
 
     @property
     def takes_messages(self) -> bool:
-        """True while messages of the peer may reach callbacks: the connection runs, and nobody has
-        closed or cut it.
-        """
+        """True while messages may reach callbacks: it runs, and was neither closed nor cut."""
         return self.state is wpsRun and not self.closer.given_up
 
     def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
-        """Return a new context for a request of the peer, and who answers it (None: nobody).
+        """Return a new request object for the peer's request, and its handler, if there is one.
+
         Mirrors ``ComputeContext``.
         """
         return HttpServerRequest(connection_id=self.connection_id, remote_ip=self.remote_ip), None
@@ -360,40 +356,38 @@ class WebSocketProcess(KnownAttributes, ABC):
     # ------------------------------------------------------------------------------------ to close
 
     def shutdown(self, code: int | None = 1000, reason: str = "") -> bool:
-        """Close the connection in the orderly way: send a close frame once, wait for the answer.
-        Mirrors ``Shutdown``.
+        """Close the connection with a close handshake. Mirrors ``Shutdown``.
 
-        From any thread. Waits up to ``close_timeout`` ms for the peer's close frame, then cuts the
-        connection; inside a callback of this connection it does not wait, the loop goes on and ends
-        by itself. Messages that come while it waits still reach their callback; none does after it
-        has returned: they are dropped, and counted in :attr:`dropped_count`. Returns True when the
-        peer answered (inside a callback: when the frame was sent). Raises ``ValueError`` for a
-        *code* that may not be sent.
+        Any thread may call it. It sends a close frame, once, and waits up to ``close_timeout`` ms
+        for the peer's, then cuts the connection. In a callback of this connection it does not wait:
+        the loop continues, and ends by itself. Messages that arrive during the wait still reach
+        their callback; later ones are dropped, and counted in :attr:`dropped_count`. Returns True
+        when the peer answered (in a callback: when the frame was sent). Raises ``ValueError`` for a
+        *code* that must not be sent.
         """
         return self.closer.close(code, reason, self.settings.close_timeout, self.runs_loop())
 
     def shutdown_within(self, code: int, most_ms: int) -> bool:
-        """The same for ``free()``, which has a bound of its own: wait up to *most_ms*, whatever
-        ``close_timeout`` says.
-        """
+        """Close for ``free()``, which has its own limit: wait *most_ms*, not ``close_timeout``."""
         return self.closer.close_within(code, min(most_ms, self.settings.close_timeout))
 
     def start_shutdown(self, code: int, reason: str, wait_ms: int = 0) -> bool:
-        """Send a close frame without waiting for the answer, which has ``close_timeout`` ms to
-        come; tell whether it was sent.
+        """Send a close frame without waiting for the answer; return whether it was sent.
 
-        Waits up to *wait_ms* for another thread that is writing on the connection just now.
+        The answer has ``close_timeout`` ms to arrive. Waits up to *wait_ms* for another thread that
+        is writing on the connection.
         """
         return self.closer.send(code, reason, close_payload(code, reason), wait_ms)
 
     def abort(self, why: str) -> None:
-        """Cut the connection at once, from any thread: its loop ends, a blocked write fails. *why*
-        becomes ``last_error``.
+        """Cut the connection at once: its loop ends, and a blocked write fails.
+
+        Any thread may call it. *why* becomes ``last_error``.
         """
         self.closer.abort(why)
 
     def attach_exchange(self, exchange: RequestExchange) -> None:
-        """Let *exchange* carry the requests of this connection. For protocols that have such."""
+        """Let *exchange* carry the requests of this connection; called by REST protocols."""
         self.exchange = exchange
 
     def detach_exchange(self) -> None:
@@ -401,33 +395,33 @@ class WebSocketProcess(KnownAttributes, ABC):
         self.exchange = None
 
     def run_at_once(self) -> None:
-        """After the handshake: frames may be sent, even before the loop starts."""
+        """Allow frames to be sent after the upgrade, even before the loop starts."""
         self.enter_run()
         self.entered_run()
 
     def enter_run(self) -> None:
-        """Do what :meth:`run_at_once` does, without a log record: under a lock, after which
-        :meth:`entered_run` follows.
+        """Do the same as :meth:`run_at_once` under a lock, without a log record.
+
+        Call :meth:`entered_run` after the lock is released.
         """
         self.state = wpsRun
         self._state_since = monotonic()
 
     def entered_run(self) -> None:
-        """Log that the connection runs. Without any lock."""
+        """Log that the connection runs. Called without a lock."""
         _log.debug("%s: %s -> %s", self, wpsCreate.name, wpsRun.name)
 
     def die_in_child(self) -> None:
-        """In a forked child: be dead, without a callback, a log line or a byte to the peer. The
-        transport closes its descriptor by itself.
+        """Become dead in a forked child, without a callback, a log line or a byte to the peer.
 
-        The thread that forks may be the loop's own: it finds nothing more to read or to handle, and
-        leaves by :meth:`process_loop` without telling anybody.
+        The transport closes its descriptor itself. The forking thread may be the loop's own: then
+        it finds nothing more to read or handle, and leaves :meth:`process_loop` silently.
         """
         self.inherited = True
-        # not by set_state(), which tells others; all else looks at the state first
+        # not by set_state(), which informs others; all other code checks the state first
         self.state = wpsDestroy
         self._state_since = monotonic()
-        # threads that are not here may have held the locks of the parts
+        # threads that do not exist here may have held the locks of the parts
         self.reader.die_in_child()
         self.sender.die_in_child()
         self.outgoing = self.sender.outgoing
@@ -437,19 +431,18 @@ class WebSocketProcess(KnownAttributes, ABC):
 
     @abstractmethod
     def receive_bytes(self, size: int) -> bytes:
-        """Return up to *size* bytes from the peer, ``b''`` at the end; raise ``OSError`` when the
-        connection is broken.
+        """Return up to *size* bytes from the peer; ``b''`` at the end of the stream.
+
+        Raises ``OSError`` when the connection is broken.
         """
 
     @abstractmethod
     def receive_now(self, size: int) -> bytes | None:
-        """Like :meth:`receive_bytes`, but without waiting: None when nothing is there or the
-        connection is broken.
-        """
+        """Do the same without waiting; None: no bytes are there, or the connection is broken."""
 
     @abstractmethod
     def write_bytes(self, data: bytes) -> None:
-        """Write *data* whole; raise ``OSError`` when that fails. Called under ``safe_out``."""
+        """Write all of *data*; raise ``OSError`` if that fails. Called under ``safe_out``."""
 
     def write_parts(self, header: bytes, payload: bytes) -> None:
         """Write a large frame; may avoid joining its parts. Called under ``safe_out``."""
@@ -457,53 +450,57 @@ class WebSocketProcess(KnownAttributes, ABC):
 
     @abstractmethod
     def write_now(self, data: memoryview) -> int:
-        """Write what can be written without waiting and return its size; raise ``OSError``. Called
-        under ``safe_out``.
-        """
+        """Write what is possible without waiting; return its size. Called under ``safe_out``."""
 
     def wait_writable(self, deadline: Deadline) -> bool:
-        """Wait until :meth:`write_now` may get on; False when the *deadline* came first. Called
-        under ``safe_out``.
+        """Wait until :meth:`write_now` may continue; return False if the *deadline* comes first.
+
+        Called under ``safe_out``.
         """
         return False
 
     def waits_for_input(self) -> bool:
-        """Tell whether :meth:`write_now` took nothing for another reason than a full socket: then
-        readiness says nothing.
+        """Tell whether :meth:`write_now` took nothing although the socket is not full.
+
+        Then readiness of the socket says nothing.
         """
         return False
 
     def unsent_bytes(self) -> int:
-        """Return how many of the last bytes that :meth:`write_now` accepted have not left, and
-        would be lost with the connection.
+        """Return how many of the bytes accepted by :meth:`write_now` are still unsent.
+
+        They would be lost with the connection.
         """
         return 0
 
     def output_state(self) -> tuple[int, int] | None:
-        """Return how many bytes the peer's kernel has acknowledged so far, and how many are under
-        way; None where nobody tells.
+        """Return how many bytes the peer's kernel has acknowledged, and how many are in flight.
+
+        None where the kernel does not tell.
         """
         return None
 
     def received_bytes(self) -> int | None:
-        """Return how many bytes our kernel has received from the peer so far, read or not; None
-        where it does not tell.
+        """Return how many bytes our kernel has received from the peer, read or not.
+
+        None where it does not tell.
         """
         return None
 
     @abstractmethod
     def interrupt(self) -> None:
-        """Break the connection so that reads and writes in other threads return. From any thread,
-        must not raise.
+        """Break the connection, so that reads and writes in other threads return.
+
+        Any thread may call it; it must not raise.
         """
 
     @abstractmethod
     def fileno(self) -> int:
-        """Return the descriptor to wait for, −1 when there is none."""
+        """Return the descriptor to wait for; −1 if there is none."""
 
     @abstractmethod
     def finish(self) -> None:
-        """Close what carries the bytes, after the last read. Called by the loop's thread."""
+        """Close the transport after the last read. Called in the loop's thread."""
 
     def keeps_queue(self) -> bool:
         """Tell whether frames may be queued while the connection is not running."""
@@ -512,13 +509,11 @@ class WebSocketProcess(KnownAttributes, ABC):
     # ------------------------------------------------------------------------------------ the loop
 
     def process_loop(self) -> None:
-        """Run the connection from its first callback to its last. Called by the owner thread, once
-        per connection.
-        """
+        """Run the connection to its end; the owner thread calls it once per connection."""
         step = self.loop_step
         try:
             if self.begin_loop():
-                # the thread stays inside the loop between the steps, too
+                # the thread counts as inside the loop between the steps too
                 self._loop.ident = get_ident()
                 while step():
                     pass
@@ -527,10 +522,10 @@ class WebSocketProcess(KnownAttributes, ABC):
                 self.end_loop()
 
     def begin_loop(self) -> bool:
-        """Start the connection: run its first callbacks; return whether there is anything to read.
+        """Start the connection, and run its first callbacks; return whether to read.
 
-        In the thread that is going to call :meth:`loop_step`; whatever it returns or raises,
-        :meth:`end_loop` comes last.
+        Call it in the thread that will call :meth:`loop_step`. Whatever it returns or raises, call
+        :meth:`end_loop` in the end.
         """
         self._loop.ident = get_ident()
         try:
@@ -542,10 +537,10 @@ class WebSocketProcess(KnownAttributes, ABC):
             self._loop.ident = 0
 
     def loop_step(self) -> bool:
-        """Read once, and handle the frames that are complete; return whether to go on.
+        """Read once, and handle the complete frames; return whether to continue.
 
-        Waits for bytes when there are none. One thread at a time; the frames of one connection are
-        handled one after another, in their order.
+        It waits if there are no bytes. One thread at a time may call it; the frames of a connection
+        are handled one after another, in order.
         """
         loop = self._loop
         stays = loop.ident
@@ -578,7 +573,7 @@ class WebSocketProcess(KnownAttributes, ABC):
                 loop.ident = 0
 
     def end_loop(self) -> None:
-        """End the connection: close it, and run its last callbacks. After the last step."""
+        """Close the connection after the last step, and run its last callbacks."""
         self._loop.ident = get_ident()
         try:
             self.reader.handled()
@@ -597,15 +592,16 @@ class WebSocketProcess(KnownAttributes, ABC):
             self.set_state(wpsDestroy)
 
     def runs_loop(self) -> bool:
-        """Tell whether the calling thread is inside the loop: in one of its callbacks."""
+        """Tell whether the calling thread is inside the loop, i.e. in one of its callbacks."""
         return get_ident() == self._loop.ident
 
     def process_start(self) -> bool:
-        """Enter ``wpsRun`` and tell the user; return False when a callback refused by an exception.
+        """Enter ``wpsRun`` and run the first callbacks; return False if one raises.
+
         Mirrors ``ProcessStart``.
         """
         if self.state is wpsCreate:
-            # else run_at_once() was called, and the connection may be closing already
+            # otherwise run_at_once() was called, and the connection may already be closing
             self.set_state(wpsRun)
         self.reader.touch()
         self.liveness.start()
@@ -619,7 +615,7 @@ class WebSocketProcess(KnownAttributes, ABC):
             if before is None or not before(self, frame):
                 self.protocol.process_incoming_frame(self, frame, "")
         except BaseException as exc:  # noqa: BLE001
-            # whatever the user's code raises ends this connection only
+            # an exception of the user's code ends only this connection
             self._raise_in_main(exc)
             _log.exception("%s: a callback refused the connection", self, extra=self.log_fields())
             self.closer.note_error("a callback refused the connection")
@@ -628,21 +624,21 @@ class WebSocketProcess(KnownAttributes, ABC):
         return True
 
     def process_stop(self) -> None:
-        """Tell the user that the connection has ended. Mirrors ``ProcessStop``."""
+        """Run the callbacks for the end of the connection. Mirrors ``ProcessStop``."""
         frame = WebSocketFrame(focConnectionClose, self.closing.payload())
         try:
             before = self.protocol.on_before_incoming_frame
             if before is None or not before(self, frame):
                 self.protocol.process_incoming_frame(self, frame, "")
         except BaseException as exc:  # noqa: BLE001
-            # the connection has ended: there is nobody left to tell but the log
+            # the connection has ended: the failure can only be logged
             text = "%s: the callback for the end of the connection failed"
             _log.exception(text, self, extra=self.log_fields())
             self._raise_in_main(exc)
         self._tell("on_client_disconnected", self.settings.on_client_disconnected)
 
     def _tell(self, name: str, callback: Any) -> None:
-        """Call an event of the settings; as in the original, what it raises changes nothing."""
+        """Call an event of the settings; an exception changes nothing, as in the original."""
         if callback is None:
             return
         try:
@@ -652,22 +648,19 @@ class WebSocketProcess(KnownAttributes, ABC):
             _log.exception("%s: %s failed", self, name, extra=self.log_fields())
 
     def _raise_in_main(self, exc: BaseException) -> None:
-        """Raise Ctrl-C again where the loop runs in the main thread, and anything in a child that a
-        callback has forked; nothing else is raised.
-        """
+        """Raise Ctrl-C again in the main thread, and any exception in a child that was forked."""
         main = threading.main_thread()
         if self.inherited or (isinstance(exc, KeyboardInterrupt) and current_thread() is main):
             raise exc
 
     def process_loop_step_send(self) -> None:
-        """Send what callbacks have queued in this turn of the loop. Mirrors
-        ``ProcessLoopStepSend``.
-        """
+        """Send frames queued by callbacks in this turn. Mirrors ``ProcessLoopStepSend``."""
         self.sender.step()
 
     def process_loop_step_receive(self) -> list[WebSocketFrame] | None:
-        """Wait for bytes and return the frames that they complete; None when there is nothing more
-        to read. Mirrors ``ProcessLoopStepReceive``.
+        """Wait for bytes, and return the frames that they complete; None: nothing more to read.
+
+        Mirrors ``ProcessLoopStepReceive``.
         """
         try:
             return self.reader.read()
@@ -714,52 +707,55 @@ class WebSocketProcess(KnownAttributes, ABC):
             if before is None or not before(self, frame):
                 protocol.process_incoming_frame(self, frame, "")
         except WebSocketsProtocolError:
-            # what the peer sent cannot be used (a frame that does not decrypt): the loop closes
+            # the peer's frame cannot be used (e.g. it does not decrypt): the loop closes
             raise
         except BaseException as exc:  # noqa: BLE001
-            # a bug in the user's code must not end the connection, nor must sys.exit()
+            # neither a bug nor sys.exit() in the user's code may end the connection
             self._raise_in_main(exc)
             _log.exception("%s: a callback failed on %r", self, frame, extra=self.log_fields())
 
     # ----------------------------------------------------------------------------- closing, faults
 
     def fault(self, error: WebSocketsProtocolError, wait_ms: int | None = None) -> bool:
-        """The peer broke a rule: close with the code that this deserves; tell whether the close
-        frame was sent. Waits as :meth:`start_shutdown` does.
+        """Close with the code of *error*, because the peer broke a rule.
+
+        Returns whether the close frame was sent. Waits like :meth:`start_shutdown`.
         """
         return self.closer.fault(error, wait_ms)
 
     def _lost(self, why: str) -> None:
-        """Nothing more can be read."""
+        """Record that nothing more can be read."""
         if not self.inherited:
             self.closer.lost(why)
 
     def overflowed(self) -> None:
-        """The queue is full, and the settings say that the connection then is to be closed."""
+        """Close the connection because the queue is full, as the settings ask for."""
         if self.state is wpsRun and not self.start_shutdown(1008, "outgoing queue is full"):
             self.abort("outgoing queue is full: the peer does not read")
 
     def cut(self, exc: BaseException) -> None:
-        """A write failed, or waited too long: the stream may be cut inside a frame, so it can only
-        be given up. Under ``safe_out``, so that nobody writes behind it; logs nothing.
+        """Give up the connection after a write that failed or waited too long.
+
+        The stream may end inside a frame. Called under ``safe_out``, so that nothing is written
+        after it; logs nothing.
         """
         self.closer.cut(exc)
 
     def write_failed(self, exc: BaseException) -> None:
-        """Say that the connection was cut because a write failed. Without any lock."""
+        """Log that the connection was cut because a write failed. Called without a lock."""
         _log.debug("%s: cut: %s", self, write_fault(exc))
 
     def queue_failed(self, exc: BaseException) -> None:
-        """The protocol could not prepare a queued frame, which is dropped; the others go on."""
+        """Log that a queued frame was dropped, because the protocol could not prepare it."""
         text = "%s: a queued frame could not be prepared, and is dropped"
         _log.error(text, self, extra=self.log_fields(), exc_info=exc)
 
     def note_error(self, why: str) -> None:
-        """Keep *why* as :attr:`last_error`. For the package."""
+        """Store *why* as :attr:`last_error`; used by the package."""
         self.closer.note_error(why)
 
     def set_state(self, state: WebSocketProcessState) -> None:
-        """Change the state, and tell who waits for answers. For the package."""
+        """Change the state, and wake threads that wait for answers; used by the package."""
         before = self.state
         if state is not before:
             self.state = state
@@ -767,8 +763,9 @@ class WebSocketProcess(KnownAttributes, ABC):
             self._state_changed(before)
 
     def leave_run(self) -> bool:
-        """Go from ``wpsRun`` to ``wpsClose``; False when it was left before. Under ``safe_out``;
-        :meth:`left_run` follows without it.
+        """Change from ``wpsRun`` to ``wpsClose``; return False if that was done before.
+
+        Called under ``safe_out``; :meth:`left_run` follows without it.
         """
         if self.state is not wpsRun:
             return False
@@ -777,11 +774,11 @@ class WebSocketProcess(KnownAttributes, ABC):
         return True
 
     def left_run(self) -> None:
-        """Tell who waits for answers that none comes any more."""
+        """Wake threads that wait for answers, because none will come."""
         self._state_changed(wpsRun)
 
     def _state_changed(self, before: WebSocketProcessState) -> None:
-        """The state has changed from *before*."""
+        """Log that the state has changed from *before*, and inform the waiting threads."""
         state = self.state
         _log.debug("%s: %s -> %s", self, before.name, state.name)
         if self.exchange is not None and state is not wpsRun:

@@ -1,11 +1,10 @@
-"""Sender: the sending half of a connection. Frames in, from any thread; bytes out, whole frames.
+"""Sender: the sending half of a connection, which writes whole frames for any thread.
 
-Two ways out: :meth:`Sender.send` writes at once, :meth:`Sender.queue` leaves the frame to the
-keeper, which writes batches without ever waiting. Nothing here reads, and no callback but the
-protocol's own ``before_send_frame`` runs here.
+:meth:`Sender.send` writes at once. :meth:`Sender.queue` leaves the frame to the keeper, which
+writes batches without waiting. The only callback here is the protocol's ``before_send_frame``.
 
-After the first byte of a frame has left, or a compressor has moved on, whatever is raised gives the
-connection up: the peer could not make sense of what comes next.
+Any exception after the first byte of a frame was sent, or after a compressor has advanced, gives up
+the connection: the peer could not decode what follows.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from ..core.outgoing import OutgoingFrames, QueuedFrame
 from ..protocols.base import WebSocketProtocol
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
+from ..sockets.patience import Patience
 from ..sockets.transport import JOIN_BELOW
 from ..states import WebSocketProcessState, wpsClose, wpsRun
 from .batch import Batch
@@ -38,17 +38,17 @@ from .keeper import FlushResult, ProcessKeeper
 
 _new_queued = tuple.__new__
 
-#: bytes that one batch of queued frames may have
+#: the most bytes of one batch of queued frames
 _BATCH_BYTES = 1 << 18
 #: bytes of answers in the queue above which the loop stops reading (half of the queue, if that is
 #: less)
 _ANSWERS_BYTES = 1 << 20
-#: control frames of the keeper that may wait for a writer
+#: the most control frames of the keeper that may wait for a writer
 _MAX_CONTROLS = 16
 
 
 class SendingProcess(Protocol):
-    """What the sender needs of its connection: the bytes' way out, and what failures mean."""
+    """What :class:`Sender` needs of its connection."""
 
     settings: WebSocketProcessSettings
     protocol: WebSocketProtocol
@@ -64,28 +64,33 @@ class SendingProcess(Protocol):
         """Write what can be written without waiting; return its size."""
 
     def wait_writable(self, deadline: Deadline) -> bool:
-        """Wait until :meth:`write_now` may get on."""
+        """Wait until :meth:`write_now` may continue."""
 
     def waits_for_input(self) -> bool:
-        """Tell whether :meth:`write_now` waits for something else than room."""
+        """Tell whether :meth:`write_now` took nothing although the socket is not full."""
 
     def unsent_bytes(self) -> int:
-        """Return how many accepted bytes have not left."""
+        """Return how many accepted bytes are still unsent."""
+
+    def output_state(self) -> tuple[int, int] | None:
+        """Return how many bytes the peer has acknowledged, and how many are under way; None where
+        nobody tells.
+        """
 
     def fileno(self) -> int:
         """Return the descriptor."""
 
     def cut(self, exc: BaseException) -> None:
-        """A write failed: break the connection. Called under ``safe_out``; logs nothing."""
+        """Break the connection after a failed write. Called under ``safe_out``; logs nothing."""
 
     def write_failed(self, exc: BaseException) -> None:
-        """Log that a write failed, and that the connection is given up. Called without any lock."""
+        """Log that the connection was given up after a failed write. Called without a lock."""
 
     def queue_failed(self, exc: BaseException) -> None:
-        """A queued frame could not be prepared, and is dropped. Called without any lock."""
+        """Report that a queued frame could not be prepared. Called without a lock."""
 
     def overflowed(self) -> None:
-        """The queue is full, and the settings say that the connection then is to be closed."""
+        """Close the connection because the queue is full, as the settings ask for."""
 
     def keeps_queue(self) -> bool:
         """Tell whether frames may be queued while the connection is not running."""
@@ -95,10 +100,10 @@ class SendingProcess(Protocol):
 
 
 class Sender:
-    """Sends what *process* has to send.
+    """Sends the frames of *process*.
 
-    :param keeper: flushes what is queued.
-    :param mask: True on the client's side, which masks its frames.
+    :param keeper: sends queued frames.
+    :param mask: True on a client, which masks its frames.
 
     Lock order: the reader's ``safe_in``, then ``safe_out``, then the queue's and the transport's
     own locks.
@@ -113,14 +118,14 @@ class Sender:
     ) -> None:
         self._process = process
         self._keeper = keeper
-        #: frames that wait to be sent, across connections
+        #: frames that wait to be sent; kept over reconnections
         self.outgoing: OutgoingFrames = OutgoingFrames(
             settings.max_outgoing_frames,
             settings.max_outgoing_bytes,
             settings.outgoing_policy == "drop_oldest",
         )
-        #: held while a frame, or a batch of them, is written whole; guards the batch, the sending
-        #: side of the close handshake and the out counters
+        #: held while a whole frame or a batch is written; guards the batch, the sending side of the
+        #: close handshake, and the counts of sent messages
         self.safe_out: threading.Lock = threading.Lock()
         # the thread that holds safe_out in send(), and whether the main thread is in send(): a
         # finaliser or signal handler that interrupts it there must not wait for its own thread
@@ -134,22 +139,22 @@ class Sender:
         process = self._process
         self.encoder.begin(process.protocol, process.settings.deflate_options())
         self.batch = Batch()
-        # pongs and pings of the keeper that met a writer: he sends them along. Of too many the
-        # oldest go, by the deque's own doing: a peer's pings may be answered by the last pong alone
-        # (RFC 6455 §5.5.3)
+        # Pings and pongs of the keeper that wait for a writing thread, which sends them too. If
+        # there are too many, the deque drops the oldest: one pong may answer several pings (RFC
+        # 6455 §5.5.3).
         self._controls: deque[tuple[int, bytes]] = deque(maxlen=_MAX_CONTROLS)
-        # a callback has queued something in this turn of the loop
+        # True when a callback has queued a frame in this turn of the loop
         self._loop_queued = False
-        # a timer runs that looks whether that callback is a long one
+        # True while a timer checks whether that callback takes long
         self._callback_timer = False
-        # the keeper knows that there is something to flush
+        # True when the keeper knows that there is something to flush
         self._flush_wanted = False
         self._last_flush = 0.0
-        # set by the loop: queued frames leave after what the first callbacks of a connection send
+        # the loop sets it after the first callbacks, so that their frames are sent before the queue
         self._queue_open = False
 
     def die_in_child(self) -> None:
-        """In a forked child: forget what is half sent, and locks that the parent's threads hold."""
+        """Drop half-sent frames and the locks of the parent's threads, in a forked child."""
         self.safe_out = threading.Lock()
         self._writer, self._main_sends = 0, False
         self.outgoing = OutgoingFrames()
@@ -165,8 +170,10 @@ class Sender:
         guarded: bool = False,
         failures: list[BaseException] | None = None,
     ) -> bool:
-        """Do what ``send_frame`` of the process says; close frames are not for here. *guarded*:
-        the main thread has said that it sends. *failures*: gets what would be logged else.
+        """Do the work of the process's ``send_frame``, except for close frames.
+
+        *guarded*: the main thread has recorded that it is sending. *failures* gets exceptions that
+        would otherwise be logged.
         """
         me = get_ident()
         if me == _main_ident and not guarded:
@@ -178,17 +185,17 @@ class Sender:
         encoder = self.encoder
         wire = b""
         if encoder.sends_plain and length < JOIN_BELOW:
-            # encoded before the lock is taken: it is the same whatever leaves before it
+            # encoded before the lock is taken: it does not depend on the frames before it
             wire = encode_unmasked(0x80 | opcode, payload)
         elif ahead is None and encoder.prepares_ahead and process.state is wpsRun:
             ahead = encoder.prepare_ahead(process.protocol, frame)
         safe_out = self.safe_out
         if not safe_out.acquire(False):
             if self._writer == me:
-                # in a finaliser that has interrupted a send on this very connection
+                # we are in a finaliser that has interrupted a send on this same connection
                 return self.queue_frame(frame)
             if not safe_out.acquire(timeout=process.settings.send_timeout / 1000):
-                # somebody else's frame does not leave either: the peer does not read
+                # another thread's frame is stuck too: the peer does not read
                 return False
         failure: BaseException | None = None
         try:
@@ -197,7 +204,7 @@ class Sender:
                 return False
             flags = frame.content
             if encoder.prepares and (opcode is focText or opcode is focBinary):
-                # may raise whatever it likes: nothing of the frame has left yet
+                # it may raise: nothing of the frame was sent yet
                 payload, flags = encoder.prepare(process.protocol, frame, ahead)
             try:
                 if self.batch.wire is not None:
@@ -214,7 +221,7 @@ class Sender:
                         process.write_parts(header, payload)
             except BaseException as exc:
                 failure = exc
-                # under the lock: nobody else may write behind half a frame
+                # under the lock, so that nothing is written after half a frame
                 process.cut(exc)
                 if not isinstance(exc, OSError) or is_foreign_timeout(exc):
                     raise
@@ -241,7 +248,7 @@ class Sender:
     ) -> bool:
         """Send in the main thread, which a signal handler may interrupt at any point."""
         if self._main_sends:
-            # in a signal handler that has interrupted a send on this very connection
+            # we are in a signal handler that has interrupted a send on this same connection
             return self.queue_frame(frame)
         self._main_sends = True
         try:
@@ -250,16 +257,16 @@ class Sender:
             self._main_sends = False
 
     def queue_frame(self, frame: WebSocketFrame) -> bool:
-        """Do what ``send_frame_async`` of the process says."""
+        """Do the work of the process's ``send_frame_async``."""
         opcode, payload = frame.opcode, frame.payload
         self.check_queueable(opcode, payload, frame)
-        # tuple.__new__: the constructor of a named tuple costs as much as all the rest of this
+        # tuple.__new__: a named tuple's constructor costs as much as the rest of this method
         return self.queue(_new_queued(QueuedFrame, (opcode, payload, frame.content, None)))
 
     def check_queueable(
         self, opcode: WebSocketFrameOpCode, payload: bytes, frame: WebSocketFrame
     ) -> None:
-        """Raise ``TypeError`` or ``ValueError`` for what must not be sent."""
+        """Raise ``TypeError`` or ``ValueError`` for a frame that must not be sent."""
         if opcode is focText:
             if type(payload) is bytes and (payload.isascii() or self.encoder.lenient_text):
                 return
@@ -268,7 +275,7 @@ class Sender:
         check_sendable(frame)
 
     def queue(self, queued: QueuedFrame) -> bool:
-        """Queue *queued*, which may carry its bytes on the wire already (a broadcast)."""
+        """Queue *queued*, which may already be encoded (a broadcast)."""
         process = self._process
         if process.state is not wpsRun and not process.keeps_queue():
             return False
@@ -277,10 +284,10 @@ class Sender:
                 process.overflowed()
             return False
         if process.runs_loop():
-            # the loop sends it after the callback …
+            # the loop sends it after the callback
             self._loop_queued = True
             if not self._callback_timer and get_ident() != _main_ident:
-                # … which may take long: then the keeper does
+                # if the callback takes long, the keeper sends it
                 self._callback_timer = True
                 delay = process.settings.send_delay / 1000
                 self._keeper.call_at(monotonic() + delay, self._callback_is_long)
@@ -289,14 +296,15 @@ class Sender:
         return True
 
     def _callback_is_long(self) -> None:
-        """In the keeper's thread: what a callback has queued does not wait for its end."""
+        """Send what a long callback has queued. Called in the keeper's thread."""
         self._callback_timer = False
         if self.outgoing:
             self._keeper.wake(self)
 
     def send_control(self, opcode: WebSocketFrameOpCode, payload: bytes) -> None:
-        """In the keeper's thread: send a ping or pong without waiting; where another thread is
-        writing, that one sends it along.
+        """Send a ping or pong without waiting; if another thread is writing, it sends it.
+
+        Called in the keeper's thread.
         """
         self._controls.append((opcode, payload))
         self._keeper.wake(self)
@@ -307,8 +315,10 @@ class Sender:
         return bool(self._controls)
 
     def answer_ping(self, payload: bytes) -> None:
-        """Send the pong: also between our close frame and the peer's, where nothing else is sent
-        any more (RFC 6455 §5.5.2).
+        """Send the pong for a ping.
+
+        It is sent even between our close frame and the peer's, when nothing else is sent any more
+        (RFC 6455 §5.5.2).
         """
         process = self._process
         if self.send(WebSocketFrame(focPong, payload)) or process.state is not wpsClose:
@@ -327,15 +337,15 @@ class Sender:
     # ------------------------------------------------------------------------------- queued frames
 
     def open_queue(self) -> None:
-        """The first callbacks of a connection are done: what is queued may leave."""
+        """Allow queued frames to be sent, after the first callbacks of a connection."""
         self._queue_open = True
 
     def step(self) -> None:
-        """In the loop's thread: send what callbacks have queued in this turn.
+        """Send what callbacks have queued in this turn. Called in the loop's thread.
 
-        What the kernel does not take is left to the keeper. But a peer that sends faster than it
-        reads the answers is not read from while more than a megabyte of them waits. (Only of them:
-        two ends that both have much to send must not wait for each other.)
+        What the kernel does not take is left to the keeper. But if a peer sends faster than it
+        reads the answers, it is not read from while more than a megabyte of answers waits. (Only
+        answers count: two ends that both have much to send must not wait for each other.)
         """
         if self.flush_outgoing() is FlushResult.done:
             self._loop_queued = False
@@ -366,14 +376,12 @@ class Sender:
         return queue.bytes > most or queue.count * 2 > queue.max_frames > 0
 
     def _want_flush(self) -> None:
-        """Let the keeper flush the queue: at once when the last flush is ``send_delay`` ms old,
-        else when it is.
-        """
+        """Let the keeper flush the queue, at least ``send_delay`` ms after the last flush."""
         self._flush_wanted = True
         due = self._last_flush + self._process.settings.send_delay / 1000
         if due <= monotonic() or get_ident() == _main_ident:
-            # the main thread may be in a signal handler, where a timer's lock might be its own;
-            # the keeper waits for the rest of the time by itself
+            # the main thread may be in a signal handler, and may itself hold a timer's lock; the
+            # keeper waits for the rest of the time by itself
             self._keeper.wake(self)
         else:
             self._keeper.call_at(due, self._flush_due)
@@ -386,14 +394,15 @@ class Sender:
         return self._process.fileno()
 
     def flush_queued(self) -> FlushResult:
-        """Called by the keeper: flush, unless the loop has just done so, and what came since has to
-        be gathered.
+        """Flush, unless the loop has just done so and new frames are being gathered.
+
+        Called by the keeper.
         """
-        # pings and pongs do not wait for company
+        # pings and pongs are sent without gathering
         gathering = self.batch.wire is None and not self._controls
         due = self._last_flush + self._process.settings.send_delay / 1000
         if gathering and due > monotonic():
-            # first: whoever queues something from here on asks for a flush again
+            # first: a thread that queues something after this asks for another flush
             self._flush_wanted = False
             if self.outgoing:
                 self._flush_wanted = True
@@ -402,9 +411,7 @@ class Sender:
         return self.flush_outgoing()
 
     def flush_outgoing(self) -> FlushResult:
-        """Send queued frames without waiting. Called by the keeper, and by the loop after its
-        callbacks.
-        """
+        """Send queued frames without waiting; called by the keeper, and by the loop."""
         if not self.safe_out.acquire(blocking=False):
             return FlushResult.busy
         failures: list[BaseException] = []
@@ -431,7 +438,7 @@ class Sender:
             and (self._queue_open or batch.wire is not None or self._controls)
         ) or (batch.last and batch.wire is not None):
             if batch.wire is None and self._controls:
-                # before the next frames, behind those in hand
+                # after the current batch, and before the next one
                 batch.fill_control(self._control_wire())
             if batch.wire is None:
                 if not self.outgoing:
@@ -458,8 +465,8 @@ class Sender:
     def _next_batch(self) -> BaseException | None:
         """Take frames from the queue and encode them into one buffer.
 
-        A frame that the protocol cannot prepare costs itself only: it is dropped and counted, and
-        its exception returned; those around it stay in their order.
+        A frame that the protocol cannot prepare is dropped and counted, and its exception is
+        returned; the other frames keep their order.
         """
         assert self.safe_out.locked()
         frames = self.outgoing.take(_BATCH_BYTES)
@@ -484,7 +491,7 @@ class Sender:
             try:
                 parts.append(encoder.encode_queued(protocol, queued))
             except Exception as exc:  # noqa: BLE001
-                # of the protocol's before_send_frame: those before it leave, those behind it wait
+                # raised by before_send_frame: frames before it are sent, later ones wait
                 self.outgoing.put_back(frames[at + 1 :])
                 self.outgoing.drop(1)
                 if parts:
@@ -494,23 +501,23 @@ class Sender:
         return None
 
     def _finish_batch(self) -> None:
-        """Write what is left of the batch, waiting for the kernel, and keeping count of what it has
-        taken.
-        """
+        """Write the rest of the batch, with waits, and count what the kernel has taken."""
         assert self.safe_out.locked()
         process, batch = self._process, self.batch
         wire = batch.wire
-        deadline = Deadline(process.settings.send_timeout)
+        patience: Patience | None = None
         while wire is not None:
             sent = process.write_now(wire)
             wire = batch.advance(sent)
             if not wire and not process.unsent_bytes():
                 self._batch_sent()
                 return
-            if sent:
-                deadline = Deadline(process.settings.send_timeout)
-            elif not process.wait_writable(deadline):
-                raise BlockingIOError("timed out")
+            if patience is None:
+                patience = Patience(process.output_state, process.settings.send_timeout)
+            elif sent:
+                patience.taken()
+            if not sent and not process.wait_writable(patience.step()):
+                patience.look()
 
     def _control_wire(self) -> bytes:
         """Take the keeper's control frames and encode them."""
@@ -531,10 +538,10 @@ class Sender:
     # --------------------------------------------------------------------------- the end of it all
 
     def close(self, payload: bytes, deadline: Deadline, failures: list[BaseException]) -> None:
-        """Write a close frame behind all that was sent or queued before. Under ``safe_out``.
+        """Write a close frame after all queued frames. Called under ``safe_out``.
 
-        What the peer does not take until the *deadline* is left to the keeper. *failures* gets what
-        the protocol has raised for queued frames, which are dropped.
+        What the peer does not take by the *deadline* is left to the keeper. *failures* gets the
+        protocol's exceptions for queued frames, which are dropped.
         """
         assert self.safe_out.locked()
         wire = memoryview(encode_frame(focConnectionClose, payload, self.encoder.next_key()))
@@ -546,9 +553,7 @@ class Sender:
             self._send_behind(wire, failures)
 
     def _drain(self, deadline: Deadline, failures: list[BaseException]) -> bool:
-        """Write what was half sent or is queued, before a close frame; return False when the
-        *deadline* came first.
-        """
+        """Write half-sent and queued frames; return False if the *deadline* comes first."""
         process, batch = self._process, self.batch
         while batch.wire is not None or (self.outgoing and not process.keeps_queue()):
             if batch.wire is None:
@@ -557,19 +562,18 @@ class Sender:
                     failures.append(failed)
                 if batch.wire is None:
                     continue
-            # step by step, so that what the kernel has taken is known even when the next step
-            # fails: it must not be sent again
+            # step by step, so that we know what the kernel has taken even if the next step fails:
+            # it must not be sent again
             left = batch.advance(process.write_now(batch.wire))
             if not left and not process.unsent_bytes():
                 self._batch_sent()
             elif deadline.passed or not process.wait_writable(deadline):
-                # a peer that reads slowly has the socket writable again and again, and no bound of
-                # its own
+                # with a peer that reads slowly, the socket becomes writable again and again
                 return False
         return True
 
     def _write_within(self, wire: memoryview, deadline: Deadline) -> memoryview | None:
-        """Write *wire* until the *deadline*; return what is left, None if nothing is."""
+        """Write *wire* until the *deadline*; return the rest, or None."""
         assert self.safe_out.locked()
         process = self._process
         while True:
@@ -580,8 +584,9 @@ class Sender:
                 return wire
 
     def _send_behind(self, close: memoryview, failures: list[BaseException]) -> None:
-        """Leave the rest of what is queued, and the close frame behind it, to the keeper, which has
-        ``close_timeout`` ms for that.
+        """Leave the rest of the queue, and then the close frame, to the keeper.
+
+        It has ``close_timeout`` ms for that.
         """
         frames: list[QueuedFrame] = []
         parts: list[bytes] = []
@@ -601,13 +606,14 @@ class Sender:
         self._keeper.wake(self)
 
     def requeue(self) -> None:
-        """After the end of a connection: frames that the kernel did not take whole go to the head
-        of the queue again.
+        """Put frames that the kernel did not take whole back at the head of the queue.
+
+        Called after the end of a connection.
         """
         with self.safe_out:
             if not self._process.keeps_queue():
                 self.batch.clear()
-                # there is no next connection
+                # there will be no other connection
                 self.outgoing.clear()
                 return
             if self.batch.wire is None:
@@ -621,5 +627,5 @@ _main_ident = threading.main_thread().ident
 
 
 def is_foreign_timeout(exc: BaseException) -> bool:
-    """Tell whether a signal handler raised this ``TimeoutError``: the kernel's have a number."""
+    """Tell whether a signal handler raised this ``TimeoutError``: the kernel's have an errno."""
     return type(exc) is TimeoutError and exc.errno is None

@@ -1,8 +1,8 @@
-"""The container in which the native protocols send compressed data: two CRC-32C, a marker, and the
-data stored or as SynLZ.
+"""The container for compressed data in the native protocols.
 
-Also the two tests by which a sender decides not to try: is this content text, and is it compressed
-already. Pure functions on bytes; no frame, socket or thread belongs in here.
+It has two CRC-32C, a marker, and the data, either stored or as SynLZ. This module also has the
+tests with which a sender decides whether to compress: is the content text, or is it already
+compressed? All functions are pure.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Callable
 from .crc32c import crc32c
 from .synlz import SynLZError, synlz_compress, synlz_decompress
 
-#: plain data of fewer bytes is stored as it is
+#: plain data of fewer bytes is stored uncompressed
 COMPRESS_FROM = 450
-#: bytes that a container adds to stored data: CRC of the data, marker, CRC of what follows
+#: bytes that a container adds to stored data: CRC of the data, marker, CRC of the contents
 OVERHEAD = 9
 _STORED = b"\x00"
 _SYNLZ = b"\x01"
 
 _TEXT_APPLICATIONS = ("json", "javascript", "xml", "rtf")
-#: how formats begin that a native sender counts as compressed already: these and no others, so that
-#: both make the same bytes
+#: the first bytes of formats that a native sender counts as already compressed; only these, so that
+#: both ends make the same bytes
 _SIGNATURES = (
     b"\xff\xd8\xff",  # JPEG
     b"\x89PNG",
@@ -64,7 +64,7 @@ _SIGNATURES = (
     b"\x51\x10\xa5\xab",
     *(bytes((first, 0xA5, 0xA5, 0xAB)) for first in range(0xAB, 0xB3)),
 )
-#: and what may stand behind the first four bytes: MP4, QuickTime
+#: the same for bytes 4 to 7: MP4, QuickTime
 _LATE_SIGNATURES = (b"ftyp", b"moov")
 
 
@@ -86,11 +86,12 @@ def algo_compress(data: bytes, *, stored: bool = False, threshold: int = COMPRES
 def algo_decompress(
     container: bytes, max_size: int, between: Callable[[], object] | None = None
 ) -> bytes:
-    """Return the data in *container*; b'' when it does not verify or its data has more than
-    *max_size* bytes. Never raises for bytes, but for what *between* raises, which is called now and
-    then while a large stream is decompressed.
+    """Return the data in *container*; b'' if a checksum is wrong or there are too many bytes.
 
-    Mirrors ``AlgoSynLZ.Decompress``.
+    *max_size* is the limit. *between* is called now and then while a large stream is decompressed.
+    Only an exception of *between* is raised.
+
+    *max_size* is the limit. Never raises for bytes. Mirrors ``AlgoSynLZ.Decompress``.
     """
     if len(container) <= OVERHEAD:
         return b""
@@ -109,9 +110,7 @@ def algo_decompress(
 
 
 def is_text_type(content_type: str) -> bool:
-    """Tell whether *content_type* names text of some kind, which is worth compressing whatever it
-    begins with.
-    """
+    """Tell whether *content_type* is a kind of text, which is always worth compressing."""
     kind = content_type.strip().lower()
     if kind.startswith(("text/", "image/svg")):
         return True
@@ -122,7 +121,8 @@ def is_text_type(content_type: str) -> bool:
 
 
 def is_compressed(content: bytes) -> bool:
-    """Tell whether *content* begins like a format that is compressed already (JPEG, PNG, ZIP, …).
+    """Tell whether *content* begins like an already compressed format (JPEG, PNG, ZIP, …).
+
     Mirrors ``IsContentCompressed``.
     """
     return len(content) > 8 and (
@@ -131,7 +131,5 @@ def is_compressed(content: bytes) -> bool:
 
 
 def is_worth_storing(content_type: str, content: bytes) -> bool:
-    """Tell whether a message with this *content* is to be stored: it has a type that is not text,
-    and is compressed already.
-    """
+    """Tell whether to store this *content*: its type is not text, and it is already compressed."""
     return content_type != "" and is_compressed(content) and not is_text_type(content_type)

@@ -1,7 +1,7 @@
-"""Requests of the peer: the application is asked, and what it leaves is sent back.
+"""Answers the peer's requests: asks the application, and sends its answer back.
 
-Whatever the application raises or leaves, the peer gets an answer, and the log tells. All in the
-connection's thread.
+Whatever the application does, the peer gets an answer, and failures are logged. All of this runs in
+the connection's thread.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _log = get_logger("mormot_ws.rest")
 class Answerer:
     """Answers requests for *protocol*.
 
-    What its log lines say of a peer's doing, they say once for each connection. Failures of the
-    application are told each, but of a jumbo frame only the first one, and how many followed.
+    Faults of a peer are logged once per connection. Failures of the application are all logged, but
+    in a jumbo frame only the first one, and the number of the others.
     """
 
     def __init__(self, protocol: WebSocketProtocolRest) -> None:
@@ -33,12 +33,13 @@ class Answerer:
         self._failures = 0
 
     def begin(self) -> None:
-        """A new connection begins."""
+        """Get ready for a new connection."""
         self._told.clear()
 
     def is_first(self, kind: str) -> bool:
-        """Tell whether a log line of that *kind* is the first one of the connection; the others are
-        left out.
+        """Tell whether this is the connection's first log line of that *kind*.
+
+        Later ones are left out.
         """
         if kind in self._told:
             return False
@@ -46,18 +47,19 @@ class Answerer:
         return True
 
     def begin_frame(self) -> None:
-        """A frame has arrived, with one message or many."""
+        """Begin a frame, which has one message or many."""
         self._failures = 0
 
     def end_frame(self, process: WebSocketProcess) -> None:
-        """Its last message is handled: tell what was left out."""
+        """End a frame, and log the number of failures that were left out."""
         if self._failures > 1:
             text = "%s: %d more requests of the same frame failed"
             _log.error(text, process, self._failures - 1, extra=process.log_fields())
 
     def answer(self, process: WebSocketProcess, request: RestRequest, head: str, info: str) -> None:
-        """Let the application answer *request*, and send that under *head*. *info* is a header line
-        added to the request.
+        """Let the application answer *request*, and send its answer under *head*.
+
+        *info* is a header line to add to the request.
         """
         headers = add_header(request.headers, info) if info else request.headers
         ctxt, on_request = process.compute_context()
@@ -86,7 +88,7 @@ class Answerer:
         ctxt: HttpServerRequest,
         on_request: OnHttpServerRequest | None,
     ) -> int:
-        """Return the status of the answer, which is in *ctxt* then."""
+        """Let the application put its answer into *ctxt*; return the status."""
         if on_request is None:
             if self.is_first("nobody"):
                 text = "%s: nobody answers requests here: 404 for %r"
@@ -98,20 +100,20 @@ class Answerer:
                 raise TypeError(f"the status has to be a number like 200, not {status!r}")
             return int(status)
         except BaseException as exc:  # noqa: BLE001
-            # a bug in the user's code, or its sys.exit(), is a 500 for this request
+            # a bug or sys.exit() in the user's code gives this request a 500
             self._failed(process, exc, "%s: %r failed", ctxt)
             return _internal_error(ctxt)
 
     def _send(
         self, process: WebSocketProcess, ctxt: HttpServerRequest, status: int, head: str
     ) -> bool:
-        """Send the answer in *ctxt*; return False when that did not work."""
+        """Send the answer in *ctxt*; return False if that fails."""
         frame: WebSocketFrame
         try:
             frame = self._protocol.output_to_frame(ctxt, status, head)
             return process.send_frame(frame)
         except BaseException as exc:  # noqa: BLE001
-            # the out_… attributes are the user's, and so may be before_send_frame
+            # the user sets the out_… attributes, and may have written before_send_frame
             self._failed(process, exc, "%s: the answer of %r cannot be sent as it is", ctxt)
         frame = self._protocol.output_to_frame(ctxt, _internal_error(ctxt), head)
         return process.send_frame(frame)
@@ -127,7 +129,7 @@ class Answerer:
 
 
 def _internal_error(ctxt: HttpServerRequest) -> int:
-    """Make *ctxt* an answer that tells the peer nothing but that this side failed."""
+    """Make *ctxt* an answer that tells the peer only that this side has failed."""
     ctxt.out_content, ctxt.out_content_type, ctxt.out_custom_headers = (
         b"internal error\n",
         "text/plain",

@@ -1,8 +1,7 @@
-"""The binary form of REST messages, of ``synopsebin`` and ``synopsebinary``, before compression and
-encryption.
+"""The binary form of REST messages (``synopsebin``, ``synopsebinary``), before compression.
 
-A head, a separator, and fields with their lengths; several messages may travel in one jumbo frame.
-Pure: bytes in, values out; no frame, socket or thread belongs in here.
+A message has a head, a separator, and fields with their lengths. A jumbo frame has several
+messages. All functions are pure.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ from .messages import (
 JUMBO_HEAD = "frames"
 _SEPARATOR = b"\x01"
 _JUMBO_START = JUMBO_HEAD.encode() + _SEPARATOR
-#: messages that one jumbo frame may have; one that is full of empty ones would keep us busy for
-#: minutes
+#: the most messages of a jumbo frame: one full of empty messages would keep us busy for minutes
 MAX_JUMBO = 1 << 16
-#: a separator this far behind the beginning belongs to no head
+#: the most bytes of a head
 _MAX_HEAD = 64
-#: how many fields stand before the content, by the first letter of the head
+#: the number of fields before the content, by the first letter of the head
 _FIELDS = {ord("r"): 5, ord("a"): 3}
 _SMALL = [bytes((value,)) for value in range(128)]
 
 
 def encode_varuint(value: int) -> bytes:
-    """Return *value* (0 to 2³²−1) in 7-bit groups, the low ones first. Raises ``ValueError``
-    outside that range.
+    """Return *value* (0 to 2³²−1) in 7-bit groups, the low ones first.
+
+    Raises ``ValueError`` outside that range.
     """
     if 0 <= value < 128:
         return _SMALL[value]
@@ -52,10 +51,9 @@ def encode_varuint(value: int) -> bytes:
 
 
 def decode_varuint(data: bytes, at: int) -> tuple[int, int]:
-    """Return (value, offset behind it) of the number at offset *at*; raise
-    :class:`RestMessageError` when there is none.
+    """Return (value, offset after it) of the number at offset *at*.
 
-    Numbers of more than 5 bytes or 32 bits are refused.
+    Raises :class:`RestMessageError` if there is none, or if it has more than 5 bytes or 32 bits.
     """
     value = shift = 0
     for byte in data[at : at + 5]:
@@ -70,8 +68,9 @@ def decode_varuint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def is_readable(plain: bytes) -> bool:
-    """Tell whether *plain* is a whole request, a whole answer, or a jumbo frame of such. Copies
-    nothing.
+    """Tell whether *plain* is a whole request or answer, or a jumbo frame of them.
+
+    Copies nothing.
     """
     try:
         if not is_jumbo(plain):
@@ -91,7 +90,7 @@ def is_readable(plain: bytes) -> bool:
 
 
 def _is_message(plain: bytes, at: int, end: int) -> bool:
-    """Tell whether a whole message stands at offset *at*, and ends at *end*."""
+    """Tell whether there is a whole message from offset *at* to *end*."""
     separator = plain.find(_SEPARATOR, at, min(end, at + _MAX_HEAD))
     if separator <= at:
         return False
@@ -133,19 +132,19 @@ def encode_binary(head: str, message: RestRequest | RestAnswer) -> bytes:
 
 
 def binary_head(plain: bytes) -> str:
-    """Return the head of the *plain* frame, ``'frames'`` for a jumbo frame; '' when it has none.
-    Cheap, reads the beginning only.
+    """Return the head of the *plain* frame; ``'frames'`` for a jumbo frame; '' if it has none.
+
+    It is cheap, because it reads only the beginning.
     """
     end = plain.find(_SEPARATOR, 0, _MAX_HEAD)
     return plain[:end].decode("latin-1") if end > 0 else ""
 
 
 def decode_binary(plain: bytes) -> tuple[str, RestRequest | RestAnswer]:
-    """Return (head, message) of a *plain* frame: a request when its head begins with ``r``, an
-    answer when it begins with ``a``.
+    """Return (head, message) of a *plain* frame.
 
-    Raises :class:`RestMessageError` for anything else. A jumbo frame goes through
-    :func:`decode_jumbo` first.
+    It is a request if its head begins with ``r``, an answer if it begins with ``a``. Raises
+    :class:`RestMessageError` for anything else. Use :func:`decode_jumbo` first for a jumbo frame.
     """
     head = binary_head(plain)
     kind = head[:1]
@@ -188,7 +187,7 @@ def is_jumbo(plain: bytes) -> bool:
 
 
 def encode_jumbo(frames: Sequence[bytes]) -> bytes:
-    """Return the jumbo frame of several plain *frames*. Raises ``ValueError`` for none."""
+    """Return the jumbo frame of the plain *frames*. Raises ``ValueError`` if there are none."""
     if not frames:
         raise ValueError("a jumbo frame has at least one frame")
     parts = [_JUMBO_START, encode_varuint(len(frames) - 1)]
@@ -198,24 +197,23 @@ def encode_jumbo(frames: Sequence[bytes]) -> bytes:
 
 
 def decode_jumbo(plain: bytes) -> list[bytes]:
-    """Return the plain frames of a jumbo frame; raise :class:`RestMessageError` when it is none,
-    truncated, or has over 2¹⁶ of them.
+    """Return the plain frames of a jumbo frame; bytes after the last one are ignored.
 
-    Bytes behind the last frame are ignored.
+    Raises :class:`RestMessageError` if it is not a jumbo frame, is truncated, or has over 2¹⁶
+    frames.
     """
     jumbo_count(plain)
     return list(split_jumbo(plain))
 
 
 def jumbo_count(plain: bytes) -> int:
-    """Return how many frames a jumbo frame has; raises as :func:`decode_jumbo` does."""
+    """Return how many frames a jumbo frame has; raises like :func:`decode_jumbo`."""
     if not is_jumbo(plain):
         raise RestMessageError("not a jumbo frame")
     last, at = decode_varuint(plain, len(_JUMBO_START))
     if last >= MAX_JUMBO:
         raise RestMessageError("a jumbo frame has too many messages")
-    # each takes a byte at least, so one that announces more than it has ends with the first missing
-    # one
+    # each frame has at least a byte, so a wrong count is found at the first missing frame
     for _ in range(last + 1):
         size, at = decode_varuint(plain, at)
         at += size
@@ -225,8 +223,10 @@ def jumbo_count(plain: bytes) -> int:
 
 
 def split_jumbo(plain: bytes) -> Iterator[bytes]:
-    """Yield the plain frames of a jumbo frame that :func:`jumbo_count` has let pass, one by one:
-    many small ones would take far more memory together than the bytes that they came in.
+    """Yield the plain frames of a jumbo frame that :func:`jumbo_count` has accepted.
+
+    They come one by one, because many small ones together would need far more memory than the bytes
+    in which they arrived.
     """
     last, at = decode_varuint(plain, len(_JUMBO_START))
     for _ in range(last + 1):

@@ -1,10 +1,8 @@
-"""CRC-32C (Castagnoli), by the fastest way that this machine has: the C package of the ``speedups``
-extra, or Python.
+"""CRC-32C (Castagnoli), by the C package of the ``speedups`` extra, or in Python.
 
-In Python it does not go byte by byte. The message is one big ``int``, and multiples of the
-polynomial with few terms fold its beginning onto the rest with a handful of shifts and XORs, until
-some forty bytes are left for the table. ``MORMOT_WS_NO_SPEEDUPS=1`` in the environment keeps to
-Python. No frame, socket or thread belongs in here.
+The Python form does not work byte by byte. The message is one big ``int``. Multiples of the
+polynomial with few terms fold its beginning onto the rest with a few shifts and XORs, until some
+forty bytes are left for the table. ``MORMOT_WS_NO_SPEEDUPS=1`` in the environment selects Python.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from collections.abc import Callable
 #: the polynomial 0x1EDC6F41, its bits reflected
 _POLYNOMIAL = 0x82F63B78
 _ONES = 0xFFFFFFFF
-#: bytes that are folded at a time: larger numbers leave the processor's cache
+#: bytes folded at once: larger numbers do not fit into the processor's cache
 _PIECE = 1 << 17
 #: below this many bytes the table alone is as fast
 _FOLD_FROM = 64

@@ -1,10 +1,9 @@
-"""Encryption by a shared key: how the native protocols derive an AES key from a password, and how
-they encrypt a message.
+"""Encryption with a shared key: derives an AES key from a password, and encrypts messages.
 
-Each message has its own random initialisation vector, so nothing has to be kept between messages
-and one object serves any number of connections and threads; each thread keeps a context only
-because it is dear to make. The ``cryptography`` package (extra ``crypto``) is imported when the
-first key is used. No frame or socket belongs in here, and no thread is started.
+Each message has its own random initialisation vector, so there is no state between messages, and
+one object serves any number of connections and threads. Each thread keeps a context only because
+making one is slow. The ``cryptography`` package (extra ``crypto``) is imported when the first key
+is used.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 from ..errors import WebSocketsError, WebSocketsProtocolError
 
-#: salt and rounds that both native ends use unless they are told otherwise
+#: the default salt and rounds of native ends
 AES_SALT = "E750ACCA-2C6F-4B0E-999B-D31C9A14EFAB"
 AES_ROUNDS = 1024
 
@@ -53,9 +52,7 @@ def derive_key(
 
 
 def is_key_exchange(key: str) -> bool:
-    """Tell whether native ends would take *key* for parameters of their ECDHE key exchange, and
-    not for a password.
-    """
+    """Tell whether native ends would read *key* as parameters of ECDHE, not as a password."""
     if key[:2].lower() == "a=":
         return True
     _, sharp, file = key.rpartition("#")
@@ -63,9 +60,7 @@ def is_key_exchange(key: str) -> bool:
 
 
 class _Mine(threading.local):
-    """What each thread has for itself: making it anew for each message would cost far more than
-    using it.
-    """
+    """The context of each thread: making one costs far more than using it."""
 
     context: Any = None
 
@@ -76,9 +71,8 @@ class AesEncryption:
     *key_size* is 128, 192 or 256 bits; *salt* and *rounds* are those of :func:`derive_key`. They
     are not negotiated: both ends have to use the same. All methods may be called from any thread.
 
-    There is no authentication: who can change bytes on the way changes the message (the CRCs of
-    compression notice accidents only), and who has recorded a message can send it again. Use TLS
-    against an attacker.
+    There is no authentication. An attacker in between can change messages (the CRCs of compression
+    detect only accidents), and can replay recorded ones. Use TLS against attackers.
 
     Raises ``ValueError`` for an empty key or an unknown *key_size*, and :class:`WebSocketsError`
     for a key in the ECDHE syntax (``a=…`` or ``password#file.private``), or when the
@@ -106,8 +100,9 @@ class AesEncryption:
 
     @classmethod
     def of_bytes(cls, key: bytes) -> AesEncryption:
-        """Return an object that uses the 16, 24 or 32 bytes of *key* as they are. Raises as the
-        constructor does.
+        """Return an object that uses the 16, 24 or 32 bytes of *key* directly.
+
+        Raises like the constructor.
         """
         if len(key) not in (16, 24, 32):
             raise ValueError(f"an AES key has 16, 24 or 32 bytes, not {len(key)}")
@@ -130,7 +125,7 @@ class AesEncryption:
         self._mine = _Mine()
 
     def encrypt(self, plain: bytes) -> bytes:
-        """Return the encrypted message of *plain*: 17 to 32 bytes longer. Nothing stays nothing."""
+        """Return *plain* encrypted, which is 17 to 32 bytes longer; b'' stays b''."""
         if not plain:
             return b""
         iv = os.urandom(_IV_SIZE)
@@ -143,7 +138,7 @@ class AesEncryption:
     def _apply(self, iv: bytes, data: bytes) -> bytes:
         """Return *data* XOR the key stream of *iv*, which is encryption and decryption."""
         mine = self._mine
-        # taken out while it is used: a signal handler of this thread may come in between
+        # removed while it is used, because a signal handler may interrupt this thread
         context, mine.context = mine.context, None
         if context is None:
             context = self._cipher(self._aes, self._ctr(iv)).encryptor()
@@ -155,11 +150,11 @@ class AesEncryption:
         return result
 
     def decrypt(self, message: bytes) -> bytes:
-        """Return the plain bytes of *message*; raise :class:`WebSocketsProtocolError` (1008) when
-        it cannot come from this key.
+        """Return the plain bytes of *message*.
 
-        A peer must not learn whether this or what follows has failed: with the answers to some
-        thousand guesses it could write messages without the key.
+        Raises :class:`WebSocketsProtocolError` (1008) if it was not encrypted with this key. A peer
+        must not learn whether this step or a later one has failed: the answers to a few thousand
+        guesses would let it write messages without the key.
         """
         if len(message) < _IV_SIZE + _BLOCK or len(message) % _BLOCK:
             raise WebSocketsProtocolError(1008, "a message is not encrypted")

@@ -1,9 +1,7 @@
-"""RestExchange: the requests of our side that are under way on one connection, and the threads that
-wait for their answers.
+"""RestExchange: our requests in flight on one connection, and the threads that wait for answers.
 
-A waiting thread is woken by the loop's thread as soon as its answer has arrived or the connection
-has ended; nothing polls. What requests and answers look like on the wire is the protocol's affair;
-frames only pass through here, and no user's code runs here.
+The loop's thread wakes a waiting thread as soon as its answer has arrived or the connection has
+ended; nothing polls. The protocol encodes requests and answers. No user code runs here.
 
 Lock order: ``_turns`` < ``_safe_send`` < the process's ``safe_out`` < ``_safe``.
 """
@@ -38,63 +36,58 @@ if TYPE_CHECKING:
 _log = get_logger("mormot_ws.rest")
 
 HTTP_SUCCESS = 200
-#: there is no answer, though the request was sent: too late, or the connection was lost meanwhile
+#: the request was sent, but there is no answer: it was late, or the connection was lost
 HTTP_NOTFOUND = 404
 
-#: milliseconds that a request waits for the late answer to an earlier one, in protocols without
-#: numbers
+#: milliseconds that a request waits for a late answer to an earlier one, in protocols whose
+#: requests have no numbers
 LATE_ANSWER_TIMEOUT_MS = 30_000
-#: seconds after which an answer nobody waited for is dropped from ``incoming``
+#: seconds after which an answer without a waiting thread is dropped from ``incoming``
 _INCOMING_EXPIRY = 30 * 60
 
 
 class RestExchange:
-    """Sends requests over *process*, whose protocol is *protocol*, and gives each waiting thread
-    its answer.
+    """Sends requests over *process* by *protocol*, and gives each waiting thread its answer.
 
-    For any thread: :meth:`notify`. For the loop's thread: :meth:`answer_arrived`. For whoever
-    changes the process's state: :meth:`closed`, :meth:`begin` and :meth:`end`.
+    Any thread may call :meth:`notify`; the loop's thread calls :meth:`answer_arrived`; a thread
+    that changes the state of the process calls :meth:`closed`, :meth:`begin` and :meth:`end`.
     """
 
     def __init__(self, process: WebSocketProcess, protocol: WebSocketProtocolRest) -> None:
         self._process = process
         self._protocol = protocol
-        #: how many late answers have to be dropped where answers carry no number; mirrors
-        #: ``Incoming`` of the original's process
+        #: the number of late answers to drop, where answers have no numbers; mirrors ``Incoming``
+        #: of the original's process
         self.incoming = WebSocketFrameList(_INCOMING_EXPIRY)
-        #: belongs to the one request that waits for its answer, where answers carry no number;
-        #: taken before all other locks
+        #: held by the one request that waits for its answer, where answers have no numbers; taken
+        #: before all other locks
         self._turns = Turns()
-        #: held from the entry in _waiting to the end of its sending, so that :meth:`begin` knows
-        #: all entries to be of the old connection
+        #: held from adding an entry to _waiting to the end of sending, so that all entries that
+        #: :meth:`begin` finds belong to the old connection
         self._safe_send = threading.Lock()
-        #: guards the fields below, what is put into the queues, and the number of answers to
-        #: ignore; held for moments only
+        #: guards the fields below, the contents of the queues, and the number of answers to ignore;
+        #: held only briefly
         self._safe = threading.Lock()
-        #: notified when an answer to ignore has come, or the connection has ended
+        #: notified when an answer to ignore has arrived, or the connection has ended
         self._late = threading.Condition(self._safe)
         self._waiting: dict[str, SimpleQueue[WebSocketFrame | None]] = {}
 
     # ------------------------------------------------------------------------------ for the process
 
     def begin(self, protocol: WebSocketProtocolRest) -> None:
-        """A new connection is about to run: nothing that was made for the old one may be sent on
-        it.
-        """
-        with self._safe_send:  # whoever has met the old connection is through with sending, in vain
-            # kept until the lock is free: its finaliser is the application's
+        """Prepare for a new connection: requests for the old one must not be sent on it."""
+        with self._safe_send:  # wait until all sends on the old connection have failed
+            # keeps it alive until the lock is free: its finaliser is the application's code
             before, self._protocol = self._protocol, protocol
         del before
 
     def end(self) -> None:
-        """Another protocol takes over: whoever comes from here on gets 666, and nothing of ours is
-        sent on its connection.
-        """
+        """End, because another protocol takes over: later requests get 666, and are not sent."""
         with self._safe_send:
             self._process.detach_exchange()
 
     def closed(self) -> None:
-        """The connection does not run any more: all that wait get 404 at once. Never blocks."""
+        """End all waits with 404, because the connection no longer runs. Never blocks."""
         with self._safe:
             self.incoming.clear()
             self._late.notify_all()
@@ -103,8 +96,9 @@ class RestExchange:
             self._waiting.clear()
 
     def answer_arrived(self, head: str, frame: WebSocketFrame) -> None:
-        """Give the answer in *frame* to the thread that waits for *head*. In the loop's thread;
-        never blocks.
+        """Give the answer in *frame* to the thread that waits for *head*.
+
+        Called in the loop's thread; never blocks.
         """
         with self._safe:
             incoming = self.incoming
@@ -122,11 +116,11 @@ class RestExchange:
 
     @property
     def waiting(self) -> int:
-        """How many threads wait for an answer."""
+        """The number of threads that wait for an answer."""
         return len(self._waiting)
 
     def notify(self, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback) -> int:
-        """Do what :meth:`WebSocketProcess.notify_callback` says."""
+        """Do the work of :meth:`WebSocketProcess.notify_callback`."""
         mode = WebSocketProcessNotifyCallback(mode)
         request.out_error, request.out_timed_out = "", False
         process = self._process
@@ -159,13 +153,12 @@ class RestExchange:
             )
 
     def _ask_in_turn(self, request: HttpServerRequest) -> int:
-        """Send and wait where answers carry no number: one request at a time, so that each gets its
-        own.
+        """Send and wait where answers have no numbers, with one request in flight at a time.
 
-        Answers do come in the order of the requests, but some never come: a peer may answer with
-        ``!NORESPONSE``, or drop what it cannot read. If several requests were on their way, each
-        later one would then get its neighbour's answer. Sending them one by one costs the time on
-        the wire only: the peer's one thread works on them one by one anyway.
+        Answers come in the order of the requests, but some never come: a peer may answer with
+        ``!NORESPONSE``, or drop what it cannot read. With several requests in flight, each later
+        one would then get the answer of another. Sending them one by one costs only the time on the
+        wire, because the peer's one thread handles them one by one anyway.
         """
         timeout = self._timeout_ms()
         if not self._turns.acquire(timeout / 1000):
@@ -180,7 +173,7 @@ class RestExchange:
             self._turns.release()
 
     def _late_answers_came(self) -> bool:
-        """Wait until nothing is left that the next answer could be mistaken for."""
+        """Wait until no late answer is left that could be taken for the next one."""
         process = self._process
         with self._late:
             return self._late.wait_for(
@@ -194,15 +187,15 @@ class RestExchange:
         frame, head = self._protocol.input_to_frame(request, False)
         answer: SimpleQueue[WebSocketFrame | None] = SimpleQueue()
         timeout = self._timeout_ms()
-        # compression takes its time: others may send meanwhile
+        # compression takes time: other threads may send meanwhile
         ahead = process.prepare_ahead(frame)
         received: WebSocketFrame | None = None
         sent = False
         failures: list[BaseException] = []
-        expected = True  # until we know better: a send may be interrupted by Ctrl-C, too
+        expected = True  # the default, because Ctrl-C may interrupt a send too
         try:
             with self._safe_send:
-                if process.exchange is not self:  # another protocol took over, on a new connection
+                if process.exchange is not self:  # a new connection has another protocol
                     return _no_answer(
                         request, HTTP_CLIENTERROR, "the connection has another protocol now"
                     )
@@ -212,9 +205,9 @@ class RestExchange:
             if sent:
                 received = answer.get(timeout=timeout / 1000)
         except Empty:
-            pass  # looked at below, under the lock
+            pass  # checked below, under the lock
         finally:
-            # only now, without a lock
+            # logged only now, without a lock
             for failure in failures:
                 process.write_failed(failure)
             if sent and process.settings.log_details:
@@ -232,7 +225,7 @@ class RestExchange:
                 request, HTTP_NOTFOUND, f"no answer within {timeout} ms", timed_out=True
             )
         if received is None and not answer.empty():
-            received = answer.get_nowait()  # it came in the very moment of giving up
+            received = answer.get_nowait()  # it arrived just as we gave up
         if received is None:
             return _no_answer(
                 request,
@@ -242,9 +235,7 @@ class RestExchange:
         return self._protocol.frame_to_output(received, request)
 
     def _why(self) -> str:
-        """Return what is known of the end of the connection, behind a colon; '' when it is
-        nothing. A wrong key shows here.
-        """
+        """Return why the connection ended, after a colon, or ''. A wrong key shows here."""
         process = self._process
         why = process.last_error
         if not why and process.close_code:

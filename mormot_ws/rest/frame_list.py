@@ -1,7 +1,4 @@
-"""WebSocketFrameList: a list of frames that threads share, and the number of answers to ignore.
-
-No socket, no clock and no waiting belongs in here.
-"""
+"""WebSocketFrameList: a list of frames that threads share, and the number of answers to ignore."""
 
 from __future__ import annotations
 
@@ -17,17 +14,16 @@ if TYPE_CHECKING:
 class WebSocketFrameList:
     """A list of frames that threads share. Mirrors ``TWebSocketFrameList``.
 
-    *timeout_sec* is the life of a frame in seconds (0: no expiry). The list has no clock: whoever
-    pushes or pops gives the current tick in seconds as *tix* (0: unknown, nothing expires by this
-    call). All methods may be called from any thread.
+    *timeout_sec* is the time in seconds after which a frame expires (0: never). The list has no
+    clock: the caller passes the current tick in seconds as *tix* (0: unknown, nothing expires in
+    this call). Any thread may call the methods.
     """
 
     def __init__(self, timeout_sec: int = 0) -> None:
         if timeout_sec < 0:
             raise ValueError(f"timeout_sec is a number of seconds from 0, not {timeout_sec}")
         self.timeout_sec = timeout_sec
-        #: guards the two fields below; innermost in the lock order: nothing is called while it is
-        #: held
+        #: guards the two fields below; last in the lock order; nothing is called while it is held
         self._safe = threading.Lock()
         self._frames: list[WebSocketFrame] = []
         self._answer_to_ignore = 0
@@ -37,16 +33,14 @@ class WebSocketFrameList:
 
     @property
     def count(self) -> int:
-        """How many frames are in the list; mirrors ``Count``."""
+        """The number of frames in the list; mirrors ``Count``."""
         return len(self._frames)
 
     def __repr__(self) -> str:
         return f"<WebSocketFrameList count={self.count} timeout_sec={self.timeout_sec}>"
 
     def push(self, frame: WebSocketFrame, tix: int = 0) -> None:
-        """Append *frame*; with a *tix* and a time-out it expires ``timeout_sec`` seconds later.
-        Mirrors ``Push``.
-        """
+        """Append *frame*, which expires ``timeout_sec`` seconds after *tix*. Mirrors ``Push``."""
         if self.timeout_sec and tix:
             frame.tix = tix + self.timeout_sec
         with self._safe:
@@ -57,10 +51,9 @@ class WebSocketFrameList:
         self.push(WebSocketFrame(opcode), tix)
 
     def pop(self, protocol: WebSocketProtocol, head: str, tix: int = 0) -> WebSocketFrame | None:
-        """Remove and return the newest frame whose head (as *protocol* reads it) is *head*, or
-        None; drop expired frames.
+        """Remove and return the newest frame whose head is *head*, or None. Mirrors ``Pop``.
 
-        Mirrors ``Pop``.
+        *protocol* reads the heads. Expired frames are dropped.
         """
         while True:
             with self._safe:
@@ -93,7 +86,8 @@ class WebSocketFrameList:
             self._answer_to_ignore = 0
 
     def answer_to_ignore(self, incr: int = 0) -> int:
-        """Add *incr* (−1, 0 or 1) to the number of late answers to drop, and return that number.
+        """Add *incr* (−1, 0 or 1) to the number of late answers to drop; return that number.
+
         Mirrors ``AnswerToIgnore``.
         """
         if incr not in (-1, 0, 1):

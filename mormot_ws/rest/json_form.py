@@ -1,12 +1,10 @@
-"""The text form of REST messages, of ``synopsejson``: an object with one array, in which JSON
-content stands as it is.
+"""The text form of REST messages (``synopsejson``): a JSON object with one array.
 
-It copies the native codec with its peculiarities: an empty body arrives as ``""``, content is
-inserted unchecked, what is not UTF-8 travels as base64. Pure: bytes in, values out; no frame,
-socket or thread belongs in here.
+It copies the peculiarities of the native codec: an empty body arrives as ``""``, JSON content is
+inserted unchecked, and content that is not UTF-8 is sent as base64. All functions are pure.
 
-Large messages are gone through in pieces: a single call of Python's C code would keep all other
-threads waiting.
+Large messages are processed in pieces, because a single call of Python's C code would make all
+other threads wait.
 """
 
 from __future__ import annotations
@@ -32,12 +30,12 @@ from .messages import (
     to_text,
 )
 
-#: U+FFF0 in UTF-8: what follows is base64
+#: U+FFF0 in UTF-8: base64 follows
 _MAGIC = b"\xef\xbf\xb0"
 _MIN_SIZE = 10
-#: bytes that are gone through at a time: a millisecond or two at the worst; divisible by 3 and by 4
+#: bytes processed at once: a millisecond or two at worst; divisible by 3 and by 4
 _PIECE = 3 << 14
-#: contents of at least this many bytes are sent as text only when they are strict UTF-8
+#: contents of at least this many bytes are sent as text only if they are strict UTF-8
 _STRICT_FROM = 128
 
 # ----------------------------------------------------------------------------------------- encoding
@@ -54,8 +52,8 @@ _ESCAPES = [
 ]
 _TO_ESCAPE = re.compile(rb'[\x00-\x1f"\\]')
 _CONTROL = re.compile(rb"[\x00-\x1f]")
-#: the structure that a short text must have: overlong forms and surrogates pass, and a last
-#: sequence that is cut
+#: the structure of a short text: overlong forms, surrogates and a truncated last sequence are
+#: allowed
 _LOOSE_UTF8 = re.compile(
     rb"[\x01-\x7f]*(?:(?:[\xc0-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf7][\x80-\xbf]{3})[\x01-\x7f]*)*"
     rb"(?:[\xc0-\xf7]|[\xe0-\xf7][\x80-\xbf]|[\xf0-\xf7][\x80-\xbf]{2})?"
@@ -63,11 +61,11 @@ _LOOSE_UTF8 = re.compile(
 
 
 def encode_json(message: RestRequest | RestAnswer, head: str = "") -> bytes:
-    """Return the payload of the text frame that carries *message*, under *head* when the peer asked
-    under one of its own.
+    """Return the payload of the text frame that carries *message*.
 
-    Content whose type is JSON is not looked at. Of a short content that is nearly UTF-8 the payload
-    is not UTF-8 either, as a native end's.
+    *head* is the peer's own head, if its request had one. Content whose type is JSON is not
+    checked. As from a native end, a short content that is nearly UTF-8 makes a payload that is not
+    UTF-8.
     """
     content = message.content
     content_type = sent_content_type(message.content_type, content)
@@ -101,11 +99,11 @@ def encode_json(message: RestRequest | RestAnswer, head: str = "") -> bytes:
 
 
 def _is_text(content: bytes) -> bool:
-    """Tell whether *content* travels as a string and not as base64."""
+    """Tell whether *content* is sent as a string, not as base64."""
     if content.startswith(_MAGIC) and _from_base64(content[3:]) is not None:
         return False  # it would be taken for base64 (a native end sends it all the same)
     if len(content) < _STRICT_FROM:
-        # a native end lets one NUL at the end pass, which its writer then loses: base64 keeps it
+        # a native end accepts one NUL at the end, but its writer then loses it: base64 keeps it
         return _LOOSE_UTF8.fullmatch(content) is not None
     if b"\0" in content:
         return False
@@ -138,7 +136,7 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 # ----------------------------------------------------------------------------------------- decoding
 
 _BLANKS = bytes(range(1, 33))
-#: what stands between the bracket and the first quote is passed over, as natively
+#: everything between the bracket and the first quote is skipped, as in native ends
 _START = re.compile(rb'[\x01-\x20]{0,1000}\{[^"\x00]{0,1000}"([^"\\\x00]{1,64})"')
 _SPACE = re.compile(rb"[\x01-\x20]*")
 _BARE = re.compile(rb'[^\x00-\x20,\[\]{}"]*')
@@ -159,18 +157,19 @@ _STEP = [1 if byte in b"{[" else -1 for byte in range(256)]
 
 
 def json_head(payload: bytes) -> str:
-    """Return the head of the message in *payload*, ``'request'`` or ``'answer'`` mostly; ''
-    without one. Reads the beginning only.
+    """Return the head of the message in *payload*, mostly ``'request'`` or ``'answer'``, or ''.
+
+    It reads only the beginning.
     """
     start = _START.match(payload) if len(payload) >= _MIN_SIZE else None
     return start[1].decode("latin-1") if start else ""
 
 
 def decode_json(payload: bytes) -> tuple[str, RestRequest | RestAnswer]:
-    """Return (head, message) of a text frame's *payload*: a request when its head begins with
-    ``r``, an answer when it begins with ``a``.
+    """Return (head, message) of a text frame's *payload*.
 
-    Raises :class:`RestMessageError` for anything else.
+    It is a request if its head begins with ``r``, an answer if it begins with ``a``. Raises
+    :class:`RestMessageError` for anything else.
     """
     start = _START.match(payload) if len(payload) >= _MIN_SIZE else None
     if start is None:
@@ -203,7 +202,7 @@ def decode_json(payload: bytes) -> tuple[str, RestRequest | RestAnswer]:
 
 
 def _behind(payload: bytes, at: int, char: bytes) -> int:
-    """Return the offset behind *char*, which stands at offset *at* or behind blanks."""
+    """Return the offset after *char*, which is at offset *at* or after blanks."""
     at = _end_of(_SPACE, payload, at)
     if not payload.startswith(char, at):
         raise RestMessageError("an item is missing")
@@ -211,7 +210,7 @@ def _behind(payload: bytes, at: int, char: bytes) -> int:
 
 
 def _value(payload: bytes, at: int) -> tuple[bytes, int]:
-    """Return (the simple value at offset *at*, unescaped; the offset behind it)."""
+    """Return (the simple value at offset *at*, unescaped; the offset after it)."""
     at = _end_of(_SPACE, payload, at)
     if payload.startswith(b'"', at):
         end = _end_of_string(payload, at)
@@ -225,9 +224,7 @@ def _value(payload: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _raw_item(payload: bytes, at: int) -> bytes:
-    """Return the JSON text of the item at offset *at*, which is checked for brackets and quotes
-    only.
-    """
+    """Return the JSON text of the item at offset *at*; only brackets and quotes are checked."""
     at = _end_of(_SPACE, payload, at)
     if payload.startswith(b'"', at):
         return payload[at : _end_of_string(payload, at)]
@@ -237,7 +234,7 @@ def _raw_item(payload: bytes, at: int) -> bytes:
             raise RestMessageError("the content is missing")
         return payload[at:end]
     if len(payload) - at <= _PIECE:
-        # nearly always it is all that stands before the final ]}
+        # a short item nearly always extends to the final ]}
         rest = payload[at:].rstrip(_BLANKS)
         if rest.endswith(b"}"):
             rest = rest[:-1].rstrip(_BLANKS)
@@ -252,8 +249,9 @@ def _raw_item(payload: bytes, at: int) -> bytes:
 
 
 def _is_one_item(text: bytes) -> bool:
-    """Tell whether the bracket that the short *text* begins with is closed by its last character. A
-    quick :func:`end_of_brackets`.
+    """Tell whether the last character of the short *text* closes its first bracket.
+
+    A quick form of :func:`end_of_brackets`.
     """
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -266,7 +264,7 @@ def _is_one_item(text: bytes) -> bool:
 
 
 def _end_of_string(payload: bytes, at: int) -> int:
-    """Return the offset behind the string whose opening quote is at *at*."""
+    """Return the offset after the string whose opening quote is at *at*."""
     end = payload.find(b'"', at + 1)
     if end >= 0 and payload[end - 1] != 0x5C:
         return end + 1
@@ -279,7 +277,7 @@ def _end_of_string(payload: bytes, at: int) -> int:
 
 
 def _end_of(pattern: re.Pattern[bytes], payload: bytes, at: int) -> int:
-    """Return the offset behind what *pattern* matches at *at*, a repetition of single bytes."""
+    """Return the offset after the match of *pattern*, a repetition of single bytes, at *at*."""
     while True:
         match = pattern.match(payload, at, at + _PIECE)
         if match is None or match.end() == at:

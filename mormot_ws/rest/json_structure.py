@@ -1,7 +1,7 @@
-"""The structure of JSON text: its brackets and commas, looked at piece by piece.
+"""The structure of JSON text: its brackets and commas, examined piece by piece.
 
-A call into C cannot be interrupted, so each looks at one piece only, and other threads get their
-turn in between. Pure: bytes in, values out; no frame, socket or thread belongs in here.
+A call into C cannot be interrupted, so each call examines only one piece, and other threads can run
+in between. All functions are pure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _STEP = [1 if byte in b"{[" else -1 if byte in b"}]" else 0 for byte in range(25
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\Z)|\\["\\]|[\[\]{},]', re.DOTALL)
 #: the rest of a string
 _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-#: so many items behind the one that is looked for, it is found from the end
+#: with at most this many items after the wanted one, it is searched from the end
 _FEW = 8
 
 
@@ -41,7 +41,7 @@ class Piece(NamedTuple):
 def pieces(text: bytes, at: int = 0) -> Iterator[Piece]:
     """Yield the pieces of *text* from offset *at* on, where no string may be open.
 
-    What is not JSON is passed over: the parser finds it.
+    Text that is not JSON is accepted: the parser will find it.
     """
     for start, in_string, parts in _parts(text, at):
         ends_in_string = in_string ^ (len(parts) % 2 == 0)
@@ -52,7 +52,7 @@ def pieces(text: bytes, at: int = 0) -> Iterator[Piece]:
 
 
 def outside_strings(text: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, piece) of *text*, with NUL in the place of what is in strings."""
+    """Yield (offset, piece) of *text*, with NUL in place of the contents of strings."""
     for start, in_string, parts in _parts(text, 0):
         parts[not in_string :: 2] = [bytes(len(part)) for part in parts[not in_string :: 2]]
         yield start, b'"'.join(parts)
@@ -87,10 +87,9 @@ def depths(piece: Piece, depth: int) -> list[int]:
 
 
 def end_of_brackets(text: bytes, at: int) -> int:
-    """Return the offset behind the bracket that closes the one at offset *at* of *text*; -1 when
-    it is not closed.
+    """Return the offset after the bracket that closes the one at offset *at*; -1: none does.
 
-    Takes time in proportion to the text, and does not look at which kind of bracket closes which.
+    It takes time in proportion to the text, and ignores the kinds of brackets.
     """
     depth = 0
     for piece in pieces(text, at):

@@ -1,9 +1,8 @@
-"""KeyGuard: reads what arrives encrypted, and lets no peer learn why something cannot be read.
+"""KeyGuard: reads encrypted messages, and hides from the peer why one cannot be read.
 
-The key authenticates nothing. A peer without it that is told its padding from its checksum can work
-out, guess by guess, how to write messages that are taken for genuine. So all faults look alike, and
-KeyFaults bounds the guesses of each address, for all connections of a server together. How bytes
-are decrypted and what they mean, the protocol knows.
+The key authenticates nothing. A peer without it that can tell wrong padding from a wrong checksum
+can work out, guess by guess, how to forge messages. So all faults look alike, and KeyFaults limits
+the guesses of each address over all connections of a server.
 """
 
 from __future__ import annotations
@@ -24,45 +23,46 @@ if TYPE_CHECKING:
 
 _log = get_logger("mormot_ws.rest")
 
-#: what a peer is told of anything that cannot be read, and who reads last_error here
+#: the text for the peer about any unreadable message, and the text for last_error on this side
 _UNREADABLE = "a message cannot be read"
 _ASK_FOR_KEY = f"{_UNREADABLE} (is the key, are the options the same on both ends?)"
-#: bytes by which an encrypted message is longer than what it holds, at least
+#: an encrypted message is at least this many bytes longer than its content
 _BLOCK = 16
-#: addresses that are remembered; beyond them the one whose last fault is the oldest is forgotten
+#: the most addresses that are remembered; then the one with the oldest last fault is forgotten
 _MOST_ADDRESSES = 4096
 
 
 class _Allowance(NamedTuple):
-    """What an address has left."""
+    """The faults that an address has left."""
 
     left: float
-    #: when that was so, on the clock
+    #: the time of that number, on the clock
     at: float
     most: int
 
     def now(self, at: float) -> _Allowance:
-        """The same at a later time: it grows evenly, to *most* in a minute."""
+        """Return the allowance at a later time: it grows evenly, to *most* in a minute."""
         left = min(float(self.most), self.left + (at - self.at) * self.most / 60)
         return _Allowance(left, at, self.most)
 
 
 class KeyFaults:
-    """Counts the faults of each address; an IPv6 /64 is one. For any thread.
+    """Counts the faults of each address; an IPv6 /64 counts as one. Any thread may use it.
 
-    :param clock: seconds that only grow.
+    :param clock: a monotonic clock, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        #: guards the table; held for moments, innermost in the lock order
+        #: guards the table; held only briefly; last in the lock order
         self._safe = threading.Lock()
         renew_in_child(self, "_safe", threading.Lock)
         self._allowances: dict[str, _Allowance] = {}
 
     def add(self, ip: str, most: int) -> bool:
-        """Count a fault of *ip*, which may have *most* in a minute; tell whether it is the one from
-        which on the address is blocked. Nothing is counted for ``''`` or when *most* is 0.
+        """Count a fault of *ip*, which may have *most* in a minute; return whether it blocks *ip*.
+
+        Nothing is counted for ``''``, or when *most* is 0.
         """
         if not ip or not most:
             return False
@@ -76,7 +76,7 @@ class KeyFaults:
         return left >= 1 > left - 1
 
     def blocks(self, ip: str) -> bool:
-        """Tell whether *ip* has used up its faults for now."""
+        """Tell whether *ip* has no faults left for now."""
         # for nearly all connections there is nothing to look up
         if not self._allowances or not ip:
             return False
@@ -86,10 +86,9 @@ class KeyFaults:
 
 
 class KeyGuard:
-    """Stands between the encrypted messages of one connection and their reader. In the connection's
-    thread.
+    """Reads the encrypted messages of one connection, in its thread.
 
-    :param faults: those of the server, shared by its connections.
+    :param faults: the faults counted by the server, shared by its connections.
     """
 
     __slots__ = ("_most", "_proved", "faults")
@@ -97,23 +96,23 @@ class KeyGuard:
     def __init__(self, faults: KeyFaults) -> None:
         self.faults = faults
         self._most = 0
-        #: the peer has sent something that could be read
+        #: True once the peer has sent a readable message
         self._proved = False
 
     def begin(self, most: int) -> None:
-        """A new connection begins, whose address may have *most* faults in a minute."""
+        """Get ready for a new connection, whose address may have *most* faults in a minute."""
         self._most = most
         self._proved = False
 
     def read(
         self, protocol: WebSocketProtocol, message: bytes, unpack: Callable[[bytes], bytes]
     ) -> bytes:
-        """Return the plain frame in *message*, which *unpack* takes out of its container; raise
-        :meth:`fault` when there is none.
+        """Return the plain frame in *message*; raise :meth:`fault` if there is none.
 
-        All is done, whatever has failed before, so that all faults take the same time.
+        *unpack* takes it out of its container. All steps are done even if one has failed, so that
+        all faults take the same time.
         """
-        # who has opened many connections beforehand gets no further guesses out of them
+        # a peer gets no more guesses out of connections that it opened beforehand
         if not self._proved and self.faults.blocks(protocol.remote_ip):
             raise self.fault(protocol)
         plain: bytes = message[_BLOCK:]
@@ -121,7 +120,7 @@ class KeyGuard:
         try:
             plain, is_ours = protocol.encryption.decrypt(message), True
         except WebSocketsProtocolError:
-            pass  # judged below, like all else that may be wrong
+            pass  # handled below, like all other faults
         plain = unpack(plain)
         if not (is_readable(plain) and is_ours):
             raise self.fault(protocol)
@@ -129,7 +128,7 @@ class KeyGuard:
         return plain
 
     def fault(self, protocol: WebSocketProtocol) -> WebSocketsProtocolError:
-        """Count a message that cannot be read; return what ends the connection."""
+        """Count an unreadable message; return the error that ends the connection."""
         ip = protocol.remote_ip
         protocol.last_error = _ASK_FOR_KEY
         if self.faults.add(ip, self._most):

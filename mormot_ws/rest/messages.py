@@ -1,15 +1,14 @@
-"""Requests and answers of the REST protocols as values: their fields, heads and content types,
-whatever their form on the wire.
+"""Requests and answers of the REST protocols as values: their fields, heads and content types.
 
-The text form of ``synopsejson`` is in ``json_form.py``, the binary one of ``synopsebin`` and
-``synopsebinary`` in ``binary_form.py``. Pure: no frame, socket, thread or clock belongs in here.
+Their text form (``synopsejson``) is in ``json_form.py``, their binary form (``synopsebin``,
+``synopsebinary``) in ``binary_form.py``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: heads of messages that carry no number
+#: heads of messages without a number
 REQUEST_HEAD = "request"
 ANSWER_HEAD = "answer"
 
@@ -29,21 +28,21 @@ class RestMessageError(ValueError):
 
 @dataclass(slots=True)
 class RestRequest:
-    """A request, of either side to the other.
+    """A request from either side to the other.
 
-    Text fields are kept as ``str``; bytes of a peer that are not UTF-8 are kept as surrogate
-    escapes, and sent back as they came.
+    Text fields are ``str``. A peer's bytes that are not UTF-8 become surrogate escapes, and are
+    sent back unchanged.
     """
 
     #: in the caller's spelling; never empty
     method: str = "GET"
-    #: as the caller gave it, with its query
+    #: as given by the caller, with its query
     url: str = ""
     #: lines joined by CRLF
     headers: str = ""
     #: True: the sender does not wait for an answer
     no_answer: bool = False
-    #: '' only when there is no content
+    #: '' only if there is no content
     content_type: str = ""
     content: bytes = b""
 
@@ -62,21 +61,17 @@ class RestAnswer:
 
 
 def request_head(sequence: int) -> str:
-    """Return the head of a numbered request of ``synopsebin``; only the low 24 bits of *sequence*
-    count.
-    """
+    """Return the head of a numbered request of ``synopsebin``, from the low 24 bits."""
     return f"r{sequence & 0xFFFFFF:06x}"
 
 
 def answer_head_of(head: str) -> str:
-    """Return the head with which the request of that *head* is answered."""
+    """Return the head of the answer to a request with that *head*."""
     return ANSWER_HEAD if head[2:3] in ("q", "Q") else "a" + head[1:]
 
 
 def is_json_type(content_type: str) -> bool:
-    """Tell whether *content_type* counts as JSON; its charset and other details are then lost on
-    the way.
-    """
+    """Tell whether *content_type* counts as JSON; then its parameters are not sent."""
     kind = content_type.strip().lower()
     if kind.startswith("application/"):
         return kind.startswith(JSON_CONTENT_TYPE) or "+json" in kind
@@ -84,18 +79,20 @@ def is_json_type(content_type: str) -> bool:
 
 
 def sent_content_type(content_type: str, content: bytes) -> str:
-    """Return the content type as it goes on the wire: '' when it can be told from the content."""
+    """Return the content type to send: '' if the receiver can tell it from the content."""
     return "" if not content or is_json_type(content_type) else content_type
 
 
 def received_content_type(content_type: str, content: bytes) -> str:
-    """Return the content type that a message with that *content* has at its receiver."""
+    """Return the content type of a received message with that *content*."""
     return JSON_CONTENT_TYPE if content and not content_type else content_type
 
 
 def content_bytes(content: object) -> bytes:
-    """Return the *content* of an answer as bytes; raise ``TypeError`` for what is neither text nor
-    bytes, ``ValueError`` for text that is not Unicode.
+    """Return the *content* of an answer as bytes.
+
+    Raises ``TypeError`` if it is neither text nor bytes, and ``ValueError`` for text that cannot be
+    encoded.
     """
     if isinstance(content, str):
         return content.encode("utf-8")
@@ -114,7 +111,7 @@ def check_field(field: bytes) -> bytes:
 
 
 def to_bytes(text: str) -> bytes:
-    """Return a text field's bytes; what is no UTF-8 comes back as it was received."""
+    """Return a text field's bytes; surrogate escapes become the bytes that were received."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # a surrogate of the caller's that stands for no byte
@@ -127,8 +124,9 @@ def to_text(field: bytes) -> str:
 
 
 def parse_status(field: bytes) -> int:
-    """Return the status in an answer's *field*; raise :class:`RestMessageError` when that is no
-    number of up to nine digits.
+    """Return the status in an answer's *field*.
+
+    Raises :class:`RestMessageError` if it is not a number of up to nine digits.
     """
     if not field.isdigit() or len(field) > 9:
         raise RestMessageError("the status is not a number")
@@ -136,8 +134,9 @@ def parse_status(field: bytes) -> int:
 
 
 def batch_marker(index: int, count: int) -> str:
-    """Return the header line that a receiver adds to request *index* (from 0) of a jumbo frame of
-    *count*; '' for those in the middle.
+    """Return the header line that a receiver adds to a request of a jumbo frame.
+
+    *index* is its index (from 0) among the *count* requests. '' for those in the middle.
     """
     if index == 0:
         return f"{FRAME_HEADER}: [0]"

@@ -1,9 +1,8 @@
-"""The REST protocols: requests and answers as frames, both ways. What a message is, is here; who
-waits for it, in ``exchange.py``; how it is answered, in ``answering.py``.
+"""The REST protocols: requests and answers as frames, in both directions.
 
-``synopsejson`` is text, ``synopsebin`` and ``synopsebinary`` are binary, compressed and encrypted
-if that is wanted. The bytes are those of native mORMot 2. No socket and no thread belongs in here,
-and no byte of the forms themselves (``json_form.py``, ``binary_form.py``).
+``synopsejson`` is text; ``synopsebin`` and ``synopsebinary`` are binary, with optional compression
+and encryption. The bytes are those of native mORMot 2. ``exchange.py`` waits for answers,
+``answering.py`` answers requests, and the two forms are in ``json_form.py`` and ``binary_form.py``.
 """
 
 from __future__ import annotations
@@ -66,27 +65,26 @@ if TYPE_CHECKING:
 _log = get_logger("mormot_ws.rest")
 
 _NO_FLAGS = WebSocketFramePayload(0)
-#: bytes that the native counters add to each payload for its frame
+#: bytes that native counters add to each payload for its frame
 _FRAME_OVERHEAD = 2
 
 
 class WebSocketProtocolRest(WebSocketProtocol):
     """Base of the protocols that carry HTTP-like requests and their answers, from either side.
-    Mirrors ``TWebSocketProtocolRest``.
 
-    A request that arrives is given to the server's ``on_request`` or the client's
-    ``on_callback_request_process``, in the connection's thread, and what they leave in the context
-    is sent back. Whatever is raised there, ``SystemExit`` too, is answered with 500, and logged. A
-    request is sent by
+    Mirrors ``TWebSocketProtocolRest``. The server's ``on_request`` or the client's
+    ``on_callback_request_process`` gets each request in the connection's thread, and the answer
+    that it sets is sent back. If it raises, even ``SystemExit``, the answer is 500, and the
+    exception is logged. Requests are sent by
     :meth:`WebSocketProcess.notify_callback <mormot_ws.WebSocketProcess.notify_callback>`.
     """
 
-    #: True when requests are numbered, and answers find theirs by that; mirrors ``fSequencing``
+    #: True when requests have numbers, by which their answers are found; mirrors ``fSequencing``
     sequencing = False
 
     def __init__(self, name: str, uri: str = "") -> None:
         super().__init__(name, uri)
-        #: messages that could not be read, and were dropped, as by the native ends
+        #: messages that could not be read, and were dropped as in native ends
         self.frames_in_dropped: int = 0
         self._answerer = Answerer(self)
 
@@ -102,16 +100,17 @@ class WebSocketProtocolRest(WebSocketProtocol):
     def process_incoming_frame(
         self, process: WebSocketProcess, frame: WebSocketFrame, info: str
     ) -> None:
-        """Answer a request, or hand an answer over to who waits for it; drop anything else. *info*
-        is a header line added to a request.
+        """Answer a request, or pass an answer to the thread that waits; drop anything else.
+
+        *info* is a header line to add to a request.
         """
         if frame.opcode is not focText and frame.opcode is not focBinary:
-            return  # of the beginning or the end of the connection
+            return  # the beginning or the end of the connection
         self._answerer.begin_frame()
         self._handle(process, frame, info)
 
     def _handle(self, process: WebSocketProcess, frame: WebSocketFrame, info: str) -> None:
-        """Handle one message, which may be one of many in its frame."""
+        """Handle one message, maybe one of many in its frame."""
         head = self.head_of(frame)
         kind = head[:1]
         if kind == "r":
@@ -129,15 +128,14 @@ class WebSocketProtocolRest(WebSocketProtocol):
             self._unreadable(process, "neither a request nor an answer")
 
     def tells_first(self, kind: str) -> bool:
-        """Tell whether a log line of that *kind* is the first one of the connection. For the
-        package: what a peer sends must not fill the log.
+        """Tell whether this is the connection's first log line of that *kind*.
+
+        Used by the package, so that a peer cannot fill the log.
         """
         return self._answerer.is_first(kind)
 
     def _unreadable(self, process: WebSocketProcess, why: str) -> None:
-        """Drop a message of the peer. The first one of a connection is told, a flood of them is
-        not.
-        """
+        """Drop a message of the peer; log the first one of a connection, but not a flood."""
         if not process.takes_messages:
             process.dropped_count += 1
             return
@@ -156,8 +154,9 @@ class WebSocketProtocolRest(WebSocketProtocol):
     def input_to_frame(
         self, ctxt: HttpServerRequest, no_answer: bool
     ) -> tuple[WebSocketFrame, str]:
-        """Return the frame that carries the request in *ctxt*, and the head that its answer will
-        have. Mirrors ``InputToFrame``.
+        """Return the frame of the request in *ctxt*, and the head of its answer.
+
+        Mirrors ``InputToFrame``.
         """
         head = self.next_head()
         request = RestRequest(
@@ -171,8 +170,9 @@ class WebSocketProtocolRest(WebSocketProtocol):
         return self.encode(request, head), answer_head_of(head)
 
     def output_to_frame(self, ctxt: HttpServerRequest, status: int, head: str) -> WebSocketFrame:
-        """Return the frame that carries the answer in *ctxt* to the request of that *head*.
-        Mirrors ``OutputToFrame``. Raises ``TypeError`` or ``ValueError`` when it cannot be sent.
+        """Return the frame of the answer in *ctxt* to the request of that *head*.
+
+        Raises ``TypeError`` or ``ValueError`` if it cannot be sent. Mirrors ``OutputToFrame``.
         """
         for text in (ctxt.out_custom_headers, ctxt.out_content_type):
             if not isinstance(text, str):
@@ -182,8 +182,9 @@ class WebSocketProtocolRest(WebSocketProtocol):
         return self.encode(answer, answer_head_of(head))
 
     def frame_to_output(self, frame: WebSocketFrame, ctxt: HttpServerRequest) -> int:
-        """Set the answer's side of *ctxt* from *frame*; return the status, 404 for a frame that is
-        no answer. Mirrors ``FrameToOutput``.
+        """Set the answer in *ctxt* from *frame*; return the status.
+
+        It is 404 if the frame is not an answer. Mirrors ``FrameToOutput``.
         """
         try:
             _, answer = self.decode(frame)
@@ -198,14 +199,14 @@ class WebSocketProtocolRest(WebSocketProtocol):
         return answer.status
 
     def next_head(self) -> str:
-        """Return the head of the next request of this side. From any thread."""
+        """Return the head of this side's next request. Any thread may call it."""
         return REQUEST_HEAD
 
     # ------------------------------------------------------------------------ subclasses implement
 
     @abstractmethod
     def head_of(self, frame: WebSocketFrame) -> str:
-        """Return the head of the message in *frame*, '' when it is none. Cheap."""
+        """Return the head of the message in *frame*; '' if it is not a message. Cheap."""
 
     @abstractmethod
     def encode(self, message: RestRequest | RestAnswer, head: str) -> WebSocketFrame:
@@ -213,15 +214,14 @@ class WebSocketProtocolRest(WebSocketProtocol):
 
     @abstractmethod
     def decode(self, frame: WebSocketFrame) -> tuple[str, RestRequest | RestAnswer]:
-        """Return (head, message) of *frame*; raise ``RestMessageError`` when it has none."""
+        """Return (head, message) of *frame*; raise ``RestMessageError`` if it has none."""
 
 
 class WebSocketProtocolJson(WebSocketProtocolRest):
-    """``synopsejson``: requests as text frames that a browser can read. Mirrors
-    ``TWebSocketProtocolJson``.
+    """``synopsejson``: requests as text frames that a browser can read.
 
-    Neither compressed nor encrypted by itself; use TLS. Answers carry no number, so requests that
-    wait take turns on a connection.
+    Mirrors ``TWebSocketProtocolJson``. It has neither compression nor encryption of its own; use
+    TLS. Answers have no numbers, so requests that wait take turns on a connection.
     """
 
     lenient_text = True
@@ -247,19 +247,18 @@ class WebSocketProtocolJson(WebSocketProtocolRest):
 
 
 class WebSocketProtocolBinary(WebSocketProtocolRest):
-    """``synopsebin`` and ``synopsebinary``: requests as binary frames. Mirrors
-    ``TWebSocketProtocolBinary``.
+    """``synopsebin`` and ``synopsebinary``: requests as binary frames.
 
-    :param uri: the path that it is limited to; '' for any.
-    :param key: a password for AES encryption, the same on both ends; '' for none. Needs the extra
+    Mirrors ``TWebSocketProtocolBinary``.
+
+    :param uri: the path to which it is limited; '': any.
+    :param key: a password for AES encryption, the same on both ends; '': none. It needs the extra
         ``crypto``.
     :param options: :class:`WebSocketProtocolBinaryOptions`; the other end needs the same.
-    :param settings: where ``aes_salt``, ``aes_rounds`` and ``aes_bits`` are looked up; None: the
-        defaults.
+    :param settings: supplies ``aes_salt``, ``aes_rounds`` and ``aes_bits``; None: the defaults.
 
-    ``synopsebin``, which is preferred, numbers its requests, so several threads can wait for
-    answers on one connection at once. Raises ``ValueError``/:class:`WebSocketsError` for a *key*
-    that cannot be used.
+    ``synopsebin`` is preferred: it numbers its requests, so several threads can wait for answers on
+    one connection at once. Raises ``ValueError`` or :class:`WebSocketsError` for an invalid *key*.
     """
 
     prepares_in_any_order = True
@@ -274,19 +273,19 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         settings: WebSocketProcessSettings | None = None,
     ) -> None:
         super().__init__("synopsebin", uri)
-        #: what is done to frames; mirrors ``Options``
+        #: how frames are encoded; mirrors ``Options``
         self.options: WebSocketProtocolBinaryOptions = binary_options(options)
         self.sequencing: bool = True
-        #: bytes of frames as they went over the wire, both ways; mirror ``FramesInBytesSocket`` and
+        #: bytes of frames on the wire, received and sent; mirror ``FramesInBytesSocket`` and
         #: ``FramesOutBytesSocket``
         self.frames_in_bytes_socket: int = 0
         self.frames_out_bytes_socket: int = 0
-        #: guards frames_out_bytes_socket: frames are prepared by several threads at once;
-        #: innermost, held for moments
+        #: guards frames_out_bytes_socket, because several threads prepare frames at once; last in
+        #: the lock order; held only briefly
         self._safe_counter = threading.Lock()
         renew_in_child(self, "_safe_counter", threading.Lock)
-        # next() on it is atomic. Not reset by a reconnection, as in the original: a late answer
-        # then finds nobody
+        # next() on it is atomic. As in the original, a reconnection does not reset it, so a late
+        # answer cannot match a new request
         self._numbers = count(1)
         self._max_message_bytes = 16 << 20
         self._guard = KeyGuard(KeyFaults())
@@ -295,8 +294,9 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
             self.set_encrypt_key(key, settings)
 
     def set_encrypt_key(self, key: str, settings: WebSocketProcessSettings | None = None) -> None:
-        """Encrypt with *key* from the next connection on; '' ends it. Mirrors ``SetEncryptKey``.
-        Raises as the constructor does.
+        """Encrypt with *key* from the next connection on; '': no encryption.
+
+        Raises like the constructor. Mirrors ``SetEncryptKey``.
         """
         if not key:
             self.encryption = None
@@ -323,7 +323,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         return (self.uri,), {"options": self.options}
 
     def get_subprotocols(self) -> str:
-        """Return both names that it answers to."""
+        """Return both names of the protocol."""
         return "synopsebin, synopsebinary"
 
     def set_subprotocol(self, name: str) -> bool:
@@ -336,9 +336,10 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         return True
 
     def process_handshake(self, extensions: Sequence[str]) -> str | None:
-        """Refuse extensions (406) when the frames are encrypted, as the original does: it knows no
-        other than its key exchange. Refuse an address for a while that has sent too much that
-        cannot be read with the key.
+        """Refuse extensions (406) when frames are encrypted, and blocked addresses.
+
+        The original refuses extensions too, except for its key exchange. An address is blocked for
+        a while after too many messages that could not be read with the key.
         """
         if not self.encrypted:
             return ""
@@ -370,9 +371,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     def process_incoming_frame(
         self, process: WebSocketProcess, frame: WebSocketFrame, info: str
     ) -> None:
-        """Also take jumbo frames apart: their messages are handled one after the other, as long as
-        the connection runs.
-        """
+        """Handle a message, or the messages of a jumbo frame one by one while the process runs."""
         if frame.opcode is not focBinary or not is_jumbo(frame.payload):
             super().process_incoming_frame(process, frame, info)
             return
@@ -395,9 +394,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         super()._unreadable(process, why)
 
     def send_frames(self, process: WebSocketProcess, frames: Iterable[WebSocketFrame]) -> bool:
-        """Send several frames as one jumbo frame, more than 65 536 as several; a single one as it
-        is.
-        """
+        """Send several frames as a jumbo frame, and more than 65 536 as several jumbo frames."""
         frames = list(frames)
         if len(frames) < 2 or any(frame.opcode is not focBinary for frame in frames):
             return super().send_frames(process, frames)
@@ -415,7 +412,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     # ------------------------------------------------------------ compression, encryption, counters
 
     def before_send_frame(self, frame: WebSocketFrame) -> None:
-        """Compress, then encrypt. From any thread, several at once."""
+        """Compress, then encrypt. Several threads may call it at once."""
         if frame.opcode is focBinary and frame.payload:
             if pboSynLzCompress in self.options:
                 stored = fopAlreadyCompressed in frame.content or self._spares(
@@ -430,8 +427,8 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     def after_get_frame(self, frame: WebSocketFrame) -> None:
         """Decrypt, then decompress.
 
-        With a key, what cannot be read ends the connection with 1008, always in the same way: the
-        peer does not learn what was wrong. Without one it is emptied, and dropped.
+        With a key, an unreadable message ends the connection with 1008, always in the same way, so
+        the peer does not learn what was wrong. Without a key, it is emptied and dropped.
         """
         received = len(frame.payload)
         self.frames_in_bytes_socket += received + _FRAME_OVERHEAD
@@ -445,13 +442,13 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
                 if not frame.payload:
                     self._tell_damaged()
         except WorkStoppedError:
-            # the connection has ended meanwhile: what is left of it is dropped
+            # the connection has ended meanwhile: the message is dropped
             frame.payload = b""
-        # counted as it arrived; what counts is the message
+        # it was counted as it arrived, but the decoded message should be counted
         self.counts.bytes_in += len(frame.payload) - received
 
     def _unpacked(self, payload: bytes) -> bytes:
-        """Return what is in the container *payload*; b'' when it does not verify."""
+        """Return the content of the container *payload*; b'' if a checksum is wrong."""
         if pboSynLzCompress not in self.options:
             return payload
         with LongWork(self._is_wanted) as between:
@@ -463,7 +460,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         return process is None or process.takes_messages
 
     def _tell_damaged(self) -> None:
-        """Drop a message whose container does not verify; the first one of a connection is told."""
+        """Drop a message whose container is damaged; log the first one of a connection."""
         self.last_error = (
             "a message is dropped: its SynLZ container does not verify (are the options the same "
             "on both ends?)"
@@ -481,14 +478,15 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
 
     @property
     def frames_in_compression(self) -> int:
-        """By how many percent what arrived was compressed; 100 before any frame, 0 without effect.
-        Mirrors ``FramesInCompression``.
+        """By how many percent received frames were compressed; mirrors ``FramesInCompression``.
+
+        It is 100 before any frame, and 0 if compression had no effect.
         """
         return self._ratio(self.frames_in_bytes, self.frames_in_bytes_socket)
 
     @property
     def frames_out_compression(self) -> int:
-        """The same for what was sent; mirrors ``FramesOutCompression``."""
+        """The same for sent frames; mirrors ``FramesOutCompression``."""
         return self._ratio(self.frames_out_bytes, self.frames_out_bytes_socket)
 
     def _ratio(self, plain: int, socket: int) -> int:
@@ -502,8 +500,9 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
 
 
 def binary_options(options: Any) -> WebSocketProtocolBinaryOptions:
-    """Return *options*, a flag or any collection of flags (an empty one for none), as one flag;
-    raise ``TypeError`` for anything else.
+    """Return *options*, a flag or a collection of flags (empty: none), as one flag.
+
+    Raises ``TypeError`` for anything else.
     """
     if isinstance(options, WebSocketProtocolBinaryOptions):
         return options
@@ -521,7 +520,7 @@ def binary_options(options: Any) -> WebSocketProtocolBinaryOptions:
 def new_rest_protocol(
     uri: str, key: str, ajax: bool, options: Any, settings: WebSocketProcessSettings
 ) -> WebSocketProtocolRest:
-    """Return the protocol that ``websockets_upgrade(uri, key, ajax, options)`` asks for."""
+    """Return the protocol for ``websockets_upgrade(uri, key, ajax, options)``."""
     if ajax:
         if key:
             _log.warning("synopsejson is never encrypted: the key is not used")

@@ -1,9 +1,8 @@
-"""SynLZ, the fast LZ compression of the native protocols, in pure Python: streams are the same
-bytes both ways.
+"""SynLZ, the fast LZ compression of the native protocols, in pure Python.
 
-A stream carries no offsets: both sides keep the same table, which holds for each of 4096 hashes the
-last position that was entered under it. What wraps a stream into a checked container is in
-``algosynlz.py``. No frame, socket, thread or clock belongs in here.
+Streams are the same bytes as those of the native code. They have no offsets: both sides keep the
+same table, which has the last position for each of 4096 hashes. The container with checksums for a
+stream is in ``algosynlz.py``.
 
 What makes it as fast as Python gets: hashes of many positions come from a few operations on large
 numbers, as does the length of a match; literals are copied in runs, and the decoder enters
@@ -44,8 +43,9 @@ _LOW_4 = _lanes(15, _PIECE + 2)
 
 
 def _hashes(data: bytes | bytearray) -> memoryview:
-    """Return the hashes of all positions of *data* but the last two, which has at most ``_PIECE`` +
-    2 bytes.
+    """Return the hashes of all positions of *data* except the last two.
+
+    *data* has at most ``_PIECE`` + 2 bytes.
 
     With v the three bytes at a position, little-endian, the hash is the low 12 bits of v xor (v >>
     12). All are computed at once, in lanes of 16 bits.
@@ -61,8 +61,9 @@ def _hashes(data: bytes | bytearray) -> memoryview:
 
 
 def synlz_compress(data: bytes) -> bytes:
-    """Return the SynLZ stream of *data*, byte for byte that of the native encoder. It can be longer
-    than *data*, by an eighth.
+    """Return the SynLZ stream of *data*, exactly as the native encoder makes it.
+
+    It can be longer than *data* by an eighth.
 
     Raises ``ValueError`` from 2³⁰ bytes on, which the format cannot hold in all its
     implementations.

@@ -1,7 +1,4 @@
-"""Turns: a lock that is given to threads in the order in which they asked for it.
-
-Nothing but that lock belongs in here.
-"""
+"""Turns: a lock that threads get in the order in which they asked for it."""
 
 from __future__ import annotations
 
@@ -10,22 +7,22 @@ from collections import deque
 
 
 class Turns:
-    """A lock that threads get in the order in which they asked for it, so that none waits for
-    others that came later.
+    """A fair lock: threads get it in the order in which they asked for it.
 
-    For any thread. Not reentrant. It guards nothing itself.
+    Any thread may use it. It is not reentrant.
     """
 
     def __init__(self) -> None:
-        #: guards the fields below; held for moments, innermost in the lock order
+        #: guards the fields below; held only briefly; last in the lock order
         self._safe = threading.Lock()
         self._taken = False
         #: one locked lock for each thread that waits, released when its turn has come
         self._queue: deque[threading.Lock] = deque()
 
     def acquire(self, timeout: float) -> bool:
-        """Wait up to *timeout* seconds for this thread's turn; return False when it did not come.
-        Who gets it has to :meth:`release`.
+        """Wait up to *timeout* seconds for this thread's turn; return False if it does not come.
+
+        If it returns True, call :meth:`release`.
         """
         with self._safe:
             if not self._taken:
@@ -37,14 +34,14 @@ class Turns:
         try:
             if mine.acquire(timeout=timeout):
                 return True
-        except BaseException:  # Ctrl-C: nobody would be there to give the turn on
+        except BaseException:  # Ctrl-C: otherwise the turn would never be passed on
             if not self._leave(mine):
                 self.release()
             raise
-        return not self._leave(mine)  # False: it came in the very moment of giving up
+        return not self._leave(mine)  # False: the turn came just as we gave up
 
     def _leave(self, mine: threading.Lock) -> bool:
-        """Take *mine* out of the queue; tell whether it was still there."""
+        """Take *mine* out of the queue; return whether it was still there."""
         with self._safe:
             if mine not in self._queue:
                 return False
@@ -52,7 +49,7 @@ class Turns:
             return True
 
     def release(self) -> None:
-        """Let the next thread have its turn."""
+        """Give the turn to the next thread."""
         with self._safe:
             if self._queue:
                 self._queue.popleft().release()

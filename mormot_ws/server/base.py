@@ -201,6 +201,12 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             ]
         )
 
+    def is_own_thread(self) -> bool:
+        """Tell whether the calling thread is one of the server's: in a callback, where
+        :meth:`free` would wait for itself.
+        """
+        return current_thread() in self._own_threads()
+
     def free(self) -> None:
         """Close all connections with 1001, and end all threads. Mirrors ``Free``.
 
@@ -212,7 +218,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         behaves as ``settings.free_in_callback`` says. Safe to call twice, even from a signal
         handler; if an exception interrupts a call, the next one finishes the work.
         """
-        if current_thread() in self._own_threads():
+        if self.is_own_thread():
             meet_free_in_callback(self, "server", self.settings)
         self._stopping = True
         # another thread is freeing the server: wait for as long as that may take

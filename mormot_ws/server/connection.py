@@ -34,6 +34,7 @@ from .http import (
     HttpFault,
     HttpServerConnection,
     UnsendableAnswer,
+    answer_visitor,
     request_context,
     simple_answer,
 )
@@ -355,19 +356,9 @@ class WebSocketServerSocket(KnownAttributes):
         context = request_context(request, content, self.connection_id, self.remote_ip)
         headers: list[tuple[str, str]] = []
         if server.on_request is None:
-            if server.websocket_protocols.serves_uri(request.path):
-                status = 426
-                headers = [
-                    ("Upgrade", "websocket"),
-                    ("Connection", "Upgrade"),
-                    ("Sec-WebSocket-Version", "13"),
-                ]
-            else:
-                status = 404
-            context.out_content = (
-                f"This is {server.description}; connect to it with a WebSocket client.\n"
-            )
-            context.out_content_type = _PLAIN_TEXT
+            served = server.websocket_protocols.serves_uri(request.path)
+            status = answer_visitor(context, server.description, served)
+            headers = split_header_lines(context.out_custom_headers)
         else:
             try:
                 status = int(server.on_request(context))

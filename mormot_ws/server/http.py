@@ -35,6 +35,20 @@ def request_context(
     return context
 
 
+def answer_visitor(context: HttpServerRequest, description: str, served: bool) -> int:
+    """Tell the visitor in *context*, who is no WebSocket client, what the server is; return the
+    status. *served*: a WebSocket client would be served on that URI.
+    """
+    context.out_content = f"This is {description}; connect to it with a WebSocket client.\n"
+    context.out_content_type = "text/plain; charset=utf-8"
+    if not served:
+        return 404
+    context.out_custom_headers = (
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13"
+    )
+    return 426
+
+
 @dataclass
 class HttpFault(Exception):
     """Raised for a request that cannot be served; after the answer the connection ends."""

@@ -73,8 +73,9 @@ class WebSocketServerRest(WebSocketServer):
         ajax: bool = False,
         options: WebSocketProtocolBinaryOptions
         | Collection[WebSocketProtocolBinaryOptions] = pboSynLzCompress,
-    ) -> None:
-        """Offer the binary protocol, and with *ajax* the JSON one; mirrors ``WebSocketsEnable``.
+    ) -> WebSocketProcessSettings:
+        """Offer the binary protocol, with *ajax* the JSON one; return the server's settings, to be
+        tuned before the first connection. Mirrors ``WebSocketsEnable``.
 
         :param uri: the path that is upgraded; ``''``: any.
         :param key: encrypts the binary protocol; ``''``: no encryption. The JSON protocol is never
@@ -92,6 +93,7 @@ class WebSocketServerRest(WebSocketServer):
         self.websocket_protocols.add_once(binary)
         if ajax:
             self.websocket_protocols.add_once(WebSocketProtocolJson(uri))
+        return self.settings
 
     def callback(self, ctxt: HttpServerRequest, non_blocking: bool) -> int:
         """Send the request in *ctxt* to the client of ``ctxt.connection_id``; return the status.

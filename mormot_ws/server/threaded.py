@@ -48,6 +48,8 @@ class WebSocketServer(WebSocketServerBase):
         20 000 ms.
     :param tls_context: an ``ssl.SSLContext`` for ``wss://`` (see :func:`server_tls_context`); None:
         ``ws://``.
+    :param prepare: ``f(server)``, called before the first connection is accepted: what it adds and
+        sets is there for the first client, e.g. one that reconnects at the very moment.
     :param certificate_file: a PEM file with the certificate; *private_key_file* has its key. A
         short way to a *tls_context*.
 
@@ -68,6 +70,7 @@ class WebSocketServer(WebSocketServerBase):
         *,
         settings: WebSocketProcessSettings | None = None,
         tls_context: ssl.SSLContext | None = None,
+        prepare: Callable[[WebSocketServer], Any] | None = None,
         certificate_file: str | None = None,
         private_key_file: str | None = None,
     ) -> None:
@@ -99,12 +102,12 @@ class WebSocketServer(WebSocketServerBase):
             daemon=True,
         )
         try:
-            self._acceptor.start()
-        except BaseException as exc:
+            if prepare is not None:
+                prepare(self)
+            self._start_acceptor()
+        except BaseException:
             for listener in self._listeners:
                 listener.close()
-            if isinstance(exc, RuntimeError):
-                raise HttpServerError(f"no thread to accept connections: {exc}") from exc
             raise
         close_at_exit(self)
 
@@ -135,6 +138,12 @@ class WebSocketServer(WebSocketServerBase):
         )
 
     # -------------------------------------------------------------------------- accepting, stopping
+
+    def _start_acceptor(self) -> None:
+        try:
+            self._acceptor.start()
+        except RuntimeError as exc:
+            raise HttpServerError(f"no thread to accept connections: {exc}") from exc
 
     def _accept_loop(self) -> None:
         """Accept connections until free() shuts the listeners down. Runs in the accept thread."""

@@ -1,5 +1,4 @@
-"""ServiceInterface: what a class that declares a service says, its methods and what goes over the
-wire for each.
+"""ServiceInterface: the methods of a class that declares a service, and their form on the wire.
 
 Pure: a class in, names and JSON out. No socket, thread or connection belongs in here; who calls and
 is called, is in ``remote.py``.

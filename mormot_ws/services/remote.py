@@ -1,5 +1,4 @@
-"""Services: declare an interface once, call it as methods, from either end of a connection with a
-REST protocol.
+"""Services: interfaces that either end of a REST connection can call as methods.
 
 A call is a request ``POST root/Interface.Method`` whose body is the JSON array of the arguments,
 its answer ``{"result":[…]}``, as in mORMot's interface-based services. No frame and no socket
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..attributes import KnownAttributes
 from ..core.forks import call_in_child, renew_in_child
 from ..errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
-from ..logs import get_logger
+from ..logs import escaped, get_logger
 from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest, OnHttpServerRequest
 from ..states import (
@@ -44,7 +43,7 @@ HTTP_NOTFOUND = 404
 HTTP_NOTALLOWED = 405
 HTTP_NOTACCEPTABLE = 406
 
-#: characters of a text that a peer has a part in: in answers, errors and log lines
+#: the most characters of a peer's text in answers, errors and log lines
 _MOST_TEXT = 2_000
 #: characters of a URL in an answer
 _MOST_URL = 100
@@ -160,7 +159,7 @@ class _Services(KnownAttributes):
         except ServiceError as exc:
             _log.info("%s: answered with %s: %s", method.title, exc.status, _shortened(str(exc)))
             return _answer_error(ctxt, exc.status if 400 <= exc.status <= 599 else 500, exc.text)
-        # whatever the application raises, sys.exit() included, is its caller's error
+        # any exception of the application, even of sys.exit(), becomes the caller's error
         except BaseException as exc:
             # a child that the service has forked ends by it, and a program by Ctrl-C
             if forks != _forks or (
@@ -380,7 +379,10 @@ def _ask(
         kind = ServiceTimeoutError if request.out_timed_out else ServiceConnectionError
         raise kind(f"{method.title}(): {request.out_error}", status, maybe_executed=sent)
     if status != 200:
-        raise ServiceError(_error_text(request), status)
+        text = _error_text(request)
+        error = ServiceError(escaped(text), status)
+        error.text = text
+        raise error
     if mode is not wscBlockWithAnswer:
         return None
     content = request.out_content

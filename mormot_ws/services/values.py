@@ -1,5 +1,4 @@
-"""Values of services as JSON, and back as the types of JSON: what may be an argument or a result,
-and how it looks.
+"""Values of services as JSON, and back: the possible arguments and results, and their form.
 
 Pure: values in, JSON out, and the other way round. No socket, no thread, nothing about methods or
 connections belongs in here; what annotations make of the values is in ``readers.py``.

@@ -1,4 +1,4 @@
-"""Names become addresses, within a bound: the system's own look-up has none that we could set."""
+"""Looks up host names with a time limit, which the system's own look-up does not have."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ AddressInfo = tuple[Any, ...]
 
 
 class LookUp:
-    """The look-up of one host, which :meth:`stop` ends from any thread."""
+    """The look-up of one host; any thread can end it with :meth:`stop`."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host = host
         self._port = port
-        #: what was found or raised; None: stopped
+        #: the result, or the exception raised; None: stopped
         self._found: SimpleQueue[list[AddressInfo] | BaseException | None] = SimpleQueue()
 
     def addresses(self, deadline: Deadline) -> list[AddressInfo]:
-        """Return the addresses, each once; raise ``OSError`` when there are none until the
-        *deadline*.
+        """Return the distinct addresses; raise ``OSError`` when there are none by the *deadline*.
 
         A look-up that takes longer is left to its own thread, which ends with it.
         """
@@ -36,7 +35,8 @@ class LookUp:
         if _is_address(name):
             return _look_up(name, self._port)
         try:
-            # daemon: a name server that never answers must not keep the interpreter from ending
+            # a daemon thread: a name server that never answers must not keep the interpreter from
+            # ending
             threading.Thread(
                 target=self._work, args=(name,), name=f"look-up of {name}", daemon=True
             ).start()
@@ -58,20 +58,21 @@ class LookUp:
         return result
 
     def stop(self) -> None:
-        """Make :meth:`addresses` raise at once. From any thread, and from signal handlers."""
+        """Make :meth:`addresses` raise at once. Any thread and any signal handler may call it."""
         self._found.put(None)
 
     def _work(self, name: str) -> None:
         try:
             self._found.put(_look_up(name, self._port))
         except BaseException as exc:  # noqa: BLE001
-            # raised where the result is waited for
+            # raised by addresses(), which waits for the result
             self._found.put(exc)
 
 
 def in_order(addresses: list[AddressInfo], failed: dict[Any, None]) -> list[AddressInfo]:
-    """Return *addresses* in the order of attempts: families in turn (RFC 8305 §4), and those that
-    have *failed* last, the one whose failure is the oldest first.
+    """Return *addresses* in the order of attempts: families in turn (RFC 8305 §4).
+
+    Those that have *failed* come last, the oldest failure first.
     """
     if len(addresses) == 1:
         return list(addresses)
@@ -100,7 +101,7 @@ def _look_up(name: str, port: int) -> list[AddressInfo]:
 
 
 def _is_address(host: str) -> bool:
-    """Tell whether *host* is an address already, so that looking it up cannot take time."""
+    """Tell whether *host* is an IP address, so that looking it up takes no time."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host.partition("%")[0])

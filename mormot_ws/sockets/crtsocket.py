@@ -1,6 +1,4 @@
-"""CrtSocket: a client's TCP (or TLS) connection, that can be opened again with the same
-parameters. No WebSocket in here.
-"""
+"""CrtSocket: a client's TCP or TLS connection, which can be opened again."""
 
 from __future__ import annotations
 
@@ -24,34 +22,34 @@ from .transport import Transport
 
 _log = get_logger("mormot_ws.sockets")
 
-#: how many addresses that did not work are remembered
+#: the most failed addresses that are remembered
 _MOST_FAILED = 64
 
 
 class CrtSocket(KnownAttributes):
     """A connection to *host* and *port*, with TLS if *tls*. Mirrors ``TCrtSocket``.
 
-    :param host: a name or an address. All addresses of a name are tried, the next one 250 ms after
-        the last (RFC 8305); one that fails in TLS or in the upgrade is tried last the next time.
+    :param host: a name or an IP address. All addresses of a name are tried, each 250 ms after the
+        one before (RFC 8305); one that fails in TLS or in the upgrade is tried last the next time.
         International names are encoded (IDNA); an IPv6 address may have a zone,
         ``fe80::1%eth0``.
     :param port: a number, or a number as text.
-    :param tls_context: an ``ssl.SSLContext``, or a function that returns one for each connection,
-        to read certificates anew; None: the default one, which verifies the certificate and the
-        host's name, and trusts the authorities that the system has at that time.
-    :param tls_server_name: the name that the certificate has to be for, sent as SNI; None: *host*.
-        ``Host`` is *host* all the same: a header of your own changes it.
+    :param tls_context: an ``ssl.SSLContext``, or a function that returns one for each connection
+        (e.g. to read certificates again); None: the default context, which verifies the certificate
+        and the host's name, and trusts the system's current authorities.
+    :param tls_server_name: the name that the certificate must be for, sent as SNI; None: *host*.
+        The ``Host`` header remains *host*; a header of your own can change it.
     :param proxy: ``http://user:password@host:port`` (CONNECT), ``socks5://…`` or ``socks4://…``,
-        which need the extra ``proxy``; ``''``: none; None: what ``http_proxy``, ``https_proxy``,
-        ``all_proxy`` and ``no_proxy`` in the environment say.
+        which need the extra ``proxy``; ``''``: none; None: the proxy from ``http_proxy``,
+        ``https_proxy``, ``all_proxy`` and ``no_proxy`` in the environment.
     :param timeout: milliseconds for connecting, and for each handshake on the connection.
 
-    Constructing it tries to connect, and does not raise when that fails: :attr:`connected` and
-    :attr:`last_error` tell. Raises ``ValueError``/``TypeError`` for arguments that can never work.
-    :meth:`interrupt` may be called from any thread, the rest by one at a time.
+    The constructor tries to connect, and does not raise when that fails: see :attr:`connected` and
+    :attr:`last_error`. It raises ``ValueError`` or ``TypeError`` for invalid arguments. Any thread
+    may call :meth:`interrupt`; the other methods are called by one thread at a time.
     """
 
-    #: True in a forked child: what was connected is the parent's
+    #: True in a forked child: the connection belongs to the parent
     _inherited = False
 
     def __init__(
@@ -69,7 +67,7 @@ class CrtSocket(KnownAttributes):
     ) -> None:
         if not isinstance(host, str) or not host or any(c <= " " for c in host):
             raise ValueError(f"host is a name or an address, not {host!r}")
-        if "/" in host:  # it may hold a token, which is not to be shown
+        if "/" in host:  # it may hold a token, which must not be shown
             raise ValueError(
                 "host is a name or an address; HttpClientWebSockets.websockets_connect() "
                 "takes a whole URI"
@@ -90,22 +88,22 @@ class CrtSocket(KnownAttributes):
         #: the name in SNI and in the certificate; None: the host's
         self.tls_server_name = tls_server_name
         self.timeout = timeout
-        #: the proxy to go through: a URL; '' for none; None: what the environment says
+        #: the URL of the proxy; '': none; None: the proxy from the environment
         self.proxy: str | None = check_proxy(proxy) if proxy else proxy
-        #: why the last open or reopen failed, '' when it did not
+        #: why the last open or reopen failed; '' if it did not
         self.last_error: str = ""
-        #: the same as an exception, None when it did not
+        #: the same as an exception; None if it did not fail
         self.last_exception: OSError | None = None
         self._send_timeout = send_timeout
         self._resolve_timeout = resolve_timeout
         self._default_context = DefaultContext()
         #: the addresses that failed after their TCP connection, the oldest failure first
         self._failed_addresses: dict[Any, None] = {}
-        #: the address at the other end of the last TCP connection, None when there is none
+        #: the peer's address of the last TCP connection; None if there was none
         self._address: Any = None
-        #: guards the fields below, so that an interrupt from another thread meets the sockets of
-        #: the moment; innermost
-        # taken again by its own thread: a signal handler may close or interrupt at any moment
+        #: guards the fields below, so that interrupt() in another thread finds the current sockets;
+        #: last in the lock order
+        # reentrant, because a signal handler may close or interrupt at any moment
         self._safe_socket = threading.RLock()
         self._interrupted = False
         self._dialling: Dialling | None = None
@@ -114,19 +112,19 @@ class CrtSocket(KnownAttributes):
 
     @property
     def connected(self) -> bool:
-        """True while the socket is open, as far as this side knows."""
+        """True while the socket is open, as far as we know."""
         return self._transport is not None
 
     @property
     def transport(self) -> Transport | None:
-        """What carries the bytes, None when there is no connection."""
+        """The transport; None when there is no connection."""
         return self._transport
 
     def reopen(self, timeout: int | None = None) -> str:
         """Close, and connect again with the same parameters. Mirrors ``ReOpen``.
 
-        Takes up to *timeout* milliseconds (None: that of the constructor) and returns '', or the
-        error in words.
+        Takes up to *timeout* milliseconds (None: that of the constructor), and returns '' or an
+        error text.
         """
         if self._inherited:
             self.last_error = "the connection belongs to the parent of this forked child"
@@ -138,7 +136,7 @@ class CrtSocket(KnownAttributes):
         error: OSError | None = None
         try:
             self._open(deadline)
-        except OSError as exc:  # time-outs and faults of TLS are OSErrors as well
+        except OSError as exc:  # time-outs and TLS errors are OSErrors too
             error = exc
             self._judge_address(False)
         except BaseException:
@@ -164,8 +162,9 @@ class CrtSocket(KnownAttributes):
             raw.close()
 
     def die_in_child(self) -> None:
-        """In a forked child: close the copies of the descriptors. One that had a connection, or was
-        about to have one, is dead here; any other one is as new.
+        """Close the copies of the descriptors, in a forked child.
+
+        An object that was connected or connecting is dead here; others start afresh.
         """
         self._safe_socket = threading.RLock()
         dialling, self._dialling = self._dialling, None
@@ -179,8 +178,9 @@ class CrtSocket(KnownAttributes):
                 copy.close()
 
     def interrupt(self) -> None:
-        """Make whatever waits on this socket fail now, and every later attempt to open it. From
-        any thread, for good.
+        """Make all waits on this socket fail now, and all later attempts to open it.
+
+        It cannot be undone. Any thread may call it.
         """
         with self._safe_socket:
             self._interrupted = True
@@ -197,8 +197,9 @@ class CrtSocket(KnownAttributes):
         return f"<CrtSocket {self.host}:{self.port}{' TLS' if self.tls else ''} {what}>"
 
     def _judge_address(self, worked: bool) -> None:
-        """Remember whether the address of the last connection *worked*, up to the upgrade: one that
-        did not is tried last the next time. By the thread that connects.
+        """Record whether the address of the last connection *worked*, including the upgrade.
+
+        One that did not is tried last the next time. Called by the thread that connects.
         """
         address, self._address = self._address, None
         if address is None or self._interrupted:
@@ -240,18 +241,18 @@ class CrtSocket(KnownAttributes):
             name = wire_host(self.tls_server_name or self.host)
             transport = TlsTransport(raw, context, self._send_timeout, server_hostname=name)
         except ValueError as exc:
-            # a name that no certificate can be for
+            # no certificate can be for this name
             raise OSError(str(exc)) from None
         try:
             transport.handshake(deadline)
         except ssl.SSLCertVerificationError:
-            # not everywhere can it be seen that the authorities have changed
+            # some systems do not show that their authorities have changed
             self._default_context.forget()
             raise
         return transport
 
     def _connect_any(self, host: str, port: int, deadline: Deadline) -> socket.socket:
-        """Return a connected socket, which ``self._raw`` holds too."""
+        """Return a connected socket, which is also in ``self._raw``."""
         dialling = Dialling(host, port, self._failed_addresses)
         try:
             with self._safe_socket:

@@ -1,7 +1,6 @@
-"""Deadline: one point in time, carried through an operation of several steps.
+"""Deadline: one point in time, passed through an operation of several steps.
 
-It is the only clock below the connections, and the monotonic one: nothing that waits may look at
-the time of day.
+It uses the monotonic clock, because waits must not depend on the time of day.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from time import monotonic
 
 
 class Deadline:
-    """A point on the monotonic clock, *milliseconds* from now; ``None`` never comes."""
+    """A point on the monotonic clock, *milliseconds* from now; None: never."""
 
     __slots__ = ("_at",)
 
@@ -19,15 +18,13 @@ class Deadline:
         self._at = None if milliseconds is None else monotonic() + milliseconds / 1000
 
     def seconds(self) -> float | None:
-        """Return the seconds left (0.0 when it has passed), or None for a deadline that never
-        comes.
-        """
+        """Return the seconds left, 0.0 after the deadline, or None for one that never comes."""
         return None if self._at is None else max(0.0, self._at - monotonic())
 
     def milliseconds(self) -> int | None:
         """Return the whole milliseconds left, rounded up, at most 24 days; or None.
 
-        More would not fit into what the system's calls take: those who wait look again.
+        System calls do not accept more, so callers check the deadline again after a wait.
         """
         left = self.seconds()
         return None if left is None else min(math.ceil(left * 1000), 2**31 - 1)
@@ -38,7 +35,7 @@ class Deadline:
         return self._at is not None and monotonic() >= self._at
 
     def share(self, parts: int) -> Deadline:
-        """Return a deadline after one of *parts* equal parts of the time that is left."""
+        """Return a deadline after one of *parts* equal parts of the remaining time."""
         left = self.seconds()
         return Deadline(None if left is None else left * 1000 / parts)
 

@@ -1,6 +1,4 @@
-"""Dialling: from a host's name to a connected socket, by the first of its addresses that answers
-(Happy Eyeballs, RFC 8305). No TLS and no proxy in here.
-"""
+"""Dialling: connects to the first address of a host that answers (Happy Eyeballs, RFC 8305)."""
 
 from __future__ import annotations
 
@@ -18,21 +16,21 @@ from .deadline import Deadline
 
 _log = get_logger("mormot_ws.sockets")
 
-#: milliseconds from the start of one attempt to that of the next (RFC 8305 §5)
+#: milliseconds between the starts of two attempts (RFC 8305 §5)
 STAGGER_MS = 250
 #: the same before an address that did not work last time: it answers, and must not win only because
 #: it is nearer
 _AFTER_FAILURE_MS = 1000
-#: seconds that one wait may take: the system's calls take no longer ones
+#: the longest wait in seconds: system calls do not accept longer ones
 _LONGEST_WAIT = 3600.0
-#: what says that an attempt goes on
+#: the errors that mean that an attempt is in progress
 _IN_PROGRESS = (
     errno.EINPROGRESS,
     errno.EWOULDBLOCK,
     errno.EINTR,
     getattr(errno, "WSAEWOULDBLOCK", -1),
 )
-#: with poll() rather than epoll(): it needs no descriptor
+#: poll() rather than epoll(), because it needs no descriptor
 _Selector: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
@@ -41,27 +39,27 @@ _Selector: type[selectors.BaseSelector] = getattr(
 class Dialling:
     """One try to reach *host* and *port*, in the thread that calls :meth:`connect`.
 
-    :param failed: addresses that did not work last time, the oldest failure first.
+    :param failed: addresses that failed before, the oldest failure first.
     """
 
     def __init__(self, host: str, port: int, failed: dict[Any, None]) -> None:
         self._host = host
         self._failed = failed
         self._look_up = LookUp(host, port)
-        #: guards the fields below, so that stop() in another thread meets every socket;
-        #: innermost, nothing blocks under it. Taken again by its own thread, for signal handlers
+        #: guards the fields below, so that stop() in another thread finds every socket; last in the
+        #: lock order; nothing blocks under it; reentrant for signal handlers
         self._safe = threading.RLock()
         self._stopped = False
-        #: the sockets of this try, with their addresses, the one that was returned included
+        #: the sockets of this try with their addresses, including the one returned
         self._sockets: dict[socket.socket, Any] = {}
-        #: both ends of what wakes the thread, when it waits
+        #: both ends of the socket pair that wakes the thread while it waits
         self._wake: tuple[socket.socket, socket.socket] | None = None
 
     def connect(self, deadline: Deadline, look_up_deadline: Deadline) -> tuple[socket.socket, Any]:
-        """Return a connected socket, and the address at its other end; raise ``OSError`` when there
-        is none until the *deadline*.
+        """Return a connected socket and the peer's address.
 
-        It stays known to :meth:`stop` until :meth:`taken`.
+        Raises ``OSError`` when there is none by the *deadline*. :meth:`stop` also stops the
+        returned socket until :meth:`taken` is called.
         """
         found = self._look_up.addresses(look_up_deadline)
         try:
@@ -72,7 +70,7 @@ class Dialling:
             raise
 
     def taken(self, sock: socket.socket | None) -> None:
-        """Forget *sock*, which belongs to the caller now; close all others."""
+        """Forget *sock*, which now belongs to the caller, and close all others."""
         with self._safe:
             others, self._sockets = self._sockets, {}
             wake, self._wake = self._wake, None
@@ -81,7 +79,7 @@ class Dialling:
                 other.close()
 
     def stop(self) -> None:
-        """Make :meth:`connect` fail now. From any thread, and from signal handlers."""
+        """Make :meth:`connect` fail now. Any thread and any signal handler may call it."""
         with self._safe:
             self._stopped = True
             for sock in self._sockets:
@@ -93,9 +91,7 @@ class Dialling:
         self._look_up.stop()
 
     def die_in_child(self) -> bool:
-        """In a forked child: close the copies of the descriptors, and nothing else. Return True
-        when there were some.
-        """
+        """Only close the copies of the descriptors, in a forked child; return whether any."""
         self._safe = threading.RLock()
         self._stopped = True
         began = bool(self._sockets)
@@ -103,7 +99,7 @@ class Dialling:
         return began
 
     def _first(self, waiting: list[AddressInfo], deadline: Deadline) -> socket.socket:
-        """Start one attempt after the other; return the first socket that is connected."""
+        """Start one attempt after another; return the first connected socket."""
         error: OSError = OSError(f"no address for {self._host}")
         pause = Deadline(0)
         pending: set[socket.socket] = set()
@@ -139,12 +135,12 @@ class Dialling:
                         pause = Deadline(0)
                     else:
                         return sock
-        # what it did to the sockets is not the reason
+        # if stop() was called, that is the reason, not its effect on the sockets
         self._check_running()
         raise error
 
     def _pause(self, waiting: list[AddressInfo], deadline: Deadline) -> Deadline:
-        """Return when the second of those that are *waiting* is to start beside the first."""
+        """Return when the second of the *waiting* addresses starts beside the first."""
         share = deadline.share(len(waiting))
         first, second = (
             [info[4] in self._failed for info in waiting[:2]] if waiting[1:] else (False, False)
@@ -154,7 +150,7 @@ class Dialling:
     def _start(self, info: AddressInfo) -> socket.socket:
         """Return a socket that connects to one address; raise ``OSError`` when it cannot."""
         family, kind, protocol, _, address = info
-        # raises in a kernel without IPv6, which knows its addresses all the same
+        # raises if the kernel has no IPv6; names may still have IPv6 addresses there
         sock = socket.socket(family, kind, protocol)
         try:
             with self._safe:
@@ -181,20 +177,21 @@ class Dialling:
     def _wait(
         self, selector: selectors.BaseSelector, seconds: float
     ) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait for an attempt to end, or for stop(): not everywhere does the shutdown of a socket
-        that connects end the wait.
+        """Wait for an attempt to end, or for stop().
+
+        On some systems, shutting down a connecting socket does not end the wait.
         """
         if self._wake is None:
             try:
                 wake = socket.socketpair()
             except OSError as exc:
-                # no descriptor left: then it may take until the deadline
+                # no descriptor left: the wait may then last until the deadline
                 _log.debug("an interrupted attempt may go on until its deadline: %s", exc)
             else:
                 wake[1].setblocking(False)
                 with self._safe:
                     self._wake = wake
-                    # a stop() that came before has not met it
+                    # an earlier stop() has not seen the socket pair
                     self._check_running()
                 selector.register(wake[0], selectors.EVENT_READ, None)
         return selector.select(seconds)
@@ -205,7 +202,7 @@ def _check_connected(sock: socket.socket) -> None:
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise OSError(code, os.strerror(code))
-    # an interrupted attempt may leave no error, but it leaves no peer either
+    # after an interrupted attempt there may be no error, but there is no peer either
     if sock.getpeername() == sock.getsockname():
-        # nobody listens there, but the kernel gave us that very port and connected us to ourselves
+        # nothing listens there: the kernel gave us that same port, and connected us to ourselves
         raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))

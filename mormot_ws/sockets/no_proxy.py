@@ -1,4 +1,4 @@
-"""``no_proxy``: which hosts no proxy of the environment is for, as curl reads it. No I/O."""
+"""``no_proxy``: the hosts for which the environment's proxy is not used, as curl reads it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def is_left_out(host: str, port: int, no_proxy: str) -> bool:
     """Tell whether *no_proxy* has an entry for *host* and *port*.
 
-    :param host: as others are told it (:func:`wire_host`), in lower case.
-    :param port: 0: an entry for any port counts.
-    :param no_proxy: entries between commas or blanks: a name, which stands for those below it too;
-        an address or a range of them (``10.0.0.0/8``); ``*`` for any characters; each with
-        ``:port``, or without for all ports.
+    :param host: the host in the form of :func:`wire_host`, in lower case.
+    :param port: the port; 0: an entry for any port matches.
+    :param no_proxy: entries separated by commas or blanks. An entry is a name, which includes the
+        names below it; an IP address or network (``10.0.0.0/8``); ``*`` stands for any characters;
+        with ``:port`` it is only for that port.
     """
     address = as_address(host)
     return any(
@@ -46,7 +46,7 @@ def _matches(entry: str, host: str, address: _Address | None, port: int) -> bool
 
 
 def _without_port(entry: str) -> tuple[str, int]:
-    """Return an *entry* without brackets and port, and its port, 0 when it has none."""
+    """Return an *entry* without brackets and port, and its port; 0 if it has none."""
     match = re.fullmatch(r"(?:\[([^\]]*)\](/\d+)?|([^:]*))(?::(\d{1,5}))?", entry)
     if match is None:
         # an IPv6 address without brackets
@@ -64,7 +64,7 @@ def _has_address(pattern: str, address: _Address) -> bool:
 
 
 def as_address(host: str) -> _Address | None:
-    """Return *host* as an address, None when it is a name."""
+    """Return *host* as an IP address; None if it is a name."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -1,8 +1,7 @@
-"""Proxies: which one a connection goes through (argument or environment), and the way through it:
-HTTP CONNECT by h11, SOCKS by python-socks.
+"""Proxies: finds the proxy of a connection (argument or environment), and connects through it.
 
-The socket that comes out of it ends at the target; TLS and WebSocket are for those above. No thread
-belongs in here.
+HTTP CONNECT uses h11, SOCKS uses python-socks. The resulting socket ends at the target; the layers
+above add TLS and WebSocket.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ _log = get_logger("mormot_ws.sockets")
 #: dials the proxy itself: f(host, port) -> a connected socket
 Dial = Callable[[str, int], socket.socket]
 
-#: the schemes, and the ports without a port in the URL; ``socks`` is what GNOME exports
+#: the schemes and their default ports; GNOME exports ``socks``
 _PORTS = {"http": 8080, **dict.fromkeys(("socks", "socks5", "socks5h", "socks4", "socks4a"), 1080)}
 _PLACE = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::(\d{0,5}))?")
-#: bytes of a proxy's answer, with the interim ones before it
+#: the most bytes of a proxy's answer, including interim answers
 _MOST_ANSWER = 16384
 
 
 class ProxyError(OSError):
-    """A proxy has refused, or has answered what no proxy may."""
+    """A proxy has refused, or its answer was invalid."""
 
     def __init__(
         self, text: str, http_status: int = 0, headers: tuple[tuple[str, str], ...] = ()
@@ -59,10 +58,10 @@ class ProxyUrl:
 
     @classmethod
     def parse(cls, url: str) -> ProxyUrl:
-        """Return the parts of *url*; raise ``ValueError`` when no proxy can be reached by it.
+        """Return the parts of *url*; raise ``ValueError`` if it is not the URL of a proxy.
 
-        The last ``@`` ends the credentials: passwords have ``#``, ``/`` and ``@`` as people choose
-        them, encoded or not.
+        The last ``@`` ends the credentials: passwords may have ``#``, ``/`` and ``@``, encoded or
+        not.
         """
         scheme, mark, rest = url.partition("://")
         credentials, _, place = rest.rpartition("@")
@@ -81,25 +80,25 @@ class ProxyUrl:
 
 
 def check_proxy(url: str) -> str:
-    """Return *url* if it names a proxy that can be used, else raise ``ValueError``."""
+    """Return *url* if it names a usable proxy; otherwise raise ``ValueError``."""
     ProxyUrl.parse(url)
     return url
 
 
 def proxy_from_environment(host: str, tls: bool, port: int = 0) -> str:
-    """Return the proxy that ``https_proxy`` (with TLS) or ``http_proxy``, else ``all_proxy``, names
-    for *host* and *port*; '' for none.
+    """Return the environment's proxy for *host* and *port*; '': none.
 
-    ``no_proxy`` is obeyed, and loopback addresses never go through a proxy.
+    It is in ``https_proxy`` (with TLS) or ``http_proxy``, or else in ``all_proxy``. ``no_proxy`` is
+    obeyed, and loopback addresses never use a proxy.
     """
     try:
         name = wire_host(host).lower()
     except ValueError:
-        # not to be reached in any way: who connects says why
+        # the host cannot be reached in any way; connecting will say why
         return ""
     if _is_loopback(name):
         return ""
-    # here: most programs use no proxy, and need not load what that takes
+    # imported here: most programs use no proxy
     import urllib.request
 
     proxies = urllib.request.getproxies()
@@ -115,14 +114,16 @@ def proxy_from_environment(host: str, tls: bool, port: int = 0) -> str:
 def open_through_proxy(
     url: str, host: str, port: int, dial: Dial, deadline: Deadline
 ) -> socket.socket:
-    """Return a socket connected to *host* and *port* through the proxy *url*, which *dial*
-    reaches. Raises ``OSError``, with the proxy's status if it is a :class:`ProxyError`.
+    """Return a socket connected to *host* and *port* through the proxy *url*.
+
+    *dial* connects to the proxy. Raises ``OSError``, or :class:`ProxyError` with the proxy's
+    status.
     """
     try:
         proxy = ProxyUrl.parse(url)
         target = wire_host(host)
     except ValueError as exc:
-        # it came from the environment, or was set later: no mistake of the caller's
+        # it came from the environment or was set later, so it is not the caller's mistake
         raise OSError(str(exc)) from None
     shown = _without_password(url)
     if proxy.scheme != "http" and importlib.util.find_spec("python_socks") is None:
@@ -130,7 +131,7 @@ def open_through_proxy(
     try:
         sock = dial(proxy.host, proxy.port)
     except OSError as exc:
-        # of the same kind, but it must not read as if the server had refused
+        # the same type, but the text must not look as if the server had refused
         raise type(exc)(f"proxy {shown}: {exc}") from None
     talk = DeadlineSocket(Transport(sock), deadline)
     try:
@@ -149,7 +150,7 @@ def open_through_proxy(
 
 def connect_by_http(talk: DeadlineSocket, proxy: ProxyUrl, authority: str) -> None:
     """Ask an HTTP proxy for a tunnel to *authority*. Raises ``OSError``."""
-    # here: a client that uses no proxy need not load it
+    # imported here, so that clients without a proxy do not load it
     import h11
 
     headers = [("Host", authority)]
@@ -161,7 +162,7 @@ def connect_by_http(talk: DeadlineSocket, proxy: ProxyUrl, authority: str) -> No
     talk.sendall((machine.send(request) or b"") + (machine.send(h11.EndOfMessage()) or b""))
     line = b""
     for _ in range(_MOST_ANSWER):
-        # byte by byte: what comes behind the answer is the server's
+        # byte by byte, because the bytes after the answer come from the server
         byte = talk.recv(1)
         if not byte:
             raise ProxyError("the connection ended before an answer did")
@@ -197,8 +198,8 @@ def connect_by_socks(talk: DeadlineSocket, proxy: ProxyUrl, host: str, port: int
     from python_socks.sync import Proxy
 
     kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
-    # python-socks asks the "proxy before the proxy" for its socket: ours is connected to the proxy
-    # already
+    # python-socks asks a "proxy before the proxy" for its socket; ours is already connected to the
+    # proxy
     forward: Any = _Connected(talk)
     library = Proxy(
         kind,
@@ -216,7 +217,7 @@ def connect_by_socks(talk: DeadlineSocket, proxy: ProxyUrl, host: str, port: int
     except SocksError as exc:
         raise ProxyError(str(exc)) from None
     except Exception as exc:  # noqa: BLE001
-        # an answer, or credentials, that python-socks did not expect; the text may show them
+        # python-socks did not expect this answer or these credentials; the text may show them
         _log.debug("python-socks has raised %s", type(exc).__name__)
         raise ProxyError(
             f"no SOCKS answer, or unusual credentials ({type(exc).__name__})"
@@ -224,7 +225,7 @@ def connect_by_socks(talk: DeadlineSocket, proxy: ProxyUrl, host: str, port: int
 
 
 class _Connected:
-    """Stands where python-socks expects a proxy to go through first."""
+    """Takes the place of the first of two proxies in python-socks."""
 
     def __init__(self, talk: DeadlineSocket) -> None:
         self._talk = talk
@@ -245,6 +246,6 @@ def _without_password(url: str) -> str:
     place = re.split(r"[/?#]", rest.rpartition("@")[2], maxsplit=1)[0]
     name, colon, port = place.rpartition(":")
     if colon and port and not port.isdigit() and "]" not in port:
-        # without an '@' it may be a password that stands there
+        # without an '@' this may be a password
         place = f"{name}:…"
     return f"{scheme}{mark}{place}"

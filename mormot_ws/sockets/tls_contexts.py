@@ -1,8 +1,6 @@
-"""TLS contexts for both sides, by the standard library's defaults: TLS 1.2 and newer, verified
-certificates.
+"""TLS contexts with the standard library's defaults: TLS 1.2 or newer, verified certificates.
 
-Any ``ssl.SSLContext`` of your own serves as well; the two functions only save you its reading up.
-No socket in here.
+You can use any ``ssl.SSLContext`` of your own instead; these functions only save you some reading.
 """
 
 from __future__ import annotations
@@ -16,13 +14,14 @@ from ..logs import get_logger
 
 _log = get_logger("mormot_ws.tls")
 
-#: what a client takes: a context, or a function that returns the one for the next connection
+#: a client accepts a context, or a function that returns one for the next connection
 TlsContext = ssl.SSLContext | Callable[[], ssl.SSLContext]
 
 
 class DefaultContext:
-    """The context of a client that was given none. It is kept, since reading the system's
-    authorities takes many milliseconds, until these are renewed.
+    """The context of a client that was given none.
+
+    It is kept until the system's authorities change, because reading them takes many milliseconds.
     """
 
     def __init__(self) -> None:
@@ -30,7 +29,7 @@ class DefaultContext:
         self._state: list[Any] = []
 
     def get(self) -> ssl.SSLContext:
-        """Return a context that trusts the authorities that the system has now."""
+        """Return a context that trusts the system's current authorities."""
         state = _state_of_authorities()
         if self._context is None or state != self._state:
             self._context = ssl.create_default_context()
@@ -38,12 +37,12 @@ class DefaultContext:
         return self._context
 
     def forget(self) -> None:
-        """Read the authorities again the next time."""
+        """Make :meth:`get` read the authorities again."""
         self._context = None
 
 
 def _state_of_authorities() -> list[Any]:
-    """Return what differs once the files of the system's authorities have changed."""
+    """Return a value that changes when the files of the system's authorities change."""
     paths = ssl.get_default_verify_paths()
     state: list[Any] = []
     for variable, usual in (
@@ -67,25 +66,26 @@ def client_tls_context(
     private_key_password: str | None = None,
     ignore_certificate_errors: bool = False,
 ) -> ssl.SSLContext:
-    """Return a context for ``HttpClientWebSockets(…, tls=True, tls_context=…)``. Mirrors the client
-    fields of ``TNetTlsContext``.
+    """Return a context for ``HttpClientWebSockets(…, tls=True, tls_context=…)``.
 
-    :param ca_certificates_file: PEM file of the authorities to trust; None: those of the system.
-    :param certificate_file: PEM file of the client's own certificate (and key, without
-        *private_key_file*); None: it has none.
-    :param private_key_file: PEM file of its key, *private_key_password* its password.
-    :param ignore_certificate_errors: True accepts any certificate for any name. For tests on your
-        own machine only: it is logged.
+    Mirrors the client fields of ``TNetTlsContext``.
 
-    The name of the host is sent (SNI) and checked. Raises ``OSError`` (``ssl.SSLError``) for files
-    that cannot be read.
+    :param ca_certificates_file: a PEM file of the authorities to trust; None: the system's.
+    :param certificate_file: a PEM file of the client's own certificate (and of its key, without
+        *private_key_file*); None: no certificate.
+    :param private_key_file: a PEM file of the key; *private_key_password* is its password.
+    :param ignore_certificate_errors: True accepts any certificate for any name, and logs a warning.
+        Use it only for tests on your own machine.
+
+    The host's name is sent (SNI) and checked. Raises ``OSError`` (``ssl.SSLError``) for files that
+    cannot be read.
     """
     context = ssl.create_default_context(cafile=ca_certificates_file)
     if certificate_file is not None:
         context.load_cert_chain(certificate_file, private_key_file, private_key_password)
     if ignore_certificate_errors:
         _log.warning(
-            "certificates are not verified: whoever is in between can read and change everything"
+            "certificates are not verified: anyone in between can read and change everything"
         )
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -98,13 +98,14 @@ def server_tls_context(
     private_key_password: str | None = None,
     ca_certificates_file: str | None = None,
 ) -> ssl.SSLContext:
-    """Return a context for ``WebSocketServer(…, tls_context=…)``. Mirrors the server fields of
-    ``TNetTlsContext``.
+    """Return a context for ``WebSocketServer(…, tls_context=…)``.
 
-    :param certificate_file: PEM file of the certificate chain (and key, without
+    Mirrors the server fields of ``TNetTlsContext``.
+
+    :param certificate_file: a PEM file of the certificate chain (and of its key, without
         *private_key_file*).
-    :param ca_certificates_file: PEM file of authorities; given, a client has to show a certificate
-        of one of them.
+    :param ca_certificates_file: a PEM file of authorities; if it is given, clients need a
+        certificate issued by one of them.
 
     Raises ``OSError`` (``ssl.SSLError``) for files that cannot be read.
     """

@@ -1,9 +1,8 @@
-"""TlsTransport: a transport that encrypts. OpenSSL works on memory only, under a lock that is never
-held while waiting.
+"""TlsTransport: an encrypted transport, safe for one reader and several writers.
 
-An ``ssl.SSLSocket`` on which one thread reads while another writes is not safe under TLS 1.3, in no
-version of Python. Here the SSL object has two memory buffers instead of a socket; the socket below
-is read and written as in the plain form.
+An ``ssl.SSLSocket`` is not safe under TLS 1.3 when one thread reads while another writes, in any
+version of Python. Here the SSL object has two memory buffers instead of a socket, and is used under
+a lock that is never held while waiting. The socket itself is read and written as in the plain form.
 
 Lock order: ``_safe_write`` < ``_safe_read`` < ``_safe_tls``.
 """
@@ -11,6 +10,7 @@ Lock order: ``_safe_write`` < ``_safe_read`` < ``_safe_tls``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 import threading
@@ -23,23 +23,22 @@ from .transport import Transport
 
 _log = get_logger("mormot_ws.transport")
 
-#: how much plain text is encrypted at a time, in bytes: bounds the memory of a write and the time
-#: that the TLS lock is held
+#: bytes of plain text encrypted at once: limits the memory of a write, and how long the TLS lock is
+#: held
 _CHUNK = 1 << 18
-#: the plain text of one TLS record, in bytes
+#: the most plain text of one TLS record, in bytes
 _RECORD = 16384
-#: bytes read from the socket at a time: a whole record with its frame, or several
+#: bytes read from the socket at once: a whole record with its header, or several
 _RAW = 16640
 _RAW_LARGE = 1 << 17
-#: seconds after which a writer that waits for the reader looks again by itself
+#: seconds after which a writer that waits for the reader checks again by itself
 _LOOK_AGAIN = 0.05
 
 
 class TlsTransport(Transport):
-    """A connected socket in the TLS form: the same methods, encrypted.
+    """A connected socket with TLS: the same methods as :class:`Transport`, but encrypted.
 
-    The handshake is :meth:`handshake`; call it before anything else. Raises ``ssl.SSLError`` (an
-    ``OSError``) on faults of TLS.
+    Call :meth:`handshake` first. TLS errors raise ``ssl.SSLError`` (an ``OSError``).
     """
 
     is_tls = True
@@ -53,28 +52,27 @@ class TlsTransport(Transport):
         server_hostname: str | None = None,
     ) -> None:
         super().__init__(sock, send_timeout)
-        self._send_timeout = send_timeout
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
         self._make_locks()
         self._ended = False  # the TCP stream has ended
         self._feeds = 0  # how often input was fed; guarded by _safe_tls
-        self._unsent = b""  # encrypted, not taken by the kernel yet; guarded by _safe_write
+        self._unsent = b""  # encrypted, but not yet taken by the kernel; guarded by _safe_write
+        self._torn = False  # a record was cut short: nothing can follow it; guarded by _safe_write
         self.recv: Callable[[int], bytes] = self._recv
         self.sendall: Callable[[Buffer], None] = self._sendall
 
     def _make_locks(self) -> None:
-        #: guards the SSL object and its two buffers; innermost, held for computation only
+        #: guards the SSL object and its two buffers; last in the lock order; held only to compute
         self._safe_tls = threading.Lock()
-        #: notified when input was fed, if somebody waits: a writer that OpenSSL sends to wait for
-        #: input
+        #: notified when input was fed, if a writer is waiting because OpenSSL needs input
         self._fed = threading.Condition(self._safe_tls)
-        self._waiting = 0  # how many do; guarded by _safe_tls
-        #: held from reading the socket to feeding what was read, so that records are fed in their
-        #: order; the reader waits under it
+        self._waiting = 0  # the number of waiting writers; guarded by _safe_tls
+        #: held from reading the socket to feeding the bytes, so that records are fed in order; the
+        #: reader waits under it
         self._safe_read = threading.Lock()
-        #: held from encrypting to writing, so that records leave in the order of their encryption
+        #: held from encrypting to writing, so that records are sent in the order of encryption
         self._safe_write = threading.Lock()
 
     def die_in_child(self) -> None:
@@ -83,12 +81,13 @@ class TlsTransport(Transport):
 
     @property
     def ssl_object(self) -> ssl.SSLObject:
-        """The ``ssl.SSLObject``, for its certificate and cipher; not for reading or writing."""
+        """The ``ssl.SSLObject``, for its certificate and cipher; do not read or write with it."""
         return self._tls
 
     def handshake(self, deadline: Deadline) -> None:
-        """Do the TLS handshake; raise ``TimeoutError`` at the *deadline*, ``ssl.SSLError`` when it
-        fails.
+        """Do the TLS handshake.
+
+        Raises ``TimeoutError`` at the *deadline*, and ``ssl.SSLError`` when it fails.
         """
         while True:
             done = False
@@ -97,9 +96,9 @@ class TlsTransport(Transport):
                     self._tls.do_handshake()
                 done = True
             except ssl.SSLWantReadError:
-                pass  # the peer's turn
+                pass  # it is the peer's turn
             except ssl.SSLError:
-                # the alert is a courtesy: the error itself is what counts
+                # sending the alert is a courtesy: only the error itself matters
                 with contextlib.suppress(OSError):
                     self._flush_blocking()
                 raise
@@ -131,31 +130,29 @@ class TlsTransport(Transport):
                 self._fed.notify_all()
 
     def _decrypted(self, size: int) -> bytes | None:
-        """Return decrypted bytes, ``b''`` at the end of the stream, None when more input is
-        needed.
-        """
+        """Return decrypted bytes; ``b''`` at the end of the stream; None: more input is needed."""
         with self._safe_tls:
             try:
                 data: bytes | None = self._tls.read(size)
             except ssl.SSLWantReadError:
                 data = None
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                # with or without close_notify: WebSocket's close frame tells a cut from an end
+                # with or without close_notify: the close frame shows whether the stream was cut
                 data = b""
             if self._waiting:
-                self._fed.notify_all()  # what OpenSSL has just read may be what a writer waits for
+                self._fed.notify_all()  # a writer may wait for what OpenSSL has just read
             answer = self._outgoing.pending
         if answer or self._unsent:
             self._flush_now()
         return data
 
     def _recv(self, size: int) -> bytes:
-        # several records at a time, when much is wanted
+        # several records at once, when the caller asks for many bytes
         raw_size = _RAW if size <= _RECORD else _RAW_LARGE
         while True:
             feeds = self._feeds
-            # an exception of OpenSSL's costs as much as a record: it is not asked when it can only
-            # want input
+            # an exception of OpenSSL costs as much as a record: do not call it when it can only ask
+            # for input
             with self._safe_tls:
                 worth_asking = self._incoming.pending or self._tls.pending() or self._unsent
             if worth_asking:
@@ -163,7 +160,7 @@ class TlsTransport(Transport):
                 if data is not None:
                     return data
             with self._safe_read:
-                if feeds == self._feeds:  # else a writer has fed input meanwhile
+                if feeds == self._feeds:  # otherwise a writer has fed input meanwhile
                     self._feed(self.sock.recv(raw_size))
                     if self._ended:
                         return b""
@@ -175,8 +172,9 @@ class TlsTransport(Transport):
                 return data
 
     def _feed_now(self) -> bool:
-        """Feed what is there without waiting; return False when nothing is, or another thread is
-        reading.
+        """Feed available bytes without waiting; return False if there are none.
+
+        Also returns False if another thread is reading.
         """
         if not self._safe_read.acquire(blocking=False):
             return False
@@ -192,17 +190,20 @@ class TlsTransport(Transport):
     # -------------------------------------------------------------------------------------- writing
 
     def _encrypt(self, data: Buffer) -> bytes:
-        """Encrypt *data* and return all encrypted output; raise ``SSLWantReadError`` while OpenSSL
-        is inside a message of the peer's.
+        """Encrypt *data*, and return all encrypted output.
+
+        Raises ``SSLWantReadError`` while OpenSSL is inside a TLS message of the peer.
         """
         assert self._safe_write.locked()
+        if self._torn:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "an earlier write was cut short")
         with self._safe_tls:
             if data:
                 self._tls.write(data)
             return self._outgoing.read()
 
     def _encrypt_patiently(self, data: Buffer) -> bytes:
-        """The same, but wait for the rest of that message."""
+        """Encrypt *data*, after waiting for the rest of a TLS message of the peer."""
         deadline = Deadline(self._send_timeout)
         while True:
             feeds = self._feeds
@@ -214,8 +215,9 @@ class TlsTransport(Transport):
             self._await_input(feeds, deadline)
 
     def _await_input(self, feeds: int, deadline: Deadline) -> None:
-        """Wait until input was fed since *feeds*: by the reader, or by ourselves where the reader
-        is not reading (it may be us).
+        """Wait until input was fed since *feeds*, by the reader or by ourselves.
+
+        We feed it if the reader is not reading (we may be the reader).
         """
         if self._safe_read.acquire(blocking=False):
             try:
@@ -230,15 +232,25 @@ class TlsTransport(Transport):
             self._fed.wait_for(lambda: feeds != self._feeds, _LOOK_AGAIN)
             self._waiting -= 1
 
+    # Once OpenSSL has encrypted something, it has to leave, whole and in its order. Whatever is
+    # raised before that (a time-out, a signal handler's exception) leaves a stream that the peer
+    # cannot read on: it is torn, nobody writes any more, and the exception goes on to its caller.
+
     def _sendall(self, data: Buffer) -> None:
         view = memoryview(data)
         with self._safe_write:
-            self._finish_unsent()
-            for start in range(0, len(view), _CHUNK):
-                self.sock.sendall(self._encrypt_patiently(view[start : start + _CHUNK]))
-        # what a reader had to answer meanwhile (a key update, …) it has left to us
+            try:
+                self._finish_unsent()
+                for start in range(0, len(view), _CHUNK):
+                    self._write(self._encrypt_patiently(view[start : start + _CHUNK]))
+            except BaseException:
+                self._torn = True
+                raise
+        # a reader leaves its own answers (to a key update, …) to us. The data has left whole;
+        # if this fails, the reader meets the same fault, and reports it
         if self._outgoing.pending:
-            self._flush_blocking()
+            with contextlib.suppress(OSError):
+                self._flush_blocking()
 
     def send_parts(self, header: bytes, payload: bytes) -> None:
         self._sendall(header)
@@ -246,29 +258,39 @@ class TlsTransport(Transport):
 
     def _flush_blocking(self) -> None:
         with self._safe_write:
-            self._finish_unsent()
-            raw = self._encrypt(b"")
-            if raw:
-                self.sock.sendall(raw)
+            try:
+                self._finish_unsent()
+                raw = self._encrypt(b"")
+                if raw:
+                    self._write(raw)
+            except BaseException:
+                self._torn = True
+                raise
 
     def _finish_unsent(self) -> None:
-        """Send what is left of a record; when that fails, what it holds stays counted as unsent."""
+        """Send the rest of a record; if that fails, its bytes still count as unsent."""
         assert self._safe_write.locked()
-        if self._unsent:
-            self.sock.sendall(self._unsent)
+        if self._unsent and not self._torn:
+            self._write(self._unsent)
             self._unsent = b""
             self.unsent_bytes: int = 0
 
     def _flush_now(self) -> None:
-        """Send the records that reading gave rise to; a writer at work takes them along."""
-        if self._safe_write.acquire(blocking=False):
-            try:
+        """Send the records that reading has caused; a thread that is writing sends them too."""
+        if not self._safe_write.acquire(blocking=False):
+            return
+        try:
+            if not self._torn:
                 self._send_unsent(self._encrypt(b""))
-            except OSError as exc:
-                # not logged here, where the reader's lock may be held
-                self.answer_fault = f"TLS answer not sent: {exc}"
-            finally:
-                self._safe_write.release()
+        except OSError as exc:
+            # not logged here, because the reader's lock may be held
+            self.answer_fault = f"TLS answer not sent: {exc}"
+            self._torn = True
+        except BaseException:
+            self._torn = True
+            raise
+        finally:
+            self._safe_write.release()
 
     def _send_unsent(self, raw: bytes) -> None:
         assert self._safe_write.locked()
@@ -278,16 +300,15 @@ class TlsTransport(Transport):
             self.unsent_bytes = 0
 
     def send_now(self, data: Buffer) -> int:
-        """Encrypt and send without waiting; return the plain bytes accepted (up to 16 kB; 0: older
-        output is still waiting).
+        """Encrypt and send without waiting; return the number of plain bytes accepted.
 
-        While a part of the record that holds them has not left, they are counted in
-        :attr:`unsent_bytes`; it leaves with the next call.
+        It is at most 16 kB; 0: older output is still waiting. While part of their record is unsent,
+        the bytes count in :attr:`unsent_bytes`; the next call sends it.
         """
         if not self._safe_write.acquire(blocking=False):
             return 0
         try:
-            if self._unsent:
+            if self._unsent and not self._torn:
                 self._send_unsent(b"")
                 if self._unsent:
                     return 0
@@ -297,9 +318,12 @@ class TlsTransport(Transport):
             except ssl.SSLWantReadError:
                 return 0  # see waits_for_input
             self._send_unsent(raw)
-            # one record: unless all of it leaves, the peer can read nothing of it
+            # it is one record: the peer can read nothing of it before all of it is sent
             self.unsent_bytes = len(part) if self._unsent else 0
             return len(part)
+        except BaseException:
+            self._torn = True
+            raise
         finally:
             self._safe_write.release()
             if self._outgoing.pending:
@@ -321,7 +345,7 @@ class TlsTransport(Transport):
             try:
                 self._tls.unwrap()
             except ssl.SSLError as exc:
-                # usual: the peer's close_notify is not there yet
+                # usual: the peer's close_notify has not arrived yet
                 fault = exc
         if fault is not None:
             _log.debug("TLS close: %s", fault)

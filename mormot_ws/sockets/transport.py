@@ -1,18 +1,21 @@
-"""Transport: how bytes get through one connected socket; here in its plain form, in
-``tlstransport.py`` in the form for TLS.
+"""Transport: sends and receives bytes on one connected socket, in the plain form.
 
-Both have the same few methods, and are built for one thread that reads while any others write. In
-the plain form the socket stays blocking, so that a read or a write is one system call; the
-time-outs of writes are the kernel's.
+``tls_transport.py`` has the form for TLS. Both have the same few methods, for one thread that reads
+while others write. In the plain form the socket is blocking, so a read or a write is one system
+call. The kernel returns from a write that waits at intervals, to check whether the peer takes
+anything.
 
-No frame, no protocol and no thread of its own belongs in here.
+Where gevent has patched the standard library, its sockets wait even in calls that must not wait.
+Those calls then use the descriptor, and all waits the patched ``select``.
 """
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import errno
 import io
+import os
 import select
 import socket
 import struct
@@ -24,18 +27,19 @@ from ..core.forks import dies_in_child
 from ..core.masking import Buffer
 from ..logs import get_logger
 from .deadline import Deadline
+from .patience import Patience
 
 try:
     import fcntl
     import termios
-except ImportError:  # not there on Windows
+except ImportError:  # missing on Windows
     fcntl = None  # type: ignore[assignment]
 
 _log = get_logger("mormot_ws.transport")
 
-#: joining header and payload is cheaper than ``sendmsg`` below this many bytes
+#: below this many bytes, joining header and payload is cheaper than ``sendmsg``
 JOIN_BELOW = 65536
-#: where ``tcpi_bytes_acked`` and ``tcpi_bytes_received`` stand in ``struct tcp_info``
+#: the offsets of ``tcpi_bytes_acked`` and ``tcpi_bytes_received`` in ``struct tcp_info``
 _BYTES_ACKED = 120
 _BYTES_RECEIVED = 128
 _DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
@@ -68,14 +72,15 @@ def _set_kernel_timeout(sock: socket.socket, option: int, milliseconds: int) -> 
         value = struct.pack("@ll", milliseconds // 1000, milliseconds % 1000 * 1000)
     try:
         sock.setsockopt(socket.SOL_SOCKET, option, value)
-    # a platform without it: writes are then bounded by heartbeats and by free() only
+    # a platform without it: only heartbeats and free() end writes there
     except OSError as exc:
         _log.debug("no kernel time-out on this socket: %s", exc)
 
 
 def _set_keep_alive(sock: socket.socket) -> None:
-    """Let the kernel notice a vanished peer too, for when heartbeats are off. Generous: a peer
-    that is only slow must not suffer.
+    """Let the kernel detect a vanished peer too, in case heartbeats are off.
+
+    The times are generous, so that a slow peer is not cut.
     """
     for option, value in (
         ("TCP_KEEPIDLE", 60),
@@ -85,7 +90,7 @@ def _set_keep_alive(sock: socket.socket) -> None:
     ):
         number = getattr(socket, option, None)
         if number is not None:
-            # no TCP socket, or not supported: heartbeats do without it
+            # not a TCP socket, or not supported: heartbeats work without it
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, number, value)
     with contextlib.suppress(OSError):
@@ -95,18 +100,21 @@ def _set_keep_alive(sock: socket.socket) -> None:
 class Transport:
     """A connected socket in the plain form.
 
-    ``recv(size) -> bytes`` blocks until there is something (``b''``: end of stream);
-    ``sendall(data)`` blocks until the kernel has it all, and raises ``BlockingIOError`` when the
-    peer took nothing for *send_timeout* milliseconds. Both raise ``OSError`` on a broken
-    connection. One thread may read while others write; writers take turns by themselves (the
-    process' output lock).
+    ``recv(size) -> bytes`` blocks until there are bytes (``b''``: end of stream). ``sendall(data)``
+    blocks until the kernel has taken all, and raises ``BlockingIOError`` when the peer took nothing
+    for *send_timeout* milliseconds. Both raise ``OSError`` on a broken connection. One thread may
+    read while others write; writers must take turns (by the connection's output lock).
+
+    Whether the peer takes anything is asked of the kernel (:meth:`output_state`): it reports room
+    only when a third of its buffer is free, which can take minutes with a slow peer. Where the
+    kernel does not tell, the bytes that it takes from us count.
     """
 
     is_tls = False
-    #: bytes that :meth:`send_now` accepted last and the kernel has not taken whole (always 0 in the
-    #: plain form)
+    #: bytes accepted by the last :meth:`send_now` that the kernel has not fully taken (always 0 in
+    #: the plain form)
     unsent_bytes = 0
-    #: why something that a read gave rise to was not sent, in words (always '' in the plain form)
+    #: why an answer that a read has caused was not sent, in words (always '' in the plain form)
     answer_fault = ""
 
     def __init__(self, sock: socket.socket, send_timeout: int = 10_000) -> None:
@@ -114,58 +122,115 @@ class Transport:
         if sock.family in (socket.AF_INET, getattr(socket, "AF_INET6", None)):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # half of it, because a call that could send a part returns that after the whole wait, and
-        # the next one waits anew
-        _set_kernel_timeout(sock, socket.SO_SNDTIMEO, max(1, send_timeout // 2))
+        self._send_timeout = send_timeout
+        # the kernel returns from a write at these intervals, to see what the peer has taken
+        _set_kernel_timeout(sock, socket.SO_SNDTIMEO, Patience.step_of(send_timeout))
         _set_keep_alive(sock)
         self.sock = sock
-        # bound methods of the socket itself: nothing of ours is between the loop and the kernel
+        # a socket of gevent is not one of the C class, and waits in its own way
+        self._patched = not isinstance(sock, _socket.socket)
+        # bound methods of the socket itself: little of ours is between the loop and the kernel
         self.recv: Callable[[int], bytes] = sock.recv
-        self.sendall: Callable[[Buffer], None] = sock.sendall
+        self.sendall: Callable[[Buffer], None] = self._write
+        self._send: Callable[[Buffer], int] = self._send_patched if self._patched else sock.send
         dies_in_child(self)
 
     def die_in_child(self) -> None:
-        """In a forked child: close this copy of the descriptor, and nothing else. The connection,
-        and its TLS state, are the parent's.
+        """Only close this copy of the descriptor, in a forked child.
+
+        The connection, and its TLS state, belong to the parent.
         """
         self.close()
 
     def fileno(self) -> int:
-        """Return the file descriptor, −1 once closed."""
+        """Return the file descriptor; −1 once it is closed."""
         return self.sock.fileno()
+
+    def peer_ip(self) -> str:
+        """Return the IP address of the peer; '' when there is none."""
+        try:
+            return str(self.sock.getpeername()[0])
+        except OSError:
+            return ""
+
+    def _write(self, data: Buffer) -> None:
+        """Write *data* whole, in clear text."""
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent != len(data):
+            self._write_rest(memoryview(data)[sent:])
+
+    def _write_rest(self, view: memoryview) -> None:
+        """Write what the kernel did not take at once, as slowly as the peer takes it."""
+        limit = self._send_timeout
+        # the kernel has waited once, before it took less than all
+        patience = Patience(self.output_state, limit, Patience.step_of(limit))
+        while view:
+            try:
+                sent = self._send(view)
+            except BlockingIOError:
+                patience.look()
+            else:
+                view = view[sent:]
+                patience.taken()
+
+    def _send_patched(self, data: Buffer) -> int:
+        """Do what a blocking ``send`` does, for a socket of gevent's."""
+        sent = self.send_now(data)
+        if not sent and data:
+            wait_socket(self.sock, True, Deadline(Patience.step_of(self._send_timeout)))
+            sent = self.send_now(data)
+            if not sent:
+                raise BlockingIOError(errno.EAGAIN, "the peer takes nothing")
+        return sent
 
     def send_parts(self, header: bytes, payload: bytes) -> None:
         """Send both like ``sendall(header + payload)``, without joining them in memory."""
-        sent = self.sock.sendmsg((header, payload)) if hasattr(self.sock, "sendmsg") else 0
+        if self._patched or not hasattr(self.sock, "sendmsg"):
+            self._write(header)
+            self._write(payload)
+            return
+        try:
+            sent = self.sock.sendmsg((header, payload))
+        except BlockingIOError:
+            sent = 0
         if sent < len(header):
-            self.sock.sendall(header[sent:])
+            self._write_rest(memoryview(header)[sent:])
             sent = len(header)
         if sent < len(header) + len(payload):
-            self.sock.sendall(memoryview(payload)[sent - len(header) :])
+            self._write_rest(memoryview(payload)[sent - len(header) :])
 
     def send_now(self, data: Buffer) -> int:
-        """Send what the kernel takes without waiting; return that number of bytes (0: none now).
+        """Send what the kernel takes without waiting; return the number of bytes (0: none now).
+
         Raises ``OSError``.
         """
         try:
+            if self._patched:
+                return os.write(self.sock.fileno(), data)
             return self.sock.send(data, _DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return 0
 
     def recv_now(self, size: int) -> bytes | None:
-        """Return what is there without waiting, None when nothing is, ``b''`` at the end of the
-        stream. Raises ``OSError``.
+        """Return available bytes without waiting; None: there are none; ``b''``: end of stream.
+
+        Raises ``OSError``.
         """
         try:
+            if self._patched:
+                return os.read(self.sock.fileno(), size)
             return self.sock.recv(size, _DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return None
 
     def recv_within(self, size: int, deadline: Deadline) -> bytes:
-        """Return what arrives before the *deadline*; raise ``TimeoutError`` when nothing does.
+        """Return what arrives before the *deadline*; raise ``TimeoutError`` if nothing does.
 
-        The deadline is the whole operation's: once it has passed nothing more is returned, however
-        much a peer that sends byte by byte has ready.
+        The deadline applies to the whole operation: after it nothing is returned, even if bytes are
+        available. So a peer that sends byte by byte cannot prolong it.
         """
         while True:
             if deadline.passed:
@@ -180,19 +245,21 @@ class Transport:
             raise TimeoutError("timed out")
 
     def wait_writable(self, deadline: Deadline) -> bool:
-        """Wait until :meth:`send_now` may get on; return False when the *deadline* came first."""
+        """Wait until :meth:`send_now` may continue; return False if the *deadline* comes first."""
         return wait_socket(self.sock, True, deadline)
 
     @property
     def waits_for_input(self) -> bool:
-        """True when :meth:`send_now` took nothing for another reason than a full socket (never in
-        the plain form).
+        """True when :meth:`send_now` took nothing although the socket is not full.
+
+        Never True in the plain form.
         """
         return False
 
     def output_state(self) -> tuple[int, int] | None:
-        """Return how many bytes the peer's kernel has acknowledged so far, and how many are under
-        way; None where nobody tells.
+        """Return how many bytes the peer's kernel has acknowledged, and how many are in flight.
+
+        None where the kernel does not tell.
         """
         if fcntl is None or sys.platform != "linux":
             return None
@@ -204,8 +271,9 @@ class Transport:
         return None if acknowledged is None else (acknowledged, waiting)
 
     def received_bytes(self) -> int | None:
-        """Return how many bytes our kernel has received from the peer so far, read or not; None
-        where it does not tell.
+        """Return how many bytes our kernel has received from the peer, read or not.
+
+        None where it does not tell.
         """
         return self._tcp_count(_BYTES_RECEIVED)
 
@@ -216,62 +284,64 @@ class Transport:
         try:
             info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, at + 8)
         except OSError:
-            # a socket of another kind, or closed meanwhile
+            # another kind of socket, or one closed meanwhile
             return None
-        # an older kernel has a shorter one
+        # an older kernel returns a shorter struct
         return int(struct.unpack_from("Q", info, at)[0]) if len(info) == at + 8 else None
 
     def shutdown(self) -> None:
-        """End the connection in both directions at once, from any thread: wakes whoever reads or
-        writes. Never raises.
+        """End the connection in both directions at once; wakes threads that read or write.
+
+        Any thread may call it. Never raises.
         """
-        # the method of the base class: SSLSocket.shutdown() would forget its TLS state and go on in
-        # clear text
+        # the method of the base class: SSLSocket.shutdown() would drop its TLS state, and continue
+        # in plain text
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the file descriptor. For the thread that reads, once nobody else uses the
-        transport. Never raises.
+        """Close the file descriptor. Never raises.
+
+        For the reading thread, once no other thread uses the transport.
         """
         with contextlib.suppress(OSError):
             self.sock.close()
 
     def finish(self, deadline: Deadline) -> None:
-        """Close in an orderly way, where nobody else uses the transport. Takes until the
-        *deadline*, never raises.
+        """Close gracefully, until the *deadline*, when no other thread uses the transport.
+
+        Never raises.
         """
         self.end(deadline)
         self.close()
 
     def end(self, deadline: Deadline, wait_first: bool = False) -> None:
-        """Say that no more will be sent, then read to the peer's end of stream, until the
-        *deadline*. Never raises.
+        """End our side of the stream, then read until the peer's ends, or until the *deadline*.
 
-        *wait_first*: leave it to the peer to end first, as RFC 6455 §7.1.1 wants of a client.
+        With *wait_first* the peer ends first, as RFC 6455 §7.1.1 asks of a client. Never raises.
 
-        Input that stays unread when a socket is closed makes the kernel send a reset, which can
-        destroy what we sent last in the peer's receive buffer; hence the reading.
+        The reading is necessary: if a socket is closed with unread input, the kernel sends a reset,
+        which can destroy what we sent last in the peer's receive buffer.
         """
         try:
             self._end_output()
             if not wait_first:
                 self.sock.shutdown(socket.SHUT_WR)
             while wait_socket(self.sock, False, deadline):
-                if not self.sock.recv(65536, _DONTWAIT) or deadline.passed:
+                # of Transport: TLS is over
+                if not Transport.recv_now(self, 65536) or deadline.passed:
                     break
         except OSError as exc:
             _log.debug("orderly close cut short: %s", exc)
 
     def _end_output(self) -> None:
-        """Nothing to say below TLS."""
+        """Do nothing: only TLS has to end its output."""
 
 
 class DeadlineSocket:
-    """What libraries that want a socket get instead, while they talk on a transport: every call
-    obeys one deadline.
+    """A stand-in for a socket, with which libraries use a transport: one deadline for all calls.
 
-    For ``http.client`` and python-socks; closing it does nothing, the transport stays its owner's.
+    For ``http.client`` and python-socks. Closing it does nothing: the transport keeps its owner.
     """
 
     def __init__(self, transport: Transport, deadline: Deadline) -> None:
@@ -288,10 +358,10 @@ class DeadlineSocket:
         return io.BufferedReader(_Input(self))
 
     def setsockopt(self, *_: object) -> None:
-        """The transport has set its options itself."""
+        """Do nothing: the transport sets its own options."""
 
     def close(self) -> None:
-        """The transport belongs to somebody else."""
+        """Do nothing: the transport belongs to its owner."""
 
 
 class _Input(io.RawIOBase):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -35,6 +36,22 @@ def padded(text: str, size: int) -> str:
     return f"{text} {'x' * size}"
 
 
+class FailingHandlerError(Exception):
+    """What the log handler of both sides raises now and then."""
+
+
+class FailingHandler(logging.Handler):
+    """Raises at every twentieth record, whatever thread of the library has written it."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._records = itertools.count()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if next(self._records) % 20 == 0:
+            raise FailingHandlerError(record.getMessage())
+
+
 def watch_exceptions(note: Callable[[str], Any]) -> None:
     """Note in one line every exception that ends a thread or is ignored, and every log record of
     ``mormot_ws`` from ERROR on.
@@ -45,6 +62,8 @@ def watch_exceptions(note: Callable[[str], Any]) -> None:
         note(f"thread {args.thread.name if args.thread else '?'}: {''.join(lines)!r}")
 
     def unraisable(args: Any) -> None:
+        if isinstance(args.exc_value, FailingHandlerError):
+            return
         note(f"unraisable: {args.err_msg} {args.object!r} {args.exc_value!r}")
 
     class Handler(logging.Handler):
@@ -57,6 +76,8 @@ def watch_exceptions(note: Callable[[str], Any]) -> None:
     warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
     logger = logging.getLogger("mormot_ws")
     logger.addHandler(Handler(logging.ERROR))
+    logger.addHandler(FailingHandler(logging.DEBUG))
+    logger.setLevel(logging.DEBUG)
     logger.propagate = False
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support.type_checkers import refused_by_mypy, refused_by_pyright, wrong_lines
 
 #: a program of a user; a line that a type checker has to refuse ends with ``# wrong``
 PROGRAM = """
@@ -115,7 +111,7 @@ with mormot_ws.connect("ws://localhost/") as ws:
     ws.close(1000, "done")
     ws.client.reconnect_now()
 """
-WRONG = [number for number, line in enumerate(PROGRAM.split("\n"), 1) if line.endswith("# wrong")]
+WRONG = wrong_lines(PROGRAM)
 
 
 @pytest.fixture
@@ -127,20 +123,10 @@ def program(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(find_spec("mypy") is None, reason="mypy is not installed")
-def test_mypy_refuses_wrong_uses_and_no_others(program: Path, tmp_path: Path) -> None:
+def test_mypy_refuses_wrong_uses_and_no_others(program: Path) -> None:
     """Misspelt settings and names, wrong types and words are errors, each on its line."""
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-color-output", "--config-file="]
-    done = subprocess.run(
-        [*command, "--cache-dir", str(tmp_path / "cache"), str(program)],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-        env={**os.environ, "MYPYPATH": str(ROOT)},
-        cwd=tmp_path,
-    )
-    found = {int(line) for line in re.findall(r"^program\.py:(\d+): error", done.stdout, re.M)}
-    assert sorted(found) == WRONG, done.stdout + done.stderr
+    found, said = refused_by_mypy(program)
+    assert found == WRONG, said
 
 
 @pytest.mark.skipif(
@@ -149,16 +135,5 @@ def test_mypy_refuses_wrong_uses_and_no_others(program: Path, tmp_path: Path) ->
 )
 def test_pyright_refuses_wrong_uses_and_no_others(program: Path) -> None:
     """The same as mypy; editors have it built in."""
-    (program.parent / "pyrightconfig.json").write_text(
-        json.dumps({"extraPaths": [str(ROOT)], "reportUnusedExpression": False}), encoding="utf-8"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "pyright", "--outputjson", "-p", str(program.parent)],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    diagnostics = json.loads(done.stdout)["generalDiagnostics"]
-    errors = [item for item in diagnostics if item["severity"] == "error"]
-    assert sorted({item["range"]["start"]["line"] + 1 for item in errors}) == WRONG, done.stdout
+    found, said = refused_by_pyright(program)
+    assert found == WRONG, said

@@ -405,6 +405,13 @@ class TestErrors:
             os._exit(7 if exc.code == 7 else 1)
         assert codes == [7]
 
+    def test_an_error_text_of_the_other_side_forges_no_line(self, ends: Ends) -> None:
+        """As text it is what was sent, as an exception's it is escaped."""
+        with pytest.raises(ServiceError) as raised:
+            ends.calculator.fail("taken\nERROR forged \x1b[2J", 409)
+        assert str(raised.value) == "taken\\nERROR forged \\x1b[2J"
+        assert raised.value.text == "taken\nERROR forged \x1b[2J"
+
     def test_an_error_text_of_the_other_side_is_bounded(self) -> None:
         """Whatever it sends."""
 

@@ -571,6 +571,36 @@ class TestReadingThatWrites:
             other.read()  # there is no more to read, but records of the handshake to work on
         assert other.tls.getpeercert(), "the answer did not leave"
 
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), RuntimeError("mine")])
+    def test_nothing_follows_a_write_that_was_cut_short(
+        self,
+        ends: tuple[TlsTransport, OtherEnd],
+        monkeypatch: pytest.MonkeyPatch,
+        error: BaseException,
+    ) -> None:
+        """What was encrypted and did not leave is missing in the stream: the exception is raised,
+        and neither writing nor reading sends anything behind the gap.
+        """
+        transport, other = ends
+        transport.sendall(b"first")
+        assert other.read() == b"first"
+
+        def fail(data: object) -> int:
+            raise error
+
+        send = transport._send
+        monkeypatch.setattr(transport, "_send", fail)
+        with pytest.raises(type(error)):
+            transport.sendall(b"lost")
+        monkeypatch.setattr(transport, "_send", send)
+        for write in (transport.sendall, transport.send_now):
+            with pytest.raises(ConnectionAbortedError):
+                write(b"behind it")
+        other.tls.write(b"hello")
+        other.sock.sendall(other.output())
+        assert transport.recv_now(100) == b"hello"
+        assert not select.select([other.sock], [], [], 0)[0], "bytes behind a gap"
+
     def test_a_client_answers_while_it_only_reads(
         self, contexts: tuple[ssl.SSLContext, ssl.SSLContext], recorder: Recorder
     ) -> None:

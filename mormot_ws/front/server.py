@@ -1,0 +1,503 @@
+"""Server: a WebSocket server in Python's words.
+
+The work is done by ``WebSocketServer``. What happens on a connection is in ``peer.py``; here is
+what an application registers, and the server's life.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from ..core.frames import WebSocketFrame
+from ..errors import WebSocketsError
+from ..logs import get_logger
+from ..protocols.base import WebSocketProtocol
+from ..request import HttpServerRequest
+from ..server.http import answer_visitor
+from ..server.listening import parse_port
+from ..server.threaded import WebSocketServer
+from ..settings import WebSocketProcessSettings
+from ..sockets.tls_contexts import server_tls_context
+from ..status import ServerStatus
+from .attributes import FixedAttributes
+from .callbacks import Ignored, check_callback, only_kind
+from .http import HttpAnswer, HttpRoute, HttpRoutes
+from .messages import Message, frame_of, json_frame, read_call
+from .methods import RemoteMethod, RemoteMethods, Sendable
+from .peer import Handlers, Peer, PeerProtocol, Peers, ids_of, peers_of
+from .request import Request
+from .signals import StopSignals
+
+_log = get_logger("mormot_ws.front")
+
+OnOpen = Callable[[Peer], Ignored]
+OnMessage = (
+    Callable[[Peer, Message], Ignored]
+    | Callable[[Peer, str], Ignored]
+    | Callable[[Peer, bytes], Ignored]
+)
+OnClose = Callable[[Peer, int, str], Ignored]
+#: returns a user, or the HTTP status of a refusal
+Authenticate = Callable[[Request], Any]
+OnHttp = Callable[[Request], HttpAnswer] | Callable[[], HttpAnswer]
+
+_OnOpen = TypeVar("_OnOpen", bound=OnOpen)
+_OnMessage = TypeVar("_OnMessage", bound=OnMessage)
+_OnClose = TypeVar("_OnClose", bound=OnClose)
+_OnHttp = TypeVar("_OnHttp", bound=OnHttp)
+_Method = TypeVar("_Method", bound=Callable[..., Sendable])
+_Server = TypeVar("_Server", bound="Server")
+
+
+class Server(FixedAttributes):
+    """A WebSocket server: functions per sub-protocol, peers, groups.
+
+    :param port: the port to listen on, ``0`` for a free one; or an address with a port, as
+        :class:`WebSocketServer` takes it (``'127.0.0.1:8999'``).
+    :param address: the address to listen on; ``''`` for all of the machine, IPv4 and IPv6.
+    :param tls: an ``ssl.SSLContext``, or the (certificate file, key file) of one; None: ``ws://``.
+    :param authenticate: ``f(request)`` for each client that wants to connect: returns a user, any
+        object, which becomes ``peer.user``; or the HTTP status that refuses it, e.g. 403. None and
+        False are 401. None: everybody may connect.
+    :param settings: :class:`WebSocketProcessSettings`, in milliseconds: limits, origins, time-outs.
+    :param name: names the threads and the log lines.
+    :param hide_errors: answer calls whose method raises an exception other than
+        :class:`CallError` with ``internal error``, instead of its text.
+
+    It listens from :meth:`run`, :meth:`start` or the beginning of a ``with`` block on; functions
+    can be registered before and after. They run in the connection's thread, those of one peer one
+    after the other, and an exception in one is logged. Raises ``TypeError``/``ValueError`` for
+    arguments that make no sense. All methods may be called from any thread.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_address",
+        "_authenticate",
+        "_handlers",
+        "_methods",
+        "_name",
+        "_routes",
+        "_runs",
+        "_safe",
+        "_server",
+        "_settings",
+        "_tls",
+    )
+
+    def __init__(
+        self,
+        port: int | str,
+        *,
+        address: str = "",
+        tls: ssl.SSLContext | tuple[str, str] | None = None,
+        authenticate: Authenticate | None = None,
+        settings: WebSocketProcessSettings | None = None,
+        name: str = "",
+        hide_errors: bool = False,
+    ) -> None:
+        if not isinstance(address, str):
+            raise TypeError(f"address is a str, not {type(address).__name__}")
+        if address and isinstance(port, (int, str)) and not isinstance(port, bool):
+            port = f"[{address}]:{port}" if ":" in address.strip("[]") else f"{address}:{port}"
+            port = port.replace("[[", "[").replace("]]", "]")
+        parse_port(port)
+        if authenticate is not None:
+            check_callback(authenticate, "authenticate", "request")
+        self._address = port
+        self._tls = _tls_context(tls)
+        self._authenticate = authenticate
+        self._settings = WebSocketProcessSettings() if settings is None else settings
+        self._name = name
+        #: guards the tables of what is registered, and the beginning and end of the server; no
+        #: function of the application is called, and nobody is waited for, while it is held
+        self._safe = threading.RLock()
+        self._handlers: dict[str, Handlers] = {}
+        self._methods = RemoteMethods(hide_errors)
+        self._routes = HttpRoutes()
+        self._server: WebSocketServer | None = None
+        # where each run() waits
+        self._runs: list[SimpleQueue[None]] = []
+
+    # ------------------------------------------------------------------------------ to register
+
+    @overload
+    def on_message(self, protocol: str = "", /) -> Callable[[_OnMessage], _OnMessage]: ...
+    @overload
+    def on_message(self, callback: _OnMessage, /) -> _OnMessage: ...
+    def on_message(self, protocol: Any = "", /) -> Any:
+        """Register ``f(peer, message)`` for the messages of the peers of a sub-protocol.
+
+        ``@server.on_message("chat")`` offers the sub-protocol ``chat``; ``@server.on_message`` is
+        for clients that name none. A message is ``str`` or ``bytes``. Where the annotation of the
+        parameter says ``str`` (or ``bytes``), peers that send the other kind are disconnected with
+        1003. Raises ``TypeError`` for what cannot be called like that (``async def``, say), and
+        ``ValueError`` when there is one already.
+        """
+        return self._register("on_message", protocol, "peer", "message")
+
+    @overload
+    def on_open(self, protocol: str = "", /) -> Callable[[_OnOpen], _OnOpen]: ...
+    @overload
+    def on_open(self, callback: _OnOpen, /) -> _OnOpen: ...
+    def on_open(self, protocol: Any = "", /) -> Any:
+        """Register ``f(peer)``, called when a peer of a sub-protocol has connected; otherwise like
+        :meth:`on_message`.
+        """
+        return self._register("on_open", protocol, "peer")
+
+    @overload
+    def on_close(self, protocol: str = "", /) -> Callable[[_OnClose], _OnClose]: ...
+    @overload
+    def on_close(self, callback: _OnClose, /) -> _OnClose: ...
+    def on_close(self, protocol: Any = "", /) -> Any:
+        """Register ``f(peer, code, reason)``, called last, when the connection of a peer has ended;
+        otherwise like :meth:`on_message`. The code is that of the close frame; 1006: it was lost.
+        """
+        return self._register("on_close", protocol, "peer", "code", "reason")
+
+    @overload
+    def method(self, name: str, /) -> Callable[[_Method], _Method]: ...
+    @overload
+    def method(self, function: _Method, /) -> _Method: ...
+    def method(self, name: Any, /) -> Any:
+        """Let peers call a function: ``@server.method``, or ``@server.method("name")``.
+
+        The annotations of its parameters say what is taken: other arguments are refused before it
+        is called. Where the first one has the annotation :class:`Peer`, it is the calling peer.
+        What it returns goes back; an exception becomes the caller's :class:`CallError`. Peers of
+        all sub-protocols can call it, by ``call()`` or in the form of :doc:`/reference/calls`. When
+        nothing but methods is registered, clients that name no sub-protocol are served.
+
+        Raises ``TypeError`` for what cannot be called from afar, ``ValueError`` for a name that
+        there is already.
+        """
+        if isinstance(name, str):
+            return lambda function: self._add_method(name, function)
+        return self._add_method(str(getattr(name, "__name__", "")), name)
+
+    def http(
+        self, path: str, /, *, methods: Iterable[str] = ("GET",)
+    ) -> Callable[[_OnHttp], _OnHttp]:
+        """Register ``f(request)``, or ``f()``, for plain HTTP requests of *path*.
+
+        It returns the content: ``str`` (``text/plain``), ``bytes``, a ``dict`` or ``list`` (JSON),
+        None (204), an ``int`` (a status without content), or ``(status, content)``, or ``(status,
+        content, headers)``. ``authenticate`` is not asked: look at ``request.bearer``. *methods*:
+        other ones are answered with 405.
+        """
+        if not isinstance(path, str) or not path.startswith("/") or "?" in path:
+            raise ValueError(f"the path of a request begins with '/', and has no '?': {path!r}")
+        wanted = [methods] if isinstance(methods, str) else list(methods)
+
+        def register(function: _OnHttp) -> _OnHttp:
+            with self._safe:
+                self._routes.add(path, HttpRoute(function, wanted))
+                if self._server is not None:
+                    self._server.on_request = partial(self._answer_http, self._server)
+            return function
+
+        return register
+
+    def _register(self, name: str, protocol: Any, *parameters: str) -> Any:
+        if not isinstance(protocol, str):
+            check_callback(protocol, name, *parameters)
+            return self._set_handler(name, "", protocol)
+        # raises for what is no name
+        WebSocketProtocol(protocol)
+
+        def register(function: Any) -> Any:
+            check_callback(function, name, *parameters)
+            return self._set_handler(name, protocol, function)
+
+        return register
+
+    def _set_handler(self, name: str, protocol: str, function: Any) -> Any:
+        with self._safe:
+            handlers = self._offer(protocol)
+            if getattr(handlers, name) is not None:
+                whom = f"the sub-protocol {protocol!r}" if protocol else "clients that name none"
+                raise ValueError(f"there is an {name} for {whom} already")
+            if name == "on_message":
+                handlers.kind = only_kind(function, 1)
+            setattr(handlers, name, function)
+        return function
+
+    def _offer(self, protocol: str) -> Handlers:
+        """Return the handlers of the sub-protocol, which is offered from now on. Under the lock."""
+        handlers = self._handlers.get(protocol.lower())
+        if handlers is None:
+            handlers = self._handlers[protocol.lower()] = Handlers(protocol)
+            if self._server is not None:
+                self._server.websocket_protocols.add(PeerProtocol(protocol, handlers, self))
+        return handlers
+
+    def _offer_something(self) -> None:
+        """Let there be something to connect to where only methods are registered. Under the
+        lock.
+        """
+        if self._methods and not self._handlers:
+            self._offer("")
+
+    def _add_method(self, name: str, function: Any) -> Any:
+        method = RemoteMethod(name, function, Peer)
+        with self._safe:
+            self._methods.add(method)
+            if self._server is not None:
+                self._offer_something()
+        return function
+
+    # ----------------------------------------------------------------------------------- its life
+
+    def start(self) -> None:
+        """Listen from now on, and return. Raises :class:`HttpServerError` when the port cannot be
+        had, :class:`WebSocketsError` when it runs already.
+        """
+        with self._safe:
+            if self._server is not None:
+                raise WebSocketsError(f"{self!r} is running already")
+            self._server = WebSocketServer(
+                self._address,
+                process_name=self._name,
+                settings=self._settings,
+                tls_context=self._tls,
+                prepare=self._prepare,
+            )
+        _log.info("%r listens", self)
+
+    def _prepare(self, server: WebSocketServer) -> None:
+        """Set up the *server* before its first client comes. Under the lock."""
+        self._offer_something()
+        for handlers in self._handlers.values():
+            name = handlers.protocol
+            server.websocket_protocols.add(PeerProtocol(name, handlers, self))
+        if self._authenticate is not None:
+            server.on_websocket_upgraded = self._admit
+        if self._routes:
+            server.on_request = partial(self._answer_http, server)
+
+    def close(self) -> None:
+        """Say goodbye (1001) to all peers, and listen no more; :meth:`run` then returns.
+
+        Waits for their answers and for callbacks that run, with a bound; but not in a callback of
+        its own, where it returns at once. Safe to call twice; :meth:`start` begins anew.
+        """
+        with self._safe:
+            server, self._server = self._server, None
+            runs = list(self._runs)
+        if server is not None:
+            if server.is_own_thread():
+                # which cannot wait for its own end; not a daemon: the goodbyes are to be said
+                threading.Thread(target=self._free, args=(server, runs), name="closing").start()
+                return
+            self._free(server, runs)
+
+    def _free(self, server: WebSocketServer, runs: list[SimpleQueue[None]]) -> None:
+        try:
+            server.free()
+        finally:
+            for run in runs:
+                run.put(None)
+
+    def run(self) -> None:
+        """Serve until Ctrl-C, SIGTERM or :meth:`close`, then say goodbye (1001) to all peers, and
+        return: the program goes on behind it, to its end with exit code 0.
+
+        The handlers of the signals are those that were there again when it returns. Only the main
+        thread has signals: in another one it serves until :meth:`close`. Raises what
+        :meth:`start` raises.
+        """
+        # a SimpleQueue, because its put() may interrupt its get() in the same thread: that is what
+        # a signal handler does
+        stop: SimpleQueue[None] = SimpleQueue()
+        with StopSignals(lambda: stop.put(None)):
+            self._runs.append(stop)
+            try:
+                if not self.running:
+                    self.start()
+                stop.get()
+            finally:
+                self.close()
+                self._runs.remove(stop)
+
+    def __enter__(self: _Server) -> _Server:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ----------------------------------------------------------------------------------- to look at
+
+    @property
+    def server(self) -> WebSocketServer:
+        """The ``WebSocketServer`` underneath. Raises :class:`WebSocketsError` when it does not
+        run.
+        """
+        server = self._server
+        if server is None:
+            raise WebSocketsError("the server does not run: call run() or start(), or use with")
+        return server
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on; before it runs the one that was asked for."""
+        server = self._server
+        return parse_port(self._address)[1] if server is None else server.port
+
+    @property
+    def running(self) -> bool:
+        """True while it listens."""
+        return self._server is not None
+
+    @property
+    def peers(self) -> list[Peer]:
+        """The peers that are connected now: a list of its own."""
+        server = self._server
+        return [] if server is None else peers_of(server, None)
+
+    @property
+    def groups(self) -> dict[str, list[Peer]]:
+        """The groups that have members now, with their peers: a dict of its own."""
+        server = self._server
+        if server is None:
+            return {}
+        found = {group: peers_of(server, group) for group in server.groups}
+        return {group: peers for group, peers in found.items() if peers}
+
+    def status(self) -> ServerStatus:
+        """Return a snapshot for monitoring. Raises :class:`WebSocketsError` when it does not
+        run.
+        """
+        return self.server.status()
+
+    def __repr__(self) -> str:
+        server = self._server
+        if server is None:
+            return f"<Server {self._address} not running>"
+        return f"<Server {server.host}:{server.port} peers={server.websocket_connections}>"
+
+    # -------------------------------------------------------------------------------------- to send
+
+    def send(
+        self,
+        message: Message,
+        *,
+        group: str | None = None,
+        to: Peers | None = None,
+        protocol: str | None = None,
+        exclude: Peers = (),
+    ) -> int:
+        """Send a ``str`` as text, or ``bytes`` as a binary message, to all peers; return to how
+        many.
+
+        :param group: only to those in that group.
+        :param to: only to that peer, or those; a number is the ``id`` of one.
+        :param protocol: only to those of that sub-protocol.
+        :param exclude: not to that peer, or those.
+
+        It never waits: the message is encoded once, queued for each peer, and sent by another
+        thread; a peer that does not read delays no other. What is queued for it is bounded by
+        ``settings.max_outgoing_frames`` and ``max_outgoing_bytes``. Raises ``TypeError`` for what
+        is no message.
+        """
+        return self._broadcast(frame_of(message), group, to, protocol, exclude)
+
+    def send_json(
+        self,
+        value: Any,
+        *,
+        group: str | None = None,
+        to: Peers | None = None,
+        protocol: str | None = None,
+        exclude: Peers = (),
+    ) -> int:
+        """Send *value* as JSON in a text message; otherwise like :meth:`send`."""
+        return self._broadcast(json_frame(value), group, to, protocol, exclude)
+
+    def _broadcast(
+        self,
+        frame: WebSocketFrame,
+        group: str | None,
+        to: Peers | None,
+        protocol: str | None,
+        exclude: Peers,
+    ) -> int:
+        numbers = None if to is None else ids_of(to)
+        excluded = ids_of(exclude)
+        server = self._server
+        if server is None:
+            return 0
+        if protocol is not None:
+            if protocol.lower() not in self._handlers:
+                raise ValueError(f"the sub-protocol {protocol!r} is not offered")
+            wanted = None if numbers is None else set(numbers)
+            numbers = [
+                process.connection_id
+                for process in server.connections()
+                if process.protocol.name.lower() == protocol.lower()
+                and (wanted is None or process.connection_id in wanted)
+            ]
+        return server.websocket_broadcast(frame, numbers, group=group, exclude=excluded)
+
+    # ----------------------------------------------------------------- in the connections' threads
+
+    def _admit(self, protocol: WebSocketProtocol) -> int:
+        """Ask ``authenticate`` about an upgrade; return 200, or the status that refuses it."""
+        if self._authenticate is None or not isinstance(protocol, PeerProtocol):
+            return 200
+        # what it raises is logged below, and refuses with 500
+        user = self._authenticate(protocol.request())
+        if user is None or user is False:
+            return 401
+        if isinstance(user, int) and user is not True:
+            if not 300 <= user <= 599:
+                raise ValueError(
+                    f"authenticate returns a user, or an HTTP status from 300 to 599, not {user}"
+                )
+            return user
+        protocol.user = user
+        return 200
+
+    def _was_call(self, peer: Peer, text: str, handlers: Handlers) -> bool:
+        """Answer *text* when it is a call; else return False."""
+        if not self._methods and handlers.on_message is not None:
+            return False
+        call = read_call(text)
+        if call is None:
+            return False
+        answer = self._methods.answer(peer, call)
+        if call.number is not None:
+            peer._send(answer)
+        return True
+
+    def _answer_http(self, server: WebSocketServer, context: HttpServerRequest) -> int:
+        status = self._routes.answer(context)
+        if status is not None:
+            return status
+        path = context.url.removeprefix("/").partition("?")[0]
+        return answer_visitor(
+            context, server.description, server.websocket_protocols.serves_uri(path)
+        )
+
+
+def _tls_context(tls: Any) -> ssl.SSLContext | None:
+    if tls is None or isinstance(tls, ssl.SSLContext):
+        return tls
+    if isinstance(tls, tuple) and len(tls) == 2:
+        return server_tls_context(*tls)
+    raise TypeError(
+        "tls is an ssl.SSLContext, or a tuple of a certificate's file and its key's, not "
+        f"{type(tls).__name__}"
+    )

@@ -1,0 +1,47 @@
+"""StopSignals: Ctrl-C and SIGTERM, for a program that ends in order.
+
+No connection and no server belongs in here.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+#: what asks a program to end
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignals:
+    """While its ``with`` block runs, Ctrl-C and SIGTERM call *stop*, and nothing else.
+
+    The handlers that were there come back at the end. A signal that was ignored stays ignored, as
+    ``nohup`` and a shell's ``&`` want it. Only the main thread has signals: in another one it does
+    nothing. *stop* is called in the main thread, between any two lines of it.
+    """
+
+    def __init__(self, stop: Callable[[], Any]) -> None:
+        self._stop = stop
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                before = signal.getsignal(number)
+                # None: a handler that Python has not set, and could not set again
+                if before not in (signal.SIG_IGN, None):
+                    self._before[number] = before
+                    signal.signal(number, lambda number, frame: self._stop())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
