@@ -26,7 +26,7 @@ from ..status import ClientStatus
 from .callbacks import Ignored, check_callback, fitting
 from .inbox import Inbox
 from .messages import Message, call_frame, frame_of, json_frame
-from .options import Target, seconds
+from .options import Target, seconds, unknown_attribute
 from .pending import PendingCalls
 from .protocol import FrontProtocol, ToldPolicy, cannot_send
 
@@ -351,7 +351,7 @@ class Connection:
                     f" or give it to connect({name}=…)"
                 )
             if not name.startswith("_"):
-                raise AttributeError(f"a Connection has no attribute {name!r} that can be set")
+                raise AttributeError(unknown_attribute(name, dir(type(self))))
             object.__setattr__(self, name, value)
 
     def _call(self, name: str, function: Any, *arguments: Any) -> None:

@@ -46,7 +46,7 @@ from mormot_ws import (
     connect,
     focText,
 )
-from mormot_ws.testing import EchoServer, EchoServerProcess
+from mormot_ws.testing import EchoServer, EchoServerProcess, FaultProxy
 
 __all__ = ["authority"]
 
@@ -63,6 +63,10 @@ def server() -> Iterator[EchoServer]:
     """A server that can go away and come back."""
     with EchoServer() as server:
         yield server
+
+
+def ignore(ws: Connection, message: str | bytes) -> None:
+    """A callback that wants nothing."""
 
 
 def uri_of(port: int, path: str = "") -> str:
@@ -257,6 +261,40 @@ def test_send_waits_for_the_connection_up_to_its_timeout(caplog: pytest.LogCaptu
     with ws, echo_server(port):
         assert ws.send("c", timeout=BOUND) is True
         assert ws.recv(BOUND) == "c"
+
+
+def test_what_send_tries_again_comes_at_most_once_and_in_order() -> None:
+    """A message whose connection breaks inside ``send()`` goes over the next one; none is there
+    twice, and those of a thread stay in their order, whatever is cut.
+    """
+    with EchoServer() as server, FaultProxy(HOST, server.port) as proxy:
+        stop = threading.Event()
+        sent: dict[int, int] = {}
+
+        def work(which: int) -> None:
+            number = 0
+            while not stop.is_set():
+                assert ws.send(f"{which} {number}")
+                number += 1
+            sent[which] = number
+
+        with connect(f"ws://{HOST}:{proxy.port}/", policy=FixedDelay(1), on_message=ignore) as ws:
+            threads = [threading.Thread(target=work, args=(which,)) for which in range(2)]
+            for thread in threads:
+                thread.start()
+            for number in range(15):
+                wait_for(lambda number=number: ws.status.reconnects >= number and ws.connected)  # type: ignore[misc]
+                before = len(server.messages)
+                wait_for(lambda before=before: len(server.messages) > before + 10)  # type: ignore[misc]
+                proxy.cut()
+            stop.set()
+            for thread in threads:
+                thread.join(BOUND)
+        assert len(sent) == 2
+        for which in range(2):
+            texts = [frame.text.split() for frame in server.messages]
+            numbers = [int(number) for name, number in texts if name == str(which)]
+            assert numbers == sorted(set(numbers))
 
 
 def test_send_in_a_callback_never_waits() -> None:
@@ -777,8 +815,10 @@ def test_callbacks_that_cannot_work_are_refused(name: str, function: Any, words:
                 getattr(ws, name)(function)
             with pytest.raises(AttributeError, match=f"@ws.{name}"):
                 setattr(ws, name, function)
-            with pytest.raises(AttributeError, match="on_mesage"):
+            with pytest.raises(AttributeError, match="did you mean 'on_message'"):
                 ws.on_mesage = function  # type: ignore[attr-defined]
+            with pytest.raises(AttributeError, match="on_open is called at each connection"):
+                ws.on_reconnect = function  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
