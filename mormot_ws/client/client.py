@@ -454,7 +454,12 @@ class HttpClientWebSockets(ClientLife):
         if process is not None and (
             (process.upgrades and not reconnect) or process.state is wpsRun
         ):
-            if thread is current_thread() and not thread.in_loop and not reconnect:
+            if (
+                thread is not None
+                and thread is current_thread()
+                and not thread.in_loop
+                and not reconnect
+            ):
                 _log.error(
                     "%s: on_reconnect called websockets_upgrade() without reconnect=True, which"
                     " upgrades a client once only: the attempt is lost, and so is each further one",
