@@ -337,8 +337,9 @@ class WebSocketProtocol(KnownAttributes):
         """Give *clone* the callbacks and the custom data."""
         for name in ("on_before_incoming_frame", *self._CLONED):
             value = getattr(self, name)
-            # else a method of the subclass, which the clone has itself
-            if getattr(value, "__self__", None) is not self:
+            of_self = getattr(value, "__self__", None) is self
+            # a method of that name in the subclass: the clone has it itself
+            if not (of_self and getattr(value, "__name__", "") == name):
                 setattr(clone, name, value)
         clone._custom_data = self._custom_data
 
