@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mormot_ws import __version__
+from mormot_ws.attributes import KnownAttributes
+from mormot_ws.front.attributes import FixedAttributes
 from mormot_ws.process.freeing import FreedByWith
 
 if TYPE_CHECKING:
@@ -38,17 +40,18 @@ nitpick_ignore_regex = [
     # call
     (
         "py:class",
-        r"mormot_ws\.(client\.(thread|http|upgrade)|core\.(deflate|handshake|incoming|outgoing)|sockets\.(deadline|transport))\..*",
+        r"mormot_ws\.(client\.(life|owner|thread|http|upgrade|waits)|core\.(deflate|handshake|incoming|outgoing)|sockets\.(deadline|transport))\..*",
     ),
     (
         "py:class",
         r"abc\.ABC|mormot_ws\.server\.connection\.ServerOwner|MillisecondsWarning|UpgradeError",
     ),
-    ("py:class", r"mormot_ws\.(process|rest|services|protocols\.signed_uri)\..*"),
+    ("py:class", r"mormot_ws\.(front|process|request|rest|services|protocols\.signed_uri)\..*"),
     (
         "py:class",
         r"(OnBeforeIncomingFrame|OnHttpServerRequest|OnIncomingFrame|DeflateAgreement|RestMessageError)",
     ),
+    ("py:class", r"MessageCounts|OnOpen|OnMessage|OnClose|OnError|Overflow"),
 ]
 suppress_warnings = ["myst.header"]  # pascal-names.md gives all its tables headings of one level
 
@@ -84,7 +87,9 @@ _FOR_THE_PACKAGE = frozenset(
         "encode",
         "end_exit",
         "end_loop",
+        "enter_run",
         "entered",
+        "entered_run",
         "exchange",
         "fault",
         "finish",
@@ -136,6 +141,9 @@ def setup(app: Sphinx) -> None:
 def _skip_member(
     app: Sphinx, what: str, name: str, member: object, skip: bool, options: object
 ) -> bool | None:
+    # in the front door everything without an underscore is for applications
+    if str(getattr(member, "__module__", "")).startswith("mormot_ws.front"):
+        return None
     return True if what == "class" and name in _FOR_THE_PACKAGE else None
 
 
@@ -143,4 +151,5 @@ def _without_helpers(
     app: Sphinx, name: str, cls: object, options: object, bases: list[type]
 ) -> None:
     """It is of no interest to who reads which classes a class descends from."""
-    bases[:] = [base for base in bases if base is not FreedByWith] or [object]
+    helpers = (FixedAttributes, FreedByWith, KnownAttributes)
+    bases[:] = [base for base in bases if base not in helpers] or [object]

@@ -337,9 +337,9 @@ class WebSocketProtocol(KnownAttributes):
         """Give *clone* the callbacks and the custom data."""
         for name in ("on_before_incoming_frame", *self._CLONED):
             value = getattr(self, name)
-            of_self = getattr(value, "__self__", None) is self
-            # a method of that name in the subclass: the clone has it itself
-            if not (of_self and getattr(value, "__name__", "") == name):
+            # else a method of that name of the subclass, which the clone has itself
+            method = getattr(type(self), name, None)
+            if method is None or getattr(value, "__func__", None) is not method:
                 setattr(clone, name, value)
         clone._custom_data = self._custom_data
 

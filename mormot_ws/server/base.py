@@ -162,7 +162,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
 
     @property
     def groups(self) -> list[str]:
-        """The names of the groups that have members; see :meth:`WebSocketProcessServer.join`."""
+        """The names of the groups that have members; see :meth:`~mormot_ws.WebSocketProcessServer.join`."""
         return self._groups.names()
 
     def websocket_broadcast(

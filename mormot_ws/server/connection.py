@@ -143,9 +143,8 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         """Put this connection into *group*, a name of your choice, which is made by that.
 
         From any thread. Returns False when the connection has ended. It leaves all groups at its
-        end. :meth:`WebSocketServer.websocket_broadcast` sends to a group,
-        :meth:`WebSocketServer.connections` lists it. Raises ``TypeError``/``ValueError`` for a name
-        that is not a ``str``, or empty.
+        end. The server's ``websocket_broadcast()`` sends to a group, its ``connections()`` lists
+        it. Raises ``TypeError``/``ValueError`` for a name that is not a ``str``, or empty.
         """
         return self.owner.server._groups.join(self, group)
 
