@@ -221,3 +221,17 @@ class TestSendFrameJson:
         assert [chat.send_frame_json(process, "{}") for process in (None, closed, lost)] == [
             False
         ] * 3
+
+
+def test_a_clone_keeps_a_callback_that_is_a_method_of_its_prototype() -> None:
+    """As in the example ``server.py``: a method of another name, set as the callback."""
+
+    class Echo(WebSocketProtocolChat):
+        def echo_frame(self, process: Any, frame: WebSocketFrame) -> None:
+            """Do nothing."""
+
+    protocol = Echo("echo")
+    protocol.on_incoming_frame = protocol.echo_frame
+    clone = protocol.clone("")
+    assert isinstance(clone, Echo)
+    assert clone.on_incoming_frame == protocol.echo_frame
