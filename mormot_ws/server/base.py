@@ -162,7 +162,10 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
 
     @property
     def groups(self) -> list[str]:
-        """The names of the groups that have members; see :meth:`~mormot_ws.WebSocketProcessServer.join`."""
+        """The names of the groups that have members.
+
+        See :meth:`~mormot_ws.WebSocketProcessServer.join`.
+        """
         return self._groups.names()
 
     def websocket_broadcast(
