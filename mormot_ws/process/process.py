@@ -117,7 +117,7 @@ class WebSocketProcess(KnownAttributes, ABC):
         self._state_since = monotonic()
         self._keeper = keeper
         #: the parts: for the package
-        self.reader = Reader(self)
+        self.reader = Reader(self, keeper)
         self.sender = Sender(self, settings, keeper, mask_sent_frames)
         self.liveness = Liveness(self, keeper)
         self.closer = Closer(self, keeper)

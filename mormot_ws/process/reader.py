@@ -14,6 +14,7 @@ from typing import Protocol
 
 from ..core.frames import WebSocketFrame, focPing, focPong
 from ..core.incoming import WebProcessInFrame
+from .keeper import ProcessKeeper
 
 #: bytes per read: few at first, because an idle connection holds the buffer; more while reads fill
 #: it; many, which cost page faults in every call, only while a large frame arrives
@@ -33,6 +34,9 @@ _LONG_CALLBACK = 0.02
 _BACKLOG_BYTES = 1 << 20
 #: bytes per read of the keeper
 _AHEAD_READ = 1 << 16
+#: a large message of up to so many bytes is released so many seconds after the last read
+_KEPT_BYTES = 4 << 20
+_KEPT_SECONDS = 0.1
 
 
 class ReadingProcess(Protocol):
@@ -51,8 +55,9 @@ class Reader:
     Lock order: ``safe_in`` comes before the sender's ``safe_out``.
     """
 
-    def __init__(self, process: ReadingProcess) -> None:
+    def __init__(self, process: ReadingProcess, keeper: ProcessKeeper) -> None:
         self._process = process
+        self._keeper = keeper
         #: held while reading and decoding, so that the keeper cannot read in between
         self.safe_in: threading.Lock = threading.Lock()
 
@@ -73,6 +78,10 @@ class Reader:
         self._backlog_bytes = 0
         # the frames of the last read, while the loop handles them one after another
         self._in_hand: Sequence[WebSocketFrame] = ()
+        # a large frame is being read; the last large message, and whether its release is scheduled
+        self._large = False
+        self._kept: Sequence[WebSocketFrame] = ()
+        self._releases = False
         self._recv_size = _RECV_IDLE
 
     def die_in_child(self) -> None:
@@ -113,6 +122,7 @@ class Reader:
                 size = self._recv_size
                 if in_frame.missing_bytes > _RECV_BUSY:
                     size = _RECV_LARGE
+                    self._large = True
                 data = self._process.receive_bytes(size)
             if not data:
                 raise EOFError("the peer ended the TCP connection without a close frame")
@@ -135,7 +145,35 @@ class Reader:
 
     def handled(self) -> None:
         """Release the frames of the last :meth:`read`, which were handled."""
+        if self._large:
+            self._keep_memory()
         self._in_hand = ()
+
+    def _keep_memory(self) -> None:
+        """Hold a large message a little longer.
+
+        The C library returns the memory of a large object to the system as soon as it is freed, and
+        the next message would pay for it again: more than for all its other costs.
+        """
+        if not self._in_hand:
+            # more of it is to come
+            return
+        self._large = False
+        if sum(len(frame.payload) for frame in self._in_hand) > _KEPT_BYTES:
+            return
+        self._kept = self._in_hand
+        if not self._releases:
+            self._releases = True
+            self._keeper.call_at(monotonic() + _KEPT_SECONDS, self._release)
+
+    def _release(self) -> None:
+        """In the keeper's thread: an idle connection holds nothing of its last message."""
+        due = self.last_in + _KEPT_SECONDS
+        if due > monotonic():
+            self._keeper.call_at(due, self._release)
+            return
+        self._releases = False
+        self._kept = ()
 
     @property
     def has_backlog(self) -> bool:
@@ -147,7 +185,7 @@ class Reader:
         with self.safe_in:
             self._backlog, self._backlog_bytes = [], 0
             self._unread = b""
-            self._in_hand = ()
+            self._in_hand = self._kept = ()
 
     # -------------------------------------------------------------------------- the keeper's thread
 

@@ -184,7 +184,9 @@ def test_free_during_the_first_connection_attempt(server: WebSocketServer) -> No
         for _ in range(30):
             client = new_client(server.port, timeout=60_000)
             client.port = port
-            free_meanwhile(client, client.reopen, lambda client=client: client._dialling is not None)  # type: ignore[misc]
+            free_meanwhile(
+                client, client.reopen, lambda client=client: client._dialling is not None
+            )  # type: ignore[misc]
 
 
 def test_free_during_a_connection_attempt(server: WebSocketServer, proxy: FaultProxy) -> None:

@@ -1,0 +1,44 @@
+"""What a connection holds while nothing happens on it."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+from support import connect, echo_server, wait_for
+
+from mormot_ws import WebSocketFrame, WebSocketProcess, focBinary, focText
+
+SIZE = 1 << 20
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("size", [SIZE, 8 * SIZE], ids=["1 MB", "8 MB"])
+def test_an_idle_connection_holds_nothing_of_its_last_message(size: int) -> None:
+    """Neither end does, soon after the message."""
+    answers: list[bool] = []
+
+    def answer(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focBinary:
+            process.send_frame(frame)
+
+    def count(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focBinary:
+            answers.append(True)
+
+    with echo_server(callback=answer) as server, connect(server.port, callback=count) as client:
+        process = client.websockets
+        assert process is not None
+        process.send_frame(WebSocketFrame(focText, "warm up"))
+        before = tracemalloc.get_traced_memory()[0]
+        process.send_frame(WebSocketFrame(focBinary, bytes(size)))
+        wait_for(lambda: answers)
+        wait_for(lambda: tracemalloc.get_traced_memory()[0] < before + size // 4)
