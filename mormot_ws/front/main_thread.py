@@ -176,7 +176,7 @@ class MainThreadQueue(FixedAttributes):
                 if monotonic() >= end:
                     break
         finally:
-            if self._jobs:
+            if self._jobs and not self._woken:
                 self._call_wake()
         return count
 
