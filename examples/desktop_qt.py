@@ -6,7 +6,7 @@ Qt's widgets are for the main thread only, and a connection's callbacks run in a
 be emitted in any thread: it wakes the main thread.
 """
 
-# pyright: basic, reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Window(QWidget):
         layout = QVBoxLayout(self)
         layout.addWidget(self.lines)
         layout.addWidget(self.entry)
-        self.entry.returnPressed.connect(self.send)
+        self.entry.returnPressed.connect(self.say)
 
         main = self.main = mormot_ws.MainThreadQueue(wake=self.woken.emit)
         # queued: it runs when the event loop has its turn, whichever thread has emitted
@@ -58,7 +58,7 @@ class Window(QWidget):
     def closed(self, ws: mormot_ws.Connection, code: int, reason: str) -> None:
         self.setWindowTitle("connecting")
 
-    def send(self) -> None:
+    def say(self) -> None:
         # the window does not wait for a connection
         if self.ws.send(self.entry.text(), timeout=0):
             self.entry.clear()

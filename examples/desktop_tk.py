@@ -26,7 +26,7 @@ class Window(tkinter.Tk):
         self.lines.pack()
         self.entry = tkinter.Entry(self, width=60)
         self.entry.pack()
-        self.entry.bind("<Return>", self.send)
+        self.entry.bind("<Return>", self.say)
         self.protocol("WM_DELETE_WINDOW", self.close)
 
         main = self.main = mormot_ws.MainThreadQueue()
@@ -42,12 +42,12 @@ class Window(tkinter.Tk):
         self.title("connected")
 
     def message(self, ws: mormot_ws.Connection, message: str | bytes) -> None:
-        self.lines.insert(tkinter.END, message)
+        self.lines.insert(tkinter.END, str(message))
 
     def closed(self, ws: mormot_ws.Connection, code: int, reason: str) -> None:
         self.title("connecting")
 
-    def send(self, event: object = None) -> None:
+    def say(self, event: object = None) -> None:
         # the window does not wait for a connection
         if self.ws.send(self.entry.get(), timeout=0):
             self.entry.delete(0, tkinter.END)

@@ -180,7 +180,9 @@ class MainThreadQueue(FixedAttributes):
                 self._call_wake()
         return count
 
-    def start(self, after: Callable[[int, Callable[[], None]], object], every: float = 0.02) -> None:
+    def start(
+        self, after: Callable[[int, Callable[[], None]], object], every: float = 0.02
+    ) -> None:
         """Call :meth:`run_pending` each *every* seconds, until :meth:`close`, by a timer.
 
         *after* is called as ``after(milliseconds, function)``, and only in the main thread:
@@ -299,7 +301,7 @@ class MainThreadQueue(FixedAttributes):
     def _run(self, job: _Job) -> None:
         try:
             job.result = job.call()
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - logged, or raised in synchronize()
             if job.done is None:
                 _log.exception("a callback in the main thread has raised %s", type(exc).__name__)
             job.error = exc
@@ -322,7 +324,7 @@ class MainThreadQueue(FixedAttributes):
         self._woken = True
         try:
             self._wake()
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged
             # the next call tries it again
             self._woken = False
             _log.exception("wake() of the main thread's queue has raised")
@@ -349,6 +351,10 @@ class MainThreadQueue(FixedAttributes):
     def _check_main(self, what: str) -> None:
         if threading.get_ident() != self._main:
             raise WebSocketsError(f"{what} is for the thread that has made the MainThreadQueue")
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        return f"<MainThreadQueue{state} pending={len(self._jobs)} discarded={self._discarded}>"
 
     def die_in_child(self) -> None:
         """In a forked child: be closed, and empty."""

@@ -9,12 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import pytest
-
-from support import HOST, echo_server
+from support import HOST
+from support.endpoints import echo
 from support.programs import EXAMPLES
 from support.waiting import BOUND
+
+from mormot_ws import WebSocketProtocolChat, WebSocketServer
 
 #: a user: types while there is a connection, looks at what comes, and closes the window
 TK = """
@@ -22,15 +25,14 @@ from desktop_tk import Window
 window = Window(sys.argv[1])
 def step():
     shown = window.lines.get(0, "end")
-    if len(shown) == 20:
+    if len(shown) >= 20:
         print(*shown)
         window.close()
         return
-    if window.title() == "connected" and not window.entry.get():
+    if window.title() == "connected" and len(sent) < 20:
         window.entry.insert(0, str(len(sent)))
         sent.append(1)
-    if len(sent) <= 20:
-        window.send()
+        window.say()
     window.after(5, step)
 sent = []
 step()
@@ -46,22 +48,28 @@ window.show()
 sent = []
 def step():
     shown = [window.lines.item(n).text() for n in range(window.lines.count())]
-    if len(shown) == 20:
+    if len(shown) >= 20:
         print(*shown)
         timer.stop()
         window.close()
         return
-    if window.windowTitle() == "connected" and not window.entry.text():
+    if window.windowTitle() == "connected" and len(sent) < 20:
         window.entry.setText(str(len(sent)))
         sent.append(1)
-    if len(sent) <= 20:
-        window.send()
+        window.say()
 QTimer = sys.modules[QApplication.__module__.replace("QtWidgets", "QtCore")].QTimer
 timer = QTimer()
 timer.timeout.connect(step)
 timer.start(5)
 application.exec()
 """
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test; fail it where CI has installed all that it needs."""
+    if os.environ.get("MORMOT_WS_REQUIRE_DESKTOP"):
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 @contextmanager
@@ -96,7 +104,9 @@ def run(user: str, uri: str, **environment: str) -> None:
         timeout=6 * BOUND,
         check=False,
     )
-    assert done.stderr == ""
+    # the plugin of Qt that shows nothing says so
+    said = [line for line in done.stderr.splitlines() if not line.startswith("This plugin")]
+    assert said == []
     assert done.returncode == 0
     assert done.stdout.split() == [*(str(number) for number in range(20)), "ended"]
 
@@ -106,16 +116,17 @@ def test_a_window_shows_what_comes_and_closes(toolkit: str) -> None:
     """What is typed comes back in order, and closing the window ends the program, without an error,
     while its client is connected.
     """
-    with echo_server(protocol="") as server:
+    with WebSocketServer(f"{HOST}:0") as server:
+        server.websocket_protocols.add(WebSocketProtocolChat("", "", echo))
         uri = f"ws://{HOST}:{server.port}/"
         if toolkit == "qt":
             if not any(importlib.util.find_spec(name) for name in ("PySide6", "PyQt6")):
-                pytest.skip("neither PySide6 nor PyQt6 is installed")
+                missing("neither PySide6 nor PyQt6 is installed")
             run(QT, uri, QT_QPA_PLATFORM="offscreen")
             return
         if not importlib.util.find_spec("tkinter") or not importlib.util.find_spec("_tkinter"):
-            pytest.skip("this Python has no tkinter")
+            missing("this Python has no tkinter")
         if not shutil.which("Xvfb"):
-            pytest.skip("there is no Xvfb to show a window of Tkinter on")
+            missing("there is no Xvfb to show a window of Tkinter on")
         with screen() as display:
             run(TK, uri, DISPLAY=display)

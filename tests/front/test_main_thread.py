@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from support import HOST, echo_server, wait_for
+from support.waiting import BOUND, MS
 
 import mormot_ws
 from mormot_ws import (
@@ -20,8 +22,6 @@ from mormot_ws import (
     focText,
 )
 from mormot_ws.front import main_thread
-from support import HOST, echo_server, wait_for
-from support.waiting import BOUND, MS
 
 
 @pytest.fixture
@@ -218,7 +218,9 @@ def test_a_callback_that_synchronises_does_not_freeze_an_upgrade(main: MainThrea
     got: list[str] = []
     with echo_server() as server:
         protocol = WebSocketProtocolChat(
-            "echo", "", lambda process, frame: main.synchronize(lambda: got.append(frame.opcode.name))
+            "echo",
+            "",
+            lambda process, frame: main.synchronize(lambda: got.append(frame.opcode.name)),
         )
         with HttpClientWebSockets(HOST, server.port) as client:
             assert client.websockets_upgrade("", protocol=protocol) == ""
