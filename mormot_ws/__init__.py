@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     )
     from .front.client import connect
     from .front.connection import Connection
+    from .front.main_thread import MainThreadQueue
     from .front.peer import Peer
     from .front.request import Request
     from .front.server import Server
@@ -151,6 +152,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "core.incoming": ("WebProcessInFrame", "WebProcessInFrameState"),
     "front.client": ("connect",),
     "front.connection": ("Connection",),
+    "front.main_thread": ("MainThreadQueue",),
     "process.process": ("WebSocketProcess",),
     "protocols.base": ("WebSocketProtocol",),
     "protocols.offered": ("WebSocketProtocolList",),
@@ -276,6 +278,7 @@ __all__ = [
     "HttpServerError",
     "HttpServerRequest",
     "LinearBackoff",
+    "MainThreadQueue",
     "ReconnectFailure",
     "ReconnectPolicy",
     "ClientStatus",

@@ -87,7 +87,6 @@ class WebSocketProtocol(KnownAttributes):
             )
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on
         self.name: str = name
-        #: the path that this protocol is limited to; '' for any, '/' for the root
         self.uri = uri
         #: the URI of the upgrade, with its query
         self.upgrade_uri = ""
@@ -123,6 +122,22 @@ class WebSocketProtocol(KnownAttributes):
         self._client: Any = None
 
     # -------------------------------------------------------------------------- for the application
+
+    @property
+    def uri(self) -> str:
+        """The path that this protocol is limited to; '' for any, '/' for the root.
+
+        Setting it raises ``ValueError`` for control characters, line ends among them. Mirrors
+        ``Uri``.
+        """
+        return self._uri
+
+    @uri.setter
+    def uri(self, value: str) -> None:
+        # the message does not show the URI: some applications use a token in it
+        if any(c < " " or c == "\x7f" for c in value):
+            raise ValueError("the URI of a protocol cannot have control characters")
+        self._uri = value
 
     @property
     def custom_data(self) -> Any:

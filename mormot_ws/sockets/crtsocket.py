@@ -88,8 +88,7 @@ class CrtSocket(KnownAttributes):
         #: the name in SNI and in the certificate; None: the host's
         self.tls_server_name = tls_server_name
         self.timeout = timeout
-        #: the URL of the proxy; '': none; None: the proxy from the environment
-        self.proxy: str | None = check_proxy(proxy) if proxy else proxy
+        self.proxy = proxy
         #: why the last open or reopen failed; '' if it did not
         self.last_error: str = ""
         #: the same as an exception; None if it did not fail
@@ -109,6 +108,19 @@ class CrtSocket(KnownAttributes):
         self._dialling: Dialling | None = None
         self._raw: socket.socket | None = None
         self._transport: Transport | None = None
+
+    @property
+    def proxy(self) -> str | None:
+        """The URL of the proxy; '': none; None: the proxy from the environment.
+
+        Another one is used from the next connection on. Setting it raises ``ValueError`` if it is
+        not the URL of a proxy.
+        """
+        return self._proxy
+
+    @proxy.setter
+    def proxy(self, value: str | None) -> None:
+        self._proxy = check_proxy(value) if value else value
 
     @property
     def connected(self) -> bool:

@@ -63,6 +63,8 @@ class ProxyUrl:
         The last ``@`` ends the credentials: passwords may have ``#``, ``/`` and ``@``, encoded or
         not.
         """
+        if any(c < " " or c == "\x7f" for c in url):
+            raise ValueError("a proxy's URL cannot have control characters: percent-encode them")
         scheme, mark, rest = url.partition("://")
         credentials, _, place = rest.rpartition("@")
         user, _, password = credentials.partition(":")

@@ -32,6 +32,7 @@ OURS = {
     "ExponentialBackoff",
     "FailureKind",
     "GaveUp",
+    "MainThreadQueue",
     "LinearBackoff",
     "Peer",
     "PermessageDeflate",

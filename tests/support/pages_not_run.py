@@ -69,6 +69,13 @@ NOT_RUN = [
         "installs Sphinx and builds the site, which CI does",
     ),
     NotRun(
+        "docs/how-to/desktop.md",
+        "python",
+        "main = mormot_ws.MainThreadQueue(",
+        "parts of the examples, which need a toolkit and a screen",
+        "tests/docs/test_desktop_examples.py::test_a_window_shows_what_comes_and_closes",
+    ),
+    NotRun(
         "docs/porting-guide.md",
         "pascal",
         "",
