@@ -50,7 +50,7 @@ class OutgoingFrames:
         # whether a push is under way, and what signal handlers or finalisers of the same thread
         # push meanwhile
         self._busy = False
-        self._late: deque[QueuedFrame] = deque()
+        self._late: list[QueuedFrame] = []
         #: the waiting frames, oldest first; other objects only look whether it is empty
         self.frames: deque[QueuedFrame] = deque()
         self._bytes = 0
@@ -93,7 +93,7 @@ class OutgoingFrames:
         """End a change, and make the changes that came in the middle of it."""
         self._busy = False
         while self._late:
-            late = self._late.popleft()
+            late = self._late.pop(0)
             self._push(late, len(late.payload))
 
     def _push(self, queued: QueuedFrame, size: int) -> bool:

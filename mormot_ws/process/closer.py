@@ -48,6 +48,39 @@ class ClosingProcess(Protocol):
         """Return the ``extra`` of this connection's log records."""
 
 
+class _End:
+    """The end of one connection, for threads that wait for it.
+
+    An ``Event`` for each waiting thread, and none where no thread waits: an idle connection would
+    pay for it. Without a lock, because a signal handler may interrupt any line.
+    """
+
+    __slots__ = ("_reached", "_waiting")
+
+    def __init__(self) -> None:
+        self._reached = False
+        self._waiting: list[threading.Event] = []
+
+    def is_set(self) -> bool:
+        """Tell whether the end has come."""
+        return self._reached
+
+    def set(self) -> None:
+        """The end has come: wake the waiting threads."""
+        self._reached = True
+        for event in self._waiting:
+            event.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait up to *seconds* for the end; tell whether it has come."""
+        event = threading.Event()
+        self._waiting.append(event)
+        # set() does the two steps in the other order, so one of them sees the other
+        if not self._reached:
+            event.wait(seconds)
+        return self._reached
+
+
 class Closer:
     """Ends the connections of *process*, one after another, and records why they ended.
 
@@ -69,12 +102,12 @@ class Closer:
         #: connection reach a callback
         self.given_up: bool = False
         # the loop sets it when nothing more will be read
-        self._reading_ended = threading.Event()
+        self._reading_ended = _End()
         self._timer: Timer | None = None
 
     def die_in_child(self) -> None:
         """Record the end of the connection, in a forked child."""
-        self._reading_ended = threading.Event()
+        self._reading_ended = _End()
         self._reading_ended.set()
 
     # ---------------------------------------------------------------------------- from any thread
@@ -99,7 +132,7 @@ class Closer:
         self.send(code, "", close_payload(code), most_ms // 2)
         return self._await(handshake, ended, most_ms)
 
-    def _await(self, handshake: CloseHandshake, ended: threading.Event, wait_ms: int) -> bool:
+    def _await(self, handshake: CloseHandshake, ended: _End, wait_ms: int) -> bool:
         """Wait for the end of the connection of *handshake* and *ended*; never cut a later one."""
         if not (handshake.sent and ended.wait(wait_ms / 1000)) and handshake is self.handshake:
             self.abort(self.last_error or "no answer to our close frame")

@@ -6,7 +6,6 @@ long callback. This module runs no callbacks, and never waits for the network.
 
 from __future__ import annotations
 
-from collections import deque
 from functools import partial
 from time import monotonic
 from typing import Protocol
@@ -85,7 +84,7 @@ class Liveness:
         # when the current heartbeat, which waits for a sign of life, was due; 0: there is none
         self._pinged_at = 0.0
         # when the unanswered pings were sent
-        self._pings_sent: deque[float] = deque(maxlen=_MAX_PINGS)
+        self._pings_sent: list[float] = []
         self._heartbeat: Timer | None = None
         # how many of our bytes the peer's kernel had acknowledged at the last heartbeat, and how
         # many it will have acknowledged when that heartbeat has arrived
@@ -136,7 +135,7 @@ class Liveness:
             return
         frame.tix = _ANSWERED
         try:
-            sent = self._pings_sent.popleft()
+            sent = self._pings_sent.pop(0)
         except IndexError:
             # the pong is unsolicited, or its ping is forgotten
             return
@@ -197,6 +196,7 @@ class Liveness:
             self._pinged_at = now
             self._mark_ping()
             self._pings_sent.append(now)
+            del self._pings_sent[:-_MAX_PINGS]
             process.sender.send_control(focPing, b"")
             due = now + delay
         self._schedule(due)

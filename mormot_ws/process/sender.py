@@ -10,7 +10,6 @@ the connection: the peer could not decode what follows.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from threading import get_ident
 from time import monotonic
 from typing import Protocol
@@ -140,9 +139,9 @@ class Sender:
         self.encoder.begin(process.protocol, process.settings.deflate_options())
         self.batch = Batch()
         # Pings and pongs of the keeper that wait for a writing thread, which sends them too. If
-        # there are too many, the deque drops the oldest: one pong may answer several pings (RFC
+        # there are too many, the oldest are dropped: one pong may answer several pings (RFC
         # 6455 §5.5.3).
-        self._controls: deque[tuple[int, bytes]] = deque(maxlen=_MAX_CONTROLS)
+        self._controls: list[tuple[int, bytes]] = []
         # True when a callback has queued a frame in this turn of the loop
         self._loop_queued = False
         # True while a timer checks whether that callback takes long
@@ -307,6 +306,7 @@ class Sender:
         Called in the keeper's thread.
         """
         self._controls.append((opcode, payload))
+        del self._controls[:-_MAX_CONTROLS]
         self._keeper.wake(self)
 
     @property
@@ -524,7 +524,7 @@ class Sender:
         assert self.safe_out.locked()
         wire = b""
         while self._controls:
-            opcode, payload = self._controls.popleft()
+            opcode, payload = self._controls.pop(0)
             wire += encode_frame(opcode, payload, self.encoder.next_key())
         return wire
 
