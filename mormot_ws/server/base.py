@@ -74,6 +74,9 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         )
         #: the offered protocols; empty at first
         self.websocket_protocols: WebSocketProtocolList = WebSocketProtocolList()
+        if callable(type(self).on_websocket_upgraded):
+            # a subclass has written it as a method, as one would in Pascal
+            self.websocket_protocols.on_upgraded = self.on_websocket_upgraded
         #: ``f(socket: WebSocketServerSocket)``, after an upgrade, before the first frame
         self.on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None = None
         #: ``f(socket: WebSocketServerSocket)``, after the last callback of a connection
