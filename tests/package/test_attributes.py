@@ -186,6 +186,11 @@ class TestCallbacks:
         with echo_server() as server, pytest.raises(TypeError, match="with def, not async def"):
             setattr(server, name, coroutine)
 
+    @pytest.mark.parametrize("name", ["on_start", "on_stop", "prepare"])
+    def test_what_a_server_is_given_is_checked(self, name: str) -> None:
+        with pytest.raises(TypeError, match=f"{name} is a function, not str"):
+            WebSocketServer(f"{HOST}:0", **{name: "my server"})  # type: ignore[arg-type]
+
 
 class TestCallbacksAsMethods:
     """As a Pascal programmer overrides a method."""
@@ -194,13 +199,13 @@ class TestCallbacksAsMethods:
         server_side, client_side = Recorder(), Recorder()
 
         class ServerChat(WebSocketProtocolChat):
-            def on_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:  # type: ignore[override]
+            def on_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
                 server_side.frame(process, frame)
                 if frame.opcode is focText:
                     process.send_frame(frame)
 
         class ClientChat(WebSocketProtocolChat):
-            def on_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:  # type: ignore[override]
+            def on_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
                 client_side.frame(process, frame)
 
         with echo_server() as server:
@@ -216,7 +221,7 @@ class TestCallbacksAsMethods:
         closed: list[object] = []
 
         class Client(HttpClientWebSockets):
-            def on_websockets_closed(self, client: HttpClientWebSockets) -> None:  # type: ignore[override]
+            def on_websockets_closed(self, client: HttpClientWebSockets) -> None:
                 closed.append(client)
 
         with echo_server() as server, Client(HOST, server.port) as client:
@@ -226,7 +231,7 @@ class TestCallbacksAsMethods:
 
     def test_that_of_upgrades_is_heard(self) -> None:
         class Server(WebSocketServer):
-            def on_websocket_upgraded(self, protocol: WebSocketProtocol) -> int:  # type: ignore[override]
+            def on_websocket_upgraded(self, protocol: WebSocketProtocol) -> int:
                 return 200 if protocol.upgrade_header("x-token") == "one" else 403
 
         with Server(f"{HOST}:0") as server:
@@ -273,7 +278,7 @@ class TestCallbacksAsMethods:
         connected: list[object] = []
 
         class Server(WebSocketServer):
-            def on_websocket_connect(self, process: WebSocketProcess) -> None:  # type: ignore[override]
+            def on_websocket_connect(self, process: WebSocketProcess) -> None:
                 connected.append(process)
 
         with Server(f"{HOST}:0") as server:
@@ -356,6 +361,7 @@ class TestMessages:
                 process.send_frame_async,
                 lambda hi: process.protocol.send_frame(process, hi),
             ):
+                assert callable(send)
                 with pytest.raises(TypeError, match=self.SAID):
                     send("hi")
 
