@@ -245,4 +245,4 @@ def test_a_byte_now_and_then_does_not_prolong_the_deadline() -> None:
 
 def test_the_text_of_a_proxys_refusal_has_no_control_characters() -> None:
     """What a proxy says is escaped in the exception itself, not only in the log."""
-    assert str(ProxyError("403 no \x85\x9b31m\n")) == "403 no \\x85\\x9b31m\\x0a"
+    assert str(ProxyError("403 no \x85\x9b31m\n")) == "403 no \\x85\\x9b31m\\n"
