@@ -301,6 +301,12 @@ class Server(FixedAttributes):
     def _free(self, server: WebSocketServer, runs: list[SimpleQueue[None]]) -> None:
         try:
             server.free()
+        except BaseException:
+            # the next close() has to find it, to finish the work
+            with self._safe:
+                if self._server is None:
+                    self._server = server
+            raise
         finally:
             for run in runs:
                 run.put(None)
