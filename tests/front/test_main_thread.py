@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -168,7 +167,9 @@ def test_after_its_bound_a_call_is_queued_without_room_and_the_log_says_where_th
         assert __file__ in caplog.text
 
 
-def test_closing_a_connection_does_not_wait_for_a_full_queue() -> None:
+def test_closing_a_connection_does_not_wait_for_a_full_queue(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Its thread waits for room, and the main thread, in close(), for that thread."""
     with MainThreadQueue(most=1) as main, echo_server() as server:
         ws = mormot_ws.connect(
@@ -180,9 +181,9 @@ def test_closing_a_connection_does_not_wait_for_a_full_queue() -> None:
         for _ in range(20):
             ws.send("x")
         wait_for(lambda: main.pending)
-        began = time.monotonic()
         ws.close()
-        assert time.monotonic() - began < main_thread._FULL / 2
+        # close() would leave a thread behind that does not end within its bound
+        assert "does not return" not in caplog.text
 
 
 def test_synchronize_returns_the_result_and_raises_what_is_raised(main: MainThreadQueue) -> None:
