@@ -15,7 +15,7 @@ from ..process.on_socket import WebCrtSocketProcess
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest, OnHttpServerRequest
 from ..settings import DEFAULT_ANSWER_TIMEOUT_MS
-from ..states import WebSocketProcessState, wpsCreate, wpsDestroy
+from ..states import WebSocketProcessState, wpsDestroy
 from .owner import ClientOwner
 
 if TYPE_CHECKING:
@@ -122,18 +122,12 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         """Prepare for the next connection."""
         if protocol is not self.protocol and self.exchange is not None:
             self.exchange.end()  # a new protocol that carries requests makes its own
-        self.protocol = protocol
-        self._begin()
-        self.set_state(wpsCreate)
-
-    def met(self, connection_id: int, remote_ip: str) -> None:
-        """Store the server's number for the connection, and its IP address."""
-        self.connection_id = connection_id
-        self.remote_ip = remote_ip
+        self.renew(protocol)
 
     def owned_by(self, thread: WebSocketProcessClientThread) -> None:
         """Record that *thread* runs the connections from now on."""
-        self.owner_thread = self._thread = thread
+        self._thread = thread
+        self.run_by(thread)
 
     def discard(self, state: WebSocketProcessState = wpsDestroy) -> None:
         """Reset the state, because the upgraded connection will not run."""

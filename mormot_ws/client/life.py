@@ -12,7 +12,7 @@ from threading import current_thread
 from ..core.names import wire_host
 from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
-from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, stay_at_exit
+from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, joined, stay_at_exit
 from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
 from ..protocols.base import WebSocketProtocol
 from ..reconnect_policies import ReconnectFailure, ReconnectPolicy
@@ -174,7 +174,7 @@ class ClientLife(CrtSocket, FreedByWith):
                 self._freed = True
             elif thread is not None and thread is not current_thread():
                 # it has done the work itself, after free_later(), and is about to end
-                thread.join(_CLOSE_MS / 1000)
+                joined(thread, Deadline(_CLOSE_MS))
         finally:
             lock.release()
 
@@ -222,15 +222,12 @@ class ClientLife(CrtSocket, FreedByWith):
             and process.state is wpsRun
             and process.shutdown_within(1000, _CLOSE_MS)
             and thread is not None
-            and thread.is_alive()
         ):
             # wait for the peer's end of the TCP connection, and for the last callbacks
-            thread.join(_CLOSE_MS / 1000)
+            joined(thread, Deadline(_CLOSE_MS))
         self.interrupt()
-        if thread is not None and thread.is_alive():
-            thread.join(deadline.seconds())
-            if thread.is_alive():
-                _log.error("%s: a callback does not return; its thread is left behind", thread.name)
+        if thread is not None and not joined(thread, deadline):
+            _log.error("%s: a callback does not return; its thread is left behind", thread.name)
         self.close()
         with self._safe_free:
             keeper, self._keeper = self._keeper, None
@@ -385,5 +382,5 @@ class ClientLife(CrtSocket, FreedByWith):
         """Wait for the close handshake at the interpreter's end, then cut the connection."""
         thread = self._thread
         if thread is not None and thread is not current_thread():
-            thread.join(deadline.seconds())
+            joined(thread, deadline)
         self.interrupt()

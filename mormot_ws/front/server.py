@@ -289,7 +289,7 @@ class Server(FixedAttributes):
         its own, where it returns at once. Safe to call twice; :meth:`start` begins anew.
         """
         with self._safe:
-            server, self._server = self._server, None
+            server = self._server
             runs = list(self._runs)
         if server is not None:
             if server.is_own_thread():
@@ -300,7 +300,11 @@ class Server(FixedAttributes):
 
     def _free(self, server: WebSocketServer, runs: list[SimpleQueue[None]]) -> None:
         try:
+            # an exception may interrupt it: the next close() then finds the server, and finishes
             server.free()
+            with self._safe:
+                if self._server is server:
+                    self._server = None
         finally:
             for run in runs:
                 run.put(None)

@@ -7,6 +7,8 @@ Each object knows how to close itself: this module knows no sockets, frames or c
 from __future__ import annotations
 
 import atexit
+import threading
+import time
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -45,6 +47,25 @@ class FreedByWith:
         trace: TracebackType | None,
     ) -> None:
         self.free()
+
+
+def joined(thread: threading.Thread, deadline: Deadline) -> bool:
+    """Wait until *thread* has ended, or until the *deadline*; return whether it has ended.
+
+    Unlike ``join()`` it can be called again after an exception has interrupted it: up to Python
+    3.12, an interrupted ``join()`` takes a running thread for ended.
+    """
+    if thread.is_alive():
+        thread.join(deadline.seconds())
+        if thread.is_alive():
+            return False
+    # an earlier join() was interrupted: nothing that could be waited for is left of the thread
+    while thread in threading.enumerate():
+        left = deadline.seconds()
+        if left is not None and left <= 0:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 class Freeable(Protocol):

@@ -21,6 +21,8 @@ from typing import Protocol
 
 from ..core.forks import call_in_child, dies_in_child
 from ..logs import get_logger
+from ..sockets.deadline import Deadline
+from .freeing import joined
 
 _log = get_logger("mormot_ws.keeper")
 
@@ -184,11 +186,9 @@ class ProcessKeeper:
         with self._safe_start:  # after this no thread is started
             thread = self._thread
         self._signal()
-        if thread is not None:
-            # it ends at once, unless a log handler delays it: the loop waits for no connection
-            thread.join(_STOP_SECONDS)
-            if thread.is_alive():
-                _log.error("%s does not end; its thread is left behind", self.name)
+        # it ends at once, unless a log handler delays it: the loop waits for no connection
+        if thread is not None and not joined(thread, Deadline(1000 * _STOP_SECONDS)):
+            _log.error("%s does not end; its thread is left behind", self.name)
 
     def _start(self) -> None:
         """Start the thread, unless it is running."""

@@ -11,12 +11,10 @@ and the transport. No callback runs and nothing is logged while any of them is h
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
 from threading import current_thread, get_ident
 from time import monotonic
 from typing import Any
 
-from ..attributes import KnownAttributes
 from ..core.closing import CloseHandshake
 from ..core.forks import dies_in_child
 from ..core.frames import (
@@ -37,7 +35,6 @@ from ..logs import get_logger, shown_name
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest, OnHttpServerRequest, RequestExchange
 from ..settings import WebSocketProcessSettings
-from ..sockets.deadline import Deadline
 from ..states import (
     WebSocketProcessNotifyCallback,
     WebSocketProcessState,
@@ -48,6 +45,7 @@ from ..states import (
     wscBlockWithAnswer,
 )
 from ..status import ConnectionStatus
+from .carrier import ByteCarrier
 from .closer import Closer, write_fault
 from .encoder import PreparedFrame, check_sendable
 from .frame_log import log_frame
@@ -68,7 +66,7 @@ class _LoopThread:
         self.ident = 0
 
 
-class WebSocketProcess(KnownAttributes, ABC):
+class WebSocketProcess(ByteCarrier):
     """One connection, as both sides have it. Mirrors ``TWebSocketProcess``.
 
     :param protocol: this connection's own protocol object.
@@ -77,6 +75,8 @@ class WebSocketProcess(KnownAttributes, ABC):
     :param mask_sent_frames: True on a client (the original's ``MaskSentFrames``).
     :param connection_id: the server's number for the connection.
     :param process_name: a name for threads and in log lines.
+    :param remote_ip: the peer's IP address; '' when unknown.
+    :param owner_thread: the thread that is going to run the loop.
 
     Any thread may call :meth:`send_frame`, :meth:`send_frame_async`, :meth:`shutdown`,
     :meth:`abort`, :meth:`notify_callback` and :meth:`status`, and may read the attributes.
@@ -97,6 +97,8 @@ class WebSocketProcess(KnownAttributes, ABC):
         mask_sent_frames: bool,
         connection_id: int = 0,
         process_name: str = "",
+        remote_ip: str = "",
+        owner_thread: threading.Thread | None = None,
     ) -> None:
         self.protocol = protocol
         self.settings = settings
@@ -105,9 +107,9 @@ class WebSocketProcess(KnownAttributes, ABC):
         #: none)
         self.connection_id = connection_id
         #: the peer's IP address; '' when unknown
-        self.remote_ip = ""
+        self.remote_ip = remote_ip
         #: the thread that runs the loop
-        self.owner_thread: threading.Thread | None = None
+        self.owner_thread = owner_thread
         #: the requests that wait for answers; set by protocols that carry requests, otherwise None
         self.exchange: RequestExchange | None = None
         #: the state of the connection; mirrors ``State``
@@ -427,85 +429,6 @@ class WebSocketProcess(KnownAttributes, ABC):
         self.outgoing = self.sender.outgoing
         self.closer.die_in_child()
 
-    # ------------------------------------------------------------------------ subclasses implement
-
-    @abstractmethod
-    def receive_bytes(self, size: int) -> bytes:
-        """Return up to *size* bytes from the peer; ``b''`` at the end of the stream.
-
-        Raises ``OSError`` when the connection is broken.
-        """
-
-    @abstractmethod
-    def receive_now(self, size: int) -> bytes | None:
-        """Do the same without waiting; None: no bytes are there, or the connection is broken."""
-
-    @abstractmethod
-    def write_bytes(self, data: bytes) -> None:
-        """Write all of *data*; raise ``OSError`` if that fails. Called under ``safe_out``."""
-
-    def write_parts(self, header: bytes, payload: bytes) -> None:
-        """Write a large frame; may avoid joining its parts. Called under ``safe_out``."""
-        self.write_bytes(header + payload)
-
-    @abstractmethod
-    def write_now(self, data: memoryview) -> int:
-        """Write what is possible without waiting; return its size. Called under ``safe_out``."""
-
-    def wait_writable(self, deadline: Deadline) -> bool:
-        """Wait until :meth:`write_now` may continue; return False if the *deadline* comes first.
-
-        Called under ``safe_out``.
-        """
-        return False
-
-    def waits_for_input(self) -> bool:
-        """Tell whether :meth:`write_now` took nothing although the socket is not full.
-
-        Then readiness of the socket says nothing.
-        """
-        return False
-
-    def unsent_bytes(self) -> int:
-        """Return how many of the bytes accepted by :meth:`write_now` are still unsent.
-
-        They would be lost with the connection.
-        """
-        return 0
-
-    def output_state(self) -> tuple[int, int] | None:
-        """Return how many bytes the peer's kernel has acknowledged, and how many are in flight.
-
-        None where the kernel does not tell.
-        """
-        return None
-
-    def received_bytes(self) -> int | None:
-        """Return how many bytes our kernel has received from the peer, read or not.
-
-        None where it does not tell.
-        """
-        return None
-
-    @abstractmethod
-    def interrupt(self) -> None:
-        """Break the connection, so that reads and writes in other threads return.
-
-        Any thread may call it; it must not raise.
-        """
-
-    @abstractmethod
-    def fileno(self) -> int:
-        """Return the descriptor to wait for; −1 if there is none."""
-
-    @abstractmethod
-    def finish(self) -> None:
-        """Close the transport after the last read. Called in the loop's thread."""
-
-    def keeps_queue(self) -> bool:
-        """Tell whether frames may be queued while the connection is not running."""
-        return False
-
     # ------------------------------------------------------------------------------------ the loop
 
     def process_loop(self) -> None:
@@ -681,7 +604,7 @@ class WebSocketProcess(KnownAttributes, ABC):
         if opcode is focText or opcode is focBinary:
             if self.closer.given_up:
                 # we have closed or cut the connection: this message came too late
-                self.dropped_count += 1
+                self.count_dropped()
                 return
             counts = self.protocol.counts
             counts.frames_in += 1
@@ -749,6 +672,25 @@ class WebSocketProcess(KnownAttributes, ABC):
         """Log that a queued frame was dropped, because the protocol could not prepare it."""
         text = "%s: a queued frame could not be prepared, and is dropped"
         _log.error(text, self, extra=self.log_fields(), exc_info=exc)
+
+    def count_dropped(self, messages: int = 1) -> None:
+        """Count messages that were read, and reached no callback. For the package."""
+        self.dropped_count += messages
+
+    def met(self, connection_id: int, remote_ip: str) -> None:
+        """Store the server's number for the connection, and the peer's IP address."""
+        self.connection_id = connection_id
+        self.remote_ip = remote_ip
+
+    def run_by(self, thread: threading.Thread) -> None:
+        """Record that *thread* runs the loop from now on."""
+        self.owner_thread = thread
+
+    def renew(self, protocol: WebSocketProtocol) -> None:
+        """Prepare for the next connection, with *protocol*."""
+        self.protocol = protocol
+        self._begin()
+        self.set_state(wpsCreate)
 
     def note_error(self, why: str) -> None:
         """Store *why* as :attr:`last_error`; used by the package."""

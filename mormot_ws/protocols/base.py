@@ -297,6 +297,10 @@ class WebSocketProtocol(KnownAttributes):
         self.remote_localhost = is_localhost(remote_ip)
         self.connection_id = connection_id
 
+    def note_error(self, text: str) -> None:
+        """Keep *text* as :attr:`last_error`: for the package."""
+        self.last_error = text
+
     def compression_agreed(self, agreement: DeflateAgreement | None) -> None:
         """Store the agreement on permessage-deflate; called by the package."""
         self.compression = agreement

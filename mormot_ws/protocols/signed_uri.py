@@ -224,7 +224,7 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
             if self.record_type is not None and record is not None:
                 record = self._record_of(record)
         except ValueError as exc:
-            self.last_error: str = f"the URI is refused: {exc}"
+            self.note_error(f"the URI is refused: {exc}")
             _log.info("%s: an upgrade is refused, its URI is not valid: %s", self.name, exc)
             return False
         self.session, self.created, self.record_data = session, created, record

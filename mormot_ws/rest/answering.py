@@ -77,7 +77,7 @@ class Answerer:
         if request.no_answer or ctxt.out_content_type == NORESPONSE_CONTENT_TYPE:
             return
         if not self._send(process, ctxt, status, head):
-            self._protocol.last_error = "the answer could not be sent"
+            self._protocol.note_error("the answer could not be sent")
             if self.is_first("not sent"):
                 text = "%s: the answer to %r could not be sent"
                 _log.info(text, process, ctxt, extra=process.log_fields())
@@ -125,7 +125,7 @@ class Answerer:
         self._failures += 1
         if self._failures == 1:
             _log.exception(text, process, ctxt, extra=process.log_fields())
-        self._protocol.last_error = f"{type(exc).__name__}: {exc}"
+        self._protocol.note_error(f"{type(exc).__name__}: {exc}")
 
 
 def _internal_error(ctxt: HttpServerRequest) -> int:

@@ -130,7 +130,7 @@ class KeyGuard:
     def fault(self, protocol: WebSocketProtocol) -> WebSocketsProtocolError:
         """Count an unreadable message; return the error that ends the connection."""
         ip = protocol.remote_ip
-        protocol.last_error = _ASK_FOR_KEY
+        protocol.note_error(_ASK_FOR_KEY)
         if self.faults.add(ip, self._most):
             _log.warning(
                 "%r: too many messages from %s cannot be read with the key: its upgrades are "

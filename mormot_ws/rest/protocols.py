@@ -134,13 +134,17 @@ class WebSocketProtocolRest(WebSocketProtocol):
         """
         return self._answerer.is_first(kind)
 
+    def count_unreadable(self, why: str) -> None:
+        """Count a message that could not be read, and keep *why*."""
+        self.note_error(why)
+        self.frames_in_dropped += 1
+
     def _unreadable(self, process: WebSocketProcess, why: str) -> None:
         """Drop a message of the peer; log the first one of a connection, but not a flood."""
         if not process.takes_messages:
-            process.dropped_count += 1
+            process.count_dropped()
             return
-        self.last_error: str = why
-        self.frames_in_dropped += 1
+        self.count_unreadable(why)
         if self._answerer.is_first("unreadable"):
             text = "%s: a message is dropped, and so are others like it: %s"
             _log.info(text, process, why, extra=process.log_fields())
@@ -383,7 +387,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self._answerer.begin_frame()
         for index, payload in enumerate(split_jumbo(frame.payload)):
             if not process.takes_messages:
-                process.dropped_count += count - index
+                process.count_dropped(count - index)
                 break
             self._handle(process, WebSocketFrame(focBinary, payload), batch_marker(index, count))
         self._answerer.end_frame(process)
@@ -461,11 +465,10 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
 
     def _tell_damaged(self) -> None:
         """Drop a message whose container is damaged; log the first one of a connection."""
-        self.last_error = (
+        self.count_unreadable(
             "a message is dropped: its SynLZ container does not verify (are the options the same "
             "on both ends?)"
         )
-        self.frames_in_dropped += 1
         if self._answerer.is_first("damaged"):
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
             _log.warning("%r: %s", self, self.last_error, extra=fields)

@@ -21,7 +21,7 @@ from ..core.outgoing import QueuedFrame
 from ..logs import LOG_SECONDS, SeldomLog, get_logger
 from ..process.encoder import check_sendable
 from ..process.free_in_callback import meet_free_in_callback
-from ..process.freeing import FreedByWith, forget_at_exit
+from ..process.freeing import FreedByWith, forget_at_exit, joined
 from ..process.keeper import ProcessKeeper
 from ..protocols.base import WebSocketProtocol
 from ..protocols.offered import WebSocketProtocolList
@@ -310,11 +310,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         left = []
         for connection in connections:
             thread = connection.thread
-            # otherwise it has ended, or has not started, for which join() raises
-            if thread is not None and thread.is_alive():
-                thread.join(deadline.seconds())
-                if thread.is_alive():
-                    left.append(connection)
+            if thread is not None and not joined(thread, deadline):
+                left.append(connection)
         return left
 
     def _end(self) -> None:

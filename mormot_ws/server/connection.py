@@ -123,11 +123,11 @@ class WebSocketProcessServer(WebCrtSocketProcess):
             mask_sent_frames=False,
             connection_id=owner.connection_id,
             process_name=server.process_name,
+            remote_ip=owner.remote_ip,
+            owner_thread=current_thread(),
         )
         #: the accepted connection on which this process runs
         self.owner = owner
-        self.remote_ip: str = owner.remote_ip
-        self.owner_thread: threading.Thread | None = current_thread()
 
     def compute_context(self) -> tuple[HttpServerRequest, OnHttpServerRequest | None]:
         context = HttpServerRequest(connection_id=self.connection_id, remote_ip=self.remote_ip)

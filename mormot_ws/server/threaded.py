@@ -21,9 +21,10 @@ from ..callbacks import check_plain
 from ..core.forks import dies_in_child
 from ..errors import HttpServerError
 from ..logs import LOG_SECONDS, SeldomLog, get_logger
-from ..process.freeing import close_at_exit
+from ..process.freeing import close_at_exit, joined
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
+from ..sockets.deadline import Deadline
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
 from .base import WebSocketServerBase
@@ -288,6 +289,6 @@ class WebSocketServer(WebSocketServerBase):
     def _stop_accepting(self) -> None:
         self._retry.set()
         wake_accept(self._listeners, self._acceptor.is_alive())
-        self._acceptor.join(5)
+        joined(self._acceptor, Deadline(5_000))
         for listener in self._listeners:
             listener.close()

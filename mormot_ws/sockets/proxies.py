@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
 from ..core.names import dialled_host, wire_authority, wire_host
-from ..logs import get_logger
+from ..logs import escaped, get_logger
 from .deadline import Deadline
 from .no_proxy import as_address, is_left_out
 from .transport import DeadlineSocket, Transport
@@ -39,7 +39,7 @@ class ProxyError(OSError):
     def __init__(
         self, text: str, http_status: int = 0, headers: tuple[tuple[str, str], ...] = ()
     ) -> None:
-        super().__init__(text)
+        super().__init__(escaped(text))
         #: the status of an HTTP proxy's answer, 407 for wrong credentials; 0: there was none
         self.http_status = http_status
         #: the headers that came with it

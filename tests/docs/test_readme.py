@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -89,14 +90,24 @@ class TestCodeToCopy:
                     wait_for(echoed, 2 * BOUND)
                     client.end_input()
                     assert client.wait() == 0
-                    second.enter("")
+                    second.signal(signal.SIGINT)
                     assert second.wait() == 0
         assert "Traceback" not in server.output + client.output + second.output
 
-    def test_the_client_says_that_there_is_no_server(self, sources: list[Path]) -> None:
+    def test_the_client_may_be_started_before_its_server(self, sources: list[Path]) -> None:
         with self.start(sources[1]) as client:
-            client.expect("^Not Connected$")
-            assert client.wait() == 1
+            client.enter("hello")
+            client.expect("^not sent: there is no connection$")
+            with self.start(sources[0]) as server:
+                server.expect("^Listening on port")
+
+                def echoed() -> bool:
+                    client.enter("hello again")
+                    return "echo: hello again" in client.output
+
+                wait_for(echoed, 2 * BOUND)
+                client.end_input()
+                assert client.wait() == 0
 
 
 class TestLinks:

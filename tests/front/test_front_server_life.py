@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from typing import Any
 
@@ -153,3 +154,24 @@ def test_a_client_that_comes_at_once_finds_everything_registered(
     monkeypatch.setattr(threading.Thread, "start", watched)
     with server:
         assert offered == [1]
+
+
+def test_an_interrupted_close_is_finished_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in close() does not make the server forget what it still has to free."""
+    server = Server("127.0.0.1:0")
+    server.on_message(lambda peer, message: None)
+    server.start()
+    inner = server.server
+    free = inner.free
+
+    def interrupted() -> None:
+        monkeypatch.setattr(inner, "free", free)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inner, "free", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        server.close()
+    port = inner.port
+    server.close()
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", port), 5).close()

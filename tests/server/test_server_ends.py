@@ -197,6 +197,42 @@ def test_a_free_that_was_interrupted_is_finished_by_the_next(server: WebSocketSe
     assert not server._acceptor.is_alive()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_a_free_that_a_real_signal_interrupts_is_finished_by_the_next(
+    server: WebSocketServer,
+) -> None:
+    """While it joins a connection's thread, which Python up to 3.12 takes for ended afterwards."""
+
+    class Interruption(BaseException):
+        pass
+
+    def handler(*_: Any) -> None:
+        raise Interruption
+
+    with upgraded(server.port):
+        wait_for(lambda: server.websocket_connections == 1)
+        thread = next(iter(server._sockets)).thread
+        assert thread is not None
+        join, main = thread.join, threading.main_thread().ident
+        assert main is not None
+
+        def joining(timeout: float | None = None) -> None:
+            thread.join = join  # type: ignore[method-assign]
+            threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGUSR1)).start()
+            join(timeout)
+
+        thread.join = joining  # type: ignore[method-assign]
+        before = signal.signal(signal.SIGUSR1, handler)
+        try:
+            with pytest.raises(Interruption):
+                server.free()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        server.free()
+        assert thread not in threading.enumerate()
+        assert not server._sockets
+
+
 def during(server: WebSocketServer, name: str, do: Callable[[], object]) -> None:
     """Let *do* run in the middle of the method *name* of *server*, once."""
     method = getattr(server, name)

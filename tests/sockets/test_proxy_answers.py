@@ -241,3 +241,8 @@ def test_a_byte_now_and_then_does_not_prolong_the_deadline() -> None:
         assert time.monotonic() - began < BOUND / 2
         stop.set()
     assert "timed out" in client.last_error
+
+
+def test_the_text_of_a_proxys_refusal_has_no_control_characters() -> None:
+    """What a proxy says is escaped in the exception itself, not only in the log."""
+    assert str(ProxyError("403 no \x85\x9b31m\n")) == "403 no \\x85\\x9b31m\\n"
