@@ -65,6 +65,21 @@ class KnownAttributes:
                 self._given.add(name)
             object.__setattr__(self, name, value)
 
+        def __getattr__(self, name: str) -> Any:
+            """Raise ``AttributeError``, with what was meant. Called for what there is not."""
+            kind = type(self)
+            if name.startswith("_"):
+                # other programs look for private names to find out what an object has
+                raise AttributeError(
+                    f"{kind.__name__!r} object has no attribute {name!r}", name=name, obj=self
+                )
+            if inspect.getattr_static(kind, name, _MISSING) is not _MISSING:
+                # a property that has raised AttributeError: let it say so itself
+                return object.__getattribute__(self, name)
+            text = f"{kind.__name__} has no attribute {name!r}"
+            meant = kind._ELSEWHERE.get(name) or _meant(kind, name, True)
+            raise AttributeError(f"{text}: {meant}" if meant else text, name=name, obj=self)
+
 
 def _sets_itself(caller: FrameType) -> bool:
     """Tell whether the code that sets an attribute, that of *caller*, is the package's."""

@@ -21,6 +21,7 @@ from support import (
     wait_for,
 )
 
+import mormot_ws
 from mormot_ws import (
     HttpClientWebSockets,
     WebSocketFrame,
@@ -119,6 +120,31 @@ class TestNames:
         protocol._mine = 7
         assert protocol._mine == 7
 
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("Free", "did you mean 'free'"),
+            ("WebSocketsUpgrade", "did you mean 'websockets_upgrade'"),
+            ("reopn", "did you mean 'reopen'"),
+            ("send", r"websockets\.send_frame"),
+        ],
+    )
+    def test_what_is_read_and_is_not_there_is_named_too(
+        self, client: HttpClientWebSockets, name: str, said: str
+    ) -> None:
+        with pytest.raises(AttributeError, match=f"no attribute '{name}': .*{said}"):
+            getattr(client, name)
+        assert not hasattr(client, name)
+
+    def test_a_property_that_fails_says_why_itself(self) -> None:
+        class Mine(WebSocketProtocolChat):
+            @property
+            def room(self) -> str:
+                return self.missing.name  # type: ignore[attr-defined, no-any-return]
+
+        with pytest.raises(AttributeError, match="no attribute 'missing'"):
+            _ = Mine("echo").room
+
     def test_refusing_a_name_does_not_make_it_known(self) -> None:
         for _ in range(2):
             with pytest.raises(AttributeError):
@@ -190,6 +216,18 @@ class TestCallbacks:
     def test_what_a_server_is_given_is_checked(self, name: str) -> None:
         with pytest.raises(TypeError, match=f"{name} is a function, not str"):
             WebSocketServer(f"{HOST}:0", **{name: "my server"})  # type: ignore[arg-type]
+
+
+def test_settings_are_not_a_dictionary() -> None:
+    wrong: Any = {"heartbeat_delay": 5_000}
+    for make in (
+        lambda: WebSocketServer(f"{HOST}:0", settings=wrong),
+        lambda: HttpClientWebSockets(HOST, 1, settings=wrong, connect=False),
+        lambda: mormot_ws.Server(f"{HOST}:0", settings=wrong),
+        lambda: mormot_ws.connect(f"ws://{HOST}:1/", settings=wrong),
+    ):
+        with pytest.raises(TypeError, match=r"settings are WebSocketProcessSettings.*not dict"):
+            make()
 
 
 class TestCallbacksAsMethods:
