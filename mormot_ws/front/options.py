@@ -15,7 +15,7 @@ from ..core.handshake import is_token
 from ..core.names import wire_host
 from ..logs import shown_uri
 from ..reconnect_policies import ReconnectPolicy, StopOn
-from ..settings import LONGEST_MS, WebSocketProcessSettings
+from ..settings import LONGEST_MS, WebSocketProcessSettings, checked_settings
 from .inbox import Inbox, Overflow
 
 #: stands for the host until a function has told it
@@ -99,10 +99,8 @@ def settings_of(
     if settings is None:
         # nobody who is new here knows the freeze of the original
         settings = WebSocketProcessSettings(free_in_callback="raise")
-    elif not isinstance(settings, WebSocketProcessSettings):
-        raise TypeError(
-            f"settings is a WebSocketProcessSettings or None, not {type(settings).__name__}"
-        )
+    else:
+        settings = checked_settings(settings)
     if not settings.client_auto_upgrade:
         raise ValueError("a connect() comes back: client_auto_upgrade=False is not for it")
     if compression is not None:
