@@ -43,7 +43,7 @@ def text(*arguments: object) -> None:
     """What can be a callback."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def names() -> Iterator[dict[str, Any]]:
     """What the page says that its rows can use."""
     with ExitStack() as stack:

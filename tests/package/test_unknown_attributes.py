@@ -74,7 +74,7 @@ BASES = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def met() -> Iterator[dict[str, object]]:
     """The objects of conversations that are going on, by the names of their classes."""
     with ExitStack() as stack:
