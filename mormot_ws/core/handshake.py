@@ -194,8 +194,7 @@ def uri_key(path: str) -> str:
     """
     path = _NEEDLESS.sub(r"%25\1", path)
     return "/".join(
-        quote(_decoded(part).lower(), safe="", errors="surrogateescape")
-        for part in path.split("/")
+        quote(_decoded(part).lower(), safe="", errors="surrogateescape") for part in path.split("/")
     )
 
 
