@@ -226,7 +226,8 @@ if not TYPE_CHECKING:
 _NAMES_ELSEWHERE = {
     "EHttpServer": "HttpServerError",
     "EWebSockets": "WebSocketsError",
-    "WebSocketApp": "HttpClientWebSockets",
+    "WebSocketApp": "connect",
+    "create_connection": "connect",
     "WebSocketClient": "HttpClientWebSockets",
 }
 

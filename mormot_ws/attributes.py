@@ -13,8 +13,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .callbacks import check_plain
+from .logs import get_logger
+
+_log = get_logger("mormot_ws")
 
 _MISSING = object()
+#: how like a known name another one is that a subclass cannot have by chance; 1 is the same
+_ALIKE = 0.85
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -55,8 +60,25 @@ class KnownAttributes:
                     if not name.startswith("_"):
                         _check_new(self, name, value)
                     self._added.add(name)
+                elif value is None and name[:3] == "on_":
+                    _check_methods(type(self), name)
                 self._given.add(name)
             object.__setattr__(self, name, value)
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise ``AttributeError``, with what was meant. Called for what there is not."""
+            kind = type(self)
+            if name.startswith("_"):
+                # other programs look for private names to find out what an object has
+                raise AttributeError(
+                    f"{kind.__name__!r} object has no attribute {name!r}", name=name, obj=self
+                )
+            if inspect.getattr_static(kind, name, _MISSING) is not _MISSING:
+                # a property that has raised AttributeError: let it say so itself
+                return object.__getattribute__(self, name)
+            text = f"{kind.__name__} has no attribute {name!r}"
+            meant = kind._ELSEWHERE.get(name) or _meant(kind, name, True)
+            raise AttributeError(f"{text}: {meant}" if meant else text, name=name, obj=self)
 
 
 def _sets_itself(caller: FrameType) -> bool:
@@ -85,6 +107,49 @@ def _check_new(owner: KnownAttributes, name: str, value: object) -> None:
     raise AttributeError(f"{text}: {hint}", name=name, obj=owner)
 
 
+def _check_methods(kind: type[KnownAttributes], name: str) -> None:
+    """Look for a method of a program's subclass that was meant to be the callback *name*.
+
+    Raises ``AttributeError`` for a misspelt one. The Pascal spelling is only logged, because the
+    subclass may set the callback to that method later.
+    """
+    known: set[str] = set()
+    methods: list[str] = []
+    for owner in kind.__mro__:
+        own = vars(owner)
+        if owner.__module__.partition(".")[0] != _PACKAGE:
+            methods += [each for each in own if inspect.isroutine(own[each])]
+            continue
+        known |= own.keys()
+        if inspect.isfunction(init := own.get("__init__")):
+            # those that it sets: no object has been given all of them yet
+            known.update(init.__code__.co_names)
+    for method in methods:
+        if method in known:
+            continue
+        if method.replace("_", "").lower() == name.replace("_", "").lower():
+            _log.warning(
+                "%s has a method %r: it is called only if it is named %r, or if %s is set to it",
+                kind.__name__,
+                method,
+                name,
+                name,
+            )
+        elif method.startswith("on_") and _is_like(method, name):
+            raise AttributeError(
+                f"{kind.__name__} has a method {method!r}, which is never called: did you mean"
+                f" {name!r}?",
+                name=method,
+                obj=kind,
+            )
+
+
+def _is_like(name: str, other: str) -> bool:
+    from difflib import SequenceMatcher
+
+    return SequenceMatcher(None, name, other).ratio() >= _ALIKE
+
+
 def _meant(kind: type[KnownAttributes], name: str, own: bool) -> str | None:
     """Return which attribute of *kind* was meant by *name*; None when nothing is like it."""
     from difflib import get_close_matches  # only those who mistype a name pay for it
@@ -93,6 +158,6 @@ def _meant(kind: type[KnownAttributes], name: str, own: bool) -> str | None:
     flat = {known.replace("_", "").lower(): known for known in public}
     same = flat.get(name.replace("_", "").lower())
     if same is None and (own or name.startswith("on_")):
-        like = get_close_matches(name.lower(), public, 1, 0.6 if own else 0.85)
+        like = get_close_matches(name.lower(), public, 1, 0.6 if own else _ALIKE)
         same = like[0] if like else None
     return None if same is None else f"did you mean {same!r}?"

@@ -373,6 +373,17 @@ class WebSocketProcessSettings:
         return f"WebSocketProcessSettings({changed})"
 
 
+def checked_settings(settings: WebSocketProcessSettings | None) -> WebSocketProcessSettings:
+    """Return *settings*, or new ones for None; raise ``TypeError`` for anything else."""
+    if settings is None:
+        return WebSocketProcessSettings()
+    if not isinstance(settings, WebSocketProcessSettings):
+        raise TypeError(
+            f"settings are WebSocketProcessSettings(name=value, …), not {type(settings).__name__}"
+        )
+    return settings
+
+
 _FIELDS = fields(WebSocketProcessSettings)
 WebSocketProcessSettings._DEFAULTS = {item.name: item.default for item in _FIELDS}
 WebSocketProcessSettings._CHECKS = {item.name: item.metadata["check"] for item in _FIELDS}

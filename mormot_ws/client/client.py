@@ -73,6 +73,7 @@ class HttpClientWebSockets(ClientLife):
         "on_message": _OF_PROTOCOL,
         "on_open": _OF_PROTOCOL,
         "on_close": "set on_websockets_closed",
+        "send": "call client.websockets.send_frame(WebSocketFrame(focText, text))",
         "on_error": "set on_gave_up; what fails is returned, or raised, where it is called",
     }
 

@@ -17,7 +17,7 @@ from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_share
 from ..protocols.base import WebSocketProtocol
 from ..reconnect_policies import ReconnectFailure, ReconnectPolicy
 from ..request import OnHttpServerRequest
-from ..settings import WebSocketProcessSettings
+from ..settings import WebSocketProcessSettings, checked_settings
 from ..sockets.crtsocket import CrtSocket
 from ..sockets.deadline import Deadline
 from ..sockets.tls_contexts import TlsContext
@@ -69,9 +69,7 @@ class ClientLife(CrtSocket, FreedByWith):
         proxy: str | None,
     ) -> None:
         #: shared by reference with the process; change values before the upgrade
-        self.settings: WebSocketProcessSettings = (
-            WebSocketProcessSettings() if settings is None else settings
-        )
+        self.settings: WebSocketProcessSettings = checked_settings(settings)
         super().__init__(
             host,
             port,

@@ -210,12 +210,18 @@ def close_payload(code: int | None = None, reason: str = "") -> bytes:
     """Return the payload of a close frame: the code and the UTF-8 *reason*, or nothing.
 
     Raises ``ValueError`` for a code that may not be sent, for a reason without a code, and for a
-    reason of more than 123 bytes.
+    reason of more than 123 bytes; ``TypeError`` for a code that is no number, or a reason that is
+    no text.
     """
     if code is None:
         if reason:
             raise ValueError("a close reason needs a close code, e.g. 1000")
         return b""
+    if not isinstance(code, int) or not isinstance(reason, str):
+        raise TypeError(
+            "a close code is an int and its reason a str, as in close(1000, 'bye'), not"
+            f" {type(code).__name__} and {type(reason).__name__}"
+        )
     if not is_wire_close_code(code):
         raise ValueError(
             f"{code} is not a close code that may be sent: use 1000 to 1014 without 1004 to 1006, "

@@ -72,6 +72,34 @@ class WebProcessInFrame:
     :meth:`feed` is called by one thread at a time.
     """
 
+    # a misspelt name is refused, at no cost to the messages
+    __slots__ = (
+        "_compressed",
+        "_control",
+        "_fin",
+        "_fragments",
+        "_in_payload",
+        "_inflater",
+        "_lenient_text",
+        "_mask",
+        "_mask_bit",
+        "_message_opcode",
+        "_missing",
+        "_opcode",
+        "_parts",
+        "_pending",
+        "_size",
+        "_small",
+        "_utf8",
+        "_whole_limit",
+        "closed",
+        "error",
+        "masked",
+        "max_fragments",
+        "max_frame_bytes",
+        "max_message_bytes",
+    )
+
     def __init__(
         self,
         masked: bool,

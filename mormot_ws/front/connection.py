@@ -12,7 +12,7 @@ from queue import Empty
 from threading import get_ident
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ..client.client import HttpClientWebSockets
 from ..core.forks import dies_in_child
@@ -23,10 +23,11 @@ from ..process.process import WebSocketProcess
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
 from ..states import wpsRun
 from ..status import ClientStatus
+from .attributes import ConnectionAttributes
 from .callbacks import Ignored, check_callback, fitting
 from .inbox import Inbox
 from .messages import Message, call_frame, frame_of, json_frame
-from .options import Target, seconds, unknown_attribute
+from .options import Target, seconds
 from .pending import PendingCalls
 from .protocol import FrontProtocol, ToldPolicy, cannot_send
 
@@ -59,7 +60,7 @@ _POLICY_VIOLATION = 1008
 _PAUSE = 0.01
 
 
-class Connection:
+class Connection(ConnectionAttributes):
     """A connection that comes back by itself; :func:`connect` makes it.
 
     Iterating over it gives the messages, over all reconnections, until :meth:`close`. It is a
@@ -340,19 +341,6 @@ class Connection:
         if failure is not None and before is None:
             self._tell_error(GaveUp(failure))
         return function
-
-    # a type checker that saw this method would allow any name
-    if not TYPE_CHECKING:
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            if name in _PARAMETERS:
-                raise AttributeError(
-                    f"{name} is a decorator: write @ws.{name} above the function,"
-                    f" or give it to connect({name}=…)"
-                )
-            if not name.startswith("_"):
-                raise AttributeError(unknown_attribute(name, dir(type(self))))
-            object.__setattr__(self, name, value)
 
     def _call(self, name: str, function: Any, *arguments: Any) -> None:
         """Call a callback of the application; what it raises is logged and told."""

@@ -5,7 +5,7 @@ underneath. No connection is made here.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +15,7 @@ from ..core.handshake import is_token
 from ..core.names import wire_host
 from ..logs import shown_uri
 from ..reconnect_policies import ReconnectPolicy, StopOn
-from ..settings import LONGEST_MS, WebSocketProcessSettings
+from ..settings import LONGEST_MS, WebSocketProcessSettings, checked_settings
 from .inbox import Inbox, Overflow
 
 #: stands for the host until a function has told it
@@ -99,10 +99,8 @@ def settings_of(
     if settings is None:
         # nobody who is new here knows the freeze of the original
         settings = WebSocketProcessSettings(free_in_callback="raise")
-    elif not isinstance(settings, WebSocketProcessSettings):
-        raise TypeError(
-            f"settings is a WebSocketProcessSettings or None, not {type(settings).__name__}"
-        )
+    else:
+        settings = checked_settings(settings)
     if not settings.client_auto_upgrade:
         raise ValueError("a connect() comes back: client_auto_upgrade=False is not for it")
     if compression is not None:
@@ -157,27 +155,3 @@ def _lines(headers: object) -> str:
             # without the value, which may be a token
             raise ValueError(f"the header {name!r} has a line break in its value")
     return "\r\n".join(f"{name}: {value}" for name, value in headers.items())
-
-
-#: what others call it
-_ELSEWHERE = {
-    "on_connect": "on_open is called at each connection",
-    "on_reconnect": "on_open is called at each connection",
-    "on_disconnect": "on_close is called when a connection has ended",
-    "on_websockets_closed": "on_close is called when a connection has ended",
-    "on_gave_up": "on_error is told, with GaveUp",
-    "auto_reconnect": "a Connection always comes back",
-    "settings": "give them to connect(settings=…)",
-}
-
-
-def unknown_attribute(name: str, known: Iterable[str]) -> str:
-    """Return the message for an attribute that a Connection does not let itself be given."""
-    # only those who mistype a name pay for it
-    from difflib import get_close_matches
-
-    text = f"a Connection has no attribute {name!r} that can be set"
-    if name in _ELSEWHERE:
-        return f"{text}: {_ELSEWHERE[name]}"
-    like = get_close_matches(name, [one for one in known if not one.startswith("_")], 1)
-    return f"{text}; did you mean {like[0]!r}?" if like else text

@@ -6,7 +6,7 @@ What is done with a message is said by the server's functions; how it gets there
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focText
 from ..logs import get_logger
@@ -34,6 +34,13 @@ class Peer(FixedAttributes):
 
     __slots__ = ("__weakref__", "_process", "request", "server", "session", "user")
 
+    _ELSEWHERE: ClassVar[dict[str, str]] = {
+        "disconnect": "close()",
+        "emit": "send(message) or send_json(value)",
+        "join_room": "join(group)",
+        "leave_room": "leave(group)",
+        "sid": "its number is id",
+    }
     _OWN_DATA = "keep data of your own in peer.session"
 
     def __init__(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, ClassVar, TypeVar, overload
 
 from ..core.frames import WebSocketFrame
 from ..errors import WebSocketsError
@@ -22,7 +22,7 @@ from ..request import HttpServerRequest
 from ..server.http import answer_visitor
 from ..server.listening import parse_port
 from ..server.threaded import WebSocketServer
-from ..settings import WebSocketProcessSettings
+from ..settings import WebSocketProcessSettings, checked_settings
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
 from .attributes import FixedAttributes
@@ -76,6 +76,17 @@ class Server(FixedAttributes):
     arguments that make no sense. All methods may be called from any thread.
     """
 
+    _ELSEWHERE: ClassVar[dict[str, str]] = {
+        "broadcast": "send(message) sends to all, send(message, group=…) to a group",
+        "emit": "send(message) or send_json(value)",
+        "event": "use on_message for messages, or method for calls",
+        "on": "it has on_open, on_message and on_close",
+        "on_connect": "use on_open",
+        "on_disconnect": "use on_close",
+        "route": "use on_message for WebSockets, or http(path) for plain requests",
+        "serve_forever": "run()",
+    }
+
     __slots__ = (
         "__weakref__",
         "_address",
@@ -113,7 +124,7 @@ class Server(FixedAttributes):
         self._address = port
         self._tls = _tls_context(tls)
         self._authenticate = authenticate
-        self._settings = WebSocketProcessSettings() if settings is None else settings
+        self._settings = checked_settings(settings)
         self._name = name
         #: guards the tables of what is registered, and the beginning and end of the server; no
         #: function of the application is called, and nobody is waited for, while it is held

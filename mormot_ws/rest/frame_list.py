@@ -19,6 +19,9 @@ class WebSocketFrameList:
     this call). Any thread may call the methods.
     """
 
+    # a misspelt name is refused, at no cost to the frames
+    __slots__ = ("_answer_to_ignore", "_frames", "_safe", "timeout_sec")
+
     def __init__(self, timeout_sec: int = 0) -> None:
         if timeout_sec < 0:
             raise ValueError(f"timeout_sec is a number of seconds from 0, not {timeout_sec}")

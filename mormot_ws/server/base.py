@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from threading import current_thread
 from time import sleep
-from typing import Any
+from typing import Any, ClassVar
 
 from ..attributes import KnownAttributes
 from ..core.addresses import address_key
@@ -26,7 +26,7 @@ from ..process.keeper import ProcessKeeper
 from ..protocols.base import WebSocketProtocol
 from ..protocols.offered import WebSocketProtocolList
 from ..request import OnHttpServerRequest
-from ..settings import WebSocketProcessSettings
+from ..settings import WebSocketProcessSettings, checked_settings
 from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
@@ -52,6 +52,12 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     affect other connections.
     """
 
+    _ELSEWHERE: ClassVar[dict[str, str]] = {
+        "broadcast": "websocket_broadcast(frame)",
+        "on_message": "messages are the protocol's: websocket_protocols.add("
+        "WebSocketProtocolChat(name, uri, on_incoming_frame))",
+    }
+
     #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are not an upgrade, and those
     #: of the REST protocols; None: 426 or 404
     on_request: OnHttpServerRequest | None = None
@@ -69,11 +75,12 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         self, thread_name: str, process_name: str, settings: WebSocketProcessSettings | None
     ) -> None:
         self.process_name = process_name
-        self.settings: WebSocketProcessSettings = (
-            WebSocketProcessSettings() if settings is None else settings
-        )
+        self.settings: WebSocketProcessSettings = checked_settings(settings)
         #: the offered protocols; empty at first
         self.websocket_protocols: WebSocketProtocolList = WebSocketProtocolList()
+        if callable(type(self).on_websocket_upgraded):
+            # a subclass has written it as a method, as one would in Pascal
+            self.websocket_protocols.on_upgraded = self.on_websocket_upgraded
         #: ``f(socket: WebSocketServerSocket)``, after an upgrade, before the first frame
         self.on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None = None
         #: ``f(socket: WebSocketServerSocket)``, after the last callback of a connection

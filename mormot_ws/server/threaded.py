@@ -17,6 +17,7 @@ from collections.abc import Callable
 from threading import current_thread
 from typing import Any
 
+from ..callbacks import check_plain
 from ..core.forks import dies_in_child
 from ..errors import HttpServerError
 from ..logs import LOG_SECONDS, SeldomLog, get_logger
@@ -76,6 +77,10 @@ class WebSocketServer(WebSocketServerBase):
         private_key_file: str | None = None,
     ) -> None:
         address, number = parse_port(port)
+        callbacks = {"on_start": on_start, "on_stop": on_stop, "prepare": prepare}
+        for name, callback in callbacks.items():
+            if callback is not None:
+                check_plain(callback, name)
         super().__init__(process_name or "WebSocketServer", process_name, settings)
         if certificate_file is not None and tls_context is None:
             tls_context = server_tls_context(certificate_file, private_key_file)

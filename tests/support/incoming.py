@@ -93,7 +93,7 @@ def held(machine: WebProcessInFrame) -> int:
     """Return how many bytes the machine keeps, in whatever attributes and lists it keeps them."""
     values = [
         value
-        for kept in vars(machine).values()
+        for kept in [getattr(machine, name) for name in WebProcessInFrame.__slots__]
         for value in (kept if isinstance(kept, list) else [kept])
     ]
     return sum(len(value) for value in values if isinstance(value, bytes | bytearray | memoryview))
