@@ -176,7 +176,7 @@ class HttpClientWebSockets(ClientLife):
                 client.free()
                 raise
             return client
-        error = client.websockets_upgrade(uri, "", False, frozenset(), protocol, headers)
+        error = client.websockets_upgrade(uri, protocol=protocol, headers=headers)
         if error:
             _log.warning("%s:%d: %s %s", client.host, client.port, error, client.last_error)
             client.free()
