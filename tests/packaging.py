@@ -15,6 +15,8 @@ import configparser
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -143,9 +145,9 @@ def check_readme(python: Path, folder: Path) -> None:
         r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
     server_source, client_source = blocks[:2]
-    (folder / "server.py").write_text(
-        server_source.replace("127.0.0.1:8999", "127.0.0.1:0"), "utf-8"
-    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    (folder / "server.py").write_text(server_source.replace("8999", port), "utf-8")
     with subprocess.Popen(
         [str(python), "-W", "error", "server.py"],
         cwd=folder,
@@ -155,10 +157,8 @@ def check_readme(python: Path, folder: Path) -> None:
     ) as server:
         assert server.stdout is not None
         try:
-            found = re.search(r"port (\d+)", server.stdout.readline())
-            check(found, "the README's server does not say its port")
-            assert found is not None
-            source = client_source.replace("8999", found[1]).replace(
+            check(port in server.stdout.readline(), "the README's server does not say its port")
+            source = client_source.replace("8999", port).replace(
                 "    for line in sys.stdin:",
                 "    import time\n    for line in sys.stdin:\n        time.sleep(0.2)",
             )
@@ -166,7 +166,9 @@ def check_readme(python: Path, folder: Path) -> None:
             printed = run(python, "-W", "error", "client.py", cwd=folder, text="hello\nbye\n")
             check("echo: hello" in printed, f"the README's client printed {printed!r}")
         finally:
-            server.communicate("\n", _BOUND)  # Enter stops it
+            # Ctrl-C stops it
+            server.send_signal(signal.SIGINT)
+            server.communicate(timeout=_BOUND)
     check(server.returncode == 0, f"the README's server ended with {server.returncode}")
 
 

@@ -307,6 +307,8 @@ class WebSocketServerSocket(KnownAttributes):
             if not self._answer_plain(http, request, content):
                 transport.finish(Deadline(settings.close_timeout))
                 return None
+            # an idle connection holds nothing of its last request
+            del asked, request, content
             deadline = Deadline(settings.keep_alive_timeout)
 
     def _admission(self, request: UpgradeRequest) -> tuple[int, str]:

@@ -149,9 +149,11 @@ class Transport:
     def peer_ip(self) -> str:
         """Return the IP address of the peer; '' when there is none."""
         try:
-            return str(self.sock.getpeername()[0])
+            address = self.sock.getpeername()
         except OSError:
             return ""
+        # that of a Unix socket is a path
+        return str(address[0]) if isinstance(address, tuple) else ""
 
     def _write(self, data: Buffer) -> None:
         """Write *data* whole, in clear text."""

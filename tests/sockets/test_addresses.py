@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from support import BOUND, chat, echo_server, ms, new_client
 
+from mormot_ws.sockets.transport import Transport
+
 _SOCKET = socket.socket
 
 
@@ -62,3 +64,13 @@ def test_a_name_that_cannot_be_looked_up_is_a_text(monkeypatch: pytest.MonkeyPat
     with new_client(1) as client:
         client.host = "a" * 64 + ".invalid"
         assert "cannot be looked up" in client.reopen()
+
+
+def test_the_peer_of_a_unix_socket_has_no_ip() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        transport = Transport(ours)
+        try:
+            assert transport.peer_ip() == ""
+        finally:
+            transport.close()
