@@ -149,7 +149,8 @@ def test_a_peer_that_reads_ten_kilobytes_a_second_is_not_given_up(
         tls_upgraded(server.port, authority.client_context(), receive_buffer=4096) as client,
     ):
         process = active(server, client.connection_id)
-        transport = process.transport  # type: ignore[attr-defined]
+        transport = process.transport
+        assert transport is not None
         transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         enough = threading.Event()
         reader = threading.Thread(target=slow_reader, args=(client.sock, enough))
