@@ -80,7 +80,7 @@ class PermessageDeflate:
             raise ValueError("one extension was offered")
         name, parameters = parse_extension(answer[0])
         if name != EXTENSION:
-            raise ValueError(f"{name} was not offered")
+            raise ValueError(f"{_short(name)} was not offered")
         agreed = DeflateAgreement.read(parameters, valueless_ok=False)
         limit = self.server_max_window_bits
         if self.server_no_context_takeover and not agreed.server_no_context_takeover:
@@ -174,7 +174,7 @@ class DeflateAgreement:
                 else:
                     found[name] = int(value)
             else:
-                raise ValueError(f"{name} is unknown")
+                raise ValueError(f"{_short(name)} is unknown")
         return cls(**found)  # type: ignore[arg-type]
 
     def deflater(self, client_side: bool, options: PermessageDeflate) -> Deflater:
@@ -294,11 +294,16 @@ def parse_extension(text: str) -> tuple[str, list[tuple[str, str | None]]]:
         if len(value) >= 2 and value[0] == value[-1] == '"':
             value = value[1:-1]
         if not key or (equals and not value):
-            raise ValueError(f"{text!r} is not an extension")
+            raise ValueError(f"{_short(text)!r} is not an extension")
         parameters.append((key, value if equals else None))
     if not name:
-        raise ValueError(f"{text!r} is not an extension")
+        raise ValueError(f"{_short(text)!r} is not an extension")
     return name.lower(), parameters
+
+
+def _short(text: str) -> str:
+    """Return the beginning of a peer's *text*, for an error."""
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _least(*bits: int | None) -> int | None:

@@ -7,11 +7,13 @@ import binascii
 import hashlib
 import re
 from collections.abc import Collection, Iterable
-from urllib.parse import quote, unquote, urlsplit
+from functools import lru_cache
+from urllib.parse import quote, urlsplit
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-#: an item of a comma-separated list; a comma inside a quoted string does not separate
-_ITEM = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')
+#: what decides where an item of a comma-separated list ends
+_MARK = re.compile(r'[,"\\]')
+_ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
 #: an ASCII letter or digit that is percent-encoded without need
 _NEEDLESS = re.compile(r"%(3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa])")
 #: the ports that a browser leaves out of an origin
@@ -31,14 +33,39 @@ def accept_value(key: str) -> str:
 def header_tokens(values: Iterable[str]) -> list[str]:
     """Return the comma-separated items of a header, which may occur several times.
 
-    The items are trimmed, and empty ones are left out.
+    The items are trimmed, and empty ones are left out. A comma inside a quoted string does not
+    separate.
     """
     return [
         item
         for value in values
-        for item in (part.strip(" \t") for part in _ITEM.findall(value))
+        for item in (part.strip(" \t") for part in _parts_of_list(value))
         if item
     ]
+
+
+def _parts_of_list(value: str) -> list[str]:
+    if '"' not in value:
+        return value.split(",")
+    # not by one pattern with nested repetitions: those need 190 bytes of memory per character
+    parts = []
+    begin = escaped = 0
+    quoted = False
+    for match in _MARK.finditer(value):
+        at = match.start()
+        if at < escaped:
+            continue
+        mark = value[at]
+        if mark == '"':
+            quoted = not quoted
+        elif mark == ",":
+            if not quoted:
+                parts.append(value[begin:at])
+                begin = at + 1
+        elif quoted:
+            escaped = at + 2
+    parts.append(value[begin:])
+    return parts
 
 
 def checked_header_value(name: str, value: str) -> str:
@@ -167,9 +194,37 @@ def uri_key(path: str) -> str:
     """
     path = _NEEDLESS.sub(r"%25\1", path)
     return "/".join(
-        quote(unquote(part, errors="surrogateescape").lower(), safe="", errors="surrogateescape")
-        for part in path.split("/")
+        quote(_decoded(part).lower(), safe="", errors="surrogateescape") for part in path.split("/")
     )
+
+
+@lru_cache(maxsize=256)
+def _own_key(path: str) -> str:
+    return uri_key(path)
+
+
+def _decoded(part: str) -> str:
+    """Return *part* without percent-encoding. ``urllib`` needs 190 bytes of memory for each '%'."""
+    if "%" not in part:
+        return part
+    return _ENCODED.sub(
+        lambda match: bytes.fromhex(match[1].decode()), part.encode("utf-8", "surrogateescape")
+    ).decode("utf-8", "surrogateescape")
+
+
+#: characters of a path for one of its key, at most: percent-encoding triples the bytes, and a
+#: capital letter of three or four bytes may have a small one of a single byte
+_LONGEST_ENCODING = 12
+
+
+def is_same_uri(own: str, asked: str) -> bool:
+    """Tell whether a peer's path *asked* names the same resource as *own*, which is one of ours.
+
+    A peer may ask for many sub-protocols on one long path, and each of them is compared with all of
+    ours. So a path that is too long is refused unread.
+    """
+    key = _own_key(own)
+    return len(asked) <= _LONGEST_ENCODING * len(key) and uri_key(asked) == key
 
 
 def _origin_form(target: str) -> str:

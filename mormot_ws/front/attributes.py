@@ -5,7 +5,38 @@ and say what is meant.
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def explains_keywords(**elsewhere: str) -> Callable[[_Function], _Function]:
+    """Let the decorated function say what was meant by a keyword that it does not have.
+
+    *elsewhere* are names that others use, and what to do about them.
+    """
+
+    def decorate(function: _Function) -> _Function:
+        known = inspect.signature(function).parameters
+
+        @wraps(function)
+        def explaining(*arguments: Any, **keywords: Any) -> Any:
+            for name in keywords.keys() - known.keys():
+                # only those who mistype a name pay for it
+                from difflib import get_close_matches
+
+                called = function.__qualname__.removesuffix(".__init__")
+                like = get_close_matches(name, known, 1)
+                meant = elsewhere.get(name) or (f"did you mean {like[0]!r}?" if like else "")
+                text = f"{called}() has no parameter {name!r}"
+                raise TypeError(f"{text}: {meant}" if meant else text)
+            return function(*arguments, **keywords)
+
+        return cast("_Function", explaining)
+
+    return decorate
 
 
 class FixedAttributes:
@@ -44,7 +75,8 @@ class FixedAttributes:
             raise AttributeError(text, name=name, obj=self)
 
     def _meant(self, name: str) -> str:
-        from difflib import get_close_matches  # only those who mistype a name pay for it
+        # only those who mistype a name pay for it
+        from difflib import get_close_matches
 
         known = getattr(type(self), name, None)
         if callable(known):

@@ -12,6 +12,7 @@ from ..client.client import HttpClientWebSockets
 from ..core.deflate import PermessageDeflate
 from ..reconnect_policies import ReconnectPolicy
 from ..settings import WebSocketProcessSettings
+from .attributes import explains_keywords
 from .connection import Connection, OnClose, OnError, OnMessage, OnOpen
 from .inbox import Overflow
 from .options import (
@@ -25,6 +26,15 @@ from .options import (
 )
 
 
+@explains_keywords(
+    additional_headers="give headers={name: value}",
+    extra_headers="give headers={name: value}",
+    header="give headers={name: value}",
+    on_connect="on_open is called at each connection",
+    ping_interval="give settings=WebSocketProcessSettings(heartbeat_delay=…), in milliseconds",
+    reconnect="it always comes back; policy decides when",
+    subprotocols="give protocol=[name, …]",
+)
 def connect(
     uri: str | Callable[[], str],
     *,

@@ -25,7 +25,7 @@ from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings, checked_settings
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
-from .attributes import FixedAttributes
+from .attributes import FixedAttributes, explains_keywords
 from .callbacks import Ignored, check_callback, only_kind
 from .http import HttpAnswer, HttpRoute, HttpRoutes
 from .messages import Message, frame_of, json_frame, read_call
@@ -102,6 +102,12 @@ class Server(FixedAttributes):
         "_tls",
     )
 
+    @explains_keywords(
+        host="give address=…",
+        on_close="write @server.on_close above the function",
+        on_message="write @server.on_message above the function",
+        on_open="write @server.on_open above the function",
+    )
     def __init__(
         self,
         port: int | str,

@@ -17,7 +17,7 @@ from ..attributes import KnownAttributes
 from ..core.counts import MessageCounts
 from ..core.deflate import DeflateAgreement
 from ..core.frames import WebSocketFrame
-from ..core.handshake import uri_key
+from ..core.handshake import is_same_uri
 from ..logs import shown_name, shown_uri
 
 if TYPE_CHECKING:
@@ -309,11 +309,10 @@ class WebSocketProtocol(KnownAttributes):
         """Tell whether this protocol serves the path *uri* (no leading ``/``, no query)."""
         if not self.uri:
             return True
-        asked = uri_key(uri)
-        # as in mORMot, whose client asks for '//chat' when it is given '/chat'
-        if uri_key(self.uri) == asked:
+        if is_same_uri(self.uri, uri):
             return True
-        return self.uri.startswith("/") and uri_key(self.uri[1:]) == asked
+        # as in mORMot, whose client asks for '//chat' when it is given '/chat'
+        return self.uri.startswith("/") and is_same_uri(self.uri[1:], uri)
 
     def _clone_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what :meth:`clone` gives to the constructor."""

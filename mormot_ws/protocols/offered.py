@@ -225,7 +225,8 @@ class WebSocketProtocolList(KnownAttributes):
     def _choose(self, request: UpgradeRequest) -> WebSocketProtocol | None:
         if request.protocols is None:
             return self.clone_for_nameless(request.path)
-        for name in request.protocols:
+        # without repetitions, which cost a peer only bytes
+        for name in dict.fromkeys(request.protocols):
             protocol = self.clone_by_name(name, request.path)
             if protocol is not None:
                 return protocol
@@ -265,9 +266,9 @@ class WebSocketProtocolList(KnownAttributes):
         )
         names = {item.name.lower() for item in protocols}
         asked = request.protocols or []
-        known = [repr(name) for name in asked if name.lower() in names]
+        known = [repr(name) for name in sorted({name.lower() for name in asked} & names)]
         what = f"the protocol {', '.join(known)}" if known else "no protocol"
-        if len(asked) > len(known):
+        if any(name.lower() not in names for name in asked):
             what = f"{what} or another" if known else "a protocol that is not offered"
         path = request.path
         ours = not path or any(item.uri and item.matches_uri(path) for item in protocols)
