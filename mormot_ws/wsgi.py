@@ -7,16 +7,18 @@ connection is ours.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from threading import current_thread
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import simple_websocket
@@ -87,7 +89,10 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
         except OSError as exc:
             self._log_end(exc)
         # the WSGI server would turn it into an HTTP answer, but none can be sent any more
-        except BaseException:  # noqa: BLE001
+        except BaseException:
+            # it has to end a child that was forked by a callback
+            if self._inherited:
+                raise
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
             _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
         finally:
@@ -209,6 +214,12 @@ class WebSocketWsgiServer(WebSocketServerBase):
                 text = answer.partition(b"\r\n\r\n")[2].decode().strip()
                 raise _Refusal(status, text)
             connection.serve(protocol, answer, _read_ahead(environ, taken))
+            if connection._inherited:
+                _end_child(None)
+        except BaseException as exc:
+            if connection._inherited:
+                _end_child(exc)
+            raise
         finally:
             connection._sock.close()
             self._forget(connection)
@@ -350,6 +361,27 @@ def _take(environ: Environ) -> Any:
     if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
         raise _Refusal(400, "an upgrade has no body")
     return taken
+
+
+def _end_child(exc: BaseException | None) -> NoReturn:
+    """End a child that a callback has forked, as *exc* would end it; None: the callback returned.
+
+    The WSGI server must not get it back: in a child, its code would write an HTTP answer to the
+    parent's connection, or shut it down, and its pool of threads would wait for ever.
+    """
+    code: object = 0
+    if isinstance(exc, SystemExit):
+        code = exc.code or 0
+        if not isinstance(code, int) and sys.stderr is not None:
+            sys.stderr.write(f"{code}\n")
+    elif exc is not None:
+        code = 1
+        sys.excepthook(type(exc), exc, exc.__traceback__)
+    for stream in (sys.stdout, sys.stderr):
+        # a closed stream, or none at all, has nothing to write
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code & 0xFF if isinstance(code, int) else 1)
 
 
 def _unable(why: str) -> _Refusal:

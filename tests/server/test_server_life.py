@@ -362,3 +362,25 @@ def test_the_clients_of_this_library_and_of_others_share_a_server(
 def test_the_accept_value_is_that_of_the_rfc() -> None:
     """The oracle of these tests gives the value of RFC 6455 §1.3."""
     assert accept_for("dGhlIHNhbXBsZSBub25jZQ==") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
+def test_on_before_incoming_frame_sees_the_start_and_the_end_of_a_connection(
+    recorder: Recorder,
+) -> None:
+    """As in the original; True keeps a frame from the protocol, as with messages."""
+    seen: list[str] = []
+
+    def before(process: WebSocketProcess, frame: WebSocketFrame) -> bool:
+        seen.append(frame.opcode.name)
+        return frame.opcode.name == "focConnectionClose"
+
+    protocol = WebSocketProtocolChat("echo", "", recorder.frame)
+    protocol.on_before_incoming_frame = before
+    with WebSocketServer("127.0.0.1:0") as server:
+        server.websocket_protocols.add(protocol)
+        with upgraded(server.port) as client:
+            client.send_frame(focText, "x")
+            recorder.wait("focText")
+        wait_for(lambda: server.websocket_connections == 0 and len(seen) == 3)
+    assert seen == ["focContinuation", "focText", "focConnectionClose"]
+    assert recorder.names == ["focContinuation", "focText"]

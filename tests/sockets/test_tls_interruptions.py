@@ -4,6 +4,7 @@ not at all.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -20,14 +21,15 @@ from mormot_ws import (
     focPong,
 )
 from tests.support import BOUND, Recorder, active, ms, wait_for
-from tests.support.tls import Authority, authority, tls_server, tls_upgraded
+from tests.support.tls import Authority, TlsRawClient, authority, tls_server, tls_upgraded
 
 __all__ = ["authority"]
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs such signals")
 
-#: what fits into no buffer of the kernel
-BIG = WebSocketFrame(focBinary, bytes(32 << 20))
+#: what fits into no buffer of the kernel, compressed or not
+BYTES = os.urandom(10 << 20)
+BIG = WebSocketFrame(focBinary, BYTES)
 
 
 class Interrupted(Exception):
@@ -71,19 +73,19 @@ def send_big(process: WebSocketProcess) -> None:
 
 
 def send_behind_a_batch(process: WebSocketProcess) -> None:
-    assert process.send_frame_async(WebSocketFrame(focBinary, bytes(8 << 20)))
+    assert process.send_frame_async(WebSocketFrame(focBinary, BYTES))
     wait_for(lambda: process.sender.batch.wire is not None)
     process.send_frame(WebSocketFrame(focBinary, b"behind it"))
 
 
 def send_a_control_frame_behind_a_batch(process: WebSocketProcess) -> None:
-    assert process.send_frame_async(WebSocketFrame(focBinary, bytes(8 << 20)))
+    assert process.send_frame_async(WebSocketFrame(focBinary, BYTES))
     wait_for(lambda: process.sender.batch.wire is not None)
     process.send_frame(WebSocketFrame(focPong, b"alive"))
 
 
 def close_behind_a_batch(process: WebSocketProcess) -> None:
-    assert process.send_frame_async(WebSocketFrame(focBinary, bytes(8 << 20)))
+    assert process.send_frame_async(WebSocketFrame(focBinary, BYTES))
     wait_for(lambda: process.sender.batch.wire is not None)
     process.shutdown()
 
@@ -101,7 +103,7 @@ def test_a_signal_in_the_middle_of_a_write_gives_the_connection_up(
     deflate: bool,
 ) -> None:
     """The exception is raised again, nothing follows, and no lock stays taken."""
-    options = PermessageDeflate(min_bytes=1 << 30) if deflate else False
+    options = PermessageDeflate(level=1) if deflate else False
     with (
         tls_server(
             authority.server_context(),
@@ -110,9 +112,13 @@ def test_a_signal_in_the_middle_of_a_write_gives_the_connection_up(
             send_timeout=20_000,
             close_timeout=20_000,
         ) as server,
-        tls_upgraded(server.port, authority.client_context(), receive_buffer=4096) as client,
+        TlsRawClient(server.port, authority.client_context(), receive_buffer=4096) as client,
     ):
-        process = active(server, client.connection_id)
+        offer = b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+        client.send(client.request("", "echo").replace(b"\r\n\r\n", offer))
+        number = int(client.read_head().headers["sec-websocket-connection-id"])
+        process = active(server, number)
+        assert (process.protocol.compression is not None) == deflate
         thread = interrupting(lambda: is_stuck(process))
         begin = time.monotonic()
         with pytest.raises(Interrupted):
@@ -143,7 +149,8 @@ def test_a_peer_that_reads_ten_kilobytes_a_second_is_not_given_up(
         tls_upgraded(server.port, authority.client_context(), receive_buffer=4096) as client,
     ):
         process = active(server, client.connection_id)
-        transport = process.transport  # type: ignore[attr-defined]
+        transport = process.transport
+        assert transport is not None
         transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         enough = threading.Event()
         reader = threading.Thread(target=slow_reader, args=(client.sock, enough))

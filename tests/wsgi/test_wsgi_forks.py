@@ -119,3 +119,66 @@ def test_a_child_of_a_wsgi_program_harms_no_connection(way: str) -> None:
     """
     code, output = run_script(_WERKZEUG, str(BOUND), way)
     assert (code, output) == (0, "unharmed\n")
+
+
+_FORKS_IN_CALLBACK = r"""
+import os, signal, sys, threading, time
+from werkzeug.serving import make_server
+from mormot_ws import *
+from mormot_ws.wsgi import WebSocketWsgiServer
+
+way, bound = sys.argv[1], float(sys.argv[2])
+received = []
+
+
+def on_incoming(process, frame):
+    if frame.opcode is not focText:
+        return
+    if frame.text == "fork":
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(int(bound))  # a child that hangs ends, with another status
+            if way == "exit":
+                sys.exit(7)
+            if way == "raise":
+                raise ValueError("in the child")
+            return
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        frame = WebSocketFrame(focText, f"child ended with {code}")
+    process.send_frame(frame)
+
+
+sockets = WebSocketWsgiServer()
+sockets.websocket_protocols.add(WebSocketProtocolChat("echo", "", on_incoming))
+web = make_server("127.0.0.1", 0, sockets, threaded=True)
+threading.Thread(target=web.serve_forever, daemon=True).start()
+answered = threading.Semaphore(0)
+
+
+def on_answer(process, frame):
+    if frame.opcode is focText:
+        received.append(frame.text)
+        answered.release()
+
+
+client = HttpClientWebSockets("127.0.0.1", web.port)
+protocol = WebSocketProtocolChat("echo", "", on_answer)
+assert client.websockets_upgrade("", "", False, frozenset(), protocol) == ""
+for text in ("fork", "after"):
+    client.websockets.send_frame(WebSocketFrame(focText, text))
+    if not answered.acquire(timeout=bound + 5):
+        break
+print(received, client.status().last_error)
+client.free()
+sockets.free()
+web.shutdown()
+"""
+
+
+@pytest.mark.parametrize(("way", "code"), [("exit", 7), ("raise", 1), ("return", 0)])
+def test_a_child_forked_by_a_callback_ends_before_the_wsgi_server_gets_it(
+    way: str, code: int
+) -> None:
+    """The WSGI server's code would write an answer to the parent's connection, or shut it down."""
+    _, output = run_script(_FORKS_IN_CALLBACK, way, str(BOUND))
+    assert f"['child ended with {code}', 'after']" in output
