@@ -76,7 +76,7 @@ class ReliableSender:
     def connect(self) -> str:
         """Connect for the first time, and ask for reconnection; return '' or what went wrong."""
         error = self.client.websockets_upgrade(
-            "", "", False, frozenset(), WebSocketProtocolChat(NAME, "", self._on_frame)
+            "", protocol=WebSocketProtocolChat(NAME, "", self._on_frame)
         )
         if not error:
             self.client.auto_reconnect()

@@ -75,7 +75,7 @@ class ChatClient:
     def connect(self) -> str:
         """Connect for the first time, and ask for reconnection; return '' or what went wrong."""
         protocol = WebSocketProtocolChat("chat", "", self._on_frame)
-        error = self.client.websockets_upgrade("", "", False, frozenset(), protocol)
+        error = self.client.websockets_upgrade("", protocol=protocol)
         if not error:
             self.client.auto_reconnect()
         return error

@@ -44,7 +44,7 @@ class EchoClient:
 
     def connect(self, uri: str) -> str:
         """Upgrade to WebSocket and ask for reconnection; return '' or what went wrong."""
-        error = self.client.websockets_upgrade(uri, "", False, frozenset(), self.protocol)
+        error = self.client.websockets_upgrade(uri, protocol=self.protocol)
         if self.client.websockets is not None:
             self.client.websockets.on_reconnect = self.do_reconnect
         return error

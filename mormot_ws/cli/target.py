@@ -93,7 +93,7 @@ class Target:
             headers = self.headers()
         except (OSError, ValueError) as exc:
             return str(exc)
-        return client.websockets_upgrade(self.resource, "", False, frozenset(), protocol, headers)
+        return client.websockets_upgrade(self.resource, protocol=protocol, headers=headers)
 
     def failure(
         self, client: HttpClientWebSockets, text: str, attempts: int, elapsed_ms: float

@@ -25,17 +25,17 @@ from ..sockets.tls_contexts import TlsContext
 from ..sockets.transport import Transport
 from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
 from ..status import ClientStatus
-from .again import AutoReconnect
 from .arguments import (
     already_upgraded,
     check_upgrade_arguments,
     connect_target,
 )
+from .auto_reconnect import AutoReconnect
 from .connection import WebSocketProcessClient
+from .delays import AttemptFailure, reopen_failure
 from .http import HttpAnswer, http_request, rest_request
 from .life import FREED, ClientLife, NoThreadError
 from .upgrade import UpgradeError, client_upgrade, default_user_agent
-from .waits import AttemptFailure, reopen_failure
 
 _log = get_logger("mormot_ws.client")
 
@@ -176,7 +176,7 @@ class HttpClientWebSockets(ClientLife):
                 client.free()
                 raise
             return client
-        error = client.websockets_upgrade(uri, "", False, frozenset(), protocol, headers)
+        error = client.websockets_upgrade(uri, protocol=protocol, headers=headers)
         if error:
             _log.warning("%s:%d: %s %s", client.host, client.port, error, client.last_error)
             client.free()

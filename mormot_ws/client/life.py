@@ -22,12 +22,12 @@ from ..sockets.crtsocket import CrtSocket
 from ..sockets.deadline import Deadline
 from ..sockets.tls_contexts import TlsContext
 from ..states import wpsCreate, wpsDestroy, wpsRun
-from .again import AutoReconnect
 from .arguments import HeaderValue
+from .auto_reconnect import AutoReconnect
 from .connection import WebSocketProcessClient
+from .delays import AttemptFailure
 from .thread import WebSocketProcessClientThread
 from .upgrade import UpgradeError
-from .waits import AttemptFailure
 
 _log = get_logger("mormot_ws.client")
 

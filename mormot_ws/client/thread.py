@@ -1,7 +1,7 @@
 """The thread of a client: runs one connection after another, and connects in between.
 
 Every callback of a client runs in this one thread. The connection is in ``connection.py``, the
-waits are in ``waits.py``; ``client.py`` opens sockets and does the handshakes.
+waits are in ``delays.py``; ``client.py`` opens sockets and does the handshakes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ..states import (
     wpsRun,
 )
 from .connection import WebSocketProcessClient
+from .delays import AttemptFailure, ReconnectWaits, reopen_failure
 from .owner import ClientOwner
-from .waits import AttemptFailure, ReconnectWaits, reopen_failure
 
 _log = get_logger("mormot_ws.client")
 

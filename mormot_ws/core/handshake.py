@@ -1,4 +1,7 @@
-"""The opening handshake (RFC 6455 §4) as values and bytes: requests and answers. No I/O."""
+"""The opening handshake (RFC 6455 §4) as values and bytes: requests and answers. No I/O.
+
+What a server answers is decided in ``protocols/offered.py``.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 In pure Python, a short payload takes one ``int`` XOR and a long one four strided
 ``bytes.translate`` calls. The C function of the ``speedups`` extra replaces both when it is
 installed; ``MORMOT_WS_NO_SPEEDUPS=1`` in the environment prevents that, for measuring and testing.
+A connection's frames are masked by ``process/encoder.py``.
 """
 
 from __future__ import annotations

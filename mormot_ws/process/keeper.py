@@ -2,7 +2,8 @@
 
 Each server has one; all clients of an OS process share one. The thread never waits for a single
 connection: it writes without waiting, and leaves a full socket until the kernel reports room. It
-never runs the application's callbacks.
+never runs the application's callbacks. What it does for a connection is in ``liveness.py`` (pings,
+pongs, time-outs) and ``sender.py`` (the queue).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The client's address, also behind reverse proxies, and the host that it asks for. Pure."""
+"""The client's address, also behind reverse proxies, and the host that it asks for. Pure.
+
+``connection.py`` calls it with the header of ``settings.remote_ip_header`` (e.g. X-Real-IP).
+"""
 
 from __future__ import annotations
 
