@@ -1,6 +1,7 @@
 """ReconnectWaits: asks a client's policy how long to wait before each attempt.
 
-It counts the failures since the last stable connection. It makes no attempts, and does not wait: ``thread.py`` does.
+It counts the failures since the last stable connection. It makes no attempts, and does not wait;
+``thread.py`` does.
 """
 
 from __future__ import annotations
