@@ -113,8 +113,9 @@ class ChatClient:
         What has not left when the connection breaks is dropped when we join again.
         """
         process = self.client.websockets
-        assert process is not None
-        process.send_frame_async(WebSocketFrame(focText, json.dumps(message)))
+        # None: Ctrl-C came before the upgrade
+        if process is not None:
+            process.send_frame_async(WebSocketFrame(focText, json.dumps(message)))
 
     # ----------------------------------------------------------------------- in the client's thread
 
@@ -228,10 +229,11 @@ def main() -> None:
         tls = client_tls_context(args.ca) if args.tls or args.ca else None
         chat = ChatClient(args.host, args.port, args.room, args.name, tls)
         with chat.client as client:  # frees it at the end, in this thread: never in a callback
-            error = chat.connect()
-            if error:
-                sys.exit(f"Cannot connect to {args.host}:{args.port}: {error} {client.last_error}")
             try:
+                error = chat.connect()
+                if error:
+                    where = f"{args.host}:{args.port}"
+                    sys.exit(f"Cannot connect to {where}: {error} {client.last_error}")
                 talk(chat)
                 left = chat.leave(PATIENCE)
             except KeyboardInterrupt:
