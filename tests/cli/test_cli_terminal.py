@@ -181,7 +181,8 @@ class TestConnect:
             terminal.press("stuck\r")
             terminal.expect("^> stuck$")
             terminal.press("next")
-            terminal.expect("^> next$")
+            # between two prompts the terminal itself may echo the keys
+            terminal.expect("> next$")
             terminal.press("\x03")
             terminal.expect("closed by us: 1000")
             terminal.end(130)
