@@ -51,9 +51,14 @@ class KnownAttributes:
             if name[:3] == "on_":
                 if value is not None:
                     check_plain(value, name)
-                elif callable(getattr(type(self), name, None)) and _sets_itself(sys._getframe(1)):
+                elif callable(method := getattr(type(self), name, None)) and _sets_itself(
+                    sys._getframe(1)
+                ):
                     # a subclass has written the callback as a method, as one would in Pascal: that
                     # nothing was given to the constructor must not hide it
+                    if name not in self._given:
+                        check_plain(method, name)
+                        self._given.add(name)
                     return
             if name not in self._given:
                 if not _sets_itself(sys._getframe(1)):

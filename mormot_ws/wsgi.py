@@ -378,9 +378,10 @@ def _end_child(exc: BaseException | None) -> NoReturn:
         code = 1
         sys.excepthook(type(exc), exc, exc.__traceback__)
     for stream in (sys.stdout, sys.stderr):
-        # a closed stream, or none at all, has nothing to write
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
+        if stream is not None:
+            # a closed stream has nothing to write
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
     os._exit(code & 0xFF if isinstance(code, int) else 1)
 
 

@@ -456,3 +456,18 @@ def test_an_upgrade_in_on_reconnect_without_reconnect_is_an_error_in_the_log(
     assert texts[0] == "Already upgraded to WebSockets on this URI"
     assert len(said) >= 2
     assert {record.levelname for record in said} == {"ERROR"}
+
+
+def _generator(self: object, process: object, frame: object) -> object:
+    yield
+
+
+async def _coroutine(self: object, process: object, frame: object) -> None: ...
+
+
+@pytest.mark.parametrize("method", [_generator, _coroutine], ids=["a yield", "async def"])
+def test_a_method_that_would_not_run_as_a_callback_is_refused(method: object) -> None:
+    """Its messages would be lost without a word."""
+    kind = type("Kind", (WebSocketProtocolChat,), {"on_incoming_frame": method})
+    with pytest.raises(TypeError, match="on_incoming_frame is called"):
+        kind("chat")
