@@ -40,7 +40,7 @@ nitpick_ignore_regex = [
     # call
     (
         "py:class",
-        r"mormot_ws\.(client\.(life|owner|thread|http|upgrade|waits)|core\.(deflate|handshake|incoming|outgoing)|sockets\.(deadline|transport))\..*",
+        r"mormot_ws\.(client\.(life|owner|thread|http|upgrade|delays)|core\.(deflate|handshake|incoming|outgoing)|sockets\.(deadline|transport))\..*",
     ),
     (
         "py:class",
