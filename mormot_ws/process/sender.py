@@ -25,7 +25,7 @@ from ..core.frames import (
 )
 from ..core.outgoing import OutgoingFrames, QueuedFrame
 from ..core.taking import take
-from ..protocols.base import WebSocketProtocol
+from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..sockets.patience import Patience
 from ..sockets.transport import JOIN_BELOW
