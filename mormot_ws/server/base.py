@@ -25,7 +25,7 @@ from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit, joined
 from ..process.keeper import ProcessKeeper
 from ..protocols.base import WebSocketProtocol
-from ..protocols.offered import WebSocketProtocolList
+from ..protocols.protocol_list import WebSocketProtocolList
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings, checked_settings
 from ..sockets.deadline import Deadline
