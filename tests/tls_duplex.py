@@ -39,6 +39,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.children import Child, ChildError, answer, commands, end_with_parent
+from tests.support.waiting import poll_until
 
 #: after so many messages of a client, the server asks it to authenticate itself, and again
 _ASK_EVERY = 10
@@ -237,9 +238,8 @@ def serve(ca_file: str, certificate_file: str, private_key_file: str) -> None:
         server.websocket_protocols.add(WebSocketProtocolChat("duplex", "", on_frame))
         answer(port=server.port)
         for _ in commands():
-            give_up = time.monotonic() + TIMEOUT
-            while server.websocket_connections and time.monotonic() < give_up:
-                time.sleep(0.01)  # the last connections are ending
+            # the last connections are ending
+            poll_until(lambda: not server.websocket_connections, TIMEOUT)
             with guard:
                 answer(outcomes=outcomes, asked=sum(asked.values()))
                 outcomes.clear()

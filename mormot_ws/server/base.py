@@ -284,7 +284,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             totals = list(self._ended_totals)
             if moves == self._moves and not moves % 2:
                 break
-            sleep(0)  # a connection is just ending: let its thread continue
+            # a connection is just ending: let its thread continue
+            sleep(0)
         for protocol in protocols:
             for at, value in enumerate(_totals(protocol)):
                 totals[at] += value

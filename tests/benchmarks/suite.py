@@ -45,7 +45,9 @@ PIPELINE_DEPTH = 100
 PING_PONG_CONNECTIONS = 200
 IDLE_CONNECTIONS = 500
 _FIRST_CONNECTIONS = 20  # open before memory is counted, so that what is made once is not counted
-_SETTLE_SECONDS = 0.5  # left to a server between the last message and the look at its memory
+# left to a server between the last message and the look at its memory: it does not tell when it is
+# done
+_SETTLE_SECONDS = 0.5
 _WARM_UP = 0.05  # seconds of the same load before each measure
 _BIG_SIZE = 1_000_000
 

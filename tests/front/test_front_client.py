@@ -146,7 +146,8 @@ def test_on_open_is_called_at_each_connection_before_others_can_send(server: Ech
 
     def on_open(ws: Connection) -> None:
         recorder.add("open")
-        time.sleep(0.02)  # the other thread has time to be too early
+        # the other thread has time to be too early
+        time.sleep(0.02)
         ws.send("login")
 
     with connect(server.uri, on_open=on_open, policy=soon()) as ws:

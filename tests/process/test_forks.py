@@ -368,6 +368,7 @@ stop = threading.Event()
 def broadcast():
     while not stop.is_set():
         server.websocket_broadcast(WebSocketFrame(focBinary, b"x"))
+        # lets the other threads run
         time.sleep(0)
 
 def come_and_go():

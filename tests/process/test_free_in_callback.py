@@ -98,6 +98,8 @@ def free_inside(name, target):
 
 def client_case(name):
     server = new_server()
+    upgraded = threading.Event()
+    server.on_websocket_connect = lambda socket: upgraded.set()
     client = HttpClientWebSockets.open("127.0.0.1", server.port, settings=WebSocketProcessSettings(close_timeout=200))
     inside = free_inside(name, lambda: client)
     on_frame = None
@@ -120,8 +122,7 @@ def client_case(name):
     if name in ("on_incoming_frame_message", "on_before_incoming_frame"):
         process.send_frame(WebSocketFrame(focText, "x"))
     elif name == "on_reconnect_process":
-        while not server.is_active_websocket(1):
-            time.sleep(0.001)
+        upgraded.wait(10)
         server.is_active_websocket(1).shutdown()
     elif name not in ("on_incoming_frame_connected", "on_client_connected"):
         server.free()

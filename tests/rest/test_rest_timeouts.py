@@ -148,8 +148,9 @@ class TestLateAnswers:
 
             thread = threading.Thread(target=ask, daemon=True)
             thread.start()
+            # much longer than its own time-out
             thread.join(200 * MS)
-            assert thread.is_alive()  # much longer than its own time-out
+            assert thread.is_alive()
             assert gate.seen == ["/slow"]
             gate.opened.set()
             thread.join(BOUND)
@@ -189,6 +190,7 @@ class TestLateAnswers:
                 target=lambda: results.append(ends.client.request("/next", "GET")), daemon=True
             )
             thread.start()
+            # it has the time to begin waiting: nothing tells that it does
             thread.join(50 * MS)
             ends.process.abort("test")
             thread.join(BOUND)

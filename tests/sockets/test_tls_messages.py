@@ -518,7 +518,8 @@ class TestReadingThatWrites:
 
         writer = threading.Thread(target=write)
         writer.start()
-        writer.join(50 * MS)  # gives it the time to fail in
+        # gives it the time to fail in
+        writer.join(50 * MS)
         other.sock.sendall(rest)
         assert transport.recv_now(100) is None
         writer.join(BOUND)

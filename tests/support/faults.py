@@ -93,6 +93,7 @@ def chat(process, frame):
             process.shutdown(int(code) or None, reason)
         elif word == "busy":
             process.send_frame(WebSocketFrame(focText, "busy"))
+            # a callback that works for long
             time.sleep(float(rest))
             process.send_frame(WebSocketFrame(focText, "done"))
         elif word == "flood":
