@@ -622,19 +622,22 @@ def test_a_code_that_cannot_be_sent_is_refused(server: EchoServer) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise")
-def test_ctrl_c_in_an_iteration(server: EchoServer) -> None:
+def test_ctrl_c_in_an_iteration(server: EchoServer, ctrl_c: Callable[[], None]) -> None:
     """It is raised in the loop, and the block closes the connection."""
     ws = connect(server.uri)
+    inside = threading.Event()
 
     def interrupted() -> None:
         with ws:
             for _ in ws:
-                pass
+                inside.set()
 
-    assert ws.wait_connected(BOUND)
-    main = threading.main_thread().ident
-    assert main is not None
-    threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+    def interrupt() -> None:
+        if inside.wait(BOUND):
+            ctrl_c()
+
+    assert ws.send("x", timeout=BOUND)
+    threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert "closed" in repr(ws)

@@ -297,23 +297,21 @@ class TestTurns:
         assert not turns._queue
 
     @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals for threads")
-    def test_who_is_interrupted_leaves_the_queue(self) -> None:
+    def test_who_is_interrupted_leaves_the_queue(self, ctrl_c: Callable[[], None]) -> None:
         """Ctrl-C in the main thread: the others get their turn all the same."""
         turns = Turns()
         assert turns.acquire(0)
 
         def interrupt() -> None:
             wait_for(lambda: len(turns._queue) == 1)
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            ctrl_c()
 
-        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
         interrupter = threading.Thread(target=interrupt, daemon=True)
         interrupter.start()
         try:
             with pytest.raises(KeyboardInterrupt):
                 turns.acquire(BOUND)
         finally:
-            signal.signal(signal.SIGINT, previous)
             interrupter.join(BOUND)
         turns.release()
         assert turns.acquire(0)
