@@ -44,7 +44,8 @@ _PLUGIN_TEST = """
 from mormot_ws import HttpClientWebSockets, WebSocketProtocolChat
 
 def test_it(mormot_ws_proxy, mormot_ws_echo_server):
-    with HttpClientWebSockets.websockets_connect(mormot_ws_proxy.uri, WebSocketProtocolChat("any")) as client:
+    protocol = WebSocketProtocolChat("any")
+    with HttpClientWebSockets.websockets_connect(mormot_ws_proxy.uri, protocol) as client:
         client.auto_reconnect()
         mormot_ws_proxy.cut()
         mormot_ws_echo_server.wait_upgrades(2)

@@ -415,7 +415,9 @@ class Row:
 
 
 class Listener:
-    """Waits for a child's answer in a thread of its own, so that the honest client need not look."""
+    """Waits for a child's answer in a thread of its own, so that the honest client need not
+    look.
+    """
 
     def __init__(self, child: Child, bound: float) -> None:
         self.heard: dict[str, Any] = {}
@@ -509,42 +511,14 @@ def table(rows: list[Row]) -> str:
     lines = [
         f"Server with default settings and permessage-deflate; {machine}",
         (
-            f"{'attack':<42}{'memory above idle':>18}{'idle':>9}{'attacked':>10}{'ratio':>7}{'99 %':>11}{'worst':>11} "
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            " verdict"
+            f"{'attack':<42}{'memory above idle':>18}{'idle':>9}{'attacked':>10}{'ratio':>7}"
+            f"{'99 %':>11}{'worst':>11}  verdict"
         ),
     ]
     for row in rows:
         lines.append(
-            f"{row.title:<42}{row.memory / 1e6:>15.1f} MB{row.idle * 1e6:>6.0f} µs{row.median * 1e6:>7.0f} µs{row.ratio:>7.1f}"
+            f"{row.title:<42}{row.memory / 1e6:>15.1f} MB{row.idle * 1e6:>6.0f} µs"
+            f"{row.median * 1e6:>7.0f} µs{row.ratio:>7.1f}"
             f"{row.late * 1e3:>8.1f} ms{row.worst * 1e3:>8.1f} ms  {'OK' if row.good else 'MISSED'}"
         )
         told = ", ".join(f"{count} x {what}" for what, count in row.outcome.items())

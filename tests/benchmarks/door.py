@@ -1,11 +1,11 @@
 """What the front door costs a client: ``python -m tests.benchmarks.door [--seconds S] [--rounds N]
 [--any-cpu]``.
 
-The same conversation with the same echo server, which is a process of its own: by ``connect()``, and
-by the classes underneath, as a program would use them for the same. One message at a time (round
-trip) and 100 under way (messages per second); answered in a callback, or by a thread that receives.
-Contestants take turns in each round; the ratio is the median of those within the rounds. At most
-15 % more per message is the aim.
+The same conversation with the same echo server, which is a process of its own: by ``connect()``,
+and by the classes underneath, as a program would use them for the same. One message at a time
+(round trip) and 100 under way (messages per second); answered in a callback, or by a thread that
+receives. Contestants take turns in each round; the ratio is the median of those within the rounds.
+At most 15 % more per message is the aim.
 """
 
 from __future__ import annotations

@@ -151,7 +151,9 @@ class ServerSession(Session):
 
 
 class MemorySession(Session):
-    """The memory of a server; each measure takes a new process, since memory is seldom given back."""
+    """The memory of a server; each measure takes a new process, since memory is seldom given
+    back.
+    """
 
     def __init__(self, server: Server) -> None:
         """Start the server, to see if it can be."""
@@ -214,7 +216,8 @@ class Target:
     factor: float
     peer: str | None = None
     net_of: str | None = None
-    """A contestant whose figure is first taken off both sides: the part that no library can help."""
+    """A contestant whose figure is first taken off both sides: the part that no library can help.
+    """
 
     def __str__(self) -> str:
         """Tell the expectation in a few signs, like ``<= 1.8 x picows``."""
@@ -233,7 +236,9 @@ class Target:
 
 
 Setup = Callable[[contextlib.ExitStack], dict[str, Callable[[], Session]]]
-"""Starts what the contestants share, to be ended with the stack, and tells how to start each contestant."""
+"""Starts what the contestants share, to be ended with the stack, and tells how to start each
+contestant.
+"""
 
 
 @dataclass(frozen=True)
@@ -255,7 +260,9 @@ class Benchmark:
 def _servers(
     labels: list[str], load: Load, opcode: int, payload: bytes, connections: int = 1
 ) -> Setup:
-    """Return the setup of a benchmark where each server has its own process and nothing is shared."""
+    """Return the setup of a benchmark where each server has its own process and nothing is
+    shared.
+    """
 
     def starter(label: str) -> Callable[[], Session]:
         return lambda: ServerSession(_SERVERS[label], load, opcode, payload, connections)

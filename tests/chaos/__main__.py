@@ -43,7 +43,9 @@ def _say(text: str) -> None:
 
 
 def run(seconds: float, arena: Arena, schedule: Schedule) -> dict[str, Any]:
-    """Let faults happen for about *seconds*; return what the check needs to know besides the logs."""
+    """Let faults happen for about *seconds*; return what the check needs to know besides the
+    logs.
+    """
     give_up = time.monotonic() + seconds
     arena.warm_up()
     before = arena.footprint_at_rest()

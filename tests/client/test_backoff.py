@@ -476,8 +476,8 @@ def test_a_callback_that_refuses_is_told(server: WebSocketServer, watched: Watch
 def test_stop_on_ends_at_a_refusal_that_will_not_heal(
     status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """``StopOn`` ends the client's thread at 401, 403 or 404, with a warning that says why, and makes
-    no further attempt.
+    """``StopOn`` ends the client's thread at 401, 403 or 404, with a warning that says why, and
+    makes no further attempt.
     """
     caplog.set_level(logging.WARNING, "mormot_ws")
     policy = StopOn(FixedDelay(ms(5)))

@@ -333,7 +333,7 @@ def test_what_is_no_message_is_refused(message: Any) -> None:
         ws.send(message)
 
 
-# ----------------------------------------------------------------------- fresh values, several names
+# ---------------------------------------------------------------------- fresh values, several names
 
 
 def test_headers_and_uri_may_be_functions() -> None:
@@ -675,7 +675,9 @@ def test_closed_connections_leave_nothing(server: EchoServer) -> None:
 
 
 def test_close_does_not_wait_for_an_attempt() -> None:
-    """A server that does not answer the handshake holds nobody up, with a code of its own either."""
+    """A server that does not answer the handshake holds nobody up, with a code of its own
+    either.
+    """
     for code in (1000, 4000):
         with RawServer(silent) as silent_server:
             ws = connect(uri_of(silent_server.port))

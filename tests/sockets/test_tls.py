@@ -127,7 +127,9 @@ class TestConnecting:
     def test_a_plain_request_is_answered_over_tls(
         self, authority: Authority, context: ssl.SSLContext
     ) -> None:
-        """HTTP without an upgrade goes through the same TLS connection, before an upgrade as well."""
+        """HTTP without an upgrade goes through the same TLS connection, before an upgrade as
+        well.
+        """
 
         def page(request: HttpServerRequest) -> int:
             request.out_content = "secret page"
@@ -450,7 +452,9 @@ class TestTimeouts:
     def test_a_server_that_never_shakes_hands_obeys_the_time_out(
         self, context: ssl.SSLContext
     ) -> None:
-        """A server that accepts TCP and says nothing costs the client its time-out, and not more."""
+        """A server that accepts TCP and says nothing costs the client its time-out, and not
+        more.
+        """
         with RawServer(silent) as server:
             begin = time.monotonic()
             with tls_client(server.port, context, timeout=ms(300)) as client:

@@ -2,8 +2,8 @@
 here.
 
 The parent's side is :class:`Child`; the child's side is :func:`end_with_parent`,
-:func:`commands` and :func:`answer`. A child ends with its standard input, and (on Linux) with the thread that started
-it, even when it is stopped: none is left over.
+:func:`commands` and :func:`answer`. A child ends with its standard input, and (on Linux) with the
+thread that started it, even when it is stopped: none is left over.
 """
 
 from __future__ import annotations

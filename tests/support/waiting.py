@@ -34,7 +34,9 @@ def ms(number: float) -> int:
 
 
 def wait_for(condition: Callable[[], _T], bound: float = BOUND, what: str = "the condition") -> _T:
-    """Return the first true value of *condition*; fail when there is none within *bound* seconds."""
+    """Return the first true value of *condition*; fail when there is none within *bound*
+    seconds.
+    """
     give_up = time.monotonic() + bound
     while True:
         value = condition()

@@ -363,7 +363,9 @@ def test_free_during_an_on_reconnect_that_returns_soon(proxy: FaultProxy) -> Non
 @pytest.mark.parametrize("where", ["another thread", "a callback"])
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_free_during_a_send_that_is_blocked(tmp_path: Path, where: str, tls: bool) -> None:
-    """While a send waits for a peer that takes nothing: ``free()`` ends it, and it returns False."""
+    """While a send waits for a peer that takes nothing: ``free()`` ends it, and it returns
+    False.
+    """
     sent: list[bool] = []
     large = WebSocketFrame(focBinary, bytes(32 << 20))
     settings: dict[str, Any] = {"heartbeat_delay": 0, "send_timeout": ms(60_000)}
@@ -434,7 +436,9 @@ def test_free_while_a_frozen_server_does_not_read() -> None:
 
 @pytest.mark.parametrize("close_timeout", [0.3, 10])
 def test_free_of_a_client_whose_peer_is_silent(proxy: FaultProxy, close_timeout: float) -> None:
-    """Nobody answers the close frame: ``free()`` keeps its bound whatever ``close_timeout`` says."""
+    """Nobody answers the close frame: ``free()`` keeps its bound whatever ``close_timeout``
+    says.
+    """
     with connect(proxy.port, close_timeout=ms(close_timeout * 1000)) as client:
         proxy.blackhole()
         with bounded():
