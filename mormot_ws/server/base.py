@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from ..attributes import KnownAttributes
 from ..core.frames import WebSocketFrame, check_frame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
+from ..core.taking import take
 from ..logs import LOG_SECONDS, SeldomLog, get_logger
 from ..process.encoder import check_sendable
 from ..process.free_in_callback import meet_free_in_callback
@@ -237,15 +238,17 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         if self.is_own_thread():
             meet_free_in_callback(self, "server", self.settings)
         self._stopping = True
-        # another thread is freeing the server: wait for as long as that may take
-        if not self._freeing.acquire(timeout=10):
-            return
+        held: list[bool] = []
         try:
+            # another thread may be freeing the server: wait for as long as that may take
+            if not take(self._freeing, held, 10):
+                return
             if not self._freed:
                 self._end()
                 self._freed = True
         finally:
-            self._freeing.release()
+            if held and held[0]:
+                self._freeing.release()
 
     def begin_exit(self) -> None:
         """Send close frames to all clients at the interpreter's end, without waiting."""
