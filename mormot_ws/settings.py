@@ -377,11 +377,16 @@ def checked_settings(settings: WebSocketProcessSettings | None) -> WebSocketProc
     """Return *settings*, or new ones for None; raise ``TypeError`` for anything else."""
     if settings is None:
         return WebSocketProcessSettings()
+    check_settings("settings", settings)
+    return settings
+
+
+def check_settings(name: str, settings: object) -> None:
+    """Raise ``TypeError`` for what is not an object of settings."""
     if not isinstance(settings, WebSocketProcessSettings):
         raise TypeError(
-            f"settings are WebSocketProcessSettings(name=value, …), not {type(settings).__name__}"
+            f"{name} are WebSocketProcessSettings(name=value, …), not {type(settings).__name__}"
         )
-    return settings
 
 
 _FIELDS = fields(WebSocketProcessSettings)

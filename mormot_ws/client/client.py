@@ -12,12 +12,12 @@ import weakref
 from collections.abc import Callable, Collection
 from functools import partial
 from threading import current_thread, get_ident
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, overload
 
 from ..errors import WebSocketsError
 from ..logs import get_logger
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
-from ..reconnect_policies import ReconnectFailure, ReconnectPolicy
+from ..reconnect_policies import ReconnectPolicy
 from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
@@ -102,17 +102,9 @@ class HttpClientWebSockets(ClientLife):
             tls_server_name,
             proxy,
         )
-        #: ``f(client)``, called in the client's thread each time a connection has ended, after its
-        #: last frame callback. It may ``reopen()`` and upgrade again with ``reconnect=True``
-        self.on_websockets_closed: Callable[[HttpClientWebSockets], Any] | None = None
         #: ``f(process, frame) -> bool``, called for each message before its protocol; True: it was
         #: handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
-        #: ``f(client, failure)``, called in the client's thread when the policy gives up: there
-        #: will be no further attempt. *failure* is a :class:`ReconnectFailure`
-        self.on_gave_up: Callable[[HttpClientWebSockets, ReconnectFailure], Any] | None = None
-        #: ``f(client)``, called in the client's thread last of all, for whatever reason it ends
-        self.on_ended: Callable[[HttpClientWebSockets], Any] | None = None
         #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST
         #: protocols), in the client's thread; None: 404. Mirrors ``OnCallbackRequestProcess``
         self.on_callback_request_process: OnHttpServerRequest | None = None
@@ -141,6 +133,37 @@ class HttpClientWebSockets(ClientLife):
         """
         return cls(host, port, tls, tls_context, timeout, **options)
 
+    @overload
+    @classmethod
+    def websockets_connect(
+        cls,
+        host: str,
+        port: int | str | WebSocketProtocol | None = None,
+        protocol: WebSocketProtocol | str | None = None,
+        uri: str = "",
+        headers: str = "",
+        tls: bool = False,
+        tls_context: TlsContext | None = None,
+        timeout: int = 10_000,
+        *,
+        retry: Literal[True],
+        **options: Any,
+    ) -> HttpClientWebSockets: ...
+    @overload
+    @classmethod
+    def websockets_connect(
+        cls,
+        host: str,
+        port: int | str | WebSocketProtocol | None = None,
+        protocol: WebSocketProtocol | str | None = None,
+        uri: str = "",
+        headers: str = "",
+        tls: bool = False,
+        tls_context: TlsContext | None = None,
+        timeout: int = 10_000,
+        retry: bool = False,
+        **options: Any,
+    ) -> HttpClientWebSockets | None: ...
     @classmethod
     def websockets_connect(
         cls,
@@ -565,31 +588,6 @@ class HttpClientWebSockets(ClientLife):
             return FREED
         thread.entered.wait(_ENTER_LOOP_MS / 1000)
         return ""
-
-    def notify_closed(self) -> None:
-        """Tell the application that the connection has ended. Runs in the client's thread."""
-        self._tell("on_websockets_closed", self.on_websockets_closed)
-
-    def notify_gave_up(self, failure: ReconnectFailure) -> None:
-        """Tell the application that there will be no more attempts. Runs in the client's thread."""
-        self.gave_up = failure
-        self._tell("on_gave_up", self.on_gave_up, failure)
-
-    def notify_ended(self) -> None:
-        """Tell the application that the thread ends. Runs in the client's thread."""
-        self._tell("on_ended", self.on_ended)
-
-    def _tell(self, name: str, callback: Callable[..., Any] | None, *values: Any) -> None:
-        """Call a callback of the application, the attribute *name*, if there is one."""
-        if callback is None:
-            return
-        try:
-            callback(self, *values)
-        except BaseException:  # noqa: BLE001
-            # the original's thread would silently end here; SystemExit would end ours
-            process = self._process
-            fields = {} if process is None else process.log_fields()
-            _log.exception("%r: %s failed", self, name, extra=fields)
 
     def prepare_attempt(self) -> None:
         """Find out where the next attempt goes. Runs in the client's thread."""

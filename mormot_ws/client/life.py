@@ -8,8 +8,13 @@ from __future__ import annotations
 import threading
 import weakref
 from abc import abstractmethod
+from collections.abc import Callable
 from threading import current_thread
+from types import NoneType
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..attributes import IS_BOOL, IS_TEXT, Check, of_kind
+from ..callbacks import Ignored
 from ..core.names import wire_host
 from ..core.taking import take
 from ..logs import get_logger
@@ -17,9 +22,9 @@ from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, joined, stay_at_exit
 from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
 from ..protocols.base import WebSocketProtocol
-from ..reconnect_policies import ReconnectFailure, ReconnectPolicy
+from ..reconnect_policies import ReconnectFailure, ReconnectPolicy, check_policy
 from ..request import OnHttpServerRequest
-from ..settings import WebSocketProcessSettings, checked_settings
+from ..settings import WebSocketProcessSettings, check_settings, checked_settings
 from ..sockets.crtsocket import CrtSocket
 from ..sockets.deadline import Deadline
 from ..sockets.tls_contexts import TlsContext
@@ -30,6 +35,9 @@ from .connection import WebSocketProcessClient
 from .delays import AttemptFailure
 from .thread import WebSocketProcessClientThread
 from .upgrade import UpgradeError
+
+if TYPE_CHECKING:
+    from .client import HttpClientWebSockets
 
 _log = get_logger("mormot_ws.client")
 
@@ -45,11 +53,32 @@ class NoThreadError(Exception):
     """Raised when there is no thread for a connection, or no descriptor for the keeper."""
 
 
+def _is_policy(name: str, value: object) -> None:
+    if value is not None:
+        check_policy(name, value)
+
+
 class ClientLife(CrtSocket, FreedByWith):
     """A client's connection, its process and its thread.
 
     The parameters are those of :class:`HttpClientWebSockets`, the only subclass.
     """
+
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "settings": check_settings,
+        "process_name": IS_TEXT,
+        "policy": _is_policy,
+        "gave_up": of_kind(ReconnectFailure, NoneType),
+        "upgrade_failure": of_kind(UpgradeError, NoneType),
+        "subprotocol_chosen": IS_BOOL,
+    }
+    _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "on_websockets_closed": ("client",),
+        "on_before_incoming_frame": ("process", "frame"),
+        "on_gave_up": ("client", "failure"),
+        "on_ended": ("client",),
+        "on_callback_request_process": ("ctxt",),
+    }
 
     #: answers requests of the server
     on_callback_request_process: OnHttpServerRequest | None
@@ -85,6 +114,14 @@ class ClientLife(CrtSocket, FreedByWith):
         )
         #: a name for the thread and in log lines
         self.process_name = process_name
+        #: ``f(client)``, called in the client's thread each time a connection has ended, after its
+        #: last frame callback. It may ``reopen()`` and upgrade again with ``reconnect=True``
+        self.on_websockets_closed: Callable[[HttpClientWebSockets], Ignored] | None = None
+        #: ``f(client, failure)``, called in the client's thread when the policy gives up: there
+        #: will be no further attempt. *failure* is a :class:`ReconnectFailure`
+        self.on_gave_up: Callable[[HttpClientWebSockets, ReconnectFailure], Ignored] | None = None
+        #: ``f(client)``, called in the client's thread last of all, for whatever reason it ends
+        self.on_ended: Callable[[HttpClientWebSockets], Ignored] | None = None
         #: decides the waits; made when the thread starts
         self.policy: ReconnectPolicy | None = None
         #: why the policy gave up; None if it did not
@@ -121,20 +158,35 @@ class ClientLife(CrtSocket, FreedByWith):
     # ------------------------------------------------------------------------ subclasses implement
 
     @abstractmethod
-    def notify_closed(self) -> None:
-        """Tell the application that the connection has ended. Runs in the client's thread."""
-
-    @abstractmethod
-    def notify_gave_up(self, failure: ReconnectFailure) -> None:
-        """Tell the application that there will be no more attempts. Runs in the client's thread."""
-
-    @abstractmethod
-    def notify_ended(self) -> None:
-        """Tell the application that the thread ends. Runs in the client's thread."""
-
-    @abstractmethod
     def prepare_attempt(self) -> None:
         """Find out where the next attempt goes. Runs in the client's thread."""
+
+    # -------------------------------------------------------------------------------- the callbacks
+
+    def notify_closed(self) -> None:
+        """Tell the application that the connection has ended. Runs in the client's thread."""
+        self._tell("on_websockets_closed", self.on_websockets_closed)
+
+    def notify_gave_up(self, failure: ReconnectFailure) -> None:
+        """Tell the application that there will be no more attempts. Runs in the client's thread."""
+        self.gave_up = failure
+        self._tell("on_gave_up", self.on_gave_up, failure)
+
+    def notify_ended(self) -> None:
+        """Tell the application that the thread ends. Runs in the client's thread."""
+        self._tell("on_ended", self.on_ended)
+
+    def _tell(self, name: str, callback: Callable[..., Any] | None, *values: Any) -> None:
+        """Call a callback of the application, the attribute *name*, if there is one."""
+        if callback is None:
+            return
+        try:
+            callback(self, *values)
+        except BaseException:  # noqa: BLE001
+            # the original's thread would silently end here; SystemExit would end ours
+            process = self._process
+            fields = {} if process is None else process.log_fields()
+            _log.exception("%r: %s failed", self, name, extra=fields)
 
     # ---------------------------------------------------------------------------------- for anybody
 

@@ -14,7 +14,7 @@ from ..core.deflate import PermessageDeflate
 from ..core.handshake import is_token
 from ..core.names import wire_host
 from ..logs import shown_uri
-from ..reconnect_policies import ReconnectPolicy, StopOn
+from ..reconnect_policies import ReconnectPolicy, StopOn, check_policy
 from ..settings import LONGEST_MS, WebSocketProcessSettings, checked_settings
 from .inbox import Inbox, Overflow
 
@@ -108,16 +108,14 @@ def settings_of(
     return settings
 
 
-def policy_of(policy: object, settings: WebSocketProcessSettings) -> ReconnectPolicy:
+def policy_of(
+    policy: ReconnectPolicy | None, settings: WebSocketProcessSettings
+) -> ReconnectPolicy:
     if policy is None:
         if settings.reconnect_policy is not WebSocketProcessSettings().reconnect_policy:
             return settings.reconnect_policy()
         return StopOn(close_codes=())
-    if isinstance(policy, type) or not (hasattr(policy, "next_delay") and hasattr(policy, "reset")):
-        raise TypeError(
-            "policy is an object with next_delay() and reset(), like StopOn() or"
-            f" ExponentialBackoff(), not {policy!r}"
-        )
+    check_policy("policy", policy)
     return policy
 
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import threading
 from threading import current_thread, get_ident
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
+from ..attributes import Check
 from ..core.closing import CloseHandshake
 from ..core.forks import dies_in_child
 from ..core.frames import (
@@ -46,6 +47,7 @@ from ..states import (
 )
 from ..status import ConnectionStatus
 from .carrier import ByteCarrier
+from .checks import CONNECTION_CHECKS
 from .closer import Closer, write_fault
 from .encoder import PreparedFrame, check_sendable
 from .frame_log import log_frame
@@ -84,6 +86,8 @@ class WebSocketProcess(ByteCarrier):
     Subclasses implement :meth:`receive_bytes`, :meth:`receive_now`, :meth:`write_bytes`,
     :meth:`write_now`, :meth:`interrupt` and :meth:`fileno`.
     """
+
+    _CHECKS: ClassVar[dict[str, Check]] = CONNECTION_CHECKS
 
     #: True in a forked child: the connection belongs to the parent, and this copy is dead
     inherited: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection
+from typing import ClassVar
 
 from ..attributes import KnownAttributes
 from ..core.deflate import PermessageDeflate
@@ -24,6 +25,8 @@ class WebSocketProtocolList(KnownAttributes):
 
     Any thread may call the methods.
     """
+
+    _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {"on_upgraded": ("protocol",)}
 
     def __init__(self) -> None:
         #: ``f(protocol) -> status``, called for each upgrade in the connection's thread with the

@@ -11,9 +11,11 @@ import threading
 from collections.abc import Callable, Iterable
 from threading import current_thread
 from time import sleep
+from types import NoneType
 from typing import Any, ClassVar
 
-from ..attributes import KnownAttributes
+from ..attributes import IS_TEXT, Check, KnownAttributes, of_kind
+from ..callbacks import Ignored
 from ..core.frames import WebSocketFrame, check_frame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
 from ..core.taking import take
@@ -25,7 +27,7 @@ from ..process.keeper import ProcessKeeper
 from ..protocols.base import WebSocketProtocol
 from ..protocols.protocol_list import WebSocketProtocolList
 from ..request import OnHttpServerRequest
-from ..settings import WebSocketProcessSettings, checked_settings
+from ..settings import WebSocketProcessSettings, check_settings, checked_settings
 from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
@@ -37,6 +39,13 @@ _log = get_logger("mormot_ws.server")
 
 #: how often status() tries again when a connection ends at the same time
 _SNAPSHOT_TRIES = 100
+
+
+def _is_process_class(name: str, value: object) -> None:
+    if not isinstance(value, type) or not issubclass(value, WebSocketProcessServer):
+        raise TypeError(
+            f"{name} is a class that derives from WebSocketProcessServer, not {value!r}"
+        )
 
 
 class WebSocketServerBase(KnownAttributes, FreedByWith):
@@ -55,6 +64,24 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         "broadcast": "websocket_broadcast(frame)",
         "on_message": "messages are the protocol's: websocket_protocols.add("
         "WebSocketProtocolChat(name, uri, on_incoming_frame))",
+    }
+
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "process_name": IS_TEXT,
+        "settings": check_settings,
+        "websocket_protocols": of_kind(
+            WebSocketProtocolList,
+            meant="a WebSocketProtocolList, to which protocols are given by add(protocol)",
+        ),
+        "tls_context": of_kind(ssl.SSLContext, NoneType, meant="an ssl.SSLContext or None"),
+        "process_class": _is_process_class,
+    }
+    _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "on_request": ("ctxt",),
+        "on_websocket_upgraded": ("protocol",),
+        "on_websocket_connect": ("socket",),
+        "on_websocket_disconnect": ("socket",),
+        "on_websocket_close": ("protocol",),
     }
 
     #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are not an upgrade, and those
@@ -81,11 +108,11 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             # a subclass has written it as a method, as one would in Pascal
             self.websocket_protocols.on_upgraded = self.on_websocket_upgraded
         #: ``f(socket: WebSocketServerSocket)``, after an upgrade, before the first frame
-        self.on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None = None
+        self.on_websocket_connect: Callable[[WebSocketServerSocket], Ignored] | None = None
         #: ``f(socket: WebSocketServerSocket)``, after the last callback of a connection
-        self.on_websocket_disconnect: Callable[[WebSocketServerSocket], Any] | None = None
+        self.on_websocket_disconnect: Callable[[WebSocketServerSocket], Ignored] | None = None
         #: ``f(protocol)``, last of all, with the connection's protocol object
-        self.on_websocket_close: Callable[[WebSocketProtocol], Any] | None = None
+        self.on_websocket_close: Callable[[WebSocketProtocol], Ignored] | None = None
         self._keeper = ProcessKeeper(f"{thread_name} keeper")
         #: True once no more connections are admitted
         self._stopping = False

@@ -13,9 +13,11 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable
 from threading import current_thread
-from typing import Any, Protocol
+from types import NoneType
+from typing import Any, ClassVar, Protocol
 
-from ..attributes import KnownAttributes
+from ..attributes import IS_INT, IS_TEXT, Check, KnownAttributes, of_kind
+from ..callbacks import Ignored
 from ..core.frames import WebSocketFrame
 from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
 from ..logs import get_logger
@@ -54,9 +56,9 @@ class ServerOwner(Protocol):
     tls_context: ssl.SSLContext | None
     on_request: OnHttpServerRequest | None
     process_class: type[WebSocketProcessServer]
-    on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None
-    on_websocket_disconnect: Callable[[WebSocketServerSocket], Any] | None
-    on_websocket_close: Callable[[WebSocketProtocol], Any] | None
+    on_websocket_connect: Callable[[WebSocketServerSocket], Ignored] | None
+    on_websocket_disconnect: Callable[[WebSocketServerSocket], Ignored] | None
+    on_websocket_close: Callable[[WebSocketProtocol], Ignored] | None
     #: sends heartbeats and queued frames
     _keeper: ProcessKeeper
     #: which connections are in which groups
@@ -185,6 +187,13 @@ class WebSocketServerSocket(KnownAttributes):
 
     ``on_websocket_connect`` and ``on_websocket_disconnect`` get it.
     """
+
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "connection_id": IS_INT,
+        "remote_ip": IS_TEXT,
+        "websocket_process": of_kind(WebSocketProcessServer, NoneType),
+        "thread": of_kind(threading.Thread, NoneType),
+    }
 
     def __init__(
         self, server: ServerOwner, sock: socket.socket, address: Any, connection_id: int

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from threading import current_thread
 from typing import Any
 
-from ..callbacks import check_plain
+from ..callbacks import Ignored, check_callback
 from ..core.forks import dies_in_child
 from ..errors import HttpServerError
 from ..logs import LOG_SECONDS, SeldomLog, get_logger
@@ -34,7 +34,10 @@ from .listening import listen, parse_port, wake_accept
 
 _log = get_logger("mormot_ws.server")
 
-OnThread = Callable[[threading.Thread], Any]
+OnThread = Callable[[threading.Thread], Ignored]
+
+#: how the callbacks of the constructor are called
+_PARAMETERS = {"on_start": ("thread",), "on_stop": ("thread",), "prepare": ("server",)}
 
 
 class WebSocketServer(WebSocketServerBase):
@@ -72,7 +75,7 @@ class WebSocketServer(WebSocketServerBase):
         *,
         settings: WebSocketProcessSettings | None = None,
         tls_context: ssl.SSLContext | None = None,
-        prepare: Callable[[WebSocketServer], Any] | None = None,
+        prepare: Callable[[WebSocketServer], Ignored] | None = None,
         certificate_file: str | None = None,
         private_key_file: str | None = None,
     ) -> None:
@@ -80,7 +83,7 @@ class WebSocketServer(WebSocketServerBase):
         callbacks = {"on_start": on_start, "on_stop": on_stop, "prepare": prepare}
         for name, callback in callbacks.items():
             if callback is not None:
-                check_plain(callback, name)
+                check_callback(callback, name, *_PARAMETERS[name])
         super().__init__(process_name or "WebSocketServer", process_name, settings)
         if certificate_file is not None and tls_context is None:
             tls_context = server_tls_context(certificate_file, private_key_file)

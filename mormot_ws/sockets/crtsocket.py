@@ -6,9 +6,11 @@ import contextlib
 import socket
 import ssl
 import threading
-from typing import Any
+from types import NoneType
+from typing import Any, ClassVar
 
-from ..attributes import KnownAttributes
+from ..attributes import IS_TEXT, Check, KnownAttributes, of_kind
+from ..callbacks import check_callback
 from ..core.forks import dies_in_child
 from ..core.names import wire_host
 from ..logs import escaped, get_logger
@@ -24,6 +26,52 @@ _log = get_logger("mormot_ws.sockets")
 
 #: the most failed addresses that are remembered
 _MOST_FAILED = 64
+
+
+def _is_host(name: str, value: Any) -> None:
+    if isinstance(value, int):
+        raise TypeError(f"{name} is a name or an address, not {value!r}: it comes before the port")
+    if not isinstance(value, str) or not value or any(c <= " " for c in value):
+        raise ValueError(f"{name} is a name or an address, not {value!r}")
+    if "/" in value:  # it may hold a token, which must not be shown
+        raise ValueError(
+            f"{name} is a name or an address; HttpClientWebSockets.websockets_connect() "
+            "takes a whole URI"
+        )
+    wire_host(value)
+
+
+def _is_port(name: str, value: Any) -> None:
+    if type(value) is not int or not 0 < value < 65536:
+        raise ValueError(f"{name} is a number from 1 to 65535, not {value!r}")
+
+
+def _is_tls(name: str, value: Any) -> None:
+    if isinstance(value, bool):
+        return
+    context = isinstance(value, ssl.SSLContext)
+    hint = "True, and tls_context=… takes the context" if context else "True or False"
+    raise TypeError(f"{name} is {hint}, not {type(value).__name__}")
+
+
+def _is_tls_context(name: str, value: Any) -> None:
+    if value is None or isinstance(value, ssl.SSLContext):
+        return
+    if not callable(value):
+        raise TypeError(
+            f"{name} is an ssl.SSLContext, or a function that returns one, not"
+            f" {type(value).__name__}"
+        )
+    check_callback(value, name)
+
+
+def _is_server_name(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str) or any(c <= " " for c in value):
+        raise ValueError(f"{name} is a name or None, not {value!r}")
+    if not wire_host(value).strip("."):
+        raise ValueError(f"{name} is a name or None, not an empty one")
 
 
 class CrtSocket(KnownAttributes):
@@ -49,6 +97,17 @@ class CrtSocket(KnownAttributes):
     may call :meth:`interrupt`; the other methods are called by one thread at a time.
     """
 
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "host": _is_host,
+        "port": _is_port,
+        "tls": _is_tls,
+        "tls_context": _is_tls_context,
+        "tls_server_name": _is_server_name,
+        "timeout": check_timeout,
+        "last_error": IS_TEXT,
+        "last_exception": of_kind(OSError, NoneType),
+    }
+
     #: True in a forked child: the connection belongs to the parent
     _inherited = False
 
@@ -65,25 +124,10 @@ class CrtSocket(KnownAttributes):
         send_timeout: int = 10_000,
         resolve_timeout: int = 5_000,
     ) -> None:
-        if not isinstance(host, str) or not host or any(c <= " " for c in host):
-            raise ValueError(f"host is a name or an address, not {host!r}")
-        if "/" in host:  # it may hold a token, which must not be shown
-            raise ValueError(
-                "host is a name or an address; HttpClientWebSockets.websockets_connect() "
-                "takes a whole URI"
-            )
-        wire_host(host)
-        if tls_server_name is not None:
-            if not isinstance(tls_server_name, str) or any(c <= " " for c in tls_server_name):
-                raise ValueError(f"tls_server_name is a name or None, not {tls_server_name!r}")
-            if not wire_host(tls_server_name).strip("."):
-                raise ValueError("tls_server_name is a name or None, not an empty one")
-        if not str(port).isdigit() or not 0 < int(port) < 65536:
-            raise ValueError(f"port is a number from 1 to 65535, not {port!r}")
-        check_timeout("timeout", timeout)
+        number = isinstance(port, str) and port.isascii() and port.isdigit()
         self.host = host
-        self.port: int = int(port)
-        self.tls: bool = bool(tls)
+        self.port: int = int(port) if number else port  # type: ignore[assignment]
+        self.tls = tls
         self.tls_context = tls_context
         #: the name in SNI and in the certificate; None: the host's
         self.tls_server_name = tls_server_name
@@ -120,6 +164,8 @@ class CrtSocket(KnownAttributes):
 
     @proxy.setter
     def proxy(self, value: str | None) -> None:
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"proxy is a URL like http://host:port, not {type(value).__name__}")
         self._proxy = check_proxy(value) if value else value
 
     @property
