@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Union, cast
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+from typing import Any, cast
 
 #: what a callback may return, which nobody looks at: anything that programs return from callbacks,
 #: but no coroutine. So a type checker refuses an ``async def``
-Ignored = Union[
-    None,
-    bool,
-    int,
-    float,
-    str,
-    bytes,
-    "list[Any]",
-    "dict[Any, Any]",
-    "set[Any]",
-    "tuple[Any, ...]",
-    "Future[Any]",
-]
+Ignored = (
+    bool
+    | int
+    | float
+    | str
+    | bytes
+    | list[Any]
+    | dict[Any, Any]
+    | set[Any]
+    | tuple[Any, ...]
+    | Future[Any]
+    | None
+)
 
 #: the flags of code that does not run when its function is called
 _NOT_RUN = (

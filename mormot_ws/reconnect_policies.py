@@ -103,9 +103,10 @@ def check_policy(name: str, value: object) -> None:
 
 
 def _are_waits(**values: object) -> None:
-    """Raise ``TypeError`` for a value that is no number of milliseconds; None is the default."""
+    """Raise ``TypeError`` for a value that is no number of milliseconds."""
     for name, value in values.items():
-        if value is not None:
+        # None is the default of the cap
+        if value is not None or name != "cap_ms":
             _IS_WAIT(name, value)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from enum import Flag
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from .callbacks import Ignored, check_callback
 from .core.deflate import PermessageDeflate
 from .core.handshake import is_token
 
@@ -118,13 +119,17 @@ def _is_text(name: str, value: Any) -> None:
 
 
 def _is_event(name: str, value: Any) -> None:
-    if value is not None and not callable(value):
+    if value is None:
+        return
+    if not callable(value):
         raise ValueError(f"{name} is a callable or None, not {value!r}")
+    check_callback(value, name, "process")
 
 
 def _is_factory(name: str, value: Any) -> None:
     if not callable(value):
         raise ValueError(f"{name} is a callable that makes a policy, not {value!r}")
+    check_callback(value, name)
 
 
 def _is_log_details(name: str, value: Any) -> None:
@@ -232,11 +237,11 @@ class WebSocketProcessSettings:
     callback_answer_timeout_ms: int = field(default=DEFAULT_ANSWER_TIMEOUT_MS, metadata=_MS)
     #: ``f(process)``, called in the connection's thread before its first frame; an exception aborts
     #: the connection
-    on_client_connected: Callable[[WebSocketProcess], Any] | None = field(
+    on_client_connected: Callable[[WebSocketProcess], Ignored] | None = field(
         default=None, metadata=_EVENT
     )
     #: ``f(process)``, called in the connection's thread after its last frame
-    on_client_disconnected: Callable[[WebSocketProcess], Any] | None = field(
+    on_client_disconnected: Callable[[WebSocketProcess], Ignored] | None = field(
         default=None, metadata=_EVENT
     )
     #: False: the client thread does not reconnect, even when ``on_reconnect`` is set

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, overload
 from ..errors import WebSocketsError
 from ..logs import get_logger
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
-from ..reconnect_policies import ReconnectPolicy
+from ..reconnect_policies import ReconnectPolicy, check_policy
 from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
@@ -341,6 +341,8 @@ class HttpClientWebSockets(ClientLife):
             self._again = process.on_reconnect = again
             return
         check_upgrade_arguments("", "", protocol, "")
+        if policy is not None:
+            check_policy("policy", policy)
         if protocol is not None:
             self._check_owner(protocol)
         self._again, self._own_policy = again, policy

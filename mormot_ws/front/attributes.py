@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
+from ..attributes import Check
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -50,10 +52,16 @@ class FixedAttributes:
     #: names that others use, and what to do about them
     _ELSEWHERE: ClassVar[dict[str, str]] = {}
 
+    #: what attributes can be
+    _CHECKS: ClassVar[dict[str, Check]] = {}
+
     # a type checker that saw this method would allow any name
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
+            check = self._CHECKS.get(name)
+            if check is not None:
+                check(name, value)
             try:
                 object.__setattr__(self, name, value)
             except AttributeError:

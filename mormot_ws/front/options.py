@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from ..callbacks import check_callback
 from ..client.arguments import check_upgrade_arguments, parse_websocket_uri
 from ..core.deflate import PermessageDeflate
 from ..core.handshake import is_token
@@ -34,6 +35,7 @@ class Target:
         if tls is not None and not isinstance(tls, ssl.SSLContext):
             raise TypeError(f"tls is an ssl.SSLContext or None, not {type(tls).__name__}")
         if callable(uri):
+            check_callback(uri, "uri")
             self.resource = partial(_called_uri, uri)
             self.shown = self.host = _UNKNOWN_HOST
             self.port, self.tls = 443, True
@@ -128,6 +130,7 @@ def header_lines(
     if headers is None:
         return ""
     if callable(headers):
+        check_callback(headers, "headers")
         return partial(_called_lines, headers)
     lines = _lines(headers)
     check_upgrade_arguments("", "", None, lines)

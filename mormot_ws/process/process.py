@@ -284,8 +284,8 @@ class WebSocketProcess(ByteCarrier):
         ``prepare_ahead``.
         """
         try:
-            opcode = frame.opcode
-            payload = frame.payload
+            opcode = frame._opcode
+            payload = frame._payload
         except AttributeError:
             check_sendable(frame)
             raise
@@ -602,7 +602,7 @@ class WebSocketProcess(ByteCarrier):
 
     def process_loop_received(self, frame: WebSocketFrame) -> None:
         """Handle one frame in the loop's thread. Mirrors ``ProcessLoopReceived``."""
-        opcode = frame.opcode
+        opcode = frame._opcode
         if self._log_frames:
             log_frame(self, "received", frame)
         if opcode is focText or opcode is focBinary:
@@ -612,7 +612,7 @@ class WebSocketProcess(ByteCarrier):
                 return
             counts = self.protocol.counts
             counts.frames_in += 1
-            counts.bytes_in += len(frame.payload)
+            counts.bytes_in += len(frame._payload)
             self._dispatch(frame)
         elif opcode is focPing:
             self.liveness.ping_received(frame)

@@ -110,6 +110,11 @@ class ServerOwner(Protocol):
 class WebSocketProcessServer(WebCrtSocketProcess):
     """The server's side of one connection. Mirrors ``TWebSocketProcessServer``."""
 
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        # the class below
+        "owner": lambda name, value: of_kind(WebSocketServerSocket)(name, value)
+    }
+
     # True while it is in the server's tables
     _listed = False
     # the groups that it was in at its end

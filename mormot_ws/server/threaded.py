@@ -15,8 +15,9 @@ import ssl
 import threading
 from collections.abc import Callable
 from threading import current_thread
-from typing import Any
+from typing import Any, ClassVar
 
+from ..attributes import IS_INT, IS_TEXT, Check
 from ..callbacks import Ignored, check_callback
 from ..core.forks import dies_in_child
 from ..errors import HttpServerError
@@ -65,6 +66,8 @@ class WebSocketServer(WebSocketServerBase):
     The callbacks below run in the connection's thread. An exception in one is logged, and does not
     affect other connections.
     """
+
+    _CHECKS: ClassVar[dict[str, Check]] = {"host": IS_TEXT, "port": IS_INT}
 
     def __init__(
         self,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from threading import current_thread, main_thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ..attributes import KnownAttributes
+from ..attributes import IS_TEXT, Check, KnownAttributes
 from ..core.forks import call_in_child, renew_in_child
 from ..errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
 from ..logs import escaped, get_logger
@@ -60,12 +60,18 @@ def _count_fork() -> None:
 call_in_child(_count_fork)
 
 
+def _is_root(name: str, value: Any) -> None:
+    IS_TEXT(name, value)
+    if not value or value.strip("/") != value:
+        raise ValueError(f"{name} is the first part of all URIs, like 'root', not {value!r}")
+
+
 class _Services(KnownAttributes):
     """What both sides share: the services of this side, and calls to the other's."""
 
+    _CHECKS: ClassVar[dict[str, Check]] = {"root": _is_root}
+
     def __init__(self, root: str, hide_errors: bool, previous: OnHttpServerRequest | None) -> None:
-        if not root or root.strip("/") != root:
-            raise ValueError(f"root is the first part of all URIs, like 'root', not {root!r}")
         #: the first part of all URIs; the other side needs the same
         self.root = root
         self._hide_errors = hide_errors
