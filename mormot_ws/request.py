@@ -20,6 +20,9 @@ NORESPONSE_CONTENT_TYPE = "!NORESPONSE"
 HTTP_CLIENTERROR = 666
 
 
+_CONTENT = (bytes, str, bytearray, memoryview)
+
+
 def _check_text(name: str, value: object) -> None:
     if not isinstance(value, str):
         hint = "; header lines are one str, joined by CRLF" if name.endswith("headers") else ""
@@ -88,10 +91,10 @@ class HttpServerRequest:
 
     @out_content.setter
     def out_content(self, value: bytes | str) -> None:
-        kind = type(value)
-        if kind is not bytes and kind is not str and not isinstance(value, (bytes, bytearray, str)):
+        if not isinstance(value, _CONTENT):
             raise TypeError(
-                f"out_content is bytes or str, not {kind.__name__}; json.dumps(value) makes a str"
+                f"out_content is bytes or str, and a {type(value).__name__} cannot be sent as it is:"
+                " json.dumps(value) makes a str"
             )
         self._out_content = value
 
@@ -133,7 +136,7 @@ class HttpServerRequest:
         _check_text("method", method)
         _check_text("in_headers", in_headers)
         _check_text("in_content_type", in_content_type)
-        if not isinstance(in_content, (bytes, str, bytearray, memoryview)):
+        if not isinstance(in_content, _CONTENT):
             raise TypeError(
                 f"in_content is bytes or str, not {type(in_content).__name__}; json.dumps(value)"
                 " makes a str"
