@@ -392,7 +392,6 @@ class WebSocketProcess(ByteCarrier):
         # threads that do not exist here may have held the locks of the parts
         self.reader.die_in_child()
         self.sender.die_in_child()
-        self.outgoing = self.sender.outgoing
         self.closer.die_in_child()
 
     # ------------------------------------------------------------------------------------ the loop
