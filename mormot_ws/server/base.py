@@ -15,7 +15,7 @@ from time import sleep
 from typing import Any, ClassVar
 
 from ..attributes import KnownAttributes
-from ..core.addresses import address_key
+from ..core.addresses import UNIX_PEER, address_key
 from ..core.frames import WebSocketFrame, check_frame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
 from ..logs import LOG_SECONDS, SeldomLog, get_logger
@@ -370,14 +370,14 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     def _count_address(self, connection: WebSocketServerSocket, ip: str) -> str:
         """Count *connection* for *ip* alone; return '', or why it cannot be served.
 
-        Connections of a trusted proxy's own address are not counted. Called under the lock of the
-        tables.
+        Connections of a trusted proxy's own address are not counted, nor those on Unix sockets,
+        which have none. Called under the lock of the tables.
         """
         if self._stopping:
             return "stopping"
         settings = self.settings
         is_proxy = bool(settings.remote_ip_header) and is_trusted(ip, settings.trusted_proxies)
-        key = "" if is_proxy else address_key(ip)
+        key = "" if is_proxy or ip == UNIX_PEER else address_key(ip)
         if key and key != connection.counted_as:
             if 0 < settings.max_connections_per_ip <= self._per_ip[key]:
                 return f"too many connections from {ip}"
