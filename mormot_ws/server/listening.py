@@ -98,10 +98,10 @@ class Place:
     ) -> Place:
         """Return the place for a server's arguments, of which *given* is ``socket``.
 
-        Raises ``TypeError`` or ``ValueError`` for what makes no sense.
+        Raises ``ValueError`` or ``TypeError`` for what makes no sense.
         """
         if (port is None) == (given is None):
-            raise TypeError("a server needs a port, or a socket, but not both")
+            raise ValueError("port is needed, or socket, but not both")
         address, number = ("", 0) if port is None else parse_port(port)
         place = cls(
             address,

@@ -98,10 +98,11 @@ class WebSocketServer(ListeningServer):
         self._retry = threading.Event()
         # used only in the accept thread
         self._thread_log = SeldomLog(LOG_SECONDS)
+        where = f":{self.port}" if self.port else self.address
         # a daemon thread: a server that was not freed must not keep the interpreter from ending
         self._acceptor = threading.Thread(
             target=self._accept_loop,
-            name=f"{process_name or 'WebSocketServer'} accept {self._listener.address}",
+            name=f"{process_name or 'WebSocketServer'} accept {where}",
             daemon=True,
         )
         try:
