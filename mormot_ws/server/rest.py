@@ -17,7 +17,8 @@ from ..states import (
     wscBlockWithAnswer,
     wscNonBlockWithoutAnswer,
 )
-from .threaded import OnThread, WebSocketServer
+from .accepting import OnThread
+from .threaded import WebSocketServer
 
 
 class WebSocketServerRest(WebSocketServer):

@@ -132,9 +132,7 @@ def test_without_a_mode_the_umask_decides(path: Path) -> None:
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user"
 )
 @pytest.mark.parametrize(("mode", "answer"), [(0o600, "PermissionError"), (0o666, "connected")])
-def test_who_may_not_write_to_the_file_may_not_connect(
-    path: Path, mode: int, answer: str
-) -> None:
+def test_who_may_not_write_to_the_file_may_not_connect(path: Path, mode: int, answer: str) -> None:
     """The kernel refuses another user where the mode does."""
     source = (
         "import os, socket, sys\n"
@@ -477,9 +475,13 @@ def test_a_peer_is_called_unix_and_is_of_this_machine(path: Path) -> None:
 def test_the_limit_per_address_is_not_for_unix_sockets(path: Path) -> None:
     """Behind a proxy, all clients would be one; the limit of all connections holds."""
     settings = fast_settings(max_connections_per_ip=1, max_connections=2)
-    with server_on(path, settings=settings), upgraded(str(path)), upgraded(str(path)):
-        with RawClient(str(path)) as third:
-            assert third.read_answer()[0].status == 503
+    with (
+        server_on(path, settings=settings),
+        upgraded(str(path)),
+        upgraded(str(path)),
+        RawClient(str(path)) as third,
+    ):
+        assert third.read_answer()[0].status == 503
 
 
 def test_a_proxy_on_a_unix_socket_is_believed_when_trusted(path: Path) -> None:
