@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from ..errors import WebSocketsError
 from ..logs import get_logger
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
-from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
+from ..reconnect_policies import ReconnectFailure, ReconnectPolicy
 from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
@@ -32,7 +32,7 @@ from .arguments import (
 )
 from .auto_reconnect import AutoReconnect
 from .connection import WebSocketProcessClient
-from .delays import AttemptFailure, reopen_failure
+from .delays import reopen_failure, upgrade_failure
 from .http import HttpAnswer, http_request, rest_request
 from .life import FREED, ClientLife, NoThreadError
 from .upgrade import UpgradeError, client_upgrade, default_user_agent
@@ -239,16 +239,25 @@ class HttpClientWebSockets(ClientLife):
         """
         check_upgrade_arguments(uri, key, protocol, headers)
         made = partial(self._protocol, protocol, uri, key, ajax, options)
-        with self._safe_free:
-            if self._upgrading:
-                return _BUSY
-            self._upgrading = get_ident()
+        me, ours = get_ident(), False
         try:
+            # in the try, because a signal handler may raise right behind it
+            with self._safe_free:
+                if self._upgrading:
+                    return _BUSY
+                ours = True
+                self._upgrading.append(me)
             text = self._try_upgrade(uri, made, headers, reconnect)
         finally:
-            self._upgrading = 0
+            if ours:
+                self._upgrading.clear()
         if text and self._again is not None and self._process is None and not self._freeing:
-            self._connect_later(made(), uri, headers, self._failed(text))
+            failed = (
+                reopen_failure(self.last_exception, self.last_error)
+                if text == _NOT_CONNECTED
+                else upgrade_failure(self.upgrade_failure, text)
+            )
+            self._connect_later(made(), uri, headers, failed)
         return text
 
     def reopen(self, timeout: int | None = None) -> str:
@@ -257,16 +266,18 @@ class HttpClientWebSockets(ClientLife):
         Takes up to *timeout* milliseconds (None: that of the constructor), and returns '' or an
         error text. It is also an error if another thread is connecting or upgrading this client.
         """
-        me = get_ident()
-        with self._safe_free:
-            if self._opening or self._upgrading not in (0, me):
-                return _CONNECTING
-            self._opening = me
-        self.upgrade_failure = None
+        me, ours = get_ident(), False
         try:
+            with self._safe_free:
+                if self._opening or self._upgrading not in ([], [me]):
+                    return _CONNECTING
+                ours = True
+                self._opening.append(me)
+            self.upgrade_failure = None
             return super().reopen(timeout)
         finally:
-            self._opening = 0
+            if ours:
+                self._opening.clear()
 
     def auto_reconnect(
         self,
@@ -474,15 +485,6 @@ class HttpClientWebSockets(ClientLife):
                 return _CONNECTING
         return self._upgrade(transport, uri, made(), headers)
 
-    def _failed(self, text: str) -> AttemptFailure:
-        """Return the failure of the first upgrade, which has returned *text*."""
-        if text == _NOT_CONNECTED:
-            return reopen_failure(self.last_exception, self.last_error)
-        refused = self.upgrade_failure
-        if refused is None:
-            return AttemptFailure(FailureKind.callback, text)
-        return AttemptFailure(refused.kind, text, refused)
-
     def _upgrade(
         self, transport: Transport, uri: str, protocol: WebSocketProtocol, headers: str
     ) -> str:
@@ -566,31 +568,28 @@ class HttpClientWebSockets(ClientLife):
 
     def notify_closed(self) -> None:
         """Tell the application that the connection has ended. Runs in the client's thread."""
-        if self.on_websockets_closed is not None:
-            try:
-                self.on_websockets_closed(self)
-            except BaseException:  # noqa: BLE001
-                # the original's thread would silently end here; SystemExit would end ours
-                process = self._process
-                fields = {} if process is None else process.log_fields()
-                _log.exception("%r: on_websockets_closed failed", self, extra=fields)
+        self._tell("on_websockets_closed", self.on_websockets_closed)
 
     def notify_gave_up(self, failure: ReconnectFailure) -> None:
         """Tell the application that there will be no more attempts. Runs in the client's thread."""
         self.gave_up = failure
-        if self.on_gave_up is not None:
-            try:
-                self.on_gave_up(self, failure)
-            except BaseException:  # noqa: BLE001
-                _log.exception("%r: on_gave_up failed", self)
+        self._tell("on_gave_up", self.on_gave_up, failure)
 
     def notify_ended(self) -> None:
         """Tell the application that the thread ends. Runs in the client's thread."""
-        if self.on_ended is not None:
-            try:
-                self.on_ended(self)
-            except BaseException:  # noqa: BLE001
-                _log.exception("%r: on_ended failed", self)
+        self._tell("on_ended", self.on_ended)
+
+    def _tell(self, name: str, callback: Callable[..., Any] | None, *values: Any) -> None:
+        """Call a callback of the application, the attribute *name*, if there is one."""
+        if callback is None:
+            return
+        try:
+            callback(self, *values)
+        except BaseException:  # noqa: BLE001
+            # the original's thread would silently end here; SystemExit would end ours
+            process = self._process
+            fields = {} if process is None else process.log_fields()
+            _log.exception("%r: %s failed", self, name, extra=fields)
 
     def prepare_attempt(self) -> None:
         """Find out where the next attempt goes. Runs in the client's thread."""

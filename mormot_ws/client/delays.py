@@ -18,6 +18,7 @@ from ..reconnect_policies import (
     failure_kind,
 )
 from .owner import ClientOwner
+from .upgrade import UpgradeError
 
 _log = get_logger("mormot_ws.client")
 
@@ -119,3 +120,9 @@ def reopen_failure(exception: OSError | None, error: str) -> AttemptFailure:
     """Return the failure to open the TCP connection, with a proxy's answer if there was one."""
     kind = FailureKind.connect if exception is None else failure_kind(exception)
     return AttemptFailure(kind, error, exception)
+
+
+def upgrade_failure(refused: UpgradeError | None, error: str) -> AttemptFailure:
+    """Return the failure of an upgrade, which may have failed before the server answered."""
+    kind = FailureKind.callback if refused is None else refused.kind
+    return AttemptFailure(kind, error, refused)

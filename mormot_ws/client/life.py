@@ -10,6 +10,7 @@ import weakref
 from threading import current_thread
 
 from ..core.names import wire_host
+from ..core.taking import take
 from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, joined, stay_at_exit
@@ -101,10 +102,11 @@ class ClientLife(CrtSocket, FreedByWith):
         #: thread, and nothing blocks while it is held. It is reentrant, because a signal handler
         #: may call free() at any moment
         self._safe_free = threading.RLock()
-        #: the thread that is upgrading; 0: none; two threads must not use one socket
-        self._upgrading = 0
-        #: the thread that is opening the TCP connection; 0: none
-        self._opening = 0
+        #: the thread that is upgrading, if one is: two threads must not use one socket. A list,
+        #: because nothing can be raised between the first and the last step of its methods
+        self._upgrading: list[int] = []
+        #: the thread that is opening the TCP connection, if one is
+        self._opening: list[int] = []
         self._freeing = False
         #: held by the thread that does the work of free(); others wait for it, with a time-out.
         #: First in the lock order; reentrant for signal handlers
@@ -163,10 +165,11 @@ class ClientLife(CrtSocket, FreedByWith):
         with self._safe_free:
             self._freeing = True  # after this no other thread is made
         lock = self._safe_freed
-        if not lock.acquire(timeout=_FREE_MS / 1000):
-            # another thread is doing it, within its own time limit
-            return
+        held: list[bool] = []
         try:
+            if not take(lock, held, _FREE_MS / 1000):
+                # another thread is doing it, within its own time limit
+                return
             if not self._freed:
                 self._free()
                 self._freed = True
@@ -174,7 +177,8 @@ class ClientLife(CrtSocket, FreedByWith):
                 # it has done the work itself, after free_later(), and is about to end
                 joined(thread, Deadline(_CLOSE_MS))
         finally:
-            lock.release()
+            if held and held[0]:
+                lock.release()
 
     def lead_to(self, host: str, port: int, tls: bool) -> None:
         """Let the next connection go to *host* and *port*. In the client's thread, or before there
@@ -357,7 +361,7 @@ class ClientLife(CrtSocket, FreedByWith):
         """Become dead in a forked child if connected or ever upgraded; start afresh otherwise."""
         super().die_in_child()
         self._safe_free, self._safe_freed = threading.RLock(), threading.RLock()
-        self._upgrading = self._opening = 0
+        self._upgrading, self._opening = [], []
         thread, self._thread = self._thread, None
         self._keeper = None
         if thread is not None:

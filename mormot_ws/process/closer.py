@@ -13,6 +13,7 @@ from typing import Protocol
 
 from ..core.closing import CloseHandshake
 from ..core.frames import CLOSE_NO_STATUS, close_payload
+from ..core.taking import take
 from ..errors import WebSocketsProtocolError
 from ..logs import get_logger
 from ..settings import WebSocketProcessSettings
@@ -149,13 +150,14 @@ class Closer:
             wait_ms = process.settings.close_timeout
         deadline = Deadline(wait_ms)
         safe_out = process.sender.safe_out
-        if not safe_out.acquire(timeout=wait_ms / 1000):
-            self.handshake.note(code, reason)
-            return False
         failures: list[BaseException] = []
         left_running = False
         error: OSError | None = None
+        held: list[bool] = []
         try:
+            if not take(safe_out, held, wait_ms / 1000):
+                self.handshake.note(code, reason)
+                return False
             # after leave_run() no thread adds to the queue that close() drains
             if self.handshake.sent or not process.leave_run():
                 return False
@@ -169,7 +171,8 @@ class Closer:
             process.interrupt()
             raise
         finally:
-            safe_out.release()
+            if held and held[0]:
+                safe_out.release()
             if left_running:
                 process.left_run()
             for failure in failures:

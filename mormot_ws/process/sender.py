@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 from threading import get_ident
 from time import monotonic
-from typing import Protocol
 
 from ..core.frames import (
     WebSocketFrame,
@@ -25,15 +24,16 @@ from ..core.frames import (
     focText,
 )
 from ..core.outgoing import OutgoingFrames, QueuedFrame
-from ..protocols.base import WebSocketProtocol
+from ..core.taking import take
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..sockets.patience import Patience
 from ..sockets.transport import JOIN_BELOW
-from ..states import WebSocketProcessState, wpsClose, wpsRun
+from ..states import wpsClose, wpsRun
 from .batch import Batch
 from .encoder import Encoder, PreparedFrame, check_sendable
 from .keeper import FlushResult, ProcessKeeper
+from .owner import SendingProcess
 
 _new_queued = tuple.__new__
 
@@ -44,58 +44,6 @@ _BATCH_BYTES = 1 << 18
 _ANSWERS_BYTES = 1 << 20
 #: the most control frames of the keeper that may wait for a writer
 _MAX_CONTROLS = 16
-
-
-class SendingProcess(Protocol):
-    """What :class:`Sender` needs of its connection."""
-
-    settings: WebSocketProcessSettings
-    protocol: WebSocketProtocol
-    state: WebSocketProcessState
-
-    def write_bytes(self, data: bytes) -> None:
-        """Write *data* whole."""
-
-    def write_parts(self, header: bytes, payload: bytes) -> None:
-        """Write a large frame."""
-
-    def write_now(self, data: memoryview) -> int:
-        """Write what can be written without waiting; return its size."""
-
-    def wait_writable(self, deadline: Deadline) -> bool:
-        """Wait until :meth:`write_now` may continue."""
-
-    def waits_for_input(self) -> bool:
-        """Tell whether :meth:`write_now` took nothing although the socket is not full."""
-
-    def unsent_bytes(self) -> int:
-        """Return how many accepted bytes are still unsent."""
-
-    def output_state(self) -> tuple[int, int] | None:
-        """Return how many bytes the peer has acknowledged, and how many are under way; None where
-        nobody tells.
-        """
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-
-    def cut(self, exc: BaseException) -> None:
-        """Break the connection after a failed write. Called under ``safe_out``; logs nothing."""
-
-    def write_failed(self, exc: BaseException) -> None:
-        """Log that the connection was given up after a failed write. Called without a lock."""
-
-    def queue_failed(self, exc: BaseException) -> None:
-        """Report that a queued frame could not be prepared. Called without a lock."""
-
-    def overflowed(self) -> None:
-        """Close the connection because the queue is full, as the settings ask for."""
-
-    def keeps_queue(self) -> bool:
-        """Tell whether frames may be queued while the connection is not running."""
-
-    def runs_loop(self) -> bool:
-        """Tell whether this thread runs the connection's loop."""
 
 
 class Sender:
@@ -166,16 +114,16 @@ class Sender:
         self,
         frame: WebSocketFrame,
         ahead: PreparedFrame | None = None,
-        guarded: bool = False,
+        held: bool = False,
         failures: list[BaseException] | None = None,
     ) -> bool:
         """Do the work of the process's ``send_frame``, except for close frames.
 
-        *guarded*: the main thread has recorded that it is sending. *failures* gets exceptions that
-        would otherwise be logged.
+        *held*: the main thread holds ``safe_out`` already, and releases it. *failures* gets
+        exceptions that would otherwise be logged.
         """
         me = get_ident()
-        if me == _main_ident and not guarded:
+        if me == _main_ident and not held:
             return self._send_in_main(frame, ahead, failures)
         opcode = frame.opcode
         payload = frame.payload
@@ -186,10 +134,11 @@ class Sender:
         if encoder.sends_plain and length < JOIN_BELOW:
             # encoded before the lock is taken: it does not depend on the frames before it
             wire = encode_unmasked(0x80 | opcode, payload)
-        elif ahead is None and encoder.prepares_ahead and process.state is wpsRun:
+        elif ahead is None and encoder.prepares_ahead and process.state is wpsRun and not held:
             ahead = encoder.prepare_ahead(process.protocol, frame)
         safe_out = self.safe_out
-        if not safe_out.acquire(False):
+        # no signal handler runs in this thread, so nothing can be raised before the try below
+        if not held and not safe_out.acquire(False):
             if self._writer == me:
                 # we are in a finaliser that has interrupted a send on this same connection
                 return self.queue_frame(frame)
@@ -231,7 +180,8 @@ class Sender:
                 counts.bytes_out += length
         finally:
             self._writer = 0
-            safe_out.release()
+            if not held:
+                safe_out.release()
             if failure is not None:
                 if failures is None:
                     process.write_failed(failure)
@@ -249,11 +199,27 @@ class Sender:
         if self._main_sends:
             # we are in a signal handler that has interrupted a send on this same connection
             return self.queue_frame(frame)
+        process, safe_out = self._process, self.safe_out
+        held: list[bool] = []
+        failed: list[BaseException] = []
         self._main_sends = True
         try:
-            return self.send(frame, ahead, True, failures)
+            if ahead is None and self.encoder.prepares_ahead and process.state is wpsRun:
+                # without the lock, because the protocol's code runs in it
+                ahead = self.encoder.prepare_ahead(process.protocol, frame)
+            if not take(safe_out, held, process.settings.send_timeout / 1000):
+                # another thread's frame is stuck too: the peer does not read
+                return False
+            return self.send(frame, ahead, True, failed)
         finally:
             self._main_sends = False
+            if held and held[0]:
+                safe_out.release()
+            if failures is not None:
+                failures += failed
+            else:
+                for failure in failed:
+                    process.write_failed(failure)
 
     def queue_frame(self, frame: WebSocketFrame) -> bool:
         """Do the work of the process's ``send_frame_async``."""
@@ -412,17 +378,19 @@ class Sender:
 
     def flush_outgoing(self) -> FlushResult:
         """Send queued frames without waiting; called by the keeper, and by the loop."""
-        if not self.safe_out.acquire(blocking=False):
-            return FlushResult.busy
         failures: list[BaseException] = []
+        held: list[bool] = []
         try:
+            if not take(self.safe_out, held):
+                return FlushResult.busy
             return self._flush(failures)
         except OSError as exc:
             failures.append(exc)
             self._process.cut(exc)
             return FlushResult.done
         finally:
-            self.safe_out.release()
+            if held and held[0]:
+                self.safe_out.release()
             for failure in failures:
                 if isinstance(failure, OSError):
                     self._process.write_failed(failure)

@@ -102,7 +102,7 @@ class ListeningServer(WebSocketServerBase):
         super().die_in_child()
         self._listener.die_in_child()
         # free() has nothing left to do
-        self._stopping = self._inherited = self._freed = True
+        self._leave_to_parent()
 
     def end_exit(self, deadline: Deadline) -> None:
         super().end_exit(deadline)

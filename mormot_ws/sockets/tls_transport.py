@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 
 from ..core.masking import Buffer
+from ..core.taking import take
 from ..logs import get_logger
 from .deadline import Deadline
 from .transport import Transport
@@ -60,8 +61,9 @@ class TlsTransport(Transport):
         self._feeds = 0  # how often input was fed; guarded by _safe_tls
         self._unsent = b""  # encrypted, but not yet taken by the kernel; guarded by _safe_write
         self._torn = False  # a record was cut short: nothing can follow it; guarded by _safe_write
-        self.recv: Callable[[int], bytes] = self._recv
-        self.sendall: Callable[[Buffer], None] = self._sendall
+
+    def _direct_methods(self) -> tuple[Callable[[int], bytes], Callable[[Buffer], None]]:
+        return self._recv, self._sendall
 
     def _make_locks(self) -> None:
         #: guards the SSL object and its two buffers; last in the lock order; held only to compute
@@ -176,16 +178,18 @@ class TlsTransport(Transport):
 
         Also returns False if another thread is reading.
         """
-        if not self._safe_read.acquire(blocking=False):
-            return False
+        held: list[bool] = []
         try:
+            if not take(self._safe_read, held):
+                return False
             raw = super().recv_now(_RECORD)
             if raw is None:
                 return False
             self._feed(raw)
             return True
         finally:
-            self._safe_read.release()
+            if held and held[0]:
+                self._safe_read.release()
 
     # -------------------------------------------------------------------------------------- writing
 
@@ -219,14 +223,16 @@ class TlsTransport(Transport):
 
         We feed it if the reader is not reading (we may be the reader).
         """
-        if self._safe_read.acquire(blocking=False):
-            try:
+        held: list[bool] = []
+        try:
+            if take(self._safe_read, held):
                 if feeds == self._feeds:
                     with contextlib.suppress(TimeoutError):
                         self._feed(self._raw_within(deadline.sooner(1000 * _LOOK_AGAIN)))
-            finally:
+                return
+        finally:
+            if held and held[0]:
                 self._safe_read.release()
-            return
         with self._safe_tls:
             self._waiting += 1
             self._fed.wait_for(lambda: feeds != self._feeds, _LOOK_AGAIN)
@@ -277,9 +283,10 @@ class TlsTransport(Transport):
 
     def _flush_now(self) -> None:
         """Send the records that reading has caused; a thread that is writing sends them too."""
-        if not self._safe_write.acquire(blocking=False):
-            return
+        held: list[bool] = []
         try:
+            if not take(self._safe_write, held):
+                return
             if not self._torn:
                 self._send_unsent(self._encrypt(b""))
         except OSError as exc:
@@ -290,7 +297,8 @@ class TlsTransport(Transport):
             self._torn = True
             raise
         finally:
-            self._safe_write.release()
+            if held and held[0]:
+                self._safe_write.release()
 
     def _send_unsent(self, raw: bytes) -> None:
         assert self._safe_write.locked()
@@ -305,9 +313,10 @@ class TlsTransport(Transport):
         It is at most 16 kB; 0: older output is still waiting. While part of their record is unsent,
         the bytes count in :attr:`unsent_bytes`; the next call sends it.
         """
-        if not self._safe_write.acquire(blocking=False):
-            return 0
+        held: list[bool] = []
         try:
+            if not take(self._safe_write, held):
+                return 0
             if self._unsent and not self._torn:
                 self._send_unsent(b"")
                 if self._unsent:
@@ -325,7 +334,8 @@ class TlsTransport(Transport):
             self._torn = True
             raise
         finally:
-            self._safe_write.release()
+            if held and held[0]:
+                self._safe_write.release()
             if self._outgoing.pending:
                 self._flush_now()
 

@@ -1,0 +1,38 @@
+"""take(): acquire a lock so that no signal can come between having it and knowing it.
+
+A signal handler runs behind any call, so what it raises (Ctrl-C, a time-out of the application)
+can come behind ``lock.acquire()`` and before the ``try`` that releases the lock. ``with lock:`` has
+no such gap, but no time limit either. This module makes no locks.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Lock(Protocol):
+    """A lock of ``threading``."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Wait up to *timeout* seconds; return whether it is held now."""
+
+
+def take(lock: Lock, held: list[bool], seconds: float = 0) -> bool:
+    """Wait up to *seconds* for *lock*; return whether it is held now, and note that in *held*.
+
+    *held* is an empty list of the caller, whose code has this form. Nothing is called in its
+    ``finally`` before the release, because a signal handler may raise behind any call::
+
+        try:
+            if not take(lock, held, seconds):
+                return
+            ...
+        finally:
+            if held and held[0]:
+                lock.release()
+
+    Raises what a signal handler raises meanwhile.
+    """
+    # one step for signals: extend() and map() run acquire() without any bytecode in between
+    held.extend(map(lock.acquire, (True,), (seconds,)))
+    return held[0]

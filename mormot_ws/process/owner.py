@@ -1,0 +1,62 @@
+"""SendingProcess: what the sender needs of the connection that owns it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..protocols.base import WebSocketProtocol
+from ..settings import WebSocketProcessSettings
+from ..sockets.deadline import Deadline
+from ..states import WebSocketProcessState
+
+
+class SendingProcess(Protocol):
+    """What :class:`Sender` needs of its connection."""
+
+    settings: WebSocketProcessSettings
+    protocol: WebSocketProtocol
+    state: WebSocketProcessState
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write *data* whole."""
+
+    def write_parts(self, header: bytes, payload: bytes) -> None:
+        """Write a large frame."""
+
+    def write_now(self, data: memoryview) -> int:
+        """Write what can be written without waiting; return its size."""
+
+    def wait_writable(self, deadline: Deadline) -> bool:
+        """Wait until :meth:`write_now` may continue."""
+
+    def waits_for_input(self) -> bool:
+        """Tell whether :meth:`write_now` took nothing although the socket is not full."""
+
+    def unsent_bytes(self) -> int:
+        """Return how many accepted bytes are still unsent."""
+
+    def output_state(self) -> tuple[int, int] | None:
+        """Return how many bytes the peer has acknowledged, and how many are under way; None where
+        nobody tells.
+        """
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+    def cut(self, exc: BaseException) -> None:
+        """Break the connection after a failed write. Called under ``safe_out``; logs nothing."""
+
+    def write_failed(self, exc: BaseException) -> None:
+        """Log that the connection was given up after a failed write. Called without a lock."""
+
+    def queue_failed(self, exc: BaseException) -> None:
+        """Report that a queued frame could not be prepared. Called without a lock."""
+
+    def overflowed(self) -> None:
+        """Close the connection because the queue is full, as the settings ask for."""
+
+    def keeps_queue(self) -> bool:
+        """Tell whether frames may be queued while the connection is not running."""
+
+    def runs_loop(self) -> bool:
+        """Tell whether this thread runs the connection's loop."""
