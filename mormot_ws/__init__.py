@@ -59,7 +59,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .process.process import WebSocketProcess
     from .protocols.base import WebSocketProtocol
     from .protocols.chat import WebSocketProtocolChat
-    from .protocols.offered import WebSocketProtocolList
+    from .protocols.protocol_list import WebSocketProtocolList
     from .protocols.signed_uri import WebSocketProtocolUri
     from .reconnect_policies import (
         ExponentialBackoff,
@@ -156,7 +156,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "front.main_thread": ("MainThreadQueue",),
     "process.process": ("WebSocketProcess",),
     "protocols.base": ("WebSocketProtocol",),
-    "protocols.offered": ("WebSocketProtocolList",),
+    "protocols.protocol_list": ("WebSocketProtocolList",),
     "reconnect_policies": (
         "ExponentialBackoff",
         "FailureKind",

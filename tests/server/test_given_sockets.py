@@ -43,11 +43,14 @@ def listening() -> Iterator[socket.socket]:
         yield sock
 
 
+def offer_echo(server: WebSocketServer) -> None:
+    """Set up a server."""
+    server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
+
+
 def server_on(port: str | int | None = None, **options: Any) -> WebSocketServer:
     """Return a server that echoes; free it."""
-    server = WebSocketServer(port, settings=fast_settings(), **options)
-    server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
-    return server
+    return WebSocketServer(port, settings=fast_settings(), prepare=offer_echo, **options)
 
 
 def serves(port: int | str) -> bool:
@@ -176,9 +179,12 @@ sys.path.insert(0, "tests")
 from support import echo
 from mormot_ws import WebSocketProtocolChat, WebSocketServer
 os.environ["LISTEN_PID"] = str(os.getpid())
-servers = [WebSocketServer(port) for port in sys.argv[1:]]
-for server in servers:
+
+def offer_echo(server):
     server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
+
+servers = [WebSocketServer(port, prepare=offer_echo) for port in sys.argv[1:]]
+for server in servers:
     print(server.address, flush=True)
 sys.stdin.read()
 for server in servers:

@@ -50,12 +50,16 @@ def path(tmp_path: Path) -> Iterator[Path]:
     assert not list(tmp_path.iterdir())
 
 
+def offer_echo(server: WebSocketServer) -> None:
+    """Set up a server."""
+    server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
+
+
 def server_on(path: Path | str, **options: Any) -> WebSocketServer:
     """Return a server on a Unix socket that echoes; free it."""
     settings = options.pop("settings", None) or fast_settings()
-    server = WebSocketServer(f"unix:{path}", settings=settings, **options)
-    server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
-    return server
+    options.setdefault("prepare", offer_echo)
+    return WebSocketServer(f"unix:{path}", settings=settings, **options)
 
 
 def serves(path: Path | str) -> bool:
@@ -460,7 +464,7 @@ def test_without_file_locks_a_server_starts(path: Path, monkeypatch: pytest.Monk
         assert serves(path)
 
 
-# ----------------------------------------------------------------------------------------- who comes
+# ---------------------------------------------------------------------------------------- who comes
 
 
 def test_a_peer_is_called_unix_and_is_of_this_machine(path: Path) -> None:
