@@ -52,9 +52,7 @@ def test_free_does_not_wait_long_for_native_clients_that_have_reconnected(
 
     def native_client() -> RawClient:
         peer = (
-            TlsRawClient(server.port, authority.client_context())
-            if tls
-            else RawClient(server.port)
+            TlsRawClient(server.port, authority.client_context()) if tls else RawClient(server.port)
         )
         peer.upgrade()
         return peer
@@ -83,9 +81,7 @@ def test_what_a_peer_sends_behind_the_end_of_our_stream_is_read(
     timeout = int(LONG * 1000)
     with contextlib.ExitStack() as stack:
         if tls:
-            server = tls_server(
-                authority.server_context(), recorder.frame, close_timeout=timeout
-            )
+            server = tls_server(authority.server_context(), recorder.frame, close_timeout=timeout)
             stack.callback(server.free)
             peer: RawClient = TlsRawClient(server.port, authority.client_context())
         else:
