@@ -93,8 +93,8 @@ class HttpServerRequest:
     def out_content(self, value: bytes | str) -> None:
         if not isinstance(value, _CONTENT):
             raise TypeError(
-                f"out_content is bytes or str, and a {type(value).__name__} cannot be sent as it is:"
-                " json.dumps(value) makes a str"
+                f"out_content is bytes or str: {type(value).__name__} cannot be sent as it is, but"
+                " json.dumps(value) can"
             )
         self._out_content = value
 
