@@ -14,9 +14,7 @@ from __future__ import annotations
 import threading
 from threading import get_ident
 from time import monotonic
-from typing import ClassVar
 
-from ..attributes import Check
 from ..core.closing import CloseHandshake
 from ..core.forks import dies_in_child
 from ..core.frames import (
@@ -44,8 +42,7 @@ from ..states import (
     wscBlockWithAnswer,
 )
 from ..status import ConnectionStatus
-from .carrier import ByteCarrier
-from .checks import CONNECTION_CHECKS
+from .checks import CheckedConnection, check_request
 from .closer import Closer, write_fault
 from .dispatcher import Dispatcher
 from .encoder import PreparedFrame, check_sendable
@@ -60,7 +57,7 @@ from .snapshot import connection_status
 _log = get_logger("mormot_ws.process")
 
 
-class WebSocketProcess(ByteCarrier):
+class WebSocketProcess(CheckedConnection):
     """One connection, as both sides have it. Mirrors ``TWebSocketProcess``.
 
     :param protocol: this connection's own protocol object.
@@ -78,8 +75,6 @@ class WebSocketProcess(ByteCarrier):
     Subclasses implement :meth:`receive_bytes`, :meth:`receive_now`, :meth:`write_bytes`,
     :meth:`write_now`, :meth:`interrupt` and :meth:`fileno`.
     """
-
-    _CHECKS: ClassVar[dict[str, Check]] = CONNECTION_CHECKS
 
     #: True in a forked child: the connection belongs to the parent, and this copy is dead
     inherited: bool = False
@@ -304,6 +299,7 @@ class WebSocketProcess(ByteCarrier):
         take turns: each waits up to another :meth:`answer_timeout` for its turn, and gets 666 if
         that does not come. Mirrors ``NotifyCallback``.
         """
+        check_request(request)
         if self.exchange is None:
             name = shown_name(self.protocol.name)
             request.out_error = f"the protocol {name!r} carries no requests"
