@@ -10,8 +10,9 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from functools import wraps
 from types import FrameType, NoneType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from .callbacks import check_callback, check_plain
 from .logs import get_logger
@@ -26,6 +27,8 @@ _PACKAGE = __name__.partition(".")[0]
 #: takes the name of an attribute and a value; raises ``TypeError`` or ``ValueError`` for a value
 #: that it cannot have
 Check = Callable[[str, Any], None]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 #: what a type is called in messages
 _WORDS: dict[type, str] = {
@@ -57,11 +60,39 @@ def of_kind(*kinds: type, meant: str = "") -> Check:
     return check
 
 
+def explains_keywords(**elsewhere: str) -> Callable[[_Function], _Function]:
+    """Let the decorated function say what was meant by a keyword that it does not have.
+
+    *elsewhere* are names that others use, and what to do about them.
+    """
+
+    def decorate(function: _Function) -> _Function:
+        known = inspect.signature(function).parameters
+
+        @wraps(function)
+        def explaining(*arguments: Any, **keywords: Any) -> Any:
+            for name in keywords.keys() - known.keys():
+                # only those who mistype a name pay for it
+                from difflib import get_close_matches
+
+                called = function.__qualname__.removesuffix(".__init__")
+                like = get_close_matches(name, known, 1)
+                meant = elsewhere.get(name) or (f"did you mean {like[0]!r}?" if like else "")
+                text = f"{called}() has no parameter {name!r}"
+                raise TypeError(f"{text}: {meant}" if meant else text)
+            return function(*arguments, **keywords)
+
+        return cast("_Function", explaining)
+
+    return decorate
+
+
 #: the commonest checks
 IS_BOOL = of_kind(bool)
 IS_INT = of_kind(int)
 IS_NUMBER = of_kind(float, int, meant="a number")
 IS_TEXT = of_kind(str)
+IS_MILLISECONDS = of_kind(float, int, meant="a number of milliseconds")
 
 
 class KnownAttributes:

@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, ClassVar, Protocol, SupportsFloat
 
-from .attributes import IS_BOOL, IS_INT, Check, KnownAttributes, of_kind
+from .attributes import IS_BOOL, IS_INT, IS_MILLISECONDS, Check, KnownAttributes
 
 #: the longest finite wait, in milliseconds, that a policy may ask for
 _LONGEST_MS = 366 * 24 * 3_600_000
@@ -90,9 +90,6 @@ class ReconnectPolicy(Protocol):
         """Start again from the shortest wait, because the last connection was stable."""
 
 
-_IS_WAIT = of_kind(float, int, meant="a number of milliseconds")
-
-
 def check_policy(name: str, value: object) -> None:
     """Raise ``TypeError`` for what is not a policy."""
     if isinstance(value, type) or not (hasattr(value, "next_delay") and hasattr(value, "reset")):
@@ -107,11 +104,11 @@ def _are_waits(**values: object) -> None:
     for name, value in values.items():
         # None is the default of the cap
         if value is not None or name != "cap_ms":
-            _IS_WAIT(name, value)
+            IS_MILLISECONDS(name, value)
 
 
 def _is_above_0(name: str, value: Any) -> None:
-    _IS_WAIT(name, value)
+    IS_MILLISECONDS(name, value)
     # written so that NaN, for which every comparison is False, is refused as well
     if not 0 < value < math.inf:
         raise ValueError(f"{name} is a number of milliseconds above 0, not {name}={value}")
@@ -130,7 +127,7 @@ def _is_limit(check: Check) -> Check:
 
 _LIMITS: dict[str, Check] = {
     "max_attempts": _is_limit(IS_INT),
-    "max_time_ms": _is_limit(_IS_WAIT),
+    "max_time_ms": _is_limit(IS_MILLISECONDS),
 }
 
 

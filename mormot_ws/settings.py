@@ -113,6 +113,11 @@ def _is_flag(name: str, value: Any) -> None:
         raise ValueError(f"{name} is True or False, not {value!r}")
 
 
+def _are_bits(name: str, value: Any) -> None:
+    if type(value) is not int or value not in (128, 192, 256):
+        raise ValueError(f"{name} is 128, 192 or 256, not {value!r}")
+
+
 def _is_text(name: str, value: Any) -> None:
     if not isinstance(value, str):
         # the text may be a secret from which keys are derived: the message does not show it
@@ -197,6 +202,8 @@ _LONG_MS = _whole(most=LONGEST_MS, warn=True)
 _LONG_MS_FROM_1 = _whole(1, LONGEST_MS, warn=True)
 _NUMBER = _whole()
 _NUMBER_FROM_1 = _whole(1)
+# up to a terabyte: more was meant in bytes
+_MEGABYTES = _whole(1, 1 << 20)
 _FLAG: dict[str, _Check] = {"check": _is_flag}
 _EVENT: dict[str, _Check] = {"check": _is_event}
 
@@ -256,7 +263,7 @@ class WebSocketProcessSettings:
         default="E750ACCA-2C6F-4B0E-999B-D31C9A14EFAB", metadata={"check": _is_text}
     )
     aes_rounds: int = field(default=1_024, metadata=_NUMBER)
-    aes_bits: int = field(default=128, metadata=_NUMBER)
+    aes_bits: int = field(default=128, metadata={"check": _are_bits})
     #: what is logged frame by frame
     log_details: WebSocketProcessSettingsLogDetails = field(
         default=WebSocketProcessSettingsLogDetails(0), metadata={"check": _is_log_details}
@@ -265,7 +272,7 @@ class WebSocketProcessSettings:
     notify_all_frames: bool = field(default=False, metadata=_FLAG)
     #: megabytes; a frame that announces more is refused with 1009 (the original's global
     #: ``WebSocketsMaxFrameMB``)
-    max_frame_mb: int = field(default=256, metadata=_NUMBER_FROM_1)
+    max_frame_mb: int = field(default=256, metadata=_MEGABYTES)
 
     # --- settings that the original does not have
 
@@ -413,13 +420,23 @@ def _with_suggestions(init: Callable[..., None]) -> Callable[..., None]:
     """Return *init* with better errors: an unknown keyword names the setting probably meant."""
 
     @functools.wraps(init)
-    def __init__(self: WebSocketProcessSettings, **values: Any) -> None:
+    def __init__(self: WebSocketProcessSettings, *unnamed: Any, **values: Any) -> None:
+        if unnamed:
+            raise TypeError(
+                "settings are given by name, as in WebSocketProcessSettings(heartbeat_delay=5000)"
+            )
         for name in values.keys() - WebSocketProcessSettings._DEFAULTS.keys():
             raise TypeError(_unknown(name))
         init(self, **values)
 
     return __init__
 
+
+#: what is said of settings that are given to a client or a server itself
+AS_KEYWORDS = {
+    name: f"it is a setting: give settings=WebSocketProcessSettings({name}=…)"
+    for name in WebSocketProcessSettings._DEFAULTS
+}
 
 if not TYPE_CHECKING:
     WebSocketProcessSettings.__init__ = _with_suggestions(WebSocketProcessSettings.__init__)

@@ -8,7 +8,7 @@ from types import NoneType
 
 from ..attributes import IS_BOOL, IS_TEXT, Check, of_kind
 from ..reconnect_policies import ReconnectFailure, check_policy
-from ..settings import check_settings
+from ..settings import AS_KEYWORDS, check_settings
 from .upgrade import UpgradeError
 
 
@@ -46,5 +46,21 @@ ELSEWHERE: dict[str, str] = {
     "on_open": _OF_PROTOCOL,
     "on_close": "set on_websockets_closed",
     "send": "call client.websockets.send_frame(WebSocketFrame(focText, text))",
+    "connect": "call websockets_upgrade(uri, protocol=…), or auto_reconnect(protocol=…)",
+    "disconnect": "call free(), or client.websockets.shutdown()",
+    "recv": _OF_PROTOCOL,
     "on_error": "set on_gave_up; what fails is returned, or raised, where it is called",
 }
+
+#: what is said of keywords that the constructor does not have
+KEYWORDS: dict[str, str] = {
+    **AS_KEYWORDS,
+    **{name: f"set it before the upgrade: client.{name} = …" for name in CLIENT_CALLBACKS},
+    "on_reconnect": "call auto_reconnect(), or set client.websockets.on_reconnect",
+    "protocol": "give it to websockets_upgrade(uri, protocol=…)",
+}
+
+
+def flag(name: str, value: bool) -> bool:
+    IS_BOOL(name, value)
+    return value

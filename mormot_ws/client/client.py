@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, ClassVar, Literal, overload
 
-from ..attributes import Check
+from ..attributes import Check, explains_keywords
 from ..callbacks import Ignored
 from ..errors import WebSocketsError
 from ..logs import get_logger
@@ -29,12 +29,12 @@ from ..states import WebSocketProtocolBinaryOptions
 from ..status import ClientStatus
 from .arguments import HeaderValue, check_upgrade_arguments, connect_target, rest_protocol
 from .auto_reconnect import AutoReconnect
-from .checks import CLIENT_CALLBACKS, CLIENT_CHECKS, ELSEWHERE
+from .checks import CLIENT_CALLBACKS, CLIENT_CHECKS, ELSEWHERE, KEYWORDS, flag
 from .connection import WebSocketProcessClient
 from .delays import reopen_failure, upgrade_failure
 from .first_connection import begin, check_owner
-from .http import HttpAnswer, http_request, rest_request
-from .life import ClientLife, NoThreadError
+from .http import HttpAnswer, checked_body, http_request, rest_request
+from .life import FREED, ClientLife, NoThreadError
 from .socket_use import CONNECTING, SocketUse
 from .upgrade import UpgradeError, default_user_agent, try_upgrade
 
@@ -63,6 +63,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = CLIENT_CALLBACKS
     _ELSEWHERE: ClassVar[dict[str, str]] = ELSEWHERE
 
+    @explains_keywords(**KEYWORDS)
     def __init__(
         self,
         host: str,
@@ -119,7 +120,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         self._answers = threading.local()
         #: False when the server chose none of the sub-protocols of the last upgrade
         self.subprotocol_chosen = True
-        if connect:
+        if flag("connect", connect):
             self.reopen()
 
     # -------------------------------------------------------------------------------- the factories
@@ -195,7 +196,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         """
         target = connect_target(host, port, protocol, uri, headers, tls)
         host, port, protocol, uri, headers, tls = target
-        options.setdefault("connect", not retry)
+        options.setdefault("connect", not flag("retry", retry))
         client = cls(host, port, tls, tls_context, timeout, **options)
         return client if begin(client, uri, protocol, headers, retry) else None
 
@@ -389,7 +390,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         and 404 when it may have. Raises ``ValueError`` for malformed header lines, and
         :class:`WebSocketsError` for a request that would wait inside a callback of this client.
         """
-        body = data.encode("utf-8") if isinstance(data, str) else data
+        body = checked_body(url, method, header, data, data_type)
         process = self._life.process
         if process is not None:
             answer = rest_request(process, url, method, header, body, data_type)
@@ -443,7 +444,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         transport = self._transport
         if transport is None:
             self.upgrade_failure = None
-            return _NOT_CONNECTED
+            return FREED if life.freeing else _NOT_CONNECTED
         refused = life.refusal(uri, reconnect)
         return refused or self._upgrade(transport, uri, made(), headers)
 

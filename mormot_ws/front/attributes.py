@@ -5,40 +5,9 @@ and say what is meant.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..attributes import Check
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def explains_keywords(**elsewhere: str) -> Callable[[_Function], _Function]:
-    """Let the decorated function say what was meant by a keyword that it does not have.
-
-    *elsewhere* are names that others use, and what to do about them.
-    """
-
-    def decorate(function: _Function) -> _Function:
-        known = inspect.signature(function).parameters
-
-        @wraps(function)
-        def explaining(*arguments: Any, **keywords: Any) -> Any:
-            for name in keywords.keys() - known.keys():
-                # only those who mistype a name pay for it
-                from difflib import get_close_matches
-
-                called = function.__qualname__.removesuffix(".__init__")
-                like = get_close_matches(name, known, 1)
-                meant = elsewhere.get(name) or (f"did you mean {like[0]!r}?" if like else "")
-                text = f"{called}() has no parameter {name!r}"
-                raise TypeError(f"{text}: {meant}" if meant else text)
-            return function(*arguments, **keywords)
-
-        return cast("_Function", explaining)
-
-    return decorate
+from ..attributes import Check, explains_keywords
 
 
 class FixedAttributes:
@@ -150,3 +119,6 @@ class ConnectionAttributes:
         public = [known for known in dir(type(self)) if not known.startswith("_")]
         like = get_close_matches(name, public, 1)
         return f"{text}: did you mean {like[0]!r}?" if like else text
+
+
+__all__ = ["ConnectionAttributes", "FixedAttributes", "explains_keywords"]

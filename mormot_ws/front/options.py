@@ -68,11 +68,14 @@ def _called_uri(function: Callable[[], object]) -> str:
 def sub_protocols(protocol: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(protocol, str):
         return (protocol,) if protocol else ()
-    if not isinstance(protocol, Sequence):
+    if not isinstance(protocol, Sequence) or isinstance(protocol, (bytes, bytearray)):
         raise TypeError(
             f"protocol is a name or a list of names, not {type(protocol).__name__}: "
             "connect() needs no protocol object"
         )
+    for name in protocol:
+        if not isinstance(name, str):
+            raise TypeError(f"the names of sub-protocols are str, not {type(name).__name__}")
     return tuple(protocol)
 
 

@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar, overload
 
+from ..attributes import IS_BOOL, IS_TEXT
 from ..core.frames import WebSocketFrame
 from ..errors import WebSocketsError
 from ..logs import get_logger
@@ -79,6 +80,10 @@ class Server(FixedAttributes):
     _ELSEWHERE: ClassVar[dict[str, str]] = {
         "broadcast": "send(message) sends to all, send(message, group=…) to a group",
         "emit": "send(message) or send_json(value)",
+        "settings": "give them to Server(settings=…); a running one has server.server.settings",
+        "stop": "close()",
+        "shutdown": "close()",
+        "free": "close()",
         "event": "use on_message for messages, or method for calls",
         "on": "it has on_open, on_message and on_close",
         "on_connect": "use on_open",
@@ -127,6 +132,8 @@ class Server(FixedAttributes):
         parse_port(port)
         if authenticate is not None:
             check_callback(authenticate, "authenticate", "request")
+        IS_TEXT("name", name)
+        IS_BOOL("hide_errors", hide_errors)
         self._address = port
         self._tls = _tls_context(tls)
         self._authenticate = authenticate
@@ -210,8 +217,13 @@ class Server(FixedAttributes):
         other ones are answered with 405.
         """
         if not isinstance(path, str) or not path.startswith("/") or "?" in path:
+            if callable(path):
+                raise TypeError("http is given a path first: write @server.http('/path')")
             raise ValueError(f"the path of a request begins with '/', and has no '?': {path!r}")
-        wanted = [methods] if isinstance(methods, str) else list(methods)
+        wanted = [methods] if isinstance(methods, str) else methods
+        if not isinstance(wanted, Iterable) or not all(isinstance(name, str) for name in wanted):
+            raise TypeError(f"methods are names like ['GET', 'POST'], not {methods!r}")
+        wanted = list(wanted)
 
         def register(function: _OnHttp) -> _OnHttp:
             with self._safe:
@@ -457,6 +469,8 @@ class Server(FixedAttributes):
     ) -> int:
         numbers = None if to is None else ids_of(to)
         excluded = ids_of(exclude)
+        if protocol is not None:
+            IS_TEXT("protocol", protocol)
         server = self._server
         if server is None:
             return 0

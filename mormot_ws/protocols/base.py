@@ -103,6 +103,14 @@ class WebSocketProtocol(KnownAttributes):
     #: the small ones of others
     prepares_in_any_order = False
 
+    _ELSEWHERE: ClassVar[dict[str, str]] = {
+        "broadcast": "server.websocket_broadcast(frame)",
+        "on_close": "on_incoming_frame of a WebSocketProtocolChat gets focConnectionClose last",
+        "on_message": "on_incoming_frame of a WebSocketProtocolChat",
+        "on_open": "on_incoming_frame of a WebSocketProtocolChat gets focContinuation first",
+        "send": "process.send_frame(frame), on the connection that callbacks get",
+    }
+
     #: the callbacks that a clone has, too
     _CLONED: ClassVar[tuple[str, ...]] = ()
 
@@ -160,7 +168,9 @@ class WebSocketProtocol(KnownAttributes):
 
     @uri.setter
     def uri(self, value: str) -> None:
-        # the message does not show the URI: some applications use a token in it
+        # the messages do not show the URI: some applications use a token in it
+        if "://" in value[:8]:
+            raise ValueError("the URI of a protocol is a path, like 'chat', without host and port")
         if any(c < " " or c == "\x7f" for c in value):
             raise ValueError("the URI of a protocol cannot have control characters")
         self._uri = value

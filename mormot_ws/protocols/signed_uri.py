@@ -14,7 +14,7 @@ from dataclasses import asdict, is_dataclass
 from time import time
 from typing import Any, ClassVar, NamedTuple
 
-from ..attributes import IS_INT, IS_TEXT, Check
+from ..attributes import IS_INT, IS_NUMBER, IS_TEXT, Check
 from ..core.forks import renew_in_child
 from ..core.handshake import uri_key
 from ..errors import WebSocketsError
@@ -171,6 +171,12 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         super().__init__(name, "", on_incoming_frame)
         if not name:
             raise ValueError("a name is needed: it is how a client asks for the protocol")
+        IS_TEXT("public_uri", public_uri)
+        IS_NUMBER("expiration_minutes", expiration_minutes)
+        if secret is not None and not isinstance(secret, (str, bytes)):
+            raise TypeError(f"secret is str or bytes, not {type(secret).__name__}")
+        if local_path is not None:
+            IS_TEXT("local_path", local_path)
         if not public_uri:
             raise ValueError(
                 "public_uri is what clients reach this server by, e.g. 'wss://example.com/gateway'"

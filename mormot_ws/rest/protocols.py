@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..attributes import IS_BOOL, IS_INT, Check, of_kind
+from ..attributes import IS_BOOL, IS_INT, IS_TEXT, Check, of_kind
 from ..core.forks import renew_in_child
 from ..core.frames import (
     WebSocketFrame,
@@ -303,6 +303,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self._max_message_bytes = 16 << 20
         self._guard = KeyGuard(KeyFaults())
         self._process: weakref.ref[WebSocketProcess] | None = None
+        IS_TEXT("key", key)
         if key:
             self.set_encrypt_key(key, settings)
 

@@ -21,7 +21,7 @@ from ..callbacks import Ignored, check_callback
 from ..core.forks import dies_in_child
 from ..logs import LOG_SECONDS, SeldomLog, get_logger
 from ..request import OnHttpServerRequest
-from ..settings import WebSocketProcessSettings
+from ..settings import AS_KEYWORDS, WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
@@ -37,6 +37,18 @@ _log = get_logger("mormot_ws.server")
 _MOST_AT_ONCE = 64
 
 OnThread = Callable[[threading.Thread], Ignored]
+
+#: what is said of keywords that the constructors do not have
+KEYWORDS: dict[str, str] = {
+    **AS_KEYWORDS,
+    "host": "port takes it too, as in '127.0.0.1:8999'",
+    "address": "port takes it too, as in '127.0.0.1:8999'",
+    **{
+        name: f"set it in the function prepare(server): server.{name} = …"
+        for name in WebSocketServerBase._CALLBACKS
+    },
+    "protocol": "add it in prepare(server): server.websocket_protocols.add(protocol)",
+}
 
 #: how the callbacks of the constructor are called
 _PARAMETERS = {"on_start": ("thread",), "on_stop": ("thread",), "prepare": ("server",)}
@@ -71,6 +83,8 @@ class ListeningServer(WebSocketServerBase):
             if callback is not None:
                 check_callback(callback, name, *_PARAMETERS[name])
         super().__init__(process_name or self._KIND, process_name, settings)
+        if private_key_file is not None and certificate_file is None:
+            raise ValueError("private_key_file goes with certificate_file")
         if certificate_file is not None and tls_context is None:
             tls_context = server_tls_context(certificate_file, private_key_file)
         self.tls_context = tls_context

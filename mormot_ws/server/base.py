@@ -14,7 +14,7 @@ from time import sleep
 from types import NoneType
 from typing import Any, ClassVar
 
-from ..attributes import IS_TEXT, Check, KnownAttributes, of_kind
+from ..attributes import IS_INT, IS_TEXT, Check, KnownAttributes, of_kind
 from ..callbacks import Ignored
 from ..core.frames import WebSocketFrame, check_frame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
@@ -48,6 +48,20 @@ def _is_process_class(name: str, value: object) -> None:
         )
 
 
+def _numbers(name: str, numbers: Iterable[int]) -> list[int]:
+    """Return *numbers*, those of connections; raise ``TypeError`` for anything else."""
+    found: Any = numbers
+    if isinstance(numbers, Iterable) and not isinstance(numbers, (str, bytes)):
+        found = list(numbers)
+        if all(isinstance(number, int) for number in found):
+            return found  # type: ignore[no-any-return]
+        found = next(number for number in found if not isinstance(number, int))
+    raise TypeError(
+        f"{name} has numbers of connections, like [process.connection_id], not"
+        f" {type(found).__name__}"
+    )
+
+
 class WebSocketServerBase(KnownAttributes, FreedByWith):
     """Base of the servers: their protocols, events and connections.
 
@@ -62,6 +76,15 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
 
     _ELSEWHERE: ClassVar[dict[str, str]] = {
         "broadcast": "websocket_broadcast(frame)",
+        "callback": "a WebSocketServerRest has it",
+        "close": "call free(), or use with",
+        "on_connect": "set on_websocket_connect",
+        "on_disconnect": "set on_websocket_disconnect",
+        "run": "it has been running since it was made: wait for what ends the program",
+        "send": "websocket_broadcast(frame) to all, send_frame(frame) of one of connections()",
+        "serve_forever": "it has been running since it was made: wait for what ends the program",
+        "start": "it has been running since it was made",
+        "stop": "call free(), or use with",
         "on_message": "messages are the protocol's: websocket_protocols.add("
         "WebSocketProtocolChat(name, uri, on_incoming_frame))",
     }
@@ -187,6 +210,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
 
         Mirrors ``IsActiveWebSocket``.
         """
+        if type(connection_id) is not int:
+            IS_INT("connection_id", connection_id)
         process = self._processes.get(connection_id)
         if process is None or process.state is not wpsRun or process.given_up:
             return None
@@ -299,14 +324,16 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     ) -> list[WebSocketProcessServer]:
         """Return the connections that a broadcast is for."""
         # no lock is held: the application's iterators may take their time, or a lock
-        excluded = frozenset(exclude)
+        excluded = frozenset(_numbers("exclude", exclude))
         if connection_ids is None:
             if group is None:
                 found = list(self._processes.values())
             else:
                 found = self._groups.members(group)
         else:
-            known = [self._processes.get(number) for number in list(connection_ids)]
+            known = [
+                self._processes.get(number) for number in _numbers("connection_ids", connection_ids)
+            ]
             found = [process for process in known if process is not None]
             if group is not None:
                 members = frozenset(self._groups.members(group))

@@ -14,13 +14,14 @@ import threading
 from collections.abc import Callable, Iterable
 from threading import current_thread
 
+from ..attributes import explains_keywords
 from ..callbacks import Ignored
 from ..errors import HttpServerError
 from ..logs import LOG_SECONDS, SeldomLog, get_logger
 from ..process.freeing import close_at_exit, joined
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
-from .accepting import ListeningServer, OnThread
+from .accepting import KEYWORDS, ListeningServer, OnThread
 from .connection import WebSocketServerSocket
 
 _log = get_logger("mormot_ws.server")
@@ -64,6 +65,7 @@ class WebSocketServer(ListeningServer):
     # both ends of a socket pair; free() writes a byte to the second one, to wake the accept thread
     _wake: tuple[sockets.socket, ...] = ()
 
+    @explains_keywords(**KEYWORDS)
     def __init__(
         self,
         port: str | int | None = None,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ..attributes import IS_TEXT, Check, KnownAttributes
+from ..attributes import IS_INT, IS_TEXT, Check, KnownAttributes
 from ..core.forks import call_in_child, renew_in_child
 from ..errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
 from ..logs import escaped, get_logger
@@ -246,6 +246,11 @@ class ServerServices(_Services):
     def __init__(
         self, server: WebSocketServer, *, root: str = "root", hide_errors: bool = False
     ) -> None:
+        if not hasattr(server, "is_active_websocket"):
+            raise TypeError(
+                f"server is a WebSocketServerRest, not {type(server).__name__}; ClientServices"
+                " takes a client"
+            )
         super().__init__(root, hide_errors, server.on_request)
         self._server = server
         server.on_request = self.on_request
@@ -267,6 +272,8 @@ class ServerServices(_Services):
         be sent; :class:`WebSocketsError` where waiting could never end: in the thread that reads
         the answer. A client that has reconnected is another connection.
         """
+
+        IS_INT("connection_id", connection_id)
 
         def find() -> WebSocketProcess:
             process = self._server.is_active_websocket(connection_id)
@@ -307,6 +314,11 @@ class ClientServices(_Services):
     def __init__(
         self, client: HttpClientWebSockets, *, root: str = "root", hide_errors: bool = False
     ) -> None:
+        if not hasattr(client, "websockets_upgrade"):
+            raise TypeError(
+                f"client is an HttpClientWebSockets, not {type(client).__name__}; ServerServices"
+                " takes a server"
+            )
         super().__init__(root, hide_errors, client.on_callback_request_process)
         self._client = client
         client.on_callback_request_process = self.on_request

@@ -38,6 +38,8 @@ def _is_host(name: str, value: Any) -> None:
             f"{name} is a name or an address; HttpClientWebSockets.websockets_connect() "
             "takes a whole URI"
         )
+    if value.count(":") == 1:
+        raise ValueError(f"{name} is a name or an address without its port, not {value!r}")
     wire_host(value)
 
 
@@ -187,6 +189,8 @@ class CrtSocket(KnownAttributes):
         if self._inherited:
             self.last_error = "the connection belongs to the parent of this forked child"
             return self.last_error
+        if timeout is not None:
+            check_timeout("timeout", timeout)
         dies_in_child(self)
         self.close()
         self._address = None
