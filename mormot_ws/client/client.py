@@ -18,9 +18,9 @@ from ..errors import WebSocketsError
 from ..logs import get_logger
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
 from ..reconnect_policies import ReconnectFailure, ReconnectPolicy
-from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
+from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
-from ..sockets.deadline import Deadline
+from ..sockets.deadline import Deadline, is_foreign_timeout
 from ..sockets.tls_contexts import TlsContext
 from ..sockets.transport import Transport
 from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
@@ -377,7 +377,17 @@ class HttpClientWebSockets(ClientLife):
         if process is not None:
             answer = rest_request(process, url, method, header, body, data_type)
         else:
-            answer = self._http_request(url, method, keep_alive, header, body, data_type)
+            answer = http_request(
+                self,
+                url,
+                method,
+                keep_alive,
+                header,
+                body,
+                data_type,
+                self.user_agent,
+                self.settings.max_answer_bytes,
+            )
         self._answers.answer = answer
         if answer.error:
             self.last_error: str = answer.error
@@ -390,30 +400,6 @@ class HttpClientWebSockets(ClientLife):
         return f"<HttpClientWebSockets {self.host}:{self.port}{tls} {what}{process}>"
 
     # ------------------------------------------------------------------------------------- internal
-
-    def _http_request(
-        self, url: str, method: str, keep_alive: int, header: str, body: bytes, data_type: str
-    ) -> HttpAnswer:
-        """Send a request by plain HTTP, on a new connection if there is none."""
-        error = "" if self.connected else self.reopen()
-        transport = self._transport
-        if transport is None:
-            return HttpAnswer(HTTP_CLIENTERROR, error=error or self.last_error or "not connected")
-        answer = http_request(
-            self,
-            transport,
-            url,
-            method,
-            keep_alive,
-            header,
-            body,
-            data_type,
-            self.user_agent,
-            self.settings.max_answer_bytes,
-        )
-        if not answer.keep_alive:
-            self.close()
-        return answer
 
     def _protocol(
         self,
@@ -457,6 +443,7 @@ class HttpClientWebSockets(ClientLife):
         if process is None or not (process.upgrades or reconnect):
             if alive:
                 return _CONNECTING
+            self.drop_unfinished_exchange()
             if self._transport is None:
                 self.reopen()
         transport = self._transport
@@ -483,7 +470,14 @@ class HttpClientWebSockets(ClientLife):
                 return _NOT_ENDED
             if thread.attempting and thread is not current_thread():
                 return _CONNECTING
-        return self._upgrade(transport, uri, made(), headers)
+        try:
+            self.begin_exchange(transport)
+            text = self._upgrade(transport, uri, made(), headers)
+            self.end_exchange()
+            return text
+        finally:
+            # interrupted: the next upgrade must not find its answer
+            self.drop_unfinished_exchange()
 
     def _upgrade(
         self, transport: Transport, uri: str, protocol: WebSocketProtocol, headers: str
@@ -507,6 +501,8 @@ class HttpClientWebSockets(ClientLife):
         except UpgradeError as exc:
             failure: UpgradeError | None = exc
         except OSError as exc:
+            if is_foreign_timeout(exc):
+                raise
             failure = UpgradeError.from_error(exc)
         else:
             failure = None

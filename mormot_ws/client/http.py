@@ -14,7 +14,7 @@ from ..logs import escaped, shown_name
 from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest, header_value
 from ..sockets.crtsocket import CrtSocket
-from ..sockets.deadline import Deadline
+from ..sockets.deadline import Deadline, is_foreign_timeout
 from ..sockets.transport import DeadlineSocket, Transport
 from ..states import wscBlockWithAnswer, wscBlockWithoutAnswer, wscNonBlockWithoutAnswer
 
@@ -38,7 +38,6 @@ class HttpAnswer:
 
 def http_request(
     client: CrtSocket,
-    transport: Transport,
     url: str,
     method: str,
     keep_alive: int,
@@ -48,14 +47,32 @@ def http_request(
     user_agent: str = "",
     max_answer_bytes: int = 0,
 ) -> HttpAnswer:
-    """Send a request on *transport* and return its answer.
+    """Send a request by plain HTTP, on a new connection if there is none; return its answer.
 
     *max_answer_bytes* is the limit for the body; 0: none. Raises ``ValueError`` for invalid header
-    lines, and for a *data_type* that no header can hold.
+    lines, and for a *data_type* that no header can hold. What a signal handler raises meanwhile is
+    raised again, and closes the connection.
     """
-    # imported here: it takes 10 ms, and most clients upgrade without a plain request
-    import http.client
+    headers = _headers(client, keep_alive, header, data_type, user_agent)
+    client.drop_unfinished_exchange()
+    error = "" if client.connected else client.reopen()
+    transport = client.transport
+    if transport is None:
+        return HttpAnswer(HTTP_CLIENTERROR, error=error or client.last_error or "not connected")
+    try:
+        client.begin_exchange(transport)
+        answer = _exchange(client, transport, url, method or "GET", headers, data, max_answer_bytes)
+        if answer.keep_alive:
+            client.end_exchange()
+        return answer
+    finally:
+        client.drop_unfinished_exchange()
 
+
+def _headers(
+    client: CrtSocket, keep_alive: int, header: str, data_type: str, user_agent: str
+) -> dict[str, str]:
+    """Return the headers of a request."""
     headers = {"Connection": "Keep-Alive" if keep_alive else "Close", "Accept": "*/*"}
     if user_agent:
         headers["User-Agent"] = user_agent
@@ -68,15 +85,28 @@ def http_request(
     if not any(name.lower() == "host" for name in headers):
         authority = wire_authority(client.host, client.port, 443 if client.tls else 80)
         headers = {"Host": authority, **headers}
+    return headers
+
+
+def _exchange(
+    client: CrtSocket,
+    transport: Transport,
+    url: str,
+    method: str,
+    headers: dict[str, str],
+    data: bytes,
+    max_answer_bytes: int,
+) -> HttpAnswer:
+    """Send a request on *transport* and return its answer, or why there is none."""
+    # imported here: it takes 10 ms, and most clients upgrade without a plain request
+    import http.client
+
     connection = http.client.HTTPConnection("server", client.port)
     connection.sock = DeadlineSocket(transport, Deadline(client.timeout))
     connection.auto_open = 0
     try:
         connection.request(
-            method or "GET",
-            wire_resource(url if url.startswith("/") else f"/{url}"),
-            data or None,
-            headers,
+            method, wire_resource(url if url.startswith("/") else f"/{url}"), data or None, headers
         )
         answer = connection.getresponse()
         content = _read_body(answer, max_answer_bytes)
@@ -85,6 +115,8 @@ def http_request(
         text = "InvalidURL: blanks and control characters in a URL have to be percent-encoded"
         return HttpAnswer(status=HTTP_CLIENTERROR, error=text)
     except (OSError, http.client.HTTPException) as exc:
+        if isinstance(exc, OSError) and is_foreign_timeout(exc):
+            raise
         return HttpAnswer(status=HTTP_CLIENTERROR, error=escaped(f"{type(exc).__name__}: {exc}"))
     return HttpAnswer(
         answer.status,

@@ -35,6 +35,7 @@ from ..logs import get_logger, shown_name
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest, OnHttpServerRequest, RequestExchange
 from ..settings import WebSocketProcessSettings
+from ..sockets.deadline import is_foreign_timeout
 from ..states import (
     WebSocketProcessNotifyCallback,
     WebSocketProcessState,
@@ -52,7 +53,7 @@ from .frame_log import log_frame
 from .keeper import ProcessKeeper
 from .liveness import Liveness
 from .reader import Reader
-from .sender import Sender, is_foreign_timeout
+from .sender import Sender
 
 _log = get_logger("mormot_ws.process")
 

@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..core.names import dialled_host
-from .deadline import Deadline
+from .deadline import Deadline, timed_out
 
 #: what ``socket.getaddrinfo`` returns for one address
 AddressInfo = tuple[Any, ...]
@@ -48,7 +48,7 @@ class LookUp:
                 timeout=None if left is None else min(left, threading.TIMEOUT_MAX)
             )
         except Empty:
-            raise TimeoutError(f"no address for {name} in time: the look-up did not end") from None
+            raise timed_out(f"no address for {name} in time: the look-up did not end") from None
         if result is None:
             raise ConnectionAbortedError("interrupted")
         if isinstance(result, OSError):

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import threading
+from threading import get_ident
 from typing import Any
 
 from ..attributes import KnownAttributes
@@ -13,7 +14,7 @@ from ..core.forks import dies_in_child
 from ..core.names import wire_host
 from ..logs import escaped, get_logger
 from ..settings import check_timeout
-from .deadline import Deadline
+from .deadline import Deadline, is_foreign_timeout
 from .dialling import Dialling
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
 from .tls_contexts import DefaultContext, TlsContext
@@ -108,6 +109,8 @@ class CrtSocket(KnownAttributes):
         self._dialling: Dialling | None = None
         self._raw: socket.socket | None = None
         self._transport: Transport | None = None
+        # the transport on which an exchange by HTTP is under way, and the thread that does it
+        self._exchange: tuple[Transport, int] | None = None
 
     @property
     def proxy(self) -> str | None:
@@ -149,6 +152,9 @@ class CrtSocket(KnownAttributes):
         try:
             self._open(deadline)
         except OSError as exc:  # time-outs and TLS errors are OSErrors too
+            if is_foreign_timeout(exc):
+                self.close()
+                raise
             error = exc
             self._judge_address(False)
         except BaseException:
@@ -161,6 +167,26 @@ class CrtSocket(KnownAttributes):
             self.close()
             _log.debug("%s:%d: %s", self.host, self.port, text)
         return text
+
+    def begin_exchange(self, transport: Transport) -> None:
+        """Note that this thread sends a request on *transport*, to which an answer belongs."""
+        self._exchange = (transport, get_ident())
+
+    def end_exchange(self) -> None:
+        """Note that the answer was read whole."""
+        self._exchange = None
+
+    def drop_unfinished_exchange(self) -> None:
+        """Close the connection if this thread has begun an exchange on it, and not ended it.
+
+        A signal handler may raise anywhere in it, e.g. at Ctrl-C; then the answer must not be taken
+        for that to the next request.
+        """
+        exchange = self._exchange
+        if exchange is not None and exchange[1] == get_ident():
+            if exchange[0] is self._transport:
+                self.close()
+            self._exchange = None
 
     def close(self) -> None:
         """Close the socket, if there is one. Never raises."""
