@@ -309,6 +309,7 @@ class TestTurns:
         thread.join(BOUND)
         assert came == [True]
 
+
 class TestLostConnections:
     @kinds
     def test_without_a_connection_it_is_666_at_once(self, kind: str) -> None:
