@@ -434,7 +434,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         life = self._life
         process = life.process
         if process is None or not (process.upgrades or reconnect):
-            self.drop_unfinished_exchange()
+            self._drop_unfinished_exchange()
             if life.has_thread:
                 return CONNECTING
             if self._transport is None:
@@ -443,16 +443,10 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         if transport is None:
             self.upgrade_failure = None
             return _NOT_CONNECTED
-        if refused := life.refusal(uri, reconnect):
-            return refused
-        try:
-            self.begin_exchange(transport)
-            text = self._upgrade(transport, uri, made(), headers)
-            self.end_exchange()
-            return text
-        finally:
-            # interrupted: the next upgrade must not find its answer
-            self.drop_unfinished_exchange()
+        refused = life.refusal(uri, reconnect)
+        return refused or self._exchanging(
+            transport, lambda: self._upgrade(transport, uri, made(), headers)
+        )
 
     def _upgrade(
         self, transport: Transport, uri: str, protocol: WebSocketProtocol, headers: str

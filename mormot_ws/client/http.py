@@ -54,19 +54,19 @@ def http_request(
     raised again, and closes the connection.
     """
     headers = _headers(client, keep_alive, header, data_type, user_agent)
-    client.drop_unfinished_exchange()
+    client._drop_unfinished_exchange()
     error = "" if client.connected else client.reopen()
     transport = client.transport
     if transport is None:
         return HttpAnswer(HTTP_CLIENTERROR, error=error or client.last_error or "not connected")
-    try:
-        client.begin_exchange(transport)
-        answer = _exchange(client, transport, url, method or "GET", headers, data, max_answer_bytes)
-        if answer.keep_alive:
-            client.end_exchange()
+
+    def send() -> HttpAnswer:
+        answer = _send_on(client, transport, url, method, headers, data, max_answer_bytes)
+        if not answer.keep_alive:
+            client.close()
         return answer
-    finally:
-        client.drop_unfinished_exchange()
+
+    return client._exchanging(transport, send)
 
 
 def _headers(
@@ -88,7 +88,7 @@ def _headers(
     return headers
 
 
-def _exchange(
+def _send_on(
     client: CrtSocket,
     transport: Transport,
     url: str,
@@ -106,7 +106,10 @@ def _exchange(
     connection.auto_open = 0
     try:
         connection.request(
-            method, wire_resource(url if url.startswith("/") else f"/{url}"), data or None, headers
+            method or "GET",
+            wire_resource(url if url.startswith("/") else f"/{url}"),
+            data or None,
+            headers,
         )
         answer = connection.getresponse()
         content = _read_body(answer, max_answer_bytes)

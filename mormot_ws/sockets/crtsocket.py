@@ -6,8 +6,9 @@ import contextlib
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar
 
 from ..attributes import KnownAttributes
 from ..core.forks import dies_in_child
@@ -25,6 +26,8 @@ _log = get_logger("mormot_ws.sockets")
 
 #: the most failed addresses that are remembered
 _MOST_FAILED = 64
+
+_T = TypeVar("_T")
 
 
 class CrtSocket(KnownAttributes):
@@ -181,15 +184,20 @@ class CrtSocket(KnownAttributes):
         """Keep *text* as :attr:`last_error`."""
         self.last_error = text
 
-    def begin_exchange(self, transport: Transport) -> None:
-        """Note that this thread sends a request on *transport*, to which an answer belongs."""
-        self._exchange = (transport, get_ident())
+    def _exchanging(self, transport: Transport, action: Callable[[], _T]) -> _T:
+        """Call *action*, which sends a request on *transport* and reads the answer to it.
 
-    def end_exchange(self) -> None:
-        """Note that the answer was read whole."""
-        self._exchange = None
+        What a signal handler raises meanwhile is raised again, and closes the connection.
+        """
+        try:
+            self._exchange = (transport, get_ident())
+            result = action()
+            self._exchange = None
+            return result
+        finally:
+            self._drop_unfinished_exchange()
 
-    def drop_unfinished_exchange(self) -> None:
+    def _drop_unfinished_exchange(self) -> None:
         """Close the connection if this thread has begun an exchange on it, and not ended it.
 
         A signal handler may raise anywhere in it, e.g. at Ctrl-C; then the answer must not be taken
