@@ -14,6 +14,7 @@ from functools import partial
 from threading import current_thread, get_ident
 from typing import Any, ClassVar
 
+from ..core.addresses import shown_target
 from ..errors import WebSocketsError
 from ..logs import get_logger
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
@@ -80,7 +81,7 @@ class HttpClientWebSockets(ClientLife):
     def __init__(
         self,
         host: str,
-        port: int | str,
+        port: int | str = "",
         tls: bool = False,
         tls_context: TlsContext | None = None,
         timeout: int = 10_000,
@@ -129,16 +130,13 @@ class HttpClientWebSockets(ClientLife):
     def open(
         cls,
         host: str,
-        port: int | str,
+        port: int | str = "",
         tls: bool = False,
         tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         **options: Any,
     ) -> HttpClientWebSockets:
-        """Return a client with a TCP connection to *host* and *port*, like the constructor.
-
-        Mirrors ``Open``.
-        """
+        """Return a client, connected to *host* and *port* or to a Unix socket. Mirrors ``Open``."""
         return cls(host, port, tls, tls_context, timeout, **options)
 
     @classmethod
@@ -158,7 +156,9 @@ class HttpClientWebSockets(ClientLife):
         """Connect and upgrade in one call; return None if either fails (the log says why).
 
         There are two forms: ``websockets_connect('localhost', 8999, protocol, 'uri')`` and
-        ``websockets_connect('ws://localhost:8999/uri', protocol, headers)``.
+        ``websockets_connect('ws://localhost:8999/uri', protocol, headers)``. For a Unix socket they
+        are ``websockets_connect('unix:/path', protocol=protocol, uri='uri')`` and
+        ``websockets_connect('ws+unix:/path:/uri', protocol, headers)``.
 
         :param retry: return the client at once, never None, and let it connect in the background
             until it succeeds, like :meth:`auto_reconnect` with a *protocol*.
@@ -178,7 +178,8 @@ class HttpClientWebSockets(ClientLife):
             return client
         error = client.websockets_upgrade(uri, protocol=protocol, headers=headers)
         if error:
-            _log.warning("%s:%d: %s %s", client.host, client.port, error, client.last_error)
+            place = shown_target(client.host, client.port)
+            _log.warning("%s: %s %s", place, error, client.last_error)
             client.free()
             return None
         return client
@@ -387,7 +388,7 @@ class HttpClientWebSockets(ClientLife):
         what = "freed" if self._freeing else ("connected" if self.connected else "not connected")
         process = "" if self._process is None else f" {self._process!r}"
         tls = " TLS" if self.tls else ""
-        return f"<HttpClientWebSockets {self.host}:{self.port}{tls} {what}{process}>"
+        return f"<HttpClientWebSockets {shown_target(self.host, self.port)}{tls} {what}{process}>"
 
     # ------------------------------------------------------------------------------------- internal
 
@@ -520,10 +521,9 @@ class HttpClientWebSockets(ClientLife):
             return text
         if self.subprotocol_chosen and not result.subprotocol_chosen:
             _log.warning(
-                "%s:%d: the server chose none of the sub-protocols that were asked for: it may not"
+                "%s: the server chose none of the sub-protocols that were asked for: it may not"
                 " know what the messages mean",
-                self.host,
-                self.port,
+                shown_target(self.host, self.port),
             )
         self.subprotocol_chosen = result.subprotocol_chosen
         protocol._client = weakref.ref(self)

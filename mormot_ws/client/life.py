@@ -10,7 +10,6 @@ import weakref
 from abc import abstractmethod
 from threading import current_thread
 
-from ..core.names import wire_host
 from ..core.taking import take
 from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
@@ -20,7 +19,7 @@ from ..protocols.base import WebSocketProtocol
 from ..reconnect_policies import ReconnectFailure, ReconnectPolicy
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings, checked_settings
-from ..sockets.crtsocket import CrtSocket
+from ..sockets.crtsocket import CrtSocket, checked_target
 from ..sockets.deadline import Deadline
 from ..sockets.tls_contexts import TlsContext
 from ..states import wpsCreate, wpsDestroy, wpsRun
@@ -185,10 +184,8 @@ class ClientLife(CrtSocket, FreedByWith):
         """Let the next connection go to *host* and *port*. In the client's thread, or before there
         is one; for the package. Raises ``ValueError`` for an address that can never work.
         """
-        wire_host(host)
-        if not 0 < port < 65536:
-            raise ValueError(f"port is a number from 1 to 65535, not {port}")
-        self.host, self.port, self.tls = host, port, tls
+        self.host, self.port = checked_target(host, port)
+        self.tls = tls
 
     def free_later(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection, and :meth:`free` the client when its thread ends.
