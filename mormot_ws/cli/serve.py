@@ -20,6 +20,7 @@ from ..page import answer_page, greet_page
 from ..process.process import WebSocketProcess
 from ..protocols.any_name import AnyNameList
 from ..protocols.chat import WebSocketProtocolChat
+from ..server.listening import is_ip
 from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import server_tls_context
@@ -265,6 +266,8 @@ def _why_not(error: HttpServerError, address: str) -> str:
     """Return, in one line, why the server cannot listen."""
     cause = error.__cause__
     if not isinstance(cause, OSError) or cause.errno is None or isinstance(cause, socket.gaierror):
+        return str(error)
+    if not (is_unix(address) or is_ip(address)):
         return str(error)
     hint = ""
     if cause.errno == errno.EADDRINUSE:
