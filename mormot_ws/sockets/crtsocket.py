@@ -183,6 +183,17 @@ class CrtSocket(KnownAttributes):
             _log.debug("%s: %s", shown_target(self.host, self.port), text)
         return text
 
+    def lead_to(self, host: str, port: int, tls: bool) -> None:
+        """Let the next connection go to *host* and *port*. For the package: called by the thread
+        that connects. Raises ``ValueError`` for an address that can never work.
+        """
+        self.host, self.port = checked_target(host, port)
+        self.tls = tls
+
+    def _note_error(self, text: str) -> None:
+        """Keep *text* as :attr:`last_error`."""
+        self.last_error = text
+
     def close(self) -> None:
         """Close the socket, if there is one. Never raises."""
         with self._safe_socket:
@@ -202,13 +213,17 @@ class CrtSocket(KnownAttributes):
         self._safe_socket = threading.RLock()
         dialling, self._dialling = self._dialling, None
         if dialling is not None and dialling.die_in_child():
-            self._inherited = self._interrupted = True
+            self._leave_to_parent()
         transport, self._transport = self._transport, None
         raw, self._raw = self._raw, None
         for copy in (transport, raw):
             if copy is not None:
-                self._inherited = self._interrupted = True
+                self._leave_to_parent()
                 copy.close()
+
+    def _leave_to_parent(self) -> None:
+        """Become dead, in a forked child."""
+        self._inherited = self._interrupted = True
 
     def interrupt(self) -> None:
         """Make all waits on this socket fail now, and all later attempts to open it.
