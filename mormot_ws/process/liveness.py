@@ -100,7 +100,8 @@ class Liveness:
         delay = self._process.settings.heartbeat_delay
         if delay:
             self._schedule(self._process.reader.last_in + delay / 1000)
-        self.watch()
+        if self._process.reader.reads_ahead:
+            self.watch()
 
     def watch(self) -> None:
         """Let the keeper check the connection, even if we send no heartbeats.

@@ -455,15 +455,18 @@ class WebSocketProcess(ByteCarrier):
             if not self.process_start():
                 return False
             self.sender.open_queue()
+            if self.outgoing.frames:
+                self.process_loop_step_send()
             return True
         finally:
             self._loop.ident = 0
 
     def loop_step(self) -> bool:
-        """Read once, and handle the complete frames; return whether to continue.
+        """Read once, handle the complete frames, and send what callbacks have queued meanwhile;
+        return whether to continue.
 
-        It waits if there are no bytes. One thread at a time may call it; the frames of a connection
-        are handled one after another, in order.
+        It waits if there are no bytes, unless the transport reads by events. One thread at a time
+        may call it; the frames of a connection are handled one after another, in order.
         """
         loop = self._loop
         stays = loop.ident
@@ -471,8 +474,6 @@ class WebSocketProcess(ByteCarrier):
             loop.ident = get_ident()
         reader = self.reader
         try:
-            if self.outgoing.frames:
-                self.process_loop_step_send()
             frames = self.process_loop_step_receive()
             if frames is None:
                 return False
@@ -483,11 +484,9 @@ class WebSocketProcess(ByteCarrier):
             in_frame = reader.in_frame
             if in_frame.error is not None and not reader.has_backlog:
                 raise in_frame.error
-            if not self.closer.handshake.received:
-                return True
             if self.outgoing.frames:
                 self.process_loop_step_send()
-            return False
+            return not self.closer.handshake.received
         except WebSocketsProtocolError as exc:
             self.fault(exc)
             return False
@@ -513,6 +512,23 @@ class WebSocketProcess(ByteCarrier):
         finally:
             self._loop.ident = 0
             self.set_state(wpsDestroy)
+
+    def callback_is_long(self) -> None:
+        """Let the keeper read ahead and answer pings while a callback is long.
+
+        For an owner that steps the loop by events; it calls :meth:`callback_has_ended` in the end.
+        In a loop that waits for input itself the keeper finds that out.
+        """
+        self.reader.allow_ahead(True)
+        self.liveness.watch()
+
+    def callback_has_ended(self) -> bool:
+        """Undo :meth:`callback_is_long`; return False when frames were read ahead, which the next
+        :meth:`loop_step` handles.
+        """
+        self.liveness.unwatch()
+        self.reader.allow_ahead(False)
+        return not self.reader.has_backlog
 
     def runs_loop(self) -> bool:
         """Tell whether the calling thread is inside the loop, i.e. in one of its callbacks."""
@@ -589,6 +605,9 @@ class WebSocketProcess(ByteCarrier):
             return self.reader.read()
         except EOFError as exc:
             self._lost(str(exc))
+        except BlockingIOError:
+            # the transport reads by events, and there was no input after all
+            return []
         except OSError as exc:
             if is_foreign_timeout(exc):
                 self._lost("interrupted")

@@ -159,6 +159,10 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         """The groups that this connection is in; once it has ended, those that it was in then."""
         return self.owner.server._groups.groups_of(self) or self._last_groups
 
+    def finish(self) -> None:
+        if not self.owner.lingers(self):
+            super().finish()
+
     def process_stop(self) -> None:
         # the callbacks for the end count only, and send only to, the other connections
         self.leave_server()
@@ -242,43 +246,55 @@ class WebSocketServerSocket(KnownAttributes):
 
     def run(self) -> None:
         """Serve the connection to its end."""
-        server = self.server
         try:
             self._serve()
-        except (OSError, EOFError) as exc:
-            self._log_end(exc)
         # a fault of one connection must not affect others, and is logged
-        except BaseException:
-            # it has to end a child that was forked by a callback
-            if self._inherited:
-                raise
-            fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
-            _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
+        except BaseException as exc:
+            self._log_failure(exc)
         finally:
-            with contextlib.suppress(OSError):
-                self._sock.close()
-            server._forget(self)
+            self._release()
+
+    def _log_failure(self, exc: BaseException) -> None:
+        """Log what has ended the connection. Raises it again in a child that was forked by a
+        callback, because it has to end that child.
+        """
+        if isinstance(exc, (OSError, EOFError)):
+            self._log_end(exc)
+            return
+        if self._inherited:
+            raise exc
+        fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
+        text = "#%d from %s failed"
+        _log.error(text, self.connection_id, self.remote_ip, extra=fields, exc_info=exc)
 
     def _log_end(self, exc: Exception) -> None:
         if not self._inherited:
             what = type(exc).__name__
             _log.debug("#%d from %s: %s: %s", self.connection_id, self.remote_ip, what, exc)
 
+    def _release(self) -> None:
+        """Close the socket, and leave the server's tables."""
+        with contextlib.suppress(OSError):
+            self._sock.close()
+        self.server._forget(self)
+
     def _serve(self) -> None:
-        server = self.server
-        settings = server.settings
+        settings = self.server.settings
         deadline = Deadline(settings.handshake_timeout)
-        if server.tls_context is None:
-            transport = Transport(self._sock, settings.send_timeout)
-        else:
-            transport = TlsTransport(
-                self._sock, server.tls_context, settings.send_timeout, server_side=True
-            )
+        transport = self._transport = self._new_transport()
+        if isinstance(transport, TlsTransport):
             transport.handshake(deadline)
-        self._transport = transport
         process = self._handshake(transport, deadline)
         if process is not None:
             self._run_process(process)
+
+    def _new_transport(self) -> Transport:
+        """Return the transport on the accepted socket; one for TLS has not done its handshake."""
+        server = self.server
+        timeout = server.settings.send_timeout
+        if server.tls_context is None:
+            return Transport(self._sock, timeout)
+        return TlsTransport(self._sock, server.tls_context, timeout, server_side=True)
 
     def _handshake(self, transport: Transport, deadline: Deadline) -> WebSocketProcessServer | None:
         """Answer HTTP requests until one upgrades; return its process, None at the end.
@@ -286,30 +302,49 @@ class WebSocketServerSocket(KnownAttributes):
         It is a separate function, so that the handshake's data do not stay in memory while the
         process runs.
         """
-        settings = self.server.settings
-        http = HttpServerConnection(transport, settings.max_header_bytes, settings.max_body_bytes)
+        http = self._new_http(transport)
         while True:
             try:
                 asked = http.read_request(deadline)
             except HttpFault as fault:
-                _log.debug("#%d: bad request: %s", self.connection_id, fault.text)
-                self._refuse(transport, simple_answer(fault.status, fault.text))
+                self._refuse_fault(transport, fault)
                 return None
             if asked is None:
                 return None
-            request, content = asked
-            status, why = self._admission(request)
-            if status:
-                self._refuse(transport, simple_answer(status, why))
-                return None
-            if request.is_upgrade:
-                return self._upgrade(transport, request, http.unread)
-            if not self._answer_plain(http, request, content):
-                transport.finish(Deadline(settings.close_timeout))
+            served = self._serve_request(http, *asked)
+            if served is not None:
+                return served
+            if not http.stays_open:
                 return None
             # an idle connection holds nothing of its last request
-            del asked, request, content
-            deadline = Deadline(settings.keep_alive_timeout)
+            del asked
+            deadline = Deadline(self.server.settings.keep_alive_timeout)
+
+    def _new_http(self, transport: Transport) -> HttpServerConnection:
+        settings = self.server.settings
+        return HttpServerConnection(transport, settings.max_header_bytes, settings.max_body_bytes)
+
+    def _serve_request(
+        self, http: HttpServerConnection, request: UpgradeRequest, content: bytes
+    ) -> WebSocketProcessServer | None:
+        """Answer one request; return the process if it has upgraded.
+
+        Otherwise another request may follow if ``http.stays_open``; if not, the end of the
+        connection has begun.
+        """
+        status, why = self._admission(request)
+        if status:
+            self._refuse(http.transport, simple_answer(status, why))
+            return None
+        if request.is_upgrade:
+            return self._upgrade(http.transport, request, http.unread)
+        if not self._answer_plain(http, request, content):
+            self._finish(http.transport)
+        return None
+
+    def _refuse_fault(self, transport: Transport, fault: HttpFault) -> None:
+        _log.debug("#%d: bad request: %s", self.connection_id, fault.text)
+        self._refuse(transport, simple_answer(fault.status, fault.text))
 
     def _admission(self, request: UpgradeRequest) -> tuple[int, str]:
         """Check the client's address and the host; return (status of a refusal or 0, why)."""
@@ -469,19 +504,36 @@ class WebSocketServerSocket(KnownAttributes):
 
     def _run_process(self, process: WebSocketProcessServer) -> None:
         """Run an upgraded connection to its end."""
-        server = self.server
         try:
-            server._notify(server.on_websocket_connect, self)
+            self._tell_connected()
             process.process_loop()
         finally:
-            if not self._inherited:
-                process.leave_server()
-                server._notify(server.on_websocket_disconnect, self)
-                server._notify(server.on_websocket_close, process.protocol)
+            self._process_ended(process)
+
+    def _tell_connected(self) -> None:
+        self.server._notify(self.server.on_websocket_connect, self)
+
+    def _process_ended(self, process: WebSocketProcessServer) -> None:
+        """Tell the application that the WebSocket has ended, last of all."""
+        if not self._inherited:
+            server = self.server
+            process.leave_server()
+            server._notify(server.on_websocket_disconnect, self)
+            server._notify(server.on_websocket_close, process.protocol)
 
     def _refuse(self, transport: Transport, answer: bytes) -> None:
         transport.sendall(answer)
+        self._finish(transport)
+
+    def _finish(self, transport: Transport) -> None:
+        """Close gracefully, after an answer that ends the connection."""
         transport.finish(Deadline(self.server.settings.close_timeout))
+
+    def lingers(self, process: WebSocketProcessServer) -> bool:
+        """Wait for the peer's end of the TCP connection later, without a thread; return False when
+        the caller has to wait. Called after the last step of *process*.
+        """
+        return False
 
     def served_by(self, thread: threading.Thread) -> None:
         """Record that *thread* serves only this connection; called by the server."""
