@@ -108,7 +108,7 @@ class WebSocketProcess(ByteCarrier):
         self.connection_id = connection_id
         #: the peer's IP address; '' when unknown
         self.remote_ip = remote_ip
-        #: the thread that runs the loop
+        #: the thread that runs the loop; None when different threads step it
         self.owner_thread = owner_thread
         #: the requests that wait for answers; set by protocols that carry requests, otherwise None
         self.exchange: RequestExchange | None = None
@@ -701,8 +701,8 @@ class WebSocketProcess(ByteCarrier):
         self.connection_id = connection_id
         self.remote_ip = remote_ip
 
-    def run_by(self, thread: threading.Thread) -> None:
-        """Record that *thread* runs the loop from now on."""
+    def run_by(self, thread: threading.Thread | None) -> None:
+        """Record that *thread* runs the loop from now on; None: changing threads."""
         self.owner_thread = thread
 
     def renew(self, protocol: WebSocketProtocol) -> None:
