@@ -19,6 +19,12 @@ import pytest
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
+import mormot_ws
+
+if os.environ.get("MORMOT_WS_TEST_SERVER") == "async":
+    from mormot_ws.server.event_driven import WebSocketAsyncServer
+    mormot_ws.WebSocketServer = WebSocketAsyncServer
+
 from support import BOUND, Recorder, connect, echo_server
 from support.locks import watched_locks
 
