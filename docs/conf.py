@@ -81,7 +81,6 @@ _FOR_THE_PACKAGE = frozenset(
         "begin_exit",
         "begin_loop",
         "closing",
-        "counted_as",
         "decode",
         "die_in_child",
         "encode",

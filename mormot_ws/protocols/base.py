@@ -7,6 +7,7 @@ and reuses it after a reconnection. ``offered.py`` has the list that a server of
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from inspect import signature
@@ -107,7 +108,6 @@ class WebSocketProtocol(KnownAttributes):
         self.connection_opaque: Any = None
         #: the last fault, in words
         self.last_error = ""
-        #: encrypts and decrypts frames; None: no encryption
         self.encryption: Any = None
         #: the agreement on permessage-deflate for the connection; None: it is not used
         self.compression: DeflateAgreement | None = None
@@ -206,7 +206,7 @@ class WebSocketProtocol(KnownAttributes):
         """
         if name.lower() != self.name.lower():
             return False
-        self.name = name
+        self._agree_on(name)
         return True
 
     def process_handshake(self, extensions: Sequence[str]) -> str | None:
@@ -290,12 +290,28 @@ class WebSocketProtocol(KnownAttributes):
 
         *headers* are those of the request, on a server.
         """
-        self.upgrade_uri = uri
-        self.upgrade_bearer_token = bearer_token
+        self.upgrade_begins(uri, bearer_token)
         self.upgrade_headers = headers or []
         self.remote_ip = remote_ip
         self.remote_localhost = is_localhost(remote_ip)
         self.connection_id = connection_id
+
+    def upgrade_begins(self, uri: str, headers: str) -> None:
+        """Store what a client asks for, before its first attempt; called by the package."""
+        self.upgrade_uri = uri
+        self.upgrade_bearer_token = headers
+
+    def used_by(self, client: object) -> None:
+        """Keep a weak reference to *client*, which uses this object; called by the package."""
+        self._client = weakref.ref(client)
+
+    def _agree_on(self, name: str) -> None:
+        """Store the sub-protocol's *name*, in the spelling that both sides agreed on."""
+        self.name = name
+
+    def _encrypt_with(self, encryption: Any) -> None:
+        """Let *encryption* encrypt and decrypt frames; None: they are not encrypted."""
+        self.encryption = encryption
 
     def note_error(self, text: str) -> None:
         """Keep *text* as :attr:`last_error`: for the package."""

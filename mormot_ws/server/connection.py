@@ -200,8 +200,6 @@ class WebSocketServerSocket(KnownAttributes):
         #: the client's IP address; '' for a socket without one. Behind one of
         #: ``settings.trusted_proxies`` it is taken from ``settings.remote_ip_header``
         self.remote_ip: str = _ip_of(address)
-        #: the address for which the limits count it; '': none. Guarded by the server's lock
-        self.counted_as = ""
         self._peer_ip = self.remote_ip
         # True in a forked child: the connection belongs to the parent
         self._inherited = False

@@ -131,7 +131,7 @@ class WebSocketServer(WebSocketServerBase):
         for listener in self._listeners:
             listener.close()
         # free() has nothing left to do
-        self._stopping = self._inherited = self._freed = True
+        self._leave_to_parent()
         self._retry = threading.Event()
         self._retry.set()
 

@@ -62,8 +62,9 @@ class TlsTransport(Transport):
         self._feeds = 0  # how often input was fed; guarded by _safe_tls
         self._unsent = b""  # encrypted, but not yet taken by the kernel; guarded by _safe_write
         self._torn = False  # a record was cut short: nothing can follow it; guarded by _safe_write
-        self.recv: Callable[[int], bytes] = self._recv
-        self.sendall: Callable[[Buffer], None] = self._sendall
+
+    def _direct_methods(self) -> tuple[Callable[[int], bytes], Callable[[Buffer], None]]:
+        return self._recv, self._sendall
 
     def _make_locks(self) -> None:
         #: guards the SSL object and its two buffers; last in the lock order; held only to compute

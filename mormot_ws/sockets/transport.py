@@ -132,9 +132,9 @@ class Transport:
         self.sock = sock
         # a socket of gevent is not one of the C class, and waits in its own way
         self._patched = not isinstance(sock, _socket.socket)
-        # bound methods of the socket itself: little of ours is between the loop and the kernel
-        self.recv: Callable[[int], bytes] = sock.recv
-        self.sendall: Callable[[Buffer], None] = self._write
+        self.recv: Callable[[int], bytes]
+        self.sendall: Callable[[Buffer], None]
+        self.recv, self.sendall = self._direct_methods()
         self._send: Callable[[Buffer], int] = self._send_patched if self._patched else sock.send
         dies_in_child(self)
 
@@ -156,6 +156,13 @@ class Transport:
         Never True in the plain form.
         """
         return False
+
+    def _direct_methods(self) -> tuple[Callable[[int], bytes], Callable[[Buffer], None]]:
+        """Return the functions that become ``recv`` and ``sendall`` of this object.
+
+        The first is the socket's own: little of ours is between the loop and the kernel.
+        """
+        return self.sock.recv, self._write
 
     def die_in_child(self) -> None:
         """Only close this copy of the descriptor, in a forked child.

@@ -56,14 +56,11 @@ class _Server(WebSocketServer):
         self._offered = protocols
         self._changed = changed
         self._dies = False
-        super().__init__(
-            port, on_start=self._prepare, process_name="echo server", settings=settings
-        )
+        super().__init__(port, process_name="echo server", settings=settings)
 
-    def _prepare(self, thread: threading.Thread) -> None:
-        # add the protocols before the first connection: a fast client must not find none
-        if thread is self._acceptor:
-            self.websocket_protocols = self._offered
+    def _offered_protocols(self) -> WebSocketProtocolList:
+        # before the first connection: a fast client must not find none
+        return self._offered
 
     def _register(self, process: WebSocketProcessServer) -> None:
         super()._register(process)

@@ -464,7 +464,7 @@ class TestConnections:
                 assert self.refused(server)
                 assert not self.refused(server, "127.0.0.2")
             wait_for(lambda: not server._sockets)
-            assert not server._per_ip  # nothing is kept about addresses that have left
+            assert not server._addresses.counts  # nothing is kept about addresses that have left
             assert works(server)
 
     def test_our_client_is_told_503(self) -> None:

@@ -129,7 +129,7 @@ def test_without_threads_clients_get_503_and_the_log_one_line(
         recover()
         assert server.status().turned_away == 50
         assert not server._sockets
-        assert not server._per_ip
+        assert not server._addresses.counts
         assert serves(server)
     [record] = caplog.records
     assert record.levelno == logging.ERROR

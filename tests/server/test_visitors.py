@@ -195,12 +195,12 @@ def test_behind_a_proxy_the_limit_is_that_of_each_visitor() -> None:
             statuses.append(client.read_head().status)
         assert statuses == [101, 101, 101, 101, 503, 101]
         wait_for(lambda: len(server._sockets) == 5)
-        assert server._per_ip == {"192.0.2.1": 2, "192.0.2.2": 2, "192.0.2.3": 1}
+        assert server._addresses.counts == {"192.0.2.1": 2, "192.0.2.2": 2, "192.0.2.3": 1}
         assert server.status().turned_away == 1
         for client in clients:
             client.close()
         wait_for(lambda: not server._sockets)
-        assert not server._per_ip
+        assert not server._addresses.counts
 
 
 def test_events_processes_and_requests_name_the_visitor() -> None:
@@ -228,7 +228,7 @@ def test_events_processes_and_requests_name_the_visitor() -> None:
             client.send(client.request(X_Real_IP="192.0.2.3"))
             assert client.read_head().status == 101
             wait_for(lambda: len(seen) == 6)
-            assert server._per_ip == {"192.0.2.3": 1}
+            assert server._addresses.counts == {"192.0.2.3": 1}
     assert seen == ["192.0.2.1", "192.0.2.2", *["192.0.2.3"] * 3, "False"]
 
 
@@ -238,7 +238,7 @@ def test_a_header_of_somebody_else_is_not_believed() -> None:
         client.send(client.request(X_Real_IP="192.0.2.1"))
         assert client.read_head().status == 101
         assert [process.remote_ip for process in server._processes.values()] == ["127.0.0.1"]
-        assert server._per_ip == {"127.0.0.1": 1}
+        assert server._addresses.counts == {"127.0.0.1": 1}
 
 
 def test_a_64_counts_as_one_visitor() -> None:
