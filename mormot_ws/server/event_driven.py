@@ -1,77 +1,65 @@
-"""WebSocketAsyncServer: few threads for any number of connections, driven by events."""
+"""WebSocketAsyncServer: few threads for any number of connections, driven by events.
+
+Its threads are those of a :class:`~mormot_ws.server.leader_pool.LeaderPool`, one that watches them,
+and the keeper's. Accepting, the handshakes, HTTP, frames and the end of a connection all happen
+when the kernel reports that there is something to read; ``event_connection.py`` has the stages.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import logging
-import socket
+import socket as sockets
 import ssl
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from threading import current_thread
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
-from ..callbacks import check_plain
-from ..core.forks import dies_in_child
+from ..core.frames import WebSocketFrame
 from ..errors import HttpServerError
-from ..logs import LOG_SECONDS, SeldomLog, get_logger
+from ..logs import get_logger
 from ..process.freeing import close_at_exit
-from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..sockets.readiness import HAS_READINESS
-from ..sockets.tls_contexts import server_tls_context
-from ..status import ServerStatus
-from .base import WebSocketServerBase
+from .accepting import ListeningServer, OnThread
 from .connection import WebSocketServerSocket
 from .event_connection import WebSocketAsyncServerSocket
-from .http import simple_answer
 from .leader_pool import LeaderPool
-from .listening import listen, parse_port
-from .threaded import OnThread
 
 _log = get_logger("mormot_ws.server")
 
-_ACCEPTS = 64
-_RETRY_SECONDS = 0.1
+#: seconds without accepting, after a fault
+_PAUSE = 0.1
+#: milliseconds that free() waits for the threads, once all connections have ended
+_THREADS_MS = 2_500
 
 
-class _Listening:
-    def __init__(self, server: WebSocketAsyncServer, sock: socket.socket) -> None:
-        self._server = server
-        self.sock = sock
-        self.busy = threading.Lock()
-        self.masked = False
+class WebSocketAsyncServer(ListeningServer):
+    """A WebSocket server for many connections, with few threads. Mirrors ``TWebSocketAsyncServer``.
 
-    def fileno(self) -> int:
-        return self.sock.fileno()
+    It offers the same as :class:`WebSocketServer`: protocols, callbacks, settings and limits. The
+    callbacks of one connection run one at a time and in order, each in some thread of the server;
+    those of different connections run at the same time. They may block: while one does, another
+    thread serves the other connections. ``settings.max_server_threads`` bounds the threads.
 
-    def handle(self) -> bool:
-        for _ in range(_ACCEPTS):
-            if not self._server._accept(self.sock):
-                break
-        return True
+    The parameters are those of :class:`WebSocketServer`, and:
 
-    def end(self, exc: BaseException | None) -> bool:
-        self._server._cannot_accept(exc)
-        return True
+    :param server_thread_pool_count: the threads that are started at once, and stay when there is
+        little to do; at least 2. More are started while callbacks block.
+    :param on_start: ``f(thread)``, called in each thread that runs callbacks when it starts.
+    :param on_stop: ``f(thread)``, called in each of them when it ends.
 
-    def callback_is_long(self) -> None:
-        pass
+    Raises :class:`HttpServerError` where the system has neither ``epoll`` nor ``kqueue`` (Windows):
+    use :class:`WebSocketServer` there.
+    """
 
-    def callback_has_ended(self) -> bool:
-        return True
-
-
-class WebSocketAsyncServer(WebSocketServerBase):
-    """An event-driven WebSocket server. Mirrors ``TWebSocketAsyncServer``."""
+    _KIND: ClassVar[str] = "WebSocketAsyncServer"
 
     def __init__(
         self,
-        port: str | int,
+        port: str | int | None = None,
         on_start: OnThread | None = None,
         on_stop: OnThread | None = None,
         process_name: str = "",
@@ -79,92 +67,176 @@ class WebSocketAsyncServer(WebSocketServerBase):
         *,
         settings: WebSocketProcessSettings | None = None,
         tls_context: ssl.SSLContext | None = None,
-        prepare: Callable[[Any], Any] | None = None,
+        prepare: Callable[[WebSocketAsyncServer], Any] | None = None,
         certificate_file: str | None = None,
         private_key_file: str | None = None,
+        socket: sockets.socket | Iterable[sockets.socket] | None = None,
+        reuse_port: bool = False,
+        unix_mode: int | None = None,
     ) -> None:
-        address, number = parse_port(port)
+        count = server_thread_pool_count
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"server_thread_pool_count is a number from 1, not {count!r}")
         if not HAS_READINESS:
-            raise HttpServerError("no epoll or kqueue here: use WebSocketServer")
-        super().__init__(process_name or "WebSocketAsyncServer", process_name, settings)
-        if certificate_file is not None and tls_context is None:
-            tls_context = server_tls_context(certificate_file, private_key_file)
-        self.tls_context = tls_context
-        self.on_request: OnHttpServerRequest | None = None
-        self._accept_log = SeldomLog(LOG_SECONDS)
-        self._on_start = on_start
-        self._on_stop = on_stop
-        self._listeners = listen(address, number)
-        dies_in_child(self)
-        self.host: str = self._listeners[0].getsockname()[0]
-        self.port: int = self._listeners[0].getsockname()[1]
-        self._pool = LeaderPool(
-            f"{process_name or 'WebSocketAsyncServer'} :{self.port}",
-            server_thread_pool_count,
-            lambda: self.settings.max_server_threads,
-            lambda: self._notify(self._on_start, current_thread()),
-            lambda: self._notify(self._on_stop, current_thread()),
+            raise HttpServerError(
+                "this system has neither epoll nor kqueue, which WebSocketAsyncServer needs:"
+                " use WebSocketServer, which offers the same"
+            )
+        super().__init__(
+            port,
+            on_start,
+            on_stop,
+            process_name,
+            settings,
+            tls_context,
+            prepare,
+            certificate_file,
+            private_key_file,
+            socket,
+            reuse_port,
+            unix_mode,
         )
-        self._listening = [_Listening(self, sock) for sock in self._listeners]
-        if prepare is not None:
-            prepare(self)
-        self._pool.start()
-        for listening in self._listening:
-            self._pool.add(listening)
+        where = f":{self.port}" if self.port else self.address
+        self._doors = [_Door(self, sock) for sock in self._listener.sockets]
+        try:
+            self._pool = LeaderPool(
+                f"{process_name or self._KIND} {where}",
+                count,
+                lambda: self.settings.max_server_threads,
+                lambda: self._notify(self._on_start, current_thread()),
+                lambda: self._notify(self._on_stop, current_thread()),
+            )
+            if prepare is not None:
+                prepare(self)
+            self._start()
+        except BaseException:
+            self._listener.close()
+            raise
         close_at_exit(self)
 
     def _clear(self) -> None:
         super()._clear()
+        #: notified when a connection has ended; guards no data. It is reentrant for free() in a
+        #: signal handler
         self._ended = threading.Condition()
 
-    def status(self) -> ServerStatus:
-        return self._status(self.host, self.port)
+    # ---------------------------------------------------------------------------------- for anybody
 
-    def _accept(self, listener: socket.socket) -> bool:
+    def websocket_broadcast(
+        self,
+        frame: WebSocketFrame,
+        connection_ids: Iterable[int] | None = None,
+        *,
+        group: str | None = None,
+        exclude: Iterable[int] = (),
+        timeout: int = 0,
+    ) -> int:
+        """Queue *frame* on all connections, like :meth:`WebSocketServer.websocket_broadcast`.
+
+        :param timeout: milliseconds to wait until the frame has left for all receivers; 0: do not
+            wait. Mirrors the original's ``aTimeOut``. Return how many connections have queued it
+            in any case.
+        """
+        return super().websocket_broadcast(frame, connection_ids, group=group, exclude=exclude)
+
+    # ------------------------------------------------------------------------- accepting, stopping
+
+    def _start(self) -> None:
         try:
-            sock, address = listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return False
+            self._pool.start()
+        except (OSError, RuntimeError) as exc:
+            self._pool.stop(Deadline(_THREADS_MS))
+            raise HttpServerError(f"no thread to serve connections: {exc}") from exc
+        for door in self._doors:
+            self._pool.add(door)
+
+    def _connection(
+        self, sock: sockets.socket, address: Any, connection_id: int
+    ) -> WebSocketServerSocket:
+        return WebSocketAsyncServerSocket(self, sock, address, connection_id)
+
+    def _serve(self, connection: WebSocketServerSocket, sock: sockets.socket) -> None:
+        assert isinstance(connection, WebSocketAsyncServerSocket)
+        connection.open()
         try:
-            sock.settimeout(None)
-            connection = WebSocketAsyncServerSocket(self, sock, address, self._next_connection_id())
-            refused = self._admit(connection)
-            if refused:
-                if not self._stopping:
-                    self._tell_turned_away(connection, refused)
-                sock.close()
-                return True
-            connection.open()
             self._pool.add(connection)
         except BaseException:
-            sock.close()
+            connection.close()
             raise
-        return True
-
-    def _cannot_accept(self, exc):
-        _log.error("cannot accept", exc_info=exc)
-
-    def _own_threads(self):
-        return set(self._pool.threads)
 
     def _forget(self, connection: WebSocketServerSocket) -> None:
         super()._forget(connection)
+        # without free() nobody waits
         if self._stopping:
             with self._ended:
                 self._ended.notify_all()
 
-    def _wait_ended(self, connections, deadline):
+    def _wait_ended(
+        self, connections: Iterable[WebSocketServerSocket], deadline: Deadline
+    ) -> list[WebSocketServerSocket]:
         waited_for = set(connections)
         with self._ended:
             self._ended.wait_for(lambda: waited_for.isdisjoint(self._sockets), deadline.seconds())
-            return [connection for connection in list(self._sockets) if connection in waited_for]
+            return [connection for connection in self._sockets if connection in waited_for]
+
+    def _own_threads(self) -> set[threading.Thread | None]:
+        return set(self._pool.threads)
 
     def _stop_accepting(self) -> None:
-        for listening in self._listening:
-            self._pool.remove(listening)
-            with listening.busy:
-                listening.sock.close()
+        for door in self._doors:
+            self._pool.remove(door)
+        for door in self._doors:
+            # until a connection that is being accepted is in the tables
+            if door.busy.acquire(timeout=5):
+                door.busy.release()
+        self._listener.close()
 
     def _end(self) -> None:
         super()._end()
-        self._pool.stop(Deadline(5000))
+        for thread in self._pool.stop(Deadline(_THREADS_MS)):
+            _log.error("%r: %s does not end; it is left", self, thread.name)
+        _log.debug("%r freed", self)
+
+    def die_in_child(self) -> None:
+        super().die_in_child()
+        self._listener.close()
+
+
+class _Door:
+    """One listening socket, as a member of the pool."""
+
+    def __init__(self, server: WebSocketAsyncServer, sock: sockets.socket) -> None:
+        self._server = server
+        self._sock = sock
+        self.busy = threading.Lock()
+        self.masked = False
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._sock.fileno()
+
+    def handle(self) -> bool:
+        """Accept what waits."""
+        self._server._accept_from(self._sock)
+        return True
+
+    def end(self, exc: BaseException | None) -> bool:
+        """Pause after a fault: a server that no longer accepts would be worse."""
+        server = self._server
+        if exc is not None:
+            server._cannot_accept(exc)
+        server._pool.remove(self)
+        server._keeper.call_at(monotonic() + _PAUSE, partial(self._open_again))
+        return True
+
+    def _open_again(self) -> None:
+        """Accept again. Called in the keeper's thread."""
+        if not self._server._stopping and self._sock.fileno() >= 0:
+            self._server._pool.add(self)
+
+    def callback_is_long(self) -> None:
+        """Do nothing: nobody waits for an answer of a door."""
+
+    def callback_has_ended(self) -> bool:
+        """Go on."""
+        return True

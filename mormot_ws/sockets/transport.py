@@ -23,6 +23,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ..core.addresses import UNIX_PEER
 from ..core.forks import dies_in_child
 from ..core.masking import Buffer
 from ..logs import get_logger
@@ -176,13 +177,13 @@ class Transport:
         return self.sock.fileno()
 
     def peer_ip(self) -> str:
-        """Return the IP address of the peer; '' when there is none."""
+        """Return the IP address of the peer; ``'unix:'`` on a Unix socket, '' when there is none."""
         try:
             address = self.sock.getpeername()
         except OSError:
             return ""
         # that of a Unix socket is a path
-        return str(address[0]) if isinstance(address, tuple) else ""
+        return str(address[0]) if isinstance(address, tuple) else UNIX_PEER
 
     def _write(self, data: Buffer) -> None:
         """Write *data* whole, in clear text."""
