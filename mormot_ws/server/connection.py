@@ -248,7 +248,7 @@ class WebSocketServerSocket(KnownAttributes):
         try:
             self._serve()
         # a fault of one connection must not affect others, and is logged
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001
             self._log_failure(exc)
         finally:
             self._release()

@@ -57,12 +57,17 @@ class WebSocketAsyncServerSocket(WebSocketServerSocket):
     # ------------------------------------------------------------------ called by the server's pool
 
     def open(self) -> None:
-        """Get ready for the first input."""
+        """Begin to serve the connection. Raises ``OSError``."""
         transport = self._transport = self._new_transport()
         transport.read_by_events()
         if transport.is_tls:
             self.handle = self._shake_hands
         self._limit(self.server.settings.handshake_timeout)
+        try:
+            self.server._pool.add(self)
+        except BaseException:
+            self._unlimit()
+            raise
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -99,7 +104,7 @@ class WebSocketAsyncServerSocket(WebSocketServerSocket):
                 return False
         return True
 
-    # ------------------------------------------------------------------------------------ the stages
+    # ----------------------------------------------------------------------------------- the stages
 
     def _shake_hands(self) -> bool:
         transport = self._transport
@@ -190,7 +195,7 @@ class WebSocketAsyncServerSocket(WebSocketServerSocket):
         self._lingers = False
         return False
 
-    # --------------------------------------------------------------------------------------- the end
+    # -------------------------------------------------------------------------------------- the end
 
     def lingers(self, process: WebSocketProcessServer) -> bool:
         transport = self._transport

@@ -7,11 +7,11 @@ when the kernel reports that there is something to read; ``event_connection.py``
 
 from __future__ import annotations
 
+import logging
 import socket as sockets
 import ssl
 import threading
 from collections.abc import Callable, Iterable
-from functools import partial
 from threading import current_thread
 from time import monotonic
 from typing import Any, ClassVar
@@ -20,11 +20,12 @@ from ..core.frames import WebSocketFrame
 from ..errors import HttpServerError
 from ..logs import get_logger
 from ..process.freeing import close_at_exit
+from ..process.keeper import ProcessKeeper
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..sockets.readiness import HAS_READINESS
 from .accepting import ListeningServer, OnThread
-from .connection import WebSocketServerSocket
+from .connection import WebSocketProcessServer, WebSocketServerSocket
 from .event_connection import WebSocketAsyncServerSocket
 from .leader_pool import LeaderPool
 
@@ -32,8 +33,12 @@ _log = get_logger("mormot_ws.server")
 
 #: seconds without accepting, after a fault
 _PAUSE = 0.1
-#: milliseconds that free() waits for the threads, once all connections have ended
+#: seconds between two looks whether a broadcast has left
+_LOOK_SECONDS = 0.002
+#: milliseconds that free() waits for the threads, once all connections have ended, and if some
+#: have not, because their callbacks do not return
 _THREADS_MS = 2_500
+_STUCK_MS = 100
 
 
 class WebSocketAsyncServer(ListeningServer):
@@ -106,11 +111,19 @@ class WebSocketAsyncServer(ListeningServer):
                 lambda: self._notify(self._on_start, current_thread()),
                 lambda: self._notify(self._on_stop, current_thread()),
             )
-            if prepare is not None:
-                prepare(self)
-            self._start()
-        except BaseException:
+            try:
+                if prepare is not None:
+                    prepare(self)
+                self._pool.start()
+                for door in self._doors:
+                    self._pool.add(door)
+            except BaseException:
+                self._pool.stop(Deadline(_THREADS_MS))
+                raise
+        except BaseException as exc:
             self._listener.close()
+            if isinstance(exc, (OSError, RuntimeError)) and not isinstance(exc, HttpServerError):
+                raise HttpServerError(f"no thread to serve connections: {exc}") from exc
             raise
         close_at_exit(self)
 
@@ -133,22 +146,20 @@ class WebSocketAsyncServer(ListeningServer):
     ) -> int:
         """Queue *frame* on all connections, like :meth:`WebSocketServer.websocket_broadcast`.
 
-        :param timeout: milliseconds to wait until the frame has left for all receivers; 0: do not
-            wait. Mirrors the original's ``aTimeOut``. Return how many connections have queued it
-            in any case.
+        :param timeout: the most milliseconds to wait until the frame has left for all receivers,
+            as in the original; 0: do not wait. Do not wait in a callback.
+
+        Returns how many connections have queued it, in any case.
         """
-        return super().websocket_broadcast(frame, connection_ids, group=group, exclude=exclude)
+        if timeout:
+            receivers = self._receivers(connection_ids, group, exclude)
+            connection_ids = [process.connection_id for process in receivers]
+        queued = super().websocket_broadcast(frame, connection_ids, group=group, exclude=exclude)
+        if timeout:
+            _Departure(self._keeper, receivers).wait(timeout)
+        return queued
 
     # ------------------------------------------------------------------------- accepting, stopping
-
-    def _start(self) -> None:
-        try:
-            self._pool.start()
-        except (OSError, RuntimeError) as exc:
-            self._pool.stop(Deadline(_THREADS_MS))
-            raise HttpServerError(f"no thread to serve connections: {exc}") from exc
-        for door in self._doors:
-            self._pool.add(door)
 
     def _connection(
         self, sock: sockets.socket, address: Any, connection_id: int
@@ -158,11 +169,6 @@ class WebSocketAsyncServer(ListeningServer):
     def _serve(self, connection: WebSocketServerSocket, sock: sockets.socket) -> None:
         assert isinstance(connection, WebSocketAsyncServerSocket)
         connection.open()
-        try:
-            self._pool.add(connection)
-        except BaseException:
-            connection.close()
-            raise
 
     def _forget(self, connection: WebSocketServerSocket) -> None:
         super()._forget(connection)
@@ -193,13 +199,16 @@ class WebSocketAsyncServer(ListeningServer):
 
     def _end(self) -> None:
         super()._end()
-        for thread in self._pool.stop(Deadline(_THREADS_MS)):
-            _log.error("%r: %s does not end; it is left", self, thread.name)
+        # those that were left are in the log already
+        stuck = bool(self._sockets)
+        for thread in self._pool.stop(Deadline(_STUCK_MS if stuck else _THREADS_MS)):
+            _log.log(
+                logging.DEBUG if stuck else logging.ERROR,
+                "%r: the thread %s does not end; it is left",
+                self,
+                thread.name,
+            )
         _log.debug("%r freed", self)
-
-    def die_in_child(self) -> None:
-        super().die_in_child()
-        self._listener.close()
 
 
 class _Door:
@@ -226,7 +235,7 @@ class _Door:
         if exc is not None:
             server._cannot_accept(exc)
         server._pool.remove(self)
-        server._keeper.call_at(monotonic() + _PAUSE, partial(self._open_again))
+        server._keeper.call_at(monotonic() + _PAUSE, self._open_again)
         return True
 
     def _open_again(self) -> None:
@@ -240,3 +249,25 @@ class _Door:
     def callback_has_ended(self) -> bool:
         """Go on."""
         return True
+
+
+class _Departure:
+    """Waits until the queues of some connections are empty; the keeper looks."""
+
+    def __init__(self, keeper: ProcessKeeper, processes: list[WebSocketProcessServer]) -> None:
+        self._keeper = keeper
+        self._left = processes
+        self._done = threading.Event()
+
+    def wait(self, milliseconds: int) -> None:
+        """Wait for up to so many milliseconds."""
+        self._look()
+        self._done.wait(milliseconds / 1000)
+        self._left = []
+
+    def _look(self) -> None:
+        self._left = [process for process in self._left if process.sender.has_queued]
+        if self._left:
+            self._keeper.call_at(monotonic() + _LOOK_SECONDS, self._look)
+        else:
+            self._done.set()

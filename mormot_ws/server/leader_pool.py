@@ -148,6 +148,7 @@ class LeaderPool:
     def add(self, member: Member) -> None:
         """Handle *member* from now on. Raises ``OSError``."""
         fd = member.fileno()
+        member.masked = False
         self._members[fd] = member
         try:
             self._readiness.add(fd)
@@ -156,14 +157,15 @@ class LeaderPool:
             raise
 
     def remove(self, member: Member) -> None:
-        """Handle *member* no longer; call it before its descriptor is closed. Safe to call twice."""
+        """Handle *member* no longer: before its descriptor is closed. Safe to call twice."""
         fd = member.fileno()
         with self._safe:
             if self._members.get(fd) is not member:
                 return
             del self._members[fd]
             if not member.masked:
-                with contextlib.suppress(OSError):
+                # it is closed when a callback returns after stop()
+                with contextlib.suppress(OSError, ValueError):
                     self._readiness.remove(fd)
 
     def revisit(self, member: Member) -> None:
@@ -180,14 +182,13 @@ class LeaderPool:
             self._follow.notify_all()
         self._wake()
         watcher = [] if self._watcher is None else [self._watcher]
-        left = [
-            thread for thread in [*self._threads, *watcher] if not joined(thread, deadline)
-        ]
-        if not left and not self._wake_read._closed:  # type: ignore[attr-defined]
+        left = [thread for thread in [*self._threads, *watcher] if not joined(thread, deadline)]
+        if not left:
             self._close()
         return left
 
     def _close(self) -> None:
+        """Close the descriptors, once no thread uses them. Safe to call twice."""
         self._readiness.close()
         self._wake_read.close()
         self._wake_write.close()
@@ -208,7 +209,7 @@ class LeaderPool:
         with contextlib.suppress(OSError):
             self._wake_write.send(b"\0")
 
-    # ------------------------------------------------------------------------- leaders and followers
+    # ------------------------------------------------------------------------ leaders and followers
 
     def _spawn(self) -> None:
         with self._safe:
@@ -234,8 +235,13 @@ class LeaderPool:
         finally:
             # if the lock is another one, this is a child that was forked in this same thread
             if self._safe is safe:
-                self._threads.discard(current_thread())
                 self._on_stop()
+                with safe:
+                    self._threads.discard(current_thread())
+                    last = self._stopping and not self._threads
+                if last:
+                    # stop() has not waited for a long callback
+                    self._close()
 
     def _next_term(self) -> int:
         """Wait until a leader is wanted; return its term, 0 when this thread is to end."""
@@ -376,7 +382,7 @@ class LeaderPool:
                 member.masked = False
                 self._readiness.add(fd)
 
-    # -------------------------------------------------------------------------- the watcher's thread
+    # ------------------------------------------------------------------------- the watcher's thread
 
     def _watch(self) -> None:
         """End the leader's term each time it stays inside one member."""
