@@ -77,7 +77,9 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         WebSocketProtocolRest,
     )
     from .server.connection import WebSocketProcessServer, WebSocketServerSocket
-    from .server.rest import WebSocketServerRest
+    from .server.event_connection import WebSocketAsyncServerSocket
+    from .server.event_driven import WebSocketAsyncServer
+    from .server.rest import WebSocketAsyncServerRest, WebSocketServerRest
     from .server.threaded import WebSocketServer
     from .services.remote import ClientServices, ServerServices
     from .settings import (
@@ -168,7 +170,9 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "rest.protocols": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
     "server.connection": ("WebSocketProcessServer", "WebSocketServerSocket"),
     "server.threaded": ("WebSocketServer",),
-    "server.rest": ("WebSocketServerRest",),
+    "server.event_connection": ("WebSocketAsyncServerSocket",),
+    "server.event_driven": ("WebSocketAsyncServer",),
+    "server.rest": ("WebSocketAsyncServerRest", "WebSocketServerRest"),
     "services.remote": ("ClientServices", "ServerServices"),
     "settings": (
         "WebSocketProcessSettings",
@@ -314,6 +318,9 @@ __all__ = [
     "WebSocketProtocolList",
     "WebSocketProtocolRest",
     "WebSocketProtocolUri",
+    "WebSocketAsyncServer",
+    "WebSocketAsyncServerRest",
+    "WebSocketAsyncServerSocket",
     "WebSocketServer",
     "WebSocketServerRest",
     "WebSocketServerSocket",

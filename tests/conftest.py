@@ -22,8 +22,9 @@ if str(Path(__file__).parent) not in sys.path:
 import mormot_ws
 
 if os.environ.get("MORMOT_WS_TEST_SERVER") == "async":
-    from mormot_ws.server.event_driven import WebSocketAsyncServer
-    mormot_ws.WebSocketServer = WebSocketAsyncServer
+    # before the tests import it: all of them run with the event-driven server
+    mormot_ws.WebSocketServer = mormot_ws.WebSocketAsyncServer  # type: ignore[misc, assignment]
+    mormot_ws.WebSocketServerRest = mormot_ws.WebSocketAsyncServerRest  # type: ignore[misc, assignment]
 
 from support import BOUND, Recorder, connect, echo_server
 from support.locks import watched_locks

@@ -112,8 +112,7 @@ class ListeningServer(WebSocketServerBase):
         name = f"{self.process_name} " if self.process_name else ""
         state = "stopped" if self._stopping else "running"
         return (
-            f"<{self._KIND} {name}{self.address} {state} "
-            f"connections={self.websocket_connections}>"
+            f"<{self._KIND} {name}{self.address} {state} connections={self.websocket_connections}>"
         )
 
     # ------------------------------------------------------------------- in the thread that accepts

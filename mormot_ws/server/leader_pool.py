@@ -36,6 +36,8 @@ _NEXT_LONG_SECONDS = 0.001
 _IDLE_SECONDS = 10.0
 #: seconds between two warnings that all threads are busy
 _WARN_SECONDS = 60.0
+#: how often a member is handled by a thread that comes back from a callback after the end
+_LAST_TURNS = 64
 #: seconds that a leader pauses after a fault that no member has caused
 _AFTER_FAULT = 0.1
 
@@ -216,9 +218,7 @@ class LeaderPool:
             self._numbers += 1
             number = self._numbers
         # a daemon thread: a callback that never returns must not keep the interpreter from ending
-        thread = threading.Thread(
-            target=self._work, name=f"{self._name} {number}", daemon=True
-        )
+        thread = threading.Thread(target=self._work, name=f"{self._name} {number}", daemon=True)
         self._threads.add(thread)
         try:
             thread.start()
@@ -291,6 +291,7 @@ class LeaderPool:
                     self._leave_late(member, goes_on)
                     return
                 if goes_on:
+                    # _leave(), written out for the hot path
                     member.busy.release()
                     if member.masked:
                         self._unmask(member)
@@ -322,12 +323,21 @@ class LeaderPool:
         if goes_on:
             try:
                 goes_on = member.callback_has_ended() or member.end(None)
+                # there will be no other leader; free() has cut the connection, so this ends it
+                for _ in range(_LAST_TURNS):
+                    if not (goes_on and self._stopping):
+                        break
+                    goes_on = member.handle() or member.end(None)
             except BaseException as exc:  # noqa: BLE001
                 goes_on = self._end(member, exc)
         if goes_on:
-            member.busy.release()
-            if member.masked:
-                self._unmask(member)
+            self._leave(member)
+
+    def _leave(self, member: Member) -> None:
+        """Let others handle a member again."""
+        member.busy.release()
+        if member.masked:
+            self._unmask(member)
 
     def _revisit(self, term: int) -> bool:
         """Handle members without an event; return False at the end of the term."""
@@ -356,9 +366,7 @@ class LeaderPool:
                     self._wake()
                 return False
             if goes_on:
-                member.busy.release()
-                if member.masked:
-                    self._unmask(member)
+                self._leave(member)
         return not self._stopping
 
     def _mask(self, member: Member) -> None:
@@ -445,11 +453,8 @@ class LeaderPool:
             more = self._thread_log.due()
             if more is not None:
                 _log.error(
-                    "%s: no further thread (%s): other connections wait until a callback"
-                    " returns%s",
+                    "%s: no further thread (%s): other connections wait until a callback returns%s",
                     self._name,
                     exc,
                     more,
                 )
-
-

@@ -31,7 +31,7 @@ class Readiness:
         if hasattr(select, "epoll"):
             self._epoll = select.epoll()
             self.poll = _epoll_poll(self._epoll)
-        else:
+        elif sys.platform != "linux":
             self._kqueue = select.kqueue()
             self.poll = self._kqueue_poll
 
