@@ -6,6 +6,7 @@ Nothing is fetched from anywhere while building, nor by the pages when they are 
 from __future__ import annotations
 
 import sys
+from abc import ABC
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ nitpick_ignore_regex = [
     # call
     (
         "py:class",
-        r"mormot_ws\.(client\.(life|owner|thread|http|upgrade|delays)|core\.(deflate|handshake|incoming|outgoing)|sockets\.(deadline|transport))\..*",
+        r"mormot_ws\.(client\.(life|owner|thread|http|upgrade|delays)|core\.(deflate|handshake|incoming|outgoing)|sockets\.(deadline|transport)|server\.(event_connection|leader_pool))\..*",
     ),
     (
         "py:class",
@@ -150,5 +151,5 @@ def _without_helpers(
     app: Sphinx, name: str, cls: object, options: object, bases: list[type]
 ) -> None:
     """It is of no interest to who reads which classes a class descends from."""
-    helpers = (ConnectionAttributes, FixedAttributes, FreedByWith, KnownAttributes)
+    helpers = (ABC, ConnectionAttributes, FixedAttributes, FreedByWith, KnownAttributes)
     bases[:] = [base for base in bases if base not in helpers] or [object]

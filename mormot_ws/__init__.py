@@ -59,7 +59,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .process.process import WebSocketProcess
     from .protocols.base import WebSocketProtocol
     from .protocols.chat import WebSocketProtocolChat
-    from .protocols.offered import WebSocketProtocolList
+    from .protocols.protocol_list import WebSocketProtocolList
     from .protocols.signed_uri import WebSocketProtocolUri
     from .reconnect_policies import (
         ExponentialBackoff,
@@ -77,8 +77,9 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         WebSocketProtocolRest,
     )
     from .server.connection import WebSocketProcessServer, WebSocketServerSocket
-    from .server.event_connection import WebSocketAsyncServerSocket
+    from .server.event_connection import WebSocketAsyncConnection
     from .server.event_driven import WebSocketAsyncServer
+    from .server.handed_over import systemd_sockets
     from .server.rest import WebSocketAsyncServerRest, WebSocketServerRest
     from .server.threaded import WebSocketServer
     from .services.remote import ClientServices, ServerServices
@@ -157,7 +158,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "front.main_thread": ("MainThreadQueue",),
     "process.process": ("WebSocketProcess",),
     "protocols.base": ("WebSocketProtocol",),
-    "protocols.offered": ("WebSocketProtocolList",),
+    "protocols.protocol_list": ("WebSocketProtocolList",),
     "reconnect_policies": (
         "ExponentialBackoff",
         "FailureKind",
@@ -169,8 +170,9 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "rest.frame_list": ("WebSocketFrameList",),
     "rest.protocols": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
     "server.connection": ("WebSocketProcessServer", "WebSocketServerSocket"),
+    "server.handed_over": ("systemd_sockets",),
     "server.threaded": ("WebSocketServer",),
-    "server.event_connection": ("WebSocketAsyncServerSocket",),
+    "server.event_connection": ("WebSocketAsyncConnection",),
     "server.event_driven": ("WebSocketAsyncServer",),
     "server.rest": ("WebSocketAsyncServerRest", "WebSocketServerRest"),
     "services.remote": ("ClientServices", "ServerServices"),
@@ -320,7 +322,7 @@ __all__ = [
     "WebSocketProtocolUri",
     "WebSocketAsyncServer",
     "WebSocketAsyncServerRest",
-    "WebSocketAsyncServerSocket",
+    "WebSocketAsyncConnection",
     "WebSocketServer",
     "WebSocketServerRest",
     "WebSocketServerSocket",
@@ -329,6 +331,7 @@ __all__ = [
     "PermessageDeflate",
     "client_tls_context",
     "server_tls_context",
+    "systemd_sockets",
     "close_payload",
     "encode_frame",
     "focBinary",

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """
     chosen = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.keyword
     return 0 if chosen else min(8, (os.cpu_count() or 1) + 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With the event-driven server everywhere, leave out what is about the threaded one."""
+    if mormot_ws.WebSocketServer is mormot_ws.WebSocketAsyncServer:
+        skip = pytest.mark.skip(reason="about the threaded server")
+        for item in items:
+            if item.get_closest_marker("threaded") is not None:
+                item.add_marker(skip)
 
 
 def _open_descriptors() -> dict[int, str]:
@@ -107,6 +118,20 @@ def locks_are_watched(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with watched_locks():
         yield
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """What presses Ctrl-C: it interrupts the main thread, also where the tests themselves run in
+    the background and ignore it.
+    """
+    main = threading.main_thread().ident
+    assert main is not None
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield partial(signal.pthread_kill, main, signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 A protocol takes part in the upgrade, and handles the whole messages of a connection. It has no
 socket or thread. A server clones it for each connection; a client uses the application's object,
-and reuses it after a reconnection. ``offered.py`` has the list that a server offers.
+and reuses it after a reconnection. ``protocol_list.py`` has the list that a server offers.
 """
 
 from __future__ import annotations

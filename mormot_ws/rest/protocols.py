@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ _NO_FLAGS = WebSocketFramePayload(0)
 _FRAME_OVERHEAD = 2
 
 
-class WebSocketProtocolRest(WebSocketProtocol):
+class WebSocketProtocolRest(WebSocketProtocol, ABC):
     """Base of the protocols that carry HTTP-like requests and their answers, from either side.
 
     Mirrors ``TWebSocketProtocolRest``. The server's ``on_request`` or the client's

@@ -12,6 +12,7 @@ import logging
 import socket as sockets
 import ssl
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -117,12 +118,12 @@ class ListeningServer(WebSocketServerBase):
 
     # ------------------------------------------------------------------- in the thread that accepts
 
+    @abstractmethod
     def _serve(self, connection: WebSocketServerSocket, sock: sockets.socket) -> None:
-        """Begin to serve *connection*, on its blocking *sock*. Subclasses implement it.
+        """Begin to serve *connection*, on its blocking *sock*.
 
         What it raises ends the connection, and is logged.
         """
-        raise NotImplementedError
 
     def _connection(
         self, sock: sockets.socket, address: Any, connection_id: int

@@ -23,7 +23,7 @@ from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit, joined
 from ..process.keeper import ProcessKeeper
 from ..protocols.base import WebSocketProtocol
-from ..protocols.offered import WebSocketProtocolList
+from ..protocols.protocol_list import WebSocketProtocolList
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings, checked_settings
 from ..sockets.deadline import Deadline
@@ -294,7 +294,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             totals = list(self._ended_totals)
             if moves == self._moves and not moves % 2:
                 break
-            sleep(0)  # a connection is just ending: let its thread continue
+            # a connection is just ending: let its thread continue
+            sleep(0)
         for protocol in protocols:
             for at, value in enumerate(_totals(protocol)):
                 totals[at] += value

@@ -28,8 +28,9 @@ class EventServerOwner(ServerOwner, Protocol):
     _pool: LeaderPool
 
 
-class WebSocketAsyncServerSocket(WebSocketServerSocket):
-    """One accepted TCP connection of a :class:`WebSocketAsyncServer`.
+class WebSocketAsyncConnection(WebSocketServerSocket):
+    """One accepted connection of a :class:`WebSocketAsyncServer`. Mirrors
+    ``TWebSocketAsyncConnection``.
 
     No thread belongs to it: :attr:`thread` is None. Its callbacks run one at a time, in order, each
     in one of the server's threads.

@@ -26,7 +26,7 @@ from ..sockets.deadline import Deadline
 from ..sockets.readiness import HAS_READINESS
 from .accepting import ListeningServer, OnThread
 from .connection import WebSocketProcessServer, WebSocketServerSocket
-from .event_connection import WebSocketAsyncServerSocket
+from .event_connection import WebSocketAsyncConnection
 from .leader_pool import LeaderPool
 
 _log = get_logger("mormot_ws.server")
@@ -164,10 +164,10 @@ class WebSocketAsyncServer(ListeningServer):
     def _connection(
         self, sock: sockets.socket, address: Any, connection_id: int
     ) -> WebSocketServerSocket:
-        return WebSocketAsyncServerSocket(self, sock, address, connection_id)
+        return WebSocketAsyncConnection(self, sock, address, connection_id)
 
     def _serve(self, connection: WebSocketServerSocket, sock: sockets.socket) -> None:
-        assert isinstance(connection, WebSocketAsyncServerSocket)
+        assert isinstance(connection, WebSocketAsyncConnection)
         connection.open()
 
     def _forget(self, connection: WebSocketServerSocket) -> None:

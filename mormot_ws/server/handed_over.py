@@ -71,15 +71,17 @@ def handed_over(given: object) -> list[socket.socket]:
 
     Raises ``TypeError`` or ``ValueError`` for what is not a listening socket.
     """
-    sockets = list(given) if isinstance(given, Iterable) else [given]
-    if not sockets:
+    found: list[object] = list(given) if isinstance(given, Iterable) else [given]
+    if not found:
         raise ValueError("socket is a listening socket, or several, not an empty list")
-    for sock in sockets:
+    sockets: list[socket.socket] = []
+    for sock in found:
         if not isinstance(sock, socket.socket):
             raise TypeError(f"socket is a listening socket, or several, not {sock!r}")
         if isinstance(sock, ssl.SSLSocket):
             raise TypeError("socket is a plain one: give tls_context for TLS")
         check_listening(sock, "socket")
+        sockets.append(sock)
     return sockets
 
 

@@ -137,9 +137,9 @@ class WebSocketServerRest(RestServer, WebSocketServer):
 class WebSocketAsyncServerRest(RestServer, WebSocketAsyncServer):
     """An event-driven server of the REST protocols. Mirrors ``TWebSocketAsyncServerRest``.
 
-    The parameters are those of :class:`WebSocketAsyncServer` and of :meth:`websockets_enable`. If *uri*
-    is given (``''``: any URI), the constructor calls that method. Otherwise no protocol is offered
-    until you call it.
+    The parameters are those of :class:`WebSocketAsyncServer` and of :meth:`websockets_enable`. If
+    *uri* is given (``''``: any URI), the constructor calls that method. Otherwise no protocol is
+    offered until you call it.
     """
 
     def __init__(

@@ -31,9 +31,9 @@ class WebSocketServer(ListeningServer):
 
     :param port: ``'8999'`` or ``8999`` for all addresses of the machine, IPv4 and IPv6;
         ``'127.0.0.1:8999'``, ``'[::1]:8999'``, ``'[fe80::1%eth0]:8999'`` or ``'localhost:8999'``
-        (IPv4 and IPv6) for some. Port ``0``: any free one (see :attr:`port`). ``'unix:/path'``: a
-        Unix socket; ``'systemd:'`` or ``'systemd:name'``: sockets that systemd has passed;
-        ``'fd://3'``: an inherited descriptor (see :doc:`/how-to/listen`).
+        (IPv4 and IPv6) for some. Port ``0``: any free one (the attribute ``port`` says which).
+        ``'unix:/path'``: a Unix socket; ``'systemd:'`` or ``'systemd:name'``: sockets that systemd
+        has passed; ``'fd://3'``: an inherited descriptor (see :doc:`/how-to/listen`).
     :param on_start: ``f(thread)``, called in each thread of the server when it starts.
     :param on_stop: ``f(thread)``, called in each thread of the server when it ends.
     :param process_name: a name for the threads and in log lines.

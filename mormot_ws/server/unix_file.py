@@ -12,7 +12,8 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from ..logs import get_logger
 
@@ -117,7 +118,7 @@ def _locked(directory: str) -> Iterator[None]:
     try:
         if fcntl is not None:
             handle = os.open(directory, os.O_RDONLY)
-            _lock(handle)
+            _take_turn(partial(fcntl.flock, handle, fcntl.LOCK_EX | fcntl.LOCK_NB))
     except OSError as exc:
         _log.debug("no lock on %s: %s", directory, exc)
     try:
@@ -127,11 +128,12 @@ def _locked(directory: str) -> Iterator[None]:
             os.close(handle)
 
 
-def _lock(handle: int) -> None:
+def _take_turn(lock: Callable[[], None]) -> None:
+    """Call *lock* until it does not raise ``BlockingIOError``, or for a second."""
     until = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock()
             return
         except BlockingIOError:
             if time.monotonic() > until:

@@ -177,7 +177,7 @@ class Transport:
         return self.sock.fileno()
 
     def peer_ip(self) -> str:
-        """Return the IP address of the peer; ``'unix:'`` on a Unix socket, '' when there is none."""
+        """Return the IP address of the peer, ``'unix:'`` on a Unix socket; '' when unknown."""
         try:
             address = self.sock.getpeername()
         except OSError:

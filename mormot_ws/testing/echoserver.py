@@ -16,7 +16,7 @@ from ..process.process import WebSocketProcess
 from ..protocols.any_name import AnyNameList
 from ..protocols.base import WebSocketProtocol
 from ..protocols.chat import WebSocketProtocolChat
-from ..protocols.offered import WebSocketProtocolList
+from ..protocols.protocol_list import WebSocketProtocolList
 from ..server.connection import WebSocketProcessServer, WebSocketServerSocket
 from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings

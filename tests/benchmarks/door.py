@@ -1,11 +1,11 @@
 """What the front door costs a client: ``python -m tests.benchmarks.door [--seconds S] [--rounds N]
 [--any-cpu]``.
 
-The same conversation with the same echo server, which is a process of its own: by ``connect()``, and
-by the classes underneath, as a program would use them for the same. One message at a time (round
-trip) and 100 under way (messages per second); answered in a callback, or by a thread that receives.
-Contestants take turns in each round; the ratio is the median of those within the rounds. At most
-15 % more per message is the aim.
+The same conversation with the same echo server, which is a process of its own: by ``connect()``,
+and by the classes underneath, as a program would use them for the same. One message at a time
+(round trip) and 100 under way (messages per second); answered in a callback, or by a thread that
+receives. Contestants take turns in each round; the ratio is the median of those within the rounds.
+At most 15 % more per message is the aim.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ class Game:
         self._end = 0.0
         self._count = 0
         self._done = threading.Event()
+        # how many messages are still under way, and set when there are none
+        self._depth = 0
+        self._quiet = threading.Event()
 
     def goes_on(self) -> bool:
         """An echo has come; tell whether another message is to be sent."""
@@ -55,12 +58,17 @@ class Game:
         if time.perf_counter() < self._end:
             return True
         self._done.set()
+        self._depth -= 1
+        if not self._depth:
+            self._quiet.set()
         return False
 
     def play(self, seconds: float, depth: int, send: Callable[[], object]) -> float:
         """Begin with *depth* messages; return the microseconds for each echo."""
         self._count = 0
+        self._depth = depth
         self._done.clear()
+        self._quiet.clear()
         begin = time.perf_counter()
         self._end = begin + seconds
         for _ in range(depth):
@@ -69,7 +77,8 @@ class Game:
             raise ConnectionError("no answer")
         took = time.perf_counter() - begin
         counted = self._count
-        time.sleep(0.05)  # the echoes that are under way
+        if not self._quiet.wait(10):
+            raise ConnectionError("not all answers have come")
         return took / counted * 1e6
 
 

@@ -43,11 +43,14 @@ def listening() -> Iterator[socket.socket]:
         yield sock
 
 
+def offer_echo(server: WebSocketServer) -> None:
+    """Set up a server."""
+    server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
+
+
 def server_on(port: str | int | None = None, **options: Any) -> WebSocketServer:
     """Return a server that echoes; free it."""
-    server = WebSocketServer(port, settings=fast_settings(), **options)
-    server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
-    return server
+    return WebSocketServer(port, settings=fast_settings(), prepare=offer_echo, **options)
 
 
 def serves(port: int | str) -> bool:
@@ -101,11 +104,14 @@ def test_two_servers_may_accept_from_one_socket(listening: socket.socket) -> Non
     """As processes do that were given the same one: nobody is served twice, or not at all."""
     port = listening.getsockname()[1]
     other = socket.socket(fileno=os.dup(listening.fileno()))
-    with server_on(socket=listening) as first, server_on(socket=other) as second:
-        with contextlib.ExitStack() as stack:
-            for _ in range(20):
-                stack.enter_context(upgraded(port))
-            wait_for(lambda: first.websocket_connections + second.websocket_connections == 20)
+    with (
+        server_on(socket=listening) as first,
+        server_on(socket=other) as second,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(20):
+            stack.enter_context(upgraded(port))
+        wait_for(lambda: first.websocket_connections + second.websocket_connections == 20)
 
 
 def test_a_socket_that_blocks_is_made_one_that_does_not(listening: socket.socket) -> None:
@@ -122,7 +128,7 @@ def test_a_socket_that_blocks_is_made_one_that_does_not(listening: socket.socket
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: [], ValueError, "not an empty list"),
+        (list, ValueError, "not an empty list"),
         (lambda: "unix:/x", TypeError, "socket is"),
         (lambda: 3, TypeError, "socket is"),
         (lambda: [None], TypeError, "socket is"),
@@ -150,9 +156,11 @@ def test_a_closed_socket_is_refused(listening: socket.socket) -> None:
 def test_a_tls_socket_is_refused(listening: socket.socket) -> None:
     """The server does TLS itself."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with context.wrap_socket(listening, server_side=True) as wrapped:
-        with pytest.raises(TypeError, match="tls_context"):
-            server_on(socket=wrapped)
+    with (
+        context.wrap_socket(listening, server_side=True) as wrapped,
+        pytest.raises(TypeError, match="tls_context"),
+    ):
+        server_on(socket=wrapped)
 
 
 def test_a_port_and_a_socket_are_one_too_many(listening: socket.socket) -> None:
@@ -171,9 +179,12 @@ sys.path.insert(0, "tests")
 from support import echo
 from mormot_ws import WebSocketProtocolChat, WebSocketServer
 os.environ["LISTEN_PID"] = str(os.getpid())
-servers = [WebSocketServer(port) for port in sys.argv[1:]]
-for server in servers:
+
+def offer_echo(server):
     server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
+
+servers = [WebSocketServer(port, prepare=offer_echo) for port in sys.argv[1:]]
+for server in servers:
     print(server.address, flush=True)
 sys.stdin.read()
 for server in servers:
@@ -277,9 +288,7 @@ def test_without_systemd_there_are_no_sockets(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("count", ["x", "-1", "", "9" * 30])
-def test_a_count_that_is_no_number_is_an_error(
-    count: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_count_that_is_no_number_is_an_error(count: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody else has set the variable."""
     monkeypatch.setenv("LISTEN_FDS", count)
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
@@ -314,9 +323,7 @@ def test_servers_with_reuse_port_share_a_port() -> None:
             with contextlib.ExitStack() as stack:
                 for _ in range(64):
                     stack.enter_context(upgraded(first.port))
-                wait_for(
-                    lambda: first.websocket_connections + second.websocket_connections == 64
-                )
+                wait_for(lambda: first.websocket_connections + second.websocket_connections == 64)
                 if sys.platform == "linux":
                     assert first.websocket_connections
                     assert second.websocket_connections

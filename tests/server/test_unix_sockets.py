@@ -22,6 +22,7 @@ from support import (
     MS,
     ROOT,
     RawClient,
+    any_alive,
     echo,
     exchange,
     fast_settings,
@@ -50,12 +51,16 @@ def path(tmp_path: Path) -> Iterator[Path]:
     assert not list(tmp_path.iterdir())
 
 
+def offer_echo(server: WebSocketServer) -> None:
+    """Set up a server."""
+    server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
+
+
 def server_on(path: Path | str, **options: Any) -> WebSocketServer:
     """Return a server on a Unix socket that echoes; free it."""
     settings = options.pop("settings", None) or fast_settings()
-    server = WebSocketServer(f"unix:{path}", settings=settings, **options)
-    server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
-    return server
+    options.setdefault("prepare", offer_echo)
+    return WebSocketServer(f"unix:{path}", settings=settings, **options)
 
 
 def serves(path: Path | str) -> bool:
@@ -104,7 +109,7 @@ def test_free_tells_the_clients_and_ends_the_accept_thread(path: Path) -> None:
         client.send_frame(8, frame.payload)
         freeing.join(BOUND)
         assert not freeing.is_alive()
-    assert not server._acceptor.is_alive()
+    assert not any_alive(server)
     server.free()
 
 
@@ -132,9 +137,7 @@ def test_without_a_mode_the_umask_decides(path: Path) -> None:
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user"
 )
 @pytest.mark.parametrize(("mode", "answer"), [(0o600, "PermissionError"), (0o666, "connected")])
-def test_who_may_not_write_to_the_file_may_not_connect(
-    path: Path, mode: int, answer: str
-) -> None:
+def test_who_may_not_write_to_the_file_may_not_connect(path: Path, mode: int, answer: str) -> None:
     """The kernel refuses another user where the mode does."""
     source = (
         "import os, socket, sys\n"
@@ -462,7 +465,7 @@ def test_without_file_locks_a_server_starts(path: Path, monkeypatch: pytest.Monk
         assert serves(path)
 
 
-# ----------------------------------------------------------------------------------------- who comes
+# ---------------------------------------------------------------------------------------- who comes
 
 
 def test_a_peer_is_called_unix_and_is_of_this_machine(path: Path) -> None:
@@ -477,9 +480,13 @@ def test_a_peer_is_called_unix_and_is_of_this_machine(path: Path) -> None:
 def test_the_limit_per_address_is_not_for_unix_sockets(path: Path) -> None:
     """Behind a proxy, all clients would be one; the limit of all connections holds."""
     settings = fast_settings(max_connections_per_ip=1, max_connections=2)
-    with server_on(path, settings=settings), upgraded(str(path)), upgraded(str(path)):
-        with RawClient(str(path)) as third:
-            assert third.read_answer()[0].status == 503
+    with (
+        server_on(path, settings=settings),
+        upgraded(str(path)),
+        upgraded(str(path)),
+        RawClient(str(path)) as third,
+    ):
+        assert third.read_answer()[0].status == 503
 
 
 def test_a_proxy_on_a_unix_socket_is_believed_when_trusted(path: Path) -> None:

@@ -51,6 +51,11 @@ def fast_settings(**values: Any) -> WebSocketProcessSettings:
     return settings
 
 
+def any_alive(server: WebSocketServer) -> bool:
+    """Tell whether a thread of *server* is alive."""
+    return any(thread is not None and thread.is_alive() for thread in server._own_threads())
+
+
 def echo_server(
     port: int = 0, callback: Callable[..., Any] = echo, **settings: Any
 ) -> WebSocketServer:
@@ -73,7 +78,9 @@ def upgrade(
     uri: str = "",
     headers: str = "",
 ) -> str:
-    """Upgrade *client* to the chat protocol ``echo``; return what ``websockets_upgrade`` returns."""
+    """Upgrade *client* to the chat protocol ``echo``; return what ``websockets_upgrade``
+    returns.
+    """
     return client.websockets_upgrade(
         uri, "", False, frozenset(), WebSocketProtocolChat("echo", "", callback), headers=headers
     )

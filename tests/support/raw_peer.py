@@ -125,7 +125,9 @@ class RawPeer:
         return head, body[:size]
 
     def read_to_end(self) -> bytes:
-        """Read until the peer ends the connection, and return all of it. A reset counts as an end."""
+        """Read until the peer ends the connection, and return all of it. A reset counts as an
+        end.
+        """
         data = b""
         with contextlib.suppress(ConnectionResetError):
             while more := self.receive():
