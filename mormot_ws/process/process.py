@@ -513,23 +513,6 @@ class WebSocketProcess(ByteCarrier):
             self._loop.ident = 0
             self.set_state(wpsDestroy)
 
-    def callback_is_long(self) -> None:
-        """Let the keeper read ahead and answer pings while a callback is long.
-
-        For an owner that steps the loop by events; it calls :meth:`callback_has_ended` in the end.
-        In a loop that waits for input itself the keeper finds that out.
-        """
-        self.reader.allow_ahead(True)
-        self.liveness.watch()
-
-    def callback_has_ended(self) -> bool:
-        """Undo :meth:`callback_is_long`; return False when frames were read ahead, which the next
-        :meth:`loop_step` handles.
-        """
-        self.liveness.unwatch()
-        self.reader.allow_ahead(False)
-        return not self.reader.has_backlog
-
     def runs_loop(self) -> bool:
         """Tell whether the calling thread is inside the loop, i.e. in one of its callbacks."""
         return get_ident() == self._loop.ident

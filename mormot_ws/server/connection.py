@@ -1,7 +1,7 @@
 """One accepted connection of a server, and the process that runs it after the upgrade.
 
-:class:`ServerOwner` is what a connection needs of its server: this module imports no server class,
-and starts no thread. A server calls :meth:`WebSocketServerSocket.run` in a thread of its choice;
+This module imports no server class: ``owner.py`` says what a connection needs of its server. It
+starts no thread. A server calls :meth:`WebSocketServerSocket.run` in a thread of its choice;
 ``wsgi.py`` begins with the upgrade, after the HTTP request.
 """
 
@@ -9,28 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import threading
-from collections.abc import Callable, Iterable
 from threading import current_thread
-from typing import Any, Protocol
+from typing import Any
 
 from ..attributes import KnownAttributes
 from ..core.addresses import UNIX_PEER
-from ..core.frames import WebSocketFrame
 from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
 from ..logs import get_logger
-from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
 from ..protocols.base import WebSocketProtocol
-from ..protocols.protocol_list import WebSocketProtocolList
 from ..request import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest
-from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..sockets.tls_transport import TlsTransport
 from ..sockets.transport import Transport
 from ..states import wpsDestroy
-from .groups import Groups
 from .http import (
     HttpFault,
     HttpServerConnection,
@@ -39,71 +32,12 @@ from .http import (
     request_context,
     simple_answer,
 )
+from .owner import ServerOwner
 from .visitors import host_is_in, is_trusted, visitor
 
 _log = get_logger("mormot_ws.server")
 
 _PLAIN_TEXT = "text/plain; charset=utf-8"
-
-
-class ServerOwner(Protocol):
-    """What a connection needs of its server. Any thread may call the methods."""
-
-    settings: WebSocketProcessSettings
-    process_name: str
-    websocket_protocols: WebSocketProtocolList
-    tls_context: ssl.SSLContext | None
-    on_request: OnHttpServerRequest | None
-    process_class: type[WebSocketProcessServer]
-    on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None
-    on_websocket_disconnect: Callable[[WebSocketServerSocket], Any] | None
-    on_websocket_close: Callable[[WebSocketProtocol], Any] | None
-    #: sends heartbeats and queued frames
-    _keeper: ProcessKeeper
-    #: which connections are in which groups
-    _groups: Groups
-
-    @property
-    def description(self) -> str:
-        """The server's description of itself, for visitors that are not WebSocket clients."""
-
-    @property
-    def websocket_connections(self) -> int:
-        """The number of current WebSocket connections."""
-
-    def is_active_websocket(self, connection_id: int) -> WebSocketProcessServer | None:
-        """Return the process of that connection; None when it is not connected."""
-
-    def websocket_broadcast(
-        self,
-        frame: WebSocketFrame,
-        connection_ids: Iterable[int] | None = None,
-        *,
-        group: str | None = None,
-        exclude: Iterable[int] = (),
-    ) -> int:
-        """Queue *frame* on all connections, those of *connection_ids*, or those of *group*."""
-
-    def _register(self, process: WebSocketProcessServer) -> None:
-        """Add *process* to the table of WebSocket connections."""
-
-    def _unregister(self, process: WebSocketProcessServer) -> None:
-        """Undo :meth:`_register`."""
-
-    def _forget(self, connection: WebSocketServerSocket) -> None:
-        """Remove *connection*, which has ended."""
-
-    def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
-        """Count *connection* for the client *ip*; return '', or why it cannot be served."""
-
-    def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
-        """Count and log a connection that a limit has turned away."""
-
-    def _count_refused(self) -> None:
-        """Count a refused upgrade."""
-
-    def _notify(self, callback: Callable[[Any], Any] | None, argument: object) -> None:
-        """Call *callback*, and log what it raises."""
 
 
 class WebSocketProcessServer(WebCrtSocketProcess):

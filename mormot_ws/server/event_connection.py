@@ -16,9 +16,10 @@ from typing import Any, Protocol
 from ..process.keeper import Timer
 from ..sockets.tls_transport import TlsTransport
 from ..sockets.transport import Transport
-from .connection import ServerOwner, WebSocketProcessServer, WebSocketServerSocket
+from .connection import WebSocketProcessServer, WebSocketServerSocket
 from .http import HTTP_READ, EndOfInput, HttpFault, HttpServerConnection
 from .leader_pool import LeaderPool
+from .owner import ServerOwner
 
 
 class EventServerOwner(ServerOwner, Protocol):
@@ -32,7 +33,7 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
     """One accepted connection of a :class:`WebSocketAsyncServer`. Mirrors
     ``TWebSocketAsyncConnection``.
 
-    No thread belongs to it: :attr:`thread` is None. Its callbacks run one at a time, in order, each
+    No thread belongs to it: ``thread`` is None. Its callbacks run one at a time, in order, each
     in one of the server's threads.
     """
 
@@ -91,16 +92,16 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         """Let the keeper answer pings meanwhile. Called in the watcher's thread."""
         process = self._running
         if process is not None:
-            process.callback_is_long()
+            process.liveness.callback_is_long()
 
     def callback_has_ended(self) -> bool:
         """Handle what the keeper has read meanwhile; return False at the end of the connection."""
         process = self._running
         if process is None:
             return True
-        while not process.callback_has_ended():
+        while not process.liveness.callback_has_ended():
             # for the callbacks of those frames, which may be long too
-            process.callback_is_long()
+            process.liveness.callback_is_long()
             if not process.loop_step():
                 return False
         return True

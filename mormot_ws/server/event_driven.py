@@ -144,7 +144,7 @@ class WebSocketAsyncServer(ListeningServer):
         exclude: Iterable[int] = (),
         timeout: int = 0,
     ) -> int:
-        """Queue *frame* on all connections, like :meth:`WebSocketServer.websocket_broadcast`.
+        """Queue *frame* on all connections, as a threaded server does.
 
         :param timeout: the most milliseconds to wait until the frame has left for all receivers,
             as in the original; 0: do not wait. Do not wait in a callback.

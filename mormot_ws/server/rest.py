@@ -57,7 +57,7 @@ class RestServer(ListeningServer):
             so use TLS.
         :param options: the options of the binary protocol; its clients need the same.
 
-        Raises ``ValueError`` or :class:`WebSocketsError` for a *key* that cannot be used, e.g.
+        Raises ``ValueError`` or ``WebSocketsError`` for a *key* that cannot be used, e.g.
         without the extra ``crypto``.
         """
         from ..rest.protocols import WebSocketProtocolBinary, WebSocketProtocolJson
@@ -77,7 +77,7 @@ class RestServer(ListeningServer):
         is no such client, or no answer (``ctxt.out_error`` says which). 666: the connection has
         just ended. Mirrors ``Callback``.
 
-        Raises :class:`WebSocketsError` for a blocking call inside ``on_request`` of the same
+        Raises ``WebSocketsError`` for a blocking call inside ``on_request`` of the same
         connection, which could never be answered.
         """
         process = self.is_active_websocket(ctxt.connection_id)
@@ -92,7 +92,7 @@ class RestServer(ListeningServer):
 class WebSocketServerRest(RestServer, WebSocketServer):
     """A server of the REST protocols. Mirrors ``TWebSocketServerRest``.
 
-    The parameters are those of :class:`WebSocketServer` and of :meth:`websockets_enable`. If *uri*
+    The parameters are those of :class:`WebSocketServer` and of ``websockets_enable()``. If *uri*
     is given (``''``: any URI), the constructor calls that method. Otherwise no protocol is offered
     until you call it.
     """
@@ -137,7 +137,7 @@ class WebSocketServerRest(RestServer, WebSocketServer):
 class WebSocketAsyncServerRest(RestServer, WebSocketAsyncServer):
     """An event-driven server of the REST protocols. Mirrors ``TWebSocketAsyncServerRest``.
 
-    The parameters are those of :class:`WebSocketAsyncServer` and of :meth:`websockets_enable`. If
+    The parameters are those of :class:`WebSocketAsyncServer` and of ``websockets_enable()``. If
     *uri* is given (``''``: any URI), the constructor calls that method. Otherwise no protocol is
     offered until you call it.
     """
