@@ -321,6 +321,16 @@ class Transport:
         # an older kernel returns a shorter struct
         return int(struct.unpack_from("Q", info, at)[0]) if len(info) == at + 8 else None
 
+    def end_output(self) -> bool:
+        """End our side of the stream, and go on reading; return False if it cannot be done now.
+
+        Any thread may call it, when nothing more is written. Never waits or raises.
+        """
+        # the method of the base class, as below
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self.sock, socket.SHUT_WR)
+        return True
+
     def shutdown(self) -> None:
         """End the connection in both directions at once; wakes threads that read or write.
 
