@@ -214,20 +214,24 @@ class WebSocketServerSocket(KnownAttributes):
     def _serve(self) -> None:
         settings = self.server.settings
         deadline = Deadline(settings.handshake_timeout)
-        transport = self._transport = self._new_transport()
+        transport = self._open_transport()
         if isinstance(transport, TlsTransport):
             transport.handshake(deadline)
         process = self._handshake(transport, deadline)
         if process is not None:
             self._run_process(process)
 
-    def _new_transport(self) -> Transport:
-        """Return the transport on the accepted socket; one for TLS has not done its handshake."""
+    def _open_transport(self) -> Transport:
+        """Make the transport on the accepted socket; one for TLS has not done its handshake."""
         server = self.server
         timeout = server.settings.send_timeout
-        if server.tls_context is None:
-            return Transport(self._sock, timeout)
-        return TlsTransport(self._sock, server.tls_context, timeout, server_side=True)
+        transport = (
+            Transport(self._sock, timeout)
+            if server.tls_context is None
+            else TlsTransport(self._sock, server.tls_context, timeout, server_side=True)
+        )
+        self._transport = transport
+        return transport
 
     def _handshake(self, transport: Transport, deadline: Deadline) -> WebSocketProcessServer | None:
         """Answer HTTP requests until one upgrades; return its process, None at the end.

@@ -60,7 +60,7 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
 
     def open(self) -> None:
         """Begin to serve the connection. Raises ``OSError``."""
-        transport = self._transport = self._new_transport()
+        transport = self._open_transport()
         transport.read_by_events()
         if transport.is_tls:
             self.handle = self._shake_hands
