@@ -113,11 +113,6 @@ def _is_flag(name: str, value: Any) -> None:
         raise ValueError(f"{name} is True or False, not {value!r}")
 
 
-def _are_bits(name: str, value: Any) -> None:
-    if type(value) is not int or value not in (128, 192, 256):
-        raise ValueError(f"{name} is 128, 192 or 256, not {value!r}")
-
-
 def _is_text(name: str, value: Any) -> None:
     if not isinstance(value, str):
         # the text may be a secret from which keys are derived: the message does not show it
@@ -263,7 +258,7 @@ class WebSocketProcessSettings:
         default="E750ACCA-2C6F-4B0E-999B-D31C9A14EFAB", metadata={"check": _is_text}
     )
     aes_rounds: int = field(default=1_024, metadata=_NUMBER)
-    aes_bits: int = field(default=128, metadata={"check": _are_bits})
+    aes_bits: int = field(default=128, metadata=_NUMBER)
     #: what is logged frame by frame
     log_details: WebSocketProcessSettingsLogDetails = field(
         default=WebSocketProcessSettingsLogDetails(0), metadata={"check": _is_log_details}
@@ -315,6 +310,9 @@ class WebSocketProcessSettings:
     max_connections: int = field(default=0, metadata=_NUMBER)
     #: the same for one IP address
     max_connections_per_ip: int = field(default=0, metadata=_NUMBER)
+    #: threads of an event-driven server: so many callbacks can wait or compute at the same time;
+    #: then the other connections wait until one returns
+    max_server_threads: int = field(default=256, metadata=_NUMBER_FROM_1)
     #: pings that a peer may send in a second; more close its connection with 1008; 0: any number
     max_pings_per_second: int = field(default=1_000, metadata=_NUMBER)
     #: messages per minute that an address may send to a server of a REST protocol although they

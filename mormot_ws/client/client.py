@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, overload
 
 from ..attributes import Check, explains_keywords
 from ..callbacks import Ignored
+from ..core.addresses import shown_target
 from ..errors import WebSocketsError
 from ..logs import get_logger
 from ..process.freeing import FreedByWith
@@ -67,7 +68,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     def __init__(
         self,
         host: str,
-        port: int | str,
+        port: int | str = "",
         tls: bool = False,
         tls_context: TlsContext | None = None,
         timeout: int = 10_000,
@@ -129,16 +130,13 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     def open(
         cls,
         host: str,
-        port: int | str,
+        port: int | str = "",
         tls: bool = False,
         tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         **options: Any,
     ) -> HttpClientWebSockets:
-        """Return a client with a TCP connection to *host* and *port*, like the constructor.
-
-        Mirrors ``Open``.
-        """
+        """Return a client, connected to *host* and *port* or to a Unix socket. Mirrors ``Open``."""
         return cls(host, port, tls, tls_context, timeout, **options)
 
     @overload
@@ -150,7 +148,6 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         protocol: WebSocketProtocol | str | None = None,
         uri: str = "",
         headers: str = "",
-        tls: bool = False,
         *,
         retry: Literal[True],
         **options: Any,
@@ -187,7 +184,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         """Connect and upgrade in one call; return None if either fails (the log says why).
 
         There are two forms: ``websockets_connect('localhost', 8999, protocol, 'uri')`` and
-        ``websockets_connect('ws://localhost:8999/uri', protocol, headers)``.
+        ``websockets_connect('ws://localhost:8999/uri', protocol, headers)``. For a Unix socket they
+        are ``websockets_connect('unix:/path', protocol=protocol, uri='uri')`` and
+        ``websockets_connect('ws+unix:/path:/uri', protocol, headers)``.
 
         :param retry: return the client at once, never None, and let it connect in the background
             until it succeeds, like :meth:`auto_reconnect` with a *protocol*.
@@ -409,7 +408,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         what = "freed" if life.freeing else ("connected" if self.connected else "not connected")
         process = "" if life.process is None else f" {life.process!r}"
         tls = " TLS" if self.tls else ""
-        return f"<HttpClientWebSockets {self.host}:{self.port}{tls} {what}{process}>"
+        return f"<HttpClientWebSockets {shown_target(self.host, self.port)}{tls} {what}{process}>"
 
     # ------------------------------------------------------------------------------------- internal
 
@@ -437,6 +436,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         life = self._life
         process = life.process
         if process is None or not (process.upgrades or reconnect):
+            self._drop_unfinished_exchange()
             if life.has_thread:
                 return CONNECTING
             if self._transport is None:
@@ -446,7 +446,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             self.upgrade_failure = None
             return FREED if life.freeing else _NOT_CONNECTED
         refused = life.refusal(uri, reconnect)
-        return refused or self._upgrade(transport, uri, made(), headers)
+        return refused or self._exchanging(
+            transport, lambda: self._upgrade(transport, uri, made(), headers)
+        )
 
     def _upgrade(
         self, transport: Transport, uri: str, protocol: WebSocketProtocol, headers: str
@@ -462,10 +464,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         self._judge_address(True)
         if self.subprotocol_chosen and not result.subprotocol_chosen:
             _log.warning(
-                "%s:%d: the server chose none of the sub-protocols that were asked for: it may not"
+                "%s: the server chose none of the sub-protocols that were asked for: it may not"
                 " know what the messages mean",
-                self.host,
-                self.port,
+                shown_target(self.host, self.port),
             )
         self.subprotocol_chosen = result.subprotocol_chosen
         try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..core.addresses import shown_target
 from ..logs import get_logger
 from ..protocols.base import WebSocketProtocol
 
@@ -34,7 +35,8 @@ def begin(
         return True
     error = client.websockets_upgrade(uri, protocol=protocol, headers=headers)
     if error:
-        _log.warning("%s:%d: %s %s", client.host, client.port, error, client.last_error)
+        place = shown_target(client.host, client.port)
+        _log.warning("%s: %s %s", place, error, client.last_error)
         client.free()
     return not error
 

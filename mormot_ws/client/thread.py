@@ -14,6 +14,7 @@ from time import monotonic
 from typing import ClassVar
 
 from ..attributes import IS_BOOL, IS_TEXT, Check, KnownAttributes, of_kind
+from ..core.addresses import shown_target
 from ..core.frames import CLOSE_ABNORMAL
 from ..logs import escaped, get_logger
 from ..reconnect_policies import FailureKind, ReconnectFailure
@@ -65,7 +66,8 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         # a daemon thread: a client that is frozen or was not freed must not keep the interpreter
         # from ending
         super().__init__(
-            name=f"{client.process_name or 'WebSocketClient'} {client.host}:{client.port}",
+            name=f"{client.process_name or 'WebSocketClient'} "
+            f"{shown_target(client.host, client.port)}",
             daemon=True,
         )
         #: the process that it runs, one connection after another

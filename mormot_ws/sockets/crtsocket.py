@@ -6,16 +6,18 @@ import contextlib
 import socket
 import ssl
 import threading
-from types import NoneType
-from typing import Any, ClassVar
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any, ClassVar, TypeVar
 
-from ..attributes import IS_TEXT, Check, KnownAttributes, of_kind
-from ..callbacks import check_callback
+from ..attributes import Check, KnownAttributes
+from ..core.addresses import is_unix, shown_target
 from ..core.forks import dies_in_child
 from ..core.names import wire_host
 from ..logs import escaped, get_logger
 from ..settings import check_timeout
-from .deadline import Deadline
+from .checks import SOCKET_CHECKS, checked_target
+from .deadline import Deadline, is_foreign_timeout
 from .dialling import Dialling
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
 from .tls_contexts import DefaultContext, TlsContext
@@ -27,53 +29,7 @@ _log = get_logger("mormot_ws.sockets")
 #: the most failed addresses that are remembered
 _MOST_FAILED = 64
 
-
-def _is_host(name: str, value: Any) -> None:
-    if isinstance(value, int):
-        raise TypeError(f"{name} is a name or an address, not {value!r}: it comes before the port")
-    if not isinstance(value, str) or not value or any(c <= " " for c in value):
-        raise ValueError(f"{name} is a name or an address, not {value!r}")
-    if "/" in value:  # it may hold a token, which must not be shown
-        raise ValueError(
-            f"{name} is a name or an address; HttpClientWebSockets.websockets_connect() "
-            "takes a whole URI"
-        )
-    if value.count(":") == 1:
-        raise ValueError(f"{name} is a name or an address without its port, not {value!r}")
-    wire_host(value)
-
-
-def _is_port(name: str, value: Any) -> None:
-    if type(value) is not int or not 0 < value < 65536:
-        raise ValueError(f"{name} is a number from 1 to 65535, not {value!r}")
-
-
-def _is_tls(name: str, value: Any) -> None:
-    if isinstance(value, bool):
-        return
-    context = isinstance(value, ssl.SSLContext)
-    hint = "True, and tls_context=… takes the context" if context else "True or False"
-    raise TypeError(f"{name} is {hint}, not {type(value).__name__}")
-
-
-def _is_tls_context(name: str, value: Any) -> None:
-    if value is None or isinstance(value, ssl.SSLContext):
-        return
-    if not callable(value):
-        raise TypeError(
-            f"{name} is an ssl.SSLContext, or a function that returns one, not"
-            f" {type(value).__name__}"
-        )
-    check_callback(value, name)
-
-
-def _is_server_name(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if not isinstance(value, str) or any(c <= " " for c in value):
-        raise ValueError(f"{name} is a name or None, not {value!r}")
-    if not wire_host(value).strip("."):
-        raise ValueError(f"{name} is a name or None, not an empty one")
+_T = TypeVar("_T")
 
 
 class CrtSocket(KnownAttributes):
@@ -82,7 +38,8 @@ class CrtSocket(KnownAttributes):
     :param host: a name or an IP address. All addresses of a name are tried, each 250 ms after the
         one before (RFC 8305); one that fails in TLS or in the upgrade is tried last the next time.
         International names are encoded (IDNA); an IPv6 address may have a zone,
-        ``fe80::1%eth0``.
+        ``fe80::1%eth0``. ``'unix:/path'`` or ``'unix:@name'``: a Unix socket, which has no port and
+        no proxy; its server is told the host ``localhost``.
     :param port: a number, or a number as text.
     :param tls_context: an ``ssl.SSLContext``, or a function that returns one for each connection
         (e.g. to read certificates again); None: the default context, which verifies the certificate
@@ -99,16 +56,7 @@ class CrtSocket(KnownAttributes):
     may call :meth:`interrupt`; the other methods are called by one thread at a time.
     """
 
-    _CHECKS: ClassVar[dict[str, Check]] = {
-        "host": _is_host,
-        "port": _is_port,
-        "tls": _is_tls,
-        "tls_context": _is_tls_context,
-        "tls_server_name": _is_server_name,
-        "timeout": check_timeout,
-        "last_error": IS_TEXT,
-        "last_exception": of_kind(OSError, NoneType),
-    }
+    _CHECKS: ClassVar[dict[str, Check]] = SOCKET_CHECKS
 
     #: True in a forked child: the connection belongs to the parent
     _inherited = False
@@ -116,7 +64,7 @@ class CrtSocket(KnownAttributes):
     def __init__(
         self,
         host: str,
-        port: int | str,
+        port: int | str = "",
         tls: bool = False,
         tls_context: TlsContext | None = None,
         timeout: int = 10_000,
@@ -126,9 +74,11 @@ class CrtSocket(KnownAttributes):
         send_timeout: int = 10_000,
         resolve_timeout: int = 5_000,
     ) -> None:
-        number = isinstance(port, str) and port.isascii() and port.isdigit()
+        host, number = checked_target(host, port)
+        if proxy and is_unix(host):
+            raise ValueError("a Unix socket is not reached through a proxy")
         self.host = host
-        self.port: int = int(port) if number else port  # type: ignore[assignment]
+        self.port: int = number
         self.tls = tls
         self.tls_context = tls_context
         #: the name in SNI and in the certificate; None: the host's
@@ -154,6 +104,8 @@ class CrtSocket(KnownAttributes):
         self._dialling: Dialling | None = None
         self._raw: socket.socket | None = None
         self._transport: Transport | None = None
+        # the transport on which an exchange by HTTP is under way, and the thread that does it
+        self._exchange: tuple[Transport, int] | None = None
 
     @property
     def proxy(self) -> str | None:
@@ -199,6 +151,9 @@ class CrtSocket(KnownAttributes):
         try:
             self._open(deadline)
         except OSError as exc:  # time-outs and TLS errors are OSErrors too
+            if is_foreign_timeout(exc):
+                self.close()
+                raise
             error = exc
             self._judge_address(False)
         except BaseException:
@@ -209,21 +164,44 @@ class CrtSocket(KnownAttributes):
         self.last_error = text
         if text:
             self.close()
-            _log.debug("%s:%d: %s", self.host, self.port, text)
+            _log.debug("%s: %s", shown_target(self.host, self.port), text)
         return text
 
     def lead_to(self, host: str, port: int, tls: bool) -> None:
         """Let the next connection go to *host* and *port*. For the package: called by the thread
         that connects. Raises ``ValueError`` for an address that can never work.
         """
-        wire_host(host)
-        if not 0 < port < 65536:
-            raise ValueError(f"port is a number from 1 to 65535, not {port}")
-        self.host, self.port, self.tls = host, port, tls
+        self.host, self.port = checked_target(host, port)
+        self.tls = tls
 
     def _note_error(self, text: str) -> None:
         """Keep *text* as :attr:`last_error`."""
         self.last_error = text
+
+    def _exchanging(self, transport: Transport, action: Callable[[], _T]) -> _T:
+        """Call *action*, which sends a request on *transport* and reads the answer to it.
+
+        What a signal handler raises meanwhile is raised again, and closes the connection.
+        """
+        try:
+            self._exchange = (transport, get_ident())
+            result = action()
+            self._exchange = None
+            return result
+        finally:
+            self._drop_unfinished_exchange()
+
+    def _drop_unfinished_exchange(self) -> None:
+        """Close the connection if this thread has begun an exchange on it, and not ended it.
+
+        A signal handler may raise anywhere in it, e.g. at Ctrl-C; then the answer must not be taken
+        for that to the next request.
+        """
+        exchange = self._exchange
+        if exchange is not None and exchange[1] == get_ident():
+            if exchange[0] is self._transport:
+                self.close()
+            self._exchange = None
 
     def close(self) -> None:
         """Close the socket, if there is one. Never raises."""
@@ -273,7 +251,8 @@ class CrtSocket(KnownAttributes):
 
     def __repr__(self) -> str:
         what = "connected" if self.connected else "not connected"
-        return f"<CrtSocket {self.host}:{self.port}{' TLS' if self.tls else ''} {what}>"
+        tls = " TLS" if self.tls else ""
+        return f"<CrtSocket {shown_target(self.host, self.port)}{tls} {what}>"
 
     def _judge_address(self, worked: bool) -> None:
         """Record whether the address of the last connection *worked*, including the upgrade.
@@ -291,7 +270,12 @@ class CrtSocket(KnownAttributes):
 
     def _open(self, deadline: Deadline) -> None:
         proxy = self.proxy
-        if proxy is None:
+        if is_unix(self.host):
+            if proxy:
+                # set later, or for another host before
+                raise OSError("a Unix socket is not reached through a proxy")
+            proxy = ""
+        elif proxy is None:
             proxy = proxy_from_environment(self.host, self.tls, self.port)
         if proxy:
             raw = open_through_proxy(

@@ -68,7 +68,6 @@ REFUSED_WHEN_MADE: list[tuple[Callable[[], object], str]] = [
     (lambda: WebSocketProtocolUri("a", "ws://a/", 5, secret=5), "secret is str or bytes, not int"),  # type: ignore[arg-type]
     (lambda: WebSocketProcessSettings(5000), r"given by name, as in .*\(heartbeat_delay=5000\)"),  # type: ignore[call-arg]
     (lambda: WebSocketProcessSettings(max_frame_mb=256 << 20), "max_frame_mb is at most 1048576"),
-    (lambda: WebSocketProcessSettings(aes_bits=200), "aes_bits is 128, 192 or 256, not 200"),
     (lambda: PermessageDeflate(5), "server_no_context_takeover is True or False, not int"),  # type: ignore[arg-type]
     (lambda: PermessageDeflate(level="9"), "level is a whole number, not str"),  # type: ignore[arg-type]
     (lambda: mormot_ws.parse_close_payload("x"), "payload of a close frame is bytes, not str"),  # type: ignore[arg-type]
