@@ -19,7 +19,8 @@ from ..page import answer_page, greet_page
 from ..process.process import WebSocketProcess
 from ..protocols.any_name import AnyNameList
 from ..protocols.chat import WebSocketProtocolChat
-from ..server.threaded import WebSocketServer
+from ..server.accepting import ListeningServer
+from ..server.choice import server_class
 from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
@@ -31,7 +32,6 @@ from .output import Output
 #: status lines between two headers
 _HEADER_EVERY = 20
 #: the most seconds that the server's threads wait for the protocols
-_READY = 5.0
 #: the descriptions of the counters, in the order of the table
 _COUNTERS = {
     "connections": "WebSocket connections",
@@ -54,7 +54,7 @@ class Room:
         self._mode = mode
         self._output = output
         #: set before the server gets its protocols, so before any callback
-        self.server: WebSocketServer | None = None
+        self.server: ListeningServer | None = None
         #: guards the table below; last in the lock order
         self._safe_ids = threading.Lock()
         self._ids: set[int] = set()
@@ -157,23 +157,23 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
         output.error(f"the certificate cannot be used: {exc}")
         return 1
     host = f"[{args.host}]" if ":" in args.host else args.host
-    # set when there are protocols: the accept thread waits for it, so that a fast client finds them
-    ready = threading.Event()
+
+    def prepare(server: ListeningServer) -> None:
+        room.server = server
+        _offer(server, args, room.on_incoming_frame)
+
     try:
-        server = WebSocketServer(
+        server = server_class()(
             f"{host}:{args.port}",
-            on_start=lambda thread: ready.wait(_READY),
             process_name="mormot-ws",
             settings=_settings(args),
             tls_context=context,
+            prepare=prepare,
         )
     except HttpServerError as exc:
         output.error(_why_not(exc, f"{host}:{args.port}"))
         return 1
     with server:
-        room.server = server
-        _offer(server, args, room.on_incoming_frame)
-        ready.set()
         shown = f"[{server.host}]" if ":" in server.host else server.host
         uri = f"{'ws' if context is None else 'wss'}://{shown}:{server.port}/{args.uri}"
         output.event(
@@ -202,7 +202,7 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
 
 
 def _wait(
-    args: argparse.Namespace, mailbox: Mailbox, output: Output, server: WebSocketServer
+    args: argparse.Namespace, mailbox: Mailbox, output: Output, server: ListeningServer
 ) -> int:
     """Show the status until a letter ends the command; return the exit code."""
     lines = StatusLines()
@@ -224,7 +224,7 @@ def _wait(
             return 0
 
 
-def _offer(server: WebSocketServer, args: argparse.Namespace, callback: Callable[..., Any]) -> None:
+def _offer(server: ListeningServer, args: argparse.Namespace, callback: Callable[..., Any]) -> None:
     """Add the protocols, and the page for browsers."""
     if args.protocol:
         server.websocket_protocols.add(WebSocketProtocolChat(args.protocol, args.uri, callback))
@@ -233,7 +233,7 @@ def _offer(server: WebSocketServer, args: argparse.Namespace, callback: Callable
     server.on_request = partial(answer_page, protocol=args.protocol or "", uri=args.uri)
 
 
-def _broadcast(server: WebSocketServer, line: bytes) -> bool:
+def _broadcast(server: ListeningServer, line: bytes) -> bool:
     """Send a line of standard input to all clients, as text if it is UTF-8."""
     try:
         line.decode("utf-8")
