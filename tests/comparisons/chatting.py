@@ -28,7 +28,10 @@ class Chatting:
 
     #: what is wrong with who hears what; '' when nothing is
     fault: str
-    #: how many messages of the flood the others had in time, and in how many seconds
+    #: seconds that the flood took while all members read; None: longer than IN_TIME
+    alone: float | None = None
+    #: how many of its messages the others had in time while one did not read, and in how many
+    #: seconds
     had: int = 0
     took: float = 0.0
     #: seconds until the members talk again after a kill and a restart at once; None: never
@@ -61,29 +64,23 @@ def fault_of(ann: Member, bob: Member, outsider: Member) -> str:
     return "others hear it" if outsider.heard.text else ""
 
 
-def flood(library: str, port: int, ann: Member, bob: Member) -> tuple[int, float]:
-    """Let a member join that does not read, and another talk much; return how much the third one
-    has in time, and in which time.
-    """
+def flood(ann: Member, bob: Member) -> tuple[int, float]:
+    """Let *ann* talk much; return how much of it *bob* has in time, and in which time."""
     text = base64.b64encode(os.urandom(SIZE * 3 // 4)).decode()
-    with deaf_member(library, port, "kitchen"):
-        talk(ann, bob)
-        before = len(bob.heard.text)
-        begin = time.monotonic()
-        # daemon: a server that does not read holds it, too
-        talker = threading.Thread(
-            target=lambda: [ann.say(text) for _ in range(FLOOD)], daemon=True, name="talker"
-        )
-        talker.start()
+    before = len(bob.heard.text)
+    begin = time.monotonic()
+    # daemon: a server that does not read holds it, too
+    talker = threading.Thread(
+        target=lambda: [ann.say(text) for _ in range(FLOOD)], daemon=True, name="talker"
+    )
+    talker.start()
 
-        def had() -> int:
-            return (len(bob.heard.text) - before) // SIZE
+    def had() -> int:
+        return (len(bob.heard.text) - before) // SIZE
 
-        with contextlib.suppress(AssertionError):
-            wait_for(lambda: had() >= FLOOD, IN_TIME)
-        found = had(), time.monotonic() - begin
-    talker.join(BOUND)
-    return found
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: had() >= FLOOD, IN_TIME)
+    return had(), time.monotonic() - begin
 
 
 def watch(library: str) -> Chatting:
@@ -96,7 +93,11 @@ def watch(library: str) -> Chatting:
             stack.callback(member.leave)
         ann, bob, outsider = members
         found = Chatting(fault_of(ann, bob, outsider))
-        found.had, found.took = flood(library, port, ann, bob)
+        had, took = flood(ann, bob)
+        found.alone = took if had >= FLOOD else None
+        with deaf_member(library, port, "kitchen"):
+            talk(ann, bob)
+            found.had, found.took = flood(ann, bob)
         server.kill()
         try:
             server = stack.enter_context(start_server(library, "chat", port))

@@ -26,6 +26,8 @@ class Dividing:
     early: str
     #: for one that has no answer, of the server's own making
     refused: str = ""
+    #: for the first one after a kill and a restart of which the client may have learned
+    after: str = ""
     #: for one while the server is away
     away: str = ""
     #: seconds from the server's restart until the next answer; None: never
@@ -45,16 +47,22 @@ def watch(client_library: str, server_library: str) -> Dividing:
         client.enter("6 3")
         time.sleep(AWAY)
         with start_server(server_library, "division", port) as server:
-            found = Dividing(client.expect("^(2.0|failed: .*)$", IN_TIME)[0])
+            found = Dividing(client.expect(r"^(2\.0|failed: .*)$", IN_TIME)[0])
             seconds_until_answer(client, r"^5\.0$", "5 1")
             client.enter("1 0")
             found.refused = client.expect("^failed: .*", IN_TIME)[0]
+            server.kill()
+        with start_server(server_library, "division", port) as server:
+            time.sleep(2 * AWAY)
+            client.enter("3 2")
+            found.after = client.expect(r"^(1\.5|failed: .*)$", IN_TIME)[0]
+            seconds_until_answer(client, r"^5\.5$", "11 2")
             server.kill()
         time.sleep(AWAY / 6)
         client.enter("9 3")
         time.sleep(AWAY)
         with start_server(server_library, "division", port) as server:
-            found.away = client.expect("^(3.0|failed: .*)", IN_TIME)[0]
+            found.away = client.expect(r"^(3\.0|failed: .*)", IN_TIME)[0]
             before = client.output.count("failed:")
             found.back = seconds_until_answer(client, r"^7\.0$", "7 1")
             found.failed_after = client.output.count("failed:") - before
@@ -63,12 +71,12 @@ def watch(client_library: str, server_library: str) -> Dividing:
             begin = time.monotonic()
             client.enter("12 2")
             try:
-                found.silent = client.expect("^(6.0|failed: .*)$", IN_TIME)[0]
+                found.silent = client.expect(r"^(6\.0|failed: .*)$", IN_TIME)[0]
                 found.silent += f" after {time.monotonic() - begin:.1f} s"
             except AssertionError:
                 found.silent = f"nothing within {IN_TIME:g} s"
             server.signal(signal.SIGCONT)
             client.enter("8 2")
-            found.next = client.expect("^(4.0|6.0|failed: .*)$", IN_TIME)[0]
+            found.next = client.expect(r"^(4\.0|6\.0|failed: .*)$", IN_TIME)[0]
         client.end_input()
     return found

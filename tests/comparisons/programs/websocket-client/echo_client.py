@@ -11,8 +11,9 @@ def show(app, message):
 
 
 app = WebSocketApp(sys.argv[1], on_message=show)
-options = {"reconnect": 1, "ping_interval": 20, "ping_timeout": 10}
-threading.Thread(target=app.run_forever, kwargs=options, daemon=True).start()
+threading.Thread(
+    target=lambda: app.run_forever(reconnect=1, ping_interval=20, ping_timeout=10), daemon=True
+).start()
 for line in sys.stdin:
     try:
         app.send(line.strip())

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from contextlib import suppress
 
 from websockets import ConnectionClosed
 from websockets.sync.client import reconnect
@@ -12,11 +13,9 @@ connection = None
 def receive():
     global connection
     for connection in reconnect(sys.argv[1]):
-        try:
+        with suppress(ConnectionClosed):
             for message in connection:
                 print(message, flush=True)
-        except ConnectionClosed:
-            continue
 
 
 threading.Thread(target=receive, daemon=True).start()
