@@ -76,7 +76,8 @@ def sub_protocols(protocol: str | Sequence[str]) -> tuple[str, ...]:
 
 def seconds(name: str, value: object, zero: bool = False) -> float:
     """Return *value* when it is a number of seconds above 0, or 0 where *zero* makes sense."""
-    if type(value) is float and 0 < value < 1e6:
+    # the usual ones first: recv() asks for each message
+    if (type(value) is float or type(value) is int) and 0 < value < 1e6:
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number of seconds, not {type(value).__name__}")
