@@ -79,7 +79,8 @@ def connect(
     :param compression: offer permessage-deflate; None: as *settings* say, by default not.
     :param timeout: seconds for connecting, for each handshake, and for a :meth:`Connection.send`
         that waits for the connection.
-    :param settings: for everything else.
+    :param settings: for everything else; None: their defaults, but two heartbeats without an answer
+        end a connection, not five.
 
     The functions and callbacks run in the connection's own thread, one at a time. What they raise
     is logged, told to *on_error*, and changes nothing else; for a function it is a failed attempt.

@@ -15,7 +15,8 @@ from ..core.handshake import is_token
 from ..core.names import wire_host
 from ..logs import shown_uri
 from ..reconnect_policies import ReconnectPolicy, StopOn
-from ..settings import LONGEST_MS, WebSocketProcessSettings, checked_settings
+from ..settings import LONGEST_MS, WebSocketProcessSettings
+from .defaults import front_settings
 from .inbox import Inbox, Overflow
 
 #: stands for the host until a function has told it
@@ -97,11 +98,7 @@ def new_inbox(most: object, overflow: Overflow) -> Inbox:
 def settings_of(
     settings: WebSocketProcessSettings | None, compression: bool | PermessageDeflate | None
 ) -> WebSocketProcessSettings:
-    if settings is None:
-        # nobody who is new here knows the freeze of the original
-        settings = WebSocketProcessSettings(free_in_callback="raise")
-    else:
-        settings = checked_settings(settings)
+    settings = front_settings(settings)
     if not settings.client_auto_upgrade:
         raise ValueError("a connect() comes back: client_auto_upgrade=False is not for it")
     if compression is not None:

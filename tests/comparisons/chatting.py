@@ -19,7 +19,7 @@ from .running import BOUND, last_words, new_port, start_server
 FLOOD = 200
 SIZE = 65_536
 #: seconds in which the others should have them
-IN_TIME = 10.0
+IN_TIME = 20.0
 
 
 @dataclass

@@ -110,10 +110,15 @@ def names_of(path: Path) -> frozenset[str]:
         elif isinstance(node, ast.Call):
             if _root(node.func) not in standard | {"print"}:
                 found.update(keyword.arg for keyword in node.keywords if keyword.arg)
-        elif isinstance(node, ast.FunctionDef) and node.name in _EVENTS:
-            if any(isinstance(to, ast.Attribute) and to.attr == "event" for to in node.decorator_list):
-                found.add(node.name)
+        elif isinstance(node, ast.FunctionDef) and _is_event(node):
+            found.add(node.name)
     return frozenset(found)
+
+
+def _is_event(function: ast.FunctionDef) -> bool:
+    decorators = function.decorator_list
+    named = any(isinstance(what, ast.Attribute) and what.attr == "event" for what in decorators)
+    return named and function.name in _EVENTS
 
 
 def _is_standard(module: str) -> bool:

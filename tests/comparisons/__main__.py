@@ -1,0 +1,78 @@
+"""The command line: ``python -m tests.comparisons [--only LIBRARY,...] [--patient] [--sizes]``.
+
+Prints the tables of ``docs/explanation/comparison.md``: how long the programs are, and what was
+seen of them. A few minutes; ``--patient`` takes some more for networks that die without a word.
+``--sizes`` counts only. Libraries that are not installed are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from . import chatting, dividing, echoing
+from .counting import CHAT, DIVISION, ECHO, PROGRAMS
+from .report import chats, divisions, echoes, sizes
+
+_T = TypeVar("_T")
+
+
+def installed(row: str) -> bool:
+    """Tell if the libraries of a row are here."""
+    try:
+        for name in row.split(", "):
+            importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def watched(task: str, chosen: list[str], watch: Callable[[str], _T]) -> dict[str, _T]:
+    """Watch the programs of a *task*, one library after the other."""
+    found = {}
+    for library in PROGRAMS[task]:
+        if library in chosen:
+            print(f"{task}: {library} …", file=sys.stderr, flush=True)
+            found[library] = watch(library)
+    return found
+
+
+def main() -> None:
+    """Read the command line, watch, and print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.comparisons", description=__doc__)
+    parser.add_argument("--only", default="", metavar="LIBRARY,...")
+    parser.add_argument("--patient", action="store_true")
+    parser.add_argument("--sizes", action="store_true")
+    given = parser.parse_args()
+    print(sizes())
+    if given.sizes:
+        return
+    rows = dict.fromkeys(name for found in PROGRAMS.values() for name in found)
+    only = given.only.split(",") if given.only else rows
+    chosen = [row for row in rows if installed(row) and set(row.split(", ")) & set(only)]
+    seen = watched(ECHO, chosen, echoing.watch)
+    noticed: dict[str, float | None] = {}
+    if given.patient:
+        with ThreadPoolExecutor(len(seen) or 1) as pool:
+            times = pool.map(echoing.seconds_until_noticed, seen)
+            noticed = dict(zip(seen, times, strict=True))
+    print(f"\n{echoes(seen, noticed)}")
+    print(f"\n{chats(watched(CHAT, chosen, chatting.watch))}")
+
+    def divide(row: str) -> dividing.Dividing:
+        server, client = (row.split(", ") * 2)[:2]
+        return dividing.watch(client, server)
+
+    print(f"\n{divisions(watched(DIVISION, chosen, divide))}")
+    libraries = sorted({name for row in chosen for name in row.split(", ")})
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
+    print(f"\nPython {platform.python_version()}; {versions}")
+
+
+if __name__ == "__main__":
+    main()
