@@ -15,21 +15,24 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from mormot_ws import __version__
+
 from . import chatting, dividing, echoing
 from .counting import CHAT, DIVISION, ECHO, PROGRAMS
 from .report import chats, divisions, echoes, sizes
+from .running import OURS
 
 _T = TypeVar("_T")
 
 
-def installed(row: str) -> bool:
-    """Tell if the libraries of a row are here."""
+def version(library: str) -> str:
+    """Return the version of a library, '' when it is not here."""
+    if library == OURS:
+        return __version__
     try:
-        for name in row.split(", "):
-            importlib.metadata.version(name)
+        return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return ""
 
 
 def watched(task: str, chosen: list[str], watch: Callable[[str], _T]) -> dict[str, _T]:
@@ -54,7 +57,11 @@ def main() -> None:
         return
     rows = dict.fromkeys(name for found in PROGRAMS.values() for name in found)
     only = given.only.split(",") if given.only else rows
-    chosen = [row for row in rows if installed(row) and set(row.split(", ")) & set(only)]
+    chosen = [
+        row
+        for row in rows
+        if all(map(version, row.split(", "))) and set(row.split(", ")) & set(only)
+    ]
     seen = watched(ECHO, chosen, echoing.watch)
     noticed: dict[str, float | None] = {}
     if given.patient:
@@ -70,7 +77,7 @@ def main() -> None:
 
     print(f"\n{divisions(watched(DIVISION, chosen, divide))}")
     libraries = sorted({name for row in chosen for name in row.split(", ")})
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
+    versions = ", ".join(f"{name} {version(name)}" for name in libraries)
     print(f"\nPython {platform.python_version()}; {versions}")
 
 

@@ -20,6 +20,8 @@ FLOOD = 200
 SIZE = 65_536
 #: seconds in which the others should have them
 IN_TIME = 20.0
+#: seconds between two words of one that waits to be heard
+_PAUSE = 0.1
 
 
 @dataclass
@@ -46,8 +48,9 @@ def talk(one: Member, other: Member) -> None:
 
     def heard() -> bool:
         one.say(word)
-        time.sleep(0.1)
-        return word in other.heard.text
+        with contextlib.suppress(AssertionError):
+            return bool(other.heard.expect(f"^{word}$", _PAUSE))
+        return False
 
     wait_for(heard, BOUND, "talking")
 

@@ -46,7 +46,7 @@ def start_server(library: str, task: str, port: int) -> Compared:
 def start_echo_server(library: str, port: int) -> Compared:
     """Start what the echo clients connect to; not a part of the comparison."""
     kind = "socketio" if library == SOCKETIO else "plain"
-    return listening(Compared("-m", f"{__package__}.echo_server", kind, str(port)), port)
+    return listening(Compared("-m", "tests.comparisons.echo_server", kind, str(port)), port)
 
 
 def listening(server: Compared, port: int) -> Compared:
