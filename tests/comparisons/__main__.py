@@ -1,8 +1,10 @@
-"""The command line: ``python -m tests.comparisons [--only LIBRARY,...] [--patient] [--sizes]``.
+"""The command line: ``python -m tests.comparisons [--only LIBRARY,...] [--times N] [--patient]
+[--sizes]``.
 
 Prints the tables of ``docs/explanation/comparison.md``: how long the programs are, and what was
-seen of them. A few minutes; ``--patient`` takes some more for networks that die without a word.
-``--sizes`` counts only. Libraries that are not installed are left out.
+seen of them, each watched N times: the median, and in brackets the longest. Some minutes;
+``--patient`` takes some more for networks that die without a word. ``--sizes`` counts only.
+Libraries that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -35,13 +37,18 @@ def version(library: str) -> str:
         return ""
 
 
-def watched(task: str, chosen: list[str], watch: Callable[[str], _T]) -> dict[str, _T]:
-    """Watch the programs of a *task*, one library after the other."""
+def watched(
+    task: str, chosen: list[str], times: int, watch: Callable[[str], _T], together: int = 1
+) -> dict[str, list[_T]]:
+    """Watch the programs of a *task* several times, up to so many *together*; one library after the
+    other.
+    """
     found = {}
     for library in PROGRAMS[task]:
         if library in chosen:
             print(f"{task}: {library} …", file=sys.stderr, flush=True)
-            found[library] = watch(library)
+            with ThreadPoolExecutor(together) as pool:
+                found[library] = list(pool.map(watch, [library] * times))
     return found
 
 
@@ -49,6 +56,7 @@ def main() -> None:
     """Read the command line, watch, and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.comparisons", description=__doc__)
     parser.add_argument("--only", default="", metavar="LIBRARY,...")
+    parser.add_argument("--times", type=int, default=5, help="that each is watched")
     parser.add_argument("--patient", action="store_true")
     parser.add_argument("--sizes", action="store_true")
     given = parser.parse_args()
@@ -62,20 +70,20 @@ def main() -> None:
         for row in rows
         if all(map(version, row.split(", "))) and set(row.split(", ")) & set(only)
     ]
-    seen = watched(ECHO, chosen, echoing.watch)
+    # the echo clients mostly wait
+    seen = watched(ECHO, chosen, given.times, echoing.watch, together=given.times)
     noticed: dict[str, float | None] = {}
     if given.patient:
         with ThreadPoolExecutor(len(seen) or 1) as pool:
-            times = pool.map(echoing.seconds_until_noticed, seen)
-            noticed = dict(zip(seen, times, strict=True))
+            noticed = dict(zip(seen, pool.map(echoing.seconds_until_noticed, seen), strict=True))
     print(f"\n{echoes(seen, noticed)}")
-    print(f"\n{chats(watched(CHAT, chosen, chatting.watch))}")
+    print(f"\n{chats(watched(CHAT, chosen, given.times, chatting.watch))}")
 
     def divide(row: str) -> dividing.Dividing:
         server, client = (row.split(", ") * 2)[:2]
         return dividing.watch(client, server)
 
-    print(f"\n{divisions(watched(DIVISION, chosen, divide))}")
+    print(f"\n{divisions(watched(DIVISION, chosen, given.times, divide, together=given.times))}")
     libraries = sorted({name for row in chosen for name in row.split(", ")})
     versions = ", ".join(f"{name} {version(name)}" for name in libraries)
     print(f"\nPython {platform.python_version()}; {versions}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import median
 
 from .chatting import FLOOD, IN_TIME, Chatting
 from .counting import PROGRAMS, size
@@ -32,7 +34,7 @@ def sizes() -> str:
     return table(["", *PROGRAMS], rows)
 
 
-def echoes(seen: dict[str, Echoing], noticed: dict[str, float | None]) -> str:
+def echoes(seen: Mapping[str, Sequence[Echoing]], noticed: Mapping[str, float | None]) -> str:
     """Return the table of the echo clients."""
     head = [
         "",
@@ -43,15 +45,21 @@ def echoes(seen: dict[str, Echoing], noticed: dict[str, float | None]) -> str:
         *(["network dead without a word"] if noticed else []),
     ]
     rows = []
-    for library, its in seen.items():
-        row = [library, _back(its.first), its.early, _back(its.back), its.away]
+    for library, all_seen in seen.items():
+        row = [
+            library,
+            _back([its.first for its in all_seen]),
+            _of([its.early for its in all_seen]),
+            _back([its.back for its in all_seen]),
+            _of([its.away for its in all_seen]),
+        ]
         if library in noticed:
             row.append(_noticed(noticed[library]))
         rows.append(row)
     return table(head, rows)
 
 
-def chats(seen: dict[str, Chatting]) -> str:
+def chats(seen: Mapping[str, Sequence[Chatting]]) -> str:
     """Return the table of the chat servers."""
     head = [
         "",
@@ -61,21 +69,30 @@ def chats(seen: dict[str, Chatting]) -> str:
         "killed, restarted at once",
     ]
     rows = []
-    for library, its in seen.items():
-        alone = f"more than {IN_TIME:g} s" if its.alone is None else f"{its.alone:.1f} s"
-        if its.had >= FLOOD:
-            slow = f"{its.took:.1f} s for the others"
+    for library, all_seen in seen.items():
+        alone = [its.alone for its in all_seen]
+        had = sorted(its.had for its in all_seen)[len(all_seen) // 2]
+        if had >= FLOOD:
+            slow = f"{median([its.took for its in all_seen]):.1f} s for the others"
         else:
-            slow = f"the others have {its.had} after {IN_TIME:g} s"
-        rows.append([library, its.fault or "right", alone, slow, its.why or _back(its.back)])
+            slow = f"the others have {had} after {IN_TIME:g} s"
+        rows.append(
+            [
+                library,
+                _of([its.fault or "right" for its in all_seen]),
+                f"more than {IN_TIME:g} s" if None in alone else f"{_median(alone):.1f} s",
+                slow,
+                _back([its.back for its in all_seen]),
+            ]
+        )
     return table(head, rows)
 
 
-def divisions(seen: dict[str, Dividing]) -> str:
+def divisions(seen: Mapping[str, Sequence[Dividing]]) -> str:
     """Return the table of requests and answers."""
     head = [
         "",
-        "server absent",
+        "server absent at first",
         "division by 0",
         "first request after a restart",
         "server away",
@@ -83,24 +100,42 @@ def divisions(seen: dict[str, Dividing]) -> str:
         "no answer",
         "the next one",
     ]
-    rows = [
-        [
-            library,
-            _told(its.early),
-            _told(its.refused),
-            _told(its.after),
-            _told(its.away),
-            f"{_back(its.back)}, {its.failed_after} requests failed",
-            its.silent if its.silent.startswith("nothing") else f"failed{its.silent[-12:]}",
-            "right" if its.next == "4.0" else f"wrong: {its.next}",
-        ]
-        for library, its in seen.items()
-    ]
+    rows = []
+    for library, all_seen in seen.items():
+        failed = sorted(its.failed_after for its in all_seen)
+        rows.append(
+            [
+                library,
+                _of([_told(its.early) for its in all_seen]),
+                _of([_told(its.refused) for its in all_seen]),
+                _of([_told(its.after) for its in all_seen]),
+                _of([_told(its.away) for its in all_seen]),
+                f"{_back([its.back for its in all_seen])}, up to {failed[-1]} requests failed",
+                _of([_silent(its.silent) for its in all_seen]),
+                _of(["right" if its.next == "4.0" else f"wrong: {its.next}" for its in all_seen]),
+            ]
+        )
     return table(head, rows)
 
 
-def _back(seconds: float | None) -> str:
-    return "not back" if seconds is None else f"back in {seconds:.1f} s"
+def _median(seconds: Sequence[float | None]) -> float:
+    return median(value for value in seconds if value is not None)
+
+
+def _back(seconds: Sequence[float | None]) -> str:
+    """Return the median, and the longest."""
+    if None in seconds:
+        return f"{seconds.count(None)} of {len(seconds)} not back"
+    longest = max(value for value in seconds if value is not None)
+    return f"back in {_median(seconds):.1f} s ({longest:.1f})"
+
+
+def _of(words: Sequence[str]) -> str:
+    """Return what was seen, and how often unless always."""
+    counts = Counter(words)
+    if len(counts) == 1:
+        return words[0]
+    return "; ".join(f"{count} of {len(words)}: {what}" for what, count in counts.most_common())
 
 
 def _noticed(seconds: float | None) -> str:
@@ -111,3 +146,7 @@ def _noticed(seconds: float | None) -> str:
 
 def _told(answer: str) -> str:
     return answer if answer.startswith("failed: ") else "answered"
+
+
+def _silent(told: str) -> str:
+    return told if told.startswith("nothing") else f"failed{told[told.rindex(' after') :]}"
