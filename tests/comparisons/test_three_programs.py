@@ -73,6 +73,8 @@ def test_our_chat_server_keeps_rooms_apart_and_waits_for_no_member() -> None:
     """
     seen = chatting.watch(OURS)
     assert (seen.fault, seen.had) == ("", chatting.FLOOD)
+    # a send that waits gives up the member after 10 s
+    assert seen.took < 9
     assert seen.back is not None, seen.why
 
 
