@@ -6,6 +6,7 @@ Nothing is fetched from anywhere while building, nor by the pages when they are 
 from __future__ import annotations
 
 import sys
+from abc import ABC
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,6 @@ _FOR_THE_PACKAGE = frozenset(
         "begin_exit",
         "begin_loop",
         "closing",
-        "counted_as",
         "decode",
         "die_in_child",
         "encode",
@@ -151,5 +151,5 @@ def _without_helpers(
     app: Sphinx, name: str, cls: object, options: object, bases: list[type]
 ) -> None:
     """It is of no interest to who reads which classes a class descends from."""
-    helpers = (ConnectionAttributes, FixedAttributes, FreedByWith, KnownAttributes)
+    helpers = (ABC, ConnectionAttributes, FixedAttributes, FreedByWith, KnownAttributes)
     bases[:] = [base for base in bases if base not in helpers] or [object]

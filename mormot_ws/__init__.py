@@ -59,7 +59,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .process.process import WebSocketProcess
     from .protocols.base import WebSocketProtocol
     from .protocols.chat import WebSocketProtocolChat
-    from .protocols.offered import WebSocketProtocolList
+    from .protocols.protocol_list import WebSocketProtocolList
     from .protocols.signed_uri import WebSocketProtocolUri
     from .reconnect_policies import (
         ExponentialBackoff,
@@ -77,6 +77,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         WebSocketProtocolRest,
     )
     from .server.connection import WebSocketProcessServer, WebSocketServerSocket
+    from .server.handed_over import systemd_sockets
     from .server.rest import WebSocketServerRest
     from .server.threaded import WebSocketServer
     from .services.remote import ClientServices, ServerServices
@@ -155,7 +156,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "front.main_thread": ("MainThreadQueue",),
     "process.process": ("WebSocketProcess",),
     "protocols.base": ("WebSocketProtocol",),
-    "protocols.offered": ("WebSocketProtocolList",),
+    "protocols.protocol_list": ("WebSocketProtocolList",),
     "reconnect_policies": (
         "ExponentialBackoff",
         "FailureKind",
@@ -167,6 +168,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "rest.frame_list": ("WebSocketFrameList",),
     "rest.protocols": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
     "server.connection": ("WebSocketProcessServer", "WebSocketServerSocket"),
+    "server.handed_over": ("systemd_sockets",),
     "server.threaded": ("WebSocketServer",),
     "server.rest": ("WebSocketServerRest",),
     "services.remote": ("ClientServices", "ServerServices"),
@@ -322,6 +324,7 @@ __all__ = [
     "PermessageDeflate",
     "client_tls_context",
     "server_tls_context",
+    "systemd_sockets",
     "close_payload",
     "encode_frame",
     "focBinary",

@@ -146,7 +146,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
         """
         super().die_in_child()
         if not self._freed:
-            self._stopping = False
+            self._begin_afresh()
             stay_at_exit(self)
 
     # ----------------------------------------------------------------------------- for WSGI servers

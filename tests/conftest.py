@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,20 @@ def locks_are_watched(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with watched_locks():
         yield
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """What presses Ctrl-C: it interrupts the main thread, also where the tests themselves run in
+    the background and ignore it.
+    """
+    main = threading.main_thread().ident
+    assert main is not None
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield partial(signal.pthread_kill, main, signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ import os
 import signal
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -67,7 +66,8 @@ def chat(process, frame):
 
 settings = WebSocketProcessSettings({OURS})
 client = HttpClientWebSockets.open("127.0.0.1", int(sys.argv[1]), settings=settings)
-error = client.websockets_upgrade("", "", False, frozenset(), WebSocketProtocolChat("echo", "", chat))
+protocol = WebSocketProtocolChat("echo", "", chat)
+error = client.websockets_upgrade("", "", False, frozenset(), protocol)
 assert not error, error
 sys.stdin.readline()
 client.free()
@@ -85,12 +85,13 @@ class Log(logging.Handler):
         if record.getMessage().endswith("- reconnect"):
             noticed()
 
-# the earliest counts: a callback, or its log, because with reconnect= no callback tells of a close frame
+# the earliest counts: a callback, or its log, because with reconnect= no callback tells of a close
+# frame
 logging.getLogger("websocket").addHandler(Log())
 logging.getLogger("websocket").setLevel(logging.INFO)
 app = websocket.WebSocketApp(
-    "ws://127.0.0.1:" + sys.argv[1] + "/", subprotocols=["echo"], on_open=lambda app: print("open", flush=True),
-    on_error=noticed, on_close=noticed)
+    "ws://127.0.0.1:" + sys.argv[1] + "/", subprotocols=["echo"],
+    on_open=lambda app: print("open", flush=True), on_error=noticed, on_close=noticed)
 threading.Thread(target=app.run_forever, kwargs=dict({RUN_FOREVER}), daemon=True).start()
 sys.stdin.readline()
 """
@@ -168,7 +169,8 @@ def one_round(client_source: str, fault: Fault, watch_server: bool) -> float | N
         client = stack.enter_context(Script(client_source, str(proxy.port)))
         watched, peer = (server, client) if watch_server else (client, server)
         watched.wait_line("open")
-        threading.Event().wait(IDLE)
+        # heartbeats are under way by then; the processes do not tell
+        time.sleep(IDLE)
         proxy.refuse()
         started = time.monotonic()
         try:

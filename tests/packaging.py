@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 import venv
 import zipfile
@@ -43,7 +44,8 @@ _PLUGIN_TEST = """
 from mormot_ws import HttpClientWebSockets, WebSocketProtocolChat
 
 def test_it(mormot_ws_proxy, mormot_ws_echo_server):
-    with HttpClientWebSockets.websockets_connect(mormot_ws_proxy.uri, WebSocketProtocolChat("any")) as client:
+    protocol = WebSocketProtocolChat("any")
+    with HttpClientWebSockets.websockets_connect(mormot_ws_proxy.uri, protocol) as client:
         client.auto_reconnect()
         mormot_ws_proxy.cut()
         mormot_ws_echo_server.wait_upgrades(2)
@@ -52,19 +54,23 @@ def test_it(mormot_ws_proxy, mormot_ws_echo_server):
 TOP_MODULES = {"mormot_ws_script.py", "pytest_mormot_ws.py"}
 
 
-def run(
-    *command: str | Path, cwd: Path, env: Mapping[str, str] | None = None, text: str = ""
-) -> str:
-    """Run a command, and return what it printed; leave with that when it fails."""
-    without = {
+def _environment() -> dict[str, str]:
+    """Return our environment without what would change a Python in it."""
+    return {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PYTHON", "PYTEST"))
     }
+
+
+def run(
+    *command: str | Path, cwd: Path, env: Mapping[str, str] | None = None, text: str = ""
+) -> str:
+    """Run a command, and return what it printed; leave with that when it fails."""
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
-        env={**without, **(env or {})},
+        env={**_environment(), **(env or {})},
         input=text,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -148,28 +154,45 @@ def check_readme(python: Path, folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     (folder / "server.py").write_text(server_source.replace("8999", port), "utf-8")
-    with subprocess.Popen(
-        [str(python), "-W", "error", "server.py"],
-        cwd=folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdout is not None
+    (folder / "client.py").write_text(client_source.replace("8999", port), "utf-8")
+    with _program(python, "server.py", folder) as server:
         try:
-            check(port in server.stdout.readline(), "the README's server does not say its port")
-            source = client_source.replace("8999", port).replace(
-                "    for line in sys.stdin:",
-                "    import time\n    for line in sys.stdin:\n        time.sleep(0.2)",
-            )
-            (folder / "client.py").write_text(source, "utf-8")
-            printed = run(python, "-W", "error", "client.py", cwd=folder, text="hello\nbye\n")
-            check("echo: hello" in printed, f"the README's client printed {printed!r}")
+            check(port in _next_line(server), "the README's server does not say its port")
+            with _program(python, "client.py", folder) as client:
+                assert client.stdin is not None
+                client.stdin.write("hello\n")
+                client.stdin.flush()
+                printed = _next_line(client)
+                check("echo: hello" in printed, f"the README's client printed {printed!r}")
+                client.communicate("bye\n", timeout=_BOUND)
+            check(client.returncode == 0, f"the README's client ended with {client.returncode}")
         finally:
             # Ctrl-C stops it
             server.send_signal(signal.SIGINT)
             server.communicate(timeout=_BOUND)
     check(server.returncode == 0, f"the README's server ended with {server.returncode}")
+
+
+def _program(python: Path, script: str, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(python), "-W", "error", script],
+        cwd=folder,
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _next_line(program: subprocess.Popen[str]) -> str:
+    """Return the next line that *program* prints; kill it if none comes in time."""
+    assert program.stdout is not None
+    patience = threading.Timer(_BOUND, program.kill)
+    patience.start()
+    try:
+        return program.stdout.readline()
+    finally:
+        patience.cancel()
 
 
 def check_installed(wheel: Path, folder: Path) -> None:

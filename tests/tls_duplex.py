@@ -39,6 +39,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.children import Child, ChildError, answer, commands, end_with_parent
+from tests.support.waiting import poll_until
 
 #: after so many messages of a client, the server asks it to authenticate itself, and again
 _ASK_EVERY = 10
@@ -237,9 +238,8 @@ def serve(ca_file: str, certificate_file: str, private_key_file: str) -> None:
         server.websocket_protocols.add(WebSocketProtocolChat("duplex", "", on_frame))
         answer(port=server.port)
         for _ in commands():
-            give_up = time.monotonic() + TIMEOUT
-            while server.websocket_connections and time.monotonic() < give_up:
-                time.sleep(0.01)  # the last connections are ending
+            # the last connections are ending
+            poll_until(lambda: not server.websocket_connections, TIMEOUT)
             with guard:
                 answer(outcomes=outcomes, asked=sum(asked.values()))
                 outcomes.clear()
@@ -252,7 +252,9 @@ def serve(ca_file: str, certificate_file: str, private_key_file: str) -> None:
 def client_context(
     ca_file: str, certificate_file: str = "", private_key_file: str = ""
 ) -> ssl.SSLContext:
-    """Return what the clients are given; ours has a certificate, to show it when the server asks."""
+    """Return what the clients are given; ours has a certificate, to show it when the server
+    asks.
+    """
     context = ssl.create_default_context(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     if certificate_file:
@@ -595,7 +597,10 @@ def report(found: dict[str, Figures]) -> str:
     load = f"{TOTAL >> 20} MB each way at the same time on each connection, {AT_ONCE} at a time"
     lines = [
         f"TLS 1.3, {load}; {ssl.OPENSSL_VERSION}, Python {platform.python_version()}",
-        f"{'client':<18}{'connections':>12}{'failures':>10}{'crashes':>9}{'server saw failures':>21}{'asked':>7}{'seconds':>9}",
+        (
+            f"{'client':<18}{'connections':>12}{'failures':>10}{'crashes':>9}"
+            f"{'server saw failures':>21}{'asked':>7}{'seconds':>9}"
+        ),
     ]
     for peer, figures in found.items():
         bad = sum(count for fault, count in figures.server.items() if fault)

@@ -34,6 +34,7 @@ from typing import Any
 
 from tests.benchmarks.raw_client import client_frame, server_frame
 from tests.support.children import Child, answer, commands, end_with_parent
+from tests.support.waiting import poll_until
 
 HOST = "127.0.0.1"
 MEMORY_LIMIT = 100_000_000
@@ -230,14 +231,16 @@ def slow_loris(port: int, seconds: float) -> Counter[str]:
             for sock in sockets:
                 with contextlib.suppress(OSError):
                     sock.send(bytes([byte]))
-            ready = select.select(sockets, [], [], 0.25)[0]  # the pace: four bytes a second
+            # the pace: four bytes a second
+            ready = select.select(sockets, [], [], 0.25)[0]
             cut = {sock for sock in ready if _is_over(sock)}
             if cut:
                 after = round(time.monotonic() - begin)
                 outcomes[f"cut after {after} s"] += len(cut)
                 sockets = [sock for sock in sockets if sock not in cut]
-            else:
-                time.sleep(max(0.0, 0.25 if ready else 0.0))
+            elif ready:
+                # the select() has not taken its time, and the pace belongs to the attack
+                time.sleep(0.25)
         if sockets:
             outcomes["still waited for"] += len(sockets)
     return outcomes
@@ -329,6 +332,7 @@ class HonestClient:
         found: list[float] = []
         due = time.perf_counter()
         while not found or not until():
+            # the pace of the pings: there is nothing else to wait for
             time.sleep(max(0.0, due - time.perf_counter()))
             due = time.perf_counter() + _PING_SECONDS
             found.append(self.round_trip())
@@ -411,7 +415,9 @@ class Row:
 
 
 class Listener:
-    """Waits for a child's answer in a thread of its own, so that the honest client need not look."""
+    """Waits for a child's answer in a thread of its own, so that the honest client need not
+    look.
+    """
 
     def __init__(self, child: Child, bound: float) -> None:
         self.heard: dict[str, Any] = {}
@@ -492,13 +498,9 @@ def _play_for(honest: HonestClient, seconds: float) -> list[float]:
 
 def _wait_alone(server: Child) -> dict[str, int]:
     """Wait until only the honest client is connected; return how the others have ended."""
-    give_up = time.monotonic() + 20
-    while True:
-        said = server.ask(do="report")
-        if said["connections"] == 1 or time.monotonic() > give_up:
-            ends: dict[str, int] = said["ends"]
-            return ends
-        time.sleep(0.05)
+    poll_until(lambda: server.ask(do="report")["connections"] == 1, 20, 0.05)
+    ends: dict[str, int] = server.ask(do="report")["ends"]
+    return ends
 
 
 def table(rows: list[Row]) -> str:
@@ -509,42 +511,14 @@ def table(rows: list[Row]) -> str:
     lines = [
         f"Server with default settings and permessage-deflate; {machine}",
         (
-            f"{'attack':<42}{'memory above idle':>18}{'idle':>9}{'attacked':>10}{'ratio':>7}{'99 %':>11}{'worst':>11} "
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            " verdict"
+            f"{'attack':<42}{'memory above idle':>18}{'idle':>9}{'attacked':>10}{'ratio':>7}"
+            f"{'99 %':>11}{'worst':>11}  verdict"
         ),
     ]
     for row in rows:
         lines.append(
-            f"{row.title:<42}{row.memory / 1e6:>15.1f} MB{row.idle * 1e6:>6.0f} µs{row.median * 1e6:>7.0f} µs{row.ratio:>7.1f}"
+            f"{row.title:<42}{row.memory / 1e6:>15.1f} MB{row.idle * 1e6:>6.0f} µs"
+            f"{row.median * 1e6:>7.0f} µs{row.ratio:>7.1f}"
             f"{row.late * 1e3:>8.1f} ms{row.worst * 1e3:>8.1f} ms  {'OK' if row.good else 'MISSED'}"
         )
         told = ", ".join(f"{count} x {what}" for what, count in row.outcome.items())

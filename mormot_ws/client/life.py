@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from abc import abstractmethod
 from threading import current_thread
 
 from ..core.names import wire_host
@@ -119,21 +120,21 @@ class ClientLife(CrtSocket, FreedByWith):
 
     # ------------------------------------------------------------------------ subclasses implement
 
+    @abstractmethod
     def notify_closed(self) -> None:
         """Tell the application that the connection has ended. Runs in the client's thread."""
-        raise NotImplementedError
 
+    @abstractmethod
     def notify_gave_up(self, failure: ReconnectFailure) -> None:
         """Tell the application that there will be no more attempts. Runs in the client's thread."""
-        raise NotImplementedError
 
+    @abstractmethod
     def notify_ended(self) -> None:
         """Tell the application that the thread ends. Runs in the client's thread."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prepare_attempt(self) -> None:
         """Find out where the next attempt goes. Runs in the client's thread."""
-        raise NotImplementedError
 
     # ---------------------------------------------------------------------------------- for anybody
 

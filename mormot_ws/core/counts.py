@@ -21,3 +21,7 @@ class MessageCounts:
         self.frames_out = 0
         #: bytes of their payload
         self.bytes_out = 0
+
+    def decoded(self, received: int, size: int) -> None:
+        """Count a message as *size* bytes, which was counted as the *received* ones before."""
+        self.bytes_in += size - received

@@ -1,6 +1,6 @@
 """The opening handshake (RFC 6455 §4) as values and bytes: requests and answers. No I/O.
 
-What a server answers is decided in ``protocols/offered.py``.
+What a server answers is decided in ``protocols/protocol_list.py``.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import atexit
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
@@ -28,14 +29,14 @@ _AT_EXIT_MS = 2_000
 _T = TypeVar("_T", bound="FreedByWith")
 
 
-class FreedByWith:
+class FreedByWith(ABC):
     """Base of context managers that call :meth:`free` at the end, even if the block raises."""
 
     __slots__ = ()
 
+    @abstractmethod
     def free(self) -> None:
-        """Release what this object holds. Subclasses implement it."""
-        raise NotImplementedError
+        """Release what this object holds."""
 
     def __enter__(self: _T) -> _T:
         return self

@@ -75,7 +75,7 @@ class WebSocketProcess(ByteCarrier):
     :param mask_sent_frames: True on a client (the original's ``MaskSentFrames``).
     :param connection_id: the server's number for the connection.
     :param process_name: a name for threads and in log lines.
-    :param remote_ip: the peer's IP address; '' when unknown.
+    :param remote_ip: the peer's IP address; ``'unix:'`` on a Unix socket, '' when unknown.
     :param owner_thread: the thread that is going to run the loop.
 
     Any thread may call :meth:`send_frame`, :meth:`send_frame_async`, :meth:`shutdown`,
@@ -106,7 +106,7 @@ class WebSocketProcess(ByteCarrier):
         #: the server's number for this connection; on a client the one from the last handshake (0:
         #: none)
         self.connection_id = connection_id
-        #: the peer's IP address; '' when unknown
+        #: the peer's IP address; ``'unix:'`` on a Unix socket, '' when unknown
         self.remote_ip = remote_ip
         #: the thread that runs the loop
         self.owner_thread = owner_thread

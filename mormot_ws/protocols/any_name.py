@@ -6,7 +6,7 @@ It is for the command line and the test servers; applications name their protoco
 from __future__ import annotations
 
 from .base import WebSocketProtocol
-from .offered import WebSocketProtocolList
+from .protocol_list import WebSocketProtocolList
 
 
 class AnyNameList(WebSocketProtocolList):

@@ -27,12 +27,12 @@ class AnyOf(WebSocketProtocol):
     def get_subprotocols(self) -> str:
         """Return all the names."""
         # the last choice belongs to the last connection
-        self.name = ""
+        self._agree_on("")
         return ", ".join(self.names)
 
     def set_subprotocol(self, name: str) -> bool:
         """Accept one of the names."""
         if name.lower() not in map(str.lower, self.names):
             return False
-        self.name = name
+        self._agree_on(name)
         return True

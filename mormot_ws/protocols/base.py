@@ -2,11 +2,12 @@
 
 A protocol takes part in the upgrade, and handles the whole messages of a connection. It has no
 socket or thread. A server clones it for each connection; a client uses the application's object,
-and reuses it after a reconnection. ``offered.py`` has the list that a server offers.
+and reuses it after a reconnection. ``protocol_list.py`` has the list that a server offers.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from inspect import signature
@@ -14,6 +15,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..attributes import KnownAttributes
+from ..core.addresses import UNIX_PEER
 from ..core.counts import MessageCounts
 from ..core.deflate import DeflateAgreement
 from ..core.frames import WebSocketFrame
@@ -43,11 +45,12 @@ OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
 
 def is_localhost(ip: str) -> bool:
-    """Tell whether a peer with that *ip* ('': none) counts as being on this machine.
+    """Tell whether a peer with that *ip* ('': none) counts as being on this machine, as one on a
+    Unix socket does.
 
     The rule is mORMot's: ``::1`` does not count.
     """
-    return not ip or ip.startswith("127.")
+    return not ip or ip == UNIX_PEER or ip.startswith("127.")
 
 
 class WebSocketProtocol(KnownAttributes):
@@ -95,7 +98,7 @@ class WebSocketProtocol(KnownAttributes):
         #: on a server the (name, value) headers of the upgrade, names in lower case; see
         #: :meth:`upgrade_header`
         self.upgrade_headers: list[tuple[str, str]] = []
-        #: the peer's IP address, server side; '' when unknown
+        #: the peer's IP address, server side; ``'unix:'`` on a Unix socket, '' when unknown
         self.remote_ip = ""
         #: True when the peer is on this machine
         self.remote_localhost = False
@@ -107,7 +110,6 @@ class WebSocketProtocol(KnownAttributes):
         self.connection_opaque: Any = None
         #: the last fault, in words
         self.last_error = ""
-        #: encrypts and decrypts frames; None: no encryption
         self.encryption: Any = None
         #: the agreement on permessage-deflate for the connection; None: it is not used
         self.compression: DeflateAgreement | None = None
@@ -206,7 +208,7 @@ class WebSocketProtocol(KnownAttributes):
         """
         if name.lower() != self.name.lower():
             return False
-        self.name = name
+        self._agree_on(name)
         return True
 
     def process_handshake(self, extensions: Sequence[str]) -> str | None:
@@ -290,12 +292,28 @@ class WebSocketProtocol(KnownAttributes):
 
         *headers* are those of the request, on a server.
         """
-        self.upgrade_uri = uri
-        self.upgrade_bearer_token = bearer_token
+        self.upgrade_begins(uri, bearer_token)
         self.upgrade_headers = headers or []
         self.remote_ip = remote_ip
         self.remote_localhost = is_localhost(remote_ip)
         self.connection_id = connection_id
+
+    def upgrade_begins(self, uri: str, headers: str) -> None:
+        """Store what a client asks for, before its first attempt; called by the package."""
+        self.upgrade_uri = uri
+        self.upgrade_bearer_token = headers
+
+    def used_by(self, client: object) -> None:
+        """Keep a weak reference to *client*, which uses this object; called by the package."""
+        self._client = weakref.ref(client)
+
+    def _agree_on(self, name: str) -> None:
+        """Store the sub-protocol's *name*, in the spelling that both sides agreed on."""
+        self.name = name
+
+    def _encrypt_with(self, encryption: Any) -> None:
+        """Let *encryption* encrypt and decrypt frames; None: they are not encrypted."""
+        self.encryption = encryption
 
     def note_error(self, text: str) -> None:
         """Keep *text* as :attr:`last_error`: for the package."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ _NO_FLAGS = WebSocketFramePayload(0)
 _FRAME_OVERHEAD = 2
 
 
-class WebSocketProtocolRest(WebSocketProtocol):
+class WebSocketProtocolRest(WebSocketProtocol, ABC):
     """Base of the protocols that carry HTTP-like requests and their answers, from either side.
 
     Mirrors ``TWebSocketProtocolRest``. The server's ``on_request`` or the client's
@@ -303,7 +303,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         Raises like the constructor. Mirrors ``SetEncryptKey``.
         """
         if not key:
-            self.encryption = None
+            self._encrypt_with(None)
             return
         from .encryption import AesEncryption
 
@@ -313,12 +313,12 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
             encryption = AesEncryption(
                 key, key_size=settings.aes_bits, rounds=settings.aes_rounds, salt=settings.aes_salt
             )
-        self.encryption: Any = encryption
+        self._encrypt_with(encryption)
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
         """Return a protocol for one connection, with the same options and key."""
         clone = self._new_clone()
-        clone.encryption = self.encryption
+        clone._encrypt_with(self.encryption)
         clone._guard = KeyGuard(self._guard.faults)
         clone.sequencing = self.sequencing
         return clone
@@ -335,7 +335,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         kind = name.lower()
         if kind not in ("synopsebin", "synopsebinary"):
             return False
-        self.name = name
+        self._agree_on(name)
         self.sequencing = kind == "synopsebin"
         return True
 
@@ -449,7 +449,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
             # the connection has ended meanwhile: the message is dropped
             frame.payload = b""
         # it was counted as it arrived, but the decoded message should be counted
-        self.counts.bytes_in += len(frame.payload) - received
+        self.counts.decoded(received, len(frame.payload))
 
     def _unpacked(self, payload: bytes) -> bytes:
         """Return the content of the container *payload*; b'' if a checksum is wrong."""

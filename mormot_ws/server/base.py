@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable
 from threading import current_thread
 from time import sleep
 from typing import Any, ClassVar
 
 from ..attributes import KnownAttributes
-from ..core.addresses import address_key
 from ..core.frames import WebSocketFrame, check_frame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
 from ..core.taking import take
@@ -25,15 +23,15 @@ from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit, joined
 from ..process.keeper import ProcessKeeper
 from ..protocols.base import WebSocketProtocol
-from ..protocols.offered import WebSocketProtocolList
+from ..protocols.protocol_list import WebSocketProtocolList
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings, checked_settings
 from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
+from .address_limits import AddressLimits
 from .connection import WebSocketProcessServer, WebSocketServerSocket
 from .groups import Groups
-from .visitors import is_trusted
 
 _log = get_logger("mormot_ws.server")
 
@@ -78,7 +76,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         self.process_name = process_name
         self.settings: WebSocketProcessSettings = checked_settings(settings)
         #: the offered protocols; empty at first
-        self.websocket_protocols: WebSocketProtocolList = WebSocketProtocolList()
+        self.websocket_protocols: WebSocketProtocolList = self._offered_protocols()
         if callable(type(self).on_websocket_upgraded):
             # a subclass has written it as a method, as one would in Pascal
             self.websocket_protocols.on_upgraded = self.on_websocket_upgraded
@@ -111,8 +109,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         self._upgraded = 0
         self._refused = 0
         self._turned_away = 0
-        # the number of connections for each address_key()
-        self._per_ip: Counter[str] = Counter()
+        # used under the lock of the tables
+        self._addresses = AddressLimits()
         self._last_connection_id = 0
         #: held by the thread that frees the server; first in the lock order; reentrant for a signal
         #: handler that interrupts that thread
@@ -124,6 +122,14 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             connection.die_in_child()
         self._forked = True
         self._clear()
+
+    def _leave_to_parent(self) -> None:
+        """Count as freed, in a forked child: the listeners are the parent's."""
+        self._stopping = self._inherited = self._freed = True
+
+    def _begin_afresh(self) -> None:
+        """Admit connections again, in a forked child."""
+        self._stopping = False
 
     # ---------------------------------------------------------------------------------- for anybody
 
@@ -221,9 +227,10 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     def free(self) -> None:
         """Close all connections with 1001, and end all threads. Mirrors ``Free``.
 
-        Waits for the answers of all clients together, and for the threads of all connections. This
-        takes up to twice ``close_timeout`` ms if clients do not answer, and up to 2.5 s more if
-        callbacks are running.
+        Waits for the answers of all clients together, and for the threads of all connections. A
+        client that has not answered after 250 ms is also told by the end of TCP: native clients
+        that have reconnected notice nothing else. All this takes up to twice ``close_timeout`` ms
+        if clients neither answer nor leave, and up to 2.5 s more if callbacks are running.
 
         Call it from any thread except the server's own: in a callback of one of its connections it
         behaves as ``settings.free_in_callback`` says. Safe to call twice, even from a signal
@@ -256,6 +263,10 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
 
     # ------------------------------------------------------------------------------- for subclasses
 
+    def _offered_protocols(self) -> WebSocketProtocolList:
+        """Return the list of protocols that the server offers."""
+        return WebSocketProtocolList()
+
     def _receivers(
         self, connection_ids: Iterable[int] | None, group: str | None, exclude: Iterable[int]
     ) -> list[WebSocketProcessServer]:
@@ -284,7 +295,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             totals = list(self._ended_totals)
             if moves == self._moves and not moves % 2:
                 break
-            sleep(0)  # a connection is just ending: let its thread continue
+            # a connection is just ending: let its thread continue
+            sleep(0)
         for protocol in protocols:
             for at, value in enumerate(_totals(protocol)):
                 totals[at] += value
@@ -356,7 +368,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
                 return "stopping"
             if 0 < self.settings.max_connections <= len(self._sockets):
                 return "too many connections"
-            refused = self._count_address(connection, connection.remote_ip)
+            refused = self._addresses.count(connection, connection.remote_ip, self.settings)
             if not refused:
                 self._sockets[connection] = None
         # free() sets this, then reads the tables: either it sees the connection, or we see this
@@ -368,34 +380,9 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
         """Count *connection* for the client *ip* of a trusted proxy; return '', or why not."""
         with self._safe_connections:
-            return self._count_address(connection, ip)
-
-    def _count_address(self, connection: WebSocketServerSocket, ip: str) -> str:
-        """Count *connection* for *ip* alone; return '', or why it cannot be served.
-
-        Connections of a trusted proxy's own address are not counted. Called under the lock of the
-        tables.
-        """
-        if self._stopping:
-            return "stopping"
-        settings = self.settings
-        is_proxy = bool(settings.remote_ip_header) and is_trusted(ip, settings.trusted_proxies)
-        key = "" if is_proxy else address_key(ip)
-        if key and key != connection.counted_as:
-            if 0 < settings.max_connections_per_ip <= self._per_ip[key]:
-                return f"too many connections from {ip}"
-            self._per_ip[key] += 1
-        if key != connection.counted_as:
-            self._uncount_address(connection)
-            connection.counted_as = key
-        return ""
-
-    def _uncount_address(self, connection: WebSocketServerSocket) -> None:
-        key, connection.counted_as = connection.counted_as, ""
-        if key:
-            self._per_ip[key] -= 1
-            if not self._per_ip[key]:
-                del self._per_ip[key]
+            if self._stopping:
+                return "stopping"
+            return self._addresses.count(connection, ip, self.settings)
 
     def _register(self, process: WebSocketProcessServer) -> None:
         """Add *process* to the tables.
@@ -441,7 +428,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         with self._safe_connections:
             if connection in self._sockets:
                 del self._sockets[connection]
-                self._uncount_address(connection)
+                self._addresses.forget(connection)
 
     def _notify(self, callback: Callable[[Any], Any] | None, argument: object) -> None:
         if callback is not None and not self._inherited:

@@ -61,8 +61,9 @@ class TlsTransport(Transport):
         self._feeds = 0  # how often input was fed; guarded by _safe_tls
         self._unsent = b""  # encrypted, but not yet taken by the kernel; guarded by _safe_write
         self._torn = False  # a record was cut short: nothing can follow it; guarded by _safe_write
-        self.recv: Callable[[int], bytes] = self._recv
-        self.sendall: Callable[[Buffer], None] = self._sendall
+
+    def _direct_methods(self) -> tuple[Callable[[int], bytes], Callable[[Buffer], None]]:
+        return self._recv, self._sendall
 
     def _make_locks(self) -> None:
         #: guards the SSL object and its two buffers; last in the lock order; held only to compute
@@ -347,6 +348,17 @@ class TlsTransport(Transport):
             return super().wait_writable(deadline)
         self._await_input(self._feeds, deadline)
         return not deadline.passed
+
+    def end_output(self) -> bool:
+        with self._safe_tls:
+            # OpenSSL looks for the peer's end too, and fails for good if it finds data instead
+            if self._incoming.pending or self._tls.pending():
+                return False
+            # usual: the peer's close_notify has not arrived yet
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+        self._flush_now()
+        return not self._unsent and super().end_output()
 
     def _end_output(self) -> None:
         fault: ssl.SSLError | None = None

@@ -23,6 +23,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ..core.addresses import UNIX_PEER
 from ..core.forks import dies_in_child
 from ..core.masking import Buffer
 from ..logs import get_logger
@@ -129,11 +130,18 @@ class Transport:
         self.sock = sock
         # a socket of gevent is not one of the C class, and waits in its own way
         self._patched = not isinstance(sock, _socket.socket)
-        # bound methods of the socket itself: little of ours is between the loop and the kernel
-        self.recv: Callable[[int], bytes] = sock.recv
-        self.sendall: Callable[[Buffer], None] = self._write
+        self.recv: Callable[[int], bytes]
+        self.sendall: Callable[[Buffer], None]
+        self.recv, self.sendall = self._direct_methods()
         self._send: Callable[[Buffer], int] = self._send_patched if self._patched else sock.send
         dies_in_child(self)
+
+    def _direct_methods(self) -> tuple[Callable[[int], bytes], Callable[[Buffer], None]]:
+        """Return the functions that become ``recv`` and ``sendall`` of this object.
+
+        The first is the socket's own: little of ours is between the loop and the kernel.
+        """
+        return self.sock.recv, self._write
 
     def die_in_child(self) -> None:
         """Only close this copy of the descriptor, in a forked child.
@@ -147,13 +155,13 @@ class Transport:
         return self.sock.fileno()
 
     def peer_ip(self) -> str:
-        """Return the IP address of the peer; '' when there is none."""
+        """Return the IP address of the peer, ``'unix:'`` on a Unix socket; '' when unknown."""
         try:
             address = self.sock.getpeername()
         except OSError:
             return ""
         # that of a Unix socket is a path
-        return str(address[0]) if isinstance(address, tuple) else ""
+        return str(address[0]) if isinstance(address, tuple) else UNIX_PEER
 
     def _write(self, data: Buffer) -> None:
         """Write *data* whole, in clear text."""
@@ -290,6 +298,16 @@ class Transport:
             return None
         # an older kernel returns a shorter struct
         return int(struct.unpack_from("Q", info, at)[0]) if len(info) == at + 8 else None
+
+    def end_output(self) -> bool:
+        """End our side of the stream, and go on reading; return False if it cannot be done now.
+
+        Any thread may call it, when nothing more is written. Never waits or raises.
+        """
+        # the method of the base class, as below
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self.sock, socket.SHUT_WR)
+        return True
 
     def shutdown(self) -> None:
         """End the connection in both directions at once; wakes threads that read or write.

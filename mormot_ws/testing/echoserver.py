@@ -16,7 +16,7 @@ from ..process.process import WebSocketProcess
 from ..protocols.any_name import AnyNameList
 from ..protocols.base import WebSocketProtocol
 from ..protocols.chat import WebSocketProtocolChat
-from ..protocols.offered import WebSocketProtocolList
+from ..protocols.protocol_list import WebSocketProtocolList
 from ..server.connection import WebSocketProcessServer, WebSocketServerSocket
 from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings
@@ -56,14 +56,11 @@ class _Server(WebSocketServer):
         self._offered = protocols
         self._changed = changed
         self._dies = False
-        super().__init__(
-            port, on_start=self._prepare, process_name="echo server", settings=settings
-        )
+        super().__init__(port, process_name="echo server", settings=settings)
 
-    def _prepare(self, thread: threading.Thread) -> None:
-        # add the protocols before the first connection: a fast client must not find none
-        if thread is self._acceptor:
-            self.websocket_protocols = self._offered
+    def _offered_protocols(self) -> WebSocketProtocolList:
+        # before the first connection: a fast client must not find none
+        return self._offered
 
     def _register(self, process: WebSocketProcessServer) -> None:
         super()._register(process)

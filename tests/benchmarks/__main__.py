@@ -108,7 +108,9 @@ def run(benchmark: Benchmark, rounds: int, seconds: float, *, one_cpu: bool) -> 
 
 
 def _versions() -> dict[str, str | None]:
-    """Return the versions of the peers and of what makes them fast, None for those not installed."""
+    """Return the versions of the peers and of what makes them fast, None for those not
+    installed.
+    """
     versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:

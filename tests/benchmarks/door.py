@@ -54,6 +54,9 @@ class Game:
         self._end = 0.0
         self._count = 0
         self._done = threading.Event()
+        # how many messages are still under way, and set when there are none
+        self._depth = 0
+        self._quiet = threading.Event()
 
     def goes_on(self) -> bool:
         """An echo has come; tell whether another message is to be sent."""
@@ -61,12 +64,17 @@ class Game:
         if time.perf_counter() < self._end:
             return True
         self._done.set()
+        self._depth -= 1
+        if not self._depth:
+            self._quiet.set()
         return False
 
     def play(self, seconds: float, depth: int, send: Callable[[], object]) -> float:
         """Begin with *depth* messages; return the microseconds for each echo."""
         self._count = 0
+        self._depth = depth
         self._done.clear()
+        self._quiet.clear()
         begin = time.perf_counter()
         self._end = begin + seconds
         for _ in range(depth):
@@ -75,7 +83,8 @@ class Game:
             raise ConnectionError("no answer")
         took = time.perf_counter() - begin
         counted = self._count
-        time.sleep(0.05)  # the echoes that are under way
+        if not self._quiet.wait(10):
+            raise ConnectionError("not all answers have come")
         return took / counted * 1e6
 
 

@@ -45,7 +45,9 @@ PIPELINE_DEPTH = 100
 PING_PONG_CONNECTIONS = 200
 IDLE_CONNECTIONS = 500
 _FIRST_CONNECTIONS = 20  # open before memory is counted, so that what is made once is not counted
-_SETTLE_SECONDS = 0.5  # left to a server between the last message and the look at its memory
+# left to a server between the last message and the look at its memory: it does not tell when it is
+# done
+_SETTLE_SECONDS = 0.5
 _WARM_UP = 0.05  # seconds of the same load before each measure
 _BIG_SIZE = 1_000_000
 
@@ -149,7 +151,9 @@ class ServerSession(Session):
 
 
 class MemorySession(Session):
-    """The memory of a server; each measure takes a new process, since memory is seldom given back."""
+    """The memory of a server; each measure takes a new process, since memory is seldom given
+    back.
+    """
 
     def __init__(self, server: Server) -> None:
         """Start the server, to see if it can be."""
@@ -212,7 +216,8 @@ class Target:
     factor: float
     peer: str | None = None
     net_of: str | None = None
-    """A contestant whose figure is first taken off both sides: the part that no library can help."""
+    """A contestant whose figure is first taken off both sides: the part that no library can help.
+    """
 
     def __str__(self) -> str:
         """Tell the expectation in a few signs, like ``<= 1.8 x picows``."""
@@ -231,7 +236,9 @@ class Target:
 
 
 Setup = Callable[[contextlib.ExitStack], dict[str, Callable[[], Session]]]
-"""Starts what the contestants share, to be ended with the stack, and tells how to start each contestant."""
+"""Starts what the contestants share, to be ended with the stack, and tells how to start each
+contestant.
+"""
 
 
 @dataclass(frozen=True)
@@ -253,7 +260,9 @@ class Benchmark:
 def _servers(
     labels: list[str], load: Load, opcode: int, payload: bytes, connections: int = 1
 ) -> Setup:
-    """Return the setup of a benchmark where each server has its own process and nothing is shared."""
+    """Return the setup of a benchmark where each server has its own process and nothing is
+    shared.
+    """
 
     def starter(label: str) -> Callable[[], Session]:
         return lambda: ServerSession(_SERVERS[label], load, opcode, payload, connections)

@@ -15,19 +15,23 @@ Everything stays on the loopback interface.
 * ``check``    the invariants, from the logs of both sides;
 * ``__main__`` the command line.
 
-What is sent ============ Four streams of numbered messages; a number is used up when ``send…`` has
-returned True, and tried again when it returned False:
+What is sent
+============
 
-====  ================  ====================================================  =======================================
-name  direction         sent by                                               numbered ====
-================  ====================================================
-======================================= a     client to server  ``send_frame_async``, in the
-client's sending thread  per client, through all its connections s     client to server
-``send_frame``, in the same thread                    per client, through all its connections p
-server to client  ``send_frame_async``, in one pushing thread for all   per connection, from 0 r
-server to client  ``send_frame``, in the callback for an s              per connection, from 0 ====
-================  ====================================================
-=======================================
+Four streams of numbered messages; a number is used up when ``send…`` has returned True, and tried
+again when it returned False:
+
+====  ================  =========================================  ==========================
+name  direction         sent by                                    numbered
+====  ================  =========================================  ==========================
+a     client to server  ``send_frame_async``, in the client's      per client, through all its
+                        sending thread                             connections
+s     client to server  ``send_frame``, in the same thread         per client, through all its
+                                                                   connections
+p     server to client  ``send_frame_async``, in one pushing       per connection, from 0
+                        thread for all
+r     server to client  ``send_frame``, in the callback for an s   per connection, from 0
+====  ================  =========================================  ==========================
 
 Most clients go through the fault proxy, every fifth straight to the server. Every third connection
 has small kernel buffers and large messages, so that losses meet batches that have left in part. Now

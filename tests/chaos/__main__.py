@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from tests.support.children import ChildError
+from tests.support.waiting import poll_until
 
 from .arena import Arena
 from .check import Checker, Findings
@@ -42,7 +43,9 @@ def _say(text: str) -> None:
 
 
 def run(seconds: float, arena: Arena, schedule: Schedule) -> dict[str, Any]:
-    """Let faults happen for about *seconds*; return what the check needs to know besides the logs."""
+    """Let faults happen for about *seconds*; return what the check needs to know besides the
+    logs.
+    """
     give_up = time.monotonic() + seconds
     arena.warm_up()
     before = arena.footprint_at_rest()
@@ -55,10 +58,9 @@ def run(seconds: float, arena: Arena, schedule: Schedule) -> dict[str, Any]:
         memory.append(arena.footprint()["memory"])
     clients = arena.drain()
     after = arena.footprint()
-    # a connection that is just being replaced has a descriptor more or less
-    settled = time.monotonic() + 10.0
-    while time.monotonic() < settled and not _same(before, after):
-        time.sleep(0.2)
+    if not _same(before, after):
+        # a connection that is just being replaced has a descriptor more or less
+        poll_until(lambda: _same(before, arena.footprint()), 10.0)
         after = arena.footprint()
     end = arena.finish()
     return {

@@ -16,6 +16,7 @@ from typing import Any
 
 from mormot_ws.testing import FaultProxy
 from tests.support.children import HOST, Child, ChildError, fixed_port
+from tests.support.waiting import poll_until
 
 from .faults import Fault
 
@@ -141,14 +142,9 @@ class Arena:
         with.
         """
         self._clients.ask(do="pause")
-        give_up = time.monotonic() + _BOUND
-        while not all(
-            client["connected"] for client in self._clients.ask(do="report")["clients"].values()
-        ):
-            if time.monotonic() > give_up:
-                self.violations.append("not all clients are connected at the beginning")
-                break
-            time.sleep(0.05)
+        self._await_clients(
+            lambda client: client["connected"], "not all clients are connected at the beginning"
+        )
         found = self.footprint()
         self._clients.ask(do="resume")
         return found
@@ -159,16 +155,32 @@ class Arena:
         """Let all queues fill and all connections be lost once, so that memory has its working set
         before it is measured.
         """
-        time.sleep(0.5)
+        self._await_clients(
+            lambda client: all(client["arrived"]), "not all clients have got messages"
+        )
         self._proxy.blackhole()
-        time.sleep(1.5)
+        self._await_clients(
+            lambda client: client["port"] == self._port or _waits(client),
+            "not all clients behind the proxy have noticed the silence",
+        )
         self._proxy.cut()
         self._server_signal(signal.SIGSTOP)
-        time.sleep(0.5)
+        self._await_clients(_waits, "not all clients have noticed that the server is stopped")
         self._server_signal(signal.SIGCONT)
         self._proxy.heal()
         self._await_return()
         self.returns.clear()
+
+    def _await_clients(self, condition: Callable[[dict[str, Any]], bool], otherwise: str) -> None:
+        """Wait until *condition* is true of every client's report; note a violation if it stays
+        false.
+        """
+
+        def come_true() -> bool:
+            return all(map(condition, self._clients.ask(do="report")["clients"].values()))
+
+        if not poll_until(come_true, _BOUND):
+            self.violations.append(otherwise)
 
     def _server_signal(self, number: int) -> None:
         assert self._server is not None
@@ -219,6 +231,7 @@ class Arena:
             heapq.heappush(todo, (begin + fault.at, next(order), begin_fault(fault)))
         while todo:
             at, _, action = heapq.heappop(todo)
+            # the schedule says when: there is nothing else to wait for
             time.sleep(max(0.0, at - time.monotonic()))
             action()
         self._proxy.heal()
@@ -313,22 +326,22 @@ class Arena:
         server.ask(do="pause")
         for _ in range(3):
             self._clients.ask(do="pause")
-            give_up = time.monotonic() + _BOUND / 3
-            while True:
-                clients: dict[str, Any] = self._clients.ask(do="report")["clients"]
-                served = server.ask(do="report")
-                missing = [
-                    text
-                    for index, client in clients.items()
-                    for text in _undelivered(index, client, served)
-                ]
-                if not missing:
-                    return clients
-                if time.monotonic() > give_up:
-                    break
-                time.sleep(0.05)
-        self.violations += missing
+            if poll_until(lambda: not self._missing(), _BOUND / 3):
+                break
+        else:
+            self.violations += self._missing()
+        clients: dict[str, Any] = self._clients.ask(do="report")["clients"]
         return clients
+
+    def _missing(self) -> list[str]:
+        """Return what was promised and has not arrived, in words."""
+        assert self._server is not None
+        served = self._server.ask(do="report")
+        return [
+            text
+            for index, client in self._clients.ask(do="report")["clients"].items()
+            for text in _undelivered(index, client, served)
+        ]
 
     def finish(self) -> dict[str, Any]:
         """Free the clients, then the server; return what the clients' process has to say about
@@ -338,14 +351,11 @@ class Arena:
         self._clients.wait()
         server = self._server
         assert server is not None
-        give_up = time.monotonic() + _BOUND
-        while (left := server.ask(do="report"))["sockets"]:
-            if time.monotonic() > give_up:
-                self.violations.append(
-                    f"the server still has {left['sockets']} connections when all clients have gone"
-                )
-                break
-            time.sleep(0.05)
+        if not poll_until(lambda: not server.ask(do="report")["sockets"], _BOUND):
+            left = server.ask(do="report")["sockets"]
+            self.violations.append(
+                f"the server still has {left} connections when all clients have gone"
+            )
         server.tell(do="stop")
         self._stopping.append((self.incarnation, server))
         self._reap_stopped()
@@ -382,6 +392,11 @@ def _certificates(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     issued.cert_chain_pems[0].write_to_path(certificate)
     issued.private_key_pem.write_to_path(key)
     return (ca,), (certificate, key)
+
+
+def _waits(client: dict[str, Any]) -> bool:
+    """Tell whether a client has lost its connection, and queues messages for the next one."""
+    return not client["connected"] and client["queued"] > 0
 
 
 def _undelivered(index: str, client: dict[str, Any], served: dict[str, Any]) -> list[str]:

@@ -65,7 +65,9 @@ class Findings:
 
 
 class Checker:
-    """Reads the logs of the servers in the order of their incarnations, then that of the clients."""
+    """Reads the logs of the servers in the order of their incarnations, then that of the
+    clients.
+    """
 
     def __init__(self) -> None:
         self.findings = Findings()

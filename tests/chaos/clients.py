@@ -35,6 +35,7 @@ from mormot_ws import (
     focText,
 )
 from tests.support.children import HOST, answer, commands, end_with_parent
+from tests.support.waiting import poll_until
 
 from .messages import (
     LARGE_PADDING,
@@ -44,7 +45,6 @@ from .messages import (
     footprint,
     fork,
     padded,
-    poll_until,
     watch_exceptions,
 )
 
@@ -213,6 +213,7 @@ class ChaosClient:
         status = self.client.status()
         process = self._process
         return {
+            "port": self.client.port,
             "connected": status.connected,
             "promised": self.promised,
             "promised_bytes": self.promised_bytes,

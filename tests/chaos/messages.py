@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mormot_ws.process import freeing
+from tests.support.waiting import poll_until
 
 PROTOCOL = "chaos"
 
@@ -147,13 +147,3 @@ def fork(child: Callable[[], Any], note: Callable[[str], Any]) -> None:
         os.waitpid(pid, 0)
     elif status:
         note(f"a forked child ended with the status {status}")
-
-
-def poll_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait for *condition*; tell whether it came true in time."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.01)
-    return True

@@ -33,6 +33,7 @@ from mormot_ws import (
     server_tls_context,
 )
 from tests.support.children import HOST, answer, commands, end_with_parent
+from tests.support.waiting import poll_until
 
 from .messages import (
     LARGE_PADDING,
@@ -42,7 +43,6 @@ from .messages import (
     footprint,
     fork,
     padded,
-    poll_until,
     watch_exceptions,
 )
 
@@ -93,6 +93,7 @@ class ChaosServer:
         )
         give_up = time.monotonic() + _PORT_BOUND
         while True:
+            # the port may still be the killed server's: nothing tells when it is free
             try:
                 return WebSocketServer(
                     f"{HOST}:{port}", process_name="chaos", settings=settings, tls_context=self._tls

@@ -254,7 +254,8 @@ def test_a_stable_connection_starts_the_waits_anew() -> None:
                     client.status().reconnects == number and client.status().connected
                 )
             )  # type: ignore[misc]
-            threading.Event().wait(150 * MS)
+            # a connection becomes stable by age alone
+            time.sleep(150 * MS)
             proxy.cut()
         wait_for(lambda: len(watched.delays) == 3)
     assert watched.delays == [ms(10)] * 3
@@ -475,8 +476,8 @@ def test_a_callback_that_refuses_is_told(server: WebSocketServer, watched: Watch
 def test_stop_on_ends_at_a_refusal_that_will_not_heal(
     status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """``StopOn`` ends the client's thread at 401, 403 or 404, with a warning that says why, and makes
-    no further attempt.
+    """``StopOn`` ends the client's thread at 401, 403 or 404, with a warning that says why, and
+    makes no further attempt.
     """
     caplog.set_level(logging.WARNING, "mormot_ws")
     policy = StopOn(FixedDelay(ms(5)))
@@ -586,7 +587,8 @@ def test_reconnect_now_makes_one_attempt(server: WebSocketServer) -> None:
         wait_for(lambda: len(watched.delays) == 1)
         client.reconnect_now()
         wait_for(lambda: len(watched.delays) == 2)
-        threading.Event().wait(100 * MS)
+        # a further attempt, which is not to be made, would come meanwhile
+        time.sleep(100 * MS)
         assert len(watched.delays) == 2
         proxy.accept()
         client.reconnect_now()

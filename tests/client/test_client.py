@@ -361,7 +361,9 @@ def test_a_successful_upgrade_returns_the_empty_text_and_sets_everything(
 
 
 def test_the_connection_runs_as_soon_as_the_upgrade_returns(server: WebSocketServer) -> None:
-    """The thread has entered its loop, and there is no moment in which ``send_frame`` is refused."""
+    """The thread has entered its loop, and there is no moment in which ``send_frame`` is
+    refused.
+    """
     for _ in range(20):
         recorder = Recorder()
         with connect(server.port, recorder.frame) as client:

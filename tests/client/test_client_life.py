@@ -1,4 +1,6 @@
-"""HttpClientWebSockets beside the upgrade: plain HTTP before it, callbacks after it, and its end."""
+"""HttpClientWebSockets beside the upgrade: plain HTTP before it, callbacks after it, and its
+end.
+"""
 
 from __future__ import annotations
 
@@ -348,7 +350,9 @@ def test_free_interrupts_an_upgrade_that_waits_for_a_silent_server() -> None:
 def test_free_may_be_called_by_many_threads_at_once(
     server: WebSocketServer, recorder: Recorder
 ) -> None:
-    """Each of eight concurrent calls returns after the work is done, and the callbacks come once."""
+    """Each of eight concurrent calls returns after the work is done, and the callbacks come
+    once.
+    """
     client = connect(server.port, recorder.frame)
 
     def free(number: int) -> None:
@@ -449,7 +453,8 @@ def test_a_client_that_was_not_freed_says_goodbye_at_exit(server: WebSocketServe
     source = """
         import sys
         from mormot_ws import HttpClientWebSockets, WebSocketProtocolChat
-        client = HttpClientWebSockets.websockets_connect("127.0.0.1", sys.argv[1], WebSocketProtocolChat("echo"))
+        protocol = WebSocketProtocolChat("echo")
+        client = HttpClientWebSockets.websockets_connect("127.0.0.1", sys.argv[1], protocol)
         client.websockets.on_reconnect = lambda process: "Retry"
     """
     with Script(source, str(server.port)) as script:

@@ -132,7 +132,9 @@ class Rig(contextlib.ExitStack):
 
 
 def shrink_client(client: HttpClientWebSockets) -> None:
-    """Give the client's socket small buffers, so that the kernel does not take everything at once."""
+    """Give the client's socket small buffers, so that the kernel does not take everything at
+    once.
+    """
     assert client.transport is not None
     shrink_buffers(client.transport.sock)
 

@@ -263,7 +263,7 @@ def test_a_client_need_not_connect_when_it_is_made() -> None:
             assert upgrade(client) == ""
 
 
-# ----------------------------------------------------------------------------------------- giving up
+# ---------------------------------------------------------------------------------------- giving up
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -343,7 +343,7 @@ def test_what_on_gave_up_raises_is_logged(caplog: pytest.LogCaptureFixture) -> N
         assert "no way" in caplog.text
 
 
-# ---------------------------------------------------------------------------------------- its ending
+# --------------------------------------------------------------------------------------- its ending
 
 
 def test_free_ends_a_client_that_waits_or_connects(caplog: pytest.LogCaptureFixture) -> None:

@@ -251,7 +251,9 @@ def test_a_status_line_that_begins_with_something_else_is_refused(start: str) ->
 
 
 def test_an_answer_ends_at_its_first_empty_line() -> None:
-    """Where a bare LF ends a line, CRLF may end the next: what follows the empty line are frames."""
+    """Where a bare LF ends a line, CRLF may end the next: what follows the empty line are
+    frames.
+    """
     recorder = Recorder()
 
     def behaviour(peer: RawServerPeer) -> None:
@@ -292,7 +294,8 @@ STATUSES = {
     ),
     "404": b"HTTP/1.0 404 Not Found\r\n\r\nno length, and an end",
     "407": b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
-    "426": b"HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 8\r\nContent-Length: 0\r\n\r\n",
+    "426": b"HTTP/1.1 426 Upgrade Required\r\n"
+    b"Sec-WebSocket-Version: 8\r\nContent-Length: 0\r\n\r\n",
     "429": b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
     "500": (
         b"HTTP/1.1 500 Internal Server Error\r\nTransfer-Encoding: "
@@ -342,7 +345,8 @@ GARBAGE = {
     "an empty line": b"\r\n\r\n",
     "no http": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
     "another protocol": b"ICY 101 OK\r\n\r\n",
-    "http/1.0": b"HTTP/1.0 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    "http/1.0": b"HTTP/1.0 101 Switching Protocols\r\n"
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     "http/2": b"HTTP/2 101 Switching Protocols\r\n\r\n",
     "no status": b"HTTP/1.1\r\n\r\n",
     "a status of four digits": b"HTTP/1.1 1010 OK\r\n\r\n",

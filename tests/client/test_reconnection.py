@@ -127,7 +127,9 @@ def test_a_gracefully_stopped_server_is_told_with_its_code(recorder: Recorder) -
 
 
 def test_a_server_process_that_stops_and_starts_again_is_found_again(recorder: Recorder) -> None:
-    """The document's test: stop the server gracefully, watch the client notice it, start it again."""
+    """The document's test: stop the server gracefully, watch the client notice it, start it
+    again.
+    """
     with EchoServerProcess() as server, ReconnectingClient(server.port, recorder) as reconnecting:
         assert server.stop() == 0
         recorder.wait("on_reconnect(None)")

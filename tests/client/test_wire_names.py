@@ -136,7 +136,7 @@ def test_a_host_of_a_uri_that_is_none_is_a_value_error(uri: str) -> None:
         parse_websocket_uri(uri)
 
 
-# ----------------------------------------------------------------------------------------------- TLS
+# ---------------------------------------------------------------------------------------------- TLS
 
 
 @pytest.fixture
@@ -304,7 +304,9 @@ def refusing(answer: bytes) -> Callable[[RawServerPeer], None]:
 def test_an_address_that_fails_in_the_upgrade_is_tried_last_the_next_time(
     answer: bytes, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second server of a name is well: a reconnecting client gets there by its second attempt."""
+    """The second server of a name is well: a reconnecting client gets there by its second
+    attempt.
+    """
     good = WebSocketServer("127.0.0.2:0", settings=fast_settings())
     good.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
     first = echo_server(good.port)

@@ -31,7 +31,9 @@ class Parameters:
     client_max_window_bits: int | None = None
 
     def header(self) -> str:
-        """Return them as a ``Sec-WebSocket-Extensions`` value, fit for an offer and for an answer."""
+        """Return them as a ``Sec-WebSocket-Extensions`` value, fit for an offer and for an
+        answer.
+        """
         items = ["permessage-deflate"]
         for name, value in vars(self).items():
             if value is True:

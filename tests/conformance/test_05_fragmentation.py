@@ -85,7 +85,9 @@ def test_5_3_a_fragmented_message_is_joined(
 
 
 def test_5_6_a_ping_between_fragments_is_answered_before_the_message(peer: Peer, how: str) -> None:
-    """A control frame may come between fragments, and is answered before the message is complete."""
+    """A control frame may come between fragments, and is answered before the message is
+    complete.
+    """
     first, last = fragments(TEXT, "fragment1", "fragment2")
     send(peer, [first, ping("ping payload")], how)
     peer.expect(pong("ping payload"))
@@ -193,7 +195,9 @@ def test_5_20_a_message_waits_for_its_last_fragment(peer: Peer) -> None:
 
 
 def test_5_21_a_close_between_fragments_ends_the_connection(peer: Peer) -> None:
-    """A close frame may come between fragments: it is answered, and the message is not delivered."""
+    """A close frame may come between fragments: it is answered, and the message is not
+    delivered.
+    """
     peer.send(text("fragment1", fin=False), close(1000), more("fragment2"))
     peer.expect_close(1000)
     peer.expect_end()

@@ -99,7 +99,9 @@ def test_12_3_fragmented_compressed_messages_are_echoed(
 
 @with_parameters
 def test_12_4_many_messages_are_echoed(role: str, parameters: Parameters) -> None:
-    """Hundreds of messages on one connection, each a little different, keep both windows in step."""
+    """Hundreds of messages on one connection, each a little different, keep both windows in
+    step.
+    """
     with open_compressed(role, parameters) as z:
         for number in range(150):
             z.exchange(

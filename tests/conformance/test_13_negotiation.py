@@ -39,11 +39,11 @@ ACCEPTED = {
     f"{PMD}; server_max_window_bits=15": Parameters(server_max_window_bits=15),
     f"{PMD}; client_max_window_bits=9": Parameters(client_max_window_bits=9),
     f"{PMD}; client_max_window_bits=15": Parameters(client_max_window_bits=15),
-    f"{PMD}; client_max_window_bits; server_max_window_bits=10; server_no_context_takeover": Parameters(
-        server_no_context_takeover=True, server_max_window_bits=10
+    f"{PMD}; client_max_window_bits; server_max_window_bits=10; server_no_context_takeover": (
+        Parameters(server_no_context_takeover=True, server_max_window_bits=10)
     ),
-    f"{PMD};client_max_window_bits=12;server_no_context_takeover;client_no_context_takeover": Parameters(
-        True, True, None, 12
+    f"{PMD};client_max_window_bits=12;server_no_context_takeover;client_no_context_takeover": (
+        Parameters(True, True, None, 12)
     ),
     f"{PMD} ;\tserver_max_window_bits = 11 ; client_max_window_bits": Parameters(
         server_max_window_bits=11

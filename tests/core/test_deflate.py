@@ -76,7 +76,7 @@ payloads = st.one_of(
 )
 
 
-# =========================================================================================================== the options
+# -------------------------------------------------------------------------------------- the options
 
 
 def test_the_defaults_ask_for_nothing_special() -> None:
@@ -106,7 +106,9 @@ def test_the_defaults_ask_for_nothing_special() -> None:
     ids=str,
 )
 def test_values_outside_their_range_are_value_errors(values: dict[str, int]) -> None:
-    """What zlib or the RFC cannot do is refused when it is asked for, not when a connection comes."""
+    """What zlib or the RFC cannot do is refused when it is asked for, not when a connection
+    comes.
+    """
     with pytest.raises(ValueError, match=next(iter(values))):
         PermessageDeflate(**values)  # type: ignore[arg-type]
 
@@ -132,7 +134,7 @@ def test_anything_else_in_the_setting_is_a_value_error(value: Any) -> None:
         WebSocketProcessSettings(permessage_deflate=value)
 
 
-# ======================================================================================================== the negotiation
+# ---------------------------------------------------------------------------------- the negotiation
 
 
 @pytest.mark.parametrize(
@@ -274,7 +276,7 @@ def test_no_composition_raises_anything_but_what_is_documented(parts: list[str])
     judge("".join(parts))
 
 
-# ============================================================================================================ the streams
+# -------------------------------------------------------------------------------------- the streams
 
 
 @given(
@@ -432,7 +434,7 @@ def test_a_window_of_8_bits_compresses_nothing() -> None:
     assert deflater.min_bytes > 1 << 40
 
 
-# ============================================================================================================ on the wire
+# -------------------------------------------------------------------------------------- on the wire
 
 
 def send(z: Compression, frame: WebSocketFrame) -> tuple[Frame, bool, int]:
@@ -627,7 +629,7 @@ def test_a_reconnection_negotiates_anew() -> None:
     assert [was_compressed for was_compressed, _ in raw_side] == [True, False, True]
 
 
-# ========================================================================================================== foreign peers
+# ------------------------------------------------------------------------------------ foreign peers
 
 CLIENT_FACTORIES: dict[str, Callable[[], ClientPerMessageDeflateFactory]] = {
     "defaults": ClientPerMessageDeflateFactory,

@@ -11,7 +11,7 @@ import pytest
 from mormot_ws import WebSocketProtocolChat
 from mormot_ws.core.deflate import PermessageDeflate, parse_extension
 from mormot_ws.core.handshake import UpgradeRequest, header_tokens, uri_key
-from mormot_ws.protocols.offered import WebSocketProtocolList
+from mormot_ws.protocols.protocol_list import WebSocketProtocolList
 
 #: bytes, as in ``settings.max_header_bytes``
 HEAD = 16 << 10

@@ -248,7 +248,9 @@ class TestMessages:
 
 class TestState:
     def test_it_starts_at_a_header(self, role: Role) -> None:
-        """Between frames the machine waits for a header, misses no byte and is inside no message."""
+        """Between frames the machine waits for a header, misses no byte and is inside no
+        message.
+        """
         machine = role.machine()
         assert (machine.state, machine.missing_bytes, machine.in_message) == (
             WebProcessInFrameState.pfsHeader,

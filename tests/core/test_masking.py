@@ -1,4 +1,6 @@
-"""Masking (RFC 6455 §5.3): both ways of doing it, the choice between them, and the supply of keys."""
+"""Masking (RFC 6455 §5.3): both ways of doing it, the choice between them, and the supply of
+keys.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +126,9 @@ class TestChoice:
     def test_the_c_function_is_taken_when_it_is_there(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """With the ``speedups`` extra its ``apply_mask`` replaces ours, and gives the same bytes."""
+        """With the ``speedups`` extra its ``apply_mask`` replaces ours, and gives the same
+        bytes.
+        """
         monkeypatch.delenv("MORMOT_WS_NO_SPEEDUPS", raising=False)
         function, found = masking._choose()
         assert found
@@ -205,7 +209,9 @@ class TestMaskSource:
         assert [source.next_key() for _ in range(2)] == [b"aaaa", b"\0\0\0b"]
 
     def test_real_keys_are_four_bytes_and_differ(self) -> None:
-        """Over several batches of the real generator keys have four bytes and hardly ever repeat."""
+        """Over several batches of the real generator keys have four bytes and hardly ever
+        repeat.
+        """
         source = MaskSource()
         keys = [source.next_key() for _ in range(600)]
         assert {len(key) for key in keys} == {4}

@@ -197,7 +197,9 @@ class TestTake:
     @QUICK
     @given(sizes=st.lists(st.integers(0, 300), max_size=40), max_bytes=st.integers(0, 1000))
     def test_batches_together_are_the_queue(self, sizes: list[int], max_bytes: int) -> None:
-        """Taking until it is empty gives every frame once, in order, whatever the size of a batch."""
+        """Taking until it is empty gives every frame once, in order, whatever the size of a
+        batch.
+        """
         queue = filled(*[bytes([i]) * size for i, size in enumerate(sizes)])
         taken: list[QueuedFrame] = []
         while batch := queue.take(max_bytes):

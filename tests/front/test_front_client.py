@@ -146,7 +146,8 @@ def test_on_open_is_called_at_each_connection_before_others_can_send(server: Ech
 
     def on_open(ws: Connection) -> None:
         recorder.add("open")
-        time.sleep(0.02)  # the other thread has time to be too early
+        # the other thread has time to be too early
+        time.sleep(0.02)
         ws.send("login")
 
     with connect(server.uri, on_open=on_open, policy=soon()) as ws:
@@ -332,7 +333,7 @@ def test_what_is_no_message_is_refused(message: Any) -> None:
         ws.send(message)
 
 
-# ----------------------------------------------------------------------- fresh values, several names
+# ---------------------------------------------------------------------- fresh values, several names
 
 
 def test_headers_and_uri_may_be_functions() -> None:
@@ -621,19 +622,22 @@ def test_a_code_that_cannot_be_sent_is_refused(server: EchoServer) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise")
-def test_ctrl_c_in_an_iteration(server: EchoServer) -> None:
+def test_ctrl_c_in_an_iteration(server: EchoServer, ctrl_c: Callable[[], None]) -> None:
     """It is raised in the loop, and the block closes the connection."""
     ws = connect(server.uri)
+    inside = threading.Event()
 
     def interrupted() -> None:
         with ws:
             for _ in ws:
-                pass
+                inside.set()
 
-    assert ws.wait_connected(BOUND)
-    main = threading.main_thread().ident
-    assert main is not None
-    threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+    def interrupt() -> None:
+        if inside.wait(BOUND):
+            ctrl_c()
+
+    assert ws.send("x", timeout=BOUND)
+    threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert "closed" in repr(ws)
@@ -671,7 +675,9 @@ def test_closed_connections_leave_nothing(server: EchoServer) -> None:
 
 
 def test_close_does_not_wait_for_an_attempt() -> None:
-    """A server that does not answer the handshake holds nobody up, with a code of its own either."""
+    """A server that does not answer the handshake holds nobody up, with a code of its own
+    either.
+    """
     for code in (1000, 4000):
         with RawServer(silent) as silent_server:
             ws = connect(uri_of(silent_server.port))

@@ -312,7 +312,7 @@ def test_peers_is_a_snapshot_that_threads_may_use(server: Server, connect: Conne
     wait_for(lambda: server.peers == [] and server.groups == {})
 
 
-# ------------------------------------------------------------------------------------------- methods
+# ------------------------------------------------------------------------------------------ methods
 
 
 class Money:
@@ -427,7 +427,7 @@ def test_without_methods_a_call_is_a_message(server: Server, connect: Connect) -
     assert client.recv() == "mine"
 
 
-# ------------------------------------------------------------------------------------ authentication
+# ----------------------------------------------------------------------------------- authentication
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ def test_an_authenticate_that_fails_lets_nobody_in(caplog: pytest.LogCaptureFixt
     assert "no database" in caplog.text
 
 
-# -------------------------------------------------------------------------------- wrong at the start
+# ------------------------------------------------------------------------------- wrong at the start
 
 
 async def coroutine(*arguments: Any) -> None:

@@ -151,7 +151,7 @@ def reset_of(peer: RawClient | RawServerPeer) -> None:
     peer.sock.close()
 
 
-# ------------------------------------------------------------------------------------ the check itself
+# --------------------------------------------------------------------------------- the check itself
 
 
 def test_what_runs_under_a_lock_is_found(watch: LockWatch) -> None:

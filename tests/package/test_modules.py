@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +58,24 @@ def test_no_module_takes_names_from_the_package_itself() -> None:
             if found:
                 taking.add(module.as_posix())
     assert taking <= {"cli/arguments.py"}
+
+
+def test_what_subclasses_implement_is_abstract() -> None:
+    """A class that lacks one of its methods cannot be made: no call finds out later."""
+    wrong = []
+    for module in MODULES:
+        for node in ast.walk(ast.parse((PACKAGE / module).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Name) and node.id == "NotImplementedError":
+                wrong.append(f"{module.as_posix()}:{node.lineno} raises NotImplementedError")
+            elif isinstance(node, ast.ClassDef) and _has_abstract_methods(node):
+                name = ".".join(("mormot_ws", *module.with_suffix("").parts))
+                if not inspect.isabstract(getattr(importlib.import_module(name), node.name)):
+                    wrong.append(f"{name}.{node.name} is not an ABC")
+    assert not wrong
+
+
+def _has_abstract_methods(node: ast.ClassDef) -> bool:
+    """Tell whether a method of the class has ``@abstractmethod``, which alone does nothing."""
+    methods = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+    marks = [mark for method in methods for mark in method.decorator_list]
+    return any(isinstance(mark, ast.Name) and mark.id == "abstractmethod" for mark in marks)

@@ -112,7 +112,9 @@ def test_a_connected_client(server: WebSocketServer) -> None:
 
 
 def test_messages_and_bytes_are_counted(server: WebSocketServer, recorder: Recorder) -> None:
-    """Messages and their payload bytes, both ways; pings, pongs and close frames are not messages."""
+    """Messages and their payload bytes, both ways; pings, pongs and close frames are not
+    messages.
+    """
     with connect(server.port, recorder.frame) as client:
         for payload in ("one", "two", "grün"):
             assert send_text(client, payload)

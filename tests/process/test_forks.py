@@ -75,14 +75,18 @@ def wait_for(condition, what):
 
 
 def new_server():
-    server = WebSocketServer("127.0.0.1:0", certificate_file=CERTIFICATE or None, private_key_file=KEY or None)
+    server = WebSocketServer(
+        "127.0.0.1:0", certificate_file=CERTIFICATE or None, private_key_file=KEY or None
+    )
     server.websocket_protocols.add(WebSocketProtocolChat("echo", "", on_server))
     return server
 
 
 def new_client(port):
-    client = HttpClientWebSockets("localhost", port, bool(CA), client_tls_context(CA) if CA else None)
-    assert client.websockets_upgrade("", "", False, frozenset(), WebSocketProtocolChat("echo", "", on_client)) == ""
+    context = client_tls_context(CA) if CA else None
+    client = HttpClientWebSockets("localhost", port, bool(CA), context)
+    protocol = WebSocketProtocolChat("echo", "", on_client)
+    assert client.websockets_upgrade("", "", False, frozenset(), protocol) == ""
     client.auto_reconnect()
     return client
 
@@ -108,7 +112,9 @@ server = new_server()
 client = new_client(server.port)
 closed = []
 client.on_websockets_closed = closed.append
-server.on_websocket_disconnect = lambda connection: connection.connection_id == 1 and closed.append(connection)
+server.on_websocket_disconnect = (
+    lambda connection: connection.connection_id == 1 and closed.append(connection)
+)
 check_echo(client, "before")
 """
 
@@ -154,13 +160,17 @@ _LIVES = {
     "exits": "sys.exit(0)",
     "exits at once": "os._exit(0)",
     "frees both": "client.free(); server.free(); client.free(); server.free(); sys.exit(0)",
-    "ends a with block": "server.__exit__(None, None, None); client.__exit__(None, None, None); sys.exit(0)",
+    "ends a with block": (
+        "server.__exit__(None, None, None); client.__exit__(None, None, None); sys.exit(0)"
+    ),
     "collects garbage": "del server, client; gc.collect(); sys.exit(0)",
     "closes the connection": (
         "client.websockets.shutdown(); client.websockets.abort('why'); client.close(); sys.exit(0)"
     ),
     "forks again": "os.fork() or sys.exit(0); os.wait(); sys.exit(0)",
-    "terminates and reconnects": "client.reconnect_now(); client.auto_reconnect(); client.reopen(); sys.exit(0)",
+    "terminates and reconnects": (
+        "client.reconnect_now(); client.auto_reconnect(); client.reopen(); sys.exit(0)"
+    ),
 }
 
 
@@ -187,15 +197,19 @@ def test_what_a_child_inherits_is_dead() -> None:
     process, other = client.websockets, server_side
     frame = WebSocketFrame(focText, "from the child")
     for each in (process, other):
-        assert each.state is wpsDestroy and not each.send_frame(frame) and not each.send_frame_async(frame)
+        assert each.state is wpsDestroy
+        assert not each.send_frame(frame) and not each.send_frame_async(frame)
         assert not each.shutdown() and each.fileno() == -1
     assert not client.connected and not client.status().connected and client.reopen() != ""
-    assert client.websockets_upgrade("", "", False, frozenset(), WebSocketProtocolChat("echo")) == "Not Connected"
+    protocol = WebSocketProtocolChat("echo")
+    error = client.websockets_upgrade("", "", False, frozenset(), protocol)
+    assert error == "Not Connected", error
     assert client.request("/") == 666
     assert server.websocket_connections == 0 and server.websocket_broadcast(frame) == 0
     assert server.status().connections == 0 and server.is_active_websocket(1) is None
     client.free(); server.free()
-    links = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}")]
+    descriptors = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    links = [os.readlink(path) for path in descriptors if os.path.islink(path)]
     assert not [link for link in links if link.startswith("socket:")], links
     assert time.monotonic() - began < 2 * BOUND / 10
     sys.exit(0)
@@ -341,7 +355,8 @@ assert taken.wait(BOUND)
 pid = os.fork()
 if pid == 0:
     PARENT = os.getpid()
-    process.send_frame(WebSocketFrame(focText, "no")); process.send_frame_async(WebSocketFrame(focText, "no"))
+    process.send_frame(WebSocketFrame(focText, "no"))
+    process.send_frame_async(WebSocketFrame(focText, "no"))
     process.shutdown(); client.reconnect_now(); client.status(); server.status()
     client.free(); server.free(); server.websocket_broadcast(WebSocketFrame(focText, "no"))
     mine = WebSocketServer("127.0.0.1:0")
@@ -368,6 +383,7 @@ stop = threading.Event()
 def broadcast():
     while not stop.is_set():
         server.websocket_broadcast(WebSocketFrame(focBinary, b"x"))
+        # lets the other threads run
         time.sleep(0)
 
 def come_and_go():

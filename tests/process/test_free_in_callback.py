@@ -92,13 +92,17 @@ def new_server(callback=echo):
 def free_inside(name, target):
     # a function of that name, so that the stack in the log shows it
     scope = {"target": target, "name": name, "say": say}
-    exec(f"def {name}(*_):\\n    say('inside', name)\\n    target().free()\\n    say('returned', name)\\n    return 200", scope)
+    lines = ["say('inside', name)", "target().free()", "say('returned', name)", "return 200"]
+    exec(f"def {name}(*_):\\n    " + "\\n    ".join(lines), scope)
     return scope[name]
 
 
 def client_case(name):
     server = new_server()
-    client = HttpClientWebSockets.open("127.0.0.1", server.port, settings=WebSocketProcessSettings(close_timeout=200))
+    upgraded = threading.Event()
+    server.on_websocket_connect = lambda socket: upgraded.set()
+    settings = WebSocketProcessSettings(close_timeout=200)
+    client = HttpClientWebSockets.open("127.0.0.1", server.port, settings=settings)
     inside = free_inside(name, lambda: client)
     on_frame = None
     if name.startswith("on_incoming_frame_"):
@@ -108,7 +112,8 @@ def client_case(name):
         setattr(client.settings, name, inside)
     elif name == "on_before_incoming_frame":
         client.on_before_incoming_frame = inside
-    error = client.websockets_upgrade("", "", False, (), WebSocketProtocolChat("echo", "", on_frame))
+    protocol = WebSocketProtocolChat("echo", "", on_frame)
+    error = client.websockets_upgrade("", "", False, (), protocol)
     assert not error, error
     process = client.websockets
     if name == "on_websockets_closed":
@@ -120,8 +125,7 @@ def client_case(name):
     if name in ("on_incoming_frame_message", "on_before_incoming_frame"):
         process.send_frame(WebSocketFrame(focText, "x"))
     elif name == "on_reconnect_process":
-        while not server.is_active_websocket(1):
-            time.sleep(0.001)
+        upgraded.wait(10)
         server.is_active_websocket(1).shutdown()
     elif name not in ("on_incoming_frame_connected", "on_client_connected"):
         server.free()
@@ -135,10 +139,12 @@ def server_case(name):
         server = new_server(lambda process, frame: inside() if frame.opcode is focText else None)
     else:
         setattr(server, name, inside)
-    client = HttpClientWebSockets.open("127.0.0.1", server.port, timeout=100, settings=WebSocketProcessSettings(close_timeout=200))
+    settings = WebSocketProcessSettings(close_timeout=200)
+    client = HttpClientWebSockets.open("127.0.0.1", server.port, timeout=100, settings=settings)
+    protocol = WebSocketProtocolChat("echo")
     if name == "on_request":
         client.request("")
-    elif not client.websockets_upgrade("", "", False, (), WebSocketProtocolChat("echo")) and name == "on_echo":
+    elif not client.websockets_upgrade("", "", False, (), protocol) and name == "on_echo":
         client.websockets.send_frame(WebSocketFrame(focText, "x"))
     if name != "on_request":
         client.free()
@@ -152,7 +158,8 @@ began = time.monotonic()
 kept[1][0].free()
 say("free() outside took", time.monotonic() - began)
 with new_server() as server:
-    client = HttpClientWebSockets.websockets_connect("127.0.0.1", server.port, WebSocketProtocolChat("echo"))
+    protocol = WebSocketProtocolChat("echo")
+    client = HttpClientWebSockets.websockets_connect("127.0.0.1", server.port, protocol)
     say("the main thread goes on:", client.websockets.send_frame(WebSocketFrame(focText, "x")))
     client.free()
 say("the end")

@@ -10,23 +10,10 @@ from functools import partial
 
 import pytest
 from support import BOUND, MS, Recorder, upgraded, wait_for
+from support.keepers import Kept
 
 from mormot_ws import WebSocketFrame, WebSocketServer, focBinary
-from mormot_ws.process.keeper import FlushResult, ProcessKeeper
-
-
-class Kept:
-    """A process that only knows whether it was flushed."""
-
-    def __init__(self) -> None:
-        self.flushed = threading.Event()
-
-    def flush_queued(self) -> FlushResult:
-        self.flushed.set()
-        return FlushResult.done
-
-    def fileno(self) -> int:
-        return -1
+from mormot_ws.process.keeper import ProcessKeeper
 
 
 class Meddler:
@@ -118,7 +105,7 @@ def test_a_signal_that_comes_late_does_not_keep_the_keeper_awake(keeper: Process
     assert late.flushed.wait(BOUND)
     turns.clear()
     # a keeper that turns in circles makes thousands of turns meanwhile
-    threading.Event().wait(100 * MS)
+    time.sleep(100 * MS)
     assert len(turns) < 20
 
 

@@ -485,6 +485,7 @@ def test_a_message_is_echoed_at_once() -> None:
     with echo_server() as server, connect(server.port, recorder.frame) as client:
         times = []
         for number in range(10):
+            # an idle time is what this is about: nothing happens that could end it
             time.sleep(5 * MS)
             began = time.monotonic()
             assert send_text(client, str(number))

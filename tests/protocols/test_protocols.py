@@ -17,7 +17,7 @@ from mormot_ws.core.deflate import DeflateAgreement, PermessageDeflate
 from mormot_ws.core.frames import WebSocketFrame, focText
 from mormot_ws.core.handshake import UpgradeRequest, upgrade_answer, upgrade_refusal
 from mormot_ws.protocols.base import WebSocketProtocol
-from mormot_ws.protocols.offered import WebSocketProtocolList
+from mormot_ws.protocols.protocol_list import WebSocketProtocolList
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 

@@ -25,7 +25,9 @@ class TestMessages:
     @given(st.binary(min_size=1, max_size=100))
     @quick
     def test_what_was_encrypted_comes_back(self, plain: bytes) -> None:
-        """Padded to whole blocks behind a fresh vector; another object with the same key reads it."""
+        """Padded to whole blocks behind a fresh vector; another object with the same key reads
+        it.
+        """
         message = AES.encrypt(plain)
         assert len(message) == 16 + (len(plain) // 16 + 1) * 16
         assert AesEncryption.of_bytes(derive_key("secret")[:16]).decrypt(message) == plain

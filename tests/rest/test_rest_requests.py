@@ -153,7 +153,9 @@ class TestRequests:
             assert json.loads(client.answer.content) == {"method": "GET", "url": "/framed"}
 
     def test_what_is_asked_for_without_a_protocol(self) -> None:
-        """``ajax`` asks for the JSON protocol, else it is the binary one with its key and options."""
+        """``ajax`` asks for the JSON protocol, else it is the binary one with its key and
+        options.
+        """
         with rest_server(key=KEY, options={pboSynLzCompress, pboNoLocalHostCompress}) as server:
             with HttpClientWebSockets(HOST, server.port) as client:
                 assert (

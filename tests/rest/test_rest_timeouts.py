@@ -7,6 +7,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -148,8 +149,9 @@ class TestLateAnswers:
 
             thread = threading.Thread(target=ask, daemon=True)
             thread.start()
+            # much longer than its own time-out
             thread.join(200 * MS)
-            assert thread.is_alive()  # much longer than its own time-out
+            assert thread.is_alive()
             assert gate.seen == ["/slow"]
             gate.opened.set()
             thread.join(BOUND)
@@ -189,6 +191,7 @@ class TestLateAnswers:
                 target=lambda: results.append(ends.client.request("/next", "GET")), daemon=True
             )
             thread.start()
+            # it has the time to begin waiting: nothing tells that it does
             thread.join(50 * MS)
             ends.process.abort("test")
             thread.join(BOUND)
@@ -295,23 +298,21 @@ class TestTurns:
         assert not turns._queue
 
     @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals for threads")
-    def test_who_is_interrupted_leaves_the_queue(self) -> None:
+    def test_who_is_interrupted_leaves_the_queue(self, ctrl_c: Callable[[], None]) -> None:
         """Ctrl-C in the main thread: the others get their turn all the same."""
         turns = Turns()
         assert turns.acquire(0)
 
         def interrupt() -> None:
             wait_for(lambda: len(turns._queue) == 1)
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            ctrl_c()
 
-        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
         interrupter = threading.Thread(target=interrupt, daemon=True)
         interrupter.start()
         try:
             with pytest.raises(KeyboardInterrupt):
                 turns.acquire(BOUND)
         finally:
-            signal.signal(signal.SIGINT, previous)
             interrupter.join(BOUND)
         turns.release()
         assert turns.acquire(0)

@@ -45,14 +45,21 @@ def test_an_ipv6_address_counts_as_its_64(ip: str, key: str) -> None:
         (("192.0.2.1", 5), "192.0.2.1"),
         (("::ffff:192.0.2.1", 5, 0, 0), "192.0.2.1"),
         (("::1", 5, 0, 0), "::1"),
-        ("/run/socket", ""),
         ((), ""),
-        (b"", ""),
     ],
 )
 def test_an_ipv4_peer_has_its_ipv4_address(address: object, ip: str) -> None:
     """Also where an IPv6 socket has accepted it."""
-    assert _ip_of(address) == ip
+    with socket.socket() as sock:
+        assert _ip_of(sock, address) == ip
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets here")
+@pytest.mark.parametrize("address", ["/run/socket", "", b"", ("",)])
+def test_a_peer_on_a_unix_socket_is_called_unix(address: object) -> None:
+    """Whatever it is bound to, and where a WSGI server tells no address."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        assert _ip_of(sock, address) == "unix:"
 
 
 @pytest.mark.parametrize(
@@ -195,12 +202,12 @@ def test_behind_a_proxy_the_limit_is_that_of_each_visitor() -> None:
             statuses.append(client.read_head().status)
         assert statuses == [101, 101, 101, 101, 503, 101]
         wait_for(lambda: len(server._sockets) == 5)
-        assert server._per_ip == {"192.0.2.1": 2, "192.0.2.2": 2, "192.0.2.3": 1}
+        assert server._addresses.counts == {"192.0.2.1": 2, "192.0.2.2": 2, "192.0.2.3": 1}
         assert server.status().turned_away == 1
         for client in clients:
             client.close()
         wait_for(lambda: not server._sockets)
-        assert not server._per_ip
+        assert not server._addresses.counts
 
 
 def test_events_processes_and_requests_name_the_visitor() -> None:
@@ -228,7 +235,7 @@ def test_events_processes_and_requests_name_the_visitor() -> None:
             client.send(client.request(X_Real_IP="192.0.2.3"))
             assert client.read_head().status == 101
             wait_for(lambda: len(seen) == 6)
-            assert server._per_ip == {"192.0.2.3": 1}
+            assert server._addresses.counts == {"192.0.2.3": 1}
     assert seen == ["192.0.2.1", "192.0.2.2", *["192.0.2.3"] * 3, "False"]
 
 
@@ -238,7 +245,7 @@ def test_a_header_of_somebody_else_is_not_believed() -> None:
         client.send(client.request(X_Real_IP="192.0.2.1"))
         assert client.read_head().status == 101
         assert [process.remote_ip for process in server._processes.values()] == ["127.0.0.1"]
-        assert server._per_ip == {"127.0.0.1": 1}
+        assert server._addresses.counts == {"127.0.0.1": 1}
 
 
 def test_a_64_counts_as_one_visitor() -> None:

@@ -200,7 +200,7 @@ def nested(depth: int, inner: Any, name: str = "arg") -> Any:
     return inner
 
 
-# ------------------------------------------------------------------------------------ what is refused
+# ---------------------------------------------------------------------------------- what is refused
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_flags_that_are_known_are_combined() -> None:
     assert reader_of(Right)((~Right.READ).value, "it") == Right.WRITE
 
 
-# --------------------------------------------------------------------------------- what a value costs
+# ------------------------------------------------------------------------------- what a value costs
 
 
 def seconds_of(action: Callable[[], Any]) -> float:
@@ -556,7 +556,7 @@ def test_the_end_of_brackets_is_found_in_pieces(size: int, monkeypatch: pytest.M
         assert json_structure.end_of_brackets(text[:-1], 0) == -1
 
 
-# -------------------------------------------------------------------------------- on a real connection
+# ----------------------------------------------------------------------------- on a real connection
 
 
 @pytest.mark.parametrize("kind", ["synopsejson", "synopsebin"])

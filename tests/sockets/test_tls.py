@@ -9,7 +9,6 @@ import logging
 import re
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,7 +127,9 @@ class TestConnecting:
     def test_a_plain_request_is_answered_over_tls(
         self, authority: Authority, context: ssl.SSLContext
     ) -> None:
-        """HTTP without an upgrade goes through the same TLS connection, before an upgrade as well."""
+        """HTTP without an upgrade goes through the same TLS connection, before an upgrade as
+        well.
+        """
 
         def page(request: HttpServerRequest) -> int:
             request.out_content = "secret page"
@@ -451,7 +452,9 @@ class TestTimeouts:
     def test_a_server_that_never_shakes_hands_obeys_the_time_out(
         self, context: ssl.SSLContext
     ) -> None:
-        """A server that accepts TCP and says nothing costs the client its time-out, and not more."""
+        """A server that accepts TCP and says nothing costs the client its time-out, and not
+        more.
+        """
         with RawServer(silent) as server:
             begin = time.monotonic()
             with tls_client(server.port, context, timeout=ms(300)) as client:
@@ -466,7 +469,8 @@ class TestTimeouts:
             peer.receive()
             for byte in b"\x16\x03\x03\x20\x00" + bytes(1000):
                 peer.send(bytes([byte]))
-                threading.Event().wait(20 * MS)
+                # the pace of what drips
+                time.sleep(20 * MS)
 
         with RawServer(drip) as server:
             begin = time.monotonic()

@@ -340,7 +340,8 @@ from websockets.sync.client import connect
 
 context = ssl.create_default_context(cafile=sys.argv[2])
 context.minimum_version = context.maximum_version = ssl.TLSVersion[sys.argv[3]]
-with connect("wss://localhost:" + sys.argv[1], ssl=context, subprotocols=["echo"], proxy=None) as connection:
+uri = "wss://localhost:" + sys.argv[1]
+with connect(uri, ssl=context, subprotocols=["echo"], proxy=None) as connection:
     connection.send("hello")
     assert connection.recv(20) == "hello"
     connection.send(bytes(200_000))
@@ -518,7 +519,8 @@ class TestReadingThatWrites:
 
         writer = threading.Thread(target=write)
         writer.start()
-        writer.join(50 * MS)  # gives it the time to fail in
+        # gives it the time to fail in
+        writer.join(50 * MS)
         other.sock.sendall(rest)
         assert transport.recv_now(100) is None
         writer.join(BOUND)

@@ -15,8 +15,10 @@ import platform
 import signal
 import sys
 import time
+from typing import Any
 
 from tests.support.children import Child, ChildError, fixed_port
+from tests.support.waiting import poll_until
 
 from .figures import SPREAD_LIMIT, Storm, table
 from .fleet import LIBRARIES
@@ -43,6 +45,15 @@ def _fleets(
     return fleets
 
 
+def _notes(fleets: list[Child], since: float) -> list[dict[str, Any]]:
+    return [fleet.ask(since=since) for fleet in fleets]
+
+
+def _all_back(note: dict[str, Any]) -> bool:
+    """Tell whether every client of a fleet has noted an upgrade."""
+    return all(note["upgrades"])
+
+
 def storm(library: str, clients: int, processes: int, down: float) -> Storm:
     """Let *clients* of a library lose their server for *down* seconds; return what was noted."""
     port = fixed_port()
@@ -53,19 +64,23 @@ def storm(library: str, clients: int, processes: int, down: float) -> Storm:
         standby.hear()
         server.ask(do="listen")
         fleets = _fleets(stack, library, port, clients, processes)
-        time.sleep(1.0)  # the new connections settle
+        # each connection has begun on both sides
+        poll_until(lambda: server.ask(do="report")["connections"] >= clients, _BOUND)
         server.signal(signal.SIGKILL)
         killed = time.monotonic()
         server.wait()
+        # the outage lasts as long as it was asked for
         time.sleep(max(0.0, killed + down - time.monotonic()))
         returned: float = standby.ask(do="listen")["listening"]
-        while time.monotonic() < returned + _BOUND:
-            time.sleep(0.5)
-            if standby.ask(do="report")["connections"] >= clients:
-                break
+        poll_until(
+            lambda: standby.ask(do="report")["connections"] >= clients,
+            returned + _BOUND - time.monotonic(),
+            0.5,
+        )
         ended = time.monotonic()
-        time.sleep(0.5)  # the last callbacks
-        notes = [fleet.ask(since=killed) for fleet in fleets]
+        # a client's own callback may come after the server's
+        poll_until(lambda: all(map(_all_back, _notes(fleets, returned))), 1.0, 0.1)
+        notes = _notes(fleets, killed)
         served = standby.ask(do="report")
     # an upgrade before the server's return was not there to be had: each client's first one is its
     # return

@@ -1,4 +1,6 @@
-"""From the notes of a storm to its figures, and the table. Pure: numbers in, numbers and text out."""
+"""From the notes of a storm to its figures, and the table. Pure: numbers in, numbers and text
+out.
+"""
 
 from __future__ import annotations
 

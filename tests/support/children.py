@@ -1,9 +1,9 @@
 """Python processes of the tests' own that take commands and answer with lines of JSON. No test in
 here.
 
-The parent's side is :class:`Child`; the child's side is :func:`announce`, :func:`commands` and
-:func:`answer`. A child ends with its standard input, and (on Linux) with the thread that started
-it, even when it is stopped: none is left over.
+The parent's side is :class:`Child`; the child's side is :func:`end_with_parent`,
+:func:`commands` and :func:`answer`. A child ends with its standard input, and (on Linux) with the
+thread that started it, even when it is stopped: none is left over.
 """
 
 from __future__ import annotations

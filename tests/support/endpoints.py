@@ -73,7 +73,9 @@ def upgrade(
     uri: str = "",
     headers: str = "",
 ) -> str:
-    """Upgrade *client* to the chat protocol ``echo``; return what ``websockets_upgrade`` returns."""
+    """Upgrade *client* to the chat protocol ``echo``; return what ``websockets_upgrade``
+    returns.
+    """
     return client.websockets_upgrade(
         uri, "", False, frozenset(), WebSocketProtocolChat("echo", "", callback), headers=headers
     )

@@ -82,8 +82,8 @@ def chat(process, frame):
     if frame.opcode is focContinuation:
         say("open", process.connection_id)
     elif frame.opcode is focConnectionClose:
-        say("lost", process.connection_id, time.monotonic(), process.close_code, json.dumps(process.close_reason),
-            json.dumps(process.last_error))
+        say("lost", process.connection_id, time.monotonic(), process.close_code,
+            json.dumps(process.close_reason), json.dumps(process.last_error))
     elif frame.opcode is focBinary:
         say("binary", process.connection_id, len(frame.payload))
     else:
@@ -93,6 +93,7 @@ def chat(process, frame):
             process.shutdown(int(code) or None, reason)
         elif word == "busy":
             process.send_frame(WebSocketFrame(focText, "busy"))
+            # a callback that works for long
             time.sleep(float(rest))
             process.send_frame(WebSocketFrame(focText, "done"))
         elif word == "flood":
@@ -119,7 +120,8 @@ _CLIENT = (
     _COMMON
     + """
 client = HttpClientWebSockets.open("127.0.0.1", int(sys.argv[1]), settings=settings)
-error = client.websockets_upgrade("", "", False, frozenset(), WebSocketProtocolChat("echo", "", chat))
+protocol = WebSocketProtocolChat("echo", "", chat)
+error = client.websockets_upgrade("", "", False, frozenset(), protocol)
 say("upgraded", json.dumps(error))
 for line in sys.stdin:
     say("sent", client.websockets.send_frame(WebSocketFrame(focText, line.strip())))

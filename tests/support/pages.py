@@ -174,7 +174,9 @@ class Printed(io.TextIOBase):
 
 
 def shown_pattern(line: str) -> str:
-    """Return a pattern for a line as a page shows it: ``…`` or ``...`` in it stands for anything."""
+    """Return a pattern for a line as a page shows it: ``…`` or ``...`` in it stands for
+    anything.
+    """
     parts = re.split(r"…|\.\.\.", line.rstrip())
     return "^" + ".*".join(re.escape(part) for part in parts) + r"\s*$"
 
@@ -379,7 +381,9 @@ class Page:
         return done.stdout
 
     def _converse(self, block: Block, steps: list[tuple[str, str]]) -> None:
-        """A terminal whose program goes on: wait for the lines shown, enter those that are typed."""
+        """A terminal whose program goes on: wait for the lines shown, enter those that are
+        typed.
+        """
         name = block.says["terminal"]
         typed = [one.strip() for one in block.says.get("types", "").split(",") if one.strip()]
         for command, shown in steps:

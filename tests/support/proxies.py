@@ -269,10 +269,8 @@ class HttpProxy(ProxyServer):
         return other
 
     def _refuse(self, sock: socket.socket, status: str, headers: str = "") -> socket.socket | None:
-        self.reply(
-            sock,
-            f"HTTP/1.1 {status}\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n".encode(),
-        )
+        more = f"{headers}Content-Length: 0\r\nConnection: close\r\n"
+        self.reply(sock, f"HTTP/1.1 {status}\r\n{more}\r\n".encode())
         return None
 
 

@@ -125,7 +125,9 @@ class RawPeer:
         return head, body[:size]
 
     def read_to_end(self) -> bytes:
-        """Read until the peer ends the connection, and return all of it. A reset counts as an end."""
+        """Read until the peer ends the connection, and return all of it. A reset counts as an
+        end.
+        """
         data = b""
         with contextlib.suppress(ConnectionResetError):
             while more := self.receive():
@@ -153,14 +155,16 @@ class RawClient(RawPeer):
 
     KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
-    def __init__(self, port: int, receive_buffer: int = 0) -> None:
-        """Connect to *port*, with a small *receive_buffer* if its size in bytes is given."""
-        sock = socket.socket()
+    def __init__(self, port: int | str, receive_buffer: int = 0) -> None:
+        """Connect to *port*, or to the Unix socket at that path (``'\\0name'``: an abstract one),
+        with a small *receive_buffer* if its size in bytes is given.
+        """
+        sock = socket.socket() if isinstance(port, int) else socket.socket(socket.AF_UNIX)
         try:
             if receive_buffer:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             sock.settimeout(BOUND)
-            sock.connect((HOST, port))
+            sock.connect((HOST, port) if isinstance(port, int) else port)
         except OSError:
             sock.close()
             raise
@@ -200,7 +204,7 @@ class RawClient(RawPeer):
         return head
 
 
-def upgraded(port: int, receive_buffer: int = 0) -> RawClient:
+def upgraded(port: int | str, receive_buffer: int = 0) -> RawClient:
     """Return a raw client that has upgraded to ``echo``; close it."""
     client = RawClient(port, receive_buffer)
     try:

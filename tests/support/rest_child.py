@@ -20,7 +20,8 @@ def main() -> None:
     end_with_parent()
 
     def on_request(ctxt: HttpServerRequest) -> int:
-        time.sleep(milliseconds / 1000)  # the work that a request means
+        # the work that a request means
+        time.sleep(milliseconds / 1000)
         ctxt.out_content = ctxt.url.encode() + b" " + ctxt.in_content
         ctxt.out_content_type = "text/plain"
         return 200

@@ -13,7 +13,9 @@ from . import ROOT
 
 
 def wrong_lines(source: str) -> list[int]:
-    """Return the numbers of the lines that a type checker has to refuse: they end with ``# wrong``."""
+    """Return the numbers of the lines that a type checker has to refuse: they end with ``#
+    wrong``.
+    """
     return [number for number, line in enumerate(source.split("\n"), 1) if line.endswith("# wrong")]
 
 

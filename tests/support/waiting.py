@@ -1,8 +1,8 @@
 """Units of time, and waiting with a bound.
 
 Every time-out of the tests is a multiple of one unit, ``MS``; ``MORMOT_WS_TEST_TIMEOUT_FACTOR=5``
-makes all of them five times longer for a slow machine. No test sleeps: it waits for a condition,
-and fails at the bound.
+makes all of them five times longer for a slow machine. A test waits for a condition, and fails at
+the bound; where nothing can be waited for, the reason for a sleep stands above it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def ms(number: float) -> int:
 
 
 def wait_for(condition: Callable[[], _T], bound: float = BOUND, what: str = "the condition") -> _T:
-    """Return the first true value of *condition*; fail when there is none within *bound* seconds."""
+    """Return the first true value of *condition*; fail when there is none within *bound*
+    seconds.
+    """
     give_up = time.monotonic() + bound
     while True:
         value = condition()
@@ -43,6 +45,17 @@ def wait_for(condition: Callable[[], _T], bound: float = BOUND, what: str = "the
         if time.monotonic() > give_up:
             raise AssertionError(f"{what} did not come true within {bound:g} s")
         time.sleep(0.002)
+
+
+def poll_until(condition: Callable[[], object], seconds: float, every: float = 0.01) -> bool:
+    """Wait up to *seconds* for *condition*, looking *every* so many; tell whether it came true."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        left = give_up - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(every, left))
+    return True
 
 
 def in_threads(count: int, work: Callable[[int], Any], bound: float = BOUND) -> list[Any]:

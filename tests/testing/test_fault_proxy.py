@@ -169,7 +169,9 @@ def test_a_blackhole_may_swallow_one_direction_only(
 def test_a_blackhole_keeps_a_link_whose_target_has_gone(
     proxy: FaultProxy, listener: socket.socket
 ) -> None:
-    """A client behind a blackhole does not learn that the server was reset, until it is restored."""
+    """A client behind a blackhole does not learn that the server was reset, until it is
+    restored.
+    """
     with Link(proxy, listener) as pair:
         proxy.blackhole()
         pair.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

@@ -15,7 +15,9 @@ from support import BOUND
 
 
 def run_pytest(folder: Path, source: str, *arguments: str) -> str:
-    """Write *source* as a test module into *folder*, run pytest there, and return what it printed."""
+    """Write *source* as a test module into *folder*, run pytest there, and return what it
+    printed.
+    """
     (folder / "test_it.py").write_text(textwrap.dedent(source), encoding="utf-8")
     environment = {
         name: value
@@ -49,19 +51,23 @@ def run_pytest(folder: Path, source: str, *arguments: str) -> str:
 _USE = """
     import time
     import pytest
-    from mormot_ws import ExponentialBackoff, HttpClientWebSockets, WebSocketFrame, WebSocketProcessSettings
-    from mormot_ws import WebSocketProtocolChat, focText
+    from mormot_ws import ExponentialBackoff, HttpClientWebSockets, WebSocketFrame
+    from mormot_ws import WebSocketProcessSettings, WebSocketProtocolChat, focText
 
     def client_of(server):
-        settings = WebSocketProcessSettings(reconnect_policy=lambda: ExponentialBackoff(base_ms=5, cap_ms=20))
+        settings = WebSocketProcessSettings(
+            reconnect_policy=lambda: ExponentialBackoff(base_ms=5, cap_ms=20)
+        )
         client = HttpClientWebSockets.open(server.host, server.port, settings=settings)
-        assert client.websockets_upgrade("", "", False, frozenset(), WebSocketProtocolChat("chat", "")) == ""
+        protocol = WebSocketProtocolChat("chat", "")
+        assert client.websockets_upgrade("", "", False, frozenset(), protocol) == ""
         client.auto_reconnect()
         return client
 
     def say(client, text):
         give_up = time.monotonic() + 10
-        while not client.websockets.send_frame(WebSocketFrame(focText, text)):  # it may hear of its upgrade after the server
+        # it may hear of its upgrade after the server
+        while not client.websockets.send_frame(WebSocketFrame(focText, text)):
             assert time.monotonic() < give_up
             time.sleep(0.002)
 

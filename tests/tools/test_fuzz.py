@@ -36,7 +36,9 @@ def test_no_input_raises_hangs_or_takes_too_much(name: str) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_seeds_reach_what_they_are_for(name: str) -> None:
-    """The valid inputs have many different outcomes: what is made of them starts from everywhere."""
+    """The valid inputs have many different outcomes: what is made of them starts from
+    everywhere.
+    """
     target = TARGETS[name]
     outcomes = {target.run(seed) for seed in target.seeds}
     assert len(outcomes) > len(target.seeds) / 6

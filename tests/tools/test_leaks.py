@@ -167,6 +167,7 @@ def free_meanwhile(
     thread.start()
     wait_for(ready)
     if random.random() < 0.5:
+        # anywhere in the action: there is no event for that
         time.sleep(random.random() * 0.001)
     with bounded():
         client.free()
@@ -340,6 +341,7 @@ def test_free_during_an_on_reconnect_that_returns_soon(proxy: FaultProxy) -> Non
 
     def on_reconnect(process: WebSocketProcessClient | None) -> str:
         inside.set()
+        # it works, for less than the bound of free()
         time.sleep(500 * MS)
         return again(process) or ""
 
@@ -361,7 +363,9 @@ def test_free_during_an_on_reconnect_that_returns_soon(proxy: FaultProxy) -> Non
 @pytest.mark.parametrize("where", ["another thread", "a callback"])
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_free_during_a_send_that_is_blocked(tmp_path: Path, where: str, tls: bool) -> None:
-    """While a send waits for a peer that takes nothing: ``free()`` ends it, and it returns False."""
+    """While a send waits for a peer that takes nothing: ``free()`` ends it, and it returns
+    False.
+    """
     sent: list[bool] = []
     large = WebSocketFrame(focBinary, bytes(32 << 20))
     settings: dict[str, Any] = {"heartbeat_delay": 0, "send_timeout": ms(60_000)}
@@ -395,7 +399,8 @@ def test_free_during_a_send_that_is_blocked(tmp_path: Path, where: str, tls: boo
             connection = wait_for(lambda: server.is_active_websocket(process.connection_id))
             assert connection.send_frame(text("send"))
         wait_for(process.safe_out.locked)
-        threading.Event().wait(50 * MS)
+        # it has filled the kernel's buffers, and waits: nothing outside tells that
+        time.sleep(50 * MS)
         with bounded():
             client.free()
             if thread is not None:
@@ -431,7 +436,9 @@ def test_free_while_a_frozen_server_does_not_read() -> None:
 
 @pytest.mark.parametrize("close_timeout", [0.3, 10])
 def test_free_of_a_client_whose_peer_is_silent(proxy: FaultProxy, close_timeout: float) -> None:
-    """Nobody answers the close frame: ``free()`` keeps its bound whatever ``close_timeout`` says."""
+    """Nobody answers the close frame: ``free()`` keeps its bound whatever ``close_timeout``
+    says.
+    """
     with connect(proxy.port, close_timeout=ms(close_timeout * 1000)) as client:
         proxy.blackhole()
         with bounded():
@@ -512,7 +519,8 @@ def test_free_at_random_moments_of_a_flapping_client(proxy: FaultProxy, seed: in
             chance.choice(faults)()
             send_text(client, "x")
             process_of(client).send_frame_async(NOBODY)
-            threading.Event().wait(chance.random() * 0.02)
+            # the pace of the faults is a matter of chance
+            time.sleep(chance.random() * 0.02)
         proxy_healed = threading.Thread(target=proxy.heal)
         proxy_healed.start()
         assert free_from_another_thread(client) < FREE_WITHIN

@@ -32,7 +32,7 @@ from support.wire_vectors import (
 
 from mormot_ws import WebSocketFrame
 from mormot_ws.core.frames import encode_frame
-from mormot_ws.protocols.offered import WebSocketProtocolList
+from mormot_ws.protocols.protocol_list import WebSocketProtocolList
 from mormot_ws.rest.algosynlz import algo_compress, algo_decompress
 from mormot_ws.rest.binary_form import (
     decode_binary,

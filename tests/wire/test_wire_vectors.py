@@ -28,7 +28,7 @@ from mormot_ws.client.upgrade import UpgradeError
 from mormot_ws.core.frames import encode_frame, encode_unmasked
 from mormot_ws.core.incoming import WebProcessInFrame
 from mormot_ws.protocols.chat import WebSocketProtocolChat
-from mormot_ws.protocols.offered import WebSocketProtocolList
+from mormot_ws.protocols.protocol_list import WebSocketProtocolList
 
 SCENARIOS = {
     name: scenario

@@ -85,7 +85,12 @@ sockets.on_websocket_disconnect = ended.append
 web = make_server("127.0.0.1", 0, sockets, threaded=True)
 threading.Thread(target=web.serve_forever, daemon=True).start()
 client = HttpClientWebSockets("127.0.0.1", web.port)
-protocol = WebSocketProtocolChat("echo", "", lambda process, frame: received.append(frame.text) if frame.opcode is focText else None)
+def on_frame(process, frame):
+    if frame.opcode is focText:
+        received.append(frame.text)
+
+
+protocol = WebSocketProtocolChat("echo", "", on_frame)
 assert client.websockets_upgrade("", "", False, frozenset(), protocol) == ""
 
 
