@@ -13,6 +13,8 @@ from .running import (
     start_server,
 )
 
+#: seconds that the server is away, or that a client has for coming back by itself: that is what is
+#: watched, so there is no condition to wait for
 AWAY = 3.0
 #: seconds after which an answer or a failure should have come
 IN_TIME = 20.0
@@ -58,6 +60,7 @@ def watch(client_library: str, server_library: str) -> Dividing:
             found.after = client.expect(r"^(1\.5|failed: .*)$", IN_TIME)[0]
             seconds_until_answer(client, r"^5\.5$", "11 2")
             server.kill()
+        # it has learned of the loss
         time.sleep(AWAY / 6)
         client.enter("9 3")
         time.sleep(AWAY)
@@ -66,6 +69,7 @@ def watch(client_library: str, server_library: str) -> Dividing:
             before = client.output.count("failed:")
             found.back = seconds_until_answer(client, r"^7\.0$", "7 1")
             found.failed_after = client.output.count("failed:") - before
+            # the answers are through
             time.sleep(AWAY / 3)
             server.signal(signal.SIGSTOP)
             begin = time.monotonic()

@@ -1,4 +1,6 @@
-"""What the echo clients connect to: ``python -m tests.comparisons.echo_server plain|socketio PORT``."""
+"""What the echo clients connect to:
+``python -m tests.comparisons.echo_server plain|socketio PORT``.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from .running import (
     start_echo_server,
 )
 
-#: seconds that the server is away
+#: seconds that the server is away: long enough for several attempts. What is watched is what a
+#: client does by itself in that time, so there is no condition to wait for
 AWAY = 3.0
 #: seconds for which a connection may be dead without being noticed
 PATIENCE = 180.0
@@ -51,6 +52,7 @@ def watch(library: str) -> Echoing:
                 return Echoing(None, f"the client ended: {last_words(client)}")
             found = Echoing(first, fate(client, "early"))
             server.kill()
+        # it has learned of the loss
         time.sleep(AWAY / 6)
         client.enter("away")
         time.sleep(AWAY)
@@ -84,5 +86,6 @@ def seconds_until_noticed(library: str) -> float | None:
         while time.monotonic() - begin < PATIENCE:
             if proxy.accepted > accepted:
                 return time.monotonic() - begin
+            # the proxy tells nobody of an attempt
             time.sleep(_LOOK)
     return None
