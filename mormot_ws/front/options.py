@@ -14,11 +14,14 @@ from ..core.deflate import PermessageDeflate
 from ..core.handshake import is_token
 from ..core.names import wire_host
 from ..logs import shown_uri
-from ..reconnect_policies import ReconnectPolicy, StopOn
+from ..reconnect_policies import ExponentialBackoff, ReconnectPolicy, StopOn
 from ..settings import LONGEST_MS, WebSocketProcessSettings
 from .defaults import front_settings
 from .inbox import Inbox, Overflow
 
+#: milliseconds between two attempts at most, by default: shorter than a ``call()`` waits for the
+#: connection, so that each meets an attempt
+_LONGEST_WAIT_MS = 4_000
 #: stands for the host until a function has told it
 _UNKNOWN_HOST = "uri()"
 
@@ -110,7 +113,7 @@ def policy_of(policy: object, settings: WebSocketProcessSettings) -> ReconnectPo
     if policy is None:
         if settings.reconnect_policy is not WebSocketProcessSettings().reconnect_policy:
             return settings.reconnect_policy()
-        return StopOn(close_codes=())
+        return StopOn(ExponentialBackoff(cap_ms=_LONGEST_WAIT_MS), close_codes=())
     if isinstance(policy, type) or not (hasattr(policy, "next_delay") and hasattr(policy, "reset")):
         raise TypeError(
             "policy is an object with next_delay() and reset(), like StopOn() or"

@@ -16,7 +16,7 @@ from .members import Member, deaf_member, new_member
 from .running import BOUND, last_words, new_port, start_server
 
 #: messages that are sent while one member does not read, and the bytes of each
-FLOOD = 200
+FLOOD = 100
 SIZE = 65_536
 #: seconds in which the others should have them
 IN_TIME = 20.0

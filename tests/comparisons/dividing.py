@@ -24,7 +24,7 @@ IN_TIME = 20.0
 class Dividing:
     """What a client was told."""
 
-    #: for a request before there is a server
+    #: for a request just before there is a server
     early: str
     #: for one that has no answer, of the server's own making
     refused: str = ""
@@ -46,8 +46,8 @@ def watch(client_library: str, server_library: str) -> Dividing:
     """Start the client, then its server; kill and restart it; stop it, and let it go on."""
     port = new_port()
     with start_client(client_library, "division", port) as client:
-        client.enter("6 3")
         time.sleep(AWAY)
+        client.enter("6 3")
         with start_server(server_library, "division", port) as server:
             found = Dividing(client.expect(r"^(2\.0|failed: .*)$", IN_TIME)[0])
             seconds_until_answer(client, r"^5\.0$", "5 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -92,7 +93,7 @@ def divisions(seen: Mapping[str, Sequence[Dividing]]) -> str:
     """Return the table of requests and answers."""
     head = [
         "",
-        "server absent at first",
+        "just before the server starts",
         "division by 0",
         "first request after a restart",
         "server away",
@@ -110,7 +111,8 @@ def divisions(seen: Mapping[str, Sequence[Dividing]]) -> str:
                 _of([_told(its.refused) for its in all_seen]),
                 _of([_told(its.after) for its in all_seen]),
                 _of([_told(its.away) for its in all_seen]),
-                f"{_back([its.back for its in all_seen])}, up to {failed[-1]} requests failed",
+                _back([its.back for its in all_seen])
+                + (f", up to {failed[-1]} failed" * bool(failed[-1])),
                 _of([_silent(its.silent) for its in all_seen]),
                 _of(["right" if its.next == "4.0" else f"wrong: {its.next}" for its in all_seen]),
             ]
@@ -149,4 +151,5 @@ def _told(answer: str) -> str:
 
 
 def _silent(told: str) -> str:
-    return told if told.startswith("nothing") else f"failed{told[told.rindex(' after') :]}"
+    """Leave out why, and tenths of seconds."""
+    return re.sub(r"^failed.* after (\d+)\.\d s$", r"failed after \1 s", told)
