@@ -21,6 +21,13 @@ import pytest
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
+import mormot_ws
+
+if os.environ.get("MORMOT_WS_TEST_SERVER") == "async":
+    # before the tests import it: all of them run with the event-driven server
+    mormot_ws.WebSocketServer = mormot_ws.WebSocketAsyncServer  # type: ignore[misc, assignment]
+    mormot_ws.WebSocketServerRest = mormot_ws.WebSocketAsyncServerRest  # type: ignore[misc, assignment]
+
 from support import BOUND, Recorder, connect, echo_server
 from support.locks import watched_locks
 
@@ -35,6 +42,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """
     chosen = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.keyword
     return 0 if chosen else min(8, (os.cpu_count() or 1) + 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With the event-driven server everywhere, leave out what is about the threaded one."""
+    if mormot_ws.WebSocketServer is mormot_ws.WebSocketAsyncServer:
+        skip = pytest.mark.skip(reason="about the threaded server")
+        for item in items:
+            if item.get_closest_marker("threaded") is not None:
+                item.add_marker(skip)
 
 
 def _open_descriptors() -> dict[int, str]:

@@ -12,6 +12,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from ..core.addresses import is_unix, websocket_uri
 from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focText
 from ..errors import HttpServerError
 from ..logs import shown_name, shown_uri
@@ -19,6 +20,7 @@ from ..page import answer_page, greet_page
 from ..process.process import WebSocketProcess
 from ..protocols.any_name import AnyNameList
 from ..protocols.chat import WebSocketProtocolChat
+from ..server.listening import is_ip
 from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import server_tls_context
@@ -156,26 +158,30 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     except OSError as exc:
         output.error(f"the certificate cannot be used: {exc}")
         return 1
-    host = f"[{args.host}]" if ":" in args.host else args.host
     # set when there are protocols: the accept thread waits for it, so that a fast client finds them
     ready = threading.Event()
     try:
         server = WebSocketServer(
-            f"{host}:{args.port}",
+            args.where,
             on_start=lambda thread: ready.wait(_READY),
             process_name="mormot-ws",
             settings=_settings(args),
             tls_context=context,
+            reuse_port=args.reuse_port,
+            unix_mode=args.unix_mode,
         )
     except HttpServerError as exc:
-        output.error(_why_not(exc, f"{host}:{args.port}"))
+        output.error(_why_not(exc, args.where))
+        return 1
+    except ValueError as exc:
+        # a system that cannot share ports
+        output.error(str(exc))
         return 1
     with server:
         room.server = server
         _offer(server, args, room.on_incoming_frame)
         ready.set()
-        shown = f"[{server.host}]" if ":" in server.host else server.host
-        uri = f"{'ws' if context is None else 'wss'}://{shown}:{server.port}/{args.uri}"
+        uri = websocket_uri(server.host, server.port, args.uri, context is not None)
         output.event(
             "listening",
             f"Listening on {uri} ({args.mode}); Ctrl-C stops the server",
@@ -261,5 +267,11 @@ def _why_not(error: HttpServerError, address: str) -> str:
     cause = error.__cause__
     if not isinstance(cause, OSError) or cause.errno is None or isinstance(cause, socket.gaierror):
         return str(error)
-    hint = "; --port 0 picks a free one" if cause.errno == errno.EADDRINUSE else ""
+    if not (is_unix(address) or is_ip(address)):
+        return str(error)
+    hint = ""
+    if cause.errno == errno.EADDRINUSE:
+        hint = (
+            "; another program listens there" if is_unix(address) else "; --port 0 picks a free one"
+        )
     return f"cannot listen on {address}: {os.strerror(cause.errno)}{hint}"

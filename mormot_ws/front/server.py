@@ -6,6 +6,7 @@ what an application registers, and the server's life.
 
 from __future__ import annotations
 
+import socket as sockets
 import ssl
 import threading
 from collections.abc import Callable, Iterable
@@ -20,7 +21,6 @@ from ..logs import get_logger
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest
 from ..server.http import answer_visitor
-from ..server.listening import parse_port
 from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import server_tls_context
@@ -34,6 +34,7 @@ from .methods import RemoteMethod, RemoteMethods, Sendable
 from .peer import Handlers, Peer, PeerProtocol, Peers, ids_of, peers_of
 from .request import Request
 from .signals import StopSignals
+from .where import Where
 
 _log = get_logger("mormot_ws.front")
 
@@ -61,7 +62,8 @@ class Server(FixedAttributes):
 
     :param port: the port to listen on, ``0`` for a free one; or an address with a port, as
         :class:`WebSocketServer` takes it (``'127.0.0.1:8999'``).
-    :param address: the address to listen on; ``''`` for all of the machine, IPv4 and IPv6.
+    :param address: the address to listen on; ``''`` for all of the machine, IPv4 and IPv6. Without
+        a *port*: ``'unix:/path'``, or another one of those in :doc:`/how-to/listen`.
     :param tls: an ``ssl.SSLContext``, or the (certificate file, key file) of one; None: ``ws://``.
     :param authenticate: ``f(request)`` for each client that wants to connect: returns a user, any
         object, which becomes ``peer.user``; or the HTTP status that refuses it, e.g. 403. None and
@@ -69,6 +71,10 @@ class Server(FixedAttributes):
     :param settings: :class:`WebSocketProcessSettings`, in milliseconds: limits, origins, time-outs;
         None: their defaults, but two heartbeats without an answer end a connection, not five.
     :param name: names the threads and the log lines.
+    :param socket: instead of *port* and *address*: a socket that listens already, or several, which
+        the server closes at its end.
+    :param reuse_port: let several servers share a port.
+    :param unix_mode: the permissions of the file of a Unix socket, e.g. ``0o660``.
     :param hide_errors: answer calls whose method raises an exception other than
         :class:`CallError` with ``internal error``, instead of its text.
 
@@ -91,7 +97,6 @@ class Server(FixedAttributes):
 
     __slots__ = (
         "__weakref__",
-        "_address",
         "_authenticate",
         "_handlers",
         "_methods",
@@ -102,6 +107,7 @@ class Server(FixedAttributes):
         "_server",
         "_settings",
         "_tls",
+        "_where",
     )
 
     @explains_keywords(
@@ -112,7 +118,7 @@ class Server(FixedAttributes):
     )
     def __init__(
         self,
-        port: int | str,
+        port: int | str | None = None,
         *,
         address: str = "",
         tls: ssl.SSLContext | tuple[str, str] | None = None,
@@ -120,16 +126,13 @@ class Server(FixedAttributes):
         settings: WebSocketProcessSettings | None = None,
         name: str = "",
         hide_errors: bool = False,
+        socket: sockets.socket | Iterable[sockets.socket] | None = None,
+        reuse_port: bool = False,
+        unix_mode: int | None = None,
     ) -> None:
-        if not isinstance(address, str):
-            raise TypeError(f"address is a str, not {type(address).__name__}")
-        if address and isinstance(port, (int, str)) and not isinstance(port, bool):
-            port = f"[{address}]:{port}" if ":" in address.strip("[]") else f"{address}:{port}"
-            port = port.replace("[[", "[").replace("]]", "]")
-        parse_port(port)
+        self._where = Where(port, address, socket, reuse_port, unix_mode)
         if authenticate is not None:
             check_callback(authenticate, "authenticate", "request")
-        self._address = port
         self._tls = _tls_context(tls)
         self._authenticate = authenticate
         self._settings = front_settings(settings)
@@ -282,7 +285,7 @@ class Server(FixedAttributes):
             if self._server is not None:
                 raise WebSocketsError(f"{self!r} is running already")
             self._server = WebSocketServer(
-                self._address,
+                **self._where.arguments(),
                 process_name=self._name,
                 settings=self._settings,
                 tls_context=self._tls,
@@ -377,7 +380,15 @@ class Server(FixedAttributes):
     def port(self) -> int:
         """The port that it listens on; before it runs the one that was asked for."""
         server = self._server
-        return parse_port(self._address)[1] if server is None else server.port
+        return self._where.place.port if server is None else server.port
+
+    @property
+    def address(self) -> str:
+        """Where it listens, e.g. ``'127.0.0.1:8999'`` or ``'unix:/path'``; before it runs what was
+        asked for.
+        """
+        server = self._server
+        return str(self._where.place) if server is None else server.address
 
     @property
     def running(self) -> bool:
@@ -408,8 +419,8 @@ class Server(FixedAttributes):
     def __repr__(self) -> str:
         server = self._server
         if server is None:
-            return f"<Server {self._address} not running>"
-        return f"<Server {server.host}:{server.port} peers={server.websocket_connections}>"
+            return f"<Server {self._where.place} not running>"
+        return f"<Server {server.address} peers={server.websocket_connections}>"
 
     # -------------------------------------------------------------------------------------- to send
 

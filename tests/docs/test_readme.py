@@ -59,7 +59,9 @@ class TestCodeToCopy:
         return paths
 
     def start(self, path: Path) -> Program:
-        return Program(path, cwd=path.parent, env={"PYTHONPATH": str(ROOT)})
+        # its lines come at once, as in a terminal
+        environment = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        return Program(path, cwd=path.parent, env=environment)
 
     def test_both_are_20_lines_at_most(self) -> None:
         for block in blocks(README, "python"):
@@ -69,7 +71,7 @@ class TestCodeToCopy:
         self, sources: list[Path]
     ) -> None:
         with self.start(sources[0]) as server:
-            server.expect("^Listening on port")
+            server.expect("^Ctrl-C stops")
             with self.start(sources[1]) as client:
                 client.enter("hello")
                 client.expect("^echo: hello$")
@@ -81,7 +83,7 @@ class TestCodeToCopy:
 
                 wait_for(not_sent)
                 with self.start(sources[0]) as second:
-                    second.expect("^Listening on port")
+                    second.expect("^Ctrl-C stops")
 
                     def echoed() -> bool:
                         client.enter("hello again")
@@ -99,7 +101,7 @@ class TestCodeToCopy:
             client.enter("hello")
             client.expect("^not sent: there is no connection$")
             with self.start(sources[0]) as server:
-                server.expect("^Listening on port")
+                server.expect("^Ctrl-C stops")
 
                 def echoed() -> bool:
                     client.enter("hello again")
