@@ -435,6 +435,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         life = self._life
         process = life.process
         if process is None or not (process.upgrades or reconnect):
+            self._drop_unfinished_exchange()
             if life.has_thread:
                 return CONNECTING
             if self._transport is None:
@@ -444,7 +445,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             self.upgrade_failure = None
             return _NOT_CONNECTED
         refused = life.refusal(uri, reconnect)
-        return refused or self._upgrade(transport, uri, made(), headers)
+        return refused or self._exchanging(
+            transport, lambda: self._upgrade(transport, uri, made(), headers)
+        )
 
     def _upgrade(
         self, transport: Transport, uri: str, protocol: WebSocketProtocol, headers: str

@@ -7,7 +7,9 @@ import os.path
 import socket
 import ssl
 import threading
-from typing import Any
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any, TypeVar
 
 from ..attributes import KnownAttributes
 from ..core.addresses import is_unix, shown_target, unix_address, unix_name
@@ -15,7 +17,7 @@ from ..core.forks import dies_in_child
 from ..core.names import wire_host
 from ..logs import escaped, get_logger
 from ..settings import check_timeout
-from .deadline import Deadline
+from .deadline import Deadline, is_foreign_timeout
 from .dialling import Dialling
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
 from .tls_contexts import DefaultContext, TlsContext
@@ -26,6 +28,8 @@ _log = get_logger("mormot_ws.sockets")
 
 #: the most failed addresses that are remembered
 _MOST_FAILED = 64
+
+_T = TypeVar("_T")
 
 
 def checked_target(host: object, port: object) -> tuple[str, int]:
@@ -129,6 +133,8 @@ class CrtSocket(KnownAttributes):
         self._dialling: Dialling | None = None
         self._raw: socket.socket | None = None
         self._transport: Transport | None = None
+        # the transport on which an exchange by HTTP is under way, and the thread that does it
+        self._exchange: tuple[Transport, int] | None = None
 
     @property
     def proxy(self) -> str | None:
@@ -170,6 +176,9 @@ class CrtSocket(KnownAttributes):
         try:
             self._open(deadline)
         except OSError as exc:  # time-outs and TLS errors are OSErrors too
+            if is_foreign_timeout(exc):
+                self.close()
+                raise
             error = exc
             self._judge_address(False)
         except BaseException:
@@ -193,6 +202,31 @@ class CrtSocket(KnownAttributes):
     def _note_error(self, text: str) -> None:
         """Keep *text* as :attr:`last_error`."""
         self.last_error = text
+
+    def _exchanging(self, transport: Transport, action: Callable[[], _T]) -> _T:
+        """Call *action*, which sends a request on *transport* and reads the answer to it.
+
+        What a signal handler raises meanwhile is raised again, and closes the connection.
+        """
+        try:
+            self._exchange = (transport, get_ident())
+            result = action()
+            self._exchange = None
+            return result
+        finally:
+            self._drop_unfinished_exchange()
+
+    def _drop_unfinished_exchange(self) -> None:
+        """Close the connection if this thread has begun an exchange on it, and not ended it.
+
+        A signal handler may raise anywhere in it, e.g. at Ctrl-C; then the answer must not be taken
+        for that to the next request.
+        """
+        exchange = self._exchange
+        if exchange is not None and exchange[1] == get_ident():
+            if exchange[0] is self._transport:
+                self.close()
+            self._exchange = None
 
     def close(self) -> None:
         """Close the socket, if there is one. Never raises."""

@@ -11,8 +11,8 @@ import threading
 from typing import Any
 
 from ..logs import get_logger
-from .addresses import AddressInfo, LookUp, in_order
-from .deadline import Deadline
+from .deadline import Deadline, is_foreign_timeout, timed_out
+from .lookup import AddressInfo, LookUp, in_order
 
 _log = get_logger("mormot_ws.sockets")
 
@@ -124,7 +124,7 @@ class Dialling:
             while waiting or pending:
                 self._check_running()
                 if deadline.passed:
-                    raise TimeoutError("no answer to the connection attempt")
+                    raise timed_out("no answer to the connection attempt")
                 if waiting and (pause.passed or not pending):
                     pause = self._pause(waiting, deadline)
                     try:
@@ -134,6 +134,8 @@ class Dialling:
                         self._wait(selector, min(_QUEUE_PAUSE, deadline.seconds() or _QUEUE_PAUSE))
                         continue
                     except OSError as exc:
+                        if is_foreign_timeout(exc):
+                            raise
                         del waiting[0]
                         error, pause = exc, Deadline(0)
                         continue
@@ -150,6 +152,8 @@ class Dialling:
                         _check_connected(sock)
                         self._check_running()
                     except OSError as exc:
+                        if is_foreign_timeout(exc):
+                            raise
                         error = exc
                         selector.unregister(sock)
                         pending.discard(sock)

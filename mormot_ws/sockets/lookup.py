@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.addresses import is_unix, unix_name
 from ..core.names import dialled_host
-from .deadline import Deadline
+from .deadline import Deadline, timed_out
 
 #: what ``socket.getaddrinfo`` returns for one address
 AddressInfo = tuple[Any, ...]
@@ -51,7 +51,7 @@ class LookUp:
                 timeout=None if left is None else min(left, threading.TIMEOUT_MAX)
             )
         except Empty:
-            raise TimeoutError(f"no address for {name} in time: the look-up did not end") from None
+            raise timed_out(f"no address for {name} in time: the look-up did not end") from None
         if result is None:
             raise ConnectionAbortedError("interrupted")
         if isinstance(result, OSError):
