@@ -50,8 +50,8 @@ class SocketUse:
     def open(self, work: Callable[[], str], in_upgrade: bool = False) -> str:
         """Return what *work* returns, or an error text when another thread uses the socket.
 
-        *in_upgrade*: it is a part of this thread's upgrade; otherwise it comes from a signal handler
-        that has interrupted the upgrade.
+        *in_upgrade*: it is a part of this thread's upgrade; otherwise it comes from a signal
+        handler that has interrupted the upgrade.
         """
         me, ours = get_ident(), False
         try:
