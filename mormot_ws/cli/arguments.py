@@ -446,9 +446,9 @@ def _check_place(args: argparse.Namespace) -> None:
     if others:
         args.where = others[0]
         return
-    args.host = _HOST if args.host is None else args.host
-    args.port = _PORT if args.port is None else args.port
-    args.where = f"[{args.host}]:{args.port}" if ":" in args.host else f"{args.host}:{args.port}"
+    host = _HOST if args.host is None else args.host
+    port = _PORT if args.port is None else args.port
+    args.where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _check_together(args: argparse.Namespace) -> None:

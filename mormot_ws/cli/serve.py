@@ -20,8 +20,9 @@ from ..page import answer_page, greet_page
 from ..process.process import WebSocketProcess
 from ..protocols.any_name import AnyNameList
 from ..protocols.chat import WebSocketProtocolChat
+from ..server.accepting import ListeningServer
+from ..server.choice import server_class
 from ..server.listening import is_ip
-from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
@@ -32,8 +33,6 @@ from .output import Output
 
 #: status lines between two headers
 _HEADER_EVERY = 20
-#: the most seconds that the server's threads wait for the protocols
-_READY = 5.0
 #: the descriptions of the counters, in the order of the table
 _COUNTERS = {
     "connections": "WebSocket connections",
@@ -56,7 +55,7 @@ class Room:
         self._mode = mode
         self._output = output
         #: set before the server gets its protocols, so before any callback
-        self.server: WebSocketServer | None = None
+        self.server: ListeningServer | None = None
         #: guards the table below; last in the lock order
         self._safe_ids = threading.Lock()
         self._ids: set[int] = set()
@@ -158,15 +157,18 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     except OSError as exc:
         output.error(f"the certificate cannot be used: {exc}")
         return 1
-    # set when there are protocols: the accept thread waits for it, so that a fast client finds them
-    ready = threading.Event()
+
+    def prepare(server: ListeningServer) -> None:
+        room.server = server
+        _offer(server, args, room.on_incoming_frame)
+
     try:
-        server = WebSocketServer(
+        server = server_class()(
             args.where,
-            on_start=lambda thread: ready.wait(_READY),
             process_name="mormot-ws",
             settings=_settings(args),
             tls_context=context,
+            prepare=prepare,
             reuse_port=args.reuse_port,
             unix_mode=args.unix_mode,
         )
@@ -178,9 +180,6 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
         output.error(str(exc))
         return 1
     with server:
-        room.server = server
-        _offer(server, args, room.on_incoming_frame)
-        ready.set()
         uri = websocket_uri(server.host, server.port, args.uri, context is not None)
         output.event(
             "listening",
@@ -208,7 +207,7 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
 
 
 def _wait(
-    args: argparse.Namespace, mailbox: Mailbox, output: Output, server: WebSocketServer
+    args: argparse.Namespace, mailbox: Mailbox, output: Output, server: ListeningServer
 ) -> int:
     """Show the status until a letter ends the command; return the exit code."""
     lines = StatusLines()
@@ -230,7 +229,7 @@ def _wait(
             return 0
 
 
-def _offer(server: WebSocketServer, args: argparse.Namespace, callback: Callable[..., Any]) -> None:
+def _offer(server: ListeningServer, args: argparse.Namespace, callback: Callable[..., Any]) -> None:
     """Add the protocols, and the page for browsers."""
     if args.protocol:
         server.websocket_protocols.add(WebSocketProtocolChat(args.protocol, args.uri, callback))
@@ -239,7 +238,7 @@ def _offer(server: WebSocketServer, args: argparse.Namespace, callback: Callable
     server.on_request = partial(answer_page, protocol=args.protocol or "", uri=args.uri)
 
 
-def _broadcast(server: WebSocketServer, line: bytes) -> bool:
+def _broadcast(server: ListeningServer, line: bytes) -> bool:
     """Send a line of standard input to all clients, as text if it is UTF-8."""
     try:
         line.decode("utf-8")

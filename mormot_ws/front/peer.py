@@ -20,7 +20,7 @@ from .messages import Message, frame_of, json_frame
 from .request import Request
 
 if TYPE_CHECKING:
-    from ..server.threaded import WebSocketServer
+    from ..server.accepting import ListeningServer
     from .server import Server
 
 _log = get_logger("mormot_ws.front")
@@ -206,15 +206,16 @@ class PeerProtocol(WebSocketProtocol):
         handlers = self._handlers
         # prepare_process() has been called
         peer: Any = self.peer
-        opcode = frame.opcode
+        # each message comes through here: without the property of the payload
+        opcode, payload = frame.opcode, frame._payload
         message: Message
         if opcode is focText:
             # that it is UTF-8 was checked where it was received
-            message = frame.payload.decode()
-            if message[:1] == "{" and self._server._was_call(peer, message, handlers):
+            message = payload.decode()
+            if payload[:1] == b"{" and self._server._was_call(peer, message, handlers):
                 return
         elif opcode is focBinary:
-            message = frame.payload
+            message = payload
         elif opcode is focContinuation:
             if handlers.on_open is not None:
                 run_callback(peer, "on_open", handlers.on_open, peer)
@@ -261,7 +262,7 @@ def log_failure(peer: Peer, name: str) -> None:
 Peers = Peer | int | Iterable[Peer | int]
 
 
-def peers_of(server: WebSocketServer, group: str | None) -> list[Peer]:
+def peers_of(server: ListeningServer, group: str | None) -> list[Peer]:
     """Return the peers of *server*, or of a *group*; not the connections of other protocols."""
     protocols = [process.protocol for process in server.connections(group)]
     return [

@@ -1,7 +1,8 @@
 """Server: a WebSocket server in Python's words.
 
-The work is done by ``WebSocketServer``. What happens on a connection is in ``peer.py``; here is
-what an application registers, and the server's life.
+The work is done by ``WebSocketAsyncServer``, or by ``WebSocketServer`` where that cannot run. What
+happens on a connection is in ``peer.py``; here is what an application registers, and the server's
+life.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from ..errors import WebSocketsError
 from ..logs import get_logger
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest
+from ..server.accepting import ListeningServer
+from ..server.choice import server_class
 from ..server.http import answer_visitor
-from ..server.threaded import WebSocketServer
-from ..settings import WebSocketProcessSettings, checked_settings
+from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
 from .attributes import FixedAttributes, explains_keywords
 from .callbacks import Ignored, check_callback, only_kind
+from .defaults import front_settings
 from .http import HttpAnswer, HttpRoute, HttpRoutes
 from .messages import Message, frame_of, json_frame, read_call
 from .methods import RemoteMethod, RemoteMethods, Sendable
@@ -68,7 +71,8 @@ class Server(FixedAttributes):
     :param authenticate: ``f(request)`` for each client that wants to connect: returns a user, any
         object, which becomes ``peer.user``; or the HTTP status that refuses it, e.g. 403. None and
         False are 401. None: everybody may connect.
-    :param settings: :class:`WebSocketProcessSettings`, in milliseconds: limits, origins, time-outs.
+    :param settings: :class:`WebSocketProcessSettings`, in milliseconds: limits, origins, time-outs;
+        None: their defaults, but two heartbeats without an answer end a connection, not five.
     :param name: names the threads and the log lines.
     :param socket: instead of *port* and *address*: a socket that listens already, or several, which
         the server closes at its end.
@@ -78,7 +82,7 @@ class Server(FixedAttributes):
         :class:`CallError` with ``internal error``, instead of its text.
 
     It listens from :meth:`run`, :meth:`start` or the beginning of a ``with`` block on; functions
-    can be registered before and after. They run in the connection's thread, those of one peer one
+    can be registered before and after. They run in the server's threads, those of one peer one
     after the other, and an exception in one is logged. Raises ``TypeError``/``ValueError`` for
     arguments that make no sense. All methods may be called from any thread.
     """
@@ -140,7 +144,7 @@ class Server(FixedAttributes):
         IS_BOOL("hide_errors", hide_errors)
         self._tls = _tls_context(tls)
         self._authenticate = authenticate
-        self._settings = checked_settings(settings)
+        self._settings = front_settings(settings)
         self._name = name
         #: guards the tables of what is registered, and the beginning and end of the server; no
         #: function of the application is called, and nobody is waited for, while it is held
@@ -148,7 +152,7 @@ class Server(FixedAttributes):
         self._handlers: dict[str, Handlers] = {}
         self._methods = RemoteMethods(hide_errors)
         self._routes = HttpRoutes()
-        self._server: WebSocketServer | None = None
+        self._server: ListeningServer | None = None
         # where each run() waits
         self._runs: list[SimpleQueue[None]] = []
 
@@ -294,7 +298,7 @@ class Server(FixedAttributes):
         with self._safe:
             if self._server is not None:
                 raise WebSocketsError(f"{self!r} is running already")
-            self._server = WebSocketServer(
+            self._server = server_class()(
                 **self._where.arguments(),
                 process_name=self._name,
                 settings=self._settings,
@@ -303,7 +307,7 @@ class Server(FixedAttributes):
             )
         _log.info("%r listens", self)
 
-    def _prepare(self, server: WebSocketServer) -> None:
+    def _prepare(self, server: ListeningServer) -> None:
         """Set up the *server* before its first client comes. Under the lock."""
         self._offer_something()
         for handlers in self._handlers.values():
@@ -330,7 +334,7 @@ class Server(FixedAttributes):
                 return
             self._free(server, runs)
 
-    def _free(self, server: WebSocketServer, runs: list[SimpleQueue[None]]) -> None:
+    def _free(self, server: ListeningServer, runs: list[SimpleQueue[None]]) -> None:
         try:
             # an exception may interrupt it: the next close() then finds the server, and finishes
             server.free()
@@ -377,9 +381,9 @@ class Server(FixedAttributes):
     # ----------------------------------------------------------------------------------- to look at
 
     @property
-    def server(self) -> WebSocketServer:
-        """The ``WebSocketServer`` underneath. Raises :class:`WebSocketsError` when it does not
-        run.
+    def server(self) -> ListeningServer:
+        """The server underneath: a ``WebSocketAsyncServer``, or a ``WebSocketServer`` on systems
+        where that cannot run. Raises :class:`WebSocketsError` when it does not run.
         """
         server = self._server
         if server is None:
@@ -528,7 +532,7 @@ class Server(FixedAttributes):
             peer._send(answer)
         return True
 
-    def _answer_http(self, server: WebSocketServer, context: HttpServerRequest) -> int:
+    def _answer_http(self, server: ListeningServer, context: HttpServerRequest) -> int:
         status = self._routes.answer(context)
         if status is not None:
             return status

@@ -25,8 +25,9 @@ class WebSocketFrameList:
 
     def __init__(self, timeout_sec: int = 0) -> None:
         self.timeout_sec = timeout_sec
-        #: guards the two fields below; last in the lock order; nothing is called while it is held
-        self._safe = threading.Lock()
+        #: guards the two fields below; last in the lock order; nothing is called while it is held.
+        #: Reentrant, because a signal handler may end the connection at any moment
+        self._safe = threading.RLock()
         self._frames: list[WebSocketFrame] = []
         self._answer_to_ignore = 0
 
