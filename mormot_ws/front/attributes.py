@@ -9,6 +9,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..attributes import Check, explains_keywords
 
+#: names that are looked for on a Server and are elsewhere
+SERVER_ELSEWHERE: dict[str, str] = {
+    "broadcast": "send(message) sends to all, send(message, group=…) to a group",
+    "emit": "send(message) or send_json(value)",
+    "settings": "give them to Server(settings=…); a running one has server.server.settings",
+    "stop": "close()",
+    "shutdown": "close()",
+    "free": "close()",
+    "event": "use on_message for messages, or method for calls",
+    "on": "it has on_open, on_message and on_close",
+    "on_connect": "use on_open",
+    "on_disconnect": "use on_close",
+    "route": "use on_message for WebSockets, or http(path) for plain requests",
+    "serve_forever": "run()",
+}
+
 
 class FixedAttributes:
     """Base of the classes of the front door, whose attributes are their ``__slots__``."""
@@ -121,4 +137,4 @@ class ConnectionAttributes:
         return f"{text}: did you mean {like[0]!r}?" if like else text
 
 
-__all__ = ["ConnectionAttributes", "FixedAttributes", "explains_keywords"]
+__all__ = ["SERVER_ELSEWHERE", "ConnectionAttributes", "FixedAttributes", "explains_keywords"]

@@ -28,7 +28,7 @@ from ..server.http import answer_visitor
 from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
-from .attributes import FixedAttributes, explains_keywords
+from .attributes import SERVER_ELSEWHERE, FixedAttributes, explains_keywords
 from .callbacks import Ignored, check_callback, only_kind
 from .defaults import front_settings
 from .http import HttpAnswer, HttpRoute, HttpRoutes
@@ -87,20 +87,7 @@ class Server(FixedAttributes):
     arguments that make no sense. All methods may be called from any thread.
     """
 
-    _ELSEWHERE: ClassVar[dict[str, str]] = {
-        "broadcast": "send(message) sends to all, send(message, group=…) to a group",
-        "emit": "send(message) or send_json(value)",
-        "settings": "give them to Server(settings=…); a running one has server.server.settings",
-        "stop": "close()",
-        "shutdown": "close()",
-        "free": "close()",
-        "event": "use on_message for messages, or method for calls",
-        "on": "it has on_open, on_message and on_close",
-        "on_connect": "use on_open",
-        "on_disconnect": "use on_close",
-        "route": "use on_message for WebSockets, or http(path) for plain requests",
-        "serve_forever": "run()",
-    }
+    _ELSEWHERE: ClassVar[dict[str, str]] = SERVER_ELSEWHERE
 
     __slots__ = (
         "__weakref__",
