@@ -121,7 +121,6 @@ REFUSED: list[tuple[Made, str]] = [
     (lambda m: m.ws.send_json("hi", -1), "timeout is a number of seconds above 0"),
     (lambda m: m.ws.call(print), "the name of a method is a str, not builtin"),
     (lambda m: m.door.method("")(print), "a method has a name"),
-    (lambda m: m.door.method(lambda a: a), "a method has a name"),
     (lambda m: m.door.http(print), r"write @server\.http\('/path'\)"),
     (lambda m: m.door.http("/x", methods=5), r"methods are names like \['GET', 'POST'\], not 5"),
     (lambda m: m.door.send("hi", protocol=5), "protocol is a str, not int"),
