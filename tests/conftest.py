@@ -8,12 +8,14 @@ import gc
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,7 @@ from support.locks import watched_locks
 from mormot_ws import HttpClientWebSockets, WebSocketServer
 
 _DESCRIPTORS = Path("/proc/self/fd")
+_BYTECODE = pytest.StashKey["tempfile.TemporaryDirectory[str]"]()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -35,6 +38,37 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """
     chosen = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.keyword
     return 0 if chosen else min(8, (os.cpu_count() or 1) + 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist in which folder the workers share bytecode."""
+    node.workerinput["bytecode"] = _bytecode_folder(node.config)
+
+
+def _bytecode_folder(config: pytest.Config) -> str:
+    """Return the folder of this run, which is removed at its end."""
+    folder = config.stash.get(_BYTECODE, None)
+    if folder is None:
+        folder = config.stash[_BYTECODE] = tempfile.TemporaryDirectory(prefix="mormot_ws-bytecode-")
+        config.add_cleanup(folder.cleanup)
+    return folder.name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_are_compiled_once(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Where no bytecode is to be written beside the sources, the hundreds of programs that tests
+    start find it elsewhere: compiling the package takes longer than many a program does.
+    """
+    if not sys.dont_write_bytecode:
+        yield
+        return
+    inputs = getattr(pytestconfig, "workerinput", None)
+    folder = _bytecode_folder(pytestconfig) if inputs is None else inputs["bytecode"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        patch.setenv("PYTHONPYCACHEPREFIX", folder)
+        yield
 
 
 def _open_descriptors() -> dict[int, str]:
