@@ -28,7 +28,7 @@ from support.locks import watched_locks
 
 from mormot_ws import HttpClientWebSockets, WebSocketServer
 
-_DESCRIPTORS = Path("/proc/self/fd")
+_DESCRIPTORS = "/proc/self/fd"
 _BYTECODE = pytest.StashKey["tempfile.TemporaryDirectory[str]"]()
 
 
@@ -74,12 +74,13 @@ def programs_are_compiled_once(pytestconfig: pytest.Config) -> Iterator[None]:
 def _open_descriptors() -> dict[int, str]:
     """Return what each open file descriptor stands for; nothing where the system does not tell."""
     found: dict[int, str] = {}
-    if _DESCRIPTORS.exists():
+    if os.path.exists(_DESCRIPTORS):
         for name in os.listdir(_DESCRIPTORS):
             try:
-                found[int(name)] = os.readlink(_DESCRIPTORS / name)
+                found[int(name)] = os.readlink(f"{_DESCRIPTORS}/{name}")
             except OSError:
-                continue  # the one of listdir itself
+                # the one of listdir itself
+                continue
     return found
 
 
@@ -125,13 +126,13 @@ def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         pytest.fail("a thread ended by an exception:\n" + "\n".join(escaped), pytrace=False)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=bool(os.environ.get("MORMOT_WS_TEST_LOCKS")))
 def locks_are_watched(request: pytest.FixtureRequest) -> Iterator[None]:
     """With ``MORMOT_WS_TEST_LOCKS=1``: fail a test in which a log record is written, or a recorder
     called, under one of the library's locks. Not where signal handlers run, in the middle of
     anything.
     """
-    if not os.environ.get("MORMOT_WS_TEST_LOCKS") or request.node.get_closest_marker("signals"):
+    if request.node.get_closest_marker("signals"):
         yield
         return
     with watched_locks():
