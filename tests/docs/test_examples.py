@@ -410,7 +410,7 @@ class TestFromACheckout:
 
 class TestDemo:
     def test_it_shows_the_loss_and_the_reconnection_and_exits_with_0(self) -> None:
-        with Program(EXAMPLES / "demo.py") as demo:
+        with Program(EXAMPLES / "demo.py", "--pause", "0") as demo:
             port = int(demo.expect(r"Listening on 127\.0\.0\.1:(\d+)")[1])
             for pattern in (
                 r"\[ECHO\] hello$",
@@ -441,7 +441,7 @@ class TestDemo:
             shutil.copy(EXAMPLES / name, tmp_path)
         (tmp_path / broken).write_text(f"print('Connected', flush=True)\n{source}\n")
         env = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
-        with Program(tmp_path / "demo.py", env=env) as demo:
+        with Program(tmp_path / "demo.py", "--pause", "0", env=env) as demo:
             demo.expect(f"^The demo FAILED: {message}")
             assert_clean(demo, code=1)
 
