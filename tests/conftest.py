@@ -37,7 +37,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     a choice of tests in this one.
     """
     chosen = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.keyword
-    return 0 if chosen else min(8, (os.cpu_count() or 1) + 1)
+    return 0 if chosen else min(8, (os.cpu_count() or 1) + 2)
 
 
 @pytest.hookimpl(optionalhook=True)
