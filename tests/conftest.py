@@ -23,10 +23,11 @@ import pytest
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
-from support import BOUND, Recorder, connect, echo_server
+from support import BOUND, HOST, Recorder, connect, echo_server
 from support.locks import watched_locks
 
 from mormot_ws import HttpClientWebSockets, WebSocketServer
+from mormot_ws.testing import FaultProxy
 
 _DESCRIPTORS = "/proc/self/fd"
 _BYTECODE = pytest.StashKey["tempfile.TemporaryDirectory[str]"]()
@@ -164,6 +165,13 @@ def server() -> Iterator[WebSocketServer]:
     """An echo server on a free port."""
     with echo_server() as server:
         yield server
+
+
+@pytest.fixture
+def proxy(server: WebSocketServer) -> Iterator[FaultProxy]:
+    """A proxy in front of ``server``."""
+    with FaultProxy(HOST, server.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ At most 15 % more per message is the aim.
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import threading
 import time
@@ -31,6 +29,7 @@ from mormot_ws import (
 
 from .handshake import PROTOCOL
 from .processes import Helper
+from .rounds import rounds_and_seconds
 from .servers import HOST
 
 TEXT = bytes(range(32, 96)).decode()
@@ -207,20 +206,10 @@ def compare(port: int, rounds: int, seconds: float) -> None:
 
 def main() -> None:
     """Read the command line, start the server, measure."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.door", description=__doc__)
-    parser.add_argument(
-        "--seconds", type=float, default=0.4, help="of each contestant in each round"
-    )
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument(
-        "--any-cpu", action="store_true", help="do not keep client and server on one CPU"
-    )
-    given = parser.parse_args()
-    if not given.any_cpu:  # else a small message measures how long an idle CPU takes to wake up
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    rounds, seconds = rounds_and_seconds("tests.benchmarks.door", __doc__, 9, 0.4)
     server = Helper("servers", "mormot_ws")
     try:
-        compare(server.greeting["port"], given.rounds, given.seconds)
+        compare(server.greeting["port"], rounds, seconds)
     finally:
         server.close()
 

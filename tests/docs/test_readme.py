@@ -61,6 +61,12 @@ class TestCodeToCopy:
     def start(self, path: Path) -> Program:
         return Program(path, cwd=path.parent, env={"PYTHONPATH": str(ROOT)})
 
+    @staticmethod
+    def echoes(client: Program) -> bool:
+        """Say something again; tell whether such an echo has come."""
+        client.enter("hello again")
+        return "echo: hello again" in client.output
+
     def test_both_are_20_lines_at_most(self) -> None:
         for block in blocks(README, "python"):
             assert len([line for line in block.splitlines() if line.strip()]) <= 20
@@ -82,12 +88,7 @@ class TestCodeToCopy:
                 wait_for(not_sent)
                 with self.start(sources[0]) as second:
                     second.expect("^Listening on port")
-
-                    def echoed() -> bool:
-                        client.enter("hello again")
-                        return "echo: hello again" in client.output
-
-                    wait_for(echoed, 2 * BOUND)
+                    wait_for(lambda: self.echoes(client), 2 * BOUND)
                     client.end_input()
                     assert client.wait() == 0
                     second.signal(signal.SIGINT)
@@ -100,12 +101,7 @@ class TestCodeToCopy:
             client.expect("^not sent: there is no connection$")
             with self.start(sources[0]) as server:
                 server.expect("^Listening on port")
-
-                def echoed() -> bool:
-                    client.enter("hello again")
-                    return "echo: hello again" in client.output
-
-                wait_for(echoed, 2 * BOUND)
+                wait_for(lambda: self.echoes(client), 2 * BOUND)
                 client.end_input()
                 assert client.wait() == 0
 

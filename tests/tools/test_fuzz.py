@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import random
 import re
-import subprocess
-import sys
 from collections.abc import Hashable
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 from fuzz.plain import Alarm, Finding, fuzz, mutated, run_one
 from fuzz.targets import TARGETS, Target, held_bytes, pieces
 from support import TIMEOUT_FACTOR
+from support.programs import run_module
 
 from mormot_ws import WebProcessInFrame
 
@@ -142,25 +141,7 @@ def test_the_command_tells_the_number_of_inputs() -> None:
     """``python -m tests.fuzz`` runs all targets within its seconds, and says how many inputs each
     has had.
     """
-    run = subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "error",
-            "-m",
-            "tests.fuzz",
-            "--plain",
-            "--seconds",
-            "1.2",
-            "--seed",
-            "3",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60 * TIMEOUT_FACTOR,
-        check=False,
-    )
+    run = run_module("tests.fuzz", "--plain", "--seconds", "1.2", "--seed", "3", bound=60)
     assert run.returncode == 0, run.stdout + run.stderr
     assert re.findall(r"^(\w+): [1-9]\d* inputs in", run.stdout, re.MULTILINE) == list(TARGETS)
     assert run.stdout.count("no finding") == len(TARGETS)
