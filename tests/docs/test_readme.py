@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import BOUND, HOST, ROOT, refused_port, wait_for
+from support import BOUND, HOST, ROOT, wait_for
+from support.children import fixed_port
 from support.programs import Program
 
 import mormot_ws
@@ -47,15 +48,13 @@ class TestCodeToCopy:
     @pytest.fixture
     def sources(self, tmp_path: Path) -> list[Path]:
         """The server and the client of the README in files, on a port that is free."""
-        with refused_port() as port:
-            paths = []
-            for name, block in zip(
-                ("server.py", "client.py"), blocks(README, "python"), strict=True
-            ):
-                assert "8999" in block
-                path = tmp_path / name
-                path.write_text(block.replace("8999", str(port)), encoding="utf-8")
-                paths.append(path)
+        port = fixed_port()
+        paths = []
+        for name, block in zip(("server.py", "client.py"), blocks(README, "python"), strict=True):
+            assert "8999" in block
+            path = tmp_path / name
+            path.write_text(block.replace("8999", str(port)), encoding="utf-8")
+            paths.append(path)
         return paths
 
     def start(self, path: Path) -> Program:
@@ -152,8 +151,8 @@ class TestPortingGuide:
     def test_its_python_blocks_are_a_program_that_runs(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        with refused_port() as port:
-            pass
+        # one that nobody takes while no server listens on it
+        port = fixed_port()
         names: dict[str, Any] = {}
         restarted: WebSocketServer | None = None
         printed: list[str] = []
