@@ -299,5 +299,5 @@ def test_more_frames_than_a_jumbo_frame_holds_leave_as_several() -> None:
     with pair("synopsebin", application, options=()) as ends:
         frames = [WebSocketFrame(focBinary, SILENT)] * 65_540
         assert ends.process.protocol.send_frames(ends.process, frames)
-        wait_for(lambda: application.count == 65_540)
+        wait_for(lambda: application.count == 65_540, 3 * BOUND)
         assert ends.server_process.protocol.frames_in_count == 2

@@ -583,7 +583,7 @@ def test_a_hostile_result_is_an_error_of_the_caller(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["synopsejson", "synopsebin"])
 def test_large_arguments_arrive(kind: str) -> None:
     """As many values as are allowed, parsed part by part; one more is refused with a reason."""
-    with pair(kind, on_request=None) as ends:
+    with pair(kind, on_request=None, timeout=30_000) as ends:
         ServerServices(ends.server).register(IEcho, Echo())
         echo = ClientServices(ends.client).get(IEcho)
         many = list(range(MOST_VALUES - 10))
