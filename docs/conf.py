@@ -124,6 +124,8 @@ _FOR_THE_PACKAGE = frozenset(
         "start_shutdown",
         "take_over",
         "unsent_bytes",
+        "upgrade_begins",
+        "used_by",
         "wait_writable",
         "waits_for_input",
         "write_failed",

@@ -77,6 +77,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         WebSocketProtocolRest,
     )
     from .server.connection import WebSocketProcessServer, WebSocketServerSocket
+    from .server.handed_over import systemd_sockets
     from .server.rest import WebSocketServerRest
     from .server.threaded import WebSocketServer
     from .services.remote import ClientServices, ServerServices
@@ -167,6 +168,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "rest.frame_list": ("WebSocketFrameList",),
     "rest.protocols": ("WebSocketProtocolBinary", "WebSocketProtocolJson", "WebSocketProtocolRest"),
     "server.connection": ("WebSocketProcessServer", "WebSocketServerSocket"),
+    "server.handed_over": ("systemd_sockets",),
     "server.threaded": ("WebSocketServer",),
     "server.rest": ("WebSocketServerRest",),
     "services.remote": ("ClientServices", "ServerServices"),
@@ -322,6 +324,7 @@ __all__ = [
     "PermessageDeflate",
     "client_tls_context",
     "server_tls_context",
+    "systemd_sockets",
     "close_payload",
     "encode_frame",
     "focBinary",

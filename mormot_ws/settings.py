@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from enum import Flag
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from .core.addresses import UNIX_PEER
 from .core.deflate import PermessageDeflate
 from .core.handshake import is_token
 
@@ -170,11 +171,12 @@ def _are_networks(name: str, value: Any) -> None:
         try:
             if not isinstance(network, str):
                 raise ValueError
-            ip_network(network, strict=False)
+            if network != UNIX_PEER:
+                ip_network(network, strict=False)
         except ValueError:
             raise ValueError(
-                f"{name} has addresses like '127.0.0.1' and networks like '10.0.0.0/8' or "
-                f"'fd00::/8', not {network!r}"
+                f"{name} has addresses like '127.0.0.1', networks like '10.0.0.0/8' or "
+                f"'fd00::/8', and 'unix:', not {network!r}"
             ) from None
 
 
@@ -320,7 +322,7 @@ class WebSocketProcessSettings:
     #: read only on connections from *trusted_proxies*; '': none. The original's ``RemoteIPHeader``
     remote_ip_header: str = field(default="", metadata={"check": _is_header_name})
     #: addresses and networks of the reverse proxies whose *remote_ip_header* is believed, e.g.
-    #: ``{'127.0.0.1', '10.0.0.0/8'}``
+    #: ``{'127.0.0.1', '10.0.0.0/8'}``; ``'unix:'``: who connects over a Unix socket
     trusted_proxies: Collection[str] = field(default=(), metadata={"check": _are_networks})
     #: True, or a :class:`PermessageDeflate`: negotiate compression (RFC 7692); False: never
     permessage_deflate: bool | PermessageDeflate = field(

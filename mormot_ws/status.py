@@ -15,7 +15,7 @@ class ConnectionStatus:
 
     #: the server's number for it
     connection_id: int
-    #: the peer's IP address
+    #: the peer's IP address; ``unix:`` on a Unix socket
     remote_ip: str
     #: the sub-protocol's name; of a name with more than 32 characters, which may be a token, only
     #: the beginning
@@ -77,6 +77,7 @@ class ClientStatus:
 class ServerStatus:
     """A snapshot of one server."""
 
+    #: the address on which it listens; ``unix:/path`` for a Unix socket, whose port is 0
     host: str
     port: int
     #: TCP connections accepted since the start

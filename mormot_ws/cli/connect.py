@@ -240,7 +240,7 @@ class _Conversation:
             return 0
         if news is News.input_end and not self._draining:
             self._draining = True
-            self._connection.events.last_activity = monotonic()
+            self._connection.events.restart_idle()
         return None
 
     def _show_status(self) -> None:

@@ -208,6 +208,10 @@ class ConnectionEvents:
 
     # ---------------------------------------------------------------------------------- for anybody
 
+    def restart_idle(self) -> None:
+        """Count the time without messages from now on."""
+        self.last_activity = monotonic()
+
     def describe(self, client: HttpClientWebSockets | None) -> str:
         """Return the state of the connection as one line of text."""
         process = None if client is None else client.websockets

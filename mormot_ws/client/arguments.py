@@ -1,13 +1,17 @@
-"""Checks the arguments of an upgrade, and parses WebSocket URIs."""
+"""The arguments of an upgrade: their checks and defaults, and WebSocket URIs."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..core.handshake import checked_header_value
 from ..core.names import plain_host, wire_resource
 from ..logs import shown_uri
 from ..protocols.base import WebSocketProtocol
+from ..settings import WebSocketProcessSettings
+from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress
 from .upgrade import check_custom_headers
 
 
@@ -112,4 +116,20 @@ def already_upgraded(current: str, uri: str) -> str:
     return (
         f"Already upgraded to WebSockets with URI=[{shown_uri(current)}] but requested "
         f"[{shown_uri(uri)}]"
+    )
+
+
+def rest_protocol(
+    uri: str,
+    key: str,
+    ajax: bool,
+    options: Collection[Any] | WebSocketProtocolBinaryOptions | None,
+    settings: WebSocketProcessSettings,
+) -> WebSocketProtocol:
+    """Return the REST protocol that is spoken when none is given."""
+    # imported here, so that clients of other protocols do not load it
+    from ..rest.protocols import new_rest_protocol
+
+    return new_rest_protocol(
+        uri, key, ajax, pboSynLzCompress if options is None else options, settings
     )

@@ -8,45 +8,35 @@ a client, and how it ends.
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Collection
 from functools import partial
-from threading import current_thread, get_ident
 from typing import Any, ClassVar
 
 from ..errors import WebSocketsError
 from ..logs import get_logger
+from ..process.freeing import FreedByWith
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
 from ..reconnect_policies import ReconnectFailure, ReconnectPolicy
-from ..request import HTTP_CLIENTERROR, OnHttpServerRequest
-from ..settings import WebSocketProcessSettings
+from ..request import OnHttpServerRequest
+from ..settings import WebSocketProcessSettings, checked_settings
+from ..sockets.crtsocket import CrtSocket
 from ..sockets.deadline import Deadline
 from ..sockets.tls_contexts import TlsContext
 from ..sockets.transport import Transport
-from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress, wpsRun
+from ..states import WebSocketProtocolBinaryOptions
 from ..status import ClientStatus
-from .arguments import (
-    already_upgraded,
-    check_upgrade_arguments,
-    connect_target,
-)
+from .arguments import HeaderValue, check_upgrade_arguments, connect_target, rest_protocol
 from .auto_reconnect import AutoReconnect
 from .connection import WebSocketProcessClient
 from .delays import reopen_failure, upgrade_failure
 from .http import HttpAnswer, http_request, rest_request
-from .life import FREED, ClientLife, NoThreadError
-from .upgrade import UpgradeError, client_upgrade, default_user_agent
+from .life import ClientLife, NoThreadError
+from .socket_use import CONNECTING, SocketUse
+from .upgrade import UpgradeError, default_user_agent, try_upgrade
 
 _log = get_logger("mormot_ws.client")
 
-#: milliseconds that an upgrade waits for its thread to enter the loop
-_ENTER_LOOP_MS = 5_000
 _NOT_CONNECTED = "Not Connected"
-_BUSY = "Another upgrade is in progress"
-_CONNECTING = "Another thread is connecting this client"
-_NOT_ENDED = (
-    "The last connection has not ended yet: upgrade again in on_reconnect or on_websockets_closed"
-)
 
 #: what a client is told that is given a callback for messages
 _OF_PROTOCOL = (
@@ -55,7 +45,7 @@ _OF_PROTOCOL = (
 )
 
 
-class HttpClientWebSockets(ClientLife):
+class HttpClientWebSockets(CrtSocket, FreedByWith):
     """An HTTP client that can become a WebSocket client. Mirrors ``THttpClientWebSockets``.
 
     The parameters are those of :class:`CrtSocket`, and *settings*, a
@@ -66,6 +56,10 @@ class HttpClientWebSockets(ClientLife):
     Call ``free()`` when you no longer need it, but not in its callbacks. As a context manager it
     calls ``free()`` itself.
     """
+
+    #: the ``User-Agent`` of requests and upgrades. Setting it raises ``TypeError``/``ValueError``
+    #: for what a header line cannot hold
+    user_agent = HeaderValue()
 
     _ELSEWHERE: ClassVar[dict[str, str]] = {
         "on_reconnect": "it belongs to the connection: client.websockets.on_reconnect = …",
@@ -91,17 +85,30 @@ class HttpClientWebSockets(ClientLife):
         proxy: str | None = None,
         connect: bool = True,
     ) -> None:
+        #: shared by reference with the process; change values before the upgrade
+        self.settings: WebSocketProcessSettings = checked_settings(settings)
         super().__init__(
             host,
             port,
             tls,
             tls_context,
             timeout,
-            settings,
-            process_name,
-            tls_server_name,
-            proxy,
+            tls_server_name=tls_server_name,
+            proxy=proxy,
+            send_timeout=self.settings.send_timeout,
+            resolve_timeout=self.settings.resolve_timeout,
         )
+        #: a name for the thread and in log lines
+        self.process_name = process_name
+        #: decides the waits; made when the thread starts
+        self.policy: ReconnectPolicy | None = None
+        #: why the policy gave up; None if it did not
+        self.gave_up: ReconnectFailure | None = None
+        #: why the last upgrade failed, with the server's answer as ``http_status``, ``headers`` and
+        #: ``body``; None if it did not fail
+        self.upgrade_failure: UpgradeError | None = None
+        self._use = SocketUse()
+        self._life = ClientLife(self)
         #: ``f(client)``, called in the client's thread each time a connection has ended, after its
         #: last frame callback. It may ``reopen()`` and upgrade again with ``reconnect=True``
         self.on_websockets_closed: Callable[[HttpClientWebSockets], Any] | None = None
@@ -197,7 +204,7 @@ class HttpClientWebSockets(ClientLife):
 
         It is None before the first upgrade, unless :meth:`auto_reconnect` is to make that upgrade.
         """
-        return self._process
+        return self._life.process
 
     def websockets_upgrade(
         self,
@@ -239,25 +246,15 @@ class HttpClientWebSockets(ClientLife):
         """
         check_upgrade_arguments(uri, key, protocol, headers)
         made = partial(self._protocol, protocol, uri, key, ajax, options)
-        me, ours = get_ident(), False
-        try:
-            # in the try, because a signal handler may raise right behind it
-            with self._safe_free:
-                if self._upgrading:
-                    return _BUSY
-                ours = True
-                self._upgrading.append(me)
-            text = self._try_upgrade(uri, made, headers, reconnect)
-        finally:
-            if ours:
-                self._upgrading.clear()
-        if text and self._again is not None and self._process is None and not self._freeing:
+        life = self._life
+        text = self._use.upgrade(lambda: self._try_upgrade(uri, made, headers, reconnect))
+        if text and life.reconnects:
             failed = (
                 reopen_failure(self.last_exception, self.last_error)
                 if text == _NOT_CONNECTED
                 else upgrade_failure(self.upgrade_failure, text)
             )
-            self._connect_later(made(), uri, headers, failed)
+            life.connect_later(made(), uri, headers, failed)
         return text
 
     def reopen(self, timeout: int | None = None) -> str:
@@ -266,18 +263,11 @@ class HttpClientWebSockets(ClientLife):
         Takes up to *timeout* milliseconds (None: that of the constructor), and returns '' or an
         error text. It is also an error if another thread is connecting or upgrading this client.
         """
-        me, ours = get_ident(), False
-        try:
-            with self._safe_free:
-                if self._opening or self._upgrading not in ([], [me]):
-                    return _CONNECTING
-                ours = True
-                self._opening.append(me)
-            self.upgrade_failure = None
-            return super().reopen(timeout)
-        finally:
-            if ours:
-                self._opening.clear()
+        return self._use.open(partial(self._reopen, timeout))
+
+    def _reopen(self, timeout: int | None) -> str:
+        self.upgrade_failure = None
+        return super().reopen(timeout)
 
     def auto_reconnect(
         self,
@@ -311,17 +301,18 @@ class HttpClientWebSockets(ClientLife):
         thread can be started.
         """
         again = AutoReconnect(self, uri, headers)
-        process = self._process
+        life = self._life
+        process = life.process
         if process is not None:
             if protocol is not None or policy is not None:
                 raise ValueError("protocol and policy come before the first websockets_upgrade()")
-            self._again = process.on_reconnect = again
+            process.on_reconnect = again
             return
         check_upgrade_arguments("", "", protocol, "")
         if protocol is not None:
             self._check_owner(protocol)
-        self._again, self._own_policy = again, policy
-        if protocol is not None and (error := self._connect_later(protocol, "", "", None)):
+        life.reconnect_by(again, policy)
+        if protocol is not None and (error := life.connect_later(protocol, "", "", None)):
             raise WebSocketsError(f"no thread can be started: {error}")
 
     def status(self) -> ClientStatus:
@@ -330,22 +321,37 @@ class HttpClientWebSockets(ClientLife):
         Any thread and any signal handler may call it; it never waits. ``connected`` is True only
         while there is a thread that reads.
         """
-        process, thread = self._process, self._thread
-        return ClientStatus(
-            host=self.host,
-            port=self.port,
-            connected=process is not None
-            and process.state is wpsRun
-            and thread is not None
-            and thread.is_alive(),
-            thread_state="" if thread is None else thread.thread_state.name,
-            attempts=0 if process is None else process.attempts,
-            reconnects=0 if process is None else process.reconnects,
-            last_error=self.last_error
-            if process is None
-            else process.last_error or self.last_error,
-            connection=None if process is None else process.status(),
-        )
+        return self._life.status(self.last_error)
+
+    def reconnect_now(self) -> None:
+        """End the wait before the next attempt to connect.
+
+        Any thread and any signal handler may call it; it returns at once. It also works before the
+        wait begins: in a callback that reports the loss, or during an attempt, after whose failure
+        the next one follows at once. On a running connection it does nothing.
+        """
+        thread = self._life.thread
+        if thread is not None:
+            thread.reconnect_now()
+
+    def free(self) -> None:
+        """Close the connection and end its thread, for good. Mirrors ``Free``.
+
+        Call it from any thread except the client's own: in one of its callbacks it behaves as
+        ``settings.free_in_callback`` says. A signal handler may call it, whatever it has
+        interrupted. The close handshake takes up to ``close_timeout`` ms, and all of it less than 3
+        s; a callback that runs longer is left behind, with a log line. Safe to call twice; if an
+        exception interrupts a call, the next one finishes the work.
+        """
+        self._life.free()
+
+    def free_later(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection, and :meth:`free` the client when its thread ends.
+
+        For its callbacks, which must not call ``free()``. Any thread may call it; it returns at
+        once.
+        """
+        self._life.free_later(code, reason)
 
     def request(
         self,
@@ -373,47 +379,27 @@ class HttpClientWebSockets(ClientLife):
         :class:`WebSocketsError` for a request that would wait inside a callback of this client.
         """
         body = data.encode("utf-8") if isinstance(data, str) else data
-        process = self._process
+        process = self._life.process
         if process is not None:
             answer = rest_request(process, url, method, header, body, data_type)
         else:
-            answer = self._http_request(url, method, keep_alive, header, body, data_type)
+            limit = self.settings.max_answer_bytes
+            answer = http_request(
+                self, url, method, keep_alive, header, body, data_type, self.user_agent, limit
+            )
         self._answers.answer = answer
         if answer.error:
-            self.last_error: str = answer.error
+            self._note_error(answer.error)
         return answer.status
 
     def __repr__(self) -> str:
-        what = "freed" if self._freeing else ("connected" if self.connected else "not connected")
-        process = "" if self._process is None else f" {self._process!r}"
+        life = self._life
+        what = "freed" if life.freeing else ("connected" if self.connected else "not connected")
+        process = "" if life.process is None else f" {life.process!r}"
         tls = " TLS" if self.tls else ""
         return f"<HttpClientWebSockets {self.host}:{self.port}{tls} {what}{process}>"
 
     # ------------------------------------------------------------------------------------- internal
-
-    def _http_request(
-        self, url: str, method: str, keep_alive: int, header: str, body: bytes, data_type: str
-    ) -> HttpAnswer:
-        """Send a request by plain HTTP, on a new connection if there is none."""
-        error = "" if self.connected else self.reopen()
-        transport = self._transport
-        if transport is None:
-            return HttpAnswer(HTTP_CLIENTERROR, error=error or self.last_error or "not connected")
-        answer = http_request(
-            self,
-            transport,
-            url,
-            method,
-            keep_alive,
-            header,
-            body,
-            data_type,
-            self.user_agent,
-            self.settings.max_answer_bytes,
-        )
-        if not answer.keep_alive:
-            self.close()
-        return answer
 
     def _protocol(
         self,
@@ -424,25 +410,18 @@ class HttpClientWebSockets(ClientLife):
         options: Collection[Any] | WebSocketProtocolBinaryOptions | None,
     ) -> WebSocketProtocol:
         """Return the protocol to speak: *protocol*, the previous one, or a REST protocol."""
-        if protocol is None and self._process is not None:
-            protocol = self._process.protocol
+        process = self._life.process
+        if protocol is None and process is not None:
+            protocol = process.protocol
         if protocol is None:
-            # imported here, so that clients of other protocols do not load it
-            from ..rest.protocols import new_rest_protocol
-
-            protocol = new_rest_protocol(
-                uri, key, ajax, pboSynLzCompress if options is None else options, self.settings
-            )
+            protocol = rest_protocol(uri, key, ajax, options, self.settings)
         self._check_owner(protocol)
         return protocol
 
     def _check_owner(self, protocol: WebSocketProtocol) -> None:
         """Raise ``ValueError`` when another client is using *protocol*."""
         owner = None if protocol._client is None else protocol._client()
-        if owner is None or owner is self:
-            return
-        thread = owner._thread
-        if thread is not None and thread.is_alive() and owner._process.protocol is protocol:
+        if owner is not None and owner is not self and owner._life.runs(protocol):
             raise ValueError(
                 "the protocol object belongs to another client, which is using it: give each"
                 " client its own"
@@ -452,72 +431,32 @@ class HttpClientWebSockets(ClientLife):
         self, uri: str, made: Callable[[], WebSocketProtocol], headers: str, reconnect: bool
     ) -> str:
         """Upgrade, if the state of the client allows it."""
-        process, thread = self._process, self._thread
-        alive = thread is not None and thread.is_alive() and thread is not current_thread()
+        life = self._life
+        process = life.process
         if process is None or not (process.upgrades or reconnect):
-            if alive:
-                return _CONNECTING
+            if life.has_thread:
+                return CONNECTING
             if self._transport is None:
                 self.reopen()
         transport = self._transport
         if transport is None:
             self.upgrade_failure = None
             return _NOT_CONNECTED
-        if process is not None and (
-            (process.upgrades and not reconnect) or process.state is wpsRun
-        ):
-            if (
-                thread is not None
-                and thread is current_thread()
-                and not thread.in_loop
-                and not reconnect
-            ):
-                _log.error(
-                    "%s: on_reconnect called websockets_upgrade() without reconnect=True, which"
-                    " upgrades a client once only: the attempt is lost, and so is each further one",
-                    thread.name,
-                )
-            return already_upgraded(process.protocol.uri, uri)
-        if thread is not None:
-            if thread.in_loop:
-                return _NOT_ENDED
-            if thread.attempting and thread is not current_thread():
-                return _CONNECTING
-        return self._upgrade(transport, uri, made(), headers)
+        refused = life.refusal(uri, reconnect)
+        return refused or self._upgrade(transport, uri, made(), headers)
 
     def _upgrade(
         self, transport: Transport, uri: str, protocol: WebSocketProtocol, headers: str
     ) -> str:
         """Do the handshake on the open connection, and start or renew its process."""
-        try:
-            result = client_upgrade(
-                transport,
-                self.host,
-                self.port,
-                uri,
-                protocol,
-                headers,
-                self.user_agent,
-                Deadline(self.timeout),
-                self.settings.max_header_bytes,
-                self.settings.deflate_options()
-                if self.settings.permessage_deflate and not protocol.encrypted
-                else None,
-            )
-        except UpgradeError as exc:
-            failure: UpgradeError | None = exc
-        except OSError as exc:
-            failure = UpgradeError.from_error(exc)
-        else:
-            failure = None
-        self.upgrade_failure = failure
-        self._judge_address(failure is None)
-        if failure is not None:
-            # what is returned is our own: another thread that reopens meanwhile empties last_error,
-            # and '' would be a success
-            self.last_error = text = str(failure)
-            self.close()
-            return text
+        mine = self.user_agent, self.timeout, self.settings
+        result = try_upgrade(transport, self.host, self.port, uri, protocol, headers, *mine)
+        if isinstance(result, UpgradeError):
+            self.upgrade_failure = result
+            self._judge_address(False)
+            return self._close_after(str(result))
+        self.upgrade_failure = None
+        self._judge_address(True)
         if self.subprotocol_chosen and not result.subprotocol_chosen:
             _log.warning(
                 "%s:%d: the server chose none of the sub-protocols that were asked for: it may not"
@@ -526,45 +465,35 @@ class HttpClientWebSockets(ClientLife):
                 self.port,
             )
         self.subprotocol_chosen = result.subprotocol_chosen
-        protocol._client = weakref.ref(self)
-        process = self._process
-        first = process is None
-        if process is None:
-            process = self._new_process(protocol)
-            if process is None:
-                return FREED
-        else:
-            process._renew(protocol)
-        protocol.on_before_incoming_frame = (
-            self.on_before_incoming_frame or protocol.on_before_incoming_frame
-        )
-        remote_ip = transport.peer_ip()
-        process.met(result.connection_id, remote_ip)
-        protocol.connection_upgraded(uri, headers, remote_ip, result.connection_id)
-        process.attach(transport, result.unread)
-        protocol.prepare_process(process)
-        protocol.after_upgrade(process)
-        return self._start(process, first)
-
-    def _start(self, process: WebSocketProcessClient, first: bool) -> str:
-        """Let a thread run the process: a new one, or the one that is reconnecting now."""
-        if self._freeing:
-            return FREED
-        thread = self._thread
         try:
-            if not first:
-                process.run_at_once()
-                if thread is not None and thread.will_run():
-                    return ""
-            thread = self._new_thread(process, first)
+            return self._life.take_over(transport, protocol, uri, headers, result)
         except NoThreadError as exc:
-            self.last_error = text = str(exc)
-            self.close()
-            return text
-        if thread is None:
-            return FREED
-        thread.entered.wait(_ENTER_LOOP_MS / 1000)
-        return ""
+            return self._close_after(str(exc))
+
+    def _close_after(self, error: str) -> str:
+        """Close, and return *error*.
+
+        Never ``last_error``: another thread that reopens empties it, and '' would be a success.
+        """
+        self._note_error(error)
+        self.close()
+        return error
+
+    # --------------------------------------------------------- for the thread: see ``owner.py``
+
+    def use_policy(self, policy: ReconnectPolicy) -> object:
+        """Let *policy* decide; return what is to be kept until no lock is held."""
+        before = self.policy, self.gave_up
+        self.policy, self.gave_up = policy, None
+        return before
+
+    def revive(self) -> None:
+        """Start a thread that reconnects, if the last one has ended without ``on_reconnect``."""
+        self._life.revive()
+
+    def thread_ends(self) -> None:
+        """Free the client if free_later() was called. Runs at the end of the client's thread."""
+        self._life.thread_ends()
 
     def notify_closed(self) -> None:
         """Tell the application that the connection has ended. Runs in the client's thread."""
@@ -587,13 +516,31 @@ class HttpClientWebSockets(ClientLife):
             callback(self, *values)
         except BaseException:  # noqa: BLE001
             # the original's thread would silently end here; SystemExit would end ours
-            process = self._process
+            process = self._life.process
             fields = {} if process is None else process.log_fields()
             _log.exception("%r: %s failed", self, name, extra=fields)
 
     def prepare_attempt(self) -> None:
         """Find out where the next attempt goes. Runs in the client's thread."""
-        process = self._process
+        process = self._life.process
         again = None if process is None else process.on_reconnect
         if isinstance(again, AutoReconnect):
             again.prepare()
+
+    def begin_exit(self) -> None:
+        """Send a close frame at the interpreter's end, without waiting."""
+        self._life.begin_exit()
+
+    def end_exit(self, deadline: Deadline) -> None:
+        """Wait for the close handshake at the interpreter's end, then cut the connection."""
+        self._life.end_exit(deadline)
+
+    def die_in_child(self) -> None:
+        """Become dead in a forked child if connected or ever upgraded; start afresh otherwise."""
+        super().die_in_child()
+        self._use.die_in_child()
+        life = self._life
+        dead = life.freeing or self._inherited or life.process is not None
+        if dead:
+            self._leave_to_parent()
+        life.die_in_child(dead)

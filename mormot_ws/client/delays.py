@@ -66,6 +66,11 @@ class ReconnectWaits:
         self.failures = 0
         self._since = monotonic()
 
+    def count_failure(self) -> int:
+        """Count a failed attempt; return how many there are now."""
+        self.failures += 1
+        return self.failures
+
     def failure(self, failed: AttemptFailure, close_code: int) -> ReconnectFailure:
         """Return the failure for the policy; *close_code* is that of the last connection."""
         exception = failed.exception

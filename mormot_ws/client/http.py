@@ -38,7 +38,6 @@ class HttpAnswer:
 
 def http_request(
     client: CrtSocket,
-    transport: Transport,
     url: str,
     method: str,
     keep_alive: int,
@@ -48,14 +47,11 @@ def http_request(
     user_agent: str = "",
     max_answer_bytes: int = 0,
 ) -> HttpAnswer:
-    """Send a request on *transport* and return its answer.
+    """Send a request, on a new connection if *client* has none; return the answer.
 
     *max_answer_bytes* is the limit for the body; 0: none. Raises ``ValueError`` for invalid header
     lines, and for a *data_type* that no header can hold.
     """
-    # imported here: it takes 10 ms, and most clients upgrade without a plain request
-    import http.client
-
     headers = {"Connection": "Keep-Alive" if keep_alive else "Close", "Accept": "*/*"}
     if user_agent:
         headers["User-Agent"] = user_agent
@@ -68,6 +64,29 @@ def http_request(
     if not any(name.lower() == "host" for name in headers):
         authority = wire_authority(client.host, client.port, 443 if client.tls else 80)
         headers = {"Host": authority, **headers}
+    error = "" if client.connected else client.reopen()
+    transport = client.transport
+    if transport is None:
+        return HttpAnswer(HTTP_CLIENTERROR, error=error or client.last_error or "not connected")
+    sent = _send_on(transport, client, method, url, headers, data, max_answer_bytes)
+    if not sent.keep_alive:
+        client.close()
+    return sent
+
+
+def _send_on(
+    transport: Transport,
+    client: CrtSocket,
+    method: str,
+    url: str,
+    headers: dict[str, str],
+    data: bytes,
+    max_answer_bytes: int,
+) -> HttpAnswer:
+    """Send a request on *transport*, and return its answer."""
+    # imported here: it takes 10 ms, and most clients upgrade without a plain request
+    import http.client
+
     connection = http.client.HTTPConnection("server", client.port)
     connection.sock = DeadlineSocket(transport, Deadline(client.timeout))
     connection.auto_open = 0

@@ -1,35 +1,33 @@
 """ClientLife: a client's process, its thread and its use of the keeper, from start to end.
 
-Upgrades and requests are in ``client.py``.
+The client owns it. Its handshakes and requests are in ``client.py``.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from abc import abstractmethod
 from threading import current_thread
+from typing import Protocol
 
-from ..core.names import wire_host
 from ..core.taking import take
 from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
-from ..process.freeing import FreedByWith, close_at_exit, forget_at_exit, joined, stay_at_exit
+from ..process.freeing import close_at_exit, forget_at_exit, joined, stay_at_exit
 from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
-from ..protocols.base import WebSocketProtocol
-from ..reconnect_policies import ReconnectFailure, ReconnectPolicy
-from ..request import OnHttpServerRequest
-from ..settings import WebSocketProcessSettings, checked_settings
-from ..sockets.crtsocket import CrtSocket
+from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
+from ..reconnect_policies import ReconnectPolicy
 from ..sockets.deadline import Deadline
-from ..sockets.tls_contexts import TlsContext
+from ..sockets.transport import Transport
 from ..states import wpsCreate, wpsDestroy, wpsRun
-from .arguments import HeaderValue
-from .auto_reconnect import AutoReconnect
-from .connection import WebSocketProcessClient
+from ..status import ClientStatus
+from .arguments import already_upgraded
+from .connection import OnReconnect, WebSocketProcessClient
 from .delays import AttemptFailure
+from .owner import ClientOwner
+from .socket_use import CONNECTING
 from .thread import WebSocketProcessClientThread
-from .upgrade import UpgradeError
+from .upgrade import UpgradeResult
 
 _log = get_logger("mormot_ws.client")
 
@@ -38,77 +36,60 @@ _log = get_logger("mormot_ws.client")
 _CLOSE_MS = 1_000
 #: milliseconds that free() waits in all
 _FREE_MS = 2_800
+#: milliseconds that an upgrade waits for its thread to enter the loop
+_ENTER_LOOP_MS = 5_000
 FREED = "The client is being freed"
+_NOT_ENDED = (
+    "The last connection has not ended yet: upgrade again in on_reconnect or on_websockets_closed"
+)
 
 
 class NoThreadError(Exception):
     """Raised when there is no thread for a connection, or no descriptor for the keeper."""
 
 
-class ClientLife(CrtSocket, FreedByWith):
-    """A client's connection, its process and its thread.
+class LivingClient(ClientOwner, Protocol):
+    """What :class:`ClientLife` needs of its client."""
 
-    The parameters are those of :class:`HttpClientWebSockets`, the only subclass.
-    """
+    on_before_incoming_frame: OnBeforeIncomingFrame | None
 
-    #: answers requests of the server
-    on_callback_request_process: OnHttpServerRequest | None
+    def interrupt(self) -> None:
+        """Make all waits on the socket fail now, for good."""
 
-    #: the ``User-Agent`` of requests and upgrades. Setting it raises ``TypeError``/``ValueError``
-    #: for what a header line cannot hold
-    user_agent = HeaderValue()
+    def notify_ended(self) -> None:
+        """Tell the application that the thread ends."""
 
-    def __init__(
-        self,
-        host: str,
-        port: int | str,
-        tls: bool,
-        tls_context: TlsContext | None,
-        timeout: int,
-        settings: WebSocketProcessSettings | None,
-        process_name: str,
-        tls_server_name: str | None,
-        proxy: str | None,
-    ) -> None:
-        #: shared by reference with the process; change values before the upgrade
-        self.settings: WebSocketProcessSettings = checked_settings(settings)
-        super().__init__(
-            host,
-            port,
-            tls,
-            tls_context,
-            timeout,
-            tls_server_name=tls_server_name,
-            proxy=proxy,
-            send_timeout=self.settings.send_timeout,
-            resolve_timeout=self.settings.resolve_timeout,
-        )
-        #: a name for the thread and in log lines
-        self.process_name = process_name
-        #: decides the waits; made when the thread starts
-        self.policy: ReconnectPolicy | None = None
-        #: why the policy gave up; None if it did not
-        self.gave_up: ReconnectFailure | None = None
-        #: why the last upgrade failed, with the server's answer as ``http_status``, ``headers`` and
-        #: ``body``; None if it did not fail
-        self.upgrade_failure: UpgradeError | None = None
+    def use_policy(self, policy: ReconnectPolicy) -> object:
+        """Let *policy* decide from now on; return what is to be kept until no lock is held."""
+
+    def begin_exit(self) -> None:
+        """Start closing at the interpreter's end, without waiting."""
+
+    def end_exit(self, deadline: Deadline) -> None:
+        """Wait until the *deadline* for the end of the connection, then cut it."""
+
+
+class ClientLife:
+    """The process and the thread of *client*, and how they end."""
+
+    def __init__(self, client: LivingClient) -> None:
+        # weak, so that a client that nothing uses any more is not kept by its own part
+        self._owner = weakref.ref(client)
         # the arguments of auto_reconnect() before there was a process
-        self._again: AutoReconnect | None = None
+        self._again: OnReconnect | None = None
         self._own_policy: ReconnectPolicy | None = None
-        self._process: WebSocketProcessClient | None = None
-        self._thread: WebSocketProcessClientThread | None = None
+        #: the process; None before the first upgrade, or auto_reconnect()
+        self.process: WebSocketProcessClient | None = None
+        #: the thread that runs it, the last one if it has ended
+        self.thread: WebSocketProcessClientThread | None = None
         self._keeper: ProcessKeeper | None = None
-        #: guards _freeing, _upgrading and _opening, and the start of the keeper's use and of the
-        #: thread, so that free() misses neither. It comes before the locks of the keeper and the
-        #: thread, and nothing blocks while it is held. It is reentrant, because a signal handler
-        #: may call free() at any moment
+        #: guards ``freeing``, and the start of the keeper's use and of the thread, so that free()
+        #: misses neither. It comes before the locks of the keeper and the thread, and nothing
+        #: blocks while it is held. It is reentrant, because a signal handler may call free() at any
+        #: moment
         self._safe_free = threading.RLock()
-        #: the thread that is upgrading, if one is: two threads must not use one socket. A list,
-        #: because nothing can be raised between the first and the last step of its methods
-        self._upgrading: list[int] = []
-        #: the thread that is opening the TCP connection, if one is
-        self._opening: list[int] = []
-        self._freeing = False
+        #: True once the client is being freed
+        self.freeing: bool = False
         #: held by the thread that does the work of free(); others wait for it, with a time-out.
         #: First in the lock order; reentrant for signal handlers
         self._safe_freed = threading.RLock()
@@ -116,55 +97,26 @@ class ClientLife(CrtSocket, FreedByWith):
         self._freed = False
         # True after free_later(): the thread frees the client when it ends
         self._free_at_end = False
-        close_at_exit(self)
+        close_at_exit(client)
 
-    # ------------------------------------------------------------------------ subclasses implement
+    @property
+    def _client(self) -> LivingClient:
+        client = self._owner()
+        # it owns this object, whose methods are called by it, or by its thread, which keeps it
+        assert client is not None
+        return client
 
-    @abstractmethod
-    def notify_closed(self) -> None:
-        """Tell the application that the connection has ended. Runs in the client's thread."""
-
-    @abstractmethod
-    def notify_gave_up(self, failure: ReconnectFailure) -> None:
-        """Tell the application that there will be no more attempts. Runs in the client's thread."""
-
-    @abstractmethod
-    def notify_ended(self) -> None:
-        """Tell the application that the thread ends. Runs in the client's thread."""
-
-    @abstractmethod
-    def prepare_attempt(self) -> None:
-        """Find out where the next attempt goes. Runs in the client's thread."""
-
-    # ---------------------------------------------------------------------------------- for anybody
-
-    def reconnect_now(self) -> None:
-        """End the wait before the next attempt to connect.
-
-        Any thread and any signal handler may call it; it returns at once. It also works before the
-        wait begins: in a callback that reports the loss, or during an attempt, after whose failure
-        the next one follows at once. On a running connection it does nothing.
-        """
-        thread = self._thread
-        if thread is not None:
-            thread.reconnect_now()
+    # ---------------------------------------------------------------------------------- the end
 
     def free(self) -> None:
-        """Close the connection and end its thread, for good. Mirrors ``Free``.
-
-        Call it from any thread except the client's own: in one of its callbacks it behaves as
-        ``settings.free_in_callback`` says. A signal handler may call it, whatever it has
-        interrupted. The close handshake takes up to ``close_timeout`` ms, and all of it less than 3
-        s; a callback that runs longer is left behind, with a log line. Safe to call twice; if an
-        exception interrupts a call, the next one finishes the work.
-        """
-        thread = self._thread
+        """Do the work of the client's ``free()``."""
+        thread = self.thread
         if thread is not None and thread is current_thread():
-            if self.settings.free_in_callback != "raise":
+            if self._client.settings.free_in_callback != "raise":
                 thread.terminate()
-            meet_free_in_callback(self, "client", self.settings)
+            meet_free_in_callback(self._client, "client", self._client.settings)
         with self._safe_free:
-            self._freeing = True  # after this no other thread is made
+            self.freeing = True  # after this no other thread is made
         lock = self._safe_freed
         held: list[bool] = []
         try:
@@ -181,22 +133,9 @@ class ClientLife(CrtSocket, FreedByWith):
             if held and held[0]:
                 lock.release()
 
-    def lead_to(self, host: str, port: int, tls: bool) -> None:
-        """Let the next connection go to *host* and *port*. In the client's thread, or before there
-        is one; for the package. Raises ``ValueError`` for an address that can never work.
-        """
-        wire_host(host)
-        if not 0 < port < 65536:
-            raise ValueError(f"port is a number from 1 to 65535, not {port}")
-        self.host, self.port, self.tls = host, port, tls
-
     def free_later(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection, and :meth:`free` the client when its thread ends.
-
-        For its callbacks, which must not call ``free()``. Any thread may call it; it returns at
-        once.
-        """
-        thread, process = self._thread, self._process
+        """Do the work of the client's ``free_later()``."""
+        thread, process = self.thread, self.process
         if thread is None or not thread.is_alive():
             self.free()
             return
@@ -204,7 +143,7 @@ class ClientLife(CrtSocket, FreedByWith):
         thread.terminate()
         if process is None or process.state in (wpsCreate, wpsDestroy):
             # an attempt to connect may last long
-            self.interrupt()
+            self._client.interrupt()
             return
         if process.runs_loop():
             process.shutdown(code, reason)
@@ -214,7 +153,7 @@ class ClientLife(CrtSocket, FreedByWith):
     def _free(self) -> None:
         """Do the work of free() that is not done yet."""
         deadline = Deadline(_FREE_MS)
-        thread, process = self._thread, self._process
+        thread, process = self.thread, self.process
         if thread is current_thread():
             # this is the thread itself, at its end after free_later()
             thread = None
@@ -228,26 +167,144 @@ class ClientLife(CrtSocket, FreedByWith):
         ):
             # wait for the peer's end of the TCP connection, and for the last callbacks
             joined(thread, Deadline(_CLOSE_MS))
-        self.interrupt()
+        self._client.interrupt()
         if thread is not None and not joined(thread, deadline):
             _log.error("%s: a callback does not return; its thread is left behind", thread.name)
-        self.close()
+        self._client.close()
         with self._safe_free:
             keeper, self._keeper = self._keeper, None
         if keeper is not None:
             release_shared_keeper()
-        forget_at_exit(self)
+        forget_at_exit(self._client)
+
+    # ------------------------------------------------------------------------------------ upgrades
+
+    @property
+    def has_thread(self) -> bool:
+        """True while another thread than this one runs the process, or connects."""
+        thread = self.thread
+        return thread is not None and thread.is_alive() and thread is not current_thread()
+
+    @property
+    def reconnects(self) -> bool:
+        """True when a failed first upgrade is to be tried again in the background."""
+        return self._again is not None and self.process is None and not self.freeing
+
+    def runs(self, protocol: WebSocketProtocol) -> bool:
+        """Tell whether the client's connections have *protocol*, while there is a thread."""
+        process, thread = self.process, self.thread
+        return (
+            thread is not None
+            and thread.is_alive()
+            and process is not None
+            and process.protocol is protocol
+        )
+
+    def status(self, last_error: str) -> ClientStatus:
+        """Return a snapshot for monitoring; *last_error* is that of the client's socket."""
+        client, process, thread = self._client, self.process, self.thread
+        runs = process is not None and process.state is wpsRun
+        return ClientStatus(
+            host=client.host,
+            port=client.port,
+            connected=runs and thread is not None and thread.is_alive(),
+            thread_state="" if thread is None else thread.thread_state.name,
+            attempts=0 if process is None else process.attempts,
+            reconnects=0 if process is None else process.reconnects,
+            last_error=last_error if process is None else process.last_error or last_error,
+            connection=None if process is None else process.status(),
+        )
+
+    def reconnect_by(self, again: OnReconnect, policy: ReconnectPolicy | None) -> None:
+        """Keep *again*, the ``on_reconnect`` of the process to come, and its *policy*."""
+        self._again, self._own_policy = again, policy
+
+    def refusal(self, uri: str, reconnect: bool) -> str:
+        """Return why there can be no upgrade now; '' when there can be one.
+
+        *reconnect*: it is asked for by an ``on_reconnect``.
+        """
+        process, thread = self.process, self.thread
+        if process is not None and (
+            (process.upgrades and not reconnect) or process.state is wpsRun
+        ):
+            if (
+                thread is not None
+                and thread is current_thread()
+                and not thread.in_loop
+                and not reconnect
+            ):
+                _log.error(
+                    "%s: on_reconnect called websockets_upgrade() without reconnect=True, which"
+                    " upgrades a client once only: the attempt is lost, and so is each further one",
+                    thread.name,
+                )
+            return already_upgraded(process.protocol.uri, uri)
+        if thread is not None:
+            if thread.in_loop:
+                return _NOT_ENDED
+            if thread.attempting and thread is not current_thread():
+                return CONNECTING
+        return ""
+
+    def take_over(
+        self,
+        transport: Transport,
+        protocol: WebSocketProtocol,
+        uri: str,
+        headers: str,
+        result: UpgradeResult,
+    ) -> str:
+        """Run an upgraded connection: start or renew the process; return '' or an error text.
+
+        Raises :class:`NoThreadError`.
+        """
+        client = self._client
+        protocol.used_by(client)
+        process = self.process
+        first = process is None
+        if process is None:
+            process = self._new_process(protocol)
+            if process is None:
+                return FREED
+        else:
+            process._renew(protocol)
+        protocol.on_before_incoming_frame = (
+            client.on_before_incoming_frame or protocol.on_before_incoming_frame
+        )
+        remote_ip = transport.peer_ip()
+        process.met(result.connection_id, remote_ip)
+        protocol.connection_upgraded(uri, headers, remote_ip, result.connection_id)
+        process.attach(transport, result.unread)
+        protocol.prepare_process(process)
+        protocol.after_upgrade(process)
+        return self._start(process, first)
+
+    def _start(self, process: WebSocketProcessClient, first: bool) -> str:
+        """Let a thread run the process: a new one, or the one that is reconnecting now."""
+        if self.freeing:
+            return FREED
+        thread = self.thread
+        if not first:
+            process.run_at_once()
+            if thread is not None and thread.will_run():
+                return ""
+        thread = self._new_thread(process, first)
+        if thread is None:
+            return FREED
+        thread.entered.wait(_ENTER_LOOP_MS / 1000)
+        return ""
 
     def _new_process(self, protocol: WebSocketProtocol) -> WebSocketProcessClient | None:
         """Return a process for *protocol*; None if the client is being freed."""
         with self._safe_free:  # an earlier free() would not release the keeper
-            if self._freeing:
+            if self.freeing:
                 return None
             if self._keeper is None:  # otherwise an upgrade whose policy or protocol raised has it
                 self._keeper = acquire_shared_keeper()
-        return WebSocketProcessClient(self, protocol, self._keeper, self._again)
+        return WebSocketProcessClient(self._client, protocol, self._keeper, self._again)
 
-    def _connect_later(
+    def connect_later(
         self, protocol: WebSocketProtocol, uri: str, headers: str, failed: AttemptFailure | None
     ) -> str:
         """Start the thread that makes the first connection; return '' or why there is no thread.
@@ -257,14 +314,14 @@ class ClientLife(CrtSocket, FreedByWith):
         process = self._new_process(protocol)
         if process is None:
             return FREED
-        protocol.upgrade_uri = uri
-        protocol.upgrade_bearer_token = headers
-        protocol._client = weakref.ref(self)
+        protocol.upgrade_begins(uri, headers)
+        protocol.used_by(self._client)
         protocol.prepare_process(process)
         try:
             self._new_thread(process, True, waits=True, failed=failed)
         except NoThreadError as exc:
-            _log.error("%r: no thread can be started (%s), so it does not connect", self, exc)
+            text = "%r: no thread can be started (%s), so it does not connect"
+            _log.error(text, self._client, exc)
             return str(exc)
         return ""
 
@@ -284,17 +341,16 @@ class ClientLife(CrtSocket, FreedByWith):
         try:
             policy = self._own_policy
             if policy is None:
-                policy = self.settings.reconnect_policy()
+                policy = self._client.settings.reconnect_policy()
             with self._safe_free:
                 # either free() sees all of it, with the started thread, or it comes first
-                if self._freeing:
+                if self.freeing:
                     return None
                 # kept alive until the lock is free: their finalisers are the application's code
-                before = self.policy, self.gave_up
-                self.policy, self.gave_up = policy, None
-                thread = WebSocketProcessClientThread(self, process, waits, failed)
-                self._process = process
-                self._thread = thread
+                before = self._client.use_policy(policy)
+                thread = WebSocketProcessClientThread(self._client, process, waits, failed)
+                self.process = process
+                self.thread = thread
                 process.owned_by(thread)
                 try:
                     if first and not waits:
@@ -304,7 +360,7 @@ class ClientLife(CrtSocket, FreedByWith):
                     # there is no descriptor for the keeper, or no more threads
                     if first:
                         # back to the state before the upgrade
-                        self._process = self._thread = None
+                        self.process = self.thread = None
                     raise NoThreadError(f"{type(exc).__name__}: {exc}") from exc
             del before
             started = True
@@ -318,12 +374,12 @@ class ClientLife(CrtSocket, FreedByWith):
     def revive(self) -> None:
         """Start a thread that reconnects, if the last one has ended without ``on_reconnect``."""
         with self._safe_free:
-            last, process = self._thread, self._process
-            if self._freeing or last is None or process is None or not last.may_be_revived():
+            last, process = self.thread, self.process
+            if self.freeing or last is None or process is None or not last.may_be_revived():
                 return
-            thread = WebSocketProcessClientThread(self, process, lost=True)
+            thread = WebSocketProcessClientThread(self._client, process, lost=True)
             thread.take_over(last)
-            self._thread = thread
+            self.thread = thread
             process.owned_by(thread)
             last.revived(True)
             try:
@@ -331,7 +387,7 @@ class ClientLife(CrtSocket, FreedByWith):
                 return
             except RuntimeError as exc:
                 # back to the state before: the next try may get a thread
-                self._thread = last
+                self.thread = last
                 process.owned_by(last)
                 last.revived(False)
                 text = f"{type(exc).__name__}: {exc}"
@@ -344,11 +400,11 @@ class ClientLife(CrtSocket, FreedByWith):
 
     def thread_ends(self) -> None:
         """Free the client if free_later() was called. Runs at the end of the client's thread."""
-        self.notify_ended()
+        self._client.notify_ended()
         if not self._free_at_end:
             return
         with self._safe_free:
-            self._freeing = True
+            self.freeing = True
         # otherwise another thread is doing it
         if self._safe_freed.acquire(blocking=False):
             try:
@@ -358,32 +414,31 @@ class ClientLife(CrtSocket, FreedByWith):
             finally:
                 self._safe_freed.release()
 
-    def die_in_child(self) -> None:
-        """Become dead in a forked child if connected or ever upgraded; start afresh otherwise."""
-        super().die_in_child()
+    def die_in_child(self, dead: bool) -> None:
+        """Forget the parent's thread and keeper, in a forked child.
+
+        *dead*: the client's socket is the parent's, and free() has nothing left to do.
+        """
         self._safe_free, self._safe_freed = threading.RLock(), threading.RLock()
-        self._upgrading, self._opening = [], []
-        thread, self._thread = self._thread, None
+        thread, self.thread = self.thread, None
         self._keeper = None
         if thread is not None:
             thread.die_in_child()
-        if self._freeing or self._inherited or self._process is not None:
-            # free() has nothing left to do
-            self._inherited = self._interrupted = self._freeing = True
-            self._freed = True
+        if dead:
+            self.freeing = self._freed = True
         else:
-            stay_at_exit(self)
+            stay_at_exit(self._client)
 
     def begin_exit(self) -> None:
         """Send a close frame at the interpreter's end, without waiting."""
-        if self._thread is not None:
-            self._thread.terminate()
-        if self._process is not None:
-            self._process.start_shutdown(1001, "")
+        if self.thread is not None:
+            self.thread.terminate()
+        if self.process is not None:
+            self.process.start_shutdown(1001, "")
 
     def end_exit(self, deadline: Deadline) -> None:
         """Wait for the close handshake at the interpreter's end, then cut the connection."""
-        thread = self._thread
+        thread = self.thread
         if thread is not None and thread is not current_thread():
             joined(thread, deadline)
-        self.interrupt()
+        self._client.interrupt()

@@ -268,8 +268,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         """Count a failed attempt; return the failure for the policy."""
         process, waits = self.process, self.waits
         process.note_error(failed.text)
-        waits.failures += 1
-        if waits.failures == 1:
+        if waits.count_failure() == 1:
             _log.warning(
                 "%s: the first attempt to %s failed: %s; trying on",
                 self.name,

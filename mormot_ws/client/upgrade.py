@@ -22,6 +22,7 @@ from ..errors import WebSocketsError
 from ..logs import escaped, get_logger
 from ..protocols.base import WebSocketProtocol
 from ..reconnect_policies import FailureKind, failure_kind
+from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..sockets.transport import Transport
 
@@ -278,6 +279,38 @@ def _header_of(request: bytes, name: bytes) -> str:
         if key.lower() == name:
             return value.strip().decode("latin-1")
     return ""
+
+
+def try_upgrade(
+    transport: Transport,
+    host: str,
+    port: int,
+    uri: str,
+    protocol: WebSocketProtocol,
+    headers: str,
+    user_agent: str,
+    timeout: int,
+    settings: WebSocketProcessSettings,
+) -> UpgradeResult | UpgradeError:
+    """Do the handshake within *timeout* ms; return why it failed instead of raising it."""
+    compressed = settings.permessage_deflate and not protocol.encrypted
+    try:
+        return client_upgrade(
+            transport,
+            host,
+            port,
+            uri,
+            protocol,
+            headers,
+            user_agent,
+            Deadline(timeout),
+            settings.max_header_bytes,
+            settings.deflate_options() if compressed else None,
+        )
+    except UpgradeError as exc:
+        return exc
+    except OSError as exc:
+        return UpgradeError.from_error(exc)
 
 
 def client_upgrade(

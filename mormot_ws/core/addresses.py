@@ -1,4 +1,4 @@
-"""IP addresses as the limits per address count them.
+"""Addresses of peers and servers, as text: IP addresses as the limits count them, Unix sockets.
 
 Text in, text out: no socket and no table in here.
 """
@@ -6,6 +6,10 @@ Text in, text out: no socket and no table in here.
 from __future__ import annotations
 
 from ipaddress import IPv6Address, IPv6Network
+
+#: what a peer on a Unix socket, which has no IP address, is called; nginx calls it so too
+UNIX_PEER = "unix:"
+_UNIX = "unix:"
 
 
 def address_key(ip: str) -> str:
@@ -21,3 +25,28 @@ def address_key(ip: str) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(IPv6Network((address, 64), strict=False))
+
+
+def is_unix(address: str) -> bool:
+    """Tell whether *address* is that of a Unix socket, ``unix:/path`` or ``unix:@name``."""
+    return address[:5].lower() == _UNIX
+
+
+def unix_name(address: str) -> str:
+    """Return what the Unix socket at *address* is bound to: the path in ``unix:/path``, or
+    ``'\\0name'`` for ``unix:@name``, a name of Linux that is in no directory.
+
+    ``unix:///path`` is the same as ``unix:/path``. Raises ``ValueError`` for anything else.
+    """
+    name = address[len(_UNIX) :]
+    if not is_unix(address) or not name.removeprefix("@") or "\0" in name or name[-1] == "/":
+        raise ValueError(f"a Unix socket is 'unix:/path' or 'unix:@name', not {address!r}")
+    if name[0] == "@":
+        return f"\0{name[1:]}"
+    return f"/{name.lstrip('/')}" if name[:2] == "//" else name
+
+
+def unix_address(name: str | bytes) -> str:
+    """Return the address, ``unix:/path`` or ``unix:@name``, of what a Unix socket is bound to."""
+    text = name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
+    return f"{_UNIX}@{text[1:]}" if text[:1] == "\0" else f"{_UNIX}{text}"

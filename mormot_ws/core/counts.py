@@ -22,6 +22,11 @@ class MessageCounts:
         #: bytes of their payload
         self.bytes_out = 0
 
+    def sent(self, frames: int, size: int) -> None:
+        """Count *frames* messages, of *size* bytes together, as sent."""
+        self.frames_out += frames
+        self.bytes_out += size
+
     def decoded(self, received: int, size: int) -> None:
         """Count a message as *size* bytes, which was counted as the *received* ones before."""
         self.bytes_in += size - received

@@ -183,6 +183,10 @@ class WebProcessInFrame:
             f"fragments={self.fragments}{closed}{fault}>"
         )
 
+    def drop_error(self) -> None:
+        """Forget the peer's fault, because there is nobody left who should be told."""
+        self.error = None
+
     def feed(self, data: bytes) -> list[WebSocketFrame]:
         """Decode *data*; return the messages and control frames that it completes, in order.
 

@@ -163,6 +163,12 @@ class OutgoingFrames:
             finally:
                 self._done()
 
+    def die_in_child(self) -> None:
+        """Become empty in a forked child, where a thread of the parent may have held the lock."""
+        self._safe = threading.RLock()
+        self._busy, self._late = False, []
+        self.frames, self._bytes, self.lost = deque(), 0, 0
+
     def clear(self) -> None:
         """Remove all frames."""
         with self._safe:

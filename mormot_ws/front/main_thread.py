@@ -48,6 +48,27 @@ class _Job:
         self.result: Any = None
         self.error: BaseException | None = None
 
+    def run(self) -> None:
+        """Make the call, in the main thread."""
+        try:
+            self.result = self.call()
+        except Exception as exc:  # noqa: BLE001 - logged, or raised in synchronize()
+            if self.done is None:
+                _log.exception("a callback in the main thread has raised %s", type(exc).__name__)
+            self.error = exc
+        except BaseException as exc:
+            self.error = WebSocketsError(f"the main thread was interrupted: {type(exc).__name__}")
+            raise
+        finally:
+            if self.done is not None:
+                self.done.set()
+
+    def discard(self, why: str) -> None:
+        """Let the thread that waits for it, if one does, raise an error."""
+        if self.done is not None:
+            self.error = WebSocketsError(why)
+            self.done.set()
+
 
 class MainThreadQueue(FixedAttributes, ClosedByWith):
     """Runs functions in the thread that makes it, which is the main thread of a desktop program.
@@ -172,7 +193,7 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
         try:
             while count < waiting and (job := self._take()) is not None:
                 count += 1
-                self._run(job)
+                job.run()
                 if monotonic() >= end:
                     break
         finally:
@@ -209,9 +230,7 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
             self._discarded += len(jobs)
             self._changed.notify_all()
         for job in jobs:
-            if job.done is not None:
-                job.error = WebSocketsError("the queue of the main thread was closed")
-                job.done.set()
+            job.discard("the queue of the main thread was closed")
         if jobs:
             _log.debug("the main thread's queue was closed: %d calls are discarded", len(jobs))
 
@@ -286,20 +305,6 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
             job.started = True
             self._changed.notify()
             return job
-
-    def _run(self, job: _Job) -> None:
-        try:
-            job.result = job.call()
-        except Exception as exc:  # noqa: BLE001 - logged, or raised in synchronize()
-            if job.done is None:
-                _log.exception("a callback in the main thread has raised %s", type(exc).__name__)
-            job.error = exc
-        except BaseException as exc:
-            job.error = WebSocketsError(f"the main thread was interrupted: {type(exc).__name__}")
-            raise
-        finally:
-            if job.done is not None:
-                job.done.set()
 
     def _turn(self) -> None:
         if not self._closed and self._after is not None:

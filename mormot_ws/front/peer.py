@@ -63,7 +63,9 @@ class Peer(FixedAttributes):
 
     @property
     def remote_ip(self) -> str:
-        """Its IP address; behind a trusted proxy the one that the proxy tells."""
+        """Its IP address, ``'unix:'`` on a Unix socket; behind a trusted proxy the one that the
+        proxy tells.
+        """
         return self._process.remote_ip
 
     @property

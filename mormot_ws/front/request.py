@@ -69,7 +69,8 @@ class Request:
         self.headers: Headers = Headers(headers)
         #: the token of ``Authorization: Bearer …``; '' without one
         self.bearer: str = bearer
-        #: the client's IP address, behind a trusted proxy the one that it tells
+        #: the client's IP address, ``'unix:'`` on a Unix socket; behind a trusted proxy the one
+        #: that it tells
         self.remote_ip: str = remote_ip
         #: the body of a plain request
         self.body: bytes = body

@@ -73,6 +73,13 @@ class ByteCarrier(KnownAttributes, ABC):
         """
         return None
 
+    def end_output(self) -> bool:
+        """Send the end of our stream, and leave the peer's open; return False to be called again.
+
+        Any thread may call it, when nothing more is written; it must neither wait nor raise.
+        """
+        return True
+
     @abstractmethod
     def interrupt(self) -> None:
         """Break the connection, so that reads and writes in other threads return.

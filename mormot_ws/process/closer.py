@@ -23,6 +23,12 @@ from .sender import Sender
 
 _log = get_logger("mormot_ws.process")
 
+#: milliseconds that a peer has to answer our close frame, before a server ends its stream. A native
+#: client that is idle looks at its socket up to 230 ms later
+_END_OUTPUT_AFTER = 250
+#: milliseconds until the next try, when the stream could not be ended
+_END_OUTPUT_AGAIN = 20
+
 
 class ClosingProcess(Protocol):
     """What :class:`Closer` needs of its connection."""
@@ -38,6 +44,13 @@ class ClosingProcess(Protocol):
 
     def left_run(self) -> None:
         """Wake the threads that wait for answers. Called without a lock."""
+
+    @property
+    def client_side(self) -> bool:
+        """True on a client."""
+
+    def end_output(self) -> bool:
+        """End our stream, and read on; return False to be asked again. Neither waits nor raises."""
 
     def interrupt(self) -> None:
         """Break the connection."""
@@ -181,9 +194,33 @@ class Closer:
                 _log.debug("%s: close frame not sent: %s", process, error)
         _log.debug("%s: close frame sent, %d %s", process, code, reason)
         if not self.handshake.received:
-            due = monotonic() + process.settings.close_timeout / 1000
-            self._timer = self._keeper.call_at(due, partial(self._overdue, self.handshake))
+            now = monotonic()
+            due = now + process.settings.close_timeout / 1000
+            timer, at = partial(self._overdue, self.handshake), due
+            # it is the server that ends TCP first (RFC 6455 §7.1.1)
+            if not process.client_side and now + _END_OUTPUT_AFTER / 1000 < due:
+                at = now + _END_OUTPUT_AFTER / 1000
+                timer = partial(self._unanswered, self.handshake, due)
+            self._timer = self._keeper.call_at(at, timer)
         return True
+
+    def _unanswered(self, handshake: CloseHandshake, due: float) -> None:
+        """End the stream of a server whose close frame has not been answered yet.
+
+        A native client that has reconnected once ignores close frames, and notices only the end of
+        TCP. Other peers can still answer: what they send is read until *due*. Called in the
+        keeper's thread.
+        """
+        if handshake is not self.handshake or handshake.received or self._reading_ended.is_set():
+            return
+        at, timer = due, partial(self._overdue, handshake)
+        if self._process.end_output():
+            _log.debug("%s: no answer to our close frame yet: our stream ends", self._process)
+        else:
+            again = monotonic() + _END_OUTPUT_AGAIN / 1000
+            if again < due:
+                at, timer = again, partial(self._unanswered, handshake, due)
+        self._timer = self._keeper.call_at(at, timer)
 
     def _overdue(self, handshake: CloseHandshake) -> None:
         """Cut the connection, because the peer did not answer our close frame in time.

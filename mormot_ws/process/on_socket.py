@@ -52,6 +52,9 @@ class WebCrtSocketProcess(WebSocketProcess):
             raise _no_socket()
         return self.transport.send_now(data)
 
+    def end_output(self) -> bool:
+        return self.transport is None or self.transport.end_output()
+
     def interrupt(self) -> None:
         transport = self.transport
         if transport is not None:

@@ -1,8 +1,9 @@
 """WebSocketProcess: one connection, without its socket, which is in ``on_socket.py``.
 
-It has four parts, each with its own state: a reader, a sender, the liveness, and a closer. Its loop
-can be stepped with ``begin_loop()``, ``loop_step()`` and ``end_loop()``. Either the connection's
-own thread calls them (``process_loop()``), or an owner that knows when bytes are ready to read.
+It has six parts, each with its own state: a reader, a sender, the liveness, a closer, a dispatcher,
+and the loop. The loop can be stepped with ``begin_loop()``, ``loop_step()`` and ``end_loop()``.
+Either the connection's own thread calls them (``process_loop()``), or an owner that knows when
+bytes are ready to read.
 
 Lock order: the reader's ``safe_in``, then the sender's ``safe_out``, then the locks of the queue
 and the transport. No callback runs and nothing is logged while any of them is held.
@@ -11,9 +12,8 @@ and the transport. No callback runs and nothing is logged while any of them is h
 from __future__ import annotations
 
 import threading
-from threading import current_thread, get_ident
+from threading import get_ident
 from time import monotonic
-from typing import Any
 
 from ..core.closing import CloseHandshake
 from ..core.forks import dies_in_child
@@ -22,9 +22,6 @@ from ..core.frames import (
     close_payload,
     focBinary,
     focConnectionClose,
-    focContinuation,
-    focPing,
-    focPong,
     focText,
     parse_close_payload,
 )
@@ -47,23 +44,17 @@ from ..states import (
 from ..status import ConnectionStatus
 from .carrier import ByteCarrier
 from .closer import Closer, write_fault
+from .dispatcher import Dispatcher
 from .encoder import PreparedFrame, check_sendable
 from .frame_log import log_frame
 from .keeper import ProcessKeeper
 from .liveness import Liveness
+from .loop import Loop
 from .reader import Reader
-from .sender import Sender, is_foreign_timeout
+from .sender import Sender
+from .snapshot import connection_status
 
 _log = get_logger("mormot_ws.process")
-
-
-class _LoopThread:
-    """Which thread is inside the loop; 0: none."""
-
-    __slots__ = ("ident",)
-
-    def __init__(self) -> None:
-        self.ident = 0
 
 
 class WebSocketProcess(ByteCarrier):
@@ -75,7 +66,7 @@ class WebSocketProcess(ByteCarrier):
     :param mask_sent_frames: True on a client (the original's ``MaskSentFrames``).
     :param connection_id: the server's number for the connection.
     :param process_name: a name for threads and in log lines.
-    :param remote_ip: the peer's IP address; '' when unknown.
+    :param remote_ip: the peer's IP address; ``'unix:'`` on a Unix socket, '' when unknown.
     :param owner_thread: the thread that is going to run the loop.
 
     Any thread may call :meth:`send_frame`, :meth:`send_frame_async`, :meth:`shutdown`,
@@ -106,7 +97,7 @@ class WebSocketProcess(ByteCarrier):
         #: the server's number for this connection; on a client the one from the last handshake (0:
         #: none)
         self.connection_id = connection_id
-        #: the peer's IP address; '' when unknown
+        #: the peer's IP address; ``'unix:'`` on a Unix socket, '' when unknown
         self.remote_ip = remote_ip
         #: the thread that runs the loop
         self.owner_thread = owner_thread
@@ -114,8 +105,6 @@ class WebSocketProcess(ByteCarrier):
         self.exchange: RequestExchange | None = None
         #: the state of the connection; mirrors ``State``
         self.state: WebSocketProcessState = wpsCreate
-        #: messages that were read after the end of the connection, and reached no callback
-        self.dropped_count: int = 0
         self._state_since = monotonic()
         self._keeper = keeper
         #: the parts: for the package
@@ -123,38 +112,29 @@ class WebSocketProcess(ByteCarrier):
         self.sender = Sender(self, settings, keeper, mask_sent_frames)
         self.liveness = Liveness(self, keeper)
         self.closer = Closer(self, keeper)
+        self._dispatcher = Dispatcher(self, self.liveness, self.closer)
+        self._loop = Loop(self, self.reader, self.sender, self.liveness, self.closer)
         #: frames of ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
         self.outgoing: OutgoingFrames = self.sender.outgoing
         self._begin()
         dies_in_child(self)
 
     def _begin(self) -> None:
-        """Set or reset the state of one connection; called again for each reconnection.
-
-        The loop is not running.
-        """
-        settings = self.settings
-        compression = self.protocol.compression
-        in_frame = WebProcessInFrame(
-            masked=not self.client_side,
-            max_message_bytes=settings.max_message_bytes,
-            max_frame_bytes=settings.max_frame_mb << 20,
-            max_fragments=settings.max_fragments,
-            inflater=None if compression is None else compression.inflater(self.client_side),
-            lenient_text=self.protocol.lenient_text,
-        )
-        self.reader.begin(in_frame, settings.notify_all_frames)
+        """Get ready for a new connection, while the loop is not running."""
+        self.reader.begin(self.protocol, self.settings, self.client_side)
         self.sender.begin()
         self.liveness.begin()
         self.closer.begin()
-        self._log_frames = bool(settings.log_details)
+        self._log_frames = bool(self.settings.log_details)
         self._lenient_text = self.protocol.lenient_text
-        self._loop = _LoopThread()
-        kind = type(self.protocol)
-        self._after_get = (
-            None
-            if kind.after_get_frame is WebSocketProtocol.after_get_frame
-            else self.protocol.after_get_frame
+        self._dispatcher.begin()
+        # without a detour over this object, except where a subclass has its own
+        kind = type(self)
+        receive = kind.process_loop_step_receive is WebSocketProcess.process_loop_step_receive
+        received = kind.process_loop_received is WebSocketProcess.process_loop_received
+        self._loop.prepare(
+            self._loop.receive if receive else self.process_loop_step_receive,
+            self._dispatcher.received if received else self.process_loop_received,
         )
 
     # ------------------------------------------------------------------------------------- to read
@@ -183,6 +163,11 @@ class WebSocketProcess(ByteCarrier):
     def last_error(self) -> str:
         """Why the connection ended, or the last fault, in words; '' if there was none."""
         return self.closer.last_error
+
+    @property
+    def dropped_count(self) -> int:
+        """Messages that were read after the end of the connection, and reached no callback."""
+        return self._dispatcher.dropped
 
     @property
     def state_since(self) -> float:
@@ -231,26 +216,7 @@ class WebSocketProcess(ByteCarrier):
 
     def status(self) -> ConnectionStatus:
         """Return a snapshot for monitoring. Any thread may call it; it never waits."""
-        protocol = self.protocol
-        return ConnectionStatus(
-            connection_id=self.connection_id,
-            remote_ip=self.remote_ip,
-            protocol=shown_name(protocol.name),
-            state=self.state.name,
-            state_since_ms=self.state_since,
-            frames_in=protocol.frames_in_count,
-            frames_out=protocol.frames_out_count,
-            bytes_in=protocol.frames_in_bytes,
-            bytes_out=protocol.frames_out_bytes,
-            queued_frames=self.outgoing.count,
-            queued_bytes=self.outgoing.bytes,
-            queue_lost=self.outgoing.lost,
-            ping_ms=self.last_ping_delay,
-            invalid_pings=self.invalid_ping_count,
-            close_code=self.close_code,
-            close_reason=self.close_reason,
-            last_error=self.last_error,
-        )
+        return connection_status(self)
 
     def log_fields(self) -> dict[str, object]:
         """Return the ``extra`` of this connection's log records."""
@@ -426,23 +392,13 @@ class WebSocketProcess(ByteCarrier):
         # threads that do not exist here may have held the locks of the parts
         self.reader.die_in_child()
         self.sender.die_in_child()
-        self.outgoing = self.sender.outgoing
         self.closer.die_in_child()
 
     # ------------------------------------------------------------------------------------ the loop
 
     def process_loop(self) -> None:
         """Run the connection to its end; the owner thread calls it once per connection."""
-        step = self.loop_step
-        try:
-            if self.begin_loop():
-                # the thread counts as inside the loop between the steps too
-                self._loop.ident = get_ident()
-                while step():
-                    pass
-        finally:
-            if not self.inherited:
-                self.end_loop()
+        self._loop.run()
 
     def begin_loop(self) -> bool:
         """Start the connection, and run its first callbacks; return whether to read.
@@ -450,14 +406,7 @@ class WebSocketProcess(ByteCarrier):
         Call it in the thread that will call :meth:`loop_step`. Whatever it returns or raises, call
         :meth:`end_loop` in the end.
         """
-        self._loop.ident = get_ident()
-        try:
-            if not self.process_start():
-                return False
-            self.sender.open_queue()
-            return True
-        finally:
-            self._loop.ident = 0
+        return self._loop.begin()
 
     def loop_step(self) -> bool:
         """Read once, and handle the complete frames; return whether to continue.
@@ -465,54 +414,11 @@ class WebSocketProcess(ByteCarrier):
         It waits if there are no bytes. One thread at a time may call it; the frames of a connection
         are handled one after another, in order.
         """
-        loop = self._loop
-        stays = loop.ident
-        if not stays:
-            loop.ident = get_ident()
-        reader = self.reader
-        try:
-            if self.outgoing.frames:
-                self.process_loop_step_send()
-            frames = self.process_loop_step_receive()
-            if frames is None:
-                return False
-            received = self.process_loop_received
-            for frame in frames:
-                received(frame)
-            reader.handled()
-            in_frame = reader.in_frame
-            if in_frame.error is not None and not reader.has_backlog:
-                raise in_frame.error
-            if not self.closer.handshake.received:
-                return True
-            if self.outgoing.frames:
-                self.process_loop_step_send()
-            return False
-        except WebSocketsProtocolError as exc:
-            self.fault(exc)
-            return False
-        finally:
-            if not stays:
-                loop.ident = 0
+        return self._loop.step()
 
     def end_loop(self) -> None:
         """Close the connection after the last step, and run its last callbacks."""
-        self._loop.ident = get_ident()
-        try:
-            self.reader.handled()
-            self.closer.end()
-            self.liveness.stop()
-            self.set_state(wpsClose)
-            why = self.last_error or self.close_reason or "in an orderly way"
-            text = "%s: ended with %d: %s"
-            _log.debug(text, self, self.close_code, why, extra=self.log_fields())
-            self.finish()
-            self.sender.requeue()
-            self.reader.drop()
-            self.process_stop()
-        finally:
-            self._loop.ident = 0
-            self.set_state(wpsDestroy)
+        self._loop.end()
 
     def runs_loop(self) -> bool:
         """Tell whether the calling thread is inside the loop, i.e. in one of its callbacks."""
@@ -528,53 +434,11 @@ class WebSocketProcess(ByteCarrier):
             self.set_state(wpsRun)
         self.reader.touch()
         self.liveness.start()
-        self._tell("on_client_connected", self.settings.on_client_connected)
-        try:
-            frame = WebSocketFrame(focContinuation)
-            before = self.protocol.on_before_incoming_frame
-            if self.inherited:
-                # on_client_connected has forked
-                return False
-            if before is None or not before(self, frame):
-                self.protocol.process_incoming_frame(self, frame, "")
-        except BaseException as exc:  # noqa: BLE001
-            # an exception of the user's code ends only this connection
-            self._raise_in_main(exc)
-            _log.exception("%s: a callback refused the connection", self, extra=self.log_fields())
-            self.closer.note_error("a callback refused the connection")
-            self.start_shutdown(1011, "refused", self.settings.close_timeout)
-            return False
-        return True
+        return self._dispatcher.start()
 
     def process_stop(self) -> None:
         """Run the callbacks for the end of the connection. Mirrors ``ProcessStop``."""
-        frame = WebSocketFrame(focConnectionClose, self.closing.payload())
-        try:
-            before = self.protocol.on_before_incoming_frame
-            if before is None or not before(self, frame):
-                self.protocol.process_incoming_frame(self, frame, "")
-        except BaseException as exc:  # noqa: BLE001
-            # the connection has ended: the failure can only be logged
-            text = "%s: the callback for the end of the connection failed"
-            _log.exception(text, self, extra=self.log_fields())
-            self._raise_in_main(exc)
-        self._tell("on_client_disconnected", self.settings.on_client_disconnected)
-
-    def _tell(self, name: str, callback: Any) -> None:
-        """Call an event of the settings; an exception changes nothing, as in the original."""
-        if callback is None:
-            return
-        try:
-            callback(self)
-        except BaseException as exc:  # noqa: BLE001
-            self._raise_in_main(exc)
-            _log.exception("%s: %s failed", self, name, extra=self.log_fields())
-
-    def _raise_in_main(self, exc: BaseException) -> None:
-        """Raise Ctrl-C again in the main thread, and any exception in a child that was forked."""
-        main = threading.main_thread()
-        if self.inherited or (isinstance(exc, KeyboardInterrupt) and current_thread() is main):
-            raise exc
+        self._dispatcher.stop()
 
     def process_loop_step_send(self) -> None:
         """Send frames queued by callbacks in this turn. Mirrors ``ProcessLoopStepSend``."""
@@ -585,57 +449,11 @@ class WebSocketProcess(ByteCarrier):
 
         Mirrors ``ProcessLoopStepReceive``.
         """
-        try:
-            return self.reader.read()
-        except EOFError as exc:
-            self._lost(str(exc))
-        except OSError as exc:
-            if is_foreign_timeout(exc):
-                self._lost("interrupted")
-                raise
-            self._lost(f"{type(exc).__name__}: {exc}")
-        return None
+        return self._loop.receive()
 
     def process_loop_received(self, frame: WebSocketFrame) -> None:
         """Handle one frame in the loop's thread. Mirrors ``ProcessLoopReceived``."""
-        opcode = frame.opcode
-        if self._log_frames:
-            log_frame(self, "received", frame)
-        if opcode is focText or opcode is focBinary:
-            if self.closer.given_up:
-                # we have closed or cut the connection: this message came too late
-                self.count_dropped()
-                return
-            counts = self.protocol.counts
-            counts.frames_in += 1
-            counts.bytes_in += len(frame.payload)
-            self._dispatch(frame)
-        elif opcode is focPing:
-            self.liveness.ping_received(frame)
-            if self.settings.notify_all_frames:
-                self._dispatch(frame)
-        elif opcode is focPong:
-            self.liveness.pong_received(frame)
-            if self.settings.notify_all_frames:
-                self._dispatch(frame)
-        elif opcode is focConnectionClose:
-            self.closer.answer(frame.payload)
-
-    def _dispatch(self, frame: WebSocketFrame) -> None:
-        protocol = self.protocol
-        try:
-            if self._after_get is not None:
-                self._after_get(frame)
-            before = protocol.on_before_incoming_frame
-            if before is None or not before(self, frame):
-                protocol.process_incoming_frame(self, frame, "")
-        except WebSocketsProtocolError:
-            # the peer's frame cannot be used (e.g. it does not decrypt): the loop closes
-            raise
-        except BaseException as exc:  # noqa: BLE001
-            # neither a bug nor sys.exit() in the user's code may end the connection
-            self._raise_in_main(exc)
-            _log.exception("%s: a callback failed on %r", self, frame, extra=self.log_fields())
+        self._dispatcher.received(frame)
 
     # ----------------------------------------------------------------------------- closing, faults
 
@@ -645,11 +463,6 @@ class WebSocketProcess(ByteCarrier):
         Returns whether the close frame was sent. Waits like :meth:`start_shutdown`.
         """
         return self.closer.fault(error, wait_ms)
-
-    def _lost(self, why: str) -> None:
-        """Record that nothing more can be read."""
-        if not self.inherited:
-            self.closer.lost(why)
 
     def overflowed(self) -> None:
         """Close the connection because the queue is full, as the settings ask for."""
@@ -675,7 +488,7 @@ class WebSocketProcess(ByteCarrier):
 
     def count_dropped(self, messages: int = 1) -> None:
         """Count messages that were read, and reached no callback. For the package."""
-        self.dropped_count += messages
+        self._dispatcher.drop(messages)
 
     def met(self, connection_id: int, remote_ip: str) -> None:
         """Store the server's number for the connection, and the peer's IP address."""

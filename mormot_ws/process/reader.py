@@ -14,6 +14,8 @@ from typing import Protocol
 
 from ..core.frames import WebSocketFrame, focPing, focPong
 from ..core.incoming import WebProcessInFrame
+from ..protocols.base import WebSocketProtocol
+from ..settings import WebSocketProcessSettings
 from .keeper import ProcessKeeper
 
 #: bytes per read: few at first, because an idle connection holds the buffer; more while reads fill
@@ -61,16 +63,26 @@ class Reader:
         #: held while reading and decoding, so that the keeper cannot read in between
         self.safe_in: threading.Lock = threading.Lock()
 
-    def begin(self, in_frame: WebProcessInFrame, keep_controls: bool) -> None:
-        """Get ready for a new connection.
+    def begin(
+        self, protocol: WebSocketProtocol, settings: WebSocketProcessSettings, client_side: bool
+    ) -> None:
+        """Get ready for a new connection with *protocol*, whose peer is a server on *client_side*.
 
-        With *keep_controls* the loop also gets the pings and pongs that were read ahead.
+        With ``notify_all_frames`` the loop also gets the pings and pongs that were read ahead.
         """
+        compression = protocol.compression
         #: the decoder of the connection; used under ``safe_in``
-        self.in_frame = in_frame
+        self.in_frame = WebProcessInFrame(
+            masked=not client_side,
+            max_message_bytes=settings.max_message_bytes,
+            max_frame_bytes=settings.max_frame_mb << 20,
+            max_fragments=settings.max_fragments,
+            inflater=None if compression is None else compression.inflater(client_side),
+            lenient_text=protocol.lenient_text,
+        )
         #: when the last bytes arrived, on the monotonic clock
         self.last_in = monotonic()
-        self._keep_controls = keep_controls
+        self._keep_controls = settings.notify_all_frames
         # bytes that the handshake has read after its own end
         self._unread = b""
         # frames that were read ahead; guarded by safe_in
@@ -88,7 +100,7 @@ class Reader:
         """Drop everything, in a forked child: there is nothing more to read or to handle."""
         self.safe_in = threading.Lock()
         self._backlog, self._backlog_bytes, self._unread = [], 0, b""
-        self.in_frame.error = None
+        self.in_frame.drop_error()
         # cleared in place, because the loop may be iterating over it
         if isinstance(self._in_hand, list):
             self._in_hand.clear()

@@ -1,7 +1,8 @@
 """Sender: the sending half of a connection, which writes whole frames for any thread.
 
 :meth:`Sender.send` writes at once. :meth:`Sender.queue` leaves the frame to the keeper, which
-writes batches without waiting. The only callback here is the protocol's ``before_send_frame``.
+writes batches without waiting (see ``queue_writer.py``). The only callback here is the protocol's
+``before_send_frame``.
 
 Any exception after the first byte of a frame was sent, or after a compressor has advanced, gives up
 the connection: the peer could not decode what follows.
@@ -19,7 +20,6 @@ from ..core.frames import (
     encode_frame,
     encode_unmasked,
     focBinary,
-    focConnectionClose,
     focPong,
     focText,
 )
@@ -27,23 +27,15 @@ from ..core.outgoing import OutgoingFrames, QueuedFrame
 from ..core.taking import take
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
-from ..sockets.patience import Patience
 from ..sockets.transport import JOIN_BELOW
 from ..states import wpsClose, wpsRun
 from .batch import Batch
 from .encoder import Encoder, PreparedFrame, check_sendable
 from .keeper import FlushResult, ProcessKeeper
 from .owner import SendingProcess
+from .queue_writer import QueueWriter
 
 _new_queued = tuple.__new__
-
-#: the most bytes of one batch of queued frames
-_BATCH_BYTES = 1 << 18
-#: bytes of answers in the queue above which the loop stops reading (half of the queue, if that is
-#: less)
-_ANSWERS_BYTES = 1 << 20
-#: the most control frames of the keeper that may wait for a writer
-_MAX_CONTROLS = 16
 
 
 class Sender:
@@ -80,16 +72,13 @@ class Sender:
         self._main_sends = False
         #: turns frames into bytes
         self.encoder: Encoder = Encoder(mask)
+        self._queued = QueueWriter(process, self.outgoing, self.encoder)
 
     def begin(self) -> None:
         """Get ready for a new connection with the protocol that the process has now."""
         process = self._process
         self.encoder.begin(process.protocol, process.settings.deflate_options())
-        self.batch = Batch()
-        # Pings and pongs of the keeper that wait for a writing thread, which sends them too. If
-        # there are too many, the oldest are dropped: one pong may answer several pings (RFC
-        # 6455 §5.5.3).
-        self._controls: list[tuple[int, bytes]] = []
+        self._queued.begin()
         # True when a callback has queued a frame in this turn of the loop
         self._loop_queued = False
         # True while a timer checks whether that callback takes long
@@ -104,9 +93,8 @@ class Sender:
         """Drop half-sent frames and the locks of the parent's threads, in a forked child."""
         self.safe_out = threading.Lock()
         self._writer, self._main_sends = 0, False
-        self.outgoing = OutgoingFrames()
-        self.batch = Batch()
-        self._controls.clear()
+        self.outgoing.die_in_child()
+        self._queued.die_in_child()
 
     # ---------------------------------------------------------------------------- from any thread
 
@@ -155,10 +143,11 @@ class Sender:
                 # it may raise: nothing of the frame was sent yet
                 payload, flags = encoder.prepare(process.protocol, frame, ahead)
             try:
-                if self.batch.wire is not None:
-                    self._finish_batch()
-                if self._controls:
-                    process.write_bytes(self._control_wire())
+                queued = self._queued
+                if queued.batch.wire is not None:
+                    queued.finish_batch()
+                if queued.controls:
+                    process.write_bytes(queued.control_wire())
                 if wire:
                     process.write_bytes(wire)
                 else:
@@ -271,14 +260,18 @@ class Sender:
 
         Called in the keeper's thread.
         """
-        self._controls.append((opcode, payload))
-        del self._controls[:-_MAX_CONTROLS]
+        self._queued.add_control(opcode, payload)
         self._keeper.wake(self)
+
+    @property
+    def batch(self) -> Batch:
+        """The queued frames that are being sent."""
+        return self._queued.batch
 
     @property
     def controls_wait(self) -> bool:
         """True while pings or pongs of the keeper wait for a writer."""
-        return bool(self._controls)
+        return bool(self._queued.controls)
 
     def answer_ping(self, payload: bytes) -> None:
         """Send the pong for a ping.
@@ -316,18 +309,19 @@ class Sender:
         if self.flush_outgoing() is FlushResult.done:
             self._loop_queued = False
             return
-        if not (self._loop_queued and self._answers_pile_up()):
+        queued = self._queued
+        if not (self._loop_queued and queued.answers_pile_up()):
             self._want_flush()
             return
         self._loop_queued = False
         failure: BaseException | None = None
         with self.safe_out:
             try:
-                while self._process.state is wpsRun and self._answers_pile_up():
-                    if self.batch.wire is None and (failed := self._next_batch()) is not None:
+                while self._process.state is wpsRun and queued.answers_pile_up():
+                    if queued.batch.wire is None and (failed := queued.next_batch()) is not None:
                         failure = failed
                         break
-                    self._finish_batch()
+                    queued.finish_batch()
             except OSError as exc:
                 failure = exc
                 self._process.cut(exc)
@@ -335,11 +329,6 @@ class Sender:
             self._process.write_failed(failure)
         elif failure is not None:
             self._process.queue_failed(failure)
-
-    def _answers_pile_up(self) -> bool:
-        queue = self.outgoing
-        most = min(queue.max_bytes // 2, _ANSWERS_BYTES) if queue.max_bytes else _ANSWERS_BYTES
-        return queue.bytes > most or queue.count * 2 > queue.max_frames > 0
 
     def _want_flush(self) -> None:
         """Let the keeper flush the queue, at least ``send_delay`` ms after the last flush."""
@@ -365,7 +354,7 @@ class Sender:
         Called by the keeper.
         """
         # pings and pongs are sent without gathering
-        gathering = self.batch.wire is None and not self._controls
+        gathering = self.batch.wire is None and not self._queued.controls
         due = self._last_flush + self._process.settings.send_delay / 1000
         if gathering and due > monotonic():
             # first: a thread that queues something after this asks for another flush
@@ -399,20 +388,21 @@ class Sender:
 
     def _flush(self, failures: list[BaseException]) -> FlushResult:
         assert self.safe_out.locked()
-        process, batch = self._process, self.batch
+        process, queued = self._process, self._queued
+        batch = queued.batch
         self._flush_wanted = False
         while (
             process.state is wpsRun
-            and (self._queue_open or batch.wire is not None or self._controls)
+            and (self._queue_open or batch.wire is not None or queued.controls)
         ) or (batch.last and batch.wire is not None):
-            if batch.wire is None and self._controls:
+            if batch.wire is None and queued.controls:
                 # after the current batch, and before the next one
-                batch.fill_control(self._control_wire())
+                batch.fill_control(queued.control_wire())
             if batch.wire is None:
                 if not self.outgoing:
                     self._last_flush = monotonic()
                     return FlushResult.done
-                failed = self._next_batch()
+                failed = queued.next_batch()
                 if failed is not None:
                     failures.append(failed)
                     if isinstance(failed, OSError):
@@ -427,81 +417,8 @@ class Sender:
                 self._flush_wanted = True
                 waits = not sent and process.waits_for_input()
                 return FlushResult.busy if waits else FlushResult.blocked
-            self._batch_sent()
+            queued.batch_sent()
         return FlushResult.done
-
-    def _next_batch(self) -> BaseException | None:
-        """Take frames from the queue and encode them into one buffer.
-
-        A frame that the protocol cannot prepare is dropped and counted, and its exception is
-        returned; the other frames keep their order.
-        """
-        assert self.safe_out.locked()
-        frames = self.outgoing.take(_BATCH_BYTES)
-        encoder, protocol = self.encoder, self._process.protocol
-        if encoder.sends_plain:
-            parts = [
-                encode_unmasked(0x80 | opcode, payload) if wire is None else wire
-                for opcode, payload, _, wire in frames
-            ]
-            self.batch.fill(frames, parts)
-            return None
-        try:
-            joined = encoder.join(protocol, frames) if encoder.joins and len(frames) > 1 else None
-        except Exception as exc:  # noqa: BLE001
-            self.outgoing.drop(len(frames))
-            return exc
-        if joined is not None:
-            self.batch.fill_joined(frames, *joined)
-            return None
-        parts = []
-        for at, queued in enumerate(frames):
-            try:
-                parts.append(encoder.encode_queued(protocol, queued))
-            except Exception as exc:  # noqa: BLE001
-                # raised by before_send_frame: frames before it are sent, later ones wait
-                self.outgoing.put_back(frames[at + 1 :])
-                self.outgoing.drop(1)
-                if parts:
-                    self.batch.fill(frames[:at], parts)
-                return exc
-        self.batch.fill(frames, parts)
-        return None
-
-    def _finish_batch(self) -> None:
-        """Write the rest of the batch, with waits, and count what the kernel has taken."""
-        assert self.safe_out.locked()
-        process, batch = self._process, self.batch
-        wire = batch.wire
-        patience: Patience | None = None
-        while wire is not None:
-            sent = process.write_now(wire)
-            wire = batch.advance(sent)
-            if not wire and not process.unsent_bytes():
-                self._batch_sent()
-                return
-            if patience is None:
-                patience = Patience(process.output_state, process.settings.send_timeout)
-            elif sent:
-                patience.taken()
-            if not sent and not process.wait_writable(patience.step()):
-                patience.look()
-
-    def _control_wire(self) -> bytes:
-        """Take the keeper's control frames and encode them."""
-        assert self.safe_out.locked()
-        wire = b""
-        while self._controls:
-            opcode, payload = self._controls.pop(0)
-            wire += encode_frame(opcode, payload, self.encoder.next_key())
-        return wire
-
-    def _batch_sent(self) -> None:
-        assert self.safe_out.locked()
-        frames, size = self.batch.finish()
-        counts = self._process.protocol.counts
-        counts.frames_out += frames
-        counts.bytes_out += size
 
     # --------------------------------------------------------------------------- the end of it all
 
@@ -512,66 +429,8 @@ class Sender:
         protocol's exceptions for queued frames, which are dropped.
         """
         assert self.safe_out.locked()
-        wire = memoryview(encode_frame(focConnectionClose, payload, self.encoder.next_key()))
-        if self._drain(deadline, failures):
-            rest = self._write_within(wire, deadline)
-            if rest is not None:
-                self._send_behind(rest, failures)
-        else:
-            self._send_behind(wire, failures)
-
-    def _drain(self, deadline: Deadline, failures: list[BaseException]) -> bool:
-        """Write half-sent and queued frames; return False if the *deadline* comes first."""
-        process, batch = self._process, self.batch
-        while batch.wire is not None or (self.outgoing and not process.keeps_queue()):
-            if batch.wire is None:
-                failed = self._next_batch()
-                if failed is not None:
-                    failures.append(failed)
-                if batch.wire is None:
-                    continue
-            # step by step, so that we know what the kernel has taken even if the next step fails:
-            # it must not be sent again
-            left = batch.advance(process.write_now(batch.wire))
-            if not left and not process.unsent_bytes():
-                self._batch_sent()
-            elif deadline.passed or not process.wait_writable(deadline):
-                # with a peer that reads slowly, the socket becomes writable again and again
-                return False
-        return True
-
-    def _write_within(self, wire: memoryview, deadline: Deadline) -> memoryview | None:
-        """Write *wire* until the *deadline*; return the rest, or None."""
-        assert self.safe_out.locked()
-        process = self._process
-        while True:
-            wire = wire[process.write_now(wire) :]
-            if not wire and not process.unsent_bytes():
-                return None
-            if deadline.passed or not process.wait_writable(deadline):
-                return wire
-
-    def _send_behind(self, close: memoryview, failures: list[BaseException]) -> None:
-        """Leave the rest of the queue, and then the close frame, to the keeper.
-
-        It has ``close_timeout`` ms for that.
-        """
-        frames: list[QueuedFrame] = []
-        parts: list[bytes] = []
-        if not self._process.keeps_queue():
-            for queued in self.outgoing.take(1 << 62):
-                try:
-                    wire = queued.wire
-                    if wire is None:
-                        wire = self.encoder.encode_queued(self._process.protocol, queued)
-                except Exception as exc:  # noqa: BLE001
-                    failures.append(exc)
-                    self.outgoing.drop(1)
-                    continue
-                parts.append(wire)
-                frames.append(queued)
-        self.batch.close_behind(frames, parts, close)
-        self._keeper.wake(self)
+        if not self._queued.write_close(payload, deadline, failures):
+            self._keeper.wake(self)
 
     def requeue(self) -> None:
         """Put frames that the kernel did not take whole back at the head of the queue.
@@ -579,16 +438,7 @@ class Sender:
         Called after the end of a connection.
         """
         with self.safe_out:
-            if not self._process.keeps_queue():
-                self.batch.clear()
-                # there will be no other connection
-                self.outgoing.clear()
-                return
-            if self.batch.wire is None:
-                return
-            lost = self.batch.give_up(self._process.unsent_bytes())
-            self._batch_sent()
-            self.outgoing.put_back(lost)
+            self._queued.requeue()
 
 
 _main_ident = threading.main_thread().ident

@@ -27,7 +27,7 @@ class AnyNameList(WebSocketProtocolList):
         if clone is None:
             clone = self._clone_any(client_uri)
             if clone is not None:
-                clone.name = name
+                clone._agree_on(name)
         return clone
 
     def clone_by_uri(self, client_uri: str) -> WebSocketProtocol | None:

@@ -15,6 +15,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..attributes import KnownAttributes
+from ..core.addresses import UNIX_PEER
 from ..core.counts import MessageCounts
 from ..core.deflate import DeflateAgreement
 from ..core.frames import WebSocketFrame
@@ -44,11 +45,12 @@ OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
 
 def is_localhost(ip: str) -> bool:
-    """Tell whether a peer with that *ip* ('': none) counts as being on this machine.
+    """Tell whether a peer with that *ip* ('': none) counts as being on this machine, as one on a
+    Unix socket does.
 
     The rule is mORMot's: ``::1`` does not count.
     """
-    return not ip or ip.startswith("127.")
+    return not ip or ip == UNIX_PEER or ip.startswith("127.")
 
 
 class WebSocketProtocol(KnownAttributes):
@@ -96,7 +98,7 @@ class WebSocketProtocol(KnownAttributes):
         #: on a server the (name, value) headers of the upgrade, names in lower case; see
         #: :meth:`upgrade_header`
         self.upgrade_headers: list[tuple[str, str]] = []
-        #: the peer's IP address, server side; '' when unknown
+        #: the peer's IP address, server side; ``'unix:'`` on a Unix socket, '' when unknown
         self.remote_ip = ""
         #: True when the peer is on this machine
         self.remote_localhost = False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..core.frames import WebSocketFrame
 from ..logs import get_logger
+from ..process.dispatcher import raise_in_main
 from ..request import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest, bearer_of
 from .messages import RestRequest, add_header
 
@@ -121,7 +122,7 @@ class Answerer:
     def _failed(
         self, process: WebSocketProcess, exc: BaseException, text: str, ctxt: HttpServerRequest
     ) -> None:
-        process._raise_in_main(exc)
+        raise_in_main(process, exc)
         self._failures += 1
         if self._failures == 1:
             _log.exception(text, process, ctxt, extra=process.log_fields())

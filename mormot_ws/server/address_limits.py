@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ..core.addresses import address_key
+from ..core.addresses import UNIX_PEER, address_key
 from ..settings import WebSocketProcessSettings
 from .visitors import is_trusted
 
@@ -29,10 +29,11 @@ class AddressLimits:
     def count(self, connection: object, ip: str, settings: WebSocketProcessSettings) -> str:
         """Count *connection* for *ip* alone; return '', or why it cannot be served.
 
-        Connections of a trusted proxy's own address are not counted.
+        Connections of a trusted proxy's own address are not counted, nor those on Unix sockets,
+        which have none.
         """
         is_proxy = bool(settings.remote_ip_header) and is_trusted(ip, settings.trusted_proxies)
-        key = "" if is_proxy else address_key(ip)
+        key = "" if is_proxy or ip == UNIX_PEER else address_key(ip)
         if key == self._key_of.get(connection, ""):
             return ""
         if key and 0 < settings.max_connections_per_ip <= self.counts[key]:

@@ -227,9 +227,10 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     def free(self) -> None:
         """Close all connections with 1001, and end all threads. Mirrors ``Free``.
 
-        Waits for the answers of all clients together, and for the threads of all connections. This
-        takes up to twice ``close_timeout`` ms if clients do not answer, and up to 2.5 s more if
-        callbacks are running.
+        Waits for the answers of all clients together, and for the threads of all connections. A
+        client that has not answered after 250 ms is also told by the end of TCP: native clients
+        that have reconnected notice nothing else. All this takes up to twice ``close_timeout`` ms
+        if clients neither answer nor leave, and up to 2.5 s more if callbacks are running.
 
         Call it from any thread except the server's own: in a callback of one of its connections it
         behaves as ``settings.free_in_callback`` says. Safe to call twice, even from a signal

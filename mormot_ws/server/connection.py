@@ -16,6 +16,7 @@ from threading import current_thread
 from typing import Any, Protocol
 
 from ..attributes import KnownAttributes
+from ..core.addresses import UNIX_PEER
 from ..core.frames import WebSocketFrame
 from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
 from ..logs import get_logger
@@ -193,9 +194,9 @@ class WebSocketServerSocket(KnownAttributes):
         self.server = server
         #: the server's number for this connection; all accepted connections count, from 1
         self.connection_id = connection_id
-        #: the client's IP address; '' for a socket without one. Behind one of
+        #: the client's IP address; ``'unix:'`` on a Unix socket. Behind one of
         #: ``settings.trusted_proxies`` it is taken from ``settings.remote_ip_header``
-        self.remote_ip: str = _ip_of(address)
+        self.remote_ip: str = _ip_of(sock, address)
         self._peer_ip = self.remote_ip
         # True in a forked child: the connection belongs to the parent
         self._inherited = False
@@ -492,7 +493,9 @@ class WebSocketServerSocket(KnownAttributes):
         )
 
 
-def _ip_of(address: object) -> str:
+def _ip_of(sock: socket.socket, address: object) -> str:
     """Return the IP address in a socket's *address*; an IPv4-mapped one in its IPv4 form."""
     ip = str(address[0]) if isinstance(address, tuple) and address else ""
+    if not ip and sock.family == getattr(socket, "AF_UNIX", None):
+        return UNIX_PEER
     return ip.removeprefix("::ffff:") if "." in ip else ip

@@ -1,17 +1,21 @@
-"""Where a server listens: it parses the ``port`` parameter, and opens the listening sockets.
+"""Where a server listens: it parses the constructor's arguments, and opens the sockets.
 
 There is one socket per address; a port alone gets one for IPv4 and one for IPv6.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import socket
 import sys
+from dataclasses import dataclass
 from typing import Any
 
+from ..core.addresses import is_unix, unix_name
 from ..errors import HttpServerError
+from .handed_over import close_all, from_descriptor, handed_over, systemd_sockets
+from .listener import Listener
+from .unix_file import UnixFile
 
 #: the most connections that the kernel keeps until they are accepted
 _BACKLOG = 1024
@@ -26,17 +30,37 @@ _HINTS = {
     errno.EACCES: "; ports below 1024 are for privileged users",
     errno.EADDRNOTAVAIL: "; it is not an address of this machine",
 }
+_SHARED_HINT = "; a program listens there without reuse_port, or another user's"
+_UNIX_HINTS = {
+    errno.EADDRINUSE: "; another program listens there",
+    errno.ENOENT: "; there is no such directory",
+}
+
+_DESCRIPTOR = "fd://"
+_SYSTEMD = "systemd:"
 
 
 def parse_port(port: str | int) -> tuple[str, int]:
     """Return the (address, number) of a server's *port*; raise ``ValueError`` if it is malformed.
 
     The forms are ``8999``, ``'8999'``, ``'127.0.0.1:8999'``, ``'[::1]:8999'`` and
-    ``'[fe80::1%eth0]:8999'``.
+    ``'[fe80::1%eth0]:8999'``; and, with the number 0, ``'unix:/path'``, ``'unix:@name'``,
+    ``'fd://3'``, ``'systemd:'`` and ``'systemd:name'``.
 
     The address is ``''`` for a port alone: all addresses of the machine.
     """
-    address, colon, number = str(port).strip().rpartition(":")
+    text = str(port).strip()
+    if is_unix(text):
+        unix_name(text)
+        return text, 0
+    if text.startswith(_SYSTEMD):
+        return text, 0
+    if text.startswith(_DESCRIPTOR):
+        number = text.removeprefix(_DESCRIPTOR)
+        if not (number.isascii() and number.isdigit() and len(number) < 8):
+            raise ValueError(f"a descriptor is 'fd://3', not {text!r}")
+        return text, 0
+    address, colon, number = text.rpartition(":")
     bracketed = address.startswith("[") and address.endswith("]")
     if bracketed:
         address = address[1:-1]
@@ -48,7 +72,7 @@ def parse_port(port: str | int) -> tuple[str, int]:
         or set("[]").intersection(address)
     ):
         raise ValueError(
-            f"port is '8999', 8999, 'host:8999' or '[::1]:8999', not {port!r}; "
+            f"port is '8999', 8999, 'host:8999', '[::1]:8999' or 'unix:/path', not {port!r}; "
             "put an IPv6 address in brackets"
         )
     if not (number.isascii() and number.isdigit() and int(number) < 65536):
@@ -56,26 +80,131 @@ def parse_port(port: str | int) -> tuple[str, int]:
     return address, int(number)
 
 
-def listen(address: str, port: int) -> list[socket.socket]:
+@dataclass(frozen=True)
+class Place:
+    """Where a server is to listen: checked, and not opened yet."""
+
+    #: what :func:`parse_port` returns; ``('', 0)`` with *sockets*
+    address: str
+    port: int
+    #: sockets that listen already
+    sockets: tuple[socket.socket, ...] = ()
+    reuse_port: bool = False
+    unix_mode: int | None = None
+
+    @classmethod
+    def of(
+        cls, port: str | int | None, given: object, reuse_port: bool, unix_mode: int | None
+    ) -> Place:
+        """Return the place for a server's arguments, of which *given* is ``socket``.
+
+        Raises ``ValueError`` or ``TypeError`` for what makes no sense.
+        """
+        if (port is None) == (given is None):
+            raise ValueError("port is needed, or socket, but not both")
+        address, number = ("", 0) if port is None else parse_port(port)
+        place = cls(
+            address,
+            number,
+            () if given is None else tuple(handed_over(given)),
+            bool(reuse_port),
+            unix_mode,
+        )
+        if reuse_port and not place.is_ip:
+            raise ValueError("reuse_port goes with a port")
+        if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
+            raise ValueError("this system cannot share a port: reuse_port is not for it")
+        if unix_mode is not None:
+            if not is_unix(address) or unix_name(address)[0] == "\0":
+                raise ValueError("unix_mode goes with 'unix:/path'")
+            if isinstance(unix_mode, bool) or not isinstance(unix_mode, int):
+                raise TypeError(f"unix_mode is a number like 0o660, not {unix_mode!r}")
+            if not 0 <= unix_mode <= 0o777:
+                raise ValueError(f"unix_mode is octal, like 0o660, and at most 0o777: {unix_mode}")
+        return place
+
+    @property
+    def is_ip(self) -> bool:
+        """True for a port, on one address or on all."""
+        special = self.sockets or is_unix(self.address)
+        return not special and not self.address.startswith((_SYSTEMD, _DESCRIPTOR))
+
+    def __str__(self) -> str:
+        if self.sockets:
+            return "a socket"
+        if not self.is_ip:
+            return self.address
+        shown = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{shown}:{self.port}" if self.address else f"port {self.port}"
+
+    def open(self) -> Listener:
+        """Listen there; raise :class:`HttpServerError` when that cannot be."""
+        if self.sockets:
+            for sock in self.sockets:
+                if sock.fileno() < 0:
+                    raise HttpServerError("the socket is closed: a server closes it at its end")
+            return Listener(list(self.sockets))
+        if self.is_ip:
+            return Listener(listen(self.address, self.port, self.reuse_port))
+        if is_unix(self.address):
+            return _listen_on_unix(self.address, self.unix_mode)
+        if self.address.startswith(_DESCRIPTOR):
+            return Listener([from_descriptor(int(self.address.removeprefix(_DESCRIPTOR)))])
+        name = self.address.removeprefix(_SYSTEMD)
+        found = systemd_sockets(name or None)
+        if not found:
+            named = f" with the name {name!r}" if name else ""
+            raise HttpServerError(f"systemd has passed no socket{named} to this process")
+        return Listener(found)
+
+
+def _listen_on_unix(address: str, mode: int | None) -> Listener:
+    if not hasattr(socket, "AF_UNIX"):
+        raise HttpServerError(f"cannot listen on {address}: Python has no Unix sockets here")
+    name = unix_name(address)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    file: UnixFile | None = None
+    try:
+        if name[0] == "\0":
+            if sys.platform != "linux":
+                raise HttpServerError(f"cannot listen on {address}: such names are Linux's only")
+            sock.bind(name)
+            sock.listen(_BACKLOG)
+        else:
+            file = UnixFile(name)
+            file.listen(sock, _BACKLOG, mode)
+        return Listener([sock], file)
+    except (OSError, UnicodeError) as exc:
+        sock.close()
+        hint = _UNIX_HINTS.get(getattr(exc, "errno", None) or 0, "")
+        raise HttpServerError(f"cannot listen on {address}: {exc}{hint}") from exc
+    except BaseException:
+        sock.close()
+        raise
+
+
+def listen(address: str, port: int, reuse_port: bool = False) -> list[socket.socket]:
     """Return non-blocking listening sockets for *address*, all on one *port*; 0: any free one.
 
     A host name stands for all its addresses, and ``'localhost'`` for both loopback addresses. IPv6
-    is left out where the machine has none. Raises :class:`HttpServerError`.
+    is left out where the machine has none. With *reuse_port* other sockets may listen on the same
+    port, and the kernel divides the connections among them. Raises :class:`HttpServerError`.
     """
     try:
         for last in range(_PORT_TRIES, 0, -1):
             try:
-                return _listen_on_all(_wanted(address, port), port)
+                return _listen_on_all(_wanted(address, port), port, reuse_port)
             except OSError as exc:
                 # the port was free for the first family, but not for the second
                 if exc.errno != errno.EADDRINUSE or port or last == 1:
                     raise
         raise AssertionError("not reached")
     except (OSError, UnicodeError) as exc:
-        hint = _HINTS.get(getattr(exc, "errno", None) or 0, "")
-        shown = f"[{address}]" if ":" in address else address
-        where = f"{shown}:{port}" if address else f"port {port}"
-        raise HttpServerError(f"cannot listen on {where}: {exc}{hint}") from exc
+        number = getattr(exc, "errno", None) or 0
+        hint = _HINTS.get(number, "")
+        if reuse_port and number == errno.EADDRINUSE:
+            hint = _SHARED_HINT
+        raise HttpServerError(f"cannot listen on {Place(address, port)}: {exc}{hint}") from exc
 
 
 def _wanted(address: str, port: int) -> list[tuple[int, Any]]:
@@ -107,7 +236,9 @@ def _of_numbers(addresses: tuple[str, ...], port: int) -> list[tuple[int, Any]]:
     ]
 
 
-def _listen_on_all(wanted: list[tuple[int, Any]], port: int) -> list[socket.socket]:
+def _listen_on_all(
+    wanted: list[tuple[int, Any]], port: int, reuse_port: bool
+) -> list[socket.socket]:
     """Listen on those of *wanted* that this machine has, all on one port.
 
     Raises ``OSError`` when it has none of them.
@@ -117,26 +248,27 @@ def _listen_on_all(wanted: list[tuple[int, Any]], port: int) -> list[socket.sock
     try:
         for family, place in wanted:
             try:
-                listeners.append(_listen_on(family, (place[0], port, *place[2:])))
+                listeners.append(_listen_on(family, (place[0], port, *place[2:]), reuse_port))
             except OSError as exc:
                 if exc.errno not in _NO_SUCH_FAMILY:
                     raise
                 missing = exc
             port = port or (listeners[0].getsockname()[1] if listeners else 0)
     except BaseException:
-        for listener in listeners:
-            listener.close()
+        close_all(listeners)
         raise
     if not listeners:
         raise missing or OSError(errno.EADDRNOTAVAIL, "it has no address")
     return listeners
 
 
-def _listen_on(family: int, place: Any) -> socket.socket:
+def _listen_on(family: int, place: Any, reuse_port: bool) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         if sys.platform != "win32":  # on Windows it would let two programs share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             # IPv4 has its own socket, whose peers have plain IPv4 addresses
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -147,18 +279,3 @@ def _listen_on(family: int, place: Any) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def wake_accept(listeners: list[socket.socket], knock: bool) -> None:
-    """Wake a thread that waits for connections on *listeners*, so that it can end.
-
-    With *knock* it also connects to them, for systems where shutting them down wakes nothing.
-    """
-    for listener in listeners:
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)  # wakes it on Linux
-        if knock:
-            # a connection wakes it on other systems
-            with contextlib.suppress(OSError), socket.socket(listener.family) as visitor:
-                visitor.settimeout(0.2)
-                visitor.connect(listener.getsockname())

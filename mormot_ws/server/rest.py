@@ -5,8 +5,9 @@ It adds the two REST protocols, and requests to a client, to ``threaded.py``.
 
 from __future__ import annotations
 
+import socket as sockets
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from ..request import HttpServerRequest
 from ..settings import WebSocketProcessSettings
@@ -16,7 +17,8 @@ from ..states import (
     wscBlockWithAnswer,
     wscNonBlockWithoutAnswer,
 )
-from .threaded import OnThread, WebSocketServer
+from .accepting import OnThread
+from .threaded import WebSocketServer
 
 
 class WebSocketServerRest(WebSocketServer):
@@ -32,7 +34,7 @@ class WebSocketServerRest(WebSocketServer):
 
     def __init__(
         self,
-        port: str | int,
+        port: str | int | None = None,
         on_start: OnThread | None = None,
         on_stop: OnThread | None = None,
         process_name: str = "",
@@ -46,6 +48,9 @@ class WebSocketServerRest(WebSocketServer):
         tls_context: ssl.SSLContext | None = None,
         certificate_file: str | None = None,
         private_key_file: str | None = None,
+        socket: sockets.socket | Iterable[sockets.socket] | None = None,
+        reuse_port: bool = False,
+        unix_mode: int | None = None,
     ) -> None:
         if uri is None and (key or ajax):
             raise ValueError("key and ajax need a uri ('' for any)")
@@ -58,6 +63,9 @@ class WebSocketServerRest(WebSocketServer):
             tls_context=tls_context,
             certificate_file=certificate_file,
             private_key_file=private_key_file,
+            socket=socket,
+            reuse_port=reuse_port,
+            unix_mode=unix_mode,
         )
         if uri is not None:
             try:

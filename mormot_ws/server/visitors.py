@@ -9,11 +9,15 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from ..core.addresses import UNIX_PEER
+
 _Network = IPv4Network | IPv6Network
 
 
 def is_trusted(ip: str, proxies: Collection[str]) -> bool:
-    """Tell whether *ip* is in *proxies*, which are addresses and networks."""
+    """Tell whether *ip* is in *proxies*: addresses, networks, and ``unix:`` for Unix sockets."""
+    if ip == UNIX_PEER:
+        return UNIX_PEER in proxies
     address = _address(ip) if proxies else None
     if address is None:
         return False
@@ -59,7 +63,7 @@ def host_is_in(hosts: Sequence[str], allowed: Collection[str] | None) -> bool:
 
 @lru_cache(maxsize=64)
 def _networks(proxies: tuple[str, ...]) -> tuple[_Network, ...]:
-    return tuple(ip_network(proxy, strict=False) for proxy in proxies)
+    return tuple(ip_network(proxy, strict=False) for proxy in proxies if proxy != UNIX_PEER)
 
 
 def _address(ip: str) -> IPv4Address | IPv6Address | None:

@@ -162,6 +162,19 @@ class CrtSocket(KnownAttributes):
             _log.debug("%s:%d: %s", self.host, self.port, text)
         return text
 
+    def lead_to(self, host: str, port: int, tls: bool) -> None:
+        """Let the next connection go to *host* and *port*. For the package: called by the thread
+        that connects. Raises ``ValueError`` for an address that can never work.
+        """
+        wire_host(host)
+        if not 0 < port < 65536:
+            raise ValueError(f"port is a number from 1 to 65535, not {port}")
+        self.host, self.port, self.tls = host, port, tls
+
+    def _note_error(self, text: str) -> None:
+        """Keep *text* as :attr:`last_error`."""
+        self.last_error = text
+
     def close(self) -> None:
         """Close the socket, if there is one. Never raises."""
         with self._safe_socket:
@@ -181,13 +194,17 @@ class CrtSocket(KnownAttributes):
         self._safe_socket = threading.RLock()
         dialling, self._dialling = self._dialling, None
         if dialling is not None and dialling.die_in_child():
-            self._inherited = self._interrupted = True
+            self._leave_to_parent()
         transport, self._transport = self._transport, None
         raw, self._raw = self._raw, None
         for copy in (transport, raw):
             if copy is not None:
-                self._inherited = self._interrupted = True
+                self._leave_to_parent()
                 copy.close()
+
+    def _leave_to_parent(self) -> None:
+        """Become dead, in a forked child."""
+        self._inherited = self._interrupted = True
 
     def interrupt(self) -> None:
         """Make all waits on this socket fail now, and all later attempts to open it.

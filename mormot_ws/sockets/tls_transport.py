@@ -349,6 +349,17 @@ class TlsTransport(Transport):
         self._await_input(self._feeds, deadline)
         return not deadline.passed
 
+    def end_output(self) -> bool:
+        with self._safe_tls:
+            # OpenSSL looks for the peer's end too, and fails for good if it finds data instead
+            if self._incoming.pending or self._tls.pending():
+                return False
+            # usual: the peer's close_notify has not arrived yet
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+        self._flush_now()
+        return not self._unsent and super().end_output()
+
     def _end_output(self) -> None:
         fault: ssl.SSLError | None = None
         with self._safe_tls:

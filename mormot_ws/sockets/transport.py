@@ -23,6 +23,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ..core.addresses import UNIX_PEER
 from ..core.forks import dies_in_child
 from ..core.masking import Buffer
 from ..logs import get_logger
@@ -154,13 +155,13 @@ class Transport:
         return self.sock.fileno()
 
     def peer_ip(self) -> str:
-        """Return the IP address of the peer; '' when there is none."""
+        """Return the IP address of the peer, ``'unix:'`` on a Unix socket; '' when unknown."""
         try:
             address = self.sock.getpeername()
         except OSError:
             return ""
         # that of a Unix socket is a path
-        return str(address[0]) if isinstance(address, tuple) else ""
+        return str(address[0]) if isinstance(address, tuple) else UNIX_PEER
 
     def _write(self, data: Buffer) -> None:
         """Write *data* whole, in clear text."""
@@ -297,6 +298,16 @@ class Transport:
             return None
         # an older kernel returns a shorter struct
         return int(struct.unpack_from("Q", info, at)[0]) if len(info) == at + 8 else None
+
+    def end_output(self) -> bool:
+        """End our side of the stream, and go on reading; return False if it cannot be done now.
+
+        Any thread may call it, when nothing more is written. Never waits or raises.
+        """
+        # the method of the base class, as below
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self.sock, socket.SHUT_WR)
+        return True
 
     def shutdown(self) -> None:
         """End the connection in both directions at once; wakes threads that read or write.

@@ -30,6 +30,15 @@ class _Command:
         self.done = threading.Event()  # set by the proxy's thread
         self.error: Exception | None = None
 
+    def run(self) -> None:
+        """Run the action, in the proxy's thread."""
+        try:
+            self.action()
+        except Exception as exc:  # noqa: BLE001 - the caller gets it
+            self.error = exc
+        finally:
+            self.done.set()
+
 
 class FaultProxy(FreedByWith):
     """Forwards TCP connections to *target_host*:*target_port*, with faults on command.
@@ -212,8 +221,7 @@ class FaultProxy(FreedByWith):
 
         Raises the exception that has ended the thread, if there was one.
         """
-        self._relay.stopping = True
-        self._relay.wake()
+        self._relay.stop()
         self._thread.join(_PATIENCE)
         if self._thread.is_alive():
             raise RuntimeError(f"{self!r}: its thread does not end")
@@ -241,12 +249,7 @@ class FaultProxy(FreedByWith):
                 if not self._commands:
                     return
                 command = self._commands.popleft()
-            try:
-                command.action()
-            except Exception as exc:  # noqa: BLE001 - the caller gets it
-                command.error = exc
-            finally:
-                command.done.set()
+            command.run()
 
     def _do(self, action: Callable[[], object]) -> None:
         """Run *action* in the proxy's thread and wait for it; raise what it raises."""

@@ -69,7 +69,7 @@ class Relay:
         self.links: dict[Link, None] = {}
         #: links that a delay or throttle holds back, and when each may send
         self.timed: dict[Link, float] = {}
-        self.stopping = False  # set by any thread, which then calls wake()
+        self.stopping = False
         self._buffer_bytes = buffer_bytes
         self._stalled = False
         #: our connections that fill the queue of a stalled listener, by address
@@ -107,6 +107,11 @@ class Relay:
         """Wake the loop for one turn. Any thread may call it; never raises."""
         with contextlib.suppress(OSError):
             self._wake_write.send(b"\0")
+
+    def stop(self) -> None:
+        """End the loop. Any thread may call it."""
+        self.stopping = True
+        self.wake()
 
     def run(self, between: Callable[[], None]) -> None:
         """Forward until :attr:`stopping`; call *between* after each turn.
@@ -419,7 +424,8 @@ class Relay:
     def _broke(self, end: End) -> None:
         """Handle a reset: the other end is reset as soon as its direction is open."""
         link = end.link
-        inward, outward = (link.down, link.up) if end is link.client else (link.up, link.down)
+        inward = link.down if end is link.client else link.up
+        outward = link.up if end is link.client else link.down
         self._close_end(end, reset=True)
         inward.chunks.clear()
         inward.finished = outward.ended = outward.reset = True

@@ -185,7 +185,8 @@ def test_free_in_a_signal_handler_whatever_it_interrupts(server: WebSocketServer
 
     before = signal.signal(signal.SIGUSR1, handler)
     try:
-        with client._safe_free, client._safe_freed, client._safe_socket, thread._safe:
+        life, use = client._life, client._use
+        with use._safe, life._safe_free, life._safe_freed, client._safe_socket, thread._safe:
             signal.raise_signal(signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGUSR1, before)

@@ -33,6 +33,7 @@ from mormot_ws import (
 )
 
 PAGE = "docs/how-to/nginx.md"
+LISTEN = "docs/how-to/listen.md"
 #: what surrounds a site: no daemon, no files outside of its folder
 MAIN = """
 daemon off;
@@ -188,6 +189,31 @@ def test_the_server_learns_the_real_address(nginx: Nginx, recorder: Recorder) ->
             lambda: next(iter(filter(None, map(server.is_active_websocket, range(1, 5)))), None)
         )
         assert process.protocol.connection_opaque in (HOST, "::1")
+
+
+def test_a_unix_socket_behind_it_gets_messages_and_addresses(
+    tmp_path: Path, recorder: Recorder
+) -> None:
+    """With the upstream of docs/how-to/listen.md, and a server that trusts ``unix:``."""
+    path = tmp_path / "ws.sock"
+    (upstream,) = [
+        block.code
+        for block in blocks_of((ROOT / LISTEN).read_text(encoding="utf-8"), LISTEN)
+        if block.language == "nginx"
+    ]
+    (line,) = [line.strip() for line in upstream.splitlines() if "unix:" in line]
+    line = line.replace("/run/chat/ws.sock", str(path))
+    settings = fast_settings(remote_ip_header="X-Real-IP", trusted_proxies={"unix:"})
+    server = WebSocketServer(f"unix:{path}", settings=settings)
+    server.websocket_protocols.add(WebSocketProtocolChat("chat", "chat", echo))
+    with (
+        server,
+        Nginx(tmp_path, {"server 127.0.0.1:": f"{line} # "}) as nginx,
+        connect(nginx, recorder) as client,
+    ):
+        assert send_text(client, "x" * 300_000)
+        recorder.wait("focText")
+        assert [process.remote_ip for process in server.connections()] == [HOST]
 
 
 def test_the_server_restarted_behind_it_is_found_again(nginx: Nginx, recorder: Recorder) -> None:

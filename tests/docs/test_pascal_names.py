@@ -52,6 +52,7 @@ OURS = {
     "connect",
     "parse_close_payload",
     "server_tls_context",
+    "systemd_sockets",
 }
 
 #: what the second column may say instead of a name

@@ -37,7 +37,7 @@ from mormot_ws import WebSocketFrame, focBinary, focContinuation, focPing, focTe
         (lambda: mormot_ws.ExponentialBackoff(base_ms=0), "not base_ms=0"),
         (lambda: mormot_ws.LinearBackoff(cap_ms=-1), "cap_ms=-1"),
         (lambda: mormot_ws.PermessageDeflate(level=10), "not 10, 8 and 64"),
-        (lambda: mormot_ws.WebSocketServer(":8999"), r"'\[::1\]:8999', not ':8999'"),
+        (lambda: mormot_ws.WebSocketServer(":8999"), "or 'unix:/path', not ':8999'"),
         (lambda: mormot_ws.WebSocketServer("192.0.2.1:0"), "it is not an address of this machine"),
     ],
 )

@@ -332,7 +332,8 @@ from mormot_ws.process import keeper as keepers
 process, other = client.websockets, server.is_active_websocket(1)
 held = [
     lock
-    for owner in (client, client._thread, process.sender, process.reader, process.outgoing,
+    for owner in (client, client._use, client._life, client._life.thread,
+                  process.sender, process.reader, process.outgoing,
                   process._keeper, keepers, other.sender, other.reader,
                   server, server._keeper, other.outgoing, server.websocket_protocols)
     for lock in vars(owner).values()

@@ -36,10 +36,14 @@ def interrupted(action):
         while True:
             action()
     except Boom:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        return
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        pass
+    # on a busy machine the next signal comes before the timer is stopped
+    while True:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            return
+        except Boom:
+            pass
 
 
 def connected():

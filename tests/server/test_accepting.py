@@ -12,7 +12,7 @@ import pytest
 from support import MS, RawClient, echo, echo_server, exchange, upgraded, wait_for
 
 from mormot_ws import HttpServerError, WebSocketProtocolChat, WebSocketServer
-from mormot_ws.server import listening, threaded
+from mormot_ws.server import accepting, listening, threaded
 
 
 @pytest.fixture
@@ -79,13 +79,13 @@ def failing_once(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Let the first connection fail in the accept thread."""
     errors = [error]
 
-    class Failing(threaded.WebSocketServerSocket):
+    class Failing(accepting.WebSocketServerSocket):
         def __init__(self, *args: Any) -> None:
             if errors:
                 raise errors.pop()
             super().__init__(*args)
 
-    monkeypatch.setattr(threaded, "WebSocketServerSocket", Failing)
+    monkeypatch.setattr(accepting, "WebSocketServerSocket", Failing)
 
 
 @pytest.mark.parametrize("error", [MemoryError("full"), SystemExit("bye"), RuntimeError("bug")])
@@ -154,11 +154,11 @@ def test_a_server_without_a_thread_to_accept_raises(monkeypatch: pytest.MonkeyPa
     listeners: list[Any] = []
     real = listening.listen
 
-    def listen(address: str, port: int) -> Any:
-        listeners.extend(real(address, port))
+    def listen(*args: Any) -> Any:
+        listeners.extend(real(*args))
         return listeners
 
-    monkeypatch.setattr(threaded, "listen", listen)
+    monkeypatch.setattr(listening, "listen", listen)
     no_thread(monkeypatch, "accept")
     with pytest.raises(HttpServerError, match="no thread"):
         WebSocketServer("127.0.0.1:0")
@@ -173,7 +173,7 @@ def test_free_ends_the_pause_after_a_fault(
     def accept(server: WebSocketServer, listener: Any) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(threaded.WebSocketServer, "_accept", accept)
+    monkeypatch.setattr(threaded.WebSocketServer, "_accept_from", accept)
     server = WebSocketServer("127.0.0.1:0")
     with RawClient(server.port):
         wait_for(lambda: "cannot accept" in caplog.text)

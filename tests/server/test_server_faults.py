@@ -315,7 +315,7 @@ def test_a_restart_after_a_kill_works_at_once() -> None:
 # ----------------------------------------------------------------------- running out of descriptors
 
 _EXHAUSTED = """
-import logging, resource, socket, sys, threading, time
+import logging, os, resource, socket, sys, threading, time
 sys.path.insert(0, "tests")
 from support import RawClient, RawPeer, echo_server, exchange, upgraded, wait_for
 
@@ -327,6 +327,11 @@ class Keep(logging.Handler):
 
 logging.getLogger("mormot_ws").addHandler(Keep())
 server = echo_server()
+listener = server._listener
+if not RESERVE:  # as if another thread were always faster
+    os.close(listener._reserve)
+    listener._reserve = -1
+    listener._keep_reserve = lambda: None
 
 class Pauses(threading.Event):
     # counts the pauses of the accept thread
@@ -378,12 +383,19 @@ print("threads", threading.active_count())
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit on descriptors to be set")
+no_limit = pytest.mark.skipif(
+    sys.platform == "win32", reason="there is no limit on descriptors to be set"
+)
+_NO_RESERVE = f"RESERVE = False\n{_EXHAUSTED}"
+_RESERVE = "RESERVE = True\n" + _EXHAUSTED.partition("cpu, began")[0]
+
+
+@no_limit
 def test_without_descriptors_accept_waits_and_goes_on_later() -> None:
-    """EMFILE neither spins nor ends the accept thread: it is logged, open connections work, and
-    the waiting ones are served later.
+    """EMFILE neither spins nor ends the accept thread, even without a descriptor in reserve: it is
+    logged, open connections work, and the waiting ones are served later.
     """
-    with Script(_EXHAUSTED) as script:
+    with Script(_NO_RESERVE) as script:
         code = script.wait()
         output = script.text
     assert code == 0, output
@@ -398,17 +410,43 @@ def test_without_descriptors_accept_waits_and_goes_on_later() -> None:
     assert script.wait_line("threads ") == "1"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit on descriptors to be set")
-def test_without_descriptors_free_works() -> None:
+@no_limit
+def test_without_descriptors_visitors_are_told() -> None:
+    """They get 503 by the descriptor in reserve, which is there again afterwards; the log has one
+    line, and whoever is connected goes on.
+    """
+    source = _RESERVE + (
+        # the first two have got the last two descriptors
+        "print('told', [client.read_answer()[0].status for client in clients[2:]])\n"
+        "print('away', server.status().turned_away, server.status().accepted, len(records))\n"
+        "print('alive', exchange(first, ['still']))\n"
+        "wait_for(lambda: listener._reserve >= 0)\n"
+        "for sock in mine:\n    sock.close()\n"
+        "with upgraded(server.port) as late:\n    print('late', exchange(late, ['x']))\n"
+        "for client in [first, *clients]:\n    client.close()\n"
+        "server.free()\nprint('freed', listener._reserve)\n"
+    )
+    with Script(source) as script:
+        assert script.wait() == 0, script.text
+    assert script.wait_line("told ") == str([503] * 6)
+    assert script.wait_line("away ") == "6 9 1"
+    assert script.wait_line("alive ") == "['still']"
+    assert script.wait_line("late ") == "['x']"
+    assert script.wait_line("freed ") == "-1"
+
+
+@no_limit
+@pytest.mark.parametrize("script", [_NO_RESERVE.partition("cpu, began")[0], _RESERVE])
+def test_without_descriptors_free_works(script: str) -> None:
     """``free()`` ends a server that waits for a descriptor, in its time."""
-    source = _EXHAUSTED.partition("cpu, began")[0] + (
+    source = script + (
         "began = time.monotonic()\nserver.free()\n"
         "print('freed', time.monotonic() - began < 5, threading.active_count())\n"
         "for sock in [first.sock, *mine, *(client.sock for client in clients)]:\n    sock.close()\n"
     )
-    with Script(source) as script:
-        assert script.wait() == 0, script.text
-        assert script.wait_line("freed ") == "True 1"
+    with Script(source) as running:
+        assert running.wait() == 0, running.text
+        assert running.wait_line("freed ") == "True 1"
 
 
 # ------------------------------------------------------------------------------------ bad callbacks

@@ -45,14 +45,21 @@ def test_an_ipv6_address_counts_as_its_64(ip: str, key: str) -> None:
         (("192.0.2.1", 5), "192.0.2.1"),
         (("::ffff:192.0.2.1", 5, 0, 0), "192.0.2.1"),
         (("::1", 5, 0, 0), "::1"),
-        ("/run/socket", ""),
         ((), ""),
-        (b"", ""),
     ],
 )
 def test_an_ipv4_peer_has_its_ipv4_address(address: object, ip: str) -> None:
     """Also where an IPv6 socket has accepted it."""
-    assert _ip_of(address) == ip
+    with socket.socket() as sock:
+        assert _ip_of(sock, address) == ip
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets here")
+@pytest.mark.parametrize("address", ["/run/socket", "", b"", ("",)])
+def test_a_peer_on_a_unix_socket_is_called_unix(address: object) -> None:
+    """Whatever it is bound to, and where a WSGI server tells no address."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        assert _ip_of(sock, address) == "unix:"
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,13 @@ NOT_RUN = [
         "tests/docs/test_nginx_page.py::test_messages_of_any_size_pass_with_and_without_tls",
     ),
     NotRun(
+        "docs/how-to/listen.md",
+        "nginx",
+        "",
+        "run in a real nginx, where there is one",
+        "tests/docs/test_nginx_page.py::test_a_unix_socket_behind_it_gets_messages_and_addresses",
+    ),
+    NotRun(
         "docs/porting-guide.md",
         "python",
         "",

@@ -142,14 +142,16 @@ class RawClient(RawPeer):
 
     KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
-    def __init__(self, port: int, receive_buffer: int = 0) -> None:
-        """Connect to *port*, with a small *receive_buffer* if its size in bytes is given."""
-        sock = socket.socket()
+    def __init__(self, port: int | str, receive_buffer: int = 0) -> None:
+        """Connect to *port*, or to the Unix socket at that path (``'\\0name'``: an abstract one),
+        with a small *receive_buffer* if its size in bytes is given.
+        """
+        sock = socket.socket() if isinstance(port, int) else socket.socket(socket.AF_UNIX)
         try:
             if receive_buffer:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             sock.settimeout(BOUND)
-            sock.connect((HOST, port))
+            sock.connect((HOST, port) if isinstance(port, int) else port)
         except OSError:
             sock.close()
             raise
@@ -189,7 +191,7 @@ class RawClient(RawPeer):
         return head
 
 
-def upgraded(port: int, receive_buffer: int = 0) -> RawClient:
+def upgraded(port: int | str, receive_buffer: int = 0) -> RawClient:
     """Return a raw client that has upgraded to ``echo``; close it."""
     client = RawClient(port, receive_buffer)
     try:

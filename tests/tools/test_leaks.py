@@ -219,7 +219,7 @@ def test_free_during_an_upgrade(proxy: FaultProxy) -> None:
         proxy.blackhole()
         proxy.cut()
         wait_for(lambda: proxy.links)
-        wait_for(lambda: client._upgrading)
+        wait_for(lambda: client._use.upgrading)
         with bounded():
             client.free()
 
@@ -232,7 +232,7 @@ def test_free_during_the_first_upgrade() -> None:
             free_meanwhile(
                 client,
                 lambda client=client: upgrade(client),
-                lambda client=client: client._upgrading,
+                lambda client=client: client._use.upgrading,
             )  # type: ignore[misc]
 
 

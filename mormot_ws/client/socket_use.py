@@ -1,0 +1,62 @@
+"""SocketUse: which threads are upgrading and connecting a client; at most one each at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from threading import get_ident
+
+CONNECTING = "Another thread is connecting this client"
+_BUSY = "Another upgrade is in progress"
+
+
+class SocketUse:
+    """Keeps two threads from using one client's socket. Any thread may call the methods."""
+
+    def __init__(self) -> None:
+        self.die_in_child()
+
+    def die_in_child(self) -> None:
+        """Forget the threads of the parent, in a forked child."""
+        #: guards the two lists; nothing is called while it is held. It is reentrant, because a
+        #: signal handler may ask at any moment
+        self._safe = threading.RLock()
+        # the thread that is upgrading, if one is. A list, because nothing can be raised between the
+        # first and the last step of its methods
+        self._upgrading: list[int] = []
+        # the thread that is opening the TCP connection, if one is
+        self._opening: list[int] = []
+
+    @property
+    def upgrading(self) -> bool:
+        """True while a thread is upgrading."""
+        return bool(self._upgrading)
+
+    def upgrade(self, work: Callable[[], str]) -> str:
+        """Return what *work* returns, or an error text when another thread is upgrading."""
+        me, ours = get_ident(), False
+        try:
+            # in the try, because a signal handler may raise right behind it
+            with self._safe:
+                if self._upgrading:
+                    return _BUSY
+                ours = True
+                self._upgrading.append(me)
+            return work()
+        finally:
+            if ours:
+                self._upgrading.clear()
+
+    def open(self, work: Callable[[], str]) -> str:
+        """Return what *work* returns, or an error text when another thread uses the socket."""
+        me, ours = get_ident(), False
+        try:
+            with self._safe:
+                if self._opening or self._upgrading not in ([], [me]):
+                    return CONNECTING
+                ours = True
+                self._opening.append(me)
+            return work()
+        finally:
+            if ours:
+                self._opening.clear()

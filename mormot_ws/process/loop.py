@@ -1,0 +1,181 @@
+"""Loop: reads and handles the frames of a connection, one read per step.
+
+``begin()``, ``step()`` and ``end()`` are what the connection's own thread does (:meth:`Loop.run`),
+or an owner that knows when bytes are ready to read. The frames go to ``dispatcher.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import get_ident
+from typing import Protocol
+
+from ..core.frames import WebSocketFrame
+from ..errors import WebSocketsProtocolError
+from ..logs import get_logger
+from ..states import WebSocketProcessState, wpsClose, wpsDestroy
+from .closer import Closer
+from .liveness import Liveness
+from .reader import Reader
+from .sender import Sender, is_foreign_timeout
+
+_log = get_logger("mormot_ws.process")
+
+
+class LoopingProcess(Protocol):
+    """What :class:`Loop` needs of its connection."""
+
+    #: True in a forked child
+    inherited: bool
+
+    def process_start(self) -> bool:
+        """Enter ``wpsRun`` and run the first callbacks; return False if one raises."""
+
+    def process_stop(self) -> None:
+        """Run the callbacks for the end of the connection."""
+
+    def process_loop_step_send(self) -> None:
+        """Send frames queued by callbacks in this turn."""
+
+    def finish(self) -> None:
+        """Close the transport after the last read."""
+
+    def set_state(self, state: WebSocketProcessState) -> None:
+        """Change the state, and wake threads that wait for answers."""
+
+    def log_fields(self) -> dict[str, object]:
+        """Return the ``extra`` of this connection's log records."""
+
+
+class Loop:
+    """The loop of *process*, whose other parts it uses; one thread at a time may be inside."""
+
+    __slots__ = (
+        "_closer",
+        "_liveness",
+        "_process",
+        "_reader",
+        "_receive",
+        "_received",
+        "_sender",
+        "ident",
+    )
+
+    def __init__(
+        self,
+        process: LoopingProcess,
+        reader: Reader,
+        sender: Sender,
+        liveness: Liveness,
+        closer: Closer,
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._sender = sender
+        self._liveness = liveness
+        self._closer = closer
+
+    def prepare(
+        self,
+        receive: Callable[[], list[WebSocketFrame] | None],
+        received: Callable[[WebSocketFrame], None],
+    ) -> None:
+        """Get ready for a new connection: *receive* reads frames, *received* handles each."""
+        self._receive = receive
+        self._received = received
+        #: the thread that is inside the loop; 0: none
+        self.ident = 0
+
+    def run(self) -> None:
+        """Run the connection to its end."""
+        step = self.step
+        try:
+            if self.begin():
+                # the thread counts as inside the loop between the steps too
+                self.ident = get_ident()
+                while step():
+                    pass
+        finally:
+            if not self._process.inherited:
+                self.end()
+
+    def begin(self) -> bool:
+        """Start the connection, and run its first callbacks; return whether to read."""
+        self.ident = get_ident()
+        try:
+            if not self._process.process_start():
+                return False
+            self._sender.open_queue()
+            return True
+        finally:
+            self.ident = 0
+
+    def step(self) -> bool:
+        """Read once, and handle the complete frames; return whether to continue."""
+        stays = self.ident
+        if not stays:
+            self.ident = get_ident()
+        process, reader, sender = self._process, self._reader, self._sender
+        try:
+            if sender.outgoing.frames:
+                process.process_loop_step_send()
+            frames = self._receive()
+            if frames is None:
+                return False
+            received = self._received
+            for frame in frames:
+                received(frame)
+            reader.handled()
+            in_frame = reader.in_frame
+            if in_frame.error is not None and not reader.has_backlog:
+                raise in_frame.error
+            if not self._closer.handshake.received:
+                return True
+            if sender.outgoing.frames:
+                process.process_loop_step_send()
+            return False
+        except WebSocketsProtocolError as exc:
+            self._closer.fault(exc)
+            return False
+        finally:
+            if not stays:
+                self.ident = 0
+
+    def receive(self) -> list[WebSocketFrame] | None:
+        """Wait for bytes, and return the frames that they complete; None: nothing more to read."""
+        try:
+            return self._reader.read()
+        except EOFError as exc:
+            self._lost(str(exc))
+        except OSError as exc:
+            if is_foreign_timeout(exc):
+                self._lost("interrupted")
+                raise
+            self._lost(f"{type(exc).__name__}: {exc}")
+        return None
+
+    def _lost(self, why: str) -> None:
+        """Record that nothing more can be read."""
+        if not self._process.inherited:
+            self._closer.lost(why)
+
+    def end(self) -> None:
+        """Close the connection after the last step, and run its last callbacks."""
+        process, closer = self._process, self._closer
+        self.ident = get_ident()
+        try:
+            self._reader.handled()
+            closer.end()
+            self._liveness.stop()
+            process.set_state(wpsClose)
+            handshake = closer.handshake
+            why = closer.last_error or handshake.reason or "in an orderly way"
+            text = "%s: ended with %d: %s"
+            _log.debug(text, process, handshake.code, why, extra=process.log_fields())
+            process.finish()
+            self._sender.requeue()
+            self._reader.drop()
+            process.process_stop()
+        finally:
+            self.ident = 0
+            process.set_state(wpsDestroy)

@@ -1,0 +1,215 @@
+"""QueueWriter: writes what waits to be sent on a connection: queued frames, pings and pongs.
+
+The sender calls it under its ``safe_out``, and decides when. No keeper, no callback and no log
+record belongs in here; what a protocol raises for a queued frame is returned to the sender.
+"""
+
+from __future__ import annotations
+
+from ..core.frames import WebSocketFrameOpCode, encode_frame, encode_unmasked, focConnectionClose
+from ..core.outgoing import OutgoingFrames, QueuedFrame
+from ..sockets.deadline import Deadline
+from ..sockets.patience import Patience
+from .batch import Batch
+from .encoder import Encoder
+from .owner import SendingProcess
+
+#: the most bytes of one batch of queued frames
+_BATCH_BYTES = 1 << 18
+#: bytes of answers in the queue above which the loop stops reading (half of the queue, if that is
+#: less)
+_ANSWERS_BYTES = 1 << 20
+#: the most control frames of the keeper that may wait for a writer
+_MAX_CONTROLS = 16
+
+
+class QueueWriter:
+    """The frames of *process* that wait, and those that are half sent.
+
+    :param outgoing: the queue, which is kept over reconnections.
+    :param encoder: turns frames into bytes.
+
+    All methods but :meth:`add_control` are called under the sender's ``safe_out``.
+    """
+
+    __slots__ = ("_encoder", "_outgoing", "_process", "batch", "controls")
+
+    def __init__(self, process: SendingProcess, outgoing: OutgoingFrames, encoder: Encoder) -> None:
+        self._process = process
+        self._outgoing = outgoing
+        self._encoder = encoder
+
+    def begin(self) -> None:
+        """Get ready for a new connection."""
+        #: the queued frames that are being sent
+        self.batch = Batch()
+        #: Pings and pongs of the keeper that wait for a writing thread, which sends them too. If
+        #: there are too many, the oldest are dropped: one pong may answer several pings (RFC 6455
+        #: §5.5.3)
+        self.controls: list[tuple[int, bytes]] = []
+
+    def die_in_child(self) -> None:
+        """Drop what is half sent, in a forked child."""
+        self.batch = Batch()
+        self.controls.clear()
+
+    def add_control(self, opcode: WebSocketFrameOpCode, payload: bytes) -> None:
+        """Let the next writing thread send a ping or pong. Called without the lock."""
+        self.controls.append((opcode, payload))
+        del self.controls[:-_MAX_CONTROLS]
+
+    def answers_pile_up(self) -> bool:
+        """Tell whether so much waits that the loop should not read more requests."""
+        queue = self._outgoing
+        most = min(queue.max_bytes // 2, _ANSWERS_BYTES) if queue.max_bytes else _ANSWERS_BYTES
+        return queue.bytes > most or queue.count * 2 > queue.max_frames > 0
+
+    def next_batch(self) -> BaseException | None:
+        """Take frames from the queue and encode them into one buffer.
+
+        A frame that the protocol cannot prepare is dropped and counted, and its exception is
+        returned; the other frames keep their order.
+        """
+        frames = self._outgoing.take(_BATCH_BYTES)
+        encoder, protocol = self._encoder, self._process.protocol
+        if encoder.sends_plain:
+            parts = [
+                encode_unmasked(0x80 | opcode, payload) if wire is None else wire
+                for opcode, payload, _, wire in frames
+            ]
+            self.batch.fill(frames, parts)
+            return None
+        try:
+            joined = encoder.join(protocol, frames) if encoder.joins and len(frames) > 1 else None
+        except Exception as exc:  # noqa: BLE001
+            self._outgoing.drop(len(frames))
+            return exc
+        if joined is not None:
+            self.batch.fill_joined(frames, *joined)
+            return None
+        parts = []
+        for at, queued in enumerate(frames):
+            try:
+                parts.append(encoder.encode_queued(protocol, queued))
+            except Exception as exc:  # noqa: BLE001
+                # raised by before_send_frame: frames before it are sent, later ones wait
+                self._outgoing.put_back(frames[at + 1 :])
+                self._outgoing.drop(1)
+                if parts:
+                    self.batch.fill(frames[:at], parts)
+                return exc
+        self.batch.fill(frames, parts)
+        return None
+
+    def finish_batch(self) -> None:
+        """Write the rest of the batch, with waits, and count what the kernel has taken."""
+        process, batch = self._process, self.batch
+        wire = batch.wire
+        patience: Patience | None = None
+        while wire is not None:
+            sent = process.write_now(wire)
+            wire = batch.advance(sent)
+            if not wire and not process.unsent_bytes():
+                self.batch_sent()
+                return
+            if patience is None:
+                patience = Patience(process.output_state, process.settings.send_timeout)
+            elif sent:
+                patience.taken()
+            if not sent and not process.wait_writable(patience.step()):
+                patience.look()
+
+    def control_wire(self) -> bytes:
+        """Take the keeper's control frames and encode them."""
+        wire = b""
+        while self.controls:
+            opcode, payload = self.controls.pop(0)
+            wire += encode_frame(opcode, payload, self._encoder.next_key())
+        return wire
+
+    def batch_sent(self) -> None:
+        """Count the frames of the batch, which the kernel has taken, and end it."""
+        frames, size = self.batch.finish()
+        self._process.protocol.counts.sent(frames, size)
+
+    def write_close(
+        self, payload: bytes, deadline: Deadline, failures: list[BaseException]
+    ) -> bool:
+        """Write a close frame after all queued frames; return False if some of it is left.
+
+        What the peer does not take by the *deadline* is then in the batch, for the keeper, which
+        has ``close_timeout`` ms for it. *failures* gets the protocol's exceptions for queued
+        frames, which are dropped.
+        """
+        close = memoryview(encode_frame(focConnectionClose, payload, self._encoder.next_key()))
+        rest: memoryview | None = close
+        if self._drain(deadline, failures):
+            rest = self._write_within(close, deadline)
+        if rest is None:
+            return True
+        self._put_behind(rest, failures)
+        return False
+
+    def _drain(self, deadline: Deadline, failures: list[BaseException]) -> bool:
+        """Write half-sent and queued frames; return False if the *deadline* comes first."""
+        process, batch = self._process, self.batch
+        while batch.wire is not None or (self._outgoing and not process.keeps_queue()):
+            if batch.wire is None:
+                failed = self.next_batch()
+                if failed is not None:
+                    failures.append(failed)
+                if batch.wire is None:
+                    continue
+            # step by step, so that we know what the kernel has taken even if the next step fails:
+            # it must not be sent again
+            left = batch.advance(process.write_now(batch.wire))
+            if not left and not process.unsent_bytes():
+                self.batch_sent()
+            elif deadline.passed or not process.wait_writable(deadline):
+                # with a peer that reads slowly, the socket becomes writable again and again
+                return False
+        return True
+
+    def _write_within(self, wire: memoryview, deadline: Deadline) -> memoryview | None:
+        """Write *wire* until the *deadline*; return the rest, or None."""
+        process = self._process
+        while True:
+            wire = wire[process.write_now(wire) :]
+            if not wire and not process.unsent_bytes():
+                return None
+            if deadline.passed or not process.wait_writable(deadline):
+                return wire
+
+    def _put_behind(self, close: memoryview, failures: list[BaseException]) -> None:
+        """Put the rest of the queue, and then the *close* frame, behind what is half sent."""
+        frames: list[QueuedFrame] = []
+        parts: list[bytes] = []
+        if not self._process.keeps_queue():
+            for queued in self._outgoing.take(1 << 62):
+                try:
+                    wire = queued.wire
+                    if wire is None:
+                        wire = self._encoder.encode_queued(self._process.protocol, queued)
+                except Exception as exc:  # noqa: BLE001
+                    failures.append(exc)
+                    self._outgoing.drop(1)
+                    continue
+                parts.append(wire)
+                frames.append(queued)
+        self.batch.close_behind(frames, parts, close)
+
+    def requeue(self) -> None:
+        """Put frames that the kernel did not take whole back at the head of the queue.
+
+        Called after the end of a connection.
+        """
+        if not self._process.keeps_queue():
+            self.batch.clear()
+            # there will be no other connection
+            self._outgoing.clear()
+            return
+        if self.batch.wire is None:
+            return
+        lost = self.batch.give_up(self._process.unsent_bytes())
+        self.batch_sent()
+        self._outgoing.put_back(lost)

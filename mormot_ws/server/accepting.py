@@ -1,0 +1,200 @@
+"""ListeningServer: what servers have in common that listen themselves.
+
+Where they listen, how connections are accepted or turned away, what is logged of it. It starts no
+thread: a subclass calls :meth:`ListeningServer._accept_from` when visitors wait, and serves each
+connection in its own way.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket as sockets
+import ssl
+import threading
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+from ..callbacks import check_plain
+from ..core.forks import dies_in_child
+from ..logs import LOG_SECONDS, SeldomLog, get_logger
+from ..request import OnHttpServerRequest
+from ..settings import WebSocketProcessSettings
+from ..sockets.deadline import Deadline
+from ..sockets.tls_contexts import server_tls_context
+from ..status import ServerStatus
+from .base import WebSocketServerBase
+from .connection import WebSocketServerSocket
+from .http import simple_answer
+from .listener import Visitor
+from .listening import Place
+
+_log = get_logger("mormot_ws.server")
+
+#: how many connections are accepted on one socket before others have their turn
+_MOST_AT_ONCE = 64
+
+OnThread = Callable[[threading.Thread], Any]
+
+
+class ListeningServer(WebSocketServerBase):
+    """A server that listens. The parameters are those of :class:`~mormot_ws.WebSocketServer`."""
+
+    #: what the server is called in log lines, and its threads without a *process_name*
+    _KIND: ClassVar[str] = "WebSocketServer"
+
+    def __init__(
+        self,
+        port: str | int | None,
+        on_start: OnThread | None,
+        on_stop: OnThread | None,
+        process_name: str,
+        settings: WebSocketProcessSettings | None,
+        tls_context: ssl.SSLContext | None,
+        prepare: Callable[..., Any] | None,
+        certificate_file: str | None,
+        private_key_file: str | None,
+        socket: sockets.socket | Iterable[sockets.socket] | None,
+        reuse_port: bool,
+        unix_mode: int | None,
+    ) -> None:
+        place = Place.of(port, socket, reuse_port, unix_mode)
+        callbacks = {"on_start": on_start, "on_stop": on_stop, "prepare": prepare}
+        for name, callback in callbacks.items():
+            if callback is not None:
+                check_plain(callback, name)
+        super().__init__(process_name or self._KIND, process_name, settings)
+        if certificate_file is not None and tls_context is None:
+            tls_context = server_tls_context(certificate_file, private_key_file)
+        self.tls_context = tls_context
+        #: ``f(ctxt: HttpServerRequest) -> status``, answers plain HTTP requests, and those of the
+        #: REST protocols; None: 426 or 404
+        self.on_request: OnHttpServerRequest | None = None
+        self._on_start = on_start
+        self._on_stop = on_stop
+        # used only by the thread that accepts
+        self._accept_log = SeldomLog(LOG_SECONDS)
+        self._listener = place.open()
+        #: the address on which it listens; the first if there are several; ``unix:/path`` on a Unix
+        #: socket
+        self.host: str = self._listener.host
+        #: the actual port number, even if 0 was given; 0 on a Unix socket
+        self.port: int = self._listener.port
+        dies_in_child(self)
+
+    # ---------------------------------------------------------------------------------- for anybody
+
+    @property
+    def address(self) -> str:
+        """Where it listens, in the form of the parameter *port*: ``'127.0.0.1:8999'``,
+        ``'[::1]:8999'`` or ``'unix:/path'``; the first if there are several.
+        """
+        return self._listener.address
+
+    def status(self) -> ServerStatus:
+        """Return a snapshot for monitoring.
+
+        Any thread may call it. It takes some µs, and 1 µs more per connection.
+        """
+        return self._status(self.host, self.port)
+
+    def die_in_child(self) -> None:
+        super().die_in_child()
+        self._listener.die_in_child()
+        # free() has nothing left to do
+        self._leave_to_parent()
+
+    def end_exit(self, deadline: Deadline) -> None:
+        super().end_exit(deadline)
+        self._listener.remove_file()
+
+    def __repr__(self) -> str:
+        name = f"{self.process_name} " if self.process_name else ""
+        state = "stopped" if self._stopping else "running"
+        return (
+            f"<{self._KIND} {name}{self.address} {state} connections={self.websocket_connections}>"
+        )
+
+    # ------------------------------------------------------------------- in the thread that accepts
+
+    @abstractmethod
+    def _serve(self, connection: WebSocketServerSocket, sock: sockets.socket) -> None:
+        """Begin to serve *connection*, on its blocking *sock*.
+
+        What it raises ends the connection, and is logged.
+        """
+
+    def _accept_from(self, listening: sockets.socket) -> None:
+        """Accept the connections that wait on one of the listener's sockets, without waiting; not
+        all in a flood.
+
+        It raises what one connection, or accepting, has failed with: to be given to
+        :meth:`_cannot_accept`, and a reason to pause.
+        """
+        for _ in range(_MOST_AT_ONCE):
+            visitor = None if self._stopping else self._listener.accept_now(listening)
+            if visitor is None:
+                return
+            if visitor.shortage is not None:
+                self._next_connection_id()
+                self._turn_away(visitor.sock, "too many connections")
+                self._count_turned_away()
+                self._cannot_accept(visitor.shortage)
+                continue
+            try:
+                # regardless of socket.setdefaulttimeout()
+                visitor.sock.settimeout(None)
+                self._begin(visitor)
+            except BaseException:
+                visitor.sock.close()
+                raise
+
+    def _begin(self, visitor: Visitor) -> None:
+        sock, address, _ = visitor
+        connection = WebSocketServerSocket(self, sock, address, self._next_connection_id())
+        refused = self._admit(connection)
+        if refused:
+            if not self._stopping:
+                self._tell_turned_away(connection, refused)
+            self._turn_away(sock, refused)
+            return
+        try:
+            self._serve(connection, sock)
+        except BaseException:
+            self._forget(connection)
+            raise
+
+    def _turn_away(self, sock: sockets.socket, why: str) -> None:
+        """Turn a connection away without waiting: the answer is a courtesy."""
+        # with TLS it could not be sent without waiting for the client
+        answer = simple_answer(503, why) if self.tls_context is None else b""
+        self._listener.turn_away(sock, answer)
+
+    def _cannot_accept(self, exc: BaseException) -> None:
+        """Log why a connection was not served, but not every time while the fault lasts."""
+        number = exc.errno if isinstance(exc, OSError) else None
+        more = self._accept_log.due((type(exc), number))
+        if more is None or self._stopping:
+            return
+        if isinstance(exc, OSError):
+            # out of descriptors or memory: only waiting helps, and free() ends the wait
+            scarce = number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+            hint = "; raise the limit of open files, or set settings.max_connections below it"
+            _log.log(
+                logging.ERROR if scarce else logging.WARNING,
+                "%r cannot accept: %s%s%s",
+                self,
+                exc,
+                hint if number == errno.EMFILE else "",
+                more,
+            )
+        else:
+            _log.error(
+                "%r: a connection is lost, the server goes on: %s: %s%s",
+                self,
+                type(exc).__name__,
+                exc,
+                more,
+                exc_info=exc,
+            )
