@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import active, wait_for
+from support import BOUND, active, wait_for
 from support.rest import KINDS, RawRestClient, pair, rest_server
 
 from mormot_ws import (
