@@ -157,7 +157,7 @@ def demo(programs: list[Program], pause: float) -> None:
 
 def main() -> int:
     """Run the demo; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="The reconnection demo, by itself.")
     parser.add_argument(
         "--pause",
         type=float,
