@@ -41,11 +41,11 @@ nitpick_ignore_regex = [
     # call
     (
         "py:class",
-        r"mormot_ws\.(client\.(life|owner|thread|http|upgrade|delays)|core\.(deflate|handshake|incoming|outgoing)|sockets\.(deadline|transport))\..*",
+        r"mormot_ws\.(client\.(life|owner|thread|http|upgrade|delays)|core\.(deflate|handshake|incoming|outgoing)|sockets\.(deadline|transport)|server\.(event_connection|leader_pool))\..*",
     ),
     (
         "py:class",
-        r"abc\.ABC|mormot_ws\.server\.connection\.ServerOwner|MillisecondsWarning|UpgradeError|_P",
+        r"abc\.ABC|mormot_ws\.server\.owner\.(Event)?ServerOwner|MillisecondsWarning|UpgradeError|_P",
     ),
     ("py:class", r"mormot_ws\.(front|process|request|rest|services|protocols\.signed_uri)\..*"),
     (

@@ -77,8 +77,10 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         WebSocketProtocolRest,
     )
     from .server.connection import WebSocketProcessServer, WebSocketServerSocket
+    from .server.event_connection import WebSocketAsyncConnection
+    from .server.event_driven import WebSocketAsyncServer
     from .server.handed_over import systemd_sockets
-    from .server.rest import WebSocketServerRest
+    from .server.rest import WebSocketAsyncServerRest, WebSocketServerRest
     from .server.threaded import WebSocketServer
     from .services.remote import ClientServices, ServerServices
     from .settings import (
@@ -170,7 +172,9 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "server.connection": ("WebSocketProcessServer", "WebSocketServerSocket"),
     "server.handed_over": ("systemd_sockets",),
     "server.threaded": ("WebSocketServer",),
-    "server.rest": ("WebSocketServerRest",),
+    "server.event_connection": ("WebSocketAsyncConnection",),
+    "server.event_driven": ("WebSocketAsyncServer",),
+    "server.rest": ("WebSocketAsyncServerRest", "WebSocketServerRest"),
     "services.remote": ("ClientServices", "ServerServices"),
     "settings": (
         "WebSocketProcessSettings",
@@ -316,6 +320,9 @@ __all__ = [
     "WebSocketProtocolList",
     "WebSocketProtocolRest",
     "WebSocketProtocolUri",
+    "WebSocketAsyncServer",
+    "WebSocketAsyncServerRest",
+    "WebSocketAsyncConnection",
     "WebSocketServer",
     "WebSocketServerRest",
     "WebSocketServerSocket",

@@ -25,7 +25,7 @@ class HttpServerRequest:
 
     Mirrors ``THttpServerRequest``. The ``in_…`` attributes hold the request, the ``out_…``
     attributes the answer. A handler ``on_request(ctxt) -> status`` sets the answer. The sender of a
-    request, by :meth:`~mormot_ws.WebSocketServerRest.callback` or
+    request, by ``callback()`` of a :class:`~mormot_ws.WebSocketServerRest` or
     :meth:`~mormot_ws.WebSocketProcess.notify_callback`, finds the answer there.
 
     One thread at a time may use it.

@@ -303,6 +303,9 @@ class WebSocketProcessSettings:
     max_connections: int = field(default=0, metadata=_NUMBER)
     #: the same for one IP address
     max_connections_per_ip: int = field(default=0, metadata=_NUMBER)
+    #: threads of an event-driven server: so many callbacks can wait or compute at the same time;
+    #: then the other connections wait until one returns
+    max_server_threads: int = field(default=256, metadata=_NUMBER_FROM_1)
     #: pings that a peer may send in a second; more close its connection with 1008; 0: any number
     max_pings_per_second: int = field(default=1_000, metadata=_NUMBER)
     #: messages per minute that an address may send to a server of a REST protocol although they

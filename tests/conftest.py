@@ -23,6 +23,13 @@ import pytest
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
+import mormot_ws
+
+if os.environ.get("MORMOT_WS_TEST_SERVER") == "async":
+    # before the tests import it: all of them run with the event-driven server
+    mormot_ws.WebSocketServer = mormot_ws.WebSocketAsyncServer  # type: ignore[misc, assignment]
+    mormot_ws.WebSocketServerRest = mormot_ws.WebSocketAsyncServerRest  # type: ignore[misc, assignment]
+
 from support import BOUND, HOST, Recorder, connect, echo_server
 from support.locks import watched_locks
 
@@ -70,6 +77,15 @@ def programs_are_compiled_once(pytestconfig: pytest.Config) -> Iterator[None]:
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         patch.setenv("PYTHONPYCACHEPREFIX", folder)
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With the event-driven server everywhere, leave out what is about the threaded one."""
+    if mormot_ws.WebSocketServer is mormot_ws.WebSocketAsyncServer:
+        skip = pytest.mark.skip(reason="about the threaded server")
+        for item in items:
+            if item.get_closest_marker("threaded") is not None:
+                item.add_marker(skip)
 
 
 def _open_descriptors() -> dict[int, str]:

@@ -146,7 +146,9 @@ def tracked(part: str) -> list[Path]:
 
 
 def check_readme(python: Path, folder: Path) -> None:
-    """The README's server and client, copied into an empty folder, talk to each other."""
+    """The README's client and server, copied into an empty folder and started in this order, talk
+    to each other.
+    """
     blocks = re.findall(
         r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
@@ -155,27 +157,39 @@ def check_readme(python: Path, folder: Path) -> None:
         port = str(free.getsockname()[1])
     (folder / "server.py").write_text(server_source.replace("8999", port), "utf-8")
     (folder / "client.py").write_text(client_source.replace("8999", port), "utf-8")
-    with _program(python, "server.py", folder) as server:
-        try:
-            check(port in _next_line(server), "the README's server does not say its port")
-            with _program(python, "client.py", folder) as client:
-                assert client.stdin is not None
-                client.stdin.write("hello\n")
-                client.stdin.flush()
-                printed = _next_line(client)
+    with _program(python, "client.py", folder) as client:
+        printed = _typed(client, "early")
+        check("not sent" in printed, f"the README's client printed {printed!r} without a server")
+        with _program(python, "server.py", folder) as server:
+            try:
+                check("Ctrl-C" in _next_line(server), "the README's server does not say a word")
+                # each line takes up to a second while there is no connection
+                for _ in range(30):
+                    printed = _typed(client, "hello")
+                    if "not sent" not in printed:
+                        break
                 check("echo: hello" in printed, f"the README's client printed {printed!r}")
                 client.communicate("bye\n", timeout=_BOUND)
-            check(client.returncode == 0, f"the README's client ended with {client.returncode}")
-        finally:
-            # Ctrl-C stops it
-            server.send_signal(signal.SIGINT)
-            server.communicate(timeout=_BOUND)
+                check(client.returncode == 0, f"the client ended with {client.returncode}")
+            finally:
+                # Ctrl-C stops it
+                server.send_signal(signal.SIGINT)
+                server.communicate(timeout=_BOUND)
     check(server.returncode == 0, f"the README's server ended with {server.returncode}")
+
+
+def _typed(program: subprocess.Popen[str], line: str) -> str:
+    """Type *line*, and return what *program* then prints."""
+    assert program.stdin is not None
+    program.stdin.write(f"{line}\n")
+    program.stdin.flush()
+    return _next_line(program)
 
 
 def _program(python: Path, script: str, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [str(python), "-W", "error", script],
+        # -u: its lines come at once, as in a terminal
+        [str(python), "-W", "error", "-u", script],
         cwd=folder,
         env=_environment(),
         stdin=subprocess.PIPE,

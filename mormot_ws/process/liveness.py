@@ -100,7 +100,8 @@ class Liveness:
         delay = self._process.settings.heartbeat_delay
         if delay:
             self._schedule(self._process.reader.last_in + delay / 1000)
-        self.watch()
+        if self._process.reader.reads_ahead:
+            self.watch()
 
     def watch(self) -> None:
         """Let the keeper check the connection, even if we send no heartbeats.
@@ -109,6 +110,24 @@ class Liveness:
         """
         delay = self._process.settings.heartbeat_delay / 1000
         self._keeper.watch(self, min(_LOOK_SECONDS, delay / 2) if delay else _LOOK_SECONDS)
+
+    def callback_is_long(self) -> None:
+        """Let the keeper read ahead and answer pings while a callback is long.
+
+        For an owner that steps the loop by events; it calls :meth:`callback_has_ended` in the end.
+        In a loop that waits for input itself the keeper finds that out.
+        """
+        self._process.reader.allow_ahead(True)
+        self.watch()
+
+    def callback_has_ended(self) -> bool:
+        """Undo :meth:`callback_is_long`; return False when frames were read ahead, which the next
+        step of the loop handles.
+        """
+        self.unwatch()
+        reader = self._process.reader
+        reader.allow_ahead(False)
+        return not reader.has_backlog
 
     def unwatch(self) -> None:
         """Undo :meth:`watch`."""

@@ -106,19 +106,21 @@ class Loop:
             if not self._process.process_start():
                 return False
             self._sender.open_queue()
+            if self._sender.outgoing.frames:
+                self._process.process_loop_step_send()
             return True
         finally:
             self.ident = 0
 
     def step(self) -> bool:
-        """Read once, and handle the complete frames; return whether to continue."""
+        """Read once, handle the complete frames, and send what callbacks have queued meanwhile;
+        return whether to continue.
+        """
         stays = self.ident
         if not stays:
             self.ident = get_ident()
         process, reader, sender = self._process, self._reader, self._sender
         try:
-            if sender.outgoing.frames:
-                process.process_loop_step_send()
             frames = self._receive()
             if frames is None:
                 return False
@@ -129,11 +131,9 @@ class Loop:
             in_frame = reader.in_frame
             if in_frame.error is not None and not reader.has_backlog:
                 raise in_frame.error
-            if not self._closer.handshake.received:
-                return True
             if sender.outgoing.frames:
                 process.process_loop_step_send()
-            return False
+            return not self._closer.handshake.received
         except WebSocketsProtocolError as exc:
             self._closer.fault(exc)
             return False
@@ -147,6 +147,9 @@ class Loop:
             return self._reader.read()
         except EOFError as exc:
             self._lost(str(exc))
+        except BlockingIOError:
+            # the transport reads by events, and there was no input after all
+            return []
         except OSError as exc:
             if is_foreign_timeout(exc):
                 self._lost("interrupted")

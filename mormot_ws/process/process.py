@@ -99,7 +99,7 @@ class WebSocketProcess(ByteCarrier):
         self.connection_id = connection_id
         #: the peer's IP address; ``'unix:'`` on a Unix socket, '' when unknown
         self.remote_ip = remote_ip
-        #: the thread that runs the loop
+        #: the thread that runs the loop; None when different threads step it
         self.owner_thread = owner_thread
         #: the requests that wait for answers; set by protocols that carry requests, otherwise None
         self.exchange: RequestExchange | None = None
@@ -409,10 +409,11 @@ class WebSocketProcess(ByteCarrier):
         return self._loop.begin()
 
     def loop_step(self) -> bool:
-        """Read once, and handle the complete frames; return whether to continue.
+        """Read once, handle the complete frames, and send what callbacks have queued meanwhile;
+        return whether to continue.
 
-        It waits if there are no bytes. One thread at a time may call it; the frames of a connection
-        are handled one after another, in order.
+        It waits if there are no bytes, unless the transport reads by events. One thread at a time
+        may call it; the frames of a connection are handled one after another, in order.
         """
         return self._loop.step()
 
@@ -495,8 +496,8 @@ class WebSocketProcess(ByteCarrier):
         self.connection_id = connection_id
         self.remote_ip = remote_ip
 
-    def run_by(self, thread: threading.Thread) -> None:
-        """Record that *thread* runs the loop from now on."""
+    def run_by(self, thread: threading.Thread | None) -> None:
+        """Record that *thread* runs the loop from now on; None: changing threads."""
         self.owner_thread = thread
 
     def renew(self, protocol: WebSocketProtocol) -> None:

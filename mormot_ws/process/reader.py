@@ -95,6 +95,16 @@ class Reader:
         self._kept: Sequence[WebSocketFrame] = ()
         self._releases = False
         self._recv_size = _RECV_IDLE
+        #: True when the keeper may read ahead whenever ``safe_in`` is free: while the loop waits
+        #: for input it holds that lock. Guarded by ``safe_in``
+        self.reads_ahead = True
+
+    def allow_ahead(self, allowed: bool) -> None:
+        """Say whether the keeper may read ahead: never while nobody is inside the loop, if that is
+        stepped by events.
+        """
+        with self.safe_in:
+            self.reads_ahead = allowed
 
     def die_in_child(self) -> None:
         """Drop everything, in a forked child: there is nothing more to read or to handle."""
@@ -192,6 +202,11 @@ class Reader:
         """True when frames that were read ahead wait for the loop."""
         return bool(self._backlog)
 
+    @property
+    def has_input(self) -> bool:
+        """True when the next :meth:`read` does not need the socket."""
+        return bool(self._backlog or self._unread)
+
     def drop(self) -> None:
         """Drop what was read and not handled, because the connection has ended."""
         with self.safe_in:
@@ -215,7 +230,7 @@ class Reader:
             return False, pings, pongs
         try:
             alive = False
-            if now - self.last_in >= _LONG_CALLBACK:
+            if self.reads_ahead and now - self.last_in >= _LONG_CALLBACK:
                 # pings from the same read as the message whose callback is long
                 pings += [frame for frame in self._in_hand if frame.opcode is focPing]
                 alive = self._fill_backlog(now, pings, pongs)

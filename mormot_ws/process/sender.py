@@ -264,6 +264,12 @@ class Sender:
         self._keeper.wake(self)
 
     @property
+    def has_queued(self) -> bool:
+        """True while queued frames of a running connection have not been sent whole."""
+        waits = bool(self.outgoing.frames) or self.batch.wire is not None
+        return waits and self._process.state is wpsRun
+
+    @property
     def batch(self) -> Batch:
         """The queued frames that are being sent."""
         return self._queued.batch

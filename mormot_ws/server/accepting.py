@@ -125,6 +125,12 @@ class ListeningServer(WebSocketServerBase):
         What it raises ends the connection, and is logged.
         """
 
+    def _connection(
+        self, sock: sockets.socket, address: Any, connection_id: int
+    ) -> WebSocketServerSocket:
+        """Return a new connection for an accepted socket."""
+        return WebSocketServerSocket(self, sock, address, connection_id)
+
     def _accept_from(self, listening: sockets.socket) -> None:
         """Accept the connections that wait on one of the listener's sockets, without waiting; not
         all in a flood.
@@ -152,7 +158,7 @@ class ListeningServer(WebSocketServerBase):
 
     def _begin(self, visitor: Visitor) -> None:
         sock, address, _ = visitor
-        connection = WebSocketServerSocket(self, sock, address, self._next_connection_id())
+        connection = self._connection(sock, address, self._next_connection_id())
         refused = self._admit(connection)
         if refused:
             if not self._stopping:

@@ -1,7 +1,7 @@
 """One accepted connection of a server, and the process that runs it after the upgrade.
 
-:class:`ServerOwner` is what a connection needs of its server: this module imports no server class,
-and starts no thread. A server calls :meth:`WebSocketServerSocket.run` in a thread of its choice;
+This module imports no server class: ``owner.py`` says what a connection needs of its server. It
+starts no thread. A server calls :meth:`WebSocketServerSocket.run` in a thread of its choice;
 ``wsgi.py`` begins with the upgrade, after the HTTP request.
 """
 
@@ -9,28 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import threading
-from collections.abc import Callable, Iterable
 from threading import current_thread
-from typing import Any, Protocol
+from typing import Any
 
 from ..attributes import KnownAttributes
 from ..core.addresses import UNIX_PEER
-from ..core.frames import WebSocketFrame
 from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
 from ..logs import get_logger
-from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
 from ..protocols.base import WebSocketProtocol
-from ..protocols.protocol_list import WebSocketProtocolList
 from ..request import NORESPONSE_CONTENT_TYPE, HttpServerRequest, OnHttpServerRequest
-from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..sockets.tls_transport import TlsTransport
 from ..sockets.transport import Transport
 from ..states import wpsDestroy
-from .groups import Groups
 from .http import (
     HttpFault,
     HttpServerConnection,
@@ -39,71 +32,12 @@ from .http import (
     request_context,
     simple_answer,
 )
+from .owner import ServerOwner
 from .visitors import host_is_in, is_trusted, visitor
 
 _log = get_logger("mormot_ws.server")
 
 _PLAIN_TEXT = "text/plain; charset=utf-8"
-
-
-class ServerOwner(Protocol):
-    """What a connection needs of its server. Any thread may call the methods."""
-
-    settings: WebSocketProcessSettings
-    process_name: str
-    websocket_protocols: WebSocketProtocolList
-    tls_context: ssl.SSLContext | None
-    on_request: OnHttpServerRequest | None
-    process_class: type[WebSocketProcessServer]
-    on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None
-    on_websocket_disconnect: Callable[[WebSocketServerSocket], Any] | None
-    on_websocket_close: Callable[[WebSocketProtocol], Any] | None
-    #: sends heartbeats and queued frames
-    _keeper: ProcessKeeper
-    #: which connections are in which groups
-    _groups: Groups
-
-    @property
-    def description(self) -> str:
-        """The server's description of itself, for visitors that are not WebSocket clients."""
-
-    @property
-    def websocket_connections(self) -> int:
-        """The number of current WebSocket connections."""
-
-    def is_active_websocket(self, connection_id: int) -> WebSocketProcessServer | None:
-        """Return the process of that connection; None when it is not connected."""
-
-    def websocket_broadcast(
-        self,
-        frame: WebSocketFrame,
-        connection_ids: Iterable[int] | None = None,
-        *,
-        group: str | None = None,
-        exclude: Iterable[int] = (),
-    ) -> int:
-        """Queue *frame* on all connections, those of *connection_ids*, or those of *group*."""
-
-    def _register(self, process: WebSocketProcessServer) -> None:
-        """Add *process* to the table of WebSocket connections."""
-
-    def _unregister(self, process: WebSocketProcessServer) -> None:
-        """Undo :meth:`_register`."""
-
-    def _forget(self, connection: WebSocketServerSocket) -> None:
-        """Remove *connection*, which has ended."""
-
-    def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
-        """Count *connection* for the client *ip*; return '', or why it cannot be served."""
-
-    def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
-        """Count and log a connection that a limit has turned away."""
-
-    def _count_refused(self) -> None:
-        """Count a refused upgrade."""
-
-    def _notify(self, callback: Callable[[Any], Any] | None, argument: object) -> None:
-        """Call *callback*, and log what it raises."""
 
 
 class WebSocketProcessServer(WebCrtSocketProcess):
@@ -159,6 +93,10 @@ class WebSocketProcessServer(WebCrtSocketProcess):
     def groups(self) -> frozenset[str]:
         """The groups that this connection is in; once it has ended, those that it was in then."""
         return self.owner.server._groups.groups_of(self) or self._last_groups
+
+    def finish(self) -> None:
+        if not self.owner.lingers(self):
+            super().finish()
 
     def process_stop(self) -> None:
         # the callbacks for the end count only, and send only to, the other connections
@@ -241,43 +179,59 @@ class WebSocketServerSocket(KnownAttributes):
 
     def run(self) -> None:
         """Serve the connection to its end."""
-        server = self.server
         try:
             self._serve()
-        except (OSError, EOFError) as exc:
-            self._log_end(exc)
         # a fault of one connection must not affect others, and is logged
-        except BaseException:
-            # it has to end a child that was forked by a callback
-            if self._inherited:
-                raise
-            fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
-            _log.exception("#%d from %s failed", self.connection_id, self.remote_ip, extra=fields)
+        except BaseException as exc:  # noqa: BLE001
+            self._log_failure(exc)
         finally:
-            with contextlib.suppress(OSError):
-                self._sock.close()
-            server._forget(self)
+            self._release()
+
+    def _log_failure(self, exc: BaseException) -> None:
+        """Log what has ended the connection. Raises it again in a child that was forked by a
+        callback, because it has to end that child.
+        """
+        if isinstance(exc, (OSError, EOFError)):
+            self._log_end(exc)
+            return
+        if self._inherited:
+            raise exc
+        fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
+        text = "#%d from %s failed"
+        _log.error(text, self.connection_id, self.remote_ip, extra=fields, exc_info=exc)
 
     def _log_end(self, exc: Exception) -> None:
         if not self._inherited:
             what = type(exc).__name__
             _log.debug("#%d from %s: %s: %s", self.connection_id, self.remote_ip, what, exc)
 
+    def _release(self) -> None:
+        """Close the socket, and leave the server's tables."""
+        with contextlib.suppress(OSError):
+            self._sock.close()
+        self.server._forget(self)
+
     def _serve(self) -> None:
-        server = self.server
-        settings = server.settings
+        settings = self.server.settings
         deadline = Deadline(settings.handshake_timeout)
-        if server.tls_context is None:
-            transport = Transport(self._sock, settings.send_timeout)
-        else:
-            transport = TlsTransport(
-                self._sock, server.tls_context, settings.send_timeout, server_side=True
-            )
+        transport = self._open_transport()
+        if isinstance(transport, TlsTransport):
             transport.handshake(deadline)
-        self._transport = transport
         process = self._handshake(transport, deadline)
         if process is not None:
             self._run_process(process)
+
+    def _open_transport(self) -> Transport:
+        """Make the transport on the accepted socket; one for TLS has not done its handshake."""
+        server = self.server
+        timeout = server.settings.send_timeout
+        transport = (
+            Transport(self._sock, timeout)
+            if server.tls_context is None
+            else TlsTransport(self._sock, server.tls_context, timeout, server_side=True)
+        )
+        self._transport = transport
+        return transport
 
     def _handshake(self, transport: Transport, deadline: Deadline) -> WebSocketProcessServer | None:
         """Answer HTTP requests until one upgrades; return its process, None at the end.
@@ -285,30 +239,49 @@ class WebSocketServerSocket(KnownAttributes):
         It is a separate function, so that the handshake's data do not stay in memory while the
         process runs.
         """
-        settings = self.server.settings
-        http = HttpServerConnection(transport, settings.max_header_bytes, settings.max_body_bytes)
+        http = self._new_http(transport)
         while True:
             try:
                 asked = http.read_request(deadline)
             except HttpFault as fault:
-                _log.debug("#%d: bad request: %s", self.connection_id, fault.text)
-                self._refuse(transport, simple_answer(fault.status, fault.text))
+                self._refuse_fault(transport, fault)
                 return None
             if asked is None:
                 return None
-            request, content = asked
-            status, why = self._admission(request)
-            if status:
-                self._refuse(transport, simple_answer(status, why))
-                return None
-            if request.is_upgrade:
-                return self._upgrade(transport, request, http.unread)
-            if not self._answer_plain(http, request, content):
-                transport.finish(Deadline(settings.close_timeout))
+            served = self._serve_request(http, *asked)
+            if served is not None:
+                return served
+            if not http.stays_open:
                 return None
             # an idle connection holds nothing of its last request
-            del asked, request, content
-            deadline = Deadline(settings.keep_alive_timeout)
+            del asked
+            deadline = Deadline(self.server.settings.keep_alive_timeout)
+
+    def _new_http(self, transport: Transport) -> HttpServerConnection:
+        settings = self.server.settings
+        return HttpServerConnection(transport, settings.max_header_bytes, settings.max_body_bytes)
+
+    def _serve_request(
+        self, http: HttpServerConnection, request: UpgradeRequest, content: bytes
+    ) -> WebSocketProcessServer | None:
+        """Answer one request; return the process if it has upgraded.
+
+        Otherwise another request may follow if ``http.stays_open``; if not, the end of the
+        connection has begun.
+        """
+        status, why = self._admission(request)
+        if status:
+            self._refuse(http.transport, simple_answer(status, why))
+            return None
+        if request.is_upgrade:
+            return self._upgrade(http.transport, request, http.unread)
+        if not self._answer_plain(http, request, content):
+            self._finish(http.transport)
+        return None
+
+    def _refuse_fault(self, transport: Transport, fault: HttpFault) -> None:
+        _log.debug("#%d: bad request: %s", self.connection_id, fault.text)
+        self._refuse(transport, simple_answer(fault.status, fault.text))
 
     def _admission(self, request: UpgradeRequest) -> tuple[int, str]:
         """Check the client's address and the host; return (status of a refusal or 0, why)."""
@@ -468,19 +441,36 @@ class WebSocketServerSocket(KnownAttributes):
 
     def _run_process(self, process: WebSocketProcessServer) -> None:
         """Run an upgraded connection to its end."""
-        server = self.server
         try:
-            server._notify(server.on_websocket_connect, self)
+            self._tell_connected()
             process.process_loop()
         finally:
-            if not self._inherited:
-                process.leave_server()
-                server._notify(server.on_websocket_disconnect, self)
-                server._notify(server.on_websocket_close, process.protocol)
+            self._process_ended(process)
+
+    def _tell_connected(self) -> None:
+        self.server._notify(self.server.on_websocket_connect, self)
+
+    def _process_ended(self, process: WebSocketProcessServer) -> None:
+        """Tell the application that the WebSocket has ended, last of all."""
+        if not self._inherited:
+            server = self.server
+            process.leave_server()
+            server._notify(server.on_websocket_disconnect, self)
+            server._notify(server.on_websocket_close, process.protocol)
 
     def _refuse(self, transport: Transport, answer: bytes) -> None:
         transport.sendall(answer)
+        self._finish(transport)
+
+    def _finish(self, transport: Transport) -> None:
+        """Close gracefully, after an answer that ends the connection."""
         transport.finish(Deadline(self.server.settings.close_timeout))
+
+    def lingers(self, process: WebSocketProcessServer) -> bool:
+        """Wait for the peer's end of the TCP connection later, without a thread; return False when
+        the caller has to wait. Called after the last step of *process*.
+        """
+        return False
 
     def served_by(self, thread: threading.Thread) -> None:
         """Record that *thread* serves only this connection; called by the server."""

@@ -7,6 +7,7 @@ It only recognises an upgrade; the protocols decide on it. The object for ``on_r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,9 @@ from ..core.handshake import UpgradeRequest
 from ..request import HttpServerRequest
 from ..sockets.deadline import Deadline
 from ..sockets.transport import JOIN_BELOW, Transport
+
+#: bytes read at once from a visitor
+HTTP_READ = 16384
 
 
 def request_context(
@@ -61,6 +65,15 @@ class UnsendableAnswer(Exception):
     """Raised for an answer that HTTP does not allow; the text says why."""
 
 
+class EndOfInput(Enum):
+    """The type of :data:`END_OF_INPUT`: the peer has ended the connection before a request."""
+
+    end_of_input = "end of input"
+
+
+END_OF_INPUT = EndOfInput.end_of_input
+
+
 class HttpServerConnection:
     """Reads requests from *transport* one after another. Only the connection's thread uses it.
 
@@ -78,6 +91,12 @@ class HttpServerConnection:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
         self._received = 0  # bytes of the request, and of what arrived after it
         self._method = b""
+        #: True once the last request was answered, and another one may follow
+        self.stays_open = False
+        # the request, once its head is complete, and its body so far
+        self._request: UpgradeRequest | None = None
+        self._body: list[bytes] = []
+        self._size = 0
         self._take(unread)
 
     def _take(self, data: bytes) -> None:
@@ -87,21 +106,26 @@ class HttpServerConnection:
             self._received += len(data)
             self._h11.receive_data(data)
 
-    def read_request(self, deadline: Deadline) -> tuple[UpgradeRequest, bytes] | None:
-        """Return the next request with its body; None if the peer ends the connection first.
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the peer; ``b''``: its stream has ended."""
+        if data:
+            self._take(data)
+        else:
+            self._h11.receive_data(b"")
 
-        Raises :class:`HttpFault` for an unacceptable request, ``TimeoutError`` at the *deadline*,
-        and ``OSError`` when the connection breaks.
+    def parse(self) -> tuple[UpgradeRequest, bytes] | EndOfInput | None:
+        """Return the next request with its body; None: more bytes are needed.
+
+        Raises :class:`HttpFault` for an unacceptable request.
         """
-        request: UpgradeRequest | None = None
-        body: list[bytes] = []
-        size = 0
         while True:
-            event = self._next_event(deadline)
+            event = self._next_event()
+            if event is h11.NEED_DATA:
+                return None
             if isinstance(event, h11.Request):
                 self._check_sizes(event)
                 self._method = event.method
-                request = UpgradeRequest(
+                self._request = UpgradeRequest(
                     event.method.decode("ascii"),
                     event.target.decode("ascii"),
                     event.http_version.decode("ascii"),
@@ -111,14 +135,25 @@ class HttpServerConnection:
                     ],
                 )
             elif isinstance(event, h11.Data):
-                size += len(event.data)
-                if size > self._max_body:
+                self._size += len(event.data)
+                if self._size > self._max_body:
                     raise HttpFault(413, f"the body has more than {self._max_body} bytes")
-                body.append(bytes(event.data))
-            elif isinstance(event, h11.EndOfMessage) and request is not None:
-                return request, b"".join(body)
+                self._body.append(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage) and self._request is not None:
+                return self._request, b"".join(self._body)
             elif isinstance(event, h11.ConnectionClosed):
-                return None
+                return END_OF_INPUT
+
+    def read_request(self, deadline: Deadline) -> tuple[UpgradeRequest, bytes] | None:
+        """Wait for the next request; return it with its body, None if the peer ends the connection
+        first.
+
+        Raises :class:`HttpFault` for an unacceptable request, ``TimeoutError`` at the *deadline*,
+        and ``OSError`` when the connection breaks.
+        """
+        while (found := self.parse()) is None:
+            self.feed(self.transport.recv_within(HTTP_READ, deadline))
+        return None if isinstance(found, EndOfInput) else found
 
     def _check_sizes(self, request: h11.Request) -> None:
         if (
@@ -129,19 +164,12 @@ class HttpServerConnection:
             if name == b"content-length" and int(value) > self._max_body:
                 raise HttpFault(413, f"the body has more than {self._max_body} bytes")
 
-    def _next_event(self, deadline: Deadline) -> Any:
+    def _next_event(self) -> Any:
         try:
-            while True:
-                event = self._h11.next_event()
-                if event is not h11.NEED_DATA:
-                    return event
-                if self._h11.they_are_waiting_for_100_continue:
-                    self._send(h11.InformationalResponse(status_code=100, headers=[]))
-                data = self.transport.recv_within(16384, deadline)
-                if data:
-                    self._take(data)
-                else:
-                    self._h11.receive_data(b"")  # the end of the stream
+            event = self._h11.next_event()
+            if event is h11.NEED_DATA and self._h11.they_are_waiting_for_100_continue:
+                self._send(h11.InformationalResponse(status_code=100, headers=[]))
+            return event
         except h11.RemoteProtocolError as exc:
             if (
                 self._h11.our_state is h11.ERROR
@@ -176,6 +204,7 @@ class HttpServerConnection:
             return False
         self._h11.start_next_cycle()
         self._begin(self._h11.trailing_data[0])
+        self.stays_open = True
         return True
 
     def _encode(

@@ -1,6 +1,6 @@
-"""WebSocketServerRest: a server and its clients send each other requests over WebSocket.
+"""The servers of the REST protocols: a server and its clients send each other requests.
 
-It adds the two REST protocols, and requests to a client, to ``threaded.py``.
+:class:`RestServer` adds the two REST protocols, and requests to a client, to either server.
 """
 
 from __future__ import annotations
@@ -17,70 +17,36 @@ from ..states import (
     wscBlockWithAnswer,
     wscNonBlockWithoutAnswer,
 )
-from .accepting import OnThread
+from .accepting import ListeningServer, OnThread
+from .event_driven import WebSocketAsyncServer
 from .threaded import WebSocketServer
 
+Options = WebSocketProtocolBinaryOptions | Collection[WebSocketProtocolBinaryOptions]
 
-class WebSocketServerRest(WebSocketServer):
-    """A server of the REST protocols. Mirrors ``TWebSocketServerRest``.
 
-    The parameters are those of :class:`WebSocketServer` and of :meth:`websockets_enable`. If *uri*
-    is given (``''``: any URI), the constructor calls that method. Otherwise no protocol is offered
-    until you call it.
+class RestServer(ListeningServer):
+    """What both servers of the REST protocols offer.
 
     ``on_request(ctxt) -> status`` answers all requests: plain HTTP ones, and those over WebSocket,
-    one after the other in their connection's thread. :meth:`callback` sends a request to a client.
+    those of one connection one after the other. :meth:`callback` sends a request to a client.
     """
 
-    def __init__(
-        self,
-        port: str | int | None = None,
-        on_start: OnThread | None = None,
-        on_stop: OnThread | None = None,
-        process_name: str = "",
-        uri: str | None = None,
-        key: str = "",
-        ajax: bool = False,
-        options: WebSocketProtocolBinaryOptions
-        | Collection[WebSocketProtocolBinaryOptions] = pboSynLzCompress,
-        *,
-        settings: WebSocketProcessSettings | None = None,
-        tls_context: ssl.SSLContext | None = None,
-        certificate_file: str | None = None,
-        private_key_file: str | None = None,
-        socket: sockets.socket | Iterable[sockets.socket] | None = None,
-        reuse_port: bool = False,
-        unix_mode: int | None = None,
-    ) -> None:
-        if uri is None and (key or ajax):
-            raise ValueError("key and ajax need a uri ('' for any)")
-        super().__init__(
-            port,
-            on_start,
-            on_stop,
-            process_name,
-            settings=settings,
-            tls_context=tls_context,
-            certificate_file=certificate_file,
-            private_key_file=private_key_file,
-            socket=socket,
-            reuse_port=reuse_port,
-            unix_mode=unix_mode,
-        )
-        if uri is not None:
-            try:
-                self.websockets_enable(uri, key, ajax, options)
-            except BaseException:
-                self.free()
-                raise
+    def _enable_at_start(self, uri: str | None, key: str, ajax: bool, options: Options) -> None:
+        """Do what the constructor's *uri* asks for; free the server if that fails."""
+        if uri is None:
+            return
+        try:
+            self.websockets_enable(uri, key, ajax, options)
+        except BaseException:
+            self.free()
+            raise
 
     def websockets_enable(
         self,
         uri: str,
         key: str,
         ajax: bool = False,
-        options: WebSocketProtocolBinaryOptions
-        | Collection[WebSocketProtocolBinaryOptions] = pboSynLzCompress,
+        options: Options = pboSynLzCompress,
     ) -> WebSocketProcessSettings:
         """Offer the binary protocol, with *ajax* the JSON one; return the server's settings, to be
         tuned before the first connection. Mirrors ``WebSocketsEnable``.
@@ -91,7 +57,7 @@ class WebSocketServerRest(WebSocketServer):
             so use TLS.
         :param options: the options of the binary protocol; its clients need the same.
 
-        Raises ``ValueError`` or :class:`WebSocketsError` for a *key* that cannot be used, e.g.
+        Raises ``ValueError`` or ``WebSocketsError`` for a *key* that cannot be used, e.g.
         without the extra ``crypto``.
         """
         from ..rest.protocols import WebSocketProtocolBinary, WebSocketProtocolJson
@@ -111,7 +77,7 @@ class WebSocketServerRest(WebSocketServer):
         is no such client, or no answer (``ctxt.out_error`` says which). 666: the connection has
         just ended. Mirrors ``Callback``.
 
-        Raises :class:`WebSocketsError` for a blocking call inside ``on_request`` of the same
+        Raises ``WebSocketsError`` for a blocking call inside ``on_request`` of the same
         connection, which could never be answered.
         """
         process = self.is_active_websocket(ctxt.connection_id)
@@ -121,3 +87,100 @@ class WebSocketServerRest(WebSocketServer):
         return process.notify_callback(
             ctxt, wscNonBlockWithoutAnswer if non_blocking else wscBlockWithAnswer
         )
+
+
+class WebSocketServerRest(RestServer, WebSocketServer):
+    """A server of the REST protocols. Mirrors ``TWebSocketServerRest``.
+
+    The parameters are those of :class:`WebSocketServer` and of ``websockets_enable()``. If *uri*
+    is given (``''``: any URI), the constructor calls that method. Otherwise no protocol is offered
+    until you call it.
+    """
+
+    def __init__(
+        self,
+        port: str | int | None = None,
+        on_start: OnThread | None = None,
+        on_stop: OnThread | None = None,
+        process_name: str = "",
+        uri: str | None = None,
+        key: str = "",
+        ajax: bool = False,
+        options: Options = pboSynLzCompress,
+        *,
+        settings: WebSocketProcessSettings | None = None,
+        tls_context: ssl.SSLContext | None = None,
+        certificate_file: str | None = None,
+        private_key_file: str | None = None,
+        socket: sockets.socket | Iterable[sockets.socket] | None = None,
+        reuse_port: bool = False,
+        unix_mode: int | None = None,
+    ) -> None:
+        _check_key(uri, key, ajax)
+        WebSocketServer.__init__(
+            self,
+            port,
+            on_start,
+            on_stop,
+            process_name,
+            settings=settings,
+            tls_context=tls_context,
+            certificate_file=certificate_file,
+            private_key_file=private_key_file,
+            socket=socket,
+            reuse_port=reuse_port,
+            unix_mode=unix_mode,
+        )
+        self._enable_at_start(uri, key, ajax, options)
+
+
+class WebSocketAsyncServerRest(RestServer, WebSocketAsyncServer):
+    """An event-driven server of the REST protocols. Mirrors ``TWebSocketAsyncServerRest``.
+
+    The parameters are those of :class:`WebSocketAsyncServer` and of ``websockets_enable()``. If
+    *uri* is given (``''``: any URI), the constructor calls that method. Otherwise no protocol is
+    offered until you call it.
+    """
+
+    def __init__(
+        self,
+        port: str | int | None = None,
+        on_start: OnThread | None = None,
+        on_stop: OnThread | None = None,
+        process_name: str = "",
+        uri: str | None = None,
+        key: str = "",
+        ajax: bool = False,
+        options: Options = pboSynLzCompress,
+        server_thread_pool_count: int = 2,
+        *,
+        settings: WebSocketProcessSettings | None = None,
+        tls_context: ssl.SSLContext | None = None,
+        certificate_file: str | None = None,
+        private_key_file: str | None = None,
+        socket: sockets.socket | Iterable[sockets.socket] | None = None,
+        reuse_port: bool = False,
+        unix_mode: int | None = None,
+    ) -> None:
+        _check_key(uri, key, ajax)
+        WebSocketAsyncServer.__init__(
+            self,
+            port,
+            on_start,
+            on_stop,
+            process_name,
+            server_thread_pool_count,
+            settings=settings,
+            tls_context=tls_context,
+            certificate_file=certificate_file,
+            private_key_file=private_key_file,
+            socket=socket,
+            reuse_port=reuse_port,
+            unix_mode=unix_mode,
+        )
+        self._enable_at_start(uri, key, ajax, options)
+
+
+def _check_key(uri: str | None, key: str, ajax: bool) -> None:
+    if uri is None and (key or ajax):
+        raise ValueError("key and ajax need a uri ('' for any)")

@@ -215,7 +215,7 @@ class _Services(KnownAttributes):
             )
             if notify and not method.results:
                 mode = wscNonBlockWithoutAnswer
-                if process.owner_thread is current_thread():
+                if process.runs_loop() or process.owner_thread is current_thread():
                     # inside a call of this very peer: ahead of its answer
                     mode = wscBlockWithoutAnswer
             else:

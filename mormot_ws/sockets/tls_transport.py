@@ -58,6 +58,7 @@ class TlsTransport(Transport):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
         self._make_locks()
         self._ended = False  # the TCP stream has ended
+        self._starved = False  # the last _recv_event() has found no whole record
         self._feeds = 0  # how often input was fed; guarded by _safe_tls
         self._unsent = b""  # encrypted, but not yet taken by the kernel; guarded by _safe_write
         self._torn = False  # a record was cut short: nothing can follow it; guarded by _safe_write
@@ -91,24 +92,36 @@ class TlsTransport(Transport):
 
         Raises ``TimeoutError`` at the *deadline*, and ``ssl.SSLError`` when it fails.
         """
-        while True:
-            done = False
-            try:
-                with self._safe_tls:
-                    self._tls.do_handshake()
-                done = True
-            except ssl.SSLWantReadError:
-                pass  # it is the peer's turn
-            except ssl.SSLError:
-                # sending the alert is a courtesy: only the error itself matters
-                with contextlib.suppress(OSError):
-                    self._flush_blocking()
-                raise
-            self._flush_blocking()
-            if done:
-                return
+        while not self._shake():
             with self._safe_read:
                 self._feed(self._raw_within(deadline))
+
+    def handshake_now(self) -> bool:
+        """Do as much of the handshake as the input allows; tell whether it is done.
+
+        Raises ``ssl.SSLError`` when it fails.
+        """
+        while not self._shake():
+            if not self._feed_now():
+                return False
+        return True
+
+    def _shake(self) -> bool:
+        """Take one step of the handshake; return False when it is the peer's turn."""
+        done = False
+        try:
+            with self._safe_tls:
+                self._tls.do_handshake()
+            done = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:
+            # sending the alert is a courtesy: only the error itself matters
+            with contextlib.suppress(OSError):
+                self._flush_blocking()
+            raise
+        self._flush_blocking()
+        return done
 
     # -------------------------------------------------------------------------------------- reading
 
@@ -166,6 +179,18 @@ class TlsTransport(Transport):
                     self._feed(self.sock.recv(raw_size))
                     if self._ended:
                         return b""
+
+    def _recv_event(self, size: int) -> bytes:
+        data = self.recv_now(size)
+        self._starved = data is None
+        if data is None:
+            raise BlockingIOError(errno.EAGAIN, "no whole record has arrived")
+        return data
+
+    @property
+    def holds_input(self) -> bool:
+        with self._safe_tls:
+            return not self._starved and bool(self._incoming.pending or self._tls.pending())
 
     def recv_now(self, size: int) -> bytes | None:
         while True:

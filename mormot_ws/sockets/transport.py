@@ -44,6 +44,9 @@ JOIN_BELOW = 65536
 _BYTES_ACKED = 120
 _BYTES_RECEIVED = 128
 _DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
+#: bytes thrown away at once after the end, and how often before other connections have a turn
+_DRAINED = 65536
+_DRAINS = 8
 
 
 def wait_socket(sock: socket.socket, write: bool, deadline: Deadline) -> bool:
@@ -135,6 +138,25 @@ class Transport:
         self.recv, self.sendall = self._direct_methods()
         self._send: Callable[[Buffer], int] = self._send_patched if self._patched else sock.send
         dies_in_child(self)
+
+    def read_by_events(self) -> None:
+        """From now on :attr:`recv` raises ``BlockingIOError`` instead of waiting for input: it is
+        called when the kernel has reported some.
+        """
+        self.recv = self._recv_event
+
+    def _recv_event(self, size: int) -> bytes:
+        if self._patched:
+            return os.read(self.sock.fileno(), size)
+        return self.sock.recv(size, _DONTWAIT)
+
+    @property
+    def holds_input(self) -> bool:
+        """True when :attr:`recv` may return more without an event of the kernel.
+
+        Never True in the plain form.
+        """
+        return False
 
     def _direct_methods(self) -> tuple[Callable[[int], bytes], Callable[[Buffer], None]]:
         """Return the functions that become ``recv`` and ``sendall`` of this object.
@@ -348,11 +370,39 @@ class Transport:
             if not wait_first:
                 self.sock.shutdown(socket.SHUT_WR)
             while wait_socket(self.sock, False, deadline):
-                # of Transport: TLS is over
-                if not Transport.recv_now(self, 65536) or deadline.passed:
+                if self._at_end() or deadline.passed:
                     break
         except OSError as exc:
             _log.debug("orderly close cut short: %s", exc)
+
+    def begin_end(self) -> bool:
+        """Begin what :meth:`end` does, without waiting; return False if there is nothing to wait
+        for. Never raises.
+        """
+        try:
+            self._end_output()
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            _log.debug("orderly close cut short: %s", exc)
+            return False
+        return True
+
+    def drained(self) -> bool:
+        """Throw away what the peer still sends, after :meth:`begin_end`; tell whether its end of
+        the stream was reached. Never waits, never raises.
+        """
+        try:
+            return any(self._at_end() for _ in range(_DRAINS))
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            _log.debug("orderly close cut short: %s", exc)
+            return True
+
+    def _at_end(self) -> bool:
+        """Throw away input; tell whether there was none because of the peer's end of the stream."""
+        # the socket's own: TLS is over
+        return not Transport._recv_event(self, _DRAINED)
 
     def _end_output(self) -> None:
         """Do nothing: only TLS has to end its output."""

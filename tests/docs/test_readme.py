@@ -58,7 +58,9 @@ class TestCodeToCopy:
         return paths
 
     def start(self, path: Path) -> Program:
-        return Program(path, cwd=path.parent, env={"PYTHONPATH": str(ROOT)})
+        # its lines come at once, as in a terminal
+        environment = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        return Program(path, cwd=path.parent, env=environment)
 
     @staticmethod
     def echoes(client: Program) -> bool:
@@ -74,7 +76,7 @@ class TestCodeToCopy:
         self, sources: list[Path]
     ) -> None:
         with self.start(sources[0]) as server:
-            server.expect("^Listening on port")
+            server.expect("^Ctrl-C stops")
             with self.start(sources[1]) as client:
                 client.enter("hello")
                 client.expect("^echo: hello$")
@@ -86,7 +88,7 @@ class TestCodeToCopy:
 
                 wait_for(not_sent)
                 with self.start(sources[0]) as second:
-                    second.expect("^Listening on port")
+                    second.expect("^Ctrl-C stops")
                     wait_for(lambda: self.echoes(client), 2 * BOUND)
                     client.end_input()
                     assert client.wait() == 0
@@ -99,7 +101,7 @@ class TestCodeToCopy:
             client.enter("hello")
             client.expect("^not sent: there is no connection$")
             with self.start(sources[0]) as server:
-                server.expect("^Listening on port")
+                server.expect("^Ctrl-C stops")
                 wait_for(lambda: self.echoes(client), 2 * BOUND)
                 client.end_input()
                 assert client.wait() == 0

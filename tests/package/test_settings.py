@@ -36,6 +36,7 @@ FROM_ONE = [
     "send_timeout",
     "close_timeout",
     "resolve_timeout",
+    "max_server_threads",
 ]
 
 

@@ -14,11 +14,13 @@ import mormot_ws
 from mormot_ws import (
     ExponentialBackoff,
     FailureKind,
+    HttpClientWebSockets,
     LinearBackoff,
     MainThreadQueue,
     ReconnectFailure,
     StopOn,
     WebProcessInFrame,
+    WebSocketAsyncServerRest,
     WebSocketFrame,
     WebSocketFrameList,
     WebSocketServerRest,
@@ -60,6 +62,9 @@ MET = (
     "WebSocketProcessClient",
     "WebSocketProcessClientThread",
     "WebSocketProcessServer",
+    "WebSocketAsyncConnection",
+    "WebSocketAsyncServer",
+    "WebSocketAsyncServerRest",
     "WebSocketServer",
     "WebSocketServerRest",
     "WebSocketServerSocket",
@@ -89,6 +94,12 @@ def met() -> Iterator[dict[str, object]]:
         (peer,) = wait_for(lambda: door.peers)
         rest = stack.enter_context(WebSocketServerRest(f"{HOST}:0"))
         wait_for(lambda: sockets)
+        events = stack.enter_context(WebSocketAsyncServerRest(f"{HOST}:0", uri="root", ajax=True))
+        accepted: list[object] = []
+        events.on_websocket_connect = accepted.append
+        rest_client = stack.enter_context(HttpClientWebSockets(HOST, events.port))
+        assert rest_client.websockets_upgrade("root", ajax=True) == ""
+        wait_for(lambda: accepted)
         queue = MainThreadQueue()
         stack.callback(queue.close)
         found = [
@@ -103,6 +114,9 @@ def met() -> Iterator[dict[str, object]]:
             peer,
             peer.request,
             queue,
+            accepted[0],
+            events,
+            stack.enter_context(mormot_ws.WebSocketAsyncServer(f"{HOST}:0")),
             rest,
             server,
             server.status(),

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import MS, RawClient, echo, echo_server, exchange, upgraded, wait_for
+from support import MS, RawClient, any_alive, echo, echo_server, exchange, upgraded, wait_for
 
 from mormot_ws import HttpServerError, WebSocketProtocolChat, WebSocketServer
-from mormot_ws.server import accepting, listening, threaded
+from mormot_ws.server import accepting, listening
 
 
 @pytest.fixture
@@ -79,13 +79,14 @@ def failing_once(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Let the first connection fail in the accept thread."""
     errors = [error]
 
-    class Failing(accepting.WebSocketServerSocket):
-        def __init__(self, *args: Any) -> None:
-            if errors:
-                raise errors.pop()
-            super().__init__(*args)
+    begin = accepting.ListeningServer._begin
 
-    monkeypatch.setattr(accepting, "WebSocketServerSocket", Failing)
+    def failing(server: accepting.ListeningServer, visitor: Any) -> None:
+        if errors:
+            raise errors.pop()
+        begin(server, visitor)
+
+    monkeypatch.setattr(accepting.ListeningServer, "_begin", failing)
 
 
 @pytest.mark.parametrize("error", [MemoryError("full"), SystemExit("bye"), RuntimeError("bug")])
@@ -116,6 +117,7 @@ def no_thread(monkeypatch: pytest.MonkeyPatch, name: str) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(threading.Thread, "start", start)
 
 
+@pytest.mark.threaded
 def test_without_threads_clients_get_503_and_the_log_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -159,7 +161,8 @@ def test_a_server_without_a_thread_to_accept_raises(monkeypatch: pytest.MonkeyPa
         return listeners
 
     monkeypatch.setattr(listening, "listen", listen)
-    no_thread(monkeypatch, "accept")
+    # of the accept thread, or of one of the event-driven server
+    no_thread(monkeypatch, "Server")
     with pytest.raises(HttpServerError, match="no thread"):
         WebSocketServer("127.0.0.1:0")
     assert [sock.fileno() for sock in listeners] == [-1]
@@ -173,7 +176,7 @@ def test_free_ends_the_pause_after_a_fault(
     def accept(server: WebSocketServer, listener: Any) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(threaded.WebSocketServer, "_accept_from", accept)
+    monkeypatch.setattr(accepting.ListeningServer, "_accept_from", accept)
     server = WebSocketServer("127.0.0.1:0")
     with RawClient(server.port):
         wait_for(lambda: "cannot accept" in caplog.text)
@@ -182,4 +185,4 @@ def test_free_ends_the_pause_after_a_fault(
         freeing.join(2000 * MS)
         assert not freeing.is_alive()
     assert caplog.text.count("cannot accept") == 1
-    assert not server._acceptor.is_alive()
+    assert not any_alive(server)

@@ -393,6 +393,7 @@ def test_the_events_get_the_socket_the_process_and_the_protocol(recorder: Record
     assert recorder.all("close")[0].value is protocol
 
 
+@pytest.mark.threaded
 def test_connections_have_different_threads(recorder: Recorder) -> None:
     """Each connection is served by a thread of its own."""
     with (
@@ -417,6 +418,7 @@ def test_a_connection_that_ends_is_forgotten_before_on_websocket_disconnect() ->
     assert seen == [(0, None)]
 
 
+@pytest.mark.threaded
 def test_on_start_and_on_stop_are_called_in_each_thread_of_the_server(recorder: Recorder) -> None:
     """The accept thread and each connection's thread report their start and end."""
     with WebSocketServer(

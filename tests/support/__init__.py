@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .endpoints import (
     active,
+    any_alive,
     chat,
     connect,
     echo,
@@ -60,6 +61,7 @@ __all__ = [
     "accept_for",
     "active",
     "answering",
+    "any_alive",
     "chat",
     "connect",
     "converse",

@@ -54,6 +54,11 @@ def fast_settings(**values: Any) -> WebSocketProcessSettings:
     return settings
 
 
+def any_alive(server: WebSocketServer) -> bool:
+    """Tell whether a thread of *server* is alive."""
+    return any(thread is not None and thread.is_alive() for thread in server._own_threads())
+
+
 def echo_server(
     port: int = 0, callback: Callable[..., Any] = echo, **settings: Any
 ) -> WebSocketServer:

@@ -30,7 +30,9 @@ from typing import Any
 from markdown_it import MarkdownIt
 
 from mormot_ws import (
+    Connection,
     HttpClientWebSockets,
+    Server,
     WebSocketProcessSettings,
     WebSocketProtocolChat,
     WebSocketServer,
@@ -55,6 +57,8 @@ _PROGRAMS = {
     "mormot-ws": ["-m", "mormot_ws"],
     "pytest": ["-m", "pytest"],
 }
+#: what a page may leave open, in the order in which it is freed: clients first
+_OWNED = (Connection, HttpClientWebSockets, Server, WebSocketServer)
 
 
 class PageError(AssertionError):
@@ -333,9 +337,7 @@ class Page:
 
     def _remember(self) -> None:
         for value in list(self.namespace.values()):
-            if isinstance(value, (HttpClientWebSockets, WebSocketServer)) and not any(
-                value is one for one in self._owned
-            ):
+            if isinstance(value, _OWNED) and not any(value is one for one in self._owned):
                 self._owned.append(value)
 
     def _run_text(self, block: Block) -> None:
@@ -429,6 +431,8 @@ class Page:
             "PATH": f"{tools}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "PYTHONUTF8": "1",
+            # as in a terminal, where each line is seen at once
+            "PYTHONUNBUFFERED": "1",
             "PYTHONWARNINGS": "error",
         }
 
@@ -449,10 +453,11 @@ class Page:
     def __exit__(self, *exc_info: object) -> None:
         try:
             self._remember()
-            for kind in (HttpClientWebSockets, WebSocketServer):
+            for kind in _OWNED:
                 for one in self._owned:
                     if isinstance(one, kind):
-                        one.free()
+                        end = one.close if isinstance(one, (Connection, Server)) else one.free
+                        end()
         finally:
             self.namespace.clear()
             self._cleanups.close()

@@ -1,0 +1,460 @@
+"""LeaderPool: some threads that serve many sockets, of which one at a time waits for all of them.
+
+That thread, the leader, handles each ready member itself, so a short callback costs no more than in
+an event loop. When it stays inside one member for some milliseconds, a watcher ends its term, and a
+follower leads on. The old leader finishes what it is doing, and becomes a follower.
+
+Correctness does not rest on there being one leader, but on a lock for each member: who handles one
+holds its ``busy``. A leader that finds it taken takes the member out of the set that is waited for;
+the holder puts it back when it leaves. Two leaders for a moment do no harm.
+
+The pool knows neither WebSockets nor settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from threading import current_thread
+from typing import Protocol
+
+from ..core.forks import dies_in_child
+from ..logs import SeldomLog, get_logger
+from ..process.freeing import joined
+from ..sockets.deadline import Deadline
+from ..sockets.readiness import Readiness
+
+_log = get_logger("mormot_ws.server")
+
+#: a callback is long after so many seconds; while one after the other is found, less is enough
+_LONG_SECONDS = 0.005
+_NEXT_LONG_SECONDS = 0.001
+#: a thread that is not among those to keep ends after so many idle seconds
+_IDLE_SECONDS = 10.0
+#: seconds between two warnings that all threads are busy
+_WARN_SECONDS = 60.0
+#: how often a member is handled by a thread that comes back from a callback after the end
+_LAST_TURNS = 64
+#: seconds that a leader pauses after a fault that no member has caused
+_AFTER_FAULT = 0.1
+
+
+class Member(Protocol):
+    """A socket, and what is done when it can be read."""
+
+    #: held by the thread that handles the member
+    busy: threading.Lock
+    #: True while its socket is not waited for, because a thread was still inside when it was ready
+    masked: bool
+
+    @property
+    def handle(self) -> Callable[[], bool]:
+        """Read what there is, without waiting for more, and run callbacks; return False at the end
+        of the member. Called with ``busy`` held.
+        """
+
+    def end(self, exc: BaseException | None) -> bool:
+        """Do what is left after :attr:`handle` has returned False or raised *exc*; return True when
+        the member goes on, in another way. Otherwise it has removed itself.
+        """
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+    def callback_is_long(self) -> None:
+        """A callback is long: others have to answer for the member. Neither waits nor logs."""
+
+    def callback_has_ended(self) -> bool:
+        """Undo :meth:`callback_is_long`, and handle what came meanwhile; return like
+        :attr:`handle`. Called with ``busy`` held, in the thread of the callback.
+        """
+
+
+class LeaderPool:
+    """Threads that handle members.
+
+    :param name: the beginning of the threads' names.
+    :param keep: so many threads are started at once, and do not end when idle.
+    :param most: the most threads; so many callbacks can be long at the same time.
+    :param on_start: called in each thread when it begins; must not raise.
+    :param on_stop: called in each thread when it ends; must not raise.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        keep: int,
+        most: Callable[[], int],
+        on_start: Callable[[], object],
+        on_stop: Callable[[], object],
+    ) -> None:
+        self._name = name
+        # one leads, one can follow
+        self._keep = max(2, keep)
+        self._most = most
+        self._on_start = on_start
+        self._on_stop = on_stop
+        self._busy_log = SeldomLog(_WARN_SECONDS)
+        self._thread_log = SeldomLog(_WARN_SECONDS)
+        self._members: dict[int, Member] = {}
+        self._readiness = Readiness()
+        self._wake_read, self._wake_write = socket.socketpair()
+        for end in (self._wake_read, self._wake_write):
+            end.setblocking(False)
+        self._make_locks()
+        # the number of the present leader's term; −1: nobody leads
+        self._term = -1
+        # the term that waits for a leader; 0: none
+        self._wanted = 1
+        self._last_term = 1
+        self._idle = 0
+        self._numbers = 0
+        self._threads: set[threading.Thread] = set()
+        self._watcher: threading.Thread | None = None
+        self._stopping = False
+        #: members to be handled without an event of the kernel
+        self._revisits: deque[Member] = deque()
+        # (term, member) while the leader is inside one; written by leaders only
+        self._current: tuple[int, Member] | None = None
+        dies_in_child(self)
+
+    def _make_locks(self) -> None:
+        #: guards the terms, the threads, and which members are masked. Nothing is called while it
+        #: is held but short methods of members
+        self._safe = threading.Lock()
+        self._follow = threading.Condition(self._safe)
+        # set while a leader finds something to do: the watcher sleeps otherwise
+        self._active = threading.Event()
+        self._stopped = threading.Event()
+
+    # ---------------------------------------------------------------------------- for other threads
+
+    def start(self) -> None:
+        """Start the threads. Raises ``RuntimeError`` when there are none to be had."""
+        self._readiness.add(self._wake_read.fileno())
+        for _ in range(self._keep):
+            self._spawn()
+        self._watcher = threading.Thread(
+            target=self._watch, name=f"{self._name} watcher", daemon=True
+        )
+        self._watcher.start()
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """The threads that may run callbacks."""
+        return list(self._threads)
+
+    def add(self, member: Member) -> None:
+        """Handle *member* from now on. Raises ``OSError``."""
+        fd = member.fileno()
+        member.masked = False
+        self._members[fd] = member
+        try:
+            self._readiness.add(fd)
+        except BaseException:
+            self._members.pop(fd, None)
+            raise
+
+    def remove(self, member: Member) -> None:
+        """Handle *member* no longer: before its descriptor is closed. Safe to call twice."""
+        fd = member.fileno()
+        with self._safe:
+            if self._members.get(fd) is not member:
+                return
+            del self._members[fd]
+            if not member.masked:
+                # it is closed when a callback returns after stop()
+                with contextlib.suppress(OSError, ValueError):
+                    self._readiness.remove(fd)
+
+    def revisit(self, member: Member) -> None:
+        """Let a leader handle *member* although the kernel reports nothing. From any thread."""
+        self._revisits.append(member)
+        self._wake()
+
+    def stop(self, deadline: Deadline) -> list[threading.Thread]:
+        """End all threads, and wait for them until the *deadline*; return those that are left."""
+        self._stopping = True
+        self._stopped.set()
+        self._active.set()
+        with self._safe:
+            self._follow.notify_all()
+        self._wake()
+        watcher = [] if self._watcher is None else [self._watcher]
+        left = [thread for thread in [*self._threads, *watcher] if not joined(thread, deadline)]
+        if not left:
+            self._close()
+        return left
+
+    def _close(self) -> None:
+        """Close the descriptors, once no thread uses them. Safe to call twice."""
+        self._readiness.close()
+        self._wake_read.close()
+        self._wake_write.close()
+
+    def die_in_child(self) -> None:
+        """Leave the threads and the members to the parent, in a forked child."""
+        self._stopping = True
+        # a leader that has forked in a callback is deposed, and ends
+        self._term = -1
+        self._make_locks()
+        self._members.clear()
+        self._threads.clear()
+        self._watcher = None
+        self._close()
+
+    def _wake(self) -> None:
+        # full: the leader is being woken already; closed: it has ended
+        with contextlib.suppress(OSError):
+            self._wake_write.send(b"\0")
+
+    # ------------------------------------------------------------------------ leaders and followers
+
+    def _spawn(self) -> None:
+        with self._safe:
+            self._numbers += 1
+            number = self._numbers
+        # a daemon thread: a callback that never returns must not keep the interpreter from ending
+        thread = threading.Thread(target=self._work, name=f"{self._name} {number}", daemon=True)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            self._threads.discard(thread)
+            raise
+
+    def _work(self) -> None:
+        safe = self._safe
+        self._on_start()
+        try:
+            while term := self._next_term():
+                self._lead(term)
+        finally:
+            # if the lock is another one, this is a child that was forked in this same thread
+            if self._safe is safe:
+                self._on_stop()
+                with safe:
+                    self._threads.discard(current_thread())
+                    last = self._stopping and not self._threads
+                if last:
+                    # stop() has not waited for a long callback
+                    self._close()
+
+    def _next_term(self) -> int:
+        """Wait until a leader is wanted; return its term, 0 when this thread is to end."""
+        with self._safe:
+            while not self._stopping:
+                if self._wanted:
+                    term = self._term = self._wanted
+                    self._wanted = 0
+                    return term
+                self._idle += 1
+                notified = self._follow.wait(_IDLE_SECONDS)
+                self._idle -= 1
+                if not (notified or self._wanted) and self._idle + 1 >= self._keep:
+                    return 0
+            return 0
+
+    def _lead(self, term: int) -> None:
+        """Handle what is ready, until the end of the *term*."""
+        poll, members = self._readiness.poll, self._members
+        active, wake = self._active, self._wake_read.fileno()
+        while not self._stopping:
+            try:
+                ready = poll()
+            except OSError as exc:
+                self._pause(exc)
+                continue
+            if not active.is_set():
+                active.set()
+            for fd, _ in ready:
+                member = members.get(fd)
+                if member is None:
+                    if fd == wake and not self._revisit(term):
+                        return
+                    continue
+                if not member.busy.acquire(False):
+                    self._mask(member)
+                    continue
+                self._current = (term, member)
+                try:
+                    goes_on = member.handle() or member.end(None)
+                except BaseException as exc:  # noqa: BLE001
+                    goes_on = self._end(member, exc)
+                # in this order: the watcher changes the term, then looks at the member
+                self._current = None
+                if self._term != term:
+                    # the rest is void: it is reported again to the new leader
+                    self._leave_late(member, goes_on)
+                    return
+                if goes_on:
+                    # _leave(), written out for the hot path
+                    member.busy.release()
+                    if member.masked:
+                        self._unmask(member)
+
+    def _pause(self, exc: OSError) -> None:
+        """Report that waiting has failed, which is the system's fault or a bug, and pause."""
+        if not self._stopping:
+            _log.error("%s cannot wait for connections: %s", self._name, exc)
+            self._stopped.wait(_AFTER_FAULT)
+
+    def _end(self, member: Member, exc: BaseException) -> bool:
+        try:
+            return member.end(exc)
+        # a fault of one member must not end the thread that serves all
+        except BaseException:
+            if self._stopping and not self._members:
+                # a child that was forked by a callback: the exception has to end it
+                raise
+            _log.exception("%s: %r failed at its end", self._name, member)
+            self.remove(member)
+            return False
+
+    def _leave_late(self, member: Member, goes_on: bool) -> None:
+        """Leave a member after the end of the term, because its callback was long."""
+        # the watcher may not have finished: see _depose()
+        with self._safe:
+            if self._stopping and not self._members:
+                return
+        if goes_on:
+            try:
+                goes_on = member.callback_has_ended() or member.end(None)
+                # there will be no other leader; free() has cut the connection, so this ends it
+                for _ in range(_LAST_TURNS):
+                    if not (goes_on and self._stopping):
+                        break
+                    goes_on = member.handle() or member.end(None)
+            except BaseException as exc:  # noqa: BLE001
+                goes_on = self._end(member, exc)
+        if goes_on:
+            self._leave(member)
+
+    def _leave(self, member: Member) -> None:
+        """Let others handle a member again."""
+        member.busy.release()
+        if member.masked:
+            self._unmask(member)
+
+    def _revisit(self, term: int) -> bool:
+        """Handle members without an event; return False at the end of the term."""
+        if self._stopping:
+            # the byte stays, for another leader
+            return False
+        with contextlib.suppress(BlockingIOError):
+            while len(self._wake_read.recv(4096)) == 4096:
+                pass
+        while self._revisits:
+            member = self._revisits.popleft()
+            if self._members.get(member.fileno()) is not member:
+                continue
+            if not member.busy.acquire(False):
+                # who is inside takes all the input that it can get
+                continue
+            self._current = (term, member)
+            try:
+                goes_on = member.handle() or member.end(None)
+            except BaseException as exc:  # noqa: BLE001
+                goes_on = self._end(member, exc)
+            self._current = None
+            if self._term != term:
+                self._leave_late(member, goes_on)
+                if self._revisits:
+                    self._wake()
+                return False
+            if goes_on:
+                self._leave(member)
+        return not self._stopping
+
+    def _mask(self, member: Member) -> None:
+        """Do not wait for a member while another thread is inside it."""
+        with self._safe:
+            fd = member.fileno()
+            if member.masked or self._members.get(fd) is not member:
+                return
+            member.masked = True
+            # not with an empty set of events: the kernel would go on to report a hang-up
+            with contextlib.suppress(OSError):
+                self._readiness.remove(fd)
+        # the other thread releases first, then looks: one of us two sees the other
+        if not member.busy.locked():
+            self._unmask(member)
+
+    def _unmask(self, member: Member) -> None:
+        with self._safe:
+            fd = member.fileno()
+            if member.masked and self._members.get(fd) is member:
+                member.masked = False
+                self._readiness.add(fd)
+
+    # ------------------------------------------------------------------------- the watcher's thread
+
+    def _watch(self) -> None:
+        """End the leader's term each time it stays inside one member."""
+        active, pause = self._active, _LONG_SECONDS
+        while not self._stopping:
+            # without a limit: leaders and stop() set it
+            active.wait()
+            seen = self._current
+            if self._stopped.wait(pause):
+                return
+            pause = _LONG_SECONDS
+            if self._current is not seen:
+                continue
+            if seen is None:
+                active.clear()
+                # the leader may have looked at it just before
+                if self._current is not None:
+                    active.set()
+            elif self._idle:
+                if self._depose(seen):
+                    pause = _NEXT_LONG_SECONDS
+            else:
+                self._get_follower()
+
+    def _depose(self, seen: tuple[int, Member]) -> bool:
+        """End the leader's term, because it is still inside the member that was *seen*."""
+        term, member = seen
+        with self._safe:
+            if self._term != term or not self._idle or self._current is not seen:
+                return False
+            self._term = -1
+            # the leader looks in the other order: either it sees the end of its term, and waits
+            # for this lock before it leaves the member, or we see that it has left
+            if self._current is seen:
+                member.callback_is_long()
+            self._last_term += 1
+            self._wanted = self._last_term
+            self._follow.notify()
+        if not self._idle:
+            self._get_follower()
+        return True
+
+    def _get_follower(self) -> None:
+        """Start a thread, if there may be one more."""
+        most = self._most()
+        if len(self._threads) >= most:
+            more = self._busy_log.due()
+            if more is not None:
+                _log.warning(
+                    "%s: all %d threads are inside callbacks; other connections wait until one"
+                    " returns. settings.max_server_threads bounds their number%s",
+                    self._name,
+                    most,
+                    more,
+                )
+            return
+        try:
+            self._spawn()
+        except RuntimeError as exc:
+            more = self._thread_log.due()
+            if more is not None:
+                _log.error(
+                    "%s: no further thread (%s): other connections wait until a callback returns%s",
+                    self._name,
+                    exc,
+                    more,
+                )
