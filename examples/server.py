@@ -1,6 +1,6 @@
 """An echo server: every message goes back to its sender.
 
-    python examples/server.py [--host 127.0.0.1] [--port 8999] [--protocol echo]
+    python examples/server.py [--host 127.0.0.1] [--port 8999] [--protocol echo] [--async]
 
 Open it in a browser, and it answers with a page that tries it out. Enter, Ctrl-C or SIGTERM stops
 it; when its standard input ends, it serves on until a signal comes.
@@ -22,6 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from mormot_ws import (
     HttpServerError,
+    WebSocketAsyncServer,
     WebSocketFrame,
     WebSocketProcess,
     WebSocketProtocolChat,
@@ -50,15 +51,15 @@ class WebSocketProtocolEcho(WebSocketProtocolChat):
             say(f"#{sender.connection_id} echo: {message!r:.100}")
 
 
-def serve(port: str, name: str) -> None:
+def serve(port: str, name: str, by_events: bool = False) -> None:
     """Serve the protocol *name* on *port* until a line on standard input, or a signal.
 
-    *port* is 'host:port'.
+    *port* is 'host:port'. *by_events*: with few threads for all connections, instead of one each.
     """
     protocol = WebSocketProtocolEcho(name, "")  # name, uri: '' is served whatever the URI
     protocol.on_incoming_frame = protocol.echo_frame
     # listens from here on; free() at the end says goodbye to every client
-    with WebSocketServer(port) as server:
+    with WebSocketAsyncServer(port) if by_events else WebSocketServer(port) as server:
         server.websocket_protocols.add(protocol)  # add, not add_once
         server.on_request = partial(answer_page, protocol=name)  # what a browser gets
         entered = threading.Event()
@@ -106,12 +107,18 @@ def main() -> None:
     parser.add_argument(
         "--protocol", default="echo", help="name of the sub-protocol (default %(default)s)"
     )
+    parser.add_argument(
+        "--async",
+        dest="by_events",
+        action="store_true",
+        help="the event-driven server: few threads for any number of clients",
+    )
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         # both raise KeyboardInterrupt here, in the main thread
         signal.signal(number, signal.default_int_handler)
     try:
-        serve(f"{args.host}:{args.port}", args.protocol)
+        serve(f"{args.host}:{args.port}", args.protocol, args.by_events)
     except KeyboardInterrupt:
         say("Stopped by a signal")
     except (HttpServerError, ValueError) as exc:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..client.arguments import parse_websocket_uri
 from ..client.upgrade import check_custom_headers
+from ..core.addresses import unix_name
 from ..core.handshake import split_header_lines
 from ..errors import WebSocketsError
 from ..protocols.base import WebSocketProtocol
@@ -44,7 +45,8 @@ def uri(text: str) -> str:
             else ""
         )
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a URI like ws://host:port/resource or wss://...{hint}"
+            f"{text!r} is not a URI like ws://host:port/resource, wss://... or "
+            f"ws+unix:/path:/resource{hint}"
         ) from None
     if any(c <= " " or c == "\x7f" for c in text):
         raise argparse.ArgumentTypeError(
@@ -58,6 +60,27 @@ def port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
+
+
+def unix(text: str) -> str:
+    """Return the address of a Unix socket for its path, or for ``@NAME``."""
+    address = f"unix:{text.removeprefix('unix:')}"
+    try:
+        unix_name(address)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+    return address
+
+
+def mode(text: str) -> int:
+    """Return the permissions of a file, in octal."""
+    try:
+        value = int(text, 8)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 0o777:
+        raise argparse.ArgumentTypeError(f"{text!r} is not octal, like 660")
+    return value
 
 
 def protocol(text: str) -> str:

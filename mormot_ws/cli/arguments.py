@@ -53,6 +53,7 @@ examples:
   tail -f app.log | mormot-ws serve broadcast
   mormot-ws serve --cert cert.pem --key key.pem --status 5
   mormot-ws serve --port 0 --json --status 1      for scripts
+  mormot-ws serve --unix /tmp/echo.sock --unix-mode 600
 
 """
 
@@ -71,6 +72,7 @@ examples:
   echo hello | mormot-ws connect ws://127.0.0.1:8999 --count 1
   mormot-ws connect ws://127.0.0.1:8999 --json --linger forever < /dev/null
   mormot-ws connect ws://127.0.0.1:8999 --binary < photo.jpg > copy.jpg
+  mormot-ws connect ws+unix:/tmp/echo.sock:/
 
 """
 
@@ -86,6 +88,11 @@ examples:
   mormot-ws bench wss://example.com/echo --count 100 --seconds 10 --json
 
 """
+
+
+#: where ``serve`` listens by default
+_HOST = "127.0.0.1"
+_PORT = 8999
 
 
 class UsageError(ValueError):
@@ -168,16 +175,35 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         default="echo",
         help="what to serve",
     )
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on; 0.0.0.0: all (default %(default)s)",
-    )
+    parser.add_argument("--host", help=f"address to listen on; 0.0.0.0: all (default {_HOST})")
     parser.add_argument(
         "--port",
         type=argument_types.port,
-        default=8999,
-        help="0: a free one, which is printed (default %(default)s)",
+        help=f"0: a free one, which is printed (default {_PORT})",
+    )
+    parser.add_argument(
+        "--reuse-port", action="store_true", help="let other servers listen on the same port too"
+    )
+    parser.add_argument(
+        "--unix",
+        metavar="PATH",
+        type=argument_types.unix,
+        help="listen on a Unix socket instead; @NAME: one without a file",
+    )
+    parser.add_argument(
+        "--unix-mode",
+        metavar="MODE",
+        type=argument_types.mode,
+        help="permissions of its file, e.g. 660 (default: as the umask says)",
+    )
+    parser.add_argument(
+        "--fd",
+        metavar="N",
+        type=argument_types.whole,
+        help="listen on a socket that was inherited as descriptor N instead",
+    )
+    parser.add_argument(
+        "--systemd", action="store_true", help="listen on the sockets that systemd passes instead"
     )
     parser.add_argument(
         "--protocol",
@@ -341,7 +367,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
         "uri",
         metavar="URI",
         type=argument_types.uri,
-        help="ws://host:port/resource, or wss:// for TLS",
+        help="ws://host:port/resource, or wss:// for TLS; ws+unix:/path:/resource: a Unix socket",
     )
     parser.add_argument(
         "--protocol",
@@ -407,18 +433,37 @@ def _add_heartbeat(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _check_place(args: argparse.Namespace) -> None:
+    """Set ``args.where``, the first argument of the server."""
+    has_port = args.host is not None or args.port is not None or args.reuse_port
+    others = [args.unix, None if args.fd is None else f"fd://{args.fd}"]
+    others = [each for each in others if each is not None] + ["systemd:"] * args.systemd
+    if len(others) + has_port > 1:
+        raise UsageError("--unix, --fd, --systemd or a port (--host, --port, --reuse-port)")
+    if args.unix_mode is not None and (args.unix is None or args.unix.startswith("unix:@")):
+        raise UsageError("--unix-mode goes with --unix PATH")
+    if others:
+        args.where = others[0]
+        return
+    host = _HOST if args.host is None else args.host
+    port = _PORT if args.port is None else args.port
+    args.where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _check_together(args: argparse.Namespace) -> None:
     """Raise :class:`UsageError` for options that make no sense together."""
     if args.key and not args.cert:
         raise UsageError("--key goes with --cert")
     if args.command == "serve":
+        _check_place(args)
         if args.client_ca and not args.cert:
             raise UsageError("--client-ca goes with --cert")
         args.uri = args.uri.removeprefix("/")
         if any(c <= " " or c in "?#\x7f" for c in args.uri):
             raise UsageError(f"--uri is a path without '?', '#' and blanks, not {args.uri!r}")
         return
-    if not args.uri.startswith("wss:") and (args.ca or args.cert or args.insecure):
+    scheme = args.uri.partition(":")[0].lower()
+    if scheme not in ("wss", "wss+unix") and (args.ca or args.cert or args.insecure):
         raise UsageError("--ca, --cert and --insecure go with a wss:// URI")
     if args.ca and args.insecure:
         raise UsageError("--ca or --insecure, not both")

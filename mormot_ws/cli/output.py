@@ -20,6 +20,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+from ..core.taking import take
 from .mailbox import Mailbox, News
 
 #: seconds that a line waits for another thread's line, which may be blocked by a full pipe
@@ -177,10 +178,11 @@ class Output:
 
     def _write(self, descriptor: int, data: bytes) -> None:
         """Write all of *data*, bypassing Python's buffers, so nothing is left to flush."""
-        if not self._safe_lines.acquire(timeout=_PATIENCE):
-            # another thread is blocked in a write: there is no reader, and nobody to tell
-            return
+        held: list[bool] = []
         try:
+            if not take(self._safe_lines, held, _PATIENCE):
+                # another thread is blocked in a write: there is no reader, and nobody to tell
+                return
             if self.prompting:
                 sys.stdout.write(data.decode("utf-8", "replace"))
                 sys.stdout.flush()
@@ -193,7 +195,9 @@ class Output:
                 self._gone = True
                 self._mailbox.post(News.output_gone)
         finally:
-            self._safe_lines.release()
+            # this way no signal handler can raise between having the lock and releasing it
+            if held and held[0]:
+                self._safe_lines.release()
 
 
 class OutputHandler(logging.Handler):

@@ -12,6 +12,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from ..core.addresses import is_unix, websocket_uri
 from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focText
 from ..errors import HttpServerError
 from ..logs import shown_name, shown_uri
@@ -19,7 +20,9 @@ from ..page import answer_page, greet_page
 from ..process.process import WebSocketProcess
 from ..protocols.any_name import AnyNameList
 from ..protocols.chat import WebSocketProtocolChat
-from ..server.threaded import WebSocketServer
+from ..server.accepting import ListeningServer
+from ..server.choice import server_class
+from ..server.listening import is_ip
 from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
@@ -30,8 +33,6 @@ from .output import Output
 
 #: status lines between two headers
 _HEADER_EVERY = 20
-#: the most seconds that the server's threads wait for the protocols
-_READY = 5.0
 #: the descriptions of the counters, in the order of the table
 _COUNTERS = {
     "connections": "WebSocket connections",
@@ -54,7 +55,7 @@ class Room:
         self._mode = mode
         self._output = output
         #: set before the server gets its protocols, so before any callback
-        self.server: WebSocketServer | None = None
+        self.server: ListeningServer | None = None
         #: guards the table below; last in the lock order
         self._safe_ids = threading.Lock()
         self._ids: set[int] = set()
@@ -156,26 +157,30 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     except OSError as exc:
         output.error(f"the certificate cannot be used: {exc}")
         return 1
-    host = f"[{args.host}]" if ":" in args.host else args.host
-    # set when there are protocols: the accept thread waits for it, so that a fast client finds them
-    ready = threading.Event()
+
+    def prepare(server: ListeningServer) -> None:
+        room.server = server
+        _offer(server, args, room.on_incoming_frame)
+
     try:
-        server = WebSocketServer(
-            f"{host}:{args.port}",
-            on_start=lambda thread: ready.wait(_READY),
+        server = server_class()(
+            args.where,
             process_name="mormot-ws",
             settings=_settings(args),
             tls_context=context,
+            prepare=prepare,
+            reuse_port=args.reuse_port,
+            unix_mode=args.unix_mode,
         )
     except HttpServerError as exc:
-        output.error(_why_not(exc, f"{host}:{args.port}"))
+        output.error(_why_not(exc, args.where))
+        return 1
+    except ValueError as exc:
+        # a system that cannot share ports
+        output.error(str(exc))
         return 1
     with server:
-        room.server = server
-        _offer(server, args, room.on_incoming_frame)
-        ready.set()
-        shown = f"[{server.host}]" if ":" in server.host else server.host
-        uri = f"{'ws' if context is None else 'wss'}://{shown}:{server.port}/{args.uri}"
+        uri = websocket_uri(server.host, server.port, args.uri, context is not None)
         output.event(
             "listening",
             f"Listening on {uri} ({args.mode}); Ctrl-C stops the server",
@@ -202,7 +207,7 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
 
 
 def _wait(
-    args: argparse.Namespace, mailbox: Mailbox, output: Output, server: WebSocketServer
+    args: argparse.Namespace, mailbox: Mailbox, output: Output, server: ListeningServer
 ) -> int:
     """Show the status until a letter ends the command; return the exit code."""
     lines = StatusLines()
@@ -224,7 +229,7 @@ def _wait(
             return 0
 
 
-def _offer(server: WebSocketServer, args: argparse.Namespace, callback: Callable[..., Any]) -> None:
+def _offer(server: ListeningServer, args: argparse.Namespace, callback: Callable[..., Any]) -> None:
     """Add the protocols, and the page for browsers."""
     if args.protocol:
         server.websocket_protocols.add(WebSocketProtocolChat(args.protocol, args.uri, callback))
@@ -233,7 +238,7 @@ def _offer(server: WebSocketServer, args: argparse.Namespace, callback: Callable
     server.on_request = partial(answer_page, protocol=args.protocol or "", uri=args.uri)
 
 
-def _broadcast(server: WebSocketServer, line: bytes) -> bool:
+def _broadcast(server: ListeningServer, line: bytes) -> bool:
     """Send a line of standard input to all clients, as text if it is UTF-8."""
     try:
         line.decode("utf-8")
@@ -261,5 +266,11 @@ def _why_not(error: HttpServerError, address: str) -> str:
     cause = error.__cause__
     if not isinstance(cause, OSError) or cause.errno is None or isinstance(cause, socket.gaierror):
         return str(error)
-    hint = "; --port 0 picks a free one" if cause.errno == errno.EADDRINUSE else ""
+    if not (is_unix(address) or is_ip(address)):
+        return str(error)
+    hint = ""
+    if cause.errno == errno.EADDRINUSE:
+        hint = (
+            "; another program listens there" if is_unix(address) else "; --port 0 picks a free one"
+        )
     return f"cannot listen on {address}: {os.strerror(cause.errno)}{hint}"

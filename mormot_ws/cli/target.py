@@ -133,5 +133,5 @@ class Target:
         if failure.kind is FailureKind.refused and ": proxy " in failure.text:
             return "is the proxy running, and on this port?"
         if failure.kind is FailureKind.refused:
-            return "is the server running, and on this port?"
+            return f"is the server running, and on this {'port' if self.port else 'socket'}?"
         return ""

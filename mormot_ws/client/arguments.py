@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from ..core.addresses import is_unix, unix_name
 from ..core.handshake import checked_header_value
 from ..core.names import plain_host, wire_resource
 from ..logs import shown_uri
@@ -13,6 +14,10 @@ from ..protocols.base import WebSocketProtocol
 from ..settings import WebSocketProcessSettings
 from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress
 from .upgrade import check_custom_headers
+
+#: the schemes of Unix sockets, without and with TLS; the first one is that of the package ws for
+#: Node.js
+_UNIX_SCHEMES = ("ws+unix", "wss+unix")
 
 
 class HeaderValue:
@@ -55,8 +60,12 @@ def check_upgrade_arguments(
 def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
     """Return (host, port, resource with its query, TLS) of a ``ws://`` or ``wss://`` *uri*.
 
-    Raises ``ValueError`` for anything else.
+    ``ws+unix:/path:/resource``, with or without two slashes before the path, is a resource on a
+    Unix socket: its host is ``unix:/path`` and its port 0. Raises ``ValueError`` for anything else.
     """
+    scheme, _, rest = uri.partition(":")
+    if scheme.lower() in _UNIX_SCHEMES:
+        return _parse_unix_uri(uri, rest, scheme.lower() == _UNIX_SCHEMES[1])
     parts = urlsplit(uri)
     if (
         parts.scheme not in ("ws", "wss")
@@ -79,6 +88,27 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
     return host, port, resource, tls
 
 
+def _parse_unix_uri(uri: str, rest: str, tls: bool) -> tuple[str, int, str, bool]:
+    path, colon, resource = rest.partition(":")
+    host = f"unix:{unquote(path.removeprefix('//'))}"
+    if "?" in path or "#" in rest or (colon and resource[:1] not in ("", "/", "?")):
+        host = ""
+    try:
+        unix_name(host)
+    except ValueError:
+        raise ValueError(
+            f"{shown_uri(uri.partition('#')[0].partition('?')[0])!r} is not a URI like"
+            " ws+unix:/path:/resource; ':', '?', '#' and '%' in the path have to be"
+            " percent-encoded"
+        ) from None
+    return host, 0, resource.removeprefix("/"), tls
+
+
+def is_websocket_uri(text: str) -> bool:
+    """Tell whether *text* begins like a whole URI, not like a host or a resource."""
+    return text.lower().startswith(("ws://", "wss://", *(f"{each}:" for each in _UNIX_SCHEMES)))
+
+
 def connect_target(
     host: str,
     port: int | str | WebSocketProtocol | None,
@@ -90,7 +120,11 @@ def connect_target(
     """Return the same arguments in the one form of the two of ``websockets_connect()`` that has
     them all.
     """
-    if "://" in host:
+    if is_unix(host):
+        if isinstance(port, WebSocketProtocol) and protocol is None:
+            protocol, port = port, None
+        port = "" if port is None else port
+    elif "://" in host or is_websocket_uri(host):
         if uri:
             raise TypeError("the address holds the URI already")
         if isinstance(port, WebSocketProtocol):

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .arguments import check_upgrade_arguments, parse_websocket_uri
+from .arguments import check_upgrade_arguments, is_websocket_uri, parse_websocket_uri
 
 if TYPE_CHECKING:
     from .client import HttpClientWebSockets
     from .connection import WebSocketProcessClient
-
-_URIS = ("ws://", "wss://")
 
 
 class AutoReconnect:
@@ -43,7 +41,7 @@ class AutoReconnect:
             self._settle(self._uri())
 
     def _settle(self, uri: str | None) -> None:
-        if isinstance(uri, str) and uri.lower().startswith(_URIS):
+        if isinstance(uri, str) and is_websocket_uri(uri):
             host, port, uri, tls = parse_websocket_uri(uri)
             self._client.lead_to(host, port, tls)
         if uri is not None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, ClassVar
 
+from ..core.addresses import shown_target
 from ..errors import WebSocketsError
 from ..logs import get_logger
 from ..process.freeing import FreedByWith
@@ -74,7 +75,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     def __init__(
         self,
         host: str,
-        port: int | str,
+        port: int | str = "",
         tls: bool = False,
         tls_context: TlsContext | None = None,
         timeout: int = 10_000,
@@ -136,16 +137,13 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     def open(
         cls,
         host: str,
-        port: int | str,
+        port: int | str = "",
         tls: bool = False,
         tls_context: TlsContext | None = None,
         timeout: int = 10_000,
         **options: Any,
     ) -> HttpClientWebSockets:
-        """Return a client with a TCP connection to *host* and *port*, like the constructor.
-
-        Mirrors ``Open``.
-        """
+        """Return a client, connected to *host* and *port* or to a Unix socket. Mirrors ``Open``."""
         return cls(host, port, tls, tls_context, timeout, **options)
 
     @classmethod
@@ -165,7 +163,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         """Connect and upgrade in one call; return None if either fails (the log says why).
 
         There are two forms: ``websockets_connect('localhost', 8999, protocol, 'uri')`` and
-        ``websockets_connect('ws://localhost:8999/uri', protocol, headers)``.
+        ``websockets_connect('ws://localhost:8999/uri', protocol, headers)``. For a Unix socket they
+        are ``websockets_connect('unix:/path', protocol=protocol, uri='uri')`` and
+        ``websockets_connect('ws+unix:/path:/uri', protocol, headers)``.
 
         :param retry: return the client at once, never None, and let it connect in the background
             until it succeeds, like :meth:`auto_reconnect` with a *protocol*.
@@ -185,7 +185,8 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             return client
         error = client.websockets_upgrade(uri, protocol=protocol, headers=headers)
         if error:
-            _log.warning("%s:%d: %s %s", client.host, client.port, error, client.last_error)
+            place = shown_target(client.host, client.port)
+            _log.warning("%s: %s %s", place, error, client.last_error)
             client.free()
             return None
         return client
@@ -397,7 +398,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         what = "freed" if life.freeing else ("connected" if self.connected else "not connected")
         process = "" if life.process is None else f" {life.process!r}"
         tls = " TLS" if self.tls else ""
-        return f"<HttpClientWebSockets {self.host}:{self.port}{tls} {what}{process}>"
+        return f"<HttpClientWebSockets {shown_target(self.host, self.port)}{tls} {what}{process}>"
 
     # ------------------------------------------------------------------------------------- internal
 
@@ -434,6 +435,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         life = self._life
         process = life.process
         if process is None or not (process.upgrades or reconnect):
+            self._drop_unfinished_exchange()
             if life.has_thread:
                 return CONNECTING
             if self._transport is None:
@@ -443,7 +445,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             self.upgrade_failure = None
             return _NOT_CONNECTED
         refused = life.refusal(uri, reconnect)
-        return refused or self._upgrade(transport, uri, made(), headers)
+        return refused or self._exchanging(
+            transport, lambda: self._upgrade(transport, uri, made(), headers)
+        )
 
     def _upgrade(
         self, transport: Transport, uri: str, protocol: WebSocketProtocol, headers: str
@@ -459,10 +463,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         self._judge_address(True)
         if self.subprotocol_chosen and not result.subprotocol_chosen:
             _log.warning(
-                "%s:%d: the server chose none of the sub-protocols that were asked for: it may not"
+                "%s: the server chose none of the sub-protocols that were asked for: it may not"
                 " know what the messages mean",
-                self.host,
-                self.port,
+                shown_target(self.host, self.port),
             )
         self.subprotocol_chosen = result.subprotocol_chosen
         try:

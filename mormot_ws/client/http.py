@@ -14,7 +14,7 @@ from ..logs import escaped, shown_name
 from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest, header_value
 from ..sockets.crtsocket import CrtSocket
-from ..sockets.deadline import Deadline
+from ..sockets.deadline import Deadline, is_foreign_timeout
 from ..sockets.transport import DeadlineSocket, Transport
 from ..states import wscBlockWithAnswer, wscBlockWithoutAnswer, wscNonBlockWithoutAnswer
 
@@ -47,11 +47,32 @@ def http_request(
     user_agent: str = "",
     max_answer_bytes: int = 0,
 ) -> HttpAnswer:
-    """Send a request, on a new connection if *client* has none; return the answer.
+    """Send a request by plain HTTP, on a new connection if there is none; return its answer.
 
     *max_answer_bytes* is the limit for the body; 0: none. Raises ``ValueError`` for invalid header
-    lines, and for a *data_type* that no header can hold.
+    lines, and for a *data_type* that no header can hold. What a signal handler raises meanwhile is
+    raised again, and closes the connection.
     """
+    headers = _headers(client, keep_alive, header, data_type, user_agent)
+    client._drop_unfinished_exchange()
+    error = "" if client.connected else client.reopen()
+    transport = client.transport
+    if transport is None:
+        return HttpAnswer(HTTP_CLIENTERROR, error=error or client.last_error or "not connected")
+
+    def send() -> HttpAnswer:
+        answer = _send_on(client, transport, url, method, headers, data, max_answer_bytes)
+        if not answer.keep_alive:
+            client.close()
+        return answer
+
+    return client._exchanging(transport, send)
+
+
+def _headers(
+    client: CrtSocket, keep_alive: int, header: str, data_type: str, user_agent: str
+) -> dict[str, str]:
+    """Return the headers of a request."""
     headers = {"Connection": "Keep-Alive" if keep_alive else "Close", "Accept": "*/*"}
     if user_agent:
         headers["User-Agent"] = user_agent
@@ -64,26 +85,19 @@ def http_request(
     if not any(name.lower() == "host" for name in headers):
         authority = wire_authority(client.host, client.port, 443 if client.tls else 80)
         headers = {"Host": authority, **headers}
-    error = "" if client.connected else client.reopen()
-    transport = client.transport
-    if transport is None:
-        return HttpAnswer(HTTP_CLIENTERROR, error=error or client.last_error or "not connected")
-    sent = _send_on(transport, client, method, url, headers, data, max_answer_bytes)
-    if not sent.keep_alive:
-        client.close()
-    return sent
+    return headers
 
 
 def _send_on(
-    transport: Transport,
     client: CrtSocket,
-    method: str,
+    transport: Transport,
     url: str,
+    method: str,
     headers: dict[str, str],
     data: bytes,
     max_answer_bytes: int,
 ) -> HttpAnswer:
-    """Send a request on *transport*, and return its answer."""
+    """Send a request on *transport* and return its answer, or why there is none."""
     # imported here: it takes 10 ms, and most clients upgrade without a plain request
     import http.client
 
@@ -104,6 +118,8 @@ def _send_on(
         text = "InvalidURL: blanks and control characters in a URL have to be percent-encoded"
         return HttpAnswer(status=HTTP_CLIENTERROR, error=text)
     except (OSError, http.client.HTTPException) as exc:
+        if isinstance(exc, OSError) and is_foreign_timeout(exc):
+            raise
         return HttpAnswer(status=HTTP_CLIENTERROR, error=escaped(f"{type(exc).__name__}: {exc}"))
     return HttpAnswer(
         answer.status,

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from ..attributes import KnownAttributes
+from ..core.addresses import shown_target
 from ..core.frames import CLOSE_ABNORMAL
 from ..logs import escaped, get_logger
 from ..reconnect_policies import FailureKind, ReconnectFailure
@@ -53,7 +54,8 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         # a daemon thread: a client that is frozen or was not freed must not keep the interpreter
         # from ending
         super().__init__(
-            name=f"{client.process_name or 'WebSocketClient'} {client.host}:{client.port}",
+            name=f"{client.process_name or 'WebSocketClient'} "
+            f"{shown_target(client.host, client.port)}",
             daemon=True,
         )
         #: the process that it runs, one connection after another

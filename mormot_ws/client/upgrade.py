@@ -23,7 +23,7 @@ from ..logs import escaped, get_logger
 from ..protocols.base import WebSocketProtocol
 from ..reconnect_policies import FailureKind, failure_kind
 from ..settings import WebSocketProcessSettings
-from ..sockets.deadline import Deadline
+from ..sockets.deadline import Deadline, is_foreign_timeout
 from ..sockets.transport import Transport
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ class HandshakeSocket:
         self.headers: http.client.HTTPMessage | None = None
         #: the bytes that arrived after the answer
         self.unread: bytes = b""
+        #: what a signal handler has raised, and websocket-client would take for its own time-out
+        self.raised: OSError | None = None
 
     def gettimeout(self) -> float:
         return 0  # makes websocket-client call send and recv directly, without selectors of its own
@@ -151,7 +153,11 @@ class HandshakeSocket:
 
     def send(self, request: bytes) -> int:
         self.key = _header_of(request, b"sec-websocket-key")
-        self._transport.sendall(_native_order(request, self._request_line))
+        try:
+            self._transport.sendall(_native_order(request, self._request_line))
+        except TimeoutError as exc:
+            self.raised = exc
+            raise
         return len(request)
 
     def recv(self, size: int) -> bytes:
@@ -224,6 +230,9 @@ class HandshakeSocket:
             while len(body) < wanted and (data := self._transport.recv_within(4096, patience)):
                 body += data
         except OSError as exc:
+            if is_foreign_timeout(exc):
+                self.raised = exc
+                raise
             _log.debug("the body of a refusal is cut: %s", exc)
         return UpgradeError(text, status, headers=headers, body=body[:wanted])
 
@@ -238,7 +247,10 @@ class HandshakeSocket:
             self._check_size(head)
             try:
                 data = self._transport.recv_within(4096, self._deadline)
-            except TimeoutError:
+            except TimeoutError as exc:
+                if is_foreign_timeout(exc):
+                    self.raised = exc
+                    raise
                 text = "TimeoutError: the server did not answer the upgrade in time"
                 raise UpgradeError(text, kind=FailureKind.timeout) from None
             if not data:
@@ -292,7 +304,10 @@ def try_upgrade(
     timeout: int,
     settings: WebSocketProcessSettings,
 ) -> UpgradeResult | UpgradeError:
-    """Do the handshake within *timeout* ms; return why it failed instead of raising it."""
+    """Do the handshake within *timeout* ms; return why it failed instead of raising it.
+
+    What a signal handler raises is raised again.
+    """
     compressed = settings.permessage_deflate and not protocol.encrypted
     try:
         return client_upgrade(
@@ -310,6 +325,8 @@ def try_upgrade(
     except UpgradeError as exc:
         return exc
     except OSError as exc:
+        if is_foreign_timeout(exc):
+            raise
         return UpgradeError.from_error(exc)
 
 
@@ -348,6 +365,8 @@ def client_upgrade(
             host=named_host or authority,
         )
     except WebSocketException as exc:
+        if sock.raised is not None:
+            raise sock.raised from None
         _log.debug("websocket-client refused the answer: %s", exc)
         raise UpgradeError(
             "Invalid HTTP Upgrade Accept Challenge" if _is_upgraded(sock) else _NO_UPGRADE, 101

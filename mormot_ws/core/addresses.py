@@ -6,6 +6,7 @@ Text in, text out: no socket and no table in here.
 from __future__ import annotations
 
 from ipaddress import IPv6Address, IPv6Network
+from urllib.parse import quote
 
 #: what a peer on a Unix socket, which has no IP address, is called; nginx calls it so too
 UNIX_PEER = "unix:"
@@ -50,3 +51,18 @@ def unix_address(name: str | bytes) -> str:
     """Return the address, ``unix:/path`` or ``unix:@name``, of what a Unix socket is bound to."""
     text = name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
     return f"{_UNIX}@{text[1:]}" if text[:1] == "\0" else f"{_UNIX}{text}"
+
+
+def shown_target(host: str, port: int) -> str:
+    """Return where a client connects, as logs and reprs show it."""
+    return host if is_unix(host) else f"{host}:{port}"
+
+
+def websocket_uri(host: str, port: int, resource: str, tls: bool) -> str:
+    """Return the URI of *resource* on *host* and *port*; for a Unix socket that is
+    ``ws+unix:/path:/resource``.
+    """
+    scheme = "wss" if tls else "ws"
+    if is_unix(host):
+        return f"{scheme}+unix:{quote(host[len(_UNIX) :], safe='/@')}:/{resource}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{resource}"

@@ -8,6 +8,9 @@ from ipaddress import IPv6Address
 from types import ModuleType
 from urllib.parse import quote
 
+from .addresses import is_unix, unix_name
+
+_LOCAL = "localhost"
 #: what a name may consist of once it is ASCII: nothing that separates the parts of a URI
 _ASCII_NAME = re.compile(r"[!$&'()*+,.;=_~0-9A-Za-z-]+")
 #: the name or the number of a network interface
@@ -53,8 +56,11 @@ def dialled_host(host: str) -> str:
 def wire_host(host: str) -> str:
     """Return *host* as others are told: in ``Host``, in SNI, to a proxy, and for the check of the
     certificate. Without the dot at its end, and without the zone, which means something on this
-    machine only (RFC 6874 §4). Raises ``ValueError``.
+    machine only (RFC 6874 §4); behind a Unix socket it is ``localhost``. Raises ``ValueError``.
     """
+    if is_unix(host):
+        unix_name(host)
+        return _LOCAL
     name = dialled_host(host)
     if ":" in name:
         return name.partition("%")[0]
@@ -66,6 +72,8 @@ def wire_authority(host: str, port: int, default_port: int = 0) -> str:
     Raises ``ValueError``.
     """
     name = wire_host(host)
+    if is_unix(host):
+        return name
     literal = f"[{name}]" if ":" in name else name
     return literal if port == default_port else f"{literal}:{port}"
 

@@ -47,8 +47,8 @@ class OutgoingFrames:
         self.lost: int = 0
         #: guards the fields below; last in the lock order; nothing is called while it is held
         self._safe = threading.RLock()
-        # whether a push is under way, and what signal handlers or finalisers of the same thread
-        # push meanwhile
+        # whether a change is under way, and what signal handlers or finalisers of the same thread
+        # push meanwhile: the same change, or the next one, appends it to the frames
         self._busy = False
         self._late: list[QueuedFrame] = []
         #: the waiting frames, oldest first; other objects only look whether it is empty
@@ -56,7 +56,7 @@ class OutgoingFrames:
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self.frames) + len(self._late)
 
     def __repr__(self) -> str:
         return f"<OutgoingFrames count={self.count} bytes={self.bytes} lost={self.lost}>"
@@ -64,7 +64,7 @@ class OutgoingFrames:
     @property
     def count(self) -> int:
         """The number of waiting frames; mirrors ``Count``."""
-        return len(self.frames)
+        return len(self)
 
     @property
     def bytes(self) -> int:
@@ -83,18 +83,25 @@ class OutgoingFrames:
                 # we are in a signal handler or finaliser that has interrupted this same thread
                 self._late.append(queued)
                 return True
-            self._busy = True
+            # a signal handler may raise behind any call: nothing is called in the ``finally``
             try:
-                return self._push(queued, size)
+                self._busy = True
+                if self._late:
+                    self._push_late()
+                pushed = self._push(queued, size)
+                if self._late:
+                    self._push_late()
+                return pushed
             finally:
-                self._done()
+                self._busy = False
 
-    def _done(self) -> None:
-        """End a change, and make the changes that came in the middle of it."""
-        self._busy = False
+    def _push_late(self) -> None:
+        """Append what came in the middle of a change. An interrupted call is continued here."""
         while self._late:
-            late = self._late.pop(0)
-            self._push(late, len(late.payload))
+            late = self._late[0]
+            if not (self.frames and self.frames[-1] is late):
+                self._push(late, len(late.payload))
+            del self._late[0]
 
     def _push(self, queued: QueuedFrame, size: int) -> bool:
         if self.frames and (
@@ -105,8 +112,11 @@ class OutgoingFrames:
                 self.lost += 1
                 return False
             self._make_room(size)
-        self.frames.append(queued)
+        if not self.frames:
+            # an interrupted change may have left a wrong number
+            self._bytes = 0
         self._bytes += size
+        self.frames.append(queued)
         return True
 
     def _make_room(self, size: int) -> None:
@@ -123,11 +133,13 @@ class OutgoingFrames:
         At least one frame is returned, unless the queue is empty.
         """
         with self._safe:
-            self._busy = True
             try:
+                self._busy = True
+                if self._late:
+                    self._push_late()
                 return self._take(max_bytes)
             finally:
-                self._done()
+                self._busy = False
 
     def _take(self, max_bytes: int) -> list[QueuedFrame]:
         frames = self.frames
@@ -156,12 +168,14 @@ class OutgoingFrames:
         The limits do not apply.
         """
         with self._safe:
-            self._busy = True
             try:
-                self.frames.extendleft(reversed(frames))
+                self._busy = True
                 self._bytes += sum(len(queued.payload) for queued in frames)
+                self.frames.extendleft(reversed(frames))
+                if self._late:
+                    self._push_late()
             finally:
-                self._done()
+                self._busy = False
 
     def die_in_child(self) -> None:
         """Become empty in a forked child, where a thread of the parent may have held the lock."""
@@ -173,4 +187,5 @@ class OutgoingFrames:
         """Remove all frames."""
         with self._safe:
             self.frames.clear()
+            self._late.clear()
             self._bytes = 0

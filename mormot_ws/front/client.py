@@ -57,7 +57,8 @@ def connect(
     background: the first time too, and again whenever it is lost, until it is closed.
 
     :param uri: ``ws://host:port/path?query`` or ``wss://…``, or a function that returns it for each
-        attempt: with a fresh token, or to another server.
+        attempt: with a fresh token, or to another server. ``ws+unix:/file:/path?query``: on a Unix
+        socket.
     :param protocol: the sub-protocol to ask for, or several, the preferred one first.
     :param headers: of the upgrade, by name; or a function that returns them for each attempt.
     :param on_open: ``f(ws)``, called on each new connection, before any other thread can send on

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from ..client.client import HttpClientWebSockets
+from ..core.addresses import websocket_uri
 from ..core.forks import dies_in_child
 from ..core.frames import WebSocketFrame, close_payload, focText
 from ..errors import CallError, ConnectionClosed, GaveUp, WebSocketsError
@@ -365,8 +366,12 @@ class Connection(ConnectionAttributes, ClosedByWith):
         self._send_frame = process.send_frame
         self._reader = get_ident()
         self._shown = shown_uri(
-            f"{'wss' if self._client.tls else 'ws'}://{self._client.host}:{self._client.port}"
-            f"/{self._protocol.upgrade_uri.removeprefix('/')}"
+            websocket_uri(
+                self._client.host,
+                self._client.port,
+                self._protocol.upgrade_uri.removeprefix("/"),
+                self._client.tls,
+            )
         )
         with self._safe:
             callback = self._on_open

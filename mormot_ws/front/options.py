@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from ..client.arguments import check_upgrade_arguments, parse_websocket_uri
+from ..core.addresses import is_unix
 from ..core.deflate import PermessageDeflate
 from ..core.handshake import is_token
 from ..core.names import wire_host
@@ -43,7 +44,7 @@ class Target:
         #: the URI as it may be shown
         self.shown = shown_uri(uri)
         self.host, self.port, resource, self.tls = parse_websocket_uri(uri)
-        if not 0 < self.port < 65536:
+        if not is_unix(self.host) and not 0 < self.port < 65536:
             raise ValueError(f"port is a number from 1 to 65535, not {self.port}")
         labels = wire_host(self.host).split(".")
         if ":" not in self.host and not all(0 < len(label) < 64 for label in labels):

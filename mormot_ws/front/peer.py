@@ -19,7 +19,7 @@ from .messages import Message, frame_of, json_frame
 from .request import Request
 
 if TYPE_CHECKING:
-    from ..server.threaded import WebSocketServer
+    from ..server.accepting import ListeningServer
     from .server import Server
 
 _log = get_logger("mormot_ws.front")
@@ -255,7 +255,7 @@ def log_failure(peer: Peer, name: str) -> None:
 Peers = Peer | int | Iterable[Peer | int]
 
 
-def peers_of(server: WebSocketServer, group: str | None) -> list[Peer]:
+def peers_of(server: ListeningServer, group: str | None) -> list[Peer]:
     """Return the peers of *server*, or of a *group*; not the connections of other protocols."""
     protocols = [process.protocol for process in server.connections(group)]
     return [

@@ -1,11 +1,13 @@
 """Server: a WebSocket server in Python's words.
 
-The work is done by ``WebSocketServer``. What happens on a connection is in ``peer.py``; here is
-what an application registers, and the server's life.
+The work is done by ``WebSocketAsyncServer``, or by ``WebSocketServer`` where that cannot run. What
+happens on a connection is in ``peer.py``; here is what an application registers, and the server's
+life.
 """
 
 from __future__ import annotations
 
+import socket as sockets
 import ssl
 import threading
 from collections.abc import Callable, Iterable
@@ -19,9 +21,9 @@ from ..logs import get_logger
 from ..process.freeing import ClosedByWith
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest
+from ..server.accepting import ListeningServer
+from ..server.choice import server_class
 from ..server.http import answer_visitor
-from ..server.listening import parse_port
-from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings, checked_settings
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
@@ -33,6 +35,7 @@ from .methods import RemoteMethod, RemoteMethods, Sendable
 from .peer import Handlers, Peer, PeerProtocol, Peers, ids_of, peers_of
 from .request import Request
 from .signals import StopSignals
+from .where import Where
 
 _log = get_logger("mormot_ws.front")
 
@@ -60,18 +63,23 @@ class Server(FixedAttributes, ClosedByWith):
 
     :param port: the port to listen on, ``0`` for a free one; or an address with a port, as
         :class:`WebSocketServer` takes it (``'127.0.0.1:8999'``).
-    :param address: the address to listen on; ``''`` for all of the machine, IPv4 and IPv6.
+    :param address: the address to listen on; ``''`` for all of the machine, IPv4 and IPv6. Without
+        a *port*: ``'unix:/path'``, or another one of those in :doc:`/how-to/listen`.
     :param tls: an ``ssl.SSLContext``, or the (certificate file, key file) of one; None: ``ws://``.
     :param authenticate: ``f(request)`` for each client that wants to connect: returns a user, any
         object, which becomes ``peer.user``; or the HTTP status that refuses it, e.g. 403. None and
         False are 401. None: everybody may connect.
     :param settings: :class:`WebSocketProcessSettings`, in milliseconds: limits, origins, time-outs.
     :param name: names the threads and the log lines.
+    :param socket: instead of *port* and *address*: a socket that listens already, or several, which
+        the server closes at its end.
+    :param reuse_port: let several servers share a port.
+    :param unix_mode: the permissions of the file of a Unix socket, e.g. ``0o660``.
     :param hide_errors: answer calls whose method raises an exception other than
         :class:`CallError` with ``internal error``, instead of its text.
 
     It listens from :meth:`run`, :meth:`start` or the beginning of a ``with`` block on; functions
-    can be registered before and after. They run in the connection's thread, those of one peer one
+    can be registered before and after. They run in the server's threads, those of one peer one
     after the other, and an exception in one is logged. Raises ``TypeError``/``ValueError`` for
     arguments that make no sense. All methods may be called from any thread.
     """
@@ -89,7 +97,6 @@ class Server(FixedAttributes, ClosedByWith):
 
     __slots__ = (
         "__weakref__",
-        "_address",
         "_authenticate",
         "_handlers",
         "_methods",
@@ -100,6 +107,7 @@ class Server(FixedAttributes, ClosedByWith):
         "_server",
         "_settings",
         "_tls",
+        "_where",
     )
 
     @explains_keywords(
@@ -110,7 +118,7 @@ class Server(FixedAttributes, ClosedByWith):
     )
     def __init__(
         self,
-        port: int | str,
+        port: int | str | None = None,
         *,
         address: str = "",
         tls: ssl.SSLContext | tuple[str, str] | None = None,
@@ -118,16 +126,13 @@ class Server(FixedAttributes, ClosedByWith):
         settings: WebSocketProcessSettings | None = None,
         name: str = "",
         hide_errors: bool = False,
+        socket: sockets.socket | Iterable[sockets.socket] | None = None,
+        reuse_port: bool = False,
+        unix_mode: int | None = None,
     ) -> None:
-        if not isinstance(address, str):
-            raise TypeError(f"address is a str, not {type(address).__name__}")
-        if address and isinstance(port, (int, str)) and not isinstance(port, bool):
-            port = f"[{address}]:{port}" if ":" in address.strip("[]") else f"{address}:{port}"
-            port = port.replace("[[", "[").replace("]]", "]")
-        parse_port(port)
+        self._where = Where(port, address, socket, reuse_port, unix_mode)
         if authenticate is not None:
             check_callback(authenticate, "authenticate", "request")
-        self._address = port
         self._tls = _tls_context(tls)
         self._authenticate = authenticate
         self._settings = checked_settings(settings)
@@ -138,7 +143,7 @@ class Server(FixedAttributes, ClosedByWith):
         self._handlers: dict[str, Handlers] = {}
         self._methods = RemoteMethods(hide_errors)
         self._routes = HttpRoutes()
-        self._server: WebSocketServer | None = None
+        self._server: ListeningServer | None = None
         # where each run() waits
         self._runs: list[SimpleQueue[None]] = []
 
@@ -279,8 +284,8 @@ class Server(FixedAttributes, ClosedByWith):
         with self._safe:
             if self._server is not None:
                 raise WebSocketsError(f"{self!r} is running already")
-            self._server = WebSocketServer(
-                self._address,
+            self._server = server_class()(
+                **self._where.arguments(),
                 process_name=self._name,
                 settings=self._settings,
                 tls_context=self._tls,
@@ -288,7 +293,7 @@ class Server(FixedAttributes, ClosedByWith):
             )
         _log.info("%r listens", self)
 
-    def _prepare(self, server: WebSocketServer) -> None:
+    def _prepare(self, server: ListeningServer) -> None:
         """Set up the *server* before its first client comes. Under the lock."""
         self._offer_something()
         for handlers in self._handlers.values():
@@ -315,7 +320,7 @@ class Server(FixedAttributes, ClosedByWith):
                 return
             self._free(server, runs)
 
-    def _free(self, server: WebSocketServer, runs: list[SimpleQueue[None]]) -> None:
+    def _free(self, server: ListeningServer, runs: list[SimpleQueue[None]]) -> None:
         try:
             # an exception may interrupt it: the next close() then finds the server, and finishes
             server.free()
@@ -354,9 +359,9 @@ class Server(FixedAttributes, ClosedByWith):
     # ----------------------------------------------------------------------------------- to look at
 
     @property
-    def server(self) -> WebSocketServer:
-        """The ``WebSocketServer`` underneath. Raises :class:`WebSocketsError` when it does not
-        run.
+    def server(self) -> ListeningServer:
+        """The server underneath: a ``WebSocketAsyncServer``, or a ``WebSocketServer`` on systems
+        where that cannot run. Raises :class:`WebSocketsError` when it does not run.
         """
         server = self._server
         if server is None:
@@ -367,7 +372,15 @@ class Server(FixedAttributes, ClosedByWith):
     def port(self) -> int:
         """The port that it listens on; before it runs the one that was asked for."""
         server = self._server
-        return parse_port(self._address)[1] if server is None else server.port
+        return self._where.place.port if server is None else server.port
+
+    @property
+    def address(self) -> str:
+        """Where it listens, e.g. ``'127.0.0.1:8999'`` or ``'unix:/path'``; before it runs what was
+        asked for.
+        """
+        server = self._server
+        return str(self._where.place) if server is None else server.address
 
     @property
     def running(self) -> bool:
@@ -398,8 +411,8 @@ class Server(FixedAttributes, ClosedByWith):
     def __repr__(self) -> str:
         server = self._server
         if server is None:
-            return f"<Server {self._address} not running>"
-        return f"<Server {server.host}:{server.port} peers={server.websocket_connections}>"
+            return f"<Server {self._where.place} not running>"
+        return f"<Server {server.address} peers={server.websocket_connections}>"
 
     # -------------------------------------------------------------------------------------- to send
 
@@ -495,7 +508,7 @@ class Server(FixedAttributes, ClosedByWith):
             peer._send(answer)
         return True
 
-    def _answer_http(self, server: WebSocketServer, context: HttpServerRequest) -> int:
+    def _answer_http(self, server: ListeningServer, context: HttpServerRequest) -> int:
         status = self._routes.answer(context)
         if status is not None:
             return status

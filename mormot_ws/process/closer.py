@@ -17,7 +17,7 @@ from ..core.taking import take
 from ..errors import WebSocketsProtocolError
 from ..logs import get_logger
 from ..settings import WebSocketProcessSettings
-from ..sockets.deadline import Deadline
+from ..sockets.deadline import Deadline, is_foreign_timeout
 from .keeper import ProcessKeeper, Timer
 from .sender import Sender
 
@@ -179,6 +179,9 @@ class Closer:
             process.sender.close(payload, deadline, failures)
         except OSError as exc:
             error = exc
+            if is_foreign_timeout(exc):
+                process.interrupt()
+                raise
             return False
         except BaseException:
             process.interrupt()

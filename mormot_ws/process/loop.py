@@ -13,11 +13,12 @@ from typing import Protocol
 from ..core.frames import WebSocketFrame
 from ..errors import WebSocketsProtocolError
 from ..logs import get_logger
+from ..sockets.deadline import is_foreign_timeout
 from ..states import WebSocketProcessState, wpsClose, wpsDestroy
 from .closer import Closer
 from .liveness import Liveness
 from .reader import Reader
-from .sender import Sender, is_foreign_timeout
+from .sender import Sender
 
 _log = get_logger("mormot_ws.process")
 

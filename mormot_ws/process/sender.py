@@ -26,7 +26,7 @@ from ..core.frames import (
 from ..core.outgoing import OutgoingFrames, QueuedFrame
 from ..core.taking import take
 from ..settings import WebSocketProcessSettings
-from ..sockets.deadline import Deadline
+from ..sockets.deadline import Deadline, is_foreign_timeout
 from ..sockets.transport import JOIN_BELOW
 from ..states import wpsClose, wpsRun
 from .batch import Batch
@@ -296,6 +296,8 @@ class Sender:
             except OSError as exc:
                 failure = exc
                 process.cut(exc)
+                if is_foreign_timeout(exc):
+                    raise
         if failure is not None:
             process.write_failed(failure)
 
@@ -331,6 +333,8 @@ class Sender:
             except OSError as exc:
                 failure = exc
                 self._process.cut(exc)
+                if is_foreign_timeout(exc):
+                    raise
         if isinstance(failure, OSError):
             self._process.write_failed(failure)
         elif failure is not None:
@@ -382,6 +386,8 @@ class Sender:
         except OSError as exc:
             failures.append(exc)
             self._process.cut(exc)
+            if is_foreign_timeout(exc):
+                raise
             return FlushResult.done
         finally:
             if held and held[0]:
@@ -448,8 +454,3 @@ class Sender:
 
 
 _main_ident = threading.main_thread().ident
-
-
-def is_foreign_timeout(exc: BaseException) -> bool:
-    """Tell whether a signal handler raised this ``TimeoutError``: the kernel's have an errno."""
-    return type(exc) is TimeoutError and exc.errno is None

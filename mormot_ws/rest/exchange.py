@@ -26,9 +26,10 @@ from ..states import (
     wscNonBlockWithoutAnswer,
 )
 from .frame_list import WebSocketFrameList
-from .turns import Turns
+from .turns import Turn, Turns
 
 if TYPE_CHECKING:
+    from ..process.encoder import PreparedFrame
     from ..process.process import WebSocketProcess
     from ..request import HttpServerRequest
     from .protocols import WebSocketProtocolRest
@@ -161,16 +162,27 @@ class RestExchange:
         wire, because the peer's one thread handles them one by one anyway.
         """
         timeout = self._timeout_ms()
-        if not self._turns.acquire(timeout / 1000):
-            why = f"other requests kept the connection busy for {timeout} ms"
-            return _no_answer(request, HTTP_CLIENTERROR, why, timed_out=True)
+        turns, turn = self._turns, Turn()
         try:
+            if not turns.wait(turn, timeout / 1000):
+                why = f"other requests kept the connection busy for {timeout} ms"
+                return _no_answer(request, HTTP_CLIENTERROR, why, timed_out=True)
+            self._ignore_abandoned()
             if self.incoming.answer_to_ignore() and not self._late_answers_came():
                 why = "the answer to an earlier request is still missing"
                 return _no_answer(request, HTTP_CLIENTERROR, why, timed_out=True)
             return self._ask(request)
         finally:
-            self._turns.release()
+            if turn in turns.queue:
+                turns.queue.remove(turn)
+            turns.wake()
+
+    def _ignore_abandoned(self) -> None:
+        """Ignore the answer to a request whose thread was interrupted before it could say so."""
+        with self._safe:
+            for _ in range(len(self._waiting)):
+                self.incoming.answer_to_ignore(1)
+            self._waiting.clear()
 
     def _late_answers_came(self) -> bool:
         """Wait until no late answer is left that could be taken for the next one."""
@@ -192,32 +204,31 @@ class RestExchange:
         received: WebSocketFrame | None = None
         sent = False
         failures: list[BaseException] = []
-        expected = True  # the default, because Ctrl-C may interrupt a send too
+        # has an entry once it is sure that no answer will come
+        unsent: list[bool] = []
         try:
             with self._safe_send:
                 if process.exchange is not self:  # a new connection has another protocol
                     return _no_answer(
                         request, HTTP_CLIENTERROR, "the connection has another protocol now"
                     )
-                with self._safe:
-                    self._waiting[head] = answer
-                expected = sent = process.sender.send(frame, ahead, failures=failures)
+                sent = self._send(frame, ahead, (head, answer), failures, unsent)
             if sent:
                 received = answer.get(timeout=timeout / 1000)
         except Empty:
             pass  # checked below, under the lock
         finally:
+            with self._safe:
+                missing = self._waiting.get(head) is answer
+                if missing:
+                    if not unsent and not self._protocol.sequencing:
+                        self.incoming.answer_to_ignore(1)
+                    del self._waiting[head]
             # logged only now, without a lock
             for failure in failures:
                 process.write_failed(failure)
             if sent and process.settings.log_details:
                 log_frame(process, "sent", frame)
-            with self._safe:
-                missing = self._waiting.get(head) is answer
-                if missing:
-                    del self._waiting[head]
-                    if expected and not self._protocol.sequencing:
-                        self.incoming.answer_to_ignore(1)
         if not sent:
             return _no_answer(request, HTTP_CLIENTERROR, "not connected")
         if missing:
@@ -233,6 +244,38 @@ class RestExchange:
                 f"the connection was lost before the answer came{self._why()}",
             )
         return self._protocol.frame_to_output(received, request)
+
+    def _send(
+        self,
+        frame: WebSocketFrame,
+        ahead: PreparedFrame | None,
+        waiting: tuple[str, SimpleQueue[WebSocketFrame | None]],
+        failures: list[BaseException],
+        unsent: list[bool],
+    ) -> bool:
+        """Send *frame*, whose answer goes to *waiting*; return whether it was sent.
+
+        What a signal handler raises in here leaves no answer behind that could be taken for the
+        next one: either *unsent* gets an entry, or the connection is given up. Called under
+        ``_safe_send``.
+        """
+        process = self._process
+        counts = process.protocol.counts
+        before = counts.frames_out
+        try:
+            with self._safe:
+                self._waiting[waiting[0]] = waiting[1]
+            sent = process.sender.send(frame, ahead, failures=failures)
+        except BaseException as exc:
+            if counts.frames_out == before:
+                # not sent, or cut in the middle of the write
+                unsent.append(True)
+            elif not self._protocol.sequencing:
+                process.cut(exc)
+            raise
+        if not sent:
+            unsent.append(True)
+        return sent
 
     def _why(self) -> str:
         """Return why the connection ended, after a colon, or ''. A wrong key shows here."""

@@ -12,7 +12,7 @@ from time import sleep
 from types import TracebackType
 
 from ..core.forks import call_in_child
-from .turns import Turns
+from .turns import Turn, Turns
 
 #: seconds between two pieces, in which other threads get on
 _PAUSE = 0.0001
@@ -32,11 +32,12 @@ class LongWork:
     A short one never calls it, and costs nothing. In one thread; takes no other lock.
     """
 
-    __slots__ = ("_goes_on", "_turn")
+    __slots__ = ("_goes_on", "_turn", "_turns")
 
     def __init__(self, goes_on: Callable[[], bool]) -> None:
         self._goes_on = goes_on
-        self._turn: Turns | None = None
+        self._turn: Turn | None = None
+        self._turns: Turns | None = None
 
     def __enter__(self) -> LongWork:
         return self
@@ -49,9 +50,10 @@ class LongWork:
         if not self._goes_on():
             raise WorkStoppedError
         sleep(_PAUSE)
-        turns = _shared.turns
-        if turns.acquire(_MOST_WAIT):
-            self._turn = turns
+        turns = self._turns = _shared.turns
+        turn = self._turn = Turn()
+        if not turns.wait(turn, _MOST_WAIT):
+            self._give()
 
     def __exit__(
         self,
@@ -62,9 +64,9 @@ class LongWork:
         self._give()
 
     def _give(self) -> None:
-        turns, self._turn = self._turn, None
-        if turns is not None:
-            turns.release()
+        turn, self._turn = self._turn, None
+        if turn is not None and self._turns is not None:
+            self._turns.give(turn)
 
 
 class _Shared:

@@ -2,56 +2,67 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
+from time import monotonic
+
+#: seconds after which a waiting thread looks by itself: one that gave up its turn may have been
+#: interrupted by a signal before it woke the next
+_LOOK_AGAIN = 0.25
+
+
+class Turn:
+    """The turn of one thread, which waits for it, has it, or has given it up."""
+
+    __slots__ = ("woken",)
+
+    def __init__(self) -> None:
+        #: locked while there is nothing new to see in the queue
+        self.woken = threading.Lock()
+        self.woken.acquire()
 
 
 class Turns:
     """A fair lock: threads get it in the order in which they asked for it.
 
-    Any thread may use it. It is not reentrant.
+    Any thread may use it. It is not reentrant. What a signal handler raises can come behind any
+    call, so code that waits for its turn has this form, in which one step of Python gives it up::
+
+        turn = Turn()
+        try:
+            if turns.wait(turn, seconds):
+                ...
+        finally:
+            if turn in turns.queue:
+                turns.queue.remove(turn)
+            turns.wake()
     """
 
     def __init__(self) -> None:
-        #: guards the fields below; held only briefly; last in the lock order
-        self._safe = threading.Lock()
-        self._taken = False
-        #: one locked lock for each thread that waits, released when its turn has come
-        self._queue: deque[threading.Lock] = deque()
+        #: the turns in their order; the thread of the first has its turn
+        self.queue: deque[Turn] = deque()
 
-    def acquire(self, timeout: float) -> bool:
-        """Wait up to *timeout* seconds for this thread's turn; return False if it does not come.
-
-        If it returns True, call :meth:`release`.
-        """
-        with self._safe:
-            if not self._taken:
-                self._taken = True
-                return True
-            mine = threading.Lock()
-            mine.acquire()
-            self._queue.append(mine)
-        try:
-            if mine.acquire(timeout=timeout):
-                return True
-        except BaseException:  # Ctrl-C: otherwise the turn would never be passed on
-            if not self._leave(mine):
-                self.release()
-            raise
-        return not self._leave(mine)  # False: the turn came just as we gave up
-
-    def _leave(self, mine: threading.Lock) -> bool:
-        """Take *mine* out of the queue; return whether it was still there."""
-        with self._safe:
-            if mine not in self._queue:
+    def wait(self, turn: Turn, timeout: float) -> bool:
+        """Wait up to *timeout* seconds for *turn*; return False if it does not come."""
+        queue = self.queue
+        queue.append(turn)
+        give_up = monotonic() + timeout
+        while queue[0] is not turn:
+            left = give_up - monotonic()
+            if left <= 0:
                 return False
-            self._queue.remove(mine)
-            return True
+            turn.woken.acquire(timeout=min(left, _LOOK_AGAIN))
+        return True
 
-    def release(self) -> None:
-        """Give the turn to the next thread."""
-        with self._safe:
-            if self._queue:
-                self._queue.popleft().release()
-            else:
-                self._taken = False
+    def wake(self) -> None:
+        """Wake the thread whose turn it is, after another one's was removed from the queue."""
+        # IndexError: nobody waits; RuntimeError: another thread has just woken it
+        with contextlib.suppress(IndexError, RuntimeError):
+            self.queue[0].woken.release()
+
+    def give(self, turn: Turn) -> None:
+        """Give *turn* up, where no signal handler can interrupt: in other threads than the main."""
+        if turn in self.queue:
+            self.queue.remove(turn)
+        self.wake()

@@ -80,6 +80,11 @@ def parse_port(port: str | int) -> tuple[str, int]:
     return address, int(number)
 
 
+def is_ip(address: str) -> bool:
+    """Tell whether *address* is one with a port, not that of a Unix socket or of systemd's."""
+    return not is_unix(address) and not address.startswith((_SYSTEMD, _DESCRIPTOR))
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a server is to listen: checked, and not opened yet."""
@@ -126,8 +131,7 @@ class Place:
     @property
     def is_ip(self) -> bool:
         """True for a port, on one address or on all."""
-        special = self.sockets or is_unix(self.address)
-        return not special and not self.address.startswith((_SYSTEMD, _DESCRIPTOR))
+        return not self.sockets and is_ip(self.address)
 
     def __str__(self) -> str:
         if self.sockets:
@@ -137,12 +141,15 @@ class Place:
         shown = f"[{self.address}]" if ":" in self.address else self.address
         return f"{shown}:{self.port}" if self.address else f"port {self.port}"
 
+    def check_open(self) -> None:
+        """Raise :class:`HttpServerError` when a given socket is closed."""
+        if any(sock.fileno() < 0 for sock in self.sockets):
+            raise HttpServerError("the socket is closed: a server closes it at its end")
+
     def open(self) -> Listener:
         """Listen there; raise :class:`HttpServerError` when that cannot be."""
         if self.sockets:
-            for sock in self.sockets:
-                if sock.fileno() < 0:
-                    raise HttpServerError("the socket is closed: a server closes it at its end")
+            self.check_open()
             return Listener(list(self.sockets))
         if self.is_ip:
             return Listener(listen(self.address, self.port, self.reuse_port))

@@ -7,8 +7,9 @@ import threading
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from ..core.addresses import is_unix, unix_name
 from ..core.names import dialled_host
-from .deadline import Deadline
+from .deadline import Deadline, timed_out
 
 #: what ``socket.getaddrinfo`` returns for one address
 AddressInfo = tuple[Any, ...]
@@ -28,6 +29,8 @@ class LookUp:
 
         A look-up that takes longer is left to its own thread, which ends with it.
         """
+        if is_unix(self._host):
+            return [_unix_info(self._host)]
         try:
             name = dialled_host(self._host)
         except ValueError as exc:
@@ -48,7 +51,7 @@ class LookUp:
                 timeout=None if left is None else min(left, threading.TIMEOUT_MAX)
             )
         except Empty:
-            raise TimeoutError(f"no address for {name} in time: the look-up did not end") from None
+            raise timed_out(f"no address for {name} in time: the look-up did not end") from None
         if result is None:
             raise ConnectionAbortedError("interrupted")
         if isinstance(result, OSError):
@@ -67,6 +70,12 @@ class LookUp:
         except BaseException as exc:  # noqa: BLE001
             # raised by addresses(), which waits for the result
             self._found.put(exc)
+
+
+def _unix_info(address: str) -> AddressInfo:
+    if not hasattr(socket, "AF_UNIX"):
+        raise OSError(f"{address} cannot be reached: Python has no Unix sockets here")
+    return (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", unix_name(address))
 
 
 def in_order(addresses: list[AddressInfo], failed: dict[Any, None]) -> list[AddressInfo]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os.path
 import socket
 import ssl
 import threading
-from typing import Any
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any, TypeVar
 
 from ..attributes import KnownAttributes
+from ..core.addresses import is_unix, shown_target, unix_address, unix_name
 from ..core.forks import dies_in_child
 from ..core.names import wire_host
 from ..logs import escaped, get_logger
 from ..settings import check_timeout
-from .deadline import Deadline
+from .deadline import Deadline, is_foreign_timeout
 from .dialling import Dialling
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
 from .tls_contexts import DefaultContext, TlsContext
@@ -25,6 +29,33 @@ _log = get_logger("mormot_ws.sockets")
 #: the most failed addresses that are remembered
 _MOST_FAILED = 64
 
+_T = TypeVar("_T")
+
+
+def checked_target(host: object, port: object) -> tuple[str, int]:
+    """Return where a client is to connect: the host, and the port as a number.
+
+    The path of a Unix socket becomes absolute, and its port is 0. Raises ``ValueError``.
+    """
+    if isinstance(host, str) and is_unix(host):
+        if port not in ("", 0, None):
+            raise ValueError(f"a Unix socket has no port: {port!r}")
+        name = unix_name(host)
+        # the working directory may be another one at a reconnection
+        return unix_address(name if name[0] == "\0" else os.path.abspath(name)), 0
+    if not isinstance(host, str) or not host or any(c <= " " for c in host):
+        raise ValueError(f"host is a name or an address, not {host!r}")
+    if "/" in host:  # it may hold a token, which must not be shown
+        raise ValueError(
+            "host is a name or an address; HttpClientWebSockets.websockets_connect() "
+            "takes a whole URI"
+        )
+    wire_host(host)
+    text = str(port)
+    if not (text.isascii() and text.isdigit()) or not 0 < int(text) < 65536:
+        raise ValueError(f"port is a number from 1 to 65535, not {port!r}")
+    return host, int(text)
+
 
 class CrtSocket(KnownAttributes):
     """A connection to *host* and *port*, with TLS if *tls*. Mirrors ``TCrtSocket``.
@@ -32,7 +63,8 @@ class CrtSocket(KnownAttributes):
     :param host: a name or an IP address. All addresses of a name are tried, each 250 ms after the
         one before (RFC 8305); one that fails in TLS or in the upgrade is tried last the next time.
         International names are encoded (IDNA); an IPv6 address may have a zone,
-        ``fe80::1%eth0``.
+        ``fe80::1%eth0``. ``'unix:/path'`` or ``'unix:@name'``: a Unix socket, which has no port and
+        no proxy; its server is told the host ``localhost``.
     :param port: a number, or a number as text.
     :param tls_context: an ``ssl.SSLContext``, or a function that returns one for each connection
         (e.g. to read certificates again); None: the default context, which verifies the certificate
@@ -55,7 +87,7 @@ class CrtSocket(KnownAttributes):
     def __init__(
         self,
         host: str,
-        port: int | str,
+        port: int | str = "",
         tls: bool = False,
         tls_context: TlsContext | None = None,
         timeout: int = 10_000,
@@ -65,24 +97,17 @@ class CrtSocket(KnownAttributes):
         send_timeout: int = 10_000,
         resolve_timeout: int = 5_000,
     ) -> None:
-        if not isinstance(host, str) or not host or any(c <= " " for c in host):
-            raise ValueError(f"host is a name or an address, not {host!r}")
-        if "/" in host:  # it may hold a token, which must not be shown
-            raise ValueError(
-                "host is a name or an address; HttpClientWebSockets.websockets_connect() "
-                "takes a whole URI"
-            )
-        wire_host(host)
+        host, number = checked_target(host, port)
+        if proxy and is_unix(host):
+            raise ValueError("a Unix socket is not reached through a proxy")
         if tls_server_name is not None:
             if not isinstance(tls_server_name, str) or any(c <= " " for c in tls_server_name):
                 raise ValueError(f"tls_server_name is a name or None, not {tls_server_name!r}")
             if not wire_host(tls_server_name).strip("."):
                 raise ValueError("tls_server_name is a name or None, not an empty one")
-        if not str(port).isdigit() or not 0 < int(port) < 65536:
-            raise ValueError(f"port is a number from 1 to 65535, not {port!r}")
         check_timeout("timeout", timeout)
         self.host = host
-        self.port: int = int(port)
+        self.port: int = number
         self.tls: bool = bool(tls)
         self.tls_context = tls_context
         #: the name in SNI and in the certificate; None: the host's
@@ -108,6 +133,8 @@ class CrtSocket(KnownAttributes):
         self._dialling: Dialling | None = None
         self._raw: socket.socket | None = None
         self._transport: Transport | None = None
+        # the transport on which an exchange by HTTP is under way, and the thread that does it
+        self._exchange: tuple[Transport, int] | None = None
 
     @property
     def proxy(self) -> str | None:
@@ -149,6 +176,9 @@ class CrtSocket(KnownAttributes):
         try:
             self._open(deadline)
         except OSError as exc:  # time-outs and TLS errors are OSErrors too
+            if is_foreign_timeout(exc):
+                self.close()
+                raise
             error = exc
             self._judge_address(False)
         except BaseException:
@@ -159,21 +189,44 @@ class CrtSocket(KnownAttributes):
         self.last_error = text
         if text:
             self.close()
-            _log.debug("%s:%d: %s", self.host, self.port, text)
+            _log.debug("%s: %s", shown_target(self.host, self.port), text)
         return text
 
     def lead_to(self, host: str, port: int, tls: bool) -> None:
         """Let the next connection go to *host* and *port*. For the package: called by the thread
         that connects. Raises ``ValueError`` for an address that can never work.
         """
-        wire_host(host)
-        if not 0 < port < 65536:
-            raise ValueError(f"port is a number from 1 to 65535, not {port}")
-        self.host, self.port, self.tls = host, port, tls
+        self.host, self.port = checked_target(host, port)
+        self.tls = tls
 
     def _note_error(self, text: str) -> None:
         """Keep *text* as :attr:`last_error`."""
         self.last_error = text
+
+    def _exchanging(self, transport: Transport, action: Callable[[], _T]) -> _T:
+        """Call *action*, which sends a request on *transport* and reads the answer to it.
+
+        What a signal handler raises meanwhile is raised again, and closes the connection.
+        """
+        try:
+            self._exchange = (transport, get_ident())
+            result = action()
+            self._exchange = None
+            return result
+        finally:
+            self._drop_unfinished_exchange()
+
+    def _drop_unfinished_exchange(self) -> None:
+        """Close the connection if this thread has begun an exchange on it, and not ended it.
+
+        A signal handler may raise anywhere in it, e.g. at Ctrl-C; then the answer must not be taken
+        for that to the next request.
+        """
+        exchange = self._exchange
+        if exchange is not None and exchange[1] == get_ident():
+            if exchange[0] is self._transport:
+                self.close()
+            self._exchange = None
 
     def close(self) -> None:
         """Close the socket, if there is one. Never raises."""
@@ -223,7 +276,8 @@ class CrtSocket(KnownAttributes):
 
     def __repr__(self) -> str:
         what = "connected" if self.connected else "not connected"
-        return f"<CrtSocket {self.host}:{self.port}{' TLS' if self.tls else ''} {what}>"
+        tls = " TLS" if self.tls else ""
+        return f"<CrtSocket {shown_target(self.host, self.port)}{tls} {what}>"
 
     def _judge_address(self, worked: bool) -> None:
         """Record whether the address of the last connection *worked*, including the upgrade.
@@ -241,7 +295,12 @@ class CrtSocket(KnownAttributes):
 
     def _open(self, deadline: Deadline) -> None:
         proxy = self.proxy
-        if proxy is None:
+        if is_unix(self.host):
+            if proxy:
+                # set later, or for another host before
+                raise OSError("a Unix socket is not reached through a proxy")
+            proxy = ""
+        elif proxy is None:
             proxy = proxy_from_environment(self.host, self.tls, self.port)
         if proxy:
             raw = open_through_proxy(

@@ -5,6 +5,7 @@ It uses the monotonic clock, because waits must not depend on the time of day.
 
 from __future__ import annotations
 
+import errno
 import math
 from time import monotonic
 
@@ -43,3 +44,15 @@ class Deadline:
         """Return this deadline, or one *milliseconds* from now, whichever comes first."""
         left = self.seconds()
         return Deadline(milliseconds if left is None else min(milliseconds, left * 1000))
+
+
+def timed_out(text: str = "timed out") -> TimeoutError:
+    """Return the ``TimeoutError`` of a deadline: with an errno, as the kernel's have."""
+    error = TimeoutError(text)
+    error.errno = errno.ETIMEDOUT
+    return error
+
+
+def is_foreign_timeout(exc: BaseException) -> bool:
+    """Tell whether a signal handler raised this ``TimeoutError``: the kernel's have an errno."""
+    return type(exc) is TimeoutError and exc.errno is None

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..logs import get_logger
 from .addresses import AddressInfo, LookUp, in_order
-from .deadline import Deadline
+from .deadline import Deadline, is_foreign_timeout, timed_out
 
 _log = get_logger("mormot_ws.sockets")
 
@@ -23,6 +23,9 @@ STAGGER_MS = 250
 _AFTER_FAILURE_MS = 1000
 #: the longest wait in seconds: system calls do not accept longer ones
 _LONGEST_WAIT = 3600.0
+_UNIX = getattr(socket, "AF_UNIX", None)
+#: seconds between attempts to connect to a Unix socket whose server is busy
+_QUEUE_PAUSE = 0.01
 #: the errors that mean that an attempt is in progress
 _IN_PROGRESS = (
     errno.EINPROGRESS,
@@ -34,6 +37,20 @@ _IN_PROGRESS = (
 _Selector: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
+
+
+class _QueueFull(Exception):
+    """Raised when a Unix socket's server has not accepted those who came before."""
+
+
+def _unix_error(code: int) -> Exception:
+    """Return what a failed connection to a Unix socket raises, which never takes time."""
+    if code == errno.EAGAIN:
+        return _QueueFull()
+    if code == errno.ENOENT:
+        # as on a port: nobody listens there
+        return ConnectionRefusedError(code, os.strerror(code))
+    return OSError(code, os.strerror(code))
 
 
 class Dialling:
@@ -107,14 +124,22 @@ class Dialling:
             while waiting or pending:
                 self._check_running()
                 if deadline.passed:
-                    raise TimeoutError("no answer to the connection attempt")
+                    raise timed_out("no answer to the connection attempt")
                 if waiting and (pause.passed or not pending):
                     pause = self._pause(waiting, deadline)
                     try:
-                        begun = self._start(waiting.pop(0))
+                        begun = self._start(waiting[0])
+                    except _QueueFull:
+                        # there is nothing that could be waited for but time
+                        self._wait(selector, min(_QUEUE_PAUSE, deadline.seconds() or _QUEUE_PAUSE))
+                        continue
                     except OSError as exc:
+                        if is_foreign_timeout(exc):
+                            raise
+                        del waiting[0]
                         error, pause = exc, Deadline(0)
                         continue
+                    del waiting[0]
                     pending.add(begun)
                     selector.register(begun, selectors.EVENT_WRITE, begun)
                 ends = (deadline.seconds(), pause.seconds() if waiting else None, _LONGEST_WAIT)
@@ -127,6 +152,8 @@ class Dialling:
                         _check_connected(sock)
                         self._check_running()
                     except OSError as exc:
+                        if is_foreign_timeout(exc):
+                            raise
                         error = exc
                         selector.unregister(sock)
                         pending.discard(sock)
@@ -158,6 +185,8 @@ class Dialling:
                 self._sockets[sock] = address
             sock.setblocking(False)
             code = sock.connect_ex(address)
+            if code and family == _UNIX:
+                raise _unix_error(code)
             if code and code not in _IN_PROGRESS:
                 raise OSError(code, os.strerror(code))
         except BaseException:

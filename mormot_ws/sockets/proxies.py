@@ -17,7 +17,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from ..core.names import dialled_host, wire_authority, wire_host
 from ..logs import escaped, get_logger
-from .deadline import Deadline
+from .deadline import Deadline, is_foreign_timeout, timed_out
 from .no_proxy import as_address, is_left_out
 from .transport import DeadlineSocket, Transport
 
@@ -132,6 +132,10 @@ def open_through_proxy(
         raise OSError(f"proxy {shown}: python-socks is missing: pip install 'mormot_ws[proxy]'")
     try:
         sock = dial(proxy.host, proxy.port)
+    except TimeoutError as exc:
+        if is_foreign_timeout(exc):
+            raise
+        raise timed_out(f"proxy {shown}: {exc}") from None
     except OSError as exc:
         # the same type, but the text must not look as if the server had refused
         raise type(exc)(f"proxy {shown}: {exc}") from None
@@ -143,8 +147,10 @@ def open_through_proxy(
             connect_by_socks(talk, proxy, target, port)
     except ProxyError as exc:
         raise ProxyError(f"proxy {shown}: {exc}", exc.http_status, exc.headers) from None
-    except TimeoutError:
-        raise TimeoutError(f"proxy {shown}: timed out") from None
+    except TimeoutError as exc:
+        if is_foreign_timeout(exc):
+            raise
+        raise timed_out(f"proxy {shown}: timed out") from None
     except OSError as exc:
         raise OSError(f"proxy {shown}: {exc}") from None
     return sock

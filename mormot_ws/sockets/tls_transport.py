@@ -19,7 +19,7 @@ from collections.abc import Callable
 from ..core.masking import Buffer
 from ..core.taking import take
 from ..logs import get_logger
-from .deadline import Deadline
+from .deadline import Deadline, is_foreign_timeout
 from .transport import Transport
 
 _log = get_logger("mormot_ws.transport")
@@ -280,8 +280,11 @@ class TlsTransport(Transport):
         # a reader leaves its own answers (to a key update, …) to us. The data has left whole;
         # if this fails, the reader meets the same fault, and reports it
         if self._outgoing.pending:
-            with contextlib.suppress(OSError):
+            try:
                 self._flush_blocking()
+            except OSError as exc:
+                if is_foreign_timeout(exc):
+                    raise
 
     def send_parts(self, header: bytes, payload: bytes) -> None:
         self._sendall(header)

@@ -27,7 +27,7 @@ from ..core.addresses import UNIX_PEER
 from ..core.forks import dies_in_child
 from ..core.masking import Buffer
 from ..logs import get_logger
-from .deadline import Deadline
+from .deadline import Deadline, timed_out
 from .patience import Patience
 
 try:
@@ -266,7 +266,7 @@ class Transport:
         """
         while True:
             if deadline.passed:
-                raise TimeoutError("timed out")
+                raise timed_out()
             data = self.recv_now(size)
             if data is not None:
                 return data
@@ -274,7 +274,7 @@ class Transport:
 
     def _wait_input(self, deadline: Deadline) -> None:
         if not wait_socket(self.sock, False, deadline):
-            raise TimeoutError("timed out")
+            raise timed_out()
 
     def wait_writable(self, deadline: Deadline) -> bool:
         """Wait until :meth:`send_now` may continue; return False if the *deadline* comes first."""

@@ -58,6 +58,24 @@ class TestArguments:
             "",
         )
 
+    @pytest.mark.parametrize(
+        ("options", "where"),
+        [
+            (["--host", "::1", "--port", "0"], "[::1]:0"),
+            (["--reuse-port"], "127.0.0.1:8999"),
+            (["--unix", "/run/x.sock"], "unix:/run/x.sock"),
+            (["--unix", "unix:/run/x.sock", "--unix-mode", "660"], "unix:/run/x.sock"),
+            (["--unix", "@x"], "unix:@x"),
+            (["--fd", "0"], "fd://0"),
+            (["--systemd"], "systemd:"),
+        ],
+    )
+    def test_where_to_listen(self, options: list[str], where: str) -> None:
+        """The options are one argument of the server."""
+        args = parse(["serve", *options])
+        assert args.where == where
+        assert args.unix_mode in (None, 0o660)
+
     def test_repeatable_options(self) -> None:
         """Protocols, headers and sizes may be given several times."""
         args = parse(
@@ -116,6 +134,17 @@ class TestArguments:
             (["serve", "sing"], "invalid choice: 'sing'"),
             (["serve", "--port", "70000"], "is not a port from 0 to 65535"),
             (["serve", "--uri", "a?b"], "a path without '?'"),
+            (["serve", "--unix", "/x", "--port", "1"], "or a port"),
+            (["serve", "--unix", "/x", "--reuse-port"], "or a port"),
+            (["serve", "--unix", "/x", "--fd", "3"], "--unix, --fd, --systemd or"),
+            (["serve", "--systemd", "--fd", "3"], "--unix, --fd, --systemd or"),
+            (["serve", "--unix", ""], "a Unix socket is"),
+            (["serve", "--unix", "/x", "--unix-mode", "999"], "is not octal"),
+            (["serve", "--unix", "@x", "--unix-mode", "600"], "goes with --unix PATH"),
+            (["serve", "--unix-mode", "600"], "goes with --unix PATH"),
+            (["serve", "--fd", "x"], "is not a whole number"),
+            (["connect", "ws+unix:/x?y"], "or ws+unix:/path:/resource"),
+            (["connect", "ws+unix:/x:/", "--insecure"], "go with a wss:// URI"),
             (["serve", "--client-ca", "f"], "goes with --cert"),
             (["serve", "--max-message", "1G"], "is not a size like"),
             (["serve", "--max-connections", "-1"], "expected one argument|is not a whole number"),

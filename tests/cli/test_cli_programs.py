@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ from support.tls import Authority
 from mormot_ws import HttpClientWebSockets, WebSocketFrame, WebSocketProcess, focText
 from mormot_ws.testing import EchoServer, EchoServerProcess
 
+unix = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets here")
 COMMAND = (sys.executable, "-X", "dev", "-W", "error", "-m", "mormot_ws")
 
 
@@ -172,6 +174,69 @@ class TestServe:
             f"mormot-ws: cannot listen on 127.0.0.1:{server.port}: Address already in use; "
             "--port 0 picks a free one\n"
         )
+
+    @unix
+    def test_a_unix_socket(self, tmp_path: Path) -> None:
+        """Served, connected to by the URI that it prints, and removed at the end."""
+        path = tmp_path / "echo.sock"
+        with Cli("serve", "--unix", str(path), "--unix-mode", "600", "--json") as cli:
+            uri = cli.event("listening")["uri"]
+            assert uri == f"ws+unix:{path}:/"
+            assert path.stat().st_mode & 0o777 == 0o600
+            code, out, errors = shell("connect", uri, "--count", "1", given=b"hello\n")
+            assert (code, out) == (0, b"hello\n")
+            assert f"connected to {uri}" in errors
+            assert cli.event("connected")["remote_ip"] == "unix:"
+            taken = shell("serve", "--unix", str(path))
+            assert taken[0] == 1
+            assert taken[2] == (
+                f"mormot-ws: cannot listen on unix:{path}: Address already in use; "
+                "another program listens there\n"
+            )
+            cli.signal(signal.SIGTERM)
+            cli.end(0)
+        assert not path.exists()
+        code, _, errors = shell("connect", uri, "--timeout", "1")
+        assert code == 1
+        assert "is the server running, and on this socket?" in errors
+
+    @unix
+    def test_an_inherited_descriptor(self) -> None:
+        """``--fd`` and ``--systemd`` take a socket that listens already."""
+        with socket.create_server((HOST, 0)) as sock:
+            port = sock.getsockname()[1]
+            command = [*COMMAND, "serve", "--json", "--fd", str(sock.fileno())]
+            with subprocess.Popen(
+                command, pass_fds=[sock.fileno()], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            ) as program:
+                assert program.stdout is not None
+                assert json.loads(program.stdout.readline())["port"] == port
+                assert shell("connect", f"ws://{HOST}:{port}", "--linger", "0")[0] == 0
+                program.send_signal(signal.SIGTERM)
+                assert program.wait(PATIENCE) == 0
+
+    def test_what_was_not_passed(self) -> None:
+        """One line, exit code 1."""
+        for option, said in (
+            (("--systemd",), "systemd has passed no socket to this process"),
+            (("--fd", "99"), "descriptor 99 is not a socket"),
+        ):
+            code, _, errors = shell("serve", *option)
+            assert code == 1
+            assert said in errors
+            assert len(errors.splitlines()) == 1
+
+    @pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="ports cannot be shared")
+    def test_a_shared_port(self) -> None:
+        """With ``--reuse-port`` for both."""
+        options = ("--reuse-port", "--json")
+        with Cli("serve", "--port", "0", *options) as one:
+            port = listening(one)
+            with Cli("serve", "--port", str(port), *options) as two:
+                assert listening(two) == port
+                for cli in (one, two):
+                    cli.signal(signal.SIGTERM)
+                    cli.end(0)
 
     def test_browsers_get_a_page(self) -> None:
         """``GET /`` is answered with the test page, which asks for the server's sub-protocol."""

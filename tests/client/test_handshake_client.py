@@ -27,7 +27,7 @@ from mormot_ws.core.handshake import (
     upgrade_answer,
 )
 from mormot_ws.protocols.base import WebSocketProtocol
-from mormot_ws.sockets.deadline import Deadline
+from mormot_ws.sockets.deadline import Deadline, timed_out
 
 #: the key and the accept value that RFC 6455 §1.3 prints
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -387,7 +387,7 @@ class TestClientJudgesTheAnswer:
         """
 
         def silence(key: str) -> bytes:
-            raise TimeoutError("timed out")
+            raise timed_out()
 
         error = refused(silence)
         assert str(error).startswith("TimeoutError: ")

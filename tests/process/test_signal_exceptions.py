@@ -30,9 +30,9 @@ def handler(number, frame):
 
 
 def interrupted(action):
-    # again and again, because Python itself drops what is raised in a finaliser
+    # again after a second, because Python itself drops what is raised in a finaliser
     try:
-        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.001), 0.05)
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.001), 1.0)
         while True:
             action()
     except Boom:

@@ -18,7 +18,7 @@ from mormot_ws.rest import long_work
 from mormot_ws.rest.crc32c import crc32c
 from mormot_ws.rest.long_work import LongWork, WorkStoppedError
 from mormot_ws.rest.synlz import synlz_compress, synlz_decompress
-from mormot_ws.rest.turns import Turns
+from mormot_ws.rest.turns import Turn, Turns
 
 
 def slow_stream(groups: int) -> tuple[bytes, int]:
@@ -41,7 +41,7 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Turns]:
     shared = long_work._Shared()
     monkeypatch.setattr(long_work, "_shared", shared)
     yield shared.turns
-    assert shared.turns.acquire(0), "a turn was not given on"
+    assert not shared.turns.queue, "a turn was not given on"
 
 
 class TestLongWork:
@@ -76,11 +76,12 @@ class TestLongWork:
     ) -> None:
         """Nobody can hold up the others for good."""
         monkeypatch.setattr(long_work, "_MOST_WAIT", 0.01)
-        assert turns.acquire(0)
+        mine = Turn()
+        assert turns.wait(mine, 0)
         with LongWork(lambda: True) as between:
             between()
             between()
-        turns.release()
+        turns.give(mine)
 
 
 class TestDecoding:

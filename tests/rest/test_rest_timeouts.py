@@ -4,10 +4,8 @@ its documented status.
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -35,7 +33,7 @@ from mormot_ws import (
     wscBlockWithAnswer,
 )
 from mormot_ws.rest.messages import RestAnswer
-from mormot_ws.rest.turns import Turns
+from mormot_ws.rest.turns import Turn, Turns
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 #: those whose answers carry no number
@@ -261,28 +259,28 @@ class TestTurns:
     def test_turns_come_in_order(self) -> None:
         """Who asked first gets it first, and who gave up is skipped."""
         turns = Turns()
-        assert turns.acquire(0)
+        mine = Turn()
+        assert turns.wait(mine, 0)
         order: list[int] = []
 
         def wait(number: int) -> None:
-            if turns.acquire(0.02 * (number == 1) or BOUND):
-                order.append(number)
-                turns.release()
-            else:
-                order.append(-number)
+            turn = Turn()
+            came = turns.wait(turn, 0.02 * (number == 1) or BOUND)
+            order.append(number if came else -number)
+            turns.give(turn)
 
         threads = []
         for number in range(4):
             thread = threading.Thread(target=wait, args=(number,), daemon=True)
             thread.start()
             threads.append(thread)
-            wait_for(lambda: len(turns._queue) == len(threads) or -1 in order)
+            wait_for(lambda: len(turns.queue) == 1 + len(threads) or -1 in order)
         wait_for(lambda: order == [-1])
-        turns.release()
+        turns.give(mine)
         for thread in threads:
             thread.join(BOUND)
         assert order == [-1, 0, 2, 3]
-        assert turns.acquire(0)
+        assert not turns.queue
 
     def test_a_turn_that_comes_when_giving_up_is_not_lost(self) -> None:
         """Many threads with hardly any patience, for a while: afterwards the turn is free."""
@@ -290,32 +288,26 @@ class TestTurns:
 
         def work(number: int) -> None:
             for _ in range(300):
-                if turns.acquire(0.0001):
-                    turns.release()
+                turn = Turn()
+                turns.wait(turn, 0.0001)
+                turns.give(turn)
 
         in_threads(6, work)
-        assert turns.acquire(0)
-        assert not turns._queue
+        assert not turns.queue
 
-    @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals for threads")
-    def test_who_is_interrupted_leaves_the_queue(self, ctrl_c: Callable[[], None]) -> None:
-        """Ctrl-C in the main thread: the others get their turn all the same."""
+    def test_one_that_was_given_up_without_a_word_is_noticed(self) -> None:
+        """Its thread was interrupted by a signal before it could wake the next."""
         turns = Turns()
-        assert turns.acquire(0)
-
-        def interrupt() -> None:
-            wait_for(lambda: len(turns._queue) == 1)
-            ctrl_c()
-
-        interrupter = threading.Thread(target=interrupt, daemon=True)
-        interrupter.start()
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                turns.acquire(BOUND)
-        finally:
-            interrupter.join(BOUND)
-        turns.release()
-        assert turns.acquire(0)
+        mine = Turn()
+        assert turns.wait(mine, 0)
+        came: list[bool] = []
+        next_ = Turn()
+        thread = threading.Thread(target=lambda: came.append(turns.wait(next_, BOUND)))
+        thread.start()
+        wait_for(lambda: len(turns.queue) == 2)
+        turns.queue.remove(mine)
+        thread.join(BOUND)
+        assert came == [True]
 
 
 class TestLostConnections:

@@ -66,11 +66,12 @@ def test_a_name_that_cannot_be_looked_up_is_a_text(monkeypatch: pytest.MonkeyPat
         assert "cannot be looked up" in client.reopen()
 
 
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets here")
 def test_the_peer_of_a_unix_socket_has_no_ip() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         transport = Transport(ours)
         try:
-            assert transport.peer_ip() == ""
+            assert transport.peer_ip() == "unix:"
         finally:
             transport.close()

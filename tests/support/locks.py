@@ -24,7 +24,7 @@ import mormot_ws
 
 #: locks under which something may run that is not ours, and why
 EXCEPTIONS = {
-    "mormot_ws.rest.turns.mine": "wakes one thread, and guards nothing",
+    "mormot_ws.rest.turns.woken": "wakes one thread, and guards nothing",
     "mormot_ws.server.base._freeing": "belongs to the thread that frees a server, and is taken"
     " before all others; reentrant for a signal handler; other threads' free() wait for it, with a"
     " bound",

@@ -122,7 +122,8 @@ def who(request: Request) -> dict[str, str] | int:
 server = Server(8999, address="127.0.0.1", authenticate=who, settings=WebSocketProcessSettings())
 Server("127.0.0.1:0", tls=("cert.pem", "key.pem"))
 Server(8999, tls="cert.pem")  # wrong
-Server()  # wrong
+Server(address="unix:/run/chat.sock", unix_mode=0o660)
+Server(0, unix_mode="660")  # wrong
 Server(8999, authentcate=who)  # wrong
 Server(8999, authenticate=lambda: None)  # wrong
 

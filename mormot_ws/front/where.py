@@ -1,0 +1,52 @@
+"""Where a server of the front door listens: its arguments, checked at once, used at each start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..server.listening import Place, is_ip
+
+
+class Where:
+    """The place for a server's arguments. Raises ``ValueError``/``TypeError`` for what makes no
+    sense.
+    """
+
+    def __init__(
+        self,
+        port: int | str | None,
+        address: object,
+        socket: object,
+        reuse_port: bool,
+        unix_mode: int | None,
+    ) -> None:
+        whole = _whole_port(port, address)
+        #: what was asked for
+        self.place = Place.of(whole, socket, reuse_port, unix_mode)
+        self._arguments: dict[str, Any] = {
+            "port": whole,
+            "socket": self.place.sockets or None,
+            "reuse_port": reuse_port,
+            "unix_mode": unix_mode,
+        }
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments for a ``WebSocketServer``; raise :class:`HttpServerError` when a
+        given socket is closed, e.g. at a second start.
+        """
+        self.place.check_open()
+        return self._arguments
+
+
+def _whole_port(port: int | str | None, address: object) -> int | str | None:
+    """Return *port* with its *address*, in the form that ``WebSocketServer`` takes."""
+    if not isinstance(address, str):
+        raise TypeError(f"address is a str, not {type(address).__name__}")
+    if not address or isinstance(port, bool) or not isinstance(port, (int, str, type(None))):
+        return port
+    if port is None:
+        return address
+    if not is_ip(address):
+        raise ValueError(f"{address!r} has no port: {port!r}")
+    whole = f"[{address}]:{port}" if ":" in address.strip("[]") else f"{address}:{port}"
+    return whole.replace("[[", "[").replace("]]", "]")
