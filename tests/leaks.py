@@ -42,6 +42,7 @@ from mormot_ws import (
 from mormot_ws.testing import FaultProxy
 from tests.support import BOUND, HOST, ROOT, ms, send_text, wait_for
 from tests.support.heap import heap_in_use
+from tests.support.kinds import add_option
 from tests.support.programs import Script
 
 #: losses before the first figures: pools, caches and lazy imports are filled by then
@@ -54,7 +55,7 @@ HEAP_NOISE = 256 << 10
 BLOCKS_NOISE = 1_000
 _SERVER = """
 import sys
-from mormot_ws import WebSocketProtocolChat, WebSocketServer, focText
+from mormot_ws import WebSocketProtocolChat, focText
 
 def callback(process, frame):
     if frame.opcode is focText:
@@ -64,10 +65,11 @@ def callback(process, frame):
             process.send_frame(frame)
 
 certificate = dict(zip(("certificate_file", "private_key_file"), sys.argv[2:]))
-server = WebSocketServer("127.0.0.1:0", **certificate)
+sys.path.append(sys.argv[1])
+from tests.support.kinds import server_class
+server = server_class()("127.0.0.1:0", **certificate)
 server.websocket_protocols.add(WebSocketProtocolChat("echo", "", callback))
 print("port", server.port, flush=True)
-sys.path.append(sys.argv[1])
 from tests.support.heap import heap_in_use
 while sys.stdin.readline().strip() == "heap":
     print("heap", *heap_in_use(), flush=True)
@@ -289,6 +291,7 @@ def main() -> int:
     parser.add_argument(
         "--clients", type=int, default=1, help="by how many clients (default %(default)s)"
     )
+    add_option(parser)
     parser.add_argument("--tls", action="store_true", help="with TLS")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()

@@ -34,6 +34,7 @@ from typing import Any
 
 from tests.benchmarks.raw_client import client_frame, server_frame
 from tests.support.children import Child, answer, commands, end_with_parent
+from tests.support.kinds import add_option, server_class
 from tests.support.waiting import poll_until
 
 HOST = "127.0.0.1"
@@ -63,7 +64,6 @@ def serve() -> None:
         WebSocketProcess,
         WebSocketProcessSettings,
         WebSocketProtocolChat,
-        WebSocketServer,
         WebSocketServerSocket,
         focBinary,
         focText,
@@ -84,7 +84,7 @@ def serve() -> None:
         if process is not None:
             ends[f"{process.close_code} {process.last_error}".strip()] += 1
 
-    with WebSocketServer(
+    with server_class()(
         f"{HOST}:0", settings=WebSocketProcessSettings(permessage_deflate=True)
     ) as server:
         server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
@@ -542,6 +542,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.under_attack", description=__doc__.partition("\n")[0]
     )
+    add_option(parser)
     parser.add_argument("--only", metavar="NAME,...", help=f"some of {', '.join(names)}")
     parser.add_argument(
         "--short", action="store_true", help="about a second of each, without waiting for time-outs"

@@ -229,6 +229,8 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
                 if delay is None:
                     self._give_up(failure)
                     return False
+                if failure.attempts == 1:
+                    self._tell_first_failure(failure)
                 _log.debug("%s: next attempt in %.0f ms (%s)", self.name, delay, failure.text)
                 if not self._pause(delay):
                     return False
@@ -270,22 +272,26 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         """Count a failed attempt; return the failure for the policy."""
         process, waits = self.process, self.waits
         process.note_error(failed.text)
-        if waits.count_failure() == 1:
-            _log.warning(
-                "%s: the first attempt to %s failed: %s; trying on",
-                self.name,
-                "reconnect" if process.upgrades else "connect",
-                failed.text,
-                extra=self._fields(),
-            )
+        waits.count_failure()
         return waits.failure(failed, process.lost_code)
+
+    def _tell_first_failure(self, failure: ReconnectFailure) -> None:
+        """Log that there will be more attempts; the further ones are logged at DEBUG."""
+        _log.warning(
+            "%s: the first attempt to %s failed: %s; trying on",
+            self.name,
+            "reconnect" if self.process.upgrades else "connect",
+            failure.text,
+            extra=self._fields(),
+        )
 
     def _give_up(self, failure: ReconnectFailure) -> None:
         """Give up, because the policy wants no more attempts."""
+        tried = f" after {failure.attempts} attempts" if failure.attempts > 1 else ""
         _log.warning(
-            "%s: gives up after %d attempts: %s",
+            "%s: gives up%s: %s",
             self.name,
-            failure.attempts,
+            tried,
             failure.text,
             extra=self._fields(),
         )

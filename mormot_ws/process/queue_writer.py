@@ -1,6 +1,7 @@
 """QueueWriter: writes what waits to be sent on a connection: queued frames, pings and pongs.
 
-The sender calls it under its ``safe_out``, and decides when. No keeper, no callback and no log
+The sender calls it under its ``safe_out``, and decides when. The queue itself, and what it does
+when it is full, is in ``core/outgoing.py``. No keeper, no callback and no log
 record belongs in here; what a protocol raises for a queued frame is returned to the sender.
 """
 

@@ -11,8 +11,8 @@ import threading
 from typing import Any
 
 from ..logs import get_logger
-from .addresses import AddressInfo, LookUp, in_order
 from .deadline import Deadline, is_foreign_timeout, timed_out
+from .lookup import AddressInfo, LookUp, in_order
 
 _log = get_logger("mormot_ws.sockets")
 

@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from tests.support.children import ChildError
+from tests.support.kinds import add_option
 from tests.support.waiting import poll_until
 
 from .arena import Arena
@@ -181,6 +182,7 @@ def main() -> int:
         type=int,
         help="ms, of the clients' backoff (default: 2000, in runs of 600 s on 15000)",
     )
+    add_option(parser)
     parser.add_argument("--tls", action="store_true", help="encrypt the connections; needs trustme")
     parser.add_argument("--keep", action="store_true", help="keep the logs")
     parser.add_argument("--verbose", action="store_true", help="print each fault")

@@ -22,6 +22,7 @@ import time
 
 from mormot_ws import (
     HttpServerError,
+    WebSocketAsyncServer,
     WebSocketFrame,
     WebSocketProcess,
     WebSocketProcessSettings,
@@ -33,6 +34,7 @@ from mormot_ws import (
     server_tls_context,
 )
 from tests.support.children import HOST, answer, commands, end_with_parent
+from tests.support.kinds import server_class
 from tests.support.waiting import poll_until
 
 from .messages import (
@@ -84,7 +86,7 @@ class ChaosServer:
         self._pusher = threading.Thread(target=self._push_for_ever, name="pusher", daemon=True)
         self._pusher.start()
 
-    def _listen(self, port: int) -> WebSocketServer:
+    def _listen(self, port: int) -> WebSocketAsyncServer | WebSocketServer:
         settings = WebSocketProcessSettings(
             heartbeat_delay=400,
             disconnect_after_invalid_heartbeat_count=2,
@@ -95,7 +97,7 @@ class ChaosServer:
         while True:
             # the port may still be the killed server's: nothing tells when it is free
             try:
-                return WebSocketServer(
+                return server_class()(
                     f"{HOST}:{port}", process_name="chaos", settings=settings, tls_context=self._tls
                 )
             except HttpServerError:

@@ -74,6 +74,7 @@ class TestReference:
                     "frames",
                     "connections",
                     "pings",
+                    "threads",
                     "rounds",
                     "bits",
                 ), name

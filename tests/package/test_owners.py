@@ -26,8 +26,8 @@ SHARED = {
     " an answered ping in the liveness; no frame comes to both",
 }
 
-#: attributes of what is not ours: of ``argparse`` and ``http.client``
-FOREIGN = ("uri", "size", "sock")
+#: what is not ours: a namespace of ``argparse``, a connection of ``http.client``
+FOREIGN = ("args.", "connection.sock")
 
 _CONSTRUCTORS = ("__init__", "__new__", "__init_subclass__", "__post_init__", "__set_name__")
 
@@ -196,7 +196,7 @@ class Package:
             owners = {kind for kind, names in self.own.items() if name in names}
             if len(owners) == 1:
                 self.writers[owners.pop(), name][writer] = text
-            elif owners and _name_of(ast.parse(text.split()[-1], mode="eval").body) not in FOREIGN:
+            elif owners and not text.split()[-1].startswith(FOREIGN):
                 left.append((name, writer, text))
         self.unknown = left
 

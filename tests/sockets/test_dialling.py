@@ -16,10 +16,10 @@ import pytest
 from support import BOUND, HOST, ms, wait_for
 from support.faults import full_listener
 
-from mormot_ws.sockets.addresses import in_order
 from mormot_ws.sockets.crtsocket import CrtSocket
 from mormot_ws.sockets.deadline import Deadline
 from mormot_ws.sockets.dialling import STAGGER_MS, Dialling, _check_connected
+from mormot_ws.sockets.lookup import in_order
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 _SOCKET = socket.socket

@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 from tests.support.children import Child, ChildError, fixed_port
+from tests.support.kinds import add_option
 from tests.support.waiting import poll_until
 
 from .figures import SPREAD_LIMIT, Storm, table
@@ -110,6 +111,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.storm", description=__doc__.splitlines()[0]
     )
+    add_option(parser)
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument(
         "--processes", type=int, default=4, help="that the clients are divided among"

@@ -10,8 +10,11 @@ from __future__ import annotations
 import sys
 from time import monotonic
 
-from mormot_ws import WebSocketProtocolChat, WebSocketServer
+from mormot_ws import WebSocketProtocolChat
+from mormot_ws.server.accepting import ListeningServer
+from mormot_ws.server.listener import Visitor
 from tests.support.children import HOST, answer, commands, end_with_parent
+from tests.support.kinds import server_class
 
 PROTOCOL = "storm"
 
@@ -22,19 +25,24 @@ def main(port: int) -> None:
     accepted: list[float] = []
     upgraded: list[float] = []
     answer(standby=True)
-    server: WebSocketServer | None = None
+    server: ListeningServer | None = None
+
+    class Counting(server_class()):  # type: ignore[misc]  # a class that is only known at run time
+        """Notes when a connection is accepted."""
+
+        def _begin(self, visitor: Visitor) -> None:
+            accepted.append(monotonic())
+            super()._begin(visitor)
+
     for command in commands():
         if command["do"] == "listen":
-            server = WebSocketServer(f"{HOST}:{port}", lambda _: accepted.append(monotonic()))
+            server = Counting(f"{HOST}:{port}")
             listening = monotonic()
             server.websocket_protocols.add(WebSocketProtocolChat(PROTOCOL))
             server.on_websocket_connect = lambda _: upgraded.append(monotonic())
             answer(listening=listening)
         elif server is not None:
-            # on_start was called for the accept thread too, first of all
-            answer(
-                accepted=accepted[1:], upgraded=upgraded, connections=server.websocket_connections
-            )
+            answer(accepted=accepted, upgraded=upgraded, connections=server.websocket_connections)
 
 
 if __name__ == "__main__":
