@@ -295,6 +295,21 @@ def mormot_ws_events(context: ssl.SSLContext | None = None) -> None:
     _mormot(events=True, context=context)
 
 
+def mormot_ws_door() -> None:
+    """Serve with the front door of mormot_ws."""
+    from mormot_ws import Peer, Server
+
+    server = Server(0, address=HOST)
+
+    @server.on_message(PROTOCOL)
+    def echo(peer: Peer, message: str | bytes) -> None:
+        peer.send(message)
+
+    server.start()
+    announce(port=server.port)
+    _wait_end_of_input()
+
+
 SERVERS: dict[str, Callable[[], None]] = {
     "bare": bare,
     "fast": fast,
@@ -305,6 +320,7 @@ SERVERS: dict[str, Callable[[], None]] = {
     "mormot_ws": mormot_ws,
     "mormot_ws-async": mormot_ws_async,
     "mormot_ws-events": mormot_ws_events,
+    "mormot_ws-door": mormot_ws_door,
 }
 
 
