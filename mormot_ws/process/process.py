@@ -133,7 +133,7 @@ class WebSocketProcess(CheckedConnection):
         receive = kind.process_loop_step_receive is WebSocketProcess.process_loop_step_receive
         received = kind.process_loop_received is WebSocketProcess.process_loop_received
         self._loop.prepare(
-            self._loop.receive if receive else self.process_loop_step_receive,
+            None if receive else self.process_loop_step_receive,
             self._dispatcher.received if received else self.process_loop_received,
         )
 
