@@ -50,10 +50,9 @@ class TestArguments:
     def test_defaults(self) -> None:
         """Without options the server echoes on this machine's port 8999."""
         args = parse(["serve"])
-        assert (args.mode, args.host, args.port, args.protocol, args.uri) == (
+        assert (args.mode, args.where, args.protocol, args.uri) == (
             "echo",
-            "127.0.0.1",
-            8999,
+            "127.0.0.1:8999",
             None,
             "",
         )

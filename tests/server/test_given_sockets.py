@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import ssl
@@ -18,7 +17,6 @@ import pytest
 from support import (
     BOUND,
     HOST,
-    MS,
     ROOT,
     RawClient,
     echo,
@@ -30,7 +28,6 @@ from support import (
 
 from mormot_ws import HttpServerError, WebSocketProtocolChat, WebSocketServer
 from mormot_ws.server.handed_over import systemd_sockets
-from mormot_ws.server.listener import Listener
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="descriptors cannot be passed on")
 shared = pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="ports cannot be shared")
@@ -177,13 +174,13 @@ _PASSED = """
 import os, sys
 sys.path.insert(0, "tests")
 from support import echo
-from mormot_ws import WebSocketProtocolChat, WebSocketServer
+from mormot_ws import WebSocketProtocolChat, {server} as Server
 os.environ["LISTEN_PID"] = str(os.getpid())
 
 def offer_echo(server):
     server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
 
-servers = [WebSocketServer(port, prepare=offer_echo) for port in sys.argv[1:]]
+servers = [Server(port, prepare=offer_echo) for port in sys.argv[1:]]
 for server in servers:
     print(server.address, flush=True)
 sys.stdin.read()
@@ -203,10 +200,11 @@ def activated(
     numbers = [sock.fileno() for sock in sockets]
     moves = " ".join(f"{100 + at}<&{number}" for at, number in enumerate(numbers))
     back = " ".join(f"{3 + at}<&{100 + at}" for at in range(len(numbers)))
+    source = _PASSED.replace("{server}", WebSocketServer.__name__)
     command = ["bash", "-c", f'exec {moves}; exec {back}; exec "$@"', "bash"]
     environment = {**os.environ, "LISTEN_FDS": str(len(sockets)), **variables}
     child = subprocess.Popen(
-        [*command, sys.executable, "-c", _PASSED, *ports],
+        [*command, sys.executable, "-c", source, *ports],
         pass_fds=numbers,
         env=environment,
         cwd=ROOT,
@@ -257,6 +255,7 @@ def test_sockets_of_systemd_have_names(listening: socket.socket) -> None:
 
 
 @posix
+@pytest.mark.threaded
 @pytest.mark.parametrize(
     ("port", "text"),
     [
@@ -355,125 +354,3 @@ def test_a_system_that_cannot_share_ports_says_so(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delattr(socket, "SO_REUSEPORT", raising=False)
     with pytest.raises(ValueError, match="cannot share a port"):
         WebSocketServer(0, reuse_port=True)
-
-
-# ------------------------------------------------------------------------- the listener, by itself
-
-
-def test_the_listener_accepts_without_waiting(listening: socket.socket) -> None:
-    """None when nobody waits; then the visitors, one at a time."""
-    listener = Listener([listening])
-    try:
-        assert listener.accept_now(listening) is None
-        with RawClient(listener.port), RawClient(listener.port):
-            for _ in range(2):
-                visitor = wait_for(lambda: listener.accept_now(listening))
-                assert visitor.shortage is None
-                visitor.sock.close()
-        assert listener.accept_now(listening) is None
-    finally:
-        listener.close()
-    listener.close()
-
-
-class Failing(socket.socket):
-    """A listening socket whose ``accept()`` fails."""
-
-    errors: list[int]
-
-    def accept(self) -> Any:
-        if self.errors:
-            number = self.errors.pop(0)
-            raise OSError(number, os.strerror(number))
-        return super().accept()
-
-
-@pytest.fixture
-def failing() -> Iterator[Failing]:
-    """Such a socket; closed at the end."""
-    with Failing() as sock:
-        sock.errors = []
-        sock.bind((HOST, 0))
-        sock.listen()
-        yield sock
-
-
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
-def test_the_descriptor_in_reserve_lets_a_visitor_in_to_be_told(
-    failing: Failing, number: int
-) -> None:
-    """It is given up for that moment, and there again afterwards."""
-    listener = Listener([failing])
-    try:
-        with RawClient(listener.port) as client:
-            failing.errors = [number]
-            visitor = wait_for(lambda: listener.accept_now(failing))
-            assert visitor.shortage is not None
-            assert visitor.shortage.errno == number
-            assert listener._reserve == -1
-            listener.turn_away(visitor.sock, b"HTTP/1.1 503 No\r\n\r\n")
-            assert client.read_head().status == 503
-            assert client.read_to_end() == b""
-        assert listener._reserve >= 0
-        # the last descriptor went to the visitor before: nobody waits, and nothing is wrong
-        failing.errors = [number]
-        assert listener.accept_now(failing) is None
-        assert listener._reserve >= 0
-    finally:
-        listener.close()
-
-
-def test_without_a_descriptor_in_reserve_accepting_raises(
-    failing: Failing, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The visitor keeps waiting, and is accepted when there is a descriptor again."""
-
-    def none_left(*args: Any) -> int:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", none_left)
-        listener = Listener([failing])
-        try:
-            failing.errors = [errno.EMFILE]
-            with pytest.raises(OSError, match="Too many open files"):
-                listener.accept_now(failing)
-        except BaseException:
-            listener.close()
-            raise
-    try:
-        with RawClient(listener.port):
-            wait_for(lambda: listener.accept_now(failing)).sock.close()
-    finally:
-        listener.close()
-
-
-def test_a_lack_of_memory_raises(failing: Failing) -> None:
-    """The reserve is of no use for it."""
-    listener = Listener([failing])
-    try:
-        failing.errors = [errno.ENOMEM]
-        with pytest.raises(OSError, match="memory"):
-            listener.accept_now(failing)
-        assert listener._reserve >= 0
-    finally:
-        listener.close()
-
-
-def test_a_visitor_who_is_turned_away_reads_the_answer_behind_its_request(
-    listening: socket.socket,
-) -> None:
-    """What it has sent already must not reset the connection."""
-    listener = Listener([listening])
-    try:
-        with RawClient(listener.port) as client:
-            client.send(RawClient.request())
-            visitor = wait_for(lambda: listener.accept_now(listening))
-            visitor.sock.settimeout(100 * MS)
-            # its request is there
-            assert visitor.sock.recv(1, socket.MSG_PEEK)
-            listener.turn_away(visitor.sock, b"HTTP/1.1 503 No\r\n\r\n")
-            assert client.read_head().status == 503
-            assert client.receive() == b""
-    finally:
-        listener.close()
