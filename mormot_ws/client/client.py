@@ -439,7 +439,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             if life.has_thread:
                 return CONNECTING
             if self._transport is None:
-                self.reopen()
+                self._use.open(partial(self._reopen, None), in_upgrade=True)
         transport = self._transport
         if transport is None:
             self.upgrade_failure = None

@@ -147,8 +147,13 @@ class ClientLife:
             return
         if process.runs_loop():
             process.shutdown(code, reason)
-        else:
-            process.start_shutdown(code, reason, _CLOSE_MS)
+        elif (
+            not process.start_shutdown(code, reason, _CLOSE_MS)
+            and process.state is wpsRun
+            and not process.connection_close_was_sent
+        ):
+            # a finaliser or signal handler has interrupted a send, or a writer is stuck
+            process.abort("freed while a frame was being sent")
 
     def _free(self) -> None:
         """Do the work of free() that is not done yet."""

@@ -47,12 +47,17 @@ class SocketUse:
             if ours:
                 self._upgrading.clear()
 
-    def open(self, work: Callable[[], str]) -> str:
-        """Return what *work* returns, or an error text when another thread uses the socket."""
+    def open(self, work: Callable[[], str], in_upgrade: bool = False) -> str:
+        """Return what *work* returns, or an error text when another thread uses the socket.
+
+        *in_upgrade*: it is a part of this thread's upgrade; otherwise it comes from a signal
+        handler that has interrupted the upgrade.
+        """
         me, ours = get_ident(), False
         try:
             with self._safe:
-                if self._opening or self._upgrading not in ([], [me]):
+                mine = [me] if in_upgrade else []
+                if self._opening or self._upgrading != mine:
                     return CONNECTING
                 ours = True
                 self._opening.append(me)

@@ -71,6 +71,15 @@ class OutgoingFrames:
         """The number of waiting payload bytes."""
         return self._bytes
 
+    def is_held_here(self) -> bool:
+        """Tell whether the calling thread is inside a method of this object.
+
+        True only in a signal handler or finaliser, which then must not wait for a thread that sends
+        what is queued: that one waits for this one.
+        """
+        # every Python's RLock has it: Condition needs it
+        return bool(self._safe._is_owned())  # type: ignore[attr-defined]
+
     def push(self, frame: WebSocketFrame) -> bool:
         """Append a copy of *frame*; return False when the queue is full. Mirrors ``Push``."""
         return self.push_queued(QueuedFrame(frame.opcode, frame.payload, frame.content))

@@ -72,15 +72,16 @@ def connect(
     :param tls: for ``wss://``; None: the default, which checks the certificate and the name.
     :param proxy: ``http://…``, ``socks5://…``; '': none; None: as the environment says.
     :param policy: decides how long to wait between attempts, and when to give up; None:
-        ``settings.reconnect_policy`` when that was set, else :class:`StopOn` for 401, 403, 404 and
-        bad certificates.
+        ``settings.reconnect_policy`` when that was set, else waits that grow from a tenth of a
+        second to at most 4 s, and :class:`StopOn` for 401, 403, 404 and bad certificates.
     :param inbox: how many messages wait for :meth:`Connection.recv` at most.
     :param overflow: what a full inbox does: ``'wait'`` reads no further, so that the sender has to
         wait, too; ``'drop_oldest'`` message; ``'close'`` the connection for good.
     :param compression: offer permessage-deflate; None: as *settings* say, by default not.
     :param timeout: seconds for connecting, for each handshake, and for a :meth:`Connection.send`
         that waits for the connection.
-    :param settings: for everything else.
+    :param settings: for everything else; None: their defaults, but two heartbeats without an answer
+        end a connection, not five.
 
     The functions and callbacks run in the connection's own thread, one at a time. What they raise
     is logged, told to *on_error*, and changes nothing else; for a function it is a failed attempt.

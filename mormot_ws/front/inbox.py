@@ -67,7 +67,8 @@ class Inbox:
             message = self.messages.get_nowait()
         except Empty:
             return None
-        self._taken(message)
+        if message is None or self._wanted:
+            self._taken(message)
         return message
 
     def get(self, timeout: float | None) -> Message | None:

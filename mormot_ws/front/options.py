@@ -15,10 +15,14 @@ from ..core.deflate import PermessageDeflate
 from ..core.handshake import is_token
 from ..core.names import wire_host
 from ..logs import shown_uri
-from ..reconnect_policies import ReconnectPolicy, StopOn
-from ..settings import LONGEST_MS, WebSocketProcessSettings, checked_settings
+from ..reconnect_policies import ExponentialBackoff, ReconnectPolicy, StopOn
+from ..settings import LONGEST_MS, WebSocketProcessSettings
+from .defaults import front_settings
 from .inbox import Inbox, Overflow
 
+#: milliseconds between two attempts at most, by default: shorter than a ``call()`` waits for the
+#: connection, so that each meets an attempt
+_LONGEST_WAIT_MS = 4_000
 #: stands for the host until a function has told it
 _UNKNOWN_HOST = "uri()"
 
@@ -77,7 +81,8 @@ def sub_protocols(protocol: str | Sequence[str]) -> tuple[str, ...]:
 
 def seconds(name: str, value: object, zero: bool = False) -> float:
     """Return *value* when it is a number of seconds above 0, or 0 where *zero* makes sense."""
-    if type(value) is float and 0 < value < 1e6:
+    # the usual ones first: recv() asks for each message
+    if (type(value) is float or type(value) is int) and 0 < value < 1e6:
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number of seconds, not {type(value).__name__}")
@@ -97,11 +102,7 @@ def new_inbox(most: object, overflow: Overflow) -> Inbox:
 def settings_of(
     settings: WebSocketProcessSettings | None, compression: bool | PermessageDeflate | None
 ) -> WebSocketProcessSettings:
-    if settings is None:
-        # nobody who is new here knows the freeze of the original
-        settings = WebSocketProcessSettings(free_in_callback="raise")
-    else:
-        settings = checked_settings(settings)
+    settings = front_settings(settings)
     if not settings.client_auto_upgrade:
         raise ValueError("a connect() comes back: client_auto_upgrade=False is not for it")
     if compression is not None:
@@ -113,7 +114,7 @@ def policy_of(policy: object, settings: WebSocketProcessSettings) -> ReconnectPo
     if policy is None:
         if settings.reconnect_policy is not WebSocketProcessSettings().reconnect_policy:
             return settings.reconnect_policy()
-        return StopOn(close_codes=())
+        return StopOn(ExponentialBackoff(cap_ms=_LONGEST_WAIT_MS), close_codes=())
     if isinstance(policy, type) or not (hasattr(policy, "next_delay") and hasattr(policy, "reset")):
         raise TypeError(
             "policy is an object with next_delay() and reset(), like StopOn() or"

@@ -200,15 +200,16 @@ class PeerProtocol(WebSocketProtocol):
         handlers = self._handlers
         # prepare_process() has been called
         peer: Any = self.peer
-        opcode = frame.opcode
+        # each message comes through here: without the property of the payload
+        opcode, payload = frame.opcode, frame._payload
         message: Message
         if opcode is focText:
             # that it is UTF-8 was checked where it was received
-            message = frame.payload.decode()
-            if message[:1] == "{" and self._server._was_call(peer, message, handlers):
+            message = payload.decode()
+            if payload[:1] == b"{" and self._server._was_call(peer, message, handlers):
                 return
         elif opcode is focBinary:
-            message = frame.payload
+            message = payload
         elif opcode is focContinuation:
             if handlers.on_open is not None:
                 run_callback(peer, "on_open", handlers.on_open, peer)

@@ -24,11 +24,12 @@ from ..request import HttpServerRequest
 from ..server.accepting import ListeningServer
 from ..server.choice import server_class
 from ..server.http import answer_visitor
-from ..settings import WebSocketProcessSettings, checked_settings
+from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
 from .attributes import FixedAttributes, explains_keywords
 from .callbacks import Ignored, check_callback, only_kind
+from .defaults import front_settings
 from .http import HttpAnswer, HttpRoute, HttpRoutes
 from .messages import Message, frame_of, json_frame, read_call
 from .methods import RemoteMethod, RemoteMethods, Sendable
@@ -69,7 +70,8 @@ class Server(FixedAttributes):
     :param authenticate: ``f(request)`` for each client that wants to connect: returns a user, any
         object, which becomes ``peer.user``; or the HTTP status that refuses it, e.g. 403. None and
         False are 401. None: everybody may connect.
-    :param settings: :class:`WebSocketProcessSettings`, in milliseconds: limits, origins, time-outs.
+    :param settings: :class:`WebSocketProcessSettings`, in milliseconds: limits, origins, time-outs;
+        None: their defaults, but two heartbeats without an answer end a connection, not five.
     :param name: names the threads and the log lines.
     :param socket: instead of *port* and *address*: a socket that listens already, or several, which
         the server closes at its end.
@@ -135,7 +137,7 @@ class Server(FixedAttributes):
             check_callback(authenticate, "authenticate", "request")
         self._tls = _tls_context(tls)
         self._authenticate = authenticate
-        self._settings = checked_settings(settings)
+        self._settings = front_settings(settings)
         self._name = name
         #: guards the tables of what is registered, and the beginning and end of the server; no
         #: function of the application is called, and nobody is waited for, while it is held

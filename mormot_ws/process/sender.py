@@ -127,7 +127,7 @@ class Sender:
         safe_out = self.safe_out
         # no signal handler runs in this thread, so nothing can be raised before the try below
         if not held and not safe_out.acquire(False):
-            if self._writer == me:
+            if self._writer == me or self.outgoing.is_held_here():
                 # we are in a finaliser that has interrupted a send on this same connection
                 return self.queue_frame(frame)
             if not safe_out.acquire(timeout=process.settings.send_timeout / 1000):
@@ -185,7 +185,7 @@ class Sender:
         failures: list[BaseException] | None,
     ) -> bool:
         """Send in the main thread, which a signal handler may interrupt at any point."""
-        if self._main_sends:
+        if self._main_sends or self.outgoing.is_held_here():
             # we are in a signal handler that has interrupted a send on this same connection
             return self.queue_frame(frame)
         process, safe_out = self._process, self.safe_out

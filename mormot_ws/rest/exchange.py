@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from queue import Empty, SimpleQueue
-from threading import current_thread
+from threading import current_thread, get_ident
 from typing import TYPE_CHECKING
 
 from ..core.frames import WebSocketFrame
@@ -64,14 +64,17 @@ class RestExchange:
         #: before all other locks
         self._turns = Turns()
         #: held from adding an entry to _waiting to the end of sending, so that all entries that
-        #: :meth:`begin` finds belong to the old connection
-        self._safe_send = threading.Lock()
+        #: :meth:`begin` finds belong to the old connection. Reentrant like the next one, because a
+        #: signal handler may end the connection, or upgrade again, at any moment
+        self._safe_send = threading.RLock()
         #: guards the fields below, the contents of the queues, and the number of answers to ignore;
         #: held only briefly
-        self._safe = threading.Lock()
+        self._safe = threading.RLock()
         #: notified when an answer to ignore has arrived, or the connection has ended
         self._late = threading.Condition(self._safe)
         self._waiting: dict[str, SimpleQueue[WebSocketFrame | None]] = {}
+        # the threads that are in a request; changed by single operations, and so without a lock
+        self._asking: set[int] = set()
 
     # ------------------------------------------------------------------------------ for the process
 
@@ -135,7 +138,14 @@ class RestExchange:
             sent = False
         else:
             self._check_thread()
-            return self._ask(request) if self._protocol.sequencing else self._ask_in_turn(request)
+            me = get_ident()
+            try:
+                self._asking.add(me)
+                if self._protocol.sequencing:
+                    return self._ask(request)
+                return self._ask_in_turn(request)
+            finally:
+                self._asking.discard(me)
         return (
             HTTP_SUCCESS
             if sent
@@ -144,6 +154,13 @@ class RestExchange:
 
     def _check_thread(self) -> None:
         process = self._process
+        if get_ident() in self._asking:
+            raise WebSocketsError(
+                "a request that waits for its answer has been interrupted in this thread, by a "
+                "signal handler or a finaliser, which cannot wait for another one on the same "
+                "connection: send it without waiting (Sec-WebSocket-REST: NonBlocking, "
+                "non_blocking=True)"
+            )
         if process.runs_loop() or current_thread() is process.owner_thread:
             raise WebSocketsError(
                 "a request that waits for its answer inside a callback of the same "
@@ -223,7 +240,8 @@ class RestExchange:
                 if missing:
                     if not unsent and not self._protocol.sequencing:
                         self.incoming.answer_to_ignore(1)
-                    del self._waiting[head]
+                    # a signal handler may just have ended the connection
+                    self._waiting.pop(head, None)
             # logged only now, without a lock
             for failure in failures:
                 process.write_failed(failure)

@@ -26,8 +26,9 @@ class WebSocketFrameList:
         if timeout_sec < 0:
             raise ValueError(f"timeout_sec is a number of seconds from 0, not {timeout_sec}")
         self.timeout_sec = timeout_sec
-        #: guards the two fields below; last in the lock order; nothing is called while it is held
-        self._safe = threading.Lock()
+        #: guards the two fields below; last in the lock order; nothing is called while it is held.
+        #: Reentrant, because a signal handler may end the connection at any moment
+        self._safe = threading.RLock()
         self._frames: list[WebSocketFrame] = []
         self._answer_to_ignore = 0
 

@@ -286,8 +286,8 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self.frames_out_bytes_socket: int = 0
         #: guards frames_out_bytes_socket, because several threads prepare frames at once; last in
         #: the lock order; held only briefly
-        self._safe_counter = threading.Lock()
-        renew_in_child(self, "_safe_counter", threading.Lock)
+        self._safe_counter = threading.RLock()
+        renew_in_child(self, "_safe_counter", threading.RLock)
         # next() on it is atomic. As in the original, a reconnection does not reset it, so a late
         # answer cannot match a new request
         self._numbers = count(1)

@@ -1,11 +1,14 @@
-"""What the front door costs a client: ``python -m tests.benchmarks.door [--seconds S] [--rounds N]
+"""What the front door costs: ``python -m tests.benchmarks.door [--seconds S] [--rounds N]
 [--any-cpu]``.
 
-The same conversation with the same echo server, which is a process of its own: by ``connect()``,
-and by the classes underneath, as a program would use them for the same. One message at a time
-(round trip) and 100 under way (messages per second); answered in a callback, or by a thread that
-receives. Contestants take turns in each round; the ratio is the median of those within the rounds.
-At most 15 % more per message is the aim.
+The same conversation by the door, and by the classes underneath, as a program would use them for
+the same. Clients: by ``connect()``, with the same echo server, which is a process of its own;
+answered in a callback, or by a thread that receives. Servers: by ``Server``, with the same plain
+socket. One message at a time (round trip) and 100 under way (messages per second).
+
+Contestants take turns in each round; the ratio is the median of those within the rounds, of which
+many short ones are less disturbed by what else the machine does than a few long ones. At most 15 %
+more per message is the aim.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from queue import SimpleQueue
 
 from mormot_ws import (
@@ -31,11 +34,14 @@ from mormot_ws import (
 
 from .handshake import PROTOCOL
 from .processes import Helper
+from .raw_client import TEXT as RAW_TEXT
+from .raw_client import Message, pipelined, raw_connections, round_trip
 from .servers import HOST
 
 TEXT = bytes(range(32, 96)).decode()
 DEPTHS = {"round trip": 1, "100 under way": 100}
 AIM = 1.15
+SERVERS = ("mormot_ws", "mormot_ws-door")
 
 #: plays for that many seconds with so many messages under way; returns the microseconds for each
 Measure = Callable[[float, int], float]
@@ -175,18 +181,35 @@ def door_recv(port: int) -> Iterator[Measure]:
         )
 
 
-PAIRS = {
-    "in a callback": (classes_callback, door_callback),
-    "by a thread that receives": (classes_queue, door_recv),
+@contextmanager
+def raw_client(port: int) -> Iterator[Measure]:
+    """A plain socket, for what a server costs."""
+    message = Message(RAW_TEXT, TEXT.encode(), websocket=True)
+    with raw_connections(port, message, websocket=True) as (connection,):
+
+        def measure(seconds: float, depth: int) -> float:
+            if depth == 1:
+                return round_trip(connection, seconds)
+            return 1e6 / pipelined(connection, seconds, depth)
+
+        yield measure
+
+
+Maker = Callable[[int], AbstractContextManager[Measure]]
+#: each with the classes and with the door: the server, and how it is measured
+PAIRS: dict[str, list[tuple[str, Maker]]] = {
+    "a client, in a callback": [("mormot_ws", classes_callback), ("mormot_ws", door_callback)],
+    "a client, by a thread that receives": [("mormot_ws", classes_queue), ("mormot_ws", door_recv)],
+    "a server": [("mormot_ws", raw_client), ("mormot_ws-door", raw_client)],
 }
 
 
-def compare(port: int, rounds: int, seconds: float) -> None:
+def compare(ports: dict[str, int], rounds: int, seconds: float) -> None:
     """Measure all, and print the medians."""
     for title, depth in DEPTHS.items():
-        for how, makers in PAIRS.items():
+        for how, pair in PAIRS.items():
             with ExitStack() as stack:
-                measures = [stack.enter_context(make(port)) for make in makers]
+                measures = [stack.enter_context(make(ports[server])) for server, make in pair]
                 figures: list[list[float]] = []
                 for number in range(rounds + 1):
                     order = [0, 1] if number % 2 else [1, 0]
@@ -209,20 +232,19 @@ def main() -> None:
     """Read the command line, start the server, measure."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.door", description=__doc__)
     parser.add_argument(
-        "--seconds", type=float, default=0.4, help="of each contestant in each round"
+        "--seconds", type=float, default=0.1, help="of each contestant in each round"
     )
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument(
         "--any-cpu", action="store_true", help="do not keep client and server on one CPU"
     )
     given = parser.parse_args()
     if not given.any_cpu:  # else a small message measures how long an idle CPU takes to wake up
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    server = Helper("servers", "mormot_ws")
-    try:
-        compare(server.greeting["port"], given.rounds, given.seconds)
-    finally:
-        server.close()
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(closing(Helper("servers", name))) for name in SERVERS}
+        ports = {name: server.greeting["port"] for name, server in servers.items()}
+        compare(ports, given.rounds, given.seconds)
 
 
 if __name__ == "__main__":

@@ -259,6 +259,21 @@ def mormot_ws_async(context: ssl.SSLContext | None = None) -> None:
     _mormot(asynchronous=True, context=context)
 
 
+def mormot_ws_door() -> None:
+    """Serve with the front door of mormot_ws."""
+    from mormot_ws import Peer, Server
+
+    server = Server(0, address=HOST)
+
+    @server.on_message(PROTOCOL)
+    def echo(peer: Peer, message: str | bytes) -> None:
+        peer.send(message)
+
+    server.start()
+    announce(port=server.port)
+    _wait_end_of_input()
+
+
 SERVERS: dict[str, Callable[[], None]] = {
     "bare": bare,
     "fast": fast,
@@ -267,6 +282,7 @@ SERVERS: dict[str, Callable[[], None]] = {
     "simple-websocket": simple_websocket,
     "mormot_ws": mormot_ws,
     "mormot_ws-async": mormot_ws_async,
+    "mormot_ws-door": mormot_ws_door,
 }
 
 

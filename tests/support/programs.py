@@ -93,7 +93,7 @@ class Program:
         :meth:`end_input`.
     """
 
-    _options: tuple[str, ...] = ("-X", "dev")
+    _options: tuple[str, ...] = ("-X", "dev", "-W", "error")
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Program:
         previous = signal.signal(signal.SIGINT, signal.default_int_handler) if in_main else None
         try:
             self._process = subprocess.Popen(
-                [sys.executable, *self._options, "-W", "error", *map(str, arguments)],
+                [sys.executable, *self._options, *map(str, arguments)],
                 cwd=cwd,
                 env={**without, "PYTHONUTF8": "1", **(env or {})},
                 stdin=stdin,
@@ -204,7 +204,7 @@ class Script(Program):
     unbuffered output.
     """
 
-    _options = ("-u",)
+    _options = ("-u", "-W", "error")
 
     def __init__(self, source: str, *arguments: str) -> None:
         super().__init__("-c", textwrap.dedent(source), *arguments)
