@@ -164,6 +164,7 @@ class Reader:
         """
         if in_frame.message_bytes < in_frame.fragments * _TINY_FRAGMENT:
             self._recv_size = _RECV_FRAGMENTS
+            # for the others, not for anything that could wake this thread
             sleep(_FAIR_PAUSE)
 
     def handled(self) -> None:

@@ -295,6 +295,21 @@ def mormot_ws_events(context: ssl.SSLContext | None = None) -> None:
     _mormot(events=True, context=context)
 
 
+def mormot_ws_below() -> None:
+    """Serve with the classes below the front door of mormot_ws, and like it: texts are answered."""
+    from mormot_ws import WebSocketFrame, WebSocketProcess, WebSocketProtocolChat, focText
+    from mormot_ws.server.choice import server_class
+
+    def echo(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focText:
+            process.send_frame(WebSocketFrame(focText, frame.text))
+
+    server = server_class()(f"{HOST}:0")
+    server.websocket_protocols.add(WebSocketProtocolChat(PROTOCOL, "", echo))
+    announce(port=server.port)
+    _wait_end_of_input()
+
+
 def mormot_ws_door() -> None:
     """Serve with the front door of mormot_ws."""
     from mormot_ws import Peer, Server
@@ -320,6 +335,7 @@ SERVERS: dict[str, Callable[[], None]] = {
     "mormot_ws": mormot_ws,
     "mormot_ws-async": mormot_ws_async,
     "mormot_ws-events": mormot_ws_events,
+    "mormot_ws-below": mormot_ws_below,
     "mormot_ws-door": mormot_ws_door,
 }
 
