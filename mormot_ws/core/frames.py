@@ -6,7 +6,7 @@ Pure: no sockets, threads or clocks. The decoder is in ``incoming.py``.
 from __future__ import annotations
 
 from enum import Flag, IntEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from ..errors import WebSocketsProtocolError
 from .masking import Buffer, mask_bytes
@@ -135,7 +135,7 @@ def check_frame(frame: object) -> None:
 # ----------------------------------------------------------------------------------------- encoding
 
 #: the headers of a server's short unfragmented messages, by payload length
-_TEXT_HEADERS = [bytes((0x81, size)) for size in range(126)]
+SHORT_TEXT: Final = [bytes((0x81, size)) for size in range(126)]
 _BINARY_HEADERS = [bytes((0x82, size)) for size in range(126)]
 
 
@@ -182,7 +182,7 @@ def encode_unmasked(first: int, payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
         if first == 0x81:
-            return _TEXT_HEADERS[size] + payload
+            return SHORT_TEXT[size] + payload
         if first == 0x82:
             return _BINARY_HEADERS[size] + payload
     return encode_header(first, size) + payload

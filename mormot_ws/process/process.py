@@ -133,7 +133,7 @@ class WebSocketProcess(ByteCarrier):
         receive = kind.process_loop_step_receive is WebSocketProcess.process_loop_step_receive
         received = kind.process_loop_received is WebSocketProcess.process_loop_received
         self._loop.prepare(
-            self._loop.receive if receive else self.process_loop_step_receive,
+            None if receive else self.process_loop_step_receive,
             self._dispatcher.received if received else self.process_loop_received,
         )
 
@@ -247,7 +247,7 @@ class WebSocketProcess(ByteCarrier):
         """
         try:
             opcode = frame.opcode
-            payload = frame.payload
+            payload = frame._payload
         except AttributeError:
             check_sendable(frame)
             raise

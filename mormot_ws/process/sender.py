@@ -15,6 +15,7 @@ from threading import get_ident
 from time import monotonic
 
 from ..core.frames import (
+    SHORT_TEXT,
     WebSocketFrame,
     WebSocketFrameOpCode,
     encode_frame,
@@ -114,14 +115,17 @@ class Sender:
         if me == _main_ident and not held:
             return self._send_in_main(frame, ahead, failures)
         opcode = frame.opcode
-        payload = frame.payload
+        payload = frame._payload
         length = len(payload)
         process = self._process
         encoder = self.encoder
         wire = b""
         if encoder.sends_plain and length < JOIN_BELOW:
             # encoded before the lock is taken: it does not depend on the frames before it
-            wire = encode_unmasked(0x80 | opcode, payload)
+            if opcode is focText and length < 126:
+                wire = SHORT_TEXT[length] + payload
+            else:
+                wire = encode_unmasked(0x80 | opcode, payload)
         elif ahead is None and encoder.prepares_ahead and process.state is wpsRun and not held:
             ahead = encoder.prepare_ahead(process.protocol, frame)
         safe_out = self.safe_out
