@@ -70,7 +70,7 @@ class Dispatcher:
 
     def received(self, frame: WebSocketFrame) -> None:
         """Handle one frame."""
-        opcode = frame.opcode
+        opcode = frame._opcode
         process = self._process
         if self._log_frames:
             log_frame(process, "received", frame)

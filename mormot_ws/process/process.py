@@ -42,7 +42,7 @@ from ..states import (
     wscBlockWithAnswer,
 )
 from ..status import ConnectionStatus
-from .carrier import ByteCarrier
+from .checks import CheckedConnection, check_request
 from .closer import Closer, write_fault
 from .dispatcher import Dispatcher
 from .encoder import PreparedFrame, check_sendable
@@ -57,7 +57,7 @@ from .snapshot import connection_status
 _log = get_logger("mormot_ws.process")
 
 
-class WebSocketProcess(ByteCarrier):
+class WebSocketProcess(CheckedConnection):
     """One connection, as both sides have it. Mirrors ``TWebSocketProcess``.
 
     :param protocol: this connection's own protocol object.
@@ -246,7 +246,7 @@ class WebSocketProcess(ByteCarrier):
         ``prepare_ahead``.
         """
         try:
-            opcode = frame.opcode
+            opcode = frame._opcode
             payload = frame._payload
         except AttributeError:
             check_sendable(frame)
@@ -299,6 +299,7 @@ class WebSocketProcess(ByteCarrier):
         take turns: each waits up to another :meth:`answer_timeout` for its turn, and gets 666 if
         that does not come. Mirrors ``NotifyCallback``.
         """
+        check_request(request)
         if self.exchange is None:
             name = shown_name(self.protocol.name)
             request.out_error = f"the protocol {name!r} carries no requests"

@@ -114,7 +114,7 @@ class Sender:
         me = get_ident()
         if me == _main_ident and not held:
             return self._send_in_main(frame, ahead, failures)
-        opcode = frame.opcode
+        opcode = frame._opcode
         payload = frame._payload
         length = len(payload)
         process = self._process
@@ -216,10 +216,10 @@ class Sender:
 
     def queue_frame(self, frame: WebSocketFrame) -> bool:
         """Do the work of the process's ``send_frame_async``."""
-        opcode, payload = frame.opcode, frame.payload
+        opcode, payload = frame._opcode, frame._payload
         self.check_queueable(opcode, payload, frame)
         # tuple.__new__: a named tuple's constructor costs as much as the rest of this method
-        return self.queue(_new_queued(QueuedFrame, (opcode, payload, frame.content, None)))
+        return self.queue(_new_queued(QueuedFrame, (opcode, payload, frame._content, None)))
 
     def check_queueable(
         self, opcode: WebSocketFrameOpCode, payload: bytes, frame: WebSocketFrame
