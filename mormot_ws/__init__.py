@@ -55,10 +55,10 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .front.peer import Peer
     from .front.request import Request
     from .front.server import Server
-    from .processes.processes import ServerProcesses, run_processes
-    from .processes.status import ProcessesStatus, ProcessStatus
     from .process.on_socket import WebCrtSocketProcess
     from .process.process import WebSocketProcess
+    from .processes.processes import ServerProcesses, run_processes
+    from .processes.status import ProcessesStatus, ProcessStatus
     from .protocols.base import WebSocketProtocol
     from .protocols.chat import WebSocketProtocolChat
     from .protocols.protocol_list import WebSocketProtocolList

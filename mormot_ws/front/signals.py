@@ -28,7 +28,7 @@ class StopSignals:
     def __init__(
         self, stop: Callable[[], Any], others: Mapping[int, Callable[[], Any]] | None = None
     ) -> None:
-        self._calls: dict[int, Callable[[], Any]] = {number: stop for number in _SIGNALS}
+        self._calls: dict[int, Callable[[], Any]] = dict.fromkeys(_SIGNALS, stop)
         self._calls.update(others or {})
         self._before: dict[int, Any] = {}
 

@@ -154,7 +154,7 @@ class ServerProcesses(ClosedByWith):
         request.done.wait(self._count * (self._start_ms + self._stop_ms) / 1000 + 10)
         return request.replaced
 
-    # ------------------------------------------------------------------------------------ to look at
+    # ----------------------------------------------------------------------------------- to look at
 
     def status(self) -> ProcessesStatus:
         """Return a snapshot of all processes, and the sums.
@@ -224,12 +224,11 @@ class ServerProcesses(ClosedByWith):
         place = self._place
         # elsewhere the kernel does not divide the connections evenly: they share one socket
         divided = place.is_ip and sys.platform == "linux" and self._count > 1
-        if divided:
-            if not place.reuse_port:
-                # another program on this port is an error, as it is for one server
-                probe = place.open()
-                probe.close()
-                place = replace(place, port=probe.port, reuse_port=True)
+        if divided and not place.reuse_port:
+            # another program on this port is an error, as it is for one server
+            probe = place.open()
+            probe.close()
+            place = replace(place, port=probe.port, reuse_port=True)
         self._listener = place.open()
         found = [list(self._listener.sockets)]
         if divided:

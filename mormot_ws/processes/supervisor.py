@@ -121,9 +121,7 @@ class Supervisor:
         self._awake, self._wake = sockets.socketpair()
         for end in (self._awake, self._wake):
             end.setblocking(False)
-        self._thread = threading.Thread(
-            target=self._run, name="mormot_ws processes", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="mormot_ws processes", daemon=True)
 
     # ---------------------------------------------------------------------------------- any thread
 
@@ -359,7 +357,9 @@ class Supervisor:
         for other in self._slots:
             if other.worker is None:
                 self._start(other)
-        if all(each.worker is not None and each.worker.state == "listening" for each in self._slots):
+        if all(
+            each.worker is not None and each.worker.state == "listening" for each in self._slots
+        ):
             _log.info("%d processes listen on %s", len(self._slots), self._address)
             self.ready.set()
 
@@ -409,7 +409,7 @@ class Supervisor:
         _log.error("process %d %s: it is started again in %g s", slot.number, end, seconds)
         slot.start_at = monotonic() + seconds
 
-    # ------------------------------------------------------------------------------------- replacing
+    # ------------------------------------------------------------------------------------ replacing
 
     def _replace_next(self) -> None:
         """Replace one more, when nothing else is being replaced."""
