@@ -7,20 +7,24 @@ import multiprocessing
 import pickle
 import socket as sockets
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from ..callbacks import check_callback
 from ..errors import HttpServerError, WebSocketsError
 from ..front.signals import StopSignals
+from ..logs import get_logger
 from ..process.freeing import ClosedByWith
 from ..server.listener import Listener
 from ..server.listening import Place, listen
 from .child import MakeServer
 from .status import ProcessesStatus
 from .supervisor import ReplaceRequest, StatusRequest, Supervisor
+
+_log = get_logger("mormot_ws.processes")
 
 _MOST = 1024
 #: how long ``status()`` waits for the OS processes
@@ -83,6 +87,7 @@ class ServerProcesses(ClosedByWith):
         self._stop_ms = stop_timeout
         self._listener: Listener | None = None
         self._supervisor: Supervisor | None = None
+        self._at_end: Callable[[], Any] | None = None
         # what run() waits for: put() may interrupt get() in the same thread
         self._letters: SimpleQueue[str] = SimpleQueue()
 
@@ -154,6 +159,10 @@ class ServerProcesses(ClosedByWith):
         request.done.wait(self._count * (self._start_ms + self._stop_ms) / 1000 + 10)
         return request.replaced
 
+    def replace_later(self) -> None:
+        """Begin what :meth:`replace` does, without waiting: also for signal handlers."""
+        self._running().post("replace")
+
     # ----------------------------------------------------------------------------------- to look at
 
     def status(self) -> ProcessesStatus:
@@ -173,6 +182,11 @@ class ServerProcesses(ClosedByWith):
         return request.result
 
     @property
+    def host(self) -> str:
+        """The address without the port; before the start what was asked for."""
+        return self._place.address if self._listener is None else self._listener.host
+
+    @property
     def port(self) -> int:
         """The port that it listens on; before the start the one that was asked for."""
         return self._place.port if self._listener is None else self._listener.port
@@ -186,6 +200,21 @@ class ServerProcesses(ClosedByWith):
         return f"<ServerProcesses {self.address} count={self._count}>"
 
     # -------------------------------------------------------------------------------------- private
+
+    def call_at_end(self, callback: Callable[[], Any]) -> None:
+        """Call *callback* when all have ended, in a thread of this object's: by :meth:`close`, or
+        because they are given up. Set it before the start.
+        """
+        check_callback(callback, "callback")
+        self._at_end = callback
+
+    def _ended(self) -> None:
+        self._letters.put("ended")
+        if self._at_end is not None:
+            try:
+                self._at_end()
+            except Exception:  # noqa: BLE001
+                _log.exception("%r: the callback at the end failed", self)
 
     def _running(self) -> Supervisor:
         if self._supervisor is None:
@@ -212,7 +241,7 @@ class ServerProcesses(ClosedByWith):
             (listener.address, listener.host, listener.port),
             self._start_ms / 1000,
             self._stop_ms / 1000,
-            lambda: self._letters.put("ended"),
+            self._ended,
         )
         self._supervisor = supervisor
         atexit.register(self.close)
@@ -259,7 +288,7 @@ def run_processes(
     """Serve in *count* OS processes until Ctrl-C or SIGTERM; SIGHUP replaces them.
 
     The parameters, and what it raises, are those of :class:`ServerProcesses`, and of its
-    :meth:`~ServerProcesses.run`. ``make_server(sockets, number)`` is called in each process.
+    ``run()``. ``make_server(sockets, number)`` is called in each process.
     """
     ServerProcesses(
         make_server,

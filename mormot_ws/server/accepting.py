@@ -127,7 +127,7 @@ class ListeningServer(WebSocketServerBase):
         """Accept nobody from now on; what is connected goes on.
 
         For a server whose listening socket another OS process has too: that one accepts those who
-        wait. Without it they wait in vain, and this server uses a core. Only :meth:`free` follows.
+        wait. Without it they wait in vain, and this server uses a core. Only ``free()`` follows.
         """
         self._leaves_visitors = True
 
