@@ -144,7 +144,7 @@ def test_a_seed_gives_the_same_faults_again() -> None:
 )
 def test_nothing_promised_is_lost_and_everybody_comes_back() -> None:
     """Under 15 s of faults no invariant of ``tests/chaos`` is violated."""
-    command = [sys.executable, "-m", "tests.chaos", "--seconds", "15"]
+    command = [sys.executable, "-m", "tests.chaos", "--seconds", "15", "--signals"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=100 * TIMEOUT_FACTOR
     )
