@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mormot_ws import __version__
 from mormot_ws.attributes import KnownAttributes
 from mormot_ws.front.attributes import ConnectionAttributes, FixedAttributes
-from mormot_ws.process.freeing import FreedByWith
+from mormot_ws.process.freeing import ClosedByWith, EndedByWith, FreedByWith
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -153,5 +153,6 @@ def _without_helpers(
     app: Sphinx, name: str, cls: object, options: object, bases: list[type]
 ) -> None:
     """It is of no interest to who reads which classes a class descends from."""
-    helpers = (ABC, ConnectionAttributes, FixedAttributes, FreedByWith, KnownAttributes)
+    ways_to_end = (ClosedByWith, EndedByWith, FreedByWith)
+    helpers = (ABC, ConnectionAttributes, FixedAttributes, KnownAttributes, *ways_to_end)
     bases[:] = [base for base in bases if base not in helpers] or [object]

@@ -1,6 +1,7 @@
 """The reconnection demo, by itself and in one terminal, in about 15 seconds.
 
     python examples/demo.py
+    python examples/demo.py --pause 0
 
 It starts server.py and client.py as they are, types into the client, kills the server, waits for
 failed attempts, starts the server again, and checks that the client is back and gets its echo.
@@ -9,6 +10,7 @@ Exits with 0 when all of that was seen, else with 1.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import queue
 import re
@@ -102,14 +104,16 @@ def show(text: str) -> None:
     sys.stdout.flush()
 
 
-def step(text: str) -> None:
-    """Announce what comes next."""
-    time.sleep(PAUSE)
-    show(f"\n--- {text}")
+def demo(programs: list[Program], pause: float) -> None:
+    """The story, with *pause* seconds between its steps. *programs* gets whatever was started."""
 
+    def rest() -> None:
+        # so that one can read along
+        time.sleep(pause)
 
-def demo(programs: list[Program]) -> None:
-    """The story. *programs* gets whatever was started."""
+    def step(text: str) -> None:
+        rest()
+        show(f"\n--- {text}")
 
     def start(name: str, *arguments: str) -> Program:
         programs.append(Program(name, *arguments))
@@ -121,7 +125,7 @@ def demo(programs: list[Program]) -> None:
     client = start("client", "--port", port)
     client.expect("^Connected")
     for message in ("hello", "how are you?", "fine weather today"):
-        time.sleep(PAUSE)
+        rest()
         client.enter(message)
         client.expect(re.escape(f"[ECHO] {message}"))
 
@@ -140,7 +144,7 @@ def demo(programs: list[Program]) -> None:
     server = start("server", "--port", port)
     server.expect("Listening on")
     client.expect(r"Reconnected! ConnectionID: \d+")
-    time.sleep(PAUSE)
+    rest()
     client.enter("here I am again")
     client.expect(re.escape("[ECHO] here I am again"))
 
@@ -153,10 +157,19 @@ def demo(programs: list[Program]) -> None:
 
 def main() -> int:
     """Run the demo; return the exit code."""
+    parser = argparse.ArgumentParser(description="The reconnection demo, by itself.")
+    parser.add_argument(
+        "--pause",
+        type=float,
+        default=PAUSE,
+        metavar="SECONDS",
+        help="between two steps, so that one can read along (default: %(default)s)",
+    )
+    pause = parser.parse_args().pause
     started = time.monotonic()
     programs: list[Program] = []
     try:
-        demo(programs)
+        demo(programs, pause)
     except (DemoFailed, OSError, subprocess.TimeoutExpired) as exc:
         show(f"\nThe demo FAILED: {exc}")
         return 1

@@ -8,12 +8,14 @@ import gc
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,12 +30,14 @@ if os.environ.get("MORMOT_WS_TEST_SERVER") == "async":
     mormot_ws.WebSocketServer = mormot_ws.WebSocketAsyncServer  # type: ignore[misc, assignment]
     mormot_ws.WebSocketServerRest = mormot_ws.WebSocketAsyncServerRest  # type: ignore[misc, assignment]
 
-from support import BOUND, Recorder, connect, echo_server
+from support import BOUND, HOST, Recorder, connect, echo_server
 from support.locks import watched_locks
 
 from mormot_ws import HttpClientWebSockets, WebSocketServer
+from mormot_ws.testing import FaultProxy
 
-_DESCRIPTORS = Path("/proc/self/fd")
+_DESCRIPTORS = "/proc/self/fd"
+_BYTECODE = pytest.StashKey["tempfile.TemporaryDirectory[str]"]()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -41,7 +45,38 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     a choice of tests in this one.
     """
     chosen = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.keyword
-    return 0 if chosen else min(8, (os.cpu_count() or 1) + 1)
+    return 0 if chosen else min(8, (os.cpu_count() or 1) + 2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist in which folder the workers share bytecode."""
+    node.workerinput["bytecode"] = _bytecode_folder(node.config)
+
+
+def _bytecode_folder(config: pytest.Config) -> str:
+    """Return the folder of this run, which is removed at its end."""
+    folder = config.stash.get(_BYTECODE, None)
+    if folder is None:
+        folder = config.stash[_BYTECODE] = tempfile.TemporaryDirectory(prefix="mormot_ws-bytecode-")
+        config.add_cleanup(folder.cleanup)
+    return folder.name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_are_compiled_once(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Where no bytecode is to be written beside the sources, the hundreds of programs that tests
+    start find it elsewhere: compiling the package takes longer than many a program does.
+    """
+    if not sys.dont_write_bytecode:
+        yield
+        return
+    inputs = getattr(pytestconfig, "workerinput", None)
+    folder = _bytecode_folder(pytestconfig) if inputs is None else inputs["bytecode"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        patch.setenv("PYTHONPYCACHEPREFIX", folder)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,12 +91,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _open_descriptors() -> dict[int, str]:
     """Return what each open file descriptor stands for; nothing where the system does not tell."""
     found: dict[int, str] = {}
-    if _DESCRIPTORS.exists():
+    if os.path.exists(_DESCRIPTORS):
         for name in os.listdir(_DESCRIPTORS):
             try:
-                found[int(name)] = os.readlink(_DESCRIPTORS / name)
+                found[int(name)] = os.readlink(f"{_DESCRIPTORS}/{name}")
             except OSError:
-                continue  # the one of listdir itself
+                # the one of listdir itself
+                continue
     return found
 
 
@@ -107,13 +143,13 @@ def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         pytest.fail("a thread ended by an exception:\n" + "\n".join(escaped), pytrace=False)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=bool(os.environ.get("MORMOT_WS_TEST_LOCKS")))
 def locks_are_watched(request: pytest.FixtureRequest) -> Iterator[None]:
     """With ``MORMOT_WS_TEST_LOCKS=1``: fail a test in which a log record is written, or a recorder
     called, under one of the library's locks. Not where signal handlers run, in the middle of
     anything.
     """
-    if not os.environ.get("MORMOT_WS_TEST_LOCKS") or request.node.get_closest_marker("signals"):
+    if request.node.get_closest_marker("signals"):
         yield
         return
     with watched_locks():
@@ -145,6 +181,13 @@ def server() -> Iterator[WebSocketServer]:
     """An echo server on a free port."""
     with echo_server() as server:
         yield server
+
+
+@pytest.fixture
+def proxy(server: WebSocketServer) -> Iterator[FaultProxy]:
+    """A proxy in front of ``server``."""
+    with FaultProxy(HOST, server.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from queue import Empty
 from threading import get_ident
 from time import monotonic
-from types import TracebackType
 from typing import Any, TypeVar
 
 from ..client.client import HttpClientWebSockets
@@ -20,6 +19,7 @@ from ..core.forks import dies_in_child
 from ..core.frames import WebSocketFrame, close_payload, focText
 from ..errors import CallError, ConnectionClosed, GaveUp, WebSocketsError
 from ..logs import get_logger, shown_uri
+from ..process.freeing import ClosedByWith
 from ..process.process import WebSocketProcess
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
 from ..states import wpsRun
@@ -61,7 +61,7 @@ _POLICY_VIOLATION = 1008
 _PAUSE = 0.01
 
 
-class Connection(ConnectionAttributes):
+class Connection(ConnectionAttributes, ClosedByWith):
     """A connection that comes back by itself; :func:`connect` makes it.
 
     Iterating over it gives the messages, over all reconnections, until :meth:`close`. It is a
@@ -275,17 +275,6 @@ class Connection(ConnectionAttributes):
             client.free_later(code, reason)
         if not in_callback:
             client.free()
-
-    def __enter__(self) -> Connection:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _end(self) -> None:
         """There is nothing more to be sent or received."""

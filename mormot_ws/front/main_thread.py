@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial, wraps
 from time import monotonic
-from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from ..callbacks import check_callback, check_plain
 from ..core.forks import dies_in_child
 from ..errors import WebSocketsError
 from ..logs import OwnText, get_logger
+from ..process.freeing import ClosedByWith
 from .attributes import FixedAttributes
 from .options import seconds
 
@@ -70,7 +70,7 @@ class _Job:
             self.done.set()
 
 
-class MainThreadQueue(FixedAttributes):
+class MainThreadQueue(FixedAttributes, ClosedByWith):
     """Runs functions in the thread that makes it, which is the main thread of a desktop program.
 
     :param wake: called from any thread when there is something to run, to make the main thread
@@ -233,17 +233,6 @@ class MainThreadQueue(FixedAttributes):
             job.discard("the queue of the main thread was closed")
         if jobs:
             _log.debug("the main thread's queue was closed: %d calls are discarded", len(jobs))
-
-    def __enter__(self) -> MainThreadQueue:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --------------------------------------------------------------------------------- internal
 

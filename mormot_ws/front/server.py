@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any, ClassVar, TypeVar, overload
 
 from ..core.frames import WebSocketFrame
 from ..errors import WebSocketsError
 from ..logs import get_logger
+from ..process.freeing import ClosedByWith
 from ..protocols.base import WebSocketProtocol
 from ..request import HttpServerRequest
 from ..server.accepting import ListeningServer
@@ -59,7 +59,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Sendable])
 _Server = TypeVar("_Server", bound="Server")
 
 
-class Server(FixedAttributes):
+class Server(FixedAttributes, ClosedByWith):
     """A WebSocket server: functions per sub-protocol, peers, groups.
 
     :param port: the port to listen on, ``0`` for a free one; or an address with a port, as
@@ -357,14 +357,6 @@ class Server(FixedAttributes):
     def __enter__(self: _Server) -> _Server:
         self.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # ----------------------------------------------------------------------------------- to look at
 

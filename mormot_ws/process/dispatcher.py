@@ -37,6 +37,8 @@ _log = get_logger("mormot_ws.process")
 class Dispatcher:
     """Handles the received frames of *process*."""
 
+    __slots__ = ("_after_get", "_closer", "_liveness", "_log_frames", "_process", "dropped")
+
     def __init__(self, process: WebSocketProcess, liveness: Liveness, closer: Closer) -> None:
         self._process = process
         self._liveness = liveness

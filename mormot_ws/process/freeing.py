@@ -26,17 +26,17 @@ _log = get_logger("mormot_ws")
 _AT_EXIT_MS = 2_000
 
 
-_T = TypeVar("_T", bound="FreedByWith")
+_T = TypeVar("_T", bound="EndedByWith")
 
 
-class FreedByWith(ABC):
-    """Base of context managers that call :meth:`free` at the end, even if the block raises."""
+class EndedByWith(ABC):
+    """Base of context managers that end with their block, even if it raises."""
 
     __slots__ = ()
 
     @abstractmethod
-    def free(self) -> None:
-        """Release what this object holds."""
+    def _end_block(self) -> None:
+        """End. Called at the end of the block."""
 
     def __enter__(self: _T) -> _T:
         return self
@@ -47,7 +47,33 @@ class FreedByWith(ABC):
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._end_block()
+
+
+class FreedByWith(EndedByWith):
+    """Base of context managers that call :meth:`free` at the end of their block."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def free(self) -> None:
+        """Release what this object holds."""
+
+    def _end_block(self) -> None:
         self.free()
+
+
+class ClosedByWith(EndedByWith):
+    """Base of context managers that call :meth:`close` at the end of their block."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close this object."""
+
+    def _end_block(self) -> None:
+        self.close()
 
 
 def joined(thread: threading.Thread, deadline: Deadline) -> bool:

@@ -13,8 +13,6 @@ more per message is the aim.
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import threading
 import time
@@ -36,6 +34,7 @@ from .handshake import PROTOCOL
 from .processes import Helper
 from .raw_client import TEXT as RAW_TEXT
 from .raw_client import Message, pipelined, raw_connections, round_trip
+from .rounds import rounds_and_seconds
 from .servers import HOST
 
 TEXT = bytes(range(32, 96)).decode()
@@ -230,21 +229,11 @@ def compare(ports: dict[str, int], rounds: int, seconds: float) -> None:
 
 def main() -> None:
     """Read the command line, start the server, measure."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.door", description=__doc__)
-    parser.add_argument(
-        "--seconds", type=float, default=0.1, help="of each contestant in each round"
-    )
-    parser.add_argument("--rounds", type=int, default=41)
-    parser.add_argument(
-        "--any-cpu", action="store_true", help="do not keep client and server on one CPU"
-    )
-    given = parser.parse_args()
-    if not given.any_cpu:  # else a small message measures how long an idle CPU takes to wake up
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    rounds, seconds = rounds_and_seconds("tests.benchmarks.door", __doc__, 41, 0.1)
     with ExitStack() as stack:
         servers = {name: stack.enter_context(closing(Helper("servers", name))) for name in SERVERS}
         ports = {name: server.greeting["port"] for name, server in servers.items()}
-        compare(ports, given.rounds, given.seconds)
+        compare(ports, rounds, seconds)
 
 
 if __name__ == "__main__":

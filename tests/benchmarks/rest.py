@@ -10,11 +10,9 @@ rounds, to http.client.
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import importlib.util
 import json
-import os
 import statistics
 import sys
 import time
@@ -31,6 +29,8 @@ from mormot_ws import (
     pboSynLzCompress,
 )
 from tests.support.children import HOST, Child, answer, commands, end_with_parent
+
+from .rounds import rounds_and_seconds
 
 KEY = "a shared key"
 NONE = WebSocketProtocolBinaryOptions(0)
@@ -170,19 +170,9 @@ def main() -> None:
         end_with_parent()
         serve()
         return
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.rest", description=__doc__)
-    parser.add_argument(
-        "--seconds", type=float, default=0.5, help="of each contestant in each round"
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--any-cpu", action="store_true", help="do not keep client and server on one CPU"
-    )
-    given = parser.parse_args()
-    if not given.any_cpu:  # else a small message measures how long an idle CPU takes to wake up
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    rounds, seconds = rounds_and_seconds("tests.benchmarks.rest", __doc__, 5, 0.5)
     with Child("tests.benchmarks.rest", "server") as server:
-        measure(server.hear()["port"], given.rounds, given.seconds)
+        measure(server.hear()["port"], rounds, seconds)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from mormot_ws.process.freeing import ClosedByWith
 from mormot_ws.testing import FaultProxy
 from tests.support.children import HOST, Child, ChildError, fixed_port
 from tests.support.waiting import poll_until
@@ -36,7 +36,7 @@ _ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.tcache_co
 Action = Callable[[], None]
 
 
-class Arena:
+class Arena(ClosedByWith):
     """Holds the server, the clients and the proxy between them; a context manager that ends all of
     it.
 
@@ -368,17 +368,6 @@ class Arena:
     def stderr(self) -> str:
         """Return what the processes have written there."""
         return (self.folder / "stderr").read_text(errors="replace")
-
-    def __enter__(self) -> Arena:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _certificates(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -59,7 +59,7 @@ def test_a_close_reason_stays_in_its_line(options: tuple[str, ...]) -> None:
     try:
         code, out, errors = connect(server, *options)
     finally:
-        server.stop()
+        server.close()
     assert (code, out) == (3, "")
     assert rf"bye\r\n{FORGED}\x1b[2K\u2028\u202e" in errors
     nobody_forged(errors)
@@ -72,7 +72,7 @@ def test_a_status_line_stays_in_its_line(options: tuple[str, ...]) -> None:
     try:
         code, out, errors = connect(server, *options)
     finally:
-        server.stop()
+        server.close()
     assert (code, out) == (1, "")
     nobody_forged(errors)
 
@@ -91,7 +91,7 @@ def test_a_pong_that_nobody_asked_for_is_ignored() -> None:
     try:
         code, out, errors = connect(server, "--count", "1")
     finally:
-        server.stop()
+        server.close()
     assert (code, out) == (0, "after it\n")
     assert "ping" not in errors
 
@@ -113,7 +113,7 @@ def test_a_message_is_one_line_on_a_terminal(extra: bool) -> None:
             terminal.press("\x03")
             terminal.end(130)
     finally:
-        server.stop()
+        server.close()
 
 
 def test_a_traceback_in_the_log_is_indented(capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import termios
 import threading
-from types import TracebackType
 
 import pyte
 import pytest
@@ -22,6 +21,7 @@ from support import echo_server, wait_for
 from support.programs import PATIENCE
 
 from mormot_ws import WebSocketFrame, focText
+from mormot_ws.process.freeing import EndedByWith
 from mormot_ws.testing import EchoServer
 
 _ROWS, _COLUMNS = 30, 100
@@ -33,7 +33,7 @@ MAIN_WITHOUT_EXTRA = (
 )
 
 
-class Terminal:
+class Terminal(EndedByWith):
     """A command on a terminal of its own. A context manager that ends it, by its pid, if it has
     not ended by itself.
     """
@@ -118,15 +118,7 @@ class Terminal:
         assert termios.tcgetattr(self._slave) == self._mode
         assert b"Traceback" not in self.raw
 
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def _end_block(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()

@@ -6,17 +6,15 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from support import (
-    HOST,
     FixedDelay,
     RawServer,
     answering,
     connect,
-    echo_server,
     new_client,
     polite,
     process_of,
@@ -39,18 +37,6 @@ from mormot_ws.testing import FaultProxy
 REFUSAL = (
     b"HTTP/1.1 429 Too\x1b[2K Many\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nbusy and more"
 )
-
-
-@pytest.fixture
-def server() -> Iterator[WebSocketServer]:
-    with echo_server() as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server: WebSocketServer) -> Iterator[FaultProxy]:
-    with FaultProxy(HOST, server.port) as proxy:
-        yield proxy
 
 
 def once(function: Callable[..., Any], error: BaseException) -> Callable[..., Any]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from support import BOUND, HOST, MS, FixedDelay, connect, echo_server, process_of, wait_for
+from support import BOUND, MS, FixedDelay, connect, process_of, wait_for
 
 from mormot_ws import (
     HttpClientWebSockets,
@@ -22,18 +22,6 @@ from mormot_ws.testing import FaultProxy
 
 #: milliseconds that no test waits
 _NEVER = 600_000
-
-
-@pytest.fixture
-def server() -> Iterator[WebSocketServer]:
-    with echo_server() as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server: WebSocketServer) -> Iterator[FaultProxy]:
-    with FaultProxy(HOST, server.port) as proxy:
-        yield proxy
 
 
 def in_on_websockets_closed(client: HttpClientWebSockets) -> None:

@@ -307,7 +307,7 @@ def test_each_refused_attempt_is_told_once_by_on_reconnect_none(recorder: Record
     policy = FixedDelay(ms(5))
     with RawServer(polite) as server:
         reconnecting = ReconnectingClient(server.port, recorder, reconnect_policy=lambda: policy)
-        server.stop()
+        server.close()
     with reconnecting:
         recorder.wait("on_reconnect(None)", 5)
         assert reconnecting.process.attempts >= 5
@@ -459,7 +459,7 @@ def test_an_exception_in_on_reconnect_is_logged_and_a_failed_attempt(
     with RawServer(polite) as first, connect(first.port, recorder.frame) as client:
         process_of(client).on_reconnect = on_reconnect
         thread = thread_of(client)
-        first.stop()
+        first.close()
         recorder.wait("on_reconnect(None)", 2)
         with RawServer(polite, port=first.port):
             recorder.wait("focContinuation", 2)

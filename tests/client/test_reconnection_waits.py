@@ -209,7 +209,7 @@ def test_a_policy_that_gives_up_ends_the_thread(
     policy = FixedDelay(ms(1), max_attempts=2)
     with RawServer(polite) as server:
         reconnecting = ReconnectingClient(server.port, recorder, reconnect_policy=lambda: policy)
-        server.stop()
+        server.close()
     with reconnecting:
         thread = thread_of(reconnecting.client)
         thread.join(BOUND)

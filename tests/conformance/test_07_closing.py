@@ -13,32 +13,13 @@ from contextlib import contextmanager
 
 import pytest
 from support import BOUND, ms, wait_for
+from support.close_codes import CLOSE_CODES
 
 from mormot_ws import WebSocketFrame, focPing, focText, wpsClose, wpsRun
 
 from .peer import Peer, open_peer
 from .wire import CLOSE, Frame, binary, close, fragments, more, ping, pong, text
 
-#: below 3000: those that RFC 6455 §7.4.1 and the IANA registry allow on the wire; above: the
-#: borders of the free ranges
-VALID_CODES = [
-    1000,
-    1001,
-    1002,
-    1003,
-    1007,
-    1008,
-    1009,
-    1010,
-    1011,
-    1012,
-    1013,
-    1014,
-    3000,
-    3999,
-    4000,
-    4999,
-]
 #: the reserved ones, those that must not be sent, and those outside all ranges
 INVALID_CODES = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 1999, 2000, 2999, 5000, 9999, 65535]
 
@@ -205,7 +186,7 @@ def test_7_3_6_a_close_payload_above_125_bytes_fails(peer: Peer, size: int) -> N
 
 
 @pytest.mark.parametrize("reason", ["", "Grund: ä€😀"])
-@pytest.mark.parametrize("code", VALID_CODES)
+@pytest.mark.parametrize("code", CLOSE_CODES)
 def test_7_7_a_valid_close_code_is_answered_and_told(peer: Peer, code: int, reason: str) -> None:
     """Each code that may be on the wire is echoed, and told to the application with its reason."""
     peer.close(code, reason)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.close_codes import CLOSE_CODES
 
 import mormot_ws
 from mormot_ws.core.frames import (
@@ -37,24 +38,6 @@ from mormot_ws.errors import HttpServerError, WebSocketsError, WebSocketsProtoco
 QUICK = settings(deadline=None, max_examples=100)
 KEY = bytes.fromhex("37fa213d")
 
-ALLOWED_CODES = [
-    1000,
-    1001,
-    1002,
-    1003,
-    1007,
-    1008,
-    1009,
-    1010,
-    1011,
-    1012,
-    1013,
-    1014,
-    3000,
-    3999,
-    4000,
-    4999,
-]
 FORBIDDEN_CODES = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535]
 
 
@@ -304,7 +287,7 @@ class TestEncoding:
 
 
 class TestClosePayloads:
-    @pytest.mark.parametrize("code", ALLOWED_CODES)
+    @pytest.mark.parametrize("code", CLOSE_CODES)
     def test_codes_for_the_wire(self, code: int) -> None:
         """What RFC 6455 §7.4 and IANA assign, and the two ranges for applications, may be sent."""
         assert is_wire_close_code(code)
@@ -354,7 +337,7 @@ class TestClosePayloads:
 
     @QUICK
     @given(
-        code=st.sampled_from(ALLOWED_CODES) | st.integers(3000, 4999),
+        code=st.sampled_from(CLOSE_CODES) | st.integers(3000, 4999),
         reason=st.text(max_size=123).filter(lambda s: len(s.encode()) <= 123),
     )
     def test_what_is_written_is_read_back(self, code: int, reason: str) -> None:

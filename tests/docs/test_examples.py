@@ -65,6 +65,17 @@ def assert_goodbye(client: RawClient) -> None:
 
 
 @contextlib.contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    """Give both ends of a pipe: the one for the program, and the one to write bytes into."""
+    ends = os.pipe()
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+@contextlib.contextmanager
 def terminal() -> Iterator[tuple[int, int]]:
     """Give both ends of a terminal: the one to type at, and the one for the program."""
     pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
@@ -144,15 +155,13 @@ class TestServer:
             assert_clean(server)
 
     def test_a_line_that_is_no_text_stops_it_like_any_other(self) -> None:
-        read, write = os.pipe()
-        try:
-            with Program(EXAMPLES / "server.py", "--port", "0", stdin=read) as server:
-                listening_port(server)
-                os.write(write, b"\xff\xfe\n")
-                assert_clean(server)
-        finally:
-            os.close(read)
-            os.close(write)
+        with (
+            pipe() as (read, write),
+            Program(EXAMPLES / "server.py", "--port", "0", stdin=read) as server,
+        ):
+            listening_port(server)
+            os.write(write, b"\xff\xfe\n")
+            assert_clean(server)
 
     def test_a_message_cannot_command_the_servers_terminal(self) -> None:
         with start_server() as server, visitor(server) as client:
@@ -247,15 +256,13 @@ class TestClient:
             assert_clean(client)
 
     def test_bytes_that_are_no_text_do_not_stop_it(self, server: WebSocketServer) -> None:
-        read, write = os.pipe()
-        try:
-            with Program(EXAMPLES / "client.py", "--port", str(server.port), stdin=read) as client:
-                os.write(write, b"a\xffb\nQ\n")
-                client.expect(r"^\[ECHO\] a\N{REPLACEMENT CHARACTER}b$")
-                assert_clean(client)
-        finally:
-            os.close(read)
-            os.close(write)
+        with (
+            pipe() as (read, write),
+            Program(EXAMPLES / "client.py", "--port", str(server.port), stdin=read) as client,
+        ):
+            os.write(write, b"a\xffb\nQ\n")
+            client.expect(r"^\[ECHO\] a\N{REPLACEMENT CHARACTER}b$")
+            assert_clean(client)
 
     def test_a_server_that_is_not_there_gets_a_message_and_exit_code_1(self) -> None:
         with refused_port() as port, start_client(port) as client:
@@ -410,7 +417,7 @@ class TestFromACheckout:
 
 class TestDemo:
     def test_it_shows_the_loss_and_the_reconnection_and_exits_with_0(self) -> None:
-        with Program(EXAMPLES / "demo.py") as demo:
+        with Program(EXAMPLES / "demo.py", "--pause", "0") as demo:
             port = int(demo.expect(r"Listening on 127\.0\.0\.1:(\d+)")[1])
             for pattern in (
                 r"\[ECHO\] hello$",
@@ -441,7 +448,7 @@ class TestDemo:
             shutil.copy(EXAMPLES / name, tmp_path)
         (tmp_path / broken).write_text(f"print('Connected', flush=True)\n{source}\n")
         env = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
-        with Program(tmp_path / "demo.py", env=env) as demo:
+        with Program(tmp_path / "demo.py", "--pause", "0", env=env) as demo:
             demo.expect(f"^The demo FAILED: {message}")
             assert_clean(demo, code=1)
 

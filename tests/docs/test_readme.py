@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import BOUND, HOST, ROOT, refused_port, wait_for
+from support import BOUND, HOST, ROOT, wait_for
+from support.children import fixed_port
 from support.programs import Program
 
 import mormot_ws
@@ -47,21 +48,25 @@ class TestCodeToCopy:
     @pytest.fixture
     def sources(self, tmp_path: Path) -> list[Path]:
         """The server and the client of the README in files, on a port that is free."""
-        with refused_port() as port:
-            paths = []
-            for name, block in zip(
-                ("server.py", "client.py"), blocks(README, "python"), strict=True
-            ):
-                assert "8999" in block
-                path = tmp_path / name
-                path.write_text(block.replace("8999", str(port)), encoding="utf-8")
-                paths.append(path)
+        port = fixed_port()
+        paths = []
+        for name, block in zip(("server.py", "client.py"), blocks(README, "python"), strict=True):
+            assert "8999" in block
+            path = tmp_path / name
+            path.write_text(block.replace("8999", str(port)), encoding="utf-8")
+            paths.append(path)
         return paths
 
     def start(self, path: Path) -> Program:
         # its lines come at once, as in a terminal
         environment = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         return Program(path, cwd=path.parent, env=environment)
+
+    @staticmethod
+    def echoes(client: Program) -> bool:
+        """Say something again; tell whether such an echo has come."""
+        client.enter("hello again")
+        return "echo: hello again" in client.output
 
     def test_both_are_20_lines_at_most(self) -> None:
         for block in blocks(README, "python"):
@@ -84,12 +89,7 @@ class TestCodeToCopy:
                 wait_for(not_sent)
                 with self.start(sources[0]) as second:
                     second.expect("^Ctrl-C stops")
-
-                    def echoed() -> bool:
-                        client.enter("hello again")
-                        return "echo: hello again" in client.output
-
-                    wait_for(echoed, 2 * BOUND)
+                    wait_for(lambda: self.echoes(client), 2 * BOUND)
                     client.end_input()
                     assert client.wait() == 0
                     second.signal(signal.SIGINT)
@@ -102,12 +102,7 @@ class TestCodeToCopy:
             client.expect("^not sent: there is no connection$")
             with self.start(sources[0]) as server:
                 server.expect("^Ctrl-C stops")
-
-                def echoed() -> bool:
-                    client.enter("hello again")
-                    return "echo: hello again" in client.output
-
-                wait_for(echoed, 2 * BOUND)
+                wait_for(lambda: self.echoes(client), 2 * BOUND)
                 client.end_input()
                 assert client.wait() == 0
 
@@ -158,8 +153,8 @@ class TestPortingGuide:
     def test_its_python_blocks_are_a_program_that_runs(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        with refused_port() as port:
-            pass
+        # one that nobody takes while no server listens on it
+        port = fixed_port()
         names: dict[str, Any] = {}
         restarted: WebSocketServer | None = None
         printed: list[str] = []

@@ -123,7 +123,7 @@ class TestDefaults:
     def test_two_objects_do_not_share_their_values(self) -> None:
         """Changing one leaves the other alone."""
         one, two = WebSocketProcessSettings(), WebSocketProcessSettings()
-        one.heartbeat_delay = 1
+        one.heartbeat_delay = 1_000
         assert two.heartbeat_delay == 20_000
 
     def test_the_log_details_are_plain_names_too(self) -> None:
@@ -191,7 +191,10 @@ class TestAssignment:
     def test_zero_is_refused_where_it_has_no_meaning(self, name: str) -> None:
         """A limit or time-out of nothing would refuse everything."""
         settings = WebSocketProcessSettings()
-        setattr(settings, name, 1)
+        with warnings.catch_warnings():
+            # a time-out of 1 ms is allowed, though seldom meant
+            warnings.simplefilter("ignore", MillisecondsWarning)
+            setattr(settings, name, 1)
         with pytest.raises(ValueError, match="from 1"):
             setattr(settings, name, 0)
 
@@ -302,7 +305,7 @@ class TestResetting:
     def test_set_defaults_undoes_every_change(self) -> None:
         """As after the construction."""
         settings = WebSocketProcessSettings(
-            heartbeat_delay=1, free_in_callback="raise", on_client_connected=print
+            heartbeat_delay=1_000, free_in_callback="raise", on_client_connected=print
         )
         settings.set_full_log()
         settings.set_defaults()
@@ -380,13 +383,16 @@ class TestTimes:
     )
     def test_a_time_that_looks_like_seconds_gets_a_warning(self, name: str) -> None:
         """It names the unit, and the line of the program that set it."""
-        # three ways to set it, each with a warning of its own
-        with pytest.warns(MillisecondsWarning, match=f"{name}=5 means 5 milliseconds") as noted:  # noqa: PT031
+        with warnings.catch_warnings(record=True) as noted:
+            warnings.simplefilter("always", MillisecondsWarning)
             WebSocketProcessSettings(**{name: 5})
             setattr(WebSocketProcessSettings(), name, 5)
             mormot_ws.HttpClientWebSockets("127.0.0.1", 1, timeout=5)
         assert [warning.filename for warning in noted] == [__file__] * 3
-        assert "timeout=5000" in str(noted[2].message)
+        for said, what in zip(noted, (name, name, "timeout"), strict=True):
+            assert said.category is MillisecondsWarning
+            assert f"{what}=5 means 5 milliseconds" in str(said.message)
+            assert f"{what}=5000" in str(said.message)
 
     def test_other_times_get_none(self) -> None:
         """Off, a tenth of a second, and what is short by its nature."""

@@ -9,7 +9,6 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -51,13 +50,6 @@ from mormot_ws import (
     focText,
 )
 from mormot_ws.testing import FaultProxy
-
-
-@pytest.fixture
-def proxy(server: WebSocketServer) -> Iterator[FaultProxy]:
-    """A proxy in front of ``server``."""
-    with FaultProxy(HOST, server.port) as proxy:
-        yield proxy
 
 
 def connection_of(client: HttpClientWebSockets) -> ConnectionStatus:

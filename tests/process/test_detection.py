@@ -32,6 +32,7 @@ from support import (
     wait_for,
 )
 from support import foreign_server as serve_foreign
+from support.close_codes import CLOSE_CODES
 from support.faults import (
     AT_ONCE,
     HEARTBEATS,
@@ -59,25 +60,6 @@ from mormot_ws import (
 )
 from mormot_ws.testing import Direction, FaultProxy
 
-#: every code that may stand in a close frame below 3000, and some of the free ones
-CLOSE_CODES = [
-    1000,
-    1001,
-    1002,
-    1003,
-    1007,
-    1008,
-    1009,
-    1010,
-    1011,
-    1012,
-    1013,
-    1014,
-    3000,
-    3999,
-    4000,
-    4999,
-]
 #: seconds of a long callback, many times what a silent peer gets
 LONG = 3000 * MS
 #: of the foreign peers: a ping every 0.1 s, to be answered within 0.5 s, or the connection is given

@@ -285,7 +285,7 @@ def test_with_raise_a_client_freed_in_its_callback_raises(case: str, recorder: R
         else:
             process_of(client).on_reconnect = inside
         if case == "on_reconnect_none":
-            server.stop()
+            server.close()
         elif case == "on_before_incoming_frame":
             process_of(client).protocol.on_before_incoming_frame = inside
             assert send_text(client, "x")

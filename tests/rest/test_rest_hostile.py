@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import active, wait_for
+from support import BOUND, active, wait_for
 from support.rest import KINDS, RawRestClient, pair, rest_server
 
 from mormot_ws import (
@@ -299,5 +299,5 @@ def test_more_frames_than_a_jumbo_frame_holds_leave_as_several() -> None:
     with pair("synopsebin", application, options=()) as ends:
         frames = [WebSocketFrame(focBinary, SILENT)] * 65_540
         assert ends.process.protocol.send_frames(ends.process, frames)
-        wait_for(lambda: application.count == 65_540)
+        wait_for(lambda: application.count == 65_540, 3 * BOUND)
         assert ends.server_process.protocol.frames_in_count == 2

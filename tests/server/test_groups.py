@@ -10,7 +10,6 @@ import pytest
 from support import (
     RawClient,
     Recorder,
-    echo_server,
     in_threads,
     text,
     upgraded,
@@ -21,13 +20,6 @@ from mormot_ws import WebSocketProcessServer, WebSocketServer, focText
 
 #: connects so many clients
 Connected = Callable[[int], list[RawClient]]
-
-
-@pytest.fixture
-def server() -> Iterator[WebSocketServer]:
-    """A running echo server."""
-    with echo_server() as running:
-        yield running
 
 
 @pytest.fixture

@@ -524,7 +524,7 @@ def test_parts_give_the_same_as_the_whole(
         return {rng.choice(names) + str(i): value(depth + 1) for i in range(rng.randrange(5))}
 
     refused = 0
-    for _ in range(1_500):
+    for _ in range(600):
         made = {"k": value(0)} if rng.random() < 0.1 else [value(0)]
         text = json.dumps(made, indent=rng.choice([None, None, 1])).encode()
         assert json_parts.parse_by_parts(text, loads) == made
@@ -540,7 +540,7 @@ def test_parts_give_the_same_as_the_whole(
             continue
         if isinstance(wanted, (list, dict)):
             assert json_parts.parse_by_parts(bytes(damaged), loads) == wanted
-    assert refused > 300
+    assert refused > 120
 
 
 @pytest.mark.parametrize("size", [1, 5, 1 << 16])
@@ -583,7 +583,7 @@ def test_a_hostile_result_is_an_error_of_the_caller(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["synopsejson", "synopsebin"])
 def test_large_arguments_arrive(kind: str) -> None:
     """As many values as are allowed, parsed part by part; one more is refused with a reason."""
-    with pair(kind, on_request=None) as ends:
+    with pair(kind, on_request=None, timeout=30_000) as ends:
         ServerServices(ends.server).register(IEcho, Echo())
         echo = ClientServices(ends.client).get(IEcho)
         many = list(range(MOST_VALUES - 10))

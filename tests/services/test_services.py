@@ -430,7 +430,7 @@ class TestConnections:
         """It is a TimeoutError too; the service may have done its work."""
         release = threading.Event()
         with pair(
-            "synopsejson", lambda ctxt: 200 if release.wait(BOUND) else 500, timeout=50
+            "synopsejson", lambda ctxt: 200 if release.wait(BOUND) else 500, timeout=100
         ) as both:
             try:
                 with pytest.raises(ServiceTimeoutError, match="no answer within") as caught:

@@ -9,8 +9,6 @@ import json
 import select
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +18,6 @@ import websocket
 from support import (
     BOUND,
     MS,
-    ROOT,
     RawServer,
     RawServerPeer,
     Recorder,
@@ -35,7 +32,7 @@ from support import (
     upgrade,
     wait_for,
 )
-from support.programs import Script
+from support.programs import Script, run_module
 from support.tls import (
     Authority,
     TlsRawClient,
@@ -639,21 +636,7 @@ def test_reading_while_others_write_is_safe() -> None:
     """The short form of ``python -m tests.tls_duplex``: TLS 1.3 under load in both directions
     loses and garbles nothing.
     """
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-m",
-        "tests.tls_duplex",
-        "--connections",
-        "40",
-        "--peer",
-        "mormot_ws",
-        "--json",
-    ]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False
-    )
+    done = run_module("tests.tls_duplex", "--connections", "40", "--peer", "mormot_ws", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(done.stdout)["mormot_ws"]
     assert figures["connections"] == 40

@@ -21,8 +21,9 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
+
+from mormot_ws.process.freeing import EndedByWith
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
@@ -45,7 +46,7 @@ def fixed_port() -> int:
     raise OSError("there is no free port")
 
 
-class Child:
+class Child(EndedByWith):
     """Runs ``python -m module arguments``; its standard error goes to *errors* (None: to ours),
     *variables* to its environment.
 
@@ -146,15 +147,7 @@ class Child:
             assert self._process.stdin is not None
             self._process.stdin.close()
 
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def _end_block(self) -> None:
         self.kill()
 
 

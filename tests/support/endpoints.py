@@ -40,7 +40,10 @@ def text(payload: str) -> WebSocketFrame:
 
 def fast_settings(**values: Any) -> WebSocketProcessSettings:
     """Return settings with a short close time-out, and waits of at most 20 ms between attempts to
-    reconnect.
+    reconnect; *values* are others.
+
+    Tests want time-outs below 100 ms, which elsewhere are probably seconds: ``setup.cfg`` lets this
+    module set them without the warning.
     """
     settings = WebSocketProcessSettings(
         close_timeout=ms(300),

@@ -15,16 +15,15 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TypeVar
+from typing import IO
 
-from . import BOUND, ROOT, wait_for
+from mormot_ws.process.freeing import EndedByWith
+
+from . import BOUND, ROOT, TIMEOUT_FACTOR, wait_for
 
 EXAMPLES = ROOT / "examples"
 #: seconds for a program to say or do something: it may have to start first, on a busy machine
 PATIENCE = 3 * BOUND
-
-_P = TypeVar("_P", bound="Program")
 
 
 class Lines:
@@ -82,7 +81,7 @@ class Lines:
                 self._changed.wait(left)
 
 
-class Program:
+class Program(EndedByWith):
     """``python ARGUMENTS`` as a process. A context manager that ends it, by its pid, if it has not
     ended by itself.
 
@@ -182,15 +181,7 @@ class Program:
         self._reader.join(PATIENCE)
         return code
 
-    def __enter__(self: _P) -> _P:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def _end_block(self) -> None:
         if self._process.poll() is None:
             self.kill()
         self._reader.join(PATIENCE)
@@ -237,3 +228,17 @@ def run_script(source: str, *arguments: str, bound: float = 2 * BOUND) -> tuple[
     """Run Python *source* to its end in a process of its own; return its exit code and output."""
     with Script(source, *arguments) as script:
         return script.wait(bound), script.text
+
+
+def run_module(
+    module: str, *arguments: str, bound: float = 90.0
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m module arguments`` to its end, within *bound* seconds of a fast machine."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", module, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=bound * TIMEOUT_FACTOR,
+        check=False,
+    )

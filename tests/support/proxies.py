@@ -12,13 +12,12 @@ import contextlib
 import select
 import socket
 import threading
-from abc import ABC, abstractmethod
-from types import TracebackType
-from typing import NamedTuple, TypeVar
+from abc import abstractmethod
+from typing import NamedTuple
+
+from mormot_ws.process.freeing import ClosedByWith
 
 from . import BOUND, HOST, MS
-
-_P = TypeVar("_P", bound="ProxyServer")
 
 
 class Asked(NamedTuple):
@@ -30,7 +29,7 @@ class Asked(NamedTuple):
     password: str = ""
 
 
-class ProxyServer(ABC):
+class ProxyServer(ClosedByWith):
     """A proxy; a context manager that ends it, with all its connections and threads.
 
     :param user: whom it lets through, with *password*; ``''``: anybody.
@@ -181,7 +180,7 @@ class ProxyServer(ABC):
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End everything."""
         self._stopping.set()
         with contextlib.suppress(OSError):
@@ -192,17 +191,6 @@ class ProxyServer(ABC):
             thread.join(BOUND)
             assert not thread.is_alive(), "the proxy does not end"
         self._listener.close()
-
-    def __enter__(self: _P) -> _P:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 class HttpProxy(ProxyServer):

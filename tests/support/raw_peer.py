@@ -7,8 +7,7 @@ import contextlib
 import hashlib
 import socket
 from collections.abc import Sequence
-from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from mormot_ws import (
     WebProcessInFrame,
@@ -17,11 +16,10 @@ from mormot_ws import (
     encode_frame,
     focText,
 )
+from mormot_ws.process.freeing import ClosedByWith
 
 from .places import HOST
 from .waiting import BOUND
-
-_P = TypeVar("_P", bound="RawPeer")
 
 
 class HttpHead(NamedTuple):
@@ -43,7 +41,7 @@ def accept_for(key: str) -> str:
     return base64.b64encode(digest).decode()
 
 
-class RawPeer:
+class RawPeer(ClosedByWith):
     """One end of a connection on a plain socket: sends whatever bytes a test wants, and frames.
 
     Everything that waits raises ``TimeoutError`` after ``BOUND``; the end of the stream is an
@@ -137,17 +135,6 @@ class RawPeer:
     def close(self) -> None:
         """Close the socket."""
         self.sock.close()
-
-    def __enter__(self: _P) -> _P:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class RawClient(RawPeer):

@@ -6,7 +6,6 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from mormot_ws import (
@@ -14,6 +13,7 @@ from mormot_ws import (
     focBinary,
     focText,
 )
+from mormot_ws.process.freeing import ClosedByWith
 
 from .places import HOST
 from .raw_peer import HttpHead, RawServerPeer
@@ -23,7 +23,7 @@ from .waiting import BOUND
 Behaviour = Callable[[RawServerPeer], Any]
 
 
-class RawServer:
+class RawServer(ClosedByWith):
     """A server on plain sockets that treats its n-th connection by its n-th *behaviour*, and all
     later ones by the last.
 
@@ -62,7 +62,7 @@ class RawServer:
                     self._error = exc
                 self._peer = None
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End the connection of the moment and the thread."""
         self._stopping = True
         with contextlib.suppress(OSError):
@@ -76,17 +76,6 @@ class RawServer:
         assert not self._thread.is_alive(), "the raw server does not end"
         if self._error is not None:
             raise self._error
-
-    def __enter__(self) -> RawServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 def accept_and_close(peer: RawServerPeer) -> None:

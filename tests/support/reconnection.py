@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any
 
 from mormot_ws import (
@@ -18,6 +17,7 @@ from mormot_ws import (
     WebSocketProcessClient,
     WebSocketProcessClientThread,
 )
+from mormot_ws.process.freeing import EndedByWith
 
 from .endpoints import connect, process_of, send_text
 from .raw_server import Behaviour, RawServer, drop_on_request, polite
@@ -31,7 +31,7 @@ ENDED = ["focConnectionClose", "on_websockets_closed"]
 BACK = ["on_reconnect(process)", "focContinuation"]
 
 
-class ReconnectingClient:
+class ReconnectingClient(EndedByWith):
     """The client of the document: it upgrades again in ``on_reconnect``, and records every
     callback.
 
@@ -87,15 +87,7 @@ class ReconnectingClient:
         """
         self.recorder.wait("focContinuation", n + 1)
 
-    def __enter__(self) -> ReconnectingClient:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def _end_block(self) -> None:
         self.client.free()
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from . import ROOT
 
@@ -19,12 +20,24 @@ def wrong_lines(source: str) -> list[int]:
     return [number for number, line in enumerate(source.split("\n"), 1) if line.endswith("# wrong")]
 
 
-def refused_by_mypy(program: Path) -> tuple[list[int], str]:
-    """Return the lines that ``mypy --strict`` refuses, and all that it says."""
-    folder = program.parent
+class Refused(NamedTuple):
+    """What a type checker refuses."""
+
+    #: names of files, and numbers of lines in them
+    places: frozenset[tuple[str, int]]
+    #: all that it says
+    said: str
+
+    def lines(self, name: str) -> list[int]:
+        """Return the numbers of the lines of a file."""
+        return sorted(line for file, line in self.places if file == name)
+
+
+def refused_by_mypy(folder: Path) -> Refused:
+    """Return what ``mypy --strict`` refuses in the programs of *folder*."""
     command = [sys.executable, "-m", "mypy", "--strict", "--no-color-output", "--config-file="]
     done = subprocess.run(
-        [*command, "--cache-dir", str(folder / "cache"), str(program)],
+        [*command, "--cache-dir", str(folder / "cache"), *map(str, folder.glob("*.py"))],
         capture_output=True,
         text=True,
         timeout=110,
@@ -32,17 +45,18 @@ def refused_by_mypy(program: Path) -> tuple[list[int], str]:
         env={**os.environ, "MYPYPATH": str(ROOT)},
         cwd=folder,
     )
-    found = {int(line) for line in re.findall(rf"^{program.name}:(\d+): error", done.stdout, re.M)}
-    return sorted(found), done.stdout + done.stderr
+    found = re.findall(r"^(\w+\.py):(\d+): error", done.stdout, re.M)
+    places = frozenset((name, int(line)) for name, line in found)
+    return Refused(places, done.stdout + done.stderr)
 
 
-def refused_by_pyright(program: Path) -> tuple[list[int], str]:
-    """Return the lines that pyright refuses, and all that it says."""
-    (program.parent / "pyrightconfig.json").write_text(
+def refused_by_pyright(folder: Path) -> Refused:
+    """Return what pyright refuses in the programs of *folder*."""
+    (folder / "pyrightconfig.json").write_text(
         json.dumps({"extraPaths": [str(ROOT)], "reportUnusedExpression": False}), encoding="utf-8"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pyright", "--outputjson", "-p", str(program.parent)],
+        [sys.executable, "-m", "pyright", "--outputjson", "-p", str(folder)],
         capture_output=True,
         text=True,
         timeout=110,
@@ -50,4 +64,7 @@ def refused_by_pyright(program: Path) -> tuple[list[int], str]:
     )
     diagnostics = json.loads(done.stdout)["generalDiagnostics"]
     errors = [item for item in diagnostics if item["severity"] == "error"]
-    return sorted({item["range"]["start"]["line"] + 1 for item in errors}), done.stdout
+    places = frozenset(
+        (Path(item["file"]).name, item["range"]["start"]["line"] + 1) for item in errors
+    )
+    return Refused(places, done.stdout)

@@ -11,8 +11,6 @@ import contextlib
 import json
 import logging
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +22,6 @@ from support import (
     BOUND,
     HOST,
     MS,
-    ROOT,
     FixedDelay,
     RawServer,
     connect,
@@ -41,6 +38,7 @@ from support import (
     wait_for,
 )
 from support.faults import FREE_WITHIN, Losses, ServerPeer, full_listener, shrink_buffers, took
+from support.programs import run_module
 from support.tls import Authority, tls_client, tls_server
 
 from mormot_ws import (
@@ -64,13 +62,6 @@ def bounded(seconds: float = FREE_WITHIN) -> Iterator[None]:
     started = time.monotonic()
     yield
     assert took(started) < seconds
-
-
-@pytest.fixture
-def proxy(server: WebSocketServer) -> Iterator[FaultProxy]:
-    """A proxy in front of ``server``."""
-    with FaultProxy(HOST, server.port) as proxy:
-        yield proxy
 
 
 def reconnecting(port: int, **settings: Any) -> HttpClientWebSockets:
@@ -105,20 +96,7 @@ def test_reconnections_leave_nothing_behind(options: list[str]) -> None:
     """The short form of ``python -m tests.leaks``: neither threads nor descriptors nor memory of
     either process grow.
     """
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-m",
-        "tests.leaks",
-        "--reconnects",
-        "100",
-        "--json",
-        *options,
-    ]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False
-    )
+    done = run_module("tests.leaks", "--reconnects", "100", "--json", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(done.stdout)
     assert figures["reconnects"] >= 100

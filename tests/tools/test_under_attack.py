@@ -8,12 +8,10 @@ nothing else: CI runs the command for that, alone.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support.programs import run_module
 
 #: what has to have become of the attackers
 OUTCOMES = {
@@ -33,20 +31,7 @@ def test_an_attack_gets_its_due_and_costs_little_memory(name: str) -> None:
     """Memory stays below 100 MB above idle, an honest client is served all the while, and the
     attack gets its due.
     """
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-m",
-        "tests.under_attack",
-        "--short",
-        "--json",
-        "--only",
-        name,
-    ]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False
-    )
+    done = run_module("tests.under_attack", "--short", "--json", "--only", name)
     assert done.stdout, done.stderr
     (row,) = json.loads(done.stdout)
     assert set(row["outcome"]) == OUTCOMES[name], row

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from functools import cache
 
 import pytest
 import test_wire_vectors as chat
@@ -55,13 +56,21 @@ PAIRS = pairs_of(SCENARIOS)
 KINDS = {"synlz": 25, "aes": 16, "varuint": 12, "key": 4, "crc32c": 4, "ctr": 3}
 
 
+@cache
+def _offered(scenario: str, uri: str) -> WebSocketProtocolRest:
+    """Return what is cloned for each message: the key is derived once, which takes long."""
+    params = ALL_SCENARIOS[scenario]["params"]
+    options = [WebSocketProtocolBinaryOptions[name] for name in params["options"]]
+    return NamedProtocolBinary(uri, params["key"], options)
+
+
 def protocol_of(scenario: str, uri: str = "") -> WebSocketProtocolRest:
     """Return the protocol of both ends in *scenario*, which ran on one machine."""
     params = ALL_SCENARIOS[scenario]["params"]
     if params["protocol"] == "synopsejson":
         return WebSocketProtocolJson(uri)
-    options = [WebSocketProtocolBinaryOptions[name] for name in params["options"]]
-    protocol = NamedProtocolBinary(uri, params["key"], options)
+    protocol = _offered(scenario, uri).clone(uri)
+    assert isinstance(protocol, NamedProtocolBinary)
     protocol.set_subprotocol(params["protocol"])
     protocol.remote_localhost = True
     return protocol

@@ -182,7 +182,7 @@ def test_heartbeats_limits_and_close_codes_are_ours(
     websockets: WebSocketWsgiServer, port: int
 ) -> None:
     """An idle client is pinged; too long a message is 1009; a bad frame is 1002."""
-    websockets.settings.heartbeat_delay = ms(30)
+    websockets.settings.heartbeat_delay = ms(100)
     websockets.settings.max_message_bytes = 10
     with RawClient(port) as raw:
         raw.upgrade()
