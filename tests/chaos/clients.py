@@ -322,7 +322,8 @@ def main(
             answer(**footprint())
         elif command["do"] == "free":
             took = max(client.free() for client in clients)
-            poll_until(lambda: threading.active_count() <= before["threads"], 1.0)
+            if not poll_until(lambda: threading.active_count() <= before["threads"], 1.0):
+                log.write(f"X threads are left: {[t.name for t in threading.enumerate()]}")
             log.flush()
             clients.clear()
             answer(took=took, before=before, after=footprint())
