@@ -116,8 +116,8 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
     def is_alive(self) -> bool:
         """Tell whether the thread runs.
 
-        Unlike ``Thread.is_alive()`` it has no effect: up to Python 3.12, one that the exception of a
-        signal handler interrupts takes a running thread for ended, for good.
+        Unlike ``Thread.is_alive()`` it has no effect: up to Python 3.12, one that the exception of
+        a signal handler interrupts takes a running thread for ended, for good.
         """
         return self.ident is not None and not self._over
 
