@@ -47,6 +47,9 @@ def mormot_ws_echo_server(
     """
     from mormot_ws.testing import EchoServer
 
+    if not isinstance(mormot_ws_protocols, (list, tuple)):
+        kind = type(mormot_ws_protocols).__name__
+        raise TypeError(f"the fixture mormot_ws_protocols returns a list of protocols, not {kind}")
     with EchoServer(*mormot_ws_protocols, settings=mormot_ws_settings) as server:
         yield server
 

@@ -36,7 +36,10 @@ myst_heading_anchors = 4
 nitpicky = True
 nitpick_ignore_regex = [
     # the standard library's pages are not asked for over the network
-    ("py:class", r"(_thread|ssl|socket|threading|enum|logging|collections\.abc|pathlib|types)\..*"),
+    (
+        "py:class",
+        r"(_thread|ssl|socket|threading|enum|logging|concurrent|collections\.abc|pathlib|types)\..*",
+    ),
     # what is not public has no page; it shows in the signatures of what an application does not
     # call
     (
@@ -45,7 +48,7 @@ nitpick_ignore_regex = [
     ),
     (
         "py:class",
-        r"abc\.ABC|mormot_ws\.server\.owner\.(Event)?ServerOwner|MillisecondsWarning|UpgradeError|_P",
+        r"abc\.ABC|mormot_ws\.server\.owner\.(Event)?ServerOwner|MillisecondsWarning|UpgradeError|Ignored|_P",
     ),
     ("py:class", r"mormot_ws\.(front|process|request|rest|services|protocols\.signed_uri)\..*"),
     (

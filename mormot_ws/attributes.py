@@ -1,4 +1,4 @@
-"""KnownAttributes: refuses misspelt attributes, and suggests the right ones.
+"""KnownAttributes: refuses misspelt attributes, and values that an attribute cannot have.
 
 Python sets any attribute on any object, so a misspelt callback is never called and nobody says why.
 The public classes refuse what they do not have, and name what was probably meant. No protocol, no
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from functools import wraps
+from types import FrameType, NoneType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
-from .callbacks import check_plain
+from .callbacks import check_callback, check_plain
 from .logs import get_logger
 
 _log = get_logger("mormot_ws")
@@ -22,9 +24,80 @@ _MISSING = object()
 _ALIKE = 0.85
 _PACKAGE = __name__.partition(".")[0]
 
+#: takes the name of an attribute and a value; raises ``TypeError`` or ``ValueError`` for a value
+#: that it cannot have
+Check = Callable[[str, Any], None]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+#: what a type is called in messages
+_WORDS: dict[type, str] = {
+    bool: "True or False",
+    float: "a number",
+    int: "a whole number",
+    NoneType: "None",
+}
+
+
+def of_kind(*kinds: type, meant: str = "") -> Check:
+    """Return a check that a value is of one of these types, which *meant* describes.
+
+    True and False are no numbers.
+    """
+    words = meant or " or ".join(
+        _WORDS.get(kind, f"{'an' if kind.__name__[0] in 'AEIOUaeio' else 'a'} {kind.__name__}")
+        for kind in kinds
+    )
+    exactly = frozenset(kinds)
+
+    def check(name: str, value: Any) -> None:
+        kind = type(value)
+        if kind in exactly:
+            return
+        if not isinstance(value, kinds) or kind is bool:
+            raise TypeError(f"{name} is {words}, not {kind.__name__}")
+
+    return check
+
+
+def explains_keywords(**elsewhere: str) -> Callable[[_Function], _Function]:
+    """Let the decorated function say what was meant by a keyword that it does not have.
+
+    *elsewhere* are names that others use, and what to do about them.
+    """
+
+    def decorate(function: _Function) -> _Function:
+        known = inspect.signature(function).parameters
+
+        @wraps(function)
+        def explaining(*arguments: Any, **keywords: Any) -> Any:
+            for name in keywords.keys() - known.keys():
+                # only those who mistype a name pay for it
+                from difflib import get_close_matches
+
+                called = function.__qualname__.removesuffix(".__init__")
+                like = get_close_matches(name, known, 1)
+                meant = elsewhere.get(name) or (f"did you mean {like[0]!r}?" if like else "")
+                text = f"{called}() has no parameter {name!r}"
+                raise TypeError(f"{text}: {meant}" if meant else text)
+            return function(*arguments, **keywords)
+
+        return cast("_Function", explaining)
+
+    return decorate
+
+
+#: the commonest checks
+IS_BOOL = of_kind(bool)
+IS_INT = of_kind(int)
+IS_NUMBER = of_kind(float, int, meant="a number")
+IS_TEXT = of_kind(str)
+IS_MILLISECONDS = of_kind(float, int, meant="a number of milliseconds")
+
 
 class KnownAttributes:
-    """Refuses attributes that its objects do not have, and callbacks that cannot be called.
+    """Refuses attributes that its objects do not have, values that attributes cannot have, and
+    callbacks that cannot be called.
 
     A subclass in a program may have attributes of its own; there only what looks like a misspelt
     callback, or like the Pascal name of something, is refused. Names with a leading underscore are
@@ -33,6 +106,11 @@ class KnownAttributes:
 
     #: names that are looked for here and are elsewhere, and what to do about them
     _ELSEWHERE: ClassVar[dict[str, str]] = {}
+
+    #: what attributes can be; those of the classes above are added
+    _CHECKS: ClassVar[dict[str, Check]] = {}
+    #: what callbacks are called with, by their names; those of the classes above are added
+    _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     #: names that objects of this class have been given. Not looked for in ``__dict__``: an object
     #: that was asked for it once is slower ever after
@@ -43,21 +121,28 @@ class KnownAttributes:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._given, cls._added = set(), set()
+        checks: dict[str, Check] = {}
+        callbacks: dict[str, tuple[str, ...]] = {}
+        for kind in reversed(cls.__mro__):
+            checks.update(vars(kind).get("_CHECKS", {}))
+            callbacks.update(vars(kind).get("_CALLBACKS", {}))
+        cls._CHECKS, cls._CALLBACKS = checks, callbacks
 
     # a type checker that saw this method would allow any name
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
-            if name[:3] == "on_":
+            check = self._CHECKS.get(name)
+            if check is not None:
+                check(name, value)
+            elif name[:3] == "on_":
                 if value is not None:
-                    check_plain(value, name)
-                elif callable(method := getattr(type(self), name, None)) and _sets_itself(
-                    sys._getframe(1)
-                ):
+                    self._check_callback(name, value)
+                elif callable(getattr(type(self), name, None)) and _sets_itself(sys._getframe(1)):
                     # a subclass has written the callback as a method, as one would in Pascal: that
                     # nothing was given to the constructor must not hide it
                     if name not in self._given:
-                        check_plain(method, name)
+                        self._check_callback(name, object.__getattribute__(self, name))
                         self._given.add(name)
                     return
             if name not in self._given:
@@ -69,6 +154,14 @@ class KnownAttributes:
                     _check_methods(type(self), name)
                 self._given.add(name)
             object.__setattr__(self, name, value)
+
+        def _check_callback(self, name: str, function: Any) -> None:
+            parameters = self._CALLBACKS.get(name)
+            if parameters is None:
+                # an event of a subclass of a program
+                check_plain(function, name)
+            else:
+                check_callback(function, name, *parameters)
 
         def __getattr__(self, name: str) -> Any:
             """Raise ``AttributeError``, with what was meant. Called for what there is not."""

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Protocol, SupportsFloat
+from typing import Any, ClassVar, Protocol, SupportsFloat
 
-from .attributes import KnownAttributes
+from .attributes import IS_BOOL, IS_INT, IS_MILLISECONDS, Check, KnownAttributes
 
 #: the longest finite wait, in milliseconds, that a policy may ask for
 _LONGEST_MS = 366 * 24 * 3_600_000
@@ -90,6 +90,47 @@ class ReconnectPolicy(Protocol):
         """Start again from the shortest wait, because the last connection was stable."""
 
 
+def check_policy(name: str, value: object) -> None:
+    """Raise ``TypeError`` for what is not a policy."""
+    if isinstance(value, type) or not (hasattr(value, "next_delay") and hasattr(value, "reset")):
+        raise TypeError(
+            f"{name} is an object with next_delay() and reset(), like StopOn() or"
+            f" ExponentialBackoff(), not {value!r}"
+        )
+
+
+def _are_waits(**values: object) -> None:
+    """Raise ``TypeError`` for a value that is no number of milliseconds."""
+    for name, value in values.items():
+        # None is the default of the cap
+        if value is not None or name != "cap_ms":
+            IS_MILLISECONDS(name, value)
+
+
+def _is_above_0(name: str, value: Any) -> None:
+    IS_MILLISECONDS(name, value)
+    # written so that NaN, for which every comparison is False, is refused as well
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} is a number of milliseconds above 0, not {name}={value}")
+
+
+def _is_limit(check: Check) -> Check:
+    """Return a check for a limit, of which 0 is none."""
+
+    def check_limit(name: str, value: Any) -> None:
+        check(name, value)
+        if not value >= 0:
+            raise ValueError(f"{name} is from 0, which means no limit, not {name}={value}")
+
+    return check_limit
+
+
+_LIMITS: dict[str, Check] = {
+    "max_attempts": _is_limit(IS_INT),
+    "max_time_ms": _is_limit(IS_MILLISECONDS),
+}
+
+
 class ExponentialBackoff(KnownAttributes):
     """Exponential back-off with full jitter, the default policy.
 
@@ -109,6 +150,8 @@ class ExponentialBackoff(KnownAttributes):
     ``base_ms=200`` they are 2.9 times the mean.
     """
 
+    _CHECKS: ClassVar = {"base_ms": _is_above_0, "cap_ms": _is_above_0, **_LIMITS}
+
     def __init__(
         self,
         base_ms: float = 100,
@@ -116,6 +159,8 @@ class ExponentialBackoff(KnownAttributes):
         max_attempts: int = 0,
         max_time_ms: float = 0,
     ) -> None:
+        _are_waits(base_ms=base_ms, cap_ms=cap_ms, max_time_ms=max_time_ms)
+        IS_INT("max_attempts", max_attempts)
         # written so that NaN, for which every comparison is False, is refused as well
         if not (
             0 < base_ms < math.inf
@@ -160,6 +205,8 @@ class LinearBackoff(KnownAttributes):
     :param max_time_ms: give up this many milliseconds after the loss; 0: never.
     """
 
+    _CHECKS: ClassVar = {"step_ms": _is_above_0, "cap_ms": _is_above_0, **_LIMITS}
+
     def __init__(
         self,
         step_ms: float = 200,
@@ -167,6 +214,8 @@ class LinearBackoff(KnownAttributes):
         max_attempts: int = 0,
         max_time_ms: float = 0,
     ) -> None:
+        _are_waits(step_ms=step_ms, cap_ms=cap_ms, max_time_ms=max_time_ms)
+        IS_INT("max_attempts", max_attempts)
         if not (
             0 < step_ms < math.inf
             and (cap_ms is None or 0 < cap_ms < math.inf)
@@ -199,6 +248,14 @@ class LinearBackoff(KnownAttributes):
         return f"LinearBackoff(step_ms={self.step_ms:g}, cap_ms={self.cap_ms:.0f})"
 
 
+def _are_numbers(name: str, value: Any) -> None:
+    if not isinstance(value, Collection) or isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} are whole numbers, like (401, 403), not {value!r}")
+    for number in value:
+        if not isinstance(number, int):
+            raise TypeError(f"{name} are whole numbers, like (401, 403), not {number!r}")
+
+
 class StopOn(KnownAttributes):
     """Follows another policy, and gives up on failures that further attempts cannot cure.
 
@@ -208,6 +265,13 @@ class StopOn(KnownAttributes):
     :param certificates: give up when one side does not accept the other's TLS certificate.
     """
 
+    _CHECKS: ClassVar = {
+        "policy": check_policy,
+        "http_statuses": _are_numbers,
+        "close_codes": _are_numbers,
+        "certificates": IS_BOOL,
+    }
+
     def __init__(
         self,
         policy: ReconnectPolicy | None = None,
@@ -216,6 +280,8 @@ class StopOn(KnownAttributes):
         certificates: bool = True,
     ) -> None:
         self.policy: ReconnectPolicy = ExponentialBackoff() if policy is None else policy
+        _are_numbers("http_statuses", http_statuses)
+        _are_numbers("close_codes", close_codes)
         self.http_statuses: frozenset[int] = frozenset(http_statuses)
         self.close_codes: frozenset[int] = frozenset(close_codes)
         self.certificates: bool = certificates

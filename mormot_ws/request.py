@@ -20,6 +20,15 @@ NORESPONSE_CONTENT_TYPE = "!NORESPONSE"
 HTTP_CLIENTERROR = 666
 
 
+_CONTENT = (bytes, str, bytearray, memoryview)
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        hint = "; header lines are one str, joined by CRLF" if name.endswith("headers") else ""
+        raise TypeError(f"{name} is a str, not {type(value).__name__}{hint}")
+
+
 class HttpServerRequest:
     """A request and its answer, for ``on_request`` and for callbacks to clients.
 
@@ -33,15 +42,15 @@ class HttpServerRequest:
 
     # a misspelt name is refused, at no cost to the requests
     __slots__ = (
+        "_out_content",
+        "_out_content_type",
+        "_out_custom_headers",
         "auth_bearer",
         "connection_id",
         "in_content",
         "in_content_type",
         "in_headers",
         "method",
-        "out_content",
-        "out_content_type",
-        "out_custom_headers",
         "out_error",
         "out_timed_out",
         "remote_ip",
@@ -62,17 +71,52 @@ class HttpServerRequest:
         self.connection_id = connection_id
         #: the token of the request's or the upgrade's ``Authorization: Bearer …``; '': none
         self.auth_bearer = ""
-        #: the answer's body; a ``str`` is sent as UTF-8
-        self.out_content: bytes | str = b""
-        self.out_content_type = ""
-        #: further header lines as ``Name: value``, joined by CRLF
-        self.out_custom_headers = ""
+        self._out_content: bytes | str = b""
+        self._out_content_type = ""
+        self._out_custom_headers = ""
         #: on a request that was sent: why there is no answer; '' when there is one
         self.out_error = ""
         #: on a request that was sent: True when the answer, or the request's turn, did not come in
         #: time
         self.out_timed_out = False
         self.prepare(url, method, in_headers, in_content, in_content_type, remote_ip)
+
+    # What an application answers with is checked where it sets it: later nobody could say which of
+    # its functions it was.
+
+    @property
+    def out_content(self) -> bytes | str:
+        """The answer's body; a ``str`` is sent as UTF-8."""
+        return self._out_content
+
+    @out_content.setter
+    def out_content(self, value: bytes | str) -> None:
+        if not isinstance(value, _CONTENT):
+            raise TypeError(
+                f"out_content is bytes or str: {type(value).__name__} cannot be sent as it is, but"
+                " json.dumps(value) can"
+            )
+        self._out_content = value
+
+    @property
+    def out_content_type(self) -> str:
+        """The media type of the answer's body, e.g. ``'application/json'``."""
+        return self._out_content_type
+
+    @out_content_type.setter
+    def out_content_type(self, value: str) -> None:
+        _check_text("out_content_type", value)
+        self._out_content_type = value
+
+    @property
+    def out_custom_headers(self) -> str:
+        """Further header lines of the answer as ``Name: value``, joined by CRLF."""
+        return self._out_custom_headers
+
+    @out_custom_headers.setter
+    def out_custom_headers(self, value: str) -> None:
+        _check_text("out_custom_headers", value)
+        self._out_custom_headers = value
 
     def prepare(
         self,
@@ -85,8 +129,18 @@ class HttpServerRequest:
     ) -> HttpServerRequest:
         """Set the attributes of the request, and return this object. Mirrors ``Prepare``.
 
-        A ``str`` as *in_content* is encoded as UTF-8.
+        A ``str`` as *in_content* is encoded as UTF-8. Raises ``TypeError`` for values of other
+        types.
         """
+        _check_text("url", url)
+        _check_text("method", method)
+        _check_text("in_headers", in_headers)
+        _check_text("in_content_type", in_content_type)
+        if not isinstance(in_content, _CONTENT):
+            raise TypeError(
+                f"in_content is bytes or str, not {type(in_content).__name__}; json.dumps(value)"
+                " makes a str"
+            )
         #: the request target, with its query; by plain HTTP it begins with '/'
         self.url = url
         self.method = method

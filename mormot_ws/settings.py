@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from enum import Flag
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from .callbacks import Ignored, check_callback
 from .core.addresses import UNIX_PEER
 from .core.deflate import PermessageDeflate
 from .core.handshake import is_token
@@ -119,13 +120,17 @@ def _is_text(name: str, value: Any) -> None:
 
 
 def _is_event(name: str, value: Any) -> None:
-    if value is not None and not callable(value):
+    if value is None:
+        return
+    if not callable(value):
         raise ValueError(f"{name} is a callable or None, not {value!r}")
+    check_callback(value, name, "process")
 
 
 def _is_factory(name: str, value: Any) -> None:
     if not callable(value):
         raise ValueError(f"{name} is a callable that makes a policy, not {value!r}")
+    check_callback(value, name)
 
 
 def _is_log_details(name: str, value: Any) -> None:
@@ -192,6 +197,8 @@ _LONG_MS = _whole(most=LONGEST_MS, warn=True)
 _LONG_MS_FROM_1 = _whole(1, LONGEST_MS, warn=True)
 _NUMBER = _whole()
 _NUMBER_FROM_1 = _whole(1)
+# up to a terabyte: more was meant in bytes
+_MEGABYTES = _whole(1, 1 << 20)
 _FLAG: dict[str, _Check] = {"check": _is_flag}
 _EVENT: dict[str, _Check] = {"check": _is_event}
 
@@ -234,11 +241,11 @@ class WebSocketProcessSettings:
     callback_answer_timeout_ms: int = field(default=DEFAULT_ANSWER_TIMEOUT_MS, metadata=_MS)
     #: ``f(process)``, called in the connection's thread before its first frame; an exception aborts
     #: the connection
-    on_client_connected: Callable[[WebSocketProcess], Any] | None = field(
+    on_client_connected: Callable[[WebSocketProcess], Ignored] | None = field(
         default=None, metadata=_EVENT
     )
     #: ``f(process)``, called in the connection's thread after its last frame
-    on_client_disconnected: Callable[[WebSocketProcess], Any] | None = field(
+    on_client_disconnected: Callable[[WebSocketProcess], Ignored] | None = field(
         default=None, metadata=_EVENT
     )
     #: False: the client thread does not reconnect, even when ``on_reconnect`` is set
@@ -260,7 +267,7 @@ class WebSocketProcessSettings:
     notify_all_frames: bool = field(default=False, metadata=_FLAG)
     #: megabytes; a frame that announces more is refused with 1009 (the original's global
     #: ``WebSocketsMaxFrameMB``)
-    max_frame_mb: int = field(default=256, metadata=_NUMBER_FROM_1)
+    max_frame_mb: int = field(default=256, metadata=_MEGABYTES)
 
     # --- settings that the original does not have
 
@@ -382,11 +389,16 @@ def checked_settings(settings: WebSocketProcessSettings | None) -> WebSocketProc
     """Return *settings*, or new ones for None; raise ``TypeError`` for anything else."""
     if settings is None:
         return WebSocketProcessSettings()
+    check_settings("settings", settings)
+    return settings
+
+
+def check_settings(name: str, settings: object) -> None:
+    """Raise ``TypeError`` for what is not an object of settings."""
     if not isinstance(settings, WebSocketProcessSettings):
         raise TypeError(
-            f"settings are WebSocketProcessSettings(name=value, …), not {type(settings).__name__}"
+            f"{name} are WebSocketProcessSettings(name=value, …), not {type(settings).__name__}"
         )
-    return settings
 
 
 _FIELDS = fields(WebSocketProcessSettings)
@@ -406,13 +418,23 @@ def _with_suggestions(init: Callable[..., None]) -> Callable[..., None]:
     """Return *init* with better errors: an unknown keyword names the setting probably meant."""
 
     @functools.wraps(init)
-    def __init__(self: WebSocketProcessSettings, **values: Any) -> None:
+    def __init__(self: WebSocketProcessSettings, *unnamed: Any, **values: Any) -> None:
+        if unnamed:
+            raise TypeError(
+                "settings are given by name, as in WebSocketProcessSettings(heartbeat_delay=5000)"
+            )
         for name in values.keys() - WebSocketProcessSettings._DEFAULTS.keys():
             raise TypeError(_unknown(name))
         init(self, **values)
 
     return __init__
 
+
+#: what is said of settings that are given to a client or a server itself
+AS_KEYWORDS = {
+    name: f"it is a setting: give settings=WebSocketProcessSettings({name}=…)"
+    for name in WebSocketProcessSettings._DEFAULTS
+}
 
 if not TYPE_CHECKING:
     WebSocketProcessSettings.__init__ = _with_suggestions(WebSocketProcessSettings.__init__)

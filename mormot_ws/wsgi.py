@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import simple_websocket
 
+from .callbacks import check_callback
 from .core.forks import dies_in_child
 from .core.handshake import UpgradeRequest
 from .logs import get_logger
@@ -184,7 +185,11 @@ class WebSocketWsgiServer(WebSocketServerBase):
         return [body]
 
     def wrap(self, application: WsgiApplication) -> WsgiApplication:
-        """Return a WSGI application that serves upgrades, and passes the rest to *application*."""
+        """Return a WSGI application that serves upgrades, and passes the rest to *application*.
+
+        Raises ``TypeError`` for what is no WSGI application, an ASGI one for example.
+        """
+        check_callback(application, "application", "environ", "start_response")
 
         def wrapped(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
             served_by = self if _request_of(environ).is_upgrade else application

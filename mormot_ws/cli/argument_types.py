@@ -25,6 +25,13 @@ MOST_CONNECTIONS = 1_000
 MOST_SECONDS = 3_600.0
 
 
+def serve_mode(text: str) -> str:
+    """Return the mode of ``serve``, which is not a port."""
+    if text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a mode; a port is --port {text}")
+    return text
+
+
 def origin(text: str) -> str:
     """Return the origin of ``--origin``."""
     if not is_origin(text):

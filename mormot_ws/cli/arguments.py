@@ -171,6 +171,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "mode",
         nargs="?",
+        type=argument_types.serve_mode,
         choices=("echo", "chat", "broadcast"),
         default="echo",
         help="what to serve",

@@ -41,7 +41,17 @@ def check_upgrade_arguments(
         raise TypeError(f"protocol is a WebSocketProtocol or None, not {type(protocol).__name__}")
     for name, value in (("uri", uri), ("key", key), ("headers", headers)):
         if not isinstance(value, str):
-            raise TypeError(f"{name} is a str, not {type(value).__name__}")
+            hint = ""
+            if name == "headers":
+                hint = "; it has lines like 'Name: value', joined by CRLF"
+            elif isinstance(value, WebSocketProtocol):
+                hint = ": the protocol is given by name, protocol=…"
+            raise TypeError(f"{name} is a str, not {type(value).__name__}{hint}")
+    if uri.lower().startswith(("ws://", "wss://", "http://", "https://")):
+        raise ValueError(
+            "uri is the path and the query alone, like 'chat?room=7'; websockets_connect() takes a"
+            " whole URI"
+        )
     if any(c <= " " or c in "#\x7f" for c in uri):
         raise ValueError(
             f"{shown_uri(uri)!r}, with its query, cannot be requested: blanks, '#' and"
@@ -80,7 +90,10 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
         )
     tls = parts.scheme == "wss"
     resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")
-    port = (443 if tls else 80) if parts.port is None else parts.port
+    try:
+        port = (443 if tls else 80) if parts.port is None else parts.port
+    except ValueError:
+        raise ValueError("the port in a URI is a number from 1 to 65535") from None
     # a name may be percent-encoded (RFC 3986 §3.2.2); in an address, '%' begins the zone
     host = plain_host(parts.hostname) if ":" in parts.hostname else unquote(parts.hostname)
     if any(c <= " " or c in "/\x7f" for c in host):
@@ -120,6 +133,13 @@ def connect_target(
     """Return the same arguments in the one form of the two of ``websockets_connect()`` that has
     them all.
     """
+    if not isinstance(host, str):
+        raise TypeError(f"host is a name, an address or a whole URI, not {type(host).__name__}")
+    if not isinstance(headers, str):
+        raise TypeError(
+            f"headers is a str, not {type(headers).__name__}; it has lines like 'Name: value',"
+            " joined by CRLF"
+        )
     if is_unix(host):
         if isinstance(port, WebSocketProtocol) and protocol is None:
             protocol, port = port, None
@@ -130,8 +150,13 @@ def connect_target(
         if isinstance(port, WebSocketProtocol):
             if isinstance(protocol, str):
                 headers = f"{protocol}\r\n{headers}" if headers else protocol
-            elif protocol is not None:
+            elif isinstance(protocol, WebSocketProtocol):
                 raise TypeError("one protocol is needed, not two")
+            elif protocol is not None:
+                raise TypeError(
+                    "behind the protocol come the headers, lines like 'Name: value' in one str,"
+                    f" not {type(protocol).__name__}"
+                )
             protocol, port = port, None
         host, number, uri, tls = parse_websocket_uri(host)
         port = number if port is None else port

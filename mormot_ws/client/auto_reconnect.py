@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..callbacks import check_callback
 from .arguments import check_upgrade_arguments, is_websocket_uri, parse_websocket_uri
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ class AutoReconnect:
         uri: str | Callable[[], str] | None,
         headers: str | Callable[[], str] | None,
     ) -> None:
+        for name, value in (("uri", uri), ("headers", headers)):
+            if callable(value):
+                check_callback(value, name)
         self._client = client
         self._uri = uri
         self._headers = headers

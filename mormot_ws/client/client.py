@@ -10,14 +10,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, overload
 
+from ..attributes import Check, explains_keywords
+from ..callbacks import Ignored
 from ..core.addresses import shown_target
 from ..errors import WebSocketsError
 from ..logs import get_logger
 from ..process.freeing import FreedByWith
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
-from ..reconnect_policies import ReconnectFailure, ReconnectPolicy
+from ..reconnect_policies import ReconnectFailure, ReconnectPolicy, check_policy
 from ..request import OnHttpServerRequest
 from ..settings import WebSocketProcessSettings, checked_settings
 from ..sockets.crtsocket import CrtSocket
@@ -28,22 +30,18 @@ from ..states import WebSocketProtocolBinaryOptions
 from ..status import ClientStatus
 from .arguments import HeaderValue, check_upgrade_arguments, connect_target, rest_protocol
 from .auto_reconnect import AutoReconnect
+from .checks import CLIENT_CALLBACKS, CLIENT_CHECKS, ELSEWHERE, KEYWORDS, flag
 from .connection import WebSocketProcessClient
 from .delays import reopen_failure, upgrade_failure
-from .http import HttpAnswer, http_request, rest_request
-from .life import ClientLife, NoThreadError
+from .first_connection import begin, check_owner
+from .http import HttpAnswer, checked_body, http_request, rest_request
+from .life import FREED, ClientLife, NoThreadError
 from .socket_use import CONNECTING, SocketUse
 from .upgrade import UpgradeError, default_user_agent, try_upgrade
 
 _log = get_logger("mormot_ws.client")
 
 _NOT_CONNECTED = "Not Connected"
-
-#: what a client is told that is given a callback for messages
-_OF_PROTOCOL = (
-    "messages are the protocol's: WebSocketProtocolChat(name, uri, on_incoming_frame), which is"
-    " called with focContinuation first and focConnectionClose last"
-)
 
 
 class HttpClientWebSockets(CrtSocket, FreedByWith):
@@ -62,16 +60,11 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     #: for what a header line cannot hold
     user_agent = HeaderValue()
 
-    _ELSEWHERE: ClassVar[dict[str, str]] = {
-        "on_reconnect": "it belongs to the connection: client.websockets.on_reconnect = …",
-        "on_incoming_frame": _OF_PROTOCOL,
-        "on_message": _OF_PROTOCOL,
-        "on_open": _OF_PROTOCOL,
-        "on_close": "set on_websockets_closed",
-        "send": "call client.websockets.send_frame(WebSocketFrame(focText, text))",
-        "on_error": "set on_gave_up; what fails is returned, or raised, where it is called",
-    }
+    _CHECKS: ClassVar[dict[str, Check]] = CLIENT_CHECKS
+    _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = CLIENT_CALLBACKS
+    _ELSEWHERE: ClassVar[dict[str, str]] = ELSEWHERE
 
+    @explains_keywords(**KEYWORDS)
     def __init__(
         self,
         host: str,
@@ -112,15 +105,15 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         self._life = ClientLife(self)
         #: ``f(client)``, called in the client's thread each time a connection has ended, after its
         #: last frame callback. It may ``reopen()`` and upgrade again with ``reconnect=True``
-        self.on_websockets_closed: Callable[[HttpClientWebSockets], Any] | None = None
+        self.on_websockets_closed: Callable[[HttpClientWebSockets], Ignored] | None = None
         #: ``f(process, frame) -> bool``, called for each message before its protocol; True: it was
         #: handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
         #: ``f(client, failure)``, called in the client's thread when the policy gives up: there
         #: will be no further attempt. *failure* is a :class:`ReconnectFailure`
-        self.on_gave_up: Callable[[HttpClientWebSockets, ReconnectFailure], Any] | None = None
+        self.on_gave_up: Callable[[HttpClientWebSockets, ReconnectFailure], Ignored] | None = None
         #: ``f(client)``, called in the client's thread last of all, for whatever reason it ends
-        self.on_ended: Callable[[HttpClientWebSockets], Any] | None = None
+        self.on_ended: Callable[[HttpClientWebSockets], Ignored] | None = None
         #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST
         #: protocols), in the client's thread; None: 404. Mirrors ``OnCallbackRequestProcess``
         self.on_callback_request_process: OnHttpServerRequest | None = None
@@ -128,7 +121,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         self._answers = threading.local()
         #: False when the server chose none of the sub-protocols of the last upgrade
         self.subprotocol_chosen = True
-        if connect:
+        if flag("connect", connect):
             self.reopen()
 
     # -------------------------------------------------------------------------------- the factories
@@ -146,6 +139,34 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         """Return a client, connected to *host* and *port* or to a Unix socket. Mirrors ``Open``."""
         return cls(host, port, tls, tls_context, timeout, **options)
 
+    @overload
+    @classmethod
+    def websockets_connect(
+        cls,
+        host: str,
+        port: int | str | WebSocketProtocol | None = None,
+        protocol: WebSocketProtocol | str | None = None,
+        uri: str = "",
+        headers: str = "",
+        *,
+        retry: Literal[True],
+        **options: Any,
+    ) -> HttpClientWebSockets: ...
+    @overload
+    @classmethod
+    def websockets_connect(
+        cls,
+        host: str,
+        port: int | str | WebSocketProtocol | None = None,
+        protocol: WebSocketProtocol | str | None = None,
+        uri: str = "",
+        headers: str = "",
+        tls: bool = False,
+        tls_context: TlsContext | None = None,
+        timeout: int = 10_000,
+        retry: bool = False,
+        **options: Any,
+    ) -> HttpClientWebSockets | None: ...
     @classmethod
     def websockets_connect(
         cls,
@@ -174,22 +195,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         """
         target = connect_target(host, port, protocol, uri, headers, tls)
         host, port, protocol, uri, headers, tls = target
-        options.setdefault("connect", not retry)
+        options.setdefault("connect", not flag("retry", retry))
         client = cls(host, port, tls, tls_context, timeout, **options)
-        if retry:
-            try:
-                client.auto_reconnect(uri, headers, protocol=protocol)
-            except BaseException:
-                client.free()
-                raise
-            return client
-        error = client.websockets_upgrade(uri, protocol=protocol, headers=headers)
-        if error:
-            place = shown_target(client.host, client.port)
-            _log.warning("%s: %s %s", place, error, client.last_error)
-            client.free()
-            return None
-        return client
+        return client if begin(client, uri, protocol, headers, retry) else None
 
     # ---------------------------------------------------------------------------------- for anybody
 
@@ -310,8 +318,10 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             process.on_reconnect = again
             return
         check_upgrade_arguments("", "", protocol, "")
+        if policy is not None:
+            check_policy("policy", policy)
         if protocol is not None:
-            self._check_owner(protocol)
+            check_owner(self, protocol)
         life.reconnect_by(again, policy)
         if protocol is not None and (error := life.connect_later(protocol, "", "", None)):
             raise WebSocketsError(f"no thread can be started: {error}")
@@ -379,7 +389,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         and 404 when it may have. Raises ``ValueError`` for malformed header lines, and
         :class:`WebSocketsError` for a request that would wait inside a callback of this client.
         """
-        body = data.encode("utf-8") if isinstance(data, str) else data
+        body = checked_body(url, method, header, data, data_type)
         process = self._life.process
         if process is not None:
             answer = rest_request(process, url, method, header, body, data_type)
@@ -416,17 +426,8 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             protocol = process.protocol
         if protocol is None:
             protocol = rest_protocol(uri, key, ajax, options, self.settings)
-        self._check_owner(protocol)
+        check_owner(self, protocol)
         return protocol
-
-    def _check_owner(self, protocol: WebSocketProtocol) -> None:
-        """Raise ``ValueError`` when another client is using *protocol*."""
-        owner = None if protocol._client is None else protocol._client()
-        if owner is not None and owner is not self and owner._life.runs(protocol):
-            raise ValueError(
-                "the protocol object belongs to another client, which is using it: give each"
-                " client its own"
-            )
 
     def _try_upgrade(
         self, uri: str, made: Callable[[], WebSocketProtocol], headers: str, reconnect: bool
@@ -443,7 +444,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         transport = self._transport
         if transport is None:
             self.upgrade_failure = None
-            return _NOT_CONNECTED
+            return FREED if life.freeing else _NOT_CONNECTED
         refused = life.refusal(uri, reconnect)
         return refused or self._exchanging(
             transport, lambda: self._upgrade(transport, uri, made(), headers)

@@ -7,8 +7,9 @@ The thread that runs it is in ``thread.py``. ``client.py`` opens sockets and doe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from ..attributes import IS_BOOL, IS_INT, IS_NUMBER, Check
 from ..core.frames import CLOSE_ABNORMAL
 from ..process.keeper import ProcessKeeper
 from ..process.on_socket import WebCrtSocketProcess
@@ -30,6 +31,16 @@ class WebSocketProcessClient(WebCrtSocketProcess):
     Mirrors ``TWebSocketProcessClient``. Each client has one, ``client.websockets``. The first
     upgrade makes it, or ``auto_reconnect()`` before that.
     """
+
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "attempts": IS_INT,
+        "upgrades": IS_INT,
+        "lived_ms": IS_NUMBER,
+        "lost_code": IS_INT,
+        "reconnects": IS_INT,
+        "upgraded": IS_BOOL,
+    }
+    _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {"on_reconnect": ("process",)}
 
     def __init__(
         self,
@@ -81,8 +92,6 @@ class WebSocketProcessClient(WebCrtSocketProcess):
 
     @on_reconnect.setter
     def on_reconnect(self, callback: OnReconnect | None) -> None:
-        if callback is not None and not callable(callback):
-            raise TypeError(f"on_reconnect is a function or None, not {type(callback).__name__}")
         self._on_reconnect = callback
         if callback is not None:
             self._client.revive()

@@ -11,8 +11,9 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import monotonic
+from typing import ClassVar
 
-from ..attributes import KnownAttributes
+from ..attributes import IS_BOOL, IS_TEXT, Check, KnownAttributes, of_kind
 from ..core.addresses import shown_target
 from ..core.frames import CLOSE_ABNORMAL
 from ..logs import escaped, get_logger
@@ -43,6 +44,17 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
     :meth:`terminate`, without ``on_reconnect``, or when the policy gives up. Exceptions of
     callbacks, policies, proxy libraries and log handlers do not end it.
     """
+
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "name": IS_TEXT,
+        "process": of_kind(WebSocketProcessClient),
+        "thread_state": of_kind(WebSocketProcessClientThreadState),
+        "entered": of_kind(threading.Event),
+        "in_loop": IS_BOOL,
+        "attempting": IS_BOOL,
+        "gave_up_without_callback": IS_BOOL,
+        "waits": of_kind(ReconnectWaits),
+    }
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ..errors import WebSocketsProtocolError
 
@@ -46,6 +46,15 @@ class PermessageDeflate:
     min_bytes: int = 64
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, bool):
+                right = isinstance(value, bool)
+            else:
+                right = type(value) is int or (value is None and field.default is None)
+            if not right:
+                kind = "True or False" if isinstance(field.default, bool) else "a whole number"
+                raise TypeError(f"{field.name} is {kind}, not {type(value).__name__}")
         for name in ("server_max_window_bits", "client_max_window_bits"):
             bits = getattr(self, name)
             if bits is not None and not 9 <= bits <= 15:

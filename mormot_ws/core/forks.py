@@ -33,9 +33,20 @@ class Mortal(Protocol):
 
 #: functions of modules, which are called first
 _functions: list[Callable[[], None]] = []
+
+
+class _Owned(weakref.ref[Any]):
+    """A reference to an object, and what is done to it. Each connection has some: it is small."""
+
+    __slots__ = ("action", "key")
+
+    key: object
+    action: Callable[[Any], None]
+
+
 # A plain dict, which is changed only by single operations. Another thread may be anywhere at the
 # moment of a fork, but never inside one of these. A lock could be held by such a thread.
-_owned: dict[tuple[int, str], tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
+_owned: dict[object, _Owned] = {}
 
 
 def call_in_child(function: Callable[[], None]) -> None:
@@ -48,7 +59,7 @@ def dies_in_child(thing: Mortal) -> None:
 
     Does not keep *thing* alive. Safe to call twice.
     """
-    _remember(thing, "", _die)
+    _remember(thing, id(thing), _die)
 
 
 def renew_in_child(owner: object, name: str, factory: Callable[[], object]) -> None:
@@ -57,17 +68,21 @@ def renew_in_child(owner: object, name: str, factory: Callable[[], object]) -> N
     Does not keep *owner* alive. The lock is replaced, not released: the forking thread may hold the
     old one, and releases it later.
     """
-    _remember(owner, name, lambda living: setattr(living, name, factory()))
+    _remember(owner, (id(owner), name), lambda living: setattr(living, name, factory()))
 
 
-def _remember(owner: object, name: str, action: Callable[[Any], None]) -> None:
+def _remember(owner: object, key: object, action: Callable[[Any], None]) -> None:
     # the key is not the owner itself: comparing owners could run an application's code
-    key = id(owner), name
+    owned = _Owned(owner, _forget)
+    owned.key, owned.action = key, action
+    _owned[key] = owned
 
-    def forget(_: object) -> None:
-        _owned.pop(key, None)
 
-    _owned[key] = weakref.ref(owner, forget), action
+def _forget(owned: weakref.ref[Any]) -> None:
+    assert isinstance(owned, _Owned)
+    # another object may have the number by now
+    if _owned.get(owned.key) is owned:
+        _owned.pop(owned.key, None)
 
 
 def _die(thing: Mortal) -> None:
@@ -77,11 +92,11 @@ def _die(thing: Mortal) -> None:
 def _after_fork_in_child() -> None:
     for function in _functions:
         function()
-    for reference, action in list(_owned.values()):
-        owner = reference()
+    for owned in list(_owned.values()):
+        owner = owned()
         if owner is not None:
             try:
-                action(owner)
+                owned.action(owner)
             # the other objects still have to die
             except Exception:  # noqa: BLE001
                 _log.exception("%r was not left to the parent after a fork", owner)

@@ -6,7 +6,7 @@ Pure: no sockets, threads or clocks. The decoder is in ``incoming.py``.
 from __future__ import annotations
 
 from enum import Flag, IntEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from ..errors import WebSocketsProtocolError
 from .masking import Buffer, mask_bytes
@@ -33,6 +33,9 @@ focPing = WebSocketFrameOpCode.focPing
 focPong = WebSocketFrameOpCode.focPong
 
 
+_OPCODES = sorted(WebSocketFrameOpCode)
+
+
 class WebSocketFramePayload(Flag):
     """Properties of a payload. Mirrors the Pascal set ``TWebSocketFramePayload``; 0 is ``[]``."""
 
@@ -51,6 +54,36 @@ def _payload_bytes(payload: object) -> bytes:
     raise TypeError(f"a frame's payload is bytes or str, not {type(payload).__name__}")
 
 
+def _opcode_of(opcode: object) -> WebSocketFrameOpCode:
+    if isinstance(opcode, int) and not isinstance(opcode, bool):
+        try:
+            return WebSocketFrameOpCode(opcode)
+        except ValueError:
+            raise ValueError(
+                f"{opcode} is no opcode: they are {', '.join(map(str, _OPCODES))}"
+            ) from None
+    text = ": the text comes second, as in WebSocketFrame(focText, text)"
+    raise TypeError(
+        f"a frame's opcode is focText, focBinary or another {WebSocketFrameOpCode.__name__}, not"
+        f" {type(opcode).__name__}{text if isinstance(opcode, (str, bytes)) else ''}"
+    )
+
+
+def _content_of(content: object) -> WebSocketFramePayload:
+    if not isinstance(content, WebSocketFramePayload):
+        raise TypeError(
+            "a frame's content is WebSocketFramePayload flags, like fopAlreadyCompressed, not"
+            f" {type(content).__name__}: what is sent is its payload"
+        )
+    return content
+
+
+def _tix_of(tix: object) -> int:
+    if not isinstance(tix, int):
+        raise TypeError(f"a frame's tix is a whole number of seconds, not {type(tix).__name__}")
+    return tix
+
+
 class WebSocketFrame:
     """One WebSocket message or control frame. Mirrors the record ``TWebSocketFrame``.
 
@@ -59,15 +92,12 @@ class WebSocketFrame:
     :class:`WebSocketFramePayload` flags, *tix* is the tick in seconds that
     ``WebSocketFrameList`` uses for expiry.
 
-    Raises ``ValueError`` for an unknown opcode and ``TypeError`` for a payload that is neither
-    bytes nor text.
+    Raises ``ValueError`` for an unknown opcode and ``TypeError`` for values of other types, here
+    and when an attribute is set.
     """
 
-    __slots__ = ("_payload", "content", "opcode", "tix")
-
-    opcode: WebSocketFrameOpCode
-    content: WebSocketFramePayload
-    tix: int
+    # where each frame passes, the package reads them without the properties
+    __slots__ = ("_content", "_opcode", "_payload", "_tix")
 
     def __init__(
         self,
@@ -76,15 +106,46 @@ class WebSocketFrame:
         content: WebSocketFramePayload = _NO_FLAGS,
         tix: int = 0,
     ) -> None:
-        # every frame of a loop comes through here: the two `type() is` tests keep this fast
+        # every frame of a loop comes through here: the quick tests keep this fast
         if type(opcode) is not WebSocketFrameOpCode:
-            opcode = WebSocketFrameOpCode(opcode)
+            opcode = _opcode_of(opcode)
         if type(payload) is not bytes:
             payload = _payload_bytes(payload)
-        self.opcode = opcode
+        if content is not _NO_FLAGS:
+            content = _content_of(content)
+        if type(tix) is not int:
+            tix = _tix_of(tix)
+        self._opcode = opcode
         self._payload = payload
-        self.content = content
-        self.tix = tix
+        self._content = content
+        self._tix = tix
+
+    @property
+    def opcode(self) -> WebSocketFrameOpCode:
+        """What kind of frame it is. A number is converted as in the constructor."""
+        return self._opcode
+
+    @opcode.setter
+    def opcode(self, opcode: WebSocketFrameOpCode) -> None:
+        self._opcode = _opcode_of(opcode)
+
+    @property
+    def content(self) -> WebSocketFramePayload:
+        """Flags of the payload."""
+        return self._content
+
+    @content.setter
+    def content(self, content: WebSocketFramePayload) -> None:
+        self._content = _content_of(content)
+
+    @property
+    def tix(self) -> int:
+        """The tick in seconds at which a :class:`WebSocketFrameList` drops the frame; 0: never."""
+        return self._tix
+
+    @tix.setter
+    def tix(self, tix: int) -> None:
+        self._tix = _tix_of(tix)
 
     @property
     def payload(self) -> bytes:
@@ -102,8 +163,23 @@ class WebSocketFrame:
 
         Raises ``UnicodeDecodeError`` when it is not UTF-8 (a binary frame may hold any bytes).
         """
-        payload = self.payload[2:] if self.opcode is focConnectionClose else self.payload
+        payload = self._payload[2:] if self._opcode is focConnectionClose else self.payload
         return payload.decode("utf-8")
+
+    # called for what there is not; a type checker that saw it would allow any name
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            from difflib import get_close_matches
+
+            meant = {"data": "payload, the bytes, or text", "message": "payload, or text"}.get(name)
+            if meant is None and not name.startswith("_"):
+                public = ("opcode", "payload", "text", "content", "tix")
+                meant = next(iter(get_close_matches(name.lower(), public, 1)), None)
+            hint = "" if meant is None else f": did you mean {meant}?"
+            raise AttributeError(
+                f"WebSocketFrame has no attribute {name!r}{hint}", name=name, obj=self
+            )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WebSocketFrame):
@@ -135,7 +211,7 @@ def check_frame(frame: object) -> None:
 # ----------------------------------------------------------------------------------------- encoding
 
 #: the headers of a server's short unfragmented messages, by payload length
-_TEXT_HEADERS = [bytes((0x81, size)) for size in range(126)]
+SHORT_TEXT: Final = [bytes((0x81, size)) for size in range(126)]
 _BINARY_HEADERS = [bytes((0x82, size)) for size in range(126)]
 
 
@@ -182,7 +258,7 @@ def encode_unmasked(first: int, payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
         if first == 0x81:
-            return _TEXT_HEADERS[size] + payload
+            return SHORT_TEXT[size] + payload
         if first == 0x82:
             return _BINARY_HEADERS[size] + payload
     return encode_header(first, size) + payload
@@ -239,6 +315,8 @@ def parse_close_payload(payload: bytes) -> tuple[int, str]:
     Raises :class:`WebSocketsProtocolError` (1002 or 1007) for a payload that RFC 6455 §5.5.1
     forbids.
     """
+    if not isinstance(payload, (bytes, bytearray)):
+        raise TypeError(f"the payload of a close frame is bytes, not {type(payload).__name__}")
     if not payload:
         return CLOSE_NO_STATUS, ""
     if len(payload) == 1:

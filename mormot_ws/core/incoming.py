@@ -77,14 +77,12 @@ class WebProcessInFrame:
         "_compressed",
         "_control",
         "_fin",
-        "_fragments",
         "_in_payload",
         "_inflater",
         "_lenient_text",
         "_mask",
         "_mask_bit",
         "_message_opcode",
-        "_missing",
         "_opcode",
         "_parts",
         "_pending",
@@ -94,10 +92,12 @@ class WebProcessInFrame:
         "_whole_limit",
         "closed",
         "error",
+        "fragments",
         "masked",
         "max_fragments",
         "max_frame_bytes",
         "max_message_bytes",
+        "missing_bytes",
     )
 
     def __init__(
@@ -109,6 +109,11 @@ class WebProcessInFrame:
         inflater: MessageInflater | None = None,
         lenient_text: bool = False,
     ) -> None:
+        if type(masked) is not bool:
+            raise TypeError(f"masked is True or False, not {type(masked).__name__}")
+        for limit in (max_message_bytes, max_frame_bytes, max_fragments):
+            if type(limit) is not int:
+                raise TypeError(f"a limit is a whole number, not {type(limit).__name__}")
         self.masked = masked
         self.max_message_bytes = max_message_bytes
         self.max_frame_bytes = max_frame_bytes
@@ -128,7 +133,9 @@ class WebProcessInFrame:
         self._opcode = 0
         self._fin = True
         self._mask = b""
-        self._missing = 0  # bytes of the payload that have not arrived
+        #: bytes of the current frame that have not arrived; 0 between frames: a hint for the size
+        #: of the next read
+        self.missing_bytes: int = 0
         self._control = b""  # what has arrived of a control frame's payload
         # the message in progress
         self._message_opcode: WebSocketFrameOpCode | None = None
@@ -136,7 +143,8 @@ class WebProcessInFrame:
         # small pieces after those, gathered so that a tiny fragment does not cost an object
         self._small = bytearray()
         self._size = 0
-        self._fragments = 0
+        #: frames of the current message so far; 0 between messages
+        self.fragments: int = 0
         self._compressed = False
         self._utf8: codecs.IncrementalDecoder | None = None
 
@@ -148,19 +156,6 @@ class WebProcessInFrame:
         return (
             WebProcessInFrameState.pfsData if self._in_payload else WebProcessInFrameState.pfsHeader
         )
-
-    @property
-    def missing_bytes(self) -> int:
-        """Bytes of the current frame that have not arrived; 0 between frames.
-
-        A hint for the size of the next read.
-        """
-        return self._missing
-
-    @property
-    def fragments(self) -> int:
-        """Frames of the current message so far; 0 between messages."""
-        return 0 if self._message_opcode is None else self._fragments
 
     @property
     def message_bytes(self) -> int:
@@ -179,7 +174,7 @@ class WebProcessInFrame:
         fault = "" if self.error is None else f" {self.error!r}"
         closed = " closed" if self.closed else ""
         return (
-            f"<WebProcessInFrame {self.state.name} missing={self._missing} "
+            f"<WebProcessInFrame {self.state.name} missing={self.missing_bytes} "
             f"fragments={self.fragments}{closed}{fault}>"
         )
 
@@ -326,7 +321,7 @@ class WebProcessInFrame:
         self._fin = bool(first & 0x80)
         self._opcode = opcode
         self._mask = mask
-        self._missing = size
+        self.missing_bytes = size
         self._in_payload = True
         if opcode >= 8:
             self._control = b""
@@ -334,10 +329,10 @@ class WebProcessInFrame:
         if opcode:
             self._message_opcode = WebSocketFrameOpCode(opcode)
             self._compressed = bool(first & 0x40)
-            self._fragments = 0
+            self.fragments = 0
             self._utf8 = _utf8_decoder("strict") if opcode == 1 and not self._lenient_text else None
-        self._fragments += 1
-        if self._fragments > self.max_fragments:
+        self.fragments += 1
+        if self.fragments > self.max_fragments:
             raise WebSocketsProtocolError(
                 1008, f"message of more than {self.max_fragments} fragments"
             )
@@ -348,9 +343,9 @@ class WebProcessInFrame:
 
     def _payload_part(self, data: bytes, position: int, frames: list[WebSocketFrame]) -> int:
         """Take the part of the current payload that *data* holds; return the position after it."""
-        part = data[position : position + self._missing]
+        part = data[position : position + self.missing_bytes]
         position += len(part)
-        self._missing -= len(part)
+        self.missing_bytes -= len(part)
         if part and self._mask:
             whole = mask_bytes(part, self._mask)
             turn = len(part) & 3
@@ -361,7 +356,7 @@ class WebProcessInFrame:
             self._control += part
         elif part:
             self._message_part(part)
-        if not self._missing:
+        if not self.missing_bytes:
             self._in_payload = False
             if self._opcode >= 8:
                 self._end_control(frames)
@@ -405,6 +400,7 @@ class WebProcessInFrame:
         frames.append(WebSocketFrame(self._message_opcode, payload))
         self._drop_message()
         self._message_opcode = None
+        self.fragments = 0
         self._utf8 = None
 
     def _end_control(self, frames: list[WebSocketFrame]) -> None:

@@ -5,38 +5,25 @@ and say what is meant.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+from ..attributes import Check, explains_keywords
 
-
-def explains_keywords(**elsewhere: str) -> Callable[[_Function], _Function]:
-    """Let the decorated function say what was meant by a keyword that it does not have.
-
-    *elsewhere* are names that others use, and what to do about them.
-    """
-
-    def decorate(function: _Function) -> _Function:
-        known = inspect.signature(function).parameters
-
-        @wraps(function)
-        def explaining(*arguments: Any, **keywords: Any) -> Any:
-            for name in keywords.keys() - known.keys():
-                # only those who mistype a name pay for it
-                from difflib import get_close_matches
-
-                called = function.__qualname__.removesuffix(".__init__")
-                like = get_close_matches(name, known, 1)
-                meant = elsewhere.get(name) or (f"did you mean {like[0]!r}?" if like else "")
-                text = f"{called}() has no parameter {name!r}"
-                raise TypeError(f"{text}: {meant}" if meant else text)
-            return function(*arguments, **keywords)
-
-        return cast("_Function", explaining)
-
-    return decorate
+#: names that are looked for on a Server and are elsewhere
+SERVER_ELSEWHERE: dict[str, str] = {
+    "broadcast": "send(message) sends to all, send(message, group=…) to a group",
+    "emit": "send(message) or send_json(value)",
+    "settings": "give them to Server(settings=…); a running one has server.server.settings",
+    "stop": "close()",
+    "shutdown": "close()",
+    "free": "close()",
+    "event": "use on_message for messages, or method for calls",
+    "on": "it has on_open, on_message and on_close",
+    "on_connect": "use on_open",
+    "on_disconnect": "use on_close",
+    "route": "use on_message for WebSockets, or http(path) for plain requests",
+    "serve_forever": "run()",
+}
 
 
 class FixedAttributes:
@@ -50,10 +37,16 @@ class FixedAttributes:
     #: names that others use, and what to do about them
     _ELSEWHERE: ClassVar[dict[str, str]] = {}
 
+    #: what attributes can be
+    _CHECKS: ClassVar[dict[str, Check]] = {}
+
     # a type checker that saw this method would allow any name
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
+            check = self._CHECKS.get(name)
+            if check is not None:
+                check(name, value)
             try:
                 object.__setattr__(self, name, value)
             except AttributeError:
@@ -142,3 +135,6 @@ class ConnectionAttributes:
         public = [known for known in dir(type(self)) if not known.startswith("_")]
         like = get_close_matches(name, public, 1)
         return f"{text}: did you mean {like[0]!r}?" if like else text
+
+
+__all__ = ["SERVER_ELSEWHERE", "ConnectionAttributes", "FixedAttributes", "explains_keywords"]

@@ -9,28 +9,9 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any
 
-from ..callbacks import check_callback, check_plain
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-#: what a callback may return, which nobody looks at: anything that programs return from callbacks,
-#: but no coroutine. So a type checker refuses an ``async def``
-Ignored = Union[
-    None,
-    bool,
-    int,
-    float,
-    str,
-    bytes,
-    "list[Any]",
-    "dict[Any, Any]",
-    "set[Any]",
-    "tuple[Any, ...]",
-    "Future[Any]",
-]
+from ..callbacks import Ignored, check_callback, check_plain
 
 
 def only_kind(function: object, position: int) -> type | None:

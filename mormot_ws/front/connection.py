@@ -170,6 +170,8 @@ class Connection(ConnectionAttributes, ClosedByWith):
         what is no message.
         """
         frame = WebSocketFrame(focText, message) if type(message) is str else frame_of(message)
+        if timeout is not None:
+            seconds("timeout", timeout, zero=True)
         return (self._ready and self._send_frame(frame)) or self._send_later(frame, timeout)
 
     def send_json(self, value: Any, timeout: float | None = None) -> bool:
@@ -179,6 +181,8 @@ class Connection(ConnectionAttributes, ClosedByWith):
         can be sent, ``bytes`` as base64.
         """
         frame = json_frame(value)
+        if timeout is not None:
+            seconds("timeout", timeout, zero=True)
         return (self._ready and self._send_frame(frame)) or self._send_later(frame, timeout)
 
     def call(self, name: str, /, *arguments: Any, timeout: float = 5.0, **named: Any) -> Any:
@@ -191,6 +195,8 @@ class Connection(ConnectionAttributes, ClosedByWith):
         arguments that JSON cannot hold. Not in callbacks, which run in the thread that reads the
         answer.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a method is a str, not {type(name).__name__}")
         if arguments and named:
             raise TypeError("the arguments of a call are given by position or by name, not both")
         self._check_thread("call()")

@@ -6,6 +6,8 @@ woken. In Delphi these are ``TThread.Queue`` and ``TThread.Synchronize``.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import sys
 import threading
 import traceback
@@ -141,6 +143,9 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
         def queued(*args: _P.args, **kwargs: _P.kwargs) -> None:
             self._put(_Job(partial(function, *args, **kwargs)))
 
+        with contextlib.suppress(TypeError, ValueError):  # a function in C that does not tell it
+            # what takes the wrapper as a callback looks at its parameters
+            queued.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
         return queued
 
     def queue(self, function: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> None:

@@ -67,6 +67,8 @@ class RemoteMethod:
 
     def __init__(self, name: str, function: Callable[..., Any], peer_type: type) -> None:
         check_plain(function, f"the method {name!r}")
+        if not name:
+            raise ValueError("a method has a name: write server.method('name')(function)")
         self.name = name
         self.function = function
         signature = inspect.signature(function)

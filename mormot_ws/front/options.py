@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from ..callbacks import check_callback
 from ..client.arguments import check_upgrade_arguments, parse_websocket_uri
 from ..core.addresses import is_unix
 from ..core.deflate import PermessageDeflate
 from ..core.handshake import is_token
 from ..core.names import wire_host
 from ..logs import shown_uri
-from ..reconnect_policies import ExponentialBackoff, ReconnectPolicy, StopOn
+from ..reconnect_policies import ExponentialBackoff, ReconnectPolicy, StopOn, check_policy
 from ..settings import LONGEST_MS, WebSocketProcessSettings
 from .defaults import front_settings
 from .inbox import Inbox, Overflow
@@ -39,6 +40,7 @@ class Target:
         if tls is not None and not isinstance(tls, ssl.SSLContext):
             raise TypeError(f"tls is an ssl.SSLContext or None, not {type(tls).__name__}")
         if callable(uri):
+            check_callback(uri, "uri")
             self.resource = partial(_called_uri, uri)
             self.shown = self.host = _UNKNOWN_HOST
             self.port, self.tls = 443, True
@@ -71,11 +73,14 @@ def _called_uri(function: Callable[[], object]) -> str:
 def sub_protocols(protocol: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(protocol, str):
         return (protocol,) if protocol else ()
-    if not isinstance(protocol, Sequence):
+    if not isinstance(protocol, Sequence) or isinstance(protocol, (bytes, bytearray)):
         raise TypeError(
             f"protocol is a name or a list of names, not {type(protocol).__name__}: "
             "connect() needs no protocol object"
         )
+    for name in protocol:
+        if not isinstance(name, str):
+            raise TypeError(f"the names of sub-protocols are str, not {type(name).__name__}")
     return tuple(protocol)
 
 
@@ -110,16 +115,14 @@ def settings_of(
     return settings
 
 
-def policy_of(policy: object, settings: WebSocketProcessSettings) -> ReconnectPolicy:
+def policy_of(
+    policy: ReconnectPolicy | None, settings: WebSocketProcessSettings
+) -> ReconnectPolicy:
     if policy is None:
         if settings.reconnect_policy is not WebSocketProcessSettings().reconnect_policy:
             return settings.reconnect_policy()
         return StopOn(ExponentialBackoff(cap_ms=_LONGEST_WAIT_MS), close_codes=())
-    if isinstance(policy, type) or not (hasattr(policy, "next_delay") and hasattr(policy, "reset")):
-        raise TypeError(
-            "policy is an object with next_delay() and reset(), like StopOn() or"
-            f" ExponentialBackoff(), not {policy!r}"
-        )
+    check_policy("policy", policy)
     return policy
 
 
@@ -132,6 +135,7 @@ def header_lines(
     if headers is None:
         return ""
     if callable(headers):
+        check_callback(headers, "headers")
         return partial(_called_lines, headers)
     lines = _lines(headers)
     check_upgrade_arguments("", "", None, lines)

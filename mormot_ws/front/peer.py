@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..attributes import Check, of_kind
 from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focContinuation, focText
 from ..logs import get_logger
 from ..process.process import WebSocketProcess
@@ -33,6 +34,11 @@ class Peer(FixedAttributes):
     """
 
     __slots__ = ("__weakref__", "_process", "request", "server", "session", "user")
+
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "request": of_kind(Request),
+        "session": of_kind(dict, meant="a dict, in which an application keeps what it wants"),
+    }
 
     _ELSEWHERE: ClassVar[dict[str, str]] = {
         "disconnect": "close()",

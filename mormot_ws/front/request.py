@@ -6,9 +6,11 @@ Values only: no socket and no thread belongs in here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar
 from urllib.parse import parse_qsl
 
 from ..logs import escaped, shown_uri
+from .attributes import FixedAttributes
 
 
 class Headers(Mapping[str, str]):
@@ -42,8 +44,20 @@ class Headers(Mapping[str, str]):
         return f"<Headers {', '.join(map(escaped, self))}>"
 
 
-class Request:
+class Request(FixedAttributes):
     """An HTTP request: the one that a peer has come with, or a plain one."""
+
+    _ELSEWHERE: ClassVar[dict[str, str]] = {
+        "args": "query",
+        "cookies": "headers.get('cookie')",
+        "data": "body",
+        "get_json": "json.loads(request.body)",
+        "host": "headers.get('host')",
+        "json": "json.loads(request.body)",
+        "text": "body, which is bytes",
+        "token": "bearer",
+        "url": "uri",
+    }
 
     __slots__ = ("bearer", "body", "headers", "method", "path", "query", "remote_ip", "uri")
 

@@ -15,6 +15,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar, overload
 
+from ..attributes import IS_BOOL, IS_TEXT
 from ..core.frames import WebSocketFrame
 from ..errors import WebSocketsError
 from ..logs import get_logger
@@ -27,7 +28,7 @@ from ..server.http import answer_visitor
 from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
-from .attributes import FixedAttributes, explains_keywords
+from .attributes import SERVER_ELSEWHERE, FixedAttributes, explains_keywords
 from .callbacks import Ignored, check_callback, only_kind
 from .defaults import front_settings
 from .http import HttpAnswer, HttpRoute, HttpRoutes
@@ -86,16 +87,7 @@ class Server(FixedAttributes, ClosedByWith):
     arguments that make no sense. All methods may be called from any thread.
     """
 
-    _ELSEWHERE: ClassVar[dict[str, str]] = {
-        "broadcast": "send(message) sends to all, send(message, group=…) to a group",
-        "emit": "send(message) or send_json(value)",
-        "event": "use on_message for messages, or method for calls",
-        "on": "it has on_open, on_message and on_close",
-        "on_connect": "use on_open",
-        "on_disconnect": "use on_close",
-        "route": "use on_message for WebSockets, or http(path) for plain requests",
-        "serve_forever": "run()",
-    }
+    _ELSEWHERE: ClassVar[dict[str, str]] = SERVER_ELSEWHERE
 
     __slots__ = (
         "__weakref__",
@@ -135,6 +127,8 @@ class Server(FixedAttributes, ClosedByWith):
         self._where = Where(port, address, socket, reuse_port, unix_mode)
         if authenticate is not None:
             check_callback(authenticate, "authenticate", "request")
+        IS_TEXT("name", name)
+        IS_BOOL("hide_errors", hide_errors)
         self._tls = _tls_context(tls)
         self._authenticate = authenticate
         self._settings = front_settings(settings)
@@ -217,8 +211,13 @@ class Server(FixedAttributes, ClosedByWith):
         other ones are answered with 405.
         """
         if not isinstance(path, str) or not path.startswith("/") or "?" in path:
+            if callable(path):
+                raise TypeError("http is given a path first: write @server.http('/path')")
             raise ValueError(f"the path of a request begins with '/', and has no '?': {path!r}")
-        wanted = [methods] if isinstance(methods, str) else list(methods)
+        wanted = [methods] if isinstance(methods, str) else methods
+        if not isinstance(wanted, Iterable) or not all(isinstance(name, str) for name in wanted):
+            raise TypeError(f"methods are names like ['GET', 'POST'], not {methods!r}")
+        wanted = list(wanted)
 
         def register(function: _OnHttp) -> _OnHttp:
             with self._safe:
@@ -464,6 +463,8 @@ class Server(FixedAttributes, ClosedByWith):
     ) -> int:
         numbers = None if to is None else ids_of(to)
         excluded = ids_of(exclude)
+        if protocol is not None:
+            IS_TEXT("protocol", protocol)
         server = self._server
         if server is None:
             return 0

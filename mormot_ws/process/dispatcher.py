@@ -37,7 +37,16 @@ _log = get_logger("mormot_ws.process")
 class Dispatcher:
     """Handles the received frames of *process*."""
 
-    __slots__ = ("_after_get", "_closer", "_liveness", "_log_frames", "_process", "dropped")
+    __slots__ = (
+        "_after_get",
+        "_closer",
+        "_counts",
+        "_liveness",
+        "_log_frames",
+        "_process",
+        "_protocol",
+        "dropped",
+    )
 
     def __init__(self, process: WebSocketProcess, liveness: Liveness, closer: Closer) -> None:
         self._process = process
@@ -50,6 +59,8 @@ class Dispatcher:
         """Get ready for a new connection with the protocol that the process has now."""
         process = self._process
         protocol = process.protocol
+        self._protocol = protocol
+        self._counts = protocol.counts
         self._log_frames = bool(process.settings.log_details)
         self._after_get = (
             None
@@ -59,7 +70,7 @@ class Dispatcher:
 
     def received(self, frame: WebSocketFrame) -> None:
         """Handle one frame."""
-        opcode = frame.opcode
+        opcode = frame._opcode
         process = self._process
         if self._log_frames:
             log_frame(process, "received", frame)
@@ -68,28 +79,13 @@ class Dispatcher:
                 # we have closed or cut the connection: this message came too late
                 self.drop()
                 return
-            counts = process.protocol.counts
+            counts = self._counts
             counts.frames_in += 1
-            counts.bytes_in += len(frame.payload)
-            self._dispatch(frame)
-        elif opcode is focPing:
-            self._liveness.ping_received(frame)
-            if process.settings.notify_all_frames:
-                self._dispatch(frame)
-        elif opcode is focPong:
-            self._liveness.pong_received(frame)
-            if process.settings.notify_all_frames:
-                self._dispatch(frame)
-        elif opcode is focConnectionClose:
-            self._closer.answer(frame.payload)
-
-    def drop(self, messages: int = 1) -> None:
-        """Count messages that were read, and reached no callback."""
-        self.dropped += messages
-
-    def _dispatch(self, frame: WebSocketFrame) -> None:
-        process = self._process
-        protocol = process.protocol
+            # _payload: a property costs as much as the rest of the line
+            counts.bytes_in += len(frame._payload)
+        elif not self._control_received(frame):
+            return
+        protocol = self._protocol
         try:
             if self._after_get is not None:
                 self._after_get(frame)
@@ -105,6 +101,23 @@ class Dispatcher:
             _log.exception(
                 "%s: a callback failed on %r", process, frame, extra=process.log_fields()
             )
+
+    def _control_received(self, frame: WebSocketFrame) -> bool:
+        """Handle a ping, a pong or a close frame; tell whether the application gets it too."""
+        opcode = frame.opcode
+        if opcode is focPing:
+            self._liveness.ping_received(frame)
+        elif opcode is focPong:
+            self._liveness.pong_received(frame)
+        else:
+            if opcode is focConnectionClose:
+                self._closer.answer(frame.payload)
+            return False
+        return self._process.settings.notify_all_frames
+
+    def drop(self, messages: int = 1) -> None:
+        """Count messages that were read, and reached no callback."""
+        self.dropped += messages
 
     def start(self) -> bool:
         """Run the first callbacks; return False if one refuses the connection by raising."""

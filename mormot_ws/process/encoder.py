@@ -140,9 +140,7 @@ class Encoder:
 def check_sendable(frame: WebSocketFrame) -> None:
     """Raise ``TypeError`` or ``ValueError`` for a frame that must not be sent."""
     check_frame(frame)
-    opcode, payload = frame.opcode, frame.payload
-    if not isinstance(payload, bytes):
-        raise TypeError(f"a frame's payload is bytes, not {type(payload).__name__}")
+    opcode, payload = frame._opcode, frame._payload
     if opcode is focText:
         try:
             payload.decode("utf-8")

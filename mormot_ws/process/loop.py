@@ -78,11 +78,13 @@ class Loop:
 
     def prepare(
         self,
-        receive: Callable[[], list[WebSocketFrame] | None],
+        receive: Callable[[], list[WebSocketFrame] | None] | None,
         received: Callable[[WebSocketFrame], None],
     ) -> None:
-        """Get ready for a new connection: *receive* reads frames, *received* handles each."""
-        self._receive = receive
+        """Get ready for a new connection: *receive* reads frames (None: the reader does, without a
+        call in between), *received* handles each.
+        """
+        self._receive = self._reader.read if receive is None else receive
         self._received = received
         #: the thread that is inside the loop; 0: none
         self.ident = 0
@@ -120,20 +122,27 @@ class Loop:
         stays = self.ident
         if not stays:
             self.ident = get_ident()
-        process, reader, sender = self._process, self._reader, self._sender
+        reader = self._reader
         try:
-            frames = self._receive()
+            try:
+                frames = self._receive()
+            except (EOFError, OSError) as exc:
+                frames = self._read_failed(exc)
             if frames is None:
                 return False
             received = self._received
             for frame in frames:
                 received(frame)
-            reader.handled()
+            if reader.large:
+                reader.handled()
+            else:
+                # an idle connection holds nothing of its last frames
+                frames.clear()
             in_frame = reader.in_frame
             if in_frame.error is not None and not reader.has_backlog:
                 raise in_frame.error
-            if sender.outgoing.frames:
-                process.process_loop_step_send()
+            if self._sender.outgoing.frames:
+                self._process.process_loop_step_send()
             return not self._closer.handshake.received
         except WebSocketsProtocolError as exc:
             self._closer.fault(exc)
@@ -146,16 +155,21 @@ class Loop:
         """Wait for bytes, and return the frames that they complete; None: nothing more to read."""
         try:
             return self._reader.read()
-        except EOFError as exc:
-            self._lost(str(exc))
-        except BlockingIOError:
+        except (EOFError, OSError) as exc:
+            return self._read_failed(exc)
+
+    def _read_failed(self, exc: EOFError | OSError) -> list[WebSocketFrame] | None:
+        """Return what a read that has raised *exc* comes to: no frames, or the end."""
+        if isinstance(exc, BlockingIOError):
             # the transport reads by events, and there was no input after all
             return []
-        except OSError as exc:
+        if isinstance(exc, OSError):
             if is_foreign_timeout(exc):
                 self._lost("interrupted")
-                raise
+                raise exc
             self._lost(f"{type(exc).__name__}: {exc}")
+        else:
+            self._lost(str(exc))
         return None
 
     def _lost(self, why: str) -> None:

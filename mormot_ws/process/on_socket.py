@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+from types import NoneType
+from typing import ClassVar
 
+from ..attributes import Check, of_kind
 from ..logs import get_logger
 from ..sockets.deadline import Deadline
 from ..sockets.transport import Transport
@@ -18,6 +21,8 @@ class WebCrtSocketProcess(WebSocketProcess):
     :meth:`attach` gives it a connected transport before the loop begins. From then on it owns the
     transport.
     """
+
+    _CHECKS: ClassVar[dict[str, Check]] = {"transport": of_kind(Transport, NoneType)}
 
     #: the transport; None before :meth:`attach`; mirrors ``Socket``
     transport: Transport | None = None

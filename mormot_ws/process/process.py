@@ -42,7 +42,7 @@ from ..states import (
     wscBlockWithAnswer,
 )
 from ..status import ConnectionStatus
-from .carrier import ByteCarrier
+from .checks import CheckedConnection, check_request
 from .closer import Closer, write_fault
 from .dispatcher import Dispatcher
 from .encoder import PreparedFrame, check_sendable
@@ -57,7 +57,7 @@ from .snapshot import connection_status
 _log = get_logger("mormot_ws.process")
 
 
-class WebSocketProcess(ByteCarrier):
+class WebSocketProcess(CheckedConnection):
     """One connection, as both sides have it. Mirrors ``TWebSocketProcess``.
 
     :param protocol: this connection's own protocol object.
@@ -133,7 +133,7 @@ class WebSocketProcess(ByteCarrier):
         receive = kind.process_loop_step_receive is WebSocketProcess.process_loop_step_receive
         received = kind.process_loop_received is WebSocketProcess.process_loop_received
         self._loop.prepare(
-            self._loop.receive if receive else self.process_loop_step_receive,
+            None if receive else self.process_loop_step_receive,
             self._dispatcher.received if received else self.process_loop_received,
         )
 
@@ -246,8 +246,8 @@ class WebSocketProcess(ByteCarrier):
         ``prepare_ahead``.
         """
         try:
-            opcode = frame.opcode
-            payload = frame.payload
+            opcode = frame._opcode
+            payload = frame._payload
         except AttributeError:
             check_sendable(frame)
             raise
@@ -299,6 +299,7 @@ class WebSocketProcess(ByteCarrier):
         take turns: each waits up to another :meth:`answer_timeout` for its turn, and gets 666 if
         that does not come. Mirrors ``NotifyCallback``.
         """
+        check_request(request)
         if self.exchange is None:
             name = shown_name(self.protocol.name)
             request.out_error = f"the protocol {name!r} carries no requests"

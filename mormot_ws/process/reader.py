@@ -90,8 +90,9 @@ class Reader:
         self._backlog_bytes = 0
         # the frames of the last read, while the loop handles them one after another
         self._in_hand: Sequence[WebSocketFrame] = ()
-        # a large frame is being read; the last large message, and whether its release is scheduled
-        self._large = False
+        #: True while a large frame is being read, and until :meth:`handled`
+        self.large = False
+        # the last large message, and whether its release is scheduled
         self._kept: Sequence[WebSocketFrame] = ()
         self._releases = False
         self._recv_size = _RECV_IDLE
@@ -144,7 +145,7 @@ class Reader:
                 size = self._recv_size
                 if in_frame.missing_bytes > _RECV_BUSY:
                     size = _RECV_LARGE
-                    self._large = True
+                    self.large = True
                 data = self._process.receive_bytes(size)
             if not data:
                 raise EOFError("the peer ended the TCP connection without a close frame")
@@ -163,11 +164,14 @@ class Reader:
         """
         if in_frame.message_bytes < in_frame.fragments * _TINY_FRAGMENT:
             self._recv_size = _RECV_FRAGMENTS
+            # for the others, not for anything that could wake this thread
             sleep(_FAIR_PAUSE)
 
     def handled(self) -> None:
-        """Release the frames of the last :meth:`read`, which were handled."""
-        if self._large:
+        """Release the frames of the last :meth:`read`, which were handled. The loop may empty their
+        list instead, unless :attr:`large`.
+        """
+        if self.large:
             self._keep_memory()
         self._in_hand = ()
 
@@ -180,7 +184,7 @@ class Reader:
         if not self._in_hand:
             # more of it is to come
             return
-        self._large = False
+        self.large = False
         if sum(len(frame.payload) for frame in self._in_hand) > _KEPT_BYTES:
             return
         self._kept = self._in_hand

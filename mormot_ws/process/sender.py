@@ -15,6 +15,7 @@ from threading import get_ident
 from time import monotonic
 
 from ..core.frames import (
+    SHORT_TEXT,
     WebSocketFrame,
     WebSocketFrameOpCode,
     encode_frame,
@@ -117,15 +118,18 @@ class Sender:
         me = get_ident()
         if me == _main_ident and not held:
             return self._send_in_main(frame, ahead, failures)
-        opcode = frame.opcode
-        payload = frame.payload
+        opcode = frame._opcode
+        payload = frame._payload
         length = len(payload)
         process = self._process
         encoder = self.encoder
         wire = b""
         if encoder.sends_plain and length < JOIN_BELOW:
             # encoded before the lock is taken: it does not depend on the frames before it
-            wire = encode_unmasked(0x80 | opcode, payload)
+            if opcode is focText and length < 126:
+                wire = SHORT_TEXT[length] + payload
+            else:
+                wire = encode_unmasked(0x80 | opcode, payload)
         elif ahead is None and encoder.prepares_ahead and process.state is wpsRun and not held:
             ahead = encoder.prepare_ahead(process.protocol, frame)
         safe_out = self.safe_out
@@ -238,10 +242,10 @@ class Sender:
 
     def queue_frame(self, frame: WebSocketFrame) -> bool:
         """Do the work of the process's ``send_frame_async``."""
-        opcode, payload = frame.opcode, frame.payload
+        opcode, payload = frame._opcode, frame._payload
         self.check_queueable(opcode, payload, frame)
         # tuple.__new__: a named tuple's constructor costs as much as the rest of this method
-        return self.queue(_new_queued(QueuedFrame, (opcode, payload, frame.content, None)))
+        return self.queue(_new_queued(QueuedFrame, (opcode, payload, frame._content, None)))
 
     def check_queueable(
         self, opcode: WebSocketFrameOpCode, payload: bytes, frame: WebSocketFrame

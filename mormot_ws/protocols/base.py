@@ -11,10 +11,10 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from inspect import signature
-from types import FunctionType
+from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ..attributes import KnownAttributes
+from ..attributes import IS_BOOL, IS_INT, IS_TEXT, Check, KnownAttributes, of_kind
 from ..core.addresses import UNIX_PEER
 from ..core.counts import MessageCounts
 from ..core.deflate import DeflateAgreement
@@ -53,6 +53,17 @@ def is_localhost(ip: str) -> bool:
     return not ip or ip == UNIX_PEER or ip.startswith("127.")
 
 
+def _is_name(name: str, value: Any) -> None:
+    IS_TEXT(name, value)
+    wrong = next((c for c in value if c <= " " or c >= "\x7f" or c in _SEPARATORS), "")
+    if wrong:
+        # the message does not show the whole name: some applications use a token as a name
+        raise ValueError(
+            f"the name of a sub-protocol cannot have {wrong!r}: letters, digits, '-', '.' and"
+            " '_' are safe"
+        )
+
+
 class WebSocketProtocol(KnownAttributes):
     """One application protocol, identified by its *name* and *uri*.
 
@@ -64,6 +75,26 @@ class WebSocketProtocol(KnownAttributes):
     be in an HTTP header.
     """
 
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "name": _is_name,
+        "uri": IS_TEXT,
+        "upgrade_uri": IS_TEXT,
+        "upgrade_bearer_token": IS_TEXT,
+        "upgrade_headers": of_kind(list),
+        "remote_ip": IS_TEXT,
+        "remote_localhost": IS_BOOL,
+        "connection_id": IS_INT,
+        "connection_flags": of_kind(frozenset, set),
+        "last_error": IS_TEXT,
+        "compression": of_kind(DeflateAgreement, NoneType),
+        "counts": of_kind(MessageCounts),
+        "lenient_text": IS_BOOL,
+        "prepares_in_any_order": IS_BOOL,
+    }
+    _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "on_before_incoming_frame": ("process", "frame")
+    }
+
     #: True on protocols whose native peers may send text that is not UTF-8, which is then accepted
     #: in both directions
     lenient_text = False
@@ -71,6 +102,14 @@ class WebSocketProtocol(KnownAttributes):
     #: prepare frames at once, before they take the output lock, and a large frame does not delay
     #: the small ones of others
     prepares_in_any_order = False
+
+    _ELSEWHERE: ClassVar[dict[str, str]] = {
+        "broadcast": "server.websocket_broadcast(frame)",
+        "on_close": "on_incoming_frame of a WebSocketProtocolChat gets focConnectionClose last",
+        "on_message": "on_incoming_frame of a WebSocketProtocolChat",
+        "on_open": "on_incoming_frame of a WebSocketProtocolChat gets focContinuation first",
+        "send": "process.send_frame(frame), on the connection that callbacks get",
+    }
 
     #: the callbacks that a clone has, too
     _CLONED: ClassVar[tuple[str, ...]] = ()
@@ -80,13 +119,6 @@ class WebSocketProtocol(KnownAttributes):
             raise TypeError(
                 "a protocol's name and uri are str, not"
                 f" {type(name).__name__} and {type(uri).__name__}"
-            )
-        wrong = next((c for c in name if c <= " " or c >= "\x7f" or c in _SEPARATORS), "")
-        if wrong:
-            # the message does not show the whole name: some applications use a token as a name
-            raise ValueError(
-                f"the name of a sub-protocol cannot have {wrong!r}: letters, digits, '-', '.' and"
-                " '_' are safe"
             )
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on
         self.name: str = name
@@ -136,7 +168,9 @@ class WebSocketProtocol(KnownAttributes):
 
     @uri.setter
     def uri(self, value: str) -> None:
-        # the message does not show the URI: some applications use a token in it
+        # the messages do not show the URI: some applications use a token in it
+        if "://" in value[:8]:
+            raise ValueError("the URI of a protocol is a path, like 'chat', without host and port")
         if any(c < " " or c == "\x7f" for c in value):
             raise ValueError("the URI of a protocol cannot have control characters")
         self._uri = value

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import current_thread, main_thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
+from ..callbacks import Ignored
 from ..core.frames import WebSocketFrame, check_frame, focBinary, focText
 from ..logs import get_logger
 from ..states import wpsRun
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 _log = get_logger("mormot_ws.chat")
 
-OnIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], Any]
+OnIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], Ignored]
 
 
 class WebSocketProtocolChat(WebSocketProtocol):
@@ -35,6 +36,7 @@ class WebSocketProtocolChat(WebSocketProtocol):
     """
 
     _CLONED = ("on_incoming_frame",)
+    _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {"on_incoming_frame": ("process", "frame")}
 
     def __init__(
         self, name: str, uri: str = "", on_incoming_frame: OnIncomingFrame | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection
+from typing import ClassVar
 
 from ..attributes import KnownAttributes
 from ..core.deflate import PermessageDeflate
@@ -24,6 +25,13 @@ class WebSocketProtocolList(KnownAttributes):
 
     Any thread may call the methods.
     """
+
+    _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {"on_upgraded": ("protocol",)}
+
+    _ELSEWHERE: ClassVar[dict[str, str]] = {
+        "append": "add(protocol), or add_once(protocol)",
+        "register": "add(protocol), or add_once(protocol)",
+    }
 
     def __init__(self) -> None:
         #: ``f(protocol) -> status``, called for each upgrade in the connection's thread with the
@@ -83,6 +91,11 @@ class WebSocketProtocolList(KnownAttributes):
 
         Mirrors ``Remove``.
         """
+        if not isinstance(name, str) or not isinstance(uri, str):
+            raise TypeError(
+                "a protocol is removed by its name and uri, which are str, not"
+                f" {type(name).__name__} and {type(uri).__name__}"
+            )
         with self._safe:
             # keeps the protocol alive until the lock is free: this may be the last reference
             before = self._protocols
@@ -296,6 +309,11 @@ class WebSocketProtocolList(KnownAttributes):
         if not isinstance(protocol, WebSocketProtocol):
             raise TypeError(
                 f"an object of a WebSocketProtocol class is added, not {type(protocol).__name__}"
+            )
+        if type(protocol).clone is WebSocketProtocol.clone:
+            _log.warning(
+                "%s has no clone() of its own: no connection of a server will get it",
+                type(protocol).__name__,
             )
         protocol.check_clone()
 

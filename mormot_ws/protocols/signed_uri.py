@@ -12,8 +12,9 @@ import secrets
 import threading
 from dataclasses import asdict, is_dataclass
 from time import time
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+from ..attributes import IS_INT, IS_NUMBER, IS_TEXT, Check
 from ..core.forks import renew_in_child
 from ..core.handshake import uri_key
 from ..errors import WebSocketsError
@@ -116,6 +117,11 @@ class _UriGenerator:
             del self._used[key]
 
 
+def _is_record_type(name: str, value: object) -> None:
+    if value is not None and not (isinstance(value, type) and is_dataclass(value)):
+        raise TypeError(f"{name} is a dataclass, not {value!r}")
+
+
 class WebSocketProtocolUri(WebSocketProtocolChat):
     """A protocol for connections on temporary, signed URIs, each valid for one connection.
 
@@ -144,6 +150,13 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
     without the extra ``uri``.
     """
 
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "public_uri": IS_TEXT,
+        "record_type": _is_record_type,
+        "session": IS_INT,
+        "created": IS_INT,
+    }
+
     def __init__(
         self,
         name: str,
@@ -158,6 +171,12 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         super().__init__(name, "", on_incoming_frame)
         if not name:
             raise ValueError("a name is needed: it is how a client asks for the protocol")
+        IS_TEXT("public_uri", public_uri)
+        IS_NUMBER("expiration_minutes", expiration_minutes)
+        if secret is not None and not isinstance(secret, (str, bytes)):
+            raise TypeError(f"secret is str or bytes, not {type(secret).__name__}")
+        if local_path is not None:
+            IS_TEXT("local_path", local_path)
         if not public_uri:
             raise ValueError(
                 "public_uri is what clients reach this server by, e.g. 'wss://example.com/gateway'"
@@ -166,10 +185,6 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
             raise ValueError("public_uri ends with a path: no '?' and no '#' can be in it")
         if expiration_minutes <= 0:
             raise ValueError(f"expiration_minutes is more than 0, not {expiration_minutes}")
-        if record_type is not None and not (
-            isinstance(record_type, type) and is_dataclass(record_type)
-        ):
-            raise TypeError(f"record_type is a dataclass, not {record_type!r}")
         if secret is not None and len(secret) < 16:
             raise ValueError("a secret has at least 16 characters or bytes")
         #: the beginning of new URIs, up to the last ``/``; mirrors ``PublicUri``

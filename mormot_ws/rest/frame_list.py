@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from ..core.frames import WebSocketFrame, WebSocketFrameOpCode
+from ..attributes import IS_INT
+from ..core.frames import WebSocketFrame, WebSocketFrameOpCode, check_frame
 
 if TYPE_CHECKING:
     from ..protocols.base import WebSocketProtocol
@@ -20,17 +21,27 @@ class WebSocketFrameList:
     """
 
     # a misspelt name is refused, at no cost to the frames
-    __slots__ = ("_answer_to_ignore", "_frames", "_safe", "timeout_sec")
+    __slots__ = ("_answer_to_ignore", "_frames", "_safe", "_timeout_sec")
 
     def __init__(self, timeout_sec: int = 0) -> None:
-        if timeout_sec < 0:
-            raise ValueError(f"timeout_sec is a number of seconds from 0, not {timeout_sec}")
         self.timeout_sec = timeout_sec
         #: guards the two fields below; last in the lock order; nothing is called while it is held.
         #: Reentrant, because a signal handler may end the connection at any moment
         self._safe = threading.RLock()
         self._frames: list[WebSocketFrame] = []
         self._answer_to_ignore = 0
+
+    @property
+    def timeout_sec(self) -> int:
+        """The time in seconds after which a frame expires; 0: never."""
+        return self._timeout_sec
+
+    @timeout_sec.setter
+    def timeout_sec(self, value: int) -> None:
+        IS_INT("timeout_sec", value)
+        if value < 0:
+            raise ValueError(f"timeout_sec is a number of seconds from 0, not {value}")
+        self._timeout_sec = value
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -45,8 +56,9 @@ class WebSocketFrameList:
 
     def push(self, frame: WebSocketFrame, tix: int = 0) -> None:
         """Append *frame*, which expires ``timeout_sec`` seconds after *tix*. Mirrors ``Push``."""
-        if self.timeout_sec and tix:
-            frame.tix = tix + self.timeout_sec
+        check_frame(frame)
+        if self._timeout_sec and tix:
+            frame.tix = tix + self._timeout_sec
         with self._safe:
             self._frames.append(frame)
 

@@ -49,6 +49,7 @@ class LongWork:
         self._give()
         if not self._goes_on():
             raise WorkStoppedError
+        # for the other threads, not for anything that could wake this one
         sleep(_PAUSE)
         turns = self._turns = _shared.turns
         turn = self._turn = Turn()

@@ -12,8 +12,9 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..attributes import IS_BOOL, IS_INT, IS_TEXT, Check, of_kind
 from ..core.forks import renew_in_child
 from ..core.frames import (
     WebSocketFrame,
@@ -78,6 +79,8 @@ class WebSocketProtocolRest(WebSocketProtocol, ABC):
     exception is logged. Requests are sent by
     :meth:`WebSocketProcess.notify_callback <mormot_ws.WebSocketProcess.notify_callback>`.
     """
+
+    _CHECKS: ClassVar[dict[str, Check]] = {"sequencing": IS_BOOL, "frames_in_dropped": IS_INT}
 
     #: True when requests have numbers, by which their answers are found; mirrors ``fSequencing``
     sequencing = False
@@ -267,6 +270,12 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
 
     prepares_in_any_order = True
 
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "options": of_kind(WebSocketProtocolBinaryOptions),
+        "frames_in_bytes_socket": IS_INT,
+        "frames_out_bytes_socket": IS_INT,
+    }
+
     def __init__(
         self,
         uri: str = "",
@@ -294,6 +303,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self._max_message_bytes = 16 << 20
         self._guard = KeyGuard(KeyFaults())
         self._process: weakref.ref[WebSocketProcess] | None = None
+        IS_TEXT("key", key)
         if key:
             self.set_encrypt_key(key, settings)
 

@@ -16,11 +16,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from ..callbacks import check_plain
+from ..attributes import IS_INT, IS_TEXT, Check
+from ..callbacks import Ignored, check_callback
 from ..core.forks import dies_in_child
 from ..logs import LOG_SECONDS, SeldomLog, get_logger
 from ..request import OnHttpServerRequest
-from ..settings import WebSocketProcessSettings
+from ..settings import AS_KEYWORDS, WebSocketProcessSettings
 from ..sockets.deadline import Deadline
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
@@ -35,11 +36,28 @@ _log = get_logger("mormot_ws.server")
 #: how many connections are accepted on one socket before others have their turn
 _MOST_AT_ONCE = 64
 
-OnThread = Callable[[threading.Thread], Any]
+OnThread = Callable[[threading.Thread], Ignored]
+
+#: what is said of keywords that the constructors do not have
+KEYWORDS: dict[str, str] = {
+    **AS_KEYWORDS,
+    "host": "port takes it too, as in '127.0.0.1:8999'",
+    "address": "port takes it too, as in '127.0.0.1:8999'",
+    **{
+        name: f"set it in the function prepare(server): server.{name} = …"
+        for name in WebSocketServerBase._CALLBACKS
+    },
+    "protocol": "add it in prepare(server): server.websocket_protocols.add(protocol)",
+}
+
+#: how the callbacks of the constructor are called
+_PARAMETERS = {"on_start": ("thread",), "on_stop": ("thread",), "prepare": ("server",)}
 
 
 class ListeningServer(WebSocketServerBase):
     """A server that listens. The parameters are those of :class:`~mormot_ws.WebSocketServer`."""
+
+    _CHECKS: ClassVar[dict[str, Check]] = {"host": IS_TEXT, "port": IS_INT}
 
     #: what the server is called in log lines, and its threads without a *process_name*
     _KIND: ClassVar[str] = "WebSocketServer"
@@ -63,8 +81,10 @@ class ListeningServer(WebSocketServerBase):
         callbacks = {"on_start": on_start, "on_stop": on_stop, "prepare": prepare}
         for name, callback in callbacks.items():
             if callback is not None:
-                check_plain(callback, name)
+                check_callback(callback, name, *_PARAMETERS[name])
         super().__init__(process_name or self._KIND, process_name, settings)
+        if private_key_file is not None and certificate_file is None:
+            raise ValueError("private_key_file goes with certificate_file")
         if certificate_file is not None and tls_context is None:
             tls_context = server_tls_context(certificate_file, private_key_file)
         self.tls_context = tls_context

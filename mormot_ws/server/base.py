@@ -11,9 +11,11 @@ import threading
 from collections.abc import Callable, Iterable
 from threading import current_thread
 from time import sleep
+from types import NoneType
 from typing import Any, ClassVar
 
-from ..attributes import KnownAttributes
+from ..attributes import IS_INT, IS_TEXT, Check, KnownAttributes, of_kind
+from ..callbacks import Ignored
 from ..core.frames import WebSocketFrame, check_frame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
 from ..core.taking import take
@@ -25,7 +27,7 @@ from ..process.keeper import ProcessKeeper
 from ..protocols.base import WebSocketProtocol
 from ..protocols.protocol_list import WebSocketProtocolList
 from ..request import OnHttpServerRequest
-from ..settings import WebSocketProcessSettings, checked_settings
+from ..settings import WebSocketProcessSettings, check_settings, checked_settings
 from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
@@ -37,6 +39,27 @@ _log = get_logger("mormot_ws.server")
 
 #: how often status() tries again when a connection ends at the same time
 _SNAPSHOT_TRIES = 100
+
+
+def _is_process_class(name: str, value: object) -> None:
+    if not isinstance(value, type) or not issubclass(value, WebSocketProcessServer):
+        raise TypeError(
+            f"{name} is a class that derives from WebSocketProcessServer, not {value!r}"
+        )
+
+
+def _numbers(name: str, numbers: Iterable[int]) -> list[int]:
+    """Return *numbers*, those of connections; raise ``TypeError`` for anything else."""
+    found: Any = numbers
+    if isinstance(numbers, Iterable) and not isinstance(numbers, (str, bytes)):
+        found = list(numbers)
+        if all(isinstance(number, int) for number in found):
+            return found  # type: ignore[no-any-return]
+        found = next(number for number in found if not isinstance(number, int))
+    raise TypeError(
+        f"{name} has numbers of connections, like [process.connection_id], not"
+        f" {type(found).__name__}"
+    )
 
 
 class WebSocketServerBase(KnownAttributes, FreedByWith):
@@ -53,8 +76,35 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
 
     _ELSEWHERE: ClassVar[dict[str, str]] = {
         "broadcast": "websocket_broadcast(frame)",
+        "callback": "a WebSocketServerRest has it",
+        "close": "call free(), or use with",
+        "on_connect": "set on_websocket_connect",
+        "on_disconnect": "set on_websocket_disconnect",
+        "run": "it has been running since it was made: wait for what ends the program",
+        "send": "websocket_broadcast(frame) to all, send_frame(frame) of one of connections()",
+        "serve_forever": "it has been running since it was made: wait for what ends the program",
+        "start": "it has been running since it was made",
+        "stop": "call free(), or use with",
         "on_message": "messages are the protocol's: websocket_protocols.add("
         "WebSocketProtocolChat(name, uri, on_incoming_frame))",
+    }
+
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "process_name": IS_TEXT,
+        "settings": check_settings,
+        "websocket_protocols": of_kind(
+            WebSocketProtocolList,
+            meant="a WebSocketProtocolList, to which protocols are given by add(protocol)",
+        ),
+        "tls_context": of_kind(ssl.SSLContext, NoneType, meant="an ssl.SSLContext or None"),
+        "process_class": _is_process_class,
+    }
+    _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "on_request": ("ctxt",),
+        "on_websocket_upgraded": ("protocol",),
+        "on_websocket_connect": ("socket",),
+        "on_websocket_disconnect": ("socket",),
+        "on_websocket_close": ("protocol",),
     }
 
     #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are not an upgrade, and those
@@ -81,11 +131,11 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             # a subclass has written it as a method, as one would in Pascal
             self.websocket_protocols.on_upgraded = self.on_websocket_upgraded
         #: ``f(socket: WebSocketServerSocket)``, after an upgrade, before the first frame
-        self.on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None = None
+        self.on_websocket_connect: Callable[[WebSocketServerSocket], Ignored] | None = None
         #: ``f(socket: WebSocketServerSocket)``, after the last callback of a connection
-        self.on_websocket_disconnect: Callable[[WebSocketServerSocket], Any] | None = None
+        self.on_websocket_disconnect: Callable[[WebSocketServerSocket], Ignored] | None = None
         #: ``f(protocol)``, last of all, with the connection's protocol object
-        self.on_websocket_close: Callable[[WebSocketProtocol], Any] | None = None
+        self.on_websocket_close: Callable[[WebSocketProtocol], Ignored] | None = None
         self._keeper = ProcessKeeper(f"{thread_name} keeper")
         #: True once no more connections are admitted
         self._stopping = False
@@ -160,6 +210,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
 
         Mirrors ``IsActiveWebSocket``.
         """
+        if type(connection_id) is not int:
+            IS_INT("connection_id", connection_id)
         process = self._processes.get(connection_id)
         if process is None or process.state is not wpsRun or process.given_up:
             return None
@@ -272,14 +324,16 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     ) -> list[WebSocketProcessServer]:
         """Return the connections that a broadcast is for."""
         # no lock is held: the application's iterators may take their time, or a lock
-        excluded = frozenset(exclude)
+        excluded = frozenset(_numbers("exclude", exclude))
         if connection_ids is None:
             if group is None:
                 found = list(self._processes.values())
             else:
                 found = self._groups.members(group)
         else:
-            known = [self._processes.get(number) for number in list(connection_ids)]
+            known = [
+                self._processes.get(number) for number in _numbers("connection_ids", connection_ids)
+            ]
             found = [process for process in known if process is not None]
             if group is not None:
                 members = frozenset(self._groups.members(group))

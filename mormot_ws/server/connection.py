@@ -11,9 +11,10 @@ import contextlib
 import socket
 import threading
 from threading import current_thread
-from typing import Any
+from types import NoneType
+from typing import Any, ClassVar
 
-from ..attributes import KnownAttributes
+from ..attributes import IS_INT, IS_TEXT, Check, KnownAttributes, of_kind
 from ..core.addresses import UNIX_PEER
 from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
 from ..logs import get_logger
@@ -42,6 +43,11 @@ _PLAIN_TEXT = "text/plain; charset=utf-8"
 
 class WebSocketProcessServer(WebCrtSocketProcess):
     """The server's side of one connection. Mirrors ``TWebSocketProcessServer``."""
+
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        # the class below
+        "owner": lambda name, value: of_kind(WebSocketServerSocket)(name, value)
+    }
 
     # True while it is in the server's tables
     _listed = False
@@ -124,6 +130,13 @@ class WebSocketServerSocket(KnownAttributes):
 
     ``on_websocket_connect`` and ``on_websocket_disconnect`` get it.
     """
+
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "connection_id": IS_INT,
+        "remote_ip": IS_TEXT,
+        "websocket_process": of_kind(WebSocketProcessServer, NoneType),
+        "thread": of_kind(threading.Thread, NoneType),
+    }
 
     def __init__(
         self, server: ServerOwner, sock: socket.socket, address: Any, connection_id: int

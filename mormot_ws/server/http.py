@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
+from sys import intern
 from typing import Any
 
 import h11
@@ -18,8 +19,14 @@ from ..request import HttpServerRequest
 from ..sockets.deadline import Deadline
 from ..sockets.transport import JOIN_BELOW, Transport
 
+#: values of headers that are as short as ``keep-alive, Upgrade`` are often the same
+_SHORT_VALUE = 20
 #: bytes read at once from a visitor
 HTTP_READ = 16384
+
+
+def _shared(value: str) -> str:
+    return intern(value) if len(value) <= _SHORT_VALUE else value
 
 
 def request_context(
@@ -130,7 +137,8 @@ class HttpServerConnection:
                     event.target.decode("ascii"),
                     event.http_version.decode("ascii"),
                     [
-                        (name.decode("ascii"), value.decode("latin-1"))
+                        # what all clients send is in memory once: each connection keeps its headers
+                        (intern(name.decode("ascii")), _shared(value.decode("latin-1")))
                         for name, value in event.headers
                     ],
                 )

@@ -76,7 +76,13 @@ def parse_port(port: str | int) -> tuple[str, int]:
             "put an IPv6 address in brackets"
         )
     if not (number.isascii() and number.isdigit() and int(number) < 65536):
-        raise ValueError(f"port is a number up to 65535, not {number!r}")
+        if colon or number.strip("-").isdigit():
+            raise ValueError(f"port is a number up to 65535, not {number!r}")
+        # the address alone, with the port as the next argument, as in most of Python
+        raise ValueError(
+            f"port is a number up to 65535, or '127.0.0.1:8999' with an address, not {number!r}:"
+            " address and port are one argument"
+        )
     return address, int(number)
 
 

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..callbacks import Ignored
 from ..core.frames import WebSocketFrame
 from ..process.keeper import ProcessKeeper
 from ..protocols.base import WebSocketProtocol
@@ -27,9 +28,9 @@ class ServerOwner(Protocol):
     tls_context: ssl.SSLContext | None
     on_request: OnHttpServerRequest | None
     process_class: type[WebSocketProcessServer]
-    on_websocket_connect: Callable[[WebSocketServerSocket], Any] | None
-    on_websocket_disconnect: Callable[[WebSocketServerSocket], Any] | None
-    on_websocket_close: Callable[[WebSocketProtocol], Any] | None
+    on_websocket_connect: Callable[[WebSocketServerSocket], Ignored] | None
+    on_websocket_disconnect: Callable[[WebSocketServerSocket], Ignored] | None
+    on_websocket_close: Callable[[WebSocketProtocol], Ignored] | None
     #: sends heartbeats and queued frames
     _keeper: ProcessKeeper
     #: which connections are in which groups

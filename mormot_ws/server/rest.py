@@ -9,6 +9,7 @@ import socket as sockets
 import ssl
 from collections.abc import Collection, Iterable
 
+from ..attributes import IS_BOOL, IS_TEXT
 from ..request import HttpServerRequest
 from ..settings import WebSocketProcessSettings
 from ..states import (
@@ -62,6 +63,9 @@ class RestServer(ListeningServer):
         """
         from ..rest.protocols import WebSocketProtocolBinary, WebSocketProtocolJson
 
+        IS_TEXT("uri", uri)
+        IS_TEXT("key", key)
+        IS_BOOL("ajax", ajax)
         uri = uri.removeprefix("/")
         binary = WebSocketProtocolBinary(uri, key, options, settings=self.settings)
         self.websocket_protocols.add_once(binary)

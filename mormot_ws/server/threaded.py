@@ -13,14 +13,15 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable
 from threading import current_thread
-from typing import Any
 
+from ..attributes import explains_keywords
+from ..callbacks import Ignored
 from ..errors import HttpServerError
 from ..logs import LOG_SECONDS, SeldomLog, get_logger
 from ..process.freeing import close_at_exit, joined
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline
-from .accepting import ListeningServer, OnThread
+from .accepting import KEYWORDS, ListeningServer, OnThread
 from .connection import WebSocketServerSocket
 
 _log = get_logger("mormot_ws.server")
@@ -64,6 +65,7 @@ class WebSocketServer(ListeningServer):
     # both ends of a socket pair; free() writes a byte to the second one, to wake the accept thread
     _wake: tuple[sockets.socket, ...] = ()
 
+    @explains_keywords(**KEYWORDS)
     def __init__(
         self,
         port: str | int | None = None,
@@ -73,7 +75,7 @@ class WebSocketServer(ListeningServer):
         *,
         settings: WebSocketProcessSettings | None = None,
         tls_context: ssl.SSLContext | None = None,
-        prepare: Callable[[WebSocketServer], Any] | None = None,
+        prepare: Callable[[WebSocketServer], Ignored] | None = None,
         certificate_file: str | None = None,
         private_key_file: str | None = None,
         socket: sockets.socket | Iterable[sockets.socket] | None = None,

@@ -138,4 +138,5 @@ def _take_turn(lock: Callable[[], None]) -> None:
         except BlockingIOError:
             if time.monotonic() > until:
                 raise
+            # another OS process has it for a moment, and does not tell us when it gives it back
             time.sleep(_LOCK_STEP)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from threading import current_thread, main_thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ..attributes import KnownAttributes
+from ..attributes import IS_INT, IS_TEXT, Check, KnownAttributes
 from ..core.forks import call_in_child, renew_in_child
 from ..errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
 from ..logs import escaped, get_logger
@@ -60,12 +60,18 @@ def _count_fork() -> None:
 call_in_child(_count_fork)
 
 
+def _is_root(name: str, value: Any) -> None:
+    IS_TEXT(name, value)
+    if not value or value.strip("/") != value:
+        raise ValueError(f"{name} is the first part of all URIs, like 'root', not {value!r}")
+
+
 class _Services(KnownAttributes):
     """What both sides share: the services of this side, and calls to the other's."""
 
+    _CHECKS: ClassVar[dict[str, Check]] = {"root": _is_root}
+
     def __init__(self, root: str, hide_errors: bool, previous: OnHttpServerRequest | None) -> None:
-        if not root or root.strip("/") != root:
-            raise ValueError(f"root is the first part of all URIs, like 'root', not {root!r}")
         #: the first part of all URIs; the other side needs the same
         self.root = root
         self._hide_errors = hide_errors
@@ -240,6 +246,11 @@ class ServerServices(_Services):
     def __init__(
         self, server: WebSocketServer, *, root: str = "root", hide_errors: bool = False
     ) -> None:
+        if not hasattr(server, "is_active_websocket"):
+            raise TypeError(
+                f"server is a WebSocketServerRest, not {type(server).__name__}; ClientServices"
+                " takes a client"
+            )
         super().__init__(root, hide_errors, server.on_request)
         self._server = server
         server.on_request = self.on_request
@@ -261,6 +272,8 @@ class ServerServices(_Services):
         be sent; :class:`WebSocketsError` where waiting could never end: in the thread that reads
         the answer. A client that has reconnected is another connection.
         """
+
+        IS_INT("connection_id", connection_id)
 
         def find() -> WebSocketProcess:
             process = self._server.is_active_websocket(connection_id)
@@ -301,6 +314,11 @@ class ClientServices(_Services):
     def __init__(
         self, client: HttpClientWebSockets, *, root: str = "root", hide_errors: bool = False
     ) -> None:
+        if not hasattr(client, "websockets_upgrade"):
+            raise TypeError(
+                f"client is an HttpClientWebSockets, not {type(client).__name__}; ServerServices"
+                " takes a server"
+            )
         super().__init__(root, hide_errors, client.on_callback_request_process)
         self._client = client
         client.on_callback_request_process = self.on_request

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os.path
 import socket
 import ssl
 import threading
 from collections.abc import Callable
 from threading import get_ident
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from ..attributes import KnownAttributes
-from ..core.addresses import is_unix, shown_target, unix_address, unix_name
+from ..attributes import Check, KnownAttributes
+from ..core.addresses import is_unix, shown_target
 from ..core.forks import dies_in_child
 from ..core.names import wire_host
 from ..logs import escaped, get_logger
 from ..settings import check_timeout
+from .checks import SOCKET_CHECKS, checked_target
 from .deadline import Deadline, is_foreign_timeout
 from .dialling import Dialling
 from .proxies import check_proxy, open_through_proxy, proxy_from_environment
@@ -30,31 +30,6 @@ _log = get_logger("mormot_ws.sockets")
 _MOST_FAILED = 64
 
 _T = TypeVar("_T")
-
-
-def checked_target(host: object, port: object) -> tuple[str, int]:
-    """Return where a client is to connect: the host, and the port as a number.
-
-    The path of a Unix socket becomes absolute, and its port is 0. Raises ``ValueError``.
-    """
-    if isinstance(host, str) and is_unix(host):
-        if port not in ("", 0, None):
-            raise ValueError(f"a Unix socket has no port: {port!r}")
-        name = unix_name(host)
-        # the working directory may be another one at a reconnection
-        return unix_address(name if name[0] == "\0" else os.path.abspath(name)), 0
-    if not isinstance(host, str) or not host or any(c <= " " for c in host):
-        raise ValueError(f"host is a name or an address, not {host!r}")
-    if "/" in host:  # it may hold a token, which must not be shown
-        raise ValueError(
-            "host is a name or an address; HttpClientWebSockets.websockets_connect() "
-            "takes a whole URI"
-        )
-    wire_host(host)
-    text = str(port)
-    if not (text.isascii() and text.isdigit()) or not 0 < int(text) < 65536:
-        raise ValueError(f"port is a number from 1 to 65535, not {port!r}")
-    return host, int(text)
 
 
 class CrtSocket(KnownAttributes):
@@ -81,6 +56,8 @@ class CrtSocket(KnownAttributes):
     may call :meth:`interrupt`; the other methods are called by one thread at a time.
     """
 
+    _CHECKS: ClassVar[dict[str, Check]] = SOCKET_CHECKS
+
     #: True in a forked child: the connection belongs to the parent
     _inherited = False
 
@@ -100,15 +77,9 @@ class CrtSocket(KnownAttributes):
         host, number = checked_target(host, port)
         if proxy and is_unix(host):
             raise ValueError("a Unix socket is not reached through a proxy")
-        if tls_server_name is not None:
-            if not isinstance(tls_server_name, str) or any(c <= " " for c in tls_server_name):
-                raise ValueError(f"tls_server_name is a name or None, not {tls_server_name!r}")
-            if not wire_host(tls_server_name).strip("."):
-                raise ValueError("tls_server_name is a name or None, not an empty one")
-        check_timeout("timeout", timeout)
         self.host = host
         self.port: int = number
-        self.tls: bool = bool(tls)
+        self.tls = tls
         self.tls_context = tls_context
         #: the name in SNI and in the certificate; None: the host's
         self.tls_server_name = tls_server_name
@@ -147,6 +118,8 @@ class CrtSocket(KnownAttributes):
 
     @proxy.setter
     def proxy(self, value: str | None) -> None:
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"proxy is a URL like http://host:port, not {type(value).__name__}")
         self._proxy = check_proxy(value) if value else value
 
     @property
@@ -168,6 +141,8 @@ class CrtSocket(KnownAttributes):
         if self._inherited:
             self.last_error = "the connection belongs to the parent of this forked child"
             return self.last_error
+        if timeout is not None:
+            check_timeout("timeout", timeout)
         dies_in_child(self)
         self.close()
         self._address = None

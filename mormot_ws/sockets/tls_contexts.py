@@ -59,6 +59,14 @@ def _state_of_authorities() -> list[Any]:
     return state
 
 
+def _check_files(*files: str | None) -> None:
+    """Raise ``OSError`` for a file that cannot be read; unlike that of ``ssl``, it has its name."""
+    for name in files:
+        if name is not None:
+            with open(os.fspath(name), "rb"):
+                pass
+
+
 def client_tls_context(
     ca_certificates_file: str | None = None,
     certificate_file: str | None = None,
@@ -80,6 +88,7 @@ def client_tls_context(
     The host's name is sent (SNI) and checked. Raises ``OSError`` (``ssl.SSLError``) for files that
     cannot be read.
     """
+    _check_files(ca_certificates_file, certificate_file, private_key_file)
     context = ssl.create_default_context(cafile=ca_certificates_file)
     if certificate_file is not None:
         context.load_cert_chain(certificate_file, private_key_file, private_key_password)
@@ -109,6 +118,7 @@ def server_tls_context(
 
     Raises ``OSError`` (``ssl.SSLError``) for files that cannot be read.
     """
+    _check_files(ca_certificates_file, certificate_file, private_key_file)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca_certificates_file)
     context.load_cert_chain(certificate_file, private_key_file, private_key_password)
     if ca_certificates_file is not None:

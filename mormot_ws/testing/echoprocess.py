@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import ClassVar
 
+from ..attributes import IS_INT, IS_TEXT, Check, KnownAttributes
 from ..core.forks import dies_in_child
 from ..process.freeing import FreedByWith
 from .echoserver import EchoServer, hold_port
@@ -33,7 +35,7 @@ def serve(host: str, port: str) -> None:
         sys.stdin.read()
 
 
-class EchoServerProcess(FreedByWith):
+class EchoServerProcess(KnownAttributes, FreedByWith):
     """An echo server in an OS process of its own, on a port that it keeps between restarts.
 
     :param host: an IPv4 address to listen on.
@@ -46,8 +48,11 @@ class EchoServerProcess(FreedByWith):
     thread may call the methods, but only one at a time.
     """
 
+    _CHECKS: ClassVar[dict[str, Check]] = {"host": IS_TEXT, "port": IS_INT}
+
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.host = host
+        IS_INT("port", port)
         self._process: subprocess.Popen[str] | None = None
         self._frozen = False
         #: the port, which stays reserved while the server is stopped

@@ -9,7 +9,10 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from types import NoneType
+from typing import ClassVar
 
+from ..attributes import IS_INT, IS_MILLISECONDS, IS_TEXT, Check, KnownAttributes, of_kind
 from ..core.frames import WebSocketFrame, focBinary, focText
 from ..process.freeing import FreedByWith
 from ..process.process import WebSocketProcess
@@ -19,7 +22,7 @@ from ..protocols.chat import WebSocketProtocolChat
 from ..protocols.protocol_list import WebSocketProtocolList
 from ..server.connection import WebSocketProcessServer, WebSocketServerSocket
 from ..server.threaded import WebSocketServer
-from ..settings import WebSocketProcessSettings
+from ..settings import WebSocketProcessSettings, check_settings
 from ..sockets.deadline import Deadline
 
 
@@ -83,7 +86,7 @@ class _Server(WebSocketServer):
             socket_.interrupt()
 
 
-class EchoServer(FreedByWith):
+class EchoServer(KnownAttributes, FreedByWith):
     """A WebSocket server for tests, on a port that it keeps while it is stopped.
 
     :param protocols: the protocols to offer. If none are given, the server echoes every message, on
@@ -97,6 +100,13 @@ class EchoServer(FreedByWith):
     time, but not by the threads of the connections.
     """
 
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "host": IS_TEXT,
+        "port": IS_INT,
+        "settings": check_settings,
+        "server": of_kind(WebSocketServer, NoneType),
+    }
+
     def __init__(
         self,
         *protocols: WebSocketProtocol,
@@ -105,6 +115,7 @@ class EchoServer(FreedByWith):
         settings: WebSocketProcessSettings | None = None,
     ) -> None:
         self.host = host
+        IS_INT("port", port)
         self.settings: WebSocketProcessSettings = (
             WebSocketProcessSettings() if settings is None else settings
         )
@@ -199,6 +210,7 @@ class EchoServer(FreedByWith):
         A lost connection counts until the server notices the loss. To wait for a client that
         reconnects, use :meth:`wait_upgrades`.
         """
+        IS_INT("count", count)
         self._wait(
             lambda: self.connections == count,
             timeout,
@@ -210,6 +222,7 @@ class EchoServer(FreedByWith):
 
         Raises ``TimeoutError`` after *timeout* milliseconds.
         """
+        IS_INT("count", count)
         self._wait(
             lambda: self._upgrades >= count,
             timeout,
@@ -221,6 +234,7 @@ class EchoServer(FreedByWith):
 
         Raises ``TimeoutError`` after *timeout* milliseconds.
         """
+        IS_INT("count", count)
         self._wait(
             lambda: len(self._messages) >= count,
             timeout,
@@ -248,6 +262,7 @@ class EchoServer(FreedByWith):
             self._changed.notify_all()
 
     def _wait(self, condition: Callable[[], bool], timeout: int, what: Callable[[], str]) -> None:
+        IS_MILLISECONDS("timeout", timeout)
         with self._changed:
             if not self._changed.wait_for(condition, Deadline(timeout).seconds()):
                 raise TimeoutError(f"not {what()} after {timeout} ms")

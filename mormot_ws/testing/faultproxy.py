@@ -10,7 +10,9 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Any, ClassVar
 
+from ..attributes import IS_INT, IS_TEXT, Check, KnownAttributes
 from ..core.forks import dies_in_child
 from ..logs import get_logger
 from ..process.freeing import FreedByWith
@@ -40,7 +42,17 @@ class _Command:
             self.done.set()
 
 
-class FaultProxy(FreedByWith):
+def _is_target(name: str, value: Any) -> None:
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise TypeError(f"{name} is a host and a port, like ('127.0.0.1', 8999), not {value!r}")
+    host, port = value
+    if not isinstance(host, str) or not host or ":" in host:
+        raise ValueError(f"the host is a name or an IPv4 address without its port, not {host!r}")
+    if type(port) is not int or not 0 <= port < 65536:
+        raise ValueError(f"a port is a number up to 65535, not {port!r}")
+
+
+class FaultProxy(KnownAttributes, FreedByWith):
     """Forwards TCP connections to *target_host*:*target_port*, with faults on command.
 
     :param target_host: an IPv4 address, or a name that has one.
@@ -62,6 +74,12 @@ class FaultProxy(FreedByWith):
     cannot. As a context manager it calls :meth:`free`.
     """
 
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "host": IS_TEXT,
+        "port": IS_INT,
+        "target": _is_target,
+    }
+
     def __init__(
         self,
         target_host: str,
@@ -71,9 +89,8 @@ class FaultProxy(FreedByWith):
         port: int = 0,
         buffer_bytes: int = 0,
     ) -> None:
-        for number in (target_port, port):
-            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 65536:
-                raise ValueError(f"a port is a number up to 65535, not {number!r}")
+        for place in ((target_host, target_port), (host, port)):
+            _is_target("a place", place)
         self.host = host
         self._relay = Relay((target_host, target_port), host, port, buffer_bytes)
         #: the port that it listens on

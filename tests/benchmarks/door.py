@@ -40,7 +40,7 @@ from .servers import HOST
 TEXT = bytes(range(32, 96)).decode()
 DEPTHS = {"round trip": 1, "100 under way": 100}
 AIM = 1.15
-SERVERS = ("mormot_ws", "mormot_ws-door")
+SERVERS = ("mormot_ws", "mormot_ws-below", "mormot_ws-door")
 
 #: plays for that many seconds with so many messages under way; returns the microseconds for each
 Measure = Callable[[float, int], float]
@@ -199,7 +199,7 @@ Maker = Callable[[int], AbstractContextManager[Measure]]
 PAIRS: dict[str, list[tuple[str, Maker]]] = {
     "a client, in a callback": [("mormot_ws", classes_callback), ("mormot_ws", door_callback)],
     "a client, by a thread that receives": [("mormot_ws", classes_queue), ("mormot_ws", door_recv)],
-    "a server": [("mormot_ws", raw_client), ("mormot_ws-door", raw_client)],
+    "a server": [("mormot_ws-below", raw_client), ("mormot_ws-door", raw_client)],
 }
 
 

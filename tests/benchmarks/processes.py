@@ -95,6 +95,12 @@ class Helper:
                     total += int(line.split()[1]) * 1024
         return total
 
+    def cpu_seconds(self) -> float:
+        """Return how long the process has computed so far, all its threads together."""
+        with open(f"/proc/{self.pid}/stat", encoding="ascii") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def close(self) -> None:
         """End the process: politely, and if that does not help, not so."""
         for pipe in (self._process.stdin, self._process.stdout):

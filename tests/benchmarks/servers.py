@@ -201,6 +201,33 @@ def websockets(context: ssl.SSLContext | None = None) -> None:
     _wait_end_of_input()
 
 
+def websockets_asyncio() -> None:
+    """Serve with websockets on asyncio."""
+    from websockets.asyncio.server import ServerConnection, serve
+    from websockets.typing import Subprotocol
+
+    async def handler(connection: ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    def select(_: ServerConnection, offered: object) -> Subprotocol | None:
+        return Subprotocol(PROTOCOL) if offered else None
+
+    async def main() -> None:
+        async with serve(
+            handler,
+            HOST,
+            0,
+            backlog=_BACKLOG,
+            subprotocols=[Subprotocol(PROTOCOL)],
+            select_subprotocol=select,
+        ) as server:
+            announce(port=next(iter(server.sockets)).getsockname()[1])
+            await asyncio.get_running_loop().run_in_executor(None, _wait_end_of_input)
+
+    asyncio.run(main())
+
+
 def simple_websocket() -> None:
     """Serve with simple-websocket, which is handed the socket the way Werkzeug does it."""
     from simple_websocket import ConnectionClosed, Server
@@ -221,9 +248,12 @@ def simple_websocket() -> None:
     _serve_threads(handler)
 
 
-def _mormot(*, asynchronous: bool, context: ssl.SSLContext | None = None) -> None:
+def _mormot(
+    *, asynchronous: bool = False, events: bool = False, context: ssl.SSLContext | None = None
+) -> None:
     """Serve with the library under test."""
     from mormot_ws import (
+        WebSocketAsyncServer,
         WebSocketFrame,
         WebSocketFrameOpCode,
         WebSocketProcess,
@@ -241,7 +271,8 @@ def _mormot(*, asynchronous: bool, context: ssl.SSLContext | None = None) -> Non
         if frame.opcode in echoed:
             sender.send_frame_async(frame)
 
-    server = WebSocketServer(f"{HOST}:0", tls_context=context)
+    kind = WebSocketAsyncServer if events else WebSocketServer
+    server = kind(f"{HOST}:0", tls_context=context)
     server.websocket_protocols.add(
         WebSocketProtocolChat(PROTOCOL, "", echo_async if asynchronous else echo)
     )
@@ -257,6 +288,26 @@ def mormot_ws(context: ssl.SSLContext | None = None) -> None:
 def mormot_ws_async(context: ssl.SSLContext | None = None) -> None:
     """Serve with mormot_ws, answering with ``send_frame_async``."""
     _mormot(asynchronous=True, context=context)
+
+
+def mormot_ws_events(context: ssl.SSLContext | None = None) -> None:
+    """Serve with the event-driven server of mormot_ws."""
+    _mormot(events=True, context=context)
+
+
+def mormot_ws_below() -> None:
+    """Serve with the classes below the front door of mormot_ws, and like it: texts are answered."""
+    from mormot_ws import WebSocketFrame, WebSocketProcess, WebSocketProtocolChat, focText
+    from mormot_ws.server.choice import server_class
+
+    def echo(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focText:
+            process.send_frame(WebSocketFrame(focText, frame.text))
+
+    server = server_class()(f"{HOST}:0")
+    server.websocket_protocols.add(WebSocketProtocolChat(PROTOCOL, "", echo))
+    announce(port=server.port)
+    _wait_end_of_input()
 
 
 def mormot_ws_door() -> None:
@@ -279,9 +330,12 @@ SERVERS: dict[str, Callable[[], None]] = {
     "fast": fast,
     "picows": picows,
     "websockets": websockets,
+    "websockets-asyncio": websockets_asyncio,
     "simple-websocket": simple_websocket,
     "mormot_ws": mormot_ws,
     "mormot_ws-async": mormot_ws_async,
+    "mormot_ws-events": mormot_ws_events,
+    "mormot_ws-below": mormot_ws_below,
     "mormot_ws-door": mormot_ws_door,
 }
 
@@ -291,6 +345,7 @@ TLS_SERVERS: dict[str, Callable[[ssl.SSLContext], None]] = {
     "websockets": websockets,
     "mormot_ws": mormot_ws,
     "mormot_ws-async": mormot_ws_async,
+    "mormot_ws-events": mormot_ws_events,
 }
 
 

@@ -37,6 +37,8 @@ SIMPLE = "simple-websocket"
 OURS = "mormot_ws"
 OURS_ASYNC = "mormot_ws async"
 OURS_NO_MASK = "mormot_ws no mask extra"
+OURS_EVENTS = "mormot_ws event-driven"
+ASYNCIO = "websockets asyncio"
 BARE_TLS = "bare TLS echo thread"
 RAW = "raw socket"
 CLIENT = "websocket-client"
@@ -102,6 +104,8 @@ _SERVERS = {
     OURS: Server("mormot_ws"),
     OURS_ASYNC: Server("mormot_ws-async"),
     OURS_NO_MASK: Server("mormot_ws", no_mask_extra=True),
+    OURS_EVENTS: Server("mormot_ws-events"),
+    ASYNCIO: Server("websockets-asyncio"),
 }
 
 _CLIENTS = {RAW: "raw", WEBSOCKETS: "websockets", CLIENT: "websocket-client", OURS: "mormot_ws"}
@@ -148,6 +152,21 @@ class ServerSession(Session):
     def close(self) -> None:
         """End the server."""
         self._helper.close()
+
+
+class CpuSession(ServerSession):
+    """The computing time of a server under load, which hardly depends on what else is going on."""
+
+    def measure(self, seconds: float) -> float:
+        """Return the microseconds of the server's CPU time for each message."""
+        port = self._helper.greeting["port"]
+        with raw_connections(
+            port, self._message, websocket=self._websocket, count=self._connections
+        ) as connections:
+            self._load(connections, _WARM_UP)
+            before = self._helper.cpu_seconds()
+            count = self._load(connections, seconds) * seconds
+            return (self._helper.cpu_seconds() - before) / count * 1e6
 
 
 class MemorySession(Session):
@@ -315,7 +334,9 @@ def _memory(stack: contextlib.ExitStack) -> dict[str, Callable[[], Session]]:
     def starter(label: str) -> Callable[[], Session]:
         return lambda: MemorySession(_SERVERS[label])
 
-    return {label: starter(label) for label in (BARE, PICOWS, WEBSOCKETS, SIMPLE, OURS)}
+    return {
+        label: starter(label) for label in (BARE, PICOWS, WEBSOCKETS, SIMPLE, OURS, OURS_EVENTS)
+    }
 
 
 def _clients(stack: contextlib.ExitStack) -> dict[str, Callable[[], Session]]:
@@ -330,6 +351,41 @@ def _clients(stack: contextlib.ExitStack) -> dict[str, Callable[[], Session]]:
 
 
 _PEERS = [BARE, PICOWS, WEBSOCKETS, SIMPLE]
+_BUSY = [PICOWS, ASYNCIO, WEBSOCKETS, OURS, OURS_EVENTS]
+
+
+def _busy(connections: int, least: float) -> list[Benchmark]:
+    """Return the benchmarks of so many connections that are busy at the same time; the event-driven
+    server is to be *least* times as fast as the threaded one.
+    """
+
+    def cpu(stack: contextlib.ExitStack) -> dict[str, Callable[[], Session]]:
+        def starter(label: str) -> Callable[[], Session]:
+            return lambda: CpuSession(_SERVERS[label], ping_pong, TEXT, PAYLOAD, connections)
+
+        return {label: starter(label) for label in _BUSY}
+
+    return [
+        Benchmark(
+            name=f"busy-{connections}",
+            title=f"Ping-pong of 64 bytes on {connections} connections",
+            unit="messages/s",
+            lower_is_better=False,
+            base=PICOWS,
+            setup=_servers(_BUSY, ping_pong, TEXT, PAYLOAD, connections),
+            targets=(Target(OURS_EVENTS, ">=", least, OURS),),
+        ),
+        Benchmark(
+            name=f"cpu-{connections}",
+            title=f"The server's CPU time for each of these messages, {connections} connections",
+            unit="µs",
+            lower_is_better=True,
+            base=PICOWS,
+            setup=cpu,
+            targets=(Target(OURS_EVENTS, "<=", 1.2, PICOWS),),
+        ),
+    ]
+
 
 BENCHMARKS = [
     Benchmark(
@@ -339,12 +395,16 @@ BENCHMARKS = [
         lower_is_better=True,
         base=BARE,
         setup=_servers(
-            [*_PEERS, OURS, OURS_NO_MASK],
+            [*_PEERS, OURS, OURS_NO_MASK, OURS_EVENTS],
             lambda c, seconds: round_trip(c[0], seconds),
             TEXT,
             PAYLOAD,
         ),
-        targets=(Target(OURS, "<=", 1.8, BARE), Target(OURS, "<", 1, PICOWS)),
+        targets=(
+            Target(OURS, "<=", 1.8, BARE),
+            Target(OURS, "<", 1, PICOWS),
+            Target(OURS_EVENTS, "<=", 1.1, OURS),
+        ),
     ),
     Benchmark(
         name="pipelined",
@@ -353,7 +413,7 @@ BENCHMARKS = [
         lower_is_better=False,
         base=PICOWS,
         setup=_servers(
-            [PICOWS, WEBSOCKETS, SIMPLE, OURS, OURS_ASYNC],
+            [PICOWS, WEBSOCKETS, SIMPLE, OURS, OURS_ASYNC, OURS_EVENTS],
             lambda c, seconds: pipelined(c[0], seconds, PIPELINE_DEPTH),
             TEXT,
             PAYLOAD,
@@ -367,7 +427,7 @@ BENCHMARKS = [
         lower_is_better=False,
         base=BARE,
         setup=_servers(
-            [*_PEERS, OURS, OURS_NO_MASK],
+            [*_PEERS, OURS, OURS_NO_MASK, OURS_EVENTS],
             lambda c, seconds: big_echo(c[0], seconds),
             BINARY,
             random.Random(1).randbytes(_BIG_SIZE),
@@ -390,7 +450,7 @@ BENCHMARKS = [
         lower_is_better=True,
         base=BARE,
         setup=_memory,
-        targets=(Target(OURS, "<=", 35),),
+        targets=(Target(OURS, "<=", 35), Target(OURS_EVENTS, "<=", 8)),
         max_rounds=3,
     ),
     Benchmark(
@@ -414,7 +474,7 @@ BENCHMARKS = [
         lower_is_better=True,
         base=BARE_TLS,
         setup=_tls_servers(
-            [BARE_TLS, WEBSOCKETS, OURS],
+            [BARE_TLS, WEBSOCKETS, OURS, OURS_EVENTS],
             lambda c, seconds: round_trip(c[0], seconds),
             TEXT,
             PAYLOAD,
@@ -431,7 +491,7 @@ BENCHMARKS = [
         lower_is_better=False,
         base=WEBSOCKETS,
         setup=_tls_servers(
-            [WEBSOCKETS, OURS, OURS_ASYNC],
+            [WEBSOCKETS, OURS, OURS_ASYNC, OURS_EVENTS],
             lambda c, seconds: pipelined(c[0], seconds, PIPELINE_DEPTH),
             TEXT,
             PAYLOAD,
@@ -445,11 +505,13 @@ BENCHMARKS = [
         lower_is_better=False,
         base=BARE_TLS,
         setup=_tls_servers(
-            [BARE_TLS, WEBSOCKETS, OURS],
+            [BARE_TLS, WEBSOCKETS, OURS, OURS_EVENTS],
             lambda c, seconds: big_echo(c[0], seconds),
             BINARY,
             random.Random(1).randbytes(_BIG_SIZE),
         ),
         targets=(Target(OURS, ">=", 2, WEBSOCKETS),),
     ),
+    *_busy(200, 4),
+    *_busy(1000, 10),
 ]

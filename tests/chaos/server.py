@@ -99,7 +99,6 @@ class ChaosServer:
         )
         give_up = time.monotonic() + _PORT_BOUND
         while True:
-            # the port may still be the killed server's: nothing tells when it is free
             try:
                 return server_class()(
                     f"{HOST}:{port}", process_name="chaos", settings=settings, tls_context=self._tls
@@ -107,6 +106,7 @@ class ChaosServer:
             except HttpServerError:
                 if time.monotonic() > give_up:
                     raise
+                # the port may still be the killed server's: nothing tells when it is free
                 time.sleep(0.01)
 
     # ------------------------------------------------------------------ in the connections' threads

@@ -20,8 +20,8 @@ PACKAGE = ROOT / "mormot_ws"
 SHARED = {
     "HttpServerRequest.*": "the value in which what answers a request puts its answer, as an"
     " application does; it belongs to one thread at a time",
-    "MessageCounts.*": "a call for each message would cost the hot path a hundredth; what is sent"
-    " is counted under safe_out, what is received in the loop's thread",
+    "MessageCounts.*": "a call for each message would cost the hot path some hundredths; what is"
+    " sent is counted under safe_out, what is received in the loop's thread",
     "WebSocketFrame.tix": "kept for Pascal's name: an expiry in a list of frames, and the mark of"
     " an answered ping in the liveness; no frame comes to both",
 }

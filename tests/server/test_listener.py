@@ -138,6 +138,8 @@ def test_a_visitor_who_is_turned_away_reads_the_answer_behind_its_request(
             listener.turn_away(visitor.sock, b"HTTP/1.1 503 No\r\n\r\n")
             assert client.read_head().status == 503
             assert client.receive() == b""
+            # a reset would have left an error
+            assert client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
     finally:
         listener.close()
 

@@ -104,6 +104,104 @@ with mormot_ws.connect("ws://localhost/") as ws:
     result: int = ws.call("add", 1, 2, timeout=5)
     ws.close(1000, "done")
     ws.client.reconnect_now()
+
+
+def framed(process: mormot_ws.WebSocketProcess, frame: mormot_ws.WebSocketFrame) -> None:
+    frame.payload = b"x"
+    frame.opcode = mormot_ws.focBinary
+    frame.payload = 7  # wrong
+    frame.opcode = "text"  # wrong
+    frame.Payload = b"x"  # wrong
+    process.send_frame(frame)
+    process.send_frame("x")  # wrong
+    process.state = "run"  # wrong
+
+
+async def framed_later(
+    process: mormot_ws.WebSocketProcess, frame: mormot_ws.WebSocketFrame
+) -> None:
+    pass
+
+
+def handled(process: mormot_ws.WebSocketProcess, frame: mormot_ws.WebSocketFrame) -> bool:
+    return True
+
+
+async def told_later(thing: object) -> None:
+    pass
+
+
+hello = mormot_ws.WebSocketFrame(mormot_ws.focText, "hello")
+mormot_ws.WebSocketFrame("text")  # wrong
+mormot_ws.WebSocketFrame(mormot_ws.focText, 7)  # wrong
+chat = mormot_ws.WebSocketProtocolChat("chat", "", framed)
+mormot_ws.WebSocketProtocolChat("chat", "", lambda process, frame: process.send_frame(frame))
+mormot_ws.WebSocketProtocolChat("chat", on_incoming_frame=handled)
+mormot_ws.WebSocketProtocolChat()  # wrong
+mormot_ws.WebSocketProtocolChat("chat", framed)  # wrong
+mormot_ws.WebSocketProtocolChat("chat", "", framed_later)  # wrong
+mormot_ws.WebSocketProtocolChat("chat", "", lambda process: None)  # wrong
+mormot_ws.WebSocketProtocolChat("chat", "", told_later)  # wrong
+chat.on_incoming_frame = framed
+chat.on_incoming_frame = None
+chat.on_incoming_frame = framed_later  # wrong
+chat.on_incomming_frame = framed  # wrong
+chat.on_before_incoming_frame = handled
+chat.on_before_incoming_frame = framed  # wrong
+chat.name = 7  # wrong
+chat.connection_opaque = {"any": "thing"}
+chat.send_frame(client.websockets, hello)
+chat.send_frame_json(client.websockets, "{}")
+chat.send_frame(client, hello)  # wrong
+chat.send_frame(client.websockets, "hello")  # wrong
+server.websocket_protocols.add(chat)
+server.websocket_protocols.add("chat")  # wrong
+server.websocket_protocols.add(mormot_ws.WebSocketProtocolChat)  # wrong
+server.websocket_protocols = [chat]  # wrong
+mormot_ws.WebSocketProtocolBinary("uri", "key", mormot_ws.pboSynLzCompress)
+mormot_ws.WebSocketProtocolBinary("uri", b"key")  # wrong
+mormot_ws.WebSocketProtocolBinary(options="lz")  # wrong
+mormot_ws.WebSocketProtocolJson("uri").send_frame(client.websockets, hello)  # wrong
+mormot_ws.WebSocketProtocolUri("chat", "wss://a.example/", 5, on_incoming_frame=framed)
+mormot_ws.WebSocketProtocolUri("chat", "wss://a.example/", "5")  # wrong
+
+
+class Method(mormot_ws.WebSocketProtocolChat):
+    def on_incoming_frame(
+        self, process: mormot_ws.WebSocketProcess, frame: mormot_ws.WebSocketFrame
+    ) -> None:
+        process.send_frame(frame)
+
+
+class Cloned(mormot_ws.WebSocketProtocol):
+    def clone(self, client_uri: str) -> mormot_ws.WebSocketProtocol:
+        return Cloned(self.name, self.uri)
+
+    def frame_is(self, frame: str, head: str) -> bool:  # wrong
+        return False
+
+
+server.on_websocket_connect = lambda socket: print(socket.connection_id)
+server.on_websocket_upgraded = lambda protocol: 200
+server.on_websocket_connect = told_later  # wrong
+server.on_websocket_close = framed  # wrong
+server.on_websocket_upgraded = lambda protocol: "yes"  # wrong
+settings.on_client_connected = told_later  # wrong
+client.on_websockets_closed = lambda client: print(client.host)
+client.on_websockets_closed = told_later  # wrong
+client.on_gave_up = lambda client, failure: print(failure.text)
+client.on_gave_up = lambda client: None  # wrong
+WebSocketServer(8999, prepare=told_later)  # wrong
+WebSocketServer("127.0.0.1", 8999)  # wrong
+client.websockets_upgrade("", protocol="chat")  # wrong
+found = HttpClientWebSockets.websockets_connect("ws://localhost/", chat)
+found.free()  # wrong
+HttpClientWebSockets.websockets_connect("ws://localhost/", chat, retry=True).free()
+if client.websockets is not None:
+    client.websockets.on_reconnect = lambda process: "Retry"
+    client.websockets.on_reconnect = told_later  # wrong
+mormot_ws.ExponentialBackoff("1 s")  # wrong
+mormot_ws.StopOn(LinearBackoff)  # wrong
 """
 
 SERVER = """

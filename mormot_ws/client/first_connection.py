@@ -1,0 +1,51 @@
+"""The first connection of a client that is made and connected in one call, and whose protocol is
+whose.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..core.addresses import shown_target
+from ..logs import get_logger
+from ..protocols.base import WebSocketProtocol
+
+if TYPE_CHECKING:
+    from .client import HttpClientWebSockets
+
+_log = get_logger("mormot_ws.client")
+
+
+def begin(
+    client: HttpClientWebSockets,
+    uri: str,
+    protocol: WebSocketProtocol,
+    headers: str,
+    retry: bool,
+) -> bool:
+    """Upgrade *client*, or with *retry* let it connect in the background; return False, after a log
+    line, if the upgrade fails. A client that cannot be used is freed.
+    """
+    if retry:
+        try:
+            client.auto_reconnect(uri, headers, protocol=protocol)
+        except BaseException:
+            client.free()
+            raise
+        return True
+    error = client.websockets_upgrade(uri, protocol=protocol, headers=headers)
+    if error:
+        place = shown_target(client.host, client.port)
+        _log.warning("%s: %s %s", place, error, client.last_error)
+        client.free()
+    return not error
+
+
+def check_owner(client: HttpClientWebSockets, protocol: WebSocketProtocol) -> None:
+    """Raise ``ValueError`` when another client is using *protocol*."""
+    owner = None if protocol._client is None else protocol._client()
+    if owner is not None and owner is not client and owner._life.runs(protocol):
+        raise ValueError(
+            "the protocol object belongs to another client, which is using it: give each"
+            " client its own"
+        )

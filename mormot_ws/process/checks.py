@@ -1,0 +1,68 @@
+"""CheckedConnection: what the attributes of a connection can be, and what is said of those that it
+does not have.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import NoneType
+from typing import ClassVar
+
+from ..attributes import IS_BOOL, IS_INT, IS_TEXT, Check, of_kind
+from ..core.outgoing import OutgoingFrames
+from ..protocols.base import WebSocketProtocol
+from ..request import HttpServerRequest
+from ..settings import check_settings
+from ..states import WebSocketProcessState
+from .carrier import ByteCarrier
+from .closer import Closer
+from .liveness import Liveness
+from .reader import Reader
+from .sender import Sender
+
+_OF_PROTOCOL = "messages are the protocol's: WebSocketProtocolChat(name, uri, on_incoming_frame)"
+_OF_SERVER = "groups are a server's: its connections have it"
+
+
+class CheckedConnection(ByteCarrier):
+    """Base of :class:`WebSocketProcess`, with what is checked of its attributes."""
+
+    _CHECKS: ClassVar[dict[str, Check]] = {
+        "protocol": of_kind(WebSocketProtocol),
+        "settings": check_settings,
+        "process_name": IS_TEXT,
+        "connection_id": IS_INT,
+        "remote_ip": IS_TEXT,
+        "owner_thread": of_kind(threading.Thread, NoneType),
+        "state": of_kind(WebSocketProcessState),
+        "dropped_count": IS_INT,
+        "inherited": IS_BOOL,
+        "reader": of_kind(Reader),
+        "sender": of_kind(Sender),
+        "liveness": of_kind(Liveness),
+        "closer": of_kind(Closer),
+        "outgoing": of_kind(OutgoingFrames),
+    }
+    _ELSEWHERE: ClassVar[dict[str, str]] = {
+        "broadcast": "server.websocket_broadcast(frame)",
+        "close": "shutdown(code, reason), or abort(why) without a close handshake",
+        "join": _OF_SERVER,
+        "leave": _OF_SERVER,
+        "on_close": _OF_PROTOCOL,
+        "on_incoming_frame": _OF_PROTOCOL,
+        "on_message": _OF_PROTOCOL,
+        "on_open": _OF_PROTOCOL,
+        "recv": _OF_PROTOCOL,
+        "send": "send_frame(WebSocketFrame(focText, text))",
+        "send_json": "send_frame(WebSocketFrame(focText, json.dumps(value)))",
+        "send_text": "send_frame(WebSocketFrame(focText, text))",
+    }
+
+
+def check_request(request: object) -> None:
+    """Raise ``TypeError`` for what a caller took for a request."""
+    if not isinstance(request, HttpServerRequest):
+        raise TypeError(
+            f"an HttpServerRequest is sent, not {type(request).__name__}: make one with"
+            " HttpServerRequest(url, method)"
+        )
