@@ -193,7 +193,12 @@ class Sender:
         failures: list[BaseException] | None,
     ) -> bool:
         """Send in the main thread, which a signal handler may interrupt at any point."""
-        if self.is_held_here():
+        # the parts of is_held_here() that can be true here, the cheap ones first
+        if (
+            self._main_sends
+            or (self._holders and self.is_held_here())
+            or self.outgoing.is_held_here()
+        ):
             # we are in a signal handler that has interrupted a send on this same connection
             return self.queue_frame(frame)
         process, safe_out = self._process, self.safe_out
