@@ -54,7 +54,7 @@ def echo(process: WebSocketProcess, frame: WebSocketFrame) -> None:
 
 
 def echo_server(
-    port: int = 0, callback: Callable[[WebSocketProcess, WebSocketFrame], object] = echo
+    port: int = 0, callback: Callable[[WebSocketProcess, WebSocketFrame], None] = echo
 ) -> WebSocketServer:
     """Return a running server of the protocol 'echo' on a free port, or on *port*."""
     server = WebSocketServer(f"{HOST}:{port}")

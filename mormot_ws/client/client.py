@@ -35,7 +35,7 @@ from .connection import WebSocketProcessClient
 from .delays import reopen_failure, upgrade_failure
 from .first_connection import begin, check_owner
 from .http import HttpAnswer, checked_body, http_request, rest_request
-from .life import FREED, ClientLife, NoThreadError
+from .life import ClientLife, NoThreadError
 from .socket_use import CONNECTING, SocketUse
 from .upgrade import UpgradeError, default_user_agent, try_upgrade
 
@@ -444,7 +444,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         transport = self._transport
         if transport is None:
             self.upgrade_failure = None
-            return FREED if life.freeing else _NOT_CONNECTED
+            return _NOT_CONNECTED
         refused = life.refusal(uri, reconnect)
         return refused or self._exchanging(
             transport, lambda: self._upgrade(transport, uri, made(), headers)

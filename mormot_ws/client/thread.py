@@ -87,6 +87,8 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         self._client = client
         # True in a forked child
         self._inherited = False
+        # True once run() has ended
+        self._over = False
         #: guards _hurry, _ended and gave_up_without_callback; held only for short computations. It
         #: is reentrant, because a signal handler may call terminate() or reconnect_now() at any
         #: moment
@@ -121,6 +123,15 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         self._safe = threading.RLock()
         self._wakes = SimpleQueue()
         self._terminated = self._inherited = True
+        self._over = threading.current_thread() is not self
+
+    def is_alive(self) -> bool:
+        """Tell whether the thread runs.
+
+        Unlike ``Thread.is_alive()`` it has no effect: up to Python 3.12, one that the exception of
+        a signal handler interrupts takes a running thread for ended, for good.
+        """
+        return self.ident is not None and not self._over
 
     def reconnect_now(self) -> None:
         """Make the next attempt without a wait, unless the connection runs.
@@ -168,6 +179,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
             if not self._inherited:
                 _log.debug("%s: %s", self.name, self.thread_state.name)
                 self._client.thread_ends()
+            self._over = True
 
     def will_run(self) -> bool:
         """Tell whether this thread will run a connection that has just been upgraded, and wake it.

@@ -167,8 +167,11 @@ class Closer:
         left_running = False
         error: OSError | None = None
         held: list[bool] = []
+        # a signal handler or finaliser does not wait for its own thread
+        seconds = 0 if process.sender.is_held_here() else wait_ms / 1000
         try:
-            if not take(safe_out, held, wait_ms / 1000):
+            process.sender.begin_holding()
+            if not take(safe_out, held, seconds):
                 self.handshake.note(code, reason)
                 return False
             # after leave_run() no thread adds to the queue that close() drains
@@ -189,6 +192,7 @@ class Closer:
         finally:
             if held and held[0]:
                 safe_out.release()
+            process.sender.end_holding()
             if left_running:
                 process.left_run()
             for failure in failures:

@@ -82,9 +82,10 @@ def joined(thread: threading.Thread, deadline: Deadline) -> bool:
     Unlike ``join()`` it can be called again after an exception has interrupted it: up to Python
     3.12, an interrupted ``join()`` takes a running thread for ended.
     """
-    if thread.is_alive():
+    # of the base class: a thread of ours may know it better, but cannot be waited for any more
+    if threading.Thread.is_alive(thread):
         thread.join(deadline.seconds())
-        if thread.is_alive():
+        if threading.Thread.is_alive(thread):
             return False
     # an earlier join() was interrupted: nothing that could be waited for is left of the thread
     while thread in threading.enumerate():

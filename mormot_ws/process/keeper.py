@@ -205,11 +205,12 @@ class ProcessKeeper:
                     end.setblocking(False)
                 # a daemon thread: a server or client that was not freed must not keep the
                 # interpreter from ending
-                thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-                thread.start()
-                self._thread = thread
+                self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+                self._thread.start()
             except BaseException:
-                # the next call tries to start it again
+                # the next call tries to start it again; if a signal handler has raised behind the
+                # start, the thread finds that it is not wanted
+                self._thread = None
                 self._wake_read = self._wake_write = None
                 for end in ends:
                     end.close()
@@ -231,6 +232,9 @@ class ProcessKeeper:
     # -------------------------------------------------------------------------- the keeper's thread
 
     def _run(self) -> None:
+        with self._safe_start:
+            if self._thread is not threading.current_thread():
+                return
         assert self._wake_read is not None
         assert self._wake_write is not None
         blocked: dict[int, Flushable] = {}

@@ -71,6 +71,9 @@ class Sender:
         # finaliser or signal handler that interrupts it there must not wait for its own thread
         self._writer = 0
         self._main_sends = False
+        # the other threads that take safe_out or hold it; changed by single operations, and so
+        # without a lock
+        self._holders: set[int] = set()
         #: turns frames into bytes
         self.encoder: Encoder = Encoder(mask)
         self._queued = QueueWriter(process, self.outgoing, self.encoder)
@@ -94,6 +97,7 @@ class Sender:
         """Drop half-sent frames and the locks of the parent's threads, in a forked child."""
         self.safe_out = threading.Lock()
         self._writer, self._main_sends = 0, False
+        self._holders.clear()
         self.outgoing.die_in_child()
         self._queued.die_in_child()
 
@@ -131,7 +135,7 @@ class Sender:
         safe_out = self.safe_out
         # no signal handler runs in this thread, so nothing can be raised before the try below
         if not held and not safe_out.acquire(False):
-            if self._writer == me or self.outgoing.is_held_here():
+            if self.is_held_here():
                 # we are in a finaliser that has interrupted a send on this same connection
                 return self.queue_frame(frame)
             if not safe_out.acquire(timeout=process.settings.send_timeout / 1000):
@@ -189,7 +193,12 @@ class Sender:
         failures: list[BaseException] | None,
     ) -> bool:
         """Send in the main thread, which a signal handler may interrupt at any point."""
-        if self._main_sends or self.outgoing.is_held_here():
+        # the parts of is_held_here() that can be true here, the cheap ones first
+        if (
+            self._main_sends
+            or (self._holders and self.is_held_here())
+            or self.outgoing.is_held_here()
+        ):
             # we are in a signal handler that has interrupted a send on this same connection
             return self.queue_frame(frame)
         process, safe_out = self._process, self.safe_out
@@ -213,6 +222,28 @@ class Sender:
             else:
                 for failure in failed:
                     process.write_failed(failure)
+
+    def is_held_here(self) -> bool:
+        """Tell whether the calling thread holds ``safe_out``, or what another holder waits for.
+
+        True only in a signal handler or finaliser, which must not wait for its own thread.
+        """
+        me = get_ident()
+        return (
+            self._writer == me
+            # the mark alone may be left over, when a signal handler has raised behind the release
+            or (me in self._holders and self.safe_out.locked())
+            or (self._main_sends and me == _main_ident)
+            or self.outgoing.is_held_here()
+        )
+
+    def begin_holding(self) -> None:
+        """Record that the calling thread is about to take ``safe_out``."""
+        self._holders.add(get_ident())
+
+    def end_holding(self) -> None:
+        """Record that the calling thread has released ``safe_out``."""
+        self._holders.discard(get_ident())
 
     def queue_frame(self, frame: WebSocketFrame) -> bool:
         """Do the work of the process's ``send_frame_async``."""
@@ -384,6 +415,7 @@ class Sender:
         failures: list[BaseException] = []
         held: list[bool] = []
         try:
+            self.begin_holding()
             if not take(self.safe_out, held):
                 return FlushResult.busy
             return self._flush(failures)
@@ -396,6 +428,7 @@ class Sender:
         finally:
             if held and held[0]:
                 self.safe_out.release()
+            self.end_holding()
             for failure in failures:
                 if isinstance(failure, OSError):
                     self._process.write_failed(failure)

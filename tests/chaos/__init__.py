@@ -37,7 +37,9 @@ Most clients go through the fault proxy, every fifth straight to the server. Eve
 has small kernel buffers and large messages, so that losses meet batches that have left in part. Now
 and then a client closes its connection by itself, by ``process.shutdown()``, and reconnects; or
 one of the two processes forks a child, which frees what it has inherited, or just ends. On both
-sides a log handler raises at every twentieth record, which changes nothing.
+sides a log handler raises at every twentieth record, which changes nothing. With ``--signals`` a
+signal handler raises in the main thread of each side twice a second, in the middle of sends, status
+and shutdown(): a frame that it cuts costs its connection, and nothing else.
 
 The invariants
 ==============

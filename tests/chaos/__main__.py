@@ -1,5 +1,5 @@
 """The command line: ``python -m tests.chaos [--seconds 60] [--clients 50] [--seed N] [--cap MS]
-[--tls] [--keep] [--verbose]``.
+[--tls] [--signals] [--keep] [--verbose]``.
 
 Exits with 1 when an invariant was violated; the logs then stay in the folder that it names.
 """
@@ -21,6 +21,7 @@ from tests.support.waiting import poll_until
 from .arena import Arena
 from .check import Checker, Findings
 from .faults import Schedule
+from .messages import SIGNALS
 
 #: from here on it is a long run, with the library's own cap
 _LONG = 600.0
@@ -184,6 +185,11 @@ def main() -> int:
     )
     add_option(parser)
     parser.add_argument("--tls", action="store_true", help="encrypt the connections; needs trustme")
+    parser.add_argument(
+        "--signals",
+        action="store_true",
+        help="let signal handlers raise in the main threads of both sides, twice a second",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the logs")
     parser.add_argument("--verbose", action="store_true", help="print each fault")
     arguments = parser.parse_args()
@@ -195,6 +201,8 @@ def main() -> int:
         if arguments.cap is None
         else arguments.cap
     )
+    if arguments.signals:
+        os.environ[SIGNALS] = "1"
     tls = ", TLS" if arguments.tls else ""
     _say(
         f"{arguments.seconds:g} s, {arguments.clients} clients, backoff from 100 ms to {cap} "

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import random
 import socket
 import ssl
@@ -39,9 +40,12 @@ from tests.support.waiting import poll_until
 
 from .messages import (
     LARGE_PADDING,
+    NOTHING,
     PROTOCOL,
+    SIGNALS,
     SMALL_BUFFER,
     Log,
+    commands_with_signals,
     footprint,
     fork,
     padded,
@@ -250,6 +254,22 @@ def _await_back(clients: list[ChaosClient], since: float, until: float) -> dict[
     }
 
 
+def _work(client: ChaosClient) -> None:
+    """Use *client* in the main thread, where a signal handler may raise at any moment."""
+    process = client.client.websockets
+    if process is None:
+        return
+    choice = random.random()
+    if choice < 0.4:
+        process.send_frame(NOTHING)
+    elif choice < 0.8:
+        process.send_frame_async(NOTHING)
+    elif choice < 0.999:
+        client.client.status()
+    else:
+        process.shutdown()
+
+
 def _pause(clients: list[ChaosClient]) -> None:
     for client in clients:
         client.idle.clear()
@@ -281,7 +301,12 @@ def main(
         clients.append(ChaosClient(index, port, cap_ms, seed * 1000 + index, log, tls_context))
         clients[-1].start()
     answer(ready=count)
-    for command in commands():
+    obeying = commands()
+    if SIGNALS in os.environ:
+        obeying = commands_with_signals(
+            lambda: _work(random.choice(clients)), lambda fault: log.write(f"X {fault}")
+        )
+    for command in obeying:
         if command["do"] == "back":
             answer(**_await_back(clients, command["since"], command["until"]))
         elif command["do"] == "pause":
@@ -297,7 +322,8 @@ def main(
             answer(**footprint())
         elif command["do"] == "free":
             took = max(client.free() for client in clients)
-            poll_until(lambda: threading.active_count() <= before["threads"], 1.0)
+            if not poll_until(lambda: threading.active_count() <= before["threads"], 1.0):
+                log.write(f"X threads are left: {[t.name for t in threading.enumerate()]}")
             log.flush()
             clients.clear()
             answer(took=took, before=before, after=footprint())

@@ -7,17 +7,21 @@ from __future__ import annotations
 import ctypes
 import gc
 import itertools
+import json
 import logging
 import os
+import random
+import select
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mormot_ws import WebSocketFrame, focBinary
 from mormot_ws.process import freeing
 from tests.support.waiting import poll_until
 
@@ -27,6 +31,10 @@ PROTOCOL = "chaos"
 SMALL_BUFFER = 4096
 #: of their messages: bytes of padding at most
 LARGE_PADDING = 24_000
+#: set in the environment of both sides with ``--signals``
+SIGNALS = "MORMOT_WS_CHAOS_SIGNALS"
+#: what interrupted work sends; the other side ignores it, and it has no bytes to be counted
+NOTHING = WebSocketFrame(focBinary)
 #: seconds within which a forked child has to end
 _CHILD_BOUND = 10.0
 
@@ -62,7 +70,7 @@ def watch_exceptions(note: Callable[[str], Any]) -> None:
         note(f"thread {args.thread.name if args.thread else '?'}: {''.join(lines)!r}")
 
     def unraisable(args: Any) -> None:
-        if isinstance(args.exc_value, FailingHandlerError):
+        if isinstance(args.exc_value, (FailingHandlerError, InterruptedWorkError)):
             return
         note(f"unraisable: {args.err_msg} {args.object!r} {args.exc_value!r}")
 
@@ -79,6 +87,54 @@ def watch_exceptions(note: Callable[[str], Any]) -> None:
     logger.addHandler(FailingHandler(logging.DEBUG))
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
+
+
+class InterruptedWorkError(Exception):
+    """What a signal handler raises in the main thread, with ``--signals``."""
+
+
+def commands_with_signals(work: Callable[[], Any], note: Callable[[str], Any]) -> Iterator[Any]:
+    """Return the parent's commands; twice a second, between them, let a signal handler raise in the
+    middle of *work* in this thread, the main one.
+
+    *work* is done again and again until then. Any other exception is noted.
+    """
+    unread = b""
+    while True:
+        line, end, rest = unread.partition(b"\n")
+        if end:
+            unread = rest
+            yield json.loads(line)
+        elif select.select([0], [], [], 0.5)[0]:
+            data = os.read(0, 1 << 16)
+            if not data:
+                return
+            unread += data
+        else:
+            _interrupt(work, note)
+
+
+def _interrupt(work: Callable[[], Any], note: Callable[[str], Any]) -> None:
+    """Do *work* until a signal handler raises in the middle of it."""
+
+    def handler(*_: object) -> None:
+        raise InterruptedWorkError
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        try:
+            # again after a second, because Python itself drops what is raised in a finaliser
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.005), 1.0)
+            while True:
+                work()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except InterruptedWorkError:
+        pass
+    except BaseException as exc:  # noqa: BLE001 - it is what the check is for
+        note(f"interrupted work has raised {exc!r}")
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 class Log:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import random
 import socket
 import sys
@@ -39,9 +40,12 @@ from tests.support.waiting import poll_until
 
 from .messages import (
     LARGE_PADDING,
+    NOTHING,
     PROTOCOL,
+    SIGNALS,
     SMALL_BUFFER,
     Log,
+    commands_with_signals,
     footprint,
     fork,
     padded,
@@ -188,6 +192,22 @@ def _shrink_buffer(process: WebSocketProcess) -> None:
             transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
 
 
+def _work(chaos: ChaosServer | None) -> None:
+    """Use the server in the main thread, where a signal handler may raise at any moment."""
+    if chaos is None:
+        # a stand-by, which does not listen yet
+        time.sleep(0.001)
+        return
+    choice = random.random()
+    if choice < 0.2:
+        chaos.server.websocket_broadcast(NOTHING)
+    elif choice < 0.6:
+        chaos.server.status()
+    else:
+        for process in chaos.server.connections()[:1]:
+            process.send_frame(NOTHING)
+
+
 def main(port: int, incarnation: int, path: str, *certificate: str) -> None:
     """Run until the command ``stop``, or the end of the standard input."""
     end_with_parent()
@@ -197,7 +217,10 @@ def main(port: int, incarnation: int, path: str, *certificate: str) -> None:
     before = footprint()
     answer(standby=True)
     chaos: ChaosServer | None = None
-    for command in commands():
+    obeying = commands()
+    if SIGNALS in os.environ:
+        obeying = commands_with_signals(lambda: _work(chaos), lambda fault: log.write(f"X {fault}"))
+    for command in obeying:
         if command["do"] == "listen":
             chaos = ChaosServer(port, incarnation, log, list(certificate))
             answer(listening=time.monotonic())

@@ -135,10 +135,13 @@ def test_a_killed_server_comes_back() -> None:
         assert ws.recv(BOUND) == "one"
         server.kill()
         wait_for(lambda: not ws.connected)
-        threading.Timer(0.1, server.start).start()
+        starting = threading.Timer(0.1, server.start)
+        starting.start()
         assert ws.send("two", timeout=BOUND)
         assert ws.recv(BOUND) == "two"
         assert ws.status.reconnects == 1
+        # it may still wait for the process to say that it listens, which must not end before
+        starting.join(BOUND)
 
 
 def test_on_open_is_called_at_each_connection_before_others_can_send(server: EchoServer) -> None:

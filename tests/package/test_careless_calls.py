@@ -207,12 +207,6 @@ def test_a_protocol_that_no_server_can_clone_is_logged(caplog: pytest.LogCapture
     assert "has no clone() of its own: no connection of a server will get it" in caplog.text
 
 
-def test_a_freed_client_says_so() -> None:
-    client = HttpClientWebSockets(HOST, 1, connect=False)
-    client.free()
-    assert client.websockets_upgrade("", protocol=chat()) == "The client is being freed"
-
-
 class TestTools:
     """Those for the tests of applications."""
 

@@ -99,6 +99,28 @@ def test_no_lock_of_the_output_is_left_behind(send: str) -> None:
     assert (code, output.splitlines()[-1:]) == (0, ["all well"]), output
 
 
+@pytest.mark.parametrize(
+    "call", ["client.status()", f"process.send_frame_async({FRAME})"], ids=["status", "queue"]
+)
+def test_no_running_thread_is_taken_for_ended(call: str) -> None:
+    """Up to Python 3.12, an interrupted ``Thread.is_alive()`` does that."""
+    program = """
+client = connected()
+client.auto_reconnect()
+process = client.websockets
+for number in range(300):
+    interrupted(lambda: {call})
+    assert client.status().connected, number
+    assert process.client_thread.is_alive()
+client.free()
+server.free()
+assert threading.active_count() == 1, threading.enumerate()
+print("all well")
+"""
+    code, output = run_script(PROGRAM + program.replace("{call}", call))
+    assert (code, output.splitlines()[-1:]) == (0, ["all well"]), output
+
+
 def test_an_interrupted_upgrade_can_be_made_again() -> None:
     """Neither it nor ``reopen()`` is told that another thread is at it."""
     program = """
