@@ -148,15 +148,8 @@ class StatusLines:
 
 def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     """Run the command; return its exit code. Called in the main thread."""
-    try:
-        _context(args)
-    except OSError as exc:
-        output.error(f"the certificate cannot be used: {exc}")
+    if not is_certificate_usable(args, output):
         return 1
-    if args.processes is not None:
-        from .several import serve_several
-
-        return serve_several(args, mailbox, output)
     room = Room(args.mode, output)
     try:
         server = make_server(
@@ -209,6 +202,16 @@ def make_server(
         prepare=prepare,
         **place,
     )
+
+
+def is_certificate_usable(args: argparse.Namespace, output: Output) -> bool:
+    """Tell whether the certificate can be used, if there is one; say why not."""
+    try:
+        _context(args)
+    except OSError as exc:
+        output.error(f"the certificate cannot be used: {exc}")
+        return False
+    return True
 
 
 def _context(args: argparse.Namespace) -> ssl.SSLContext | None:

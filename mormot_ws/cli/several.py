@@ -17,11 +17,13 @@ from ..server.accepting import ListeningServer
 from ..status import ServerStatus
 from .mailbox import Mailbox, News
 from .output import Output, OutputHandler
-from .serve import Room, make_server, tell_counters, wait_for_end
+from .serve import Room, is_certificate_usable, make_server, tell_counters, wait_for_end
 
 
 def serve_several(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     """Run the command; return its exit code. Called in the main thread."""
+    if not is_certificate_usable(args, output):
+        return 1
     # the parser is not for other processes
     plain = argparse.Namespace(**{k: v for k, v in vars(args).items() if k != "parser"})
     try:
