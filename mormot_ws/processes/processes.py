@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from ..callbacks import check_callback
 from ..errors import HttpServerError, WebSocketsError
+from ..front.attributes import FixedAttributes
 from ..front.signals import StopSignals
 from ..logs import get_logger
 from ..process.freeing import ClosedByWith
@@ -33,7 +34,7 @@ _STATUS_SECONDS = 2.0
 _Processes = TypeVar("_Processes", bound="ServerProcesses")
 
 
-class ServerProcesses(ClosedByWith):
+class ServerProcesses(FixedAttributes, ClosedByWith):
     """One server in several OS processes of one machine, so that Python uses several cores.
 
     :param make_server: ``f(sockets, number)``, called in each OS process: returns a
@@ -53,6 +54,25 @@ class ServerProcesses(ClosedByWith):
     all of them are ended, with an ERROR in the log. Raises ``ValueError`` or ``TypeError`` for what
     makes no sense, and ``ValueError`` on Windows, which cannot share listening sockets this way.
     """
+
+    __slots__ = (
+        "_at_end",
+        "_count",
+        "_letters",
+        "_listener",
+        "_make_server",
+        "_place",
+        "_start_ms",
+        "_stop_ms",
+        "_supervisor",
+    )
+
+    _ELSEWHERE: ClassVar[dict[str, str]] = {
+        "stop": "close()",
+        "free": "close()",
+        "reload": "replace()",
+        "restart": "replace()",
+    }
 
     def __init__(
         self,

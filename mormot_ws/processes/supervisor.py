@@ -314,7 +314,7 @@ class Supervisor:
         for worker in self._workers():
             if worker.deadline is not None and worker.deadline <= now:
                 if worker.state == "starting":
-                    worker.failure = f"did not listen within {self._start_seconds:g} s"
+                    worker.fails(f"did not listen within {self._start_seconds:g} s")
                     worker.kill(worker.failure)
                 else:
                     worker.kill("has not ended in time")
@@ -322,7 +322,7 @@ class Supervisor:
     def _told(self, worker: Worker, word: str, rest: list[Any]) -> None:
         """Handle what a child says."""
         if word == STATUS:
-            worker.asked = False
+            worker.has_answered()
             for request in list(self._status_requests):
                 if worker.number in request.missing:
                     request.missing.discard(worker.number)
@@ -332,7 +332,7 @@ class Supervisor:
             counts = (self._ended_counts, rest[0])
             self._ended_counts = total_of(self._host, self._port, (), counts)
         elif word == FAILED:
-            worker.failure = f"could not make its server: {rest[0]}"
+            worker.fails(f"could not make its server: {rest[0]}")
             _log.error(
                 "process %d (PID %d) %s\n%s",
                 worker.number,
@@ -341,7 +341,7 @@ class Supervisor:
                 OwnText(rest[1]),
             )
         elif word == LISTENING and worker.state == "starting":
-            worker.state, worker.deadline = "listening", None
+            worker.listens()
             _log.info("process %d (PID %d) listens", worker.number, worker.pid)
             self._listens(worker)
 

@@ -97,6 +97,18 @@ class Worker:
             self.pipe_open = False
         return said
 
+    def has_answered(self) -> None:
+        """Note that it has said its status."""
+        self.asked = False
+
+    def listens(self) -> None:
+        """Note that it listens."""
+        self.state, self.deadline = "listening", None
+
+    def fails(self, why: str) -> None:
+        """Note why there is no server."""
+        self.failure = why
+
     def ask(self) -> bool:
         """Ask for its status, unless it owes an answer; return whether one is to be expected."""
         if self.state == "listening" and not self.asked:
