@@ -153,8 +153,13 @@ def test_sigterm_says_1001_and_the_exit_code_is_0() -> None:
 def test_sighup_replaces_the_processes() -> None:
     with program() as (child, address):
         _, pid = who(address)
-        child.send_signal(signal.SIGHUP)
-        wait_for(lambda: who(address)[1] != pid)
+        opened: list[object] = []
+        with connect(f"ws://{address}", protocol="who", on_open=opened.append):
+            wait_for(lambda: opened)
+            child.send_signal(signal.SIGHUP)
+            # it comes back to the new one, because the old one accepts nobody any more
+            wait_for(lambda: len(opened) == 2)
+        assert who(address)[1] != pid
         child.send_signal(signal.SIGINT)
         assert child.wait(BOUND) == 0
 
