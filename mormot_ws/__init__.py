@@ -57,6 +57,8 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .front.server import Server
     from .process.on_socket import WebCrtSocketProcess
     from .process.process import WebSocketProcess
+    from .processes.processes import ServerProcesses, run_processes
+    from .processes.status import ProcessesStatus, ProcessStatus
     from .protocols.base import WebSocketProtocol
     from .protocols.chat import WebSocketProtocolChat
     from .protocols.protocol_list import WebSocketProtocolList
@@ -124,6 +126,8 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "front.peer": ("Peer",),
     "front.request": ("Request",),
     "front.server": ("Server",),
+    "processes.processes": ("ServerProcesses", "run_processes"),
+    "processes.status": ("ProcessStatus", "ProcessesStatus"),
     "process.on_socket": ("WebCrtSocketProcess",),
     "core.deflate": ("PermessageDeflate",),
     "errors": (
@@ -272,6 +276,10 @@ __all__ = [
     "Peer",
     "Request",
     "Server",
+    "ServerProcesses",
+    "run_processes",
+    "ProcessStatus",
+    "ProcessesStatus",
     "CallError",
     "ClientServices",
     "Connection",

@@ -207,6 +207,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--systemd", action="store_true", help="listen on the sockets that systemd passes instead"
     )
     parser.add_argument(
+        "--processes",
+        metavar="N",
+        type=argument_types.up_to(64),
+        help="echo in N OS processes; SIGHUP replaces them one after another",
+    )
+    parser.add_argument(
         "--protocol",
         metavar="NAME",
         type=argument_types.protocol,
@@ -457,6 +463,8 @@ def _check_together(args: argparse.Namespace) -> None:
         raise UsageError("--key goes with --cert")
     if args.command == "serve":
         _check_place(args)
+        if args.processes is not None and args.mode != "echo":
+            raise UsageError("--processes goes with echo: others would reach only some clients")
         if args.client_ca and not args.cert:
             raise UsageError("--client-ca goes with --cert")
         args.uri = args.uri.removeprefix("/")

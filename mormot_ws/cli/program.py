@@ -47,6 +47,10 @@ def run(arguments: Sequence[str] | None, mailbox: Mailbox) -> int:
 
 def _command(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     if args.command == "serve":
+        if args.processes is not None:
+            from .several import serve_several
+
+            return serve_several(args, mailbox, output)
         from .serve import serve
 
         return serve(args, mailbox, output)

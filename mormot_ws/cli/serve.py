@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -147,30 +148,12 @@ class StatusLines:
 
 def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     """Run the command; return its exit code. Called in the main thread."""
+    if not is_certificate_usable(args, output):
+        return 1
     room = Room(args.mode, output)
     try:
-        context = (
-            server_tls_context(args.cert, args.key, ca_certificates_file=args.client_ca)
-            if args.cert
-            else None
-        )
-    except OSError as exc:
-        output.error(f"the certificate cannot be used: {exc}")
-        return 1
-
-    def prepare(server: ListeningServer) -> None:
-        room.server = server
-        _offer(server, args, room.on_incoming_frame)
-
-    try:
-        server = server_class()(
-            args.where,
-            process_name="mormot-ws",
-            settings=_settings(args),
-            tls_context=context,
-            prepare=prepare,
-            reuse_port=args.reuse_port,
-            unix_mode=args.unix_mode,
+        server = make_server(
+            args, room, port=args.where, reuse_port=args.reuse_port, unix_mode=args.unix_mode
         )
     except HttpServerError as exc:
         output.error(_why_not(exc, args.where))
@@ -180,7 +163,7 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
         output.error(str(exc))
         return 1
     with server:
-        uri = websocket_uri(server.host, server.port, args.uri, context is not None)
+        uri = websocket_uri(server.host, server.port, args.uri, bool(args.cert))
         output.event(
             "listening",
             f"Listening on {uri} ({args.mode}); Ctrl-C stops the server",
@@ -195,19 +178,62 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
             if args.mode == "broadcast"
             else None
         )
-        code = _wait(args, mailbox, output, server)
+        code = wait_for_end(args, mailbox, output, server.status)
         if source is not None:
             source.stop()
-    final = server.status().as_dict()
+    tell_counters(args, output, server.status())
+    return code
+
+
+def make_server(
+    args: argparse.Namespace, room: Room, port: str | None = None, **place: Any
+) -> ListeningServer:
+    """Return the server; raise what its constructor raises."""
+
+    def prepare(server: ListeningServer) -> None:
+        room.server = server
+        _offer(server, args, room.on_incoming_frame)
+
+    return server_class()(
+        port,
+        process_name="mormot-ws",
+        settings=_settings(args),
+        tls_context=_context(args),
+        prepare=prepare,
+        **place,
+    )
+
+
+def is_certificate_usable(args: argparse.Namespace, output: Output) -> bool:
+    """Tell whether the certificate can be used, if there is one; say why not."""
+    try:
+        _context(args)
+    except OSError as exc:
+        output.error(f"the certificate cannot be used: {exc}")
+        return False
+    return True
+
+
+def _context(args: argparse.Namespace) -> ssl.SSLContext | None:
+    if not args.cert:
+        return None
+    return server_tls_context(args.cert, args.key, ca_certificates_file=args.client_ca)
+
+
+def tell_counters(args: argparse.Namespace, output: Output, status: ServerStatus) -> None:
+    """Show the counters at the end."""
+    final = status.as_dict()
     if args.json:
         output.event("stopped", **final)
     else:
         output.table("Counters at the end", {text: final[name] for name, text in _COUNTERS.items()})
-    return code
 
 
-def _wait(
-    args: argparse.Namespace, mailbox: Mailbox, output: Output, server: ListeningServer
+def wait_for_end(
+    args: argparse.Namespace,
+    mailbox: Mailbox,
+    output: Output,
+    get_status: Callable[[], ServerStatus],
 ) -> int:
     """Show the status until a letter ends the command; return the exit code."""
     lines = StatusLines()
@@ -217,7 +243,7 @@ def _wait(
         if letter is None:
             assert due is not None
             due += args.status
-            status = server.status()
+            status = get_status()
             if args.json:
                 output.event("status", **status.as_dict())
             else:
@@ -225,6 +251,8 @@ def _wait(
                     output.line(line)
         elif letter.news is News.output_gone:
             return SIGNAL_CODES[letter.news]
+        elif letter.news is News.ended:
+            return letter.value
         elif letter.news in (News.interrupt, News.terminate, News.input_end):
             return 0
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -21,20 +21,25 @@ class StopSignals:
     The handlers that were there come back at the end. A signal that was ignored stays ignored, as
     ``nohup`` and a shell's ``&`` want it. Only the main thread has signals: in another one it does
     nothing. *stop* is called in the main thread, between any two lines of it.
+
+    :param others: further signals, by their numbers, and what each one calls.
     """
 
-    def __init__(self, stop: Callable[[], Any]) -> None:
-        self._stop = stop
+    def __init__(
+        self, stop: Callable[[], Any], others: Mapping[int, Callable[[], Any]] | None = None
+    ) -> None:
+        self._calls: dict[int, Callable[[], Any]] = dict.fromkeys(_SIGNALS, stop)
+        self._calls.update(others or {})
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in self._calls:
                 before = signal.getsignal(number)
                 # None: a handler that Python has not set, and could not set again
                 if before not in (signal.SIG_IGN, None):
                     self._before[number] = before
-                    signal.signal(number, lambda number, frame: self._stop())
+                    signal.signal(number, lambda number, frame: self._calls[number]())
         return self
 
     def __exit__(

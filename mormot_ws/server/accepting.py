@@ -95,6 +95,10 @@ class ListeningServer(WebSocketServerBase):
         self._on_stop = on_stop
         # used only by the thread that accepts
         self._accept_log = SeldomLog(LOG_SECONDS)
+        #: True: visitors are left to other OS processes that have the same listening socket
+        self._leaves_visitors = False
+        #: one item for each thread that is accepting; only appended to and popped
+        self._accepting: list[None] = []
         self._listener = place.open()
         #: the address on which it listens; the first if there are several; ``unix:/path`` on a Unix
         #: socket
@@ -118,6 +122,21 @@ class ListeningServer(WebSocketServerBase):
         Any thread may call it. It takes some µs, and 1 µs more per connection.
         """
         return self._status(self.host, self.port)
+
+    def leave_visitors(self) -> None:
+        """Accept nobody from now on; what is connected goes on.
+
+        For a server whose listening socket another OS process has too: that one accepts those who
+        wait. Without it they wait in vain, and this server uses a core. Only ``free()`` follows.
+        """
+        self._leaves_visitors = True
+
+    def is_settled(self) -> bool:
+        """Tell, after :meth:`leave_visitors`, whether nobody is in the opening handshake."""
+        if self._accepting:
+            return False
+        status = self.status()
+        return status.sockets <= status.connections
 
     def die_in_child(self) -> None:
         super().die_in_child()
@@ -158,8 +177,16 @@ class ListeningServer(WebSocketServerBase):
         It raises what one connection, or accepting, has failed with: to be given to
         :meth:`_cannot_accept`, and a reason to pause.
         """
+        self._accepting.append(None)
+        try:
+            self._accept_several(listening)
+        finally:
+            self._accepting.pop()
+
+    def _accept_several(self, listening: sockets.socket) -> None:
         for _ in range(_MOST_AT_ONCE):
-            visitor = None if self._stopping else self._listener.accept_now(listening)
+            closed = self._stopping or self._leaves_visitors
+            visitor = None if closed else self._listener.accept_now(listening)
             if visitor is None:
                 return
             if visitor.shortage is not None:

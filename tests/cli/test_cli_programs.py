@@ -238,6 +238,20 @@ class TestServe:
                     cli.signal(signal.SIGTERM)
                     cli.end(0)
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="not on Windows")
+    def test_several_processes(self) -> None:
+        """They echo on one port; SIGTERM ends them, and the counters are the sums."""
+        recorder = Recorder()
+        with Cli("serve", "--processes", "2", "--port", "0", "--json") as cli:
+            with connect(listening(cli), recorder.frame) as client:
+                assert send_text(client, "hello")
+                recorder.wait("focText")
+                assert cli.event("connected")["connection_id"] == 1
+            cli.signal(signal.SIGTERM)
+            stopped = cli.event("stopped")
+            assert (stopped["frames_in"], stopped["frames_out"]) == (1, 1)
+            cli.end(0)
+
     def test_browsers_get_a_page(self) -> None:
         """``GET /`` is answered with the test page, which asks for the server's sub-protocol."""
         with Cli("serve", "--port", "0", "--json", "--protocol", "room") as cli:

@@ -8,6 +8,7 @@ import ast
 import configparser
 import re
 from enum import Enum
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ import mormot_ws
 from mormot_ws import WebSocketProcessSettings
 
 PAGES = {page_name(path): path.read_text(encoding="utf-8") for path in all_pages()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tracker() -> None:
+    """Start the standard library's resource tracker, which stays until the interpreter's end: a
+    page starts processes.
+    """
+    resource_tracker.ensure_running()
 
 
 @pytest.mark.timeout(int(PAGE_BOUND) + 60)

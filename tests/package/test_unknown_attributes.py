@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support import HOST, active, connect, echo_server, process_of, wait_for
+from support.process_servers import make_server
 
 import mormot_ws
 from mormot_ws import (
@@ -33,7 +34,10 @@ MADE: dict[str, Callable[[], object]] = {
     "HttpServerRequest": mormot_ws.HttpServerRequest,
     "LinearBackoff": LinearBackoff,
     "PermessageDeflate": mormot_ws.PermessageDeflate,
+    "ProcessStatus": lambda: mormot_ws.ProcessStatus(0, 0, "waiting", 0, None),
+    "ProcessesStatus": lambda: mormot_ws.ProcessesStatus((), mormot_ws.ServerStatus("", *[0] * 11)),
     "ReconnectFailure": lambda: ReconnectFailure(FailureKind.upgrade, "", 1, 0),
+    "ServerProcesses": lambda: mormot_ws.ServerProcesses(make_server, 1, 0),
     "StopOn": lambda: StopOn(LinearBackoff()),
     "WebProcessInFrame": lambda: WebProcessInFrame(True),
     "WebSocketFrame": lambda: WebSocketFrame(focText, "x"),

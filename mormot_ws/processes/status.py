@@ -1,0 +1,63 @@
+"""Snapshots of a server in several OS processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ..status import ServerStatus
+
+#: what is now, rather than what has been counted since the start
+_PRESENT = ("connections", "sockets")
+
+
+@dataclass(frozen=True)
+class ProcessStatus:
+    """A snapshot of one of the OS processes."""
+
+    #: from 0
+    number: int
+    #: its process ID; 0 while it waits to be started again
+    pid: int
+    #: ``starting``, ``listening``, ``stopping`` or ``waiting`` (to be started again)
+    state: str
+    #: how often another one has taken its place, because it had died or for ``replace()``
+    starts: int
+    #: what its server says; None: it has not answered in time, or does not listen yet
+    server: ServerStatus | None
+
+
+@dataclass(frozen=True)
+class ProcessesStatus:
+    """A snapshot of a server in several OS processes."""
+
+    #: one for each number, in order; those that are being replaced are not among them
+    processes: tuple[ProcessStatus, ...]
+    #: the sums, those of OS processes that have ended in order included. What a killed one has
+    #: counted is lost
+    total: ServerStatus
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as a dictionary, e.g. for JSON."""
+        return asdict(self)
+
+
+def no_counts(host: str, port: int) -> ServerStatus:
+    """Return a status in which everything is 0."""
+    return ServerStatus(host, port, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def total_of(
+    host: str, port: int, present: Iterable[ServerStatus], ended: Iterable[ServerStatus] = ()
+) -> ServerStatus:
+    """Return the sums of *present*, and of what those that have *ended* have counted."""
+    sums = {field.name: 0 for field in fields(ServerStatus) if field.name not in ("host", "port")}
+    for status in present:
+        for name in sums:
+            sums[name] += getattr(status, name)
+    for status in ended:
+        for name in sums:
+            if name not in _PRESENT:
+                sums[name] += getattr(status, name)
+    return ServerStatus(host, port, **sums)
