@@ -136,6 +136,31 @@ def test_replacing_refuses_no_connection(pair: ServerProcesses) -> None:
     assert before.isdisjoint(each.pid for each in pair.status().processes)
 
 
+def test_replacing_lets_opening_handshakes_end() -> None:
+    """Half a request is with the old server when the new one listens: it answers the whole."""
+    head = (
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Sec-WebSocket-Protocol: who\r\n\r\n"
+    )
+    with (
+        ServerProcesses(make_server, 1, "127.0.0.1:0") as processes,
+        socket.create_connection(("127.0.0.1", processes.port), timeout=BOUND) as visitor,
+    ):
+        visitor.sendall(head[:40])
+        wait_for(lambda: processes.status().total.sockets == 1)
+        processes.replace_later()
+        wait_for(lambda: is_new(processes))
+        visitor.sendall(head[40:])
+        assert visitor.recv(12) == b"HTTP/1.1 101"
+
+
+def is_new(processes: ServerProcesses) -> bool:
+    """Tell whether the second OS process has taken the place of the first."""
+    server = processes.status().processes[0].server
+    return server is not None and server.accepted == 0
+
+
 def test_sigterm_says_1001_and_the_exit_code_is_0() -> None:
     closed: list[int] = []
     with program() as (child, address):
