@@ -29,6 +29,10 @@ EXCEPTIONS = {
     " before all others; reentrant for a signal handler; other threads' free() wait for it, with a"
     " bound",
     "mormot_ws.client.life._safe_freed": "the same for a client",
+    "mormot_ws.server.event_connection.busy": "says that a thread is inside the connection, as the"
+    " thread of a connection of the threaded server always is; nobody waits for it",
+    "mormot_ws.server.event_driven.busy": "the same for a listening socket; only free() waits for"
+    " it, with a bound",
 }
 
 _F = TypeVar("_F", bound=Callable[..., Any])
