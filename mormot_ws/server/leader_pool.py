@@ -384,11 +384,18 @@ class LeaderPool:
             self._unmask(member)
 
     def _unmask(self, member: Member) -> None:
+        fault: OSError | None = None
         with self._safe:
             fd = member.fileno()
             if member.masked and self._members.get(fd) is member:
                 member.masked = False
-                self._readiness.add(fd)
+                try:
+                    self._readiness.add(fd)
+                except OSError as exc:
+                    fault = exc
+        # the kernel may have no room for one more: that ends this member, not the leader
+        if fault is not None and member.busy.acquire(False) and self._end(member, fault):
+            member.busy.release()
 
     # ------------------------------------------------------------------------- the watcher's thread
 
