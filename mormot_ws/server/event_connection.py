@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
@@ -61,7 +62,7 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
     def open(self) -> None:
         """Begin to serve the connection. Raises ``OSError``."""
         transport = self._open_transport()
-        transport.read_by_events()
+        transport.read_by_events(partial(self.server._pool.revisit, self))
         if transport.is_tls:
             self.handle = self._shake_hands
         self._limit(self.server.settings.handshake_timeout)

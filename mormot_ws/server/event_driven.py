@@ -240,8 +240,14 @@ class _Door:
 
     def _open_again(self) -> None:
         """Accept again. Called in the keeper's thread."""
-        if not self._server._stopping and self._sock.fileno() >= 0:
-            self._server._pool.add(self)
+        server = self._server
+        if server._stopping or self._sock.fileno() < 0:
+            return
+        try:
+            server._pool.add(self)
+        except OSError as exc:
+            server._cannot_accept(exc)
+            server._keeper.call_at(monotonic() + _PAUSE, self._open_again)
 
     def callback_is_long(self) -> None:
         """Do nothing: nobody waits for an answer of a door."""
@@ -257,17 +263,18 @@ class _Departure:
     def __init__(self, keeper: ProcessKeeper, processes: list[WebSocketProcessServer]) -> None:
         self._keeper = keeper
         self._left = processes
+        self._over = False
         self._done = threading.Event()
 
     def wait(self, milliseconds: int) -> None:
         """Wait for up to so many milliseconds."""
         self._look()
         self._done.wait(milliseconds / 1000)
-        self._left = []
+        self._over = True
 
     def _look(self) -> None:
         self._left = [process for process in self._left if process.sender.has_queued]
-        if self._left:
+        if self._left and not self._over:
             self._keeper.call_at(monotonic() + _LOOK_SECONDS, self._look)
         else:
             self._done.set()

@@ -19,6 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from threading import current_thread
+from time import monotonic
 from typing import Protocol
 
 from ..core.forks import dies_in_child
@@ -29,9 +30,10 @@ from ..sockets.readiness import Readiness
 
 _log = get_logger("mormot_ws.server")
 
-#: a callback is long after so many seconds; while one after the other is found, less is enough
+#: a callback is long after so many seconds; for some time after one was found, less is enough
 _LONG_SECONDS = 0.005
 _NEXT_LONG_SECONDS = 0.001
+_HURRY_SECONDS = 0.05
 #: a thread that is not among those to keep ends after so many idle seconds
 _IDLE_SECONDS = 10.0
 #: seconds between two warnings that all threads are busy
@@ -228,10 +230,17 @@ class LeaderPool:
 
     def _work(self) -> None:
         safe = self._safe
-        self._on_start()
         try:
+            self._on_start()
             while term := self._next_term():
-                self._lead(term)
+                try:
+                    self._lead(term)
+                # e.g. MemoryError: a server that nobody leads would be worse
+                except BaseException as exc:
+                    # it has to end a child that was forked by a callback
+                    if self._safe is not safe:
+                        raise
+                    self._hand_on(term, exc)
         finally:
             # if the lock is another one, this is a child that was forked in this same thread
             if self._safe is safe:
@@ -296,6 +305,17 @@ class LeaderPool:
                     if member.masked:
                         self._unmask(member)
 
+    def _hand_on(self, term: int, exc: BaseException) -> None:
+        """Let another thread lead, because *exc* has ended the *term*."""
+        _log.error("%s: a leader has failed, another goes on", self._name, exc_info=exc)
+        self._stopped.wait(_AFTER_FAULT)
+        with self._safe:
+            if self._term == term:
+                self._term = -1
+                self._last_term += 1
+                self._wanted = self._last_term
+                self._follow.notify()
+
     def _pause(self, exc: OSError) -> None:
         """Report that waiting has failed, which is the system's fault or a bug, and pause."""
         if not self._stopping:
@@ -352,7 +372,8 @@ class LeaderPool:
             if self._members.get(member.fileno()) is not member:
                 continue
             if not member.busy.acquire(False):
-                # who is inside takes all the input that it can get
+                # who is inside may have read for the last time: it is revisited when that is over
+                self._mask(member)
                 continue
             self._current = (term, member)
             try:
@@ -384,24 +405,33 @@ class LeaderPool:
             self._unmask(member)
 
     def _unmask(self, member: Member) -> None:
+        fault: OSError | None = None
         with self._safe:
             fd = member.fileno()
             if member.masked and self._members.get(fd) is member:
                 member.masked = False
-                self._readiness.add(fd)
+                # there may be input that the kernel knows nothing of
+                self._revisits.append(member)
+                try:
+                    self._readiness.add(fd)
+                except OSError as exc:
+                    fault = exc
+        self._wake()
+        # the kernel may have no room for one more: that ends this member, not the leader
+        if fault is not None and member.busy.acquire(False) and self._end(member, fault):
+            member.busy.release()
 
     # ------------------------------------------------------------------------- the watcher's thread
 
     def _watch(self) -> None:
         """End the leader's term each time it stays inside one member."""
-        active, pause = self._active, _LONG_SECONDS
+        active, hurry = self._active, 0.0
         while not self._stopping:
             # without a limit: leaders and stop() set it
             active.wait()
             seen = self._current
-            if self._stopped.wait(pause):
+            if self._stopped.wait(_NEXT_LONG_SECONDS if monotonic() < hurry else _LONG_SECONDS):
                 return
-            pause = _LONG_SECONDS
             if self._current is not seen:
                 continue
             if seen is None:
@@ -411,7 +441,7 @@ class LeaderPool:
                     active.set()
             elif self._idle:
                 if self._depose(seen):
-                    pause = _NEXT_LONG_SECONDS
+                    hurry = monotonic() + _HURRY_SECONDS
             else:
                 self._get_follower()
 

@@ -58,7 +58,10 @@ class TlsTransport(Transport):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
         self._make_locks()
         self._ended = False  # the TCP stream has ended
-        self._starved = False  # the last _recv_event() has found no whole record
+        # the last _recv_event() has found no whole record
+        self._starved = False
+        # see read_by_events()
+        self._has_input: Callable[[], object] | None = None
         self._feeds = 0  # how often input was fed; guarded by _safe_tls
         self._unsent = b""  # encrypted, but not yet taken by the kernel; guarded by _safe_write
         self._torn = False  # a record was cut short: nothing can follow it; guarded by _safe_write
@@ -180,6 +183,10 @@ class TlsTransport(Transport):
                     if self._ended:
                         return b""
 
+    def read_by_events(self, has_input: Callable[[], object]) -> None:
+        super().read_by_events(has_input)
+        self._has_input = has_input
+
     def _recv_event(self, size: int) -> bytes:
         data = self.recv_now(size)
         self._starved = data is None
@@ -258,6 +265,10 @@ class TlsTransport(Transport):
         finally:
             if held and held[0]:
                 self._safe_read.release()
+            if feeds != self._feeds and self._has_input is not None:
+                # the reader gets no event for what we have taken from the socket
+                self._starved = False
+                self._has_input()
         with self._safe_tls:
             self._waiting += 1
             self._fed.wait_for(lambda: feeds != self._feeds, _LOOK_AGAIN)

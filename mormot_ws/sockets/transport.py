@@ -139,9 +139,12 @@ class Transport:
         self._send: Callable[[Buffer], int] = self._send_patched if self._patched else sock.send
         dies_in_child(self)
 
-    def read_by_events(self) -> None:
+    def read_by_events(self, has_input: Callable[[], object]) -> None:
         """From now on :attr:`recv` raises ``BlockingIOError`` instead of waiting for input: it is
         called when the kernel has reported some.
+
+        *has_input* is called when there is input of which the kernel reports nothing any more,
+        because a writer has taken it from the socket. The plain form has no such input.
         """
         self.recv = self._recv_event
 

@@ -351,3 +351,52 @@ def test_a_broadcast_with_a_timeout_waits_until_it_has_left() -> None:
         big = WebSocketFrame(focText, b"x" * 15_000_000)
         assert server.websocket_broadcast(big, ids[1:], timeout=200) == 1
         assert 0.2 <= time.monotonic() - started < BOUND
+
+
+def test_a_leader_that_fails_is_followed_by_another(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it has failed with: the server goes on, and the log says so."""
+    callback = Blocking()
+    with serving(callback) as server, upgraded(server.port) as client:
+        poll = server._pool._readiness.poll
+        faults: list[BaseException] = [MemoryError("full")]
+
+        def failing() -> Any:
+            if faults:
+                raise faults.pop()
+            return poll()
+
+        # for the next leader
+        monkeypatch.setattr(server._pool._readiness, "poll", failing)
+        client.send_frame(focText, "block")
+        with upgraded(server.port) as other:
+            assert exchange(other, ["x"]) == ["x"]
+        callback.go_on.set()
+        assert client.receive_frame().payload == b"block"
+    assert "a leader has failed" in caplog.text
+
+
+def test_a_connection_whose_input_was_taken_by_a_writer_is_handled_without_an_event() -> None:
+    """Also if a thread is just leaving it."""
+    callback = Blocking()
+    with serving(callback) as server, upgraded(server.port) as client:
+        [connection] = wait_for(lambda: [*server._sockets])
+        handled = threading.Event()
+        step = connection.handle  # type: ignore[attr-defined]
+
+        def handle() -> bool:
+            handled.set()
+            result: bool = step()
+            return result
+
+        connection.handle = handle  # type: ignore[attr-defined]
+        server._pool.revisit(connection)  # type: ignore[arg-type]
+        assert handled.wait(BOUND)
+        client.send_frame(focText, "block")
+        wait_for(lambda: callback.inside == 1)
+        handled.clear()
+        server._pool.revisit(connection)  # type: ignore[arg-type]
+        callback.go_on.set()
+        assert handled.wait(BOUND)
+        assert client.receive_frame().payload == b"block"
