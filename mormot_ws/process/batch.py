@@ -11,7 +11,16 @@ from ..core.outgoing import QueuedFrame
 class Batch:
     """The frames that are being sent, and their unsent bytes. Used under ``safe_out``."""
 
-    __slots__ = ("_frames", "_joined", "_joined_bytes", "_sizes", "_tail", "last", "wire")
+    __slots__ = (
+        "_frames",
+        "_joined",
+        "_joined_bytes",
+        "_sizes",
+        "_tail",
+        "_uncertain",
+        "last",
+        "wire",
+    )
 
     def __init__(self) -> None:
         self._frames: list[QueuedFrame] = []
@@ -22,6 +31,9 @@ class Batch:
         self._joined_bytes = 0
         # the bytes of a close frame at the end, which belong to none of the frames
         self._tail = 0
+        # True from before a write until its result is recorded: what a signal handler raises in
+        # between leaves nobody who knows what was sent
+        self._uncertain = False
         #: the bytes that the kernel has not taken; None when nothing is being sent
         self.wire: memoryview | None = None
         #: True when a close frame is at the end: nothing is sent after this batch
@@ -56,11 +68,18 @@ class Batch:
         self._tail = len(close)
         self.last = True
 
+    def offer(self) -> memoryview:
+        """Return the bytes that are to be written now; :meth:`advance` records the result."""
+        assert self.wire is not None
+        self._uncertain = True
+        return self.wire
+
     def advance(self, count: int) -> memoryview:
         """Record that the kernel has taken *count* bytes; return the rest."""
         assert self.wire is not None
-        self.wire = self.wire[count:]
-        return self.wire
+        self.wire = wire = self.wire[count:]
+        self._uncertain = False
+        return wire
 
     def finish(self) -> tuple[int, int]:
         """End the batch, which was sent; return its number of frames and of payload bytes.
@@ -82,9 +101,11 @@ class Batch:
         """Forget everything."""
         self._frames, self._sizes, self.wire = [], [], None
         self._joined = self._joined_bytes = 0
+        self._uncertain = False
 
-    def give_up(self, unsent: int) -> list[QueuedFrame]:
-        """Remove and return the frames that were not sent whole, after the connection was lost.
+    def give_up(self, unsent: int) -> tuple[list[QueuedFrame], bool]:
+        """Remove and return the frames that were not sent whole, after the connection was lost, and
+        whether that is certain: if not, some of them may have been sent.
 
         *unsent* is the number of bytes that seemed to be sent, but are still in the TLS buffer. The
         frames that stay in the batch were sent; :meth:`finish` counts them.
@@ -96,4 +117,4 @@ class Batch:
             lost.append(self._frames.pop())
             left -= self._sizes.pop()
         lost.reverse()
-        return lost
+        return lost, not self._uncertain

@@ -105,12 +105,10 @@ class QueueWriter:
     def finish_batch(self) -> None:
         """Write the rest of the batch, with waits, and count what the kernel has taken."""
         process, batch = self._process, self.batch
-        wire = batch.wire
         patience: Patience | None = None
-        while wire is not None:
-            sent = process.write_now(wire)
-            wire = batch.advance(sent)
-            if not wire and not process.unsent_bytes():
+        while batch.wire is not None:
+            sent = self.write_batch()
+            if not batch.wire and not process.unsent_bytes():
                 self.batch_sent()
                 return
             if patience is None:
@@ -119,6 +117,23 @@ class QueueWriter:
                 patience.taken()
             if not sent and not process.wait_writable(patience.step()):
                 patience.look()
+
+    def write_batch(self) -> int:
+        """Write what the kernel takes of the batch without waiting; return how many bytes.
+
+        If anything but the socket's own error interrupts it, the rest of the batch counts as lost
+        in the end: some of it may have been sent, and nothing is sent twice.
+        """
+        batch = self.batch
+        wire = batch.offer()
+        try:
+            sent = self._process.write_now(wire)
+        except OSError as exc:
+            if exc.errno is not None:
+                batch.advance(0)
+            raise
+        batch.advance(sent)
+        return sent
 
     def control_wire(self) -> bytes:
         """Take the keeper's control frames and encode them."""
@@ -163,8 +178,8 @@ class QueueWriter:
                     continue
             # step by step, so that we know what the kernel has taken even if the next step fails:
             # it must not be sent again
-            left = batch.advance(process.write_now(batch.wire))
-            if not left and not process.unsent_bytes():
+            self.write_batch()
+            if not batch.wire and not process.unsent_bytes():
                 self.batch_sent()
             elif deadline.passed or not process.wait_writable(deadline):
                 # with a peer that reads slowly, the socket becomes writable again and again
@@ -211,6 +226,9 @@ class QueueWriter:
             return
         if self.batch.wire is None:
             return
-        lost = self.batch.give_up(self._process.unsent_bytes())
+        lost, certain = self.batch.give_up(self._process.unsent_bytes())
         self.batch_sent()
-        self._outgoing.put_back(lost)
+        if certain:
+            self._outgoing.put_back(lost)
+        else:
+            self._outgoing.drop(len(lost))

@@ -97,15 +97,21 @@ class Reader:
         self._releases = False
         self._recv_size = _RECV_IDLE
         #: True when the keeper may read ahead whenever ``safe_in`` is free: while the loop waits
-        #: for input it holds that lock. Guarded by ``safe_in``
+        #: for input it holds that lock. Looked at, and set to False, under ``safe_in``
         self.reads_ahead = True
 
     def allow_ahead(self, allowed: bool) -> None:
         """Say whether the keeper may read ahead: never while nobody is inside the loop, if that is
         stepped by events.
+
+        Allowing it never waits. After it was forbidden, the keeper is no longer reading.
         """
+        if allowed:
+            # without the lock, which the loop may hold while it inflates megabytes
+            self.reads_ahead = True
+            return
         with self.safe_in:
-            self.reads_ahead = allowed
+            self.reads_ahead = False
 
     def die_in_child(self) -> None:
         """Drop everything, in a forked child: there is nothing more to read or to handle."""

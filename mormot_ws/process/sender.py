@@ -458,11 +458,8 @@ class Sender:
                         process.cut(failed)
                         return FlushResult.done
                     continue
-            wire = batch.wire
-            assert wire is not None
-            sent = process.write_now(wire)
-            if sent < len(wire) or process.unsent_bytes():
-                batch.advance(sent)
+            sent = queued.write_batch()
+            if batch.wire or process.unsent_bytes():
                 self._flush_wanted = True
                 waits = not sent and process.waits_for_input()
                 return FlushResult.busy if waits else FlushResult.blocked

@@ -94,12 +94,16 @@ class TestJumboFrames:
     def test_its_messages_take_no_memory_of_their_own(self) -> None:
         """They are handled one by one: a list of 65 536 would take twenty times the frame."""
         plain = encode_jumbo([b"x"] * 65_536)
-        tracemalloc.start()
-        try:
-            assert jumbo_count(plain) == sum(1 for _ in split_jumbo(plain))
-            assert tracemalloc.get_traced_memory()[1] < 10_000
-        finally:
-            tracemalloc.stop()
+        peaks = []
+        # the least of three: another thread may be at work, too
+        for _ in range(3):
+            tracemalloc.start()
+            try:
+                assert jumbo_count(plain) == sum(1 for _ in split_jumbo(plain))
+                peaks.append(tracemalloc.get_traced_memory()[1])
+            finally:
+                tracemalloc.stop()
+        assert min(peaks) < 10_000
 
 
 class TestLogLines:

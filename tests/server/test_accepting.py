@@ -71,7 +71,9 @@ def test_on_start_and_on_stop_may_raise_anything(
         assert serves(server)
         wait_for(lambda: not server._sockets)
     failed = [record for record in caplog.records if "server callback failed" in record.message]
-    assert len(failed) == 4
+    # each thread at its start and at its end; on a busy machine the event-driven server has more
+    assert len(failed) >= 4
+    assert len(failed) % 2 == 0
     assert {record.levelno for record in failed} == {logging.ERROR}
 
 

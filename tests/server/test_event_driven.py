@@ -400,3 +400,15 @@ def test_a_connection_whose_input_was_taken_by_a_writer_is_handled_without_an_ev
         callback.go_on.set()
         assert handled.wait(BOUND)
         assert client.receive_frame().payload == b"block"
+
+
+def test_a_connection_that_inflates_megabytes_does_not_hold_up_the_watcher() -> None:
+    """It holds the lock of its input meanwhile."""
+    with serving() as server, upgraded(server.port):
+        [process] = wait_for(server.connections)
+        with process.reader.safe_in:
+            watching = threading.Thread(target=process.liveness.callback_is_long)
+            watching.start()
+            watching.join(BOUND)
+            assert not watching.is_alive()
+        process.liveness.callback_has_ended()

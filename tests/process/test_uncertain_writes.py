@@ -1,0 +1,55 @@
+"""A queued frame of which nobody knows whether it was sent is not sent again."""
+
+from __future__ import annotations
+
+import errno
+
+from support import Recorder, connect, echo_server, process_of, text, wait_for
+
+from mormot_ws import WebSocketServer
+
+
+class Boom(BaseException):
+    """What a signal handler raises."""
+
+
+def interrupted(server: WebSocketServer, fault: BaseException, before: bool) -> tuple[int, int]:
+    """Let *fault* come *before* a queued frame is written, or right behind it; return how many
+    frames are queued, and how many are counted as lost, when the connection has been given up.
+    """
+    with connect(server.port) as client:
+        client.auto_reconnect()
+        process = process_of(client)
+        write = process.write_now
+
+        def writing(data: memoryview) -> int:
+            if not before:
+                write(data)
+            raise fault
+
+        process.write_now = writing  # type: ignore[method-assign]
+        # the keeper is not told of it
+        process.outgoing.push(text("once"))
+        try:
+            process.sender.flush_outgoing()
+        except Boom:
+            pass
+        process.write_now = write  # type: ignore[method-assign]
+        process.sender.requeue()
+        return process.outgoing.count, process.outgoing.lost
+
+
+def test_what_a_signal_handler_raises_behind_a_write_costs_the_frame(recorder: Recorder) -> None:
+    """It may have been sent, and here it was."""
+    with echo_server(callback=recorder.frame) as server:
+        assert interrupted(server, Boom(), before=False) == (0, 1)
+        recorder.wait("focText")
+        wait_for(lambda: not server.websocket_connections)
+    assert recorder.texts() == ["once"]
+
+
+def test_an_error_of_the_socket_sends_it_again(recorder: Recorder) -> None:
+    """The kernel has taken nothing then."""
+    error = ConnectionResetError(errno.ECONNRESET, "reset")
+    with echo_server(callback=recorder.frame) as server:
+        assert interrupted(server, error, before=True) == (1, 0)
