@@ -60,7 +60,7 @@ def _opcode_of(opcode: object) -> WebSocketFrameOpCode:
             return WebSocketFrameOpCode(opcode)
         except ValueError:
             raise ValueError(
-                f"{opcode} is no opcode: they are {', '.join(map(str, _OPCODES))}"
+                f"{opcode} is no opcode: they are {', '.join(map(str, map(int, _OPCODES)))}"
             ) from None
     text = ": the text comes second, as in WebSocketFrame(focText, text)"
     raise TypeError(

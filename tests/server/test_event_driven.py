@@ -381,7 +381,9 @@ def test_a_connection_whose_input_was_taken_by_a_writer_is_handled_without_an_ev
     """Also if a thread is just leaving it."""
     callback = Blocking()
     with serving(callback) as server, upgraded(server.port) as client:
-        [connection] = wait_for(lambda: [*server._sockets])
+        # its loop runs from here on
+        assert exchange(client, ["x"]) == ["x"]
+        [connection] = server._sockets
         handled = threading.Event()
         step = connection.handle  # type: ignore[attr-defined]
 
