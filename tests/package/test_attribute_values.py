@@ -97,7 +97,7 @@ def test_those_of_a_conversation_do() -> None:
         for thing in (server, client, process, server.connections()[0], process.client_thread):
             refuses_wrong_types(thing)
         with connect(server.port):
-            refuses_wrong_types(sockets[0])
+            refuses_wrong_types(wait_for(lambda: sockets)[0])
 
 
 def test_those_of_the_front_door_do() -> None:
