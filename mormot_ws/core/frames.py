@@ -6,7 +6,7 @@ Pure: no sockets, threads or clocks. The decoder is in ``incoming.py``.
 from __future__ import annotations
 
 from enum import Flag, IntEnum
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from ..errors import WebSocketsProtocolError
 from .masking import Buffer, mask_bytes
@@ -165,21 +165,6 @@ class WebSocketFrame:
         """
         payload = self._payload[2:] if self._opcode is focConnectionClose else self.payload
         return payload.decode("utf-8")
-
-    # called for what there is not; a type checker that saw it would allow any name
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> object:
-            from difflib import get_close_matches
-
-            meant = {"data": "payload, the bytes, or text", "message": "payload, or text"}.get(name)
-            if meant is None and not name.startswith("_"):
-                public = ("opcode", "payload", "text", "content", "tix")
-                meant = next(iter(get_close_matches(name.lower(), public, 1)), None)
-            hint = "" if meant is None else f": did you mean {meant}?"
-            raise AttributeError(
-                f"WebSocketFrame has no attribute {name!r}{hint}", name=name, obj=self
-            )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WebSocketFrame):
