@@ -1,4 +1,4 @@
-"""KnownAttributes: refuses misspelt attributes, and values that an attribute cannot have.
+"""CheckedAttributes: refuses misspelt attributes, and values that an attribute cannot have.
 
 Python sets any attribute on any object, so a misspelt callback is never called and nobody says why.
 The public classes refuse what they do not have, and name what was probably meant. No protocol, no
@@ -95,9 +95,27 @@ IS_TEXT = of_kind(str)
 IS_MILLISECONDS = of_kind(float, int, meant="a number of milliseconds")
 
 
-class KnownAttributes:
+class _Elsewhere:
+    """Stands for a name that is looked for in a class and is elsewhere: says so when it is read."""
+
+    def __init__(self, name: str, meant: str) -> None:
+        self._name = name
+        self._meant = meant
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        raise AttributeError(
+            f"{owner.__name__} has no attribute {self._name!r}: {self._meant}",
+            name=self._name,
+            obj=owner if instance is None else instance,
+        )
+
+
+class CheckedAttributes:
     """Refuses attributes that its objects do not have, values that attributes cannot have, and
     callbacks that cannot be called.
+
+    For what each message passes: reading an attribute costs no more than on any object.
+    :class:`KnownAttributes` also explains misspelt names that are read.
 
     A subclass in a program may have attributes of its own; there only what looks like a misspelt
     callback, or like the Pascal name of something, is refused. Names with a leading underscore are
@@ -127,6 +145,19 @@ class KnownAttributes:
             checks.update(vars(kind).get("_CHECKS", {}))
             callbacks.update(vars(kind).get("_CALLBACKS", {}))
         cls._CHECKS, cls._CALLBACKS = checks, callbacks
+        # a class with __getattr__ needs none
+        stand_ins = {} if hasattr(cls, "__getattr__") else vars(cls).get("_ELSEWHERE", {})
+        for name, meant in stand_ins.items():
+            if inspect.getattr_static(cls, name, _MISSING) is _MISSING:
+                setattr(cls, name, _Elsewhere(name, meant))
+
+    def __dir__(self) -> list[str]:
+        kind = type(self)
+        return [
+            name
+            for name in object.__dir__(self)
+            if not isinstance(inspect.getattr_static(kind, name, None), _Elsewhere)
+        ]
 
     # a type checker that saw this method would allow any name
     if not TYPE_CHECKING:
@@ -163,6 +194,16 @@ class KnownAttributes:
             else:
                 check_callback(function, name, *parameters)
 
+
+class KnownAttributes(CheckedAttributes):
+    """Does the same, and says what was meant by a misspelt name that is read.
+
+    Python reads every attribute of such objects more slowly.
+    """
+
+    # a type checker that saw this method would allow any name
+    if not TYPE_CHECKING:
+
         def __getattr__(self, name: str) -> Any:
             """Raise ``AttributeError``, with what was meant. Called for what there is not."""
             kind = type(self)
@@ -184,12 +225,14 @@ def _sets_itself(caller: FrameType) -> bool:
     return bool(caller.f_globals.get("__name__", "").startswith(_PACKAGE))
 
 
-def _check_new(owner: KnownAttributes, name: str, value: object) -> None:
+def _check_new(owner: CheckedAttributes, name: str, value: object) -> None:
     """Raise what an attribute deserves that a program sets on objects of a class for the first
     time.
     """
     kind = type(owner)
     known = inspect.getattr_static(kind, name, _MISSING)
+    if isinstance(known, _Elsewhere):
+        known = _MISSING
     if inspect.isroutine(known):
         if not callable(value):
             raise AttributeError(f"{kind.__name__}.{name} is a method: call it, {name}(…)")
@@ -205,7 +248,7 @@ def _check_new(owner: KnownAttributes, name: str, value: object) -> None:
     raise AttributeError(f"{text}: {hint}", name=name, obj=owner)
 
 
-def _check_methods(kind: type[KnownAttributes], name: str) -> None:
+def _check_methods(kind: type[CheckedAttributes], name: str) -> None:
     """Look for a method of a program's subclass that was meant to be the callback *name*.
 
     Raises ``AttributeError`` for a misspelt one. The Pascal spelling is only logged, because the
@@ -248,11 +291,14 @@ def _is_like(name: str, other: str) -> bool:
     return SequenceMatcher(None, name, other).ratio() >= _ALIKE
 
 
-def _meant(kind: type[KnownAttributes], name: str, own: bool) -> str | None:
+def _meant(kind: type[CheckedAttributes], name: str, own: bool) -> str | None:
     """Return which attribute of *kind* was meant by *name*; None when nothing is like it."""
     from difflib import get_close_matches  # only those who mistype a name pay for it
 
-    public = [known for known in {*dir(kind), *kind._given} if not known.startswith("_")]
+    elsewhere = {each for owner in kind.__mro__ for each in vars(owner).get("_ELSEWHERE", ())}
+    public = [
+        known for known in {*dir(kind), *kind._given} - elsewhere if not known.startswith("_")
+    ]
     flat = {known.replace("_", "").lower(): known for known in public}
     same = flat.get(name.replace("_", "").lower())
     if same is None and (own or name.startswith("on_")):

@@ -97,7 +97,18 @@ class OutgoingFrames:
                 self._busy = True
                 if self._late:
                     self._push_late()
-                pushed = self._push(queued, size)
+                frames = self.frames
+                if (
+                    frames
+                    and (not self.max_bytes or self._bytes + size <= self.max_bytes)
+                    and (not self.max_frames or len(frames) < self.max_frames)
+                ):
+                    # there is room: the usual case of _push(), written out for the hot path
+                    self._bytes += size
+                    frames.append(queued)
+                    pushed = True
+                else:
+                    pushed = self._push(queued, size)
                 if self._late:
                     self._push_late()
                 return pushed

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from ..attributes import KnownAttributes
+from ..attributes import CheckedAttributes
 from ..sockets.deadline import Deadline
 
 
-class ByteCarrier(KnownAttributes, ABC):
+class ByteCarrier(CheckedAttributes, ABC):
     """Reads and writes the bytes of one connection."""
 
     @abstractmethod

@@ -81,6 +81,7 @@ class Sender:
     def begin(self) -> None:
         """Get ready for a new connection with the protocol that the process has now."""
         process = self._process
+        self._counts = process.protocol.counts
         self.encoder.begin(process.protocol, process.settings.deflate_options())
         self._queued.begin()
         # True when a callback has queued a frame in this turn of the loop
@@ -146,7 +147,7 @@ class Sender:
             self._writer = me
             if process.state is not wpsRun:
                 return False
-            flags = frame.content
+            flags = frame._content
             if encoder.prepares and (opcode is focText or opcode is focBinary):
                 # it may raise: nothing of the frame was sent yet
                 payload, flags = encoder.prepare(process.protocol, frame, ahead)
@@ -172,7 +173,7 @@ class Sender:
                     raise
                 return False
             if opcode is focBinary or opcode is focText:
-                counts = process.protocol.counts
+                counts = self._counts
                 counts.frames_out += 1
                 counts.bytes_out += length
         finally:
@@ -248,7 +249,9 @@ class Sender:
     def queue_frame(self, frame: WebSocketFrame) -> bool:
         """Do the work of the process's ``send_frame_async``."""
         opcode, payload = frame._opcode, frame._payload
-        self.check_queueable(opcode, payload, frame)
+        # the usual case needs no call; payload is bytes in any frame
+        if not (opcode is focText and payload.isascii()):
+            self.check_queueable(opcode, payload, frame)
         # tuple.__new__: a named tuple's constructor costs as much as the rest of this method
         return self.queue(_new_queued(QueuedFrame, (opcode, payload, frame._content, None)))
 

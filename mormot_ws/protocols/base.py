@@ -14,7 +14,7 @@ from inspect import signature
 from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ..attributes import IS_BOOL, IS_INT, IS_TEXT, Check, KnownAttributes, of_kind
+from ..attributes import IS_BOOL, IS_INT, IS_TEXT, Check, CheckedAttributes, of_kind
 from ..core.addresses import UNIX_PEER
 from ..core.counts import MessageCounts
 from ..core.deflate import DeflateAgreement
@@ -64,7 +64,7 @@ def _is_name(name: str, value: Any) -> None:
         )
 
 
-class WebSocketProtocol(KnownAttributes):
+class WebSocketProtocol(CheckedAttributes):
     """One application protocol, identified by its *name* and *uri*.
 
     Mirrors ``TWebSocketProtocol``. *name* is the sub-protocol (``Sec-WebSocket-Protocol``).

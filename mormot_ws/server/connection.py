@@ -14,7 +14,7 @@ from threading import current_thread
 from types import NoneType
 from typing import Any, ClassVar
 
-from ..attributes import IS_INT, IS_TEXT, Check, KnownAttributes, of_kind
+from ..attributes import IS_INT, IS_TEXT, Check, CheckedAttributes, of_kind
 from ..core.addresses import UNIX_PEER
 from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
 from ..logs import get_logger
@@ -125,7 +125,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         self.owner.server._register(self)
 
 
-class WebSocketServerSocket(KnownAttributes):
+class WebSocketServerSocket(CheckedAttributes):
     """One accepted TCP connection; mirrors ``TWebSocketServerSocket``.
 
     ``on_websocket_connect`` and ``on_websocket_disconnect`` get it.

@@ -279,11 +279,17 @@ class LeaderPool:
                 continue
             if not active.is_set():
                 active.set()
+            called: list[Member] = []
             for fd, _ in ready:
                 member = members.get(fd)
                 if member is None:
-                    if fd == wake and not self._revisit(term):
-                        return
+                    if fd == wake:
+                        if self._stopping:
+                            # the byte stays, for another leader
+                            return
+                        called = self._called_back()
+                        # these come last
+                        ready += [(each.fileno(), None) for each in called]
                     continue
                 if not member.busy.acquire(False):
                     self._mask(member)
@@ -297,6 +303,9 @@ class LeaderPool:
                 self._current = None
                 if self._term != term:
                     # the rest is void: it is reported again to the new leader
+                    if called:
+                        self._revisits.extend(called)
+                        self._wake()
                     self._leave_late(member, goes_on)
                     return
                 if goes_on:
@@ -359,36 +368,15 @@ class LeaderPool:
         if member.masked:
             self._unmask(member)
 
-    def _revisit(self, term: int) -> bool:
-        """Handle members without an event; return False at the end of the term."""
-        if self._stopping:
-            # the byte stays, for another leader
-            return False
+    def _called_back(self) -> list[Member]:
+        """Return the members that are to be handled without an event."""
         with contextlib.suppress(BlockingIOError):
             while len(self._wake_read.recv(4096)) == 4096:
                 pass
+        called: list[Member] = []
         while self._revisits:
-            member = self._revisits.popleft()
-            if self._members.get(member.fileno()) is not member:
-                continue
-            if not member.busy.acquire(False):
-                # who is inside may have read for the last time: it is revisited when that is over
-                self._mask(member)
-                continue
-            self._current = (term, member)
-            try:
-                goes_on = member.handle() or member.end(None)
-            except BaseException as exc:  # noqa: BLE001
-                goes_on = self._end(member, exc)
-            self._current = None
-            if self._term != term:
-                self._leave_late(member, goes_on)
-                if self._revisits:
-                    self._wake()
-                return False
-            if goes_on:
-                self._leave(member)
-        return not self._stopping
+            called.append(self._revisits.popleft())
+        return called
 
     def _mask(self, member: Member) -> None:
         """Do not wait for a member while another thread is inside it."""

@@ -78,7 +78,7 @@ class UnixFile:
             if made is not None and _identity(self.path) == made:
                 os.unlink(self.path)
         except FileNotFoundError:
-            pass
+            pass  # somebody else has removed it, which is what we want
         except OSError as exc:
             _log.warning("the socket file %s cannot be removed: %s", self.path, exc)
 

@@ -117,7 +117,7 @@ class TlsTransport(Transport):
                 self._tls.do_handshake()
             done = True
         except ssl.SSLWantReadError:
-            pass
+            pass  # it is the peer's turn; what OpenSSL has to say is flushed below
         except ssl.SSLError:
             # sending the alert is a courtesy: only the error itself matters
             with contextlib.suppress(OSError):
