@@ -52,6 +52,9 @@ class SendingProcess(Protocol):
     def queue_failed(self, exc: BaseException) -> None:
         """Report that a queued frame could not be prepared. Called without a lock."""
 
+    def lost_in_doubt(self, frames: int) -> None:
+        """Log that queued frames may have been sent or not. Called without a lock."""
+
     def overflowed(self) -> None:
         """Close the connection because the queue is full, as the settings ask for."""
 

@@ -488,6 +488,11 @@ class WebSocketProcess(CheckedConnection):
         text = "%s: a queued frame could not be prepared, and is dropped"
         _log.error(text, self, extra=self.log_fields(), exc_info=exc)
 
+    def lost_in_doubt(self, frames: int) -> None:
+        """Log that a write was interrupted: its *frames* may have been sent or not."""
+        text = "%s: a signal handler has interrupted a write: %d queued frames count as lost"
+        _log.warning(text, self, frames, extra=self.log_fields())
+
     def count_dropped(self, messages: int = 1) -> None:
         """Count messages that were read, and reached no callback. For the package."""
         self._dispatcher.drop(messages)

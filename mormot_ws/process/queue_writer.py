@@ -214,21 +214,23 @@ class QueueWriter:
                 frames.append(queued)
         self.batch.close_behind(frames, parts, close)
 
-    def requeue(self) -> None:
+    def requeue(self) -> int:
         """Put frames that the kernel did not take whole back at the head of the queue.
 
-        Called after the end of a connection.
+        Called after the end of a connection. Returns how many frames may have been sent or not:
+        they count as lost.
         """
         if not self._process.keeps_queue():
             self.batch.clear()
             # there will be no other connection
             self._outgoing.clear()
-            return
+            return 0
         if self.batch.wire is None:
-            return
+            return 0
         lost, certain = self.batch.give_up(self._process.unsent_bytes())
         self.batch_sent()
         if certain:
             self._outgoing.put_back(lost)
-        else:
-            self._outgoing.drop(len(lost))
+            return 0
+        self._outgoing.drop(len(lost))
+        return len(lost)

@@ -487,7 +487,9 @@ class Sender:
         Called after the end of a connection.
         """
         with self.safe_out:
-            self._queued.requeue()
+            in_doubt = self._queued.requeue()
+        if in_doubt:
+            self._process.lost_in_doubt(in_doubt)
 
 
 _main_ident = threading.main_thread().ident

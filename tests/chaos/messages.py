@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ SMALL_BUFFER = 4096
 LARGE_PADDING = 24_000
 #: set in the environment of both sides with ``--signals``
 SIGNALS = "MORMOT_WS_CHAOS_SIGNALS"
+#: set there with ``--trace``
+TRACE = "MORMOT_WS_CHAOS_TRACE"
 #: what interrupted work sends; the other side ignores it, and it has no bytes to be counted
 NOTHING = WebSocketFrame(focBinary)
 #: seconds within which a forked child has to end
@@ -60,9 +63,19 @@ class FailingHandler(logging.Handler):
             raise FailingHandlerError(record.getMessage())
 
 
-def watch_exceptions(note: Callable[[str], Any]) -> None:
+class TraceHandler(logging.FileHandler):
+    """Writes every record with the time of the monotonic clock, which all processes share."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{time.monotonic():.4f} [{record.threadName}] {record.getMessage()}"
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing: a signal handler may raise in here."""
+
+
+def watch_exceptions(note: Callable[[str], Any], path: str) -> None:
     """Note in one line every exception that ends a thread or is ignored, and every log record of
-    ``mormot_ws`` from ERROR on.
+    ``mormot_ws`` from ERROR on; with ``--trace``, write all records beside the log at *path*.
     """
 
     def in_thread(args: threading.ExceptHookArgs) -> None:
@@ -85,6 +98,8 @@ def watch_exceptions(note: Callable[[str], Any]) -> None:
     logger = logging.getLogger("mormot_ws")
     logger.addHandler(Handler(logging.ERROR))
     logger.addHandler(FailingHandler(logging.DEBUG))
+    if TRACE in os.environ:
+        logger.addHandler(TraceHandler(f"{path}.trace"))
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+import pytest
 from support import Recorder, connect, echo_server, process_of, text, wait_for
 
 from mormot_ws import WebSocketServer
@@ -39,10 +40,13 @@ def interrupted(server: WebSocketServer, fault: BaseException, before: bool) -> 
         return process.outgoing.count, process.outgoing.lost
 
 
-def test_what_a_signal_handler_raises_behind_a_write_costs_the_frame(recorder: Recorder) -> None:
+def test_what_a_signal_handler_raises_behind_a_write_costs_the_frame(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
     """It may have been sent, and here it was."""
     with echo_server(callback=recorder.frame) as server:
         assert interrupted(server, Boom(), before=False) == (0, 1)
+        assert "interrupted a write: 1 queued frames count as lost" in caplog.text
         recorder.wait("focText")
         wait_for(lambda: not server.websocket_connections)
     assert recorder.texts() == ["once"]
