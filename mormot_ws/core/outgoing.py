@@ -23,6 +23,11 @@ class QueuedFrame(NamedTuple):
     #: the encoded frame, where several connections share one encoding (a server's broadcast)
     wire: bytes | None = None
 
+    @classmethod
+    def copy_of(cls, frame: WebSocketFrame) -> QueuedFrame:
+        """Return a copy of *frame*."""
+        return cls(frame._opcode, frame._payload, frame._content)
+
     def frame(self) -> WebSocketFrame:
         """Return a new frame with this content."""
         return WebSocketFrame(self.opcode, self.payload, self.content)
@@ -82,7 +87,7 @@ class OutgoingFrames:
 
     def push(self, frame: WebSocketFrame) -> bool:
         """Append a copy of *frame*; return False when the queue is full. Mirrors ``Push``."""
-        return self.push_queued(QueuedFrame(frame.opcode, frame.payload, frame.content))
+        return self.push_queued(QueuedFrame.copy_of(frame))
 
     def push_queued(self, queued: QueuedFrame) -> bool:
         """Append *queued* itself; return False when the queue is full."""

@@ -10,8 +10,19 @@ from ..sockets.deadline import Deadline
 from ..states import WebSocketProcessState
 
 
+class RunningLoop(Protocol):
+    """What the sender knows of a connection's loop."""
+
+    #: the thread that is inside the loop; 0: none
+    ident: int
+
+
 class SendingProcess(Protocol):
     """What :class:`Sender` needs of its connection."""
+
+    @property
+    def loop(self) -> RunningLoop:
+        """The loop: frames that its own thread queues are sent at the end of its turn."""
 
     settings: WebSocketProcessSettings
     protocol: WebSocketProtocol
@@ -60,6 +71,3 @@ class SendingProcess(Protocol):
 
     def keeps_queue(self) -> bool:
         """Tell whether frames may be queued while the connection is not running."""
-
-    def runs_loop(self) -> bool:
-        """Tell whether this thread runs the connection's loop."""
