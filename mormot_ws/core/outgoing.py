@@ -93,32 +93,38 @@ class OutgoingFrames:
         """Append *queued* itself; return False when the queue is full."""
         size = len(queued[1])
         with self._safe:
-            if self._busy:
-                # we are in a signal handler or finaliser that has interrupted this same thread
-                self._late.append(queued)
+            frames = self.frames
+            if (
+                frames
+                and not self._busy
+                and not self._late
+                and (not self.max_bytes or self._bytes + size <= self.max_bytes)
+                and (not self.max_frames or len(frames) < self.max_frames)
+            ):
+                # the usual case. A signal handler or finaliser that comes in between appends its
+                # frame before this one, which changes nothing here
+                self._bytes += size
+                frames.append(queued)
                 return True
-            # a signal handler may raise behind any call: nothing is called in the ``finally``
-            try:
-                self._busy = True
-                if self._late:
-                    self._push_late()
-                frames = self.frames
-                if (
-                    frames
-                    and (not self.max_bytes or self._bytes + size <= self.max_bytes)
-                    and (not self.max_frames or len(frames) < self.max_frames)
-                ):
-                    # there is room: the usual case of _push(), written out for the hot path
-                    self._bytes += size
-                    frames.append(queued)
-                    pushed = True
-                else:
-                    pushed = self._push(queued, size)
-                if self._late:
-                    self._push_late()
-                return pushed
-            finally:
-                self._busy = False
+            return self._push_carefully(queued, size)
+
+    def _push_carefully(self, queued: QueuedFrame, size: int) -> bool:
+        """Append *queued*, or refuse it, in any state of the queue."""
+        if self._busy:
+            # we are in a signal handler or finaliser that has interrupted this same thread
+            self._late.append(queued)
+            return True
+        # a signal handler may raise behind any call: nothing is called in the ``finally``
+        try:
+            self._busy = True
+            if self._late:
+                self._push_late()
+            pushed = self._push(queued, size)
+            if self._late:
+                self._push_late()
+            return pushed
+        finally:
+            self._busy = False
 
     def _push_late(self) -> None:
         """Append what came in the middle of a change. An interrupted call is continued here."""

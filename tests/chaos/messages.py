@@ -47,11 +47,37 @@ def padded(text: str, size: int) -> str:
     return f"{text} {'x' * size}"
 
 
+class _NoLock:
+    """What a handler of ours has instead of a lock."""
+
+    def acquire(self) -> None:
+        """Do nothing."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class LocklessHandler(logging.Handler):
+    """A handler whose lock nobody can leave held: a signal handler that raises behind the
+    ``acquire()`` of ``logging`` would stop all other threads.
+    """
+
+    def createLock(self) -> None:
+        """Called by the constructor."""
+        self.lock = _NoLock()  # type: ignore[assignment]
+
+
 class FailingHandlerError(Exception):
     """What the log handler of both sides raises now and then."""
 
 
-class FailingHandler(logging.Handler):
+class FailingHandler(LocklessHandler):
     """Raises at every twentieth record, whatever thread of the library has written it."""
 
     def __init__(self, level: int) -> None:
@@ -63,14 +89,18 @@ class FailingHandler(logging.Handler):
             raise FailingHandlerError(record.getMessage())
 
 
-class TraceHandler(logging.FileHandler):
-    """Writes every record with the time of the monotonic clock, which all processes share."""
+class TraceHandler(LocklessHandler):
+    """Appends every record to the file at *path*, with the time of the monotonic clock, which all
+    processes share.
+    """
 
-    def format(self, record: logging.LogRecord) -> str:
-        return f"{time.monotonic():.4f} [{record.threadName}] {record.getMessage()}"
+    def __init__(self, path: str) -> None:
+        super().__init__(logging.DEBUG)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Say nothing: a signal handler may raise in here."""
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{time.monotonic():.4f} [{record.threadName}] {record.getMessage()}\n"
+        os.write(self._file, text.encode(errors="backslashreplace"))
 
 
 def watch_exceptions(note: Callable[[str], Any], path: str) -> None:
@@ -87,7 +117,7 @@ def watch_exceptions(note: Callable[[str], Any], path: str) -> None:
             return
         note(f"unraisable: {args.err_msg} {args.object!r} {args.exc_value!r}")
 
-    class Handler(logging.Handler):
+    class Handler(LocklessHandler):
         def emit(self, record: logging.LogRecord) -> None:
             note(f"log: {self.format(record)!r}")
 
