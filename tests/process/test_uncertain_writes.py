@@ -14,9 +14,12 @@ class Boom(BaseException):
     """What a signal handler raises."""
 
 
-def interrupted(server: WebSocketServer, fault: BaseException, before: bool) -> tuple[int, int]:
+def interrupted(
+    server: WebSocketServer, fault: BaseException, before: bool, again: OSError | None = None
+) -> tuple[int, int]:
     """Let *fault* come *before* a queued frame is written, or right behind it; return how many
     frames are queued, and how many are counted as lost, when the connection has been given up.
+    *again*: what another flush meets before that.
     """
     with connect(server.port) as client:
         client.auto_reconnect()
@@ -35,6 +38,9 @@ def interrupted(server: WebSocketServer, fault: BaseException, before: bool) -> 
             process.sender.flush_outgoing()
         except Boom:
             pass
+        if again is not None:
+            fault, before = again, True
+            process.sender.flush_outgoing()
         process.write_now = write  # type: ignore[method-assign]
         process.sender.requeue()
         return process.outgoing.count, process.outgoing.lost
@@ -57,3 +63,12 @@ def test_an_error_of_the_socket_sends_it_again(recorder: Recorder) -> None:
     error = ConnectionResetError(errno.ECONNRESET, "reset")
     with echo_server(callback=recorder.frame) as server:
         assert interrupted(server, error, before=True) == (1, 0)
+
+
+def test_a_later_error_of_the_socket_does_not_make_it_certain(recorder: Recorder) -> None:
+    """It tells what the kernel took then, not what it took before."""
+    error = BrokenPipeError(errno.EPIPE, "broken")
+    with echo_server(callback=recorder.frame) as server:
+        assert interrupted(server, Boom(), before=False, again=error) == (0, 1)
+        wait_for(lambda: not server.websocket_connections)
+    assert recorder.texts() == ["once"]
