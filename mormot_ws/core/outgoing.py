@@ -58,6 +58,9 @@ class OutgoingFrames:
         self._late: list[QueuedFrame] = []
         #: the waiting frames, oldest first; other objects only look whether it is empty
         self.frames: deque[QueuedFrame] = deque()
+        #: what :meth:`take` returned last, until :meth:`settled`: if a signal handler raises in
+        #: between, the frames are found here
+        self.taken: list[QueuedFrame] = []
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -161,7 +164,7 @@ class OutgoingFrames:
     def take(self, max_bytes: int) -> list[QueuedFrame]:
         """Remove and return the oldest frames, up to about *max_bytes* of payload.
 
-        At least one frame is returned, unless the queue is empty.
+        At least one frame is returned, unless the queue is empty. :meth:`settled` follows.
         """
         with self._safe:
             try:
@@ -175,11 +178,11 @@ class OutgoingFrames:
     def _take(self, max_bytes: int) -> list[QueuedFrame]:
         frames = self.frames
         if self._bytes + (len(frames) << 4) <= max_bytes:
-            taken = list(frames)
+            taken = self.taken = list(frames)
             frames.clear()
             self._bytes = 0
             return taken
-        taken = []
+        taken = self.taken = []
         size = 0
         while frames and (not taken or size + len(frames[0].payload) <= max_bytes):
             queued = frames.popleft()
@@ -187,6 +190,10 @@ class OutgoingFrames:
             size += len(queued.payload) + 16
         self._bytes -= sum(len(queued.payload) for queued in taken)
         return taken
+
+    def settled(self) -> None:
+        """Record that the taken frames are in other hands, or were dropped or put back."""
+        self.taken = []
 
     def drop(self, count: int) -> None:
         """Count *count* frames as lost that were taken and cannot be sent."""
@@ -212,7 +219,7 @@ class OutgoingFrames:
         """Become empty in a forked child, where a thread of the parent may have held the lock."""
         self._safe = threading.RLock()
         self._busy, self._late = False, []
-        self.frames, self._bytes, self.lost = deque(), 0, 0
+        self.frames, self.taken, self._bytes, self.lost = deque(), [], 0, 0
 
     def clear(self) -> None:
         """Remove all frames."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+from unittest import mock
 
 import pytest
 from support import Recorder, connect, echo_server, process_of, text, wait_for
 
 from mormot_ws import WebSocketServer
+from mormot_ws.process.batch import Batch
 
 
 class Boom(BaseException):
@@ -72,3 +74,19 @@ def test_a_later_error_of_the_socket_does_not_make_it_certain(recorder: Recorder
         assert interrupted(server, Boom(), before=False, again=error) == (0, 1)
         wait_for(lambda: not server.websocket_connections)
     assert recorder.texts() == ["once"]
+
+
+def test_frames_that_a_signal_handler_keeps_out_of_the_batch_are_queued_again(
+    recorder: Recorder,
+) -> None:
+    """Nothing of them was written."""
+    with echo_server(callback=recorder.frame) as server, connect(server.port) as client:
+        client.auto_reconnect()
+        process = process_of(client)
+        process.outgoing.push(text("one"))
+        process.outgoing.push(text("two"))
+        with mock.patch.object(Batch, "fill", side_effect=Boom), pytest.raises(Boom):
+            process.sender.flush_outgoing()
+        process.sender.requeue()
+        assert [queued.payload for queued in process.outgoing.frames] == [b"one", b"two"]
+        assert process.outgoing.lost == 0
