@@ -28,7 +28,7 @@ _LONG = 600.0
 #: seconds of faults in a round, short and long; behind them everybody comes back
 _ROUND = 10.0
 _ROUND_LONG = 30.0
-#: seconds beyond the cap within which everybody has to be back: an attempt that began during a fault
+#: seconds beyond the cap within which everybody has to be back: an attempt that began in a fault
 #: takes up to 1.5 s (then comes the wait, at most the cap), the next one and its first message the
 #: rest, on a machine where 50 clients do that at once
 _MARGIN = 3.0 * float(os.environ.get("MORMOT_WS_TEST_TIMEOUT_FACTOR", "1"))
