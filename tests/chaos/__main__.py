@@ -1,5 +1,5 @@
 """The command line: ``python -m tests.chaos [--seconds 60] [--clients 50] [--seed N] [--cap MS]
-[--tls] [--signals] [--keep] [--verbose]``.
+[--tls] [--signals] [--keep] [--trace] [--verbose]``.
 
 Exits with 1 when an invariant was violated; the logs then stay in the folder that it names.
 """
@@ -21,7 +21,7 @@ from tests.support.waiting import poll_until
 from .arena import Arena
 from .check import Checker, Findings
 from .faults import Schedule
-from .messages import SIGNALS
+from .messages import SIGNALS, TRACE
 
 #: from here on it is a long run, with the library's own cap
 _LONG = 600.0
@@ -191,6 +191,9 @@ def main() -> int:
         help="let signal handlers raise in the main threads of both sides, twice a second",
     )
     parser.add_argument("--keep", action="store_true", help="keep the logs")
+    parser.add_argument(
+        "--trace", action="store_true", help="write all log records of the library beside the logs"
+    )
     parser.add_argument("--verbose", action="store_true", help="print each fault")
     arguments = parser.parse_args()
     if not 10 <= arguments.seconds <= 7200 or not 1 <= arguments.clients <= 500:
@@ -201,8 +204,9 @@ def main() -> int:
         if arguments.cap is None
         else arguments.cap
     )
-    if arguments.signals:
-        os.environ[SIGNALS] = "1"
+    for name, wanted in ((SIGNALS, arguments.signals), (TRACE, arguments.trace)):
+        if wanted:
+            os.environ[name] = "1"
     tls = ", TLS" if arguments.tls else ""
     _say(
         f"{arguments.seconds:g} s, {arguments.clients} clients, backoff from 100 ms to {cap} "
