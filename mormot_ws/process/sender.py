@@ -36,6 +36,9 @@ from .keeper import FlushResult, ProcessKeeper
 from .owner import SendingProcess
 from .queue_writer import QueueWriter
 
+# the argument of a lock's acquire() that does not wait
+_AT_ONCE = (False,)
+
 
 class Sender:
     """Sends the frames of *process*.
@@ -192,35 +195,39 @@ class Sender:
         failures: list[BaseException] | None,
     ) -> bool:
         """Send in the main thread, which a signal handler may interrupt at any point."""
-        # the parts of is_held_here() that can be true here, the cheap ones first
-        if (
-            self._main_sends
-            or (self._holders and self.is_held_here())
-            or self.outgoing.is_held_here()
-        ):
-            # we are in a signal handler that has interrupted a send on this same connection
-            return self.queue(QueuedFrame.copy_of(frame))
         process, safe_out = self._process, self.safe_out
         held: list[bool] = []
         failed: list[BaseException] = []
-        self._main_sends = True
+        # True already in a signal handler that has interrupted a send on this same connection
+        before = self._main_sends
         try:
+            self._main_sends = True
             if ahead is None and self.encoder.prepares_ahead and process.state is wpsRun:
                 # without the lock, because the protocol's code runs in it
                 ahead = self.encoder.prepare_ahead(process.protocol, frame)
-            if not take(safe_out, held, process.settings.send_timeout / 1000):
-                # another thread's frame is stuck too: the peer does not read
-                return False
+            # one step for signals, as in take(), which costs a call more
+            held += map(safe_out.acquire, _AT_ONCE)
+            if not held[0]:
+                self._main_sends = before
+                if self.is_held_here():
+                    # we must not wait for the send that we have interrupted
+                    return self.queue(QueuedFrame.copy_of(frame))
+                self._main_sends = True
+                held.clear()
+                if not take(safe_out, held, process.settings.send_timeout / 1000):
+                    # another thread's frame is stuck too: the peer does not read
+                    return False
             return self.send(frame, ahead, True, failed)
         finally:
-            self._main_sends = False
+            self._main_sends = before
             if held and held[0]:
                 safe_out.release()
-            if failures is not None:
-                failures += failed
-            else:
-                for failure in failed:
-                    process.write_failed(failure)
+            if failed:
+                if failures is not None:
+                    failures += failed
+                else:
+                    for failure in failed:
+                        process.write_failed(failure)
 
     def is_held_here(self) -> bool:
         """Tell whether the calling thread holds ``safe_out``, or what another holder waits for.
