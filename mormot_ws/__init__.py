@@ -43,6 +43,10 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         ConnectionClosed,
         GaveUp,
         HttpServerError,
+        HubError,
+        HubFull,
+        HubRefused,
+        HubUnavailable,
         ServiceConnectionError,
         ServiceError,
         ServiceTimeoutError,
@@ -115,6 +119,16 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         wscNonBlockWithoutAnswer,
     )
     from .status import ClientStatus, ConnectionStatus, ServerStatus
+    from .topics.hub import (
+        History,
+        Hub,
+        HubStatus,
+        Lost,
+        Position,
+        Publication,
+        Published,
+    )
+    from .topics.memory_hub import MemoryHub
 
 #: which module each public name comes from
 _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
@@ -135,6 +149,10 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "ConnectionClosed",
         "GaveUp",
         "HttpServerError",
+        "HubError",
+        "HubFull",
+        "HubRefused",
+        "HubUnavailable",
         "ServiceConnectionError",
         "ServiceError",
         "ServiceTimeoutError",
@@ -211,6 +229,16 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "status": ("ClientStatus", "ConnectionStatus", "ServerStatus"),
     "sockets.tls_contexts": ("client_tls_context", "server_tls_context"),
     "protocols.signed_uri": ("WebSocketProtocolUri",),
+    "topics.hub": (
+        "History",
+        "Hub",
+        "HubStatus",
+        "Lost",
+        "Position",
+        "Publication",
+        "Published",
+    ),
+    "topics.memory_hub": ("MemoryHub",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
 
@@ -367,4 +395,16 @@ __all__ = [
     "wscBlockWithAnswer",
     "wscBlockWithoutAnswer",
     "wscNonBlockWithoutAnswer",
+    "History",
+    "Hub",
+    "HubError",
+    "HubFull",
+    "HubRefused",
+    "HubStatus",
+    "HubUnavailable",
+    "Lost",
+    "MemoryHub",
+    "Position",
+    "Publication",
+    "Published",
 ]

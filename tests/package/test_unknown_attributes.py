@@ -31,11 +31,18 @@ from mormot_ws import (
 #: those that are made without more ado
 MADE: dict[str, Callable[[], object]] = {
     "ExponentialBackoff": ExponentialBackoff,
+    "History": lambda: mormot_ws.History([], mormot_ws.Position("e", 0)),
     "HttpServerRequest": mormot_ws.HttpServerRequest,
+    "HubStatus": lambda: mormot_ws.MemoryHub().status(),
     "LinearBackoff": LinearBackoff,
+    "Lost": lambda: mormot_ws.Lost("x", mormot_ws.Position("e", 0), "epoch"),
+    "MemoryHub": mormot_ws.MemoryHub,
     "PermessageDeflate": mormot_ws.PermessageDeflate,
+    "Position": lambda: mormot_ws.Position("e", 0),
     "ProcessStatus": lambda: mormot_ws.ProcessStatus(0, 0, "waiting", 0, None),
     "ProcessesStatus": lambda: mormot_ws.ProcessesStatus((), mormot_ws.ServerStatus("", *[0] * 11)),
+    "Publication": lambda: mormot_ws.Publication("x", 1, "e", "{}"),
+    "Published": lambda: mormot_ws.Published(1, "e"),
     "ReconnectFailure": lambda: ReconnectFailure(FailureKind.upgrade, "", 1, 0),
     "ServerProcesses": lambda: mormot_ws.ServerProcesses(make_server, 1, 0),
     "StopOn": lambda: StopOn(LinearBackoff()),
@@ -76,6 +83,7 @@ MET = (
 #: bases, of which there are no objects of their own in a conversation
 BASES = {
     "CrtSocket": "HttpClientWebSockets",
+    "Hub": "MemoryHub",
     "ReconnectPolicy": "StopOn",
     "WebCrtSocketProcess": "WebSocketProcessClient",
     "WebSocketProcess": "WebSocketProcessClient",
