@@ -85,6 +85,10 @@ def test_everything_else_is_left_to_h11(data: bytes) -> None:
     assert read_ordinary(data, 65536) is None
 
 
+def test_a_long_head_is_left_to_h11() -> None:
+    assert read_ordinary(with_line(b"X: " + b"a" * 4096), 65536) is None
+
+
 def test_a_head_above_the_limit_is_left_to_h11() -> None:
     assert read_ordinary(HEAD, len(HEAD)) is not None
     assert read_ordinary(HEAD, len(HEAD) - 1) is None
