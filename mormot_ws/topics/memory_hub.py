@@ -317,7 +317,7 @@ class MemoryHub(Hub):
             found.trim(now, self.history_age / 1000, self.window_age / 1000)
             position = Position(found.epoch, found.offset)
             history = History([], position) if since is None else found.since(since, 0)
-            found.subscriptions += (Subscription(topic, callback, found.offset),)
+            found.subscriptions += (Subscription(topic, callback, found.offset, found.epoch),)
         return history
 
     def unsubscribe(self, topic: str, callback: OnPublication) -> bool:

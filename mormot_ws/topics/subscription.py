@@ -21,13 +21,14 @@ class Subscription:
     writes ``active`` and then reads ``_running``. So at least one of them sees the other.
     """
 
-    __slots__ = ("_ended", "_inherited", "_running", "active", "after", "callback", "topic")
+    __slots__ = ("_ended", "_inherited", "_running", "active", "after", "callback", "epoch", "topic")
 
-    def __init__(self, topic: str, callback: OnPublication, after: int) -> None:
+    def __init__(self, topic: str, callback: OnPublication, after: int, epoch: str) -> None:
         self.topic = topic
         self.callback = callback
-        #: publications up to this offset are not for it
+        #: publications up to this offset are not for it, in this epoch
         self.after = after
+        self.epoch = epoch
         #: it may be called
         self.active = True
         #: True in a forked child: it belongs to the parent
