@@ -129,6 +129,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         Published,
     )
     from .topics.memory_hub import MemoryHub
+    from .topics.redis_hub import RedisHub
 
 #: which module each public name comes from
 _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
@@ -239,6 +240,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "Published",
     ),
     "topics.memory_hub": ("MemoryHub",),
+    "topics.redis_hub": ("RedisHub",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
 
@@ -407,4 +409,5 @@ __all__ = [
     "Position",
     "Publication",
     "Published",
+    "RedisHub",
 ]

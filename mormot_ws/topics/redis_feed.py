@@ -18,7 +18,7 @@ from .subscription import Subscription
 class Feed:
     """One topic that is listened to. The lock of :class:`RedisFeeds` guards all of it."""
 
-    __slots__ = ("behind", "held", "heard", "keys", "position", "subscriptions", "topic")
+    __slots__ = ("behind", "heard", "held", "keys", "position", "subscriptions", "topic")
 
     def __init__(self, topic: str, keys: Keys) -> None:
         self.topic = topic
@@ -96,7 +96,7 @@ class RedisFeeds:
             feed = self._feeds.get(keys.channel)
             if feed is None:
                 feed = self._feeds[keys.channel] = Feed(topic, keys)
-            elif any(each.callback == callback for each in feed.subscriptions):
+            elif any(each.is_of(callback) for each in feed.subscriptions):
                 raise ValueError(f"the callback is subscribed to {topic!r} already")
             feed.held += 1
             self._behind.pop(feed, None)
@@ -112,7 +112,7 @@ class RedisFeeds:
             feed.held -= 1
             try:
                 if position is not None:
-                    if any(each.callback == callback for each in feed.subscriptions):
+                    if any(each.is_of(callback) for each in feed.subscriptions):
                         raise ValueError(f"the callback is subscribed to {feed.topic!r} already")
                     if not feed.subscriptions:
                         feed.position = position
@@ -142,9 +142,9 @@ class RedisFeeds:
             feed = self._feeds.get(keys_of(self._prefix, topic).channel)
             if feed is None:
                 return []
-            ended = [each for each in feed.subscriptions if each.callback == callback]
+            ended = [each for each in feed.subscriptions if each.is_of(callback)]
             feed.subscriptions = tuple(
-                each for each in feed.subscriptions if each.callback != callback
+                each for each in feed.subscriptions if not each.is_of(callback)
             )
             self._forget_unused(feed)
             return ended

@@ -81,8 +81,9 @@ def parse_redis_url(url: object) -> RedisUrl:
         port = parts.port
     # its text may have the password in it
     except ValueError:
-        raise ValueError("url is no URL: is there a special character in the password? Write it"
-                         " as %XX") from None
+        raise ValueError(
+            "url is no URL: is there a special character in the password? Write it as %XX"
+        ) from None
     wanted = "redis://host:port/0, rediss://… with TLS, or unix:///path?db=0"
     database, options = parts.path.strip("/"), parse_qs(parts.query)
     host = unquote(parts.hostname or "")
@@ -109,7 +110,7 @@ class _Connection(redis_connection.Connection):
 
     def __init__(self, link: RedisLink, **arguments: Any) -> None:
         self._link = link
-        super().__init__(**arguments)
+        super().__init__(**arguments)  # type: ignore[no-untyped-call]
 
     def _connect(self) -> socket.socket:
         return self._link.dial()
@@ -138,7 +139,7 @@ class RedisLink:
         self._stopped = False
         #: which run of Redis is at the other end; a restarted one has another name
         self.run = ""
-        self._redis = _Connection(
+        self._redis: Any = _Connection(
             self,
             host=url.host,
             port=url.port,
@@ -161,8 +162,11 @@ class RedisLink:
             if self.url.tls:
                 given = self._tls_context
                 context = given() if callable(given) else given or _default_context.get()
-                plain, sock = sock, context.wrap_socket(
-                    sock, server_hostname=self.url.host, do_handshake_on_connect=False
+                plain, sock = (
+                    sock,
+                    context.wrap_socket(
+                        sock, server_hostname=self.url.host, do_handshake_on_connect=False
+                    ),
                 )
                 # the descriptor is the new one's
                 self._dialling.taken(plain)
@@ -189,6 +193,7 @@ class RedisLink:
         self._deadline = deadline
         try:
             self._redis.connect()
+            self._set_timeout(deadline)
             self._redis.send_command("INFO", "server")
             info = self._redis.read_response()
         except Exception as exc:
@@ -276,7 +281,7 @@ class RedisLink:
         if self._socket is None or self._stopped:
             return False
         try:
-            return not _is_readable(self._socket)
+            return not wait_readable([self._socket.fileno()], 0)
         except (OSError, ValueError):
             return False
 
@@ -373,9 +378,14 @@ def _seconds(deadline: Deadline) -> float:
     return left
 
 
-def _is_readable(sock: socket.socket) -> bool:
+def wait_readable(descriptors: list[int], seconds: float) -> bool:
+    """Wait until one of the *descriptors* can be read; return whether one can. A negative one is
+    left out.
+    """
+    wanted = [descriptor for descriptor in descriptors if descriptor >= 0]
     if hasattr(select, "poll"):
         poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        return bool(poll.poll(0))
-    return bool(select.select([sock], [], [], 0)[0])
+        for descriptor in wanted:
+            poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(max(0.0, seconds) * 1000))
+    return bool(select.select(wanted, [], [], max(0.0, seconds))[0])

@@ -109,9 +109,7 @@ class RedisPool:
         answers: list[Any] = self._with_link(deadline, ask, True)
         return answers
 
-    def _with_link(
-        self, deadline: Deadline, ask: Callable[[RedisLink], Any], repeat: bool
-    ) -> Any:
+    def _with_link(self, deadline: Deadline, ask: Callable[[RedisLink], Any], repeat: bool) -> Any:
         """Return what *ask* returns for a connection; raise the error that it returns."""
         permits = self._permits
         try:
@@ -136,13 +134,9 @@ class RedisPool:
             if isinstance(answer, Exception):
                 raise explained(self._url, answer) from answer
         except HubError as exc:
-            self._note(exc)
+            self.note_failure(exc)
             raise
-        if self.is_failing:
-            self.is_failing = False
-            self._told.clear()
-            _log.info("%s answers again", self._url.shown)
-            self._on_success()
+        self.note_success()
         return answer
 
     def _ask(self, deadline: Deadline, ask: Callable[[RedisLink], Any]) -> Any:
@@ -175,7 +169,15 @@ class RedisPool:
             # e.g. Redis was restarted: found before something is sent that nobody answers
             self.drop(link)
 
-    def _note(self, exc: HubError) -> None:
+    def note_success(self) -> None:
+        """Remember, and log, that Redis answers again."""
+        if self.is_failing:
+            self.is_failing = False
+            self._told.clear()
+            _log.info("%s answers again", self._url.shown)
+            self._on_success()
+
+    def note_failure(self, exc: HubError) -> None:
         """Remember a fault, and log it once while it lasts."""
         if self._stopped:
             return

@@ -45,8 +45,8 @@ class RedisPresence:
     def _here(self, topic: str) -> bytes:
         return keys_of(self._prefix, topic).here
 
-    def join(self, topic: str, member: str, json: str, age: float, topic_age: float) -> None:
-        """Make *member* present. Raises ``HubError``, and is noted nevertheless."""
+    def join(self, topic: str, member: str, json: str) -> None:
+        """Make *member* present; :meth:`announce` tells Redis."""
         with self._safe:
             self._left.pop((topic, member), None)
             self._members[topic, member] = json
@@ -56,14 +56,18 @@ class RedisPresence:
     ) -> None:
         """Tell Redis of *member*. Raises ``HubError``."""
         json = self._members.get((topic, member))
-        if json is not None:
-            here = self._here(topic)
-            self._pool.request(
-                deadline,
-                (b"SET", process_key(self._prefix, self._process), 1, b"PX", int(age)),
-                (b"HSET", here, self._field(member), json.encode()),
-                (b"PEXPIRE", here, int(topic_age)),
-            )
+        if json is None:
+            return
+        here, field = self._here(topic), self._field(member)
+        self._pool.request(
+            deadline,
+            (b"SET", process_key(self._prefix, self._process), 1, b"PX", int(age)),
+            (b"HSET", here, field, json.encode()),
+            (b"PEXPIRE", here, int(topic_age)),
+        )
+        if (topic, member) not in self._members:
+            # another thread let it leave meanwhile, and may have told Redis too early
+            self._pool.request(deadline, (b"HDEL", here, field))
 
     def leave(self, topic: str, member: str) -> bool:
         """End the presence of *member* here; return False when it was not there."""
@@ -128,9 +132,7 @@ class RedisPresence:
             return set()
         keys = [process_key(self._prefix, process.decode()) for process in processes]
         answers = self._pool.request(deadline, *((b"EXISTS", key) for key in keys))
-        return {
-            process for process, there in zip(processes, answers, strict=True) if there
-        }
+        return {process for process, there in zip(processes, answers, strict=True) if there}
 
     def end(self, deadline: Deadline) -> None:
         """Let the members of this process vanish. Raises ``HubError``; then they do it later."""

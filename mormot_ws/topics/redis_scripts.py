@@ -145,7 +145,7 @@ local count, age, limit = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[8]
 local epoch, offset = touch(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 local after, reason = 0, ''
-if ARGV[6] ~= '' then
+if ARGV[7] ~= '' then
   local since = tonumber(ARGV[7])
   if ARGV[6] == epoch then
     if since <= offset then after = since else reason = 'epoch' end
@@ -163,7 +163,7 @@ if ARGV[6] ~= '' then
 end
 local result = {epoch, offset, reason}
 local first = math.max(after + 1, offset - count + 1)
-if ARGV[6] == '' and limit > 0 then first = math.max(first, offset - limit + 1) end
+if ARGV[7] == '' and limit > 0 then first = math.max(first, offset - limit + 1) end
 local oldest = milliseconds() - age
 while count > 0 and first <= offset do
   local entries = redis.call('XRANGE', KEYS[2], number(first), '+', 'COUNT', 100)
@@ -177,7 +177,7 @@ while count > 0 and first <= offset do
   end
   if #entries < 100 or (limit > 0 and #result >= 3 + 2 * limit) then break end
 end
-if ARGV[6] ~= '' and reason == '' and after < offset and result[4] ~= after + 1 then
+if ARGV[7] ~= '' and reason == '' and after < offset and result[4] ~= after + 1 then
   result[3] = 'trimmed'
 end
 return result
