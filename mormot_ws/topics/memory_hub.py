@@ -211,10 +211,9 @@ class MemoryHub(Hub):
         if self._freed:
             raise HubUnavailable("the hub was freed")
         topic = self._topics.get(name) if isinstance(name, str) else None
-        if topic is not None and now - topic.used_at >= self.topic_age / 1000:
-            if not topic.is_used:
-                del self._topics[name]
-                topic = None
+        if topic is not None and now - topic.used_at >= self.topic_age / 1000 and not topic.is_used:
+            del self._topics[name]
+            topic = None
         if topic is None:
             check_name("topic", name)
             self._look_for_old(now, name)

@@ -10,6 +10,7 @@ from ..core.forks import dies_in_child
 from ..errors import HubError, HubUnavailable
 from ..process.freeing import close_at_exit, forget_at_exit
 from ..reconnect_policies import ExponentialBackoff, ReconnectPolicy, check_policy
+from ..sockets.checks import SOCKET_CHECKS
 from ..sockets.deadline import Deadline
 from ..sockets.tls_contexts import TlsContext
 from .hub import (
@@ -83,9 +84,7 @@ class RedisHub(Hub):
     """
 
     _CHECKS: ClassVar = {
-        "prefix": _check_prefix,
         "presence_age": is_from(100, IS_MILLISECONDS),
-        "max_connections": is_from(1, IS_INT),
         "policy": check_policy,
     }
 
@@ -106,9 +105,11 @@ class RedisHub(Hub):
     ) -> None:
         super().__init__(history_count, history_age, window_count, window_age, topic_age, timeout)
         self._url = parse_redis_url(url)
-        self.prefix = prefix
+        _check_prefix("prefix", prefix)
+        is_from(1, IS_INT)("max_connections", max_connections)
+        SOCKET_CHECKS["tls_context"]("tls_context", tls_context)
+        self._prefix = prefix
         self.presence_age = presence_age
-        self.max_connections = max_connections
         self.policy: ReconnectPolicy = (
             ExponentialBackoff(cap_ms=_LONGEST_PAUSE) if policy is None else policy
         )
@@ -119,6 +120,11 @@ class RedisHub(Hub):
         self._freed = False
         self._counts = _Counts()
         dies_in_child(self)
+
+    @property
+    def prefix(self) -> str:
+        """What the names of all keys and channels begin with."""
+        return self._prefix
 
     def publish(
         self, topic: str, data: object, *, session: str = "", sequence: int = 0
@@ -134,7 +140,7 @@ class RedisHub(Hub):
         if session != "" or sequence != 0:
             check_repeat(session, sequence)
             name = f"{sequence} {session}"
-        keys = keys_of(self.prefix, topic)
+        keys = keys_of(self._prefix, topic)
         try:
             offset, epoch, repeated = self._pool.run_script(
                 self._begin(),
@@ -192,7 +198,7 @@ class RedisHub(Hub):
         least_age: int = 0,
     ) -> History:
         """Return publications of the past."""
-        keys = keys_of(self.prefix, topic)
+        keys = keys_of(self._prefix, topic)
         answer = self._pool.run_script(
             deadline,
             HISTORY,

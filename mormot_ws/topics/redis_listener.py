@@ -374,7 +374,9 @@ class _Listening:
         for _ in range(min(len(self._round), int(self._looks_per_second) + 1)):
             self._feeds.mark_quiet(self._round.popleft())
         # few topics: not one after another at once, but over the whole round
-        self._next_look = now + max(1.0, 1 / max(self._looks_per_second, 1 / _ROUND_SECONDS))
+        self._next_look = now + max(
+            _LONGEST_WAIT, 1 / max(self._looks_per_second, 1 / _ROUND_SECONDS)
+        )
 
     def _keep_present(self, now: float) -> None:
         """Say that this OS process lives, and who its members are."""

@@ -44,6 +44,7 @@ MADE: dict[str, Callable[[], object]] = {
     "Publication": lambda: mormot_ws.Publication("x", 1, "e", "{}"),
     "Published": lambda: mormot_ws.Published(1, "e"),
     "ReconnectFailure": lambda: ReconnectFailure(FailureKind.upgrade, "", 1, 0),
+    "RedisHub": lambda: mormot_ws.RedisHub("redis://localhost"),
     "ServerProcesses": lambda: mormot_ws.ServerProcesses(make_server, 1, 0),
     "StopOn": lambda: StopOn(LinearBackoff()),
     "WebProcessInFrame": lambda: WebProcessInFrame(True),
