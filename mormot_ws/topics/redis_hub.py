@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any, ClassVar
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..attributes import IS_INT, IS_MILLISECONDS
 from ..core.forks import dies_in_child
@@ -29,11 +31,14 @@ from .hub import (
     is_from,
 )
 from .redis_feed import RedisFeeds, history_of
-from .redis_link import parse_redis_url
 from .redis_listener import RedisListener
 from .redis_pool import RedisPool
 from .redis_presence import RedisPresence
 from .redis_scripts import HISTORY, PUBLISH, keys_of
+from .redis_url import RedisUrl, parse_redis_url
+
+if TYPE_CHECKING:
+    from .redis_link import RedisLink
 
 #: the longest wait between two attempts of the default policy, in milliseconds
 _LONGEST_PAUSE = 4_000
@@ -51,6 +56,16 @@ def _check_prefix(name: str, value: Any) -> None:
         raise TypeError(f"{name} is a str, not {type(value).__name__}")
     if not value.isprintable() or "{" in value or "}" in value:
         raise ValueError(f"{name} has no braces and no control characters, unlike {value!r}")
+
+
+def _link_maker(url: RedisUrl, tls_context: TlsContext | None) -> Callable[[], RedisLink]:
+    """Return what makes connections. Raises ``ImportError`` when redis-py is missing."""
+    try:
+        # optional, and large
+        from .redis_link import RedisLink
+    except ImportError as exc:
+        raise ImportError("RedisHub needs redis-py: pip install 'mormot_ws[redis]'") from exc
+    return partial(RedisLink, url, tls_context)
 
 
 class RedisHub(Hub):
@@ -113,12 +128,15 @@ class RedisHub(Hub):
         self.policy: ReconnectPolicy = (
             ExponentialBackoff(cap_ms=_LONGEST_PAUSE) if policy is None else policy
         )
-        self._pool = RedisPool(self._url, tls_context, max_connections, self._revive)
+        self._pool = RedisPool(
+            self._url.shown, _link_maker(self._url, tls_context), max_connections, self._revive
+        )
         self._feeds = RedisFeeds(prefix)
         self._presence = RedisPresence(self._pool, prefix)
         self._listener = RedisListener(self, self._pool, self._feeds, self._presence)
         self._freed = False
-        self._counts = _Counts()
+        #: what the status tells
+        self._counts = {"published": 0, "repeated": 0}
         dies_in_child(self)
 
     @property
@@ -164,9 +182,9 @@ class RedisHub(Hub):
                 raise
             raise type(exc)(f"{exc.text}; it may have been published", True) from exc
         if repeated:
-            self._counts.repeated += 1
+            self._counts["repeated"] += 1
         else:
-            self._counts.published += 1
+            self._counts["published"] += 1
         return Published(offset, epoch.decode(), bool(repeated))
 
     def _begin(self) -> Deadline:
@@ -287,8 +305,8 @@ class RedisHub(Hub):
             topics=topics,
             subscribers=subscribers,
             members=len(self._presence),
-            published=self._counts.published,
-            repeated=self._counts.repeated,
+            published=self._counts["published"],
+            repeated=self._counts["repeated"],
             delivered=listener.delivered,
             lost=listener.lost,
             reconnects=listener.reconnects,
@@ -337,12 +355,3 @@ class RedisHub(Hub):
     def __repr__(self) -> str:
         state = "freed" if self._freed else "connected" if self.status().connected else "away"
         return f"RedisHub(<{self._url.shown}, {state}>)"
-
-
-class _Counts:
-    """What the status tells."""
-
-    __slots__ = ("published", "repeated")
-
-    def __init__(self) -> None:
-        self.published = self.repeated = 0

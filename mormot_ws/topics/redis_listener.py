@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..client.delays import AttemptFailure, ReconnectWaits
 from ..errors import HubError, HubUnavailable
@@ -22,9 +22,12 @@ from ..reconnect_policies import FailureKind, ReconnectPolicy, failure_kind
 from ..sockets.deadline import Deadline
 from .hub import History, Lost, Position
 from .redis_feed import Call, Feed, RedisFeeds
-from .redis_link import RedisLink, wait_readable
 from .redis_pool import RedisPool
 from .redis_presence import RedisPresence
+from .redis_waiting import wait_readable
+
+if TYPE_CHECKING:
+    from .redis_link import RedisLink
 
 _log = get_logger("mormot_ws.topics")
 
