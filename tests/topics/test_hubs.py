@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support import Recorder, wait_for
-from support.topics import Heard
+from support.hubs import Heard
 from support.waiting import BOUND, MS, ms
 
 from mormot_ws import Hub, HubUnavailable, Lost, Position, Publication

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 from support import HOST, wait_for
+from support.hubs import Heard
 from support.redis_server import RedisServer, redis_server
 from support.tls import Authority, authority, stranger  # noqa: F401
-from support.topics import Heard
 from support.waiting import BOUND, MS, ms
 
 from mormot_ws import (
