@@ -15,7 +15,7 @@ from .redis_scripts import Keys, keys_of
 from .subscription import Subscription
 
 
-class Feed:
+class RedisFeed:
     """One topic that is listened to. The lock of :class:`RedisFeeds` guards all of it."""
 
     __slots__ = ("behind", "heard", "held", "keys", "position", "subscriptions", "topic")
@@ -70,11 +70,11 @@ class RedisFeeds:
         self._prefix = prefix
         #: guards all feeds; nothing else is called or taken under it. Reentrant for signal handlers
         self._safe = threading.RLock()
-        self._feeds: dict[bytes, Feed] = {}
+        self._feeds: dict[bytes, RedisFeed] = {}
         #: channels that may have to be subscribed to, or not any more
         self._changed: deque[bytes] = deque()
         #: those that are behind, and not held
-        self._behind: dict[Feed, None] = {}
+        self._behind: dict[RedisFeed, None] = {}
 
     def channels(self) -> list[bytes]:
         """Return the channels that are wanted."""
@@ -96,7 +96,7 @@ class RedisFeeds:
         feeds = list(self._feeds.values())
         return len(feeds), sum(len(feed.subscriptions) for feed in feeds)
 
-    def hold(self, topic: str, callback: OnPublication) -> Feed:
+    def hold(self, topic: str, callback: OnPublication) -> RedisFeed:
         """Return the feed of *topic*, which takes nothing until :meth:`release`.
 
         Raises ``ValueError`` when *callback* is subscribed already.
@@ -105,14 +105,14 @@ class RedisFeeds:
         with self._safe:
             feed = self._feeds.get(keys.channel)
             if feed is None:
-                feed = self._feeds[keys.channel] = Feed(topic, keys)
+                feed = self._feeds[keys.channel] = RedisFeed(topic, keys)
             elif any(each.is_of(callback) for each in feed.subscriptions):
                 raise ValueError(f"the callback is subscribed to {topic!r} already")
             feed.held += 1
             self._behind.pop(feed, None)
             return feed
 
-    def release(self, feed: Feed, callback: OnPublication, position: Position | None) -> bool:
+    def release(self, feed: RedisFeed, callback: OnPublication, position: Position | None) -> bool:
         """End :meth:`hold`, with a subscription from *position* on, or None without one.
 
         Raises ``ValueError`` when *callback* was subscribed by another thread meanwhile. Returns
@@ -137,7 +137,7 @@ class RedisFeeds:
                     self._behind[feed] = None
             return True
 
-    def _forget_unused(self, feed: Feed) -> None:
+    def _forget_unused(self, feed: RedisFeed) -> None:
         """Forget *feed* when nobody wants it. Called with the lock."""
         if not feed.subscriptions and not feed.held:
             channel = feed.keys.channel
@@ -191,7 +191,7 @@ class RedisFeeds:
         publication = Publication(feed.topic, offset, position.epoch, json.decode())
         return Call(publication, _wanting(subscriptions, publication))
 
-    def _fall_behind(self, feed: Feed) -> None:
+    def _fall_behind(self, feed: RedisFeed) -> None:
         feed.behind = True
         if not feed.held and feed.subscriptions:
             self._behind[feed] = None
@@ -212,7 +212,7 @@ class RedisFeeds:
                 if not heard and feed.position is not None:
                     self._fall_behind(feed)
 
-    def next_behind(self) -> tuple[Feed, Position] | None:
+    def next_behind(self) -> tuple[RedisFeed, Position] | None:
         """Return a topic that is behind, and how far it was read; None when there is none."""
         with self._safe:
             for feed in self._behind:
@@ -220,7 +220,7 @@ class RedisFeeds:
                 return feed, feed.position
             return None
 
-    def take_history(self, feed: Feed, since: Position, history: History) -> list[Call]:
+    def take_history(self, feed: RedisFeed, since: Position, history: History) -> list[Call]:
         """Take the *history* of a topic that is behind; return what is to be called."""
         with self._safe:
             if feed.held or not feed.subscriptions or feed.position != since:
@@ -247,7 +247,7 @@ class RedisFeeds:
                 self._behind.pop(feed, None)
             return calls
 
-    def _lose(self, feed: Feed, since: Position, history: History) -> Call:
+    def _lose(self, feed: RedisFeed, since: Position, history: History) -> Call:
         """Return the call for what is missing before *history*. Called with the lock."""
         epoch, newest = history.position
         first = history.publications[0].offset if history.publications else newest + 1
