@@ -103,7 +103,7 @@ class RedisFeeds:
         """
         keys = keys_of(self._prefix, topic)
         with self._safe:
-            feed = self._feeds.get(keys.channel)
+            feed: RedisFeed | None = self._feeds.get(keys.channel)
             if feed is None:
                 feed = self._feeds[keys.channel] = RedisFeed(topic, keys)
             elif any(each.is_of(callback) for each in feed.subscriptions):
@@ -173,7 +173,7 @@ class RedisFeeds:
         epoch, number, json = message.split(b" ", 2)
         offset = int(number)
         with self._safe:
-            feed = self._feeds.get(channel)
+            feed: RedisFeed | None = self._feeds.get(channel)
             if feed is None or feed.position is None:
                 return None
             feed.heard = True
@@ -199,14 +199,14 @@ class RedisFeeds:
     def mark_behind(self, channel: bytes) -> None:
         """Let the topic of *channel* be looked for in the history: something may be missing."""
         with self._safe:
-            feed = self._feeds.get(channel)
+            feed: RedisFeed | None = self._feeds.get(channel)
             if feed is not None and feed.position is not None:
                 self._fall_behind(feed)
 
     def mark_quiet(self, channel: bytes) -> None:
         """Let a topic of which nothing has come for long be looked for in the history, too."""
         with self._safe:
-            feed = self._feeds.get(channel)
+            feed: RedisFeed | None = self._feeds.get(channel)
             if feed is not None:
                 heard, feed.heard = feed.heard, False
                 if not heard and feed.position is not None:
