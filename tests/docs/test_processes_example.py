@@ -32,7 +32,9 @@ def test_it_serves_shows_its_status_is_replaced_and_says_goodbye() -> None:
             assert isinstance(answer, str)
             assert answer.startswith("'hello' from process ")
             program.enter("")
-            first = [program.expect(rf"^process {number}: PID (\d+), listening")[1] for number in "01"]
+            first = [
+                program.expect(rf"^process {number}: PID (\d+), listening")[1] for number in "01"
+            ]
             program.expect("^all: 1 connections, 1 frames received")
             program.signal(signal.SIGHUP)
             # it comes back to one of the new processes

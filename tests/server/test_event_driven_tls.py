@@ -1,5 +1,5 @@
-"""TLS on the event-driven server: whatever a peer does or leaves undone in TLS, no thread belongs to
-it, and the others are served.
+"""TLS on the event-driven server: whatever a peer does or leaves undone, no thread belongs to it, and
+the others are served.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def test_a_callback_that_sends_to_a_peer_that_does_not_read_holds_only_itself(
         wait_for(lambda: not server.websocket_connections)
 
 
-# ------------------------------------------------------------------- what Python's ssl has no call for
+# ------------------------------------------------- what Python's ssl has no call for
 
 
 def openssl(sock: ssl.SSLSocket) -> tuple[Any, ctypes.c_void_p]:
