@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import signal
 from enum import Enum
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import NamedTuple
+
+from ..front.signals import SignalQueue
 
 
 class News(Enum):
@@ -45,9 +47,7 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        # a SimpleQueue, whose put() may interrupt a get() or put() of the same thread, as a signal
-        # handler does
-        self._letters: SimpleQueue[Letter] = SimpleQueue()
+        self._letters: SignalQueue[Letter] = SignalQueue()
 
     def post(self, news: News, value: int = 0) -> None:
         """Post a letter. Never waits."""
@@ -59,7 +59,7 @@ class Mailbox:
         With None it waits until a letter arrives; a signal posts one. Called in the main thread.
         """
         try:
-            return self._letters.get(timeout=None if seconds is None else max(0.0, seconds))
+            return self._letters.get(seconds)
         except Empty:
             return None
 

@@ -12,7 +12,6 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
-from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar, overload
 
 from ..attributes import IS_BOOL, IS_TEXT
@@ -36,7 +35,7 @@ from .messages import Message, frame_of, json_frame, read_call
 from .methods import RemoteMethod, RemoteMethods, Sendable
 from .peer import Handlers, Peer, PeerProtocol, Peers, ids_of, peers_of
 from .request import Request
-from .signals import StopSignals
+from .signals import SignalQueue, StopSignals
 from .where import Where
 
 _log = get_logger("mormot_ws.front")
@@ -141,7 +140,7 @@ class Server(FixedAttributes, ClosedByWith):
         self._routes = HttpRoutes()
         self._server: ListeningServer | None = None
         # where each run() waits
-        self._runs: list[SimpleQueue[None]] = []
+        self._runs: list[SignalQueue[None]] = []
 
     # ------------------------------------------------------------------------------ to register
 
@@ -321,7 +320,7 @@ class Server(FixedAttributes, ClosedByWith):
                 return
             self._free(server, runs)
 
-    def _free(self, server: ListeningServer, runs: list[SimpleQueue[None]]) -> None:
+    def _free(self, server: ListeningServer, runs: list[SignalQueue[None]]) -> None:
         try:
             # an exception may interrupt it: the next close() then finds the server, and finishes
             server.free()
@@ -340,9 +339,7 @@ class Server(FixedAttributes, ClosedByWith):
         thread has signals: in another one it serves until :meth:`close`. Raises what
         :meth:`start` raises.
         """
-        # a SimpleQueue, because its put() may interrupt its get() in the same thread: that is what
-        # a signal handler does
-        stop: SimpleQueue[None] = SimpleQueue()
+        stop: SignalQueue[None] = SignalQueue()
         with StopSignals(lambda: stop.put(None)):
             self._runs.append(stop)
             try:
