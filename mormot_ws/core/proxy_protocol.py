@@ -1,8 +1,7 @@
-"""ProxyHeader: the PROXY protocol, versions 1 and 2, by which a load balancer that forwards TCP says
-whose connection it is.
+"""ProxyHeader: the header of the PROXY protocol, versions 1 and 2.
 
-Its header is the first thing on a connection, before TLS. It is fed with bytes, as they come, and
-takes no byte behind the header.
+By it a load balancer that forwards TCP says whose connection it is. It is the first thing on a
+connection, before TLS. The reader is fed with bytes, as they come, and takes none behind it.
 """
 
 from __future__ import annotations

@@ -34,10 +34,12 @@ class OpeningFault(Exception):
         more = seldom.due()
         if more is not None:
             _log.warning(
-                "#%(connection_id)s from %(remote_ip)s is closed: %(why)s;"
-                " settings.proxy_protocol_from has that address%(more)s",
-                {**fields, "why": self, "more": more},
-                extra=dict(fields),
+                "#%s from %s is closed: %s; settings.proxy_protocol_from has that address%s",
+                fields["connection_id"],
+                fields["remote_ip"],
+                self,
+                more,
+                extra=fields,
             )
 
 

@@ -97,9 +97,7 @@ def test_a_header_that_ends_early_is_told(caplog: pytest.LogCaptureFixture) -> N
 
 
 @pytest.mark.parametrize("sent", [b"", V1[:20], V2[:20]])
-def test_the_wait_for_a_header_is_bounded(
-    sent: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_wait_for_a_header_is_bounded(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """By handshake_timeout."""
     with echo_server(proxy_protocol_from={HOST}, handshake_timeout=ms(60)) as server:
         with RawClient(server.port) as client:
@@ -146,15 +144,18 @@ def test_tls_and_health_checks_come_behind_the_header(tmp_path: Path) -> None:
 
 def test_the_limit_per_address_is_for_the_client() -> None:
     """Not for the balancer, from which all connections come."""
-    with echo_server(proxy_protocol_from={HOST}, max_connections_per_ip=1) as server:
-        with RawClient(server.port) as first, RawClient(server.port) as second:
-            first.send(V1)
-            first.upgrade()
-            second.send(V1.replace(b".7 ", b".8 "))
-            second.upgrade()
-            with RawClient(server.port) as third:
-                third.send(V1)
-                assert third.read_head().status == 503
+    with (
+        echo_server(proxy_protocol_from={HOST}, max_connections_per_ip=1) as server,
+        RawClient(server.port) as first,
+        RawClient(server.port) as second,
+    ):
+        first.send(V1)
+        first.upgrade()
+        second.send(V1.replace(b".7 ", b".8 "))
+        second.upgrade()
+        with RawClient(server.port) as third:
+            third.send(V1)
+            assert third.read_head().status == 503
 
 
 def test_behind_it_a_header_of_http_counts_when_that_proxy_is_trusted() -> None:

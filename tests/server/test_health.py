@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 import threading
@@ -137,18 +136,21 @@ def test_callbacks_that_block_and_locks_that_are_held_do_not_delay_it() -> None:
         inside.set()
         leave.wait(BOUND)
 
-    with echo_server(0, block, health_path="/health") as server:
-        with RawClient(server.port) as client, RawClient(server.port) as kept:
-            kept.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-            kept.read_answer()
-            client.upgrade()
-            assert inside.wait(BOUND)
-            try:
-                with server._safe_connections:
-                    kept.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-                    assert kept.read_answer()[0].status == 200
-            finally:
-                leave.set()
+    with (
+        echo_server(0, block, health_path="/health") as server,
+        RawClient(server.port) as client,
+        RawClient(server.port) as kept,
+    ):
+        kept.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        kept.read_answer()
+        client.upgrade()
+        assert inside.wait(BOUND)
+        try:
+            with server._safe_connections:
+                kept.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert kept.read_answer()[0].status == 200
+        finally:
+            leave.set()
 
 
 def tls_server(folder: Path) -> tuple[WebSocketServer, Authority]:
@@ -216,15 +218,12 @@ def test_a_path_that_cannot_be_one_is_refused(path: object) -> None:
 
 def test_is_ready_is_a_bool() -> None:
     """A misspelt or wrong value is refused where it stands."""
-    with contextlib.closing(socket.socket()), echo_server() as server:
-        with pytest.raises(TypeError, match="is_ready"):
-            server.is_ready = 0  # type: ignore[assignment]
+    with echo_server() as server, pytest.raises(TypeError, match="is_ready"):
+        server.is_ready = 0  # type: ignore[assignment]
 
 
 def test_the_root_can_be_the_path() -> None:
     """Where a balancer cannot be told another one."""
-    with WebSocketServer(
-        f"{HOST}:0", settings=WebSocketProcessSettings(health_path="/")
-    ) as server:
+    with WebSocketServer(f"{HOST}:0", settings=WebSocketProcessSettings(health_path="/")) as server:
         server.websocket_protocols.add(WebSocketProtocolChat("echo"))
         assert ask(server.port, "OPTIONS / HTTP/1.1")[0] == 200
