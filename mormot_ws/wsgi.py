@@ -84,7 +84,7 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
 
     def serve(self, protocol: WebSocketProtocol, answer: bytes, unread: bytes) -> None:
         """Upgrade, run the connection to its end, and shut the socket down for all writers."""
-        transport = Transport(self._sock, self.server.settings.send_timeout)
+        transport = self._transport = Transport(self._sock, self.server.settings.send_timeout)
         try:
             self._run_process(self._accept(transport, protocol, answer, unread))
         except OSError as exc:
