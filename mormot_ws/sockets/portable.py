@@ -29,10 +29,12 @@ VARIABLE = "MORMOT_WS_TRANSPORT"
 NEVER_BLOCKS: bool = os.environ.get(VARIABLE) == "portable" or not hasattr(socket, "MSG_DONTWAIT")
 
 #: the most bytes offered to the kernel at once: Windows takes any number, and then nothing shows
-#: whether the peer takes them
-_PIECE = 1 << 16
+#: whether the peer takes them. On Linux smaller pieces do not fill the peer's window at once
+_PIECE = 1 << (16 if sys.platform == "win32" else 17)
 #: seconds between two looks where nothing can end a wait at once
 _LOOK = 0.25
+#: how often a write is tried in the time that it may wait
+_TRIES = 4
 #: the longest wait in seconds: system calls do not accept longer ones
 _LONGEST_WAIT = 3600.0
 _NEVER = Deadline(None)
@@ -152,7 +154,10 @@ class PortableIO:
                 taken = self._send(view[sent : sent + _PIECE])
             except (BlockingIOError, InterruptedError):
                 self.check()
-                if self.wait(True, deadline):
+                # Again before the kernel reports room: it does so only when a third of its buffer
+                # is free, and takes little by little what the peer's kernel still has room for.
+                # Late, that would look like a slow peer
+                if self.wait(True, deadline.sooner(self._step / _TRIES)) or not deadline.passed:
                     continue
                 break
             sent += taken
