@@ -43,25 +43,26 @@ _NEVER = Deadline(None)
 class _Wake:
     """A socket pair that ends waits: once :meth:`signal` was called, its end stays readable."""
 
+    # until there is a pair
+    _pair: tuple[socket.socket, ...] = ()
+
     def __init__(self) -> None:
-        self._signalling: socket.socket
-        self.end: socket.socket
-        self.end, self._signalling = socket.socketpair()
-        for sock in (self.end, self._signalling):
+        self._pair = self.end, self._other = socket.socketpair()
+        for sock in self._pair:
             sock.setblocking(False)
             if sys.platform == "win32":
-                # the pair is a TCP connection there: its ports must not wait for each other's end
+                # the pair is a TCP connection there: its ports must not wait after its end
                 with contextlib.suppress(OSError):
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("HH", 1, 0))
 
     def signal(self) -> None:
         # closed meanwhile: nobody waits any more
         with contextlib.suppress(OSError):
-            self._signalling.send(b"\0")
+            self._other.send(b"\0")
 
     def close(self) -> None:
-        self._signalling.close()
-        self.end.close()
+        for sock in self._pair:
+            sock.close()
 
     def __del__(self) -> None:
         # of a transport that its owner has not closed, but only the socket
@@ -76,7 +77,17 @@ class PortableIO:
     One thread may read while others write in turns.
     """
 
-    __slots__ = ("_poller", "_recv", "_send", "_sock", "_step", "_wakes", "cut_off", "more", "taken")
+    __slots__ = (
+        "_poller",
+        "_recv",
+        "_send",
+        "_sock",
+        "_step",
+        "_wakes",
+        "cut_off",
+        "more",
+        "taken",
+    )
 
     def __init__(self, sock: socket.socket, step: int) -> None:
         sock.setblocking(False)
@@ -209,7 +220,8 @@ class PortableIO:
         while not self.cut_off:
             left = deadline.milliseconds()
             if wake is None:
-                left = 1000 * _LOOK if left is None else min(left, 1000 * _LOOK)
+                look = round(1000 * _LOOK)
+                left = look if left is None else min(left, look)
             if poller.poll(left):
                 return True
             if deadline.passed:

@@ -118,8 +118,8 @@ def open_through_proxy(
 ) -> socket.socket:
     """Return a socket connected to *host* and *port* through the proxy *url*.
 
-    *dial* connects to the proxy; what it returns is left behind, with its socket open. Raises ``OSError``, or :class:`ProxyError` with the proxy's
-    status.
+    *dial* connects to the proxy; of what it returns only the socket is used further. Raises
+    ``OSError``, or :class:`ProxyError` with the proxy's status.
     """
     try:
         proxy = ProxyUrl.parse(url)
