@@ -8,11 +8,26 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
-#: what asks a program to end
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from ..core.taking import LONGEST_WAIT
+
+#: what asks a program to end; on Windows also Ctrl-Break, and the console that is closed
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
+)
+
+
+def wait_for_stop(stop: SimpleQueue[None]) -> None:
+    """Wait until a signal handler, or a thread, puts something into *stop*. For the main thread."""
+    while True:
+        try:
+            stop.get(timeout=LONGEST_WAIT)
+        except Empty:
+            continue
+        return
 
 
 class StopSignals:

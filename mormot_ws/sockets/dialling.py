@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import selectors
 import socket
 import threading
@@ -13,6 +12,7 @@ from typing import Any
 from ..logs import get_logger
 from .deadline import Deadline, is_foreign_timeout, timed_out
 from .lookup import AddressInfo, LookUp, in_order
+from .systems import system_error
 
 _log = get_logger("mormot_ws.sockets")
 
@@ -49,8 +49,8 @@ def _unix_error(code: int) -> Exception:
         return _QueueFull()
     if code == errno.ENOENT:
         # as on a port: nobody listens there
-        return ConnectionRefusedError(code, os.strerror(code))
-    return OSError(code, os.strerror(code))
+        return ConnectionRefusedError(code, str(system_error(code).strerror))
+    return system_error(code)
 
 
 class Dialling:
@@ -188,7 +188,7 @@ class Dialling:
             if code and family == _UNIX:
                 raise _unix_error(code)
             if code and code not in _IN_PROGRESS:
-                raise OSError(code, os.strerror(code))
+                raise system_error(code)
         except BaseException:
             self._drop(sock)
             raise
@@ -230,8 +230,8 @@ def _check_connected(sock: socket.socket) -> None:
     """Raise ``OSError`` when *sock*, whose attempt has ended, is not connected to a peer."""
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
-        raise OSError(code, os.strerror(code))
+        raise system_error(code)
     # after an interrupted attempt there may be no error, but there is no peer either
     if sock.getpeername() == sock.getsockname():
         # nothing listens there: the kernel gave us that same port, and connected us to ourselves
-        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        raise system_error(errno.ECONNREFUSED)

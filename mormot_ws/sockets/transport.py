@@ -89,6 +89,8 @@ def _set_keep_alive(sock: socket.socket) -> None:
     """
     for option, value in (
         ("TCP_KEEPIDLE", 60),
+        # its name on macOS
+        ("TCP_KEEPALIVE", 60),
         ("TCP_KEEPINTVL", 15),
         ("TCP_KEEPCNT", 4),
         ("TCP_USER_TIMEOUT", 120_000),

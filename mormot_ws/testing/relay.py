@@ -20,6 +20,7 @@ from typing import Literal
 
 from ..core.forks import dies_in_child
 from ..sockets.deadline import Deadline
+from ..sockets.systems import own_port
 from ..sockets.transport import wait_socket
 from .links import HELD_BYTES, End, Flow, Gate, Link
 
@@ -247,7 +248,7 @@ class Relay:
     def _bound(self, port: int) -> socket.socket:
         sock = socket.socket()
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            own_port(sock)
             self._set_buffers(sock)
             sock.bind((self.host, port))
         except OSError:
