@@ -33,7 +33,6 @@ from .server.base import WebSocketServerBase
 from .server.connection import WebSocketServerSocket
 from .settings import WebSocketProcessSettings
 from .sockets.deadline import Deadline
-from .sockets.transport import Transport
 from .status import ServerStatus
 
 _log = get_logger("mormot_ws.wsgi")
@@ -90,7 +89,7 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
 
     def serve(self, protocol: WebSocketProtocol, answer: bytes, unread: bytes) -> None:
         """Upgrade, run the connection to its end, and shut the socket down for all writers."""
-        transport = self._transport = Transport(self._sock, self.server.settings.send_timeout)
+        transport = self._open_transport()
         try:
             self._run_process(self._accept(transport, protocol, answer, unread))
         except OSError as exc:

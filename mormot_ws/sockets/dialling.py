@@ -18,6 +18,8 @@ _log = get_logger("mormot_ws.sockets")
 
 #: milliseconds between the starts of two attempts (RFC 8305 §5)
 STAGGER_MS = 250
+#: the same after an address of this machine
+_LOOPBACK_MS = 20
 #: the same before an address that did not work last time: it answers, and must not win only because
 #: it is nearer
 _AFTER_FAILURE_MS = 1000
@@ -172,7 +174,10 @@ class Dialling:
         first, second = (
             [info[4] in self._failed for info in waiting[:2]] if waiting[1:] else (False, False)
         )
-        return share.sooner(_AFTER_FAILURE_MS if second and not first else STAGGER_MS)
+        if second and not first:
+            return share.sooner(_AFTER_FAILURE_MS)
+        # this machine answers at once or not at all, and a refusal takes Windows two seconds
+        return share.sooner(_LOOPBACK_MS if _is_loopback(waiting[0]) else STAGGER_MS)
 
     def _start(self, info: AddressInfo) -> socket.socket:
         """Return a socket that connects to one address; raise ``OSError`` when it cannot."""
@@ -224,6 +229,11 @@ class Dialling:
                     self._check_running()
                 selector.register(wake[0], selectors.EVENT_READ, None)
         return selector.select(seconds)
+
+
+def _is_loopback(info: AddressInfo) -> bool:
+    address = info[4]
+    return isinstance(address, tuple) and str(address[0]).startswith(("127.", "::1"))
 
 
 def _check_connected(sock: socket.socket) -> None:

@@ -30,6 +30,18 @@ def error_text(error: OSError) -> str:
     return system_error(error.errno or errno.EIO).strerror or str(error)
 
 
+def descriptor_limit() -> int | None:
+    """Return how many descriptors this OS process may have; None: there is no limit, or it is not
+    known.
+    """
+    try:
+        import resource
+    except ImportError:  # missing on Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 def own_port(sock: socket.socket) -> None:
     """Let no other program have the port of *sock*, which is not bound yet; and let a new server
     have it while connections of an old one are ending. Raises ``OSError``.
