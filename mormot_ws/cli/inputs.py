@@ -85,6 +85,8 @@ class PipeInput:
             if self._stopping:
                 return
             data = source.read(_BLOCK)
+            if self._stopping:
+                return
             if not data:
                 if rest:
                     self._take(rest)  # the last line need not have a newline

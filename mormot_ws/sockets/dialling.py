@@ -18,7 +18,7 @@ _log = get_logger("mormot_ws.sockets")
 
 #: milliseconds between the starts of two attempts (RFC 8305 §5)
 STAGGER_MS = 250
-#: the same after an address of this machine
+#: the same between the two addresses of ``localhost``
 _LOOPBACK_MS = 20
 #: the same before an address that did not work last time: it answers, and must not win only because
 #: it is nearer
@@ -176,8 +176,7 @@ class Dialling:
         )
         if second and not first:
             return share.sooner(_AFTER_FAILURE_MS)
-        # this machine answers at once or not at all, and a refusal takes Windows two seconds
-        return share.sooner(_LOOPBACK_MS if _is_loopback(waiting[0]) else STAGGER_MS)
+        return share.sooner(_LOOPBACK_MS if _is_localhost(waiting[:2]) else STAGGER_MS)
 
     def _start(self, info: AddressInfo) -> socket.socket:
         """Return a socket that connects to one address; raise ``OSError`` when it cannot."""
@@ -231,9 +230,12 @@ class Dialling:
         return selector.select(seconds)
 
 
-def _is_loopback(info: AddressInfo) -> bool:
-    address = info[4]
-    return isinstance(address, tuple) and str(address[0]).startswith(("127.", "::1"))
+def _is_localhost(infos: list[AddressInfo]) -> bool:
+    """Tell whether these are the two addresses of ``localhost``.
+
+    This machine answers at once or not at all, but Windows takes two seconds to refuse.
+    """
+    return {str(info[4][0]) for info in infos} == {"127.0.0.1", "::1"}
 
 
 def _check_connected(sock: socket.socket) -> None:
