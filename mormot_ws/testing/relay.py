@@ -20,7 +20,6 @@ from typing import Literal
 
 from ..core.forks import dies_in_child
 from ..sockets.deadline import Deadline
-from ..sockets.systems import own_port
 from ..sockets.transport import wait_socket
 from .links import HELD_BYTES, End, Flow, Gate, Link
 
@@ -248,7 +247,8 @@ class Relay:
     def _bound(self, port: int) -> socket.socket:
         sock = socket.socket()
         try:
-            own_port(sock)
+            # on every system: another socket of ours holds the same port, see refuse()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._set_buffers(sock)
             sock.bind((self.host, port))
         except OSError:
