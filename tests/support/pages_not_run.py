@@ -67,6 +67,13 @@ NOT_RUN = [
         "tests/docs/test_nginx_page.py::test_messages_of_any_size_pass_with_and_without_tls",
     ),
     NotRun(
+        "docs/reference/topics-protocol.md",
+        "wire",
+        "",
+        "messages, compared with what is sent",
+        "tests/topics/test_topics_wire.py::test_the_page_has_the_messages_that_are_sent",
+    ),
+    NotRun(
         "docs/how-to/listen.md",
         "nginx",
         "",

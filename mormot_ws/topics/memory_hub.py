@@ -1,0 +1,412 @@
+"""MemoryHub: the hub of one OS process, in its memory. It has no thread and no socket."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict, deque
+from json import loads
+from time import monotonic
+from typing import Any, ClassVar
+
+from ..attributes import IS_INT
+from ..core.forks import dies_in_child
+from ..errors import HubFull, HubUnavailable
+from ..sockets.deadline import Deadline
+from .hub import (
+    EPOCH,
+    TRIMMED,
+    Heard,
+    History,
+    Hub,
+    HubStatus,
+    Lost,
+    OnPublication,
+    Position,
+    Publication,
+    Published,
+    check_json,
+    check_name,
+    check_repeat,
+    check_since,
+    check_subscriber,
+    encode_json,
+    is_from,
+)
+from .subscription import Subscription
+
+#: publications that wait for slow subscribers of a topic, at least: more are lost to them
+_LEAST_WAITING = 1_000
+#: how many topics are looked at for what is too old when a new one is made
+_LOOKED_AT = 4
+#: … or so many publications were made on one
+_LOOK_EVERY = 8
+#: … when there are as many as there may be
+_LOOKED_AT_FULL = 100
+
+
+class _Topic:
+    """One topic. The hub's lock guards all of it."""
+
+    __slots__ = (
+        "delivering",
+        "epoch",
+        "history",
+        "lost",
+        "members",
+        "name",
+        "offset",
+        "seen",
+        "subscriptions",
+        "used_at",
+        "waiting",
+    )
+
+    def __init__(self, name: str, now: float) -> None:
+        self.name = name
+        self.epoch = secrets.token_urlsafe(9)
+        #: that of the newest publication
+        self.offset = 0
+        #: when it was published, and what
+        self.history: deque[tuple[float, Publication]] = deque()
+        #: (session, sequence) -> offset and time
+        self.seen: OrderedDict[tuple[str, int], tuple[int, float]] = OrderedDict()
+        #: never changed, but replaced: the thread that delivers reads it without the lock
+        self.subscriptions: tuple[Subscription, ...] = ()
+        self.members: dict[str, str] = {}
+        #: publications that the delivering thread has not taken yet
+        self.waiting: deque[Publication] = deque()
+        #: some of them were dropped since it looked last
+        self.lost = False
+        #: stands for the call of publish() that calls the subscriptions; None: no one does
+        self.delivering: object = None
+        #: when somebody published, subscribed or looked
+        self.used_at = now
+
+    def trim(self, now: float, history_age: float, window_age: float) -> None:
+        """Forget what is too old; the ages are seconds."""
+        history, seen = self.history, self.seen
+        while history and history[0][0] < now - history_age:
+            history.popleft()
+        while seen and next(iter(seen.values()))[1] < now - window_age:
+            seen.popitem(last=False)
+
+    def since(self, since: Position | None, limit: int) -> History:
+        """Return what is kept after *since*."""
+        publications = [publication for _, publication in self.history]
+        position = Position(self.epoch, self.offset)
+        reason = ""
+        if since is None:
+            return History(publications[-limit:] if limit else publications, position)
+        missed = self.offset - since.offset
+        if since.epoch != self.epoch or missed < 0:
+            reason = EPOCH
+        elif missed > len(publications):
+            reason = TRIMMED
+        else:
+            publications = publications[len(publications) - missed :]
+        if limit:
+            publications = publications[:limit]
+        return History(publications, position, not reason, reason)
+
+    def die_in_child(self) -> None:
+        """Belong to the parent, in a forked child."""
+        for subscription in self.subscriptions:
+            subscription.die_in_child()
+
+
+class _Counts:
+    """What the status tells."""
+
+    __slots__ = ("delivered", "lost", "published", "repeated")
+
+    def __init__(self) -> None:
+        self.published = self.repeated = self.delivered = self.lost = 0
+
+
+class MemoryHub(Hub):
+    """The hub of one OS process: topics live in its memory, and end with it.
+
+    It has no thread. A publication is handed to the subscribers in the thread that publishes, or,
+    while another thread is handing an earlier one of the same topic over, in that one after it: so
+    :meth:`publish` in a callback does not wait.
+
+    A topic whose subscribers are slower than its publishers has up to 1 000 publications, or
+    ``history_count`` if that is more, waiting; what is more is lost to them, and they get
+    :class:`Lost`.
+
+    :param max_topics: how many topics there may be; a new one more raises :class:`HubFull`.
+
+    The other parameters are those of :class:`Hub`.
+    """
+
+    _CHECKS: ClassVar = {"max_topics": is_from(1, IS_INT)}
+
+    def __init__(
+        self,
+        history_count: int = 1_000,
+        history_age: float = 300_000,
+        window_count: int = 10_000,
+        window_age: float = 300_000,
+        topic_age: float = 86_400_000,
+        timeout: float = 5_000,
+        max_topics: int = 100_000,
+    ) -> None:
+        super().__init__(history_count, history_age, window_count, window_age, topic_age, timeout)
+        self.max_topics = max_topics
+        #: guards the tables below and all topics; nothing else is called or taken under it.
+        #: Reentrant for signal handlers
+        self._safe = threading.RLock()
+        #: in turns: the next one to be looked at for what is too old comes first
+        self._topics: OrderedDict[str, _Topic] = OrderedDict()
+        self._freed = False
+        self._counts = _Counts()
+        dies_in_child(self)
+
+    def publish(
+        self, topic: str, data: object, *, session: str = "", sequence: int = 0
+    ) -> Published:
+        return self.publish_json(topic, encode_json(data), session=session, sequence=sequence)
+
+    def publish_json(
+        self, topic: str, json: str, *, session: str = "", sequence: int = 0
+    ) -> Published:
+        check_json(json)
+        if session != "" or sequence != 0:
+            check_repeat(session, sequence)
+        found: _Topic | None = None
+        # marks the topic while this call hands publications over
+        mine = object()
+        try:
+            with self._safe:
+                now = monotonic()
+                found = self._topic(topic, now)
+                if session and (again := self._repeated_in(found, session, sequence, now)):
+                    return again
+                found.offset = offset = found.offset + 1
+                epoch = found.epoch
+                publication = Publication(topic, offset, epoch, json)
+                self._keep(found, publication, now)
+                self._counts.published += 1
+                if not found.subscriptions:
+                    return Published(offset, epoch)
+                self._let_wait(found, publication)
+                if found.delivering is None:
+                    found.delivering = mine
+            if found.delivering is mine:
+                self._deliver(found)
+        finally:
+            # a signal handler may have raised anywhere: the next publication is handed over again
+            if found is not None and found.delivering is mine:
+                found.delivering = None
+        return Published(offset, epoch)
+
+    def _topic(self, name: str, now: float) -> _Topic:
+        """Return the topic, which is made if need be. Called with the lock."""
+        if self._freed:
+            raise HubUnavailable("the hub was freed")
+        topic = self._topics.get(name) if isinstance(name, str) else None
+        if topic is None:
+            check_name("topic", name)
+            self._look_for_old(now, name)
+            topic = self._topics[name] = _Topic(name, now)
+        topic.used_at = now
+        return topic
+
+    def _look_for_old(self, now: float, name: str) -> None:
+        """Look at some topics for what is too old; raise ``HubFull`` if there are too many."""
+        is_full = len(self._topics) >= self.max_topics
+        for _ in range(_LOOKED_AT_FULL if is_full else _LOOKED_AT):
+            self._look_at_next(now, is_full)
+        if len(self._topics) >= self.max_topics:
+            raise HubFull(f"there are {len(self._topics)} topics: no room for {name!r}")
+
+    def _look_at_next(self, now: float, is_full: bool) -> None:
+        """Forget what is too old in the topic whose turn it is, and the topic if it is."""
+        if not self._topics:
+            return
+        name, topic = self._topics.popitem(last=False)
+        topic.trim(now, self.history_age / 1000, self.window_age / 1000)
+        # when there is no room, a topic of which nothing is kept is as good as forgotten
+        is_old = now - topic.used_at >= self.topic_age / 1000 or (
+            is_full and not topic.history and not topic.seen
+        )
+        if topic.subscriptions or topic.members or topic.delivering or not is_old:
+            self._topics[name] = topic
+
+    def _repeated_in(
+        self, topic: _Topic, session: str, sequence: int, now: float
+    ) -> Published | None:
+        """Return the first publication of (session, sequence), or remember this one."""
+        topic.trim(now, self.history_age / 1000, self.window_age / 1000)
+        found = topic.seen.get((session, sequence))
+        if found is not None:
+            self._counts.repeated += 1
+            return Published(found[0], topic.epoch, True)
+        topic.seen[session, sequence] = topic.offset + 1, now
+        while len(topic.seen) > self.window_count:
+            topic.seen.popitem(last=False)
+        return None
+
+    def _keep(self, topic: _Topic, publication: Publication, now: float) -> None:
+        """Put *publication* into the history."""
+        history = topic.history
+        history.append((now, publication))
+        oldest = now - self.history_age / 1000
+        while len(history) > self.history_count or (history and history[0][0] < oldest):
+            history.popleft()
+        if not topic.offset % _LOOK_EVERY:
+            # in turn: a topic that nobody uses any more is forgotten, too
+            for _ in range(_LOOKED_AT):
+                self._look_at_next(now, False)
+
+    def _let_wait(self, topic: _Topic, publication: Publication) -> None:
+        """Queue *publication* for the thread that calls the subscribers."""
+        waiting = topic.waiting
+        waiting.append(publication)
+        if len(waiting) > max(_LEAST_WAITING, self.history_count):
+            waiting.popleft()
+            topic.lost = True
+
+    def _deliver(self, topic: _Topic) -> None:
+        """Call the subscriptions of *topic* with what waits, until nothing does."""
+        raised: BaseException | None = None
+        heard: Heard
+        while True:
+            with self._safe:
+                waiting = topic.waiting
+                if not waiting:
+                    # others deliver from now on
+                    topic.delivering = None
+                    break
+                if topic.lost:
+                    topic.lost = False
+                    self._counts.lost += 1
+                    heard = Lost(topic.name, Position(topic.epoch, waiting[0].offset - 1), TRIMMED)
+                    offset = heard.position.offset
+                else:
+                    heard = waiting.popleft()
+                    offset = heard.offset
+                subscriptions = topic.subscriptions
+                self._counts.delivered += len(subscriptions)
+            for subscription in subscriptions:
+                if subscription.after < offset:
+                    raised = subscription.call(heard) or raised
+        if raised is not None:
+            raise raised
+
+    def history(self, topic: str, since: Position | None = None, limit: int = 0) -> History:
+        check_since(since, limit)
+        now = monotonic()
+        with self._safe:
+            found = self._topic(topic, now)
+            found.trim(now, self.history_age / 1000, self.window_age / 1000)
+            return found.since(since, limit)
+
+    def subscribe(
+        self, topic: str, callback: OnPublication, since: Position | None = None
+    ) -> History:
+        check_subscriber(callback)
+        check_since(since)
+        now = monotonic()
+        with self._safe:
+            found = self._topic(topic, now)
+            for subscription in found.subscriptions:
+                if subscription.callback == callback:
+                    raise ValueError(f"the callback is subscribed to {topic!r} already")
+            found.trim(now, self.history_age / 1000, self.window_age / 1000)
+            position = Position(found.epoch, found.offset)
+            history = History([], position) if since is None else found.since(since, 0)
+            found.subscriptions += (Subscription(topic, callback, found.offset),)
+        return history
+
+    def unsubscribe(self, topic: str, callback: OnPublication) -> bool:
+        check_name("topic", topic)
+        with self._safe:
+            found = self._topics.get(topic)
+            if found is None:
+                return False
+            ended = [each for each in found.subscriptions if each.callback == callback]
+            found.subscriptions = tuple(
+                each for each in found.subscriptions if each.callback != callback
+            )
+            if not found.subscriptions:
+                found.waiting.clear()
+        for subscription in ended:
+            subscription.end(self.timeout / 1000)
+        return bool(ended)
+
+    def join(self, topic: str, member: str, info: object = None) -> None:
+        check_name("member", member)
+        json = encode_json(info)
+        with self._safe:
+            self._topic(topic, monotonic()).members[member] = json
+
+    def leave(self, topic: str, member: str) -> bool:
+        check_name("topic", topic)
+        check_name("member", member)
+        with self._safe:
+            found = self._topics.get(topic)
+            return found is not None and found.members.pop(member, None) is not None
+
+    def members(self, topic: str) -> dict[str, Any]:
+        check_name("topic", topic)
+        with self._safe:
+            if self._freed:
+                raise HubUnavailable("the hub was freed")
+            found = self._topics.get(topic)
+            members = {} if found is None else dict(found.members)
+        return {member: loads(json) for member, json in members.items()}
+
+    def count(self, topic: str) -> int:
+        check_name("topic", topic)
+        with self._safe:
+            if self._freed:
+                raise HubUnavailable("the hub was freed")
+            found = self._topics.get(topic)
+            return 0 if found is None else len(found.members)
+
+    def status(self) -> HubStatus:
+        with self._safe:
+            topics = list(self._topics.values())
+        return HubStatus(
+            connected=not self._freed,
+            topics=len(topics),
+            subscribers=sum(len(topic.subscriptions) for topic in topics),
+            members=sum(len(topic.members) for topic in topics),
+            published=self._counts.published,
+            repeated=self._counts.repeated,
+            delivered=self._counts.delivered,
+            lost=self._counts.lost,
+            reconnects=0,
+            kept=sum(len(topic.history) for topic in topics),
+            last_error="",
+        )
+
+    def wait_connected(self, timeout_ms: float | None = None) -> bool:
+        return not self._freed
+
+    def free(self) -> None:
+        with self._safe:
+            self._freed = True
+            topics = list(self._topics.values())
+            self._topics.clear()
+            ended = [each for topic in topics for each in topic.subscriptions]
+            for topic in topics:
+                topic.subscriptions = ()
+                topic.waiting.clear()
+        deadline = Deadline(self.timeout)
+        for subscription in ended:
+            subscription.end(deadline.seconds() or 0)
+
+    def die_in_child(self) -> None:
+        """Start afresh, in a forked child: the numbering goes on in the parent."""
+        self._safe = threading.RLock()
+        topics, self._topics = self._topics, OrderedDict()
+        # a copy, made in one step: another thread of the parent may have been changing them
+        for topic in list(topics.values()):
+            topic.die_in_child()
+
+    def __repr__(self) -> str:
+        ended = ", freed" if self._freed else ""
+        return f"MemoryHub(<{len(self._topics)} topics{ended}>)"
