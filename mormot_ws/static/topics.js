@@ -11,11 +11,11 @@
  *     Recovery recovered false: some before this position are lost; reason: "epoch" or "trimmed"
  * @typedef {{ topic: string, position: Position | null, unsubscribe: () => boolean }} Subscription
  * @typedef {{ onPublication: (publication: Publication) => void,
- *     onRecovered?: (recovery: Recovery) => void, onEnded?: (error: TopicsError) => void }} Calls
- * @typedef {{ topic: string, seq: number, json: string }} Unanswered
- * @typedef {Unanswered & PromiseWithResolvers<any> & { size: number }} Waiting
- * @typedef {{ session: string, seq: number, positions: { [topic: string]: Position },
- *     publications: Unanswered[] }} State
+ *     onRecovered?: (recovery: Recovery) => void, onRefused?: (error: TopicsError) => void }} Calls
+ * @typedef {PromiseWithResolvers<any> & { seq: number, topic: string, json: string, size: number }}
+ *     Unacknowledged
+ * @typedef {{ version: number, session: string, sequence: number, positions: { [topic: string]:
+ *     [string, number] }, unacknowledged: [number, string, string][] }} State
  */
 
 const FINAL = new Set([1003, 1007, 1009, 4001, 4002]); // another attempt would end alike
@@ -32,31 +32,34 @@ const newLink = () => ({ socket: /** @type {WebSocket | null} */ (null),
  *  and their detail: "online" {member}, "offline" {code, reason}, "waiting" {ms, code, reason} for
  *  each further attempt, "answered" {topic, json, error} by publication, "ended" {code, reason}. */
 export class Topics extends EventTarget {
-  #url; #options; #bound; #session; #seq; #positions; // those of topics that are not subscribed
+  #url; #options; #bound; #session; #sequence; #positions; // of topics that are not subscribed
   #phase = "waiting"; // then "connecting", "online"; in the end "ended"
   #link = newLink();
   #limits = /** @type {{ [name: string]: number }} */ ({});
   #subscriptions = /** @type {Map<string, Subscription & Calls>} */ (new Map());
-  #waiting = /** @type {Waiting[]} */ ([]); #bytes = 0; // publications without an answer, in order
+  #kept = /** @type {Unacknowledged[]} */ ([]); #bytes = 0; // of them
   #life = new AbortController(); // ends the listeners
 
   /** Connect.
    * @param {string | URL | (() => string | URL | Promise<string | URL>)} url relative to the page;
    *     a function is asked before each attempt
    * @param {{ protocol?: string, state?: State | null, baseMs?: number, capMs?: number,
-   *     maxWaiting?: number, maxWaitingBytes?: number, heartbeatMs?: number }} [options] state: of
-   *     an earlier one; baseMs and capMs: the first and the highest bound of the random waits */
+   *     maxUnacknowledged?: number, maxUnacknowledgedBytes?: number, heartbeatMs?: number }}
+   *     [options] baseMs and capMs: the first and the highest bound of the random waits */
   constructor(url, { state, ...options } = {}) {
     super();
     this.#options = { protocol: "topics", baseMs: 100, capMs: 10_000 + Math.random() * 5_000,
-      maxWaiting: 1_000, maxWaitingBytes: 1_000_000, heartbeatMs: 20_000, ...options };
+      maxUnacknowledged: 1_000, maxUnacknowledgedBytes: 1 << 24, heartbeatMs: 20_000, ...options };
     if (typeof url !== "function") address(url); // throws what would fail at each attempt
+    if (state && state.version !== 1) throw new TypeError("this is not what state() has returned");
     this.#url = url;
     this.#bound = this.#options.baseMs;
-    this.#session = state?.session ?? randomSession();
-    this.#seq = state?.seq ?? 0;
-    this.#positions = new Map(Object.entries(state?.positions ?? {}));
-    for (const each of state?.publications ?? []) this.#add(each).catch(() => {}); // see "answered"
+    this.#session = state?.session ?? crypto.getRandomValues(new Uint32Array(5)).join("-");
+    this.#sequence = state?.sequence ?? 0;
+    this.#positions = new Map(Object.entries(state?.positions ?? {})
+      .map(([topic, [epoch, offset]]) => [topic, { epoch, offset }]));
+    // the event "answered" tells what becomes of them
+    for (const each of state?.unacknowledged ?? []) this.#keep(...each).catch(() => {});
     const wake = () => this.#wake(), { signal } = this.#life;
     globalThis.addEventListener?.("online", wake, { signal });
     globalThis.document?.addEventListener("visibilitychange", wake, { signal });
@@ -66,13 +69,13 @@ export class Topics extends EventTarget {
   /** Whether there is a connection on which the server has said hello. */
   get online() { return this.#phase === "online"; }
   /** How many publications have no answer yet. */
-  get waiting() { return this.#waiting.length; }
+  get unacknowledged() { return this.#kept.length; }
 
   /** Subscribe: *onPublication* gets each publication from now on, once and in order.
    * @param {string} topic @param {Calls["onPublication"]} onPublication
    * @param {Partial<Calls> & { since?: Position | null }} [options] since: from behind there on, by
    *     default what the restored state has. onRecovered: called when it begins, goes on, or has
-   *     lost something. onEnded: called when the server refuses or ends it
+   *     lost something. onRefused: called when the server refuses or ends it
    * @returns {Subscription} */
   subscribe(topic, onPublication, { since = this.#positions.get(topic), ...calls } = {}) {
     if (!isTopic(topic)) throw new TypeError("a topic is a string, not empty");
@@ -94,12 +97,13 @@ export class Topics extends EventTarget {
    *  @param {string} topic @param {any} data @returns {Promise<Published>} */
   publish(topic, data) {
     if (!isTopic(topic)) throw new TypeError("a topic is a string, not empty");
-    const json = JSON.stringify(data), { maxWaiting, maxWaitingBytes } = this.#options;
+    const { maxUnacknowledged: most, maxUnacknowledgedBytes: mostBytes } = this.#options;
+    const json = JSON.stringify(data);
     if (json === undefined) throw new TypeError("data is a value that JSON can say");
     if (this.#phase === "ended") return Promise.reject(failure("closed"));
-    const isFull = this.waiting >= maxWaiting || this.#bytes + sizeOf(json) > maxWaitingBytes;
-    if (this.waiting && isFull) return Promise.reject(failure("full"));
-    const promise = this.#add({ topic, seq: 0, json });
+    const isFull = this.#kept.length >= most || this.#bytes + sizeOf(json) > mostBytes;
+    if (this.#kept.length && isFull) return Promise.reject(failure("full"));
+    const promise = this.#keep(++this.#sequence, topic, json);
     this.#pump();
     return promise;
   }
@@ -114,10 +118,12 @@ export class Topics extends EventTarget {
 
   /** Return what another Topics needs to go on as this one. Two never share it. @returns {State} */
   state() {
-    const positions = Object.fromEntries(this.#positions);
-    this.#subscriptions.forEach(({ topic, position }) => position && (positions[topic] = position));
-    const publications = this.#waiting.map(({ topic, seq, json }) => ({ topic, seq, json }));
-    return { session: this.#session, seq: this.#seq, positions, publications };
+    const read = [...this.#subscriptions.values()].flatMap(
+      ({ topic, position }) => position ? [/** @type {const} */ ([topic, position])] : []);
+    const positions = Object.fromEntries([...this.#positions, ...read].map(
+      ([topic, { epoch, offset }]) => [topic, /** @type {[string, number]} */ ([epoch, offset])]));
+    return { version: 1, session: this.#session, sequence: this.#sequence, positions,
+      unacknowledged: this.#kept.map(({ seq, topic, json }) => [seq, topic, json]) };
   }
 
   /** Do not wait any longer before the next attempt. */
@@ -159,7 +165,7 @@ export class Topics extends EventTarget {
   #end(/** @type {number} */ code, /** @type {string} */ reason) {
     this.#leave("ended");
     this.#life.abort();
-    for (const { reject } of this.#waiting) reject(failure("closed", reason));
+    for (const { reject } of this.#kept) reject(failure("closed", reason));
     this.#emit("ended", { code, reason });
   }
   #leave(/** @type {string} */ phase) {
@@ -194,33 +200,32 @@ export class Topics extends EventTarget {
     asked.set(topic, (asked.get(topic) ?? 0) + 1);
   }
 
-  #add(/** @type {Unanswered} */ publication) {
-    const size = sizeOf(publication.json), answer = Promise.withResolvers();
+  #keep(/** @type {number} */ seq, /** @type {string} */ topic, /** @type {string} */ json) {
+    const size = sizeOf(json), answer = Promise.withResolvers();
     this.#bytes += size;
-    this.#waiting.push({ ...publication, size, ...answer });
+    this.#kept.push({ seq, topic, json, size, ...answer });
     return answer.promise;
   }
 
   /** Send as many publications as may be on the way. */
   #pump(link = this.#link) {
     const most = this.#limits.window || Infinity, payload = this.#limits.payload || Infinity;
-    while (this.online && !link.held && link.sent < Math.min(most, this.waiting)) {
-      const next = this.#waiting[link.sent];
-      if (!next.seq && next.size > payload) {
+    while (this.online && !link.held && link.sent < Math.min(most, this.#kept.length)) {
+      const next = this.#kept[link.sent], { seq, topic, json, size } = next;
+      if (size > payload) {
         this.#settle(next, failure("too_large", `over ${payload} bytes`));
-        continue;
+      } else {
+        link.sent += 1;
+        const name = JSON.stringify(topic);
+        this.#send({}, `{"type":"pub","topic":${name},"seq":${seq},"data":${json}}`);
       }
-      link.sent += 1;
-      next.seq ||= ++this.#seq;
-      const head = JSON.stringify({ type: "pub", topic: next.topic, seq: next.seq });
-      this.#send({}, `${head.slice(0, -1)},"data":${next.json}}`);
     }
   }
 
-  #settle(/** @type {Waiting} */ waiting, /** @type {Published | TopicsError} */ answer) {
-    const index = this.#waiting.indexOf(waiting), { topic, json, size, resolve, reject } = waiting;
+  #settle(/** @type {Unacknowledged} */ kept, /** @type {Published | TopicsError} */ answer) {
+    const index = this.#kept.indexOf(kept), { topic, json, size, resolve, reject } = kept;
     const error = answer instanceof Error ? answer : null;
-    this.#waiting.splice(index, 1);
+    this.#kept.splice(index, 1);
     this.#bytes -= size;
     if (index < this.#link.sent) this.#link.sent -= 1;
     if (error) reject(error); else resolve(answer);
@@ -231,7 +236,7 @@ export class Topics extends EventTarget {
     let message;
     try { message = JSON.parse(text); } catch { /* it has no type, then */ }
     if (typeof message?.type !== "string") return this.#lost(1006, "this is no server of topics");
-    const { type, on, topic, epoch, offset, retry, missed = 0, reason = "" } = message;
+    const { type, on, topic, epoch, offset, retry, data, missed = 0, reason = "" } = message;
     const link = this.#link, { asked, questions } = link, error = failure(message.code, reason);
     link.silent = 0;
     const isAnswer = type === "sub" || (type === "error" && on === "sub");
@@ -253,7 +258,7 @@ export class Topics extends EventTarget {
         this.#pump();
       }), retry);
     } else if (type === "ack" || type === "nack") {
-      const answered = this.#waiting.find(({ seq }) => seq === message.seq);
+      const answered = this.#kept.find(({ seq }) => seq === message.seq);
       const published = { epoch, offset, repeated: message.repeated === true };
       if (answered) this.#settle(answered, type === "ack" ? published : error);
       this.#pump();
@@ -261,25 +266,25 @@ export class Topics extends EventTarget {
       questions.shift()?.resolve(message.members);
     } else if (type === "error" && on === "members") {
       questions.shift()?.reject(error);
-    } else if (!ours) { // it was unsubscribed meanwhile, or is of a later version
-    } else if (type === "sub" || type === "lost") {
+    } else if (ours && (type === "sub" || type === "lost")) {
       const recovered = type === "sub" && message.recovered !== false;
       ours.position = { epoch, offset };
-      call(ours.onRecovered, { topic, epoch, offset, recovered, missed, reason });
-    } else if (type === "pub" && ours.position) {
-      const next = ours.position.offset + 1;
-      if (offset > next) this.#ask(ours);
-      if (offset !== next) return;
-      ours.position = { epoch: epoch ?? ours.position.epoch, offset };
-      call(ours.onPublication, { topic, ...ours.position, data: message.data });
-    } else if (type === "paused") {
+      const recovery = { topic, epoch, offset, recovered, missed, reason };
+      queueMicrotask(() => ours.onRecovered?.(recovery)); // where an exception does not stop us
+    } else if (ours?.position && type === "pub") {
+      const { position } = ours, now = epoch ?? position.epoch;
+      const isOld = offset <= position.offset && now === position.epoch;
+      if (offset !== position.offset + 1) return isOld || this.#ask(ours);
+      ours.position = { epoch: now, offset };
+      queueMicrotask(() => ours.onPublication({ topic, epoch: now, offset, data }));
+    } else if (ours && type === "paused") {
       this.#ask(ours);
-    } else if (isAnswer && retry != null) {
+    } else if (ours && isAnswer && retry != null) {
       const again = () => this.#subscriptions.get(topic) === ours && !asked.get(topic);
       setTimeout(this.#ours(() => again() && this.#ask(ours)), retry);
-    } else if (isAnswer || (type === "unsub" && message.code)) {
+    } else if (ours && (isAnswer || (type === "unsub" && message.code))) {
       this.#subscriptions.delete(topic);
-      call(ours.onEnded, error);
+      queueMicrotask(() => ours.onRefused?.(error));
     }
   }
 }
@@ -288,12 +293,7 @@ const address = (/** @type {string | URL} */ url) => {
   const { protocol, host, pathname, search } = new URL(url, globalThis.location?.href);
   return `${protocol.replace("http", "ws")}//${host}${pathname}${search}`;
 };
-const randomSession = () => Array.from(crypto.getRandomValues(new Uint32Array(4)),
-  (number) => number.toString(16).padStart(8, "0")).join("");
 const isTopic = (/** @type {unknown} */ topic) => typeof topic === "string" && topic;
 const sizeOf = (/** @type {string} */ text) => new TextEncoder().encode(text).length;
 const failure = (/** @type {string} */ code, reason = "") =>
   Object.assign(new Error(reason || code), { name: "TopicsError", code });
-/** Call what the application has given; an exception is its own, and does not stop us. */
-const call = (/** @type {((it: any) => void) | undefined} */ f, /** @type {object} */ it) =>
-  queueMicrotask(() => f?.(it));
