@@ -41,7 +41,8 @@ def ask(
     line = f"If-None-Match: {tag}\r\n" if tag else ""
     with RawClient(port) as client:
         client.send(
-            f"{method} {target} HTTP/1.1\r\nHost: {HOST}\r\n{line}Connection: close\r\n\r\n".encode()
+            f"{method} {target} HTTP/1.1\r\nHost: {HOST}\r\n{line}"
+            "Connection: close\r\n\r\n".encode()
         )
         return client.read_head(), client.read_to_end()
 
