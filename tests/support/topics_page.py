@@ -25,8 +25,9 @@ import {{ Topics }} from "{TOPICS_JS}";
 window.heard = [];
 window.events = [];
 window.settled = {{}};
-window.start = (url, options) => {{
-  window.topics = new Topics(url, options);
+window.start = (urls, options) => {{
+  const next = () => urls.length > 1 ? urls.shift() : urls[0];
+  window.topics = new Topics(urls.length > 1 ? next : urls[0], options);
   for (const type of ["online", "offline", "waiting", "answered", "ended"]) {{
     topics.addEventListener(type, (event) => events.push([type, event.detail]));
   }}
@@ -68,12 +69,14 @@ def page_served() -> Iterator[int]:
 
 
 class TopicsTab:
-    """A tab with the page: what its client of topics is told to do, and has heard."""
+    """A tab with the page: what its client of topics is told to do, and has heard. It connects to
+    the first of *ports*, and back to the next, the last of them again and again.
+    """
 
-    def __init__(self, tab: Tab, port: int, **options: Any) -> None:
+    def __init__(self, tab: Tab, *ports: int, **options: Any) -> None:
         self.tab = tab
         tab.wait_state("ready")
-        tab.run("start(...arguments)", f"ws://{HOST}:{port}/", options)
+        tab.run("start(...arguments)", [f"ws://{HOST}:{port}/" for port in ports], options)
 
     def run(self, script: str, *arguments: Any) -> Any:
         """Return what JavaScript returns in the page."""

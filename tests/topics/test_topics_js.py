@@ -1,5 +1,5 @@
-"""topics.js in a real Chromium, on the page of the specification alone: the server is a test that
-says and hears messages.
+"""topics.js in a real Chromium: with a server that is the test, and says and hears the messages of
+the specification, and with our servers.
 """
 
 from __future__ import annotations
@@ -7,12 +7,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import pytest
+from support import HOST, wait_for
 from support.browser import Tab, complaints
+from support.children import fixed_port
+from support.topics import topics_on
 from support.topics_page import ScriptedServer, TopicsTab, page_served
 
-from mormot_ws import ExponentialBackoff, FailureKind, ReconnectFailure
+from mormot_ws import (
+    ExponentialBackoff,
+    FailureKind,
+    MemoryHub,
+    ReconnectFailure,
+    WebSocketAsyncServer,
+    WebSocketServer,
+)
+from mormot_ws.testing import FaultProxy
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -301,8 +313,8 @@ def test_mistakes_are_refused_at_once_and_those_of_callbacks_do_not_stop_it(
         "topics.publish('', 1)",
         "topics.subscribe(7, () => 1)",
         "listen('news'); listen('news')",
-        "start('http://')",
-        "start('/', { state: {} })",
+        "start(['http://'])",
+        "start(['/'], { state: {} })",
     ):
         assert topics.run(f"try {{ {call} }} catch (error) {{ return true }}"), call
     talk = scripted.accept()
@@ -316,3 +328,65 @@ def test_mistakes_are_refused_at_once_and_those_of_callbacks_do_not_stop_it(
     talk.close()
     topics.wait_settled("m", {"error": "offline", "reason": "offline"})
     assert sum("oops" in line for line in complaints(chrome)) == 1
+
+
+# ------------------------------------------------------------------------------- with a real server
+
+
+def test_nothing_is_lost_when_the_server_dies_and_comes_back(
+    page: str, open_tab: Callable[[str], Tab]
+) -> None:
+    """Both ways, each once and in order, and what was said to the dead server too."""
+    port = fixed_port()
+    with MemoryHub() as hub:
+        with topics_on(WebSocketServer, hub, port):
+            topics = TopicsTab(open_tab(page), port, baseMs=1, capMs=20)
+            topics.run("listen('news'); listen('mine')")
+            topics.tab.wait(lambda: len(topics.heard) == 2, "the answers")
+            topics.publish("before", 0, "mine")
+            hub.publish("news", 0)
+            topics.tab.wait(lambda: len(topics.heard) == 4, "what was published")
+        topics.wait_event("offline")
+        for number in range(1, 21):
+            hub.publish("news", number)
+        topics.run("for (let n = 1; n <= 200; n += 1) settle(n, topics.publish('mine', n))")
+        with topics_on(WebSocketServer, hub, port):
+            topics.wait_settled("200", {"epoch": ANY, "offset": 201, "repeated": False})
+            topics.tab.wait(lambda: len(topics.heard) == 226, "all")
+        heard = [each for each in topics.heard if "data" in each]
+        for topic, count in (("news", 21), ("mine", 201)):
+            assert [each["data"] for each in heard if each["topic"] == topic] == [*range(count)]
+        assert [each.data for each in hub.history("mine").publications] == [*range(201)]
+        assert [each["recovered"] for each in topics.heard if "recovered" in each] == [True] * 4
+        # nothing is left of the history
+        topics.wait_event("offline", 2)
+    with topics_on(WebSocketServer, port=port) as other:
+        topics.tab.wait(lambda: len(topics.heard) == 228, "the answers of the new server")
+        assert {(each["recovered"], each["reason"]) for each in topics.heard[226:]} == {
+            (False, "epoch")
+        }
+        other.hub.publish("news", "afresh")
+        topics.tab.wait(lambda: topics.heard[-1].get("data") == "afresh", "what is new")
+
+
+def test_a_connection_that_is_half_open_is_taken_over_and_nothing_comes_twice(
+    page: str, open_tab: Callable[[str], Tab]
+) -> None:
+    """The network goes silent in the middle of answers: the server still believes in it."""
+    with (
+        topics_on(WebSocketAsyncServer) as server,
+        FaultProxy(HOST, server.port) as proxy,
+    ):
+        topics = TopicsTab(open_tab(page), proxy.port, server.port, baseMs=1, heartbeatMs=250)
+        topics.run("listen('mine')")
+        topics.tab.wait(lambda: topics.heard, "the answer")
+        proxy.blackhole("down")
+        topics.run("for (let n = 0; n < 9; n += 1) settle(n, topics.publish('mine', n))")
+        wait_for(lambda: server.protocol.status().published == 9)
+        proxy.blackhole()
+        topics.wait_event("offline")
+        topics.wait_settled("8", {"epoch": ANY, "offset": 9, "repeated": True})
+        topics.tab.wait(lambda: len(topics.heard) == 11, "all")
+        assert [each["data"] for each in topics.heard if "data" in each] == [*range(9)]
+        status = server.protocol.status()
+        assert (status.published, status.repeated, status.taken_over) == (9, 9, 1)
