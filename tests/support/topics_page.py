@@ -45,7 +45,7 @@ document.body.dataset.state = "ready";
 PAGE = '<!doctype html><title>Topics</title><body><script type="module" src="/page.js"></script>'
 
 
-def answer(ctxt: HttpServerRequest) -> int:
+def answer(ctxt: HttpServerRequest, script: str) -> int:
     """Answer with the page, whose policy allows no inline script, and with what it loads."""
     if ctxt.url == "/":
         ctxt.out_content, ctxt.out_content_type = PAGE, "text/html; charset=utf-8"
@@ -55,16 +55,16 @@ def answer(ctxt: HttpServerRequest) -> int:
         )
         return 200
     if ctxt.url == "/page.js":
-        ctxt.out_content, ctxt.out_content_type = SCRIPT, "text/javascript"
+        ctxt.out_content, ctxt.out_content_type = script, "text/javascript"
         return 200
     return answer_topics_js(ctxt)
 
 
 @contextlib.contextmanager
-def page_served() -> Iterator[int]:
-    """Give the port of a server that has the page."""
+def page_served(script: str = SCRIPT) -> Iterator[int]:
+    """Give the port of a server that has the page with that *script*."""
     with WebSocketServer(f"{HOST}:0") as server:
-        server.on_request = answer
+        server.on_request = lambda ctxt: answer(ctxt, script)
         yield server.port
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import ANY
 
 import pytest
-from support import HOST, wait_for
+from support import HOST, ROOT, wait_for
 from support.browser import Tab, complaints
 from support.children import fixed_port
+from support.pages import blocks_of
 from support.topics import topics_on
 from support.topics_page import ScriptedServer, TopicsTab, page_served
 
@@ -301,6 +302,28 @@ def test_another_page_goes_on_with_the_state(scripted: ScriptedServer, start: St
     talk.hear(sub("e1", 5), pub(3, 3))
     talk.say("ack", seq=1, topic="news", epoch="e1", offset=6)
     assert new.wait_event("answered") == {"topic": "news", "json": "1", "error": None}
+
+
+def test_a_page_that_is_reloaded_goes_on(
+    scripted: ScriptedServer, open_tab: Callable[[str], Tab]
+) -> None:
+    """With the lines of the reference page."""
+    page = "docs/reference/topics-js.md"
+    (block,) = [
+        block.code
+        for block in blocks_of((ROOT / page).read_text(encoding="utf-8"), page)
+        if block.language == "js"
+    ]
+    assert block.count('new Topics("/",') == 1
+    script = block.replace('Topics("/",', f'Topics("ws://{HOST}:{scripted.port}/",')
+    with page_served(f"{script}\nwindow.topics = topics;") as port:
+        tab = open_tab(f"http://{HOST}:{port}/")
+        session = scripted.accept().hello()
+        tab.run("topics.publish('news', 'kept'); location.reload()")
+        talk = scripted.accept()
+        assert talk.hello() == session
+        talk.hear(pub(1, "kept"))
+        assert tab.run("return sessionStorage.length") == 0
 
 
 def test_mistakes_are_refused_at_once_and_those_of_callbacks_do_not_stop_it(
