@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support import HOST
-from support.tls import Authority, authority
+from support import HOST, tls
+from support.tls import Authority
 from support.topics import Heard, Talker, client_of, topics_on
 from support.waiting import BOUND, ms, wait_for
 
@@ -27,6 +27,8 @@ from mormot_ws import (
 from mormot_ws.testing import FaultProxy
 
 EVENTS = WebSocketAsyncServer
+#: our own authority, whom the client of the test of TLS trusts
+authority = tls.authority
 NO_RATE = TopicLimits(max_publications_per_second=0)
 
 
