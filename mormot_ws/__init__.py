@@ -132,6 +132,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .topics.memory_hub import MemoryHub
     from .topics.protocol import WebSocketProtocolTopics
     from .topics.publishing import Publishing
+    from .topics.redis_hub import RedisHub
     from .topics.server_side import TopicsStatus
     from .topics.subscriptions import Recovery, TopicSubscription
     from .topics.visitor import Changed
@@ -246,6 +247,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     ),
     "topics.limits": ("TopicLimits",),
     "topics.memory_hub": ("MemoryHub",),
+    "topics.redis_hub": ("RedisHub",),
     "topics.protocol": ("WebSocketProtocolTopics",),
     "topics.publishing": ("Publishing",),
     "topics.server_side": ("TopicsStatus",),
@@ -419,6 +421,7 @@ __all__ = [
     "Position",
     "Publication",
     "Published",
+    "RedisHub",
     "Changed",
     "Publishing",
     "Recovery",
