@@ -37,7 +37,7 @@ from .methods import RemoteMethod, RemoteMethods, Sendable
 from .peer import Handlers, OfPeer, Peer, PeerProtocol, peers_of
 from .request import Request
 from .sending import Sending
-from .signals import StopSignals
+from .signals import StopSignals, wait_for_stop
 from .topics import TOPICS, DoorTopics, TopicPeerProtocol
 from .where import Where, tls_context
 
@@ -367,7 +367,7 @@ class Server(Sending, ClosedByWith):
             try:
                 if not self.running:
                     self.start()
-                stop.get()
+                wait_for_stop(stop)
             finally:
                 self.close()
                 self._runs.remove(stop)
