@@ -84,7 +84,18 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .server.handed_over import systemd_sockets
     from .server.rest import WebSocketAsyncServerRest, WebSocketServerRest
     from .server.threaded import WebSocketServer
-    from .services.remote import ClientServices, ServerServices
+    from .services.answers import ServiceCustomAnswer, ServiceCustomStatus
+    from .services.client import ClientServices
+    from .services.interface import wire_name
+    from .services.server import ServerServices
+    from .services.sessions import AuthSession
+    from .services.users import (
+        AuthUser,
+        RestServerAuthentication,
+        RestServerAuthenticationDefault,
+        RestServerAuthenticationHttpBasic,
+        RestServerAuthenticationNone,
+    )
     from .settings import (
         WebSocketProcessSettings,
         WebSocketProcessSettingsLogDetails,
@@ -95,6 +106,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .sockets.crtsocket import CrtSocket
     from .sockets.tls_contexts import client_tls_context, server_tls_context
     from .states import (
+        ServiceInstanceImplementation,
         WebSocketProcessClientThreadState,
         WebSocketProcessNotifyCallback,
         WebSocketProcessState,
@@ -105,6 +117,12 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         sClosed,
         sCreate,
         sFinished,
+        sicClientDriven,
+        sicPerGroup,
+        sicPerSession,
+        sicPerUser,
+        sicShared,
+        sicSingle,
         sRun,
         wpsClose,
         wpsCreate,
@@ -179,7 +197,18 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "server.event_connection": ("WebSocketAsyncConnection",),
     "server.event_driven": ("WebSocketAsyncServer",),
     "server.rest": ("WebSocketAsyncServerRest", "WebSocketServerRest"),
-    "services.remote": ("ClientServices", "ServerServices"),
+    "services.answers": ("ServiceCustomAnswer", "ServiceCustomStatus"),
+    "services.client": ("ClientServices",),
+    "services.interface": ("wire_name",),
+    "services.server": ("ServerServices",),
+    "services.sessions": ("AuthSession",),
+    "services.users": (
+        "AuthUser",
+        "RestServerAuthentication",
+        "RestServerAuthenticationDefault",
+        "RestServerAuthenticationHttpBasic",
+        "RestServerAuthenticationNone",
+    ),
     "settings": (
         "WebSocketProcessSettings",
         "WebSocketProcessSettingsLogDetails",
@@ -189,6 +218,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     ),
     "sockets.crtsocket": ("CrtSocket",),
     "states": (
+        "ServiceInstanceImplementation",
         "WebSocketProcessClientThreadState",
         "WebSocketProcessNotifyCallback",
         "WebSocketProcessState",
@@ -200,6 +230,12 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "sCreate",
         "sFinished",
         "sRun",
+        "sicClientDriven",
+        "sicPerGroup",
+        "sicPerSession",
+        "sicPerUser",
+        "sicShared",
+        "sicSingle",
         "wpsClose",
         "wpsCreate",
         "wpsDestroy",

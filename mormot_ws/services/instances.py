@@ -180,5 +180,5 @@ def free_instance(made: Any) -> None:
     try:
         free()
     # the instance is gone, whatever its end does
-    except Exception:
+    except Exception:  # noqa: BLE001
         _log.exception("free() of a %s failed", type(made).__name__)

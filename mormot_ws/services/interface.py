@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 from .answers import ServiceCustomAnswer, ServiceCustomStatus
 from .parameters import Parameters
-from .readers import Reader, item_reader
+from .reader import Reader
+from .readers import item_reader
 from .values import dump_native_json, load_native_json
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -159,6 +160,11 @@ class ServiceInterface:
             raise TypeError(f"{name} has no public methods")
         self._check_names()
 
+    @property
+    def pascal_name(self) -> str:
+        """The name of the interface in Pascal."""
+        return f"I{self.wire_name}"
+
     def _check_names(self) -> None:
         """Raise ``TypeError`` when two methods have one name on the wire, where native ends compare
         without case.
@@ -231,19 +237,46 @@ class ServiceInterface:
             tuple(at for at, value in enumerate(values) if value is bytes),
         )
 
+    def check_factory(self, factory: object) -> None:
+        """Raise ``TypeError`` when *factory* cannot make implementations: it is their class, or a
+        function without parameters.
+        """
+        if not callable(factory):
+            raise TypeError(
+                f"register a class, or a function that returns an object, not {factory!r}: only"
+                " shared services have one object"
+            )
+        try:
+            inspect.signature(factory).bind()
+        except TypeError as exc:
+            raise TypeError(f"{factory!r} cannot be called without arguments: {exc}") from None
+        except ValueError:  # a class in C that does not tell its parameters
+            pass
+        if isinstance(factory, type):
+            self._check_methods(factory, factory.__name__, None)
+
     def check_implementation(self, implementation: object) -> None:
         """Raise ``TypeError`` when *implementation* lacks a method, or cannot be called with its
         arguments.
         """
-        who = f"{type(implementation).__name__} does not implement {self.declaration.__name__}"
         if isinstance(implementation, type):
             raise TypeError(f"register an object, not the class {implementation.__name__}")
+        self._check_methods(implementation, type(implementation).__name__)
+
+    def _check_methods(self, owner: object, name: str, *first: object) -> None:
+        """Check the methods of *owner*, which are called with *first* in front."""
+        who = f"{name} does not implement {self.declaration.__name__}"
         for method in self.methods:
-            function = getattr(implementation, method.name, None)
+            function = getattr(owner, method.name, None)
             if not callable(function):
                 raise TypeError(f"{who}: it has no method {method.name}()")
+            bound = isinstance(owner, type) and not isinstance(
+                inspect.getattr_static(owner, method.name), types.FunctionType
+            )
             try:
-                inspect.signature(function).bind(*method.signature.parameters)
+                inspect.signature(function).bind(
+                    *(() if bound else first), *method.signature.parameters
+                )
             except TypeError as exc:
                 raise TypeError(f"{who}: {method.name}(): {exc}") from None
             except ValueError:  # a function in C that does not tell its parameters

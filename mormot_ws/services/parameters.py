@@ -1,4 +1,4 @@
-"""The parameters of a method: how a call's arguments are written, and read from each of their forms.
+"""The parameters of a method: how the arguments of a call are written and read.
 
 Native ends send a JSON array, an object by name, parameters in the URI, or bytes as they are. Pure:
 values and bytes in, bytes and values out.
