@@ -26,6 +26,8 @@ from ..states import (
 )
 from .answers import ServiceCustomAnswer, ServiceCustomStatus
 from .errors import (
+    HTTP_BADREQUEST,
+    HTTP_NOTACCEPTABLE,
     CallRefused,
     answer_error,
     answer_failure,
@@ -40,14 +42,6 @@ from .parameters import JSON_TYPE, NumberOf
 _log = get_logger("mormot_ws.services")
 
 Function = Callable[..., Any]
-
-#: the statuses of what goes wrong before the service is called; those of the original
-HTTP_BADREQUEST = 400
-HTTP_FORBIDDEN = 403
-HTTP_NOTFOUND = 404
-HTTP_NOTALLOWED = 405
-HTTP_NOTACCEPTABLE = 406
-HTTP_UNAVAILABLE = 503
 
 #: characters of a URL in an answer
 _MOST_URL = 100

@@ -18,9 +18,9 @@ from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest
 from ..rest.exchange import RestExchange
 from ..states import ServiceInstanceImplementation, sicClientDriven, sicShared, wpsRun
-from .base import HTTP_BADREQUEST, HTTP_NOTALLOWED, Function, Services
+from .base import Function, Services
 from .client_session import SCHEMES, ClientSession, Scheme, begin_session
-from .errors import answer_error, check_answered, error_of
+from .errors import HTTP_BADREQUEST, HTTP_NOTALLOWED, answer_error, check_answered, error_of
 from .interface import ServiceMethod, call_of, interface_of, proxy_of
 from .parameters import JSON_TYPE
 from .passing import PASSED, PassedCallback, PassedCallbacks, Passing, send_without_waiting

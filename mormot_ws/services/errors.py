@@ -8,6 +8,14 @@ from ..request import HTTP_CLIENTERROR, HttpServerRequest
 from .parameters import JSON_TYPE
 from .values import dump_json, load_native_json
 
+#: the statuses of what goes wrong before the service is called; those of the original
+HTTP_BADREQUEST = 400
+HTTP_FORBIDDEN = 403
+HTTP_NOTFOUND = 404
+HTTP_NOTALLOWED = 405
+HTTP_NOTACCEPTABLE = 406
+HTTP_UNAVAILABLE = 503
+
 #: the most characters of a peer's text in answers, errors and log lines
 MOST_TEXT = 2_000
 
@@ -40,6 +48,13 @@ def answer_error(ctxt: HttpServerRequest, status: int, text: str) -> int:
     ctxt.out_content_type = JSON_TYPE
     ctxt.out_custom_headers = ""
     return status
+
+
+def answer_content(ctxt: HttpServerRequest, content: bytes = b"", kind: str = JSON_TYPE) -> int:
+    """Make *ctxt* an answer with *content*; return 200."""
+    ctxt.out_content = content
+    ctxt.out_content_type = kind if content else ""
+    return 200
 
 
 def answer_failure(ctxt: HttpServerRequest, text: str, hide: bool) -> int:

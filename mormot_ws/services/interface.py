@@ -221,7 +221,7 @@ class ServiceInterface:
             f"{self.wire_name}.{wire_name}",
             Parameters(
                 title,
-                signature.replace(parameters=parameters),
+                signature.replace(parameters=parameters, return_annotation=hints["return"]),
                 tuple(readers),
                 callbacks,
                 exact,

@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..attributes import IS_INT, IS_NUMBER, IS_TEXT
-from ..core.forks import renew_in_child
 from ..errors import ServiceConnectionError
 from ..logs import get_logger
 from ..process.process import WebSocketProcess
 from ..request import HttpServerRequest
 from ..states import ServiceInstanceImplementation, sicClientDriven, sicShared
-from .authentication import SIGNATURE, time_log
-from .base import (
+from .authentication import SIGNATURE
+from .base import Function, Services
+from .callbacks import Callbacks, callback_of
+from .contracts import ANY_CONTRACT, contract_of, signature_text
+from .errors import (
     HTTP_BADREQUEST,
     HTTP_FORBIDDEN,
     HTTP_NOTALLOWED,
     HTTP_NOTFOUND,
     HTTP_UNAVAILABLE,
-    Function,
-    Services,
+    CallRefused,
+    answer_content,
+    answer_error,
 )
-from .callbacks import Callbacks, callback_of
-from .contracts import ANY_CONTRACT, contract_of, signature_text
-from .errors import CallRefused, answer_error
 from .instances import Instances, TooManyInstances
-from .interface import ServiceInterface, ServiceMethod, interface_of, proxy_of
+from .interface import ServiceMethod, interface_of, proxy_of
+from .native_requests import NativeRequests
 from .parameters import JSON_TYPE
-from .sessions import AuthSession, Sessions, closes
+from .registered import (
+    CONTRACT,
+    FREE,
+    INSTANCE,
+    Found,
+    RegisteredService,
+    RegisteredServices,
+)
+from .registered import (
+    SIGNATURE as SIGNATURE_METHOD,
+)
+from .sessions import AuthSession, Sessions
 from .users import RestServerAuthentication
-from .values import dump_json, load_native_json
+from .values import dump_json
 
 if TYPE_CHECKING:  # a client need not load the server, nor the other way round
     from ..server.base import WebSocketServerBase
@@ -44,33 +53,6 @@ _T = TypeVar("_T")
 
 #: what a browser lets any page send by plain HTTP without asking
 _ANYBODYS_TYPES = ("", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
-_TEXT_TYPE = "text/plain;charset=utf-8"
-#: pseudo-methods that each service has
-_CONTRACT, _SIGNATURE, _INSTANCE, _FREE = "_contract_", "_signature_", "_instance_", "_free_"
-
-
-@dataclass
-class _Service:
-    """A registered service."""
-
-    interface: ServiceInterface
-    instances: Instances
-    contract: str
-    signature: str
-    bypass_authentication: bool
-
-
-@dataclass
-class _Found:
-    """What a URI calls."""
-
-    service: _Service
-    #: None: a pseudo-method
-    method: ServiceMethod | None
-    pseudo: str = ""
-    #: the method of the one object of a shared service
-    function: Function | None = None
-    number: int = 0
 
 
 class ServerServices(Services):
@@ -144,27 +126,15 @@ class ServerServices(Services):
             )
         self._instance_limits = instance_timeout / 1000, max_instances
         self._publishes_signature = publish_signature
-        #: guards changes of the tables below; calls read them without it
-        self._safe_services = Lock()
-        renew_in_child(self, "_safe_services", Lock)
-        #: by the name in lower case, without the ``I``
-        self._services: dict[str, _Service] = {}
-        #: by ``Interface.Method`` as on the wire, and with the method's name in Python
-        self._exact: dict[str, _Found] = {}
-        #: the same in lower case
-        self._any_case: dict[str, _Found] = {}
+        self._registered = RegisteredServices()
         self._callbacks = Callbacks(server.is_active_websocket, self._call_back, lambda: self.root)
-        self._others: dict[str, tuple[str, Callable[..., int]]] = {
-            name.lower(): (name, handler)
-            for name, handler in (
-                ("timestamp", self._timestamp),
-                ("auth", self._auth),
-                ("stat/soa", self._services_list),
-                ("CacheFlush/_callback_", self._release_callback),
-                ("CacheFlush/_ping_", self._ping),
-                ("CacheFlush/_replaceconn_", self._replace_connection),
-            )
-        }
+        self._others = NativeRequests(
+            self._registered,
+            self._callbacks,
+            self._sessions,
+            lambda session: self._tell("on_session_create", self.on_session_create, session),
+            lambda: server.process_name or "mormot_ws",
+        )
         server.on_request = self.on_request
 
     def __repr__(self) -> str:
@@ -214,31 +184,21 @@ class ServerServices(Services):
         if contract is not None:
             IS_TEXT("contract", contract)
         signature = ""
-        if contract is None or self._publishes_signature:
+        if contract is None:
+            contract = contract_of(described, kind)
             signature = signature_text(described, kind)
-        instances = Instances(implementation, kind, *self._instance_limits)
-        service = _Service(
+        service = RegisteredService(
             described,
-            instances,
-            contract_of(described, kind) if contract is None else contract,
-            signature,
+            Instances(implementation, kind, *self._instance_limits),
+            contract,
+            signature if self._publishes_signature else "",
             bypass_authentication,
         )
-        called = {}
-        for method in described.methods:
-            # what the application's object does for an attribute, it does without the lock
-            function = getattr(implementation, method.name) if kind is sicShared else None
-            found = _Found(service, method, function=function)
-            called[method.wire_name] = called[f"{described.wire_name}.{method.name}"] = found
-        with self._safe_services:
-            if described.wire_name.lower() in self._services:
-                raise ValueError(
-                    f"{described.wire_name} is registered already: an interface has one "
-                    "implementation"
-                )
-            self._services[described.wire_name.lower()] = service
-            self._any_case.update({name.lower(): found for name, found in called.items()})
-            self._exact.update(called)
+        functions: dict[str, Function] = {}
+        if kind is sicShared:
+            for method in described.methods:
+                functions[method.name] = getattr(implementation, method.name)
+        self._registered.add(service, functions)
 
     @property
     def session(self) -> AuthSession | None:
@@ -332,7 +292,8 @@ class ServerServices(Services):
             query = query[: query.rindex(SIGNATURE)].rstrip("&")
         sessions = self._sessions
         session = None if sessions is None else sessions.session_of(ctxt, root)
-        found = self._exact.get(name) or self._found(name, over_websocket)
+        registered = self._registered
+        found = registered.exact.get(name) or registered.find(name, over_websocket)
         if found is None:
             return self._other(ctxt, path, query, session, over_websocket)
         if sessions is not None and session is None and not found.service.bypass_authentication:
@@ -360,7 +321,7 @@ class ServerServices(Services):
     def _execute(
         self,
         ctxt: HttpServerRequest,
-        found: _Found,
+        found: Found,
         query: str,
         session: AuthSession | None,
         is_json: bool,
@@ -451,50 +412,25 @@ class ServerServices(Services):
 
     # ---------------------------------------------------------------------------------- the names
 
-    def _found(self, name: str, any_case: bool) -> _Found | None:
-        """Return what *name* calls, the part of a path behind the root; None: nothing known."""
-        called, number = name, 0
-        head, _, tail = name.rpartition("/")
-        if head and tail.isascii() and tail.isdecimal() and len(tail) < 12:
-            called, number = head, int(tail)
-        if any_case:
-            called = called.lower().rstrip("/")
-            if "." not in called:
-                called = called.replace("/", ".", 1)
-            found = self._any_case.get(called)
-        else:
-            found = self._exact.get(called)
-        if found is not None:
-            return (
-                _Found(found.service, found.method, "", found.function, number) if number else found
-            )
-        interface, _, pseudo = called.partition(".")
-        service = self._services.get(interface.lower())
-        if service is None or pseudo not in (_CONTRACT, _SIGNATURE, _INSTANCE, _FREE):
-            return None
-        if not any_case and interface != service.interface.wire_name:
-            return None
-        return _Found(service, None, pseudo, None, number)
-
     def _pseudo(
-        self, ctxt: HttpServerRequest, found: _Found, path: str, session: AuthSession | None
+        self, ctxt: HttpServerRequest, found: Found, path: str, session: AuthSession | None
     ) -> int:
         """Answer what native clients ask each service."""
         service, instances = found.service, found.service.instances
-        if found.pseudo == _CONTRACT:
-            return _answer(ctxt, dump_json({"result": [service.contract]}))
-        if found.pseudo == _SIGNATURE and self._publishes_signature:
-            return _answer(ctxt, b'{"result":[%b]}' % service.signature.encode("utf-8"))
+        if found.pseudo == CONTRACT:
+            return answer_content(ctxt, dump_json({"result": [service.contract]}))
+        if found.pseudo == SIGNATURE_METHOD and service.signature:
+            return answer_content(ctxt, b'{"result":[%b]}' % service.signature.encode("utf-8"))
         if instances.kind is sicClientDriven:
-            if found.pseudo == _INSTANCE:
+            if found.pseudo == INSTANCE:
                 return self._executed(
                     ctxt,
-                    f"{service.interface.wire_name}.{_INSTANCE}",
+                    f"{service.interface.wire_name}.{INSTANCE}",
                     lambda: self._create(ctxt, instances, session),
                 )
-            if found.pseudo == _FREE:
+            if found.pseudo == FREE:
                 if instances.release(found.number, session):
-                    return _answer(ctxt)
+                    return answer_content(ctxt)
                 text = f"there is no such object, or no longer ({instances.kind.name})"
                 return answer_error(ctxt, HTTP_FORBIDDEN, text)
         return self._unknown(ctxt, path)
@@ -506,7 +442,7 @@ class ServerServices(Services):
             number = instances.create(session)
         except TooManyInstances:
             raise CallRefused(HTTP_UNAVAILABLE, "there are too many objects") from None
-        return _answer(ctxt, b'{"result":%d}' % number)
+        return answer_content(ctxt, b'{"result":%d}' % number)
 
     # ------------------------------------------------------------------ what native clients ask for
 
@@ -520,99 +456,15 @@ class ServerServices(Services):
     ) -> int:
         """Answer a request that is no call of a method."""
         root, _, name = path.partition("/")
-        exact, handler = self._others.get(name.lower(), ("", None))
-        if handler is None or (exact != name and not any_case):
+        handler = self._others.handler(name, any_case)
+        if handler is None:
             return self._unknown(ctxt, path)
-        if self._sessions is None:
-            if name.lower() == "auth":
-                return self._unknown(ctxt, path)
-        elif session is None and name.lower() not in ("timestamp", "auth"):
+        if session is None and self._others.needs_session(name):
             return _forbidden(ctxt)
         return self._executed(ctxt, name, lambda: handler(ctxt, root, query, session))
 
-    def _timestamp(self, ctxt: HttpServerRequest, *unused: object) -> int:
-        now = time_log(datetime.now(timezone.utc))
-        return _answer(ctxt, b"%d" % now, _TEXT_TYPE)
-
-    def _services_list(self, ctxt: HttpServerRequest, *unused: object) -> int:
-        if ctxt.method.upper() == "POST":
-            # the client's own services
-            return _answer(ctxt)
-        return _answer(ctxt, dump_json(self._published()))
-
-    def _published(self) -> list[Any]:
-        published: list[Any] = []
-        for service in list(self._services.values()):
-            kind = int(service.instances.kind)
-            published += (service.interface.wire_name, service.contract, kind)
-        return published
-
-    def _auth(
-        self, ctxt: HttpServerRequest, root: str, query: str, session: AuthSession | None
-    ) -> int:
-        sessions = self._sessions
-        assert sessions is not None
-        if session is not None and closes(query, session):
-            sessions.end(session)
-            return _answer(ctxt)
-        begun = sessions.begin(ctxt, root, query)
-        if begun is None:
-            text = "authentication failed: wrong user or password, or no room for a session"
-            return answer_error(ctxt, HTTP_FORBIDDEN, text)
-        if isinstance(begun, str):
-            return _answer(ctxt, dump_json({"result": begun}))
-        session, result = begun
-        user = session.user
-        cookie = sessions.cookie_of(session, root)
-        self._tell("on_session_create", self.on_session_create, session)
-        answer = {
-            "result": session.id if cookie else result,
-            "logonid": user.id,
-            "logonname": user.logon_name,
-            "logondisplay": user.display_name,
-            "logongroup": user.group_rights,
-            "timeout": sessions.timeout_minutes,
-            "server": self._server.process_name or "mormot_ws",
-            "soa": self._published(),
-        }
-        ctxt.out_custom_headers = cookie
-        return _answer(ctxt, dump_json(answer))
-
-    def _ping(
-        self, ctxt: HttpServerRequest, root: str, query: str, session: AuthSession | None
-    ) -> int:
-        renewed = 0
-        if session is not None:
-            for service in list(self._services.values()):
-                renewed += service.instances.renew(session)
-        return _answer(ctxt, b'{"n":%d}' % renewed)
-
-    def _release_callback(self, ctxt: HttpServerRequest, *unused: object) -> int:
-        released: list[bool | None] = []
-        try:
-            wanted = load_native_json(ctxt.in_content)
-        except ValueError:
-            wanted = None
-        if isinstance(wanted, dict):
-            released = [
-                self._callbacks.released(ctxt.connection_id, number, name)
-                for name, number in wanted.items()
-            ]
-        if not released or None in released:
-            return answer_error(ctxt, HTTP_BADREQUEST, "there is no such callback, or no longer")
-        return _answer(ctxt, b'{"result":[]}' if any(released) else b"")
-
-    def _replace_connection(
-        self, ctxt: HttpServerRequest, root: str, query: str, session: AuthSession | None
-    ) -> int:
-        text = ctxt.in_content.strip(b'" \r\n')
-        moved = 0
-        if session is not None and text.isdigit() and len(text) < 20:
-            moved = self._callbacks.replace_connection(int(text), ctxt.connection_id, session.id)
-        return _answer(ctxt, b'{"n":%d}' % moved)
-
     def _session_ended(self, session: AuthSession) -> None:
-        for service in list(self._services.values()):
+        for service in self._registered.all():
             service.instances.session_ended(session)
         self._tell("on_session_closed", self.on_session_closed, session)
 
@@ -624,13 +476,6 @@ class ServerServices(Services):
         # the session begins or ends all the same
         except Exception:  # noqa: BLE001
             _log.exception("%s failed for %r", name, value)
-
-
-def _answer(ctxt: HttpServerRequest, content: bytes = b"", kind: str = JSON_TYPE) -> int:
-    """Put an answer of this module into *ctxt*; return 200."""
-    ctxt.out_content = content
-    ctxt.out_content_type = kind if content else ""
-    return 200
 
 
 def _forbidden(ctxt: HttpServerRequest) -> int:
