@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass
+@dataclass(slots=True)
 class ServiceCustomAnswer:
     """An answer that is sent as it is, with nothing around its content.
 

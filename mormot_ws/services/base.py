@@ -38,6 +38,7 @@ from .errors import (
 )
 from .interface import ServiceMethod
 from .parameters import JSON_TYPE, NumberOf
+from .sessions import AuthSession
 
 _log = get_logger("mormot_ws.services")
 
@@ -64,6 +65,24 @@ def _is_root(name: str, value: Any) -> None:
         raise ValueError(f"{name} is the first part of all URIs, like 'root', not {value!r}")
 
 
+class CurrentCall(threading.local):
+    """What the call is about that a thread is executing."""
+
+    #: None: it executes none
+    context: HttpServerRequest | None = None
+    session: AuthSession | None = None
+    instance_id = 0
+
+    def of_session(self, session: AuthSession | None, instance_id: int) -> None:
+        """Set whose call it is, and the number of the object that is called."""
+        self.session, self.instance_id = session, instance_id
+
+    def of_request(self, context: HttpServerRequest | None) -> HttpServerRequest | None:
+        """Set the request, and return the one before."""
+        before, self.context = self.context, context
+        return before
+
+
 class Services(KnownAttributes):
     """What both sides share: the services of this side, and calls to the other's."""
 
@@ -75,7 +94,7 @@ class Services(KnownAttributes):
         self._hide_errors = hide_errors
         self._previous = previous
         #: the call that this thread is executing
-        self._current = threading.local()
+        self._current = CurrentCall()
 
     @property
     def context(self) -> HttpServerRequest:
@@ -84,7 +103,7 @@ class Services(KnownAttributes):
 
         In the thread of that call only; raises :class:`WebSocketsError` in another.
         """
-        context: HttpServerRequest | None = getattr(self._current, "context", None)
+        context = self._current.context
         if context is None:
             raise WebSocketsError(
                 "there is a context only while a service is being called, and in that thread"
@@ -105,8 +124,7 @@ class Services(KnownAttributes):
         *is_callback*: the answer to an exception is that of a native client's callback.
         """
         forks = _forks
-        before = getattr(self._current, "context", None)
-        self._current.context = ctxt
+        before = self._current.of_request(ctxt)
         try:
             return action()
         except CallRefused as refused:
@@ -128,7 +146,7 @@ class Services(KnownAttributes):
             _log.exception("%s failed", title)
             return answer_raised(ctxt, exc, self._hide_errors, is_callback)
         finally:
-            self._current.context = before
+            self._current.of_request(before)
 
     @staticmethod
     def _arguments(

@@ -39,14 +39,19 @@ class Callback:
     """One object of a client."""
 
     def __init__(
-        self, owner: Callbacks, connection_id: int, number: int, interface: ServiceInterface
+        self,
+        owner: Callbacks,
+        connection_id: int,
+        number: int,
+        interface: ServiceInterface,
+        session_id: int,
     ) -> None:
         self._owner = owner
         #: it changes when the client has come back and wants its callbacks on the new connection
         self.connection_id = connection_id
         self.number = number
         self.interface = interface
-        self.session_id = 0
+        self.session_id = session_id
         self.passed_at = time.monotonic()
         #: the proxy, as long as anybody refers to it
         self.proxy: Callable[[], Any] = _nobody
@@ -58,6 +63,18 @@ class Callback:
     def call(self, method: ServiceMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a method of the client's object."""
         return self._owner.call(self, method, args, kwargs)
+
+    def stand_for(self, proxy: object) -> None:
+        """Be called by *proxy*, as long as anybody refers to it."""
+        self.proxy = weakref.ref(proxy, self.unreferenced)
+
+    def end(self) -> None:
+        """Let no more calls go to the client."""
+        self.released = True
+
+    def move_to(self, connection_id: int) -> None:
+        """Let the calls go to another connection of the client."""
+        self.connection_id = connection_id
 
     def serve(self, service: object) -> None:
         """Let *service* be told when the client releases the callback."""
@@ -135,10 +152,9 @@ class Callbacks:
                 return proxy
         if len(mine) >= MOST_CALLBACKS:
             raise ValueError(f"a connection has at most {MOST_CALLBACKS} callbacks")
-        callback = Callback(self, connection_id, number, interface)
-        callback.session_id = session_id
+        callback = Callback(self, connection_id, number, interface, session_id)
         proxy = proxy_of(interface, callback.call)
-        callback.proxy = weakref.ref(proxy, callback.unreferenced)
+        callback.stand_for(proxy)
         with self._safe:
             self._callbacks.setdefault(connection_id, {})[number] = callback
         return proxy
@@ -189,7 +205,7 @@ class Callbacks:
             process.send_frame_async(process.protocol.input_to_frame(request, True)[0])
 
     def _drop(self, callback: Callback) -> None:
-        callback.released = True
+        callback.end()
         mine = self._callbacks.get(callback.connection_id)
         if mine is not None and mine.get(callback.number) is callback:
             # an empty table stays: a finaliser may run while another thread is filling it
@@ -253,6 +269,6 @@ class Callbacks:
             moved = [one for one in mine.values() if one.session_id == session_id]
             for callback in moved:
                 del mine[callback.number]
-                callback.connection_id = after
+                callback.move_to(after)
                 self._callbacks.setdefault(after, {})[callback.number] = callback
         return len(moved)

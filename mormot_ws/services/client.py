@@ -53,6 +53,10 @@ class _Instance:
         #: held while the server is asked for an object
         self.asking = threading.Lock()
 
+    def is_numbered(self, number: int) -> None:
+        """Keep the *number* that the server has given; 0: it has been freed."""
+        self.number = number
+
 
 class ClientServices(Services):
     """The services of a server, called by a client, and those that the client offers to it.
@@ -262,7 +266,7 @@ class ClientServices(Services):
             if passed:
                 self._remember(path, method, args, kwargs, passed)
         if instance is not None and number and not instance.number:
-            instance.number = number
+            instance.is_numbered(number)
         return result
 
     def _signed(
@@ -372,10 +376,11 @@ class ClientServices(Services):
                 found = None
             number = found.get("result") if isinstance(found, dict) else None
             if type(number) is int and number > 0:
-                instance.number = number
+                instance.is_numbered(number)
 
     def _free_instance(self, name: str, instance: _Instance) -> None:
-        number, instance.number = instance.number, 0
+        number = instance.number
+        instance.is_numbered(0)
         if number:
             self._send_later(f"{name}._free_/{number}", b"[]")
 
@@ -503,7 +508,7 @@ class ClientServices(Services):
                     args = passing.arguments()
                     request = self._signed(passing.path, passing.method, args, {}, passed)
                     self._call(self._process(), passing.method, request, False)
-                    passing.callbacks = passed
+                    passing.made_again(passed)
                     self._passed.remember(passing)
                 except (ServiceError, WebSocketsError) as exc:
                     error = exc if isinstance(exc, ServiceError) else ServiceError(str(exc))

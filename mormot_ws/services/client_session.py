@@ -58,6 +58,14 @@ class ClientSession:
         self._key = 0
         self._headers = ""
 
+    def signs_with(self, key: int) -> None:
+        """Sign with *key* from now on."""
+        self._key = key
+
+    def sends(self, headers: str) -> None:
+        """Add these *headers* to each request from now on."""
+        self._headers = headers
+
     def signed(self, url: str) -> str:
         """Return *url* with what tells the server that it comes from this session."""
         if self._scheme == "basic":
@@ -119,7 +127,7 @@ def _begin_default(ask: Ask, root: str, user_name: str, password: str) -> Client
         raise ValueError("the server does not prove that it knows the password")
     session = ClientSession("default", user_name, answer)
     result = str(answer["result"])
-    session._key = zlib.crc32(result.encode()) if expected else session_key(hashed, result)
+    session.signs_with(zlib.crc32(result.encode()) if expected else session_key(hashed, result))
     return session
 
 
@@ -131,7 +139,7 @@ def _begin_basic(ask: Ask, root: str, user_name: str, password: str) -> ClientSe
     request = ask("GET", f"{root}/auth", header)
     session = ClientSession("basic", user_name, _object(request))
     cookie = header_value(request.out_custom_headers, "Set-Cookie").partition(";")[0].strip()
-    session._headers = f"Cookie: {cookie}\r\n{header}" if cookie else header
+    session.sends(f"Cookie: {cookie}\r\n{header}" if cookie else header)
     return session
 
 

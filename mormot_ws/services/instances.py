@@ -42,6 +42,10 @@ class _Instance:
         self.session_id = session_id
         self.used_at = time.monotonic()
 
+    def is_used(self) -> None:
+        """Record a call."""
+        self.used_at = time.monotonic()
+
 
 class Instances:
     """The instances of one service.
@@ -86,7 +90,7 @@ class Instances:
             found = self._instances.get(number)
             if found is None or found.session_id != _id_of(session):
                 return None
-            found.used_at = time.monotonic()
+            found.is_used()
             return found.object, number
         if session is None:
             return None
@@ -94,7 +98,7 @@ class Instances:
         found = self._instances.get(key)
         if found is None:
             found = self._add(key, session if kind is sicPerSession else None)
-        found.used_at = time.monotonic()
+        found.is_used()
         return found.object, shown
 
     def create(self, session: AuthSession | None) -> int:
@@ -134,10 +138,9 @@ class Instances:
 
     def renew(self, session: AuthSession) -> int:
         """Keep the instances of *session* for longer; return how many there are."""
-        now = time.monotonic()
         mine = [one for one in list(self._instances.values()) if one.session_id == session.id]
         for instance in mine:
-            instance.used_at = now
+            instance.is_used()
         return len(mine)
 
     def session_ended(self, session: AuthSession) -> None:

@@ -41,6 +41,10 @@ class PassedCallback:
         except TypeError:
             self.object = lambda: passed
 
+    def free(self) -> None:
+        """Record that the server does not need it any more."""
+        self.freed = True
+
     def _gone(self, ref: object) -> None:
         self._owner.gone(self)
 
@@ -68,6 +72,10 @@ class Passing:
         return all(
             not callback.freed and callback.object() is not None for callback in self.callbacks
         )
+
+    def made_again(self, callbacks: list[PassedCallback]) -> None:
+        """Record the new numbers of its objects."""
+        self.callbacks = callbacks
 
     def arguments(self) -> tuple[Any, ...]:
         """Return the arguments of the call with its objects."""
@@ -126,7 +134,7 @@ class PassedCallbacks:
         callback = self._callbacks.get(number)
         if callback is None:
             return False
-        callback.freed = True
+        callback.free()
         self._forget_passings()
         return True
 
@@ -148,7 +156,7 @@ class PassedCallbacks:
             mine = [one for one in list(self._callbacks.values()) if one.object() is passed]
         for callback in mine:
             self.gone(callback)
-            callback.freed = True
+            callback.free()
         self._forget_passings()
         return bool(mine)
 

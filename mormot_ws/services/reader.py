@@ -120,9 +120,10 @@ class NullableReader(Reader):
     __slots__ = ("inner",)
 
     def __init__(self, inner: Reader) -> None:
-        super().__init__(self._read_or_empty, (*(inner.kinds or ()), NULL), inner.wanted)
+        super().__init__(
+            self._read_or_empty, (*(inner.kinds or ()), NULL), inner.wanted, inner.empty
+        )
         self.inner = inner
-        self.empty = inner.empty
 
     def _read_or_empty(self, value: Any, seen: Seen) -> Any:
         if value is None:

@@ -79,6 +79,13 @@ class ServerServices(Services):
         "on_session_closed": ("session",),
     }
 
+    #: ``f(session: AuthSession)``, when a session has begun; in the thread of its connection.
+    #: Mirrors ``OnSessionCreate``
+    on_session_create: Callable[[AuthSession], object] | None = None
+    #: ``f(session: AuthSession)``, when one has ended, by its client or for its time. Mirrors
+    #: ``OnSessionClosed``
+    on_session_closed: Callable[[AuthSession], object] | None = None
+
     def __init__(
         self,
         server: WebSocketServerBase,
@@ -113,12 +120,6 @@ class ServerServices(Services):
                 raise ValueError(f"{name} is more than 0, not {value}")
         super().__init__(root, hide_errors, server.on_request)
         self._server = server
-        #: ``f(session: AuthSession)``, when a session has begun; in the thread of its connection.
-        #: Mirrors ``OnSessionCreate``
-        self.on_session_create: Callable[[AuthSession], object] | None = None
-        #: ``f(session: AuthSession)``, when one has ended, by its client or for its time. Mirrors
-        #: ``OnSessionClosed``
-        self.on_session_closed: Callable[[AuthSession], object] | None = None
         self._sessions: Sessions | None = None
         if authentication is not None:
             self._sessions = Sessions(
@@ -203,7 +204,7 @@ class ServerServices(Services):
     @property
     def session(self) -> AuthSession | None:
         """The session of the call that is being executed, in its thread; None without one."""
-        return getattr(self._current, "session", None)
+        return self._current.session
 
     @property
     def instance_id(self) -> int:
@@ -211,7 +212,7 @@ class ServerServices(Services):
 
         0 in services that are shared or single. Mirrors ``ServiceInstanceID``.
         """
-        return getattr(self._current, "instance_id", 0)
+        return self._current.instance_id
 
     @property
     def sessions(self) -> list[AuthSession]:
@@ -339,13 +340,12 @@ class ServerServices(Services):
         if method.parameters.callbacks:
             service = getattr(function, "__self__", called)
             self._receive_callbacks(ctxt, method, arguments, service, session)
-        current = self._current
-        before = getattr(current, "session", None), getattr(current, "instance_id", 0)
-        current.session, current.instance_id = session, shown
+        before = self.session, self.instance_id
+        self._current.of_session(session, shown)
         try:
             result = function(*arguments)
         finally:
-            current.session, current.instance_id = before
+            self._current.of_session(*before)
             if called is not None:
                 instances.call_ended(called)
         return self._answered(ctxt, method, result, shown)

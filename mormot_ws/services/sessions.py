@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from urllib.parse import parse_qsl
 
+from ..attributes import KnownAttributes
 from ..core.forks import renew_in_child
 from ..logs import escaped, get_logger
 from ..request import HttpServerRequest
@@ -41,7 +42,7 @@ _SWEEP_SECONDS = 5
 _NOBODY = hashed_password(secrets.token_hex(16))
 
 
-class AuthSession:
+class AuthSession(KnownAttributes):
     """The session of a user on this server. Mirrors ``TAuthSession``.
 
     Its attributes are for reading.
@@ -64,6 +65,46 @@ class AuthSession:
     def user_name(self) -> str:
         """The user's name; mirrors ``UserName``."""
         return self.user.logon_name
+
+    @property
+    def secret(self) -> str:
+        """What only its client knows: for the package."""
+        return self._secret
+
+    @property
+    def credentials(self) -> bytes:
+        """A digest of what each request has to show in HttpBasic: for the package."""
+        return self._credentials
+
+    def signs_with(self, key: int) -> None:
+        """Expect signatures made with *key*: for the package."""
+        self._key = key
+
+    def shows(self, credentials: bytes) -> None:
+        """Expect these *credentials* in each request: for the package."""
+        self._credentials = credentials
+
+    def is_signed(self, url: str, moment: str, signature: str) -> bool:
+        """Tell whether its client has signed *url* at that *moment*, which is not too long before
+        its latest one: for the package.
+        """
+        wanted = signature_of(url, moment, self._key)
+        if not hmac.compare_digest(wanted, signature):
+            return False
+        ticks = int(moment, 16)
+        if ticks < self._latest - MOST_LATE:
+            return False
+        # two threads may do this at once: what they lose is far less than what may be late
+        self._latest = max(self._latest, ticks)
+        return True
+
+    def idle_seconds(self) -> float:
+        """Return how long ago its last request was."""
+        return time.monotonic() - self._used_at
+
+    def is_used(self) -> None:
+        """Record a request: for the package."""
+        self._used_at = time.monotonic()
 
     def __repr__(self) -> str:
         return f"<AuthSession of {escaped(self.user_name)}>"
@@ -124,27 +165,16 @@ class Sessions:
             if session is None:
                 return None
             if scheme == "default":
-                if not self._is_signed(session, url[:-1].removeprefix("/"), text[8:]):
+                if len(text) != 24:
+                    return None
+                signed = url[:-1].removeprefix("/")
+                if not session.is_signed(signed, text[8:16].lower(), text[16:].lower()):
                     return None
             elif len(text) != 8:
                 return None
         if session is None or not self._is_alive(session):
             return None
         return session
-
-    def _is_signed(self, session: AuthSession, url: str, text: str) -> bool:
-        if len(text) != 16:
-            return False
-        moment = text[:8].lower()
-        wanted = signature_of(url, moment, session._key)
-        if not hmac.compare_digest(wanted, text[8:].lower()):
-            return False
-        ticks = int(moment, 16)
-        if ticks < session._latest - MOST_LATE:
-            return False
-        # two threads may do this at once: what they lose is far less than what may be late
-        session._latest = max(session._latest, ticks)
-        return True
 
     def _of_cookie(self, ctxt: HttpServerRequest, root: str) -> AuthSession | None:
         for part in ctxt.in_header("cookie").split(";"):
@@ -155,15 +185,14 @@ class Sessions:
                     return None
                 # a browser adds its cookies to the requests of other sites, but not this header
                 given = _credentials_digest(ctxt.in_header("authorization"))
-                return session if hmac.compare_digest(given, session._credentials) else None
+                return session if hmac.compare_digest(given, session.credentials) else None
         return None
 
     def _is_alive(self, session: AuthSession) -> bool:
-        now = time.monotonic()
-        if now - session._used_at > self._seconds:
+        if session.idle_seconds() > self._seconds:
             self.end(session)
             return False
-        session._used_at = now
+        session.is_used()
         return True
 
     # --------------------------------------------------------------------- beginning and end
@@ -198,7 +227,7 @@ class Sessions:
         begun = self._new(user, ctxt)
         if begun is not None:
             session, result = begun
-            session._key = session_key(hashed, result)
+            session.signs_with(session_key(hashed, result))
         return begun
 
     def _begin_basic(self, ctxt: HttpServerRequest) -> tuple[AuthSession, str] | None:
@@ -216,16 +245,16 @@ class Sessions:
         begun = self._new(user, ctxt) if user is not None and right else None
         if begun is not None:
             session, _ = begun
-            session._credentials = _credentials_digest(header)
+            session.shows(_credentials_digest(header))
             with self._safe:
-                self._cookies[session._secret] = session
+                self._cookies[session.secret] = session
         return begun
 
     def cookie_of(self, session: AuthSession, root: str) -> str:
         """Return the header line that tells a client its cookie; '' in other schemes."""
         if self._authentication.scheme != "basic":
             return ""
-        return f"Set-Cookie: {root}={session._secret}; Path=/{root}; HttpOnly"
+        return f"Set-Cookie: {root}={session.secret}; Path=/{root}; HttpOnly"
 
     def _new(self, user: AuthUser, ctxt: HttpServerRequest) -> tuple[AuthSession, str] | None:
         """Return a new session with what its client is told; None: there are too many."""
@@ -244,13 +273,13 @@ class Sessions:
                 text = "no session for %s from %s: there are %d already"
                 _log.warning(text, escaped(user.logon_name), ctxt.remote_ip, self._most)
             return None
-        return session, f"{number}+{session._secret}"
+        return session, f"{number}+{session.secret}"
 
     def end(self, session: AuthSession) -> None:
         """End *session*, if it has not ended."""
         with self._safe:
             found = self._sessions.pop(session.id, None) is not None
-            self._cookies.pop(session._secret, None)
+            self._cookies.pop(session.secret, None)
         if found:
             self._ended(session)
 
@@ -261,7 +290,7 @@ class Sessions:
             return
         self._next_sweep = now + _SWEEP_SECONDS
         for session in self.all():
-            if now - session._used_at > self._seconds:
+            if session.idle_seconds() > self._seconds:
                 self.end(session)
 
     def _nonce(self, before: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from ..attributes import KnownAttributes
 from ..callbacks import check_callback
 from .authentication import hashed_password
 
@@ -46,7 +47,7 @@ class AuthUser:
 FindUser = Callable[[str], "AuthUser | None"]
 
 
-class RestServerAuthentication:
+class RestServerAuthentication(KnownAttributes):
     """Base of the schemes; mirrors ``TRestServerAuthentication``.
 
     :param find_user: ``f(logon_name) -> AuthUser or None``, called in the threads of connections,
@@ -61,6 +62,9 @@ class RestServerAuthentication:
             raise TypeError("use one of the classes that derive from RestServerAuthentication")
         check_callback(find_user, "find_user", "logon_name")
         self.find_user: FindUser = find_user
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
 
 class RestServerAuthenticationDefault(RestServerAuthentication):

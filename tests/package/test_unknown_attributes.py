@@ -30,6 +30,8 @@ from mormot_ws import (
 
 #: those that are made without more ado
 MADE: dict[str, Callable[[], object]] = {
+    "AuthSession": lambda: mormot_ws.AuthSession(2, mormot_ws.AuthUser("x"), ""),
+    "AuthUser": lambda: mormot_ws.AuthUser("x"),
     "ExponentialBackoff": ExponentialBackoff,
     "HttpServerRequest": mormot_ws.HttpServerRequest,
     "LinearBackoff": LinearBackoff,
@@ -37,7 +39,14 @@ MADE: dict[str, Callable[[], object]] = {
     "ProcessStatus": lambda: mormot_ws.ProcessStatus(0, 0, "waiting", 0, None),
     "ProcessesStatus": lambda: mormot_ws.ProcessesStatus((), mormot_ws.ServerStatus("", *[0] * 11)),
     "ReconnectFailure": lambda: ReconnectFailure(FailureKind.upgrade, "", 1, 0),
+    "RestServerAuthenticationDefault": lambda: mormot_ws.RestServerAuthenticationDefault({}.get),
+    "RestServerAuthenticationHttpBasic": lambda: mormot_ws.RestServerAuthenticationHttpBasic(
+        {}.get
+    ),
+    "RestServerAuthenticationNone": lambda: mormot_ws.RestServerAuthenticationNone({}.get),
     "ServerProcesses": lambda: mormot_ws.ServerProcesses(make_server, 1, 0),
+    "ServiceCustomAnswer": mormot_ws.ServiceCustomAnswer,
+    "ServiceCustomStatus": lambda: mormot_ws.ServiceCustomStatus(201),
     "StopOn": lambda: StopOn(LinearBackoff()),
     "WebProcessInFrame": lambda: WebProcessInFrame(True),
     "WebSocketFrame": lambda: WebSocketFrame(focText, "x"),
@@ -77,6 +86,7 @@ MET = (
 BASES = {
     "CrtSocket": "HttpClientWebSockets",
     "ReconnectPolicy": "StopOn",
+    "RestServerAuthentication": "RestServerAuthenticationDefault",
     "WebCrtSocketProcess": "WebSocketProcessClient",
     "WebSocketProcess": "WebSocketProcessClient",
     "WebSocketProtocolRest": "WebSocketProtocolJson",

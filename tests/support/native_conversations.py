@@ -147,9 +147,7 @@ def _list_differs(value: Any, wanted: Any) -> str:
     return "" if kinds.items() <= found.items() else f"{found}, not {kinds}"
 
 
-def plain_request(
-    port: int, step: dict[str, Any], url: str
-) -> tuple[int, str, bytes]:
+def plain_request(port: int, step: dict[str, Any], url: str) -> tuple[int, str, bytes]:
     """Send a step by plain HTTP; return (status, type, content)."""
     connection = http.client.HTTPConnection(HOST, port, timeout=BOUND)
     try:

@@ -350,9 +350,7 @@ def register_all(services: ServerServices, news: News, bypass: bool = False) -> 
     services.register(ICart, Cart, sicClientDriven)
     services.register(IOnce, Counter, sicSingle)
     services.register(IMine, Counter, sicPerSession)
-    services.register(
-        IPlain, Plain(), sicShared, contract=None, bypass_authentication=bypass
-    )
+    services.register(IPlain, Plain(), sicShared, contract=None, bypass_authentication=bypass)
     services.register(INews, news)
     services.register(IShort, news)
     return freed
