@@ -43,6 +43,10 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         ConnectionClosed,
         GaveUp,
         HttpServerError,
+        HubError,
+        HubFull,
+        HubRefused,
+        HubUnavailable,
         ServiceConnectionError,
         ServiceError,
         ServiceTimeoutError,
@@ -133,6 +137,23 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         wscNonBlockWithoutAnswer,
     )
     from .status import ClientStatus, ConnectionStatus, ServerStatus
+    from .topics.hub import (
+        History,
+        Hub,
+        HubStatus,
+        Lost,
+        Position,
+        Publication,
+        Published,
+    )
+    from .topics.limits import TopicLimits
+    from .topics.memory_hub import MemoryHub
+    from .topics.protocol import WebSocketProtocolTopics
+    from .topics.publishing import Publishing
+    from .topics.redis_hub import RedisHub
+    from .topics.server_side import TopicsStatus
+    from .topics.subscriptions import Recovery, TopicSubscription
+    from .topics.visitor import Changed
 
 #: which module each public name comes from
 _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
@@ -153,6 +174,10 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "ConnectionClosed",
         "GaveUp",
         "HttpServerError",
+        "HubError",
+        "HubFull",
+        "HubRefused",
+        "HubUnavailable",
         "ServiceConnectionError",
         "ServiceError",
         "ServiceTimeoutError",
@@ -247,6 +272,23 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "status": ("ClientStatus", "ConnectionStatus", "ServerStatus"),
     "sockets.tls_contexts": ("client_tls_context", "server_tls_context"),
     "protocols.signed_uri": ("WebSocketProtocolUri",),
+    "topics.hub": (
+        "History",
+        "Hub",
+        "HubStatus",
+        "Lost",
+        "Position",
+        "Publication",
+        "Published",
+    ),
+    "topics.limits": ("TopicLimits",),
+    "topics.memory_hub": ("MemoryHub",),
+    "topics.redis_hub": ("RedisHub",),
+    "topics.protocol": ("WebSocketProtocolTopics",),
+    "topics.publishing": ("Publishing",),
+    "topics.server_side": ("TopicsStatus",),
+    "topics.subscriptions": ("Recovery", "TopicSubscription"),
+    "topics.visitor": ("Changed",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
 
@@ -419,4 +461,24 @@ __all__ = [
     "wscBlockWithAnswer",
     "wscBlockWithoutAnswer",
     "wscNonBlockWithoutAnswer",
+    "History",
+    "Hub",
+    "HubError",
+    "HubFull",
+    "HubRefused",
+    "HubStatus",
+    "HubUnavailable",
+    "Lost",
+    "MemoryHub",
+    "Position",
+    "Publication",
+    "Published",
+    "RedisHub",
+    "Changed",
+    "Publishing",
+    "Recovery",
+    "TopicLimits",
+    "TopicSubscription",
+    "TopicsStatus",
+    "WebSocketProtocolTopics",
 ]

@@ -9,12 +9,16 @@
          ├─ GaveUp                      the policy of a ``connect()`` wants no further attempt
          ├─ ConnectionClosed            ``close()`` was called (also a ``ConnectionError``)
          ├─ CallError                   the method called with ``call()`` raised an error
+         ├─ HubError                    a hub of topics did not do what it was asked for
+         │   ├─ HubUnavailable          … because it is away (also a ``ConnectionError``)
+         │   ├─ HubFull                 … because it has no room for it
+         │   └─ HubRefused              … because it must not, or cannot
          └─ ServiceError                the other side answered a call with an error
              ├─ ServiceTimeoutError     … or did not answer in time (also a ``TimeoutError``)
              └─ ServiceConnectionError  … or is not connected (also a ``ConnectionError``)
 
-Network failures raise no exception, except in calls of services. Each function that can meet one
-documents what it returns instead.
+Network failures raise no exception, except in calls of services and of hubs. Each function that can
+meet one documents what it returns instead.
 """
 
 from __future__ import annotations
@@ -90,6 +94,35 @@ class CallError(WebSocketsError):
         super().__init__(text)
         self.text = text
         self.code = code
+
+
+class HubError(WebSocketsError):
+    """A :class:`~mormot_ws.Hub` did not do what it was asked for.
+
+    :param text: why, in words, without the password of a URL.
+    :param maybe_published: True when a publication may have been published nevertheless, because
+        the hub was lost before it has answered.
+    """
+
+    def __init__(self, text: str, maybe_published: bool = False) -> None:
+        super().__init__(text)
+        self.text = text
+        self.maybe_published = maybe_published
+
+    def __reduce__(self) -> tuple[type[HubError], tuple[str, bool]]:
+        return type(self), (self.text, self.maybe_published)
+
+
+class HubUnavailable(HubError, ConnectionError):
+    """The hub cannot be reached, does not let us in, has not answered in time, or was freed."""
+
+
+class HubFull(HubError):
+    """The hub has no room: Redis is out of memory, or there are too many topics."""
+
+
+class HubRefused(HubError):
+    """The hub answered that it must not or cannot do it: a user's rights, a read-only replica."""
 
 
 class ServiceError(WebSocketsError):

@@ -198,6 +198,8 @@ def check_frame(frame: object) -> None:
 #: the headers of a server's short unfragmented messages, by payload length
 SHORT_TEXT: Final = [bytes((0x81, size)) for size in range(126)]
 _BINARY_HEADERS = [bytes((0x82, size)) for size in range(126)]
+#: and of a client's, before the masking key
+_MASKED_TEXT = [bytes((0x81, 0x80 | size)) for size in range(126)]
 
 
 def encode_header(first: int, size: int, mask: bytes | None = None) -> bytes:
@@ -208,6 +210,9 @@ def encode_header(first: int, size: int, mask: bytes | None = None) -> bytes:
     """
     bit = 0 if mask is None else 0x80
     if size < 126:
+        if first == 0x81 and mask is not None:
+            # the usual case, without a call
+            return _MASKED_TEXT[size] + mask
         header = bytes((first, bit | size))
     elif size < 65536:
         header = bytes((first, bit | 126)) + size.to_bytes(2, "big")

@@ -23,6 +23,11 @@ class QueuedFrame(NamedTuple):
     #: the encoded frame, where several connections share one encoding (a server's broadcast)
     wire: bytes | None = None
 
+    @classmethod
+    def copy_of(cls, frame: WebSocketFrame) -> QueuedFrame:
+        """Return a copy of *frame*."""
+        return cls(frame._opcode, frame._payload, frame._content)
+
     def frame(self) -> WebSocketFrame:
         """Return a new frame with this content."""
         return WebSocketFrame(self.opcode, self.payload, self.content)
@@ -53,6 +58,9 @@ class OutgoingFrames:
         self._late: list[QueuedFrame] = []
         #: the waiting frames, oldest first; other objects only look whether it is empty
         self.frames: deque[QueuedFrame] = deque()
+        #: what :meth:`take` returned last, until :meth:`settled`: if a signal handler raises in
+        #: between, the frames are found here
+        self.taken: list[QueuedFrame] = []
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -82,38 +90,44 @@ class OutgoingFrames:
 
     def push(self, frame: WebSocketFrame) -> bool:
         """Append a copy of *frame*; return False when the queue is full. Mirrors ``Push``."""
-        return self.push_queued(QueuedFrame(frame.opcode, frame.payload, frame.content))
+        return self.push_queued(QueuedFrame.copy_of(frame))
 
     def push_queued(self, queued: QueuedFrame) -> bool:
         """Append *queued* itself; return False when the queue is full."""
         size = len(queued[1])
         with self._safe:
-            if self._busy:
-                # we are in a signal handler or finaliser that has interrupted this same thread
-                self._late.append(queued)
+            frames = self.frames
+            if (
+                frames
+                and not self._busy
+                and not self._late
+                and (not self.max_bytes or self._bytes + size <= self.max_bytes)
+                and (not self.max_frames or len(frames) < self.max_frames)
+            ):
+                # the usual case. A signal handler or finaliser that comes in between appends its
+                # frame before this one, which changes nothing here
+                self._bytes += size
+                frames.append(queued)
                 return True
-            # a signal handler may raise behind any call: nothing is called in the ``finally``
-            try:
-                self._busy = True
-                if self._late:
-                    self._push_late()
-                frames = self.frames
-                if (
-                    frames
-                    and (not self.max_bytes or self._bytes + size <= self.max_bytes)
-                    and (not self.max_frames or len(frames) < self.max_frames)
-                ):
-                    # there is room: the usual case of _push(), written out for the hot path
-                    self._bytes += size
-                    frames.append(queued)
-                    pushed = True
-                else:
-                    pushed = self._push(queued, size)
-                if self._late:
-                    self._push_late()
-                return pushed
-            finally:
-                self._busy = False
+            return self._push_carefully(queued, size)
+
+    def _push_carefully(self, queued: QueuedFrame, size: int) -> bool:
+        """Append *queued*, or refuse it, in any state of the queue."""
+        if self._busy:
+            # we are in a signal handler or finaliser that has interrupted this same thread
+            self._late.append(queued)
+            return True
+        # a signal handler may raise behind any call: nothing is called in the ``finally``
+        try:
+            self._busy = True
+            if self._late:
+                self._push_late()
+            pushed = self._push(queued, size)
+            if self._late:
+                self._push_late()
+            return pushed
+        finally:
+            self._busy = False
 
     def _push_late(self) -> None:
         """Append what came in the middle of a change. An interrupted call is continued here."""
@@ -150,7 +164,7 @@ class OutgoingFrames:
     def take(self, max_bytes: int) -> list[QueuedFrame]:
         """Remove and return the oldest frames, up to about *max_bytes* of payload.
 
-        At least one frame is returned, unless the queue is empty.
+        At least one frame is returned, unless the queue is empty. :meth:`settled` follows.
         """
         with self._safe:
             try:
@@ -164,11 +178,11 @@ class OutgoingFrames:
     def _take(self, max_bytes: int) -> list[QueuedFrame]:
         frames = self.frames
         if self._bytes + (len(frames) << 4) <= max_bytes:
-            taken = list(frames)
+            taken = self.taken = list(frames)
             frames.clear()
             self._bytes = 0
             return taken
-        taken = []
+        taken = self.taken = []
         size = 0
         while frames and (not taken or size + len(frames[0].payload) <= max_bytes):
             queued = frames.popleft()
@@ -176,6 +190,10 @@ class OutgoingFrames:
             size += len(queued.payload) + 16
         self._bytes -= sum(len(queued.payload) for queued in taken)
         return taken
+
+    def settled(self) -> None:
+        """Record that the taken frames are in other hands, or were dropped or put back."""
+        self.taken = []
 
     def drop(self, count: int) -> None:
         """Count *count* frames as lost that were taken and cannot be sent."""
@@ -201,7 +219,7 @@ class OutgoingFrames:
         """Become empty in a forked child, where a thread of the parent may have held the lock."""
         self._safe = threading.RLock()
         self._busy, self._late = False, []
-        self.frames, self._bytes, self.lost = deque(), 0, 0
+        self.frames, self.taken, self._bytes, self.lost = deque(), [], 0, 0
 
     def clear(self) -> None:
         """Remove all frames."""

@@ -15,6 +15,7 @@ class Batch:
         "_frames",
         "_joined",
         "_joined_bytes",
+        "_offered",
         "_sizes",
         "_tail",
         "_uncertain",
@@ -31,8 +32,9 @@ class Batch:
         self._joined_bytes = 0
         # the bytes of a close frame at the end, which belong to none of the frames
         self._tail = 0
-        # True from before a write until its result is recorded: what a signal handler raises in
-        # between leaves nobody who knows what was sent
+        # True from before a write until its result is recorded
+        self._offered = False
+        # True when a signal handler has raised in between: nobody knows what was sent
         self._uncertain = False
         #: the bytes that the kernel has not taken; None when nothing is being sent
         self.wire: memoryview | None = None
@@ -71,14 +73,17 @@ class Batch:
     def offer(self) -> memoryview:
         """Return the bytes that are to be written now; :meth:`advance` records the result."""
         assert self.wire is not None
-        self._uncertain = True
+        if self._offered:
+            # the result of another write was never recorded: that of this one tells nothing of it
+            self._uncertain = True
+        self._offered = True
         return self.wire
 
     def advance(self, count: int) -> memoryview:
         """Record that the kernel has taken *count* bytes; return the rest."""
         assert self.wire is not None
         self.wire = wire = self.wire[count:]
-        self._uncertain = False
+        self._offered = False
         return wire
 
     def finish(self) -> tuple[int, int]:
@@ -101,7 +106,7 @@ class Batch:
         """Forget everything."""
         self._frames, self._sizes, self.wire = [], [], None
         self._joined = self._joined_bytes = 0
-        self._uncertain = False
+        self._offered = self._uncertain = False
 
     def give_up(self, unsent: int) -> tuple[list[QueuedFrame], bool]:
         """Remove and return the frames that were not sent whole, after the connection was lost, and
@@ -117,4 +122,4 @@ class Batch:
             lost.append(self._frames.pop())
             left -= self._sizes.pop()
         lost.reverse()
-        return lost, not self._uncertain
+        return lost, not (self._offered or self._uncertain)

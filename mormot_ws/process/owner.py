@@ -10,8 +10,19 @@ from ..sockets.deadline import Deadline
 from ..states import WebSocketProcessState
 
 
+class RunningLoop(Protocol):
+    """What the sender knows of a connection's loop."""
+
+    #: the thread that is inside the loop; 0: none
+    ident: int
+
+
 class SendingProcess(Protocol):
     """What :class:`Sender` needs of its connection."""
+
+    @property
+    def loop(self) -> RunningLoop:
+        """The loop: frames that its own thread queues are sent at the end of its turn."""
 
     settings: WebSocketProcessSettings
     protocol: WebSocketProtocol
@@ -52,11 +63,11 @@ class SendingProcess(Protocol):
     def queue_failed(self, exc: BaseException) -> None:
         """Report that a queued frame could not be prepared. Called without a lock."""
 
+    def lost_in_doubt(self, frames: int) -> None:
+        """Log that queued frames may have been sent or not. Called without a lock."""
+
     def overflowed(self) -> None:
         """Close the connection because the queue is full, as the settings ask for."""
 
     def keeps_queue(self) -> bool:
         """Tell whether frames may be queued while the connection is not running."""
-
-    def runs_loop(self) -> bool:
-        """Tell whether this thread runs the connection's loop."""

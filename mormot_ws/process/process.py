@@ -26,7 +26,7 @@ from ..core.frames import (
     parse_close_payload,
 )
 from ..core.incoming import WebProcessInFrame
-from ..core.outgoing import OutgoingFrames
+from ..core.outgoing import OutgoingFrames, QueuedFrame
 from ..errors import WebSocketsProtocolError
 from ..logs import get_logger, shown_name
 from ..protocols.base import WebSocketProtocol
@@ -55,6 +55,7 @@ from .sender import Sender
 from .snapshot import connection_status
 
 _log = get_logger("mormot_ws.process")
+_new_queued = tuple.__new__
 
 
 class WebSocketProcess(CheckedConnection):
@@ -113,7 +114,7 @@ class WebSocketProcess(CheckedConnection):
         self.liveness = Liveness(self, keeper)
         self.closer = Closer(self, keeper)
         self._dispatcher = Dispatcher(self, self.liveness, self.closer)
-        self._loop = Loop(self, self.reader, self.sender, self.liveness, self.closer)
+        self.loop = Loop(self, self.reader, self.sender, self.liveness, self.closer)
         #: frames of ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
         self.outgoing: OutgoingFrames = self.sender.outgoing
         self._begin()
@@ -132,7 +133,7 @@ class WebSocketProcess(CheckedConnection):
         kind = type(self)
         receive = kind.process_loop_step_receive is WebSocketProcess.process_loop_step_receive
         received = kind.process_loop_received is WebSocketProcess.process_loop_received
-        self._loop.prepare(
+        self.loop.prepare(
             None if receive else self.process_loop_step_receive,
             self._dispatcher.received if received else self.process_loop_received,
         )
@@ -277,9 +278,19 @@ class WebSocketProcess(CheckedConnection):
         not come back. Frames are sent in the order of the calls. Raises like :meth:`send_frame`.
         Mirrors ``SendFrameAsync``.
         """
-        if not isinstance(frame, WebSocketFrame):
+        try:
+            opcode = frame._opcode
+            payload = frame._payload
+        except AttributeError:
             check_sendable(frame)
-        return self.sender.queue_frame(frame)
+            raise
+        if opcode is focText:
+            if not (payload.isascii() or self._lenient_text):
+                check_sendable(frame)
+        elif opcode is not focBinary:
+            check_sendable(frame)
+        # tuple.__new__: a named tuple's constructor costs as much as the rest of this method
+        return self.sender.queue(_new_queued(QueuedFrame, (opcode, payload, frame._content, None)))
 
     def notify_callback(
         self, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback = wscBlockWithAnswer
@@ -399,7 +410,7 @@ class WebSocketProcess(CheckedConnection):
 
     def process_loop(self) -> None:
         """Run the connection to its end; the owner thread calls it once per connection."""
-        self._loop.run()
+        self.loop.run()
 
     def begin_loop(self) -> bool:
         """Start the connection, and run its first callbacks; return whether to read.
@@ -407,7 +418,7 @@ class WebSocketProcess(CheckedConnection):
         Call it in the thread that will call :meth:`loop_step`. Whatever it returns or raises, call
         :meth:`end_loop` in the end.
         """
-        return self._loop.begin()
+        return self.loop.begin()
 
     def loop_step(self) -> bool:
         """Read once, handle the complete frames, and send what callbacks have queued meanwhile;
@@ -416,15 +427,15 @@ class WebSocketProcess(CheckedConnection):
         It waits if there are no bytes, unless the transport reads by events. One thread at a time
         may call it; the frames of a connection are handled one after another, in order.
         """
-        return self._loop.step()
+        return self.loop.step()
 
     def end_loop(self) -> None:
         """Close the connection after the last step, and run its last callbacks."""
-        self._loop.end()
+        self.loop.end()
 
     def runs_loop(self) -> bool:
         """Tell whether the calling thread is inside the loop, i.e. in one of its callbacks."""
-        return get_ident() == self._loop.ident
+        return get_ident() == self.loop.ident
 
     def process_start(self) -> bool:
         """Enter ``wpsRun`` and run the first callbacks; return False if one raises.
@@ -451,7 +462,7 @@ class WebSocketProcess(CheckedConnection):
 
         Mirrors ``ProcessLoopStepReceive``.
         """
-        return self._loop.receive()
+        return self.loop.receive()
 
     def process_loop_received(self, frame: WebSocketFrame) -> None:
         """Handle one frame in the loop's thread. Mirrors ``ProcessLoopReceived``."""
@@ -487,6 +498,11 @@ class WebSocketProcess(CheckedConnection):
         """Log that a queued frame was dropped, because the protocol could not prepare it."""
         text = "%s: a queued frame could not be prepared, and is dropped"
         _log.error(text, self, extra=self.log_fields(), exc_info=exc)
+
+    def lost_in_doubt(self, frames: int) -> None:
+        """Log that a write was interrupted: its *frames* may have been sent or not."""
+        text = "%s: a signal handler has interrupted a write: %d queued frames count as lost"
+        _log.warning(text, self, frames, extra=self.log_fields())
 
     def count_dropped(self, messages: int = 1) -> None:
         """Count messages that were read, and reached no callback. For the package."""

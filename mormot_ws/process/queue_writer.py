@@ -72,6 +72,12 @@ class QueueWriter:
         returned; the other frames keep their order.
         """
         frames = self._outgoing.take(_BATCH_BYTES)
+        failed = self._fill_batch(frames)
+        self._outgoing.settled()
+        return failed
+
+    def _fill_batch(self, frames: list[QueuedFrame]) -> BaseException | None:
+        """Encode *frames* into the batch; return like :meth:`next_batch`."""
         encoder, protocol = self._encoder, self._process.protocol
         if encoder.sends_plain:
             parts = [
@@ -146,6 +152,9 @@ class QueueWriter:
     def batch_sent(self) -> None:
         """Count the frames of the batch, which the kernel has taken, and end it."""
         frames, size = self.batch.finish()
+        if self._outgoing.taken:
+            # a signal handler had raised when they were in the batch already
+            self._outgoing.settled()
         self._process.protocol.counts.sent(frames, size)
 
     def write_close(
@@ -212,23 +221,30 @@ class QueueWriter:
                     continue
                 parts.append(wire)
                 frames.append(queued)
+            self._outgoing.settled()
         self.batch.close_behind(frames, parts, close)
 
-    def requeue(self) -> None:
+    def requeue(self) -> int:
         """Put frames that the kernel did not take whole back at the head of the queue.
 
-        Called after the end of a connection.
+        Called after the end of a connection. Returns how many frames may have been sent or not:
+        they count as lost.
         """
         if not self._process.keeps_queue():
             self.batch.clear()
             # there will be no other connection
             self._outgoing.clear()
-            return
+            return 0
         if self.batch.wire is None:
-            return
+            if self._outgoing.taken:
+                # a signal handler had raised before they were in the batch
+                self._outgoing.put_back(self._outgoing.taken)
+                self._outgoing.settled()
+            return 0
         lost, certain = self.batch.give_up(self._process.unsent_bytes())
         self.batch_sent()
         if certain:
             self._outgoing.put_back(lost)
-        else:
-            self._outgoing.drop(len(lost))
+            return 0
+        self._outgoing.drop(len(lost))
+        return len(lost)

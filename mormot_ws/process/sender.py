@@ -31,12 +31,13 @@ from ..sockets.deadline import Deadline, is_foreign_timeout
 from ..sockets.transport import JOIN_BELOW
 from ..states import wpsClose, wpsRun
 from .batch import Batch
-from .encoder import Encoder, PreparedFrame, check_sendable
+from .encoder import Encoder, PreparedFrame
 from .keeper import FlushResult, ProcessKeeper
 from .owner import SendingProcess
 from .queue_writer import QueueWriter
 
-_new_queued = tuple.__new__
+# the argument of a lock's acquire() that does not wait
+_AT_ONCE = (False,)
 
 
 class Sender:
@@ -138,7 +139,7 @@ class Sender:
         if not held and not safe_out.acquire(False):
             if self.is_held_here():
                 # we are in a finaliser that has interrupted a send on this same connection
-                return self.queue_frame(frame)
+                return self.queue(QueuedFrame.copy_of(frame))
             if not safe_out.acquire(timeout=process.settings.send_timeout / 1000):
                 # another thread's frame is stuck too: the peer does not read
                 return False
@@ -194,35 +195,39 @@ class Sender:
         failures: list[BaseException] | None,
     ) -> bool:
         """Send in the main thread, which a signal handler may interrupt at any point."""
-        # the parts of is_held_here() that can be true here, the cheap ones first
-        if (
-            self._main_sends
-            or (self._holders and self.is_held_here())
-            or self.outgoing.is_held_here()
-        ):
-            # we are in a signal handler that has interrupted a send on this same connection
-            return self.queue_frame(frame)
         process, safe_out = self._process, self.safe_out
         held: list[bool] = []
         failed: list[BaseException] = []
-        self._main_sends = True
+        # True already in a signal handler that has interrupted a send on this same connection
+        before = self._main_sends
         try:
+            self._main_sends = True
             if ahead is None and self.encoder.prepares_ahead and process.state is wpsRun:
                 # without the lock, because the protocol's code runs in it
                 ahead = self.encoder.prepare_ahead(process.protocol, frame)
-            if not take(safe_out, held, process.settings.send_timeout / 1000):
-                # another thread's frame is stuck too: the peer does not read
-                return False
+            # one step for signals, as in take(), which costs a call more
+            held += map(safe_out.acquire, _AT_ONCE)
+            if not held[0]:
+                self._main_sends = before
+                if self.is_held_here():
+                    # we must not wait for the send that we have interrupted
+                    return self.queue(QueuedFrame.copy_of(frame))
+                self._main_sends = True
+                held.clear()
+                if not take(safe_out, held, process.settings.send_timeout / 1000):
+                    # another thread's frame is stuck too: the peer does not read
+                    return False
             return self.send(frame, ahead, True, failed)
         finally:
-            self._main_sends = False
+            self._main_sends = before
             if held and held[0]:
                 safe_out.release()
-            if failures is not None:
-                failures += failed
-            else:
-                for failure in failed:
-                    process.write_failed(failure)
+            if failed:
+                if failures is not None:
+                    failures += failed
+                else:
+                    for failure in failed:
+                        process.write_failed(failure)
 
     def is_held_here(self) -> bool:
         """Tell whether the calling thread holds ``safe_out``, or what another holder waits for.
@@ -246,28 +251,8 @@ class Sender:
         """Record that the calling thread has released ``safe_out``."""
         self._holders.discard(get_ident())
 
-    def queue_frame(self, frame: WebSocketFrame) -> bool:
-        """Do the work of the process's ``send_frame_async``."""
-        opcode, payload = frame._opcode, frame._payload
-        # the usual case needs no call; payload is bytes in any frame
-        if not (opcode is focText and payload.isascii()):
-            self.check_queueable(opcode, payload, frame)
-        # tuple.__new__: a named tuple's constructor costs as much as the rest of this method
-        return self.queue(_new_queued(QueuedFrame, (opcode, payload, frame._content, None)))
-
-    def check_queueable(
-        self, opcode: WebSocketFrameOpCode, payload: bytes, frame: WebSocketFrame
-    ) -> None:
-        """Raise ``TypeError`` or ``ValueError`` for a frame that must not be sent."""
-        if opcode is focText:
-            if type(payload) is bytes and (payload.isascii() or self.encoder.lenient_text):
-                return
-        elif opcode is focBinary and type(payload) is bytes:
-            return
-        check_sendable(frame)
-
     def queue(self, queued: QueuedFrame) -> bool:
-        """Queue *queued*, which may already be encoded (a broadcast)."""
+        """Queue *queued*, which was checked, and may already be encoded (a broadcast)."""
         process = self._process
         if process.state is not wpsRun and not process.keeps_queue():
             return False
@@ -275,7 +260,7 @@ class Sender:
             if process.settings.outgoing_policy == "close":
                 process.overflowed()
             return False
-        if process.runs_loop():
+        if get_ident() == process.loop.ident:
             # the loop sends it after the callback
             self._loop_queued = True
             if not self._callback_timer and get_ident() != _main_ident:
@@ -487,7 +472,9 @@ class Sender:
         Called after the end of a connection.
         """
         with self.safe_out:
-            self._queued.requeue()
+            in_doubt = self._queued.requeue()
+        if in_doubt:
+            self._process.lost_in_doubt(in_doubt)
 
 
 _main_ident = threading.main_thread().ident

@@ -1,5 +1,5 @@
 """The command line: ``python -m tests.chaos [--seconds 60] [--clients 50] [--seed N] [--cap MS]
-[--tls] [--signals] [--keep] [--verbose]``.
+[--tls] [--signals] [--keep] [--trace] [--verbose]``.
 
 Exits with 1 when an invariant was violated; the logs then stay in the folder that it names.
 """
@@ -21,15 +21,17 @@ from tests.support.waiting import poll_until
 from .arena import Arena
 from .check import Checker, Findings
 from .faults import Schedule
-from .messages import SIGNALS
+from .messages import SIGNALS, TRACE
 
 #: from here on it is a long run, with the library's own cap
 _LONG = 600.0
 #: seconds of faults in a round, short and long; behind them everybody comes back
 _ROUND = 10.0
 _ROUND_LONG = 30.0
-#: seconds beyond the cap within which everybody has to be back
-_MARGIN = 2.0 * float(os.environ.get("MORMOT_WS_TEST_TIMEOUT_FACTOR", "1"))
+#: seconds beyond the cap within which everybody has to be back: an attempt that began in a fault
+#: takes up to 1.5 s (then comes the wait, at most the cap), the next one and its first message the
+#: rest, on a machine where 50 clients do that at once
+_MARGIN = 3.0 * float(os.environ.get("MORMOT_WS_TEST_TIMEOUT_FACTOR", "1"))
 #: what the client process may grow by: its memory in kB, in parts of the first figure and beyond;
 #: its objects and their blocks
 _GROWTH = 0.05
@@ -92,7 +94,8 @@ def _look_at_footprints(found: dict[str, Any], arena: Arena) -> None:
             violations.append(
                 f"clients: {end['before'][what]} {what} before, {end['after'][what]} after free()"
             )
-    if after["memory"] > before["memory"] * (1 + _GROWTH) + _GROWTH_KB:
+    # all those log records leave holes in the memory
+    if TRACE not in os.environ and after["memory"] > before["memory"] * (1 + _GROWTH) + _GROWTH_KB:
         violations.append(
             f"clients: {before['memory']} kB at the beginning, {after['memory']} kB at the end"
         )
@@ -191,6 +194,11 @@ def main() -> int:
         help="let signal handlers raise in the main threads of both sides, twice a second",
     )
     parser.add_argument("--keep", action="store_true", help="keep the logs")
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="write all log records of the library beside the logs; memory is not judged then",
+    )
     parser.add_argument("--verbose", action="store_true", help="print each fault")
     arguments = parser.parse_args()
     if not 10 <= arguments.seconds <= 7200 or not 1 <= arguments.clients <= 500:
@@ -201,8 +209,9 @@ def main() -> int:
         if arguments.cap is None
         else arguments.cap
     )
-    if arguments.signals:
-        os.environ[SIGNALS] = "1"
+    for name, wanted in ((SIGNALS, arguments.signals), (TRACE, arguments.trace)):
+        if wanted:
+            os.environ[name] = "1"
     tls = ", TLS" if arguments.tls else ""
     _say(
         f"{arguments.seconds:g} s, {arguments.clients} clients, backoff from 100 ms to {cap} "

@@ -223,6 +223,7 @@ class ChaosClient:
             "promised_bytes": self.promised_bytes,
             "sent_bytes": process.protocol.frames_out_bytes,
             "queued": process.outgoing.count,
+            "lost": process.outgoing.lost,
             "tag": self.tag,
             "arrived": self.arrived,
             "goodbyes": self.goodbyes,
@@ -291,7 +292,7 @@ def main(
     """Start the clients; then obey until the command ``free``, or the end of the standard input."""
     end_with_parent()
     log = Log(path, durable=False)
-    watch_exceptions(lambda text: log.write(f"X {text}"))
+    watch_exceptions(lambda text: log.write(f"X {text}"), path)
     footprint()  # whatever this loads is there before the comparison begins
     before = footprint()
     tls_context = client_tls_context(ca_file) if ca_file else None

@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ SMALL_BUFFER = 4096
 LARGE_PADDING = 24_000
 #: set in the environment of both sides with ``--signals``
 SIGNALS = "MORMOT_WS_CHAOS_SIGNALS"
+#: set there with ``--trace``
+TRACE = "MORMOT_WS_CHAOS_TRACE"
 #: what interrupted work sends; the other side ignores it, and it has no bytes to be counted
 NOTHING = WebSocketFrame(focBinary)
 #: seconds within which a forked child has to end
@@ -44,11 +47,37 @@ def padded(text: str, size: int) -> str:
     return f"{text} {'x' * size}"
 
 
+class _NoLock:
+    """What a handler of ours has instead of a lock."""
+
+    def acquire(self) -> None:
+        """Do nothing."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class LocklessHandler(logging.Handler):
+    """A handler whose lock nobody can leave held: a signal handler that raises behind the
+    ``acquire()`` of ``logging`` would stop all other threads.
+    """
+
+    def createLock(self) -> None:
+        """Called by the constructor."""
+        self.lock = _NoLock()  # type: ignore[assignment]
+
+
 class FailingHandlerError(Exception):
     """What the log handler of both sides raises now and then."""
 
 
-class FailingHandler(logging.Handler):
+class FailingHandler(LocklessHandler):
     """Raises at every twentieth record, whatever thread of the library has written it."""
 
     def __init__(self, level: int) -> None:
@@ -60,9 +89,23 @@ class FailingHandler(logging.Handler):
             raise FailingHandlerError(record.getMessage())
 
 
-def watch_exceptions(note: Callable[[str], Any]) -> None:
+class TraceHandler(LocklessHandler):
+    """Appends every record to the file at *path*, with the time of the monotonic clock, which all
+    processes share.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(logging.DEBUG)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{time.monotonic():.4f} [{record.threadName}] {record.getMessage()}\n"
+        os.write(self._file, text.encode(errors="backslashreplace"))
+
+
+def watch_exceptions(note: Callable[[str], Any], path: str) -> None:
     """Note in one line every exception that ends a thread or is ignored, and every log record of
-    ``mormot_ws`` from ERROR on.
+    ``mormot_ws`` from ERROR on; with ``--trace``, write all records beside the log at *path*.
     """
 
     def in_thread(args: threading.ExceptHookArgs) -> None:
@@ -74,7 +117,7 @@ def watch_exceptions(note: Callable[[str], Any]) -> None:
             return
         note(f"unraisable: {args.err_msg} {args.object!r} {args.exc_value!r}")
 
-    class Handler(logging.Handler):
+    class Handler(LocklessHandler):
         def emit(self, record: logging.LogRecord) -> None:
             note(f"log: {self.format(record)!r}")
 
@@ -85,6 +128,8 @@ def watch_exceptions(note: Callable[[str], Any]) -> None:
     logger = logging.getLogger("mormot_ws")
     logger.addHandler(Handler(logging.ERROR))
     logger.addHandler(FailingHandler(logging.DEBUG))
+    if TRACE in os.environ:
+        logger.addHandler(TraceHandler(f"{path}.trace"))
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
 

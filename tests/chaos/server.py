@@ -212,7 +212,7 @@ def main(port: int, incarnation: int, path: str, *certificate: str) -> None:
     """Run until the command ``stop``, or the end of the standard input."""
     end_with_parent()
     log = Log(path, durable=True)
-    watch_exceptions(lambda text: log.write(f"X {text}"))
+    watch_exceptions(lambda text: log.write(f"X {text}"), path)
     footprint()  # whatever this loads is there before the comparison begins
     before = footprint()
     answer(standby=True)

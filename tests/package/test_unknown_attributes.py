@@ -32,22 +32,36 @@ from mormot_ws import (
 MADE: dict[str, Callable[[], object]] = {
     "AuthSession": lambda: mormot_ws.AuthSession(2, mormot_ws.AuthUser("x"), ""),
     "AuthUser": lambda: mormot_ws.AuthUser("x"),
+    "Changed": lambda: mormot_ws.Changed(1),
     "ExponentialBackoff": ExponentialBackoff,
+    "History": lambda: mormot_ws.History([], mormot_ws.Position("e", 0)),
     "HttpServerRequest": mormot_ws.HttpServerRequest,
+    "HubStatus": lambda: mormot_ws.MemoryHub().status(),
     "LinearBackoff": LinearBackoff,
+    "Lost": lambda: mormot_ws.Lost("x", mormot_ws.Position("e", 0), "epoch"),
+    "MemoryHub": mormot_ws.MemoryHub,
     "PermessageDeflate": mormot_ws.PermessageDeflate,
+    "Position": lambda: mormot_ws.Position("e", 0),
     "ProcessStatus": lambda: mormot_ws.ProcessStatus(0, 0, "waiting", 0, None),
     "ProcessesStatus": lambda: mormot_ws.ProcessesStatus((), mormot_ws.ServerStatus("", *[0] * 11)),
+    "Publication": lambda: mormot_ws.Publication("x", 1, "e", "{}"),
+    "Published": lambda: mormot_ws.Published(1, "e"),
+    "Publishing": lambda: mormot_ws.WebSocketProtocolTopics().publish("x", 1),
+    "Recovery": lambda: mormot_ws.Recovery("x", True, "", 0, mormot_ws.Position("e", 0)),
     "ReconnectFailure": lambda: ReconnectFailure(FailureKind.upgrade, "", 1, 0),
     "RestServerAuthenticationDefault": lambda: mormot_ws.RestServerAuthenticationDefault({}.get),
     "RestServerAuthenticationHttpBasic": lambda: mormot_ws.RestServerAuthenticationHttpBasic(
         {}.get
     ),
     "RestServerAuthenticationNone": lambda: mormot_ws.RestServerAuthenticationNone({}.get),
+    "RedisHub": lambda: mormot_ws.RedisHub("redis://localhost"),
     "ServerProcesses": lambda: mormot_ws.ServerProcesses(make_server, 1, 0),
     "ServiceCustomAnswer": mormot_ws.ServiceCustomAnswer,
     "ServiceCustomStatus": lambda: mormot_ws.ServiceCustomStatus(201),
     "StopOn": lambda: StopOn(LinearBackoff()),
+    "TopicLimits": mormot_ws.TopicLimits,
+    "TopicSubscription": lambda: mormot_ws.WebSocketProtocolTopics().subscribe("x", print),
+    "TopicsStatus": lambda: mormot_ws.WebSocketProtocolTopics(hub=mormot_ws.MemoryHub()).status(),
     "WebProcessInFrame": lambda: WebProcessInFrame(True),
     "WebSocketFrame": lambda: WebSocketFrame(focText, "x"),
     "WebSocketFrameList": WebSocketFrameList,
@@ -57,6 +71,7 @@ MADE: dict[str, Callable[[], object]] = {
     "WebSocketProtocolChat": lambda: mormot_ws.WebSocketProtocolChat("x"),
     "WebSocketProtocolJson": mormot_ws.WebSocketProtocolJson,
     "WebSocketProtocolList": mormot_ws.WebSocketProtocolList,
+    "WebSocketProtocolTopics": mormot_ws.WebSocketProtocolTopics,
     "WebSocketProtocolUri": lambda: mormot_ws.WebSocketProtocolUri("x", "ws://a.example/x", 1),
 }
 #: those of a conversation
@@ -85,6 +100,7 @@ MET = (
 #: bases, of which there are no objects of their own in a conversation
 BASES = {
     "CrtSocket": "HttpClientWebSockets",
+    "Hub": "MemoryHub",
     "ReconnectPolicy": "StopOn",
     "RestServerAuthentication": "RestServerAuthenticationDefault",
     "WebCrtSocketProcess": "WebSocketProcessClient",

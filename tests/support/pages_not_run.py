@@ -49,6 +49,13 @@ NOT_RUN = [
         "tests/docs/test_nginx_page.py::test_messages_of_any_size_pass_with_and_without_tls",
     ),
     NotRun(
+        "docs/reference/topics-protocol.md",
+        "wire",
+        "",
+        "messages, compared with what is sent",
+        "tests/topics/test_topics_wire.py::test_the_page_has_the_messages_that_are_sent",
+    ),
+    NotRun(
         "docs/how-to/listen.md",
         "nginx",
         "",
@@ -81,6 +88,13 @@ NOT_RUN = [
         "main = mormot_ws.MainThreadQueue(",
         "parts of the examples, which need a toolkit and a screen",
         "tests/docs/test_desktop_examples.py::test_a_window_shows_what_comes_and_closes",
+    ),
+    NotRun(
+        "docs/reference/topics-js.md",
+        "js",
+        "import",
+        "runs in a browser",
+        "tests/topics/test_topics_js.py::test_a_page_that_is_reloaded_goes_on",
     ),
     NotRun(
         "docs/porting-guide.md",

@@ -1,0 +1,1 @@
+"""Topics: publications with a history, and what connections of many processes hear of them."""

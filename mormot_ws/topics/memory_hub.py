@@ -1,0 +1,429 @@
+"""MemoryHub: the hub of one OS process, in its memory. It has no thread and no socket."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict, deque
+from json import loads
+from time import monotonic
+from typing import Any, ClassVar
+
+from ..attributes import IS_INT
+from ..core.forks import dies_in_child
+from ..errors import HubFull, HubUnavailable
+from ..sockets.deadline import Deadline
+from .hub import (
+    EPOCH,
+    TRIMMED,
+    Heard,
+    History,
+    Hub,
+    HubStatus,
+    Lost,
+    OnPublication,
+    Position,
+    Publication,
+    Published,
+    check_json,
+    check_name,
+    check_repeat,
+    check_since,
+    check_subscriber,
+    encode_json,
+    is_from,
+)
+from .subscription import Subscription
+
+#: publications that wait for slow subscribers of a topic, at least: more are lost to them
+_LEAST_WAITING = 1_000
+#: how many topics are looked at for what is too old when a new one is made
+_LOOKED_AT = 4
+#: … or so many publications were made on one
+_LOOK_EVERY = 8
+#: … when there are as many as there may be
+_LOOKED_AT_FULL = 100
+
+
+class _Topic:
+    """One topic. The hub's lock guards all of it."""
+
+    __slots__ = (
+        "delivering",
+        "epoch",
+        "history",
+        "lost",
+        "members",
+        "name",
+        "offset",
+        "seen",
+        "subscriptions",
+        "used_at",
+        "waiting",
+    )
+
+    def __init__(self, name: str, now: float) -> None:
+        self.name = name
+        self.epoch = secrets.token_urlsafe(9)
+        #: that of the newest publication
+        self.offset = 0
+        #: when it was published, and what
+        self.history: deque[tuple[float, Publication]] = deque()
+        #: (session, sequence) -> offset and time
+        self.seen: OrderedDict[tuple[str, int], tuple[int, float]] = OrderedDict()
+        #: never changed, but replaced: the thread that delivers reads it without the lock
+        self.subscriptions: tuple[Subscription, ...] = ()
+        self.members: dict[str, str] = {}
+        #: publications that the delivering thread has not taken yet
+        self.waiting: deque[Publication] = deque()
+        #: some of them were dropped since it looked last
+        self.lost = False
+        #: stands for the call of publish() that calls the subscriptions; None: no one does
+        self.delivering: object = None
+        #: when somebody published, subscribed or looked
+        self.used_at = now
+
+    def use(self, now: float) -> None:
+        """Note that somebody wants it."""
+        self.used_at = now
+
+    @property
+    def is_used(self) -> bool:
+        """True while it must not be forgotten."""
+        return bool(self.subscriptions or self.members or self.delivering)
+
+    def trim(self, now: float, history_age: float, window_age: float) -> None:
+        """Forget what is too old; the ages are seconds."""
+        history, seen = self.history, self.seen
+        while history and history[0][0] < now - history_age:
+            history.popleft()
+        while seen and next(iter(seen.values()))[1] < now - window_age:
+            seen.popitem(last=False)
+
+    def since(self, since: Position | None, limit: int) -> History:
+        """Return what is kept after *since*."""
+        publications = [publication for _, publication in self.history]
+        position = Position(self.epoch, self.offset)
+        reason = ""
+        if since is None:
+            return History(publications[-limit:] if limit else publications, position)
+        missed = self.offset - since.offset
+        if since.epoch != self.epoch or missed < 0:
+            reason = EPOCH
+        elif missed > len(publications):
+            reason = TRIMMED
+        else:
+            publications = publications[len(publications) - missed :]
+        if limit:
+            publications = publications[:limit]
+        return History(publications, position, not reason, reason)
+
+    def add(self, json: str, now: float, most: int, age: float) -> Publication:
+        """Number and keep a publication; *most* are kept, and for *age* seconds."""
+        self.offset += 1
+        publication = Publication(self.name, self.offset, self.epoch, json)
+        history = self.history
+        history.append((now, publication))
+        oldest = now - age
+        while len(history) > most or (history and history[0][0] < oldest):
+            history.popleft()
+        return publication
+
+    def recall(self, name: tuple[str, int]) -> Published | None:
+        """Return what a publication of this name has got; None: there was none."""
+        found = self.seen.get(name)
+        return None if found is None else Published(found[0], self.epoch, True)
+
+    def remember(self, name: tuple[str, int], now: float, most: int) -> None:
+        """Remember the name of the next publication, and at *most* so many."""
+        self.seen[name] = self.offset + 1, now
+        while len(self.seen) > most:
+            self.seen.popitem(last=False)
+
+    def begin_delivery(self, publication: Publication, mine: object, most: int) -> None:
+        """Let *publication* wait, among at *most* so many; the call that *mine* stands for delivers
+        it, unless another call is delivering.
+        """
+        waiting = self.waiting
+        waiting.append(publication)
+        if len(waiting) > most:
+            waiting.popleft()
+            self.lost = True
+        if self.delivering is None:
+            self.delivering = mine
+
+    def next_delivery(self) -> tuple[Heard, int, tuple[Subscription, ...]] | None:
+        """Return what to deliver next, its offset, and to whom; None: it is all done."""
+        waiting = self.waiting
+        if not waiting:
+            self.delivering = None
+            return None
+        if self.lost:
+            self.lost = False
+            position = Position(self.epoch, waiting[0].offset - 1)
+            return Lost(self.name, position, TRIMMED), position.offset, self.subscriptions
+        publication = waiting.popleft()
+        return publication, publication.offset, self.subscriptions
+
+    def end_delivery(self, mine: object) -> None:
+        """Let others deliver. A signal handler may have raised anywhere in a delivery."""
+        if self.delivering is mine:
+            self.delivering = None
+
+    def subscribe(self, callback: OnPublication, since: Position | None) -> History:
+        """Add a subscription; return what was missed. Raises ``ValueError`` for a second one."""
+        if any(each.is_of(callback) for each in self.subscriptions):
+            raise ValueError(f"the callback is subscribed to {self.name!r} already")
+        position = Position(self.epoch, self.offset)
+        history = History([], position) if since is None else self.since(since, 0)
+        self.subscriptions += (Subscription(self.name, callback, self.offset, self.epoch),)
+        return history
+
+    def unsubscribe(self, callback: OnPublication | None) -> list[Subscription]:
+        """Remove the subscription of *callback*, or all; return them, to be ended."""
+        ended = [each for each in self.subscriptions if callback is None or each.is_of(callback)]
+        self.subscriptions = tuple(each for each in self.subscriptions if each not in ended)
+        if not self.subscriptions:
+            self.waiting.clear()
+            self.lost = False
+        return ended
+
+    def die_in_child(self) -> None:
+        """Belong to the parent, in a forked child."""
+        for subscription in self.subscriptions:
+            subscription.die_in_child()
+
+
+class MemoryHub(Hub):
+    """The hub of one OS process: topics live in its memory, and end with it.
+
+    It has no thread. A publication is handed to the subscribers in the thread that publishes, or,
+    while another thread is handing an earlier one of the same topic over, in that one after it: so
+    :meth:`publish` in a callback does not wait.
+
+    A topic whose subscribers are slower than its publishers has up to 1 000 publications, or
+    ``history_count`` if that is more, waiting; what is more is lost to them, and they get
+    :class:`Lost`.
+
+    :param max_topics: how many topics there may be; a new one more raises :class:`HubFull`.
+
+    The other parameters are those of :class:`Hub`.
+    """
+
+    _CHECKS: ClassVar = {"max_topics": is_from(1, IS_INT)}
+
+    def __init__(
+        self,
+        history_count: int = 1_000,
+        history_age: float = 300_000,
+        window_count: int = 10_000,
+        window_age: float = 300_000,
+        topic_age: float = 86_400_000,
+        timeout: float = 5_000,
+        max_topics: int = 100_000,
+    ) -> None:
+        super().__init__(history_count, history_age, window_count, window_age, topic_age, timeout)
+        self.max_topics = max_topics
+        #: guards the tables below and all topics; nothing else is called or taken under it.
+        #: Reentrant for signal handlers
+        self._safe = threading.RLock()
+        #: in turns: the next one to be looked at for what is too old comes first
+        self._topics: OrderedDict[str, _Topic] = OrderedDict()
+        self._freed = False
+        #: what the status tells
+        self._counts = {"published": 0, "repeated": 0, "delivered": 0, "lost": 0}
+        dies_in_child(self)
+
+    def publish(
+        self, topic: str, data: object, *, session: str = "", sequence: int = 0
+    ) -> Published:
+        return self.publish_json(topic, encode_json(data), session=session, sequence=sequence)
+
+    def publish_json(
+        self, topic: str, json: str, *, session: str = "", sequence: int = 0
+    ) -> Published:
+        check_json(json)
+        if session != "" or sequence != 0:
+            check_repeat(session, sequence)
+        found: _Topic | None = None
+        # stands for this call while it hands publications over
+        mine = object()
+        try:
+            with self._safe:
+                now = monotonic()
+                found = self._topic(topic, now)
+                if session:
+                    name = session, sequence
+                    found.trim(now, self.history_age / 1000, self.window_age / 1000)
+                    again = found.recall(name)
+                    if again is not None:
+                        self._counts["repeated"] += 1
+                        return again
+                    found.remember(name, now, self.window_count)
+                publication = found.add(json, now, self.history_count, self.history_age / 1000)
+                self._counts["published"] += 1
+                if not publication.offset % _LOOK_EVERY:
+                    # in turn: a topic that nobody uses any more is forgotten, too
+                    self._look_at_some(now, _LOOKED_AT, False)
+                if not found.subscriptions:
+                    return Published(publication.offset, publication.epoch)
+                found.begin_delivery(publication, mine, max(_LEAST_WAITING, self.history_count))
+            if found.delivering is mine:
+                self._deliver(found)
+        finally:
+            if found is not None:
+                found.end_delivery(mine)
+        return Published(publication.offset, publication.epoch)
+
+    def _topic(self, name: str, now: float) -> _Topic:
+        """Return the topic, which is made if need be. Called with the lock."""
+        if self._freed:
+            raise HubUnavailable("the hub was freed")
+        topic = self._topics.get(name) if isinstance(name, str) else None
+        if topic is not None and now - topic.used_at >= self.topic_age / 1000 and not topic.is_used:
+            del self._topics[name]
+            topic = None
+        if topic is None:
+            check_name("topic", name)
+            self._look_for_old(now, name)
+            topic = self._topics[name] = _Topic(name, now)
+        topic.use(now)
+        return topic
+
+    def _look_for_old(self, now: float, name: str) -> None:
+        """Look at some topics for what is too old; raise ``HubFull`` if there are too many."""
+        is_full = len(self._topics) >= self.max_topics
+        self._look_at_some(now, _LOOKED_AT_FULL if is_full else _LOOKED_AT, is_full)
+        if len(self._topics) >= self.max_topics:
+            raise HubFull(f"there are {len(self._topics)} topics: no room for {name!r}")
+
+    def _look_at_some(self, now: float, count: int, is_full: bool) -> None:
+        """Forget what is too old in the topics whose turn it is, and those that are too old."""
+        for _ in range(min(count, len(self._topics))):
+            name, topic = self._topics.popitem(last=False)
+            topic.trim(now, self.history_age / 1000, self.window_age / 1000)
+            # when there is no room, a topic of which nothing is kept is as good as forgotten
+            is_old = now - topic.used_at >= self.topic_age / 1000 or (
+                is_full and not topic.history and not topic.seen
+            )
+            if topic.is_used or not is_old:
+                self._topics[name] = topic
+
+    def _deliver(self, topic: _Topic) -> None:
+        """Call the subscriptions of *topic* with what waits, until nothing does."""
+        raised: BaseException | None = None
+        counts = self._counts
+        while True:
+            with self._safe:
+                found = topic.next_delivery()
+                if found is None:
+                    break
+                heard, offset, subscriptions = found
+                counts["lost" if isinstance(heard, Lost) else "delivered"] += len(subscriptions)
+            for subscription in subscriptions:
+                if subscription.after < offset:
+                    raised = subscription.call(heard) or raised
+        if raised is not None:
+            raise raised
+
+    def history(self, topic: str, since: Position | None = None, limit: int = 0) -> History:
+        check_since(since, limit)
+        now = monotonic()
+        with self._safe:
+            found = self._topic(topic, now)
+            found.trim(now, self.history_age / 1000, self.window_age / 1000)
+            return found.since(since, limit)
+
+    def subscribe(
+        self, topic: str, callback: OnPublication, since: Position | None = None
+    ) -> History:
+        check_subscriber(callback)
+        check_since(since)
+        now = monotonic()
+        with self._safe:
+            found = self._topic(topic, now)
+            found.trim(now, self.history_age / 1000, self.window_age / 1000)
+            return found.subscribe(callback, since)
+
+    def unsubscribe(self, topic: str, callback: OnPublication) -> bool:
+        check_name("topic", topic)
+        with self._safe:
+            found = self._topics.get(topic)
+            if found is None:
+                return False
+            ended = found.unsubscribe(callback)
+        for subscription in ended:
+            subscription.end(self.timeout / 1000)
+        return bool(ended)
+
+    def join(self, topic: str, member: str, info: object = None) -> None:
+        check_name("member", member)
+        json = encode_json(info)
+        with self._safe:
+            self._topic(topic, monotonic()).members[member] = json
+
+    def leave(self, topic: str, member: str) -> bool:
+        check_name("topic", topic)
+        check_name("member", member)
+        with self._safe:
+            found = self._topics.get(topic)
+            return found is not None and found.members.pop(member, None) is not None
+
+    def members(self, topic: str) -> dict[str, Any]:
+        check_name("topic", topic)
+        with self._safe:
+            if self._freed:
+                raise HubUnavailable("the hub was freed")
+            found = self._topics.get(topic)
+            members = {} if found is None else dict(found.members)
+        return {member: loads(json) for member, json in members.items()}
+
+    def count(self, topic: str) -> int:
+        check_name("topic", topic)
+        with self._safe:
+            if self._freed:
+                raise HubUnavailable("the hub was freed")
+            found = self._topics.get(topic)
+            return 0 if found is None else len(found.members)
+
+    def status(self) -> HubStatus:
+        with self._safe:
+            topics = list(self._topics.values())
+        return HubStatus(
+            connected=not self._freed,
+            topics=len(topics),
+            subscribers=sum(len(topic.subscriptions) for topic in topics),
+            members=sum(len(topic.members) for topic in topics),
+            published=self._counts["published"],
+            repeated=self._counts["repeated"],
+            delivered=self._counts["delivered"],
+            lost=self._counts["lost"],
+            reconnects=0,
+            kept=sum(len(topic.history) for topic in topics),
+            last_error="",
+        )
+
+    def wait_connected(self, timeout_ms: float | None = None) -> bool:
+        return not self._freed
+
+    def free(self) -> None:
+        with self._safe:
+            self._freed = True
+            topics = list(self._topics.values())
+            self._topics.clear()
+            ended = [each for topic in topics for each in topic.unsubscribe(None)]
+        deadline = Deadline(self.timeout)
+        for subscription in ended:
+            subscription.end(deadline.seconds() or 0)
+
+    def die_in_child(self) -> None:
+        """Start afresh, in a forked child: the numbering goes on in the parent."""
+        self._safe = threading.RLock()
+        topics, self._topics = self._topics, OrderedDict()
+        # a copy, made in one step: another thread of the parent may have been changing them
+        for topic in list(topics.values()):
+            topic.die_in_child()
+
+    def __repr__(self) -> str:
+        ended = ", freed" if self._freed else ""
+        return f"MemoryHub(<{len(self._topics)} topics{ended}>)"

@@ -1,0 +1,115 @@
+"""Subscription: one callback on one topic, called by one thread at a time.
+
+It knows no hub and takes no lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from threading import get_ident
+from types import BuiltinMethodType, MethodType
+
+from ..logs import get_logger
+from .hub import Heard, OnPublication
+
+_log = get_logger("mormot_ws.topics")
+
+
+class Subscription:
+    """A callback, and whether it is running.
+
+    The thread that calls it writes ``_running`` and then reads ``active``; the one that ends it
+    writes ``active`` and then reads ``_running``. So at least one of them sees the other.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_inherited",
+        "_running",
+        "active",
+        "after",
+        "callback",
+        "epoch",
+        "topic",
+    )
+
+    def __init__(self, topic: str, callback: OnPublication, after: int, epoch: str) -> None:
+        self.topic = topic
+        self.callback = callback
+        #: publications up to this offset are not for it, in this epoch
+        self.after = after
+        self.epoch = epoch
+        #: it may be called
+        self.active = True
+        #: True in a forked child: it belongs to the parent
+        self._inherited = False
+        #: the thread in which it runs; 0: none
+        self._running = 0
+        #: set when a call has ended; made by the one thread that waits for that
+        self._ended: threading.Event | None = None
+
+    def is_of(self, callback: OnPublication) -> bool:
+        """Tell whether this is the subscription of *callback*.
+
+        A bound method is another object each time it is looked up; other things that can be called
+        may be equal, like two lists, and are not the same.
+        """
+        own = self.callback
+        return own is callback or (
+            isinstance(own, (MethodType, BuiltinMethodType)) and own == callback
+        )
+
+    def move_to(self, epoch: str, after: int) -> None:
+        """Go on behind this position."""
+        self.epoch = epoch
+        self.after = after
+
+    def call(self, heard: Heard) -> BaseException | None:
+        """Call the callback unless it was ended; return what must be raised by the caller later.
+
+        What the callback raises is logged, unless it is Ctrl-C in the main thread.
+        """
+        self._running = get_ident()
+        try:
+            if self.active:
+                self.callback(heard)
+        except KeyboardInterrupt as exc:
+            if self._inherited:
+                raise
+            if threading.current_thread() is threading.main_thread():
+                return exc
+            _log.exception("a subscriber of the topic %r failed", self.topic)
+        # a bug or sys.exit() in the user's code is logged, and affects no other subscriber
+        except BaseException:
+            # it has to end a child that was forked by the callback
+            if self._inherited:
+                raise
+            _log.exception("a subscriber of the topic %r failed", self.topic)
+        finally:
+            self._running = 0
+            if self._ended is not None:
+                self._ended.set()
+        return None
+
+    def end(self, seconds: float) -> None:
+        """Let it not be called again; wait up to *seconds* for a call in another thread.
+
+        Called once, by the thread that has removed it from its topic.
+        """
+        self.active = False
+        if self._running in (0, get_ident()):
+            return
+        ended = self._ended = threading.Event()
+        # it may have ended before it could see the event
+        if self._running and not ended.wait(seconds):
+            _log.warning(
+                "a subscriber of the topic %r was ended, but has been running for %.1f s and still"
+                " is",
+                self.topic,
+                seconds,
+            )
+
+    def die_in_child(self) -> None:
+        """Belong to the parent, in a forked child."""
+        self._inherited = True
+        self.active = False
