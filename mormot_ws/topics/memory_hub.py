@@ -286,12 +286,16 @@ class MemoryHub(Hub):
     def publish(
         self, topic: str, data: object, *, session: str = "", sequence: int = 0
     ) -> Published:
-        return self.publish_json(topic, encode_json(data), session=session, sequence=sequence)
+        return self._publish(topic, encode_json(data), session, sequence)
 
     def publish_json(
         self, topic: str, json: str, *, session: str = "", sequence: int = 0
     ) -> Published:
         check_json(json)
+        return self._publish(topic, json, session, sequence)
+
+    def _publish(self, topic: str, json: str, session: str, sequence: int) -> Published:
+        """Publish JSON text that was checked."""
         if session != "" or sequence != 0:
             check_repeat(session, sequence)
         found: _Topic | None = None
