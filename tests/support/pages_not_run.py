@@ -42,6 +42,24 @@ NOT_RUN = [
         "tests/docs/test_readme.py::test_each_command_has_a_line_of_its_own_in_a_code_block",
     ),
     NotRun(
+        "docs/how-to/windows.md",
+        "bat",
+        "",
+        "commands of Windows; under Wine, tests/windows runs the package and the demo",
+    ),
+    NotRun(
+        "docs/tutorial.md",
+        "bat",
+        "",
+        "the commands of the block above, as Windows has them",
+    ),
+    NotRun(
+        "README.md",
+        "bat",
+        "",
+        "the commands of the blocks above, as Windows has them",
+    ),
+    NotRun(
         "docs/how-to/nginx.md",
         "nginx",
         "",
@@ -88,6 +106,13 @@ NOT_RUN = [
         "main = mormot_ws.MainThreadQueue(",
         "parts of the examples, which need a toolkit and a screen",
         "tests/docs/test_desktop_examples.py::test_a_window_shows_what_comes_and_closes",
+    ),
+    NotRun(
+        "docs/reference/topics-js.md",
+        "js",
+        "import",
+        "runs in a browser",
+        "tests/topics/test_topics_js.py::test_a_page_that_is_reloaded_goes_on",
     ),
     NotRun(
         "docs/porting-guide.md",
