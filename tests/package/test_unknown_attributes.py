@@ -49,6 +49,7 @@ MADE: dict[str, Callable[[], object]] = {
     "ReconnectFailure": lambda: ReconnectFailure(FailureKind.upgrade, "", 1, 0),
     "RedisHub": lambda: mormot_ws.RedisHub("redis://localhost"),
     "ServerProcesses": lambda: mormot_ws.ServerProcesses(make_server, 1, 0),
+    "ShardedHub": lambda: mormot_ws.ShardedHub([mormot_ws.MemoryHub()]),
     "StopOn": lambda: StopOn(LinearBackoff()),
     "TopicLimits": mormot_ws.TopicLimits,
     "TopicSubscription": lambda: mormot_ws.WebSocketProtocolTopics().subscribe("x", print),
