@@ -152,6 +152,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .topics.publishing import Publishing
     from .topics.redis_hub import RedisHub
     from .topics.server_side import TopicsStatus
+    from .topics.sharded_hub import ShardedHub
     from .topics.subscriptions import Recovery, TopicSubscription
     from .topics.visitor import Changed
 
@@ -287,6 +288,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "topics.protocol": ("WebSocketProtocolTopics",),
     "topics.publishing": ("Publishing",),
     "topics.server_side": ("TopicsStatus",),
+    "topics.sharded_hub": ("ShardedHub",),
     "topics.subscriptions": ("Recovery", "TopicSubscription"),
     "topics.visitor": ("Changed",),
 }
@@ -474,6 +476,7 @@ __all__ = [
     "Publication",
     "Published",
     "RedisHub",
+    "ShardedHub",
     "Changed",
     "Publishing",
     "Recovery",

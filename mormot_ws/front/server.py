@@ -36,7 +36,7 @@ from .messages import Message, frame_of, json_frame, read_call
 from .methods import RemoteMethod, RemoteMethods, Sendable
 from .peer import Handlers, Peer, PeerProtocol, Peers, ids_of, peers_of
 from .request import Request
-from .signals import StopSignals
+from .signals import StopSignals, wait_for_stop
 from .where import Where
 
 _log = get_logger("mormot_ws.front")
@@ -348,7 +348,7 @@ class Server(FixedAttributes, ClosedByWith):
             try:
                 if not self.running:
                     self.start()
-                stop.get()
+                wait_for_stop(stop)
             finally:
                 self.close()
                 self._runs.remove(stop)

@@ -58,6 +58,7 @@ MADE: dict[str, Callable[[], object]] = {
     "ServerProcesses": lambda: mormot_ws.ServerProcesses(make_server, 1, 0),
     "ServiceCustomAnswer": mormot_ws.ServiceCustomAnswer,
     "ServiceCustomStatus": lambda: mormot_ws.ServiceCustomStatus(201),
+    "ShardedHub": lambda: mormot_ws.ShardedHub([mormot_ws.MemoryHub()]),
     "StopOn": lambda: StopOn(LinearBackoff()),
     "TopicLimits": mormot_ws.TopicLimits,
     "TopicSubscription": lambda: mormot_ws.WebSocketProtocolTopics().subscribe("x", print),

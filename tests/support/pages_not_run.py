@@ -42,6 +42,24 @@ NOT_RUN = [
         "tests/docs/test_readme.py::test_each_command_has_a_line_of_its_own_in_a_code_block",
     ),
     NotRun(
+        "docs/how-to/windows.md",
+        "bat",
+        "",
+        "commands of Windows; under Wine, tests/windows runs the package and the demo",
+    ),
+    NotRun(
+        "docs/tutorial.md",
+        "bat",
+        "",
+        "the commands of the block above, as Windows has them",
+    ),
+    NotRun(
+        "README.md",
+        "bat",
+        "",
+        "the commands of the blocks above, as Windows has them",
+    ),
+    NotRun(
         "docs/how-to/nginx.md",
         "nginx",
         "",
