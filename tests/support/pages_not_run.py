@@ -120,6 +120,12 @@ NOT_RUN = [
         "",
         "Object Pascal, for comparison; there is no compiler here",
     ),
+    NotRun(
+        "docs/how-to/services.md",
+        "pascal",
+        "",
+        "Object Pascal, for comparison; there is no compiler here",
+    ),
 ]
 
 COMMANDS = [
