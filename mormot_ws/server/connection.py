@@ -184,8 +184,13 @@ class WebSocketServerSocket(CheckedAttributes):
 
     def interrupt(self) -> None:
         """Break the connection, so that its thread ends. Any thread may call it."""
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        if self._transport is None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        # again: it may have been made meanwhile
+        transport = self._transport
+        if transport is not None:
+            transport.shutdown()
 
     def die_in_child(self) -> None:
         """Close this copy of the descriptor, in a forked child."""
@@ -227,6 +232,8 @@ class WebSocketServerSocket(CheckedAttributes):
 
     def _release(self) -> None:
         """Close the socket, and leave the server's tables."""
+        if self._transport is not None:
+            self._transport.close()
         with contextlib.suppress(OSError):
             self._sock.close()
         self.server._forget(self)
@@ -365,7 +372,7 @@ class WebSocketServerSocket(CheckedAttributes):
             )
             return 403, "this host is not served"
         # for an upgrade, the list of protocols checks the origin, and refuses it in its own form
-        if not request.is_upgrade and not request.origin_is_in(settings.allowed_origins):
+        if not request.origin_is_in(settings.allowed_origins) and not request.is_upgrade:
             _log.info(
                 "#%d from %s: a request by a page of %.200s is refused: allowed_origins does not "
                 "have that origin",

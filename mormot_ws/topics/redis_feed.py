@@ -18,13 +18,13 @@ from .subscription import Subscription
 class RedisFeed:
     """One topic that is listened to. The lock of :class:`RedisFeeds` guards all of it."""
 
-    __slots__ = ("behind", "heard", "held", "keys", "position", "subscriptions", "topic")
+    __slots__ = ("behind", "heard", "held", "keys", "read_to", "subscriptions", "topic")
 
     def __init__(self, topic: str, keys: Keys) -> None:
         self.topic = topic
         self.keys = keys
         #: how far its subscribers were called; None: there are none yet
-        self.position: Position | None = None
+        self.read_to: Position | None = None
         #: never changed, but replaced
         self.subscriptions: tuple[Subscription, ...] = ()
         #: how many threads are finding out where a new subscriber begins: meanwhile nothing is
@@ -125,7 +125,7 @@ class RedisFeeds:
                     if any(each.is_of(callback) for each in feed.subscriptions):
                         raise ValueError(f"the callback is subscribed to {feed.topic!r} already")
                     if not feed.subscriptions:
-                        feed.position = position
+                        feed.read_to = position
                         self._changed.append(feed.keys.channel)
                     subscription = Subscription(
                         feed.topic, callback, position.offset, position.epoch
@@ -174,10 +174,10 @@ class RedisFeeds:
         offset = int(number)
         with self._safe:
             feed = self._feeds.get(channel)
-            if feed is None or feed.position is None:
+            if feed is None or feed.read_to is None:
                 return None
             feed.heard = True
-            position = feed.position
+            position = feed.read_to
             if feed.held or feed.behind or epoch.decode() != position.epoch:
                 self._fall_behind(feed)
                 return None
@@ -186,7 +186,7 @@ class RedisFeeds:
                 if offset > position.offset:
                     self._fall_behind(feed)
                 return None
-            feed.position = Position(position.epoch, offset)
+            feed.read_to = Position(position.epoch, offset)
             subscriptions = feed.subscriptions
         publication = Publication(feed.topic, offset, position.epoch, json.decode())
         return Call(publication, _wanting(subscriptions, publication))
@@ -200,7 +200,7 @@ class RedisFeeds:
         """Let the topic of *channel* be looked for in the history: something may be missing."""
         with self._safe:
             feed = self._feeds.get(channel)
-            if feed is not None and feed.position is not None:
+            if feed is not None and feed.read_to is not None:
                 self._fall_behind(feed)
 
     def mark_quiet(self, channel: bytes) -> None:
@@ -209,21 +209,21 @@ class RedisFeeds:
             feed = self._feeds.get(channel)
             if feed is not None:
                 heard, feed.heard = feed.heard, False
-                if not heard and feed.position is not None:
+                if not heard and feed.read_to is not None:
                     self._fall_behind(feed)
 
     def next_behind(self) -> tuple[RedisFeed, Position] | None:
         """Return a topic that is behind, and how far it was read; None when there is none."""
         with self._safe:
             for feed in self._behind:
-                assert feed.position is not None
-                return feed, feed.position
+                assert feed.read_to is not None
+                return feed, feed.read_to
             return None
 
     def take_history(self, feed: RedisFeed, since: Position, history: History) -> list[Call]:
         """Take the *history* of a topic that is behind; return what is to be called."""
         with self._safe:
-            if feed.held or not feed.subscriptions or feed.position != since:
+            if feed.held or not feed.subscriptions or feed.read_to != since:
                 # release() will find it
                 self._behind.pop(feed, None)
                 return []
@@ -241,7 +241,7 @@ class RedisFeeds:
                 for publication in history.publications
             ]
             last = history.publications[-1].offset if history.publications else newest
-            feed.position = Position(epoch, last)
+            feed.read_to = Position(epoch, last)
             if last >= newest:
                 feed.behind = False
                 self._behind.pop(feed, None)
