@@ -7,6 +7,7 @@ a traceback from there. A signal handler that only posts a letter cannot do that
 from __future__ import annotations
 
 import signal
+import sys
 from enum import Enum
 from queue import Empty
 from typing import NamedTuple
@@ -64,6 +65,10 @@ class Mailbox:
             return None
 
     def catch_signals(self) -> None:
-        """Turn SIGINT and SIGTERM into letters from now on. Called in the main thread."""
+        """Turn SIGINT and SIGTERM into letters from now on; on Windows also SIGBREAK, which is
+        Ctrl-Break, and what a console that is closed sends. Called in the main thread.
+        """
         signal.signal(signal.SIGINT, lambda number, frame: self.post(News.interrupt))
         signal.signal(signal.SIGTERM, lambda number, frame: self.post(News.terminate))
+        if sys.platform == "win32":
+            signal.signal(signal.SIGBREAK, lambda number, frame: self.post(News.terminate))

@@ -10,15 +10,21 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from queue import Empty, SimpleQueue
 from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from ..core.taking import LONGEST_WAIT
+from .console import console_close
+
 _Item = TypeVar("_Item")
 
-#: what asks a program to end
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: what asks a program to end; on Windows also Ctrl-Break, and the console that is closed
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
+)
 
 
 class StopSignals:
@@ -37,6 +43,7 @@ class StopSignals:
         self._calls: dict[int, Callable[[], Any]] = dict.fromkeys(_SIGNALS, stop)
         self._calls.update(others or {})
         self._before: dict[int, Any] = {}
+        self._console: AbstractContextManager[None] | None = None
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
@@ -46,6 +53,9 @@ class StopSignals:
                 if before not in (signal.SIG_IGN, None):
                     self._before[number] = before
                     signal.signal(number, lambda number, frame: self._calls[number]())
+            # the window of a console is closed in a thread of its own
+            self._console = console_close(self._calls[signal.SIGINT])
+            self._console.__enter__()
         return self
 
     def __exit__(
@@ -54,6 +64,8 @@ class StopSignals:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._console is not None:
+            self._console.__exit__(kind, value, trace)
         for number, before in self._before.items():
             signal.signal(number, before)
 
@@ -91,10 +103,10 @@ class SignalQueue(Generic[_Item]):
                 while True:
                     with contextlib.suppress(Empty):
                         return self._items.get_nowait()
-                    left = None if until is None else until - monotonic()
-                    if left is not None and left <= 0:
+                    left = LONGEST_WAIT if until is None else until - monotonic()
+                    if left <= 0:
                         raise Empty
-                    wake.wait(left)
+                    wake.wait(min(left, LONGEST_WAIT))
         finally:
             self._wake = None
 
@@ -116,7 +128,7 @@ class _Wake:
         with contextlib.suppress(BlockingIOError):
             self._write.send(b"\0")
 
-    def wait(self, seconds: float | None) -> None:
+    def wait(self, seconds: float) -> None:
         """Wait for up to so many seconds."""
         self._read.settimeout(seconds)
         with contextlib.suppress(TimeoutError, BlockingIOError):
