@@ -39,7 +39,8 @@ from mormot_ws import (
 from mormot_ws.page import answer_html
 
 PAGE = Path(__file__).with_name("chat.html")
-HISTORY = {"history_count": 50, "history_age": 24 * 3_600_000}  # what a room remembers
+HISTORY = 50  # lines that a room remembers, and
+HISTORY_AGE = 24 * 3_600_000  # for how many milliseconds
 MAX_NAME = 30  # characters of a name
 MAX_TEXT = 2_000  # characters of a text
 
@@ -93,6 +94,13 @@ def upgraded(protocol: WebSocketProtocol) -> int:
     return 200 if 0 < len(name) <= MAX_NAME and name.isprintable() else 400
 
 
+def new_hub(redis: str) -> Hub:
+    """Return where the rooms are: in Redis, or else in our memory."""
+    if redis:
+        return RedisHub(redis, history_count=HISTORY, history_age=HISTORY_AGE)
+    return MemoryHub(history_count=HISTORY, history_age=HISTORY_AGE)
+
+
 def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(description="A chat server on topics.")
@@ -121,7 +129,7 @@ def main() -> None:
 
     try:
         with (
-            RedisHub(args.redis, **HISTORY) if args.redis else MemoryHub(**HISTORY) as hub,
+            new_hub(args.redis) as hub,
             WebSocketServer(
                 f"{args.host}:{args.port}",
                 prepare=prepare,
