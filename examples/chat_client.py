@@ -73,9 +73,8 @@ class ChatClient:
 
     def say(self, text: str) -> None:
         """Say *text* now, or as soon as we are back. Waits while MAX_UNSAID lines are under way."""
-        unsaid = self.topics.unacknowledged
-        if len(unsaid) >= MAX_UNSAID:
-            unsaid[0].wait()
+        while len(unsaid := self.topics.unacknowledged) >= MAX_UNSAID:
+            unsaid[0].wait(500)  # on Windows, Ctrl-C ends only short waits
         self.topics.publish(self._room, {"text": text}, self._said)
 
     def who(self) -> None:
@@ -130,8 +129,10 @@ class ChatClient:
 def show(line: str) -> None:
     """Print one line, whole and at once. What others write may not command the terminal."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    # what a code page of Windows does not have is escaped
+    data = f"{line}\n".encode(sys.stdout.encoding, "backslashreplace")
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def talk(chat: ChatClient) -> None:

@@ -142,7 +142,8 @@ def main() -> None:
             host = server.host.replace("0.0.0.0", "localhost")
             scheme = "https" if args.cert else "http"
             print(f"For a browser: {scheme}://{host}:{server.port}/", flush=True)
-            threading.Event().wait()
+            while not threading.Event().wait(0.5):  # on Windows, Ctrl-C ends only short waits
+                pass
     except KeyboardInterrupt:
         print("Stopped by a signal", flush=True)
     except (HttpServerError, ValueError, OSError, ImportError) as exc:
