@@ -27,7 +27,8 @@ from mormot_ws import focText
 
 Message = dict[str, Any]
 
-ROOMS = ("lobby", "kitchen")
+#: two of them for the tests that look at who is there
+ROOMS = ("lobby", "kitchen", "attic", "garden")
 start_server = partial(
     examples.start_server, "chat_server.py", *(part for room in ROOMS for part in ("--room", room))
 )
@@ -79,13 +80,17 @@ class Guest(RawClient):
 
 
 def test_what_is_said_comes_to_everybody_with_the_name_of_the_connection(port: int) -> None:
-    with Guest(port, " ann ") as ann, Guest(port, "bob") as bob, Guest(port, "carl", "lobby"):
-        heard, answer = bob.say({"text": "hello", "name": "ann", "time": 0})
+    with (
+        Guest(port, " ann ", "attic") as ann,
+        Guest(port, "bob", "attic") as bob,
+        Guest(port, "carl", "lobby"),
+    ):
+        heard, answer = bob.say({"text": "hello", "name": "ann", "time": 0}, "attic")
         assert answer["type"] == "ack"
         assert heard["data"].pop("time") > 1_600_000_000
         assert heard["data"] == {"name": "bob", "text": "hello"}
         assert ann.hear()["offset"] == heard["offset"] == answer["offset"]
-        ann.tell(type="members", topic="kitchen")
+        ann.tell(type="members", topic="attic")
         names = [member["name"] for member in ann.hear()["members"].values()]
         assert sorted(names) == ["ann", "bob"]
 
@@ -134,13 +139,16 @@ def shown(program: Program) -> list[str]:
 
 
 def test_the_terminal_client_says_what_is_typed_and_shows_what_happens(port: int) -> None:
-    with start_client(port, "ann", "--room", "kitchen") as ann, Guest(port, "bob") as bob:
-        ann.expect(r"^\* You are ann in kitchen$")
+    with (
+        start_client(port, "ann", "--room", "garden") as ann,
+        Guest(port, "bob", "garden") as bob,
+    ):
+        ann.expect(r"^\* You are ann in garden$")
         ann.enter("  hello  ", "", "/who")
         assert bob.hear()["data"]["text"] == "hello"
         ann.expect(r"^\d\d:\d\d ann: hello$")
         ann.expect(r"^\* Here are ann, bob$")
-        bob.say({"text": "\x1b[2Jgrüße"})
+        bob.say({"text": "\x1b[2Jgrüße"}, "garden")
         ann.expect(r"^\d\d:\d\d bob: \N{REPLACEMENT CHARACTER}\[2Jgrüße$")
         ann.enter("x" * 2001, "/quit")
         ann.expect("^! A line has at most 2000 characters$")
