@@ -128,7 +128,14 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         Publication,
         Published,
     )
+    from .topics.limits import TopicLimits
     from .topics.memory_hub import MemoryHub
+    from .topics.protocol import WebSocketProtocolTopics
+    from .topics.publishing import Publishing
+    from .topics.server_side import TopicsStatus
+    from .topics.subscriptions import Recovery, TopicSubscription
+    from .topics.visitor import Changed
+    from .topics.redis_hub import RedisHub
 
 #: which module each public name comes from
 _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
@@ -238,7 +245,14 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "Publication",
         "Published",
     ),
+    "topics.limits": ("TopicLimits",),
     "topics.memory_hub": ("MemoryHub",),
+    "topics.protocol": ("WebSocketProtocolTopics",),
+    "topics.publishing": ("Publishing",),
+    "topics.server_side": ("TopicsStatus",),
+    "topics.subscriptions": ("Recovery", "TopicSubscription"),
+    "topics.visitor": ("Changed",),
+    "topics.redis_hub": ("RedisHub",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
 
@@ -407,4 +421,12 @@ __all__ = [
     "Position",
     "Publication",
     "Published",
+    "Changed",
+    "Publishing",
+    "Recovery",
+    "TopicLimits",
+    "TopicSubscription",
+    "TopicsStatus",
+    "WebSocketProtocolTopics",
+    "RedisHub",
 ]

@@ -7,20 +7,28 @@ It counts the failures since the last stable connection. It makes no attempts, a
 from __future__ import annotations
 
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..logs import get_logger
 from ..reconnect_policies import (
     ExponentialBackoff,
     FailureKind,
     ReconnectFailure,
+    ReconnectPolicy,
     checked_delay,
     failure_kind,
 )
-from .owner import ClientOwner
 from .upgrade import UpgradeError
 
 _log = get_logger("mormot_ws.client")
+
+
+class HasPolicy(Protocol):
+    """What a policy is asked for: a client, or a hub of topics."""
+
+    @property
+    def policy(self) -> ReconnectPolicy | None:
+        """Decides the waits; None: the default policy does."""
 
 
 class AttemptFailure(NamedTuple):
@@ -37,7 +45,7 @@ class AttemptFailure(NamedTuple):
 class ReconnectWaits:
     """The failures of one client, and its policy's answers. Used in the client's thread."""
 
-    def __init__(self, client: ClientOwner, name: str) -> None:
+    def __init__(self, client: HasPolicy, name: str) -> None:
         self._client = client
         self._name = name
         #: failed attempts since the last stable connection

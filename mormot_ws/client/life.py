@@ -406,6 +406,7 @@ class ClientLife:
     def thread_ends(self) -> None:
         """Free the client if free_later() was called. Runs at the end of the client's thread."""
         self._client.notify_ended()
+        self._tell_protocol()
         if not self._free_at_end:
             return
         with self._safe_free:
@@ -418,6 +419,16 @@ class ClientLife:
                     self._freed = True
             finally:
                 self._safe_freed.release()
+
+    def _tell_protocol(self) -> None:
+        """Tell the protocol that there will be no other connection."""
+        process = self.process
+        if process is not None:
+            try:
+                process.protocol.client_ended()
+            # the application's code may be called in it
+            except BaseException:  # noqa: BLE001
+                _log.exception("%s: client_ended() of the protocol failed", process)
 
     def die_in_child(self, dead: bool) -> None:
         """Forget the parent's thread and keeper, in a forked child.

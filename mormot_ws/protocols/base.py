@@ -312,6 +312,11 @@ class WebSocketProtocol(CheckedAttributes):
         """
         return False
 
+    def client_ended(self) -> None:
+        """Called on a client when there will be no other connection: after ``free()``, when the
+        policy has given up, or without a reconnection. Runs in the client's thread, last of all.
+        """
+
     # ------------------------------------------------------------------------------------- internal
 
     def connection_upgraded(

@@ -83,6 +83,11 @@ class _Topic:
         #: when somebody published, subscribed or looked
         self.used_at = now
 
+    @property
+    def is_used(self) -> bool:
+        """True while it must not be forgotten."""
+        return bool(self.subscriptions or self.members or self.delivering)
+
     def trim(self, now: float, history_age: float, window_age: float) -> None:
         """Forget what is too old; the ages are seconds."""
         history, seen = self.history, self.seen
@@ -206,6 +211,10 @@ class MemoryHub(Hub):
         if self._freed:
             raise HubUnavailable("the hub was freed")
         topic = self._topics.get(name) if isinstance(name, str) else None
+        if topic is not None and now - topic.used_at >= self.topic_age / 1000:
+            if not topic.is_used:
+                del self._topics[name]
+                topic = None
         if topic is None:
             check_name("topic", name)
             self._look_for_old(now, name)
@@ -231,7 +240,7 @@ class MemoryHub(Hub):
         is_old = now - topic.used_at >= self.topic_age / 1000 or (
             is_full and not topic.history and not topic.seen
         )
-        if topic.subscriptions or topic.members or topic.delivering or not is_old:
+        if topic.is_used or not is_old:
             self._topics[name] = topic
 
     def _repeated_in(
@@ -312,12 +321,12 @@ class MemoryHub(Hub):
         with self._safe:
             found = self._topic(topic, now)
             for subscription in found.subscriptions:
-                if subscription.callback == callback:
+                if subscription.is_of(callback):
                     raise ValueError(f"the callback is subscribed to {topic!r} already")
             found.trim(now, self.history_age / 1000, self.window_age / 1000)
             position = Position(found.epoch, found.offset)
             history = History([], position) if since is None else found.since(since, 0)
-            found.subscriptions += (Subscription(topic, callback, found.offset),)
+            found.subscriptions += (Subscription(topic, callback, found.offset, found.epoch),)
         return history
 
     def unsubscribe(self, topic: str, callback: OnPublication) -> bool:
@@ -326,9 +335,9 @@ class MemoryHub(Hub):
             found = self._topics.get(topic)
             if found is None:
                 return False
-            ended = [each for each in found.subscriptions if each.callback == callback]
+            ended = [each for each in found.subscriptions if each.is_of(callback)]
             found.subscriptions = tuple(
-                each for each in found.subscriptions if each.callback != callback
+                each for each in found.subscriptions if not each.is_of(callback)
             )
             if not found.subscriptions:
                 found.waiting.clear()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from threading import get_ident
+from types import BuiltinMethodType, MethodType
 
 from ..logs import get_logger
 from .hub import Heard, OnPublication
@@ -21,13 +22,23 @@ class Subscription:
     writes ``active`` and then reads ``_running``. So at least one of them sees the other.
     """
 
-    __slots__ = ("_ended", "_inherited", "_running", "active", "after", "callback", "topic")
+    __slots__ = (
+        "_ended",
+        "_inherited",
+        "_running",
+        "active",
+        "after",
+        "callback",
+        "epoch",
+        "topic",
+    )
 
-    def __init__(self, topic: str, callback: OnPublication, after: int) -> None:
+    def __init__(self, topic: str, callback: OnPublication, after: int, epoch: str) -> None:
         self.topic = topic
         self.callback = callback
-        #: publications up to this offset are not for it
+        #: publications up to this offset are not for it, in this epoch
         self.after = after
+        self.epoch = epoch
         #: it may be called
         self.active = True
         #: True in a forked child: it belongs to the parent
@@ -36,6 +47,17 @@ class Subscription:
         self._running = 0
         #: set when a call has ended; made by the one thread that waits for that
         self._ended: threading.Event | None = None
+
+    def is_of(self, callback: OnPublication) -> bool:
+        """Tell whether this is the subscription of *callback*.
+
+        A bound method is another object each time it is looked up; other things that can be called
+        may be equal, like two lists, and are not the same.
+        """
+        own = self.callback
+        return own is callback or (
+            isinstance(own, (MethodType, BuiltinMethodType)) and own == callback
+        )
 
     def call(self, heard: Heard) -> BaseException | None:
         """Call the callback unless it was ended; return what must be raised by the caller later.

@@ -1,0 +1,223 @@
+"""Publishing: what became of a client's publication; and the ones that have no answer yet.
+
+No connection and no socket belongs in here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+from ..callbacks import Ignored
+from ..errors import WebSocketsError
+from ..logs import get_logger
+from . import wire
+
+_log = get_logger("mormot_ws.topics")
+
+PublishingState = Literal["waiting", "acknowledged", "refused", "failed"]
+OnDone = Callable[["Publishing"], Ignored]
+
+
+class Publishing:
+    """One publication of a client, and what became of it.
+
+    :meth:`WebSocketProtocolTopics.publish` returns it. Any thread may use it.
+    """
+
+    __slots__ = (
+        "_event",
+        "_in_own_thread",
+        "_on_done",
+        "_safe",
+        "code",
+        "epoch",
+        "json",
+        "offset",
+        "reason",
+        "repeated",
+        "sequence",
+        "size",
+        "state",
+        "topic",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        sequence: int,
+        json: str,
+        on_done: OnDone | None,
+        in_own_thread: Callable[[], bool],
+    ) -> None:
+        self.topic = topic
+        #: its number in the session of the client
+        self.sequence = sequence
+        #: the data as JSON text
+        self.json = json
+        #: bytes that it counts for
+        self.size = len(json) if json.isascii() else len(json.encode())
+        #: ``'waiting'``; ``'acknowledged'``: the hub has it; ``'refused'`` by the server;
+        #: ``'failed'``: there will be no answer, and nobody knows whether it was published
+        self.state: PublishingState = "waiting"
+        #: why it was refused, or has failed, in words
+        self.reason = ""
+        #: the code of a refusal, as :doc:`/reference/topics-protocol` lists them
+        self.code = ""
+        #: the number that the hub has given it, when it is acknowledged
+        self.offset = 0
+        self.epoch = ""
+        #: True: the hub had it already, from an earlier try
+        self.repeated = False
+        self._on_done = on_done
+        self._in_own_thread = in_own_thread
+        #: guards the making of _event
+        self._safe = threading.RLock()
+        self._event: threading.Event | None = None
+
+    def text(self) -> str:
+        """Return the message that publishes it."""
+        return wire.publish(self.topic, self.sequence, self.json)
+
+    @property
+    def done(self) -> bool:
+        """True once it is acknowledged, refused or failed."""
+        return self.state != "waiting"
+
+    def wait(self, timeout_ms: float | None = None) -> bool:
+        """Wait until it is done; return True when it is acknowledged.
+
+        :param timeout_ms: the most milliseconds; None: as long as it takes.
+
+        Raises :class:`WebSocketsError` in a callback of the same client, whose thread reads the
+        answer.
+        """
+        if not self.done:
+            if self._in_own_thread():
+                raise WebSocketsError(
+                    "wait() in a callback of the same client would wait for itself: give publish()"
+                    " an on_done"
+                )
+            with self._safe:
+                if self._event is None:
+                    self._event = threading.Event()
+            # it may have been done before the event was there
+            if not self.done:
+                self._event.wait(None if timeout_ms is None else timeout_ms / 1000)
+        return self.state == "acknowledged"
+
+    def finish(
+        self,
+        state: PublishingState,
+        reason: str = "",
+        code: str = "",
+        offset: int = 0,
+        epoch: str = "",
+        repeated: bool = False,
+    ) -> None:
+        """Record what became of it, and tell who waits. For the package; called without a lock."""
+        if self.done:
+            return
+        self.reason, self.code = reason, code
+        self.offset, self.epoch, self.repeated = offset, epoch, repeated
+        self.state = state
+        with self._safe:
+            event = self._event
+        if event is not None:
+            event.set()
+        on_done, self._on_done = self._on_done, None
+        if on_done is not None:
+            try:
+                on_done(self)
+            except BaseException:
+                if threading.current_thread() is threading.main_thread():
+                    # Ctrl-C in a publish() that fails at once
+                    raise
+                _log.exception("on_done failed for a publication on %r", self.topic)
+
+    def __repr__(self) -> str:
+        why = f" {self.reason!r}" if self.reason else ""
+        return f"<Publishing {self.topic!r} seq={self.sequence} {self.state}{why}>"
+
+
+class Unacknowledged:
+    """A client's publications without an answer, in order: those on the way, and those that wait.
+
+    It has no lock: its owner has one.
+    """
+
+    __slots__ = ("_on_way", "_on_way_bytes", "_waiting", "bytes")
+
+    def __init__(self) -> None:
+        self._on_way: dict[int, Publishing] = {}
+        self._on_way_bytes = 0
+        self._waiting: deque[Publishing] = deque()
+        #: of all of them
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._on_way) + len(self._waiting)
+
+    def __iter__(self) -> Iterator[Publishing]:
+        yield from self._on_way.values()
+        yield from self._waiting
+
+    def append(self, publishing: Publishing) -> None:
+        """Add a new one."""
+        self._waiting.append(publishing)
+        self.bytes += publishing.size
+
+    def next(self, window: int, most_bytes: int) -> Publishing | None:
+        """Return the next one that may be sent, which is on the way now.
+
+        At most *window* are on the way, and *most_bytes* in them, but always one.
+        """
+        if not self._waiting or len(self._on_way) >= window:
+            return None
+        publishing = self._waiting[0]
+        if self._on_way and self._on_way_bytes + publishing.size > most_bytes:
+            return None
+        del self._waiting[0]
+        self._on_way[publishing.sequence] = publishing
+        self._on_way_bytes += publishing.size
+        return publishing
+
+    def answered(self, sequence: int) -> Publishing | None:
+        """Remove and return the one on the way with that number."""
+        publishing = self._on_way.pop(sequence, None)
+        if publishing is not None:
+            self._on_way_bytes -= publishing.size
+            self.bytes -= publishing.size
+        return publishing
+
+    def back(self) -> None:
+        """Let all those on the way be sent again, first."""
+        self._waiting.extendleft(reversed(self._on_way.values()))
+        self._on_way.clear()
+        self._on_way_bytes = 0
+
+    def back_one(self, publishing: Publishing) -> None:
+        """Let the last one that :meth:`next` has returned be sent again, first."""
+        if self._on_way.pop(publishing.sequence, None) is not None:
+            self._on_way_bytes -= publishing.size
+            self._waiting.appendleft(publishing)
+
+    def oldest(self) -> Publishing | None:
+        """Remove and return the oldest one."""
+        if self._on_way:
+            return self.answered(next(iter(self._on_way)))
+        if not self._waiting:
+            return None
+        publishing = self._waiting.popleft()
+        self.bytes -= publishing.size
+        return publishing
+
+    def clear(self) -> list[Publishing]:
+        """Remove and return all."""
+        found: list[Any] = list(self)
+        self._on_way.clear()
+        self._waiting.clear()
+        self._on_way_bytes = self.bytes = 0
+        return found

@@ -1,0 +1,279 @@
+"""RedisFeeds: how far each topic was read from Redis, and which subscribers hear of it.
+
+The thread that listens to Redis takes what comes through :meth:`RedisFeeds.take`, and what was
+missed through :meth:`RedisFeeds.take_history`. No connection and no callback is used in here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any, NamedTuple
+
+from .hub import EPOCH, Heard, History, Lost, OnPublication, Position, Publication
+from .redis_scripts import Keys, keys_of
+from .subscription import Subscription
+
+
+class Feed:
+    """One topic that is listened to. The lock of :class:`RedisFeeds` guards all of it."""
+
+    __slots__ = ("behind", "heard", "held", "keys", "position", "subscriptions", "topic")
+
+    def __init__(self, topic: str, keys: Keys) -> None:
+        self.topic = topic
+        self.keys = keys
+        #: how far its subscribers were called; None: there are none yet
+        self.position: Position | None = None
+        #: never changed, but replaced
+        self.subscriptions: tuple[Subscription, ...] = ()
+        #: how many threads are finding out where a new subscriber begins: meanwhile nothing is
+        #: taken, or it might be taken before that
+        self.held = 0
+        #: something was not taken, and is in the history
+        self.behind = False
+        #: something has come since this was last set to False
+        self.heard = False
+
+
+class Call(NamedTuple):
+    """What the subscriptions are to be called with."""
+
+    heard: Heard
+    subscriptions: tuple[Subscription, ...]
+
+
+def history_of(topic: str, answer: list[Any]) -> History:
+    """Return what the script HISTORY has answered."""
+    epoch, offset, reason = answer[0].decode(), int(answer[1]), answer[2].decode()
+    publications = [
+        Publication(topic, int(number), epoch, json.decode())
+        for number, json in zip(answer[3::2], answer[4::2], strict=True)
+    ]
+    return History(publications, Position(epoch, offset), not reason, reason)
+
+
+class RedisFeeds:
+    """The topics that one hub listens to. Any thread may use it."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        #: guards all feeds; nothing else is called or taken under it. Reentrant for signal handlers
+        self._safe = threading.RLock()
+        self._feeds: dict[bytes, Feed] = {}
+        #: channels that may have to be subscribed to, or not any more
+        self._changed: deque[bytes] = deque()
+        #: those that are behind, and not held
+        self._behind: dict[Feed, None] = {}
+
+    def channels(self) -> list[bytes]:
+        """Return the channels that are wanted."""
+        return list(self._feeds)
+
+    def take_changed(self) -> list[bytes]:
+        """Return the channels that have come or gone since the last call."""
+        taken: list[bytes] = []
+        while self._changed:
+            taken.append(self._changed.popleft())
+        return taken
+
+    def is_wanted(self, channel: bytes) -> bool:
+        """Tell whether somebody is subscribed to *channel*."""
+        return channel in self._feeds
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many topics and how many subscriptions there are."""
+        feeds = list(self._feeds.values())
+        return len(feeds), sum(len(feed.subscriptions) for feed in feeds)
+
+    def hold(self, topic: str, callback: OnPublication) -> Feed:
+        """Return the feed of *topic*, which takes nothing until :meth:`release`.
+
+        Raises ``ValueError`` when *callback* is subscribed already.
+        """
+        keys = keys_of(self._prefix, topic)
+        with self._safe:
+            feed = self._feeds.get(keys.channel)
+            if feed is None:
+                feed = self._feeds[keys.channel] = Feed(topic, keys)
+            elif any(each.is_of(callback) for each in feed.subscriptions):
+                raise ValueError(f"the callback is subscribed to {topic!r} already")
+            feed.held += 1
+            self._behind.pop(feed, None)
+            return feed
+
+    def release(self, feed: Feed, callback: OnPublication, position: Position | None) -> bool:
+        """End :meth:`hold`, with a subscription from *position* on, or None without one.
+
+        Raises ``ValueError`` when *callback* was subscribed by another thread meanwhile. Returns
+        whether the listening thread has to be woken.
+        """
+        with self._safe:
+            feed.held -= 1
+            try:
+                if position is not None:
+                    if any(each.is_of(callback) for each in feed.subscriptions):
+                        raise ValueError(f"the callback is subscribed to {feed.topic!r} already")
+                    if not feed.subscriptions:
+                        feed.position = position
+                        self._changed.append(feed.keys.channel)
+                    subscription = Subscription(
+                        feed.topic, callback, position.offset, position.epoch
+                    )
+                    feed.subscriptions += (subscription,)
+            finally:
+                self._forget_unused(feed)
+                if feed.behind and not feed.held and feed.subscriptions:
+                    self._behind[feed] = None
+            return True
+
+    def _forget_unused(self, feed: Feed) -> None:
+        """Forget *feed* when nobody wants it. Called with the lock."""
+        if not feed.subscriptions and not feed.held:
+            channel = feed.keys.channel
+            if self._feeds.get(channel) is feed:
+                del self._feeds[channel]
+                self._changed.append(channel)
+            self._behind.pop(feed, None)
+
+    def remove(self, topic: str, callback: OnPublication) -> list[Subscription]:
+        """Remove the subscription of *callback*; return it, to be ended, in a list."""
+        with self._safe:
+            feed = self._feeds.get(keys_of(self._prefix, topic).channel)
+            if feed is None:
+                return []
+            ended = [each for each in feed.subscriptions if each.is_of(callback)]
+            feed.subscriptions = tuple(
+                each for each in feed.subscriptions if not each.is_of(callback)
+            )
+            self._forget_unused(feed)
+            return ended
+
+    def remove_all(self) -> list[Subscription]:
+        """Remove all subscriptions; return them, to be ended."""
+        with self._safe:
+            feeds = list(self._feeds.values())
+            ended = [each for feed in feeds for each in feed.subscriptions]
+            for feed in feeds:
+                feed.subscriptions = ()
+                self._forget_unused(feed)
+            return ended
+
+    def take(self, channel: bytes, message: bytes) -> Call | None:
+        """Take a message from Redis; return what is to be called.
+
+        When publications before it have not come, its topic is behind.
+        """
+        epoch, number, json = message.split(b" ", 2)
+        offset = int(number)
+        with self._safe:
+            feed = self._feeds.get(channel)
+            if feed is None or feed.position is None:
+                return None
+            feed.heard = True
+            position = feed.position
+            if feed.held or feed.behind or epoch.decode() != position.epoch:
+                self._fall_behind(feed)
+                return None
+            if offset != position.offset + 1:
+                # otherwise it has come already, with the history
+                if offset > position.offset:
+                    self._fall_behind(feed)
+                return None
+            feed.position = Position(position.epoch, offset)
+            subscriptions = feed.subscriptions
+        publication = Publication(feed.topic, offset, position.epoch, json.decode())
+        return Call(publication, _wanting(subscriptions, publication))
+
+    def _fall_behind(self, feed: Feed) -> None:
+        feed.behind = True
+        if not feed.held and feed.subscriptions:
+            self._behind[feed] = None
+
+    def mark_behind(self, channel: bytes) -> None:
+        """Let the topic of *channel* be looked for in the history: something may be missing."""
+        with self._safe:
+            feed = self._feeds.get(channel)
+            if feed is not None and feed.position is not None:
+                self._fall_behind(feed)
+
+    def mark_quiet(self, channel: bytes) -> None:
+        """Let a topic of which nothing has come for long be looked for in the history, too."""
+        with self._safe:
+            feed = self._feeds.get(channel)
+            if feed is not None:
+                heard, feed.heard = feed.heard, False
+                if not heard and feed.position is not None:
+                    self._fall_behind(feed)
+
+    def next_behind(self) -> tuple[Feed, Position] | None:
+        """Return a topic that is behind, and how far it was read; None when there is none."""
+        with self._safe:
+            for feed in self._behind:
+                assert feed.position is not None
+                return feed, feed.position
+            return None
+
+    def take_history(self, feed: Feed, since: Position, history: History) -> list[Call]:
+        """Take the *history* of a topic that is behind; return what is to be called."""
+        with self._safe:
+            if feed.held or not feed.subscriptions or feed.position != since:
+                # release() will find it
+                self._behind.pop(feed, None)
+                return []
+            calls: list[Call] = []
+            epoch, newest = history.position
+            if not history.recovered:
+                calls.append(self._lose(feed, since, history))
+            elif epoch != since.epoch:
+                # Redis was restarted, and nothing was lost
+                for subscription in feed.subscriptions:
+                    if subscription.epoch == since.epoch:
+                        subscription.epoch = epoch
+            calls += [
+                Call(publication, _wanting(feed.subscriptions, publication))
+                for publication in history.publications
+            ]
+            last = history.publications[-1].offset if history.publications else newest
+            feed.position = Position(epoch, last)
+            if last >= newest:
+                feed.behind = False
+                self._behind.pop(feed, None)
+            return calls
+
+    def _lose(self, feed: Feed, since: Position, history: History) -> Call:
+        """Return the call for what is missing before *history*. Called with the lock."""
+        epoch, newest = history.position
+        first = history.publications[0].offset if history.publications else newest + 1
+        lost = Lost(feed.topic, Position(epoch, first - 1), history.reason)
+        told = []
+        for subscription in feed.subscriptions:
+            if history.reason == EPOCH and since.epoch != epoch:
+                # a new one may have begun in the new epoch already
+                is_affected = subscription.epoch != epoch
+            else:
+                is_affected = history.reason == EPOCH or subscription.after < first - 1
+            if is_affected:
+                subscription.epoch, subscription.after = epoch, first - 1
+                told.append(subscription)
+        return Call(lost, tuple(told))
+
+    def die_in_child(self) -> None:
+        """Forget everything, in a forked child: the subscriptions belong to the parent."""
+        self._safe = threading.RLock()
+        feeds, self._feeds = list(self._feeds.values()), {}
+        self._changed, self._behind = deque(), {}
+        for feed in feeds:
+            for subscription in feed.subscriptions:
+                subscription.die_in_child()
+
+
+def _wanting(
+    subscriptions: tuple[Subscription, ...], publication: Publication
+) -> tuple[Subscription, ...]:
+    """Return those *subscriptions* that have not begun behind *publication*."""
+    return tuple(
+        each
+        for each in subscriptions
+        if each.after < publication.offset and each.epoch == publication.epoch
+    )

@@ -1,0 +1,342 @@
+"""RedisHub: topics that several OS processes and machines share, over Redis."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, ClassVar
+
+from ..attributes import IS_INT, IS_MILLISECONDS
+from ..core.forks import dies_in_child
+from ..errors import HubError, HubUnavailable
+from ..process.freeing import close_at_exit, forget_at_exit
+from ..reconnect_policies import ExponentialBackoff, ReconnectPolicy, check_policy
+from ..sockets.deadline import Deadline
+from ..sockets.tls_contexts import TlsContext
+from .hub import (
+    History,
+    Hub,
+    HubStatus,
+    OnPublication,
+    Position,
+    Published,
+    check_json,
+    check_name,
+    check_repeat,
+    check_since,
+    check_subscriber,
+    encode_json,
+    is_from,
+)
+from .redis_feed import RedisFeeds, history_of
+from .redis_link import parse_redis_url
+from .redis_listener import RedisListener
+from .redis_pool import RedisPool
+from .redis_presence import RedisPresence
+from .redis_scripts import HISTORY, PUBLISH, keys_of
+
+#: the longest wait between two attempts of the default policy, in milliseconds
+_LONGEST_PAUSE = 4_000
+#: how many publications, and for how many milliseconds, are kept at least, for subscribers that
+#: miss a message: that works however short a history is wanted.
+#: So many are read at a time, too
+_LEAST_KEPT = 200
+_LEAST_AGE = 10_000
+#: the most milliseconds that free() spends on telling the others
+_GOODBYE = 300
+
+
+def _check_prefix(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is a str, not {type(value).__name__}")
+    if not value.isprintable() or "{" in value or "}" in value:
+        raise ValueError(f"{name} has no braces and no control characters, unlike {value!r}")
+
+
+class RedisHub(Hub):
+    """Topics that all OS processes and machines with the same Redis share.
+
+    It needs Redis 6 or newer, or Valkey, and redis-py (``pip install 'mormot_ws[redis]'``). It has
+    one thread from the first subscription or member on; subscribers are called in it, also those
+    of the process that publishes.
+
+    While Redis is away, publishing fails and the subscribers hear nothing. The hub reconnects by
+    itself, and they get what they have missed. When Redis has lost data that subscribers have
+    seen, or that somebody could ask for, a new epoch begins, and they get :class:`Lost`. Restarted
+    with all of its data, Redis begins a new epoch too, but positions of the earlier one remain
+    good.
+
+    A publication with a session is repeated once when the connection is lost before Redis has
+    answered: it is published once. Without one, the error's ``maybe_published`` is True.
+
+    :param url: ``redis://[[user]:password@]host[:port][/database]``; ``rediss://`` with TLS;
+        ``unix:///path[?db=database]``. The password is never shown.
+    :param prefix: what the names of all keys and channels begin with.
+    :param presence_age: the milliseconds after which the members of a process that has died are
+        gone.
+    :param max_connections: the most threads that publish at the same time; others wait for them.
+    :param tls_context: for ``rediss://``; None: the system's authorities.
+    :param policy: decides the waits between attempts to reconnect; None: an
+        ``ExponentialBackoff`` up to 4 s. When it gives up, the hub tries again as soon as another
+        call has reached Redis.
+
+    The other parameters are those of :class:`Hub`.
+    """
+
+    _CHECKS: ClassVar = {
+        "prefix": _check_prefix,
+        "presence_age": is_from(100, IS_MILLISECONDS),
+        "max_connections": is_from(1, IS_INT),
+        "policy": check_policy,
+    }
+
+    def __init__(
+        self,
+        url: str,
+        history_count: int = 1_000,
+        history_age: float = 300_000,
+        window_count: int = 10_000,
+        window_age: float = 300_000,
+        topic_age: float = 86_400_000,
+        timeout: float = 5_000,
+        prefix: str = "mormot_ws:",
+        presence_age: float = 30_000,
+        max_connections: int = 16,
+        tls_context: TlsContext | None = None,
+        policy: ReconnectPolicy | None = None,
+    ) -> None:
+        super().__init__(history_count, history_age, window_count, window_age, topic_age, timeout)
+        self._url = parse_redis_url(url)
+        self.prefix = prefix
+        self.presence_age = presence_age
+        self.max_connections = max_connections
+        self.policy: ReconnectPolicy = (
+            ExponentialBackoff(cap_ms=_LONGEST_PAUSE) if policy is None else policy
+        )
+        self._pool = RedisPool(self._url, tls_context, max_connections, self._revive)
+        self._feeds = RedisFeeds(prefix)
+        self._presence = RedisPresence(self._pool, prefix)
+        self._listener = RedisListener(self, self._pool, self._feeds, self._presence)
+        self._freed = False
+        self._counts = _Counts()
+        dies_in_child(self)
+
+    def publish(
+        self, topic: str, data: object, *, session: str = "", sequence: int = 0
+    ) -> Published:
+        return self.publish_json(topic, encode_json(data), session=session, sequence=sequence)
+
+    def publish_json(
+        self, topic: str, json: str, *, session: str = "", sequence: int = 0
+    ) -> Published:
+        check_name("topic", topic)
+        check_json(json)
+        name = ""
+        if session != "" or sequence != 0:
+            check_repeat(session, sequence)
+            name = f"{sequence} {session}"
+        keys = keys_of(self.prefix, topic)
+        try:
+            offset, epoch, repeated = self._pool.run_script(
+                self._begin(),
+                PUBLISH,
+                (keys.meta, keys.past, keys.seen, keys.order),
+                (
+                    secrets.token_urlsafe(9),
+                    int(self.topic_age),
+                    keys.channel,
+                    json.encode(),
+                    max(self.history_count, _LEAST_KEPT),
+                    int(max(self.history_age, _LEAST_AGE)),
+                    name.encode(),
+                    self.window_count,
+                    int(self.window_age),
+                ),
+                repeat=bool(name),
+            )
+        except HubError as exc:
+            if not exc.maybe_published:
+                raise
+            raise type(exc)(f"{exc.text}; it may have been published", True) from exc
+        if repeated:
+            self._counts.repeated += 1
+        else:
+            self._counts.published += 1
+        return Published(offset, epoch.decode(), bool(repeated))
+
+    def _begin(self) -> Deadline:
+        """Return the deadline of a call; raise ``HubUnavailable`` after :meth:`free`."""
+        if self._freed:
+            raise HubUnavailable("the hub was freed")
+        return Deadline(self.timeout)
+
+    def _start(self) -> None:
+        """Start the thread."""
+        if not self._listener.is_running:
+            close_at_exit(self)
+            self._listener.start()
+
+    def _revive(self) -> None:
+        self._listener.revive()
+
+    def read_missed(self, topic: str, deadline: Deadline, since: Position) -> History:
+        """Return publications that the subscribers of this process have missed; for the thread."""
+        return self._read(topic, deadline, since, _LEAST_KEPT, _LEAST_KEPT, _LEAST_AGE)
+
+    def _read(
+        self,
+        topic: str,
+        deadline: Deadline,
+        since: Position | None,
+        limit: int,
+        least_count: int = 0,
+        least_age: int = 0,
+    ) -> History:
+        """Return publications of the past."""
+        keys = keys_of(self.prefix, topic)
+        answer = self._pool.run_script(
+            deadline,
+            HISTORY,
+            (keys.meta, keys.past),
+            (
+                secrets.token_urlsafe(9),
+                int(self.topic_age),
+                max(self.history_count, least_count),
+                int(max(self.history_age, least_age)),
+                b"" if since is None else since.epoch.encode("utf-8", "surrogatepass"),
+                "" if since is None else since.offset,
+                limit,
+            ),
+        )
+        return history_of(topic, answer)
+
+    def history(self, topic: str, since: Position | None = None, limit: int = 0) -> History:
+        check_name("topic", topic)
+        check_since(since, limit)
+        return self._read(topic, self._begin(), since, limit)
+
+    def subscribe(
+        self, topic: str, callback: OnPublication, since: Position | None = None
+    ) -> History:
+        check_name("topic", topic)
+        check_subscriber(callback)
+        check_since(since)
+        deadline = self._begin()
+        feed = self._feeds.hold(topic, callback)
+        position: Position | None = None
+        try:
+            history = self._read(topic, deadline, since, 1 if since is None else 0)
+            if since is None:
+                history = History([], history.position)
+            position = history.position
+        finally:
+            self._feeds.release(feed, callback, position)
+        self._start()
+        self._listener.wake()
+        if self._freed:
+            self.unsubscribe(topic, callback)
+            raise HubUnavailable("the hub was freed")
+        return history
+
+    def unsubscribe(self, topic: str, callback: OnPublication) -> bool:
+        check_name("topic", topic)
+        ended = self._feeds.remove(topic, callback)
+        self._listener.wake()
+        for subscription in ended:
+            subscription.end(self.timeout / 1000)
+        return bool(ended)
+
+    def join(self, topic: str, member: str, info: object = None) -> None:
+        check_name("topic", topic)
+        check_name("member", member)
+        json = encode_json(info)
+        deadline = self._begin()
+        self._presence.join(topic, member, json)
+        self._start()
+        self._presence.announce(deadline, topic, member, self.presence_age, self.topic_age)
+        self._listener.wake()
+
+    def leave(self, topic: str, member: str) -> bool:
+        check_name("topic", topic)
+        check_name("member", member)
+        if self._freed or not self._presence.leave(topic, member):
+            return False
+        try:
+            self._presence.tell_left(Deadline(self.timeout))
+        except HubError:
+            # it was logged; the thread tells Redis when it is back
+            self._listener.wake()
+        return True
+
+    def members(self, topic: str) -> dict[str, Any]:
+        check_name("topic", topic)
+        return self._presence.members(self._begin(), topic)
+
+    def status(self) -> HubStatus:
+        topics, subscribers = self._feeds.counts()
+        listener, pool = self._listener, self._pool
+        return HubStatus(
+            connected=not self._freed
+            and not pool.is_failing
+            and (listener.connected.is_set() or not listener.is_running),
+            topics=topics,
+            subscribers=subscribers,
+            members=len(self._presence),
+            published=self._counts.published,
+            repeated=self._counts.repeated,
+            delivered=listener.delivered,
+            lost=listener.lost,
+            reconnects=listener.reconnects,
+            kept=0,
+            last_error=pool.last_error,
+        )
+
+    def wait_connected(self, timeout_ms: float | None = None) -> bool:
+        if self._freed:
+            return False
+        self._start()
+        seconds = (self.timeout if timeout_ms is None else timeout_ms) / 1000
+        return self._listener.connected.wait(seconds) and not self._freed
+
+    def free(self) -> None:
+        deadline = Deadline(self.timeout)
+        if not self._freed and len(self._presence) and self._listener.connected.is_set():
+            try:
+                self._presence.end(deadline.sooner(_GOODBYE))
+            except HubError:
+                # it was logged; the members are gone after presence_age
+                pass
+        self.begin_exit()
+        for subscription in self._feeds.remove_all():
+            subscription.end(deadline.seconds() or 0)
+        self.end_exit(deadline)
+        forget_at_exit(self)
+
+    def begin_exit(self) -> None:
+        """Start ending, without waiting; for the interpreter's end."""
+        self._freed = True
+        self._listener.stop()
+        self._pool.stop()
+
+    def end_exit(self, deadline: Deadline) -> None:
+        """Wait for the thread; for the interpreter's end."""
+        self._listener.join(deadline)
+
+    def die_in_child(self) -> None:
+        """Start afresh, in a forked child: connections and subscriptions are the parent's."""
+        self._pool.die_in_child()
+        self._feeds.die_in_child()
+        self._presence.die_in_child()
+        self._listener.die_in_child()
+
+    def __repr__(self) -> str:
+        state = "freed" if self._freed else "connected" if self.status().connected else "away"
+        return f"RedisHub(<{self._url.shown}, {state}>)"
+
+
+class _Counts:
+    """What the status tells."""
+
+    __slots__ = ("published", "repeated")
+
+    def __init__(self) -> None:
+        self.published = self.repeated = 0

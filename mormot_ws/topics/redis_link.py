@@ -1,0 +1,391 @@
+"""RedisLink: one connection to Redis, by redis-py. One thread at a time uses it, any may stop it.
+
+It knows addresses, passwords and time-outs, and says in words what went wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import select
+import socket
+import ssl
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from ..core.addresses import shown_target
+from ..errors import HubError, HubFull, HubRefused, HubUnavailable
+from ..sockets.deadline import Deadline, timed_out
+from ..sockets.dialling import Dialling
+from ..sockets.tls_contexts import DefaultContext, TlsContext
+
+try:
+    from redis import connection as redis_connection
+    from redis import exceptions as redis_errors
+except ImportError as exc:
+    raise ImportError("RedisHub needs redis-py: pip install 'mormot_ws[redis]'") from exc
+
+_PORT = 6379
+#: the oldest version of Redis that has what the hub uses
+_OLDEST = (6, 0)
+_default_context = DefaultContext()
+
+#: what Redis says first in an error, and in words what that means for us
+_REFUSALS = {
+    "NOPERM": "the user has no right to do it",
+    "READONLY": "it is a replica, which takes no publications",
+    "MISCONF": "it takes no writes, because it cannot save them to its disk",
+    "NOREPLICAS": "it takes no writes, because too few replicas are there",
+    "MOVED": "it is a node of a Redis Cluster, and the topic is on another one",
+    "CROSSSLOT": "it is a Redis Cluster that cannot run the script",
+}
+_ABSENCES = {
+    "WRONGPASS": "does not let us in: the user or the password is wrong",
+    "NOAUTH": "does not let us in: it wants a password",
+    "LOADING": "is still loading its data",
+    "BUSY": "is busy with a script of somebody",
+    "MASTERDOWN": "is a replica that has lost its master",
+    "CLUSTERDOWN": "is in a cluster that is down",
+}
+
+
+class RedisUrl(NamedTuple):
+    """Where Redis is. Only :attr:`shown` is for others' eyes."""
+
+    host: str
+    port: int
+    database: int
+    tls: bool
+    user: str
+    password: str
+
+    @property
+    def shown(self) -> str:
+        """The place as logs, errors and reprs show it."""
+        return f"Redis at {shown_target(self.host, self.port)}"
+
+    def __repr__(self) -> str:
+        return f"RedisUrl(<{self.shown}>)"
+
+
+def parse_redis_url(url: object) -> RedisUrl:
+    """Return what ``redis://[[user]:password@]host[:port][/database]`` says; ``rediss://`` with
+    TLS, ``unix:///path[?db=database]`` on a Unix socket.
+
+    Raises ``TypeError``/``ValueError`` for what is no such URL, without its password.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"url is a str, not {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    # its text may have the password in it
+    except ValueError:
+        raise ValueError(
+            "url is no URL: is there a special character in the password? Write it as %XX"
+        ) from None
+    wanted = "redis://host:port/0, rediss://… with TLS, or unix:///path?db=0"
+    database, options = parts.path.strip("/"), parse_qs(parts.query)
+    host = unquote(parts.hostname or "")
+    if parts.scheme == "unix" and parts.path.strip("/"):
+        host, database = f"unix:{unquote(parts.path)}", options.pop("db", ["0"])[0]
+    elif parts.scheme not in ("redis", "rediss") or not host:
+        raise ValueError(f"url is {wanted}; this one begins with {parts.scheme + '://':.20}")
+    if options or parts.fragment:
+        raise ValueError(f"url is {wanted}, without {', '.join(options) or 'a fragment'}")
+    if database and not (database.isascii() and database.isdigit()):
+        raise ValueError(f"the database in the url is a number, as in {wanted}")
+    return RedisUrl(
+        host,
+        _PORT if port is None else port,
+        int(database or 0),
+        parts.scheme == "rediss",
+        unquote(parts.username or ""),
+        unquote(parts.password or ""),
+    )
+
+
+class _Connection(redis_connection.Connection):
+    """redis-py's connection, on a socket that can be stopped while it is being connected."""
+
+    def __init__(self, link: RedisLink, **arguments: Any) -> None:
+        self._link = link
+        super().__init__(**arguments)  # type: ignore[no-untyped-call]
+
+    def _connect(self) -> socket.socket:
+        return self._link.dial()
+
+
+def _optional(**arguments: Any) -> dict[str, Any]:
+    """Return those of the *arguments* that this version of redis-py has."""
+    known = inspect.signature(redis_connection.AbstractConnection.__init__).parameters
+    return {name: value for name, value in arguments.items() if name in known}
+
+
+class RedisLink:
+    """One connection, in one OS process.
+
+    :param url: where.
+    :param tls_context: a context, a function that returns one, or None for the usual one.
+    """
+
+    def __init__(self, url: RedisUrl, tls_context: TlsContext | None) -> None:
+        self.url = url
+        self._tls_context = tls_context
+        self._deadline = Deadline(0)
+        self._dialling = Dialling(url.host, url.port, {})
+        #: from dial() on
+        self._socket: socket.socket | None = None
+        self._stopped = False
+        #: which run of Redis is at the other end; a restarted one has another name
+        self.run = ""
+        self._redis: Any = _Connection(
+            self,
+            host=url.host,
+            port=url.port,
+            db=url.database,
+            username=url.user or None,
+            password=url.password or None,
+            protocol=2,
+            # every wait has a deadline, and nothing is tried twice behind our back
+            **_optional(driver_info=None, retry=None, legacy_responses=True),
+        )
+
+    def dial(self) -> socket.socket:
+        """Return a new connected socket; called by redis-py."""
+        deadline = self._deadline
+        sock, _ = self._dialling.connect(deadline, deadline)
+        try:
+            if sock.family != getattr(socket, "AF_UNIX", None):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.settimeout(_seconds(deadline))
+            if self.url.tls:
+                given = self._tls_context
+                context = given() if callable(given) else given or _default_context.get()
+                plain, sock = (
+                    sock,
+                    context.wrap_socket(
+                        sock, server_hostname=self.url.host, do_handshake_on_connect=False
+                    ),
+                )
+                # the descriptor is the new one's
+                self._dialling.taken(plain)
+                self._socket = sock
+                self._check_running()
+                sock.do_handshake()
+            self._socket = sock
+            self._dialling.taken(sock)
+            self._check_running()
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _check_running(self) -> None:
+        if self._stopped:
+            raise ConnectionAbortedError("stopped")
+
+    def connect(self, deadline: Deadline) -> None:
+        """Connect, log in, and find out which Redis it is, until the *deadline*.
+
+        Raises ``HubError``.
+        """
+        self._deadline = deadline
+        try:
+            self._redis.connect()
+            self._set_timeout(deadline)
+            self._redis.send_command("INFO", "server")
+            info = self._redis.read_response()
+        except Exception as exc:
+            self.close()
+            raise self._failed(exc) from exc
+        self._read_info(info)
+
+    def _read_info(self, info: object) -> None:
+        text = info.decode("utf-8", "replace") if isinstance(info, bytes) else str(info)
+        lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        self.run = lines.get("run_id", "").strip()
+        version = lines.get("redis_version", "").strip()
+        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+        if not self.run or not self.run.isalnum() or len(numbers) < 2 or numbers < _OLDEST:
+            self.close()
+            oldest = ".".join(map(str, _OLDEST))
+            said = f"is version {version:.20}" if version else "does not say its version"
+            raise HubRefused(f"{self.url.shown} {said}: {oldest} or newer is needed")
+
+    def request(self, deadline: Deadline, *commands: tuple[Any, ...]) -> list[Any]:
+        """Send *commands* together and return their answers, which may be errors of redis-py, until
+        the *deadline*.
+
+        Raises ``HubError`` when there is no connection any more; ``maybe_published`` is True from
+        the moment on at which something may have been sent.
+        """
+        sent = False
+        try:
+            self._set_timeout(deadline)
+            packed = b"".join(
+                chunk for command in commands for chunk in self._redis.pack_command(*command)
+            )
+            sent = True
+            self._redis.send_packed_command([packed], check_health=False)
+            return [self._answer(deadline) for _ in commands]
+        except Exception as exc:
+            self.close()
+            raise self._failed(exc, sent) from exc
+        except BaseException:
+            # e.g. Ctrl-C: an answer may still come, and would be taken for another one's
+            self.close()
+            raise
+
+    def _answer(self, deadline: Deadline) -> Any:
+        self._set_timeout(deadline)
+        try:
+            return self._redis.read_response(disable_decoding=True)
+        except redis_errors.ResponseError as exc:
+            return exc
+
+    def send(self, deadline: Deadline, *command: Any) -> None:
+        """Send a command whose answer :meth:`receive` reads. Raises ``HubError``."""
+        try:
+            self._set_timeout(deadline)
+            self._redis.send_command(*command, check_health=False)
+        except Exception as exc:
+            self.close()
+            raise self._failed(exc) from exc
+
+    def receive(self, deadline: Deadline) -> Any:
+        """Return what has come, or None when there is nothing; what has begun to come is waited for
+        until the *deadline*. Raises ``HubError``.
+        """
+        try:
+            if not self._redis.can_read(0):
+                return None
+            self._set_timeout(deadline)
+            return self._redis.read_response(disable_decoding=True)
+        except Exception as exc:
+            self.close()
+            raise self._failed(exc) from exc
+
+    def _set_timeout(self, deadline: Deadline) -> None:
+        if self._socket is None:
+            raise ConnectionError("not connected")
+        self._socket.settimeout(_seconds(deadline))
+
+    def fileno(self) -> int:
+        """Return the descriptor, for waiting; -1 when closed."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    @property
+    def is_idle(self) -> bool:
+        """False when an idle connection has ended, or has something that nobody asked for."""
+        if self._socket is None or self._stopped:
+            return False
+        try:
+            return not wait_readable([self._socket.fileno()], 0)
+        except (OSError, ValueError):
+            return False
+
+    def stop(self) -> None:
+        """Make what is waiting for this connection fail at once. Any thread may call it."""
+        self._stopped = True
+        self._dialling.stop()
+        sock = self._socket
+        if sock is not None:
+            # OSError: it has ended already
+            with contextlib.suppress(OSError):
+                # of the plain socket: TLS would want to say goodbye first
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close it. Called by the thread that uses it."""
+        sock, self._socket = self._socket, None
+        self._redis.disconnect()
+        if sock is not None:
+            sock.close()
+
+    def die_in_child(self) -> None:
+        """Only close the copy of the descriptor, in a forked child."""
+        self._stopped = True
+        self._dialling.die_in_child()
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            sock.close()
+
+    def _failed(self, exc: Exception, sent: bool = False) -> HubError:
+        if self._stopped:
+            return HubUnavailable("the hub was freed", sent)
+        return explained(self.url, exc, sent)
+
+
+def explained(url: RedisUrl, exc: Exception, maybe_published: bool = False) -> HubError:
+    """Return the error of the hub for *exc*, which redis-py, TLS or the network has raised."""
+    if isinstance(exc, HubError):
+        return exc
+    cause = exc if isinstance(exc, OSError) else exc.__cause__ or exc.__context__
+    if isinstance(exc, (redis_errors.ResponseError, redis_errors.AuthenticationError)) or (
+        not isinstance(cause, OSError) and isinstance(exc, redis_errors.ConnectionError)
+    ):
+        return _answered(url, str(exc), exc, maybe_published)
+    if isinstance(exc, (redis_errors.TimeoutError, TimeoutError)) or isinstance(
+        cause, TimeoutError
+    ):
+        text = "has not answered in time"
+        if isinstance(cause, OSError) and str(cause) and "address" in str(cause):
+            text = f"was not found in time: {cause}"
+    elif isinstance(cause, ssl.SSLCertVerificationError):
+        text = f"has a certificate that is not accepted: {cause.verify_message}"
+    elif isinstance(cause, ssl.SSLError):
+        text = f"does not speak TLS as we do: {cause}"
+    elif isinstance(cause, OSError):
+        text = f"cannot be reached: {cause.strerror or cause}"
+    else:
+        text = f"has failed: {exc}"
+    return HubUnavailable(f"{url.shown} {text}", maybe_published)
+
+
+def _answered(url: RedisUrl, text: str, exc: Exception, maybe_published: bool) -> HubError:
+    """Return the error for what Redis has answered, or that it has closed the connection."""
+    if "uthentication required" in text:
+        text = f"NOAUTH {text}"
+    for code, words in _ABSENCES.items():
+        if text.startswith(code) or type(exc).__name__ == _CLASSES.get(code):
+            return HubUnavailable(f"{url.shown} {words}")
+    if isinstance(exc, redis_errors.OutOfMemoryError) or text.startswith("OOM"):
+        return HubFull(f"{url.shown} is full: it has no memory left for more data")
+    for code, words in _REFUSALS.items():
+        if text.startswith(code) or type(exc).__name__ == _CLASSES.get(code):
+            return HubRefused(f"{url.shown} refuses: {words} ({text})")
+    if isinstance(exc, redis_errors.ResponseError):
+        return HubRefused(f"{url.shown} refuses: {text}")
+    return HubUnavailable(f"{url.shown} has ended the connection: {text}", maybe_published)
+
+
+#: redis-py cuts the code off, and makes classes of them
+_CLASSES = {
+    "NOPERM": "NoPermissionError",
+    "READONLY": "ReadOnlyError",
+    "LOADING": "BusyLoadingError",
+    "WRONGPASS": "AuthenticationError",
+}
+
+
+def _seconds(deadline: Deadline) -> float:
+    """Return what is left, for a socket; raise when nothing is."""
+    left = deadline.seconds()
+    assert left is not None
+    if left <= 0:
+        raise timed_out("has not answered in time")
+    return left
+
+
+def wait_readable(descriptors: list[int], seconds: float) -> bool:
+    """Wait until one of the *descriptors* can be read; return whether one can. A negative one is
+    left out.
+    """
+    wanted = [descriptor for descriptor in descriptors if descriptor >= 0]
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        for descriptor in wanted:
+            poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(max(0.0, seconds) * 1000))
+    return bool(select.select(wanted, [], [], max(0.0, seconds))[0])

@@ -1,0 +1,403 @@
+"""RedisListener: the one thread of a hub over Redis. It listens, fills gaps, and reconnects.
+
+Subscribers are called in it. What it must not miss is in the history: whenever something may be
+missing (a gap in the offsets, a new connection, a new channel, a long silence), it looks there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Protocol
+
+from ..client.delays import AttemptFailure, ReconnectWaits
+from ..errors import HubError, HubUnavailable
+from ..logs import get_logger
+from ..process.freeing import joined
+from ..reconnect_policies import FailureKind, ReconnectPolicy, failure_kind
+from ..sockets.deadline import Deadline
+from .hub import History, Lost, Position
+from .redis_feed import Call, Feed, RedisFeeds
+from .redis_link import RedisLink, wait_readable
+from .redis_pool import RedisPool
+from .redis_presence import RedisPresence
+
+_log = get_logger("mormot_ws.topics")
+
+#: how many channels one command subscribes to
+_CHANNELS_AT_ONCE = 200
+#: how many messages are taken before the thread looks after something else
+_MESSAGES_AT_ONCE = 200
+#: seconds in which each topic is looked at once, whether something has come or not: Redis may lose
+#: a message without a word, and forgets what nobody uses
+_ROUND_SECONDS = 60.0
+#: the longest seconds without a word from Redis before it is asked for one
+_SILENCE_SECONDS = 5.0
+#: a connection that has lasted so many seconds is taken for stable
+_STABLE_SECONDS = 1.0
+#: the longest time between two looks at what there is to do
+_LONGEST_WAIT = 1.0
+
+
+class ListeningHub(Protocol):
+    """What the thread needs of its hub."""
+
+    @property
+    def policy(self) -> ReconnectPolicy | None:
+        """Decides the waits; None: the default policy does."""
+
+    timeout: float
+    topic_age: float
+    presence_age: float
+
+    def read_missed(self, topic: str, deadline: Deadline, since: Position) -> History:
+        """Return the next publications after *since*."""
+
+
+class RedisListener:
+    """Listens for one hub. Any thread may use it; a stopped one stays stopped."""
+
+    def __init__(
+        self, hub: ListeningHub, pool: RedisPool, feeds: RedisFeeds, presence: RedisPresence
+    ) -> None:
+        self._hub = hub
+        self._pool = pool
+        self._feeds = feeds
+        self._presence = presence
+        #: guards the start of the thread; nothing is called under it
+        self._safe = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        #: set while Redis is listened to
+        self.connected = threading.Event()
+        #: how often it was lost and came back
+        self.reconnects = 0
+        #: calls of subscribers, with a publication and with Lost
+        self.delivered = 0
+        self.lost = 0
+        #: set when the policy has given up
+        self._gave_up = False
+        self._wake_read: socket.socket | None = None
+        self._wake_write: socket.socket | None = None
+
+    def start(self) -> None:
+        """Start the thread if it does not run."""
+        with self._safe:
+            if self._thread is not None or self._stopping:
+                return
+            self._wake_read, self._wake_write = socket.socketpair()
+            self._wake_read.setblocking(False)
+            self._wake_write.setblocking(False)
+            thread = threading.Thread(target=self._run, name="redis hub", daemon=True)
+            try:
+                thread.start()
+            except BaseException:
+                self._close_wake()
+                raise
+            self._thread = thread
+
+    @property
+    def is_running(self) -> bool:
+        """True from :meth:`start` on."""
+        return self._thread is not None
+
+    def wake(self) -> None:
+        """Let the thread look for something to do. Any thread may call it."""
+        wake = self._wake_write
+        if wake is not None:
+            # OSError: it has been told often enough, or has ended
+            with contextlib.suppress(OSError):
+                wake.send(b"\0")
+
+    def revive(self) -> None:
+        """Try again, if the policy has given up: Redis has answered somebody else."""
+        if self._gave_up:
+            self._gave_up = False
+            self.wake()
+
+    def is_current(self) -> bool:
+        """Tell whether the calling thread is the one that listens."""
+        return self._thread is threading.current_thread()
+
+    def stop(self) -> None:
+        """Make the thread end soon; the pool has to be stopped, too."""
+        with self._safe:
+            self._stopping = True
+        self.wake()
+
+    def join(self, deadline: Deadline) -> None:
+        """Wait for its end, unless this is called in it."""
+        thread = self._thread
+        if thread is None or self.is_current():
+            return
+        if not joined(thread, deadline):
+            _log.warning("the thread of a hub is still calling a subscriber after free()")
+
+    def die_in_child(self) -> None:
+        """Start afresh, in a forked child. This thread may be the one that has forked."""
+        self._safe = threading.RLock()
+        self._thread = None
+        self.connected = threading.Event()
+        self._gave_up = False
+        self._close_wake()
+
+    def _close_wake(self) -> None:
+        for end in (self._wake_read, self._wake_write):
+            if end is not None:
+                end.close()
+        self._wake_read = self._wake_write = None
+
+    def _run(self) -> None:
+        safe = self._safe
+        waits = ReconnectWaits(self._hub, "redis hub")
+        waits.begin(True)
+        listening = _Listening(self, self._hub, self._pool, self._feeds, self._presence)
+        try:
+            while self._may_go_on(safe):
+                began = monotonic()
+                try:
+                    failed: BaseException = listening.run(lambda: self._may_go_on(safe))
+                except BaseException as exc:
+                    # it has to end a child that was forked by a callback
+                    if self._safe is not safe:
+                        raise
+                    failed = exc
+                if not self._may_go_on(safe):
+                    return
+                if not isinstance(failed, HubError):
+                    _log.error("the thread of a hub has failed", exc_info=failed)
+                was_connected = self.connected.is_set()
+                self.connected.clear()
+                if was_connected:
+                    waits.begin(monotonic() - began >= _STABLE_SECONDS)
+                else:
+                    waits.count_failure()
+                self._pause(waits, failed, safe)
+        finally:
+            # if the lock is another one, this is a child that was forked in this same thread
+            if self._safe is safe:
+                self.connected.clear()
+                with safe:
+                    self._close_wake()
+
+    def _may_go_on(self, safe: object) -> bool:
+        return not self._stopping and self._safe is safe
+
+    def _pause(self, waits: ReconnectWaits, failed: BaseException, safe: object) -> None:
+        """Wait as long as the policy says."""
+        cause = failed.__cause__
+        kind = FailureKind.connect
+        while cause is not None:
+            if isinstance(cause, OSError):
+                kind = failure_kind(cause)
+            cause = cause.__cause__ or cause.__context__
+        text = failed.text if isinstance(failed, HubError) else repr(failed)
+        failure = waits.failure(AttemptFailure(kind, text, failed), 0)
+        delay = waits.delay(failure, {})
+        if delay is None:
+            self._gave_up = True
+            _log.error("a hub has given up: %s; it tries again when it is used", text)
+        until = Deadline(delay)
+        while self._may_go_on(safe) and not until.passed:
+            if delay is None and not self._gave_up:
+                return
+            left = until.seconds()
+            self.wait_for(-1, _LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
+
+    def wait_for(self, descriptor: int, seconds: float) -> None:
+        """Wait until there is something to read from *descriptor*, or :meth:`wake` is called."""
+        wake = self._wake_read
+        if wake is None:
+            return
+        wait_readable([wake.fileno(), descriptor], seconds)
+        with contextlib.suppress(OSError):
+            while wake.recv(4096):
+                pass
+
+    def call(self, calls: list[Call]) -> None:
+        """Call subscribers."""
+        for heard, subscriptions in calls:
+            if isinstance(heard, Lost):
+                self.lost += len(subscriptions)
+            else:
+                self.delivered += len(subscriptions)
+            for subscription in subscriptions:
+                # Ctrl-C is raised in the main thread only
+                subscription.call(heard)
+
+    def note_connected(self) -> None:
+        """Tell those that wait that Redis is listened to."""
+        self.connected.set()
+
+
+class _Listening:
+    """One connection after another. Used in the listening thread only."""
+
+    def __init__(
+        self,
+        listener: RedisListener,
+        hub: ListeningHub,
+        pool: RedisPool,
+        feeds: RedisFeeds,
+        presence: RedisPresence,
+    ) -> None:
+        self._listener = listener
+        self._hub = hub
+        self._pool = pool
+        self._feeds = feeds
+        self._presence = presence
+        self._connected_before = False
+        #: the channels that the connection has asked for; True: Redis has confirmed
+        self._asked: dict[bytes, bool] = {}
+        #: those that still have to be looked at in this round
+        self._round: deque[bytes] = deque()
+        self._next_look = 0.0
+        self._looks_per_second = 0.0
+        self._heard_at = 0.0
+        #: when Redis was asked for a word; 0.0: it was not
+        self._asked_at = 0.0
+        self._next_refresh = 0.0
+        self._next_announcement = 0.0
+
+    def run(self, may_go_on: Callable[[], bool]) -> HubError:
+        """Connect and listen until that fails; return why."""
+        timeout = self._hub.timeout
+        try:
+            link = self._pool.new_link(Deadline(timeout))
+        except HubError as exc:
+            self._pool.note_failure(exc)
+            return exc
+        try:
+            self._begin(link)
+            while may_go_on():
+                self._turn(link)
+            return HubUnavailable("the hub was freed")
+        except HubError as exc:
+            self._pool.note_failure(exc)
+            return exc
+        finally:
+            self._pool.drop(link)
+
+    def _begin(self, link: RedisLink) -> None:
+        self._asked.clear()
+        self._feeds.take_changed()
+        self._subscribe(link, self._feeds.channels())
+        self._heard_at, self._asked_at = monotonic(), 0.0
+        self._next_refresh = self._next_announcement = 0.0
+        if self._connected_before:
+            self._listener.reconnects += 1
+        self._connected_before = True
+        self._pool.note_success()
+        self._listener.note_connected()
+
+    def _turn(self, link: RedisLink) -> None:
+        """Read what has come; do what is due; wait for more."""
+        busy = self._read(link)
+        self._sync(link)
+        busy = self._fill_one() or busy
+        now = monotonic()
+        self._look_around(now)
+        self._keep_present(now)
+        wait = self._ask_for_a_word(link, now)
+        self._listener.wait_for(link.fileno(), 0 if busy else wait)
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self._hub.timeout)
+
+    def _read(self, link: RedisLink) -> bool:
+        """Take what has come; return whether there may be more."""
+        for _ in range(_MESSAGES_AT_ONCE):
+            message = link.receive(self._deadline())
+            if message is None:
+                return False
+            self._heard_at, self._asked_at = monotonic(), 0.0
+            self._handle(message)
+        return True
+
+    def _handle(self, message: Any) -> None:
+        kind, channel = message[0], message[1]
+        if kind == b"message":
+            call = self._feeds.take(channel, message[2])
+            if call is not None:
+                self._listener.call([call])
+        elif kind == b"subscribe" and channel in self._asked:
+            self._asked[channel] = True
+            # what came between the start of the subscription and now
+            self._feeds.mark_behind(channel)
+
+    def _subscribe(self, link: RedisLink, channels: list[bytes]) -> None:
+        for start in range(0, len(channels), _CHANNELS_AT_ONCE):
+            some = channels[start : start + _CHANNELS_AT_ONCE]
+            self._asked.update(dict.fromkeys(some, False))
+            link.send(self._deadline(), b"SUBSCRIBE", *some)
+
+    def _sync(self, link: RedisLink) -> None:
+        """Ask for channels that are wanted now, and for others not any more."""
+        new, old = [], []
+        for channel in dict.fromkeys(self._feeds.take_changed()):
+            if not self._feeds.is_wanted(channel):
+                if self._asked.pop(channel, None) is not None:
+                    old.append(channel)
+            elif channel not in self._asked:
+                new.append(channel)
+            elif self._asked[channel]:
+                # it was given up and wanted again at once
+                self._feeds.mark_behind(channel)
+        if old:
+            link.send(self._deadline(), b"UNSUBSCRIBE", *old)
+        self._subscribe(link, new)
+
+    def _fill_one(self) -> bool:
+        """Read on in the history of a topic that is behind; return whether there was one."""
+        found = self._feeds.next_behind()
+        if found is None:
+            return False
+        feed, since = found
+        self._fill(feed, since)
+        return True
+
+    def _fill(self, feed: Feed, since: Position) -> None:
+        history = self._hub.read_missed(feed.topic, self._deadline(), since)
+        self._listener.call(self._feeds.take_history(feed, since, history))
+
+    def _look_around(self, now: float) -> None:
+        """Look after some quiet topics; after all of them once in a round."""
+        if now < self._next_look:
+            return
+        if not self._round:
+            self._round.extend(self._feeds.channels())
+            self._looks_per_second = len(self._round) / _ROUND_SECONDS
+        for _ in range(min(len(self._round), int(self._looks_per_second) + 1)):
+            self._feeds.mark_quiet(self._round.popleft())
+        # few topics: not one after another at once, but over the whole round
+        self._next_look = now + max(1.0, 1 / max(self._looks_per_second, 1 / _ROUND_SECONDS))
+
+    def _keep_present(self, now: float) -> None:
+        """Say that this OS process lives, and who its members are."""
+        if not self._presence.is_used or now < self._next_refresh:
+            return
+        age, topic_age = self._hub.presence_age, self._hub.topic_age
+        self._next_refresh = now + age / 3000
+        deadline = self._deadline()
+        if not self._presence.refresh(deadline, age) or now >= self._next_announcement:
+            self._next_announcement = now + topic_age / 3000
+            self._presence.announce_all(deadline, age, topic_age)
+        else:
+            self._presence.tell_left(deadline)
+
+    def _ask_for_a_word(self, link: RedisLink, now: float) -> float:
+        """Make sure that Redis still answers; return the seconds until there is something to do."""
+        timeout = self._hub.timeout / 1000
+        if self._asked_at:
+            if now - self._asked_at > timeout:
+                raise HubUnavailable(f"{link.url.shown} has not answered in time")
+        elif now - self._heard_at > min(timeout, _SILENCE_SECONDS):
+            self._asked_at = now
+            # also before the first subscription, when it is answered differently
+            link.send(self._deadline(), b"PING")
+        due = self._next_refresh - now if self._presence.is_used else _LONGEST_WAIT
+        return max(0.0, min(due, timeout / 4, _LONGEST_WAIT))

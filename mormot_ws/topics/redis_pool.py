@@ -1,0 +1,218 @@
+"""RedisPool: the connections of a hub that wait for answers. Any thread may use it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from redis import exceptions as redis_errors
+
+from ..errors import HubError, HubUnavailable
+from ..logs import SeldomLog, get_logger
+from ..sockets.deadline import Deadline
+from ..sockets.tls_contexts import TlsContext
+from .redis_link import RedisLink, RedisUrl, explained
+from .redis_scripts import Script
+
+_log = get_logger("mormot_ws.topics")
+
+#: seconds after which a refusal that goes on is logged once more
+_TOLD_AGAIN = 600.0
+
+
+class RedisPool:
+    """Connections that are made when they are needed, and used again.
+
+    :param most: the most at a time; another thread waits for one.
+    :param on_success: called, without a lock, after a time in which nothing succeeded.
+    """
+
+    def __init__(
+        self,
+        url: RedisUrl,
+        tls_context: TlsContext | None,
+        most: int,
+        on_success: Callable[[], object],
+    ) -> None:
+        self._url = url
+        self._tls_context = tls_context
+        self._most = most
+        self._on_success = on_success
+        #: those that nobody uses; the last one used is used first
+        self._idle: deque[RedisLink] = deque()
+        #: all, so that they can be stopped
+        self._links: dict[RedisLink, None] = {}
+        self._permits = threading.BoundedSemaphore(most)
+        self._stopped = False
+        #: the last fault, and whether the last request has ended with it
+        self.last_error = ""
+        self.is_failing = False
+        #: the faults that were logged since it is failing
+        self._told: set[str] = set()
+        self._refusals = SeldomLog(_TOLD_AGAIN)
+
+    def new_link(self, deadline: Deadline) -> RedisLink:
+        """Return a new connection that is stopped by :meth:`stop`. Raises ``HubError``."""
+        link = RedisLink(self._url, self._tls_context)
+        self._links[link] = None
+        if self._stopped:
+            link.stop()
+        try:
+            link.connect(deadline)
+        except BaseException:
+            self._links.pop(link, None)
+            raise
+        return link
+
+    def drop(self, link: RedisLink) -> None:
+        """Close *link*, which the calling thread uses."""
+        self._links.pop(link, None)
+        link.close()
+
+    def run_script(
+        self,
+        deadline: Deadline,
+        script: Script,
+        keys: tuple[bytes, ...],
+        arguments: tuple[Any, ...],
+        repeat: bool = True,
+    ) -> Any:
+        """Return what *script* answers.
+
+        :param arguments: those behind the first one, which is the run of Redis.
+        :param repeat: it may be run once more when nobody knows whether it was.
+
+        Raises ``HubError``.
+        """
+
+        def run(link: RedisLink) -> Any:
+            given = (len(keys), *keys, link.run, *arguments)
+            (answer,) = link.request(deadline, (b"EVALSHA", script.sha, *given))
+            if isinstance(answer, redis_errors.NoScriptError):
+                (answer,) = link.request(deadline, (b"EVAL", script.text, *given))
+            return answer
+
+        return self._with_link(deadline, run, repeat)
+
+    def request(self, deadline: Deadline, *commands: tuple[Any, ...]) -> list[Any]:
+        """Return the answers to *commands*. Raises ``HubError``, for an error as an answer, too."""
+
+        def ask(link: RedisLink) -> Any:
+            answers = link.request(deadline, *commands)
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    return answer
+            return answers
+
+        answers: list[Any] = self._with_link(deadline, ask, True)
+        return answers
+
+    def _with_link(self, deadline: Deadline, ask: Callable[[RedisLink], Any], repeat: bool) -> Any:
+        """Return what *ask* returns for a connection; raise the error that it returns."""
+        permits = self._permits
+        try:
+            if not permits.acquire(timeout=deadline.seconds()):
+                raise HubUnavailable(
+                    f"{self._url.shown}: {self._most} connections were in use all the time"
+                )
+            try:
+                try:
+                    answer = self._ask(deadline, ask)
+                except HubUnavailable as exc:
+                    if not (repeat and exc.maybe_published) or deadline.passed or self._stopped:
+                        raise
+                    try:
+                        answer = self._ask(deadline, ask)
+                    except HubError as again:
+                        # the first time may have been the one
+                        again.maybe_published = True
+                        raise
+            finally:
+                permits.release()
+            if isinstance(answer, Exception):
+                raise explained(self._url, answer) from answer
+        except HubError as exc:
+            self.note_failure(exc)
+            raise
+        self.note_success()
+        return answer
+
+    def _ask(self, deadline: Deadline, ask: Callable[[RedisLink], Any]) -> Any:
+        link = self._take(deadline)
+        try:
+            answer = ask(link)
+        except BaseException:
+            self.drop(link)
+            raise
+        if isinstance(answer, redis_errors.ReadOnlyError) or self._stopped:
+            # another machine may have its name by now: the next one looks it up
+            self.drop(link)
+        else:
+            self._idle.append(link)
+            if self._stopped:
+                # it has not seen this one
+                self._close_idle()
+        return answer
+
+    def _take(self, deadline: Deadline) -> RedisLink:
+        if self._stopped:
+            raise HubUnavailable("the hub was freed")
+        while True:
+            try:
+                link = self._idle.pop()
+            except IndexError:
+                return self.new_link(deadline)
+            if link.is_idle:
+                return link
+            # e.g. Redis was restarted: found before something is sent that nobody answers
+            self.drop(link)
+
+    def note_success(self) -> None:
+        """Remember, and log, that Redis answers again."""
+        if self.is_failing:
+            self.is_failing = False
+            self._told.clear()
+            _log.info("%s answers again", self._url.shown)
+            self._on_success()
+
+    def note_failure(self, exc: HubError) -> None:
+        """Remember a fault, and log it once while it lasts."""
+        if self._stopped:
+            return
+        text = self.last_error = exc.text
+        if isinstance(exc, HubUnavailable):
+            self.is_failing = True
+            # of two faults in turn, neither is told again
+            if text not in self._told:
+                self._told.add(text)
+                _log.warning("%s", text)
+        else:
+            # it may do other things meanwhile, so its end is not seen
+            more = self._refusals.due(text)
+            if more is not None:
+                _log.warning("%s%s", text, more)
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            try:
+                self.drop(self._idle.pop())
+            except IndexError:
+                return
+
+    def stop(self) -> None:
+        """End all: what waits fails at once, and so does what comes later."""
+        self._stopped = True
+        for link in list(self._links):
+            link.stop()
+        self._close_idle()
+
+    def die_in_child(self) -> None:
+        """Start afresh, in a forked child."""
+        links, self._links = list(self._links), {}
+        self._idle = deque()
+        self._permits = threading.BoundedSemaphore(self._most)
+        for link in links:
+            link.die_in_child()
+        self.last_error, self.is_failing = "", False

@@ -1,0 +1,148 @@
+"""RedisPresence: who this OS process says is present, and how the others learn of it and of its
+end.
+
+Each process has one key in Redis that expires; its members count only while that key is there.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from json import loads
+from typing import Any
+
+from ..sockets.deadline import Deadline
+from .redis_pool import RedisPool
+from .redis_scripts import keys_of, process_key
+
+
+class RedisPresence:
+    """The members of one hub. Any thread may use it."""
+
+    def __init__(self, pool: RedisPool, prefix: str) -> None:
+        self._pool = pool
+        self._prefix = prefix
+        #: guards the tables; nothing is called or waited for under it. Reentrant for signal
+        #: handlers
+        self._safe = threading.RLock()
+        self._process = secrets.token_urlsafe(12)
+        #: what is to be there, by topic and member
+        self._members: dict[tuple[str, str], str] = {}
+        #: what Redis was not told to forget, because it was away
+        self._left: dict[tuple[str, str], None] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def is_used(self) -> bool:
+        """True when Redis has to be told something now and then."""
+        return bool(self._members or self._left)
+
+    def _field(self, member: str) -> bytes:
+        return f"{self._process}:{member}".encode()
+
+    def _here(self, topic: str) -> bytes:
+        return keys_of(self._prefix, topic).here
+
+    def join(self, topic: str, member: str, json: str) -> None:
+        """Make *member* present; :meth:`announce` tells Redis."""
+        with self._safe:
+            self._left.pop((topic, member), None)
+            self._members[topic, member] = json
+
+    def announce(
+        self, deadline: Deadline, topic: str, member: str, age: float, topic_age: float
+    ) -> None:
+        """Tell Redis of *member*. Raises ``HubError``."""
+        json = self._members.get((topic, member))
+        if json is None:
+            return
+        here, field = self._here(topic), self._field(member)
+        self._pool.request(
+            deadline,
+            (b"SET", process_key(self._prefix, self._process), 1, b"PX", int(age)),
+            (b"HSET", here, field, json.encode()),
+            (b"PEXPIRE", here, int(topic_age)),
+        )
+        if (topic, member) not in self._members:
+            # another thread let it leave meanwhile, and may have told Redis too early
+            self._pool.request(deadline, (b"HDEL", here, field))
+
+    def leave(self, topic: str, member: str) -> bool:
+        """End the presence of *member* here; return False when it was not there."""
+        with self._safe:
+            if self._members.pop((topic, member), None) is None:
+                return False
+            self._left[topic, member] = None
+            return True
+
+    def tell_left(self, deadline: Deadline) -> None:
+        """Tell Redis of all members that have left. Raises ``HubError``."""
+        with self._safe:
+            left = list(self._left)
+        for topic, member in left:
+            self._pool.request(deadline, (b"HDEL", self._here(topic), self._field(member)))
+            with self._safe:
+                # it may have joined again meanwhile
+                again = self._members.get((topic, member))
+                self._left.pop((topic, member), None)
+            if again is not None:
+                self._pool.request(
+                    deadline, (b"HSET", self._here(topic), self._field(member), again.encode())
+                )
+
+    def refresh(self, deadline: Deadline, age: float) -> bool:
+        """Say that this process lives; return False when that was forgotten, so that others may
+        have forgotten its members. Raises ``HubError``.
+        """
+        (was_there,) = self._pool.request(
+            deadline, (b"PEXPIRE", process_key(self._prefix, self._process), int(age))
+        )
+        return bool(was_there)
+
+    def announce_all(self, deadline: Deadline, age: float, topic_age: float) -> None:
+        """Tell Redis of all members, and of those that have left. Raises ``HubError``."""
+        self.tell_left(deadline)
+        with self._safe:
+            members = list(self._members)
+        for topic, member in members:
+            self.announce(deadline, topic, member, age, topic_age)
+
+    def members(self, deadline: Deadline, topic: str) -> dict[str, Any]:
+        """Return who is present on *topic*, in any process. Raises ``HubError``."""
+        here = self._here(topic)
+        (answer,) = self._pool.request(deadline, (b"HGETALL", here))
+        pairs = list(zip(answer[::2], answer[1::2], strict=True))
+        processes = sorted({field.partition(b":")[0] for field, _ in pairs})
+        alive = self._alive(deadline, processes)
+        dead = [field for field, _ in pairs if field.partition(b":")[0] not in alive]
+        if dead:
+            # nobody else would do it
+            self._pool.request(deadline, (b"HDEL", here, *dead))
+        return {
+            field.partition(b":")[2].decode(): loads(json)
+            for field, json in pairs
+            if field.partition(b":")[0] in alive
+        }
+
+    def _alive(self, deadline: Deadline, processes: list[bytes]) -> set[bytes]:
+        """Return those OS processes that still say that they live."""
+        if not processes:
+            return set()
+        keys = [process_key(self._prefix, process.decode()) for process in processes]
+        answers = self._pool.request(deadline, *((b"EXISTS", key) for key in keys))
+        return {process for process, there in zip(processes, answers, strict=True) if there}
+
+    def end(self, deadline: Deadline) -> None:
+        """Let the members of this process vanish. Raises ``HubError``; then they do it later."""
+        with self._safe:
+            self._members.clear()
+            self._left.clear()
+        self._pool.request(deadline, (b"DEL", process_key(self._prefix, self._process)))
+
+    def die_in_child(self) -> None:
+        """Start afresh, in a forked child: the members are the parent's."""
+        self._safe = threading.RLock()
+        self._process = secrets.token_urlsafe(12)
+        self._members, self._left = {}, {}

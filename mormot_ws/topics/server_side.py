@@ -1,0 +1,255 @@
+"""TopicServer: what all connections of a server's topics share: feeds, sessions, limits, counts.
+
+What one connection says is handled in ``visitor.py``.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..core.forks import dies_in_child
+from ..errors import HubError
+from ..logs import LOG_SECONDS, SeldomLog, get_logger
+from . import wire
+from .feed import Feed, Member
+from .hub import History, Hub, Position, check_name
+from .limits import TopicLimits
+
+if TYPE_CHECKING:
+    from .visitor import Visitor
+
+_log = get_logger("mormot_ws.topics")
+
+#: publications that are asked of the hub at once for a client that has missed some
+_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class TopicsStatus:
+    """A snapshot of a server's topics, in this OS process."""
+
+    #: topics with subscribers
+    topics: int
+    #: connections that have said hello
+    sessions: int
+    #: subscriptions of all connections
+    subscriptions: int
+    #: publications of clients: that the hub has taken, …
+    published: int
+    #: … that it had seen before, …
+    repeated: int
+    #: … and that were refused for good
+    refused: int
+    #: publications and ``sub`` that the hub was not there for
+    unavailable: int
+    #: publications that were queued for subscribers, those that they had missed among them
+    delivered: int
+    #: subscriptions that went on without a loss, and those that did not
+    recovered: int
+    unrecovered: int
+    #: how often a client that does not read was skipped, or closed
+    slow: int
+    #: connections that were ended by a newer one of the same session
+    taken_over: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as a dictionary, e.g. for JSON."""
+        return asdict(self)
+
+
+class Counts:
+    """Counts that several threads add to."""
+
+    NAMES = (
+        "published",
+        "repeated",
+        "refused",
+        "unavailable",
+        "delivered",
+        "recovered",
+        "unrecovered",
+        "slow",
+        "taken_over",
+    )
+
+    def __init__(self) -> None:
+        #: guards the numbers; nothing is called while it is held
+        self._safe = threading.Lock()
+        self._numbers = dict.fromkeys(self.NAMES, 0)
+
+    def add(self, name: str, count: int = 1) -> None:
+        """Add *count* to the number *name*."""
+        with self._safe:
+            self._numbers[name] += count
+
+    def all(self) -> dict[str, int]:
+        """Return all numbers."""
+        with self._safe:
+            return dict(self._numbers)
+
+
+class Start:
+    """How a subscription begins: the answer, and what was missed."""
+
+    __slots__ = ("after", "missed", "more", "position", "reason", "recovered")
+
+    def __init__(self, history: History, since: Position | None, most: int) -> None:
+        #: what the client is told: the next publication comes behind it
+        self.position = self.after = history.position
+        self.recovered = history.recovered
+        self.reason = history.reason
+        #: the messages of what was missed
+        self.missed: list[str] = []
+        #: there is more than fits: the client has to ask again
+        self.more = False
+        if since is None or not history.publications:
+            return
+        first = history.publications[0]
+        epoch = since.epoch if history.recovered else first.epoch
+        self.position = Position(epoch, first.offset - 1)
+        size = 0
+        last = first
+        for publication in history.publications:
+            size += len(publication.json)
+            if size > most and self.missed:
+                break
+            new = publication.epoch if publication.epoch != epoch else ""
+            epoch = publication.epoch
+            last = publication
+            self.missed.append(
+                wire.publication(publication.topic, publication.offset, publication.json, new)
+            )
+        # also when the topic has gone on in another epoch: the next answer tells it
+        self.more = last.position != history.position
+        self.after = last.position
+
+
+class TopicServer:
+    """The topics of one server protocol, for all of its connections.
+
+    All methods may be called from any thread.
+    """
+
+    def __init__(self, hub: Hub, limits: TopicLimits, presence: bool) -> None:
+        self.hub = hub
+        self.limits = limits
+        self.presence = presence
+        self.counts = Counts()
+        self.fault_log = SeldomLog(LOG_SECONDS)
+        self._clear()
+        dies_in_child(self)
+
+    def _clear(self) -> None:
+        #: guards the two tables; a feed's lock may be taken while it is held, nothing else
+        self._safe = threading.Lock()
+        self._feeds: dict[str, Feed] = {}
+        self._visitors: dict[str, Visitor] = {}
+
+    def die_in_child(self) -> None:
+        """Forget the parent's connections, in a forked child."""
+        self.counts = Counts()
+        self._clear()
+
+    # ------------------------------------------------------------------------------------- sessions
+
+    def welcome(self, visitor: Visitor) -> Visitor | None:
+        """Remember who has the visitor's session now; return who had it before."""
+        with self._safe:
+            before = self._visitors.get(visitor.session)
+            self._visitors[visitor.session] = visitor
+        return before
+
+    def forget(self, visitor: Visitor) -> None:
+        """Forget a visitor whose connection has ended."""
+        with self._safe:
+            if self._visitors.get(visitor.session) is visitor:
+                del self._visitors[visitor.session]
+
+    # -------------------------------------------------------------------------------- subscriptions
+
+    def topic_fault(self, topic: str) -> str:
+        """Return why there can be no such topic for clients, or ''."""
+        if topic[:1] == "$":
+            return "topics that begin with $ are the server's"
+        if len(topic) > self.limits.max_topic_length:
+            return f"a topic has at most {self.limits.max_topic_length} characters"
+        try:
+            check_name("a topic", topic)
+        except ValueError as exc:
+            return str(exc)
+        return ""
+
+    def join(self, visitor: Visitor, topic: str) -> tuple[Member, bool] | None:
+        """Add a member to the feed of *topic*; return it, and whether it is the first, which has
+        to start the feed. None: the topic is full.
+        """
+        member = Member(visitor)
+        while True:
+            with self._safe:
+                feed = self._feeds.get(topic)
+                first = feed is None
+                if feed is None:
+                    feed = self._feeds[topic] = Feed(topic, self, self.limits.max_behind)
+                added = feed.add(member, self.limits.max_clients)
+                if added == "ended":
+                    del self._feeds[topic]
+                    continue
+            return None if added else (member, first)
+
+    def begin(self, member: Member, first: bool, since: Position | None) -> Start:
+        """Find out how the subscription of *member* begins. Raises what the hub raises."""
+        feed = member.feed
+        assert feed is not None
+        most = max(1, self.limits.max_behind // 2)
+        if first:
+            return Start(feed.start(since), since, most)
+        # the hub's own bound, and some time for its thread
+        feed.wait(self.hub.timeout / 1000 + 1)
+        position = feed.position
+        if position is not None and (since is None or since == position):
+            return Start(History([], position), None, most)
+        history = self.hub.history(feed.topic, since, _CHUNK)
+        return Start(history, since, most)
+
+    def leave(self, member: Member) -> bool:
+        """Remove *member* from its feed; return False when it was not there any more."""
+        feed = member.feed
+        assert feed is not None
+        was_there, ended = feed.remove(member)
+        if ended:
+            with self._safe:
+                if self._feeds.get(feed.topic) is feed:
+                    del self._feeds[feed.topic]
+            try:
+                feed.stop()
+            except HubError as exc:
+                _log.debug("the topic %r was not unsubscribed at the hub: %s", feed.topic, exc)
+        return was_there
+
+    def drop(self, member: Member) -> None:
+        """Undo :meth:`join` when :meth:`begin` has raised: also where the feed has ended by it."""
+        feed = member.feed
+        assert feed is not None
+        self.leave(member)
+        with self._safe:
+            if self._feeds.get(feed.topic) is feed and not len(feed):
+                del self._feeds[feed.topic]
+
+    def delivered(self, count: int) -> None:
+        """Count publications that were queued for members."""
+        if count:
+            self.counts.add("delivered", count)
+
+    def status(self) -> TopicsStatus:
+        """Return a snapshot."""
+        with self._safe:
+            feeds = list(self._feeds.values())
+            sessions = len(self._visitors)
+        return TopicsStatus(
+            topics=len(feeds),
+            sessions=sessions,
+            subscriptions=sum(len(feed) for feed in feeds),
+            **self.counts.all(),
+        )

@@ -1,0 +1,472 @@
+"""Visitor: one connection of a server's topics: what it says, and what is answered.
+
+All messages are queued, in the order of the publications that are queued for it; nothing here waits
+for the client. The hub and the application's callbacks are asked in the connection's thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from hashlib import sha256
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focText
+from ..errors import HubError, HubFull, HubRefused, WebSocketsProtocolError
+from ..logs import get_logger
+from ..process.process import WebSocketProcess
+from . import wire
+from .feed import Member, text_frame
+from .hub import Position
+from .server_side import Start, TopicServer
+
+if TYPE_CHECKING:
+    from .protocol import WebSocketProtocolTopics
+
+_log = get_logger("mormot_ws.topics")
+
+#: milliseconds after which a client may try again what the hub was not there for
+_RETRY_MS = 1_000
+
+_FAILED = object()
+
+
+class Changed(NamedTuple):
+    """What ``on_publish`` returns to publish other data, where that is a text, True or False."""
+
+    data: Any
+
+
+class _Refusal(Exception):
+    """Something is not done; *retry* in milliseconds: it may be tried again."""
+
+    def __init__(self, code: str, reason: str, retry: int | None = None) -> None:
+        super().__init__(code, reason, retry)
+        self.code = code
+        self.reason = reason
+        self.retry = retry
+
+
+class Visitor:
+    """The connection *process*, for the *protocol* object of that connection."""
+
+    __slots__ = (
+        "_ended",
+        "_ignores",
+        "_members",
+        "_name",
+        "_present",
+        "_protocol",
+        "_rate_at",
+        "_rate_left",
+        "_safe",
+        "_server",
+        "process",
+        "session",
+    )
+
+    def __init__(
+        self, server: TopicServer, protocol: WebSocketProtocolTopics, process: WebSocketProcess
+    ) -> None:
+        self._server = server
+        self._protocol = protocol
+        self.process = process
+        #: as the hub knows it: nobody can say hello with it
+        self.session = ""
+        #: the name of the session for other clients
+        self._name = ""
+        #: guards _members, _present and _ended; nothing is called or taken while it is held
+        self._safe = threading.Lock()
+        self._members: dict[str, Member] = {}
+        #: the topics on which it is a member for others
+        self._present: set[str] = set()
+        self._ended = False
+        #: True after a temporary refusal, until the client sends again from there on
+        self._ignores = False
+        # how many publications it may send at once, and when that was
+        self._rate_left = float(server.limits.max_publications_per_second)
+        self._rate_at = monotonic()
+
+    def __repr__(self) -> str:
+        return f"<Visitor {self._name} of {self.process!r}, {len(self._members)} topics>"
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics that it is subscribed to."""
+        return list(self._members)
+
+    # ------------------------------------------------------------------------------ what it says
+
+    def received(self, frame: WebSocketFrame) -> None:
+        """Handle one message. Raises what closes the connection."""
+        opcode = frame.opcode
+        if opcode is focConnectionClose:
+            self.end()
+            return
+        if opcode is focBinary:
+            raise WebSocketsProtocolError(wire.CLOSE_BINARY, "messages of topics are text")
+        if opcode is not focText or self._ended:
+            return
+        message = wire.read_client_message(frame.payload.decode())
+        if not self.session:
+            if not isinstance(message, wire.Hello):
+                raise WebSocketsProtocolError(wire.CLOSE_POLICY, "hello comes first")
+            self._hello(message)
+        elif isinstance(message, wire.Publish):
+            self._publish(message)
+        elif isinstance(message, wire.Subscribe):
+            self._subscribe(message.topic, message.since)
+        elif isinstance(message, wire.Unsubscribe):
+            self._unsubscribe(message.topic)
+        elif isinstance(message, wire.Again):
+            self._ignores = False
+        elif isinstance(message, wire.AskMembers):
+            self._tell_members(message.topic)
+        elif isinstance(message, wire.Ping):
+            self.say(wire.PONG)
+        elif isinstance(message, wire.Hello):
+            raise WebSocketsProtocolError(wire.CLOSE_POLICY, "hello comes once")
+        else:
+            kind = message.type[:32]
+            self.say(wire.error(kind, "", "unknown", "there is no such type here"))
+
+    def say(self, text: str) -> bool:
+        """Queue a message; close the connection when there is no room for it."""
+        process = self.process
+        if process.sender.queue(text_frame(text)):
+            return True
+        if process.takes_messages:
+            self.close(wire.CLOSE_POLICY, "the client does not read its answers")
+        return False
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection without waiting."""
+        process = self.process
+        if not process.start_shutdown(code, reason):
+            process.abort(reason)
+
+    def _hello(self, message: wire.Hello) -> None:
+        if message.version < 1:
+            raise WebSocketsProtocolError(wire.CLOSE_VERSION, "version 1 is spoken here")
+        # the session itself is a secret: whoever knows it could take the connection over
+        digest = sha256(message.session.encode()).hexdigest()
+        self._name, self.session = digest[:16], digest[16:48]
+        before = self._server.welcome(self)
+        if before is not None:
+            before.taken_over()
+        self.say(wire.welcome(wire.VERSION, self._name, self._server.limits.as_wire()))
+
+    def taken_over(self) -> None:
+        """End, because the same client has a newer connection."""
+        if not self.end():
+            return
+        self._server.counts.add("taken_over")
+        _log.info(
+            "%s: ended: its session has a newer connection",
+            self.process,
+            extra=self.process.log_fields(),
+        )
+        self.close(wire.CLOSE_TAKEN_OVER, "the session has a newer connection")
+
+    def end(self) -> bool:
+        """Leave all topics; return False when that was done before."""
+        with self._safe:
+            if self._ended:
+                return False
+            self._ended = True
+            members, self._members = self._members, {}
+            present, self._present = self._present, set()
+        for member in members.values():
+            self._server.leave(member)
+        for topic in present:
+            self._leave(topic)
+        self._server.forget(self)
+        return True
+
+    # ------------------------------------------------------------------------------ subscriptions
+
+    def _subscribe(self, topic: str, since: tuple[str, int] | None) -> None:
+        member: Member | None = None
+        try:
+            self._may_subscribe(topic)
+            joined = self._server.join(self, topic)
+            if joined is None:
+                raise _Refusal("full", "the topic has as many clients as it may have")
+            member, first = joined
+            position = None if since is None else Position(*since)
+            start = self._server.begin(member, first, position)
+        except Exception as exc:  # noqa: BLE001
+            if member is not None:
+                self._server.drop(member)
+            refusal = self._refusal(exc)
+            retry = refusal.retry
+            self.say(wire.error("sub", topic, refusal.code, refusal.reason, retry))
+            return
+        with self._safe:
+            ended = self._ended
+            if not ended:
+                self._members[topic] = member
+        if ended:
+            self._server.leave(member)
+            return
+        self._answer(topic, member, start, since is not None)
+        if self._server.presence:
+            self._join(topic)
+
+    def _may_subscribe(self, topic: str) -> None:
+        """Raise a refusal, or what is wrong. A subscription that there is already begins again."""
+        fault = self._server.topic_fault(topic)
+        if fault:
+            raise _Refusal("topic", fault)
+        with self._safe:
+            before = self._members.pop(topic, None)
+            count = len(self._members)
+        if before is not None:
+            self._server.leave(before)
+        most = self._server.limits.max_topics
+        if 0 < most <= count:
+            raise _Refusal("limit", f"a connection may have {most} topics")
+        callback = self._protocol.on_subscribe
+        if callback is not None:
+            self._check_answer("on_subscribe", self._ask("on_subscribe", callback, topic))
+
+    def _answer(self, topic: str, member: Member, start: Start, asked: bool) -> None:
+        """Tell how the subscription begins, then what was missed, then what has come meanwhile."""
+        counts = self._server.counts
+        if asked:
+            counts.add("recovered" if start.recovered else "unrecovered")
+        position = start.position
+        self.say(
+            wire.subscribed(
+                topic,
+                position.epoch,
+                position.offset,
+                start.recovered,
+                len(start.missed),
+                start.reason,
+            )
+        )
+        for text in start.missed:
+            if not self.say(text):
+                return
+        self._server.delivered(len(start.missed))
+        member.after = start.after
+        feed = member.feed
+        assert feed is not None
+        if start.more:
+            # the client goes on by itself: so no more than fits is ever in the queue
+            if self._part(member):
+                self.say(wire.paused(topic, "there is more"))
+        else:
+            feed.catch_up(member)
+
+    def _unsubscribe(self, topic: str) -> None:
+        with self._safe:
+            member = self._members.pop(topic, None)
+            present = topic in self._present
+            self._present.discard(topic)
+        if member is not None:
+            self._server.leave(member)
+        if present:
+            self._leave(topic)
+        self.say(wire.unsubscribed(topic))
+
+    def end_subscription(self, topic: str, reason: str) -> bool:
+        """End a subscription from the server's side; return False when there is none."""
+        with self._safe:
+            member = self._members.pop(topic, None)
+            present = topic in self._present
+            self._present.discard(topic)
+        if present:
+            self._leave(topic)
+        if member is None:
+            return False
+        self._server.leave(member)
+        self.say(wire.unsubscribed(topic, "refused", reason))
+        return True
+
+    def fell_behind(self, member: Member) -> None:
+        """Skip or close a connection that does not read. Called by the hub's thread."""
+        process = self.process
+        if not process.takes_messages or not self._part(member):
+            # it has ended, or was skipped already
+            return
+        server = self._server
+        server.counts.add("slow")
+        assert member.feed is not None
+        topic = member.feed.topic
+        _log.debug("%s: too slow for the topic %r", process, topic, extra=process.log_fields())
+        if server.limits.slow == "close":
+            self.close(wire.CLOSE_POLICY, "the client reads too slowly")
+        else:
+            self.say(wire.paused(topic, "the client reads too slowly"))
+
+    def _part(self, member: Member) -> bool:
+        """Take *member* out of its feed, but not out of the presence; return False when that was
+        done before.
+        """
+        assert member.feed is not None
+        topic = member.feed.topic
+        with self._safe:
+            if self._members.get(topic) is member:
+                del self._members[topic]
+        return self._server.leave(member)
+
+    # -------------------------------------------------------------------------------- publications
+
+    def _publish(self, message: wire.Publish) -> None:
+        if self._ignores:
+            return
+        topic, sequence, data = message
+        server = self._server
+        try:
+            text = self._may_publish(topic, data)
+            done = server.hub.publish_json(topic, text, session=self.session, sequence=sequence)
+        except Exception as exc:  # noqa: BLE001
+            refusal = self._refusal(exc)
+            if refusal.retry is not None:
+                self._ignores = True
+            elif refusal.code != "unavailable":
+                server.counts.add("refused")
+            self.say(wire.nack(sequence, topic, refusal.code, refusal.reason, refusal.retry))
+            return
+        server.counts.add("repeated" if done.repeated else "published")
+        self.say(wire.ack(sequence, topic, done.epoch, done.offset, done.repeated))
+
+    def _may_publish(self, topic: str, data: Any) -> str:
+        """Return what is to be published, as JSON text. Raises a refusal, or what is wrong."""
+        server = self._server
+        fault = server.topic_fault(topic)
+        if fault:
+            raise _Refusal("topic", fault)
+        self._count_rate()
+        text = self._sized(data)
+        callback = self._protocol.on_publish
+        if callback is None:
+            return text
+        answer = self._ask("on_publish", callback, topic, data)
+        if answer is True:
+            return text
+        if isinstance(answer, Changed):
+            return wire.compact(answer.data)
+        if isinstance(answer, (dict, list, int, float)) and not isinstance(answer, bool):
+            return wire.compact(answer)
+        self._check_answer("on_publish", answer)
+        return text
+
+    def _sized(self, data: Any) -> str:
+        text = wire.compact(data)
+        most = self._server.limits.max_payload
+        size = len(text) if text.isascii() else len(text.encode())
+        if 0 < most < size:
+            raise _Refusal("too_large", f"the data has {size} bytes, and may have {most}")
+        return text
+
+    def _count_rate(self) -> None:
+        """Raise a refusal when there were too many publications in the last second."""
+        rate = self._server.limits.max_publications_per_second
+        if not rate:
+            return
+        now = monotonic()
+        self._rate_left = min(float(rate), self._rate_left + (now - self._rate_at) * rate)
+        self._rate_at = now
+        if self._rate_left < 1:
+            # until a quarter of them may come at once
+            wait = max(1.0, rate / 4) / rate
+            raise _Refusal("rate", f"{rate} publications per second", max(1, round(wait * 1000)))
+        self._rate_left -= 1
+
+    # ------------------------------------------------------------------------------------ presence
+
+    def _join(self, topic: str) -> None:
+        """Let others know of it."""
+        callback = self._protocol.on_member
+        info = None if callback is None else self._ask("on_member", callback, topic)
+        with self._safe:
+            if self._ended:
+                return
+            self._present.add(topic)
+        try:
+            self._server.hub.join(topic, self._name, None if info is _FAILED else info)
+        except (HubError, TypeError, ValueError) as exc:
+            self._log_fault("on_member" if not isinstance(exc, HubError) else "presence", exc)
+
+    def _leave(self, topic: str) -> None:
+        try:
+            self._server.hub.leave(topic, self._name)
+        except (HubError, TypeError, ValueError) as exc:
+            self._log_fault("presence", exc)
+
+    def _tell_members(self, topic: str) -> None:
+        server = self._server
+        try:
+            if not server.presence:
+                raise _Refusal("no_presence", "the server does not tell who is subscribed")
+            if topic not in self._members:
+                raise _Refusal("refused", "subscribers may ask who is subscribed")
+            present = server.hub.members(topic)
+        except Exception as exc:  # noqa: BLE001
+            refusal = self._refusal(exc)
+            self.say(wire.error("members", topic, refusal.code, refusal.reason, refusal.retry))
+            return
+        self.say(wire.members(topic, present))
+
+    # ------------------------------------------------------------------------- application and hub
+
+    def _ask(self, name: str, callback: Any, *arguments: Any) -> Any:
+        """Return what a callback of the application says; log what it raises."""
+        try:
+            return callback(self.process, *arguments)
+        except BaseException:
+            if self.process.inherited:
+                # in a child that the callback has forked
+                raise
+            process = self.process
+            _log.exception("%s: %s failed", process, name, extra=process.log_fields())
+            return _FAILED
+
+    def _check_answer(self, name: str, answer: Any) -> None:
+        """Raise a refusal, unless the *answer* of a callback is True."""
+        if answer is True:
+            return
+        if isinstance(answer, str):
+            raise _Refusal("refused", answer)
+        if answer is False:
+            raise _Refusal("refused", "the server does not allow it")
+        if answer is not _FAILED:
+            process = self.process
+            _log.error(
+                "%s: %s has returned %r; it is True, False or a text why not",
+                process,
+                name,
+                answer,
+                extra=process.log_fields(),
+            )
+        raise _Refusal("failed", "the server has failed")
+
+    def _refusal(self, exc: Exception) -> _Refusal:
+        """Return what a client is told of *exc*; log what it must not know."""
+        if isinstance(exc, _Refusal):
+            return exc
+        counts = self._server.counts
+        if isinstance(exc, HubRefused):
+            self._log_fault("the hub", exc)
+            return _Refusal("failed", "the hub has refused it")
+        if isinstance(exc, HubFull):
+            self._log_fault("the hub", exc)
+            counts.add("unavailable")
+            return _Refusal("full", "the hub has no room", _RETRY_MS)
+        if isinstance(exc, (HubError, TimeoutError)):
+            self._log_fault("the hub", exc)
+            counts.add("unavailable")
+            return _Refusal("unavailable", "the hub cannot be reached", _RETRY_MS)
+        process = self.process
+        _log.error(
+            "%s: a message was not handled", process, extra=process.log_fields(), exc_info=exc
+        )
+        return _Refusal("failed", "the server has failed")
+
+    def _log_fault(self, what: str, exc: Exception) -> None:
+        more = self._server.fault_log.due(what)
+        if more is not None:
+            _log.warning("%s: %s: %s%s", self.process, what, exc, more)
