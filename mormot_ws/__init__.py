@@ -132,10 +132,10 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .topics.memory_hub import MemoryHub
     from .topics.protocol import WebSocketProtocolTopics
     from .topics.publishing import Publishing
+    from .topics.redis_hub import RedisHub
     from .topics.server_side import TopicsStatus
     from .topics.subscriptions import Recovery, TopicSubscription
     from .topics.visitor import Changed
-    from .topics.redis_hub import RedisHub
 
 #: which module each public name comes from
 _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
