@@ -4,7 +4,9 @@ no exception in a thread.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import os
 import signal
 import sys
@@ -50,8 +52,48 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist in which folder the workers share bytecode."""
+    """Tell a worker of pytest-xdist in which folder the workers share bytecode, and whether the
+    whole suite is run.
+    """
     node.workerinput["bytecode"] = _bytecode_folder(node.config)
+    whole = node.config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    node.workerinput["whole_suite"] = whole
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Make the collection of the whole suite, which each worker does for itself, quick."""
+    inputs = getattr(session.config, "workerinput", {})
+    # the thousands of tests stay to the end: no collection of garbage has to look at them
+    gc.disable()
+    try:
+        if inputs.get("whole_suite"):
+            _import_tests(inputs)
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
+def _import_tests(inputs: dict[str, Any]) -> None:
+    """Import all test modules, each worker in another order, so that each rewrites the assertions
+    of other modules, and finds what the others have rewritten.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.dont_write_bytecode:
+            patch.setattr(sys, "dont_write_bytecode", False)
+            patch.setattr(sys, "pycache_prefix", inputs["bytecode"])
+        paths = sorted(Path(__file__).parent.rglob("test_*.py"))
+        first = int(inputs["workerid"][2:]) * len(paths) // inputs["workercount"]
+        for path in paths[first:] + paths[:first]:
+            folder, name = path.parent, path.stem
+            while (folder / "__init__.py").exists():
+                folder, name = folder.parent, f"{folder.name}.{name}"
+            if str(folder) not in sys.path:
+                sys.path.insert(0, str(folder))
+            # the collection tells what cannot be imported
+            with contextlib.suppress(Exception, pytest.skip.Exception):
+                importlib.import_module(name)
 
 
 def _bytecode_folder(config: pytest.Config) -> str:

@@ -70,8 +70,11 @@ class Helper:
         """Return the next line of JSON; the timeout, in seconds, is for each piece of it."""
         assert self._process.stdout is not None
         handle = self._process.stdout.fileno()
+        # not select(), which knows only the first 1 024 descriptors
+        poller = select.poll()
+        poller.register(handle, select.POLLIN)
         while b"\n" not in self._buffer:
-            if not select.select([handle], [], [], timeout)[0]:
+            if not poller.poll(timeout * 1000):
                 raise HelperError(f"no answer within {timeout:.0f} s")
             chunk = os.read(handle, 65536)
             if not chunk:

@@ -26,6 +26,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from .handshake import PROTOCOL, read_head, upgrade_as_server
 
@@ -38,7 +39,7 @@ def announce(**fields: object) -> None:
     print(json.dumps(fields), flush=True)
 
 
-def _wait_end_of_input() -> None:
+def wait_end_of_input() -> None:
     """Block until the starting process closes our standard input."""
     while sys.stdin.readline():
         pass
@@ -66,7 +67,7 @@ def _serve_threads(handler: Callable[[socket.socket], None]) -> None:
 
     threading.Thread(target=accept, daemon=True).start()
     announce(port=listener.getsockname()[1])
-    _wait_end_of_input()
+    wait_end_of_input()
 
 
 def bare(context: ssl.SSLContext | None = None) -> None:
@@ -141,18 +142,9 @@ def _length(size: int) -> bytes:
     return struct.pack("!BH", 126, size) if size < 65536 else struct.pack("!BQ", 127, size)
 
 
-def picows() -> None:
+def picows(context: ssl.SSLContext | None = None) -> None:
     """Serve with picows, that is Cython on asyncio, through its core API."""
-    from picows import (
-        WSFrame,
-        WSListener,
-        WSMsgType,
-        WSTransport,
-        WSUpgradeRequest,
-        WSUpgradeResponse,
-        WSUpgradeResponseWithListener,
-        ws_create_server,
-    )
+    from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
     class Echo(WSListener):  # type: ignore[misc,unused-ignore]
         def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -162,16 +154,28 @@ def picows() -> None:
             else:
                 transport.send(frame.msg_type, frame.get_payload_as_memoryview())
 
-    def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener | Echo:
+    serve_picows(Echo, context)
+
+
+def serve_picows(listener: Callable[[], Any], context: ssl.SSLContext | None = None) -> None:
+    """Serve with picows, each connection with a *listener* of its own."""
+    from picows import (
+        WSUpgradeRequest,
+        WSUpgradeResponse,
+        WSUpgradeResponseWithListener,
+        ws_create_server,
+    )
+
+    def accept(request: WSUpgradeRequest) -> Any:
         if "Sec-WebSocket-Protocol" not in request.headers:
-            return Echo()
+            return listener()
         response = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": PROTOCOL})
-        return WSUpgradeResponseWithListener(response, Echo())
+        return WSUpgradeResponseWithListener(response, listener())
 
     async def main() -> None:
-        server = await ws_create_server(accept, HOST, 0, backlog=_BACKLOG)
+        server = await ws_create_server(accept, HOST, 0, backlog=_BACKLOG, ssl=context)
         announce(port=server.sockets[0].getsockname()[1])
-        await asyncio.get_running_loop().run_in_executor(None, _wait_end_of_input)
+        await asyncio.get_running_loop().run_in_executor(None, wait_end_of_input)
 
     asyncio.run(main())
 
@@ -198,10 +202,10 @@ def websockets(context: ssl.SSLContext | None = None) -> None:
     )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     announce(port=server.socket.getsockname()[1])
-    _wait_end_of_input()
+    wait_end_of_input()
 
 
-def websockets_asyncio() -> None:
+def websockets_asyncio(context: ssl.SSLContext | None = None) -> None:
     """Serve with websockets on asyncio."""
     from websockets.asyncio.server import ServerConnection, serve
     from websockets.typing import Subprotocol
@@ -218,12 +222,13 @@ def websockets_asyncio() -> None:
             handler,
             HOST,
             0,
+            ssl=context,
             backlog=_BACKLOG,
             subprotocols=[Subprotocol(PROTOCOL)],
             select_subprotocol=select,
         ) as server:
             announce(port=next(iter(server.sockets)).getsockname()[1])
-            await asyncio.get_running_loop().run_in_executor(None, _wait_end_of_input)
+            await asyncio.get_running_loop().run_in_executor(None, wait_end_of_input)
 
     asyncio.run(main())
 
@@ -277,7 +282,7 @@ def _mormot(
         WebSocketProtocolChat(PROTOCOL, "", echo_async if asynchronous else echo)
     )
     announce(port=server.port)
-    _wait_end_of_input()
+    wait_end_of_input()
 
 
 def mormot_ws(context: ssl.SSLContext | None = None) -> None:
@@ -307,7 +312,7 @@ def mormot_ws_below() -> None:
     server = server_class()(f"{HOST}:0")
     server.websocket_protocols.add(WebSocketProtocolChat(PROTOCOL, "", echo))
     announce(port=server.port)
-    _wait_end_of_input()
+    wait_end_of_input()
 
 
 def mormot_ws_door() -> None:
@@ -322,7 +327,7 @@ def mormot_ws_door() -> None:
 
     server.start()
     announce(port=server.port)
-    _wait_end_of_input()
+    wait_end_of_input()
 
 
 SERVERS: dict[str, Callable[[], None]] = {
@@ -342,7 +347,9 @@ SERVERS: dict[str, Callable[[], None]] = {
 
 TLS_SERVERS: dict[str, Callable[[ssl.SSLContext], None]] = {
     "bare": bare,
+    "picows": picows,
     "websockets": websockets,
+    "websockets-asyncio": websockets_asyncio,
     "mormot_ws": mormot_ws,
     "mormot_ws-async": mormot_ws_async,
     "mormot_ws-events": mormot_ws_events,

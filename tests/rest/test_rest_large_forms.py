@@ -33,7 +33,7 @@ def in_small_pieces(payload: bytes) -> RestRequest | RestAnswer:
 
 
 @given(values, st.booleans())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 def test_json_content_is_the_same_in_pieces(value: object, ascii_only: bool) -> None:
     """Brackets and quotes in strings, escapes, and what stands behind it."""
     content = json.dumps([value, {"a": value}], ensure_ascii=ascii_only).encode(errors="replace")

@@ -55,7 +55,8 @@ _PROGRAMS = {
     "python": [],
     "python3": [],
     "mormot-ws": ["-m", "mormot_ws"],
-    "pytest": ["-m", "pytest"],
+    # without a plugin that is slow to load, and that no page uses
+    "pytest": ["-m", "pytest", "-p", "no:hypothesispytest"],
 }
 #: what a page may leave open, in the order in which it is freed: clients first
 _OWNED = (Connection, HttpClientWebSockets, Server, WebSocketServer)

@@ -34,6 +34,9 @@ def run_pytest(folder: Path, source: str, *arguments: str) -> str:
             "-q",
             "-p",
             "no:cacheprovider",
+            # slow to load
+            "-p",
+            "no:hypothesispytest",
             "-W",
             "error",
             *arguments,

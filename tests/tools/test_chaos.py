@@ -143,6 +143,6 @@ def test_a_seed_gives_the_same_faults_again() -> None:
 )
 def test_nothing_promised_is_lost_and_everybody_comes_back() -> None:
     """Under 10 s of faults no invariant of ``tests/chaos`` is violated."""
-    done = run_module("tests.chaos", "--seconds", "10", "--signals", bound=100)
+    done = run_module("tests.chaos", "--seconds", "10", "--clients", "25", "--signals", bound=100)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no violations" in done.stdout

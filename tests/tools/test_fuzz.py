@@ -20,7 +20,7 @@ from mormot_ws import WebProcessInFrame
 ROOT = Path(__file__).resolve().parents[2]
 #: for each target: a taste of what CI does for longer. By number, not by time: as much is tried on
 #: a busy machine
-INPUTS = 2_000
+INPUTS = 800
 
 
 @pytest.mark.soak
