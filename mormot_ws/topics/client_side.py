@@ -217,7 +217,7 @@ class TopicClient:
             asked, self._asked = self._asked, {}
         for answers in asked.values():
             for answer in answers:
-                answer.event.set()
+                answer.give(None, "")
         if process.close_code == wire.CLOSE_TAKEN_OVER:
             _log.warning(
                 "%s: another client uses the same session: each needs its own",
@@ -232,11 +232,7 @@ class TopicClient:
 
     def _question(self, subscription: TopicSubscription, goes_on: bool = False) -> str:
         """Return the ``sub`` of a subscription, from its position on. Called with the lock."""
-        since = subscription.position
-        subscription.asked_since = since is not None
-        subscription.goes_on = goes_on
-        subscription.state = "waiting"
-        return wire.subscribe(subscription.topic, since)
+        return wire.subscribe(subscription.topic, subscription.asks(goes_on))
 
     def _ask_again(self, topic: str, goes_on: bool = False) -> None:
         """Send the ``sub`` of a topic on this connection once more."""
@@ -287,7 +283,7 @@ class TopicClient:
         elif isinstance(message, wire.Welcome):
             with self._safe:
                 self.member = message.member
-                self._outlet.window = max(1, message.limits.get("window", self._outlet.window))
+                self._outlet.allow(message.limits.get("window", 0))
 
     def _answered(self, message: wire.Ack) -> None:
         publishing = self._outlet.answered(message.sequence)
@@ -316,7 +312,7 @@ class TopicClient:
             if subscription is None:
                 return
             tells = subscription.asked_since and not (subscription.goes_on and recovered)
-            subscription.position = position
+            subscription.moved(position)
         subscription.settle("subscribed")
         if tells:
             self._recovered(
@@ -330,7 +326,7 @@ class TopicClient:
             subscription = self._subscriptions.get(topic)
             if subscription is None or subscription.state != "subscribed":
                 return
-            subscription.position = position
+            subscription.moved(position)
         self._recovered(process, subscription, Recovery(topic, False, reason, 0, position))
 
     def _recovered(
@@ -388,8 +384,7 @@ class TopicClient:
             waiting = self._asked.get(topic, [])
             answer = waiting.pop(0) if waiting else None
         if answer is not None:
-            answer.members, answer.refusal = members, refusal
-            answer.event.set()
+            answer.give(members, refusal)
 
     def _call(
         self, process: WebSocketProcess, name: str, callback: Callable[..., Any], argument: object
@@ -413,3 +408,8 @@ class _Answer:
         self.event = threading.Event()
         self.members: dict[str, Any] | None = None
         self.refusal = ""
+
+    def give(self, members: dict[str, Any] | None, refusal: str) -> None:
+        """Tell who waits."""
+        self.members, self.refusal = members, refusal
+        self.event.set()

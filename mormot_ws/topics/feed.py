@@ -56,6 +56,10 @@ class Member:
         #: its ``sub`` is answered, and it only waits for the stream to reach the epoch of *after*
         self.answered = False
 
+    def begins_behind(self, position: Position) -> None:
+        """Record what it has been sent when its ``sub`` was answered."""
+        self.after = position
+
     def wants(self, position: Position) -> bool:
         """Tell whether what is at *position* is new to it, and remember that it gets it."""
         after = self.after

@@ -57,7 +57,7 @@ class Outlet:
         #: the publications without an answer
         self.kept = Unacknowledged()
         #: how many of them may be on the way
-        self.window = _WINDOW
+        self._window = _WINDOW
         #: messages other than publications that are to be sent on this connection
         self._controls: deque[str] = deque()
         #: a thread is queueing messages; it takes the new ones, too
@@ -102,6 +102,11 @@ class Outlet:
             return self.kept.clear()
 
     # -------------------------------------------------------------------------------- what is sent
+
+    def allow(self, window: int) -> None:
+        """Have at most *window* publications on the way; 0: as before. Called with the lock."""
+        if window > 0:
+            self._window = window
 
     def add(self, text: str) -> None:
         """Send a message on this connection, if there is one. Called with the lock; :meth:`queue`
@@ -186,7 +191,7 @@ class Outlet:
                 if self._controls:
                     return process, self._controls.popleft(), None
                 if not self._held:
-                    publishing = self.kept.next(self.window, _WINDOW_BYTES)
+                    publishing = self.kept.next(self._window, _WINDOW_BYTES)
                     if publishing is not None:
                         return process, publishing.text(), publishing
             self._queueing = False

@@ -35,7 +35,7 @@ class ClientState(NamedTuple):
         """Return what :meth:`as_json` was made of. Raises ``ValueError`` for anything else."""
         try:
             return cls._of_json(state)
-        except (KeyError, TypeError, ValueError) as exc:
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
             # without the session, which is a secret
             raise ValueError(
                 f"this is not what state() has returned: {type(exc).__name__}"

@@ -77,7 +77,7 @@ class Counts:
     def __init__(self) -> None:
         #: guards the numbers; nothing is called while it is held
         self._safe = threading.Lock()
-        self._numbers = dict.fromkeys(self.NAMES, 0)
+        self._numbers: dict[str, int] = dict.fromkeys(self.NAMES, 0)
 
     def add(self, name: str, count: int = 1) -> None:
         """Add *count* to the number *name*."""
@@ -110,20 +110,18 @@ class Start:
         epoch = since.epoch if history.recovered else first.epoch
         self.position = Position(epoch, first.offset - 1)
         size = 0
-        last = first
+        newest = history.position
         for publication in history.publications:
-            size += len(publication.json)
+            topic, offset, own, json = publication
+            size += len(json)
             if size > most and self.missed:
                 break
-            new = publication.epoch if publication.epoch != epoch else ""
-            epoch = publication.epoch
-            last = publication
-            self.missed.append(
-                wire.publication(publication.topic, publication.offset, publication.json, new)
-            )
-        # also when the topic has gone on in another epoch: the next answer tells it
-        self.more = last.position != history.position
-        self.after = last.position
+            # the topic may have gone on in another epoch after it
+            own = newest.epoch if offset == newest.offset else own
+            self.missed.append(wire.publication(topic, offset, json, own if own != epoch else ""))
+            epoch = own
+            self.after = Position(own, offset)
+        self.more = self.after.offset < newest.offset
 
 
 class TopicServer:

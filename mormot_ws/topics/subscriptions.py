@@ -98,6 +98,20 @@ class TopicSubscription:
         self._answered.wait(None if timeout_ms is None else timeout_ms / 1000)
         return self.state == "subscribed"
 
+    def asks(self, goes_on: bool) -> Position | None:
+        """Wait for the server's answer from now on; return where it is asked to begin.
+
+        *goes_on*: nothing but the server's own pause was between. For the package.
+        """
+        self.asked_since = self.position is not None
+        self.goes_on = goes_on
+        self.state = "waiting"
+        return self.position
+
+    def moved(self, position: Position) -> None:
+        """Go on behind *position*, as the server says. For the package."""
+        self.position = position
+
     def settle(self, state: SubscriptionState, reason: str = "") -> None:
         """Record the server's answer. For the package."""
         self.reason = reason

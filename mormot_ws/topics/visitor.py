@@ -250,7 +250,7 @@ class Visitor:
             if not self.say(text):
                 return
         self._server.delivered(len(start.missed))
-        member.after = start.after
+        member.begins_behind(start.after)
         feed = member.feed
         assert feed is not None
         if start.more:

@@ -30,6 +30,7 @@ from mormot_ws import (
 
 #: those that are made without more ado
 MADE: dict[str, Callable[[], object]] = {
+    "Changed": lambda: mormot_ws.Changed(1),
     "ExponentialBackoff": ExponentialBackoff,
     "History": lambda: mormot_ws.History([], mormot_ws.Position("e", 0)),
     "HttpServerRequest": mormot_ws.HttpServerRequest,
@@ -43,9 +44,14 @@ MADE: dict[str, Callable[[], object]] = {
     "ProcessesStatus": lambda: mormot_ws.ProcessesStatus((), mormot_ws.ServerStatus("", *[0] * 11)),
     "Publication": lambda: mormot_ws.Publication("x", 1, "e", "{}"),
     "Published": lambda: mormot_ws.Published(1, "e"),
+    "Publishing": lambda: mormot_ws.WebSocketProtocolTopics().publish("x", 1),
+    "Recovery": lambda: mormot_ws.Recovery("x", True, "", 0, mormot_ws.Position("e", 0)),
     "ReconnectFailure": lambda: ReconnectFailure(FailureKind.upgrade, "", 1, 0),
     "ServerProcesses": lambda: mormot_ws.ServerProcesses(make_server, 1, 0),
     "StopOn": lambda: StopOn(LinearBackoff()),
+    "TopicLimits": mormot_ws.TopicLimits,
+    "TopicSubscription": lambda: mormot_ws.WebSocketProtocolTopics().subscribe("x", print),
+    "TopicsStatus": lambda: mormot_ws.WebSocketProtocolTopics(hub=mormot_ws.MemoryHub()).status(),
     "WebProcessInFrame": lambda: WebProcessInFrame(True),
     "WebSocketFrame": lambda: WebSocketFrame(focText, "x"),
     "WebSocketFrameList": WebSocketFrameList,
@@ -55,6 +61,7 @@ MADE: dict[str, Callable[[], object]] = {
     "WebSocketProtocolChat": lambda: mormot_ws.WebSocketProtocolChat("x"),
     "WebSocketProtocolJson": mormot_ws.WebSocketProtocolJson,
     "WebSocketProtocolList": mormot_ws.WebSocketProtocolList,
+    "WebSocketProtocolTopics": mormot_ws.WebSocketProtocolTopics,
     "WebSocketProtocolUri": lambda: mormot_ws.WebSocketProtocolUri("x", "ws://a.example/x", 1),
 }
 #: those of a conversation

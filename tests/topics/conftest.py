@@ -1,4 +1,6 @@
-"""Fixtures of the tests of topics: hubs of both kinds, and a Redis that is started for them."""
+"""Fixtures of the tests of topics: hubs of both kinds, a Redis that is started for them, both
+servers.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import pytest
 from support.redis_server import RedisServer, redis_server
 from support.waiting import ms
 
-from mormot_ws import Hub, MemoryHub
+from mormot_ws import Hub, MemoryHub, WebSocketAsyncServer, WebSocketServer
 
 _numbers = itertools.count(1)
 
@@ -60,3 +62,9 @@ def make_hub(request: pytest.FixtureRequest, prefix: str) -> Iterator[Callable[.
 def hub(make_hub: Callable[..., Hub]) -> Hub:
     """A hub of one kind after the other."""
     return make_hub()
+
+
+@pytest.fixture(params=[WebSocketServer, WebSocketAsyncServer], ids=["threaded", "event-driven"])
+def kind(request: pytest.FixtureRequest) -> Any:
+    """The class of the server."""
+    return request.param
