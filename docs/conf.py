@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mormot_ws import __version__
-from mormot_ws.attributes import KnownAttributes
+from mormot_ws.attributes import CheckedAttributes, KnownAttributes
 from mormot_ws.front.attributes import ConnectionAttributes, FixedAttributes
 from mormot_ws.process.freeing import ClosedByWith, EndedByWith, FreedByWith
 
@@ -157,5 +157,12 @@ def _without_helpers(
 ) -> None:
     """It is of no interest to who reads which classes a class descends from."""
     ways_to_end = (ClosedByWith, EndedByWith, FreedByWith)
-    helpers = (ABC, ConnectionAttributes, FixedAttributes, KnownAttributes, *ways_to_end)
+    helpers = (
+        ABC,
+        ConnectionAttributes,
+        FixedAttributes,
+        CheckedAttributes,
+        KnownAttributes,
+        *ways_to_end,
+    )
     bases[:] = [base for base in bases if base not in helpers] or [object]

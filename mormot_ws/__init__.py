@@ -247,12 +247,12 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     ),
     "topics.limits": ("TopicLimits",),
     "topics.memory_hub": ("MemoryHub",),
+    "topics.redis_hub": ("RedisHub",),
     "topics.protocol": ("WebSocketProtocolTopics",),
     "topics.publishing": ("Publishing",),
     "topics.server_side": ("TopicsStatus",),
     "topics.subscriptions": ("Recovery", "TopicSubscription"),
     "topics.visitor": ("Changed",),
-    "topics.redis_hub": ("RedisHub",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
 
@@ -421,6 +421,7 @@ __all__ = [
     "Position",
     "Publication",
     "Published",
+    "RedisHub",
     "Changed",
     "Publishing",
     "Recovery",
@@ -428,5 +429,4 @@ __all__ = [
     "TopicSubscription",
     "TopicsStatus",
     "WebSocketProtocolTopics",
-    "RedisHub",
 ]

@@ -83,6 +83,10 @@ class _Topic:
         #: when somebody published, subscribed or looked
         self.used_at = now
 
+    def use(self, now: float) -> None:
+        """Note that somebody wants it."""
+        self.used_at = now
+
     @property
     def is_used(self) -> bool:
         """True while it must not be forgotten."""
@@ -114,19 +118,80 @@ class _Topic:
             publications = publications[:limit]
         return History(publications, position, not reason, reason)
 
+    def add(self, json: str, now: float, most: int, age: float) -> Publication:
+        """Number and keep a publication; *most* are kept, and for *age* seconds."""
+        self.offset += 1
+        publication = Publication(self.name, self.offset, self.epoch, json)
+        history = self.history
+        history.append((now, publication))
+        oldest = now - age
+        while len(history) > most or (history and history[0][0] < oldest):
+            history.popleft()
+        return publication
+
+    def recall(self, name: tuple[str, int]) -> Published | None:
+        """Return what a publication of this name has got; None: there was none."""
+        found = self.seen.get(name)
+        return None if found is None else Published(found[0], self.epoch, True)
+
+    def remember(self, name: tuple[str, int], now: float, most: int) -> None:
+        """Remember the name of the next publication, and at *most* so many."""
+        self.seen[name] = self.offset + 1, now
+        while len(self.seen) > most:
+            self.seen.popitem(last=False)
+
+    def begin_delivery(self, publication: Publication, mine: object, most: int) -> None:
+        """Let *publication* wait, among at *most* so many; the call that *mine* stands for delivers
+        it, unless another call is delivering.
+        """
+        waiting = self.waiting
+        waiting.append(publication)
+        if len(waiting) > most:
+            waiting.popleft()
+            self.lost = True
+        if self.delivering is None:
+            self.delivering = mine
+
+    def next_delivery(self) -> tuple[Heard, int, tuple[Subscription, ...]] | None:
+        """Return what to deliver next, its offset, and to whom; None: it is all done."""
+        waiting = self.waiting
+        if not waiting:
+            self.delivering = None
+            return None
+        if self.lost:
+            self.lost = False
+            position = Position(self.epoch, waiting[0].offset - 1)
+            return Lost(self.name, position, TRIMMED), position.offset, self.subscriptions
+        publication = waiting.popleft()
+        return publication, publication.offset, self.subscriptions
+
+    def end_delivery(self, mine: object) -> None:
+        """Let others deliver. A signal handler may have raised anywhere in a delivery."""
+        if self.delivering is mine:
+            self.delivering = None
+
+    def subscribe(self, callback: OnPublication, since: Position | None) -> History:
+        """Add a subscription; return what was missed. Raises ``ValueError`` for a second one."""
+        if any(each.is_of(callback) for each in self.subscriptions):
+            raise ValueError(f"the callback is subscribed to {self.name!r} already")
+        position = Position(self.epoch, self.offset)
+        history = History([], position) if since is None else self.since(since, 0)
+        self.subscriptions += (Subscription(self.name, callback, self.offset, self.epoch),)
+        return history
+
+    def unsubscribe(self, callback: OnPublication | None) -> list[Subscription]:
+        """Remove the subscription of *callback*, or all; return them, to be ended."""
+        ended = [each for each in self.subscriptions if callback is None or each.is_of(callback)]
+        self.subscriptions = tuple(each for each in self.subscriptions if each not in ended)
+        if not self.subscriptions:
+            self.waiting.clear()
+            self.lost = False
+        return ended
+
     def die_in_child(self) -> None:
         """Belong to the parent, in a forked child."""
         for subscription in self.subscriptions:
             subscription.die_in_child()
-
-
-class _Counts:
-    """What the status tells."""
-
-    __slots__ = ("delivered", "lost", "published", "repeated")
-
-    def __init__(self) -> None:
-        self.published = self.repeated = self.delivered = self.lost = 0
 
 
 class MemoryHub(Hub):
@@ -165,7 +230,8 @@ class MemoryHub(Hub):
         #: in turns: the next one to be looked at for what is too old comes first
         self._topics: OrderedDict[str, _Topic] = OrderedDict()
         self._freed = False
-        self._counts = _Counts()
+        #: what the status tells
+        self._counts = {"published": 0, "repeated": 0, "delivered": 0, "lost": 0}
         dies_in_child(self)
 
     def publish(
@@ -180,124 +246,80 @@ class MemoryHub(Hub):
         if session != "" or sequence != 0:
             check_repeat(session, sequence)
         found: _Topic | None = None
-        # marks the topic while this call hands publications over
+        # stands for this call while it hands publications over
         mine = object()
         try:
             with self._safe:
                 now = monotonic()
                 found = self._topic(topic, now)
-                if session and (again := self._repeated_in(found, session, sequence, now)):
-                    return again
-                found.offset = offset = found.offset + 1
-                epoch = found.epoch
-                publication = Publication(topic, offset, epoch, json)
-                self._keep(found, publication, now)
-                self._counts.published += 1
+                if session:
+                    name = session, sequence
+                    found.trim(now, self.history_age / 1000, self.window_age / 1000)
+                    again = found.recall(name)
+                    if again is not None:
+                        self._counts["repeated"] += 1
+                        return again
+                    found.remember(name, now, self.window_count)
+                publication = found.add(json, now, self.history_count, self.history_age / 1000)
+                self._counts["published"] += 1
+                if not publication.offset % _LOOK_EVERY:
+                    # in turn: a topic that nobody uses any more is forgotten, too
+                    self._look_at_some(now, _LOOKED_AT, False)
                 if not found.subscriptions:
-                    return Published(offset, epoch)
-                self._let_wait(found, publication)
-                if found.delivering is None:
-                    found.delivering = mine
+                    return Published(publication.offset, publication.epoch)
+                found.begin_delivery(publication, mine, max(_LEAST_WAITING, self.history_count))
             if found.delivering is mine:
                 self._deliver(found)
         finally:
-            # a signal handler may have raised anywhere: the next publication is handed over again
-            if found is not None and found.delivering is mine:
-                found.delivering = None
-        return Published(offset, epoch)
+            if found is not None:
+                found.end_delivery(mine)
+        return Published(publication.offset, publication.epoch)
 
     def _topic(self, name: str, now: float) -> _Topic:
         """Return the topic, which is made if need be. Called with the lock."""
         if self._freed:
             raise HubUnavailable("the hub was freed")
         topic = self._topics.get(name) if isinstance(name, str) else None
-        if topic is not None and now - topic.used_at >= self.topic_age / 1000:
-            if not topic.is_used:
-                del self._topics[name]
-                topic = None
+        if topic is not None and now - topic.used_at >= self.topic_age / 1000 and not topic.is_used:
+            del self._topics[name]
+            topic = None
         if topic is None:
             check_name("topic", name)
             self._look_for_old(now, name)
             topic = self._topics[name] = _Topic(name, now)
-        topic.used_at = now
+        topic.use(now)
         return topic
 
     def _look_for_old(self, now: float, name: str) -> None:
         """Look at some topics for what is too old; raise ``HubFull`` if there are too many."""
         is_full = len(self._topics) >= self.max_topics
-        for _ in range(_LOOKED_AT_FULL if is_full else _LOOKED_AT):
-            self._look_at_next(now, is_full)
+        self._look_at_some(now, _LOOKED_AT_FULL if is_full else _LOOKED_AT, is_full)
         if len(self._topics) >= self.max_topics:
             raise HubFull(f"there are {len(self._topics)} topics: no room for {name!r}")
 
-    def _look_at_next(self, now: float, is_full: bool) -> None:
-        """Forget what is too old in the topic whose turn it is, and the topic if it is."""
-        if not self._topics:
-            return
-        name, topic = self._topics.popitem(last=False)
-        topic.trim(now, self.history_age / 1000, self.window_age / 1000)
-        # when there is no room, a topic of which nothing is kept is as good as forgotten
-        is_old = now - topic.used_at >= self.topic_age / 1000 or (
-            is_full and not topic.history and not topic.seen
-        )
-        if topic.is_used or not is_old:
-            self._topics[name] = topic
-
-    def _repeated_in(
-        self, topic: _Topic, session: str, sequence: int, now: float
-    ) -> Published | None:
-        """Return the first publication of (session, sequence), or remember this one."""
-        topic.trim(now, self.history_age / 1000, self.window_age / 1000)
-        found = topic.seen.get((session, sequence))
-        if found is not None:
-            self._counts.repeated += 1
-            return Published(found[0], topic.epoch, True)
-        topic.seen[session, sequence] = topic.offset + 1, now
-        while len(topic.seen) > self.window_count:
-            topic.seen.popitem(last=False)
-        return None
-
-    def _keep(self, topic: _Topic, publication: Publication, now: float) -> None:
-        """Put *publication* into the history."""
-        history = topic.history
-        history.append((now, publication))
-        oldest = now - self.history_age / 1000
-        while len(history) > self.history_count or (history and history[0][0] < oldest):
-            history.popleft()
-        if not topic.offset % _LOOK_EVERY:
-            # in turn: a topic that nobody uses any more is forgotten, too
-            for _ in range(_LOOKED_AT):
-                self._look_at_next(now, False)
-
-    def _let_wait(self, topic: _Topic, publication: Publication) -> None:
-        """Queue *publication* for the thread that calls the subscribers."""
-        waiting = topic.waiting
-        waiting.append(publication)
-        if len(waiting) > max(_LEAST_WAITING, self.history_count):
-            waiting.popleft()
-            topic.lost = True
+    def _look_at_some(self, now: float, count: int, is_full: bool) -> None:
+        """Forget what is too old in the topics whose turn it is, and those that are too old."""
+        for _ in range(min(count, len(self._topics))):
+            name, topic = self._topics.popitem(last=False)
+            topic.trim(now, self.history_age / 1000, self.window_age / 1000)
+            # when there is no room, a topic of which nothing is kept is as good as forgotten
+            is_old = now - topic.used_at >= self.topic_age / 1000 or (
+                is_full and not topic.history and not topic.seen
+            )
+            if topic.is_used or not is_old:
+                self._topics[name] = topic
 
     def _deliver(self, topic: _Topic) -> None:
         """Call the subscriptions of *topic* with what waits, until nothing does."""
         raised: BaseException | None = None
-        heard: Heard
+        counts = self._counts
         while True:
             with self._safe:
-                waiting = topic.waiting
-                if not waiting:
-                    # others deliver from now on
-                    topic.delivering = None
+                found = topic.next_delivery()
+                if found is None:
                     break
-                if topic.lost:
-                    topic.lost = False
-                    self._counts.lost += 1
-                    heard = Lost(topic.name, Position(topic.epoch, waiting[0].offset - 1), TRIMMED)
-                    offset = heard.position.offset
-                else:
-                    heard = waiting.popleft()
-                    offset = heard.offset
-                subscriptions = topic.subscriptions
-                self._counts.delivered += len(subscriptions)
+                heard, offset, subscriptions = found
+                counts["lost" if isinstance(heard, Lost) else "delivered"] += len(subscriptions)
             for subscription in subscriptions:
                 if subscription.after < offset:
                     raised = subscription.call(heard) or raised
@@ -320,14 +342,8 @@ class MemoryHub(Hub):
         now = monotonic()
         with self._safe:
             found = self._topic(topic, now)
-            for subscription in found.subscriptions:
-                if subscription.is_of(callback):
-                    raise ValueError(f"the callback is subscribed to {topic!r} already")
             found.trim(now, self.history_age / 1000, self.window_age / 1000)
-            position = Position(found.epoch, found.offset)
-            history = History([], position) if since is None else found.since(since, 0)
-            found.subscriptions += (Subscription(topic, callback, found.offset, found.epoch),)
-        return history
+            return found.subscribe(callback, since)
 
     def unsubscribe(self, topic: str, callback: OnPublication) -> bool:
         check_name("topic", topic)
@@ -335,12 +351,7 @@ class MemoryHub(Hub):
             found = self._topics.get(topic)
             if found is None:
                 return False
-            ended = [each for each in found.subscriptions if each.is_of(callback)]
-            found.subscriptions = tuple(
-                each for each in found.subscriptions if not each.is_of(callback)
-            )
-            if not found.subscriptions:
-                found.waiting.clear()
+            ended = found.unsubscribe(callback)
         for subscription in ended:
             subscription.end(self.timeout / 1000)
         return bool(ended)
@@ -383,10 +394,10 @@ class MemoryHub(Hub):
             topics=len(topics),
             subscribers=sum(len(topic.subscriptions) for topic in topics),
             members=sum(len(topic.members) for topic in topics),
-            published=self._counts.published,
-            repeated=self._counts.repeated,
-            delivered=self._counts.delivered,
-            lost=self._counts.lost,
+            published=self._counts["published"],
+            repeated=self._counts["repeated"],
+            delivered=self._counts["delivered"],
+            lost=self._counts["lost"],
             reconnects=0,
             kept=sum(len(topic.history) for topic in topics),
             last_error="",
@@ -400,10 +411,7 @@ class MemoryHub(Hub):
             self._freed = True
             topics = list(self._topics.values())
             self._topics.clear()
-            ended = [each for topic in topics for each in topic.subscriptions]
-            for topic in topics:
-                topic.subscriptions = ()
-                topic.waiting.clear()
+            ended = [each for topic in topics for each in topic.unsubscribe(None)]
         deadline = Deadline(self.timeout)
         for subscription in ended:
             subscription.end(deadline.seconds() or 0)

@@ -35,6 +35,16 @@ class Feed:
         #: something has come since this was last set to False
         self.heard = False
 
+    def add(self, subscription: Subscription) -> None:
+        """Let *subscription* be called, too."""
+        self.subscriptions += (subscription,)
+
+    def remove(self, callback: OnPublication | None) -> list[Subscription]:
+        """Remove the subscription of *callback*, or all; return them."""
+        ended = [each for each in self.subscriptions if callback is None or each.is_of(callback)]
+        self.subscriptions = tuple(each for each in self.subscriptions if each not in ended)
+        return ended
+
 
 class Call(NamedTuple):
     """What the subscriptions are to be called with."""
@@ -120,7 +130,7 @@ class RedisFeeds:
                     subscription = Subscription(
                         feed.topic, callback, position.offset, position.epoch
                     )
-                    feed.subscriptions += (subscription,)
+                    feed.add(subscription)
             finally:
                 self._forget_unused(feed)
                 if feed.behind and not feed.held and feed.subscriptions:
@@ -142,10 +152,7 @@ class RedisFeeds:
             feed = self._feeds.get(keys_of(self._prefix, topic).channel)
             if feed is None:
                 return []
-            ended = [each for each in feed.subscriptions if each.is_of(callback)]
-            feed.subscriptions = tuple(
-                each for each in feed.subscriptions if not each.is_of(callback)
-            )
+            ended = feed.remove(callback)
             self._forget_unused(feed)
             return ended
 
@@ -153,9 +160,8 @@ class RedisFeeds:
         """Remove all subscriptions; return them, to be ended."""
         with self._safe:
             feeds = list(self._feeds.values())
-            ended = [each for feed in feeds for each in feed.subscriptions]
+            ended = [each for feed in feeds for each in feed.remove(None)]
             for feed in feeds:
-                feed.subscriptions = ()
                 self._forget_unused(feed)
             return ended
 
@@ -229,7 +235,7 @@ class RedisFeeds:
                 # Redis was restarted, and nothing was lost
                 for subscription in feed.subscriptions:
                     if subscription.epoch == since.epoch:
-                        subscription.epoch = epoch
+                        subscription.move_to(epoch, subscription.after)
             calls += [
                 Call(publication, _wanting(feed.subscriptions, publication))
                 for publication in history.publications
@@ -254,7 +260,7 @@ class RedisFeeds:
             else:
                 is_affected = history.reason == EPOCH or subscription.after < first - 1
             if is_affected:
-                subscription.epoch, subscription.after = epoch, first - 1
+                subscription.move_to(epoch, first - 1)
                 told.append(subscription)
         return Call(lost, tuple(told))
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any, ClassVar
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..attributes import IS_INT, IS_MILLISECONDS
 from ..core.forks import dies_in_child
 from ..errors import HubError, HubUnavailable
 from ..process.freeing import close_at_exit, forget_at_exit
 from ..reconnect_policies import ExponentialBackoff, ReconnectPolicy, check_policy
+from ..sockets.checks import SOCKET_CHECKS
 from ..sockets.deadline import Deadline
 from ..sockets.tls_contexts import TlsContext
 from .hub import (
@@ -28,11 +31,14 @@ from .hub import (
     is_from,
 )
 from .redis_feed import RedisFeeds, history_of
-from .redis_link import parse_redis_url
 from .redis_listener import RedisListener
 from .redis_pool import RedisPool
 from .redis_presence import RedisPresence
 from .redis_scripts import HISTORY, PUBLISH, keys_of
+from .redis_url import RedisUrl, parse_redis_url
+
+if TYPE_CHECKING:
+    from .redis_link import RedisLink
 
 #: the longest wait between two attempts of the default policy, in milliseconds
 _LONGEST_PAUSE = 4_000
@@ -50,6 +56,16 @@ def _check_prefix(name: str, value: Any) -> None:
         raise TypeError(f"{name} is a str, not {type(value).__name__}")
     if not value.isprintable() or "{" in value or "}" in value:
         raise ValueError(f"{name} has no braces and no control characters, unlike {value!r}")
+
+
+def _link_maker(url: RedisUrl, tls_context: TlsContext | None) -> Callable[[], RedisLink]:
+    """Return what makes connections. Raises ``ImportError`` when redis-py is missing."""
+    try:
+        # optional, and large
+        from .redis_link import RedisLink
+    except ImportError as exc:
+        raise ImportError("RedisHub needs redis-py: pip install 'mormot_ws[redis]'") from exc
+    return partial(RedisLink, url, tls_context)
 
 
 class RedisHub(Hub):
@@ -83,9 +99,7 @@ class RedisHub(Hub):
     """
 
     _CHECKS: ClassVar = {
-        "prefix": _check_prefix,
         "presence_age": is_from(100, IS_MILLISECONDS),
-        "max_connections": is_from(1, IS_INT),
         "policy": check_policy,
     }
 
@@ -106,19 +120,29 @@ class RedisHub(Hub):
     ) -> None:
         super().__init__(history_count, history_age, window_count, window_age, topic_age, timeout)
         self._url = parse_redis_url(url)
-        self.prefix = prefix
+        _check_prefix("prefix", prefix)
+        is_from(1, IS_INT)("max_connections", max_connections)
+        SOCKET_CHECKS["tls_context"]("tls_context", tls_context)
+        self._prefix = prefix
         self.presence_age = presence_age
-        self.max_connections = max_connections
         self.policy: ReconnectPolicy = (
             ExponentialBackoff(cap_ms=_LONGEST_PAUSE) if policy is None else policy
         )
-        self._pool = RedisPool(self._url, tls_context, max_connections, self._revive)
+        self._pool = RedisPool(
+            self._url.shown, _link_maker(self._url, tls_context), max_connections, self._revive
+        )
         self._feeds = RedisFeeds(prefix)
         self._presence = RedisPresence(self._pool, prefix)
         self._listener = RedisListener(self, self._pool, self._feeds, self._presence)
         self._freed = False
-        self._counts = _Counts()
+        #: what the status tells
+        self._counts = {"published": 0, "repeated": 0}
         dies_in_child(self)
+
+    @property
+    def prefix(self) -> str:
+        """What the names of all keys and channels begin with."""
+        return self._prefix
 
     def publish(
         self, topic: str, data: object, *, session: str = "", sequence: int = 0
@@ -134,7 +158,7 @@ class RedisHub(Hub):
         if session != "" or sequence != 0:
             check_repeat(session, sequence)
             name = f"{sequence} {session}"
-        keys = keys_of(self.prefix, topic)
+        keys = keys_of(self._prefix, topic)
         try:
             offset, epoch, repeated = self._pool.run_script(
                 self._begin(),
@@ -158,9 +182,9 @@ class RedisHub(Hub):
                 raise
             raise type(exc)(f"{exc.text}; it may have been published", True) from exc
         if repeated:
-            self._counts.repeated += 1
+            self._counts["repeated"] += 1
         else:
-            self._counts.published += 1
+            self._counts["published"] += 1
         return Published(offset, epoch.decode(), bool(repeated))
 
     def _begin(self) -> Deadline:
@@ -192,7 +216,7 @@ class RedisHub(Hub):
         least_age: int = 0,
     ) -> History:
         """Return publications of the past."""
-        keys = keys_of(self.prefix, topic)
+        keys = keys_of(self._prefix, topic)
         answer = self._pool.run_script(
             deadline,
             HISTORY,
@@ -281,8 +305,8 @@ class RedisHub(Hub):
             topics=topics,
             subscribers=subscribers,
             members=len(self._presence),
-            published=self._counts.published,
-            repeated=self._counts.repeated,
+            published=self._counts["published"],
+            repeated=self._counts["repeated"],
             delivered=listener.delivered,
             lost=listener.lost,
             reconnects=listener.reconnects,
@@ -331,12 +355,3 @@ class RedisHub(Hub):
     def __repr__(self) -> str:
         state = "freed" if self._freed else "connected" if self.status().connected else "away"
         return f"RedisHub(<{self._url.shown}, {state}>)"
-
-
-class _Counts:
-    """What the status tells."""
-
-    __slots__ = ("published", "repeated")
-
-    def __init__(self) -> None:
-        self.published = self.repeated = 0

@@ -1,31 +1,27 @@
 """RedisLink: one connection to Redis, by redis-py. One thread at a time uses it, any may stop it.
 
-It knows addresses, passwords and time-outs, and says in words what went wrong.
+It knows addresses, passwords and time-outs, and says in words what went wrong. No other module
+imports redis-py; this one is imported with the first hub.
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
-import select
 import socket
 import ssl
-from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any
 
-from ..core.addresses import shown_target
+from redis import connection as redis_connection
+from redis import exceptions as redis_errors
+
 from ..errors import HubError, HubFull, HubRefused, HubUnavailable
 from ..sockets.deadline import Deadline, timed_out
 from ..sockets.dialling import Dialling
 from ..sockets.tls_contexts import DefaultContext, TlsContext
+from .redis_url import RedisUrl
+from .redis_waiting import wait_readable
 
-try:
-    from redis import connection as redis_connection
-    from redis import exceptions as redis_errors
-except ImportError as exc:
-    raise ImportError("RedisHub needs redis-py: pip install 'mormot_ws[redis]'") from exc
-
-_PORT = 6379
 #: the oldest version of Redis that has what the hub uses
 _OLDEST = (6, 0)
 _default_context = DefaultContext()
@@ -47,62 +43,6 @@ _ABSENCES = {
     "MASTERDOWN": "is a replica that has lost its master",
     "CLUSTERDOWN": "is in a cluster that is down",
 }
-
-
-class RedisUrl(NamedTuple):
-    """Where Redis is. Only :attr:`shown` is for others' eyes."""
-
-    host: str
-    port: int
-    database: int
-    tls: bool
-    user: str
-    password: str
-
-    @property
-    def shown(self) -> str:
-        """The place as logs, errors and reprs show it."""
-        return f"Redis at {shown_target(self.host, self.port)}"
-
-    def __repr__(self) -> str:
-        return f"RedisUrl(<{self.shown}>)"
-
-
-def parse_redis_url(url: object) -> RedisUrl:
-    """Return what ``redis://[[user]:password@]host[:port][/database]`` says; ``rediss://`` with
-    TLS, ``unix:///path[?db=database]`` on a Unix socket.
-
-    Raises ``TypeError``/``ValueError`` for what is no such URL, without its password.
-    """
-    if not isinstance(url, str):
-        raise TypeError(f"url is a str, not {type(url).__name__}")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    # its text may have the password in it
-    except ValueError:
-        raise ValueError(
-            "url is no URL: is there a special character in the password? Write it as %XX"
-        ) from None
-    wanted = "redis://host:port/0, rediss://… with TLS, or unix:///path?db=0"
-    database, options = parts.path.strip("/"), parse_qs(parts.query)
-    host = unquote(parts.hostname or "")
-    if parts.scheme == "unix" and parts.path.strip("/"):
-        host, database = f"unix:{unquote(parts.path)}", options.pop("db", ["0"])[0]
-    elif parts.scheme not in ("redis", "rediss") or not host:
-        raise ValueError(f"url is {wanted}; this one begins with {parts.scheme + '://':.20}")
-    if options or parts.fragment:
-        raise ValueError(f"url is {wanted}, without {', '.join(options) or 'a fragment'}")
-    if database and not (database.isascii() and database.isdigit()):
-        raise ValueError(f"the database in the url is a number, as in {wanted}")
-    return RedisUrl(
-        host,
-        _PORT if port is None else port,
-        int(database or 0),
-        parts.scheme == "rediss",
-        unquote(parts.username or ""),
-        unquote(parts.password or ""),
-    )
 
 
 class _Connection(redis_connection.Connection):
@@ -236,6 +176,18 @@ class RedisLink:
             # e.g. Ctrl-C: an answer may still come, and would be taken for another one's
             self.close()
             raise
+
+    def lacks_script(self, answer: object) -> bool:
+        """Tell whether *answer* says that Redis does not know a script."""
+        return isinstance(answer, redis_errors.NoScriptError)
+
+    def is_read_only(self, answer: object) -> bool:
+        """Tell whether *answer* says that this is a replica."""
+        return isinstance(answer, redis_errors.ReadOnlyError)
+
+    def explained(self, answer: Exception) -> HubError:
+        """Return the error of the hub for an *answer*."""
+        return explained(self.url, answer)
 
     def _answer(self, deadline: Deadline) -> Any:
         self._set_timeout(deadline)
@@ -376,16 +328,3 @@ def _seconds(deadline: Deadline) -> float:
     if left <= 0:
         raise timed_out("has not answered in time")
     return left
-
-
-def wait_readable(descriptors: list[int], seconds: float) -> bool:
-    """Wait until one of the *descriptors* can be read; return whether one can. A negative one is
-    left out.
-    """
-    wanted = [descriptor for descriptor in descriptors if descriptor >= 0]
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        for descriptor in wanted:
-            poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(max(0.0, seconds) * 1000))
-    return bool(select.select(wanted, [], [], max(0.0, seconds))[0])

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..client.delays import AttemptFailure, ReconnectWaits
 from ..errors import HubError, HubUnavailable
@@ -22,9 +22,12 @@ from ..reconnect_policies import FailureKind, ReconnectPolicy, failure_kind
 from ..sockets.deadline import Deadline
 from .hub import History, Lost, Position
 from .redis_feed import Call, Feed, RedisFeeds
-from .redis_link import RedisLink, wait_readable
 from .redis_pool import RedisPool
 from .redis_presence import RedisPresence
+from .redis_waiting import wait_readable
+
+if TYPE_CHECKING:
+    from .redis_link import RedisLink
 
 _log = get_logger("mormot_ws.topics")
 
@@ -374,7 +377,9 @@ class _Listening:
         for _ in range(min(len(self._round), int(self._looks_per_second) + 1)):
             self._feeds.mark_quiet(self._round.popleft())
         # few topics: not one after another at once, but over the whole round
-        self._next_look = now + max(1.0, 1 / max(self._looks_per_second, 1 / _ROUND_SECONDS))
+        self._next_look = now + max(
+            _LONGEST_WAIT, 1 / max(self._looks_per_second, 1 / _ROUND_SECONDS)
+        )
 
     def _keep_present(self, now: float) -> None:
         """Say that this OS process lives, and who its members are."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
-
-from redis import exceptions as redis_errors
+from typing import TYPE_CHECKING, Any
 
 from ..errors import HubError, HubUnavailable
 from ..logs import SeldomLog, get_logger
 from ..sockets.deadline import Deadline
-from ..sockets.tls_contexts import TlsContext
-from .redis_link import RedisLink, RedisUrl, explained
 from .redis_scripts import Script
+
+if TYPE_CHECKING:
+    from .redis_link import RedisLink
 
 _log = get_logger("mormot_ws.topics")
 
@@ -25,19 +24,20 @@ _TOLD_AGAIN = 600.0
 class RedisPool:
     """Connections that are made when they are needed, and used again.
 
+    :param shown: how logs and errors call this Redis.
     :param most: the most at a time; another thread waits for one.
     :param on_success: called, without a lock, after a time in which nothing succeeded.
     """
 
     def __init__(
         self,
-        url: RedisUrl,
-        tls_context: TlsContext | None,
+        shown: str,
+        make_link: Callable[[], RedisLink],
         most: int,
         on_success: Callable[[], object],
     ) -> None:
-        self._url = url
-        self._tls_context = tls_context
+        self._shown = shown
+        self._make_link = make_link
         self._most = most
         self._on_success = on_success
         #: those that nobody uses; the last one used is used first
@@ -55,7 +55,7 @@ class RedisPool:
 
     def new_link(self, deadline: Deadline) -> RedisLink:
         """Return a new connection that is stopped by :meth:`stop`. Raises ``HubError``."""
-        link = RedisLink(self._url, self._tls_context)
+        link = self._make_link()
         self._links[link] = None
         if self._stopped:
             link.stop()
@@ -90,7 +90,7 @@ class RedisPool:
         def run(link: RedisLink) -> Any:
             given = (len(keys), *keys, link.run, *arguments)
             (answer,) = link.request(deadline, (b"EVALSHA", script.sha, *given))
-            if isinstance(answer, redis_errors.NoScriptError):
+            if link.lacks_script(answer):
                 (answer,) = link.request(deadline, (b"EVAL", script.text, *given))
             return answer
 
@@ -115,7 +115,7 @@ class RedisPool:
         try:
             if not permits.acquire(timeout=deadline.seconds()):
                 raise HubUnavailable(
-                    f"{self._url.shown}: {self._most} connections were in use all the time"
+                    f"{self._shown}: {self._most} connections were in use all the time"
                 )
             try:
                 try:
@@ -131,8 +131,8 @@ class RedisPool:
                         raise
             finally:
                 permits.release()
-            if isinstance(answer, Exception):
-                raise explained(self._url, answer) from answer
+            if isinstance(answer, HubError):
+                raise answer
         except HubError as exc:
             self.note_failure(exc)
             raise
@@ -146,7 +146,7 @@ class RedisPool:
         except BaseException:
             self.drop(link)
             raise
-        if isinstance(answer, redis_errors.ReadOnlyError) or self._stopped:
+        if link.is_read_only(answer) or self._stopped:
             # another machine may have its name by now: the next one looks it up
             self.drop(link)
         else:
@@ -154,6 +154,10 @@ class RedisPool:
             if self._stopped:
                 # it has not seen this one
                 self._close_idle()
+        if isinstance(answer, Exception):
+            failed = link.explained(answer)
+            failed.__cause__ = answer
+            return failed
         return answer
 
     def _take(self, deadline: Deadline) -> RedisLink:
@@ -174,7 +178,7 @@ class RedisPool:
         if self.is_failing:
             self.is_failing = False
             self._told.clear()
-            _log.info("%s answers again", self._url.shown)
+            _log.info("%s answers again", self._shown)
             self._on_success()
 
     def note_failure(self, exc: HubError) -> None:

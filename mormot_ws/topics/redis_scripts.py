@@ -89,8 +89,16 @@ end
 offset = redis.call('HINCRBY', KEYS[1], 'o', 1)
 local id, failed = number(offset) .. '-' .. number(now), nil
 if count > 0 then
-  failed = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', count, id, 'd', json)
-  if not failed.err then failed = nil end
+  local kept = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', count, id, 'd', json)
+  if kept.err and string.find(kept.err, 'equal or smaller', 1, true) then
+    -- the last one was taken back in this same millisecond
+    for _, word in ipairs(redis.call('XINFO', 'STREAM', KEYS[2])) do
+      local last, at = string.match(tostring(word), '^(%d+)-(%d+)$')
+      if last == number(offset) then id = last .. '-' .. number(tonumber(at) + 1) break end
+    end
+    kept = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', count, id, 'd', json)
+  end
+  if kept.err then failed = kept end
 end
 if not failed then
   local told = redis.pcall('PUBLISH', channel, epoch .. ' ' .. number(offset) .. ' ' .. json)

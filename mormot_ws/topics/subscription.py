@@ -59,6 +59,11 @@ class Subscription:
             isinstance(own, (MethodType, BuiltinMethodType)) and own == callback
         )
 
+    def move_to(self, epoch: str, after: int) -> None:
+        """Go on behind this position."""
+        self.epoch = epoch
+        self.after = after
+
     def call(self, heard: Heard) -> BaseException | None:
         """Call the callback unless it was ended; return what must be raised by the caller later.
 

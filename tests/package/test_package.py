@@ -23,6 +23,7 @@ RARE = (
     "asyncio",
     "email.message",
     "cryptography",
+    "redis",
     "rich",
     "pytest",
 )

@@ -47,6 +47,7 @@ MADE: dict[str, Callable[[], object]] = {
     "Publishing": lambda: mormot_ws.WebSocketProtocolTopics().publish("x", 1),
     "Recovery": lambda: mormot_ws.Recovery("x", True, "", 0, mormot_ws.Position("e", 0)),
     "ReconnectFailure": lambda: ReconnectFailure(FailureKind.upgrade, "", 1, 0),
+    "RedisHub": lambda: mormot_ws.RedisHub("redis://localhost"),
     "ServerProcesses": lambda: mormot_ws.ServerProcesses(make_server, 1, 0),
     "StopOn": lambda: StopOn(LinearBackoff()),
     "TopicLimits": mormot_ws.TopicLimits,

@@ -59,7 +59,7 @@ class RedisServer:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         assert self._process is None
-        options = {"port": str(self.port), "bind": HOST, "dir": str(self._folder), **self._options}
+        options = self.options()
         self._process = subprocess.Popen(
             [
                 redis_program(),
@@ -91,6 +91,10 @@ class RedisServer:
             assert time.monotonic() < give_up, "redis-server does not answer"
             # there is nothing to wait for but its answer
             time.sleep(0.005)
+
+    def options(self) -> dict[str, str]:
+        """Its configuration."""
+        return {"port": str(self.port), "bind": HOST, "dir": str(self._folder), **self._options}
 
     @contextmanager
     def client(self, **arguments: str) -> Iterator[Redis]:

@@ -1,0 +1,66 @@
+"""Where Redis is: its URL, taken apart, and shown without its password. No connection in here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from ..core.addresses import shown_target
+
+_PORT = 6379
+
+
+class RedisUrl(NamedTuple):
+    """Where Redis is. Only :attr:`shown` is for others' eyes."""
+
+    host: str
+    port: int
+    database: int
+    tls: bool
+    user: str
+    password: str
+
+    @property
+    def shown(self) -> str:
+        """The place as logs, errors and reprs show it."""
+        return f"Redis at {shown_target(self.host, self.port)}"
+
+    def __repr__(self) -> str:
+        return f"RedisUrl(<{self.shown}>)"
+
+
+def parse_redis_url(url: object) -> RedisUrl:
+    """Return what ``redis://[[user]:password@]host[:port][/database]`` says; ``rediss://`` with
+    TLS, ``unix:///path[?db=database]`` on a Unix socket.
+
+    Raises ``TypeError``/``ValueError`` for what is no such URL, without its password.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"url is a str, not {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    # its text may have the password in it
+    except ValueError:
+        raise ValueError(
+            "url is no URL: is there a special character in the password? Write it as %XX"
+        ) from None
+    wanted = "redis://host:port/0, rediss://… with TLS, or unix:///path?db=0"
+    database, options = parts.path.strip("/"), parse_qs(parts.query)
+    host = unquote(parts.hostname or "")
+    if parts.scheme == "unix" and parts.path.strip("/"):
+        host, database = f"unix:{unquote(parts.path)}", options.pop("db", ["0"])[0]
+    elif parts.scheme not in ("redis", "rediss") or not host:
+        raise ValueError(f"url is {wanted}; this one begins with {parts.scheme + '://':.20}")
+    if options or parts.fragment:
+        raise ValueError(f"url is {wanted}, without {', '.join(options) or 'a fragment'}")
+    if database and not (database.isascii() and database.isdigit()):
+        raise ValueError(f"the database in the url is a number, as in {wanted}")
+    return RedisUrl(
+        host,
+        _PORT if port is None else port,
+        int(database or 0),
+        parts.scheme == "rediss",
+        unquote(parts.username or ""),
+        unquote(parts.password or ""),
+    )
