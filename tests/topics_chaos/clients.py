@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -131,12 +132,13 @@ class _Program:
             if self.state is None:
                 self._owner.done(number, publishing)
 
-    def look_at_restored(self) -> None:
-        """Note what became of the publications of the program before."""
+    def look_at_restored(self, but: Collection[int] = ()) -> None:
+        """Note what became of the publications of the program before, *but* some."""
         for publishing in self.restored[:]:
-            if publishing.done:
+            number = json.loads(publishing.json)["n"]
+            if publishing.done and number not in but:
                 self.restored.remove(publishing)
-                self._owner.done(json.loads(publishing.json)["n"], publishing)
+                self._owner.done(number, publishing)
 
     def die(self) -> Any:
         """Stop in the middle of a callback; return what another program needs; None: there was no
@@ -237,9 +239,12 @@ class TopicsClient:
         state = self.program.die()
         if state is None:
             return
-        self.program.look_at_restored()
+        before = self.program
         self.counts["programs"] += 1
         self.program = _Program(self, dict.fromkeys(self.topics), state)
+        # what the state does not have was done before it was taken
+        left = {json.loads(each.json)["n"] for each in self.program.restored}
+        before.look_at_restored(left)
 
     # --------------------------------------------------------------------------- in the main thread
 
