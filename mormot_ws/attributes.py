@@ -110,6 +110,9 @@ class _Elsewhere:
         )
 
 
+_set = object.__setattr__
+
+
 class CheckedAttributes:
     """Refuses attributes that its objects do not have, values that attributes cannot have, and
     callbacks that cannot be called.
@@ -135,10 +138,12 @@ class CheckedAttributes:
     _given: ClassVar[set[str]] = set()
     #: those of them that were first set by a program, not by the package
     _added: ClassVar[set[str]] = set()
+    #: those of them that may have any value: setting them is quick
+    _unchecked: ClassVar[set[str]] = set()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._given, cls._added = set(), set()
+        cls._given, cls._added, cls._unchecked = set(), set(), set()
         checks: dict[str, Check] = {}
         callbacks: dict[str, tuple[str, ...]] = {}
         for kind in reversed(cls.__mro__):
@@ -163,6 +168,9 @@ class CheckedAttributes:
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
+            if name in self._unchecked:
+                _set(self, name, value)
+                return
             check = self._CHECKS.get(name)
             if check is not None:
                 check(name, value)
@@ -184,7 +192,9 @@ class CheckedAttributes:
                 elif value is None and name[:3] == "on_":
                     _check_methods(type(self), name)
                 self._given.add(name)
-            object.__setattr__(self, name, value)
+                if check is None and name[:3] != "on_":
+                    self._unchecked.add(name)
+            _set(self, name, value)
 
         def _check_callback(self, name: str, function: Any) -> None:
             parameters = self._CALLBACKS.get(name)

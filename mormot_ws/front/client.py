@@ -66,7 +66,7 @@ def connect(
     :param on_message: ``f(ws, message)`` with a ``str`` or ``bytes``; messages then go there
         instead of to :meth:`Connection.recv`. With the annotation ``str`` or ``bytes`` it gets
         only these; others are an error.
-    :param on_close: ``f(ws, code, reason)``, called when a connection has ended, whoever ended it.
+    :param on_close: ``f(ws, code, reason)``, called when a connection has ended, on either side.
     :param on_error: ``f(ws, error)``, called with what a callback has raised, with what an attempt
         to connect has failed with, and with :class:`GaveUp`.
     :param tls: for ``wss://``; None: the default, which checks the certificate and the name.

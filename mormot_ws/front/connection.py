@@ -270,8 +270,8 @@ class Connection(ConnectionAttributes, ClosedByWith):
         """Close the connection in the orderly way, for good. Safe to call twice.
 
         Takes up to 3 seconds; in callbacks it returns at once, and the connection ends behind it.
-        Iterations end, whoever waits gets :class:`ConnectionClosed`. Messages that were not read
-        are dropped. Raises ``ValueError`` for a *code* or *reason* that cannot be sent.
+        Iterations end, and threads that wait get :class:`ConnectionClosed`. Unread messages are
+        dropped. Raises ``ValueError`` for a *code* or *reason* that cannot be sent.
         """
         close_payload(code, reason)
         self._end()

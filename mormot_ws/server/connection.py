@@ -322,7 +322,7 @@ class WebSocketServerSocket(CheckedAttributes):
             )
             return 403, "this host is not served"
         # for an upgrade, the list of protocols checks the origin, and refuses it in its own form
-        if not request.is_upgrade and not request.origin_is_in(settings.allowed_origins):
+        if not request.origin_is_in(settings.allowed_origins) and not request.is_upgrade:
             _log.info(
                 "#%d from %s: a request by a page of %.200s is refused: allowed_origins does not "
                 "have that origin",

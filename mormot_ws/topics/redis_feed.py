@@ -15,16 +15,16 @@ from .redis_scripts import Keys, keys_of
 from .subscription import Subscription
 
 
-class Feed:
+class RedisFeed:
     """One topic that is listened to. The lock of :class:`RedisFeeds` guards all of it."""
 
-    __slots__ = ("behind", "heard", "held", "keys", "position", "subscriptions", "topic")
+    __slots__ = ("behind", "heard", "held", "keys", "read_to", "subscriptions", "topic")
 
     def __init__(self, topic: str, keys: Keys) -> None:
         self.topic = topic
         self.keys = keys
         #: how far its subscribers were called; None: there are none yet
-        self.position: Position | None = None
+        self.read_to: Position | None = None
         #: never changed, but replaced
         self.subscriptions: tuple[Subscription, ...] = ()
         #: how many threads are finding out where a new subscriber begins: meanwhile nothing is
@@ -70,11 +70,11 @@ class RedisFeeds:
         self._prefix = prefix
         #: guards all feeds; nothing else is called or taken under it. Reentrant for signal handlers
         self._safe = threading.RLock()
-        self._feeds: dict[bytes, Feed] = {}
+        self._feeds: dict[bytes, RedisFeed] = {}
         #: channels that may have to be subscribed to, or not any more
         self._changed: deque[bytes] = deque()
         #: those that are behind, and not held
-        self._behind: dict[Feed, None] = {}
+        self._behind: dict[RedisFeed, None] = {}
 
     def channels(self) -> list[bytes]:
         """Return the channels that are wanted."""
@@ -96,7 +96,7 @@ class RedisFeeds:
         feeds = list(self._feeds.values())
         return len(feeds), sum(len(feed.subscriptions) for feed in feeds)
 
-    def hold(self, topic: str, callback: OnPublication) -> Feed:
+    def hold(self, topic: str, callback: OnPublication) -> RedisFeed:
         """Return the feed of *topic*, which takes nothing until :meth:`release`.
 
         Raises ``ValueError`` when *callback* is subscribed already.
@@ -105,14 +105,14 @@ class RedisFeeds:
         with self._safe:
             feed = self._feeds.get(keys.channel)
             if feed is None:
-                feed = self._feeds[keys.channel] = Feed(topic, keys)
+                feed = self._feeds[keys.channel] = RedisFeed(topic, keys)
             elif any(each.is_of(callback) for each in feed.subscriptions):
                 raise ValueError(f"the callback is subscribed to {topic!r} already")
             feed.held += 1
             self._behind.pop(feed, None)
             return feed
 
-    def release(self, feed: Feed, callback: OnPublication, position: Position | None) -> bool:
+    def release(self, feed: RedisFeed, callback: OnPublication, position: Position | None) -> bool:
         """End :meth:`hold`, with a subscription from *position* on, or None without one.
 
         Raises ``ValueError`` when *callback* was subscribed by another thread meanwhile. Returns
@@ -125,7 +125,7 @@ class RedisFeeds:
                     if any(each.is_of(callback) for each in feed.subscriptions):
                         raise ValueError(f"the callback is subscribed to {feed.topic!r} already")
                     if not feed.subscriptions:
-                        feed.position = position
+                        feed.read_to = position
                         self._changed.append(feed.keys.channel)
                     subscription = Subscription(
                         feed.topic, callback, position.offset, position.epoch
@@ -137,7 +137,7 @@ class RedisFeeds:
                     self._behind[feed] = None
             return True
 
-    def _forget_unused(self, feed: Feed) -> None:
+    def _forget_unused(self, feed: RedisFeed) -> None:
         """Forget *feed* when nobody wants it. Called with the lock."""
         if not feed.subscriptions and not feed.held:
             channel = feed.keys.channel
@@ -174,10 +174,10 @@ class RedisFeeds:
         offset = int(number)
         with self._safe:
             feed = self._feeds.get(channel)
-            if feed is None or feed.position is None:
+            if feed is None or feed.read_to is None:
                 return None
             feed.heard = True
-            position = feed.position
+            position = feed.read_to
             if feed.held or feed.behind or epoch.decode() != position.epoch:
                 self._fall_behind(feed)
                 return None
@@ -186,12 +186,12 @@ class RedisFeeds:
                 if offset > position.offset:
                     self._fall_behind(feed)
                 return None
-            feed.position = Position(position.epoch, offset)
+            feed.read_to = Position(position.epoch, offset)
             subscriptions = feed.subscriptions
         publication = Publication(feed.topic, offset, position.epoch, json.decode())
         return Call(publication, _wanting(subscriptions, publication))
 
-    def _fall_behind(self, feed: Feed) -> None:
+    def _fall_behind(self, feed: RedisFeed) -> None:
         feed.behind = True
         if not feed.held and feed.subscriptions:
             self._behind[feed] = None
@@ -200,7 +200,7 @@ class RedisFeeds:
         """Let the topic of *channel* be looked for in the history: something may be missing."""
         with self._safe:
             feed = self._feeds.get(channel)
-            if feed is not None and feed.position is not None:
+            if feed is not None and feed.read_to is not None:
                 self._fall_behind(feed)
 
     def mark_quiet(self, channel: bytes) -> None:
@@ -209,21 +209,21 @@ class RedisFeeds:
             feed = self._feeds.get(channel)
             if feed is not None:
                 heard, feed.heard = feed.heard, False
-                if not heard and feed.position is not None:
+                if not heard and feed.read_to is not None:
                     self._fall_behind(feed)
 
-    def next_behind(self) -> tuple[Feed, Position] | None:
+    def next_behind(self) -> tuple[RedisFeed, Position] | None:
         """Return a topic that is behind, and how far it was read; None when there is none."""
         with self._safe:
             for feed in self._behind:
-                assert feed.position is not None
-                return feed, feed.position
+                assert feed.read_to is not None
+                return feed, feed.read_to
             return None
 
-    def take_history(self, feed: Feed, since: Position, history: History) -> list[Call]:
+    def take_history(self, feed: RedisFeed, since: Position, history: History) -> list[Call]:
         """Take the *history* of a topic that is behind; return what is to be called."""
         with self._safe:
-            if feed.held or not feed.subscriptions or feed.position != since:
+            if feed.held or not feed.subscriptions or feed.read_to != since:
                 # release() will find it
                 self._behind.pop(feed, None)
                 return []
@@ -241,13 +241,13 @@ class RedisFeeds:
                 for publication in history.publications
             ]
             last = history.publications[-1].offset if history.publications else newest
-            feed.position = Position(epoch, last)
+            feed.read_to = Position(epoch, last)
             if last >= newest:
                 feed.behind = False
                 self._behind.pop(feed, None)
             return calls
 
-    def _lose(self, feed: Feed, since: Position, history: History) -> Call:
+    def _lose(self, feed: RedisFeed, since: Position, history: History) -> Call:
         """Return the call for what is missing before *history*. Called with the lock."""
         epoch, newest = history.position
         first = history.publications[0].offset if history.publications else newest + 1

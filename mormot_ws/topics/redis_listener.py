@@ -21,7 +21,7 @@ from ..process.freeing import joined
 from ..reconnect_policies import FailureKind, ReconnectPolicy, failure_kind
 from ..sockets.deadline import Deadline
 from .hub import History, Lost, Position
-from .redis_feed import Call, Feed, RedisFeeds
+from .redis_feed import Call, RedisFeed, RedisFeeds
 from .redis_pool import RedisPool
 from .redis_presence import RedisPresence
 from .redis_waiting import wait_readable
@@ -363,7 +363,7 @@ class _Listening:
         self._fill(feed, since)
         return True
 
-    def _fill(self, feed: Feed, since: Position) -> None:
+    def _fill(self, feed: RedisFeed, since: Position) -> None:
         history = self._hub.read_missed(feed.topic, self._deadline(), since)
         self._listener.call(self._feeds.take_history(feed, since, history))
 

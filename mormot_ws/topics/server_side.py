@@ -16,6 +16,7 @@ from . import wire
 from .feed import Feed, Member
 from .hub import History, Hub, Position, check_name
 from .limits import TopicLimits
+from .presence import Presence
 
 if TYPE_CHECKING:
     from .visitor import Visitor
@@ -133,7 +134,9 @@ class TopicServer:
     def __init__(self, hub: Hub, limits: TopicLimits, presence: bool) -> None:
         self.hub = hub
         self.limits = limits
-        self.presence = presence
+        #: whether subscribers may ask who else is subscribed
+        self.shows_presence = presence
+        self.presence = Presence(hub)
         self.counts = Counts()
         self.fault_log = SeldomLog(LOG_SECONDS)
         self._clear()
@@ -148,6 +151,7 @@ class TopicServer:
     def die_in_child(self) -> None:
         """Forget the parent's connections, in a forked child."""
         self.counts = Counts()
+        self.presence = Presence(self.hub)
         self._clear()
 
     # ------------------------------------------------------------------------------------- sessions

@@ -361,7 +361,7 @@ def _echo(labels: list[str], session: Callable[[Helper], Session]) -> Setup:
 
 def _opening(name: str, how: str, open_all: Open, targets: tuple[Target, ...]) -> list[Benchmark]:
     """Return the benchmarks of opening connections, by time and by the server's CPU time."""
-    labels = [PICOWS, ASYNCIO, WEBSOCKETS, OURS, OURS_EVENTS]
+    labels = [PICOWS, ASYNCIO, OURS, OURS_EVENTS]
     return [
         Benchmark(
             name=f"open-{name}",

@@ -1,5 +1,5 @@
-"""Fixtures of the tests of topics: hubs of both kinds, a Redis that is started for them, and
-servers of both kinds: what a test with the fixture ``kind`` proves, it proves for both.
+"""Fixtures of the tests of topics: hubs of both kinds, a Redis that is started for them, servers of
+both kinds: what a test with the fixture ``kind`` proves, it proves for both.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from .storage import Storage
 #: seconds for what should happen soon
 _BOUND = 20.0
 #: seconds, beside the cap of the clients' backoff, within which everybody has to be back after the
-#: last fault: an attempt that began in a fault (1.5 s), the hub's own (a call that began in one, and
+#: last fault: an attempt that began in a fault (1.5 s), the hub's own (a call that began in one and
 #: its backoff), what a client waits before it asks again (1 s), and what waits because of the limit
 #: of publications per second
 _MARGIN = 1.5 + (HUB_TIMEOUT + HUB_CAP) / 1000 + 1.0 + 5.0
@@ -294,12 +294,13 @@ class Arena(ClosedByWith):
         found = []
         for server in self._servers:
             members = self._child(server).ask(do="members")["members"] or {}
-            found += [
-                f"{server.name}: the members of {topic} are {members.get(topic)}, not "
-                f"{sorted(wanted[topic])}"
-                for topic in TOPICS
-                if members.get(topic) != sorted(wanted[topic])
-            ]
+            for topic in TOPICS:
+                here, should = set(members.get(topic, ())), set(wanted[topic])
+                if here != should:
+                    found.append(
+                        f"{server.name}: on {topic} the members {sorted(should - here)} are "
+                        f"missing, {sorted(here - should)} are too many"
+                    )
         return found
 
     def footprint(self) -> dict[str, int]:
