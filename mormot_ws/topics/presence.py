@@ -50,6 +50,7 @@ class Presence:
         Raises what the hub raises; it does by itself later what it could not do now.
         """
         while True:
+            fault: Exception | None = None
             with self._safe:
                 holder = self._holders.get((topic, name))
             try:
@@ -57,8 +58,11 @@ class Presence:
                     self._hub.leave(topic, name)
                 else:
                     self._hub.join(topic, name, holder.info)
-            finally:
-                with self._safe:
-                    same = self._holders.get((topic, name)) is holder
+            except Exception as exc:  # noqa: BLE001 - raised below
+                fault = exc
+            with self._safe:
+                same = self._holders.get((topic, name)) is holder
+            if same and fault is not None:
+                raise fault
             if same:
                 return
