@@ -1,6 +1,7 @@
 """Pages for browsers: a test page for your server, and helpers to serve a page of your own.
 
-A page is one self-contained file: there is no build step, and nothing is loaded from elsewhere.
+A page is one file: there is no build step, and nothing is loaded from elsewhere. What it may import
+is the client of topics that comes with the library, :data:`TOPICS_JS`.
 Import what you need (``from mormot_ws.page import answer_page``); the library itself never does.
 """
 
@@ -13,15 +14,22 @@ import json
 import re
 from functools import lru_cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from .core.frames import WebSocketFrame, focText
 from .process.process import WebSocketProcess
 from .request import HttpServerRequest
 
+if TYPE_CHECKING:
+    from .front.request import Request
+
+#: the path at which pages find the client of topics: ``import { Topics } from …``
+TOPICS_JS = "/mormot_ws/topics.js"
 #: a Host header that can be copied into a policy: a name or an IP address, and a port
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
-_INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
+_INLINE = re.compile(r"<(script|style)(?: type=\"module\")?>(.*?)</\1>", re.DOTALL)
+_TEXT = "text/plain; charset=utf-8"
 
 
 def answer_page(ctxt: HttpServerRequest, protocol: str = "echo", uri: str = "") -> int:
@@ -45,27 +53,29 @@ def answer_page(ctxt: HttpServerRequest, protocol: str = "echo", uri: str = "") 
 
 
 def answer_html(ctxt: HttpServerRequest, page: str) -> int:
-    """Answer ``GET /`` with the HTML text *page*, and other requests with a hint.
+    """Answer ``GET /`` with the HTML text *page*, :data:`TOPICS_JS` as :func:`answer_topics_js`
+    does, and other requests with a hint.
 
-    Returns the HTTP status: 200, 404 or 405.
+    Returns the HTTP status: 200, 304, 404 or 405.
 
     A ``Content-Security-Policy`` allows the page to run the contents of its ``<script>`` and
-    ``<style>`` elements (without attributes), and to connect to its own server, but nothing else:
-    what a message might inject into the page is neither run nor fetched. Browsers do not cache the
-    page, so it always has the same version as its server.
+    ``<style>`` elements (without attributes but ``type="module"``), and to connect to its own
+    server, but nothing else: what a message might inject into the page is neither run nor fetched.
+    A page in which :data:`TOPICS_JS` occurs may also run scripts of its own server. Browsers do not
+    cache the page, so it always has the same version as its server.
     """
-    if urlsplit(ctxt.url).path != "/":
-        ctxt.out_content_type = "text/plain; charset=utf-8"
+    path = urlsplit(ctxt.url).path
+    if path == TOPICS_JS:
+        return answer_topics_js(ctxt)
+    if path != "/":
+        ctxt.out_content_type = _TEXT
         ctxt.out_content = (
             "There is nothing here. The page is at /, and WebSocket clients connect by an "
             "upgrade.\n"
         )
         return 404
     if ctxt.method not in ("GET", "HEAD"):
-        ctxt.out_content_type = "text/plain; charset=utf-8"
-        ctxt.out_content = "This page can only be read.\n"
-        ctxt.out_custom_headers = "Allow: GET, HEAD"
-        return 405
+        return _refuse_method(ctxt)
     ctxt.out_content_type = "text/html; charset=utf-8"
     ctxt.out_content = page
     ctxt.out_custom_headers = "\r\n".join(
@@ -77,6 +87,32 @@ def answer_html(ctxt: HttpServerRequest, page: str) -> int:
         )
     )
     return 200
+
+
+def answer_topics_js(ctxt: HttpServerRequest) -> int:
+    """Answer ``GET /mormot_ws/topics.js`` with the client of topics, an ES module; return the HTTP
+    status: 200, 304, 404 or 405.
+
+    For an ``on_request`` handler of yours: :func:`answer_html` and :func:`answer_page` call it.
+    Browsers keep the file, and ask each time whether it is still the same, so it always has the
+    version of the server.
+    """
+    if urlsplit(ctxt.url).path != TOPICS_JS:
+        ctxt.out_content_type = _TEXT
+        ctxt.out_content = f"There is nothing here. The client of topics is {TOPICS_JS}\n"
+        return 404
+    if ctxt.method not in ("GET", "HEAD"):
+        return _refuse_method(ctxt)
+    status, content, headers = _topics_js(ctxt.in_header("if-none-match"))
+    ctxt.out_content = content
+    ctxt.out_content_type = headers.pop("Content-Type", "")
+    ctxt.out_custom_headers = "\r\n".join(f"{name}: {value}" for name, value in headers.items())
+    return status
+
+
+def topics_js(request: Request) -> tuple[int, bytes, dict[str, str]]:
+    """The same for a :class:`mormot_ws.Server`: ``server.http(TOPICS_JS)(topics_js)``."""
+    return _topics_js(request.headers.get("if-none-match", ""))
 
 
 def greet_page(process: WebSocketProcess) -> bool:
@@ -100,6 +136,32 @@ def _packaged_page() -> str:
     return files("mormot_ws").joinpath("page.html").read_text("utf-8")
 
 
+@lru_cache(maxsize=1)
+def _packaged_script() -> tuple[bytes, str]:
+    """Return the client of topics, and its entity tag."""
+    script = files("mormot_ws").joinpath("static/topics.js").read_bytes()
+    return script, f'"{hashlib.sha256(script).hexdigest()[:32]}"'
+
+
+def _topics_js(if_none_match: str) -> tuple[int, bytes, dict[str, str]]:
+    script, tag = _packaged_script()
+    headers = {"Cache-Control": "no-cache", "ETag": tag}
+    # a proxy that compresses makes a weak tag of it
+    tags = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
+    if tag in tags or tags == ["*"]:
+        return 304, b"", headers
+    headers["Content-Type"] = "text/javascript; charset=utf-8"
+    headers["X-Content-Type-Options"] = "nosniff"
+    return 200, script, headers
+
+
+def _refuse_method(ctxt: HttpServerRequest) -> int:
+    ctxt.out_content_type = _TEXT
+    ctxt.out_content = "This page can only be read.\n"
+    ctxt.out_custom_headers = "Allow: GET, HEAD"
+    return 405
+
+
 def _policy(page: str, host: str) -> str:
     """Return the ``Content-Security-Policy`` for *page*, which the browser loads from *host*."""
     none = "'none'"
@@ -107,6 +169,9 @@ def _policy(page: str, host: str) -> str:
     for kind, source in _INLINE.findall(page):
         digest = base64.b64encode(hashlib.sha256(source.encode("utf-8")).digest()).decode("ascii")
         allowed[kind].append(f"'sha256-{digest}'")
+    if TOPICS_JS in page:
+        # not its URL: behind a proxy, the Host header may be another one than the browser's
+        allowed["script"].append("'self'")
     # only recent browsers let 'self' include ws: and wss:
     sockets = f" ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""
     return "; ".join(

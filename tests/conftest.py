@@ -33,6 +33,7 @@ if os.environ.get("MORMOT_WS_TEST_SERVER") == "async":
     mormot_ws.WebSocketServerRest = mormot_ws.WebSocketAsyncServerRest  # type: ignore[misc, assignment]
 
 from support import BOUND, HOST, Recorder, connect, echo_server
+from support.browser import chrome, open_tab  # noqa: F401  (fixtures)
 from support.locks import watched_locks
 
 from mormot_ws import HttpClientWebSockets, WebSocketServer

@@ -82,15 +82,19 @@ class RedisPresence:
         with self._safe:
             left = list(self._left)
         for topic, member in left:
-            self._pool.request(deadline, (b"HDEL", self._here(topic), self._field(member)))
-            with self._safe:
-                # it may have joined again meanwhile
-                again = self._members.get((topic, member))
-                self._left.pop((topic, member), None)
-            if again is not None:
-                self._pool.request(
-                    deadline, (b"HSET", self._here(topic), self._field(member), again.encode())
-                )
+            self.tell_left_one(deadline, topic, member)
+
+    def tell_left_one(self, deadline: Deadline, topic: str, member: str) -> None:
+        """Tell Redis that *member* has left. Raises ``HubError``."""
+        self._pool.request(deadline, (b"HDEL", self._here(topic), self._field(member)))
+        with self._safe:
+            # it may have joined again meanwhile
+            again = self._members.get((topic, member))
+            self._left.pop((topic, member), None)
+        if again is not None:
+            self._pool.request(
+                deadline, (b"HSET", self._here(topic), self._field(member), again.encode())
+            )
 
     def refresh(self, deadline: Deadline, age: float) -> bool:
         """Say that this process lives; return False when that was forgotten, so that others may

@@ -90,6 +90,13 @@ NOT_RUN = [
         "tests/docs/test_desktop_examples.py::test_a_window_shows_what_comes_and_closes",
     ),
     NotRun(
+        "docs/reference/topics-js.md",
+        "js",
+        "import",
+        "runs in a browser",
+        "tests/topics/test_topics_js.py::test_a_page_that_is_reloaded_goes_on",
+    ),
+    NotRun(
         "docs/porting-guide.md",
         "pascal",
         "",
