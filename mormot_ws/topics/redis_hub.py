@@ -287,9 +287,7 @@ class RedisHub(Hub):
         # all of a server's connections may end at once while Redis is away: then nobody waits
         if not self._pool.is_failing:
             try:
-                self._presence.tell_left_one(
-                    Deadline(self.timeout).sooner(_GOODBYE), topic, member
-                )
+                self._presence.tell_left_one(Deadline(self.timeout).sooner(_GOODBYE), topic, member)
                 return True
             except HubError:
                 # it was logged
