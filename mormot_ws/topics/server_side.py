@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 _log = get_logger("mormot_ws.topics")
 
-#: publications that are asked of the hub at once for a client that has missed some
+#: publications that are asked of the hub at once for a client that has missed some, at most and at
+#: least
 _CHUNK = 500
+_LEAST_CHUNK = 4
 
 
 @dataclass(frozen=True)
@@ -212,8 +214,14 @@ class TopicServer:
         position = feed.position
         if position is not None and (since is None or since == position):
             return Start(History([], position), None, most)
-        history = self.hub.history(feed.topic, since, _CHUNK)
+        history = self.hub.history(feed.topic, since, self._chunk(feed, most))
+        feed.sizes.note(history.publications)
         return Start(history, since, most)
+
+    @staticmethod
+    def _chunk(feed: Feed, most: int) -> int:
+        """Return how many publications about *most* bytes are: what does not fit is thrown away."""
+        return min(_CHUNK, max(_LEAST_CHUNK, round(1.5 * most / feed.sizes.mean)))
 
     def leave(self, member: Member) -> bool:
         """Remove *member* from its feed; return False when it was not there any more."""

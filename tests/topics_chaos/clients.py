@@ -191,7 +191,7 @@ class TopicsClient:
 
     def _run(self) -> None:
         choose = self._random
-        while not self._stopping.wait(choose.uniform(0.1, 0.6)):
+        while not self._stopping.wait(choose.uniform(0.2, 1.0)):
             self.program.look_at_restored()
             if not self.speaking.is_set():
                 continue
@@ -208,7 +208,7 @@ class TopicsClient:
         number, self.number = self.number, self.number + 1
         topic = self._random.choice(TOPICS)
         data: dict[str, Any] = {"by": self.name, "n": number}
-        if self.index % 3 == 0:
+        if self.index % 4 == 0:
             data["x"] = "x" * self._random.randrange(_LARGE)
         self.log.write(f"T {self.name} {number} {topic}")
         self._open[number] = time.monotonic()

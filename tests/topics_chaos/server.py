@@ -46,7 +46,7 @@ TOPICS = [f"t{number}" for number in range(10)]
 #: the client's publications with such numbers are refused: every so many
 REFUSED_EVERY = 40
 #: bytes that may wait for a client that does not read: few, so that some are skipped
-MAX_BEHIND = 30_000
+MAX_BEHIND = 50_000
 #: publications per second of a client: few, so that some have to wait
 RATE = 25
 #: ms, of the hub
