@@ -185,10 +185,11 @@ class ChaosServer:
     def free(self) -> float:
         """Stop gracefully; return the seconds that it took."""
         self._stopping.set()
-        self._speaker.join()
         begin = time.monotonic()
         self.server.free()
+        # this ends the call that the speaker is in
         self.hub.free()
+        self._speaker.join()
         return time.monotonic() - begin
 
 
