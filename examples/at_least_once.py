@@ -159,8 +159,10 @@ def say(text: str) -> None:
 
     Several threads print, and the output may be a pipe.
     """
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    # what a code page of Windows does not have is escaped
+    data = f"{text}\n".encode(sys.stdout.encoding, "backslashreplace")
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def receive(host: str, port: int) -> None:
@@ -168,7 +170,8 @@ def receive(host: str, port: int) -> None:
     receiver = ReliableReceiver(host, port, say)
     with receiver.server as server:
         say(f"Listening on {server.host}:{server.port}. Ctrl-C stops the receiver.")
-        threading.Event().wait()
+        while not threading.Event().wait(0.5):  # on Windows, Ctrl-C ends only short waits
+            pass
 
 
 def send(host: str, port: int) -> None:

@@ -193,8 +193,10 @@ class ChatClient:
 def show(line: str) -> None:
     """Print one line, whole and at once. What others write may not command the terminal."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    # what a code page of Windows does not have is escaped
+    data = f"{line}\n".encode(sys.stdout.encoding, "backslashreplace")
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def talk(chat: ChatClient) -> None:

@@ -398,7 +398,8 @@ def main() -> None:
         print(
             f"For a browser: {'https' if args.cert else 'http'}://{host}:{server.port}/", flush=True
         )
-        threading.Event().wait()
+        while not threading.Event().wait(0.5):  # on Windows, Ctrl-C ends only short waits
+            pass
     except KeyboardInterrupt:
         print("Stopped by a signal", flush=True)
     finally:

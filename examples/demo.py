@@ -100,8 +100,10 @@ class DemoFailed(Exception):
 
 def show(text: str) -> None:
     """Print one line, whole and at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    # what a code page of Windows does not have is escaped
+    data = f"{text}\n".encode(sys.stdout.encoding, "backslashreplace")
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def demo(programs: list[Program], pause: float) -> None:

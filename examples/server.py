@@ -89,8 +89,10 @@ def say(text: str) -> None:
 
     Several threads print, and the output may be a pipe.
     """
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    # what a code page of Windows does not have is escaped
+    data = f"{text}\n".encode(sys.stdout.encoding, "backslashreplace")
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def main() -> None:

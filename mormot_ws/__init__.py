@@ -88,7 +88,18 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .server.handed_over import systemd_sockets
     from .server.rest import WebSocketAsyncServerRest, WebSocketServerRest
     from .server.threaded import WebSocketServer
-    from .services.remote import ClientServices, ServerServices
+    from .services.answers import ServiceCustomAnswer, ServiceCustomStatus
+    from .services.client import ClientServices
+    from .services.interface import wire_name
+    from .services.server import ServerServices
+    from .services.sessions import AuthSession
+    from .services.users import (
+        AuthUser,
+        RestServerAuthentication,
+        RestServerAuthenticationDefault,
+        RestServerAuthenticationHttpBasic,
+        RestServerAuthenticationNone,
+    )
     from .settings import (
         WebSocketProcessSettings,
         WebSocketProcessSettingsLogDetails,
@@ -99,6 +110,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .sockets.crtsocket import CrtSocket
     from .sockets.tls_contexts import client_tls_context, server_tls_context
     from .states import (
+        ServiceInstanceImplementation,
         WebSocketProcessClientThreadState,
         WebSocketProcessNotifyCallback,
         WebSocketProcessState,
@@ -109,6 +121,12 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         sClosed,
         sCreate,
         sFinished,
+        sicClientDriven,
+        sicPerGroup,
+        sicPerSession,
+        sicPerUser,
+        sicShared,
+        sicSingle,
         sRun,
         wpsClose,
         wpsCreate,
@@ -134,6 +152,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .topics.publishing import Publishing
     from .topics.redis_hub import RedisHub
     from .topics.server_side import TopicsStatus
+    from .topics.sharded_hub import ShardedHub
     from .topics.subscriptions import Recovery, TopicSubscription
     from .topics.visitor import Changed
 
@@ -204,7 +223,18 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "server.event_connection": ("WebSocketAsyncConnection",),
     "server.event_driven": ("WebSocketAsyncServer",),
     "server.rest": ("WebSocketAsyncServerRest", "WebSocketServerRest"),
-    "services.remote": ("ClientServices", "ServerServices"),
+    "services.answers": ("ServiceCustomAnswer", "ServiceCustomStatus"),
+    "services.client": ("ClientServices",),
+    "services.interface": ("wire_name",),
+    "services.server": ("ServerServices",),
+    "services.sessions": ("AuthSession",),
+    "services.users": (
+        "AuthUser",
+        "RestServerAuthentication",
+        "RestServerAuthenticationDefault",
+        "RestServerAuthenticationHttpBasic",
+        "RestServerAuthenticationNone",
+    ),
     "settings": (
         "WebSocketProcessSettings",
         "WebSocketProcessSettingsLogDetails",
@@ -214,6 +244,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     ),
     "sockets.crtsocket": ("CrtSocket",),
     "states": (
+        "ServiceInstanceImplementation",
         "WebSocketProcessClientThreadState",
         "WebSocketProcessNotifyCallback",
         "WebSocketProcessState",
@@ -225,6 +256,12 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "sCreate",
         "sFinished",
         "sRun",
+        "sicClientDriven",
+        "sicPerGroup",
+        "sicPerSession",
+        "sicPerUser",
+        "sicShared",
+        "sicSingle",
         "wpsClose",
         "wpsCreate",
         "wpsDestroy",
@@ -251,6 +288,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "topics.protocol": ("WebSocketProtocolTopics",),
     "topics.publishing": ("Publishing",),
     "topics.server_side": ("TopicsStatus",),
+    "topics.sharded_hub": ("ShardedHub",),
     "topics.subscriptions": ("Recovery", "TopicSubscription"),
     "topics.visitor": ("Changed",),
 }
@@ -323,6 +361,8 @@ __all__ = [
     "ProcessStatus",
     "ProcessesStatus",
     "CallError",
+    "AuthSession",
+    "AuthUser",
     "ClientServices",
     "Connection",
     "ConnectionClosed",
@@ -340,10 +380,17 @@ __all__ = [
     "ReconnectPolicy",
     "ClientStatus",
     "ConnectionStatus",
+    "RestServerAuthentication",
+    "RestServerAuthenticationDefault",
+    "RestServerAuthenticationHttpBasic",
+    "RestServerAuthenticationNone",
     "ServerServices",
     "ServerStatus",
     "ServiceConnectionError",
+    "ServiceCustomAnswer",
+    "ServiceCustomStatus",
     "ServiceError",
+    "ServiceInstanceImplementation",
     "ServiceTimeoutError",
     "StopOn",
     "WebCrtSocketProcess",
@@ -402,6 +449,13 @@ __all__ = [
     "sCreate",
     "sFinished",
     "sRun",
+    "sicClientDriven",
+    "sicPerGroup",
+    "sicPerSession",
+    "sicPerUser",
+    "sicShared",
+    "sicSingle",
+    "wire_name",
     "wpsClose",
     "wpsCreate",
     "wpsDestroy",
@@ -422,6 +476,7 @@ __all__ = [
     "Publication",
     "Published",
     "RedisHub",
+    "ShardedHub",
     "Changed",
     "Publishing",
     "Recovery",

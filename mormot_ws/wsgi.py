@@ -33,7 +33,6 @@ from .server.base import WebSocketServerBase
 from .server.connection import WebSocketServerSocket
 from .settings import WebSocketProcessSettings
 from .sockets.deadline import Deadline
-from .sockets.transport import Transport
 from .status import ServerStatus
 
 _log = get_logger("mormot_ws.wsgi")
@@ -42,6 +41,12 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 WsgiApplication = Callable[[Environ, StartResponse], Iterable[bytes]]
 
+#: the signals that ask an OS process to end, as far as this system has them
+_ENDING = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGBREAK")
+    if hasattr(signal, name)
+)
 #: the WSGI servers whose threads may stay with a connection
 _THREADED = ("werkzeug", "gunicorn")
 
@@ -84,7 +89,7 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
 
     def serve(self, protocol: WebSocketProtocol, answer: bytes, unread: bytes) -> None:
         """Upgrade, run the connection to its end, and shut the socket down for all writers."""
-        transport = Transport(self._sock, self.server.settings.send_timeout)
+        transport = self._open_transport()
         try:
             self._run_process(self._accept(transport, protocol, answer, unread))
         except OSError as exc:
@@ -241,14 +246,14 @@ class WebSocketWsgiServer(WebSocketServerBase):
     def close_on_signals(self, *numbers: int) -> None:
         """Close all connections with 1001 as soon as a signal asks this OS process to end.
 
-        The signals are SIGTERM, SIGINT and SIGQUIT, or *numbers*.
+        The signals are SIGTERM, SIGINT and SIGQUIT (on Windows SIGBREAK), or *numbers*.
 
         Without this, gunicorn first waits for the connections until its ``graceful_timeout``. The
         existing handlers are called as well, so call this after the WSGI server has installed its
         own: in gunicorn's ``post_worker_init``, or while it loads the application (without
         ``preload_app``). Call it in the main thread; in another it raises ``ValueError``.
         """
-        for number in numbers or (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        for number in numbers or _ENDING:
             previous = signal.getsignal(number)
             if previous is not signal.SIG_IGN:
                 signal.signal(number, partial(self._signalled, previous))
@@ -301,7 +306,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
         # there is no other handler: let the signal end the OS process, as it would without us
         if number:
             self.end_exit(Deadline(2 * self.settings.close_timeout))
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
 
 
 _before_pools = False

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .mailbox import Mailbox
+from ..front.console import console_close
+from .mailbox import Mailbox, News
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     mailbox = Mailbox()
     mailbox.catch_signals()
-    from .program import run
+    with console_close(lambda: mailbox.post(News.terminate)):
+        from .program import run
 
-    return run(arguments, mailbox)
+        return run(arguments, mailbox)

@@ -6,6 +6,7 @@ On a terminal there can be a prompt, which incoming lines do not disturb.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import select
 import sys
@@ -19,6 +20,10 @@ from .output import Output
 _BLOCK = 1 << 16
 #: seconds that stop() waits for the thread
 _JOIN = 1.0
+#: the same where the thread may be inside a read that nothing ends
+_SHORT_JOIN = 0.1
+#: True where select() is for sockets only, so that only a read can wait for input
+_BLOCKS = sys.platform == "win32"
 
 #: takes a line without its newline, or a block; returns False when no more can be used
 Take = Callable[[bytes], bool]
@@ -40,7 +45,7 @@ class PipeInput:
         self._binary = binary
         self._stopping = False
         # stop() writes to it, which ends the wait for input
-        self._wake_read, self._wake_write = os.pipe()
+        self._wake: tuple[int, ...] = () if _BLOCKS else os.pipe()
         # a daemon thread: a take() that waits must not keep the program from ending
         self._thread = threading.Thread(target=self._run, name="mormot-ws input", daemon=True)
         self._thread.start()
@@ -48,11 +53,15 @@ class PipeInput:
     def stop(self) -> None:
         """Stop reading, and wait for the thread. Called in the main thread."""
         self._stopping = True
-        os.write(self._wake_write, b"\0")
+        if not self._wake:
+            # inside a read that nothing ends: the thread is left behind
+            self._thread.join(_SHORT_JOIN)
+            return
+        os.write(self._wake[1], b"\0")
         self._thread.join(_JOIN)
         if not self._thread.is_alive():
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+            for end in self._wake:
+                os.close(end)
 
     def _run(self) -> None:
         try:
@@ -64,12 +73,20 @@ class PipeInput:
     def _read(self) -> None:
         if sys.stdin is None:
             return  # descriptor 0 may be something else
+        # unbuffered: on a console of Windows this reads UTF-8, whatever its code page is
+        with open(0, "rb", buffering=0, closefd=False) as source:
+            self._read_from(source)
+
+    def _read_from(self, source: io.RawIOBase) -> None:
         rest = b""
         while not self._stopping:
-            select.select([0, self._wake_read], [], [])  # no time-out: stop() ends it
+            if self._wake:
+                select.select([0, self._wake[0]], [], [])  # no time-out: stop() ends it
             if self._stopping:
                 return
-            data = os.read(0, _BLOCK)
+            data = source.read(_BLOCK)
+            if self._stopping:
+                return
             if not data:
                 if rest:
                     self._take(rest)  # the last line need not have a newline

@@ -6,10 +6,15 @@ a traceback from there. A signal handler that only posts a letter cannot do that
 
 from __future__ import annotations
 
+import math
 import signal
+import sys
 from enum import Enum
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import NamedTuple
+
+from ..core.taking import LONGEST_WAIT
 
 
 class News(Enum):
@@ -58,12 +63,20 @@ class Mailbox:
 
         With None it waits until a letter arrives; a signal posts one. Called in the main thread.
         """
-        try:
-            return self._letters.get(timeout=None if seconds is None else max(0.0, seconds))
-        except Empty:
-            return None
+        end = math.inf if seconds is None else monotonic() + seconds
+        while True:
+            left = end - monotonic()
+            try:
+                return self._letters.get(timeout=min(max(0.0, left), LONGEST_WAIT))
+            except Empty:
+                if left <= LONGEST_WAIT:
+                    return None
 
     def catch_signals(self) -> None:
-        """Turn SIGINT and SIGTERM into letters from now on. Called in the main thread."""
+        """Turn SIGINT and SIGTERM into letters from now on; on Windows also SIGBREAK, which is
+        Ctrl-Break, and what a console that is closed sends. Called in the main thread.
+        """
         signal.signal(signal.SIGINT, lambda number, frame: self.post(News.interrupt))
         signal.signal(signal.SIGTERM, lambda number, frame: self.post(News.terminate))
+        if sys.platform == "win32":
+            signal.signal(signal.SIGBREAK, lambda number, frame: self.post(News.terminate))

@@ -17,7 +17,8 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import IO, Any
 
 from ..core.taking import take
@@ -75,6 +76,11 @@ class Output:
         self._colours = self.rich_err and not os.environ.get("NO_COLOR")
         #: True while a prompt owns the terminal: lines go through ``sys.stdout``, which it replaces
         self.prompting = False
+        # what writes to the two descriptors, without a buffer
+        self._writers: dict[int, Callable[[memoryview], int]] = {
+            1: _writer(1, self.out_is_terminal),
+            2: _writer(2, self.err_is_terminal),
+        }
         encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
         self.unicode: bool = encoding.replace("-", "") == "utf8"
 
@@ -187,9 +193,10 @@ class Output:
                 sys.stdout.write(data.decode("utf-8", "replace"))
                 sys.stdout.flush()
             elif not (self._gone if descriptor == 1 else self._no_remarks):
+                write = self._writers[descriptor]
                 view = memoryview(data)
                 while view:
-                    view = view[os.write(descriptor, view) :]
+                    view = view[write(view) :]
         except OSError:
             if descriptor == 1 and not self._gone:
                 self._gone = True
@@ -240,6 +247,15 @@ def _is_terminal(stream: IO[str] | None) -> bool:
         return stream is not None and stream.isatty()
     except ValueError:  # it is closed
         return False
+
+
+def _writer(descriptor: int, is_terminal: bool) -> Callable[[memoryview], int]:
+    """Return what writes bytes to *descriptor*, and returns how many it has written."""
+    if sys.platform == "win32" and is_terminal:
+        # a console takes bytes in its own code page, which this turns UTF-8 into
+        console = open(descriptor, "wb", buffering=0, closefd=False)  # noqa: SIM115
+        return console.write
+    return partial(os.write, descriptor)
 
 
 def _coloured(text: str, style: str) -> str:

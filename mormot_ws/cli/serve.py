@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import socket
 import ssl
 import threading
@@ -25,6 +24,7 @@ from ..server.accepting import ListeningServer
 from ..server.choice import server_class
 from ..server.listening import is_ip
 from ..settings import WebSocketProcessSettings
+from ..sockets.systems import error_text
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
 from .figures import size
@@ -301,4 +301,4 @@ def _why_not(error: HttpServerError, address: str) -> str:
         hint = (
             "; another program listens there" if is_unix(address) else "; --port 0 picks a free one"
         )
-    return f"cannot listen on {address}: {os.strerror(cause.errno)}{hint}"
+    return f"cannot listen on {address}: {error_text(cause)}{hint}"

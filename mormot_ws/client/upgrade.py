@@ -8,7 +8,6 @@ within a deadline and a size limit, and keeps the bytes after it (the first fram
 from __future__ import annotations
 
 import io
-import platform
 import re
 import sys
 from dataclasses import dataclass, field
@@ -50,6 +49,9 @@ _FOLD = re.compile(r"[ \t]*\r?\n[ \t]+")
 _STATUS_LINE = re.compile(r"HTTP/\d\.\d (\d{3})(?: .*)?")
 
 
+#: the systems by their own names. Not by platform.system(): on Windows it asks a system service,
+#: which can take seconds
+_SYSTEMS = {"linux": "Linux", "win32": "Windows", "darwin": "Darwin"}
 #: the most bytes of a refusal's body that are kept, and the milliseconds that they may take
 _MOST_BODY = 1024
 _BODY_MS = 250
@@ -116,7 +118,9 @@ def default_user_agent() -> str:
     """Return the ``User-Agent`` in the form of a native client: system, processor, program."""
     program = PurePath(sys.argv[0] if sys.argv and sys.argv[0] else "python").stem or "python"
     bits = "x64" if sys.maxsize > 2**32 else "x86"
-    return f"Mozilla/5.0 ({platform.system() or 'unknown'} {bits}; mORMot) HCWS/4 {program}"
+    return (
+        f"Mozilla/5.0 ({_SYSTEMS.get(sys.platform, sys.platform)} {bits}; mORMot) HCWS/4 {program}"
+    )
 
 
 class HandshakeSocket:

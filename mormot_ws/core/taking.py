@@ -7,7 +7,12 @@ no such gap, but no time limit either. This module makes no locks.
 
 from __future__ import annotations
 
+import sys
 from typing import Protocol
+
+#: the longest time in seconds that a main thread waits for a lock, a queue or an event at once: on
+#: Windows a signal, Ctrl-C for example, is handled only after the wait
+LONGEST_WAIT = 0.25 if sys.platform == "win32" else 3_600.0
 
 
 class Lock(Protocol):

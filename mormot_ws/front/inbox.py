@@ -6,19 +6,17 @@ One thread puts, any number of them get. No connection and no callback belongs i
 from __future__ import annotations
 
 import math
-import sys
 import threading
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Literal
 
+from ..core.taking import LONGEST_WAIT
 from .messages import Message
 
 #: what a full inbox does
 Overflow = Literal["wait", "drop_oldest", "close"]
 
-#: seconds of one wait: a lock that is waited for on Windows cannot be interrupted by Ctrl-C
-_SLICE = 0.5 if sys.platform == "win32" else 3_600.0
 #: seconds after which a wait for room looks by itself
 _LOOK = 1.0
 
@@ -76,7 +74,7 @@ class Inbox:
 
         Raises ``TimeoutError``.
         """
-        if timeout is not None and timeout <= _SLICE:
+        if timeout is not None and timeout <= LONGEST_WAIT:
             try:
                 message = self.messages.get(timeout=timeout)
             except Empty:
@@ -92,7 +90,7 @@ class Inbox:
         left = timeout
         while True:
             try:
-                return self.messages.get(timeout=min(max(left, 0.0), _SLICE))
+                return self.messages.get(timeout=min(max(left, 0.0), LONGEST_WAIT))
             except Empty:
                 left = end - monotonic()
                 if left <= 0:

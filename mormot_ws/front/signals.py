@@ -8,11 +8,28 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
-#: what asks a program to end
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from ..core.taking import LONGEST_WAIT
+from .console import console_close
+
+#: what asks a program to end; on Windows also Ctrl-Break, and the console that is closed
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
+)
+
+
+def wait_for_stop(stop: SimpleQueue[None]) -> None:
+    """Wait until a signal handler, or a thread, puts something into *stop*. For the main thread."""
+    while True:
+        try:
+            stop.get(timeout=LONGEST_WAIT)
+        except Empty:
+            continue
+        return
 
 
 class StopSignals:
@@ -31,6 +48,7 @@ class StopSignals:
         self._calls: dict[int, Callable[[], Any]] = dict.fromkeys(_SIGNALS, stop)
         self._calls.update(others or {})
         self._before: dict[int, Any] = {}
+        self._console: AbstractContextManager[None] | None = None
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
@@ -40,6 +58,9 @@ class StopSignals:
                 if before not in (signal.SIG_IGN, None):
                     self._before[number] = before
                     signal.signal(number, lambda number, frame: self._calls[number]())
+            # the window of a console is closed in a thread of its own
+            self._console = console_close(self._calls[signal.SIGINT])
+            self._console.__enter__()
         return self
 
     def __exit__(
@@ -48,5 +69,7 @@ class StopSignals:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._console is not None:
+            self._console.__exit__(kind, value, trace)
         for number, before in self._before.items():
             signal.signal(number, before)

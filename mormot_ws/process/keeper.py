@@ -23,6 +23,7 @@ from typing import Protocol
 from ..core.forks import call_in_child, dies_in_child
 from ..logs import get_logger
 from ..sockets.deadline import Deadline
+from ..sockets.grouped import GroupedSelector
 from .freeing import joined
 
 _log = get_logger("mormot_ws.keeper")
@@ -384,7 +385,7 @@ def _new_selector() -> selectors.BaseSelector:
     """Return what the thread waits with. Not the best one of the system: epoll forgets a descriptor
     that is closed, and what was blocked on it would be forgotten with it.
     """
-    return getattr(selectors, "PollSelector", selectors.SelectSelector)()
+    return getattr(selectors, "PollSelector", GroupedSelector)()
 
 
 def _wait(selector: selectors.BaseSelector, timeout: float | None) -> list[int]:

@@ -23,6 +23,7 @@ from ..logs import LOG_SECONDS, SeldomLog, get_logger
 from ..request import OnHttpServerRequest
 from ..settings import AS_KEYWORDS, WebSocketProcessSettings
 from ..sockets.deadline import Deadline
+from ..sockets.systems import descriptor_limit
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
 from .base import WebSocketServerBase
@@ -32,6 +33,9 @@ from .listener import Visitor
 from .listening import Place
 
 _log = get_logger("mormot_ws.server")
+
+#: with no more descriptors a server says so when it starts
+_FEW_DESCRIPTORS = 256
 
 #: how many connections are accepted on one socket before others have their turn
 _MOST_AT_ONCE = 64
@@ -106,6 +110,19 @@ class ListeningServer(WebSocketServerBase):
         #: the actual port number, even if 0 was given; 0 on a Unix socket
         self.port: int = self._listener.port
         dies_in_child(self)
+        self._hint_at_limit()
+
+    def _hint_at_limit(self) -> None:
+        limit = descriptor_limit()
+        most = self.settings.max_connections
+        # macOS gives a program 256
+        if limit is not None and limit <= _FEW_DESCRIPTORS and not 0 < most < limit:
+            _log.warning(
+                "%r: this OS process may open only %d files, and each connection is one: raise the"
+                " limit (ulimit -n 8192), or set settings.max_connections below it",
+                self,
+                limit,
+            )
 
     # ---------------------------------------------------------------------------------- for anybody
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..core.addresses import is_unix, unix_name
 from ..errors import HttpServerError
+from ..sockets.systems import own_port
 from .handed_over import close_all, from_descriptor, handed_over, systemd_sockets
 from .listener import Listener
 from .unix_file import UnixFile
@@ -27,7 +28,11 @@ _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPOR
 
 _HINTS = {
     errno.EADDRINUSE: "; another program listens there, port 0 takes a free one",
-    errno.EACCES: "; ports below 1024 are for privileged users",
+    errno.EACCES: (
+        "; another program has the port, or Windows has reserved it"
+        if sys.platform == "win32"
+        else "; ports below 1024 are for privileged users"
+    ),
     errno.EADDRNOTAVAIL: "; it is not an address of this machine",
 }
 _SHARED_HINT = "; a program listens there without reuse_port, or another user's"
@@ -278,8 +283,7 @@ def _listen_on_all(
 def _listen_on(family: int, place: Any, reuse_port: bool) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if sys.platform != "win32":  # on Windows it would let two programs share a port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        own_port(listener)
         if reuse_port:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from ..logs import get_logger
+from ..sockets.systems import system_error
 
 try:
     import fcntl
@@ -99,7 +100,7 @@ class UnixFile:
         elif code != errno.ENOENT:
             # somebody listens, has a full queue, or is not to be asked
             taken = code if code in (errno.EACCES, errno.EPERM) else errno.EADDRINUSE
-            raise OSError(taken, os.strerror(taken))
+            raise system_error(taken)
 
 
 def _identity(path: str) -> tuple[int, int]:

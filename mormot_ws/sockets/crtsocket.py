@@ -103,6 +103,8 @@ class CrtSocket(KnownAttributes):
         self._interrupted = False
         self._dialling: Dialling | None = None
         self._raw: socket.socket | None = None
+        # what talks to a proxy, or does the TLS handshake, on the socket above
+        self._opening: Transport | None = None
         self._transport: Transport | None = None
         # the transport on which an exchange by HTTP is under way, and the thread that does it
         self._exchange: tuple[Transport, int] | None = None
@@ -207,10 +209,13 @@ class CrtSocket(KnownAttributes):
         """Close the socket, if there is one. Never raises."""
         with self._safe_socket:
             transport, self._transport = self._transport, None
+            opening, self._opening = self._opening, None
             raw, self._raw = self._raw, None
         if transport is not None:
             transport.shutdown()
             transport.close()
+        if opening is not None:
+            opening.close()
         if raw is not None:
             raw.close()
 
@@ -224,8 +229,9 @@ class CrtSocket(KnownAttributes):
         if dialling is not None and dialling.die_in_child():
             self._leave_to_parent()
         transport, self._transport = self._transport, None
+        opening, self._opening = self._opening, None
         raw, self._raw = self._raw, None
-        for copy in (transport, raw):
+        for copy in (transport, opening, raw):
             if copy is not None:
                 self._leave_to_parent()
                 copy.close()
@@ -241,13 +247,16 @@ class CrtSocket(KnownAttributes):
         """
         with self._safe_socket:
             self._interrupted = True
-            sock = self._raw if self._transport is None else self._transport.sock
+            transport = self._transport or self._opening
+            raw = self._raw
             dialling = self._dialling
         if dialling is not None:
             dialling.stop()
-        if sock is not None:
+        if transport is not None:
+            transport.shutdown()
+        elif raw is not None:
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(raw, socket.SHUT_RDWR)
 
     def __repr__(self) -> str:
         what = "connected" if self.connected else "not connected"
@@ -282,7 +291,7 @@ class CrtSocket(KnownAttributes):
                 proxy,
                 self.host,
                 self.port,
-                lambda host, port: self._connect_any(host, port, deadline),
+                lambda host, port: self._to_proxy(host, port, deadline),
                 deadline,
             )
         else:
@@ -292,8 +301,19 @@ class CrtSocket(KnownAttributes):
             transport = Transport(raw, self._send_timeout)
         with self._safe_socket:
             self._check_interrupted()
-            self._raw = None
+            self._raw = self._opening = None
             self._transport = transport
+
+    def _to_proxy(self, host: str, port: int, deadline: Deadline) -> Transport:
+        """Return what talks to the proxy, which :meth:`interrupt` finds."""
+        transport = Transport(self._connect_any(host, port, deadline), self._send_timeout)
+        self._open_on(transport)
+        return transport
+
+    def _open_on(self, transport: Transport) -> None:
+        with self._safe_socket:
+            self._check_interrupted()
+            self._opening = transport
 
     def _with_tls(self, raw: socket.socket, deadline: Deadline) -> Transport:
         """Do the TLS handshake on *raw*."""
@@ -306,6 +326,7 @@ class CrtSocket(KnownAttributes):
         except ValueError as exc:
             # no certificate can be for this name
             raise OSError(str(exc)) from None
+        self._open_on(transport)
         try:
             transport.handshake(deadline)
         except ssl.SSLCertVerificationError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import selectors
 import socket
 import threading
@@ -13,11 +12,14 @@ from typing import Any
 from ..logs import get_logger
 from .deadline import Deadline, is_foreign_timeout, timed_out
 from .lookup import AddressInfo, LookUp, in_order
+from .systems import system_error
 
 _log = get_logger("mormot_ws.sockets")
 
 #: milliseconds between the starts of two attempts (RFC 8305 §5)
 STAGGER_MS = 250
+#: the same between the two addresses of ``localhost``
+_LOOPBACK_MS = 20
 #: the same before an address that did not work last time: it answers, and must not win only because
 #: it is nearer
 _AFTER_FAILURE_MS = 1000
@@ -49,8 +51,8 @@ def _unix_error(code: int) -> Exception:
         return _QueueFull()
     if code == errno.ENOENT:
         # as on a port: nobody listens there
-        return ConnectionRefusedError(code, os.strerror(code))
-    return OSError(code, os.strerror(code))
+        return ConnectionRefusedError(code, str(system_error(code).strerror))
+    return system_error(code)
 
 
 class Dialling:
@@ -172,7 +174,9 @@ class Dialling:
         first, second = (
             [info[4] in self._failed for info in waiting[:2]] if waiting[1:] else (False, False)
         )
-        return share.sooner(_AFTER_FAILURE_MS if second and not first else STAGGER_MS)
+        if second and not first:
+            return share.sooner(_AFTER_FAILURE_MS)
+        return share.sooner(_LOOPBACK_MS if _is_localhost(waiting[:2]) else STAGGER_MS)
 
     def _start(self, info: AddressInfo) -> socket.socket:
         """Return a socket that connects to one address; raise ``OSError`` when it cannot."""
@@ -188,7 +192,7 @@ class Dialling:
             if code and family == _UNIX:
                 raise _unix_error(code)
             if code and code not in _IN_PROGRESS:
-                raise OSError(code, os.strerror(code))
+                raise system_error(code)
         except BaseException:
             self._drop(sock)
             raise
@@ -226,12 +230,20 @@ class Dialling:
         return selector.select(seconds)
 
 
+def _is_localhost(infos: list[AddressInfo]) -> bool:
+    """Tell whether these are the two addresses of ``localhost``.
+
+    This machine answers at once or not at all, but Windows takes two seconds to refuse.
+    """
+    return {str(info[4][0]) for info in infos} == {"127.0.0.1", "::1"}
+
+
 def _check_connected(sock: socket.socket) -> None:
     """Raise ``OSError`` when *sock*, whose attempt has ended, is not connected to a peer."""
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
-        raise OSError(code, os.strerror(code))
+        raise system_error(code)
     # after an interrupted attempt there may be no error, but there is no peer either
     if sock.getpeername() == sock.getsockname():
         # nothing listens there: the kernel gave us that same port, and connected us to ourselves
-        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        raise system_error(errno.ECONNREFUSED)

@@ -24,7 +24,7 @@ from .transport import DeadlineSocket, Transport
 _log = get_logger("mormot_ws.sockets")
 
 #: dials the proxy itself: f(host, port) -> a connected socket
-Dial = Callable[[str, int], socket.socket]
+Dial = Callable[[str, int], Transport]
 
 #: the schemes and their default ports; GNOME exports ``socks``
 _PORTS = {"http": 8080, **dict.fromkeys(("socks", "socks5", "socks5h", "socks4", "socks4a"), 1080)}
@@ -118,8 +118,8 @@ def open_through_proxy(
 ) -> socket.socket:
     """Return a socket connected to *host* and *port* through the proxy *url*.
 
-    *dial* connects to the proxy. Raises ``OSError``, or :class:`ProxyError` with the proxy's
-    status.
+    *dial* connects to the proxy; of what it returns only the socket is used further. Raises
+    ``OSError``, or :class:`ProxyError` with the proxy's status.
     """
     try:
         proxy = ProxyUrl.parse(url)
@@ -131,7 +131,7 @@ def open_through_proxy(
     if proxy.scheme != "http" and importlib.util.find_spec("python_socks") is None:
         raise OSError(f"proxy {shown}: python-socks is missing: pip install 'mormot_ws[proxy]'")
     try:
-        sock = dial(proxy.host, proxy.port)
+        transport = dial(proxy.host, proxy.port)
     except TimeoutError as exc:
         if is_foreign_timeout(exc):
             raise
@@ -139,7 +139,7 @@ def open_through_proxy(
     except OSError as exc:
         # the same type, but the text must not look as if the server had refused
         raise type(exc)(f"proxy {shown}: {exc}") from None
-    talk = DeadlineSocket(Transport(sock), deadline)
+    talk = DeadlineSocket(transport, deadline)
     try:
         if proxy.scheme == "http":
             connect_by_http(talk, proxy, wire_authority(host, port))
@@ -153,7 +153,9 @@ def open_through_proxy(
         raise timed_out(f"proxy {shown}: timed out") from None
     except OSError as exc:
         raise OSError(f"proxy {shown}: {exc}") from None
-    return sock
+    finally:
+        transport.release()
+    return transport.sock
 
 
 def connect_by_http(talk: DeadlineSocket, proxy: ProxyUrl, authority: str) -> None:

@@ -179,7 +179,7 @@ class TlsTransport(Transport):
                     return data
             with self._safe_read:
                 if feeds == self._feeds:  # otherwise a writer has fed input meanwhile
-                    self._feed(self.sock.recv(raw_size))
+                    self._feed(self._read(raw_size))
                     if self._ended:
                         return b""
 

@@ -3,7 +3,7 @@
 ``tls_transport.py`` has the form for TLS. Both have the same few methods, for one thread that reads
 while others write. In the plain form the socket is blocking, so a read or a write is one system
 call. The kernel returns from a write that waits at intervals, to check whether the peer takes
-anything.
+anything. Where the platform cannot do that, ``portable.py`` waits outside of the kernel's calls.
 
 Where gevent has patched the standard library, its sockets wait even in calls that must not wait.
 Those calls then use the descriptor, and all waits the patched ``select``.
@@ -27,6 +27,7 @@ from ..core.addresses import UNIX_PEER
 from ..core.forks import dies_in_child
 from ..core.masking import Buffer
 from ..logs import get_logger
+from . import portable
 from .deadline import Deadline, timed_out
 from .patience import Patience
 
@@ -88,6 +89,8 @@ def _set_keep_alive(sock: socket.socket) -> None:
     """
     for option, value in (
         ("TCP_KEEPIDLE", 60),
+        # its name on macOS
+        ("TCP_KEEPALIVE", 60),
         ("TCP_KEEPINTVL", 15),
         ("TCP_KEEPCNT", 4),
         ("TCP_USER_TIMEOUT", 120_000),
@@ -127,16 +130,24 @@ class Transport:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._send_timeout = send_timeout
-        # the kernel returns from a write at these intervals, to see what the peer has taken
-        _set_kernel_timeout(sock, socket.SO_SNDTIMEO, Patience.step_of(send_timeout))
         _set_keep_alive(sock)
         self.sock = sock
         # a socket of gevent is not one of the C class, and waits in its own way
         self._patched = not isinstance(sock, _socket.socket)
+        # what waits where the kernel must not; None: the kernel waits
+        self._io: portable.PortableIO | None = None
+        self._read: Callable[[int], bytes] = sock.recv
+        self._send: Callable[[Buffer], int] = self._send_patched if self._patched else sock.send
+        # the longest time that one write waits, after which it looks at what the peer has taken
+        step = Patience.step_of(send_timeout)
+        if portable.NEVER_BLOCKS and not self._patched:
+            self._io = portable.PortableIO(sock, step)
+            self._read, self._send = self._io.recv, self._io.send
+        else:
+            _set_kernel_timeout(sock, socket.SO_SNDTIMEO, step)
         self.recv: Callable[[int], bytes]
         self.sendall: Callable[[Buffer], None]
         self.recv, self.sendall = self._direct_methods()
-        self._send: Callable[[Buffer], int] = self._send_patched if self._patched else sock.send
         dies_in_child(self)
 
     def read_by_events(self, has_input: Callable[[], object]) -> None:
@@ -166,7 +177,7 @@ class Transport:
 
         The first is the socket's own: little of ours is between the loop and the kernel.
         """
-        return self.sock.recv, self._write
+        return self._read, self._write
 
     def die_in_child(self) -> None:
         """Only close this copy of the descriptor, in a forked child.
@@ -223,7 +234,7 @@ class Transport:
 
     def send_parts(self, header: bytes, payload: bytes) -> None:
         """Send both like ``sendall(header + payload)``, without joining them in memory."""
-        if self._patched or not hasattr(self.sock, "sendmsg"):
+        if self._io is not None or self._patched or not hasattr(self.sock, "sendmsg"):
             self._write(header)
             self._write(payload)
             return
@@ -245,6 +256,8 @@ class Transport:
         try:
             if self._patched:
                 return os.write(self.sock.fileno(), data)
+            if self._io is not None:
+                return self._io.send_now(data)
             return self.sock.send(data, _DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return 0
@@ -259,7 +272,7 @@ class Transport:
                 return os.read(self.sock.fileno(), size)
             return self.sock.recv(size, _DONTWAIT)
         except (BlockingIOError, InterruptedError):
-            return None
+            return b"" if self._io is not None and self._io.cut_off else None
 
     def recv_within(self, size: int, deadline: Deadline) -> bytes:
         """Return what arrives before the *deadline*; raise ``TimeoutError`` if nothing does.
@@ -276,12 +289,17 @@ class Transport:
             self._wait_input(deadline)
 
     def _wait_input(self, deadline: Deadline) -> None:
-        if not wait_socket(self.sock, False, deadline):
+        if not self._wait(False, deadline):
             raise timed_out()
+
+    def _wait(self, write: bool, deadline: Deadline) -> bool:
+        if self._io is not None:
+            return self._io.wait(write, deadline)
+        return wait_socket(self.sock, write, deadline)
 
     def wait_writable(self, deadline: Deadline) -> bool:
         """Wait until :meth:`send_now` may continue; return False if the *deadline* comes first."""
-        return wait_socket(self.sock, True, deadline)
+        return self._wait(True, deadline)
 
     @property
     def waits_for_input(self) -> bool:
@@ -297,7 +315,8 @@ class Transport:
         None where the kernel does not tell.
         """
         if fcntl is None or sys.platform != "linux":
-            return None
+            # what the kernel has taken from us is the next best
+            return None if self._io is None else (self._io.taken, 0)
         try:
             waiting = struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]
         except (OSError, ValueError):
@@ -343,14 +362,22 @@ class Transport:
         # in plain text
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+        if self._io is not None:
+            self._io.cut()
 
     def close(self) -> None:
         """Close the file descriptor. Never raises.
 
         For the reading thread, once no other thread uses the transport.
         """
+        self.release()
         with contextlib.suppress(OSError):
             self.sock.close()
+
+    def release(self) -> None:
+        """Leave the socket open, for another transport on it. This one is not used any more."""
+        if self._io is not None:
+            self._io.close()
 
     def finish(self, deadline: Deadline) -> None:
         """Close gracefully, until the *deadline*, when no other thread uses the transport.
@@ -372,7 +399,7 @@ class Transport:
             self._end_output()
             if not wait_first:
                 self.sock.shutdown(socket.SHUT_WR)
-            while wait_socket(self.sock, False, deadline):
+            while self._wait(False, deadline):
                 if self._at_end() or deadline.passed:
                     break
         except OSError as exc:

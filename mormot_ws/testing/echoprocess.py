@@ -103,7 +103,9 @@ class EchoServerProcess(KnownAttributes, FreedByWith):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C must reach only the tests
+            # Ctrl-C must reach only the tests
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         self._process = process
         self._frozen = False
@@ -167,14 +169,28 @@ class EchoServerProcess(KnownAttributes, FreedByWith):
         The kernel still accepts new connections.
         """
         if self.pid and not self._frozen:
-            os.kill(self.pid, signal.SIGSTOP)
+            self._suspend(True)
             self._frozen = True
 
     def thaw(self) -> None:
         """Resume the OS process after :meth:`freeze` (SIGCONT)."""
         if self.pid and self._frozen:
-            os.kill(self.pid, signal.SIGCONT)
+            self._suspend(False)
             self._frozen = False
+
+    def _suspend(self, suspended: bool) -> None:
+        if sys.platform != "win32":
+            os.kill(self.pid, signal.SIGSTOP if suspended else signal.SIGCONT)
+            return
+        # Windows has no signals for that, but its kernel can do it
+        import ctypes
+
+        name = "NtSuspendProcess" if suspended else "NtResumeProcess"
+        process = self._process
+        assert process is not None
+        status = getattr(ctypes.WinDLL("ntdll"), name)(ctypes.c_void_p(int(process._handle)))
+        if status:
+            raise OSError(f"{name} has failed: {status & 0xFFFFFFFF:#x}")
 
     def free(self) -> None:
         """Stop the OS process, and release the port. Safe to call twice."""

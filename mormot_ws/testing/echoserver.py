@@ -24,6 +24,7 @@ from ..server.connection import WebSocketProcessServer, WebSocketServerSocket
 from ..server.threaded import WebSocketServer
 from ..settings import WebSocketProcessSettings, check_settings
 from ..sockets.deadline import Deadline
+from ..sockets.systems import own_port
 
 
 def hold_port(host: str, port: int = 0) -> tuple[int, socket.socket | None]:
@@ -34,7 +35,7 @@ def hold_port(host: str, port: int = 0) -> tuple[int, socket.socket | None]:
     """
     holder = socket.socket()
     try:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        own_port(holder)
         holder.bind((host, port))
         port = holder.getsockname()[1]
         if sys.platform == "linux":

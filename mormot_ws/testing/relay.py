@@ -247,6 +247,7 @@ class Relay:
     def _bound(self, port: int) -> socket.socket:
         sock = socket.socket()
         try:
+            # on every system: another socket of ours holds the same port, see refuse()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._set_buffers(sock)
             sock.bind((self.host, port))

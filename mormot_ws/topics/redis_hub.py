@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -135,6 +136,9 @@ class RedisHub(Hub):
         self._presence = RedisPresence(self._pool, prefix)
         self._listener = RedisListener(self, self._pool, self._feeds, self._presence)
         self._freed = False
+        #: what the names of epochs begin with that this hub lets begin, and their numbers
+        self._epochs = secrets.token_urlsafe(9)
+        self._numbers = itertools.count(1)
         #: what the status tells
         self._counts = {"published": 0, "repeated": 0}
         dies_in_child(self)
@@ -165,7 +169,7 @@ class RedisHub(Hub):
                 PUBLISH,
                 (keys.meta, keys.past, keys.seen, keys.order),
                 (
-                    secrets.token_urlsafe(9),
+                    self._fresh_epoch(),
                     int(self.topic_age),
                     keys.channel,
                     json.encode(),
@@ -186,6 +190,10 @@ class RedisHub(Hub):
         else:
             self._counts["published"] += 1
         return Published(offset, epoch.decode(), bool(repeated))
+
+    def _fresh_epoch(self) -> str:
+        """Return a name for an epoch that may begin with the next script: nobody has it twice."""
+        return f"{self._epochs}{next(self._numbers):x}"
 
     def _begin(self) -> Deadline:
         """Return the deadline of a call; raise ``HubUnavailable`` after :meth:`free`."""
@@ -222,7 +230,7 @@ class RedisHub(Hub):
             HISTORY,
             (keys.meta, keys.past),
             (
-                secrets.token_urlsafe(9),
+                self._fresh_epoch(),
                 int(self.topic_age),
                 max(self.history_count, least_count),
                 int(max(self.history_age, least_age)),
@@ -352,6 +360,7 @@ class RedisHub(Hub):
 
     def die_in_child(self) -> None:
         """Start afresh, in a forked child: connections and subscriptions are the parent's."""
+        self._epochs = secrets.token_urlsafe(9)
         self._pool.die_in_child()
         self._feeds.die_in_child()
         self._presence.die_in_child()

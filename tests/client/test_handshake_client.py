@@ -620,7 +620,7 @@ class TestUserAgent:
     def test_it_has_the_form_of_a_native_client(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """System, processor, and the program without path and suffix."""
         monkeypatch.setattr(sys, "argv", ["/opt/tools/probe.py", "-v"])
-        monkeypatch.setattr("platform.system", lambda: "Linux")
+        monkeypatch.setattr(sys, "platform", "linux")
         monkeypatch.setattr(sys, "maxsize", 2**63 - 1)
         assert default_user_agent() == "Mozilla/5.0 (Linux x64; mORMot) HCWS/4 probe"
 
@@ -633,11 +633,11 @@ class TestUserAgent:
     def test_without_a_program_it_names_python(
         self, monkeypatch: pytest.MonkeyPatch, argv: list[str]
     ) -> None:
-        """Embedded or interactive interpreters, and systems without name, have an agent too."""
+        """Embedded or interactive interpreters, and other systems, have an agent too."""
         monkeypatch.setattr(sys, "argv", argv)
-        monkeypatch.setattr("platform.system", lambda: "")
+        monkeypatch.setattr(sys, "platform", "freebsd14")
         agent = default_user_agent()
-        assert agent.startswith("Mozilla/5.0 (unknown ")
+        assert agent.startswith("Mozilla/5.0 (freebsd14 ")
         assert agent.endswith(" HCWS/4 python")
 
 

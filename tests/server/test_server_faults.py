@@ -38,6 +38,7 @@ from support import (
 )
 from support.faults import ServerPeer, took
 from support.programs import Script
+from support.windows import kernel_waits
 
 from mormot_ws import (
     WebSocketFrame,
@@ -411,6 +412,7 @@ def test_without_descriptors_accept_waits_and_goes_on_later() -> None:
 
 
 @no_limit
+@kernel_waits
 def test_without_descriptors_visitors_are_told() -> None:
     """They get 503 by the descriptor in reserve, which is there again afterwards; the log has one
     line, and whoever is connected goes on.

@@ -110,6 +110,15 @@ def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(
     assert 0.2 < time.monotonic() - began < BOUND / 2
 
 
+def test_the_second_address_of_localhost_starts_at_once() -> None:
+    """Windows takes two seconds to refuse the first."""
+    dialling = Dialling("localhost", 80, {})
+    both = [info("::1"), info("127.0.0.1")]
+    assert (dialling._pause(both, Deadline(10_000)).seconds() or 1) < 0.05
+    others = [info("::1"), info("10.0.0.1")]
+    assert (dialling._pause(others, Deadline(10_000)).seconds() or 0) > 0.2
+
+
 def test_a_short_time_is_shared_by_the_addresses(
     found: list[Any], hole: int, second_hole: int, listener: socket.socket
 ) -> None:

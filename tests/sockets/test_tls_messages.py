@@ -479,12 +479,13 @@ class TestReadingThatWrites:
         self,
         contexts: tuple[ssl.SSLContext, ssl.SSLContext],
         sockets: tuple[socket.socket, socket.socket],
-    ) -> tuple[TlsTransport, OtherEnd]:
+    ) -> Iterator[tuple[TlsTransport, OtherEnd]]:
         """A transport on the server's side, and the other end of its connection."""
         transport = TlsTransport(sockets[0], contexts[0], ms(5_000), server_side=True)
         other = OtherEnd(sockets[1], contexts[1])
         self.shake_hands(transport, other)
-        return transport, other
+        yield transport, other
+        transport.close()
 
     def half_answered(self, transport: TlsTransport, other: OtherEnd) -> bytes:
         """Let the server ask and read the first record of the answer; return the other records."""

@@ -1,0 +1,52 @@
+"""What differs between the systems, in small: the words of an error, and who may share a port."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+
+#: what has the place of ``SO_REUSEADDR`` on Windows, where that lets any program steal the port
+_EXCLUSIVE: int | None = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
+
+
+def system_error(code: int) -> OSError:
+    """Return the exception for the error *code* of a socket: with the system's words for it, and of
+    the subclass that it has.
+    """
+    if sys.platform == "win32" and code >= 10000:
+        # the C library, and so os.strerror(), does not know the codes of sockets
+        import ctypes
+
+        return ctypes.WinError(code)
+    return OSError(code, os.strerror(code))
+
+
+def error_text(error: OSError) -> str:
+    """Return the system's words for *error*, without its number."""
+    if error.strerror and "Unknown error" not in error.strerror:
+        return error.strerror
+    return system_error(error.errno or errno.EIO).strerror or str(error)
+
+
+def descriptor_limit() -> int | None:
+    """Return how many descriptors this OS process may have; None: there is no limit, or it is not
+    known.
+    """
+    try:
+        import resource
+    except ImportError:  # missing on Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def own_port(sock: socket.socket) -> None:
+    """Let no other program have the port of *sock*, which is not bound yet; and let a new server
+    have it while connections of an old one are ending. Raises ``OSError``.
+    """
+    if _EXCLUSIVE is not None:
+        sock.setsockopt(socket.SOL_SOCKET, _EXCLUSIVE, 1)
+    else:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
