@@ -88,7 +88,18 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .server.handed_over import systemd_sockets
     from .server.rest import WebSocketAsyncServerRest, WebSocketServerRest
     from .server.threaded import WebSocketServer
-    from .services.remote import ClientServices, ServerServices
+    from .services.answers import ServiceCustomAnswer, ServiceCustomStatus
+    from .services.client import ClientServices
+    from .services.interface import wire_name
+    from .services.server import ServerServices
+    from .services.sessions import AuthSession
+    from .services.users import (
+        AuthUser,
+        RestServerAuthentication,
+        RestServerAuthenticationDefault,
+        RestServerAuthenticationHttpBasic,
+        RestServerAuthenticationNone,
+    )
     from .settings import (
         WebSocketProcessSettings,
         WebSocketProcessSettingsLogDetails,
@@ -99,6 +110,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .sockets.crtsocket import CrtSocket
     from .sockets.tls_contexts import client_tls_context, server_tls_context
     from .states import (
+        ServiceInstanceImplementation,
         WebSocketProcessClientThreadState,
         WebSocketProcessNotifyCallback,
         WebSocketProcessState,
@@ -109,6 +121,12 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         sClosed,
         sCreate,
         sFinished,
+        sicClientDriven,
+        sicPerGroup,
+        sicPerSession,
+        sicPerUser,
+        sicShared,
+        sicSingle,
         sRun,
         wpsClose,
         wpsCreate,
@@ -205,7 +223,18 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "server.event_connection": ("WebSocketAsyncConnection",),
     "server.event_driven": ("WebSocketAsyncServer",),
     "server.rest": ("WebSocketAsyncServerRest", "WebSocketServerRest"),
-    "services.remote": ("ClientServices", "ServerServices"),
+    "services.answers": ("ServiceCustomAnswer", "ServiceCustomStatus"),
+    "services.client": ("ClientServices",),
+    "services.interface": ("wire_name",),
+    "services.server": ("ServerServices",),
+    "services.sessions": ("AuthSession",),
+    "services.users": (
+        "AuthUser",
+        "RestServerAuthentication",
+        "RestServerAuthenticationDefault",
+        "RestServerAuthenticationHttpBasic",
+        "RestServerAuthenticationNone",
+    ),
     "settings": (
         "WebSocketProcessSettings",
         "WebSocketProcessSettingsLogDetails",
@@ -215,6 +244,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     ),
     "sockets.crtsocket": ("CrtSocket",),
     "states": (
+        "ServiceInstanceImplementation",
         "WebSocketProcessClientThreadState",
         "WebSocketProcessNotifyCallback",
         "WebSocketProcessState",
@@ -226,6 +256,12 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "sCreate",
         "sFinished",
         "sRun",
+        "sicClientDriven",
+        "sicPerGroup",
+        "sicPerSession",
+        "sicPerUser",
+        "sicShared",
+        "sicSingle",
         "wpsClose",
         "wpsCreate",
         "wpsDestroy",
@@ -325,6 +361,8 @@ __all__ = [
     "ProcessStatus",
     "ProcessesStatus",
     "CallError",
+    "AuthSession",
+    "AuthUser",
     "ClientServices",
     "Connection",
     "ConnectionClosed",
@@ -342,10 +380,17 @@ __all__ = [
     "ReconnectPolicy",
     "ClientStatus",
     "ConnectionStatus",
+    "RestServerAuthentication",
+    "RestServerAuthenticationDefault",
+    "RestServerAuthenticationHttpBasic",
+    "RestServerAuthenticationNone",
     "ServerServices",
     "ServerStatus",
     "ServiceConnectionError",
+    "ServiceCustomAnswer",
+    "ServiceCustomStatus",
     "ServiceError",
+    "ServiceInstanceImplementation",
     "ServiceTimeoutError",
     "StopOn",
     "WebCrtSocketProcess",
@@ -404,6 +449,13 @@ __all__ = [
     "sCreate",
     "sFinished",
     "sRun",
+    "sicClientDriven",
+    "sicPerGroup",
+    "sicPerSession",
+    "sicPerUser",
+    "sicShared",
+    "sicSingle",
+    "wire_name",
     "wpsClose",
     "wpsCreate",
     "wpsDestroy",

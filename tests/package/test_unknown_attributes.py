@@ -30,6 +30,8 @@ from mormot_ws import (
 
 #: those that are made without more ado
 MADE: dict[str, Callable[[], object]] = {
+    "AuthSession": lambda: mormot_ws.AuthSession(2, mormot_ws.AuthUser("x"), ""),
+    "AuthUser": lambda: mormot_ws.AuthUser("x"),
     "Changed": lambda: mormot_ws.Changed(1),
     "ExponentialBackoff": ExponentialBackoff,
     "History": lambda: mormot_ws.History([], mormot_ws.Position("e", 0)),
@@ -47,8 +49,15 @@ MADE: dict[str, Callable[[], object]] = {
     "Publishing": lambda: mormot_ws.WebSocketProtocolTopics().publish("x", 1),
     "Recovery": lambda: mormot_ws.Recovery("x", True, "", 0, mormot_ws.Position("e", 0)),
     "ReconnectFailure": lambda: ReconnectFailure(FailureKind.upgrade, "", 1, 0),
+    "RestServerAuthenticationDefault": lambda: mormot_ws.RestServerAuthenticationDefault({}.get),
+    "RestServerAuthenticationHttpBasic": lambda: mormot_ws.RestServerAuthenticationHttpBasic(
+        {}.get
+    ),
+    "RestServerAuthenticationNone": lambda: mormot_ws.RestServerAuthenticationNone({}.get),
     "RedisHub": lambda: mormot_ws.RedisHub("redis://localhost"),
     "ServerProcesses": lambda: mormot_ws.ServerProcesses(make_server, 1, 0),
+    "ServiceCustomAnswer": mormot_ws.ServiceCustomAnswer,
+    "ServiceCustomStatus": lambda: mormot_ws.ServiceCustomStatus(201),
     "ShardedHub": lambda: mormot_ws.ShardedHub([mormot_ws.MemoryHub()]),
     "StopOn": lambda: StopOn(LinearBackoff()),
     "TopicLimits": mormot_ws.TopicLimits,
@@ -94,6 +103,7 @@ BASES = {
     "CrtSocket": "HttpClientWebSockets",
     "Hub": "MemoryHub",
     "ReconnectPolicy": "StopOn",
+    "RestServerAuthentication": "RestServerAuthenticationDefault",
     "WebCrtSocketProcess": "WebSocketProcessClient",
     "WebSocketProcess": "WebSocketProcessClient",
     "WebSocketProtocolRest": "WebSocketProtocolJson",

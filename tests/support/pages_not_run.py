@@ -89,7 +89,7 @@ NOT_RUN = [
     ),
     NotRun(
         "docs/reference/topics-protocol.md",
-        "wire",
+        "none",
         "",
         "messages, compared with what is sent",
         "tests/topics/test_topics_wire.py::test_the_page_has_the_messages_that_are_sent",
@@ -137,6 +137,12 @@ NOT_RUN = [
     ),
     NotRun(
         "docs/porting-guide.md",
+        "pascal",
+        "",
+        "Object Pascal, for comparison; there is no compiler here",
+    ),
+    NotRun(
+        "docs/how-to/services.md",
         "pascal",
         "",
         "Object Pascal, for comparison; there is no compiler here",
