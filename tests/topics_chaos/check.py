@@ -80,7 +80,7 @@ class Checker:
             places = self._places[by, number]
             if any(place[0] == era for place in places):
                 self.findings.violated(f"{by} {number} is twice in era {era}: {places} {offset}")
-            if places:
+            elif places:
                 self.findings.in_two_eras += places[0][2] != offset
             elif number < newest.get(by, -1):
                 self.findings.violated(
