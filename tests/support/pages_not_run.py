@@ -68,7 +68,7 @@ NOT_RUN = [
     ),
     NotRun(
         "docs/reference/topics-protocol.md",
-        "wire",
+        "none",
         "",
         "messages, compared with what is sent",
         "tests/topics/test_topics_wire.py::test_the_page_has_the_messages_that_are_sent",
