@@ -28,6 +28,27 @@ class Command(NamedTuple):
 
 NOT_RUN = [
     NotRun(
+        "docs/how-to/several-machines.md",
+        "nginx",
+        "",
+        "the configuration of a program that the page does not start",
+        "tests/docs/test_several_machines_page.py::test_two_servers_behind_it_are_one",
+    ),
+    NotRun(
+        "docs/how-to/several-machines.md",
+        "haproxy",
+        "",
+        "the configuration of a program that the page does not start",
+        "tests/docs/test_several_machines_page.py::test_two_servers_behind_it_are_one",
+    ),
+    NotRun(
+        "docs/how-to/several-machines.md",
+        "redis",
+        "",
+        "lines of the configuration of Redis",
+        "tests/docs/test_several_machines_page.py::test_the_rights_are_enough_and_no_more",
+    ),
+    NotRun(
         "README.md",
         "python",
         "",
@@ -114,6 +135,26 @@ NOT_RUN = [
         "five programs that go on running",
         "tests/docs/test_chat_room.py"
         "::test_two_servers_behind_nginx_are_one_and_nothing_is_lost_when_one_is_killed",
+    ),
+    NotRun(
+        "docs/how-to/health.md",
+        "none",
+        "",
+        "a configuration for HAProxy",
+        "tests/docs/test_balancer_pages.py::test_haproxy_takes_out_a_server_that_is_not_ready",
+    ),
+    NotRun(
+        "docs/how-to/health.md",
+        "nginx",
+        "",
+        "two lines of a site",
+        "tests/docs/test_balancer_pages.py::test_nginx_takes_the_lines",
+    ),
+    NotRun(
+        "docs/how-to/health.md",
+        "yaml",
+        "containers:",
+        "part of a pod, which needs a cluster",
     ),
     NotRun(
         "docs/reference/topics-js.md",
