@@ -167,11 +167,20 @@ class RedisPresence:
         if dead:
             # nobody else would do it
             self._pool.request(deadline, (b"HDEL", here, *dead))
-        return {
-            field.partition(b":")[2].decode(): loads(json)
-            for field, json in pairs
-            if field.partition(b":")[0] in alive
-        }
+        found: dict[str, Any] = {}
+        with self._safe:
+            names = {name.encode() for name in (self._process, *self._former)}
+        for field, json in pairs:
+            process, _, name = field.partition(b":")
+            member = name.decode()
+            if process in names:
+                # what we are just telling Redis that has left may not be gone yet
+                ours = self._members.get((topic, member))
+                if ours is not None:
+                    found[member] = loads(ours)
+            elif process in alive:
+                found[member] = loads(json)
+        return found
 
     def _alive(self, deadline: Deadline, processes: list[bytes]) -> set[bytes]:
         """Return those OS processes that still say that they live."""

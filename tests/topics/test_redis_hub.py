@@ -440,12 +440,15 @@ class TestRedisAway:
         self, make: Make, own_redis: RedisServer
     ) -> None:
         """A Redis that was frozen does it when the member is there again."""
-        hub = make(own_redis.url, presence_age=ms(300))
+        hub, other = make(own_redis.url, presence_age=ms(300)), make(own_redis.url)
         hub.join("news", "ann", 1)
         fields = own_redis.command("HKEYS", f"{hub.prefix}{{news}}:here")
         request = hub._pool.request
 
-        def lose(*_: object) -> list[Any]:
+        def lose(deadline: Any, *commands: tuple[Any, ...]) -> list[Any]:
+            # the hub's thread has others
+            if commands[0][0] != b"HDEL":
+                return request(deadline, *commands)
             hub._pool.request = request  # type: ignore[method-assign]
             raise HubUnavailable("not answered in time", True)
 
@@ -453,8 +456,7 @@ class TestRedisAway:
         assert hub.leave("news", "ann")
         hub.join("news", "ann", 2)
         own_redis.command("HDEL", f"{hub.prefix}{{news}}:here", *fields)  # type: ignore[misc]
-        assert hub.members("news") == {}
-        wait_for(lambda: hub.members("news") == {"ann": 2})
+        wait_for(lambda: other.members("news") == {"ann": 2})
 
     def test_leave_does_not_wait_for_a_redis_that_is_away(
         self, make: Make, own_redis: RedisServer
