@@ -300,9 +300,7 @@ class ClientServices(Services):
         passed: list[PassedCallback],
     ) -> None:
         """Keep a call that has passed objects, without them, for after a reconnection."""
-        bound = method.signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        values = list(bound.arguments.values())
+        values = method.parameters.bound(args, kwargs)
         for at in method.parameters.callbacks:
             if values[at] is not None:
                 values[at] = PASSED
