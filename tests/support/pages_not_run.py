@@ -28,6 +28,27 @@ class Command(NamedTuple):
 
 NOT_RUN = [
     NotRun(
+        "docs/how-to/several-machines.md",
+        "nginx",
+        "",
+        "the configuration of a program that the page does not start",
+        "tests/docs/test_several_machines_page.py::test_two_servers_behind_it_are_one",
+    ),
+    NotRun(
+        "docs/how-to/several-machines.md",
+        "haproxy",
+        "",
+        "the configuration of a program that the page does not start",
+        "tests/docs/test_several_machines_page.py::test_two_servers_behind_it_are_one",
+    ),
+    NotRun(
+        "docs/how-to/several-machines.md",
+        "redis",
+        "",
+        "lines of the configuration of Redis",
+        "tests/docs/test_several_machines_page.py::test_the_rights_are_enough_and_no_more",
+    ),
+    NotRun(
         "README.md",
         "python",
         "",
@@ -106,6 +127,14 @@ NOT_RUN = [
         "main = mormot_ws.MainThreadQueue(",
         "parts of the examples, which need a toolkit and a screen",
         "tests/docs/test_desktop_examples.py::test_a_window_shows_what_comes_and_closes",
+    ),
+    NotRun(
+        "docs/how-to/chat-room.md",
+        "sh",
+        "redis-server",
+        "five programs that go on running",
+        "tests/docs/test_chat_room.py"
+        "::test_two_servers_behind_nginx_are_one_and_nothing_is_lost_when_one_is_killed",
     ),
     NotRun(
         "docs/how-to/health.md",
