@@ -142,7 +142,7 @@ class ListeningServer(WebSocketServerBase):
 
     def answer_path(self, path: str, on_request: OnHttpServerRequest) -> None:
         """Let ``f(ctxt: HttpServerRequest) -> status`` answer plain HTTP requests of *path*, as
-        ``'/metrics'``, instead of :attr:`on_request`.
+        ``'/metrics'``, instead of ``on_request``.
 
         From any thread. Raises ``TypeError`` or ``ValueError`` for what makes no sense, and for a
         path that has an answer already.
