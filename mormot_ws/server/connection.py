@@ -390,13 +390,14 @@ class WebSocketServerSocket(CheckedAttributes):
         server = self.server
         context = request_context(request, content, self.connection_id, self.remote_ip)
         headers: list[tuple[str, str]] = []
-        if server.on_request is None:
+        on_request = server._path_answers.get(request.path) or server.on_request
+        if on_request is None:
             served = server.websocket_protocols.serves_uri(request.path)
             status = answer_visitor(context, server.description, served)
             headers = split_header_lines(context.out_custom_headers)
         else:
             try:
-                status = int(server.on_request(context))
+                status = int(on_request(context))
                 headers = split_header_lines(context.out_custom_headers)
             # a bug or sys.exit() in the user's code gives this request a 500
             except BaseException:

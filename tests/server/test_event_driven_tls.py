@@ -1,4 +1,6 @@
-"""TLS on the event-driven server: no peer has a thread of its own, whatever it leaves undone."""
+"""TLS on the event-driven server: whatever a peer does or leaves undone, no thread belongs to it,
+and the others are served.
+"""
 
 from __future__ import annotations
 
