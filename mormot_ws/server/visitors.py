@@ -90,11 +90,3 @@ def _without_port(text: str, keep_brackets: bool = False) -> str:
         inside = text[1:].partition("]")[0]
         return f"[{inside}]" if keep_brackets else inside
     return text.partition(":")[0] if text.count(":") == 1 else text
-
-
-def ip_of(sock: socket.socket, address: object) -> str:
-    """Return the IP address in a socket's *address*; an IPv4-mapped one in its IPv4 form."""
-    ip = str(address[0]) if isinstance(address, tuple) and address else ""
-    if not ip and sock.family == getattr(socket, "AF_UNIX", None):
-        return UNIX_PEER
-    return ip.removeprefix("::ffff:") if "." in ip else ip
