@@ -54,6 +54,7 @@ examples:
   mormot-ws serve --cert cert.pem --key key.pem --status 5
   mormot-ws serve --port 0 --json --status 1      for scripts
   mormot-ws serve --unix /tmp/echo.sock --unix-mode 600
+  mormot-ws serve --hub redis://127.0.0.1:6379
 
 """
 
@@ -73,6 +74,7 @@ examples:
   mormot-ws connect ws://127.0.0.1:8999 --json --linger forever < /dev/null
   mormot-ws connect ws://127.0.0.1:8999 --binary < photo.jpg > copy.jpg
   mormot-ws connect ws+unix:/tmp/echo.sock:/
+  mormot-ws connect ws://127.0.0.1:8999 --subscribe news --reconnect --json
 
 """
 
@@ -222,6 +224,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--uri", metavar="PATH", default="", help="serve this path only, e.g. chat (default: any)"
     )
     parser.add_argument(
+        "--hub",
+        metavar="URL",
+        type=argument_types.hub,
+        help="topics too, for clients of the sub-protocol topics: memory:, redis://host:port or "
+        "rediss://...; @FILE: read it from the file, where a password is not seen",
+    )
+    parser.add_argument(
         "--status",
         metavar="SECONDS",
         type=argument_types.seconds,
@@ -308,6 +317,22 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
         type=argument_types.positive,
         default=0,
         help="close after N received messages",
+    )
+    group = parser.add_argument_group("topics")
+    group.add_argument(
+        "--subscribe",
+        metavar="TOPIC",
+        type=argument_types.topic,
+        action="append",
+        default=[],
+        help="show what is published on a topic, and what was missed when the connection was lost; "
+        "repeatable; without --publish, standard input is not read",
+    )
+    group.add_argument(
+        "--publish",
+        metavar="TOPIC",
+        type=argument_types.topic,
+        help="publish each line of the input on a topic",
     )
     group = parser.add_argument_group("reconnection")
     group.add_argument(
@@ -465,6 +490,10 @@ def _check_together(args: argparse.Namespace) -> None:
         _check_place(args)
         if args.processes is not None and args.mode != "echo":
             raise UsageError("--processes goes with echo: others would reach only some clients")
+        if args.hub == "memory:" and args.processes is not None:
+            raise UsageError("--hub memory: is one OS process's own: --processes needs a Redis")
+        if args.hub and (args.protocol or "").lower() == "topics":
+            raise UsageError("--protocol topics is what --hub offers")
         if args.client_ca and not args.cert:
             raise UsageError("--client-ca goes with --cert")
         args.uri = args.uri.removeprefix("/")
@@ -479,6 +508,12 @@ def _check_together(args: argparse.Namespace) -> None:
     if args.bearer and any(header.lower().startswith("authorization:") for header in args.header):
         raise UsageError("--bearer or a header Authorization, not both")
     if args.command == "connect":
+        if (args.subscribe or args.publish) and args.binary:
+            raise UsageError("--subscribe and --publish go without --binary")
+        if (args.subscribe or args.publish) and len(args.protocol) > 1:
+            raise UsageError("--subscribe and --publish go with one --protocol")
+        if len(set(args.subscribe)) < len(args.subscribe):
+            raise UsageError("--subscribe names each topic once")
         if args.max_attempts and not args.reconnect:
             raise UsageError("--max-attempts goes with --reconnect")
     elif not args.size:
