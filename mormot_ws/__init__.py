@@ -59,6 +59,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .front.peer import Peer
     from .front.request import Request
     from .front.server import Server
+    from .json_logs import JsonLogFormatter
     from .process.on_socket import WebCrtSocketProcess
     from .process.process import WebSocketProcess
     from .processes.processes import ServerProcesses, run_processes
@@ -204,6 +205,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "front.client": ("connect",),
     "front.connection": ("Connection",),
     "front.main_thread": ("MainThreadQueue",),
+    "json_logs": ("JsonLogFormatter",),
     "process.process": ("WebSocketProcess",),
     "protocols.base": ("WebSocketProtocol",),
     "protocols.protocol_list": ("WebSocketProtocolList",),
@@ -374,6 +376,7 @@ __all__ = [
     "HttpClientWebSockets",
     "HttpServerError",
     "HttpServerRequest",
+    "JsonLogFormatter",
     "LinearBackoff",
     "MainThreadQueue",
     "ReconnectFailure",

@@ -92,6 +92,9 @@ class RecordReader(Reader):
                 items[names[name]] = readers[name].read(item, seen)
         except Misfit as misfit:
             raise misfit.within(f".{name}") from None
+        if missing:
+            # in the order of the fields, which a dict shows
+            items = {field: items[field] for field in names.values() if field in items}
         try:
             return self._kind(**items)
         # what its __post_init__ refuses

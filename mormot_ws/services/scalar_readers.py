@@ -193,6 +193,9 @@ def enum_reader(kind: type[Enum], native: bool) -> Reader:
         # each new combination of flags is kept by its class: no unknown ones
         if known and (type(value) is not int or (value if value >= 0 else ~value) & ~known):
             raise misfit_of(f"has to be {wanted}")
+        if known and value < 0:
+            # the complement of flags, which has no others in it
+            value &= known
         try:
             return kind(value)
         # whatever the application's _missing_() raises is a no

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from enum import Enum
@@ -180,14 +181,14 @@ def test_an_object_of_a_conversation_does(name: str, met: dict[str, object]) -> 
 
 
 def test_no_public_class_is_left_out() -> None:
-    """Except enumerations, whose members are constants, and exceptions: other programs note on
-    them what they know of where they were caught.
+    """Except enumerations, whose members are constants; exceptions: other programs note on them
+    what they know of where they were caught; and what belongs to ``logging``, which sets its own.
     """
     classes: dict[str, Any] = {
         name: kind
         for name in mormot_ws.__all__
         if isinstance(kind := getattr(mormot_ws, name), type)
-        and not issubclass(kind, Enum | Exception)
+        and not issubclass(kind, Enum | Exception | logging.Formatter)
     }
     assert {*classes} == {*MADE, *MET, *BASES}
     for base, derived in BASES.items():

@@ -108,6 +108,26 @@ NOT_RUN = [
         "tests/docs/test_desktop_examples.py::test_a_window_shows_what_comes_and_closes",
     ),
     NotRun(
+        "docs/how-to/health.md",
+        "none",
+        "",
+        "a configuration for HAProxy",
+        "tests/docs/test_balancer_pages.py::test_haproxy_takes_out_a_server_that_is_not_ready",
+    ),
+    NotRun(
+        "docs/how-to/health.md",
+        "nginx",
+        "",
+        "two lines of a site",
+        "tests/docs/test_balancer_pages.py::test_nginx_takes_the_lines",
+    ),
+    NotRun(
+        "docs/how-to/health.md",
+        "yaml",
+        "containers:",
+        "part of a pod, which needs a cluster",
+    ),
+    NotRun(
         "docs/reference/topics-js.md",
         "js",
         "import",
