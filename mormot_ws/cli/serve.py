@@ -33,7 +33,7 @@ from ..topics.server_side import TopicsStatus
 from .figures import size
 from .inputs import PipeInput
 from .mailbox import SIGNAL_CODES, Mailbox, News
-from .output import Output
+from .output import Output, has_module
 from .topics import NAME as TOPICS
 from .topics import new_hub
 
@@ -172,6 +172,9 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     if not is_certificate_usable(args, output):
         return 1
     room = Room(args.mode, output)
+    if args.metrics and not has_module("prometheus_client"):
+        output.error("--metrics needs prometheus-client: pip install 'mormot_ws[metrics]'")
+        return 1
     try:
         server = make_server(
             args, room, port=args.where, reuse_port=args.reuse_port, unix_mode=args.unix_mode
@@ -223,6 +226,10 @@ def make_server(
     def prepare(server: ListeningServer) -> None:
         _offer(server, args, room.on_incoming_frame)
         room.opened(server, args)
+        if args.metrics:
+            from ..metrics import Metrics
+
+            Metrics().serve_on(server, args.metrics)
 
     return server_class()(
         port,

@@ -48,7 +48,7 @@ _LONGEST_PAUSE = 4_000
 #: So many are read at a time, too
 _LEAST_KEPT = 200
 _LEAST_AGE = 10_000
-#: the most milliseconds that free() spends on telling the others
+#: the most milliseconds that free() and leave() spend on telling the others
 _GOODBYE = 300
 
 
@@ -292,11 +292,16 @@ class RedisHub(Hub):
         check_name("member", member)
         if self._freed or not self._presence.leave(topic, member):
             return False
-        try:
-            self._presence.tell_left(Deadline(self.timeout))
-        except HubError:
-            # it was logged; the thread tells Redis when it is back
-            self._listener.wake()
+        # all of a server's connections may end at once while Redis is away: then nobody waits
+        if not self._pool.is_failing:
+            try:
+                self._presence.tell_left_one(Deadline(self.timeout).sooner(_GOODBYE), topic, member)
+                return True
+            except HubError:
+                # it was logged
+                pass
+        # the thread tells Redis when it is back
+        self._listener.wake()
         return True
 
     def members(self, topic: str) -> dict[str, Any]:
