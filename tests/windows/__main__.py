@@ -130,6 +130,7 @@ def main() -> int:
         output = run(python, "-c", _UNDER_WINE, *arguments, seconds=_ALL)
         columns["Windows"] = results(output)
         faults = report(names, columns)
+        sys.stdout.flush()
         if faults:
             print("\nthe output under Wine:\n" + output)
         print("\nthe demo under Wine:", flush=True)

