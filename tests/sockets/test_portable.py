@@ -36,7 +36,7 @@ from mormot_ws import HttpClientWebSockets
 from mormot_ws.sockets import portable
 from mormot_ws.sockets.crtsocket import CrtSocket
 from mormot_ws.sockets.deadline import Deadline
-from mormot_ws.sockets.transport import Transport
+from mormot_ws.sockets.transport import Transport, wait_socket
 
 __all__ = ["authority"]
 
@@ -232,6 +232,17 @@ def test_a_closed_socket_is_a_network_error(ends: tuple[Transport, socket.socket
     transport.sock.close()
     with pytest.raises(OSError, match="file descriptor"):
         transport.recv_within(100, Deadline(ms(1_000)))
+
+
+def test_a_wait_for_a_closed_socket_is_a_network_error(
+    ends: tuple[Transport, socket.socket],
+) -> None:
+    transport, _ = ends
+    transport.sock.close()
+    with pytest.raises(OSError, match="closed"):
+        wait_socket(transport.sock, False, Deadline(ms(1_000)))
+    with pytest.raises(OSError, match="closed"):
+        transport.wait_writable(Deadline(ms(1_000)))
 
 
 def test_a_broken_connection_is_reported_by_a_read(ends: tuple[Transport, socket.socket]) -> None:
