@@ -55,7 +55,10 @@ nitpick_ignore_regex = [
         "py:class",
         r"(OnBeforeIncomingFrame|OnHttpServerRequest|OnIncomingFrame|DeflateAgreement|RestMessageError)",
     ),
-    ("py:class", r"MessageCounts|OnOpen|OnMessage|OnClose|OnError|Overflow"),
+    (
+        "py:class",
+        r"MessageCounts|OnOpen|OnMessage|OnClose|OnError|Overflow|OnSubscribe|OnPublish|OnMember|OnPublication|OnRecovered|OnRefused|OnDone",
+    ),
 ]
 suppress_warnings = ["myst.header"]  # pascal-names.md gives all its tables headings of one level
 

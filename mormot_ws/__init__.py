@@ -59,6 +59,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .front.peer import Peer
     from .front.request import Request
     from .front.server import Server
+    from .json_logs import JsonLogFormatter
     from .process.on_socket import WebCrtSocketProcess
     from .process.process import WebSocketProcess
     from .processes.processes import ServerProcesses, run_processes
@@ -88,7 +89,18 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .server.handed_over import systemd_sockets
     from .server.rest import WebSocketAsyncServerRest, WebSocketServerRest
     from .server.threaded import WebSocketServer
-    from .services.remote import ClientServices, ServerServices
+    from .services.answers import ServiceCustomAnswer, ServiceCustomStatus
+    from .services.client import ClientServices
+    from .services.interface import wire_name
+    from .services.server import ServerServices
+    from .services.sessions import AuthSession
+    from .services.users import (
+        AuthUser,
+        RestServerAuthentication,
+        RestServerAuthenticationDefault,
+        RestServerAuthenticationHttpBasic,
+        RestServerAuthenticationNone,
+    )
     from .settings import (
         WebSocketProcessSettings,
         WebSocketProcessSettingsLogDetails,
@@ -99,6 +111,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .sockets.crtsocket import CrtSocket
     from .sockets.tls_contexts import client_tls_context, server_tls_context
     from .states import (
+        ServiceInstanceImplementation,
         WebSocketProcessClientThreadState,
         WebSocketProcessNotifyCallback,
         WebSocketProcessState,
@@ -109,6 +122,12 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         sClosed,
         sCreate,
         sFinished,
+        sicClientDriven,
+        sicPerGroup,
+        sicPerSession,
+        sicPerUser,
+        sicShared,
+        sicSingle,
         sRun,
         wpsClose,
         wpsCreate,
@@ -134,6 +153,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .topics.publishing import Publishing
     from .topics.redis_hub import RedisHub
     from .topics.server_side import TopicsStatus
+    from .topics.sharded_hub import ShardedHub
     from .topics.subscriptions import Recovery, TopicSubscription
     from .topics.visitor import Changed
 
@@ -185,6 +205,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "front.client": ("connect",),
     "front.connection": ("Connection",),
     "front.main_thread": ("MainThreadQueue",),
+    "json_logs": ("JsonLogFormatter",),
     "process.process": ("WebSocketProcess",),
     "protocols.base": ("WebSocketProtocol",),
     "protocols.protocol_list": ("WebSocketProtocolList",),
@@ -204,7 +225,18 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "server.event_connection": ("WebSocketAsyncConnection",),
     "server.event_driven": ("WebSocketAsyncServer",),
     "server.rest": ("WebSocketAsyncServerRest", "WebSocketServerRest"),
-    "services.remote": ("ClientServices", "ServerServices"),
+    "services.answers": ("ServiceCustomAnswer", "ServiceCustomStatus"),
+    "services.client": ("ClientServices",),
+    "services.interface": ("wire_name",),
+    "services.server": ("ServerServices",),
+    "services.sessions": ("AuthSession",),
+    "services.users": (
+        "AuthUser",
+        "RestServerAuthentication",
+        "RestServerAuthenticationDefault",
+        "RestServerAuthenticationHttpBasic",
+        "RestServerAuthenticationNone",
+    ),
     "settings": (
         "WebSocketProcessSettings",
         "WebSocketProcessSettingsLogDetails",
@@ -214,6 +246,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     ),
     "sockets.crtsocket": ("CrtSocket",),
     "states": (
+        "ServiceInstanceImplementation",
         "WebSocketProcessClientThreadState",
         "WebSocketProcessNotifyCallback",
         "WebSocketProcessState",
@@ -225,6 +258,12 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "sCreate",
         "sFinished",
         "sRun",
+        "sicClientDriven",
+        "sicPerGroup",
+        "sicPerSession",
+        "sicPerUser",
+        "sicShared",
+        "sicSingle",
         "wpsClose",
         "wpsCreate",
         "wpsDestroy",
@@ -251,6 +290,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "topics.protocol": ("WebSocketProtocolTopics",),
     "topics.publishing": ("Publishing",),
     "topics.server_side": ("TopicsStatus",),
+    "topics.sharded_hub": ("ShardedHub",),
     "topics.subscriptions": ("Recovery", "TopicSubscription"),
     "topics.visitor": ("Changed",),
 }
@@ -323,6 +363,8 @@ __all__ = [
     "ProcessStatus",
     "ProcessesStatus",
     "CallError",
+    "AuthSession",
+    "AuthUser",
     "ClientServices",
     "Connection",
     "ConnectionClosed",
@@ -334,16 +376,24 @@ __all__ = [
     "HttpClientWebSockets",
     "HttpServerError",
     "HttpServerRequest",
+    "JsonLogFormatter",
     "LinearBackoff",
     "MainThreadQueue",
     "ReconnectFailure",
     "ReconnectPolicy",
     "ClientStatus",
     "ConnectionStatus",
+    "RestServerAuthentication",
+    "RestServerAuthenticationDefault",
+    "RestServerAuthenticationHttpBasic",
+    "RestServerAuthenticationNone",
     "ServerServices",
     "ServerStatus",
     "ServiceConnectionError",
+    "ServiceCustomAnswer",
+    "ServiceCustomStatus",
     "ServiceError",
+    "ServiceInstanceImplementation",
     "ServiceTimeoutError",
     "StopOn",
     "WebCrtSocketProcess",
@@ -402,6 +452,13 @@ __all__ = [
     "sCreate",
     "sFinished",
     "sRun",
+    "sicClientDriven",
+    "sicPerGroup",
+    "sicPerSession",
+    "sicPerUser",
+    "sicShared",
+    "sicSingle",
+    "wire_name",
     "wpsClose",
     "wpsCreate",
     "wpsDestroy",
@@ -422,6 +479,7 @@ __all__ = [
     "Publication",
     "Published",
     "RedisHub",
+    "ShardedHub",
     "Changed",
     "Publishing",
     "Recovery",

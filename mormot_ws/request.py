@@ -206,3 +206,6 @@ class RequestExchange(Protocol):
 
     def end(self) -> None:
         """Another protocol takes over."""
+
+    def leaving(self) -> None:
+        """This side is about to close the connection for good. Never blocks."""

@@ -8,6 +8,7 @@ checks and resets values.
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import warnings
 from collections.abc import Callable, Collection
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .process.process import WebSocketProcess
     from .reconnect_policies import ReconnectPolicy
 
+#: a path as it stands in a request, without a query
+_PATH = re.compile(r"/[!-\"$->@-~]*")
 #: the default time in milliseconds that a request of a REST protocol waits for its answer
 DEFAULT_ANSWER_TIMEOUT_MS = 30_000
 #: the shortest time in milliseconds that a request of a REST protocol waits for its answer
@@ -185,6 +188,11 @@ def _are_networks(name: str, value: Any) -> None:
             ) from None
 
 
+def _is_path(name: str, value: Any) -> None:
+    if not isinstance(value, str) or (value and not _PATH.fullmatch(value)):
+        raise ValueError(f"{name} is a path like '/health', or '', not {value!r}")
+
+
 def _is_header_name(name: str, value: Any) -> None:
     if not isinstance(value, str) or (value and not is_token(value)):
         raise ValueError(f"{name} is the name of a header, like 'X-Real-IP', or '', not {value!r}")
@@ -334,6 +342,13 @@ class WebSocketProcessSettings:
     #: addresses and networks of the reverse proxies whose *remote_ip_header* is believed, e.g.
     #: ``{'127.0.0.1', '10.0.0.0/8'}``; ``'unix:'``: who connects over a Unix socket
     trusted_proxies: Collection[str] = field(default=(), metadata={"check": _are_networks})
+    #: addresses and networks of the load balancers whose connections begin with a header of the
+    #: PROXY protocol, version 1 or 2, which has the client's address. Without a good header theirs
+    #: are closed; who connects from elsewhere sends none
+    proxy_protocol_from: Collection[str] = field(default=(), metadata={"check": _are_networks})
+    #: the path of health checks, e.g. ``'/health'``: a plain HTTP request for it is answered with
+    #: 200, or 503 when visitors should go elsewhere; also without TLS on a port with TLS; '': none
+    health_path: str = field(default="", metadata={"check": _is_path})
     #: True, or a :class:`PermessageDeflate`: negotiate compression (RFC 7692); False: never
     permessage_deflate: bool | PermessageDeflate = field(
         default=False, metadata={"check": _is_deflate}

@@ -62,3 +62,25 @@ class WebSocketProtocolBinaryOptions(Flag):
 pboSynLzCompress = WebSocketProtocolBinaryOptions.pboSynLzCompress
 pboNoLocalHostCompress = WebSocketProtocolBinaryOptions.pboNoLocalHostCompress
 pboNoLocalHostEncrypt = WebSocketProtocolBinaryOptions.pboNoLocalHostEncrypt
+
+
+class ServiceInstanceImplementation(IntEnum):
+    """Which object answers the calls of a service. Mirrors ``TServiceInstanceImplementation``.
+
+    ``sicPerThread`` of the original does not exist: no thread belongs to a caller for long.
+    """
+
+    sicSingle = 0  # a new one for each call
+    sicShared = 1  # one for all callers
+    sicClientDriven = 2  # one for each object that a client has got
+    sicPerSession = 3  # one for each session
+    sicPerUser = 4  # one for each user that has a session
+    sicPerGroup = 5  # one for each group of users
+
+
+sicSingle = ServiceInstanceImplementation.sicSingle
+sicShared = ServiceInstanceImplementation.sicShared
+sicClientDriven = ServiceInstanceImplementation.sicClientDriven
+sicPerSession = ServiceInstanceImplementation.sicPerSession
+sicPerUser = ServiceInstanceImplementation.sicPerUser
+sicPerGroup = ServiceInstanceImplementation.sicPerGroup

@@ -16,7 +16,7 @@ from ..core.addresses import unix_name
 from ..core.handshake import split_header_lines
 from ..errors import WebSocketsError
 from ..protocols.base import WebSocketProtocol
-from ..settings import is_origin
+from ..settings import WebSocketProcessSettings, is_origin
 
 _SIZES = {"": 1, "k": 1000, "M": 1000**2, "Ki": 1 << 10, "Mi": 1 << 20}
 #: upper limits for bench, so that a typing error does not become an attack
@@ -67,6 +67,26 @@ def port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
+
+
+def path(text: str) -> str:
+    """Return a path that a request can have."""
+    try:
+        WebSocketProcessSettings(health_path=text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path like /health") from None
+    return text
+
+
+def network(text: str) -> str:
+    """Return an address or a network."""
+    try:
+        WebSocketProcessSettings(proxy_protocol_from=[text])
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither an address nor a network like 10.0.0.0/8"
+        ) from None
+    return text
 
 
 def unix(text: str) -> str:

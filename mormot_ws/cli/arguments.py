@@ -159,6 +159,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="one JSON object a line on standard output, for scripts"
     )
     group.add_argument(
+        "--log-json",
+        action="store_true",
+        help="the library's log and all remarks as lines of JSON on standard error",
+    )
+    group.add_argument(
         "--plain", action="store_true", help="no colours, bars or line editing, even on a terminal"
     )
     group.add_argument("-q", "--quiet", action="store_true", help="no remarks except errors")
@@ -226,6 +231,28 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         type=argument_types.seconds,
         help="print the counters this often",
+    )
+    group = parser.add_argument_group("load balancers and monitoring")
+    group.add_argument(
+        "--health",
+        metavar="PATH",
+        type=argument_types.path,
+        default="",
+        help="answer health checks there, e.g. /health: 200, or 503 when full or stopping",
+    )
+    group.add_argument(
+        "--drain",
+        metavar="SECONDS",
+        type=argument_types.seconds,
+        help="when told to stop, go on for so long while health checks get 503",
+    )
+    group.add_argument(
+        "--proxy-protocol",
+        metavar="NETWORK",
+        type=argument_types.network,
+        action="append",
+        default=[],
+        help="load balancers there begin each connection with a PROXY header; repeatable",
     )
     group = parser.add_argument_group("TLS")
     group.add_argument(
@@ -465,6 +492,8 @@ def _check_together(args: argparse.Namespace) -> None:
         _check_place(args)
         if args.processes is not None and args.mode != "echo":
             raise UsageError("--processes goes with echo: others would reach only some clients")
+        if args.drain and not (args.health and args.processes is None):
+            raise UsageError("--drain goes with --health, and without --processes")
         if args.client_ca and not args.cert:
             raise UsageError("--client-ca goes with --cert")
         args.uri = args.uri.removeprefix("/")

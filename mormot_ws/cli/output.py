@@ -1,7 +1,8 @@
 """Output: writes everything that a command says, line by line, from any thread.
 
 Messages and results go to standard output, remarks to standard error, so a pipe gets only the data.
-With ``--json`` everything goes to standard output, one event per line. On a terminal, with the
+With ``--json`` everything goes to standard output, one event per line; with ``--log-json`` remarks
+and the log are lines of JSON on standard error. On a terminal, with the
 extra ``cli``, remarks are coloured (not with ``NO_COLOR``).
 
 A peer's text (messages, close reasons, status lines, log records about them) is escaped before it
@@ -22,6 +23,7 @@ from functools import partial
 from typing import IO, Any
 
 from ..core.taking import take
+from ..json_logs import JsonLogFormatter
 from .mailbox import Mailbox, News
 
 #: seconds that a line waits for another thread's line, which may be blocked by a full pipe
@@ -51,14 +53,21 @@ class Output:
     :param as_json: write only events, as lines of JSON.
     :param plain: no colours and no line editing, even if they are installed.
     :param quiet: no remarks except errors.
+    :param log_json: write remarks and the library's log as lines of JSON.
 
     Any thread may call the methods; none raises when writing fails.
     """
 
     def __init__(
-        self, mailbox: Mailbox, as_json: bool = False, plain: bool = False, quiet: bool = False
+        self,
+        mailbox: Mailbox,
+        as_json: bool = False,
+        plain: bool = False,
+        quiet: bool = False,
+        log_json: bool = False,
     ) -> None:
         self.as_json = as_json
+        self.log_json = log_json
         self.quiet = quiet
         self._mailbox = mailbox
         #: held while a line is written, so that lines do not mix; last in the lock order. Writing
@@ -69,7 +78,8 @@ class Output:
         self._no_remarks = sys.stderr is None
         self.out_is_terminal: bool = _is_terminal(sys.stdout)
         self.err_is_terminal: bool = _is_terminal(sys.stderr)
-        rich = not plain and not as_json and os.environ.get("TERM") != "dumb" and has_module("rich")
+        plain = plain or as_json or log_json
+        rich = not plain and os.environ.get("TERM") != "dumb" and has_module("rich")
         #: True when rich may draw tables, bars and colours
         self.rich_out: bool = rich and self.out_is_terminal
         self.rich_err: bool = rich and self.err_is_terminal
@@ -105,7 +115,7 @@ class Output:
         if self.as_json:
             self._write_json({"event": event, "time": round(time.time(), 3), **fields})
         elif remark and (not self.quiet or style == "bad"):
-            self.remark(remark, style, details)
+            self.remark(remark, style, details, event=event, **fields)
 
     def error(self, text: str, shown: str = "", /, **fields: Any) -> None:
         """Report an error: an event ``error`` with *text* and *fields*, even with ``--quiet``.
@@ -114,15 +124,30 @@ class Output:
         """
         self.event("error", f"mormot-ws: {shown or text}", "bad", text=text, **fields)
 
-    def remark(self, text: str, style: str = "", details: Sequence[str] = ()) -> None:
+    def remark(
+        self, text: str, style: str = "", details: Sequence[str] = (), /, **fields: Any
+    ) -> None:
         """Write a line to standard error, and *details* as indented lines below it.
 
         :param style: good, bad, dim or ''.
+        :param fields: what a line of JSON has beside the text.
         """
+        if self.log_json:
+            level = logging.ERROR if style == "bad" else logging.INFO
+            record = logging.LogRecord("mormot-ws", level, "", 0, text, (), None)
+            vars(record).update({name: fields[name] for name in fields if name != "text"})
+            if details:
+                vars(record)["details"] = list(details)
+            self.log(record)
+            return
         text = "\n    ".join(map(printable, (text, *details)))
         if self._colours and _STYLES[style]:
             text = _coloured(text, _STYLES[style])
         self._write(2, (f"{text}\n").encode("utf-8", "backslashreplace"))
+
+    def log(self, record: logging.LogRecord) -> None:
+        """Write *record* as a line of JSON to standard error."""
+        self._write(2, JsonLogFormatter().format(record).encode("ascii") + b"\n")
 
     def message(self, payload: bytes, is_text: bool, raw: bool) -> None:
         """Write a received message: as data to a pipe, as one escaped line to a terminal.
@@ -217,6 +242,9 @@ class OutputHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show *record*; ``logging`` calls this in any thread."""
         try:
+            if self._output.log_json:
+                self._output.log(record)
+                return
             whole = self.format(record)
             text = record.getMessage()
             # the traceback, if there is one
@@ -225,6 +253,19 @@ class OutputHandler(logging.Handler):
         # logging's own handlers do the same with records that cannot be formatted
         except Exception:  # noqa: BLE001
             self.handleError(record)
+
+
+#: what is shown of the library's log, by ``-v``: the commands say all that a user needs to know
+_LEVELS = {0: logging.CRITICAL, 1: logging.INFO}
+
+
+def show_log(output: Output, verbose: int) -> OutputHandler:
+    """Show the library's log from now on; return the handler, which is to be removed at the end."""
+    logger = logging.getLogger("mormot_ws")
+    handler = OutputHandler(output)
+    logger.setLevel(_LEVELS.get(max(verbose, output.log_json), logging.DEBUG))
+    logger.addHandler(handler)
+    return handler
 
 
 def printable(text: str) -> str:

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 
 from .arguments import parse
 from .mailbox import SIGNAL_CODES, Mailbox, News
-from .output import Output, OutputHandler
-
-_LEVELS = {0: logging.CRITICAL, 1: logging.INFO}
+from .output import Output, show_log
 
 
 def run(arguments: Sequence[str] | None, mailbox: Mailbox) -> int:
@@ -32,15 +30,12 @@ def run(arguments: Sequence[str] | None, mailbox: Mailbox) -> int:
             # otherwise the ending interpreter would report the error again
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return SIGNAL_CODES[News.output_gone]
-    output = Output(mailbox, args.json, args.plain, args.quiet)
-    handler = OutputHandler(output)
-    logger = logging.getLogger("mormot_ws")
-    # the commands say all that a user needs to know; the library's log is shown only on request
-    logger.setLevel(_LEVELS.get(args.verbose, logging.DEBUG))
-    logger.addHandler(handler)
+    output = Output(mailbox, args.json, args.plain, args.quiet, args.log_json)
+    handler = show_log(output, args.verbose)
     try:
         return _command(args, mailbox, output)
     finally:
+        logger = logging.getLogger("mormot_ws")
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
 

@@ -179,6 +179,13 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
             else None
         )
         code = wait_for_end(args, mailbox, output, server.status)
+        if args.drain and not code:
+            server.is_ready = False
+            output.event(
+                "draining", f"Health checks get 503 for {args.drain:g} s; then the server stops"
+            )
+            # a second signal ends the wait
+            mailbox.next(args.drain)
         if source is not None:
             source.stop()
     tell_counters(args, output, server.status())
@@ -286,6 +293,8 @@ def _settings(args: argparse.Namespace) -> WebSocketProcessSettings:
         max_frame_mb=1024,  # so that max_message_bytes is the limit
         allowed_origins=None if args.origin is None else set(args.origin),
         permessage_deflate=args.deflate,
+        health_path=args.health,
+        proxy_protocol_from=args.proxy_protocol,
     )
 
 

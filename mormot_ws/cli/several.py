@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import signal
 import socket
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from ..processes.processes import ServerProcesses
 from ..server.accepting import ListeningServer
 from ..status import ServerStatus
 from .mailbox import Mailbox, News
-from .output import Output, OutputHandler
+from .output import Output, show_log
 from .serve import Room, is_certificate_usable, make_server, tell_counters, wait_for_end
 
 
@@ -84,8 +83,6 @@ def _make_in_child(
     args: argparse.Namespace, sockets: list[socket.socket], number: int
 ) -> ListeningServer:
     """Return the server of one OS process, and set up what it says."""
-    output = Output(Mailbox(), args.json, args.plain, args.quiet)
-    logger = logging.getLogger("mormot_ws")
-    logger.setLevel({0: logging.CRITICAL, 1: logging.INFO}.get(args.verbose, logging.DEBUG))
-    logger.addHandler(OutputHandler(output))
+    output = Output(Mailbox(), args.json, args.plain, args.quiet, args.log_json)
+    show_log(output, args.verbose)
     return make_server(args, Room(args.mode, output), socket=sockets)

@@ -140,6 +140,7 @@ class ClientLife:
             self.free()
             return
         self._free_at_end = True
+        self._leave(process)
         thread.terminate()
         if process is None or process.state in (wpsCreate, wpsDestroy):
             # an attempt to connect may last long
@@ -155,6 +156,12 @@ class ClientLife:
             # a finaliser or signal handler has interrupted a send, or a writer is stuck
             process.abort("freed while a frame was being sent")
 
+    @staticmethod
+    def _leave(process: WebSocketProcessClient | None) -> None:
+        """Let the layers above say goodbye to the server."""
+        if process is not None and process.exchange is not None and process.state is wpsRun:
+            process.exchange.leaving()
+
     def _free(self) -> None:
         """Do the work of free() that is not done yet."""
         deadline = Deadline(_FREE_MS)
@@ -162,6 +169,7 @@ class ClientLife:
         if thread is current_thread():
             # this is the thread itself, at its end after free_later()
             thread = None
+        self._leave(process)
         if thread is not None:
             thread.terminate()
         if (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ..client.client import HttpClientWebSockets
 from ..core.deflate import PermessageDeflate
@@ -50,6 +51,7 @@ def connect(
     inbox: int = 1024,
     overflow: Overflow = "wait",
     compression: bool | PermessageDeflate | None = None,
+    topics: bool | Mapping[str, Any] = False,
     timeout: float = 10.0,
     settings: WebSocketProcessSettings | None = None,
 ) -> Connection:
@@ -78,6 +80,9 @@ def connect(
     :param overflow: what a full inbox does: ``'wait'`` reads no further, so that the sender has to
         wait, too; ``'drop_oldest'`` message; ``'close'`` the connection for good.
     :param compression: offer permessage-deflate; None: as *settings* say, by default not.
+    :param topics: True: for :meth:`Connection.subscribe` and :meth:`Connection.publish`, in place
+        of messages; *protocol* then is ``'topics'`` when none is given. What ``ws.topics.state()``
+        has returned in an earlier program: the same, and go on from there.
     :param timeout: seconds for connecting, for each handshake, and for a :meth:`Connection.send`
         that waits for the connection.
     :param settings: for everything else; None: their defaults, but two heartbeats without an answer
@@ -87,6 +92,8 @@ def connect(
     is logged, told to *on_error*, and changes nothing else; for a function it is a failed attempt.
     Raises ``ValueError``/``TypeError`` at once for what can never work.
     """
+    if not isinstance(topics, (bool, Mapping)):
+        raise TypeError(f"topics is True, False or a saved state, not {type(topics).__name__}")
     lines = header_lines(headers)
     names = sub_protocols(protocol)
     wait = seconds("timeout", timeout)
@@ -110,4 +117,5 @@ def connect(
             proxy=proxy,
             connect=False,
         ),
+        topics,
     )

@@ -26,6 +26,7 @@ from ..states import wpsRun
 from ..status import ClientStatus
 from .attributes import ConnectionAttributes
 from .callbacks import Ignored, check_callback, fitting
+from .connection_topics import ConnectionTopics, DoorTopicsProtocol, no_messages
 from .inbox import Inbox
 from .messages import Message, call_frame, frame_of, json_frame
 from .options import Target, seconds
@@ -61,7 +62,7 @@ _POLICY_VIOLATION = 1008
 _PAUSE = 0.01
 
 
-class Connection(ConnectionAttributes, ClosedByWith):
+class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
     """A connection that comes back by itself; :func:`connect` makes it.
 
     Iterating over it gives the messages, over all reconnections, until :meth:`close`. It is a
@@ -79,6 +80,7 @@ class Connection(ConnectionAttributes, ClosedByWith):
         inbox: Inbox,
         timeout: float,
         new_client: Callable[[], HttpClientWebSockets],
+        topics: object = False,
     ) -> None:
         for name, function in callbacks.items():
             if function is not None:
@@ -106,9 +108,14 @@ class Connection(ConnectionAttributes, ClosedByWith):
         self._timeout = timeout
         self._calls = PendingCalls()
         self._shown = target.shown
-        self._protocol = FrontProtocol(names, self)
+        self._topics = DoorTopicsProtocol(names, self, topics) if topics is not False else None
+        self._protocol = self._topics or FrontProtocol(names, self)
         #: sends a frame on the connection, if there is one
         self._send_frame: Callable[[WebSocketFrame], bool] = cannot_send
+        if self._topics is not None:
+            if self._on_message is not None:
+                raise ValueError("on_message is for messages, which topics=True has not")
+            self._on_message = no_messages
         client = self._client = new_client()
         client.on_gave_up = self._gave_up
         client.on_ended = self._ended
@@ -260,6 +267,8 @@ class Connection(ConnectionAttributes, ClosedByWith):
 
     def _check_reader(self) -> None:
         """Raise where no message would ever come."""
+        if self._topics is not None:
+            no_messages()
         if self._on_message is not None:
             raise WebSocketsError("the messages of this connection go to on_message")
         self._check_thread("recv()")
@@ -370,6 +379,8 @@ class Connection(ConnectionAttributes, ClosedByWith):
     def _opened(self, process: WebSocketProcess) -> None:
         """A connection begins."""
         self._send_frame = process.send_frame
+        if self._topics is not None:
+            self._send_frame = no_messages
         self._reader = get_ident()
         self._shown = shown_uri(
             websocket_uri(

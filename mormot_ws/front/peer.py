@@ -166,25 +166,13 @@ class Handlers:
         self.kind: type | None = None
 
 
-class PeerProtocol(WebSocketProtocol):
-    """The protocol of one peer: hands what happens to the *handlers* of its sub-protocol, and
-    calls to *server*.
-    """
+class OfPeer(WebSocketProtocol):
+    """What the protocols of the front door have in common: a user, a request, and a peer."""
 
-    def __init__(self, name: str, handlers: Handlers, server: Server) -> None:
-        super().__init__(name)
-        self._handlers = handlers
-        self._server = server
-        #: what ``authenticate`` has returned
-        self.user: Any = None
-        #: None before the connection runs, and where it is not a server of ours
-        self.peer: Peer | None = None
-
-    def clone(self, client_uri: str) -> PeerProtocol:
-        return self._new_clone()
-
-    def _clone_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return (self.name, self._handlers, self._server), {}
+    #: what ``authenticate`` has returned
+    user: Any = None
+    #: None before the connection runs, and where it is not a server of ours
+    peer: Peer | None = None
 
     def request(self) -> Request:
         """Return the request that the peer has come with."""
@@ -196,9 +184,30 @@ class PeerProtocol(WebSocketProtocol):
             self.remote_ip,
         )
 
-    def prepare_process(self, process: WebSocketProcess) -> None:
+    def made_peer(self, process: WebSocketProcess, server: Server, kind: type[Peer]) -> None:
+        """Make the peer of a connection of *server*."""
         if isinstance(process, WebSocketProcessServer):
-            self.peer = Peer(self._server, process, self.request(), self.user)
+            self.peer = kind(server, process, self.request(), self.user)
+
+
+class PeerProtocol(OfPeer):
+    """The protocol of one peer: hands what happens to the *handlers* of its sub-protocol, and
+    calls to *server*.
+    """
+
+    def __init__(self, name: str, handlers: Handlers, server: Server) -> None:
+        super().__init__(name)
+        self._handlers = handlers
+        self._server = server
+
+    def clone(self, client_uri: str) -> PeerProtocol:
+        return self._new_clone()
+
+    def _clone_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (self.name, self._handlers, self._server), {}
+
+    def prepare_process(self, process: WebSocketProcess) -> None:
+        self.made_peer(process, self._server, Peer)
 
     def process_incoming_frame(
         self, process: WebSocketProcess, frame: WebSocketFrame, info: str
@@ -268,7 +277,7 @@ def peers_of(server: ListeningServer, group: str | None) -> list[Peer]:
     return [
         protocol.peer
         for protocol in protocols
-        if isinstance(protocol, PeerProtocol) and protocol.peer is not None
+        if isinstance(protocol, OfPeer) and protocol.peer is not None
     ]
 
 

@@ -16,7 +16,6 @@ from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar, overload
 
 from ..attributes import IS_BOOL, IS_TEXT
-from ..core.frames import WebSocketFrame
 from ..errors import WebSocketsError
 from ..logs import get_logger
 from ..process.freeing import ClosedByWith
@@ -26,18 +25,21 @@ from ..server.accepting import ListeningServer
 from ..server.choice import server_class
 from ..server.http import answer_visitor
 from ..settings import WebSocketProcessSettings
-from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
-from .attributes import SERVER_ELSEWHERE, FixedAttributes, explains_keywords
+from ..topics.hub import Hub
+from ..topics.limits import TopicLimits
+from .attributes import SERVER_ELSEWHERE, explains_keywords
 from .callbacks import Ignored, check_callback, only_kind
 from .defaults import front_settings
 from .http import HttpAnswer, HttpRoute, HttpRoutes
-from .messages import Message, frame_of, json_frame, read_call
+from .messages import Message, read_call
 from .methods import RemoteMethod, RemoteMethods, Sendable
-from .peer import Handlers, Peer, PeerProtocol, Peers, ids_of, peers_of
+from .peer import Handlers, OfPeer, Peer, PeerProtocol, peers_of
 from .request import Request
+from .sending import Sending
 from .signals import StopSignals, wait_for_stop
-from .where import Where
+from .topics import TOPICS, DoorTopics, TopicPeerProtocol
+from .where import Where, tls_context
 
 _log = get_logger("mormot_ws.front")
 
@@ -60,7 +62,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Sendable])
 _Server = TypeVar("_Server", bound="Server")
 
 
-class Server(FixedAttributes, ClosedByWith):
+class Server(Sending, ClosedByWith):
     """A WebSocket server: functions per sub-protocol, peers, groups.
 
     :param port: the port to listen on, ``0`` for a free one; or an address with a port, as
@@ -78,6 +80,11 @@ class Server(FixedAttributes, ClosedByWith):
         the server closes at its end.
     :param reuse_port: let several servers share a port.
     :param unix_mode: the permissions of the file of a Unix socket, e.g. ``0o660``.
+    :param hub: what topics are published on, a :class:`MemoryHub` or one that several servers
+        share. Clients then may connect for topics (``connect(topics=True)``), and what is sent to
+        all, or to a group, goes to the peers of all servers of the hub.
+    :param topic_limits: what these clients may do; None: :class:`TopicLimits`.
+    :param presence: whether they may ask who else is subscribed.
     :param hide_errors: answer calls whose method raises an exception other than
         :class:`CallError` with ``internal error``, instead of its text.
 
@@ -101,6 +108,7 @@ class Server(FixedAttributes, ClosedByWith):
         "_server",
         "_settings",
         "_tls",
+        "_topics",
         "_where",
     )
 
@@ -123,13 +131,17 @@ class Server(FixedAttributes, ClosedByWith):
         socket: sockets.socket | Iterable[sockets.socket] | None = None,
         reuse_port: bool = False,
         unix_mode: int | None = None,
+        hub: Hub | None = None,
+        topic_limits: TopicLimits | None = None,
+        presence: bool = False,
     ) -> None:
         self._where = Where(port, address, socket, reuse_port, unix_mode)
         if authenticate is not None:
             check_callback(authenticate, "authenticate", "request")
         IS_TEXT("name", name)
         IS_BOOL("hide_errors", hide_errors)
-        self._tls = _tls_context(tls)
+        self._tls = tls_context(tls)
+        self._topics = None if hub is None else DoorTopics(self, hub, topic_limits, presence)
         self._authenticate = authenticate
         self._settings = front_settings(settings)
         self._name = name
@@ -256,6 +268,8 @@ class Server(FixedAttributes, ClosedByWith):
         """Return the handlers of the sub-protocol, which is offered from now on. Under the lock."""
         handlers = self._handlers.get(protocol.lower())
         if handlers is None:
+            if self._topics is not None and protocol.lower() == TOPICS:
+                raise ValueError(f"the sub-protocol {TOPICS!r} is that of the hub's topics")
             handlers = self._handlers[protocol.lower()] = Handlers(protocol)
             if self._server is not None:
                 self._server.websocket_protocols.add(PeerProtocol(protocol, handlers, self))
@@ -300,6 +314,9 @@ class Server(FixedAttributes, ClosedByWith):
         for handlers in self._handlers.values():
             name = handlers.protocol
             server.websocket_protocols.add(PeerProtocol(name, handlers, self))
+        if self._topics is not None:
+            server.websocket_protocols.add(TopicPeerProtocol(self._topics))
+            self._topics.start()
         if self._authenticate is not None:
             server.on_websocket_upgraded = self._admit
         if self._routes:
@@ -325,6 +342,8 @@ class Server(FixedAttributes, ClosedByWith):
         try:
             # an exception may interrupt it: the next close() then finds the server, and finishes
             server.free()
+            if self._topics is not None:
+                self._topics.stop()
             with self._safe:
                 if self._server is server:
                     self._server = None
@@ -415,76 +434,11 @@ class Server(FixedAttributes, ClosedByWith):
             return f"<Server {self._where.place} not running>"
         return f"<Server {server.address} peers={server.websocket_connections}>"
 
-    # -------------------------------------------------------------------------------------- to send
-
-    def send(
-        self,
-        message: Message,
-        *,
-        group: str | None = None,
-        to: Peers | None = None,
-        protocol: str | None = None,
-        exclude: Peers = (),
-    ) -> int:
-        """Send a ``str`` as text, or ``bytes`` as a binary message, to all peers; return to how
-        many.
-
-        :param group: only to those in that group.
-        :param to: only to that peer, or those; a number is the ``id`` of one.
-        :param protocol: only to those of that sub-protocol.
-        :param exclude: not to that peer, or those.
-
-        It never waits: the message is encoded once, queued for each peer, and sent by another
-        thread; a peer that does not read delays no other. What is queued for it is bounded by
-        ``settings.max_outgoing_frames`` and ``max_outgoing_bytes``. Raises ``TypeError`` for what
-        is no message.
-        """
-        return self._broadcast(frame_of(message), group, to, protocol, exclude)
-
-    def send_json(
-        self,
-        value: Any,
-        *,
-        group: str | None = None,
-        to: Peers | None = None,
-        protocol: str | None = None,
-        exclude: Peers = (),
-    ) -> int:
-        """Send *value* as JSON in a text message; otherwise like :meth:`send`."""
-        return self._broadcast(json_frame(value), group, to, protocol, exclude)
-
-    def _broadcast(
-        self,
-        frame: WebSocketFrame,
-        group: str | None,
-        to: Peers | None,
-        protocol: str | None,
-        exclude: Peers,
-    ) -> int:
-        numbers = None if to is None else ids_of(to)
-        excluded = ids_of(exclude)
-        if protocol is not None:
-            IS_TEXT("protocol", protocol)
-        server = self._server
-        if server is None:
-            return 0
-        if protocol is not None:
-            if protocol.lower() not in self._handlers:
-                raise ValueError(f"the sub-protocol {protocol!r} is not offered")
-            wanted = None if numbers is None else set(numbers)
-            numbers = [
-                process.connection_id
-                for process in server.connections()
-                if process.protocol.name.lower() == protocol.lower()
-                and (wanted is None or process.connection_id in wanted)
-            ]
-        return server.websocket_broadcast(frame, numbers, group=group, exclude=excluded)
-
     # ----------------------------------------------------------------- in the connections' threads
 
     def _admit(self, protocol: WebSocketProtocol) -> int:
         """Ask ``authenticate`` about an upgrade; return 200, or the status that refuses it."""
-        if self._authenticate is None or not isinstance(protocol, PeerProtocol):
+        if self._authenticate is None or not isinstance(protocol, OfPeer):
             return 200
         # what it raises is logged below, and refuses with 500
         user = self._authenticate(protocol.request())
@@ -519,14 +473,3 @@ class Server(FixedAttributes, ClosedByWith):
         return answer_visitor(
             context, server.description, server.websocket_protocols.serves_uri(path)
         )
-
-
-def _tls_context(tls: Any) -> ssl.SSLContext | None:
-    if tls is None or isinstance(tls, ssl.SSLContext):
-        return tls
-    if isinstance(tls, tuple) and len(tls) == 2:
-        return server_tls_context(*tls)
-    raise TypeError(
-        "tls is an ssl.SSLContext, or a tuple of a certificate's file and its key's, not "
-        f"{type(tls).__name__}"
-    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 from ..server.listening import Place, is_ip
+from ..sockets.tls_contexts import server_tls_context
 
 
 class Where:
@@ -50,3 +52,15 @@ def _whole_port(port: int | str | None, address: object) -> int | str | None:
         raise ValueError(f"{address!r} has no port: {port!r}")
     whole = f"[{address}]:{port}" if ":" in address.strip("[]") else f"{address}:{port}"
     return whole.replace("[[", "[").replace("]]", "]")
+
+
+def tls_context(tls: Any) -> ssl.SSLContext | None:
+    """Return the TLS context of a server. Raises ``TypeError`` for what is no *tls*."""
+    if tls is None or isinstance(tls, ssl.SSLContext):
+        return tls
+    if isinstance(tls, tuple) and len(tls) == 2:
+        return server_tls_context(*tls)
+    raise TypeError(
+        "tls is an ssl.SSLContext, or a tuple of a certificate's file and its key's, not "
+        f"{type(tls).__name__}"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import ClassVar
 
 from ..attributes import KnownAttributes
@@ -52,6 +52,9 @@ class WebSocketProtocolList(KnownAttributes):
 
     def __len__(self) -> int:
         return len(self._protocols)
+
+    def __iter__(self) -> Iterator[WebSocketProtocol]:
+        return iter(self._protocols)
 
     def add(self, protocol: WebSocketProtocol) -> bool:
         """Offer *protocol*; return False if its name and URI are already offered.

@@ -59,6 +59,11 @@ def crc32c_python(data: bytes) -> int:
     return crc ^ _ONES
 
 
+def crc32c_from(data: bytes, start: int) -> int:
+    """Return the CRC-32C of *data* behind other data whose own is *start*. For short data."""
+    return _crc_of_piece(data, start ^ _ONES) ^ _ONES
+
+
 def _crc_of_piece(piece: bytes, crc: int) -> int:
     if len(piece) >= _FOLD_FROM:
         # bit 0 is the first of the message, so the highest power: folding moves the lowest bits

@@ -9,6 +9,7 @@ Lock order: ``_turns`` < ``_safe_send`` < the process's ``safe_out`` < ``_safe``
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import current_thread, get_ident
 from typing import TYPE_CHECKING
@@ -75,6 +76,11 @@ class RestExchange:
         self._waiting: dict[str, SimpleQueue[WebSocketFrame | None]] = {}
         # the threads that are in a request; changed by single operations, and so without a lock
         self._asking: set[int] = set()
+        #: ``f(process, begins)`` of layers above, called in the connection's thread when it has
+        #: begun and when it has ended
+        self.watchers: list[Callable[[WebSocketProcess, bool], object]] = []
+        #: ``f()`` of layers above, called before this side closes the connection for good
+        self.leavers: list[Callable[[], object]] = []
 
     # ------------------------------------------------------------------------------ for the process
 
@@ -89,6 +95,16 @@ class RestExchange:
         """End, because another protocol takes over: later requests get 666, and are not sent."""
         with self._safe_send:
             self._process.detach_exchange()
+
+    def tell(self, begins: bool) -> None:
+        """Tell the watchers that a connection has begun, or has ended."""
+        for watcher in list(self.watchers):
+            watcher(self._process, begins)
+
+    def leaving(self) -> None:
+        """Queue what is to be said before this side closes the connection for good."""
+        for leaver in list(self.leavers):
+            leaver()
 
     def closed(self) -> None:
         """End all waits with 404, because the connection no longer runs. Never blocks."""

@@ -20,6 +20,7 @@ from ..core.frames import (
     WebSocketFrame,
     WebSocketFramePayload,
     focBinary,
+    focContinuation,
     focText,
     fopAlreadyCompressed,
 )
@@ -44,6 +45,7 @@ from .binary_form import (
     jumbo_count,
     split_jumbo,
 )
+from .binary_options import binary_options
 from .exchange import RestExchange
 from .json_form import decode_json, encode_json, json_head
 from .key_guard import KeyFaults, KeyGuard
@@ -108,7 +110,10 @@ class WebSocketProtocolRest(WebSocketProtocol, ABC):
         *info* is a header line to add to a request.
         """
         if frame.opcode is not focText and frame.opcode is not focBinary:
-            return  # the beginning or the end of the connection
+            # the beginning or the end of the connection
+            if isinstance(process.exchange, RestExchange) and process.exchange.watchers:
+                process.exchange.tell(frame.opcode is focContinuation)
+            return
         self._answerer.begin_frame()
         self._handle(process, frame, info)
 
@@ -325,6 +330,25 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
             )
         self._encrypt_with(encryption)
 
+    def set_encrypt_key_aes(self, key: bytes) -> None:
+        """Encrypt with the 16, 24 or 32 bytes of *key* themselves, from the next connection on;
+        ``b''``: no encryption. As with a password it is AES-CTR.
+
+        Raises ``ValueError`` for another size, ``TypeError`` for what are no bytes, and
+        :class:`WebSocketsError` without the extra ``crypto``. Mirrors ``SetEncryptKeyAes``.
+        """
+        if not isinstance(key, (bytes, bytearray)):
+            raise TypeError(
+                f"key is 16, 24 or 32 bytes, not {type(key).__name__}; set_encrypt_key() takes a"
+                " password"
+            )
+        if not key:
+            self._encrypt_with(None)
+            return
+        from .encryption import AesEncryption
+
+        self._encrypt_with(AesEncryption.of_bytes(bytes(key)))
+
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
         """Return a protocol for one connection, with the same options and key."""
         clone = self._new_clone()
@@ -510,24 +534,6 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
             if socket >= plain or pboSynLzCompress not in self.options
             else 100 - socket * 100 // plain
         )
-
-
-def binary_options(options: Any) -> WebSocketProtocolBinaryOptions:
-    """Return *options*, a flag or a collection of flags (empty: none), as one flag.
-
-    Raises ``TypeError`` for anything else.
-    """
-    if isinstance(options, WebSocketProtocolBinaryOptions):
-        return options
-    result = WebSocketProtocolBinaryOptions(0)
-    try:
-        for option in options:
-            result |= option
-    except TypeError:
-        raise TypeError(
-            f"options is a WebSocketProtocolBinaryOptions or a set of them, not {options!r}"
-        ) from None
-    return result
 
 
 def new_rest_protocol(

@@ -155,6 +155,9 @@ class ListeningServer(WebSocketServerBase):
         status = self.status()
         return status.sockets <= status.connections
 
+    def _unready(self) -> str:
+        return "stopping" if self._leaves_visitors else super()._unready()
+
     def die_in_child(self) -> None:
         super().die_in_child()
         self._listener.die_in_child()

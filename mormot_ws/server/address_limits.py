@@ -29,10 +29,12 @@ class AddressLimits:
     def count(self, connection: object, ip: str, settings: WebSocketProcessSettings) -> str:
         """Count *connection* for *ip* alone; return '', or why it cannot be served.
 
-        Connections of a trusted proxy's own address are not counted, nor those on Unix sockets,
-        which have none.
+        Connections of a trusted proxy's or load balancer's own address are not counted, nor those
+        on Unix sockets, which have none.
         """
-        is_proxy = bool(settings.remote_ip_header) and is_trusted(ip, settings.trusted_proxies)
+        is_proxy = is_trusted(ip, settings.proxy_protocol_from) or (
+            bool(settings.remote_ip_header) and is_trusted(ip, settings.trusted_proxies)
+        )
         key = "" if is_proxy or ip == UNIX_PEER else address_key(ip)
         if key == self._key_of.get(connection, ""):
             return ""

@@ -14,7 +14,7 @@ from time import sleep
 from types import NoneType
 from typing import Any, ClassVar
 
-from ..attributes import IS_INT, IS_TEXT, Check, KnownAttributes, of_kind
+from ..attributes import IS_BOOL, IS_INT, IS_TEXT, Check, KnownAttributes, of_kind
 from ..callbacks import Ignored
 from ..core.frames import WebSocketFrame, check_frame, encode_unmasked, focBinary, focText
 from ..core.outgoing import QueuedFrame
@@ -98,6 +98,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         ),
         "tls_context": of_kind(ssl.SSLContext, NoneType, meant="an ssl.SSLContext or None"),
         "process_class": _is_process_class,
+        "is_ready": IS_BOOL,
     }
     _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {
         "on_request": ("ctxt",),
@@ -119,6 +120,10 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     #: the class of each connection's process, derived from ``WebSocketProcessServer``; set it
     #: before clients connect. Mirrors ``ProcessClass``
     process_class: type[WebSocketProcessServer] = WebSocketProcessServer
+
+    #: set it to False before the server is stopped or updated: health checks
+    #: (``settings.health_path``) are then answered with 503, and all else goes on
+    is_ready: bool = True
 
     def __init__(
         self, thread_name: str, process_name: str, settings: WebSocketProcessSettings | None
@@ -142,6 +147,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         #: True once free() has done its work
         self._freed = False
         self._turned_away_log = SeldomLog(LOG_SECONDS)
+        self._opening_log = SeldomLog(LOG_SECONDS)
         self._clear()
 
     def _clear(self) -> None:
@@ -368,6 +374,15 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             bytes_in=totals[2],
             bytes_out=totals[3],
         )
+
+    def _unready(self) -> str:
+        """Return why visitors should be sent elsewhere; '': they should not. Takes no lock."""
+        if self._stopping:
+            return "stopping"
+        if not self.is_ready:
+            return "not ready"
+        full = 0 < self.settings.max_connections <= len(self._sockets)
+        return "too many connections" if full else ""
 
     def _own_threads(self) -> set[threading.Thread | None]:
         """Return the threads that free() has to wait for, and therefore cannot run in."""

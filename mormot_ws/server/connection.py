@@ -25,6 +25,7 @@ from ..sockets.deadline import Deadline
 from ..sockets.tls_transport import TlsTransport
 from ..sockets.transport import Transport
 from ..states import wpsDestroy
+from .health import answer_health, is_health_check
 from .http import (
     HttpFault,
     HttpServerConnection,
@@ -33,6 +34,7 @@ from .http import (
     request_context,
     simple_answer,
 )
+from .opening import Opening, OpeningFault, opening_of
 from .owner import ServerOwner
 from .visitors import host_is_in, is_trusted, visitor
 
@@ -151,6 +153,8 @@ class WebSocketServerSocket(CheckedAttributes):
         self._peer_ip = self.remote_ip
         # True in a forked child: the connection belongs to the parent
         self._inherited = False
+        # a request without TLS on a port with TLS: only health checks are answered
+        self._plain_on_tls = False
         #: the process of the WebSocket; None before the upgrade; mirrors ``WebSocketProcess``
         self.websocket_process: WebSocketProcessServer | None = None
         #: the thread that serves only this connection; None if there is none
@@ -215,6 +219,9 @@ class WebSocketServerSocket(CheckedAttributes):
         if self._inherited:
             raise exc
         fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
+        if isinstance(exc, OpeningFault):
+            exc.log(self.server._opening_log, fields)
+            return
         text = "#%d from %s failed"
         _log.error(text, self.connection_id, self.remote_ip, extra=fields, exc_info=exc)
 
@@ -234,6 +241,11 @@ class WebSocketServerSocket(CheckedAttributes):
     def _serve(self) -> None:
         settings = self.server.settings
         deadline = Deadline(settings.handshake_timeout)
+        opening = self._opening(deadline)
+        if opening is not None:
+            opening.wait()
+            if not self._opened(opening):
+                return
         transport = self._open_transport()
         if isinstance(transport, TlsTransport):
             transport.handshake(deadline)
@@ -241,13 +253,36 @@ class WebSocketServerSocket(CheckedAttributes):
         if process is not None:
             self._run_process(process)
 
+    def _opening(self, deadline: Deadline) -> Opening | None:
+        """Return what has to be read before TLS and HTTP; None: nothing."""
+        server = self.server
+        has_tls = server.tls_context is not None
+        return opening_of(self._sock, self._peer_ip, server.settings, has_tls, deadline)
+
+    def _opened(self, opening: Opening) -> bool:
+        """Use what was read; return False when the connection cannot be served."""
+        self._plain_on_tls = opening.is_plain
+        if not opening.source:
+            return True
+        self._peer_ip = self.remote_ip = opening.source
+        why = self.server._identify(self, self.remote_ip)
+        if not why:
+            return True
+        self.server._tell_turned_away(self, why)
+        if self.server.tls_context is None:
+            # a courtesy, like that to visitors who are turned away before
+            with contextlib.suppress(OSError):
+                self._sock.setblocking(False)
+                self._sock.send(simple_answer(503, why))
+        return False
+
     def _open_transport(self) -> Transport:
         """Make the transport on the accepted socket; one for TLS has not done its handshake."""
         server = self.server
         timeout = server.settings.send_timeout
         transport = (
             Transport(self._sock, timeout)
-            if server.tls_context is None
+            if server.tls_context is None or self._plain_on_tls
             else TlsTransport(self._sock, server.tls_context, timeout, server_side=True)
         )
         self._transport = transport
@@ -289,6 +324,14 @@ class WebSocketServerSocket(CheckedAttributes):
         Otherwise another request may follow if ``http.stays_open``; if not, the end of the
         connection has begun.
         """
+        server = self.server
+        if is_health_check(request, server.settings.health_path):
+            if not answer_health(http, request.method, server._unready()):
+                self._finish(http.transport)
+            return None
+        if self._plain_on_tls:
+            self._refuse(http.transport, simple_answer(400, "this port is for TLS"))
+            return None
         status, why = self._admission(request)
         if status:
             self._refuse(http.transport, simple_answer(status, why))

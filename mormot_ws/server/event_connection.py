@@ -15,11 +15,13 @@ from time import monotonic
 from typing import Any, Protocol
 
 from ..process.keeper import Timer
+from ..sockets.deadline import Deadline
 from ..sockets.tls_transport import TlsTransport
 from ..sockets.transport import Transport
 from .connection import WebSocketProcessServer, WebSocketServerSocket
 from .http import HTTP_READ, EndOfInput, HttpFault, HttpServerConnection
 from .leader_pool import LeaderPool
+from .opening import Opening
 from .owner import ServerOwner
 
 
@@ -61,11 +63,13 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
 
     def open(self) -> None:
         """Begin to serve the connection. Raises ``OSError``."""
-        transport = self._open_transport()
-        transport.read_by_events(partial(self.server._pool.revisit, self))
-        if transport.is_tls:
-            self.handle = self._shake_hands
-        self._limit(self.server.settings.handshake_timeout)
+        limit = self.server.settings.handshake_timeout
+        opening = self._opening(Deadline(limit))
+        if opening is None:
+            self._open_for_events()
+        else:
+            self.handle = partial(self._read_opening, opening)
+        self._limit(limit)
         try:
             self.server._pool.add(self)
         except BaseException:
@@ -108,6 +112,20 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         return True
 
     # ----------------------------------------------------------------------------------- the stages
+
+    def _open_for_events(self) -> None:
+        transport = self._open_transport()
+        transport.read_by_events(partial(self.server._pool.revisit, self))
+        self.handle = self._shake_hands if transport.is_tls else self._read_http
+
+    def _read_opening(self, opening: Opening) -> bool:
+        if not opening.step():
+            return True
+        if not self._opened(opening):
+            return False
+        self._open_for_events()
+        # what comes next may be there already
+        return self.handle()
 
     def _shake_hands(self) -> bool:
         transport = self._transport

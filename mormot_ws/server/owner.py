@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..callbacks import Ignored
 from ..core.frames import WebSocketFrame
+from ..logs import SeldomLog
 from ..process.keeper import ProcessKeeper
 from ..protocols.base import WebSocketProtocol
 from ..protocols.protocol_list import WebSocketProtocolList
@@ -35,6 +36,8 @@ class ServerOwner(Protocol):
     _keeper: ProcessKeeper
     #: which connections are in which groups
     _groups: Groups
+    #: how often bad PROXY headers are logged
+    _opening_log: SeldomLog
 
     @property
     def description(self) -> str:
@@ -68,6 +71,9 @@ class ServerOwner(Protocol):
 
     def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
         """Count *connection* for the client *ip*; return '', or why it cannot be served."""
+
+    def _unready(self) -> str:
+        """Return why visitors should be sent elsewhere; '': they should not. Takes no lock."""
 
     def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
         """Count and log a connection that a limit has turned away."""

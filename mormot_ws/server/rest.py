@@ -73,6 +73,27 @@ class RestServer(ListeningServer):
             self.websocket_protocols.add_once(WebSocketProtocolJson(uri))
         return self.settings
 
+    def set_encrypt_key_aes(self, key: bytes) -> None:
+        """Encrypt the binary protocols that are offered with the 16, 24 or 32 bytes of *key*
+        themselves, in place of a password; ``b''``: no encryption. For the connections from then
+        on; their clients need :meth:`WebSocketProtocolBinary.set_encrypt_key_aes
+        <mormot_ws.WebSocketProtocolBinary.set_encrypt_key_aes>` with the same bytes.
+
+        Raises like that method, and ``ValueError`` when no binary protocol is offered yet. Mirrors
+        ``SetEncryptKeyAes``.
+        """
+        from ..rest.protocols import WebSocketProtocolBinary
+
+        binary = [
+            protocol
+            for protocol in self.websocket_protocols
+            if isinstance(protocol, WebSocketProtocolBinary)
+        ]
+        if not binary:
+            raise ValueError("no binary protocol is offered: call websockets_enable() first")
+        for protocol in binary:
+            protocol.set_encrypt_key_aes(key)
+
     def callback(self, ctxt: HttpServerRequest, non_blocking: bool) -> int:
         """Send the request in *ctxt* to the client of ``ctxt.connection_id``; return the status.
 

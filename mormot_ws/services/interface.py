@@ -7,13 +7,30 @@ is called, is in ``remote.py``.
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, is_dataclass
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
+from typing import Any, TypeVar
 
-from .readers import Reader, reader_of
-from .values import dump_json, load_json
+from .answers import ServiceCustomAnswer, ServiceCustomStatus
+from .parameters import Parameters
+from .reader import Reader
+from .readers import item_reader
+from .values import dump_native_json, load_native_json
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+#: modules whose abstract classes are types of values
+_LIBRARY = ("abc", "collections.abc", "typing", "typing_extensions")
+#: the attribute of a method that has its name on the wire, and of a proxy that has its call
+_WIRE_NAME, _CALL = "_mormot_ws_name", "_mormot_ws_call"
+#: what a callback is on the wire; None is 0
+_NUMBER = int
+#: a method of implementations that is not called from afar; mirrors ``CallbackReleased``
+CALLBACK_RELEASED = "callback_released"
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -27,62 +44,95 @@ class ServiceMethod:
     name: str
     #: the part of the URI that stands for it: ``Calculator.Add``
     wire_name: str
-    #: without ``self``
-    signature: inspect.Signature
-    #: one for each parameter
-    readers: tuple[Reader, ...]
+    parameters: Parameters
     #: one for each value of the result: none for None, several for a tuple
     results: tuple[Reader, ...]
     returns_tuple: bool
+    #: :class:`ServiceCustomAnswer` or :class:`ServiceCustomStatus` when it returns that
+    custom: type | None
+    #: True when the result holds a Decimal
+    exact: bool
+    #: True when native ends may leave out quotes in the answer
+    has_names: bool
+    #: the indexes of results that are bytes
+    byte_results: tuple[int, ...]
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """The parameters, without ``self``."""
+        return self.parameters.signature
+
+    @property
+    def waits(self) -> bool:
+        """True when a caller needs the answer."""
+        return bool(self.results) or self.custom is not None
 
     def write_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        """Return the arguments of a call as a JSON array; raise ``TypeError``/``ValueError`` when
-        they do not fit.
-        """
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as exc:
-            raise TypeError(f"{self.title}(): {exc}") from None
-        bound.apply_defaults()
-        return dump_json(list(bound.arguments.values()))
-
-    def read_arguments(self, content: bytes) -> list[Any]:
-        """Return the arguments of a call from its JSON array; raise ``ValueError`` when they do
+        """Return the content of a call; raise ``TypeError``/``ValueError`` when the arguments do
         not fit.
         """
-        values = load_json(content) if content else []
-        if not isinstance(values, list):
-            raise ValueError("the arguments have to be a JSON array")
-        names = list(self.signature.parameters)
-        try:
-            self.signature.bind(*values)
-        except TypeError as exc:
-            raise ValueError(str(exc)) from None
-        # zip: where the array is shorter, the rest has defaults
-        return _read_all(self.readers, values, names)
+        return self.parameters.write(args, kwargs)[0]
 
-    def write_result(self, value: Any) -> bytes:
-        """Return *value*, what the method returned, as ``{"result":[…]}``; raise
-        ``TypeError``/``ValueError`` when it does not fit.
+    def read_arguments(self, content: bytes) -> list[Any]:
+        """Return the arguments of a call from its JSON; raise ``ValueError`` when they do not
+        fit.
+        """
+        return self.parameters.read(content)
+
+    def write_result(self, value: Any, instance_id: int = 0) -> bytes:
+        """Return *value*, what the method returned, as ``{"result":[…]}``, with the number of the
+        instance behind it unless that is 0; raise ``TypeError``/``ValueError`` if it does not fit.
         """
         if self.returns_tuple:
             if not isinstance(value, tuple) or len(value) != len(self.results):
                 raise TypeError(f"{self.title}() returned no tuple of {len(self.results)}")
-            return dump_json({"result": list(value)})
-        return dump_json({"result": [value] if self.results else []})
+            values = list(value)
+        else:
+            values = [value] if self.results else []
+        for at in self.byte_results:
+            if values[at] == b"":
+                values[at] = None
+        if instance_id:
+            return dump_native_json({"result": values, "id": instance_id})
+        return dump_native_json({"result": values})
 
     def read_result(self, content: bytes) -> Any:
         """Return the result from the JSON of an answer; raise ``ValueError`` if it does not fit."""
-        answer = load_json(content)
-        values = answer.get("result") if isinstance(answer, dict) else None
+        return self.read_answer(content)[0]
+
+    def read_answer(self, content: bytes) -> tuple[Any, int]:
+        """Return the result, and the number of the instance that has answered; 0: it has none."""
+        answer = load_native_json(content, self.exact)
+        values, number = self._values_of(answer)
         if not isinstance(values, list):
             raise ValueError('it is not {"result":[…]}')
-        if len(values) != len(self.results) and self.results:
+        if len(values) < len(self.results):
             raise ValueError(f"{len(self.results)} values are expected in it, not {len(values)}")
-        read = _read_all(self.results, values, ["the result"] * len(self.results))
+        read = [
+            reader(value, "the result") for reader, value in zip(self.results, values, strict=False)
+        ]
         if self.returns_tuple:
-            return tuple(read)
-        return read[0] if read else None
+            return tuple(read), number
+        return (read[0] if read else None), number
+
+    def _values_of(self, answer: Any) -> tuple[Any, int]:
+        """Return the values of an answer, which may be an object by their names, and its ``id``."""
+        if not isinstance(answer, dict):
+            return None, 0
+        number = answer.get("id")
+        for name in answer:
+            if name.lower() == "result" and isinstance(answer[name], (list, dict)):
+                values = answer[name]
+                break
+        else:
+            # ResultAsJsonObjectWithoutResult of native servers
+            values = answer if self.results and len(answer) == len(self.results) else None
+            number = 0
+            if values is not None and set(map(str.lower, values)) <= {"result", "id"}:
+                values = None
+        if isinstance(values, dict):
+            values = list(values.values())
+        return values, number if type(number) is int else 0
 
 
 class ServiceInterface:
@@ -109,6 +159,11 @@ class ServiceInterface:
         if not self.methods:
             raise TypeError(f"{name} has no public methods")
         self._check_names()
+
+    @property
+    def pascal_name(self) -> str:
+        """The name of the interface in Pascal."""
+        return f"I{self.wire_name}"
 
     def _check_names(self) -> None:
         """Raise ``TypeError`` when two methods have one name on the wire, where native ends compare
@@ -141,45 +196,141 @@ class ServiceInterface:
         if "return" not in hints:
             raise TypeError(f"{title} has to say what it returns (-> None for nothing)")
         try:
-            readers = tuple(reader_of(hints.get(parameter.name, Any)) for parameter in parameters)
+            callbacks: dict[int, type] = {}
+            readers = []
+            for at, parameter in enumerate(parameters):
+                hint = hints.get(parameter.name, Any)
+                parameters[at] = parameter.replace(annotation=hint)
+                found = interface_in(hint)
+                if found is not None:
+                    callbacks[at] = found
+                readers.append(item_reader(_NUMBER if found is not None else hint, True))
             result = hints["return"]
-            values = _result_types(result)
-            results = tuple(reader_of(value) for value in values)
+            custom = result if result in (ServiceCustomAnswer, ServiceCustomStatus) else None
+            if custom is ServiceCustomStatus:
+                result = int
+            values = () if custom is ServiceCustomAnswer else _result_types(result)
+            results = tuple(item_reader(value, True) for value in values)
         except TypeError as exc:
             raise TypeError(f"{title}: {exc}") from None
-        wire_name = f"{self.wire_name}.{pascal_name(name)}"
-        without_self = signature.replace(parameters=parameters)
+        wire_name = getattr(function, _WIRE_NAME, "") or pascal_name(name)
+        exact = any(has_decimal(hints.get(parameter.name)) for parameter in parameters)
         return ServiceMethod(
             title,
             name,
-            wire_name,
-            without_self,
-            readers,
+            f"{self.wire_name}.{wire_name}",
+            Parameters(
+                title,
+                signature.replace(parameters=parameters, return_annotation=hints["return"]),
+                tuple(readers),
+                callbacks,
+                exact,
+            ),
             results,
             typing.get_origin(result) is tuple,
+            custom,
+            any(map(has_decimal, values)),
+            any(
+                reader.kinds is None or dict in reader.kinds or list in reader.kinds
+                for reader in results
+            ),
+            tuple(at for at, value in enumerate(values) if value is bytes),
         )
+
+    def check_factory(self, factory: object) -> None:
+        """Raise ``TypeError`` when *factory* cannot make implementations: it is their class, or a
+        function without parameters.
+        """
+        if not callable(factory):
+            raise TypeError(
+                f"register a class, or a function that returns an object, not {factory!r}: only"
+                " shared services have one object"
+            )
+        try:
+            inspect.signature(factory).bind()
+        except TypeError as exc:
+            raise TypeError(f"{factory!r} cannot be called without arguments: {exc}") from None
+        except ValueError:  # a class in C that does not tell its parameters
+            pass
+        if isinstance(factory, type):
+            self._check_methods(factory, factory.__name__, None)
 
     def check_implementation(self, implementation: object) -> None:
         """Raise ``TypeError`` when *implementation* lacks a method, or cannot be called with its
         arguments.
         """
-        who = f"{type(implementation).__name__} does not implement {self.declaration.__name__}"
         if isinstance(implementation, type):
             raise TypeError(f"register an object, not the class {implementation.__name__}")
+        self._check_methods(implementation, type(implementation).__name__)
+
+    def _check_methods(self, owner: object, name: str, *first: object) -> None:
+        """Check the methods of *owner*, which are called with *first* in front."""
+        who = f"{name} does not implement {self.declaration.__name__}"
         for method in self.methods:
-            function = getattr(implementation, method.name, None)
+            function = getattr(owner, method.name, None)
             if not callable(function):
                 raise TypeError(f"{who}: it has no method {method.name}()")
+            bound = isinstance(owner, type) and not isinstance(
+                inspect.getattr_static(owner, method.name), types.FunctionType
+            )
             try:
-                inspect.signature(function).bind(*method.signature.parameters)
+                inspect.signature(function).bind(
+                    *(() if bound else first), *method.signature.parameters
+                )
             except TypeError as exc:
                 raise TypeError(f"{who}: {method.name}(): {exc}") from None
             except ValueError:  # a function in C that does not tell its parameters
                 pass
 
 
-def _read_all(readers: tuple[Reader, ...], values: list[Any], names: list[str]) -> list[Any]:
-    return [read(value, name) for read, value, name in zip(readers, values, names, strict=False)]
+@lru_cache(maxsize=512)
+def interface_of(declaration: Any) -> ServiceInterface:
+    """Return what *declaration* declares, and the same each time; raise as the class does."""
+    return ServiceInterface(declaration)
+
+
+def interface_in(hint: Any) -> type | None:
+    """Return the interface that an annotation names, alone or with None; None: it names none."""
+    candidates = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType) and len(candidates) == 1:
+        hint = candidates[0]
+    if not isinstance(hint, type) or hint.__module__ in _LIBRARY or is_dataclass(hint):
+        return None
+    if issubclass(hint, Enum) or not (
+        getattr(hint, "_is_protocol", False) or inspect.isabstract(hint)
+    ):
+        return None
+    return hint
+
+
+def has_decimal(hint: Any, seen: frozenset[Any] = frozenset()) -> bool:
+    """Tell whether values of the annotation *hint* may hold a Decimal."""
+    if hint is Decimal:
+        return True
+    inner = typing.get_args(hint)
+    if isinstance(hint, type) and (is_dataclass(hint) or typing.is_typeddict(hint)):
+        if hint in seen:
+            return False
+        seen |= {hint}
+        inner = tuple(typing.get_type_hints(hint).values())
+    return any(has_decimal(kind, seen) for kind in inner)
+
+
+def wire_name(name: str) -> Callable[[_Function], _Function]:
+    """Give a method of an interface another name on the wire than the one made of its Python name.
+
+    ``@wire_name("GetURL")`` above ``def get_url(self)``: without it that would be ``GetUrl``, which
+    is the same for calls over a WebSocket, but not by plain HTTP. ``ValueError`` when *name* cannot
+    be a Pascal name.
+    """
+    if not (isinstance(name, str) and name.isascii() and name.isidentifier()):
+        raise ValueError(f"a name on the wire is one as in Pascal, like 'GetURL', not {name!r}")
+
+    def name_it(function: _Function) -> _Function:
+        setattr(function, _WIRE_NAME, name)
+        return function
+
+    return name_it
 
 
 def pascal_name(name: str) -> str:
@@ -208,19 +359,35 @@ def _members(declaration: type) -> dict[str, Any]:
         if base is object or base.__module__ in ("typing", "typing_extensions", "abc"):
             continue
         for name in [*vars(base), *vars(base).get("__annotations__", ())]:
-            if not name.startswith("_"):
+            if not name.startswith("_") and name != CALLBACK_RELEASED:
                 members[name] = vars(base).get(name)
     return members
 
 
-def proxy_of(interface: ServiceInterface, call: Callable[[ServiceMethod, bytes], Any]) -> Any:
+#: gets the method and the arguments of a call, and returns its result
+Call = Callable[[ServiceMethod, tuple[Any, ...], dict[str, Any]], Any]
+
+
+def proxy_of(interface: ServiceInterface, call: Call) -> Any:
     """Return an instance of the interface's class whose methods give their arguments to *call* and
     return what it returns.
     """
+    proxy = _proxy_class(interface)()
+    proxy.__dict__[_CALL] = call
+    return proxy
 
+
+def call_of(proxy: object) -> Call | None:
+    """Return the *call* of a proxy; None for any other object."""
+    found: Call | None = getattr(proxy, "__dict__", {}).get(_CALL)
+    return found
+
+
+@lru_cache(maxsize=512)
+def _proxy_class(interface: ServiceInterface) -> type[Any]:
     def method_for(method: ServiceMethod) -> Callable[..., Any]:
-        def calling(self: object, *args: Any, **kwargs: Any) -> Any:
-            return call(method, method.write_arguments(args, kwargs))
+        def calling(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return self.__dict__[_CALL](method, args, kwargs)
 
         calling.__name__ = method.name
         calling.__qualname__ = method.title
@@ -236,4 +403,4 @@ def proxy_of(interface: ServiceInterface, call: Callable[[ServiceMethod, bytes],
         "__repr__": represent,
         "__module__": interface.declaration.__module__,
     }
-    return type(f"{interface.declaration.__name__}Proxy", (interface.declaration,), body)()
+    return type(f"{interface.declaration.__name__}Proxy", (interface.declaration,), body)

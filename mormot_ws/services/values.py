@@ -11,15 +11,18 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from datetime import date
+from datetime import date, datetime
+from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
+from uuid import UUID
 
 from ..rest.json_structure import PIECE, depths, pieces
+from ..rest.loose_json import quoted_names
 from .json_parts import parse_by_parts
 
 #: what precedes base64 in a JSON string, by which mORMot tells binary data from text
@@ -51,7 +54,17 @@ def dump_json(value: Any) -> bytes:
     """Return *value*, anything that a service may carry, as JSON; raise
     ``TypeError``/``ValueError`` for what it may not.
     """
-    plain = _to_plain(value, 0)
+    return _dumped(_to_plain(value, 0, False))
+
+
+def dump_native_json(value: Any) -> bytes:
+    """Return the same in the form that native services write: bytes as base64 without a mark, and
+    the beginning of Delphi's time as null.
+    """
+    return _dumped(_to_plain(value, 0, True))
+
+
+def _dumped(plain: Any) -> bytes:
     orjson = _orjson()
     if orjson is not None:
         return bytes(orjson.dumps(plain))
@@ -65,20 +78,72 @@ def load_json(content: bytes) -> Any:
     250 000 values. Takes time in proportion to *content*, and lets other threads run.
     """
     orjson = _orjson()
-    loads = _loads if orjson is None else orjson.loads
-    many = len(content) > PIECE or content.count(b"[") + content.count(b"{") > MOST_DEPTH
+    return _loaded(content, _loads if orjson is None else orjson.loads, _needs_parts(content))
+
+
+def load_native_json(content: bytes, exact: bool = False) -> Any:
+    """Return the same of JSON whose names may lack their quotes, as native services write it.
+
+    With *exact* numbers with a fraction are :class:`ExactFloat`.
+    """
+    orjson = _orjson()
+    if exact:
+        loads = _loads_exactly
+    else:
+        loads = _loads if orjson is None else orjson.loads
+    by_parts = _needs_parts(content)
     try:
-        if many and _is_large(content):
-            return parse_by_parts(content, loads)
-        return loads(content)
+        return _loaded(content, loads, by_parts)
+    except ValueError:
+        # rather than look for such names first: most JSON has none
+        quoted = quoted_names(content)
+        if quoted is None:
+            raise
+    return _loaded(quoted, loads, by_parts)
+
+
+def _needs_parts(content: bytes) -> bool:
+    many = len(content) > PIECE or content.count(b"[") + content.count(b"{") > MOST_DEPTH
+    return many and _is_large(content)
+
+
+def _loaded(content: bytes, loads: Callable[[bytes], Any], by_parts: bool) -> Any:
+    try:
+        return parse_by_parts(content, loads) if by_parts else loads(content)
     # the caller is nearly there already
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
 
 
+class ExactFloat(float):
+    """A float that knows the text of its number, of which a Decimal can be made."""
+
+    __slots__ = ("text",)
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> ExactFloat:
+        """Return the number in *text*; raise ``ValueError`` when no float is large enough."""
+        number = cls(text)
+        if not math.isfinite(number):
+            raise ValueError("a number is too large for a float")
+        number.text = text
+        return number
+
+
+def _loads_exactly(content: bytes) -> Any:
+    return _without_halves(_exact_decoder().decode(content.decode("utf-8")), content)
+
+
 def _loads(content: bytes) -> Any:
     """Return what the standard library makes of *content*, as orjson would."""
-    value = _decoder().decode(content.decode("utf-8"))
+    return _without_halves(_decoder().decode(content.decode("utf-8")), content)
+
+
+def _without_halves(value: Any, content: bytes) -> Any:
+    """Return *value*, which was read from *content*; raise ``ValueError`` if it has half a
+    character in it.
+    """
     halves = b"\\ud" in content or b"\\uD" in content
     if halves and any(match[1] for match in _ESCAPE.finditer(content)):
         raise ValueError("the JSON has half a character (a lone surrogate)")
@@ -138,7 +203,14 @@ def _decoder() -> json.JSONDecoder:
     )
 
 
-def _to_plain(value: Any, depth: int) -> Any:
+@lru_cache(maxsize=1)
+def _exact_decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(
+        parse_int=_parse_int, parse_float=ExactFloat.parse, parse_constant=_refuse_constant
+    )
+
+
+def _to_plain(value: Any, depth: int, native: bool) -> Any:
     """Return *value* in the types of JSON."""
     if value is None or isinstance(value, bool) or type(value) is str:
         return value
@@ -147,7 +219,7 @@ def _to_plain(value: Any, depth: int) -> Any:
             f"a value is nested more than {MOST_DEPTH} levels deep (does it contain itself?)"
         )
     if isinstance(value, Enum):
-        return _to_plain(value.value, depth + 1)
+        return _to_plain(value.value, depth + 1, native)
     if isinstance(value, int):
         if not LEAST_INT <= value <= MOST_INT:
             raise ValueError("an integer has to fit into 64 bits; send a longer one as str")
@@ -159,23 +231,80 @@ def _to_plain(value: Any, depth: int) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, (bytes, bytearray)):
-        return BASE64_MAGIC + base64.b64encode(value).decode("ascii")
+        text = base64.b64encode(value).decode("ascii")
+        return text if native else BASE64_MAGIC + text
     if isinstance(value, date):  # a datetime too
-        return value.isoformat()
+        return _native_time(value) if native else value.isoformat()
     if is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: _to_plain(getattr(value, field.name), depth + 1) for field in fields(value)
+            name: None
+            if empty_is_null and getattr(value, attribute) == b"" and native
+            else _to_plain(getattr(value, attribute), depth + 1, native)
+            for attribute, name, empty_is_null in written_fields(type(value))
         }
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise TypeError("the keys of a dict have to be str, as JSON has no others")
-        return {str(key): _to_plain(item, depth + 1) for key, item in value.items()}
+        return {str(key): _to_plain(item, depth + 1, native) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_to_plain(item, depth + 1) for item in value]
+        return [_to_plain(item, depth + 1, native) for item in value]
+    if isinstance(value, UUID):
+        return str(value).upper()
+    if isinstance(value, Decimal):
+        return _number_of(value)
     raise TypeError(f"a {type(value).__name__} cannot be written in JSON; {WHAT_MAY_TRAVEL}")
 
 
+def _number_of(value: Decimal) -> float | int | str:
+    """Return *value* as a number, or as text where a number would be another one: native ends read
+    both.
+    """
+    if not value.is_finite():
+        raise ValueError(f"{value} cannot be written in JSON: send None or a str in its place")
+    if value.adjusted() < 19 and value == (whole := int(value)) and abs(whole) <= -LEAST_INT - 1:
+        return whole
+    number = float(value)
+    # what a float reads as is its shortest text
+    return number if math.isfinite(number) and Decimal(repr(number)) == value else str(value)
+
+
+#: 0 in Delphi: its times are numbers of days
+ZERO_TIME = datetime(1899, 12, 30)
+
+
+def _native_time(value: date) -> str | None:
+    """Return *value* as native ends read it: milliseconds are three digits, no time is null."""
+    if not isinstance(value, datetime):
+        return value.isoformat()
+    if value.tzinfo is None and value.date() == ZERO_TIME.date():
+        return f"T{value.time().isoformat('milliseconds')}" if value != ZERO_TIME else None
+    return value.isoformat() if value.microsecond % 1000 else _in_milliseconds(value)
+
+
+def _in_milliseconds(value: datetime) -> str:
+    return value.isoformat(timespec="milliseconds" if value.microsecond else "seconds")
+
+
+#: the metadata of a dataclass's field that has its name in JSON
+WIRE_NAME = "wire_name"
+
+
+@lru_cache(maxsize=1024)
+def written_fields(kind: type[Any]) -> tuple[tuple[str, str, bool], ...]:
+    """Return (attribute, name in JSON, whether it can only be bytes) for each field of the
+    dataclass *kind*.
+    """
+    return tuple(
+        (
+            field.name,
+            field.metadata.get(WIRE_NAME, field.name),
+            field.type is bytes or field.type == "bytes",
+        )
+        for field in fields(kind)
+    )
+
+
 WHAT_MAY_TRAVEL = (
-    "what may be sent: None, bool, int, float, str, bytes, date, datetime, Enum, dataclasses, "
-    "and list, tuple, Sequence, set, frozenset, dict, Mapping of these"
+    "what may be sent: None, bool, int, float, str, bytes, date, datetime, UUID, Decimal, Enum, "
+    "dataclasses, TypedDict, and list, tuple, Sequence, set, frozenset, dict, Mapping of these"
 )

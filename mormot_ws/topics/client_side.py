@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -56,6 +57,9 @@ class TopicClient:
         self._subscriptions: dict[str, TopicSubscription] = {}
         #: positions of topics that are not subscribed to yet, from restore()
         self._positions: dict[str, Position] = {}
+        #: how many ``sub`` of a topic have no answer on this connection: only that of the last one
+        #: counts, because the others began earlier
+        self._questions: Counter[str] = Counter()
         #: who waits for an answer of ``members``, by topic
         self._asked: dict[str, list[_Answer]] = {}
         #: the name of the session for other clients; '' before the server has told it
@@ -67,6 +71,7 @@ class TopicClient:
         self._safe = threading.Condition(threading.RLock())
         self._outlet.die_in_child(self._safe)
         self._asked = {}
+        self._questions.clear()
 
     # ------------------------------------------------------------------------- for the application
 
@@ -207,6 +212,7 @@ class TopicClient:
 
     def _opening(self) -> list[str]:
         """Return the first messages of a connection. Called with the lock."""
+        self._questions.clear()
         questions = [self._question(each) for each in self._subscriptions.values()]
         return [wire.hello(self._session), *questions]
 
@@ -232,7 +238,15 @@ class TopicClient:
 
     def _question(self, subscription: TopicSubscription, goes_on: bool = False) -> str:
         """Return the ``sub`` of a subscription, from its position on. Called with the lock."""
+        self._questions[subscription.topic] += 1
         return wire.subscribe(subscription.topic, subscription.asks(goes_on))
+
+    def _is_last_answer(self, topic: str) -> bool:
+        """Count the answer to a ``sub``; tell whether no other is on the way. Called with the
+        lock.
+        """
+        self._questions[topic] -= 1
+        return self._questions[topic] <= 0
 
     def _ask_again(self, topic: str, goes_on: bool = False) -> None:
         """Send the ``sub`` of a topic on this connection once more."""
@@ -272,7 +286,7 @@ class TopicClient:
         elif isinstance(message, wire.LostSome):
             self._lost(process, message)
         elif isinstance(message, wire.Paused):
-            self._ask_again(message.topic, True)
+            self._paused(message.topic)
         elif isinstance(message, wire.Unsubscribed):
             if message.code:
                 self._ended_by_server(process, message.topic, message.reason)
@@ -309,7 +323,7 @@ class TopicClient:
         position = Position(epoch, offset)
         with self._safe:
             subscription = self._subscriptions.get(topic)
-            if subscription is None:
+            if not self._is_last_answer(topic) or subscription is None:
                 return
             tells = subscription.asked_since and not (subscription.goes_on and recovered)
             subscription.moved(position)
@@ -328,6 +342,13 @@ class TopicClient:
                 return
             subscription.moved(position)
         self._recovered(process, subscription, Recovery(topic, False, reason, 0, position))
+
+    def _paused(self, topic: str) -> None:
+        with self._safe:
+            # the answer to that one comes behind the pause, and begins where this one would
+            if self._questions[topic] > 0:
+                return
+        self._ask_again(topic, True)
 
     def _recovered(
         self, process: WebSocketProcess, subscription: TopicSubscription, recovery: Recovery
@@ -363,9 +384,14 @@ class TopicClient:
     def _failed(self, process: WebSocketProcess, message: wire.Failed) -> None:
         if message.on == "members":
             self._tell_members(message.topic, None, message.reason or message.code)
-        elif message.on != "sub":
+            return
+        if message.on != "sub":
             _log.warning("%s: the server does not know %r", process, message.on)
-        elif message.retry is None:
+            return
+        with self._safe:
+            if not self._is_last_answer(message.topic):
+                return
+        if message.retry is None:
             self._ended_by_server(process, message.topic, message.reason or message.code)
         else:
             _log.debug("%s: subscribes again later: %s", process, message.reason)
@@ -376,6 +402,9 @@ class TopicClient:
         with self._safe:
             subscription = self._subscriptions.get(topic)
             if subscription is None or subscription.state == "subscribed":
+                return
+            # unsubscribed and subscribed again meanwhile
+            if self._questions[topic] > 0:
                 return
         self._ask_again(topic)
 

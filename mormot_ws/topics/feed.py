@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..core.frames import WebSocketFramePayload, encode_unmasked, focText
 from ..core.outgoing import QueuedFrame
 from . import wire
-from .hub import Heard, History, Hub, Lost, Position
+from .hub import Heard, History, Hub, Lost, Position, Publication
 
 if TYPE_CHECKING:
     from .visitor import Visitor
@@ -77,6 +77,21 @@ class Member:
         return sender.outgoing.bytes <= most and sender.queue(frame)
 
 
+class Sizes:
+    """How large the publications of a topic are: a moving mean, in characters."""
+
+    __slots__ = ("mean",)
+
+    def __init__(self) -> None:
+        self.mean = 1_000.0
+
+    def note(self, publications: list[Publication]) -> None:
+        """Take some more into account."""
+        if publications:
+            mean = sum(len(each.json) for each in publications) / len(publications)
+            self.mean = (self.mean + max(1.0, mean)) / 2
+
+
 class Feed:
     """The topic *topic*, as the connections of this OS process hear it.
 
@@ -90,6 +105,8 @@ class Feed:
         self.topic = topic
         self._owner = owner
         self._most = most
+        #: of what was asked of the history; any thread may change it
+        self.sizes = Sizes()
         #: guards all fields below, and *pending* and *answered* of the members; nothing else is
         #: called or taken while it is held
         self._safe = threading.Lock()

@@ -71,6 +71,11 @@ class Published(NamedTuple):
     #: True: the hub had (session, sequence) already, and *offset* is that of the first time
     repeated: bool = False
 
+    @property
+    def position(self) -> Position:
+        """The position of somebody who has read the topic up to this publication."""
+        return Position(self.epoch, self.offset)
+
 
 class History(NamedTuple):
     """Publications of the past."""

@@ -6,6 +6,7 @@ import secrets
 import threading
 from collections import OrderedDict, deque
 from json import loads
+from threading import get_ident
 from time import monotonic
 from typing import Any, ClassVar
 
@@ -43,6 +44,15 @@ _LOOKED_AT = 4
 _LOOK_EVERY = 8
 #: … when there are as many as there may be
 _LOOKED_AT_FULL = 100
+#: so many publications may wait for the thread that calls the subscribers of a topic, before those
+#: who publish more wait for it
+_MOST_AHEAD = 500
+#: how many publications one thread hands over before another one that waits does it
+_MOST_AT_A_STRETCH = 2_000
+#: how many of them it takes at once
+_MOST_AT_ONCE = 64
+#: milliseconds after which subscribers that do not return are not waited for any more
+_LONGEST_STANDSTILL = 1_000
 
 
 class _Topic:
@@ -56,7 +66,9 @@ class _Topic:
         "members",
         "name",
         "offset",
+        "publishers_waiting",
         "seen",
+        "stands_still",
         "subscriptions",
         "used_at",
         "waiting",
@@ -80,6 +92,9 @@ class _Topic:
         self.lost = False
         #: stands for the call of publish() that calls the subscriptions; None: no one does
         self.delivering: object = None
+        #: how many calls of publish() wait for that one, and whether one has waited too long
+        self.publishers_waiting = 0
+        self.stands_still = False
         #: when somebody published, subscribed or looked
         self.used_at = now
 
@@ -152,18 +167,47 @@ class _Topic:
         if self.delivering is None:
             self.delivering = mine
 
-    def next_delivery(self) -> tuple[Heard, int, tuple[Subscription, ...]] | None:
-        """Return what to deliver next, its offset, and to whom; None: it is all done."""
+    @property
+    def is_crowded(self) -> bool:
+        """True while publishers should wait for the call that delivers."""
+        delivers = self.delivering is not None and not self.stands_still
+        return delivers and len(self.waiting) > _MOST_AHEAD
+
+    def begin_waiting(self) -> None:
+        """Count a publisher that waits while it is crowded."""
+        self.publishers_waiting += 1
+
+    def end_waiting(self, mine: object, in_time: bool) -> None:
+        """Count it no longer; the call that *mine* stands for delivers now, if nobody else does.
+
+        When it was not *in_time*, the callbacks stand still, and nobody waits for them until they
+        go on.
+        """
+        self.publishers_waiting -= 1
+        self.stands_still = not in_time
+        if self.delivering is None and self.waiting:
+            self.delivering = mine
+
+    def next_delivery(self, delivered: int) -> tuple[list[Heard], tuple[Subscription, ...]] | None:
+        """Return what to deliver next, and to whom; None: it is all done, or another call goes on,
+        because this one has *delivered* enough.
+        """
         waiting = self.waiting
-        if not waiting:
+        if not waiting or (delivered > _MOST_AT_A_STRETCH and self.publishers_waiting):
             self.delivering = None
             return None
+        self.stands_still = False
+        heard: list[Heard] = []
         if self.lost:
             self.lost = False
             position = Position(self.epoch, waiting[0].offset - 1)
-            return Lost(self.name, position, TRIMMED), position.offset, self.subscriptions
-        publication = waiting.popleft()
-        return publication, publication.offset, self.subscriptions
+            heard.append(Lost(self.name, position, TRIMMED))
+        if len(waiting) <= _MOST_AT_ONCE:
+            heard += waiting
+            waiting.clear()
+        else:
+            heard += [waiting.popleft() for _ in range(_MOST_AT_ONCE)]
+        return heard, self.subscriptions
 
     def end_delivery(self, mine: object) -> None:
         """Let others deliver. A signal handler may have raised anywhere in a delivery."""
@@ -201,9 +245,10 @@ class MemoryHub(Hub):
     while another thread is handing an earlier one of the same topic over, in that one after it: so
     :meth:`publish` in a callback does not wait.
 
-    A topic whose subscribers are slower than its publishers has up to 1 000 publications, or
-    ``history_count`` if that is more, waiting; what is more is lost to them, and they get
-    :class:`Lost`.
+    When more than 500 publications of a topic wait for that, publishers wait, too, unless they are
+    callbacks of subscribers themselves. A subscriber that has not returned for a second is not
+    waited for any more. Up to 1 000 publications, or ``history_count`` if that is more, are there
+    for it when it does; what is more is lost to it, and it gets :class:`Lost`.
 
     :param max_topics: how many topics there may be; a new one more raises :class:`HubFull`.
 
@@ -227,6 +272,10 @@ class MemoryHub(Hub):
         #: guards the tables below and all topics; nothing else is called or taken under it.
         #: Reentrant for signal handlers
         self._safe = threading.RLock()
+        #: notified when a thread has handed publications over, if another one waits for that
+        self._room = threading.Condition(self._safe)
+        #: the threads that are calling subscribers
+        self._delivering: set[int] = set()
         #: in turns: the next one to be looked at for what is too old comes first
         self._topics: OrderedDict[str, _Topic] = OrderedDict()
         self._freed = False
@@ -237,12 +286,16 @@ class MemoryHub(Hub):
     def publish(
         self, topic: str, data: object, *, session: str = "", sequence: int = 0
     ) -> Published:
-        return self.publish_json(topic, encode_json(data), session=session, sequence=sequence)
+        return self._publish(topic, encode_json(data), session, sequence)
 
     def publish_json(
         self, topic: str, json: str, *, session: str = "", sequence: int = 0
     ) -> Published:
         check_json(json)
+        return self._publish(topic, json, session, sequence)
+
+    def _publish(self, topic: str, json: str, session: str, sequence: int) -> Published:
+        """Publish JSON text that was checked."""
         if session != "" or sequence != 0:
             check_repeat(session, sequence)
         found: _Topic | None = None
@@ -268,6 +321,8 @@ class MemoryHub(Hub):
                 if not found.subscriptions:
                     return Published(publication.offset, publication.epoch)
                 found.begin_delivery(publication, mine, max(_LEAST_WAITING, self.history_count))
+                if found.delivering is not mine and found.is_crowded:
+                    self._wait_for_room(found, mine)
             if found.delivering is mine:
                 self._deliver(found)
         finally:
@@ -309,20 +364,53 @@ class MemoryHub(Hub):
             if topic.is_used or not is_old:
                 self._topics[name] = topic
 
+    def _wait_for_room(self, topic: _Topic, mine: object) -> None:
+        """Wait until fewer publications wait for the subscribers of *topic*, or until it is the
+        turn of this call to deliver them. Called with the lock, which others have meanwhile.
+        """
+        if get_ident() in self._delivering:
+            # this is a callback, which others wait for
+            return
+        deadline = Deadline(min(self.timeout, _LONGEST_STANDSTILL))
+        in_time = True
+        topic.begin_waiting()
+        try:
+            while topic.is_crowded and in_time:
+                in_time = self._room.wait(deadline.seconds())
+        finally:
+            topic.end_waiting(mine, in_time)
+
     def _deliver(self, topic: _Topic) -> None:
         """Call the subscriptions of *topic* with what waits, until nothing does."""
         raised: BaseException | None = None
-        counts = self._counts
-        while True:
-            with self._safe:
-                found = topic.next_delivery()
-                if found is None:
-                    break
-                heard, offset, subscriptions = found
-                counts["lost" if isinstance(heard, Lost) else "delivered"] += len(subscriptions)
-            for subscription in subscriptions:
-                if subscription.after < offset:
-                    raised = subscription.call(heard) or raised
+        counts, safe = self._counts, self._safe
+        delivered = 0
+        # a callback may publish, on other topics too
+        is_first = get_ident() not in self._delivering
+        self._delivering.add(get_ident())
+        try:
+            while True:
+                with safe:
+                    found = topic.next_delivery(delivered)
+                    # not for each little room: a thread that is woken costs as much as many
+                    # publications
+                    if topic.publishers_waiting and len(topic.waiting) < _MOST_AHEAD // 2:
+                        self._room.notify_all()
+                    if found is None:
+                        break
+                    heard, subscriptions = found
+                    lost = isinstance(heard[0], Lost)
+                    counts["lost"] += lost * len(subscriptions)
+                    counts["delivered"] += (len(heard) - lost) * len(subscriptions)
+                delivered += len(heard)
+                for each in heard:
+                    offset = each.position.offset
+                    for subscription in subscriptions:
+                        if subscription.after < offset:
+                            raised = subscription.call(each) or raised
+        finally:
+            if is_first:
+                self._delivering.discard(get_ident())
         if raised is not None:
             raise raised
 
@@ -419,6 +507,8 @@ class MemoryHub(Hub):
     def die_in_child(self) -> None:
         """Start afresh, in a forked child: the numbering goes on in the parent."""
         self._safe = threading.RLock()
+        self._room = threading.Condition(self._safe)
+        self._delivering = set()
         topics, self._topics = self._topics, OrderedDict()
         # a copy, made in one step: another thread of the parent may have been changing them
         for topic in list(topics.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -47,7 +48,7 @@ _LONGEST_PAUSE = 4_000
 #: So many are read at a time, too
 _LEAST_KEPT = 200
 _LEAST_AGE = 10_000
-#: the most milliseconds that free() spends on telling the others
+#: the most milliseconds that free() and leave() spend on telling the others
 _GOODBYE = 300
 
 
@@ -135,6 +136,9 @@ class RedisHub(Hub):
         self._presence = RedisPresence(self._pool, prefix)
         self._listener = RedisListener(self, self._pool, self._feeds, self._presence)
         self._freed = False
+        #: what the names of epochs begin with that this hub lets begin, and their numbers
+        self._epochs = secrets.token_urlsafe(9)
+        self._numbers = itertools.count(1)
         #: what the status tells
         self._counts = {"published": 0, "repeated": 0}
         dies_in_child(self)
@@ -165,7 +169,7 @@ class RedisHub(Hub):
                 PUBLISH,
                 (keys.meta, keys.past, keys.seen, keys.order),
                 (
-                    secrets.token_urlsafe(9),
+                    self._fresh_epoch(),
                     int(self.topic_age),
                     keys.channel,
                     json.encode(),
@@ -186,6 +190,10 @@ class RedisHub(Hub):
         else:
             self._counts["published"] += 1
         return Published(offset, epoch.decode(), bool(repeated))
+
+    def _fresh_epoch(self) -> str:
+        """Return a name for an epoch that may begin with the next script: nobody has it twice."""
+        return f"{self._epochs}{next(self._numbers):x}"
 
     def _begin(self) -> Deadline:
         """Return the deadline of a call; raise ``HubUnavailable`` after :meth:`free`."""
@@ -222,7 +230,7 @@ class RedisHub(Hub):
             HISTORY,
             (keys.meta, keys.past),
             (
-                secrets.token_urlsafe(9),
+                self._fresh_epoch(),
                 int(self.topic_age),
                 max(self.history_count, least_count),
                 int(max(self.history_age, least_age)),
@@ -284,11 +292,16 @@ class RedisHub(Hub):
         check_name("member", member)
         if self._freed or not self._presence.leave(topic, member):
             return False
-        try:
-            self._presence.tell_left(Deadline(self.timeout))
-        except HubError:
-            # it was logged; the thread tells Redis when it is back
-            self._listener.wake()
+        # all of a server's connections may end at once while Redis is away: then nobody waits
+        if not self._pool.is_failing:
+            try:
+                self._presence.tell_left_one(Deadline(self.timeout).sooner(_GOODBYE), topic, member)
+                return True
+            except HubError:
+                # it was logged
+                pass
+        # the thread tells Redis when it is back
+        self._listener.wake()
         return True
 
     def members(self, topic: str) -> dict[str, Any]:
@@ -347,6 +360,7 @@ class RedisHub(Hub):
 
     def die_in_child(self) -> None:
         """Start afresh, in a forked child: connections and subscriptions are the parent's."""
+        self._epochs = secrets.token_urlsafe(9)
         self._pool.die_in_child()
         self._feeds.die_in_child()
         self._presence.die_in_child()

@@ -388,7 +388,8 @@ class _Listening:
         age, topic_age = self._hub.presence_age, self._hub.topic_age
         self._next_refresh = now + age / 3000
         deadline = self._deadline()
-        if not self._presence.refresh(deadline, age) or now >= self._next_announcement:
+        presence = self._presence
+        if presence.doubts or now >= self._next_announcement or not presence.refresh(deadline, age):
             self._next_announcement = now + topic_age / 3000
             self._presence.announce_all(deadline, age, topic_age)
         else:

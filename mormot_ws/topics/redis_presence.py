@@ -1,7 +1,9 @@
 """RedisPresence: who this OS process says is present, and how the others learn of it and of its
 end.
 
-Each process has one key in Redis that expires; its members count only while that key is there.
+Each process has one key in Redis that expires; its members count only while that key is there. A
+command that was not answered may be done much later, e.g. by a Redis that was frozen, and undo what
+was said since. So after such a one the process takes another name, and says everything again.
 """
 
 from __future__ import annotations
@@ -11,9 +13,13 @@ import threading
 from json import loads
 from typing import Any
 
+from ..errors import HubError
 from ..sockets.deadline import Deadline
 from .redis_pool import RedisPool
 from .redis_scripts import keys_of, process_key
+
+#: former names that are remembered
+_MOST_FORMER = 8
 
 
 class RedisPresence:
@@ -26,10 +32,14 @@ class RedisPresence:
         #: handlers
         self._safe = threading.RLock()
         self._process = secrets.token_urlsafe(12)
+        #: its names before, under which Redis may still know members
+        self._former: list[str] = []
         #: what is to be there, by topic and member
         self._members: dict[tuple[str, str], str] = {}
         #: what Redis was not told to forget, because it was away
         self._left: dict[tuple[str, str], None] = {}
+        #: a command was not answered
+        self._doubts = False
 
     def __len__(self) -> int:
         return len(self._members)
@@ -37,10 +47,21 @@ class RedisPresence:
     @property
     def is_used(self) -> bool:
         """True when Redis has to be told something now and then."""
-        return bool(self._members or self._left)
+        return bool(self._members or self._left or self._doubts)
+
+    @property
+    def doubts(self) -> bool:
+        """True when :meth:`announce_all` has to make sure of what Redis knows."""
+        return self._doubts
 
     def _field(self, member: str) -> bytes:
         return f"{self._process}:{member}".encode()
+
+    def _fields(self, member: str) -> list[bytes]:
+        """Return those under former names, too."""
+        with self._safe:
+            names = [self._process, *self._former]
+        return [f"{name}:{member}".encode() for name in names]
 
     def _here(self, topic: str) -> bytes:
         return keys_of(self._prefix, topic).here
@@ -59,7 +80,7 @@ class RedisPresence:
         if json is None:
             return
         here, field = self._here(topic), self._field(member)
-        self._pool.request(
+        self._request(
             deadline,
             (b"SET", process_key(self._prefix, self._process), 1, b"PX", int(age)),
             (b"HSET", here, field, json.encode()),
@@ -67,7 +88,15 @@ class RedisPresence:
         )
         if (topic, member) not in self._members:
             # another thread let it leave meanwhile, and may have told Redis too early
-            self._pool.request(deadline, (b"HDEL", here, field))
+            self._request(deadline, (b"HDEL", here, *self._fields(member)))
+
+    def _request(self, deadline: Deadline, *commands: tuple[Any, ...]) -> None:
+        """Let Redis do *commands*. Raises ``HubError``."""
+        try:
+            self._pool.request(deadline, *commands)
+        except HubError:
+            self._doubts = True
+            raise
 
     def leave(self, topic: str, member: str) -> bool:
         """End the presence of *member* here; return False when it was not there."""
@@ -82,15 +111,19 @@ class RedisPresence:
         with self._safe:
             left = list(self._left)
         for topic, member in left:
-            self._pool.request(deadline, (b"HDEL", self._here(topic), self._field(member)))
-            with self._safe:
-                # it may have joined again meanwhile
-                again = self._members.get((topic, member))
-                self._left.pop((topic, member), None)
-            if again is not None:
-                self._pool.request(
-                    deadline, (b"HSET", self._here(topic), self._field(member), again.encode())
-                )
+            self.tell_left_one(deadline, topic, member)
+
+    def tell_left_one(self, deadline: Deadline, topic: str, member: str) -> None:
+        """Tell Redis that *member* has left. Raises ``HubError``."""
+        self._request(deadline, (b"HDEL", self._here(topic), *self._fields(member)))
+        with self._safe:
+            # it may have joined again meanwhile
+            again = self._members.get((topic, member))
+            self._left.pop((topic, member), None)
+        if again is not None:
+            self._request(
+                deadline, (b"HSET", self._here(topic), self._field(member), again.encode())
+            )
 
     def refresh(self, deadline: Deadline, age: float) -> bool:
         """Say that this process lives; return False when that was forgotten, so that others may
@@ -102,12 +135,26 @@ class RedisPresence:
         return bool(was_there)
 
     def announce_all(self, deadline: Deadline, age: float, topic_age: float) -> None:
-        """Tell Redis of all members, and of those that have left. Raises ``HubError``."""
-        self.tell_left(deadline)
+        """Tell Redis of all members, and of those that have left; after doubts under a new name
+        of this process. Raises ``HubError``.
+        """
         with self._safe:
+            if self._doubts:
+                self._doubts = False
+                self._former.append(self._process)
+                # what is older has expired, or is about to
+                del self._former[:-_MOST_FORMER]
+                self._process = secrets.token_urlsafe(12)
             members = list(self._members)
+            former = list(self._former)
+        self.tell_left(deadline)
         for topic, member in members:
             self.announce(deadline, topic, member, age, topic_age)
+        if former:
+            keys = [process_key(self._prefix, process) for process in former]
+            self._request(deadline, (b"DEL", *keys))
+            with self._safe:
+                del self._former[: len(former)]
 
     def members(self, deadline: Deadline, topic: str) -> dict[str, Any]:
         """Return who is present on *topic*, in any process. Raises ``HubError``."""
@@ -139,10 +186,13 @@ class RedisPresence:
         with self._safe:
             self._members.clear()
             self._left.clear()
-        self._pool.request(deadline, (b"DEL", process_key(self._prefix, self._process)))
+            names = [self._process, *self._former]
+        keys = [process_key(self._prefix, name) for name in names]
+        self._pool.request(deadline, (b"DEL", *keys))
 
     def die_in_child(self) -> None:
         """Start afresh, in a forked child: the members are the parent's."""
         self._safe = threading.RLock()
         self._process = secrets.token_urlsafe(12)
-        self._members, self._left = {}, {}
+        self._members, self._left, self._former = {}, {}, []
+        self._doubts = False

@@ -16,14 +16,17 @@ from . import wire
 from .feed import Feed, Member
 from .hub import History, Hub, Position, check_name
 from .limits import TopicLimits
+from .presence import Presence
 
 if TYPE_CHECKING:
     from .visitor import Visitor
 
 _log = get_logger("mormot_ws.topics")
 
-#: publications that are asked of the hub at once for a client that has missed some
+#: publications that are asked of the hub at once for a client that has missed some, at most and at
+#: least
 _CHUNK = 500
+_LEAST_CHUNK = 4
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,9 @@ class TopicServer:
     def __init__(self, hub: Hub, limits: TopicLimits, presence: bool) -> None:
         self.hub = hub
         self.limits = limits
-        self.presence = presence
+        #: whether subscribers may ask who else is subscribed
+        self.shows_presence = presence
+        self.presence = Presence(hub)
         self.counts = Counts()
         self.fault_log = SeldomLog(LOG_SECONDS)
         self._clear()
@@ -148,6 +153,7 @@ class TopicServer:
     def die_in_child(self) -> None:
         """Forget the parent's connections, in a forked child."""
         self.counts = Counts()
+        self.presence = Presence(self.hub)
         self._clear()
 
     # ------------------------------------------------------------------------------------- sessions
@@ -208,8 +214,14 @@ class TopicServer:
         position = feed.position
         if position is not None and (since is None or since == position):
             return Start(History([], position), None, most)
-        history = self.hub.history(feed.topic, since, _CHUNK)
+        history = self.hub.history(feed.topic, since, self._chunk(feed, most))
+        feed.sizes.note(history.publications)
         return Start(history, since, most)
+
+    @staticmethod
+    def _chunk(feed: Feed, most: int) -> int:
+        """Return how many publications about *most* bytes are: what does not fit is thrown away."""
+        return min(_CHUNK, max(_LEAST_CHUNK, round(1.5 * most / feed.sizes.mean)))
 
     def leave(self, member: Member) -> bool:
         """Remove *member* from its feed; return False when it was not there any more."""

@@ -75,7 +75,8 @@ class Visitor:
         self.session = ""
         #: the name of the session for other clients
         self._name = ""
-        #: guards _members, _present and _ended; nothing is called or taken while it is held
+        #: guards _members, _present and _ended; only the lock of the presence is taken while it is
+        #: held
         self._safe = threading.Lock()
         self._members: dict[str, Member] = {}
         #: the topics on which it is a member for others
@@ -200,6 +201,9 @@ class Visitor:
                 self._server.drop(member)
             refusal = self._refusal(exc)
             retry = refusal.retry
+            if retry is None:
+                # it may have been subscribed before
+                self._absent(topic)
             self.say(wire.error("sub", topic, refusal.code, refusal.reason, retry))
             return
         with self._safe:
@@ -210,7 +214,7 @@ class Visitor:
             self._server.leave(member)
             return
         self._answer(topic, member, start, since is not None)
-        if self._server.presence:
+        if self._server.shows_presence:
             self._join(topic)
 
     def _may_subscribe(self, topic: str) -> None:
@@ -263,22 +267,16 @@ class Visitor:
     def _unsubscribe(self, topic: str) -> None:
         with self._safe:
             member = self._members.pop(topic, None)
-            present = topic in self._present
-            self._present.discard(topic)
         if member is not None:
             self._server.leave(member)
-        if present:
-            self._leave(topic)
+        self._absent(topic)
         self.say(wire.unsubscribed(topic))
 
     def end_subscription(self, topic: str, reason: str) -> bool:
         """End a subscription from the server's side; return False when there is none."""
         with self._safe:
             member = self._members.pop(topic, None)
-            present = topic in self._present
-            self._present.discard(topic)
-        if present:
-            self._leave(topic)
+        self._absent(topic)
         if member is None:
             return False
         self._server.leave(member)
@@ -386,21 +384,32 @@ class Visitor:
             if self._ended:
                 return
             self._present.add(topic)
+            self._server.presence.hold(self, topic, self._name, None if info is _FAILED else info)
+        self._tell_presence(topic)
+
+    def _leave(self, topic: str) -> None:
+        """End that, unless a newer connection of the session is present by now."""
+        if self._server.presence.give_up(self, topic, self._name):
+            self._tell_presence(topic)
+
+    def _tell_presence(self, topic: str) -> None:
         try:
-            self._server.hub.join(topic, self._name, None if info is _FAILED else info)
+            self._server.presence.tell(topic, self._name)
         except (HubError, TypeError, ValueError) as exc:
             self._log_fault("on_member" if not isinstance(exc, HubError) else "presence", exc)
 
-    def _leave(self, topic: str) -> None:
-        try:
-            self._server.hub.leave(topic, self._name)
-        except (HubError, TypeError, ValueError) as exc:
-            self._log_fault("presence", exc)
+    def _absent(self, topic: str) -> None:
+        """End its presence on *topic*, if there is one."""
+        with self._safe:
+            present = topic in self._present
+            self._present.discard(topic)
+        if present:
+            self._leave(topic)
 
     def _tell_members(self, topic: str) -> None:
         server = self._server
         try:
-            if not server.presence:
+            if not server.shows_presence:
                 raise _Refusal("no_presence", "the server does not tell who is subscribed")
             if topic not in self._members:
                 raise _Refusal("refused", "subscribers may ask who is subscribed")

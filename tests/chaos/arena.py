@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import heapq
-import itertools
 import signal
 import tempfile
 import time
@@ -18,13 +16,11 @@ from mormot_ws.testing import FaultProxy
 from tests.support.children import HOST, Child, ChildError, fixed_port
 from tests.support.waiting import poll_until
 
-from .faults import Fault
+from .faults import Action, Fault, play
 from .messages import LARGE_PADDING
 
 #: seconds for what should happen soon
 _BOUND = 15.0
-#: seconds between the end of a fault and one that should have begun before
-_LATE_PAUSE = 0.3
 #: seconds that a server's ``free()`` may take: twice its close_timeout of 500 ms for its clients,
 #: 2.5 s for callbacks, and some room
 _FREE_BOUND = 5.0
@@ -35,8 +31,6 @@ _BUFFER = 16_384
 _FRAME_BYTES = LARGE_PADDING + 100
 #: lets the memory of a process tell what it holds, not what the C library keeps for each thread
 _ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
-
-Action = Callable[[], None]
 
 
 class Arena(ClosedByWith):
@@ -191,53 +185,14 @@ class Arena(ClosedByWith):
 
     def run_round(self, faults: list[Fault]) -> None:
         """Let the *faults* happen; then wait for everybody's return."""
-        begin = time.monotonic()
-        order = itertools.count()
-        todo: list[tuple[float, int, Action]] = []
-        under_way: dict[str, float] = {}  # when the fault of a target ends, as long as it has not
-
-        def begin_fault(fault: Fault) -> Action:
-            def action() -> None:
-                # a busy machine has made us late: faults of one target never overlap
-                if fault.target in under_way:
-                    heapq.heappush(
-                        todo, (under_way[fault.target] + _LATE_PAUSE, next(order), action)
-                    )
-                    return
-                self._tell(
-                    f"{time.monotonic():.2f} {fault.kind} {fault.seconds:.2f} s {fault.arguments}"
-                )
-                self.faults[fault.kind] += 1
-                on_server = fault.target == "server"
-                end = (
-                    self._begin_server_fault(fault)
-                    if on_server
-                    else self._begin_network_fault(fault)
-                )
-                if end is not None:
-                    under_way[fault.target] = time.monotonic() + fault.seconds
-                    heapq.heappush(
-                        todo, (under_way[fault.target], next(order), end_fault(fault, end))
-                    )
-
-            return action
-
-        def end_fault(fault: Fault, end: Action) -> Action:
-            def action() -> None:
-                end()
-                del under_way[fault.target]
-
-            return action
-
-        for fault in faults:
-            heapq.heappush(todo, (begin + fault.at, next(order), begin_fault(fault)))
-        while todo:
-            at, _, action = heapq.heappop(todo)
-            # the schedule says when: there is nothing else to wait for
-            time.sleep(max(0.0, at - time.monotonic()))
-            action()
+        play(faults, self._begin_fault, self.faults, self._tell)
         self._proxy.heal()
         self._await_return()
+
+    def _begin_fault(self, fault: Fault) -> Action | None:
+        if fault.target == "server":
+            return self._begin_server_fault(fault)
+        return begin_network_fault(self._proxy, fault)
 
     def _begin_server_fault(self, fault: Fault) -> Action | None:
         server = self._server
@@ -256,19 +211,6 @@ class Arena(ClosedByWith):
             server.tell(do="stop")
             self._stopping.append((self.incarnation, server))
         return self._start_server
-
-    def _begin_network_fault(self, fault: Fault) -> Action | None:
-        proxy, arguments = self._proxy, fault.arguments
-        kind = fault.kind.partition(" ")[0]
-        if kind in ("cut", "close", "truncate"):
-            getattr(proxy, kind)(**arguments)
-            return None
-        getattr(proxy, kind)(**arguments)
-        if kind == "blackhole":
-            return lambda: proxy.restore(**arguments)
-        if kind == "refuse":
-            return proxy.accept
-        return (lambda: proxy.delay(0)) if kind == "delay" else (lambda: proxy.throttle(0))
 
     def _await_return(self) -> None:
         """Everybody has to be back within the cap and the margin."""
@@ -371,6 +313,20 @@ class Arena(ClosedByWith):
     def stderr(self) -> str:
         """Return what the processes have written there."""
         return (self.folder / "stderr").read_text(errors="replace")
+
+
+def begin_network_fault(proxy: FaultProxy, fault: Fault) -> Action | None:
+    """Let *fault* happen to a proxy; return what ends it, if anything."""
+    arguments = fault.arguments
+    kind = fault.kind.partition(" ")[0]
+    getattr(proxy, kind)(**arguments)
+    if kind in ("cut", "close", "truncate"):
+        return None
+    if kind == "blackhole":
+        return lambda: proxy.restore(**arguments)
+    if kind == "refuse":
+        return proxy.accept
+    return (lambda: proxy.delay(0)) if kind == "delay" else (lambda: proxy.throttle(0))
 
 
 def _certificates(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,11 +1,18 @@
-"""The schedule of faults, drawn from a seed. Pure: no clock, no socket, no process in here."""
+"""The schedule of faults, drawn from a seed, and the loop that lets them happen.
+
+No socket and no process in here.
+"""
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import random
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 #: by what they happen to: kinds of faults. Each is drawn once before any is drawn again
 _DECKS: dict[str, tuple[str, ...]] = {
@@ -32,6 +39,10 @@ _DECKS: dict[str, tuple[str, ...]] = {
 }
 #: seconds from the end of a fault to the next one, shortest and longest
 _PAUSES = {"server": (0.3, 1.5), "network": (0.1, 0.8), "links": (0.2, 1.2)}
+#: seconds between the end of a fault and one that should have begun before
+_LATE_PAUSE = 0.3
+
+Action = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -54,9 +65,12 @@ class Schedule:
     same time.
     """
 
+    DECKS: ClassVar[Mapping[str, tuple[str, ...]]] = _DECKS
+    PAUSES: ClassVar[Mapping[str, tuple[float, float]]] = _PAUSES
+
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._kinds = {target: self._deal(kinds) for target, kinds in _DECKS.items()}
+        self._kinds = {target: self._deal(kinds) for target, kinds in self.DECKS.items()}
 
     def _deal(self, kinds: tuple[str, ...]) -> Iterator[str]:
         while True:
@@ -66,18 +80,18 @@ class Schedule:
         """Return the faults of one round of about *seconds*, in the order of their beginnings. All
         are over by then.
         """
-        faults = [fault for target in _DECKS for fault in self._draw(target, seconds)]
+        faults = [fault for target in self.DECKS for fault in self._draw(target, seconds)]
         return sorted(faults, key=lambda fault: fault.at)
 
     def _draw(self, target: str, seconds: float) -> Iterator[Fault]:
-        at = self._random.uniform(0, _PAUSES[target][1])
+        at = self._random.uniform(0, self.PAUSES[target][1])
         while True:
             kind = next(self._kinds[target])
             lasts, arguments = self._details(kind)
             if at + lasts > seconds:
                 return
             yield Fault(kind, at, lasts, arguments, target)
-            at += lasts + self._random.uniform(*_PAUSES[target])
+            at += lasts + self._random.uniform(*self.PAUSES[target])
 
     def _details(self, kind: str) -> tuple[float, dict[str, Any]]:
         """Return how long a fault lasts, and its arguments."""
@@ -111,3 +125,51 @@ class Schedule:
         if kind == "refuse":
             return uniform(0.2, 1.0), {}
         return 0.0, {}  # "… at once", "cut all", "close all"
+
+
+def play(
+    faults: list[Fault],
+    begin: Callable[[Fault], Action | None],
+    counts: Counter[str],
+    tell: Callable[[str], None],
+) -> None:
+    """Let the *faults* happen, each at its time; return when all of them are over.
+
+    :param begin: begins a fault, and returns what ends it, if anything.
+    :param counts: counts them by kind.
+    :param tell: is called with a line for each.
+    """
+    beginning = time.monotonic()
+    order = itertools.count()
+    todo: list[tuple[float, int, Action]] = []
+    under_way: dict[str, float] = {}  # when the fault of a target ends, as long as it has not
+
+    def begin_fault(fault: Fault) -> Action:
+        def action() -> None:
+            # a busy machine has made us late: faults of one target never overlap
+            if fault.target in under_way:
+                heapq.heappush(todo, (under_way[fault.target] + _LATE_PAUSE, next(order), action))
+                return
+            tell(f"{time.monotonic():.2f} {fault.kind} {fault.seconds:.2f} s {fault.arguments}")
+            counts[fault.kind] += 1
+            end = begin(fault)
+            if end is not None:
+                under_way[fault.target] = time.monotonic() + fault.seconds
+                heapq.heappush(todo, (under_way[fault.target], next(order), end_fault(fault, end)))
+
+        return action
+
+    def end_fault(fault: Fault, end: Action) -> Action:
+        def action() -> None:
+            end()
+            del under_way[fault.target]
+
+        return action
+
+    for fault in faults:
+        heapq.heappush(todo, (beginning + fault.at, next(order), begin_fault(fault)))
+    while todo:
+        at, _, action = heapq.heappop(todo)
+        # the schedule says when: there is nothing else to wait for
+        time.sleep(max(0.0, at - time.monotonic()))
+        action()

@@ -57,6 +57,7 @@ OURS = {
     "run_processes",
     "server_tls_context",
     "systemd_sockets",
+    "wire_name",
 }
 
 #: what the second column may say instead of a name

@@ -50,7 +50,8 @@ class TestCodeToCopy:
         """The server and the client of the README in files, on a port that is free."""
         port = fixed_port()
         paths = []
-        for name, block in zip(("server.py", "client.py"), blocks(README, "python"), strict=True):
+        names = ("server.py", "client.py", "topics.py")
+        for name, block in zip(names, blocks(README, "python"), strict=True):
             assert "8999" in block
             path = tmp_path / name
             path.write_text(block.replace("8999", str(port)), encoding="utf-8")
@@ -78,8 +79,7 @@ class TestCodeToCopy:
         with self.start(sources[0]) as server:
             server.expect("^Ctrl-C stops")
             with self.start(sources[1]) as client:
-                client.enter("hello")
-                client.expect("^echo: hello$")
+                wait_for(lambda: self.echoes(client), 2 * BOUND)
                 server.kill()
 
                 def not_sent() -> bool:
@@ -105,6 +105,15 @@ class TestCodeToCopy:
                 wait_for(lambda: self.echoes(client), 2 * BOUND)
                 client.end_input()
                 assert client.wait() == 0
+
+    def test_the_client_of_topics_gets_what_was_published_without_a_connection(
+        self, sources: list[Path]
+    ) -> None:
+        with self.start(sources[2]) as program:
+            program.expect("^1 from the client$")
+            program.expect("^2 nobody is connected$")
+            program.enter("")
+            assert program.wait() == 0
 
 
 class TestLinks:

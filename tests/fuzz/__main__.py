@@ -1,5 +1,5 @@
 """``python -m tests.fuzz [--seconds 60] [--target
-all|frames|server|client|rest|key|services|proxy|names] [--seed N] [--plain]``.
+all|frames|server|client|rest|key|services|loose|proxy|names] [--seed N] [--plain]``.
 
 The seconds are shared by the targets. Prints the number of inputs of each; the exit status is 1
 when there is a finding, whose input is printed in the form that ``--input`` takes.

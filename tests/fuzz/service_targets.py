@@ -18,7 +18,7 @@ from unittest import mock
 from mormot_ws.rest import json_structure
 from mormot_ws.services import json_parts
 from mormot_ws.services.interface import ServiceInterface
-from mormot_ws.services.values import MOST_DEPTH, load_json
+from mormot_ws.services.values import MOST_DEPTH, load_native_json
 
 MAX_INPUT = 8192
 
@@ -114,7 +114,7 @@ def run_service(data: bytes) -> Hashable:
     if error:
         return METHODS[method].name, error[:24]
     if content:
-        value = load_json(content)
+        value = load_native_json(content)
         check(_depth(value) <= MOST_DEPTH, "it is nested too deeply")
         # finite numbers and whole characters
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()

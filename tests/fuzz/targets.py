@@ -34,6 +34,7 @@ from mormot_ws.core.deflate import Inflater
 from mormot_ws.server.http import HttpFault, HttpServerConnection, request_context, simple_answer
 from mormot_ws.sockets.deadline import Deadline
 
+from .loose_targets import LOOSE_TOKENS, loose_seeds, run_loose
 from .name_targets import NAME_TOKENS, PROXY_TOKENS, name_seeds, proxy_seeds, run_names, run_proxy
 from .rest_targets import REST_TOKENS, rest_key_seeds, rest_seeds, run_rest, run_rest_key
 from .service_targets import SERVICE_TOKENS, run_service, service_seeds
@@ -648,6 +649,7 @@ TARGETS = {
         Target("rest", run_rest, rest_seeds(), REST_TOKENS),
         Target("key", run_rest_key, rest_key_seeds(), REST_TOKENS),
         Target("services", run_service, service_seeds(), SERVICE_TOKENS),
+        Target("loose", run_loose, loose_seeds(), LOOSE_TOKENS),
         Target("proxy", run_proxy, proxy_seeds(), PROXY_TOKENS),
         Target("names", run_names, name_seeds(), NAME_TOKENS),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from enum import Enum
@@ -30,6 +31,8 @@ from mormot_ws import (
 
 #: those that are made without more ado
 MADE: dict[str, Callable[[], object]] = {
+    "AuthSession": lambda: mormot_ws.AuthSession(2, mormot_ws.AuthUser("x"), ""),
+    "AuthUser": lambda: mormot_ws.AuthUser("x"),
     "Changed": lambda: mormot_ws.Changed(1),
     "ExponentialBackoff": ExponentialBackoff,
     "History": lambda: mormot_ws.History([], mormot_ws.Position("e", 0)),
@@ -47,8 +50,16 @@ MADE: dict[str, Callable[[], object]] = {
     "Publishing": lambda: mormot_ws.WebSocketProtocolTopics().publish("x", 1),
     "Recovery": lambda: mormot_ws.Recovery("x", True, "", 0, mormot_ws.Position("e", 0)),
     "ReconnectFailure": lambda: ReconnectFailure(FailureKind.upgrade, "", 1, 0),
+    "RestServerAuthenticationDefault": lambda: mormot_ws.RestServerAuthenticationDefault({}.get),
+    "RestServerAuthenticationHttpBasic": lambda: mormot_ws.RestServerAuthenticationHttpBasic(
+        {}.get
+    ),
+    "RestServerAuthenticationNone": lambda: mormot_ws.RestServerAuthenticationNone({}.get),
     "RedisHub": lambda: mormot_ws.RedisHub("redis://localhost"),
     "ServerProcesses": lambda: mormot_ws.ServerProcesses(make_server, 1, 0),
+    "ServiceCustomAnswer": mormot_ws.ServiceCustomAnswer,
+    "ServiceCustomStatus": lambda: mormot_ws.ServiceCustomStatus(201),
+    "ShardedHub": lambda: mormot_ws.ShardedHub([mormot_ws.MemoryHub()]),
     "StopOn": lambda: StopOn(LinearBackoff()),
     "TopicLimits": mormot_ws.TopicLimits,
     "TopicSubscription": lambda: mormot_ws.WebSocketProtocolTopics().subscribe("x", print),
@@ -93,6 +104,7 @@ BASES = {
     "CrtSocket": "HttpClientWebSockets",
     "Hub": "MemoryHub",
     "ReconnectPolicy": "StopOn",
+    "RestServerAuthentication": "RestServerAuthenticationDefault",
     "WebCrtSocketProcess": "WebSocketProcessClient",
     "WebSocketProcess": "WebSocketProcessClient",
     "WebSocketProtocolRest": "WebSocketProtocolJson",
@@ -169,14 +181,14 @@ def test_an_object_of_a_conversation_does(name: str, met: dict[str, object]) -> 
 
 
 def test_no_public_class_is_left_out() -> None:
-    """Except enumerations, whose members are constants, and exceptions: other programs note on
-    them what they know of where they were caught.
+    """Except enumerations, whose members are constants; exceptions: other programs note on them
+    what they know of where they were caught; and what belongs to ``logging``, which sets its own.
     """
     classes: dict[str, Any] = {
         name: kind
         for name in mormot_ws.__all__
         if isinstance(kind := getattr(mormot_ws, name), type)
-        and not issubclass(kind, Enum | Exception)
+        and not issubclass(kind, Enum | Exception | logging.Formatter)
     }
     assert {*classes} == {*MADE, *MET, *BASES}
     for base, derived in BASES.items():

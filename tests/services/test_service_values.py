@@ -268,8 +268,8 @@ def test_a_proxy_gives_its_calls_away() -> None:
     """
     seen: list[tuple[str, bytes]] = []
 
-    def call(method: Any, arguments: bytes) -> Any:
-        seen.append((method.name, arguments))
+    def call(method: Any, args: Any, kwargs: Any) -> Any:
+        seen.append((method.name, method.write_arguments(args, kwargs)))
         return "answer"
 
     proxy = proxy_of(ServiceInterface(IDerived), call)

@@ -278,10 +278,10 @@ class TestErrors:
         ("content", "said"),
         [
             (b"{", "ICalculator.add: "),
-            (b'{"a":1}', "the arguments have to be a JSON array"),
+            (b'"a"', "the arguments have to be a JSON array"),
+            (b'{"a":"1"}', "a has to be int, not str"),
             (b'["1"]', "a has to be int, not str"),
             (b"[true]", "a has to be int, not bool"),
-            (b"[1,2,3]", "too many"),
             (b"[]", "missing a required argument: 'a'"),
         ],
     )
@@ -537,25 +537,44 @@ class TestTheWire:
             ("root/Calculator.add", 200),
             ("root/Calculator.DivMod", 200),
             ("root/Calculator.div_mod", 200),
-            ("root/calculator.add", 404),
-            ("ROOT/Calculator.Add", 404),
-            ("root/Calculator.ADD", 404),
-            ("root/Calculator.Add/", 404),
-            ("root/Calculator.Add/3", 404),
-            ("root/Calculator.Divmod", 404),
-            ("root/Calculator.divmod", 404),
-            ("root/_Calculator.Add", 404),
-            ("root/ICalculator.Add", 404),
+            ("root/calculator.add", 200),
+            ("ROOT/Calculator.Add", 200),
+            ("root/Calculator.ADD", 200),
+            ("root/Calculator/Add", 200),
+            ("root/Calculator.Add/", 200),
+            ("root/Calculator.Add/3", 200),
+            ("root/Calculator.divmod", 200),
+            ("root/_Calculator.Add", 400),
+            ("root/ICalculator.Add", 400),
             ("//root/Calculator.Add", 404),
-            ("root//Calculator.Add", 404),
-            ("root/Calculator%2EAdd", 404),
+            ("root//Calculator.Add", 400),
+            ("root/Calculator%2EAdd", 400),
         ],
     )
     def test_a_method_has_its_wire_name_and_its_python_name(
         self, ends: Ends, url: str, status: int
     ) -> None:
-        """Any other spelling would pass a rule for paths in front of the server."""
+        """In any case: Pascal programs know no other."""
         assert ends.client.request(url, "POST", 0, "", b"[2,1]", "application/json") == status
+
+    @pytest.mark.parametrize(
+        ("url", "status"),
+        [
+            ("/root/Calculator.Add", 200),
+            ("/root/Calculator.div_mod", 200),
+            ("/root/calculator.add", 400),
+            ("/ROOT/Calculator.Add", 404),
+            ("/root/Calculator/Add", 400),
+            ("/root/Calculator.Add/", 400),
+            ("/root/STAT/soa", 400),
+        ],
+    )
+    def test_by_plain_http_a_name_is_exact(self, url: str, status: int) -> None:
+        """Any other spelling would pass a rule for paths in front of the server."""
+        services = ServerServices(WebSocketServerStub())  # type: ignore[arg-type]
+        services.register(ICalculator, Calculator())
+        ctxt = HttpServerRequest(url, "POST", "", b"[2,1]", "application/json")
+        assert services.on_request(ctxt) == status
 
     @pytest.mark.parametrize(
         ("url", "status"),
@@ -563,16 +582,18 @@ class TestTheWire:
             ("root/Listener.Ask/1", 200),
             ("root/Listener.ask/12", 200),
             ("root/Listener.Ask/", 200),
-            ("root/Listener.Ask/x", 404),
-            ("root/Listener.Ask/1/2", 404),
-            ("root/Listener.Ask/\u0661", 404),
-            ("root/listener.Ask/1", 404),
+            ("root/listener.ask/1", 200),
+            ("root/Listener.Ask/x", 400),
+            ("root/Listener.Ask/1/2", 400),
+            ("root/Listener.Ask/\u0661", 400),
+            ("root/IListener.Ask/1", 400),
+            ("root/Listener/Ask/1", 400),
         ],
     )
     def test_a_native_server_numbers_the_callbacks_of_a_client(
         self, ends: Ends, url: str, status: int
     ) -> None:
-        """The number stands behind the name, which is exact."""
+        """The number stands behind the name."""
         ctxt = HttpServerRequest(url, "POST", "", b'["how"]', "application/json")
         assert ends.client_services.on_request(ctxt) == status
 
@@ -584,9 +605,9 @@ class TestTheWire:
     @pytest.mark.parametrize(
         ("url", "method", "kind", "status"),
         [
-            ("root/Calculator.Nothing", "POST", "application/json", 404),
+            ("root/Calculator.Nothing", "POST", "application/json", 400),
             ("other/Calculator.Add", "POST", "application/json", 404),
-            ("root/Calculator.Add", "GET", "application/json", 405),
+            ("root/Calculator.Add", "PUT", "application/json", 405),
             ("root/Calculator.Add", "POST", "text/plain", 400),
         ],
     )

@@ -42,10 +42,11 @@ from . import BOUND, HOST, ROOT, echo, wait_for
 from .children import fixed_port
 from .pages_not_run import COMMANDS, NOT_RUN, NotRun
 from .programs import PATIENCE, Lines, Program
+from .redis_server import RedisServer, redis_server
 from .tls import Authority
 
 #: a number in the blocks of a page -> a free port of its own for each run
-PORTS = ("8999", "8998", "8997", "8443", "8080", "8000", "9100")
+PORTS = ("8999", "8998", "8997", "8443", "8080", "8000", "9100", "6379")
 #: Sphinx directives without any code in them
 _NO_CODE = ("{toctree}", "{eval-rst}", "{image}", "{figure}", "{raw}", "{contents}")
 #: Sphinx directives that have Markdown in them
@@ -266,6 +267,12 @@ class Page:
         authority = Authority(self.folder)
         shutil.copy(authority.certificate_file, self.folder / "server.pem")
         shutil.copy(authority.private_key_file, self.folder / "server-key.pem")
+
+    def redis(self, port: int = 6379, **options: str) -> RedisServer:
+        """Start a Redis on the page's *port*; skip the page where there is none."""
+        folder = self.folder / "redis"
+        folder.mkdir(exist_ok=True)
+        return self._cleanups.enter_context(redis_server(folder, self.port(port), **options))
 
     def start(self, command: str, terminal: str = "") -> Program:
         """Start a program that goes on running, as the command line of a *terminal*."""

@@ -38,15 +38,18 @@ class RedisServer:
     """A redis-server that this test has started.
 
     :param folder: where its data are.
+    :param port: where it listens; 0: a free one.
     :param options: of its configuration, like ``requirepass="x"``; by default it saves nothing.
     """
 
-    def __init__(self, folder: Path, **options: str) -> None:
+    def __init__(self, folder: Path, port: int = 0, **options: str) -> None:
         self._folder = folder
         self._options = {"save": "", "appendonly": "no", **options}
-        with socket.socket() as free:
-            free.bind((HOST, 0))
-            self.port: int = free.getsockname()[1]
+        if not port:
+            with socket.socket() as free:
+                free.bind((HOST, 0))
+                port = free.getsockname()[1]
+        self.port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._frozen = False
         self.start()
@@ -158,9 +161,9 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(folder: Path, **options: str) -> Iterator[RedisServer]:
+def redis_server(folder: Path, port: int = 0, **options: str) -> Iterator[RedisServer]:
     """A Redis for one test."""
-    server = RedisServer(folder, **options)
+    server = RedisServer(folder, port, **options)
     try:
         yield server
     finally:

@@ -14,7 +14,7 @@ import pytest
 from support.redis_server import RedisServer, redis_server
 from support.waiting import ms
 
-from mormot_ws import Hub, MemoryHub, WebSocketAsyncServer, WebSocketServer
+from mormot_ws import Hub, MemoryHub, ShardedHub, WebSocketAsyncServer, WebSocketServer
 
 _numbers = itertools.count(1)
 
@@ -39,7 +39,7 @@ def prefix() -> str:
     return f"test{next(_numbers)}:"
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "sharded"])
 def make_hub(request: pytest.FixtureRequest, prefix: str) -> Iterator[Callable[..., Hub]]:
     """What makes hubs, each test with one kind after the other. All of one test share topics only
     when they are over Redis.
@@ -50,6 +50,8 @@ def make_hub(request: pytest.FixtureRequest, prefix: str) -> Iterator[Callable[.
             settings = {"timeout": ms(5_000), **settings}
             if request.param == "memory":
                 return stack.enter_context(MemoryHub(**settings))
+            if request.param == "sharded":
+                return stack.enter_context(ShardedHub([MemoryHub(**settings) for _ in range(2)]))
             from mormot_ws import RedisHub
 
             url = request.getfixturevalue("shared_redis").url

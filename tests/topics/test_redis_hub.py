@@ -436,6 +436,42 @@ class TestRedisAway:
         wait_for(lambda: not is_away(hub))
         wait_for(lambda: other.members("news") == {"ann": 1, "eve": 3})
 
+    def test_a_command_that_comes_late_changes_nothing(
+        self, make: Make, own_redis: RedisServer
+    ) -> None:
+        """A Redis that was frozen does it when the member is there again."""
+        hub = make(own_redis.url, presence_age=ms(300))
+        hub.join("news", "ann", 1)
+        fields = own_redis.command("HKEYS", f"{hub.prefix}{{news}}:here")
+        request = hub._pool.request
+
+        def lose(*_: object) -> list[Any]:
+            hub._pool.request = request  # type: ignore[method-assign]
+            raise HubUnavailable("not answered in time", True)
+
+        hub._pool.request = lose  # type: ignore[method-assign]
+        assert hub.leave("news", "ann")
+        hub.join("news", "ann", 2)
+        own_redis.command("HDEL", f"{hub.prefix}{{news}}:here", *fields)  # type: ignore[misc]
+        assert hub.members("news") == {}
+        wait_for(lambda: hub.members("news") == {"ann": 2})
+
+    def test_leave_does_not_wait_for_a_redis_that_is_away(
+        self, make: Make, own_redis: RedisServer
+    ) -> None:
+        """Many connections of a server may end at once, each with many topics."""
+        hub, other = make(own_redis.url), make(own_redis.url)
+        topics = [f"topic {number}" for number in range(20)]
+        for topic in topics:
+            hub.join(topic, "ann")
+        assert hub.wait_connected()
+        own_redis.freeze()
+        with bounded(1_000):
+            for topic in topics:
+                assert hub.leave(topic, "ann")
+        own_redis.thaw()
+        wait_for(lambda: not any(other.members(topic) for topic in topics))
+
     def test_a_frozen_redis(self, make: Make, own_redis: RedisServer) -> None:
         """Every call ends in time; everything that was published is heard when it goes on."""
         timeout = 200

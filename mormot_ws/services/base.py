@@ -1,0 +1,253 @@
+"""What the services of servers and of clients have in common: how calls are executed and made.
+
+A call is a request ``POST root/Interface.Method`` whose body is the JSON array of the arguments,
+its answer ``{"result":[…]}``, as in mORMot's interface-based services. No frame and no socket
+belongs in here, and no JSON (``interface.py``, ``parameters.py``, ``values.py``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from threading import current_thread, main_thread
+from typing import Any, ClassVar
+
+from ..attributes import IS_TEXT, Check, KnownAttributes
+from ..core.forks import call_in_child
+from ..errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
+from ..logs import get_logger
+from ..process.process import WebSocketProcess
+from ..request import HttpServerRequest, OnHttpServerRequest
+from ..states import (
+    WebSocketProcessNotifyCallback,
+    wscBlockWithAnswer,
+    wscBlockWithoutAnswer,
+    wscNonBlockWithoutAnswer,
+)
+from .answers import ServiceCustomAnswer, ServiceCustomStatus
+from .errors import (
+    HTTP_BADREQUEST,
+    HTTP_NOTACCEPTABLE,
+    CallRefused,
+    answer_error,
+    answer_failure,
+    answer_raised,
+    check_answered,
+    error_of,
+    shortened,
+)
+from .interface import ServiceMethod
+from .parameters import JSON_TYPE, NumberOf
+from .sessions import AuthSession
+
+_log = get_logger("mormot_ws.services")
+
+Function = Callable[..., Any]
+
+#: characters of a URL in an answer
+_MOST_URL = 100
+
+#: how many forks lie between the first OS process and this one
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+call_in_child(_count_fork)
+
+
+def _is_root(name: str, value: Any) -> None:
+    IS_TEXT(name, value)
+    if not value or value.strip("/") != value:
+        raise ValueError(f"{name} is the first part of all URIs, like 'root', not {value!r}")
+
+
+class CurrentCall(threading.local):
+    """What the call is about that a thread is executing."""
+
+    #: None: it executes none
+    context: HttpServerRequest | None = None
+    session: AuthSession | None = None
+    instance_id = 0
+
+    def of_session(self, session: AuthSession | None, instance_id: int) -> None:
+        """Set whose call it is, and the number of the object that is called."""
+        self.session, self.instance_id = session, instance_id
+
+    def of_request(self, context: HttpServerRequest | None) -> HttpServerRequest | None:
+        """Set the request, and return the one before."""
+        before, self.context = self.context, context
+        return before
+
+
+class Services(KnownAttributes):
+    """What both sides share: the services of this side, and calls to the other's."""
+
+    _CHECKS: ClassVar[dict[str, Check]] = {"root": _is_root}
+
+    def __init__(self, root: str, hide_errors: bool, previous: OnHttpServerRequest | None) -> None:
+        #: the first part of all URIs; the other side needs the same
+        self.root = root
+        self._hide_errors = hide_errors
+        self._previous = previous
+        #: the call that this thread is executing
+        self._current = CurrentCall()
+
+    @property
+    def context(self) -> HttpServerRequest:
+        """The request behind the call that is being executed: ``connection_id``, ``remote_ip``,
+        ``auth_bearer``, …
+
+        In the thread of that call only; raises :class:`WebSocketsError` in another.
+        """
+        context = self._current.context
+        if context is None:
+            raise WebSocketsError(
+                "there is a context only while a service is being called, and in that thread"
+            )
+        return context
+
+    # ---------------------------------------------------------------------- calls of the other side
+
+    def _executed(
+        self,
+        ctxt: HttpServerRequest,
+        title: str,
+        action: Callable[[], int],
+        is_callback: bool = False,
+    ) -> int:
+        """Do the *action* of a call, and return its status; whatever it raises is an answer.
+
+        *is_callback*: the answer to an exception is that of a native client's callback.
+        """
+        forks = _forks
+        before = self._current.of_request(ctxt)
+        try:
+            return action()
+        except CallRefused as refused:
+            return answer_error(ctxt, refused.status, refused.text)
+        # of a call that the service made, not its answer
+        except (ServiceTimeoutError, ServiceConnectionError) as exc:
+            _log.warning("%s failed: %s", title, shortened(str(exc)))
+            return answer_failure(ctxt, exc.text, self._hide_errors)
+        except ServiceError as exc:
+            _log.info("%s: answered with %s: %s", title, exc.status, shortened(str(exc)))
+            return answer_error(ctxt, exc.status if 400 <= exc.status <= 599 else 500, exc.text)
+        # any exception of the application, even of sys.exit(), becomes the caller's error
+        except BaseException as exc:
+            # a child that the service has forked ends by it, and a program by Ctrl-C
+            if forks != _forks or (
+                isinstance(exc, KeyboardInterrupt) and current_thread() is main_thread()
+            ):
+                raise
+            _log.exception("%s failed", title)
+            return answer_raised(ctxt, exc, self._hide_errors, is_callback)
+        finally:
+            self._current.of_request(before)
+
+    @staticmethod
+    def _arguments(
+        ctxt: HttpServerRequest, method: ServiceMethod, query: str, is_json: bool
+    ) -> list[Any]:
+        """Return the arguments of a call; raise :class:`CallRefused` when they do not fit."""
+        if not is_json:
+            return [bytes(ctxt.in_content)]
+        try:
+            return method.parameters.read(ctxt.in_content, query)
+        except ValueError as exc:
+            text = f"{method.title}: {shortened(str(exc))}"
+            raise CallRefused(HTTP_NOTACCEPTABLE, text) from None
+
+    @staticmethod
+    def _answered(
+        ctxt: HttpServerRequest, method: ServiceMethod, result: Any, instance_id: int = 0
+    ) -> int:
+        """Put *result*, what a method has returned, into *ctxt*; return the status."""
+        custom = method.custom
+        if custom is ServiceCustomAnswer:
+            if not isinstance(result, ServiceCustomAnswer):
+                raise TypeError(f"{method.title}() returned no ServiceCustomAnswer")
+            ctxt.out_content = result.content
+            ctxt.out_content_type = result.content_type or JSON_TYPE
+            ctxt.out_custom_headers = result.header
+            return result.status
+        ctxt.out_content = method.write_result(result, instance_id)
+        ctxt.out_content_type = JSON_TYPE
+        return int(result) if custom is ServiceCustomStatus else 200
+
+    def _unknown(self, ctxt: HttpServerRequest, path: str, status: int = HTTP_BADREQUEST) -> int:
+        """Give a request that is no call to what was there before, or answer it with an error."""
+        if self._previous is not None:
+            return self._previous(ctxt)
+        return answer_error(ctxt, status, f"there is no service for {path[:_MOST_URL]!r}")
+
+    # --------------------------------------------------------------------------- calls of this side
+
+    def _call(
+        self,
+        process: WebSocketProcess,
+        method: ServiceMethod,
+        request: HttpServerRequest,
+        notify: bool,
+    ) -> tuple[Any, int]:
+        """Send *request*, a call of *method*, over *process*; return its result, and the number of
+        the object that has answered (0: none).
+
+        Raises what the answer says. With *notify* methods without a result are not waited for.
+        """
+        mode = wscBlockWithAnswer
+        if notify and not method.waits:
+            mode = wscNonBlockWithoutAnswer
+            if process.runs_loop() or process.owner_thread is current_thread():
+                # inside a call of this very peer: ahead of its answer
+                mode = wscBlockWithoutAnswer
+        return _ask(process, method, request, mode)
+
+    @staticmethod
+    def _request(
+        url: str,
+        method: ServiceMethod,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        number_of: NumberOf | None = None,
+        headers: str = "",
+    ) -> HttpServerRequest:
+        """Return the request of a call; raise ``TypeError``/``ValueError`` for its arguments."""
+        content, kind = method.parameters.write(args, kwargs, number_of)
+        return HttpServerRequest(url, "POST", headers, content, kind)
+
+
+def _ask(
+    process: WebSocketProcess,
+    method: ServiceMethod,
+    request: HttpServerRequest,
+    mode: WebSocketProcessNotifyCallback,
+) -> tuple[Any, int]:
+    """Send *request*, and return what the method's answer holds, or raise what it says."""
+    try:
+        status = process.notify_callback(request, mode)
+    except WebSocketsError as exc:
+        raise WebSocketsError(
+            f"{method.title}(): {exc}. Methods that return None need not wait: get(…, "
+            "notify=True) sends them only"
+        ) from None
+    check_answered(request, status, method.title)
+    if mode is not wscBlockWithAnswer and status == 200:
+        return None, 0
+    content = request.out_content
+    assert isinstance(content, bytes)
+    if method.custom is ServiceCustomAnswer:
+        kind = request.out_content_type
+        return ServiceCustomAnswer(content, kind, status, request.out_custom_headers), 0
+    if not 200 <= status < 300 and method.custom is not ServiceCustomStatus:
+        raise error_of(content, status)
+    try:
+        result, number = method.read_answer(content)
+    except ValueError as exc:
+        if not 200 <= status < 300:
+            raise error_of(content, status) from None
+        raise ServiceError(f"{method.title}(): the answer cannot be read: {exc}", status) from None
+    return (ServiceCustomStatus(result) if method.custom is ServiceCustomStatus else result), number

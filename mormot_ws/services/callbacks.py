@@ -1,0 +1,274 @@
+"""The objects of clients that were passed as interfaces, as their server sees them.
+
+A client gives each one a number. The server has a proxy in its place: when nobody refers to that
+any more, the client is told so; when the client or its connection has gone, the service is told.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from ..core.forks import renew_in_child
+from ..errors import ServiceConnectionError
+from ..logs import get_logger
+from ..process.process import WebSocketProcess
+from ..request import HTTP_CLIENTERROR, HttpServerRequest
+from ..rest.exchange import RestExchange
+from ..rest.protocols import WebSocketProtocolRest
+from .interface import CALLBACK_RELEASED, ServiceInterface, ServiceMethod, call_of, proxy_of
+
+_log = get_logger("mormot_ws.services")
+
+#: callbacks of one connection
+MOST_CALLBACKS = 10_000
+#: seconds between two looks for callbacks whose connections were never upgraded, and seconds that
+#: an upgrade may take
+_LOOK_SECONDS, _UPGRADE_SECONDS = 5, 60
+#: the largest number of one
+_MOST_NUMBER = (1 << 31) - 1
+
+#: calls a method on the client of a process, with what to add to its URI
+CallBack = Callable[[WebSocketProcess, ServiceMethod, str, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Callback:
+    """One object of a client."""
+
+    def __init__(
+        self,
+        owner: Callbacks,
+        connection_id: int,
+        number: int,
+        interface: ServiceInterface,
+        session_id: int,
+    ) -> None:
+        self._owner = owner
+        #: it changes when the client has come back and wants its callbacks on the new connection
+        self.connection_id = connection_id
+        self.number = number
+        self.interface = interface
+        self.session_id = session_id
+        self.passed_at = time.monotonic()
+        #: the proxy, as long as anybody refers to it
+        self.proxy: Callable[[], Any] = _nobody
+        #: the object of the application that it was passed to
+        self.service: Callable[[], Any] = _nobody
+        #: True once no calls go to the client any more
+        self.released = False
+
+    def call(self, method: ServiceMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a method of the client's object."""
+        return self._owner.call(self, method, args, kwargs)
+
+    def stand_for(self, proxy: object) -> None:
+        """Be called by *proxy*, as long as anybody refers to it."""
+        self.proxy = weakref.ref(proxy, self.unreferenced)
+
+    def end(self) -> None:
+        """Let no more calls go to the client."""
+        self.released = True
+
+    def move_to(self, connection_id: int) -> None:
+        """Let the calls go to another connection of the client."""
+        self.connection_id = connection_id
+
+    def serve(self, service: object) -> None:
+        """Let *service* be told when the client releases the callback."""
+        try:
+            self.service = weakref.ref(service)
+        except TypeError:
+            text = "a %s cannot be told of released callbacks: its class lacks __weakref__"
+            _log.debug(text, type(service).__name__)
+
+    def unreferenced(self, ref: object) -> None:
+        """The proxy has gone. Runs in any thread, whatever that has been doing."""
+        self._owner.unreferenced(self)
+
+
+def _nobody() -> None:
+    return None
+
+
+def callback_of(proxy: object) -> Callback | None:
+    """Return what *proxy* calls; None for any other object."""
+    owner = getattr(call_of(proxy), "__self__", None)
+    return owner if isinstance(owner, Callback) else None
+
+
+class Callbacks:
+    """The callbacks of all connections of a server.
+
+    :param find: gives the process of a connection, or None.
+    :param call: see :data:`CallBack`.
+    :param root: gives the root of the URIs.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[int], WebSocketProcess | None],
+        call: CallBack,
+        root: Callable[[], str],
+    ) -> None:
+        self._find = find
+        self._call = call
+        self._root = root
+        #: guards changes of the table; reentrant, because a finaliser may change it at any moment
+        self._safe = threading.RLock()
+        renew_in_child(self, "_safe", threading.RLock)
+        self._callbacks: dict[int, dict[int, Callback]] = {}
+        self._next_look = 0.0
+        #: connections whose end we are told of
+        self._watched: weakref.WeakSet[RestExchange] = weakref.WeakSet()
+
+    def __len__(self) -> int:
+        return sum(map(len, list(self._callbacks.values())))
+
+    # ------------------------------------------------------------------------- passed by a client
+
+    def receive(
+        self, connection_id: int, number: int, interface: ServiceInterface, session_id: int
+    ) -> Any:
+        """Return the proxy of the object that a client has given that *number*.
+
+        Raises ``ValueError`` for an impossible one, or when there are too many.
+        """
+        if not 0 < number <= _MOST_NUMBER:
+            raise ValueError("the number of a callback has to be positive")
+        process = self._find(connection_id)
+        if process is None:
+            # by plain HTTP, just before the upgrade: what was left by others goes now
+            self._forget_lost()
+        else:
+            self._watch(process)
+        mine = self._callbacks.get(connection_id, {})
+        known = mine.get(number)
+        if known is not None and known.interface is interface:
+            proxy = known.proxy()
+            if proxy is not None:
+                return proxy
+        if len(mine) >= MOST_CALLBACKS:
+            raise ValueError(f"a connection has at most {MOST_CALLBACKS} callbacks")
+        callback = Callback(self, connection_id, number, interface, session_id)
+        proxy = proxy_of(interface, callback.call)
+        callback.stand_for(proxy)
+        with self._safe:
+            self._callbacks.setdefault(connection_id, {})[number] = callback
+        return proxy
+
+    def _watch(self, process: WebSocketProcess) -> None:
+        exchange = process.exchange
+        if isinstance(exchange, RestExchange) and exchange not in self._watched:
+            self._watched.add(exchange)
+            exchange.watchers.append(self._connection_changed)
+
+    def _connection_changed(self, process: WebSocketProcess, begins: bool) -> None:
+        if not begins:
+            self.connection_ended(process.connection_id)
+
+    # -------------------------------------------------------------------------------------- calls
+
+    def call(
+        self,
+        callback: Callback,
+        method: ServiceMethod,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Call a method of a client's object; raise as the methods of proxies do."""
+        process = self._find(callback.connection_id)
+        if process is None or callback.released:
+            why = "has released it" if callback.released else "is not connected any more"
+            raise ServiceConnectionError(
+                f"{method.title}(): the client that passed the callback {why}",
+                HTTP_CLIENTERROR,
+                maybe_executed=False,
+            )
+        self._watch(process)
+        return self._call(process, method, f"/{callback.number}", args, kwargs)
+
+    # ----------------------------------------------------------------------------------- releases
+
+    def unreferenced(self, callback: Callback) -> None:
+        """Tell the client that its object is not needed any more."""
+        with self._safe:
+            if callback.released:
+                return
+            self._drop(callback)
+        process = self._find(callback.connection_id)
+        if process is not None and isinstance(process.protocol, WebSocketProtocolRest):
+            url = f"{self._root()}/_free_/{callback.number}"
+            request = HttpServerRequest(url, "POST", "", b"[]", "application/json")
+            process.send_frame_async(process.protocol.input_to_frame(request, True)[0])
+
+    def _drop(self, callback: Callback) -> None:
+        callback.end()
+        mine = self._callbacks.get(callback.connection_id)
+        if mine is not None and mine.get(callback.number) is callback:
+            # an empty table stays: a finaliser may run while another thread is filling it
+            del mine[callback.number]
+
+    def released(self, connection_id: int, number: object, name: str) -> bool | None:
+        """Release a callback because its client wants it.
+
+        Returns whether its service has been told; None when there is no such callback.
+        """
+        mine = self._callbacks.get(connection_id, {})
+        callback = mine.get(number) if type(number) is int else None
+        if callback is None or callback.interface.pascal_name.lower() != name.lower():
+            return None
+        return self._release(callback)
+
+    def _release(self, callback: Callback) -> bool:
+        proxy = callback.proxy()
+        with self._safe:
+            if callback.released:
+                return False
+            self._drop(callback)
+        service = callback.service()
+        told = getattr(service, CALLBACK_RELEASED, None)
+        if proxy is None or not callable(told):
+            return False
+        try:
+            told(proxy, callback.interface.pascal_name)
+        # the callback is gone, whatever the application makes of it
+        except Exception:  # noqa: BLE001
+            _log.exception("%s() of a %s failed", CALLBACK_RELEASED, type(service).__name__)
+        return True
+
+    def connection_ended(self, connection_id: int) -> None:
+        """Release the callbacks of a connection that has ended. In its thread."""
+        for callback in list(self._callbacks.get(connection_id, {}).values()):
+            self._release(callback)
+        with self._safe:
+            self._callbacks.pop(connection_id, None)
+
+    def _forget_lost(self) -> None:
+        """Forget what was passed by plain HTTP on connections that were never upgraded."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_SECONDS
+        for connection_id, mine in list(self._callbacks.items()):
+            if self._find(connection_id) is None and all(
+                now - callback.passed_at > _UPGRADE_SECONDS for callback in list(mine.values())
+            ):
+                self.connection_ended(connection_id)
+
+    def replace_connection(self, before: int, after: int, session_id: int) -> int:
+        """Move the callbacks of one connection of a session to another; return how many."""
+        process = self._find(after)
+        if process is None or before == after:
+            return 0
+        self._watch(process)
+        with self._safe:
+            mine = self._callbacks.get(before, {})
+            moved = [one for one in mine.values() if one.session_id == session_id]
+            for callback in moved:
+                del mine[callback.number]
+                callback.move_to(after)
+                self._callbacks.setdefault(after, {})[callback.number] = callback
+        return len(moved)

@@ -1,0 +1,525 @@
+"""ClientServices: the services of a server, native or of this package, called by a client."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from ..attributes import IS_TEXT
+from ..core.forks import renew_in_child
+from ..errors import ServiceConnectionError, ServiceError, WebSocketsError
+from ..logs import get_logger
+from ..process.keeper import Timer
+from ..process.process import WebSocketProcess
+from ..request import HTTP_CLIENTERROR, HttpServerRequest
+from ..rest.exchange import RestExchange
+from ..states import ServiceInstanceImplementation, sicClientDriven, sicShared, wpsRun
+from .base import Function, Services
+from .client_session import SCHEMES, ClientSession, Scheme, begin_session
+from .errors import HTTP_BADREQUEST, HTTP_NOTALLOWED, answer_error, check_answered, error_of
+from .interface import ServiceMethod, call_of, interface_of, proxy_of
+from .parameters import JSON_TYPE
+from .passing import PASSED, PassedCallback, PassedCallbacks, Passing, send_without_waiting
+from .values import load_native_json
+
+if TYPE_CHECKING:  # a client need not load the server, nor the other way round
+    from ..client.client import HttpClientWebSockets
+
+_log = get_logger("mormot_ws.services")
+
+_T = TypeVar("_T")
+
+#: native servers write standard JSON for those that do not say that they are mORMot
+_USER_AGENT = "User-Agent: Python"
+#: the header line of native requests that are queued
+_NOT_BLOCKING = "Sec-WebSocket-REST: NonBlocking"
+#: what a server calls when it does not need an object any more
+_FREED = "_free_"
+
+#: an object that could not be passed again, and why
+NotRenewed = tuple[Any, ServiceError]
+
+
+class _Instance:
+    """What a client knows of one object of a service on the server."""
+
+    def __init__(self) -> None:
+        #: 0: not known yet
+        self.number = 0
+        #: held while the server is asked for an object
+        self.asking = threading.Lock()
+
+    def is_numbered(self, number: int) -> None:
+        """Keep the *number* that the server has given; 0: it has been freed."""
+        self.number = number
+
+
+class ClientServices(Services):
+    """The services of a server, called by a client, and those that the client offers to it.
+
+    :param client: which speaks a REST protocol, or will. Its ``on_callback_request_process`` is
+        taken over; what was there goes on to answer requests that are no calls.
+    :param root: the server's.
+    :param hide_errors: answer exceptions other than :class:`ServiceError` with ``internal error``
+        instead of their text.
+    :param renew_callbacks: after a reconnection, make the calls again that have passed objects
+        which the server still needs, in a thread of its own.
+
+    It goes on to work after a reconnection, with its session. What else the server knew of the lost
+    connection, it has to be told again: in the client's ``settings.on_client_connected``, by
+    methods with *notify*, because nothing can wait for an answer there.
+    """
+
+    _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "on_callbacks_renewed": ("services", "failed")
+    }
+
+    def __init__(
+        self,
+        client: HttpClientWebSockets,
+        *,
+        root: str = "root",
+        hide_errors: bool = False,
+        renew_callbacks: bool = True,
+    ) -> None:
+        if not hasattr(client, "websockets_upgrade"):
+            raise TypeError(
+                f"client is an HttpClientWebSockets, not {type(client).__name__}; ServerServices"
+                " takes a server"
+            )
+        super().__init__(root, hide_errors, client.on_callback_request_process)
+        self._client = client
+        self._renews = renew_callbacks
+        #: ``f(services, failed)``, after a reconnection, when the objects that the server had were
+        #: passed to it again; *failed* is a list of (object, :class:`ServiceError`). In a thread of
+        #: its own
+        self.on_callbacks_renewed: Callable[[ClientServices, list[NotRenewed]], object] | None = (
+            None
+        )
+        #: guards changes of the tables below; calls read them without it
+        self._safe_services = threading.Lock()
+        renew_in_child(self, "_safe_services", threading.Lock)
+        #: by ``interface.method`` in lower case
+        self._methods: dict[str, tuple[ServiceMethod, Function]] = {}
+        self._registered: set[str] = set()
+        self._session: ClientSession | None = None
+        self._ping: Timer | None = None
+        self._passed = PassedCallbacks(self._send_later)
+        self._watched: RestExchange | None = None
+        #: held by the thread that passes callbacks again
+        self._renewing = threading.Lock()
+        renew_in_child(self, "_renewing", threading.Lock)
+        client.on_callback_request_process = self.on_request
+
+    def __repr__(self) -> str:
+        return f"<ClientServices root={self.root!r} of {self._client!r}>"
+
+    # ------------------------------------------------------------------- what it offers itself
+
+    def register(self, interface: Callable[..., Any], implementation: object) -> None:
+        """Let the server call *implementation* as *interface*, from now on. From any thread.
+
+        :param interface: the class that declares the methods: a ``typing.Protocol``, an abstract
+            class, or any class with methods. The types of its parameters and results say what is
+            read from JSON.
+        :param implementation: an object with these methods; when its class derives from the
+            interface, a type checker sees what is missing. They are called in the client's thread,
+            one after the other.
+
+        What a method raises is the caller's :class:`ServiceError`. Raises ``TypeError`` for an
+        interface that cannot be called over the wire, or an implementation that lacks something of
+        it; ``ValueError`` when the interface is registered already.
+
+        It is for servers of this package. Native ones call the objects that they were passed.
+        """
+        described = interface_of(interface)
+        described.check_implementation(implementation)
+        called = {}
+        for method in described.methods:
+            # what the application's object does for an attribute, it does without the lock
+            entry = method, getattr(implementation, method.name)
+            called[method.wire_name.lower()] = entry
+            called[f"{described.wire_name}.{method.name}".lower()] = entry
+        with self._safe_services:
+            if described.wire_name.lower() in self._registered:
+                raise ValueError(
+                    f"{described.wire_name} is registered already: an interface has one "
+                    "implementation"
+                )
+            self._registered.add(described.wire_name.lower())
+            self._methods.update(called)
+
+    def on_request(self, ctxt: HttpServerRequest) -> int:
+        """Answer a call of the server; give any other request to what was there before. It is
+        installed by the constructor.
+        """
+        path, _, query = ctxt.url.partition("?")
+        path = path.removeprefix("/")
+        root, _, name = path.partition("/")
+        if root.lower() != self.root.lower():
+            return self._unknown(ctxt, path)
+        name, _, text = name.partition("/")
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else 0
+        if text and not number:
+            return self._unknown(ctxt, path)
+        if name.lower() == _FREED:
+            if self._passed.freed(number):
+                return 200
+            return self._unknown(ctxt, path)
+        found = self._found(name.lower(), number)
+        if found is None:
+            return self._unknown(ctxt, path)
+        method, function = found
+        if ctxt.method.upper() not in ("POST", "GET"):
+            return answer_error(ctxt, HTTP_NOTALLOWED, "a service is called by POST")
+        kind = ctxt.in_content_type.partition(";")[0].strip().lower()
+        is_json = kind in ("", JSON_TYPE)
+        if not is_json and not method.parameters.is_content:
+            return answer_error(ctxt, HTTP_BADREQUEST, f"the arguments have to be {JSON_TYPE}")
+        is_callback = self._passed.find(number) is not None if number else False
+
+        def execute() -> int:
+            arguments = self._arguments(ctxt, method, query, is_json)
+            return self._answered(ctxt, method, function(*arguments))
+
+        return self._executed(ctxt, method.title, execute, is_callback)
+
+    def _found(self, name: str, number: int) -> tuple[ServiceMethod, Function] | None:
+        """Return what the server calls: a method of the object with that number, or of a service
+        that is registered.
+        """
+        passed = self._passed.find(number) if number else None
+        if passed is not None:
+            interface, target = passed
+            service, _, called = name.partition(".")
+            if service == interface.wire_name.lower():
+                for method in interface.methods:
+                    wire_name = method.wire_name.partition(".")[2]
+                    if called in (wire_name.lower(), method.name.lower()):
+                        return method, getattr(target, method.name)
+            return None
+        return self._methods.get(name)
+
+    # ------------------------------------------------------------------------- calls of the server
+
+    def get(
+        self,
+        interface: Callable[..., _T],
+        *,
+        notify: bool = False,
+        instance_creation: ServiceInstanceImplementation = sicShared,
+    ) -> _T:
+        """Return an object whose methods call *interface* on the server. From any thread, and so
+        are its methods.
+
+        :param notify: as for :meth:`ServerServices.get`, but False by default: all methods wait for
+            their answer, up to ``client.timeout``, and inside a callback of the client they raise
+            :class:`WebSocketsError`, because nobody could read it.
+        :param instance_creation: ``sicClientDriven`` when the server has registered the service so:
+            the object stands for one of its own on the server, which the first call makes, and
+            which ends when nobody refers to the object any more, or by :meth:`release`.
+
+        Its methods raise what those of :meth:`ServerServices.get` do. Calls while the client is
+        reconnecting raise :class:`ServiceConnectionError`; after it they work again.
+
+        An argument for a parameter whose type is a protocol or an abstract class is an object that
+        the server may call from then on, in the client's thread, as long as the program refers to
+        it. Keep it: the server is told when it is gone.
+        """
+        kind = ServiceInstanceImplementation(instance_creation)
+        instance = _Instance() if kind is sicClientDriven else None
+        described = interface_of(interface)
+        call = partial(self._call_server, notify, instance)
+        proxy: _T = proxy_of(described, call)
+        if instance is not None:
+            name = described.wire_name
+            weakref.finalize(proxy, self._free_instance, name, instance).atexit = False
+        return proxy
+
+    def _call_server(
+        self,
+        notify: bool,
+        instance: _Instance | None,
+        method: ServiceMethod,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Call *method* of the server's object, or of *instance*."""
+        process = self._process()
+        if instance is not None and not instance.number:
+            self._make_instance(process, method.wire_name.partition(".")[0], instance)
+        path = f"{self.root}/{method.wire_name}"
+        if instance is not None and instance.number:
+            path = f"{path}/{instance.number}"
+        if not method.parameters.callbacks:
+            request = self._signed(path, method, args, kwargs, [])
+            result, number = self._call(process, method, request, notify)
+        else:
+            self._watch(process)
+            passed: list[PassedCallback] = []
+            request = self._signed(path, method, args, kwargs, passed)
+            result, number = self._call(process, method, request, notify)
+            if passed:
+                self._remember(path, method, args, kwargs, passed)
+        if instance is not None and number and not instance.number:
+            instance.is_numbered(number)
+        return result
+
+    def _signed(
+        self,
+        path: str,
+        method: ServiceMethod,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        passed: list[PassedCallback],
+    ) -> HttpServerRequest:
+        """Return the request of a call; *passed* gets the objects that are its arguments."""
+        session = self._session
+        url, headers = path, ""
+        if session is not None:
+            url, headers = session.signed(path), session.headers
+        if method.has_names or method.parameters.callbacks:
+            headers = f"{headers}\r\n{_USER_AGENT}" if headers else _USER_AGENT
+
+        def number_of(target: Any, interface: type) -> int:
+            passed.append(self._passed.give(target, interface))
+            return passed[-1].number
+
+        return self._request(url, method, args, kwargs, number_of, headers)
+
+    def _remember(
+        self,
+        path: str,
+        method: ServiceMethod,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        passed: list[PassedCallback],
+    ) -> None:
+        """Keep a call that has passed objects, without them, for after a reconnection."""
+        bound = method.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        values = list(bound.arguments.values())
+        for at in method.parameters.callbacks:
+            if values[at] is not None:
+                values[at] = PASSED
+        self._passed.remember(Passing(method, tuple(values), passed, path))
+
+    def _process(self) -> WebSocketProcess:
+        process = self._client.websockets
+        if process is None:
+            raise ServiceConnectionError(
+                "the client is not connected: websockets_upgrade() first",
+                HTTP_CLIENTERROR,
+                maybe_executed=False,
+            )
+        return process
+
+    def _ask(
+        self, method: str, url: str, headers: str = "", content: bytes = b""
+    ) -> HttpServerRequest:
+        """Send a request that is no call, and return it with its answer; raise
+        :class:`ServiceError` when that is an error.
+        """
+        request = HttpServerRequest(url, method, headers, content, JSON_TYPE if content else "")
+        status = self._process().notify_callback(request)
+        check_answered(request, status, url.partition("?")[0])
+        if not 200 <= status < 300:
+            answered = request.out_content
+            assert isinstance(answered, bytes)
+            raise error_of(answered, status)
+        return request
+
+    def _send_later(self, path: str, content: bytes) -> None:
+        """Queue a request that needs no answer. From any thread, and from finalisers."""
+        process, session = self._client.websockets, self._session
+        if process is None or process.state is not wpsRun:
+            return
+        url, headers = f"{self.root}/{path}", _NOT_BLOCKING
+        if session is not None:
+            url = session.signed(url)
+            headers = f"{headers}\r\n{session.headers}" if session.headers else headers
+        kind = JSON_TYPE if content else ""
+        send_without_waiting(process, HttpServerRequest(url, "POST", headers, content, kind))
+
+    # ----------------------------------------------------------------------- objects of the server
+
+    def _make_instance(self, process: WebSocketProcess, name: str, instance: _Instance) -> None:
+        """Ask the server for an object of its own, once."""
+        if process.runs_loop():
+            # it would wait for itself: the first call says so
+            return
+        with instance.asking:
+            if instance.number:
+                return
+            url = f"{self.root}/{name}._instance_"
+            session = self._session
+            headers = "" if session is None else session.headers
+            try:
+                answer = self._ask(
+                    "POST", url if session is None else session.signed(url), headers, b"[]"
+                )
+            except ServiceConnectionError:
+                raise
+            except ServiceError as exc:
+                # the first call may make the object too
+                _log.info("%s: no object of its own (%s)", name, exc)
+                return
+            content = answer.out_content
+            assert isinstance(content, bytes)
+            try:
+                found = load_native_json(content)
+            except ValueError:
+                found = None
+            number = found.get("result") if isinstance(found, dict) else None
+            if type(number) is int and number > 0:
+                instance.is_numbered(number)
+
+    def _free_instance(self, name: str, instance: _Instance) -> None:
+        number = instance.number
+        instance.is_numbered(0)
+        if number:
+            self._send_later(f"{name}._free_/{number}", b"[]")
+
+    def release(self, released: object) -> None:
+        """Let the server forget *released*: an object of :meth:`get` with ``sicClientDriven``, or
+        one that was passed to it. From any thread; it does not wait.
+
+        The same happens when the program does not refer to the object any more. Raises
+        ``TypeError`` for anything else. Mirrors ``CallBackUnRegister`` for what was passed.
+        """
+        call = call_of(released)
+        instance = call.args[1] if isinstance(call, partial) else None
+        if isinstance(instance, _Instance):
+            name = type(released).__mro__[1]
+            self._free_instance(interface_of(name).wire_name, instance)
+        elif not self._passed.release(released):
+            raise TypeError(f"the server has got no {type(released).__name__} like this one")
+
+    # --------------------------------------------------------------------------------- the session
+
+    def set_user(self, user_name: str, password: str = "", scheme: Scheme = "default") -> None:
+        """Authenticate, and make all further calls in the session of that user. It waits.
+
+        :param scheme: that of the server: ``'default'``, ``'none'`` or ``'basic'`` (HttpBasic,
+            which sends the password with each request).
+
+        The session goes on after reconnections, and is kept as long as the client is connected.
+        Raises :class:`ServiceError` when the server refuses (403), or has no authentication (400),
+        and what calls raise when there is no connection. Mirrors ``SetUser``.
+        """
+        IS_TEXT("user_name", user_name)
+        IS_TEXT("password", password)
+        if scheme not in SCHEMES:
+            raise ValueError(f"scheme is one of {', '.join(SCHEMES)}, not {scheme!r}")
+        if not user_name:
+            raise ValueError("user_name is empty")
+        session = begin_session(self._ask, self.root, user_name, password, scheme)
+        self._process()
+        self._session = session
+        self._watch(self._process())
+        self._ping_later(session)
+
+    @property
+    def user_name(self) -> str:
+        """The name of the user whose session this is; '' without one."""
+        session = self._session
+        return "" if session is None else session.user_name
+
+    @property
+    def session_id(self) -> int:
+        """The number of the session; 0 without one. Mirrors ``SessionID``."""
+        session = self._session
+        return 0 if session is None else session.id
+
+    def close_session(self) -> None:
+        """End the session on the server, if there is one; further calls are made without one.
+
+        It waits. An error of the server is logged, not raised: the session is not used any more.
+        Mirrors ``SessionClose``.
+        """
+        session, self._session = self._session, None
+        self._end_ping()
+        if session is None:
+            return
+        try:
+            self._ask("GET", session.goodbye(self.root), session.headers)
+        except ServiceError as exc:
+            _log.info("%r: the server has not ended the session: %s", self, exc)
+
+    def _ping_later(self, session: ClientSession) -> None:
+        """Ask the server now and then to keep the session."""
+        self._end_ping()
+        reference = weakref.ref(self)
+
+        def ping() -> None:
+            services = reference()
+            if services is not None and services._session is session:
+                services._send_later("CacheFlush/_ping_", b"")
+                services._ping_later(session)
+
+        process = self._client.websockets
+        if process is None or self._client._life.freeing:
+            return
+        self._ping = process._keeper.call_at(time.monotonic() + session.ping_seconds, ping)
+
+    def _end_ping(self) -> None:
+        timer, self._ping = self._ping, None
+        if timer is not None:
+            timer.cancel()
+
+    # ------------------------------------------------------------------------ after a reconnection
+
+    def _watch(self, process: WebSocketProcess) -> None:
+        """Be told when the client has another connection."""
+        exchange = process.exchange
+        if isinstance(exchange, RestExchange) and exchange is not self._watched:
+            self._watched = exchange
+            exchange.watchers.append(self._connection_changed)
+            exchange.leavers.append(self._leave)
+
+    def _leave(self) -> None:
+        """Say goodbye, because the client is being freed. It does not wait."""
+        session, self._session = self._session, None
+        self._end_ping()
+        if session is not None:
+            url = session.goodbye(self.root)
+            process = self._client.websockets
+            if process is not None and process.state is wpsRun:
+                request = HttpServerRequest(url, "GET", session.headers)
+                send_without_waiting(process, request)
+
+    def _connection_changed(self, process: WebSocketProcess, begins: bool) -> None:
+        if begins and self._renews and len(self._passed):
+            threading.Thread(target=self._renew, name="callbacks renewed", daemon=True).start()
+
+    def _renew(self) -> None:
+        """Make the calls again that have passed objects to the lost connection."""
+        with self._renewing:
+            passings = self._passed.take_passings()
+            failed: list[NotRenewed] = []
+            for passing in passings:
+                objects = [callback.object() for callback in passing.callbacks]
+                passed: list[PassedCallback] = []
+                try:
+                    args = passing.arguments()
+                    request = self._signed(passing.path, passing.method, args, {}, passed)
+                    self._call(self._process(), passing.method, request, False)
+                    passing.made_again(passed)
+                    self._passed.remember(passing)
+                except (ServiceError, WebSocketsError) as exc:
+                    error = exc if isinstance(exc, ServiceError) else ServiceError(str(exc))
+                    _log.warning("%s was not called again: %s", passing.method.title, error)
+                    failed += [(target, error) for target in objects]
+                    if isinstance(error, ServiceConnectionError):
+                        # lost again: it is done for the next connection
+                        self._passed.remember(passing)
+            if passings and self.on_callbacks_renewed is not None:
+                try:
+                    self.on_callbacks_renewed(self, failed)
+                # the callbacks are passed all the same
+                except Exception:  # noqa: BLE001
+                    _log.exception("%r: on_callbacks_renewed failed", self)

@@ -1,0 +1,491 @@
+"""ServerServices: the services of a server, for native clients and for those of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from ..attributes import IS_INT, IS_NUMBER, IS_TEXT
+from ..errors import ServiceConnectionError
+from ..logs import get_logger
+from ..process.process import WebSocketProcess
+from ..request import HttpServerRequest
+from ..states import ServiceInstanceImplementation, sicClientDriven, sicShared
+from .authentication import SIGNATURE
+from .base import Function, Services
+from .callbacks import Callbacks, callback_of
+from .contracts import ANY_CONTRACT, contract_of, signature_text
+from .errors import (
+    HTTP_BADREQUEST,
+    HTTP_FORBIDDEN,
+    HTTP_NOTALLOWED,
+    HTTP_NOTFOUND,
+    HTTP_UNAVAILABLE,
+    CallRefused,
+    answer_content,
+    answer_error,
+)
+from .instances import Instances, TooManyInstances
+from .interface import ServiceMethod, interface_of, proxy_of
+from .native_requests import NativeRequests
+from .parameters import JSON_TYPE
+from .registered import (
+    CONTRACT,
+    FREE,
+    INSTANCE,
+    Found,
+    RegisteredService,
+    RegisteredServices,
+)
+from .registered import (
+    SIGNATURE as SIGNATURE_METHOD,
+)
+from .sessions import AuthSession, Sessions
+from .users import RestServerAuthentication
+from .values import dump_json
+
+if TYPE_CHECKING:  # a client need not load the server, nor the other way round
+    from ..server.base import WebSocketServerBase
+
+_log = get_logger("mormot_ws.services")
+
+_T = TypeVar("_T")
+
+#: what a browser lets any page send by plain HTTP without asking
+_ANYBODYS_TYPES = ("", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
+
+
+class ServerServices(Services):
+    """The services of a server, and its clients'.
+
+    :param server: which offers a REST protocol, as a :class:`WebSocketServerRest`. Its
+        ``on_request`` is taken over; what was there goes on to answer requests that are no calls.
+        Services can be called by plain HTTP too.
+    :param root: the first part of all URIs; clients need the same.
+    :param hide_errors: answer exceptions other than :class:`ServiceError` with ``internal error``
+        instead of their text.
+    :param authentication: how clients authenticate, a :class:`RestServerAuthenticationDefault`
+        with the users, for instance; None: nobody has to, and there are no sessions.
+    :param session_timeout_minutes: how long a session is kept without a request.
+    :param max_sessions: how many there are at most.
+    :param instance_timeout: milliseconds for which an object is kept that nobody calls, of services
+        with one for each client, session, user or group.
+    :param max_instances: how many each of these services has at most.
+    :param publish_signature: tell clients that ask what the interfaces look like.
+    """
+
+    _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "on_session_create": ("session",),
+        "on_session_closed": ("session",),
+    }
+
+    #: ``f(session: AuthSession)``, when a session has begun; in the thread of its connection.
+    #: Mirrors ``OnSessionCreate``
+    on_session_create: Callable[[AuthSession], object] | None = None
+    #: ``f(session: AuthSession)``, when one has ended, by its client or for its time. Mirrors
+    #: ``OnSessionClosed``
+    on_session_closed: Callable[[AuthSession], object] | None = None
+
+    def __init__(
+        self,
+        server: WebSocketServerBase,
+        *,
+        root: str = "root",
+        hide_errors: bool = False,
+        authentication: RestServerAuthentication | None = None,
+        session_timeout_minutes: float = 60,
+        max_sessions: int = 10_000,
+        instance_timeout: float = 1_800_000,
+        max_instances: int = 10_000,
+        publish_signature: bool = False,
+    ) -> None:
+        if not hasattr(server, "is_active_websocket"):
+            raise TypeError(
+                f"server is a WebSocketServerRest, not {type(server).__name__}; ClientServices"
+                " takes a client"
+            )
+        if authentication is not None and not isinstance(authentication, RestServerAuthentication):
+            raise TypeError(
+                "authentication is a RestServerAuthenticationDefault or another of these, or None,"
+                f" not {type(authentication).__name__}"
+            )
+        for name, value in (
+            ("session_timeout_minutes", session_timeout_minutes),
+            ("max_sessions", max_sessions),
+            ("instance_timeout", instance_timeout),
+            ("max_instances", max_instances),
+        ):
+            IS_NUMBER(name, value)
+            if value <= 0:
+                raise ValueError(f"{name} is more than 0, not {value}")
+        super().__init__(root, hide_errors, server.on_request)
+        self._server = server
+        self._sessions: Sessions | None = None
+        if authentication is not None:
+            self._sessions = Sessions(
+                authentication, session_timeout_minutes, max_sessions, self._session_ended
+            )
+        self._instance_limits = instance_timeout / 1000, max_instances
+        self._publishes_signature = publish_signature
+        self._registered = RegisteredServices()
+        self._callbacks = Callbacks(server.is_active_websocket, self._call_back, lambda: self.root)
+        self._others = NativeRequests(
+            self._registered,
+            self._callbacks,
+            self._sessions,
+            lambda session: self._tell("on_session_create", self.on_session_create, session),
+            lambda: server.process_name or "mormot_ws",
+        )
+        server.on_request = self.on_request
+
+    def __repr__(self) -> str:
+        return f"<ServerServices root={self.root!r} of {self._server!r}>"
+
+    # ------------------------------------------------------------------ what the application does
+
+    def register(
+        self,
+        interface: Callable[..., Any],
+        implementation: Any,
+        instance_creation: ServiceInstanceImplementation = sicShared,
+        *,
+        contract: str | None = ANY_CONTRACT,
+        bypass_authentication: bool = False,
+    ) -> None:
+        """Let clients call *implementation* as *interface*, from now on. From any thread.
+
+        :param interface: the class that declares the methods: a ``typing.Protocol``, an abstract
+            class, or any class with methods. The types of its parameters and results say what is
+            read from JSON. A parameter whose type is a protocol or an abstract class is an object
+            of the client, to be called back.
+        :param implementation: an object with these methods; when its class derives from the
+            interface, a type checker sees what is missing. They are called in the connection's
+            thread: those of one connection one after the other, those of different connections at
+            the same time. Unless the service is shared, *implementation* is its class, or a
+            function without parameters that returns such an object; ``free()`` of the object is
+            called at its end, if it has that method.
+        :param instance_creation: ``sicShared``: one object for all calls; ``sicSingle``: a new one
+            for each; ``sicClientDriven``: one for each that a client has got;
+            ``sicPerSession``, ``sicPerUser``, ``sicPerGroup``: with authentication only.
+        :param contract: what native clients compare with theirs. ``'*'`` is accepted by all that
+            can ask for the list of services; None computes the native one from the annotations.
+        :param bypass_authentication: let it be called without a session. Mirrors
+            ``ByPassAuthentication``.
+
+        What a method raises is the caller's :class:`ServiceError`. Raises ``TypeError`` for an
+        interface that cannot be called over the wire, or an implementation that lacks something of
+        it; ``ValueError`` when the interface is registered already. Mirrors ``ServiceDefine``.
+        """
+        described = interface_of(interface)
+        kind = ServiceInstanceImplementation(instance_creation)
+        if kind is sicShared:
+            described.check_implementation(implementation)
+        else:
+            described.check_factory(implementation)
+        if contract is not None:
+            IS_TEXT("contract", contract)
+        signature = ""
+        if contract is None:
+            contract = contract_of(described, kind)
+            signature = signature_text(described, kind)
+        service = RegisteredService(
+            described,
+            Instances(implementation, kind, *self._instance_limits),
+            contract,
+            signature if self._publishes_signature else "",
+            bypass_authentication,
+        )
+        functions: dict[str, Function] = {}
+        if kind is sicShared:
+            for method in described.methods:
+                functions[method.name] = getattr(implementation, method.name)
+        self._registered.add(service, functions)
+
+    @property
+    def session(self) -> AuthSession | None:
+        """The session of the call that is being executed, in its thread; None without one."""
+        return self._current.session
+
+    @property
+    def instance_id(self) -> int:
+        """The number of the object that is being called, in the thread of the call.
+
+        0 in services that are shared or single. Mirrors ``ServiceInstanceID``.
+        """
+        return self._current.instance_id
+
+    @property
+    def sessions(self) -> list[AuthSession]:
+        """The sessions of now. From any thread."""
+        return [] if self._sessions is None else list(self._sessions.all())
+
+    def close_session(self, session: AuthSession) -> None:
+        """End *session* and free its objects. From any thread; its client's next call gets 403."""
+        if self._sessions is not None:
+            self._sessions.end(session)
+
+    def get(self, interface: Callable[..., _T], connection_id: int, *, notify: bool = True) -> _T:
+        """Return an object whose methods call *interface* on the client of *connection_id*. From
+        any thread, and so are its methods.
+
+        :param notify: send calls of methods that return None without waiting for them to be
+            executed: their errors are not seen here, only in the client's log. They may be called
+            in any thread, and so in a service that the same client has called. The other methods
+            wait for their answer, up to ``settings.callback_answer_timeout_ms``.
+
+        Its methods raise :class:`ServiceError`, :class:`ServiceTimeoutError`,
+        :class:`ServiceConnectionError`; ``TypeError`` and ``ValueError`` for arguments that cannot
+        be sent; :class:`WebSocketsError` where waiting could never end: in the thread that reads
+        the answer. A client that has reconnected is another connection.
+
+        It is for clients that have registered the interface. What a client passes as a parameter
+        the method gets as such an object.
+        """
+        IS_INT("connection_id", connection_id)
+
+        def call(method: ServiceMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            process = self._server.is_active_websocket(connection_id)
+            if process is None:
+                raise ServiceConnectionError(
+                    f"there is no WebSocket connection #{connection_id}, or no longer",
+                    HTTP_NOTFOUND,
+                    maybe_executed=False,
+                )
+            return self._call_back(process, method, "", args, kwargs, notify)
+
+        proxy: _T = proxy_of(interface_of(interface), call)
+        return proxy
+
+    def caller(self, interface: Callable[..., _T], *, notify: bool = True) -> _T:
+        """Return :meth:`get` for the client whose call is being executed. In the thread of that
+        call; the object may be kept.
+        """
+        return self.get(interface, self.context.connection_id, notify=notify)
+
+    def release(self, callback: object) -> None:
+        """Tell a client that *callback*, which it has passed, is not needed any more.
+
+        From any thread. The same happens when nobody refers to the object any more. Raises
+        ``TypeError`` for anything else.
+        """
+        found = callback_of(callback)
+        if found is None:
+            raise TypeError(f"{callback!r} is not an object that a client has passed")
+        self._callbacks.unreferenced(found)
+
+    # --------------------------------------------------------------------------- calls of clients
+
+    def on_request(self, ctxt: HttpServerRequest) -> int:
+        """Answer a call; give any other request to what was there before. It is installed by the
+        constructor.
+
+        A call's path is ``root/Interface.Method``. Over a WebSocket its case does not matter, and
+        the method's name may be that in Python. By plain HTTP it has to be in one of the two exact
+        spellings: what guards paths in front of a server sees the same names.
+        """
+        path, _, query = ctxt.url.partition("?")
+        path = path.removeprefix("/")
+        root, _, name = path.partition("/")
+        over_websocket = self._server.is_active_websocket(ctxt.connection_id) is not None
+        if root != self.root and not (over_websocket and root.lower() == self.root.lower()):
+            return self._unknown(ctxt, path, HTTP_NOTFOUND)
+        if SIGNATURE in query:
+            query = query[: query.rindex(SIGNATURE)].rstrip("&")
+        sessions = self._sessions
+        session = None if sessions is None else sessions.session_of(ctxt, root)
+        registered = self._registered
+        found = registered.exact.get(name) or registered.find(name, over_websocket)
+        if found is None:
+            return self._other(ctxt, path, query, session, over_websocket)
+        if sessions is not None and session is None and not found.service.bypass_authentication:
+            return _forbidden(ctxt)
+        if found.method is None:
+            return self._pseudo(ctxt, found, path, session)
+        verb = ctxt.method.upper()
+        # a page of any site can make a browser send a GET
+        if verb != "POST" and not (verb == "GET" and over_websocket):
+            return answer_error(ctxt, HTTP_NOTALLOWED, "a service is called by POST")
+        kind = ctxt.in_content_type
+        is_json = kind == JSON_TYPE or _is_json(kind, over_websocket)
+        if not is_json and not (
+            found.method.parameters.is_content
+            and (over_websocket or _base_type(kind) not in _ANYBODYS_TYPES)
+        ):
+            # on plain HTTP a browser lets any page send other types without asking
+            return answer_error(ctxt, HTTP_BADREQUEST, f"the arguments have to be {JSON_TYPE}")
+        return self._executed(
+            ctxt,
+            found.method.title,
+            lambda: self._execute(ctxt, found, query, session, is_json),
+        )
+
+    def _execute(
+        self,
+        ctxt: HttpServerRequest,
+        found: Found,
+        query: str,
+        session: AuthSession | None,
+        is_json: bool,
+    ) -> int:
+        """Call the method with the arguments in *ctxt*; put its result there, and return the
+        status.
+        """
+        method, instances = found.method, found.service.instances
+        assert method is not None
+        arguments = self._arguments(ctxt, method, query, is_json)
+        function, shown, called = found.function, 0, None
+        if function is None:
+            called, shown = self._instance(method, instances, found.number, session)
+            function = getattr(called, method.name)
+        if method.parameters.callbacks:
+            service = getattr(function, "__self__", called)
+            self._receive_callbacks(ctxt, method, arguments, service, session)
+        before = self.session, self.instance_id
+        self._current.of_session(session, shown)
+        try:
+            result = function(*arguments)
+        finally:
+            self._current.of_session(*before)
+            if called is not None:
+                instances.call_ended(called)
+        return self._answered(ctxt, method, result, shown)
+
+    @staticmethod
+    def _instance(
+        method: ServiceMethod, instances: Instances, number: int, session: AuthSession | None
+    ) -> tuple[Any, int]:
+        try:
+            found = instances.find(number, session)
+        except TooManyInstances:
+            text = f"there are too many objects for {method.wire_name}"
+            raise CallRefused(HTTP_UNAVAILABLE, text) from None
+        if found is not None:
+            return found
+        kind = instances.kind
+        why = "there is no such object, or no longer,"
+        if kind is not sicClientDriven:
+            why = "an authenticated session is needed"
+        raise CallRefused(HTTP_FORBIDDEN, f"{why} for {method.wire_name} ({kind.name})")
+
+    def _receive_callbacks(
+        self,
+        ctxt: HttpServerRequest,
+        method: ServiceMethod,
+        arguments: list[Any],
+        service: object,
+        session: AuthSession | None,
+    ) -> None:
+        """Put proxies in the places of the numbers of callbacks."""
+        for at, interface in method.parameters.callbacks.items():
+            if at >= len(arguments) or type(arguments[at]) is not int:
+                continue
+            number = arguments[at]
+            arguments[at] = None
+            if not number:
+                continue
+            try:
+                proxy = self._callbacks.receive(
+                    ctxt.connection_id,
+                    number,
+                    interface_of(interface),
+                    0 if session is None else session.id,
+                )
+            except ValueError as exc:
+                raise CallRefused(406, f"{method.title}: {exc}") from None
+            arguments[at] = proxy
+            callback = callback_of(proxy)
+            if callback is not None and service is not None:
+                callback.serve(service)
+
+    def _call_back(
+        self,
+        process: WebSocketProcess,
+        method: ServiceMethod,
+        path: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        notify: bool = True,
+    ) -> Any:
+        """Call a method of a client; *path* is the number of its object, behind a slash."""
+        url = f"{self.root}/{method.wire_name}{path}"
+        return self._call(process, method, self._request(url, method, args, kwargs), notify)[0]
+
+    # ---------------------------------------------------------------------------------- the names
+
+    def _pseudo(
+        self, ctxt: HttpServerRequest, found: Found, path: str, session: AuthSession | None
+    ) -> int:
+        """Answer what native clients ask each service."""
+        service, instances = found.service, found.service.instances
+        if found.pseudo == CONTRACT:
+            return answer_content(ctxt, dump_json({"result": [service.contract]}))
+        if found.pseudo == SIGNATURE_METHOD and service.signature:
+            return answer_content(ctxt, b'{"result":[%b]}' % service.signature.encode("utf-8"))
+        if instances.kind is sicClientDriven:
+            if found.pseudo == INSTANCE:
+                return self._executed(
+                    ctxt,
+                    f"{service.interface.wire_name}.{INSTANCE}",
+                    lambda: self._create(ctxt, instances, session),
+                )
+            if found.pseudo == FREE:
+                if instances.release(found.number, session):
+                    return answer_content(ctxt)
+                text = f"there is no such object, or no longer ({instances.kind.name})"
+                return answer_error(ctxt, HTTP_FORBIDDEN, text)
+        return self._unknown(ctxt, path)
+
+    def _create(
+        self, ctxt: HttpServerRequest, instances: Instances, session: AuthSession | None
+    ) -> int:
+        try:
+            number = instances.create(session)
+        except TooManyInstances:
+            raise CallRefused(HTTP_UNAVAILABLE, "there are too many objects") from None
+        return answer_content(ctxt, b'{"result":%d}' % number)
+
+    # ------------------------------------------------------------------ what native clients ask for
+
+    def _other(
+        self,
+        ctxt: HttpServerRequest,
+        path: str,
+        query: str,
+        session: AuthSession | None,
+        any_case: bool,
+    ) -> int:
+        """Answer a request that is no call of a method."""
+        root, _, name = path.partition("/")
+        handler = self._others.handler(name, any_case)
+        if handler is None:
+            return self._unknown(ctxt, path)
+        if session is None and self._others.needs_session(name):
+            return _forbidden(ctxt)
+        return self._executed(ctxt, name, lambda: handler(ctxt, root, query, session))
+
+    def _session_ended(self, session: AuthSession) -> None:
+        for service in self._registered.all():
+            service.instances.session_ended(session)
+        self._tell("on_session_closed", self.on_session_closed, session)
+
+    def _tell(self, name: str, callback: Callable[[Any], object] | None, value: object) -> None:
+        if callback is None:
+            return
+        try:
+            callback(value)
+        # the session begins or ends all the same
+        except Exception:  # noqa: BLE001
+            _log.exception("%s failed for %r", name, value)
+
+
+def _forbidden(ctxt: HttpServerRequest) -> int:
+    return answer_error(ctxt, HTTP_FORBIDDEN, "there is no such session, or no longer")
+
+
+def _base_type(kind: str) -> str:
+    return kind.partition(";")[0].strip().lower()
+
+
+def _is_json(kind: str, over_websocket: bool) -> bool:
+    kind = _base_type(kind)
+    return kind == JSON_TYPE or (not kind and over_websocket)
