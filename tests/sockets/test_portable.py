@@ -336,6 +336,23 @@ def test_a_server_cuts_clients_that_send_nothing() -> None:
             assert time.monotonic() - began < BOUND / 2
 
 
+def test_the_header_of_a_load_balancer_has_its_bound_and_free_ends_the_wait() -> None:
+    balancers = {"127.0.0.1"}
+    with (
+        echo_server(handshake_timeout=ms(150), proxy_protocol_from=balancers) as server,
+        socket.create_connection((HOST, server.port), timeout=BOUND) as balancer,
+    ):
+        balancer.sendall(b"PROXY TCP4 ")
+        assert balancer.recv(100) == b""
+    server = echo_server(handshake_timeout=60_000, proxy_protocol_from=balancers)
+    with socket.create_connection((HOST, server.port), timeout=BOUND) as balancer:
+        balancer.sendall(b"PROXY TCP4 ")
+        wait_for(lambda: server.status().sockets == 1)
+        began = time.monotonic()
+        server.free()
+        assert time.monotonic() - began < BOUND / 2
+
+
 def test_a_silent_peer_is_noticed_by_heartbeats() -> None:
     recorder = Recorder()
     settings = {
