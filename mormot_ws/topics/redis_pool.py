@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HubError, HubUnavailable
@@ -44,7 +44,9 @@ class RedisPool:
         self._idle: deque[RedisLink] = deque()
         #: all, so that they can be stopped
         self._links: dict[RedisLink, None] = {}
-        self._permits = threading.BoundedSemaphore(most)
+        #: one for each connection that may be in use. A semaphore would not be safe in a signal
+        #: handler that has interrupted it
+        self._permits = self._new_permits()
         self._stopped = False
         #: the last fault, and whether the last request has ended with it
         self.last_error = ""
@@ -52,6 +54,12 @@ class RedisPool:
         #: the faults that were logged since it is failing
         self._told: set[str] = set()
         self._refusals = SeldomLog(_TOLD_AGAIN)
+
+    def _new_permits(self) -> SimpleQueue[None]:
+        permits: SimpleQueue[None] = SimpleQueue()
+        for _ in range(self._most):
+            permits.put(None)
+        return permits
 
     def new_link(self, deadline: Deadline) -> RedisLink:
         """Return a new connection that is stopped by :meth:`stop`. Raises ``HubError``."""
@@ -113,10 +121,12 @@ class RedisPool:
         """Return what *ask* returns for a connection; raise the error that it returns."""
         permits = self._permits
         try:
-            if not permits.acquire(timeout=deadline.seconds()):
+            try:
+                permits.get(timeout=deadline.seconds())
+            except Empty:
                 raise HubUnavailable(
                     f"{self._shown}: {self._most} connections were in use all the time"
-                )
+                ) from None
             try:
                 try:
                     answer = self._ask(deadline, ask)
@@ -130,7 +140,7 @@ class RedisPool:
                         again.maybe_published = True
                         raise
             finally:
-                permits.release()
+                permits.put(None)
             if isinstance(answer, HubError):
                 raise answer
         except HubError as exc:
@@ -216,7 +226,7 @@ class RedisPool:
         """Start afresh, in a forked child."""
         links, self._links = list(self._links), {}
         self._idle = deque()
-        self._permits = threading.BoundedSemaphore(self._most)
+        self._permits = self._new_permits()
         for link in links:
             link.die_in_child()
         self.last_error, self.is_failing = "", False

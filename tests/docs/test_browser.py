@@ -7,7 +7,6 @@ Skipped where there is no browser: ``support/browser.py``.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from support import HOST, echo, echo_server
 from support.browser import Tab, complaints
 from support.children import fixed_port
 from support.programs import EXAMPLES, Program
+from support.redis_server import RedisServer, redis_server
 from support.tls import Authority, tls_server
 
 from mormot_ws import WebSocketServer
@@ -170,9 +170,9 @@ def test_behind_https_the_page_connects_by_wss(
 # ------------------------------------------------------------------------------------ the chat room
 
 
-def start_chat(port: int, history: Path) -> Program:
+def start_chat(port: int, redis: RedisServer) -> Program:
     """Return the chat server when it listens."""
-    server = Program(EXAMPLES / "chat_server.py", "--port", str(port), "--history", history)
+    server = Program(EXAMPLES / "chat_server.py", "--port", str(port), "--redis", redis.url)
     server.expect("^Listening on")
     return server
 
@@ -180,9 +180,13 @@ def start_chat(port: int, history: Path) -> Program:
 def test_two_tabs_and_a_terminal_chat_and_miss_nothing_when_the_server_is_killed(
     chrome: Chrome, open_tab: Callable[[str], Tab], tmp_path: Path
 ) -> None:
-    port, history = fixed_port(), tmp_path / "history.jsonl"
+    port = fixed_port()
     said = "#log li:not(.unsaid) .text"
-    with contextlib.ExitStack() as stack, start_chat(port, history) as server:
+    with (
+        contextlib.ExitStack() as stack,
+        redis_server(tmp_path) as redis,
+        start_chat(port, redis) as server,
+    ):
         ann = open_tab(f"http://{HOST}:{port}/?name=ann")
         bob = open_tab(f"http://{HOST}:{port}/")
         bob.enter("name", "bob")
@@ -211,7 +215,7 @@ def test_two_tabs_and_a_terminal_chat_and_miss_nothing_when_the_server_is_killed
         bob.enter("text", "bob while away 1", "bob while away 2")
         carol.enter("carol while away")
         assert bob.texts("#log .unsaid .text") == ["bob while away 1", "bob while away 2"]
-        stack.enter_context(start_chat(port, history))
+        stack.enter_context(start_chat(port, redis))
         for tab in (ann, bob):
             tab.wait_state("in")
             tab.wait(lambda tab=tab: len(tab.texts(said)) == 6, "what was said meanwhile")
@@ -231,10 +235,7 @@ def test_two_tabs_and_a_terminal_chat_and_miss_nothing_when_the_server_is_killed
             assert numbers == [str(number) for number in range(1, 8)]
         printed = [line.split(": ", 1)[1] for line in carol.output.splitlines() if line[2:3] == ":"]
         assert printed == seen
-        kept = [json.loads(line)["text"] for line in history.read_text("utf-8").splitlines()]
-        assert kept == seen
         bob.click("leave")
-        carol.expect("bob has left")
         bob.wait_state("out")
         carol.enter("/quit")
         assert carol.wait() == 0
