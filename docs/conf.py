@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
     # the standard library's pages are not asked for over the network
     (
         "py:class",
-        r"(_thread|ssl|socket|threading|enum|logging|concurrent|collections\.abc|pathlib|types)\..*",
+        r"(_thread|ssl|socket|threading|prometheus_client|enum|logging|concurrent|collections\.abc|pathlib|types)\..*",
     ),
     # what is not public has no page; it shows in the signatures of what an application does not
     # call

@@ -241,6 +241,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="answer health checks there, e.g. /health: 200, or 503 when full or stopping",
     )
     group.add_argument(
+        "--metrics",
+        metavar="PATH",
+        type=argument_types.path,
+        help="answer Prometheus there, e.g. /metrics; needs the extra metrics",
+    )
+    group.add_argument(
         "--drain",
         metavar="SECONDS",
         type=argument_types.seconds,
@@ -494,6 +500,8 @@ def _check_together(args: argparse.Namespace) -> None:
             raise UsageError("--processes goes with echo: others would reach only some clients")
         if args.drain and not (args.health and args.processes is None):
             raise UsageError("--drain goes with --health, and without --processes")
+        if args.metrics and args.processes is not None:
+            raise UsageError("--metrics goes without --processes: each would answer for itself")
         if args.client_ca and not args.cert:
             raise UsageError("--client-ca goes with --cert")
         args.uri = args.uri.removeprefix("/")

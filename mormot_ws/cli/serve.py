@@ -30,7 +30,7 @@ from ..status import ServerStatus
 from .figures import size
 from .inputs import PipeInput
 from .mailbox import SIGNAL_CODES, Mailbox, News
-from .output import Output
+from .output import Output, has_module
 
 #: status lines between two headers
 _HEADER_EVERY = 20
@@ -151,6 +151,9 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     if not is_certificate_usable(args, output):
         return 1
     room = Room(args.mode, output)
+    if args.metrics and not has_module("prometheus_client"):
+        output.error("--metrics needs prometheus-client: pip install 'mormot_ws[metrics]'")
+        return 1
     try:
         server = make_server(
             args, room, port=args.where, reuse_port=args.reuse_port, unix_mode=args.unix_mode
@@ -200,6 +203,10 @@ def make_server(
     def prepare(server: ListeningServer) -> None:
         room.server = server
         _offer(server, args, room.on_incoming_frame)
+        if args.metrics:
+            from ..metrics import Metrics
+
+            Metrics().serve_on(server, args.metrics)
 
     return server_class()(
         port,

@@ -32,6 +32,7 @@ from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
 from .address_limits import AddressLimits
+from .close_codes import CloseCodes
 from .connection import WebSocketProcessServer, WebSocketServerSocket
 from .groups import Groups
 
@@ -150,6 +151,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         self._stopping = False
         #: True once free() has done its work
         self._freed = False
+        #: what answers the plain requests of a path, instead of ``on_request``
+        self._path_answers: dict[str, OnHttpServerRequest] = {}
         self._turned_away_log = SeldomLog(LOG_SECONDS)
         self._opening_log = SeldomLog(LOG_SECONDS)
         self._clear()
@@ -164,7 +167,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         self._groups = Groups(self._processes)
         #: all connections, in the order of their arrival
         self._sockets: dict[WebSocketServerSocket, None] = {}
-        self._ended_totals = [0, 0, 0, 0]  # frames and bytes of connections that have ended
+        self._ended_totals = [0, 0, 0, 0, 0]  # what connections that have ended have counted
+        self._close_codes = CloseCodes()
         self._moves = 0  # odd while a connection's totals are being added there
         self._upgraded = 0
         self._refused = 0
@@ -355,14 +359,14 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     def _status(self, host: str, port: int) -> ServerStatus:
         for _ in range(_SNAPSHOT_TRIES):
             moves = self._moves
-            protocols = [process.protocol for process in list(self._processes.values())]
+            processes = list(self._processes.values())
             totals = list(self._ended_totals)
             if moves == self._moves and not moves % 2:
                 break
             # a connection is just ending: let its thread continue
             sleep(0)
-        for protocol in protocols:
-            for at, value in enumerate(_totals(protocol)):
+        for process in processes:
+            for at, value in enumerate(_totals(process)):
                 totals[at] += value
         return ServerStatus(
             host=host,
@@ -371,12 +375,14 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             turned_away=self._turned_away,
             upgraded=self._upgraded,
             refused=self._refused,
-            connections=len(protocols),
+            connections=len(processes),
             sockets=len(self._sockets),
             frames_in=totals[0],
             frames_out=totals[1],
             bytes_in=totals[2],
             bytes_out=totals[3],
+            queue_lost=totals[4],
+            close_codes=self._close_codes.as_dict(),
         )
 
     def _unready(self) -> str:
@@ -470,8 +476,9 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         with self._safe_connections:
             self._moves += 1
             if self._processes.pop(process.connection_id, None) is not None:
-                for at, value in enumerate(_totals(process.protocol)):
+                for at, value in enumerate(_totals(process)):
                     self._ended_totals[at] += value
+                self._close_codes.count(process.close_code)
             self._moves += 1
         # behind the above: see Groups.join()
         self._groups.drop(process)
@@ -548,10 +555,12 @@ def _frames_sent(socket_: WebSocketServerSocket) -> int:
     return 0 if process is None else process.protocol.frames_out_count
 
 
-def _totals(protocol: WebSocketProtocol) -> tuple[int, int, int, int]:
+def _totals(process: WebSocketProcessServer) -> tuple[int, int, int, int, int]:
+    protocol = process.protocol
     return (
         protocol.frames_in_count,
         protocol.frames_out_count,
         protocol.frames_in_bytes,
         protocol.frames_out_bytes,
+        process.outgoing.lost,
     )
