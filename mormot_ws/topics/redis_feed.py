@@ -113,11 +113,10 @@ class RedisFeeds:
             self._behind.pop(feed, None)
             return feed
 
-    def release(self, feed: RedisFeed, callback: OnPublication, position: Position | None) -> bool:
+    def release(self, feed: RedisFeed, callback: OnPublication, position: Position | None) -> None:
         """End :meth:`hold`, with a subscription from *position* on, or None without one.
 
-        Raises ``ValueError`` when *callback* was subscribed by another thread meanwhile. Returns
-        whether the listening thread has to be woken.
+        Raises ``ValueError`` when *callback* was subscribed by another thread meanwhile.
         """
         with self._safe:
             feed.held -= 1
@@ -136,7 +135,6 @@ class RedisFeeds:
                 self._forget_unused(feed)
                 if feed.behind and not feed.held and feed.subscriptions:
                     self._behind[feed] = None
-            return True
 
     def _forget_unused(self, feed: RedisFeed) -> None:
         """Forget *feed* when nobody wants it. Called with the lock."""

@@ -258,6 +258,7 @@ class RedisHub(Hub):
         check_subscriber(callback)
         check_since(since)
         deadline = self._begin()
+        self._start()
         feed = self._feeds.hold(topic, callback)
         position: Position | None = None
         try:
@@ -267,8 +268,7 @@ class RedisHub(Hub):
             position = history.position
         finally:
             self._feeds.release(feed, callback, position)
-        self._start()
-        self._listener.wake()
+            self._listener.wake()
         if self._freed:
             self.unsubscribe(topic, callback)
             raise HubUnavailable("the hub was freed")

@@ -291,6 +291,7 @@ class TestGaps:
         hub, other = make(own_redis.url), make(own_redis.url)
         heard = Heard()
         hub.subscribe("news", heard)
+        assert hub.wait_connected()
         published = []
         for number in range(5):
             for _ in range(10):
