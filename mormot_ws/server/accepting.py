@@ -140,6 +140,19 @@ class ListeningServer(WebSocketServerBase):
         """
         return self._status(self.host, self.port)
 
+    def answer_path(self, path: str, on_request: OnHttpServerRequest) -> None:
+        """Let ``f(ctxt: HttpServerRequest) -> status`` answer plain HTTP requests of *path*, as
+        ``'/metrics'``, instead of ``on_request``.
+
+        From any thread. Raises ``TypeError`` or ``ValueError`` for what makes no sense, and for a
+        path that has an answer already.
+        """
+        if not isinstance(path, str) or not path.startswith("/") or "?" in path:
+            raise ValueError(f"the path of a request begins with '/', and has no '?': {path!r}")
+        check_callback(on_request, "on_request", "ctxt")
+        if self._path_answers.setdefault(path[1:], on_request) is not on_request:
+            raise ValueError(f"requests of {path!r} are answered already")
+
     def leave_visitors(self) -> None:
         """Accept nobody from now on; what is connected goes on.
 

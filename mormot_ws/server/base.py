@@ -32,6 +32,7 @@ from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
 from .address_limits import AddressLimits
+from .close_codes import CloseCodes
 from .connection import WebSocketProcessServer, WebSocketServerSocket
 from .groups import Groups
 
@@ -39,6 +40,10 @@ _log = get_logger("mormot_ws.server")
 
 #: how often status() tries again when a connection ends at the same time
 _SNAPSHOT_TRIES = 100
+#: milliseconds in which a peer has to take a frame from the thread that writes to it, so that
+#: free() waits for the end of that; and how long it waits for one before it looks at the next
+_GOODBYE_MS = 1_000
+_TRY_MS = 10
 
 
 def _is_process_class(name: str, value: object) -> None:
@@ -146,6 +151,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         self._stopping = False
         #: True once free() has done its work
         self._freed = False
+        #: what answers the plain requests of a path, instead of ``on_request``
+        self._path_answers: dict[str, OnHttpServerRequest] = {}
         self._turned_away_log = SeldomLog(LOG_SECONDS)
         self._opening_log = SeldomLog(LOG_SECONDS)
         self._clear()
@@ -160,7 +167,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         self._groups = Groups(self._processes)
         #: all connections, in the order of their arrival
         self._sockets: dict[WebSocketServerSocket, None] = {}
-        self._ended_totals = [0, 0, 0, 0]  # frames and bytes of connections that have ended
+        self._ended_totals = [0, 0, 0, 0, 0]  # what connections that have ended have counted
+        self._close_codes = CloseCodes()
         self._moves = 0  # odd while a connection's totals are being added there
         self._upgraded = 0
         self._refused = 0
@@ -351,14 +359,14 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     def _status(self, host: str, port: int) -> ServerStatus:
         for _ in range(_SNAPSHOT_TRIES):
             moves = self._moves
-            protocols = [process.protocol for process in list(self._processes.values())]
+            processes = list(self._processes.values())
             totals = list(self._ended_totals)
             if moves == self._moves and not moves % 2:
                 break
             # a connection is just ending: let its thread continue
             sleep(0)
-        for protocol in protocols:
-            for at, value in enumerate(_totals(protocol)):
+        for process in processes:
+            for at, value in enumerate(_totals(process)):
                 totals[at] += value
         return ServerStatus(
             host=host,
@@ -367,12 +375,14 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             turned_away=self._turned_away,
             upgraded=self._upgraded,
             refused=self._refused,
-            connections=len(protocols),
+            connections=len(processes),
             sockets=len(self._sockets),
             frames_in=totals[0],
             frames_out=totals[1],
             bytes_in=totals[2],
             bytes_out=totals[3],
+            queue_lost=totals[4],
+            close_codes=self._close_codes.as_dict(),
         )
 
     def _unready(self) -> str:
@@ -466,8 +476,9 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         with self._safe_connections:
             self._moves += 1
             if self._processes.pop(process.connection_id, None) is not None:
-                for at, value in enumerate(_totals(process.protocol)):
+                for at, value in enumerate(_totals(process)):
                     self._ended_totals[at] += value
+                self._close_codes.count(process.close_code)
             self._moves += 1
         # behind the above: see Groups.join()
         self._groups.drop(process)
@@ -511,18 +522,45 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
                 _log.exception("%r: a server callback failed for %r", self, argument)
 
     def _say_goodbye(self, sockets: Iterable[WebSocketServerSocket]) -> None:
-        """Send 1001 to all, first where no thread is writing; cut those for which that fails."""
-        left = [socket_ for socket_ in sockets if not socket_.say_goodbye(0)]
+        """Send 1001 to all, first where no thread is writing. Cut those that take nothing from the
+        thread that is: one that takes something gets its goodbye in the end.
+        """
         deadline = Deadline(self.settings.close_timeout)
-        for socket_ in left:
-            if not socket_.say_goodbye(deadline.sooner(200).milliseconds() or 0):
+        left = {socket_ for socket_ in sockets if not socket_.say_goodbye(0)}
+        while left:
+            sent = {socket_: _frames_sent(socket_) for socket_ in left}
+            turn = deadline.sooner(_GOODBYE_MS)
+            deaf = set()
+            while left and not turn.passed:
+                # in the opening handshake, or at its end: nobody is writing there
+                deaf |= {socket_ for socket_ in left if not _is_running(socket_)}
+                left = {
+                    socket_
+                    for socket_ in left - deaf
+                    if not socket_.say_goodbye(turn.sooner(_TRY_MS).milliseconds() or 0)
+                }
+            deaf |= {s for s in left if deadline.passed or _frames_sent(s) == sent[s]}
+            for socket_ in deaf:
                 socket_.interrupt()
+            left -= deaf
 
 
-def _totals(protocol: WebSocketProtocol) -> tuple[int, int, int, int]:
+def _is_running(socket_: WebSocketServerSocket) -> bool:
+    process = socket_.websocket_process
+    return process is not None and process.state is wpsRun
+
+
+def _frames_sent(socket_: WebSocketServerSocket) -> int:
+    process = socket_.websocket_process
+    return 0 if process is None else process.protocol.frames_out_count
+
+
+def _totals(process: WebSocketProcessServer) -> tuple[int, int, int, int, int]:
+    protocol = process.protocol
     return (
         protocol.frames_in_count,
         protocol.frames_out_count,
         protocol.frames_in_bytes,
         protocol.frames_out_bytes,
+        process.outgoing.lost,
     )

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from support import ROOT, wait_for
 from support.children import fixed_port
+from support.nginx import MAIN, accepts, nginx_program
 from support.pages import blocks_of
 from support.programs import PATIENCE
 from support.redis_server import redis_server
 from support.topics import Talker, topics_on
-from test_nginx_page import MAIN, accepts, nginx_program
 
 from mormot_ws import RedisHub, WebSocketAsyncServer
 

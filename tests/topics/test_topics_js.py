@@ -326,6 +326,43 @@ def test_a_page_that_is_reloaded_goes_on(
         assert tab.run("return sessionStorage.length") == 0
 
 
+def test_a_browser_that_is_online_again_does_not_wait(
+    scripted: ScriptedServer, start: StartTopics
+) -> None:
+    """A new attempt at once; and a connection that is open gets a ping, since the network may be
+    another one.
+    """
+    topics = start(baseMs=3_600_000, capMs=3_600_000)
+    scripted.accept().close()
+    topics.wait_event("waiting")
+    topics.run("dispatchEvent(new Event('online'))")
+    talk = scripted.accept()
+    talk.hello()
+    topics.wait_event("online")
+    topics.run("dispatchEvent(new Event('online'))")
+    talk.hear({"type": "ping"})
+
+
+def test_it_works_in_a_worker(
+    page: str, scripted: ScriptedServer, open_tab: Callable[[str], Tab]
+) -> None:
+    tab = open_tab(page)
+    tab.wait_state("ready")
+    tab.run(
+        """const worker = new Worker("/worker.js", { type: "module" });
+        worker.onmessage = ({ data }) => heard.push(data);
+        worker.postMessage(arguments[0]);""",
+        f"http://{HOST}:{scripted.port}/",
+    )
+    talk = scripted.accept()
+    talk.hello()
+    talk.hear(SUB)
+    talk.say("sub", topic="news", epoch="e1", offset=5, recovered=True, missed=0)
+    talk.say("pub", topic="news", offset=6, data="heard")
+    expected = [{"topic": "news", "epoch": "e1", "offset": 6, "data": "heard"}]
+    tab.wait(lambda: tab.run("return heard") == expected, "the publication")
+
+
 def test_mistakes_are_refused_at_once_and_those_of_callbacks_do_not_stop_it(
     chrome: Chrome, scripted: ScriptedServer, start: StartTopics
 ) -> None:
@@ -338,6 +375,8 @@ def test_mistakes_are_refused_at_once_and_those_of_callbacks_do_not_stop_it(
         "listen('news'); listen('news')",
         "start(['http://'])",
         "start(['/'], { state: {} })",
+        "start(['/'], { baseMs: 0 })",
+        "start(['/'], { heartbeatMs: 'soon' })",
     ):
         assert topics.run(f"try {{ {call} }} catch (error) {{ return true }}"), call
     talk = scripted.accept()
