@@ -183,13 +183,11 @@ class WebSocketServerSocket(CheckedAttributes):
 
     def interrupt(self) -> None:
         """Break the connection, so that its thread ends. Any thread may call it."""
-        if self._transport is None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-        # again: it may have been made meanwhile
-        transport = self._transport
-        if transport is not None:
-            transport.shutdown()
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        # behind it: one that is made meanwhile finds the socket shut down
+        if self._transport is not None:
+            self._transport.shutdown()
 
     def die_in_child(self) -> None:
         """Close this copy of the descriptor, in a forked child."""
@@ -231,10 +229,8 @@ class WebSocketServerSocket(CheckedAttributes):
 
     def _release(self) -> None:
         """Close the socket, and leave the server's tables."""
-        if self._transport is not None:
-            self._transport.close()
         with contextlib.suppress(OSError):
-            self._sock.close()
+            (self._transport or self._sock).close()
         self.server._forget(self)
 
     def _serve(self) -> None:

@@ -343,6 +343,26 @@ def test_a_browser_that_is_online_again_does_not_wait(
     talk.hear({"type": "ping"})
 
 
+def test_it_works_in_a_worker(
+    page: str, scripted: ScriptedServer, open_tab: Callable[[str], Tab]
+) -> None:
+    tab = open_tab(page)
+    tab.wait_state("ready")
+    tab.run(
+        """const worker = new Worker("/worker.js", { type: "module" });
+        worker.onmessage = ({ data }) => heard.push(data);
+        worker.postMessage(arguments[0]);""",
+        f"http://{HOST}:{scripted.port}/",
+    )
+    talk = scripted.accept()
+    talk.hello()
+    talk.hear(SUB)
+    talk.say("sub", topic="news", epoch="e1", offset=5, recovered=True, missed=0)
+    talk.say("pub", topic="news", offset=6, data="heard")
+    expected = [{"topic": "news", "epoch": "e1", "offset": 6, "data": "heard"}]
+    tab.wait(lambda: tab.run("return heard") == expected, "the publication")
+
+
 def test_mistakes_are_refused_at_once_and_those_of_callbacks_do_not_stop_it(
     chrome: Chrome, scripted: ScriptedServer, start: StartTopics
 ) -> None:
