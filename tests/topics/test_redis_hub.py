@@ -291,6 +291,7 @@ class TestGaps:
         hub, other = make(own_redis.url), make(own_redis.url)
         heard = Heard()
         hub.subscribe("news", heard)
+        assert hub.wait_connected()
         published = []
         for number in range(5):
             for _ in range(10):
@@ -453,7 +454,6 @@ class TestRedisAway:
         assert hub.leave("news", "ann")
         hub.join("news", "ann", 2)
         own_redis.command("HDEL", f"{hub.prefix}{{news}}:here", *fields)  # type: ignore[misc]
-        assert hub.members("news") == {}
         wait_for(lambda: hub.members("news") == {"ann": 2})
 
     def test_leave_does_not_wait_for_a_redis_that_is_away(
@@ -471,6 +471,26 @@ class TestRedisAway:
                 assert hub.leave(topic, "ann")
         own_redis.thaw()
         wait_for(lambda: not any(other.members(topic) for topic in topics))
+
+    def test_many_members_and_topics_are_there_again(
+        self, make: Make, own_redis: RedisServer
+    ) -> None:
+        """Hundreds are told and looked for together."""
+        hub, other = make(own_redis.url), make(own_redis.url)
+        heard = Heard()
+        topics = [f"news{number}" for number in range(90)]
+        for topic in topics:
+            hub.subscribe(topic, heard)
+        for number in range(450):
+            hub.join("news", f"member{number}", number)
+        assert hub.wait_connected()
+        own_redis.die()
+        own_redis.start()
+        for topic in topics:
+            other.publish(topic, topic)
+        heard.wait(180)
+        assert sorted(heard.data) == sorted(["epoch"] * 90 + topics)
+        wait_for(lambda: other.count("news") == 450)
 
     def test_a_frozen_redis(self, make: Make, own_redis: RedisServer) -> None:
         """Every call ends in time; everything that was published is heard when it goes on."""

@@ -4,6 +4,7 @@ the specification, and with our servers.
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from mormot_ws import (
     FailureKind,
     MemoryHub,
     ReconnectFailure,
+    TopicLimits,
     WebSocketAsyncServer,
     WebSocketServer,
 )
@@ -452,3 +454,60 @@ def test_a_connection_that_is_half_open_is_taken_over_and_nothing_comes_twice(
         assert [each["data"] for each in topics.heard if "data" in each] == [*range(9)]
         status = server.protocol.status()
         assert (status.published, status.repeated, status.taken_over) == (9, 9, 1)
+
+
+def test_nothing_is_lost_or_twice_or_out_of_order_when_the_network_fails_again_and_again(
+    page: str, open_tab: Callable[[str], Tab]
+) -> None:
+    """Connections end in the middle of messages, by RST, by FIN, and with a silent network; both
+    sides publish all the time.
+    """
+    chance = random.Random(14)
+    count = 0
+    with (
+        MemoryHub(history_count=10_000) as hub,
+        topics_on(
+            WebSocketServer, hub, limits=TopicLimits(max_publications_per_second=0)
+        ) as server,
+        FaultProxy(HOST, server.port) as proxy,
+    ):
+        topics = TopicsTab(open_tab(page), proxy.port, baseMs=1, capMs=20, heartbeatMs=60)
+        topics.run(
+            """listen('news'); listen('mine'); window.said = 0;
+            window.talking = setInterval(() => {
+              if (topics.unacknowledged < 900) topics.publish('mine', said++);
+            }, 2);"""
+        )
+        for fault in ("cut", "truncate", "close", "blackhole") * 3:
+            topics.tab.wait(lambda: topics.run("return topics.online"), "a connection")
+            lost = len(topics.events)
+            if fault == "truncate":
+                proxy.truncate(chance.randrange(1, 300), chance.choice(("up", "down")))
+            else:
+                getattr(proxy, fault)()
+            for _ in range(chance.randrange(1, 9)):
+                hub.publish("news", count)
+                count += 1
+            topics.tab.wait(
+                lambda lost=lost: "offline" in [type for type, _ in topics.events[lost:]],
+                f"the loss by {fault}",
+            )
+            proxy.heal()
+        topics.run("clearInterval(talking)")
+        said = topics.run("return said")
+        topics.tab.wait(lambda: topics.run("return topics.unacknowledged") == 0, "all answers")
+
+        def heard(topic: str) -> list[int]:
+            return list(
+                topics.run(
+                    "return heard.filter((each) => each.topic === arguments[0] && 'data' in each)"
+                    ".map((each) => each.data)",
+                    topic,
+                )
+            )
+
+        topics.tab.wait(lambda: len(heard("news")) >= count, "all news")
+        assert heard("news") == [*range(count)]
+        topics.tab.wait(lambda: len(heard("mine")) >= said, "all that was said")
+        assert heard("mine") == [*range(said)]
+        assert [each.data for each in hub.history("mine").publications] == [*range(said)]
