@@ -6,15 +6,13 @@ a traceback from there. A signal handler that only posts a letter cannot do that
 
 from __future__ import annotations
 
-import math
 import signal
 import sys
 from enum import Enum
-from queue import Empty, SimpleQueue
-from time import monotonic
+from queue import Empty
 from typing import NamedTuple
 
-from ..core.taking import LONGEST_WAIT
+from ..front.signals import SignalQueue
 
 
 class News(Enum):
@@ -50,9 +48,7 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        # a SimpleQueue, whose put() may interrupt a get() or put() of the same thread, as a signal
-        # handler does
-        self._letters: SimpleQueue[Letter] = SimpleQueue()
+        self._letters: SignalQueue[Letter] = SignalQueue()
 
     def post(self, news: News, value: int = 0) -> None:
         """Post a letter. Never waits."""
@@ -63,14 +59,10 @@ class Mailbox:
 
         With None it waits until a letter arrives; a signal posts one. Called in the main thread.
         """
-        end = math.inf if seconds is None else monotonic() + seconds
-        while True:
-            left = end - monotonic()
-            try:
-                return self._letters.get(timeout=min(max(0.0, left), LONGEST_WAIT))
-            except Empty:
-                if left <= LONGEST_WAIT:
-                    return None
+        try:
+            return self._letters.get(seconds)
+        except Empty:
+            return None
 
     def catch_signals(self) -> None:
         """Turn SIGINT and SIGTERM into letters from now on; on Windows also SIGBREAK, which is

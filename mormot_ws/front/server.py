@@ -12,7 +12,6 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
-from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar, overload
 
 from ..attributes import IS_BOOL, IS_TEXT
@@ -37,7 +36,7 @@ from .methods import RemoteMethod, RemoteMethods, Sendable
 from .peer import Handlers, OfPeer, Peer, PeerProtocol, peers_of
 from .request import Request
 from .sending import Sending
-from .signals import StopSignals, wait_for_stop
+from .signals import SignalQueue, StopSignals
 from .topics import TOPICS, DoorTopics, TopicPeerProtocol
 from .where import Where, tls_context
 
@@ -153,7 +152,7 @@ class Server(Sending, ClosedByWith):
         self._routes = HttpRoutes()
         self._server: ListeningServer | None = None
         # where each run() waits
-        self._runs: list[SimpleQueue[None]] = []
+        self._runs: list[SignalQueue[None]] = []
 
     # ------------------------------------------------------------------------------ to register
 
@@ -306,6 +305,9 @@ class Server(Sending, ClosedByWith):
                 tls_context=self._tls,
                 prepare=self._prepare,
             )
+        if self._topics is not None:
+            # it may wait for the hub, and log: without the lock
+            self._topics.start()
         _log.info("%r listens", self)
 
     def _prepare(self, server: ListeningServer) -> None:
@@ -316,7 +318,6 @@ class Server(Sending, ClosedByWith):
             server.websocket_protocols.add(PeerProtocol(name, handlers, self))
         if self._topics is not None:
             server.websocket_protocols.add(TopicPeerProtocol(self._topics))
-            self._topics.start()
         if self._authenticate is not None:
             server.on_websocket_upgraded = self._admit
         if self._routes:
@@ -338,7 +339,7 @@ class Server(Sending, ClosedByWith):
                 return
             self._free(server, runs)
 
-    def _free(self, server: ListeningServer, runs: list[SimpleQueue[None]]) -> None:
+    def _free(self, server: ListeningServer, runs: list[SignalQueue[None]]) -> None:
         try:
             # an exception may interrupt it: the next close() then finds the server, and finishes
             server.free()
@@ -359,15 +360,13 @@ class Server(Sending, ClosedByWith):
         thread has signals: in another one it serves until :meth:`close`. Raises what
         :meth:`start` raises.
         """
-        # a SimpleQueue, because its put() may interrupt its get() in the same thread: that is what
-        # a signal handler does
-        stop: SimpleQueue[None] = SimpleQueue()
+        stop: SignalQueue[None] = SignalQueue()
         with StopSignals(lambda: stop.put(None)):
             self._runs.append(stop)
             try:
                 if not self.running:
                     self.start()
-                wait_for_stop(stop)
+                stop.get()
             finally:
                 self.close()
                 self._runs.remove(stop)

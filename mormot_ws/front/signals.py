@@ -1,35 +1,30 @@
-"""StopSignals: Ctrl-C and SIGTERM, for a program that ends in order.
+"""StopSignals: Ctrl-C and SIGTERM, for a program that ends in order; SignalQueue: waiting for them.
 
 No connection and no server belongs in here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from queue import Empty, SimpleQueue
+from time import monotonic
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ..core.taking import LONGEST_WAIT
 from .console import console_close
+
+_Item = TypeVar("_Item")
 
 #: what asks a program to end; on Windows also Ctrl-Break, and the console that is closed
 _SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
 )
-
-
-def wait_for_stop(stop: SimpleQueue[None]) -> None:
-    """Wait until a signal handler, or a thread, puts something into *stop*. For the main thread."""
-    while True:
-        try:
-            stop.get(timeout=LONGEST_WAIT)
-        except Empty:
-            continue
-        return
 
 
 class StopSignals:
@@ -73,3 +68,80 @@ class StopSignals:
             self._console.__exit__(kind, value, trace)
         for number, before in self._before.items():
             signal.signal(number, before)
+
+
+class SignalQueue(Generic[_Item]):
+    """A queue that signal handlers may put into while their own thread, the main one, waits for it.
+
+    A ``queue.SimpleQueue`` loses signals: Python's handler runs when the interpreter gets to it,
+    and one that has come in the last microsecond before the wait, or to another thread, does not
+    end it. Here the signal itself ends the wait.
+    """
+
+    def __init__(self) -> None:
+        self._items: SimpleQueue[_Item] = SimpleQueue()
+        # while get() waits
+        self._wake: _Wake | None = None
+
+    def put(self, item: _Item) -> None:
+        """Add *item*. From any thread, and from signal handlers; never waits."""
+        self._items.put(item)
+        # get() looks in the other order: one of us two sees the other
+        wake = self._wake
+        if wake is not None:
+            wake.up()
+
+    def get(self, seconds: float | None = None) -> _Item:
+        """Return the next item; raise ``queue.Empty`` when none comes within *seconds*.
+
+        By one thread at a time.
+        """
+        until = None if seconds is None else monotonic() + seconds
+        wake = self._wake = _Wake()
+        try:
+            with wake.by_signals():
+                while True:
+                    with contextlib.suppress(Empty):
+                        return self._items.get_nowait()
+                    left = LONGEST_WAIT if until is None else until - monotonic()
+                    if left <= 0:
+                        raise Empty
+                    wake.wait(min(left, LONGEST_WAIT))
+        finally:
+            self._wake = None
+
+
+class _Wake:
+    """A pair of sockets, closed with the last reference: another thread may be about to write."""
+
+    def __init__(self) -> None:
+        self._read, self._write = socket.socketpair()
+        self._write.setblocking(False)
+
+    def __del__(self) -> None:
+        self._read.close()
+        self._write.close()
+
+    def up(self) -> None:
+        """End :meth:`wait`."""
+        # it is full, so the wait ends
+        with contextlib.suppress(BlockingIOError):
+            self._write.send(b"\0")
+
+    def wait(self, seconds: float) -> None:
+        """Wait for up to so many seconds."""
+        self._read.settimeout(seconds)
+        with contextlib.suppress(TimeoutError, BlockingIOError):
+            self._read.recv(4096)
+
+    @contextlib.contextmanager
+    def by_signals(self) -> Iterator[None]:
+        """Let signals end it, too; only the main thread has them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)

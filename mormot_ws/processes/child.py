@@ -59,6 +59,9 @@ def run_child(
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     awake, wake = os.pipe()
     os.set_blocking(wake, False)
+    # the signal itself writes its number: a handler of Python's runs too late for a thread that is
+    # about to wait
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, lambda number, frame: _poke(wake))
     # the parent has blocked them until here
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGHUP, signal.SIGTERM))
@@ -108,8 +111,11 @@ def _serve(server: ListeningServer, pipe: Connection, awake: int) -> bool:
     while True:
         ready = wait([pipe, awake])
         if awake in ready:
-            _log.info("SIGTERM: %r ends", server)
-            return False
+            # the application may have handlers for others
+            if signal.SIGTERM in os.read(awake, 4096):
+                _log.info("SIGTERM: %r ends", server)
+                return False
+            continue
         try:
             (word,) = pipe.recv()
         except (EOFError, OSError):
@@ -131,9 +137,9 @@ def _settle(server: ListeningServer) -> None:
 
 
 def _poke(wake: int) -> None:
-    """Wake the main thread. Called by the signal's handler."""
+    """Wake the main thread, should the application have another descriptor for signals."""
     try:
-        os.write(wake, b"\0")
+        os.write(wake, bytes([signal.SIGTERM]))
     except OSError:
         # it is full, so the thread will wake
         return

@@ -10,13 +10,12 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from multiprocessing import resource_tracker
-from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar
 
 from ..callbacks import check_callback
 from ..errors import HttpServerError, WebSocketsError
 from ..front.attributes import FixedAttributes
-from ..front.signals import StopSignals
+from ..front.signals import SignalQueue, StopSignals
 from ..logs import get_logger
 from ..process.freeing import ClosedByWith
 from ..server.listener import Listener
@@ -108,8 +107,8 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
         self._listener: Listener | None = None
         self._supervisor: Supervisor | None = None
         self._at_end: Callable[[], Any] | None = None
-        # what run() waits for: put() may interrupt get() in the same thread
-        self._letters: SimpleQueue[str] = SimpleQueue()
+        # what run() waits for
+        self._letters: SignalQueue[str] = SignalQueue()
 
     # ------------------------------------------------------------------------------------- its life
 

@@ -150,8 +150,8 @@ class _Topic:
         return None if found is None else Published(found[0], self.epoch, True)
 
     def remember(self, name: tuple[str, int], now: float, most: int) -> None:
-        """Remember the name of the next publication, and at *most* so many."""
-        self.seen[name] = self.offset + 1, now
+        """Remember the name of the newest publication, and at *most* so many."""
+        self.seen[name] = self.offset, now
         while len(self.seen) > most:
             self.seen.popitem(last=False)
 
@@ -274,6 +274,9 @@ class MemoryHub(Hub):
         self._safe = threading.RLock()
         #: notified when a thread has handed publications over, if another one waits for that
         self._room = threading.Condition(self._safe)
+        #: not empty while a publication is being numbered. Another one in the same thread, in what
+        #: has interrupted it, would mix up their order
+        self._inside: list[object] = []
         #: the threads that are calling subscribers
         self._delivering: set[int] = set()
         #: in turns: the next one to be looked at for what is too old comes first
@@ -303,24 +306,33 @@ class MemoryHub(Hub):
         mine = object()
         try:
             with self._safe:
-                now = monotonic()
-                found = self._topic(topic, now)
-                if session:
-                    name = session, sequence
-                    found.trim(now, self.history_age / 1000, self.window_age / 1000)
-                    again = found.recall(name)
-                    if again is not None:
-                        self._counts["repeated"] += 1
-                        return again
-                    found.remember(name, now, self.window_count)
-                publication = found.add(json, now, self.history_count, self.history_age / 1000)
-                self._counts["published"] += 1
-                if not publication.offset % _LOOK_EVERY:
-                    # in turn: a topic that nobody uses any more is forgotten, too
-                    self._look_at_some(now, _LOOKED_AT, False)
-                if not found.subscriptions:
-                    return Published(publication.offset, publication.epoch)
-                found.begin_delivery(publication, mine, max(_LEAST_WAITING, self.history_count))
+                if self._inside:
+                    raise HubUnavailable(
+                        "publish() was interrupted by a signal handler or finaliser"
+                        " that publishes: let a thread do it"
+                    )
+                self._inside.append(mine)
+                try:
+                    now = monotonic()
+                    found = self._topic(topic, now)
+                    if session:
+                        found.trim(now, self.history_age / 1000, self.window_age / 1000)
+                        again = found.recall((session, sequence))
+                        if again is not None:
+                            self._counts["repeated"] += 1
+                            return again
+                    publication = found.add(json, now, self.history_count, self.history_age / 1000)
+                    if session:
+                        found.remember((session, sequence), now, self.window_count)
+                    self._counts["published"] += 1
+                    if not publication.offset % _LOOK_EVERY:
+                        # in turn: a topic that nobody uses any more is forgotten, too
+                        self._look_at_some(now, _LOOKED_AT, False)
+                    if not found.subscriptions:
+                        return Published(publication.offset, publication.epoch)
+                    found.begin_delivery(publication, mine, max(_LEAST_WAITING, self.history_count))
+                finally:
+                    self._inside.clear()
                 if found.delivering is not mine and found.is_crowded:
                     self._wait_for_room(found, mine)
             if found.delivering is mine:
@@ -509,6 +521,7 @@ class MemoryHub(Hub):
         self._safe = threading.RLock()
         self._room = threading.Condition(self._safe)
         self._delivering = set()
+        self._inside = []
         topics, self._topics = self._topics, OrderedDict()
         # a copy, made in one step: another thread of the parent may have been changing them
         for topic in list(topics.values()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from itertools import islice
 from typing import Any, NamedTuple
 
 from .hub import EPOCH, Heard, History, Lost, OnPublication, Position, Publication
@@ -112,11 +113,10 @@ class RedisFeeds:
             self._behind.pop(feed, None)
             return feed
 
-    def release(self, feed: RedisFeed, callback: OnPublication, position: Position | None) -> bool:
+    def release(self, feed: RedisFeed, callback: OnPublication, position: Position | None) -> None:
         """End :meth:`hold`, with a subscription from *position* on, or None without one.
 
-        Raises ``ValueError`` when *callback* was subscribed by another thread meanwhile. Returns
-        whether the listening thread has to be woken.
+        Raises ``ValueError`` when *callback* was subscribed by another thread meanwhile.
         """
         with self._safe:
             feed.held -= 1
@@ -135,7 +135,6 @@ class RedisFeeds:
                 self._forget_unused(feed)
                 if feed.behind and not feed.held and feed.subscriptions:
                     self._behind[feed] = None
-            return True
 
     def _forget_unused(self, feed: RedisFeed) -> None:
         """Forget *feed* when nobody wants it. Called with the lock."""
@@ -212,13 +211,11 @@ class RedisFeeds:
                 if not heard and feed.read_to is not None:
                     self._fall_behind(feed)
 
-    def next_behind(self) -> tuple[RedisFeed, Position] | None:
-        """Return a topic that is behind, and how far it was read; None when there is none."""
+    def next_behind(self, most: int) -> list[tuple[RedisFeed, Position]]:
+        """Return topics that are behind, and how far each of them was read; at *most* so many."""
         with self._safe:
-            for feed in self._behind:
-                assert feed.read_to is not None
-                return feed, feed.read_to
-            return None
+            behind = [(feed, feed.read_to) for feed in islice(self._behind, most)]
+            return [(feed, read_to) for feed, read_to in behind if read_to is not None]
 
     def take_history(self, feed: RedisFeed, since: Position, history: History) -> list[Call]:
         """Take the *history* of a topic that is behind; return what is to be called."""

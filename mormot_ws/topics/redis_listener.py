@@ -21,7 +21,7 @@ from ..process.freeing import joined
 from ..reconnect_policies import FailureKind, ReconnectPolicy, failure_kind
 from ..sockets.deadline import Deadline
 from .hub import History, Lost, Position
-from .redis_feed import Call, RedisFeed, RedisFeeds
+from .redis_feed import Call, RedisFeeds
 from .redis_pool import RedisPool
 from .redis_presence import RedisPresence
 from .redis_waiting import wait_readable
@@ -35,6 +35,8 @@ _log = get_logger("mormot_ws.topics")
 _CHANNELS_AT_ONCE = 200
 #: how many messages are taken before the thread looks after something else
 _MESSAGES_AT_ONCE = 200
+#: how many topics are looked for in the history at once
+_TOPICS_AT_ONCE = 20
 #: seconds in which each topic is looked at once, whether something has come or not: Redis may lose
 #: a message without a word, and forgets what nobody uses
 _ROUND_SECONDS = 60.0
@@ -57,8 +59,8 @@ class ListeningHub(Protocol):
     topic_age: float
     presence_age: float
 
-    def read_missed(self, topic: str, deadline: Deadline, since: Position) -> History:
-        """Return the next publications after *since*."""
+    def read_missed(self, deadline: Deadline, missed: list[tuple[str, Position]]) -> list[History]:
+        """Return the next publications of several topics, each from a position."""
 
 
 class RedisListener:
@@ -301,7 +303,7 @@ class _Listening:
         """Read what has come; do what is due; wait for more."""
         busy = self._read(link)
         self._sync(link)
-        busy = self._fill_one() or busy
+        busy = self._fill_some() or busy
         now = monotonic()
         self._look_around(now)
         self._keep_present(now)
@@ -354,18 +356,15 @@ class _Listening:
             link.send(self._deadline(), b"UNSUBSCRIBE", *old)
         self._subscribe(link, new)
 
-    def _fill_one(self) -> bool:
-        """Read on in the history of a topic that is behind; return whether there was one."""
-        found = self._feeds.next_behind()
-        if found is None:
-            return False
-        feed, since = found
-        self._fill(feed, since)
-        return True
-
-    def _fill(self, feed: RedisFeed, since: Position) -> None:
-        history = self._hub.read_missed(feed.topic, self._deadline(), since)
-        self._listener.call(self._feeds.take_history(feed, since, history))
+    def _fill_some(self) -> bool:
+        """Read on in the history of topics that are behind; return whether there were any."""
+        behind = self._feeds.next_behind(_TOPICS_AT_ONCE)
+        if behind:
+            missed = [(feed.topic, since) for feed, since in behind]
+            histories = self._hub.read_missed(self._deadline(), missed)
+            for (feed, since), history in zip(behind, histories, strict=True):
+                self._listener.call(self._feeds.take_history(feed, since, history))
+        return bool(behind)
 
     def _look_around(self, now: float) -> None:
         """Look after some quiet topics; after all of them once in a round."""
@@ -383,12 +382,12 @@ class _Listening:
 
     def _keep_present(self, now: float) -> None:
         """Say that this OS process lives, and who its members are."""
-        if not self._presence.is_used or now < self._next_refresh:
+        presence = self._presence
+        if not presence.is_used or (now < self._next_refresh and not presence.is_behind):
             return
         age, topic_age = self._hub.presence_age, self._hub.topic_age
         self._next_refresh = now + age / 3000
         deadline = self._deadline()
-        presence = self._presence
         if presence.doubts or now >= self._next_announcement or not presence.refresh(deadline, age):
             self._next_announcement = now + topic_age / 3000
             self._presence.announce_all(deadline, age, topic_age)

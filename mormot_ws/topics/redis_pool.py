@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HubError, HubUnavailable
@@ -44,7 +44,9 @@ class RedisPool:
         self._idle: deque[RedisLink] = deque()
         #: all, so that they can be stopped
         self._links: dict[RedisLink, None] = {}
-        self._permits = threading.BoundedSemaphore(most)
+        #: one for each connection that may be in use. A semaphore would not be safe in a signal
+        #: handler that has interrupted it
+        self._permits = self._new_permits()
         self._stopped = False
         #: the last fault, and whether the last request has ended with it
         self.last_error = ""
@@ -52,6 +54,12 @@ class RedisPool:
         #: the faults that were logged since it is failing
         self._told: set[str] = set()
         self._refusals = SeldomLog(_TOLD_AGAIN)
+
+    def _new_permits(self) -> SimpleQueue[None]:
+        permits: SimpleQueue[None] = SimpleQueue()
+        for _ in range(self._most):
+            permits.put(None)
+        return permits
 
     def new_link(self, deadline: Deadline) -> RedisLink:
         """Return a new connection that is stopped by :meth:`stop`. Raises ``HubError``."""
@@ -87,24 +95,36 @@ class RedisPool:
         Raises ``HubError``.
         """
 
-        def run(link: RedisLink) -> Any:
-            given = (len(keys), *keys, link.run, *arguments)
-            (answer,) = link.request(deadline, (b"EVALSHA", script.sha, *given))
-            if link.lacks_script(answer):
-                (answer,) = link.request(deadline, (b"EVAL", script.text, *given))
-            return answer
+        (answer,) = self.run_scripts(deadline, script, [(keys, arguments)], repeat)
+        return answer
 
-        return self._with_link(deadline, run, repeat)
+    def run_scripts(
+        self,
+        deadline: Deadline,
+        script: Script,
+        asked: list[tuple[tuple[bytes, ...], tuple[Any, ...]]],
+        repeat: bool = True,
+    ) -> list[Any]:
+        """Return what *script* answers to several sets of keys and arguments, in one go. Raises
+        ``HubError``, also for an error among the answers.
+        """
+
+        def run(link: RedisLink) -> Any:
+            given = [(len(keys), *keys, link.run, *arguments) for keys, arguments in asked]
+            answers = link.request(deadline, *((b"EVALSHA", script.sha, *each) for each in given))
+            if any(map(link.lacks_script, answers)):
+                # it has run none of them: they lack it all
+                answers = link.request(deadline, *((b"EVAL", script.text, *each) for each in given))
+            return _first_error(answers)
+
+        answers: list[Any] = self._with_link(deadline, run, repeat)
+        return answers
 
     def request(self, deadline: Deadline, *commands: tuple[Any, ...]) -> list[Any]:
         """Return the answers to *commands*. Raises ``HubError``, for an error as an answer, too."""
 
         def ask(link: RedisLink) -> Any:
-            answers = link.request(deadline, *commands)
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    return answer
-            return answers
+            return _first_error(link.request(deadline, *commands))
 
         answers: list[Any] = self._with_link(deadline, ask, True)
         return answers
@@ -113,10 +133,12 @@ class RedisPool:
         """Return what *ask* returns for a connection; raise the error that it returns."""
         permits = self._permits
         try:
-            if not permits.acquire(timeout=deadline.seconds()):
+            try:
+                permits.get(timeout=deadline.seconds())
+            except Empty:
                 raise HubUnavailable(
                     f"{self._shown}: {self._most} connections were in use all the time"
-                )
+                ) from None
             try:
                 try:
                     answer = self._ask(deadline, ask)
@@ -130,7 +152,7 @@ class RedisPool:
                         again.maybe_published = True
                         raise
             finally:
-                permits.release()
+                permits.put(None)
             if isinstance(answer, HubError):
                 raise answer
         except HubError as exc:
@@ -216,7 +238,12 @@ class RedisPool:
         """Start afresh, in a forked child."""
         links, self._links = list(self._links), {}
         self._idle = deque()
-        self._permits = threading.BoundedSemaphore(self._most)
+        self._permits = self._new_permits()
         for link in links:
             link.die_in_child()
         self.last_error, self.is_failing = "", False
+
+
+def _first_error(answers: list[Any]) -> Any:
+    """Return an error among the *answers*, or all of them."""
+    return next((answer for answer in answers if isinstance(answer, Exception)), answers)

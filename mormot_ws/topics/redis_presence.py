@@ -20,6 +20,8 @@ from .redis_scripts import keys_of, process_key
 
 #: former names that are remembered
 _MOST_FORMER = 8
+#: how many members Redis is told of at once
+_AT_ONCE = 200
 
 
 class RedisPresence:
@@ -50,6 +52,11 @@ class RedisPresence:
         return bool(self._members or self._left or self._doubts)
 
     @property
+    def is_behind(self) -> bool:
+        """True when Redis has to be told something now: earlier it did not answer."""
+        return bool(self._left) or self._doubts
+
+    @property
     def doubts(self) -> bool:
         """True when :meth:`announce_all` has to make sure of what Redis knows."""
         return self._doubts
@@ -76,19 +83,29 @@ class RedisPresence:
         self, deadline: Deadline, topic: str, member: str, age: float, topic_age: float
     ) -> None:
         """Tell Redis of *member*. Raises ``HubError``."""
-        json = self._members.get((topic, member))
-        if json is None:
-            return
-        here, field = self._here(topic), self._field(member)
-        self._request(
-            deadline,
-            (b"SET", process_key(self._prefix, self._process), 1, b"PX", int(age)),
-            (b"HSET", here, field, json.encode()),
-            (b"PEXPIRE", here, int(topic_age)),
-        )
-        if (topic, member) not in self._members:
-            # another thread let it leave meanwhile, and may have told Redis too early
-            self._request(deadline, (b"HDEL", here, *self._fields(member)))
+        self._announce_some(deadline, [(topic, member)], age, topic_age)
+
+    def _announce_some(
+        self, deadline: Deadline, members: list[tuple[str, str]], age: float, topic_age: float
+    ) -> None:
+        """Tell Redis of *members*, each a topic and a name."""
+        commands: list[tuple[Any, ...]] = [
+            (b"SET", process_key(self._prefix, self._process), 1, b"PX", int(age))
+        ]
+        for topic, member in members:
+            json = self._members.get((topic, member))
+            if json is not None:
+                here = self._here(topic)
+                commands.append((b"HSET", here, self._field(member), json.encode()))
+                commands.append((b"PEXPIRE", here, int(topic_age)))
+        self._request(deadline, *commands)
+        # another thread may have let some leave meanwhile, and have told Redis too early
+        gone = [each for each in members if each not in self._members]
+        if gone:
+            self._request(
+                deadline,
+                *((b"HDEL", self._here(topic), *self._fields(name)) for topic, name in gone),
+            )
 
     def _request(self, deadline: Deadline, *commands: tuple[Any, ...]) -> None:
         """Let Redis do *commands*. Raises ``HubError``."""
@@ -148,8 +165,8 @@ class RedisPresence:
             members = list(self._members)
             former = list(self._former)
         self.tell_left(deadline)
-        for topic, member in members:
-            self.announce(deadline, topic, member, age, topic_age)
+        for start in range(0, len(members), _AT_ONCE):
+            self._announce_some(deadline, members[start : start + _AT_ONCE], age, topic_age)
         if former:
             keys = [process_key(self._prefix, process) for process in former]
             self._request(deadline, (b"DEL", *keys))

@@ -1,27 +1,20 @@
 """docs/how-to/nginx.md is true: its configuration, as it stands there, in a real nginx, between a
 server and a client of ours.
-
-Skipped where there is no nginx, unless the environment says ``MORMOT_WS_REQUIRE_NGINX=1``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shutil
-import signal
-import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import HOST, ROOT, Recorder, echo, fast_settings, ms, send_text, wait_for
 from support.children import fixed_port
+from support.nginx import RunningNginx
 from support.pages import blocks_of
-from support.programs import PATIENCE
 from support.tls import Authority
 
 from mormot_ws import (
@@ -34,50 +27,12 @@ from mormot_ws import (
 
 PAGE = "docs/how-to/nginx.md"
 LISTEN = "docs/how-to/listen.md"
-#: what surrounds a site: no daemon, no files outside of its folder
-MAIN = """
-daemon off;
-{user}
-worker_processes 1;
-pid nginx.pid;
-error_log error.log info;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-    include site.conf;
-}}
-"""
 
 
-def nginx_program() -> str:
-    """Return the path of nginx; skip the test without one, or fail if it has to be there."""
-    found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if found is None:
-        if os.environ.get("MORMOT_WS_REQUIRE_NGINX") == "1":
-            pytest.fail(
-                "nginx is not installed (MORMOT_WS_REQUIRE_NGINX=1): apt-get install nginx-light"
-            )
-        pytest.skip("nginx is not installed: apt-get install nginx-light")
-    return found
-
-
-def accepts(port: int) -> bool:
-    """Whether somebody listens on *port*."""
-    with contextlib.suppress(OSError), socket.create_connection((HOST, port)):
-        return True
-    return False
-
-
-class Nginx:
-    """A real nginx with the page's site in *folder*; *changes* replace texts in it. A context
-    manager that ends it, by its pid.
-    """
+class Nginx(RunningNginx):
+    """A real nginx with the page's site in *folder*; *changes* replace texts in it."""
 
     def __init__(self, folder: Path, changes: dict[str, str] | None = None) -> None:
-        self._program = nginx_program()
-        self._folder = folder
         (site,) = [
             block.code
             for block in blocks_of((ROOT / PAGE).read_text(encoding="utf-8"), PAGE)
@@ -86,45 +41,14 @@ class Nginx:
         self.authority = Authority(folder)
         shutil.copy(self.authority.certificate_file, folder / "server.pem")
         shutil.copy(self.authority.private_key_file, folder / "server-key.pem")
-        self.backend, self.port, self.tls_port = (fixed_port() for _ in range(3))
-        for number, port in ((8999, self.backend), (8080, self.port), (8443, self.tls_port)):
-            site, count = re.subn(rf"\b{number}\b", str(port), site)
+        self.backend, port, self.tls_port = (fixed_port() for _ in range(3))
+        for number, free in ((8999, self.backend), (8080, port), (8443, self.tls_port)):
+            site, count = re.subn(rf"\b{number}\b", str(free), site)
             assert count == 1, number
         for old, new in (changes or {}).items():
             assert site.count(old) == 1, old
             site = site.replace(old, new)
-        (folder / "site.conf").write_text(site, encoding="utf-8")
-        user = "user root;" if os.geteuid() == 0 else ""
-        (folder / "nginx.conf").write_text(MAIN.format(user=user), encoding="utf-8")
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it; return when it accepts connections."""
-        command = [self._program, "-p", str(self._folder), "-c", "nginx.conf", "-e", "error.log"]
-        with open(self._folder / "output", "ab") as output:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
-        wait_for(lambda: accepts(self.port), PATIENCE, "nginx")
-
-    def stop(self) -> None:
-        """End it at once, connections and all."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            self._process.wait(PATIENCE)
-            self._process = None
-
-    def reload(self) -> None:
-        """Let it read its configuration again, as ``nginx -s reload`` does."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGHUP)
-
-    def __enter__(self) -> Nginx:
-        self.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.stop()
+        super().__init__(folder, site, port)
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from support import ROOT, wait_for
 from support.children import fixed_port
+from support.nginx import MAIN, accepts, nginx_program
 from support.pages import blocks_of
 from support.programs import PATIENCE
 from support.redis_server import redis_server
 from support.topics import Talker, topics_on
-from test_nginx_page import MAIN, accepts, nginx_program
 
 from mormot_ws import RedisHub, WebSocketAsyncServer
 
@@ -55,7 +55,7 @@ def running(*command: str) -> Iterator[None]:
 @pytest.mark.parametrize("front", ["nginx", "haproxy"])
 def test_two_servers_behind_it_are_one(front: str, tmp_path: Path) -> None:
     """Clients are divided between them, and hear each other, through what the page shows."""
-    (site,) = blocks(front)
+    (site,) = blocks({"nginx": "nginx", "haproxy": "cfg"}[front])
     ports = {number: fixed_port() for number in (8999, 8998, 8080)}
     for number, port in ports.items():
         site, count = re.subn(rf"\b{number}\b", str(port), site)
@@ -99,7 +99,7 @@ def test_two_servers_behind_it_are_one(front: str, tmp_path: Path) -> None:
 
 def test_a_redis_that_is_set_up_so_keeps_what_it_has(tmp_path: Path) -> None:
     """Over its end; and it refuses rather than forgets."""
-    settings = options(blocks("redis")[0])
+    settings = options(blocks("properties")[0])
     with redis_server(tmp_path, **settings) as redis, RedisHub(redis.url) as hub:
         assert redis.command("CONFIG", "GET", "maxmemory-policy") == [
             b"maxmemory-policy",
@@ -114,7 +114,7 @@ def test_a_redis_that_is_set_up_so_keeps_what_it_has(tmp_path: Path) -> None:
 
 def test_the_rights_are_enough_and_no_more(tmp_path: Path) -> None:
     """For all that a hub does; without one of them something fails, so none is too many."""
-    _, name, *rules = blocks("redis")[1].split()
+    _, name, *rules = blocks("properties")[1].split()
     with redis_server(tmp_path) as redis:
         redis.command("ACL", "SETUSER", name, *rules)
         with RedisHub(redis.url.replace("redis://", f"redis://{name}:secret@")) as hub:

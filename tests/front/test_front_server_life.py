@@ -15,7 +15,7 @@ from support.programs import Script
 from mormot_ws import HttpServerError, Peer, Server
 
 PROGRAM = """
-    import logging, signal, sys
+    import logging, signal, sys, time
     from mormot_ws import Server
 
     server = Server(0, address="127.0.0.1")
@@ -23,6 +23,9 @@ PROGRAM = """
 
     @server.on_open
     def opened(peer):
+        # run() may not have begun
+        while signal.getsignal(signal.SIGTERM) == before[1]:
+            time.sleep(0.01)
         print("open", flush=True)
 
     @server.on_close

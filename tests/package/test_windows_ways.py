@@ -13,18 +13,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from queue import SimpleQueue
 from typing import Any
 
 import pytest
 from support import BOUND, HOST, ROOT, echo_server, wait_for
 from support.windows import MOST, be_like_windows
 
+from mormot_ws import Server
 from mormot_ws.cli.inputs import PipeInput
 from mormot_ws.cli.mailbox import Mailbox, News
 from mormot_ws.client.upgrade import default_user_agent
+from mormot_ws.front import signals
 from mormot_ws.front.console import close_handler, console_close
-from mormot_ws.front.signals import wait_for_stop
 from mormot_ws.process.keeper import FlushResult, ProcessKeeper
 from mormot_ws.sockets import systems
 from mormot_ws.sockets.grouped import GroupedSelector
@@ -34,40 +34,39 @@ from mormot_ws.sockets.transport import Transport
 
 
 @pytest.fixture
-def slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The waits of a main thread last 20 ms at most."""
-    for module in ("cli.mailbox", "front.inbox", "front.signals"):
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits of a main thread, which last 20 ms at most."""
+    for module in ("front.inbox", "front.signals"):
         monkeypatch.setattr(f"mormot_ws.{module}.LONGEST_WAIT", 0.02)
+    waits: list[float] = []
+    wait = signals._Wake.wait
+
+    def noted(self: signals._Wake, seconds: float) -> None:
+        waits.append(seconds)
+        wait(self, seconds)
+
+    monkeypatch.setattr(signals._Wake, "wait", noted)
+    return waits
 
 
-class Impatient(SimpleQueue):  # type: ignore[type-arg]
-    """A queue that tells of waits that a signal could not end on Windows."""
-
-    longest = 0.0
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        self.longest = max(self.longest, float("inf") if timeout is None else timeout)
-        return super().get(block, timeout)
-
-
-def test_the_mailbox_waits_in_slices(slices: None) -> None:
+def test_the_mailbox_waits_in_slices(waits: list[float]) -> None:
     mailbox = Mailbox()
-    letters = mailbox._letters = Impatient()
     threading.Timer(0.1, mailbox.post, (News.interrupt,)).start()
     letter = mailbox.next()
     assert letter is not None
     assert letter.news is News.interrupt
-    assert letters.longest <= 0.02
+    assert max(waits) <= 0.02
     began = time.monotonic()
     assert mailbox.next(0.05) is None
     assert 0.05 <= time.monotonic() - began < BOUND
 
 
-def test_a_server_of_the_front_door_waits_in_slices(slices: None) -> None:
-    stop = Impatient()
-    threading.Timer(0.1, stop.put, (None,)).start()
-    wait_for_stop(stop)
-    assert stop.longest <= 0.02
+def test_a_server_of_the_front_door_waits_in_slices(waits: list[float]) -> None:
+    server = Server(0, address=HOST)
+    server.on_message(lambda peer, message: None)
+    threading.Timer(0.1, server.close).start()
+    server.run()
+    assert 0 < max(waits) <= 0.02
 
 
 # ------------------------------------------------------------------------------------------ signals

@@ -1,5 +1,5 @@
-"""TLS on the event-driven server: whatever a peer does or leaves undone, no thread belongs to it, and
-the others are served.
+"""TLS on the event-driven server: whatever a peer does or leaves undone, no thread belongs to it,
+and the others are served.
 """
 
 from __future__ import annotations

@@ -184,6 +184,8 @@ def test_free_says_goodbye_behind_what_is_queued(server: WebSocketServer) -> Non
 
 def test_free_under_traffic_says_goodbye_to_all(server: WebSocketServer) -> None:
     """Messages that go both ways just then keep nobody from getting 1001."""
+    # for all that is on its way, on a busy machine
+    server.settings.close_timeout = 5_000
     stop = threading.Event()
 
     def broadcast() -> None:

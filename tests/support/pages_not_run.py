@@ -36,14 +36,14 @@ NOT_RUN = [
     ),
     NotRun(
         "docs/how-to/several-machines.md",
-        "haproxy",
+        "cfg",
         "",
         "the configuration of a program that the page does not start",
         "tests/docs/test_several_machines_page.py::test_two_servers_behind_it_are_one",
     ),
     NotRun(
         "docs/how-to/several-machines.md",
-        "redis",
+        "properties",
         "",
         "lines of the configuration of Redis",
         "tests/docs/test_several_machines_page.py::test_the_rights_are_enough_and_no_more",

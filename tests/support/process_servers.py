@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
+import threading
+import time
 
 from mormot_ws import Peer, Server, ServerProcesses
 
@@ -29,7 +32,15 @@ def main() -> None:
     """Serve in one OS process, and print the address."""
     processes = ServerProcesses(make_server, 1, "127.0.0.1:0")
     processes.start()
-    print(processes.address, flush=True)
+    before = signal.getsignal(signal.SIGHUP)
+
+    def tell() -> None:
+        # a signal that comes before run() ends the program
+        while signal.getsignal(signal.SIGHUP) == before:
+            time.sleep(0.01)
+        print(processes.address, flush=True)
+
+    threading.Thread(target=tell).start()
     processes.run()
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -769,3 +771,28 @@ class TestLife:
             make_hub(**{name: value})
         with pytest.raises(error, match=name):
             setattr(make_hub(), name, value)
+
+
+@pytest.mark.signals
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers")
+def test_publishing_in_a_signal_handler(hub: Hub) -> None:
+    """It may interrupt the hub anywhere: nothing gets stuck, and the order is kept."""
+    heard, done = Heard(), []
+
+    def publish(number: int, frame: object) -> None:
+        # HubUnavailable: at a moment at which MemoryHub cannot
+        with suppress(HubUnavailable):
+            done.append(hub.publish("news", "handler"))
+
+    hub.subscribe("news", heard)
+    previous = signal.signal(signal.SIGALRM, publish)
+    try:
+        for number in range(200):
+            # once in each, somewhere else each time
+            signal.setitimer(signal.ITIMER_REAL, (number % 40 + 1) * 1e-5)
+            done.append(hub.publish("news", "main"))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    heard.wait(len(done))
+    assert [each.offset for each in heard] == list(range(1, len(done) + 1))
