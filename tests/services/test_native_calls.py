@@ -142,6 +142,11 @@ class Kinds(IntFlag):
     kLarge = 2
 
 
+class Gaps(IntFlag):
+    gFirst = 1
+    gThird = 4
+
+
 @dataclass
 class Part:
     name: str
@@ -295,6 +300,7 @@ def test_classes_of_a_union_are_told_by_their_exact_fields() -> None:
         (Kinds, "*", Kinds(3)),
         (Kinds, [], Kinds(0)),
         (Kinds, -2, Kinds(2)),
+        (Gaps, -1, Gaps(5)),
         (bytes, "\ufff0AAE=", b"\0\1"),
         (bytes, "", b""),
         (Decimal, "1.23456", Decimal("1.23456")),
