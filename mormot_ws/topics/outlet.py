@@ -80,6 +80,7 @@ class Outlet:
         with self._safe:
             # what another thread has taken for the last connection must not come before the hello
             self._safe.wait_for(lambda: not self._queueing, _IDLE_SECONDS)
+            self._queueing = False
             process.outgoing.clear()
             self.number += 1
             self.over = self._held = False
@@ -157,13 +158,14 @@ class Outlet:
 
     def queue(self) -> None:
         """Queue on the connection what may be sent now. It never waits."""
-        with self._safe:
-            if self._queueing:
-                # that thread finds it
-                return
-            self._queueing = True
-        left = False
+        left = True
+        # a signal handler may raise anywhere
         try:
+            with self._safe:
+                if self._queueing:
+                    # that thread finds it
+                    return
+                left, self._queueing = False, True
             while True:
                 taken = self._take()
                 if taken is None:
