@@ -23,6 +23,8 @@ _log = get_logger("mormot_ws.topics")
 _WINDOW = 64
 #: bytes of publications on the way
 _WINDOW_BYTES = 1 << 20
+#: with at most so many publications on the way, messages are not gathered before they are sent
+_FEW = 4
 #: seconds after which a full queue is tried again
 _QUEUE_RETRY = 0.05
 #: seconds that a new connection waits for a thread that is queueing for the last one
@@ -177,6 +179,7 @@ class Outlet:
     def queue(self) -> None:
         """Queue on the connection what may be sent now. It never waits."""
         left = True
+        process: WebSocketProcess | None = None
         # a signal handler may raise anywhere
         try:
             with self._safe:
@@ -189,7 +192,7 @@ class Outlet:
                 if taken is None:
                     # another thread may be queueing by now
                     left = True
-                    return
+                    break
                 process, text, publishing = taken
                 if not process.send_frame_async(WebSocketFrame(focText, text)):
                     self._put_back(process, text, publishing)
@@ -199,6 +202,8 @@ class Outlet:
                 with self._safe:
                     self._queueing = False
                     self._safe.notify_all()
+        if process is not None and self.kept.on_way <= _FEW:
+            process.sender.flush_at_once()
 
     def _take(self) -> tuple[WebSocketProcess, str, Publishing | None] | None:
         """Return what is sent next; None, and leave the queueing to others, when there is nothing.

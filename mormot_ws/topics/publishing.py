@@ -164,6 +164,11 @@ class Unacknowledged:
         yield from self._on_way.values()
         yield from self._waiting
 
+    @property
+    def on_way(self) -> int:
+        """How many are on the way."""
+        return len(self._on_way)
+
     def append(self, publishing: Publishing) -> None:
         """Add a new one."""
         self._waiting.append(publishing)
