@@ -186,7 +186,8 @@ class Visitor:
         before = self._server.welcome(self)
         if before is not None:
             before.taken_over()
-        self.say(wire.welcome(wire.VERSION, self._name, self._server.limits.as_wire()))
+        limits = self._server.limits.as_wire(self.process.settings.max_message_bytes)
+        self.say(wire.welcome(wire.VERSION, self._name, limits))
 
     def taken_over(self) -> None:
         """End, because the same client has a newer connection."""
