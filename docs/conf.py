@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
     # the standard library's pages are not asked for over the network
     (
         "py:class",
-        r"(_thread|ssl|socket|threading|enum|logging|concurrent|collections\.abc|pathlib|types)\..*",
+        r"(_thread|ssl|socket|threading|prometheus_client|enum|logging|concurrent|collections\.abc|pathlib|types)\..*",
     ),
     # what is not public has no page; it shows in the signatures of what an application does not
     # call
@@ -114,8 +114,6 @@ _FOR_THE_PACKAGE = frozenset(
         "received_bytes",
         "overflowed",
         "policy",
-        "prepare_ahead",
-        "queue_failed",
         "reader",
         "revive",
         "run",
@@ -134,7 +132,6 @@ _FOR_THE_PACKAGE = frozenset(
         "used_by",
         "wait_writable",
         "waits_for_input",
-        "write_failed",
         "write_parts",
     ]
 )

@@ -5,7 +5,8 @@ They are plain values. Any thread can take one without waiting.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -97,6 +98,11 @@ class ServerStatus:
     frames_out: int
     bytes_in: int
     bytes_out: int
+    #: frames that full queues have refused or dropped, on all connections, including ended ones
+    queue_lost: int = 0
+    #: how many connections have ended with each close code; 1006: lost, without a close frame; 0:
+    #: codes beyond 50 different ones
+    close_codes: Mapping[int, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as a dictionary, e.g. for JSON."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -52,12 +53,16 @@ def total_of(
     host: str, port: int, present: Iterable[ServerStatus], ended: Iterable[ServerStatus] = ()
 ) -> ServerStatus:
     """Return the sums of *present*, and of what those that have *ended* have counted."""
-    sums = {field.name: 0 for field in fields(ServerStatus) if field.name not in ("host", "port")}
+    other = ("host", "port", "close_codes")
+    sums = {field.name: 0 for field in fields(ServerStatus) if field.name not in other}
+    codes: Counter[int] = Counter()
     for status in present:
+        codes.update(status.close_codes)
         for name in sums:
             sums[name] += getattr(status, name)
     for status in ended:
+        codes.update(status.close_codes)
         for name in sums:
             if name not in _PRESENT:
                 sums[name] += getattr(status, name)
-    return ServerStatus(host, port, **sums)
+    return ServerStatus(host, port, **sums, close_codes=dict(codes))

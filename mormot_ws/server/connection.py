@@ -15,7 +15,6 @@ from types import NoneType
 from typing import Any, ClassVar
 
 from ..attributes import IS_INT, IS_TEXT, Check, CheckedAttributes, of_kind
-from ..core.addresses import UNIX_PEER
 from ..core.handshake import UpgradeRequest, split_header_lines, upgrade_refusal
 from ..logs import get_logger
 from ..process.on_socket import WebCrtSocketProcess
@@ -36,7 +35,7 @@ from .http import (
 )
 from .opening import Opening, OpeningFault, opening_of
 from .owner import ServerOwner
-from .visitors import host_is_in, is_trusted, visitor
+from .visitors import host_is_in, ip_of, is_trusted, visitor
 
 _log = get_logger("mormot_ws.server")
 
@@ -149,7 +148,7 @@ class WebSocketServerSocket(CheckedAttributes):
         self.connection_id = connection_id
         #: the client's IP address; ``'unix:'`` on a Unix socket. Behind one of
         #: ``settings.trusted_proxies`` it is taken from ``settings.remote_ip_header``
-        self.remote_ip: str = _ip_of(sock, address)
+        self.remote_ip: str = ip_of(sock, address)
         self._peer_ip = self.remote_ip
         # True in a forked child: the connection belongs to the parent
         self._inherited = False
@@ -184,13 +183,11 @@ class WebSocketServerSocket(CheckedAttributes):
 
     def interrupt(self) -> None:
         """Break the connection, so that its thread ends. Any thread may call it."""
-        if self._transport is None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-        # again: it may have been made meanwhile
-        transport = self._transport
-        if transport is not None:
-            transport.shutdown()
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        # behind it: one that is made meanwhile finds the socket shut down
+        if self._transport is not None:
+            self._transport.shutdown()
 
     def die_in_child(self) -> None:
         """Close this copy of the descriptor, in a forked child."""
@@ -232,10 +229,8 @@ class WebSocketServerSocket(CheckedAttributes):
 
     def _release(self) -> None:
         """Close the socket, and leave the server's tables."""
-        if self._transport is not None:
-            self._transport.close()
         with contextlib.suppress(OSError):
-            self._sock.close()
+            (self._transport or self._sock).close()
         self.server._forget(self)
 
     def _serve(self) -> None:
@@ -391,13 +386,14 @@ class WebSocketServerSocket(CheckedAttributes):
         server = self.server
         context = request_context(request, content, self.connection_id, self.remote_ip)
         headers: list[tuple[str, str]] = []
-        if server.on_request is None:
+        on_request = server._path_answers.get(request.path) or server.on_request
+        if on_request is None:
             served = server.websocket_protocols.serves_uri(request.path)
             status = answer_visitor(context, server.description, served)
             headers = split_header_lines(context.out_custom_headers)
         else:
             try:
-                status = int(server.on_request(context))
+                status = int(on_request(context))
                 headers = split_header_lines(context.out_custom_headers)
             # a bug or sys.exit() in the user's code gives this request a 500
             except BaseException:
@@ -544,11 +540,3 @@ class WebSocketServerSocket(CheckedAttributes):
             f"<WebSocketServerSocket #{self.connection_id} {self.remote_ip} "
             f"{self.websocket_process!r}>"
         )
-
-
-def _ip_of(sock: socket.socket, address: object) -> str:
-    """Return the IP address in a socket's *address*; an IPv4-mapped one in its IPv4 form."""
-    ip = str(address[0]) if isinstance(address, tuple) and address else ""
-    if not ip and sock.family == getattr(socket, "AF_UNIX", None):
-        return UNIX_PEER
-    return ip.removeprefix("::ffff:") if "." in ip else ip

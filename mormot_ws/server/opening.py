@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from ..core.proxy_protocol import ProxyHeader, ProxyHeaderError
 from ..logs import SeldomLog, get_logger
 from ..settings import WebSocketProcessSettings
+from ..sockets import portable
 from ..sockets.deadline import Deadline, timed_out
 from ..sockets.transport import wait_socket
 from .visitors import is_trusted
@@ -69,6 +70,9 @@ class Opening:
         self, sock: socket.socket, has_header: bool, looks: bool, deadline: Deadline
     ) -> None:
         self._sock = sock
+        if portable.NEVER_BLOCKS:
+            # no flag of one call keeps it from blocking there
+            sock.setblocking(False)
         self._header = ProxyHeader() if has_header else None
         self._looks = looks
         self._deadline = deadline
@@ -82,12 +86,15 @@ class Opening:
 
     def wait(self) -> None:
         """Read until it is complete. Raises as :meth:`step` does, and ``TimeoutError``."""
-        while True:
-            if self._deadline.passed or not wait_socket(self._sock, False, self._deadline):
-                self._check_time()
-                raise timed_out()
+        while not self._deadline.passed:
+            # where shutdown() wakes nobody, the step looks whether there was one
+            looks = portable.NEVER_BLOCKS
+            until = self._deadline.sooner(portable.LOOK_MS) if looks else self._deadline
+            wait_socket(self._sock, False, until)
             if self.step():
                 return
+        self._check_time()
+        raise timed_out()
 
     def step(self) -> bool:
         """Read what there is, without waiting; return True when it is complete.

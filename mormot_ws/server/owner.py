@@ -36,6 +36,8 @@ class ServerOwner(Protocol):
     _keeper: ProcessKeeper
     #: which connections are in which groups
     _groups: Groups
+    #: what answers the plain requests of a path, instead of ``on_request``
+    _path_answers: dict[str, OnHttpServerRequest]
     #: how often bad PROXY headers are logged
     _opening_log: SeldomLog
 

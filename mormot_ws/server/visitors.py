@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -12,6 +13,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from ..core.addresses import UNIX_PEER
 
 _Network = IPv4Network | IPv6Network
+
+
+def ip_of(sock: socket.socket, address: object) -> str:
+    """Return the IP address in a socket's *address*; an IPv4-mapped one in its IPv4 form."""
+    ip = str(address[0]) if isinstance(address, tuple) and address else ""
+    if not ip and sock.family == getattr(socket, "AF_UNIX", None):
+        return UNIX_PEER
+    return ip.removeprefix("::ffff:") if "." in ip else ip
 
 
 def is_trusted(ip: str, proxies: Collection[str]) -> bool:

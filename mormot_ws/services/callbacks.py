@@ -168,6 +168,7 @@ class Callbacks:
     def _connection_changed(self, process: WebSocketProcess, begins: bool) -> None:
         if not begins:
             self.connection_ended(process.connection_id)
+            self._forget_lost()
 
     # -------------------------------------------------------------------------------------- calls
 

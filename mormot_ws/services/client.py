@@ -110,9 +110,9 @@ class ClientServices(Services):
         self._ping: Timer | None = None
         self._passed = PassedCallbacks(self._send_later)
         self._watched: RestExchange | None = None
-        #: held by the thread that passes callbacks again
-        self._renewing = threading.Lock()
-        renew_in_child(self, "_renewing", threading.Lock)
+        #: True while a thread passes callbacks again, and while it has to do so once more; guarded
+        #: by _safe_services
+        self._renewing = self._renews_again = False
         client.on_callback_request_process = self.on_request
 
     def __repr__(self) -> str:
@@ -250,6 +250,8 @@ class ClientServices(Services):
     ) -> Any:
         """Call *method* of the server's object, or of *instance*."""
         process = self._process()
+        if self._watched is not None and process.exchange is not self._watched:
+            self._watch(process)
         if instance is not None and not instance.number:
             self._make_instance(process, method.wire_name.partition(".")[0], instance)
         path = f"{self.root}/{method.wire_name}"
@@ -300,9 +302,7 @@ class ClientServices(Services):
         passed: list[PassedCallback],
     ) -> None:
         """Keep a call that has passed objects, without them, for after a reconnection."""
-        bound = method.signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        values = list(bound.arguments.values())
+        values = method.parameters.bound(args, kwargs)
         for at in method.parameters.callbacks:
             if values[at] is not None:
                 values[at] = PASSED
@@ -477,9 +477,12 @@ class ClientServices(Services):
         """Be told when the client has another connection."""
         exchange = process.exchange
         if isinstance(exchange, RestExchange) and exchange is not self._watched:
-            self._watched = exchange
+            is_another, self._watched = self._watched is not None, exchange
             exchange.watchers.append(self._connection_changed)
             exchange.leavers.append(self._leave)
+            if is_another:
+                # the connection has another protocol than the one before
+                self._connection_changed(process, True)
 
     def _leave(self) -> None:
         """Say goodbye, because the client is being freed. It does not wait."""
@@ -493,33 +496,45 @@ class ClientServices(Services):
                 send_without_waiting(process, request)
 
     def _connection_changed(self, process: WebSocketProcess, begins: bool) -> None:
-        if begins and self._renews and len(self._passed):
+        if not (begins and self._renews and len(self._passed)):
+            return
+        with self._safe_services:
+            starts, self._renews_again = not self._renewing, self._renewing
+            self._renewing = True
+        if starts:
+            # nothing can wait for an answer in this thread
             threading.Thread(target=self._renew, name="callbacks renewed", daemon=True).start()
 
     def _renew(self) -> None:
-        """Make the calls again that have passed objects to the lost connection."""
-        with self._renewing:
+        """Pass objects again, until there was no other reconnection meanwhile."""
+        again = True
+        while again:
             passings = self._passed.take_passings()
-            failed: list[NotRenewed] = []
-            for passing in passings:
-                objects = [callback.object() for callback in passing.callbacks]
-                passed: list[PassedCallback] = []
-                try:
-                    args = passing.arguments()
-                    request = self._signed(passing.path, passing.method, args, {}, passed)
-                    self._call(self._process(), passing.method, request, False)
-                    passing.made_again(passed)
-                    self._passed.remember(passing)
-                except (ServiceError, WebSocketsError) as exc:
-                    error = exc if isinstance(exc, ServiceError) else ServiceError(str(exc))
-                    _log.warning("%s was not called again: %s", passing.method.title, error)
-                    failed += [(target, error) for target in objects]
-                    if isinstance(error, ServiceConnectionError):
-                        # lost again: it is done for the next connection
-                        self._passed.remember(passing)
+            failed = [one for passing in passings for one in self._call_again(passing)]
             if passings and self.on_callbacks_renewed is not None:
                 try:
                     self.on_callbacks_renewed(self, failed)
                 # the callbacks are passed all the same
                 except Exception:  # noqa: BLE001
                     _log.exception("%r: on_callbacks_renewed failed", self)
+            with self._safe_services:
+                again, self._renews_again = self._renews_again, False
+                self._renewing = again
+
+    def _call_again(self, passing: Passing) -> list[NotRenewed]:
+        """Make a call again that has passed objects; return those that the server has not got."""
+        objects = [callback.object() for callback in passing.callbacks]
+        passed: list[PassedCallback] = []
+        try:
+            request = self._signed(passing.path, passing.method, passing.arguments(), {}, passed)
+            self._call(self._process(), passing.method, request, False)
+        except (ServiceError, WebSocketsError) as exc:
+            error = exc if isinstance(exc, ServiceError) else ServiceError(str(exc))
+            _log.warning("%s was not called again: %s", passing.method.title, error)
+            if isinstance(error, ServiceConnectionError):
+                # lost again: it is done for the next connection
+                self._passed.remember(passing)
+            return [(target, error) for target in objects]
+        passing.made_again(passed)
+        self._passed.remember(passing)
+        return []

@@ -294,7 +294,10 @@ def interface_in(hint: Any) -> type | None:
     candidates = [kind for kind in typing.get_args(hint) if kind is not type(None)]
     if typing.get_origin(hint) in (typing.Union, types.UnionType) and len(candidates) == 1:
         hint = candidates[0]
-    if not isinstance(hint, type) or hint.__module__ in _LIBRARY or is_dataclass(hint):
+    # Python 3.10 takes list[int] for a type
+    if typing.get_origin(hint) is not None or not isinstance(hint, type):
+        return None
+    if hint.__module__ in _LIBRARY or is_dataclass(hint):
         return None
     if issubclass(hint, Enum) or not (
         getattr(hint, "_is_protocol", False) or inspect.isabstract(hint)

@@ -67,12 +67,7 @@ class Parameters:
         """Return the content of a call, and its type; raise ``TypeError``/``ValueError`` when the
         arguments do not fit.
         """
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as exc:
-            raise TypeError(f"{self._title}(): {exc}") from None
-        bound.apply_defaults()
-        values = list(bound.arguments.values())
+        values = self.bound(args, kwargs)
         if self.is_content and isinstance(values[0], bytes) and values[0]:
             return values[0], BYTES_TYPE
         for at in self._bytes:
@@ -83,6 +78,19 @@ class Parameters:
                 raise TypeError(f"{self._title}(): an interface cannot be passed to a callback")
             values[at] = 0 if values[at] is None else number_of(values[at], interface)
         return dump_native_json(values), JSON_TYPE
+
+    def bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+        """Return the arguments of a call in the order of the parameters, with those that have been
+        left out; raise ``TypeError`` when they do not fit.
+        """
+        if len(args) == len(self._names) and not kwargs:
+            return list(args)
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as exc:
+            raise TypeError(f"{self._title}(): {exc}") from None
+        bound.apply_defaults()
+        return list(bound.arguments.values())
 
     # -------------------------------------------------------------------------------------- to read
 

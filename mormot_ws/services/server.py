@@ -458,6 +458,9 @@ class ServerServices(Services):
         root, _, name = path.partition("/")
         handler = self._others.handler(name, any_case)
         if handler is None:
+            if session is None and self._sessions is not None and self._previous is None:
+                # who has no session does not learn what there is
+                return _forbidden(ctxt)
             return self._unknown(ctxt, path)
         if session is None and self._others.needs_session(name):
             return _forbidden(ctxt)

@@ -31,8 +31,9 @@ NEVER_BLOCKS: bool = os.environ.get(VARIABLE) == "portable" or not hasattr(socke
 #: the most bytes offered to the kernel at once: Windows takes any number, and then nothing shows
 #: whether the peer takes them. On Linux smaller pieces do not fill the peer's window at once
 _PIECE = 1 << (16 if sys.platform == "win32" else 17)
-#: seconds between two looks where nothing can end a wait at once
-_LOOK = 0.25
+#: milliseconds between two looks where nothing can end a wait at once
+LOOK_MS = 250
+_LOOK = LOOK_MS / 1000
 #: how often a write is tried in the time that it may wait
 _TRIES = 4
 #: the longest wait in seconds: system calls do not accept longer ones
@@ -220,8 +221,7 @@ class PortableIO:
         while not self.cut_off:
             left = deadline.milliseconds()
             if wake is None:
-                look = round(1000 * _LOOK)
-                left = look if left is None else min(left, look)
+                left = LOOK_MS if left is None else min(left, LOOK_MS)
             if poller.poll(left):
                 return True
             if deadline.passed:

@@ -63,9 +63,12 @@ def wait_socket(sock: socket.socket, write: bool, deadline: Deadline) -> bool:
             raise OSError(errno.EBADF, "the socket was closed meanwhile") from None
         return bool(poller.poll(deadline.milliseconds()))
     wanted = [sock]
-    ready = select.select(
-        [] if write else wanted, wanted if write else [], wanted, deadline.seconds()
-    )
+    try:
+        ready = select.select(
+            [] if write else wanted, wanted if write else [], wanted, deadline.seconds()
+        )
+    except ValueError:
+        raise OSError(errno.EBADF, "the socket was closed meanwhile") from None
     return any(ready)
 
 

@@ -50,6 +50,9 @@ export class Topics extends EventTarget {
     super();
     this.#options = { protocol: "topics", baseMs: 100, capMs: 10_000 + Math.random() * 5_000,
       maxUnacknowledged: 1_000, maxUnacknowledgedBytes: 1 << 24, heartbeatMs: 20_000, ...options };
+    const wrong = Object.entries(this.#options).find(
+      ([name, value]) => name !== "protocol" && !(Number(value) > 0));
+    if (wrong) throw new RangeError(`${wrong[0]} is a number above 0, not ${wrong[1]}`);
     if (typeof url !== "function") address(url); // throws what would fail at each attempt
     if (state && state.version !== 1) throw new TypeError("this is not what state() has returned");
     this.#url = url;
@@ -60,9 +63,8 @@ export class Topics extends EventTarget {
       .map(([topic, [epoch, offset]]) => [topic, { epoch, offset }]));
     // the event "answered" tells what becomes of them
     for (const each of state?.unacknowledged ?? []) this.#keep(...each).catch(() => {});
-    const wake = () => this.#wake(), { signal } = this.#life;
-    globalThis.addEventListener?.("online", wake, { signal });
-    globalThis.document?.addEventListener("visibilitychange", wake, { signal });
+    globalThis.addEventListener?.("online", this.#wake, this.#life);
+    globalThis.document?.addEventListener("visibilitychange", this.#wake, this.#life);
     this.#connect();
   }
 
@@ -132,9 +134,8 @@ export class Topics extends EventTarget {
   close() { if (this.#phase !== "ended") this.#end(1000, "closed"); }
 
   /** Return *f* as a callback that does nothing when there is another connection then. */
-  #ours(/** @type {(it: any) => void} */ f, link = this.#link) {
-    return (/** @type {any} */ it) => { if (link === this.#link) f(it); };
-  }
+  #ours = (/** @type {(it: any) => void} */ f, link = this.#link) =>
+    (/** @type {any} */ it) => { if (link === this.#link) f(it); };
 
   async #connect() {
     const link = this.#leave("connecting");
@@ -177,19 +178,18 @@ export class Topics extends EventTarget {
     return this.#link;
   }
 
-  #wake() {
+  #wake = () => {
     if (globalThis.document?.hidden) return;
     this.reconnect();
     if (this.#send({ type: "ping" })) this.#link.silent = 2; // the network may be another one now
-  }
+  };
   #beat() {
     if (this.#link.silent > 1) return this.#lost(1006, "the server is silent");
     if (this.#link.silent++) this.#send({ type: "ping" });
     setTimeout(this.#ours(() => this.#beat()), this.#options.heartbeatMs);
   }
-  #emit(/** @type {string} */ type, /** @type {object} */ detail) {
+  #emit = (/** @type {string} */ type, /** @type {object} */ detail) =>
     this.dispatchEvent(new CustomEvent(type, { detail }));
-  }
   #send(/** @type {object} */ message, json = JSON.stringify(message)) {
     if (this.#link.socket?.readyState !== 1) return false;
     this.#link.socket.send(json);

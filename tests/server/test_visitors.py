@@ -15,8 +15,7 @@ from mormot_ws import (
     WebSocketServerSocket,
 )
 from mormot_ws.core.addresses import address_key
-from mormot_ws.server.connection import _ip_of
-from mormot_ws.server.visitors import host_is_in, is_trusted, visitor
+from mormot_ws.server.visitors import host_is_in, ip_of, is_trusted, visitor
 
 PROXIES = ("127.0.0.1", "10.0.0.0/8", "fd00::/8")
 
@@ -51,7 +50,7 @@ def test_an_ipv6_address_counts_as_its_64(ip: str, key: str) -> None:
 def test_an_ipv4_peer_has_its_ipv4_address(address: object, ip: str) -> None:
     """Also where an IPv6 socket has accepted it."""
     with socket.socket() as sock:
-        assert _ip_of(sock, address) == ip
+        assert ip_of(sock, address) == ip
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets here")
@@ -59,7 +58,7 @@ def test_an_ipv4_peer_has_its_ipv4_address(address: object, ip: str) -> None:
 def test_a_peer_on_a_unix_socket_is_called_unix(address: object) -> None:
     """Whatever it is bound to, and where a WSGI server tells no address."""
     with socket.socket(socket.AF_UNIX) as sock:
-        assert _ip_of(sock, address) == "unix:"
+        assert ip_of(sock, address) == "unix:"
 
 
 @pytest.mark.parametrize(

@@ -322,6 +322,8 @@ def test_services_may_be_free_for_all() -> None:
             ("root/stat/soa", 403),
             ("root/CacheFlush/_ping_", 403),
             ("root/CacheFlush/_callback_", 403),
+            ("root/Nothing.There", 403),
+            ("other/Who.Who", 404),
         ):
             assert ends.client.request(url, "POST", 0, "", b"[]", "application/json") == status
 

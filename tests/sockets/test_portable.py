@@ -36,7 +36,7 @@ from mormot_ws import HttpClientWebSockets
 from mormot_ws.sockets import portable
 from mormot_ws.sockets.crtsocket import CrtSocket
 from mormot_ws.sockets.deadline import Deadline
-from mormot_ws.sockets.transport import Transport
+from mormot_ws.sockets.transport import Transport, wait_socket
 
 __all__ = ["authority"]
 
@@ -234,6 +234,17 @@ def test_a_closed_socket_is_a_network_error(ends: tuple[Transport, socket.socket
         transport.recv_within(100, Deadline(ms(1_000)))
 
 
+def test_a_wait_for_a_closed_socket_is_a_network_error(
+    ends: tuple[Transport, socket.socket],
+) -> None:
+    transport, _ = ends
+    transport.sock.close()
+    with pytest.raises(OSError, match="closed"):
+        wait_socket(transport.sock, False, Deadline(ms(1_000)))
+    with pytest.raises(OSError, match="closed"):
+        transport.wait_writable(Deadline(ms(1_000)))
+
+
 def test_a_broken_connection_is_reported_by_a_read(ends: tuple[Transport, socket.socket]) -> None:
     transport, peer = ends
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -323,6 +334,23 @@ def test_a_server_cuts_clients_that_send_nothing() -> None:
             began = time.monotonic()
             server.free()
             assert time.monotonic() - began < BOUND / 2
+
+
+def test_the_header_of_a_load_balancer_has_its_bound_and_free_ends_the_wait() -> None:
+    balancers = {"127.0.0.1"}
+    with (
+        echo_server(handshake_timeout=ms(150), proxy_protocol_from=balancers) as server,
+        socket.create_connection((HOST, server.port), timeout=BOUND) as balancer,
+    ):
+        balancer.sendall(b"PROXY TCP4 ")
+        assert balancer.recv(100) == b""
+    server = echo_server(handshake_timeout=60_000, proxy_protocol_from=balancers)
+    with socket.create_connection((HOST, server.port), timeout=BOUND) as balancer:
+        balancer.sendall(b"PROXY TCP4 ")
+        wait_for(lambda: server.status().sockets == 1)
+        began = time.monotonic()
+        server.free()
+        assert time.monotonic() - began < BOUND / 2
 
 
 def test_a_silent_peer_is_noticed_by_heartbeats() -> None:

@@ -129,14 +129,6 @@ NOT_RUN = [
         "tests/docs/test_desktop_examples.py::test_a_window_shows_what_comes_and_closes",
     ),
     NotRun(
-        "docs/how-to/chat-room.md",
-        "sh",
-        "redis-server",
-        "five programs that go on running",
-        "tests/docs/test_chat_room.py"
-        "::test_two_servers_behind_nginx_are_one_and_nothing_is_lost_when_one_is_killed",
-    ),
-    NotRun(
         "docs/how-to/health.md",
         "none",
         "",

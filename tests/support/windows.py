@@ -34,7 +34,8 @@ kernel_waits = pytest.mark.skipif(
 def be_like_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the package meet Windows until the end of the test."""
     monkeypatch.setattr(portable, "NEVER_BLOCKS", True)
-    monkeypatch.setattr("mormot_ws.sockets.transport._DONTWAIT", 0)
+    for module in ("sockets.transport", "server.opening"):
+        monkeypatch.setattr(f"mormot_ws.{module}._DONTWAIT", 0)
     # neither does the kernel tell what the peer has taken
     monkeypatch.setattr("mormot_ws.sockets.transport.fcntl", None)
     monkeypatch.setattr("mormot_ws.sockets.transport.Transport.received_bytes", _unknown)
