@@ -61,6 +61,8 @@ class Outlet:
         self.kept = Unacknowledged()
         #: how many of them may be on the way
         self._window = _WINDOW
+        #: the most bytes of a publication's data that the server takes; 0: any, or not known
+        self._payload = 0
         #: messages other than publications that are to be sent on this connection
         self._controls: deque[str] = deque()
         #: a thread is queueing messages; it takes the new ones, too
@@ -76,9 +78,13 @@ class Outlet:
 
     # ---------------------------------------------------------------------------- the connections
 
-    def begin(self, process: WebSocketProcess, controls: Callable[[], list[str]]) -> None:
+    def begin(
+        self, process: WebSocketProcess, controls: Callable[[], list[str]]
+    ) -> list[Publishing]:
         """Send *controls*, which are asked for under the lock, first on a new connection, then the
         publications without an answer.
+
+        Returns those that the server does not take: they would end one connection after another.
         """
         with self._safe:
             # what another thread has taken for the last connection must not come before the hello
@@ -90,8 +96,10 @@ class Outlet:
             self._controls.clear()
             self._controls.extend(controls())
             self.kept.back()
+            large = self.kept.remove(self.refuses) if self._payload else []
             self.process = process
         self.queue()
+        return large
 
     def end(self) -> None:
         """Send nothing until the next connection. Called with the lock."""
@@ -107,10 +115,20 @@ class Outlet:
 
     # -------------------------------------------------------------------------------- what is sent
 
-    def allow(self, window: int) -> None:
-        """Have at most *window* publications on the way; 0: as before. Called with the lock."""
+    def allow(self, window: int, payload: int) -> None:
+        """Have at most *window* publications on the way (0: as before), and none with more than
+        *payload* bytes of data (0: any). Called with the lock.
+        """
         if window > 0:
             self._window = window
+        self._payload = payload
+
+    def refuses(self, publishing: Publishing) -> str:
+        """Return why the server would not take a publication; '' if it may."""
+        most = self._payload
+        if not 0 < most < publishing.size:
+            return ""
+        return f"the data has {publishing.size} bytes, and may have {most}"
 
     def add(self, text: str) -> None:
         """Send a message on this connection, if there is one. Called with the lock; :meth:`queue`

@@ -209,6 +209,14 @@ class Unacknowledged:
             self._on_way_bytes -= publishing.size
             self._waiting.appendleft(publishing)
 
+    def remove(self, refuses: Callable[[Publishing], str]) -> list[Publishing]:
+        """Remove and return those that wait, and that *refuses* returns a reason for."""
+        found = [publishing for publishing in self._waiting if refuses(publishing)]
+        for publishing in found:
+            self._waiting.remove(publishing)
+            self.bytes -= publishing.size
+        return found
+
     def oldest(self) -> Publishing | None:
         """Remove and return the oldest one."""
         if self._on_way:

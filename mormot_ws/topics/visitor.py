@@ -135,7 +135,9 @@ class Visitor:
             return
         if opcode is focBinary:
             raise WebSocketsProtocolError(wire.CLOSE_BINARY, "messages of topics are text")
-        if opcode is not focText or self._ended:
+        # after our close frame no answer can be sent, and the hub may let each question wait; the
+        # client asks again on its next connection
+        if opcode is not focText or self._ended or not self.process.takes_messages:
             return
         message = wire.read_client_message(frame.payload.decode())
         if not self.session:
@@ -184,7 +186,8 @@ class Visitor:
         before = self._server.welcome(self)
         if before is not None:
             before.taken_over()
-        self.say(wire.welcome(wire.VERSION, self._name, self._server.limits.as_wire()))
+        limits = self._server.limits.as_wire(self.process.settings.max_message_bytes)
+        self.say(wire.welcome(wire.VERSION, self._name, limits))
 
     def taken_over(self) -> None:
         """End, because the same client has a newer connection."""
@@ -399,7 +402,9 @@ class Visitor:
     # ------------------------------------------------------------------------------------ presence
 
     def _join(self, topic: str) -> None:
-        """Let others know of it."""
+        """Let others know of it, unless they do: a subscription may go on piece by piece."""
+        if topic in self._present:
+            return
         callback = self._protocol.on_member
         info = None if callback is None else self._ask("on_member", callback, topic)
         with self._safe:

@@ -33,6 +33,33 @@ from mormot_ws.topics.publishing import Unacknowledged
 EVENTS = WebSocketAsyncServer
 
 
+class TestTooLarge:
+    """What the server does not take would end one connection after another."""
+
+    @staticmethod
+    def small(kind: Any) -> Any:
+        """A server whose messages have at most 4 kB, which is less than its limit of data."""
+        return topics_on(kind, settings={"max_message_bytes": 4_096})
+
+    def test_it_is_refused_at_once_where_the_limit_is_known(self, kind: Any) -> None:
+        protocol = WebSocketProtocolTopics()
+        with self.small(kind) as topics, client_of(topics.port, protocol) as client:
+            assert protocol.publish("news", "small").wait(ms(2_000))
+            large = protocol.publish("news", "x" * 5_000)
+            assert (large.state, large.code) == ("refused", "too_large")
+            assert protocol.publish("news", "small").wait(ms(2_000))
+            assert client.status().reconnects == 0
+
+    def test_it_costs_one_connection_where_the_limit_is_not_known_yet(self, kind: Any) -> None:
+        protocol = WebSocketProtocolTopics()
+        large = protocol.publish("news", "x" * 5_000)
+        small = protocol.publish("news", "small")
+        with self.small(kind) as topics, client_of(topics.port, protocol):
+            assert small.wait(ms(5_000))
+            assert (large.state, large.code) == ("refused", "too_large")
+            assert "5002 bytes" in large.reason
+
+
 class TestSubscribe:
     def test_publications_come_in_the_clients_thread(self, kind: Any) -> None:
         """With topic, number and data."""
