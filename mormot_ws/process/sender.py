@@ -406,6 +406,14 @@ class Sender:
             return FlushResult.done
         return self.flush_outgoing()
 
+    def flush_at_once(self) -> None:
+        """Send what is queued without waiting, and without gathering more. From any thread."""
+        # in a callback of this connection the loop does it
+        if get_ident() == self._process.loop.ident:
+            return
+        if self.flush_outgoing() is not FlushResult.done:
+            self._keeper.wake(self)
+
     def flush_outgoing(self) -> FlushResult:
         """Send queued frames without waiting; called by the keeper, and by the loop."""
         failures: list[BaseException] = []

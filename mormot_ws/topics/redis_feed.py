@@ -19,7 +19,7 @@ from .subscription import Subscription
 class RedisFeed:
     """One topic that is listened to. The lock of :class:`RedisFeeds` guards all of it."""
 
-    __slots__ = ("behind", "heard", "held", "keys", "read_to", "subscriptions", "topic")
+    __slots__ = ("behind", "heard", "held", "is_new", "keys", "read_to", "subscriptions", "topic")
 
     def __init__(self, topic: str, keys: Keys) -> None:
         self.topic = topic
@@ -33,6 +33,8 @@ class RedisFeed:
         self.held = 0
         #: something was not taken, and is in the history
         self.behind = False
+        #: True until something is taken after its first subscription
+        self.is_new = True
         #: something has come since this was last set to False
         self.heard = False
 
@@ -113,28 +115,37 @@ class RedisFeeds:
             self._behind.pop(feed, None)
             return feed
 
-    def release(self, feed: RedisFeed, callback: OnPublication, position: Position | None) -> None:
-        """End :meth:`hold`, with a subscription from *position* on, or None without one.
+    def begin(
+        self, feed: RedisFeed, callback: OnPublication, position: Position, again: bool
+    ) -> bool:
+        """Begin a subscription behind *position*, between :meth:`hold` and :meth:`release`.
+
+        Return False when another one has begun behind a later position meanwhile: then a newer
+        position is needed. *again* says that it is that.
 
         Raises ``ValueError`` when *callback* was subscribed by another thread meanwhile.
         """
         with self._safe:
+            if any(each.is_of(callback) for each in feed.subscriptions):
+                raise ValueError(f"the callback is subscribed to {feed.topic!r} already")
+            if not feed.subscriptions:
+                feed.read_to, feed.is_new = position, True
+                self._changed.append(feed.keys.channel)
+            elif feed.is_new and not again:
+                assert feed.read_to is not None
+                epoch, offset = feed.read_to
+                if position.epoch != epoch or position.offset < offset:
+                    return False
+            feed.add(Subscription(feed.topic, callback, position.offset, position.epoch))
+            return True
+
+    def release(self, feed: RedisFeed) -> None:
+        """End :meth:`hold`."""
+        with self._safe:
             feed.held -= 1
-            try:
-                if position is not None:
-                    if any(each.is_of(callback) for each in feed.subscriptions):
-                        raise ValueError(f"the callback is subscribed to {feed.topic!r} already")
-                    if not feed.subscriptions:
-                        feed.read_to = position
-                        self._changed.append(feed.keys.channel)
-                    subscription = Subscription(
-                        feed.topic, callback, position.offset, position.epoch
-                    )
-                    feed.add(subscription)
-            finally:
-                self._forget_unused(feed)
-                if feed.behind and not feed.held and feed.subscriptions:
-                    self._behind[feed] = None
+            self._forget_unused(feed)
+            if feed.behind and not feed.held and feed.subscriptions:
+                self._behind[feed] = None
 
     def _forget_unused(self, feed: RedisFeed) -> None:
         """Forget *feed* when nobody wants it. Called with the lock."""
@@ -167,17 +178,18 @@ class RedisFeeds:
     def take(self, channel: bytes, message: bytes) -> Call | None:
         """Take a message from Redis; return what is to be called.
 
-        When publications before it have not come, its topic is behind.
+        When publications before it have not come, its topic is behind. Raises ``ValueError`` for
+        what no hub has published.
         """
-        epoch, number, json = message.split(b" ", 2)
-        offset = int(number)
+        name, number, text = message.split(b" ", 2)
+        epoch, offset, json = name.decode(), int(number), text.decode()
         with self._safe:
             feed = self._feeds.get(channel)
             if feed is None or feed.read_to is None:
                 return None
             feed.heard = True
             position = feed.read_to
-            if feed.held or feed.behind or epoch.decode() != position.epoch:
+            if feed.held or feed.behind or epoch != position.epoch:
                 self._fall_behind(feed)
                 return None
             if offset != position.offset + 1:
@@ -185,9 +197,9 @@ class RedisFeeds:
                 if offset > position.offset:
                     self._fall_behind(feed)
                 return None
-            feed.read_to = Position(position.epoch, offset)
+            feed.read_to, feed.is_new = Position(position.epoch, offset), False
             subscriptions = feed.subscriptions
-        publication = Publication(feed.topic, offset, position.epoch, json.decode())
+        publication = Publication(feed.topic, offset, position.epoch, json)
         return Call(publication, _wanting(subscriptions, publication))
 
     def _fall_behind(self, feed: RedisFeed) -> None:
@@ -238,7 +250,7 @@ class RedisFeeds:
                 for publication in history.publications
             ]
             last = history.publications[-1].offset if history.publications else newest
-            feed.read_to = Position(epoch, last)
+            feed.read_to, feed.is_new = Position(epoch, last), False
             if last >= newest:
                 feed.behind = False
                 self._behind.pop(feed, None)

@@ -260,14 +260,15 @@ class RedisHub(Hub):
         deadline = self._begin()
         self._start()
         feed = self._feeds.hold(topic, callback)
-        position: Position | None = None
         try:
-            history = self._read(topic, deadline, since, 1 if since is None else 0)
-            if since is None:
-                history = History([], history.position)
-            position = history.position
+            for again in (False, True):
+                history = self._read(topic, deadline, since, 1 if since is None else 0)
+                if since is None:
+                    history = History([], history.position)
+                if self._feeds.begin(feed, callback, history.position, again):
+                    break
         finally:
-            self._feeds.release(feed, callback, position)
+            self._feeds.release(feed)
             self._listener.wake()
         if self._freed:
             self.unsubscribe(topic, callback)
@@ -312,6 +313,10 @@ class RedisHub(Hub):
     def members(self, topic: str) -> dict[str, Any]:
         check_name("topic", topic)
         return self._presence.members(self._begin(), topic)
+
+    def count(self, topic: str) -> int:
+        check_name("topic", topic)
+        return self._presence.count(self._begin(), topic)
 
     def status(self) -> HubStatus:
         topics, subscribers = self._feeds.counts()

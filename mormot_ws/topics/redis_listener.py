@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..client.delays import AttemptFailure, ReconnectWaits
 from ..errors import HubError, HubUnavailable
-from ..logs import get_logger
+from ..logs import SeldomLog, get_logger
 from ..process.freeing import joined
 from ..reconnect_policies import FailureKind, ReconnectPolicy, failure_kind
 from ..sockets.deadline import Deadline
@@ -42,6 +42,8 @@ _TOPICS_AT_ONCE = 20
 _ROUND_SECONDS = 60.0
 #: the longest seconds without a word from Redis before it is asked for one
 _SILENCE_SECONDS = 5.0
+#: seconds between two lines in the log about foreign messages
+_FOREIGN_SECONDS = 60.0
 #: a connection that has lasted so many seconds is taken for stable
 _STABLE_SECONDS = 1.0
 #: the longest time between two looks at what there is to do
@@ -267,6 +269,7 @@ class _Listening:
         self._asked_at = 0.0
         self._next_refresh = 0.0
         self._next_announcement = 0.0
+        self._foreign = SeldomLog(_FOREIGN_SECONDS)
 
     def run(self, may_go_on: Callable[[], bool]) -> HubError:
         """Connect and listen until that fails; return why."""
@@ -326,9 +329,17 @@ class _Listening:
     def _handle(self, message: Any) -> None:
         kind, channel = message[0], message[1]
         if kind == b"message":
-            call = self._feeds.take(channel, message[2])
-            if call is not None:
-                self._listener.call([call])
+            try:
+                call = self._feeds.take(channel, message[2])
+            except ValueError as exc:
+                # somebody else uses our channels: what is ours is in the history
+                more = self._foreign.due()
+                if more is not None:
+                    _log.warning("what came on %r is not a publication: %s%s", channel, exc, more)
+                self._feeds.mark_behind(channel)
+            else:
+                if call is not None:
+                    self._listener.call([call])
         elif kind == b"subscribe" and channel in self._asked:
             self._asked[channel] = True
             # what came between the start of the subscription and now

@@ -89,23 +89,22 @@ class RedisPresence:
         self, deadline: Deadline, members: list[tuple[str, str]], age: float, topic_age: float
     ) -> None:
         """Tell Redis of *members*, each a topic and a name."""
-        commands: list[tuple[Any, ...]] = [
-            (b"SET", process_key(self._prefix, self._process), 1, b"PX", int(age))
-        ]
-        for topic, member in members:
-            json = self._members.get((topic, member))
-            if json is not None:
+        left = members
+        while left:
+            sent = {each: self._members.get(each) for each in left}
+            commands: list[tuple[Any, ...]] = [
+                (b"SET", process_key(self._prefix, self._process), 1, b"PX", int(age))
+            ]
+            for (topic, member), json in sent.items():
                 here = self._here(topic)
-                commands.append((b"HSET", here, self._field(member), json.encode()))
-                commands.append((b"PEXPIRE", here, int(topic_age)))
-        self._request(deadline, *commands)
-        # another thread may have let some leave meanwhile, and have told Redis too early
-        gone = [each for each in members if each not in self._members]
-        if gone:
-            self._request(
-                deadline,
-                *((b"HDEL", self._here(topic), *self._fields(name)) for topic, name in gone),
-            )
+                if json is None:
+                    commands.append((b"HDEL", here, *self._fields(member)))
+                else:
+                    commands.append((b"HSET", here, self._field(member), json.encode()))
+                    commands.append((b"PEXPIRE", here, int(topic_age)))
+            self._request(deadline, *commands)
+            # another thread may have said something else meanwhile, and have told Redis too early
+            left = [each for each, json in sent.items() if self._members.get(each) is not json]
 
     def _request(self, deadline: Deadline, *commands: tuple[Any, ...]) -> None:
         """Let Redis do *commands*. Raises ``HubError``."""
@@ -175,20 +174,35 @@ class RedisPresence:
 
     def members(self, deadline: Deadline, topic: str) -> dict[str, Any]:
         """Return who is present on *topic*, in any process. Raises ``HubError``."""
+        return {name: loads(json) for name, json in self._present(deadline, topic).items()}
+
+    def count(self, deadline: Deadline, topic: str) -> int:
+        """Return how many members are present on *topic*. Raises ``HubError``."""
+        return len(self._present(deadline, topic))
+
+    def _present(self, deadline: Deadline, topic: str) -> dict[str, str | bytes]:
+        """Return the members, and what is told of them as JSON text."""
         here = self._here(topic)
         (answer,) = self._pool.request(deadline, (b"HGETALL", here))
         pairs = list(zip(answer[::2], answer[1::2], strict=True))
-        processes = sorted({field.partition(b":")[0] for field, _ in pairs})
-        alive = self._alive(deadline, processes)
+        with self._safe:
+            own = {name.encode() for name in (self._process, *self._former)}
+            # of this process, what is true now, whether Redis was told of it or not
+            members = {
+                name: json for (where, name), json in self._members.items() if where == topic
+            }
+        pairs = [pair for pair in pairs if pair[0].partition(b":")[0] not in own]
+        alive = self._alive(deadline, sorted({field.partition(b":")[0] for field, _ in pairs}))
         dead = [field for field, _ in pairs if field.partition(b":")[0] not in alive]
         if dead:
             # nobody else would do it
             self._pool.request(deadline, (b"HDEL", here, *dead))
-        return {
-            field.partition(b":")[2].decode(): loads(json)
+        found: dict[str, str | bytes] = {
+            field.partition(b":")[2].decode(): json
             for field, json in pairs
             if field.partition(b":")[0] in alive
         }
+        return {**found, **members}
 
     def _alive(self, deadline: Deadline, processes: list[bytes]) -> set[bytes]:
         """Return those OS processes that still say that they live."""

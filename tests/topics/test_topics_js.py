@@ -16,17 +16,19 @@ from support.browser import Tab, complaints
 from support.children import fixed_port
 from support.pages import blocks_of
 from support.topics import topics_on
-from support.topics_page import ScriptedServer, TopicsTab, page_served
+from support.topics_page import PAGE, SCRIPT, ScriptedServer, TopicsTab, page_served
 
 from mormot_ws import (
     ExponentialBackoff,
     FailureKind,
     MemoryHub,
     ReconnectFailure,
+    Server,
     TopicLimits,
     WebSocketAsyncServer,
     WebSocketServer,
 )
+from mormot_ws.page import TOPICS_JS, topics_js
 from mormot_ws.testing import FaultProxy
 
 if TYPE_CHECKING:
@@ -431,6 +433,24 @@ def test_nothing_is_lost_when_the_server_dies_and_comes_back(
         }
         other.hub.publish("news", "afresh")
         topics.tab.wait(lambda: topics.heard[-1].get("data") == "afresh", "what is new")
+
+
+def test_the_front_door_has_a_page_with_topics(open_tab: Callable[[str], Tab]) -> None:
+    with MemoryHub() as hub, Server(0, address=HOST, hub=hub) as door:
+        door.http(TOPICS_JS)(topics_js)
+        door.http("/page.js")(lambda: (200, SCRIPT, {"Content-Type": "text/javascript"}))
+        door.http("/")(lambda: (200, PAGE, {"Content-Type": "text/html; charset=utf-8"}))
+        topics = TopicsTab(open_tab(f"http://{HOST}:{door.port}/"), door.port)
+        topics.run("listen('news')")
+        topics.tab.wait(lambda: topics.heard, "the answer")
+        topics.publish("one", "from the page")
+        topics.wait_settled("one", {"epoch": ANY, "offset": 1, "repeated": False})
+        hub.publish("news", "from the server")
+        topics.wait_heard(
+            {"recovered": True},
+            {"offset": 1, "data": "from the page"},
+            {"offset": 2, "data": "from the server"},
+        )
 
 
 def test_a_connection_that_is_half_open_is_taken_over_and_nothing_comes_twice(
