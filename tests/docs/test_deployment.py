@@ -170,4 +170,4 @@ def test_one_server_is_killed_and_one_stopped_and_nothing_is_lost(topology: Topo
         wait_for(lambda: all(len(mine) >= COUNT for mine in got), PATIENCE)
         text = topology.ask(0, "/metrics")
     assert got == [list(range(COUNT))] * 2
-    assert re.search(r'^mormot_ws_hub_delivered_total\{hub=""\} [1-9]', text, re.M)
+    assert re.search(r'^mormot_ws_server_upgraded_total\{server=""\} [1-9]', text, re.M)
