@@ -114,8 +114,6 @@ _FOR_THE_PACKAGE = frozenset(
         "received_bytes",
         "overflowed",
         "policy",
-        "prepare_ahead",
-        "queue_failed",
         "reader",
         "revive",
         "run",
@@ -134,7 +132,6 @@ _FOR_THE_PACKAGE = frozenset(
         "used_by",
         "wait_writable",
         "waits_for_input",
-        "write_failed",
         "write_parts",
     ]
 )

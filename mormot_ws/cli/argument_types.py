@@ -17,6 +17,8 @@ from ..core.handshake import split_header_lines
 from ..errors import WebSocketsError
 from ..protocols.base import WebSocketProtocol
 from ..settings import WebSocketProcessSettings, is_origin
+from ..topics.hub import check_name
+from ..topics.redis_url import parse_redis_url
 
 _SIZES = {"": 1, "k": 1000, "M": 1000**2, "Ki": 1 << 10, "Mi": 1 << 20}
 #: upper limits for bench, so that a typing error does not become an attack
@@ -59,6 +61,30 @@ def uri(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r}: blanks and control characters have to be percent-encoded"
         )
+    return text
+
+
+def hub(text: str) -> str:
+    """Return the URL of a hub: ``memory:`` or that of a Redis, maybe from a file."""
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise argparse.ArgumentTypeError(f"cannot read the file: {exc}") from None
+    if text != "memory:":
+        try:
+            parse_redis_url(text)
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from None
+    return text
+
+
+def topic(text: str) -> str:
+    """Return the name of a topic."""
+    try:
+        check_name("a topic", text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
     return text
 
 

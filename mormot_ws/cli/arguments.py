@@ -1,6 +1,6 @@
 """The options of the command line, and the text of ``--help``.
 
-The types of the options are in ``argument_types.py``.
+The types of the options are in ``argument_types.py``, the longer texts in ``help_texts.py``.
 
 argparse is enough for three commands with flat options, and its messages are well known. A library
 would be one more thing to install.
@@ -12,83 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 from .. import __version__
-from . import argument_types
-
-_CODES = """\
-exit codes:
-  0    done as asked
-  1    no connection: nobody listens there, the upgrade was refused, the port is
-       in use
-  2    bad arguments
-  3    the connection was lost, or closed with a code other than 1000 and 1001;
-       something could not be sent; bench: no echo
-  130  ended by Ctrl-C     143  by SIGTERM     141  by a closed output pipe
-  (serve ends with 0 on the first two: that is how it is stopped)
-"""
-
-_PROGRAM = """\
-WebSockets on the command line: a server to try things with, a client that
-reconnects, and a benchmark of any echo server.
-
-  mormot-ws serve                          an echo server on port 8999
-  mormot-ws connect ws://127.0.0.1:8999    type to it
-  mormot-ws bench ws://127.0.0.1:8999      how fast is it?
-
-`mormot-ws COMMAND --help` tells more. `python -m mormot_ws` is the same program.
-"""
-
-_SERVE = """\
-Serve WebSockets until Ctrl-C or SIGTERM, then close all connections gracefully
-and print the counters.
-
-  echo       every message goes back to its sender (the default)
-  chat       every message goes to all the others
-  broadcast  every line of standard input goes to all clients; its end stops the server
-"""
-
-_SERVE_EXAMPLES = """\
-examples:
-  mormot-ws serve
-  mormot-ws serve chat --host 0.0.0.0 --port 9000 --max-connections 100
-  tail -f app.log | mormot-ws serve broadcast
-  mormot-ws serve --cert cert.pem --key key.pem --status 5
-  mormot-ws serve --port 0 --json --status 1      for scripts
-  mormot-ws serve --unix /tmp/echo.sock --unix-mode 600
-
-"""
-
-_CONNECT = """\
-Connect to a WebSocket server; lines of standard input are sent as messages,
-what arrives is printed. Works with any server.
-
-Messages go to standard output, remarks (connected, closed, ...) to standard
-error. Ctrl-C, or Ctrl-D at the beginning of a line, closes the connection.
-"""
-
-_CONNECT_EXAMPLES = """\
-examples:
-  mormot-ws connect ws://127.0.0.1:8999
-  mormot-ws connect wss://example.com/feed --bearer @token.txt --reconnect
-  echo hello | mormot-ws connect ws://127.0.0.1:8999 --count 1
-  mormot-ws connect ws://127.0.0.1:8999 --json --linger forever < /dev/null
-  mormot-ws connect ws://127.0.0.1:8999 --binary < photo.jpg > copy.jpg
-  mormot-ws connect ws+unix:/tmp/echo.sock:/
-
-"""
-
-_BENCH = """\
-Measure a WebSocket server that echoes: first the round trips, one message at a
-time on each connection; then the throughput, with many messages in flight.
-"""
-
-_BENCH_EXAMPLES = """\
-examples:
-  mormot-ws bench ws://127.0.0.1:8999
-  mormot-ws bench ws://127.0.0.1:8999 --size 32 --size 16k --connections 4
-  mormot-ws bench wss://example.com/echo --count 100 --seconds 10 --json
-
-"""
-
+from . import argument_types, help_texts
 
 #: where ``serve`` listens by default
 _HOST = "127.0.0.1"
@@ -115,8 +39,8 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     """Return the parser, and the parsers of its commands by name."""
     parser = argparse.ArgumentParser(
         "mormot-ws",
-        description=_PROGRAM,
-        epilog=_CODES,
+        description=help_texts.PROGRAM,
+        epilog=help_texts.CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"mormot-ws {__version__}")
@@ -125,19 +49,25 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     )
     made: dict[str, argparse.ArgumentParser] = {}
     for name, short, text, examples, add in (
-        ("serve", "an echo, chat or broadcast server", _SERVE, _SERVE_EXAMPLES, _add_serve),
+        (
+            "serve",
+            "an echo, chat or broadcast server",
+            help_texts.SERVE,
+            help_texts.SERVE_EXAMPLES,
+            _add_serve,
+        ),
         (
             "connect",
             "type to a server and see what it sends",
-            _CONNECT,
-            _CONNECT_EXAMPLES,
+            help_texts.CONNECT,
+            help_texts.CONNECT_EXAMPLES,
             _add_connect,
         ),
         (
             "bench",
             "round trips and throughput of an echo server",
-            _BENCH,
-            _BENCH_EXAMPLES,
+            help_texts.BENCH,
+            help_texts.BENCH_EXAMPLES,
             _add_bench,
         ),
     ):
@@ -145,7 +75,7 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
             name,
             help=short,
             description=text,
-            epilog=examples + _CODES,
+            epilog=examples + help_texts.CODES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         add(made[name])
@@ -225,6 +155,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--uri", metavar="PATH", default="", help="serve this path only, e.g. chat (default: any)"
+    )
+    parser.add_argument(
+        "--hub",
+        metavar="URL",
+        type=argument_types.hub,
+        help="topics too, for clients of the sub-protocol topics: memory:, redis://host:port or "
+        "rediss://...; @FILE: read it from the file, where a password is not seen",
     )
     parser.add_argument(
         "--status",
@@ -341,6 +278,22 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
         type=argument_types.positive,
         default=0,
         help="close after N received messages",
+    )
+    group = parser.add_argument_group("topics")
+    group.add_argument(
+        "--subscribe",
+        metavar="TOPIC",
+        type=argument_types.topic,
+        action="append",
+        default=[],
+        help="show what is published on a topic, and what was missed when the connection was lost; "
+        "repeatable; without --publish, standard input is not read",
+    )
+    group.add_argument(
+        "--publish",
+        metavar="TOPIC",
+        type=argument_types.topic,
+        help="publish each line of the input on a topic",
     )
     group = parser.add_argument_group("reconnection")
     group.add_argument(
@@ -498,6 +451,10 @@ def _check_together(args: argparse.Namespace) -> None:
         _check_place(args)
         if args.processes is not None and args.mode != "echo":
             raise UsageError("--processes goes with echo: others would reach only some clients")
+        if args.hub == "memory:" and args.processes is not None:
+            raise UsageError("--hub memory: is one OS process's own: --processes needs a Redis")
+        if args.hub and (args.protocol or "").lower() == "topics":
+            raise UsageError("--protocol topics is what --hub offers")
         if args.drain and not (args.health and args.processes is None):
             raise UsageError("--drain goes with --health, and without --processes")
         if args.metrics and args.processes is not None:
@@ -516,6 +473,12 @@ def _check_together(args: argparse.Namespace) -> None:
     if args.bearer and any(header.lower().startswith("authorization:") for header in args.header):
         raise UsageError("--bearer or a header Authorization, not both")
     if args.command == "connect":
+        if (args.subscribe or args.publish) and args.binary:
+            raise UsageError("--subscribe and --publish go without --binary")
+        if (args.subscribe or args.publish) and len(args.protocol) > 1:
+            raise UsageError("--subscribe and --publish go with one --protocol")
+        if len(set(args.subscribe)) < len(args.subscribe):
+            raise UsageError("--subscribe names each topic once")
         if args.max_attempts and not args.reconnect:
             raise UsageError("--max-attempts goes with --reconnect")
     elif not args.size:

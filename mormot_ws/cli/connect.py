@@ -22,6 +22,7 @@ from .inputs import PipeInput, PromptInput
 from .mailbox import SIGNAL_CODES, Mailbox, News
 from .output import Output, has_module
 from .target import ConsoleProtocol, Target
+from .topics import ConsoleTopics
 
 #: seconds between two checks of the queue, which must have room before more input is read, and be
 #: empty before the program ends
@@ -45,11 +46,17 @@ class Connection:
         )
         #: None until :meth:`start`
         self.client: HttpClientWebSockets | None = None
-        #: lines that could not be sent
-        self.unsent: int = 0
+        # lines that could not be sent
+        self._unsent = 0
         backoff = ExponentialBackoff(max_attempts=args.max_attempts)
         self._policy = VisiblePolicy(StopOn(backoff) if args.reconnect else None, self.events)
-        self._protocol = ConsoleProtocol(args.protocol, self.events.on_incoming_frame)
+        self._protocol: ConsoleProtocol | ConsoleTopics
+        #: the topics; None: it has messages
+        self._topics: ConsoleTopics | None = None
+        if args.subscribe or args.publish:
+            self._protocol = self._topics = ConsoleTopics(args, self.events, mailbox, output)
+        else:
+            self._protocol = ConsoleProtocol(args.protocol, self.events.on_incoming_frame)
         # a daemon thread, which does not keep the program from ending
         self._pinger = threading.Thread(target=self._ping, name="mormot-ws pinger", daemon=True)
 
@@ -66,6 +73,11 @@ class Connection:
             protocol=self._protocol,
             policy=self._policy,
         )
+
+    @property
+    def unsent(self) -> int:
+        """How many lines could not be sent."""
+        return self._unsent if self._topics is None else self._topics.unpublished
 
     def opened(self) -> None:
         """Begin to ping, once the first connection is open. Called in the main thread."""
@@ -100,6 +112,8 @@ class Connection:
         process = None if client is None else client.websockets
         if process is None:
             return False
+        if self._topics is not None:
+            return self._topics.send_line(data, self.stopping, _LOOK)
         if self._args.binary:
             frame = WebSocketFrame(focBinary, data)
         else:
@@ -119,7 +133,7 @@ class Connection:
 
     def _not_sent(self, why: str, for_good: bool = False) -> bool:
         """Count and report data that was not sent; return whether more may be sent."""
-        self.unsent += 1
+        self._unsent += 1
         if not self.stopping.is_set():
             self._output.error(f"not sent: {why}")
         return not for_good
@@ -141,6 +155,7 @@ class Connection:
         if (
             process is None
             or process.outgoing.count
+            or (self._topics is not None and self._topics.unacknowledged)
             or (self._args.reconnect and process.state is not wpsRun)
         ):
             return _LOOK if seconds else 0.0
@@ -172,7 +187,8 @@ def connect(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
         assert letter is not None
         if letter.news is News.opened:
             connection.opened()
-            source = _input(args, mailbox, output, connection)
+            if args.publish or not args.subscribe:
+                source = _input(args, mailbox, output, connection)
             code = _Conversation(args, mailbox, output, connection).run()
         else:
             code = SIGNAL_CODES.get(letter.news, letter.value)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import threading
+from collections.abc import Callable
 from time import monotonic
 
 from ..client.client import HttpClientWebSockets
@@ -22,6 +23,7 @@ from ..logs import shown_name
 from ..process.process import WebSocketProcess
 from ..reconnect_policies import FailureKind, ReconnectFailure, ReconnectPolicy
 from ..states import wpsRun
+from ..topics.hub import Publication
 from .figures import duration, size
 from .mailbox import Mailbox, News
 from .output import Output
@@ -87,10 +89,19 @@ class ConnectionEvents:
             self._mailbox.post(News.ended, 0 if process.close_code in _GOOD_CODES else 3)
 
     def _message(self, frame: WebSocketFrame) -> None:
+        is_text = frame.opcode is focText
+        self._counted(lambda: self._output.message(frame.payload, is_text, self._args.binary))
+
+    def publication(self, publication: Publication) -> None:
+        """Handle a publication on a topic."""
+        self._counted(lambda: self._output.publication(publication))
+
+    def _counted(self, show: Callable[[], None]) -> None:
+        """Show a message, unless there were as many as are wanted."""
         most = self._args.count
         if most and self._received >= most:
             return
-        self._output.message(frame.payload, frame.opcode is focText, self._args.binary)
+        show()
         self._received += 1
         self.last_activity = monotonic()
         if self._received == most:

@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from ..core.taking import take
 from ..json_logs import JsonLogFormatter
+from ..topics.hub import Publication
 from .mailbox import Mailbox, News
 
 #: seconds that a line waits for another thread's line, which may be blocked by a full pipe
@@ -171,6 +172,24 @@ class Output:
         else:
             rest = " …" if len(payload) > _SHOWN_BYTES else ""
             self.line(f"< binary, {len(payload)} bytes: {payload[:_SHOWN_BYTES].hex(' ')}{rest}")
+
+    def publication(self, publication: Publication) -> None:
+        """Write a publication: its data to a pipe, with its topic and offset to a terminal."""
+        data = publication.data
+        if self.as_json:
+            self.event(
+                "publication",
+                topic=publication.topic,
+                offset=publication.offset,
+                epoch=publication.epoch,
+                data=data,
+            )
+            return
+        text = data if isinstance(data, str) else publication.json
+        if self.out_is_terminal:
+            self.line(f"< {publication.topic} {publication.offset}: {text}")
+        else:
+            self._write(1, text.encode("utf-8", "backslashreplace") + b"\n")
 
     def line(self, text: str) -> None:
         """Write one line of data, escaped, to standard output."""

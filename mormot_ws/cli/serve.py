@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import socket
 import ssl
@@ -27,10 +28,14 @@ from ..settings import WebSocketProcessSettings
 from ..sockets.systems import error_text
 from ..sockets.tls_contexts import server_tls_context
 from ..status import ServerStatus
+from ..topics.protocol import WebSocketProtocolTopics
+from ..topics.server_side import TopicsStatus
 from .figures import size
 from .inputs import PipeInput
 from .mailbox import SIGNAL_CODES, Mailbox, News
 from .output import Output, has_module
+from .topics import NAME as TOPICS
+from .topics import new_hub
 
 #: status lines between two headers
 _HEADER_EVERY = 20
@@ -57,9 +62,25 @@ class Room:
         self._output = output
         #: set before the server gets its protocols, so before any callback
         self.server: ListeningServer | None = None
+        #: the topics, and their hub; None without ``--hub``
+        self.topics: WebSocketProtocolTopics | None = None
         #: guards the table below; last in the lock order
         self._safe_ids = threading.Lock()
         self._ids: set[int] = set()
+
+    def opened(self, server: ListeningServer, args: argparse.Namespace) -> None:
+        """Get ready for the clients of *server*, which do not come yet."""
+        self.server = server
+        if args.hub:
+            self.topics = WebSocketProtocolTopics(
+                TOPICS, args.uri, new_hub(args.hub), presence=True
+            )
+            server.websocket_protocols.add(self.topics)
+
+    def close(self) -> None:
+        """Free the hub, after the server."""
+        if self.topics is not None and self.topics.hub is not None:
+            self.topics.hub.free()
 
     def on_incoming_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
         """Handle the beginning or end of a connection, or a message."""
@@ -161,11 +182,11 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     except HttpServerError as exc:
         output.error(_why_not(exc, args.where))
         return 1
-    except ValueError as exc:
-        # a system that cannot share ports
+    except (ImportError, ValueError) as exc:
+        # redis-py is missing; a system that cannot share ports
         output.error(str(exc))
         return 1
-    with server:
+    with contextlib.closing(room), server:
         uri = websocket_uri(server.host, server.port, args.uri, bool(args.cert))
         output.event(
             "listening",
@@ -192,6 +213,8 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
         if source is not None:
             source.stop()
     tell_counters(args, output, server.status())
+    if room.topics is not None:
+        tell_topics(args, output, room.topics.status())
     return code
 
 
@@ -201,8 +224,8 @@ def make_server(
     """Return the server; raise what its constructor raises."""
 
     def prepare(server: ListeningServer) -> None:
-        room.server = server
         _offer(server, args, room.on_incoming_frame)
+        room.opened(server, args)
         if args.metrics:
             from ..metrics import Metrics
 
@@ -241,6 +264,15 @@ def tell_counters(args: argparse.Namespace, output: Output, status: ServerStatus
         output.event("stopped", **final)
     else:
         output.table("Counters at the end", {text: final[name] for name, text in _COUNTERS.items()})
+
+
+def tell_topics(args: argparse.Namespace, output: Output, status: TopicsStatus) -> None:
+    """Show the counters of the topics at the end."""
+    final = status.as_dict()
+    if args.json:
+        output.event("topics", **final)
+    else:
+        output.table("Topics", {name.replace("_", " "): value for name, value in final.items()})
 
 
 def wait_for_end(

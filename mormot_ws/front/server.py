@@ -305,6 +305,9 @@ class Server(Sending, ClosedByWith):
                 tls_context=self._tls,
                 prepare=self._prepare,
             )
+        if self._topics is not None:
+            # it may wait for the hub, and log: without the lock
+            self._topics.start()
         _log.info("%r listens", self)
 
     def _prepare(self, server: ListeningServer) -> None:
@@ -315,7 +318,6 @@ class Server(Sending, ClosedByWith):
             server.websocket_protocols.add(PeerProtocol(name, handlers, self))
         if self._topics is not None:
             server.websocket_protocols.add(TopicPeerProtocol(self._topics))
-            self._topics.start()
         if self._authenticate is not None:
             server.on_websocket_upgraded = self._admit
         if self._routes:

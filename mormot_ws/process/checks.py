@@ -17,6 +17,7 @@ from ..states import WebSocketProcessState
 from .carrier import ByteCarrier
 from .closer import Closer
 from .liveness import Liveness
+from .loop import Loop
 from .reader import Reader
 from .sender import Sender
 
@@ -37,6 +38,7 @@ class CheckedConnection(ByteCarrier):
         "state": of_kind(WebSocketProcessState),
         "dropped_count": IS_INT,
         "inherited": IS_BOOL,
+        "loop": of_kind(Loop),
         "reader": of_kind(Reader),
         "sender": of_kind(Sender),
         "liveness": of_kind(Liveness),

@@ -18,6 +18,7 @@ from ..errors import WebSocketsProtocolError
 from ..logs import get_logger
 from ..settings import WebSocketProcessSettings
 from ..sockets.deadline import Deadline, is_foreign_timeout
+from .frame_log import log_queue_failed, write_fault
 from .keeper import ProcessKeeper, Timer
 from .sender import Sender
 
@@ -54,9 +55,6 @@ class ClosingProcess(Protocol):
 
     def interrupt(self) -> None:
         """Break the connection."""
-
-    def queue_failed(self, exc: BaseException) -> None:
-        """Report that a queued frame could not be prepared, and is dropped."""
 
     def log_fields(self) -> dict[str, object]:
         """Return the ``extra`` of this connection's log records."""
@@ -196,7 +194,7 @@ class Closer:
             if left_running:
                 process.left_run()
             for failure in failures:
-                process.queue_failed(failure)
+                log_queue_failed(process, failure)
             if error is not None:
                 _log.debug("%s: close frame not sent: %s", process, error)
         _log.debug("%s: close frame sent, %d %s", process, code, reason)
@@ -294,10 +292,3 @@ class Closer:
         if self._timer is not None:
             self._timer.cancel()
         self.handshake.end()
-
-
-def write_fault(exc: BaseException) -> str:
-    """Describe why a write failed."""
-    if isinstance(exc, BlockingIOError):
-        return "write failed: the peer does not read"
-    return f"write failed: {type(exc).__name__}: {exc}"

@@ -57,17 +57,11 @@ class SendingProcess(Protocol):
     def cut(self, exc: BaseException) -> None:
         """Break the connection after a failed write. Called under ``safe_out``; logs nothing."""
 
-    def write_failed(self, exc: BaseException) -> None:
-        """Log that the connection was given up after a failed write. Called without a lock."""
-
-    def queue_failed(self, exc: BaseException) -> None:
-        """Report that a queued frame could not be prepared. Called without a lock."""
-
-    def lost_in_doubt(self, frames: int) -> None:
-        """Log that queued frames may have been sent or not. Called without a lock."""
-
     def overflowed(self) -> None:
         """Close the connection because the queue is full, as the settings ask for."""
 
     def keeps_queue(self) -> bool:
         """Tell whether frames may be queued while the connection is not running."""
+
+    def log_fields(self) -> dict[str, object]:
+        """Return the ``extra`` of this connection's log records."""

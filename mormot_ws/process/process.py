@@ -43,7 +43,7 @@ from ..states import (
 )
 from ..status import ConnectionStatus
 from .checks import CheckedConnection, check_request
-from .closer import Closer, write_fault
+from .closer import Closer
 from .dispatcher import Dispatcher
 from .encoder import PreparedFrame, check_sendable
 from .frame_log import log_frame
@@ -264,12 +264,6 @@ class WebSocketProcess(CheckedConnection):
             log_frame(self, "sent", frame)
         return sent
 
-    def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
-        """Let the protocol prepare a copy of *frame* without a lock; used by the package."""
-        if self.state is not wpsRun:
-            return None
-        return self.sender.encoder.prepare_ahead(self.protocol, frame)
-
     def send_frame_async(self, frame: WebSocketFrame) -> bool:
         """Queue a copy of *frame*, to be sent soon and together with others.
 
@@ -489,20 +483,6 @@ class WebSocketProcess(CheckedConnection):
         after it; logs nothing.
         """
         self.closer.cut(exc)
-
-    def write_failed(self, exc: BaseException) -> None:
-        """Log that the connection was cut because a write failed. Called without a lock."""
-        _log.debug("%s: cut: %s", self, write_fault(exc))
-
-    def queue_failed(self, exc: BaseException) -> None:
-        """Log that a queued frame was dropped, because the protocol could not prepare it."""
-        text = "%s: a queued frame could not be prepared, and is dropped"
-        _log.error(text, self, extra=self.log_fields(), exc_info=exc)
-
-    def lost_in_doubt(self, frames: int) -> None:
-        """Log that a write was interrupted: its *frames* may have been sent or not."""
-        text = "%s: a signal handler has interrupted a write: %d queued frames count as lost"
-        _log.warning(text, self, frames, extra=self.log_fields())
 
     def count_dropped(self, messages: int = 1) -> None:
         """Count messages that were read, and reached no callback. For the package."""

@@ -32,6 +32,7 @@ from ..sockets.transport import JOIN_BELOW
 from ..states import wpsClose, wpsRun
 from .batch import Batch
 from .encoder import Encoder, PreparedFrame
+from .frame_log import log_lost_in_doubt, log_queue_failed, log_write_failed
 from .keeper import FlushResult, ProcessKeeper
 from .owner import SendingProcess
 from .queue_writer import QueueWriter
@@ -183,10 +184,17 @@ class Sender:
                 safe_out.release()
             if failure is not None:
                 if failures is None:
-                    process.write_failed(failure)
+                    log_write_failed(process, failure)
                 else:
                     failures.append(failure)
         return True
+
+    def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
+        """Let the protocol prepare a copy of *frame* without a lock; for a later :meth:`send`."""
+        process = self._process
+        if process.state is not wpsRun:
+            return None
+        return self.encoder.prepare_ahead(process.protocol, frame)
 
     def _send_in_main(
         self,
@@ -227,7 +235,7 @@ class Sender:
                     failures += failed
                 else:
                     for failure in failed:
-                        process.write_failed(failure)
+                        log_write_failed(process, failure)
 
     def is_held_here(self) -> bool:
         """Tell whether the calling thread holds ``safe_out``, or what another holder waits for.
@@ -322,7 +330,7 @@ class Sender:
                 if is_foreign_timeout(exc):
                     raise
         if failure is not None:
-            process.write_failed(failure)
+            log_write_failed(process, failure)
 
     # ------------------------------------------------------------------------------- queued frames
 
@@ -359,9 +367,9 @@ class Sender:
                 if is_foreign_timeout(exc):
                     raise
         if isinstance(failure, OSError):
-            self._process.write_failed(failure)
+            log_write_failed(self._process, failure)
         elif failure is not None:
-            self._process.queue_failed(failure)
+            log_queue_failed(self._process, failure)
 
     def _want_flush(self) -> None:
         """Let the keeper flush the queue, at least ``send_delay`` ms after the last flush."""
@@ -398,6 +406,14 @@ class Sender:
             return FlushResult.done
         return self.flush_outgoing()
 
+    def flush_at_once(self) -> None:
+        """Send what is queued without waiting, and without gathering more. From any thread."""
+        # in a callback of this connection the loop does it
+        if get_ident() == self._process.loop.ident:
+            return
+        if self.flush_outgoing() is not FlushResult.done:
+            self._keeper.wake(self)
+
     def flush_outgoing(self) -> FlushResult:
         """Send queued frames without waiting; called by the keeper, and by the loop."""
         failures: list[BaseException] = []
@@ -419,9 +435,9 @@ class Sender:
             self.end_holding()
             for failure in failures:
                 if isinstance(failure, OSError):
-                    self._process.write_failed(failure)
+                    log_write_failed(self._process, failure)
                 else:
-                    self._process.queue_failed(failure)
+                    log_queue_failed(self._process, failure)
 
     def _flush(self, failures: list[BaseException]) -> FlushResult:
         assert self.safe_out.locked()
@@ -474,7 +490,7 @@ class Sender:
         with self.safe_out:
             in_doubt = self._queued.requeue()
         if in_doubt:
-            self._process.lost_in_doubt(in_doubt)
+            log_lost_in_doubt(self._process, in_doubt)
 
 
 _main_ident = threading.main_thread().ident

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..core.frames import WebSocketFrame
 from ..errors import WebSocketsError
 from ..logs import get_logger
-from ..process.frame_log import log_frame
+from ..process.frame_log import log_frame, log_write_failed
 from ..request import HTTP_CLIENTERROR
 from ..settings import DEFAULT_ANSWER_TIMEOUT_MS, LEAST_ANSWER_TIMEOUT_MS
 from ..states import (
@@ -233,7 +233,7 @@ class RestExchange:
         answer: SimpleQueue[WebSocketFrame | None] = SimpleQueue()
         timeout = self._timeout_ms()
         # compression takes time: other threads may send meanwhile
-        ahead = process.prepare_ahead(frame)
+        ahead = process.sender.prepare_ahead(frame)
         received: WebSocketFrame | None = None
         sent = False
         failures: list[BaseException] = []
@@ -260,7 +260,7 @@ class RestExchange:
                     self._waiting.pop(head, None)
             # logged only now, without a lock
             for failure in failures:
-                process.write_failed(failure)
+                log_write_failed(process, failure)
             if sent and process.settings.log_details:
                 log_frame(process, "sent", frame)
         if not sent:

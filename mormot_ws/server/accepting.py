@@ -14,6 +14,7 @@ import ssl
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from time import sleep
 from typing import Any, ClassVar
 
 from ..attributes import IS_INT, IS_TEXT, Check
@@ -39,6 +40,10 @@ _FEW_DESCRIPTORS = 256
 
 #: how many connections are accepted on one socket before others have their turn
 _MOST_AT_ONCE = 64
+
+#: the most milliseconds in which free() lets opening handshakes end, and seconds between two looks
+_SETTLE_MS = 500
+_LOOK_SECONDS = 0.005
 
 OnThread = Callable[[threading.Thread], Ignored]
 
@@ -103,6 +108,8 @@ class ListeningServer(WebSocketServerBase):
         self._leaves_visitors = False
         #: one item for each thread that is accepting; only appended to and popped
         self._accepting: list[None] = []
+        # somebody else has the listening sockets too, and goes on with them
+        self._is_shared = place.is_shared
         self._listener = place.open()
         #: the address on which it listens; the first if there are several; ``unix:/path`` on a Unix
         #: socket
@@ -250,6 +257,19 @@ class ListeningServer(WebSocketServerBase):
         except BaseException:
             self._forget(connection)
             raise
+
+    @property
+    def _is_closed(self) -> bool:
+        # those who were accepted at the last moment would otherwise be the only ones refused
+        return self._stopping and not self._is_shared
+
+    def _settle(self) -> None:
+        if not self._is_shared:
+            return
+        until = Deadline(min(_SETTLE_MS, self.settings.handshake_timeout))
+        while not self.is_settled() and not until.passed:
+            # no event tells the end of a handshake, and this happens once in the life of a server
+            sleep(_LOOK_SECONDS)
 
     def _turn_away(self, sock: sockets.socket, why: str) -> None:
         """Turn a connection away without waiting: the answer is a courtesy."""

@@ -32,39 +32,16 @@ from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from ..status import ServerStatus
 from .address_limits import AddressLimits
-from .close_codes import CloseCodes
+from .checks import is_process_class, numbers_of
 from .connection import WebSocketProcessServer, WebSocketServerSocket
+from .goodbye import say_goodbye
 from .groups import Groups
+from .tallies import CloseCodes, totals_of
 
 _log = get_logger("mormot_ws.server")
 
 #: how often status() tries again when a connection ends at the same time
 _SNAPSHOT_TRIES = 100
-#: milliseconds in which a peer has to take a frame from the thread that writes to it, so that
-#: free() waits for the end of that; and how long it waits for one before it looks at the next
-_GOODBYE_MS = 1_000
-_TRY_MS = 10
-
-
-def _is_process_class(name: str, value: object) -> None:
-    if not isinstance(value, type) or not issubclass(value, WebSocketProcessServer):
-        raise TypeError(
-            f"{name} is a class that derives from WebSocketProcessServer, not {value!r}"
-        )
-
-
-def _numbers(name: str, numbers: Iterable[int]) -> list[int]:
-    """Return *numbers*, those of connections; raise ``TypeError`` for anything else."""
-    found: Any = numbers
-    if isinstance(numbers, Iterable) and not isinstance(numbers, (str, bytes)):
-        found = list(numbers)
-        if all(isinstance(number, int) for number in found):
-            return found  # type: ignore[no-any-return]
-        found = next(number for number in found if not isinstance(number, int))
-    raise TypeError(
-        f"{name} has numbers of connections, like [process.connection_id], not"
-        f" {type(found).__name__}"
-    )
 
 
 class WebSocketServerBase(KnownAttributes, FreedByWith):
@@ -102,7 +79,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             meant="a WebSocketProtocolList, to which protocols are given by add(protocol)",
         ),
         "tls_context": of_kind(ssl.SSLContext, NoneType, meant="an ssl.SSLContext or None"),
-        "process_class": _is_process_class,
+        "process_class": is_process_class,
         "is_ready": IS_BOOL,
     }
     _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -338,7 +315,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     ) -> list[WebSocketProcessServer]:
         """Return the connections that a broadcast is for."""
         # no lock is held: the application's iterators may take their time, or a lock
-        excluded = frozenset(_numbers("exclude", exclude))
+        excluded = frozenset(numbers_of("exclude", exclude))
         if connection_ids is None:
             if group is None:
                 found = list(self._processes.values())
@@ -346,7 +323,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
                 found = self._groups.members(group)
         else:
             known = [
-                self._processes.get(number) for number in _numbers("connection_ids", connection_ids)
+                self._processes.get(number)
+                for number in numbers_of("connection_ids", connection_ids)
             ]
             found = [process for process in known if process is not None]
             if group is not None:
@@ -366,7 +344,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             # a connection is just ending: let its thread continue
             sleep(0)
         for process in processes:
-            for at, value in enumerate(_totals(process)):
+            for at, value in enumerate(totals_of(process)):
                 totals[at] += value
         return ServerStatus(
             host=host,
@@ -401,6 +379,14 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     def _stop_accepting(self) -> None:
         """Stop accepting connections; wait until none is still being added to the tables."""
 
+    @property
+    def _is_closed(self) -> bool:
+        """True when visitors who have been accepted are not served any more."""
+        return self._stopping
+
+    def _settle(self) -> None:
+        """Let visitors finish their opening handshake, where others serve those who come next."""
+
     def _wait_ended(
         self, connections: Iterable[WebSocketServerSocket], deadline: Deadline
     ) -> list[WebSocketServerSocket]:
@@ -415,6 +401,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     def _end(self) -> None:
         """Do the work of free(); every step can be repeated after an interruption."""
         self._stop_accepting()
+        self._settle()
         connections = list(self._sockets)
         self._say_goodbye(connections)
         self._join(connections)
@@ -443,7 +430,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     def _admit(self, connection: WebSocketServerSocket) -> str:
         """Add a new connection to the tables; return '', or why it cannot be served."""
         with self._safe_connections:
-            if self._stopping:
+            if self._is_closed:
                 return "stopping"
             if 0 < self.settings.max_connections <= len(self._sockets):
                 return "too many connections"
@@ -451,7 +438,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             if not refused:
                 self._sockets[connection] = None
         # free() sets this, then reads the tables: either it sees the connection, or we see this
-        if self._stopping and not refused:
+        if self._is_closed and not refused:
             self._forget(connection)
             return "stopping"
         return refused
@@ -459,7 +446,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     def _identify(self, connection: WebSocketServerSocket, ip: str) -> str:
         """Count *connection* for the client *ip* of a trusted proxy; return '', or why not."""
         with self._safe_connections:
-            if self._stopping:
+            if self._is_closed:
                 return "stopping"
             return self._addresses.count(connection, ip, self.settings)
 
@@ -476,7 +463,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         with self._safe_connections:
             self._moves += 1
             if self._processes.pop(process.connection_id, None) is not None:
-                for at, value in enumerate(_totals(process)):
+                for at, value in enumerate(totals_of(process)):
                     self._ended_totals[at] += value
                 self._close_codes.count(process.close_code)
             self._moves += 1
@@ -522,45 +509,5 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
                 _log.exception("%r: a server callback failed for %r", self, argument)
 
     def _say_goodbye(self, sockets: Iterable[WebSocketServerSocket]) -> None:
-        """Send 1001 to all, first where no thread is writing. Cut those that take nothing from the
-        thread that is: one that takes something gets its goodbye in the end.
-        """
-        deadline = Deadline(self.settings.close_timeout)
-        left = {socket_ for socket_ in sockets if not socket_.say_goodbye(0)}
-        while left:
-            sent = {socket_: _frames_sent(socket_) for socket_ in left}
-            turn = deadline.sooner(_GOODBYE_MS)
-            deaf = set()
-            while left and not turn.passed:
-                # in the opening handshake, or at its end: nobody is writing there
-                deaf |= {socket_ for socket_ in left if not _is_running(socket_)}
-                left = {
-                    socket_
-                    for socket_ in left - deaf
-                    if not socket_.say_goodbye(turn.sooner(_TRY_MS).milliseconds() or 0)
-                }
-            deaf |= {s for s in left if deadline.passed or _frames_sent(s) == sent[s]}
-            for socket_ in deaf:
-                socket_.interrupt()
-            left -= deaf
-
-
-def _is_running(socket_: WebSocketServerSocket) -> bool:
-    process = socket_.websocket_process
-    return process is not None and process.state is wpsRun
-
-
-def _frames_sent(socket_: WebSocketServerSocket) -> int:
-    process = socket_.websocket_process
-    return 0 if process is None else process.protocol.frames_out_count
-
-
-def _totals(process: WebSocketProcessServer) -> tuple[int, int, int, int, int]:
-    protocol = process.protocol
-    return (
-        protocol.frames_in_count,
-        protocol.frames_out_count,
-        protocol.frames_in_bytes,
-        protocol.frames_out_bytes,
-        process.outgoing.lost,
-    )
+        """Send 1001 to all, and cut those that take nothing."""
+        say_goodbye(sockets, Deadline(self.settings.close_timeout))

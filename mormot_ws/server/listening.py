@@ -108,6 +108,11 @@ class Place:
     reuse_port: bool = False
     unix_mode: int | None = None
 
+    @property
+    def is_shared(self) -> bool:
+        """True when the sockets come from somebody who may have them too."""
+        return bool(self.sockets) or self.address.startswith((_SYSTEMD, _DESCRIPTOR))
+
     @classmethod
     def of(
         cls, port: str | int | None, given: object, reuse_port: bool, unix_mode: int | None

@@ -118,12 +118,17 @@ class TopicClient:
         with self._safe:
             sequence = self._sequence + 1
             publishing = Publishing(topic, sequence, text, on_done, self._in_own_thread)
-            reason = _NO_MORE if self._outlet.over else self._outlet.keep(publishing, dropped)
+            large = self._outlet.refuses(publishing)
+            reason = large or (
+                _NO_MORE if self._outlet.over else self._outlet.keep(publishing, dropped)
+            )
             if not reason:
                 self._sequence = sequence
         for oldest in dropped:
             oldest.finish("failed", "dropped: too many publications without an answer")
-        if reason:
+        if large:
+            publishing.finish("refused", large, "too_large")
+        elif reason:
             publishing.finish("failed", reason)
         else:
             self._outlet.queue()
@@ -208,7 +213,8 @@ class TopicClient:
 
     def _begin(self, process: WebSocketProcess) -> None:
         """Say hello on a new connection, and send again all that needs it."""
-        self._outlet.begin(process, self._opening)
+        for large in self._outlet.begin(process, self._opening):
+            large.finish("refused", self._outlet.refuses(large), "too_large")
 
     def _opening(self) -> list[str]:
         """Return the first messages of a connection. Called with the lock."""
@@ -297,7 +303,9 @@ class TopicClient:
         elif isinstance(message, wire.Welcome):
             with self._safe:
                 self.member = message.member
-                self._outlet.allow(message.limits.get("window", 0))
+                self._outlet.allow(
+                    message.limits.get("window", 0), message.limits.get("payload", 0)
+                )
 
     def _answered(self, message: wire.Ack) -> None:
         publishing = self._outlet.answered(message.sequence)

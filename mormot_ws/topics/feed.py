@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: publications that wait for a member that catches up; one with more has to ask again
 _MOST_PENDING = 1_000
+#: with at most so many members, publications are not gathered before they are sent
+_FEW = 8
 _TEXT = 0x80 | focText.value
 _NO_FLAGS = WebSocketFramePayload(0)
 
@@ -225,6 +227,9 @@ class Feed:
                 encoded if sender.encoder.sends_plain else plain
             ):
                 slow.append(member)
+        if len(receivers) <= _FEW:
+            for member in receivers:
+                member.process.sender.flush_at_once()
         self._owner.delivered(len(receivers) - len(slow))
         for member in slow:
             member.visitor.fell_behind(member)

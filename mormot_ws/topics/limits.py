@@ -49,15 +49,26 @@ class TopicLimits:
         if self.max_topic_length > MOST_NAME:
             raise ValueError(f"max_topic_length is at most {MOST_NAME}")
 
-    def as_wire(self) -> dict[str, int]:
-        """Return what clients are told."""
+    def payload_within(self, message_bytes: int) -> int:
+        """Return how many bytes of data fit into a message of *message_bytes*, or fewer if
+        :attr:`max_payload` says so.
+        """
+        room = max(1, message_bytes - _AROUND_DATA - _BYTES_OF_CHARACTER * self.max_topic_length)
+        return min(room, self.max_payload) if self.max_payload else room
+
+    def as_wire(self, message_bytes: int) -> dict[str, int]:
+        """Return what clients are told, where a message has at most *message_bytes*."""
         return {
             "topics": self.max_topics,
             "topic": self.max_topic_length,
-            "payload": self.max_payload,
+            "payload": self.payload_within(message_bytes),
             "rate": self.max_publications_per_second,
             "window": self.max_unanswered,
         }
 
 
+#: the most bytes of a publication's message beside its topic and its data
+_AROUND_DATA = 100
+#: the most bytes of one character of a topic as JSON
+_BYTES_OF_CHARACTER = 6
 _FROM_1 = frozenset({"max_topic_length", "max_unanswered", "max_behind"})

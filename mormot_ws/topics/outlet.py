@@ -23,6 +23,8 @@ _log = get_logger("mormot_ws.topics")
 _WINDOW = 64
 #: bytes of publications on the way
 _WINDOW_BYTES = 1 << 20
+#: with at most so many publications on the way, messages are not gathered before they are sent
+_FEW = 4
 #: seconds after which a full queue is tried again
 _QUEUE_RETRY = 0.05
 #: seconds that a new connection waits for a thread that is queueing for the last one
@@ -58,6 +60,8 @@ class Outlet:
         self.kept = Unacknowledged()
         #: how many of them may be on the way
         self._window = _WINDOW
+        #: the most bytes of a publication's data that the server takes; 0: any, or not known
+        self._payload = 0
         #: messages other than publications that are to be sent on this connection
         self._controls: deque[str] = deque()
         #: a thread is queueing messages; it takes the new ones, too
@@ -73,21 +77,28 @@ class Outlet:
 
     # ---------------------------------------------------------------------------- the connections
 
-    def begin(self, process: WebSocketProcess, controls: Callable[[], list[str]]) -> None:
+    def begin(
+        self, process: WebSocketProcess, controls: Callable[[], list[str]]
+    ) -> list[Publishing]:
         """Send *controls*, which are asked for under the lock, first on a new connection, then the
         publications without an answer.
+
+        Returns those that the server does not take: they would end one connection after another.
         """
         with self._safe:
             # what another thread has taken for the last connection must not come before the hello
             self._safe.wait_for(lambda: not self._queueing, _IDLE_SECONDS)
+            self._queueing = False
             process.outgoing.clear()
             self.number += 1
             self.over = self._held = False
             self._controls.clear()
             self._controls.extend(controls())
             self.kept.back()
+            large = self.kept.remove(self.refuses) if self._payload else []
             self.process = process
         self.queue()
+        return large
 
     def end(self) -> None:
         """Send nothing until the next connection. Called with the lock."""
@@ -103,10 +114,20 @@ class Outlet:
 
     # -------------------------------------------------------------------------------- what is sent
 
-    def allow(self, window: int) -> None:
-        """Have at most *window* publications on the way; 0: as before. Called with the lock."""
+    def allow(self, window: int, payload: int) -> None:
+        """Have at most *window* publications on the way (0: as before), and none with more than
+        *payload* bytes of data (0: any). Called with the lock.
+        """
         if window > 0:
             self._window = window
+        self._payload = payload
+
+    def refuses(self, publishing: Publishing) -> str:
+        """Return why the server would not take a publication; '' if it may."""
+        most = self._payload
+        if not 0 < most < publishing.size:
+            return ""
+        return f"the data has {publishing.size} bytes, and may have {most}"
 
     def add(self, text: str) -> None:
         """Send a message on this connection, if there is one. Called with the lock; :meth:`queue`
@@ -157,19 +178,21 @@ class Outlet:
 
     def queue(self) -> None:
         """Queue on the connection what may be sent now. It never waits."""
-        with self._safe:
-            if self._queueing:
-                # that thread finds it
-                return
-            self._queueing = True
-        left = False
+        left = True
+        process: WebSocketProcess | None = None
+        # a signal handler may raise anywhere
         try:
+            with self._safe:
+                if self._queueing:
+                    # that thread finds it
+                    return
+                left, self._queueing = False, True
             while True:
                 taken = self._take()
                 if taken is None:
                     # another thread may be queueing by now
                     left = True
-                    return
+                    break
                 process, text, publishing = taken
                 if not process.send_frame_async(WebSocketFrame(focText, text)):
                     self._put_back(process, text, publishing)
@@ -179,6 +202,8 @@ class Outlet:
                 with self._safe:
                     self._queueing = False
                     self._safe.notify_all()
+        if process is not None and self.kept.on_way <= _FEW:
+            process.sender.flush_at_once()
 
     def _take(self) -> tuple[WebSocketProcess, str, Publishing | None] | None:
         """Return what is sent next; None, and leave the queueing to others, when there is nothing.

@@ -164,6 +164,11 @@ class Unacknowledged:
         yield from self._on_way.values()
         yield from self._waiting
 
+    @property
+    def on_way(self) -> int:
+        """How many are on the way."""
+        return len(self._on_way)
+
     def append(self, publishing: Publishing) -> None:
         """Add a new one."""
         self._waiting.append(publishing)
@@ -203,6 +208,14 @@ class Unacknowledged:
         if self._on_way.pop(publishing.sequence, None) is not None:
             self._on_way_bytes -= publishing.size
             self._waiting.appendleft(publishing)
+
+    def remove(self, refuses: Callable[[Publishing], str]) -> list[Publishing]:
+        """Remove and return those that wait, and that *refuses* returns a reason for."""
+        found = [publishing for publishing in self._waiting if refuses(publishing)]
+        for publishing in found:
+            self._waiting.remove(publishing)
+            self.bytes -= publishing.size
+        return found
 
     def oldest(self) -> Publishing | None:
         """Remove and return the oldest one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from itertools import islice
 from typing import Any, NamedTuple
 
 from .hub import EPOCH, Heard, History, Lost, OnPublication, Position, Publication
@@ -18,7 +19,7 @@ from .subscription import Subscription
 class RedisFeed:
     """One topic that is listened to. The lock of :class:`RedisFeeds` guards all of it."""
 
-    __slots__ = ("behind", "heard", "held", "keys", "read_to", "subscriptions", "topic")
+    __slots__ = ("behind", "heard", "held", "is_new", "keys", "read_to", "subscriptions", "topic")
 
     def __init__(self, topic: str, keys: Keys) -> None:
         self.topic = topic
@@ -32,6 +33,8 @@ class RedisFeed:
         self.held = 0
         #: something was not taken, and is in the history
         self.behind = False
+        #: True until something is taken after its first subscription
+        self.is_new = True
         #: something has come since this was last set to False
         self.heard = False
 
@@ -112,30 +115,37 @@ class RedisFeeds:
             self._behind.pop(feed, None)
             return feed
 
-    def release(self, feed: RedisFeed, callback: OnPublication, position: Position | None) -> bool:
-        """End :meth:`hold`, with a subscription from *position* on, or None without one.
+    def begin(
+        self, feed: RedisFeed, callback: OnPublication, position: Position, again: bool
+    ) -> bool:
+        """Begin a subscription behind *position*, between :meth:`hold` and :meth:`release`.
 
-        Raises ``ValueError`` when *callback* was subscribed by another thread meanwhile. Returns
-        whether the listening thread has to be woken.
+        Return False when another one has begun behind a later position meanwhile: then a newer
+        position is needed. *again* says that it is that.
+
+        Raises ``ValueError`` when *callback* was subscribed by another thread meanwhile.
         """
         with self._safe:
-            feed.held -= 1
-            try:
-                if position is not None:
-                    if any(each.is_of(callback) for each in feed.subscriptions):
-                        raise ValueError(f"the callback is subscribed to {feed.topic!r} already")
-                    if not feed.subscriptions:
-                        feed.read_to = position
-                        self._changed.append(feed.keys.channel)
-                    subscription = Subscription(
-                        feed.topic, callback, position.offset, position.epoch
-                    )
-                    feed.add(subscription)
-            finally:
-                self._forget_unused(feed)
-                if feed.behind and not feed.held and feed.subscriptions:
-                    self._behind[feed] = None
+            if any(each.is_of(callback) for each in feed.subscriptions):
+                raise ValueError(f"the callback is subscribed to {feed.topic!r} already")
+            if not feed.subscriptions:
+                feed.read_to, feed.is_new = position, True
+                self._changed.append(feed.keys.channel)
+            elif feed.is_new and not again:
+                assert feed.read_to is not None
+                epoch, offset = feed.read_to
+                if position.epoch != epoch or position.offset < offset:
+                    return False
+            feed.add(Subscription(feed.topic, callback, position.offset, position.epoch))
             return True
+
+    def release(self, feed: RedisFeed) -> None:
+        """End :meth:`hold`."""
+        with self._safe:
+            feed.held -= 1
+            self._forget_unused(feed)
+            if feed.behind and not feed.held and feed.subscriptions:
+                self._behind[feed] = None
 
     def _forget_unused(self, feed: RedisFeed) -> None:
         """Forget *feed* when nobody wants it. Called with the lock."""
@@ -168,17 +178,18 @@ class RedisFeeds:
     def take(self, channel: bytes, message: bytes) -> Call | None:
         """Take a message from Redis; return what is to be called.
 
-        When publications before it have not come, its topic is behind.
+        When publications before it have not come, its topic is behind. Raises ``ValueError`` for
+        what no hub has published.
         """
-        epoch, number, json = message.split(b" ", 2)
-        offset = int(number)
+        name, number, text = message.split(b" ", 2)
+        epoch, offset, json = name.decode(), int(number), text.decode()
         with self._safe:
             feed = self._feeds.get(channel)
             if feed is None or feed.read_to is None:
                 return None
             feed.heard = True
             position = feed.read_to
-            if feed.held or feed.behind or epoch.decode() != position.epoch:
+            if feed.held or feed.behind or epoch != position.epoch:
                 self._fall_behind(feed)
                 return None
             if offset != position.offset + 1:
@@ -186,9 +197,9 @@ class RedisFeeds:
                 if offset > position.offset:
                     self._fall_behind(feed)
                 return None
-            feed.read_to = Position(position.epoch, offset)
+            feed.read_to, feed.is_new = Position(position.epoch, offset), False
             subscriptions = feed.subscriptions
-        publication = Publication(feed.topic, offset, position.epoch, json.decode())
+        publication = Publication(feed.topic, offset, position.epoch, json)
         return Call(publication, _wanting(subscriptions, publication))
 
     def _fall_behind(self, feed: RedisFeed) -> None:
@@ -212,13 +223,11 @@ class RedisFeeds:
                 if not heard and feed.read_to is not None:
                     self._fall_behind(feed)
 
-    def next_behind(self) -> tuple[RedisFeed, Position] | None:
-        """Return a topic that is behind, and how far it was read; None when there is none."""
+    def next_behind(self, most: int) -> list[tuple[RedisFeed, Position]]:
+        """Return topics that are behind, and how far each of them was read; at *most* so many."""
         with self._safe:
-            for feed in self._behind:
-                assert feed.read_to is not None
-                return feed, feed.read_to
-            return None
+            behind = [(feed, feed.read_to) for feed in islice(self._behind, most)]
+            return [(feed, read_to) for feed, read_to in behind if read_to is not None]
 
     def take_history(self, feed: RedisFeed, since: Position, history: History) -> list[Call]:
         """Take the *history* of a topic that is behind; return what is to be called."""
@@ -241,7 +250,7 @@ class RedisFeeds:
                 for publication in history.publications
             ]
             last = history.publications[-1].offset if history.publications else newest
-            feed.read_to = Position(epoch, last)
+            feed.read_to, feed.is_new = Position(epoch, last), False
             if last >= newest:
                 feed.behind = False
                 self._behind.pop(feed, None)

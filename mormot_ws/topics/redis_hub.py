@@ -210,36 +210,41 @@ class RedisHub(Hub):
     def _revive(self) -> None:
         self._listener.revive()
 
-    def read_missed(self, topic: str, deadline: Deadline, since: Position) -> History:
-        """Return publications that the subscribers of this process have missed; for the thread."""
-        return self._read(topic, deadline, since, _LEAST_KEPT, _LEAST_KEPT, _LEAST_AGE)
+    def read_missed(self, deadline: Deadline, missed: list[tuple[str, Position]]) -> list[History]:
+        """Return the next publications of several topics, each from a position; for the thread."""
+        asked = [
+            self._question(topic, since, _LEAST_KEPT, _LEAST_KEPT, _LEAST_AGE)
+            for topic, since in missed
+        ]
+        answers = self._pool.run_scripts(deadline, HISTORY, asked)
+        return [
+            history_of(topic, answer) for (topic, _), answer in zip(missed, answers, strict=True)
+        ]
 
-    def _read(
+    def _question(
         self,
         topic: str,
-        deadline: Deadline,
         since: Position | None,
         limit: int,
         least_count: int = 0,
         least_age: int = 0,
-    ) -> History:
-        """Return publications of the past."""
+    ) -> tuple[tuple[bytes, ...], tuple[Any, ...]]:
+        """Return keys and arguments of the script that reads the past."""
         keys = keys_of(self._prefix, topic)
-        answer = self._pool.run_script(
-            deadline,
-            HISTORY,
-            (keys.meta, keys.past),
-            (
-                self._fresh_epoch(),
-                int(self.topic_age),
-                max(self.history_count, least_count),
-                int(max(self.history_age, least_age)),
-                b"" if since is None else since.epoch.encode("utf-8", "surrogatepass"),
-                "" if since is None else since.offset,
-                limit,
-            ),
+        return (keys.meta, keys.past), (
+            self._fresh_epoch(),
+            int(self.topic_age),
+            max(self.history_count, least_count),
+            int(max(self.history_age, least_age)),
+            b"" if since is None else since.epoch.encode("utf-8", "surrogatepass"),
+            "" if since is None else since.offset,
+            limit,
         )
-        return history_of(topic, answer)
+
+    def _read(self, topic: str, deadline: Deadline, since: Position | None, limit: int) -> History:
+        """Return publications of the past."""
+        keys, arguments = self._question(topic, since, limit)
+        return history_of(topic, self._pool.run_script(deadline, HISTORY, keys, arguments))
 
     def history(self, topic: str, since: Position | None = None, limit: int = 0) -> History:
         check_name("topic", topic)
@@ -253,17 +258,18 @@ class RedisHub(Hub):
         check_subscriber(callback)
         check_since(since)
         deadline = self._begin()
-        feed = self._feeds.hold(topic, callback)
-        position: Position | None = None
-        try:
-            history = self._read(topic, deadline, since, 1 if since is None else 0)
-            if since is None:
-                history = History([], history.position)
-            position = history.position
-        finally:
-            self._feeds.release(feed, callback, position)
         self._start()
-        self._listener.wake()
+        feed = self._feeds.hold(topic, callback)
+        try:
+            for again in (False, True):
+                history = self._read(topic, deadline, since, 1 if since is None else 0)
+                if since is None:
+                    history = History([], history.position)
+                if self._feeds.begin(feed, callback, history.position, again):
+                    break
+        finally:
+            self._feeds.release(feed)
+            self._listener.wake()
         if self._freed:
             self.unsubscribe(topic, callback)
             raise HubUnavailable("the hub was freed")
@@ -307,6 +313,10 @@ class RedisHub(Hub):
     def members(self, topic: str) -> dict[str, Any]:
         check_name("topic", topic)
         return self._presence.members(self._begin(), topic)
+
+    def count(self, topic: str) -> int:
+        check_name("topic", topic)
+        return self._presence.count(self._begin(), topic)
 
     def status(self) -> HubStatus:
         topics, subscribers = self._feeds.counts()

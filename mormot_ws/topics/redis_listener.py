@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..client.delays import AttemptFailure, ReconnectWaits
 from ..errors import HubError, HubUnavailable
-from ..logs import get_logger
+from ..logs import SeldomLog, get_logger
 from ..process.freeing import joined
 from ..reconnect_policies import FailureKind, ReconnectPolicy, failure_kind
 from ..sockets.deadline import Deadline
 from .hub import History, Lost, Position
-from .redis_feed import Call, RedisFeed, RedisFeeds
+from .redis_feed import Call, RedisFeeds
 from .redis_pool import RedisPool
 from .redis_presence import RedisPresence
 from .redis_waiting import wait_readable
@@ -35,11 +35,15 @@ _log = get_logger("mormot_ws.topics")
 _CHANNELS_AT_ONCE = 200
 #: how many messages are taken before the thread looks after something else
 _MESSAGES_AT_ONCE = 200
+#: how many topics are looked for in the history at once
+_TOPICS_AT_ONCE = 20
 #: seconds in which each topic is looked at once, whether something has come or not: Redis may lose
 #: a message without a word, and forgets what nobody uses
 _ROUND_SECONDS = 60.0
 #: the longest seconds without a word from Redis before it is asked for one
 _SILENCE_SECONDS = 5.0
+#: seconds between two lines in the log about foreign messages
+_FOREIGN_SECONDS = 60.0
 #: a connection that has lasted so many seconds is taken for stable
 _STABLE_SECONDS = 1.0
 #: the longest time between two looks at what there is to do
@@ -57,8 +61,8 @@ class ListeningHub(Protocol):
     topic_age: float
     presence_age: float
 
-    def read_missed(self, topic: str, deadline: Deadline, since: Position) -> History:
-        """Return the next publications after *since*."""
+    def read_missed(self, deadline: Deadline, missed: list[tuple[str, Position]]) -> list[History]:
+        """Return the next publications of several topics, each from a position."""
 
 
 class RedisListener:
@@ -265,6 +269,7 @@ class _Listening:
         self._asked_at = 0.0
         self._next_refresh = 0.0
         self._next_announcement = 0.0
+        self._foreign = SeldomLog(_FOREIGN_SECONDS)
 
     def run(self, may_go_on: Callable[[], bool]) -> HubError:
         """Connect and listen until that fails; return why."""
@@ -301,7 +306,7 @@ class _Listening:
         """Read what has come; do what is due; wait for more."""
         busy = self._read(link)
         self._sync(link)
-        busy = self._fill_one() or busy
+        busy = self._fill_some() or busy
         now = monotonic()
         self._look_around(now)
         self._keep_present(now)
@@ -324,9 +329,17 @@ class _Listening:
     def _handle(self, message: Any) -> None:
         kind, channel = message[0], message[1]
         if kind == b"message":
-            call = self._feeds.take(channel, message[2])
-            if call is not None:
-                self._listener.call([call])
+            try:
+                call = self._feeds.take(channel, message[2])
+            except ValueError as exc:
+                # somebody else uses our channels: what is ours is in the history
+                more = self._foreign.due()
+                if more is not None:
+                    _log.warning("what came on %r is not a publication: %s%s", channel, exc, more)
+                self._feeds.mark_behind(channel)
+            else:
+                if call is not None:
+                    self._listener.call([call])
         elif kind == b"subscribe" and channel in self._asked:
             self._asked[channel] = True
             # what came between the start of the subscription and now
@@ -354,18 +367,15 @@ class _Listening:
             link.send(self._deadline(), b"UNSUBSCRIBE", *old)
         self._subscribe(link, new)
 
-    def _fill_one(self) -> bool:
-        """Read on in the history of a topic that is behind; return whether there was one."""
-        found = self._feeds.next_behind()
-        if found is None:
-            return False
-        feed, since = found
-        self._fill(feed, since)
-        return True
-
-    def _fill(self, feed: RedisFeed, since: Position) -> None:
-        history = self._hub.read_missed(feed.topic, self._deadline(), since)
-        self._listener.call(self._feeds.take_history(feed, since, history))
+    def _fill_some(self) -> bool:
+        """Read on in the history of topics that are behind; return whether there were any."""
+        behind = self._feeds.next_behind(_TOPICS_AT_ONCE)
+        if behind:
+            missed = [(feed.topic, since) for feed, since in behind]
+            histories = self._hub.read_missed(self._deadline(), missed)
+            for (feed, since), history in zip(behind, histories, strict=True):
+                self._listener.call(self._feeds.take_history(feed, since, history))
+        return bool(behind)
 
     def _look_around(self, now: float) -> None:
         """Look after some quiet topics; after all of them once in a round."""
@@ -383,12 +393,12 @@ class _Listening:
 
     def _keep_present(self, now: float) -> None:
         """Say that this OS process lives, and who its members are."""
-        if not self._presence.is_used or now < self._next_refresh:
+        presence = self._presence
+        if not presence.is_used or (now < self._next_refresh and not presence.is_behind):
             return
         age, topic_age = self._hub.presence_age, self._hub.topic_age
         self._next_refresh = now + age / 3000
         deadline = self._deadline()
-        presence = self._presence
         if presence.doubts or now >= self._next_announcement or not presence.refresh(deadline, age):
             self._next_announcement = now + topic_age / 3000
             self._presence.announce_all(deadline, age, topic_age)

@@ -95,24 +95,36 @@ class RedisPool:
         Raises ``HubError``.
         """
 
-        def run(link: RedisLink) -> Any:
-            given = (len(keys), *keys, link.run, *arguments)
-            (answer,) = link.request(deadline, (b"EVALSHA", script.sha, *given))
-            if link.lacks_script(answer):
-                (answer,) = link.request(deadline, (b"EVAL", script.text, *given))
-            return answer
+        (answer,) = self.run_scripts(deadline, script, [(keys, arguments)], repeat)
+        return answer
 
-        return self._with_link(deadline, run, repeat)
+    def run_scripts(
+        self,
+        deadline: Deadline,
+        script: Script,
+        asked: list[tuple[tuple[bytes, ...], tuple[Any, ...]]],
+        repeat: bool = True,
+    ) -> list[Any]:
+        """Return what *script* answers to several sets of keys and arguments, in one go. Raises
+        ``HubError``, also for an error among the answers.
+        """
+
+        def run(link: RedisLink) -> Any:
+            given = [(len(keys), *keys, link.run, *arguments) for keys, arguments in asked]
+            answers = link.request(deadline, *((b"EVALSHA", script.sha, *each) for each in given))
+            if any(map(link.lacks_script, answers)):
+                # it has run none of them: they lack it all
+                answers = link.request(deadline, *((b"EVAL", script.text, *each) for each in given))
+            return _first_error(answers)
+
+        answers: list[Any] = self._with_link(deadline, run, repeat)
+        return answers
 
     def request(self, deadline: Deadline, *commands: tuple[Any, ...]) -> list[Any]:
         """Return the answers to *commands*. Raises ``HubError``, for an error as an answer, too."""
 
         def ask(link: RedisLink) -> Any:
-            answers = link.request(deadline, *commands)
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    return answer
-            return answers
+            return _first_error(link.request(deadline, *commands))
 
         answers: list[Any] = self._with_link(deadline, ask, True)
         return answers
@@ -230,3 +242,8 @@ class RedisPool:
         for link in links:
             link.die_in_child()
         self.last_error, self.is_failing = "", False
+
+
+def _first_error(answers: list[Any]) -> Any:
+    """Return an error among the *answers*, or all of them."""
+    return next((answer for answer in answers if isinstance(answer, Exception)), answers)

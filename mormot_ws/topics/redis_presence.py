@@ -20,6 +20,8 @@ from .redis_scripts import keys_of, process_key
 
 #: former names that are remembered
 _MOST_FORMER = 8
+#: how many members Redis is told of at once
+_AT_ONCE = 200
 
 
 class RedisPresence:
@@ -50,6 +52,11 @@ class RedisPresence:
         return bool(self._members or self._left or self._doubts)
 
     @property
+    def is_behind(self) -> bool:
+        """True when Redis has to be told something now: earlier it did not answer."""
+        return bool(self._left) or self._doubts
+
+    @property
     def doubts(self) -> bool:
         """True when :meth:`announce_all` has to make sure of what Redis knows."""
         return self._doubts
@@ -76,19 +83,28 @@ class RedisPresence:
         self, deadline: Deadline, topic: str, member: str, age: float, topic_age: float
     ) -> None:
         """Tell Redis of *member*. Raises ``HubError``."""
-        json = self._members.get((topic, member))
-        if json is None:
-            return
-        here, field = self._here(topic), self._field(member)
-        self._request(
-            deadline,
-            (b"SET", process_key(self._prefix, self._process), 1, b"PX", int(age)),
-            (b"HSET", here, field, json.encode()),
-            (b"PEXPIRE", here, int(topic_age)),
-        )
-        if (topic, member) not in self._members:
-            # another thread let it leave meanwhile, and may have told Redis too early
-            self._request(deadline, (b"HDEL", here, *self._fields(member)))
+        self._announce_some(deadline, [(topic, member)], age, topic_age)
+
+    def _announce_some(
+        self, deadline: Deadline, members: list[tuple[str, str]], age: float, topic_age: float
+    ) -> None:
+        """Tell Redis of *members*, each a topic and a name."""
+        left = members
+        while left:
+            sent = {each: self._members.get(each) for each in left}
+            commands: list[tuple[Any, ...]] = [
+                (b"SET", process_key(self._prefix, self._process), 1, b"PX", int(age))
+            ]
+            for (topic, member), json in sent.items():
+                here = self._here(topic)
+                if json is None:
+                    commands.append((b"HDEL", here, *self._fields(member)))
+                else:
+                    commands.append((b"HSET", here, self._field(member), json.encode()))
+                    commands.append((b"PEXPIRE", here, int(topic_age)))
+            self._request(deadline, *commands)
+            # another thread may have said something else meanwhile, and have told Redis too early
+            left = [each for each, json in sent.items() if self._members.get(each) is not json]
 
     def _request(self, deadline: Deadline, *commands: tuple[Any, ...]) -> None:
         """Let Redis do *commands*. Raises ``HubError``."""
@@ -148,8 +164,8 @@ class RedisPresence:
             members = list(self._members)
             former = list(self._former)
         self.tell_left(deadline)
-        for topic, member in members:
-            self.announce(deadline, topic, member, age, topic_age)
+        for start in range(0, len(members), _AT_ONCE):
+            self._announce_some(deadline, members[start : start + _AT_ONCE], age, topic_age)
         if former:
             keys = [process_key(self._prefix, process) for process in former]
             self._request(deadline, (b"DEL", *keys))
@@ -158,20 +174,35 @@ class RedisPresence:
 
     def members(self, deadline: Deadline, topic: str) -> dict[str, Any]:
         """Return who is present on *topic*, in any process. Raises ``HubError``."""
+        return {name: loads(json) for name, json in self._present(deadline, topic).items()}
+
+    def count(self, deadline: Deadline, topic: str) -> int:
+        """Return how many members are present on *topic*. Raises ``HubError``."""
+        return len(self._present(deadline, topic))
+
+    def _present(self, deadline: Deadline, topic: str) -> dict[str, str | bytes]:
+        """Return the members, and what is told of them as JSON text."""
         here = self._here(topic)
         (answer,) = self._pool.request(deadline, (b"HGETALL", here))
         pairs = list(zip(answer[::2], answer[1::2], strict=True))
-        processes = sorted({field.partition(b":")[0] for field, _ in pairs})
-        alive = self._alive(deadline, processes)
+        with self._safe:
+            own = {name.encode() for name in (self._process, *self._former)}
+            # of this process, what is true now, whether Redis was told of it or not
+            members = {
+                name: json for (where, name), json in self._members.items() if where == topic
+            }
+        pairs = [pair for pair in pairs if pair[0].partition(b":")[0] not in own]
+        alive = self._alive(deadline, sorted({field.partition(b":")[0] for field, _ in pairs}))
         dead = [field for field, _ in pairs if field.partition(b":")[0] not in alive]
         if dead:
             # nobody else would do it
             self._pool.request(deadline, (b"HDEL", here, *dead))
-        return {
-            field.partition(b":")[2].decode(): loads(json)
+        found: dict[str, str | bytes] = {
+            field.partition(b":")[2].decode(): json
             for field, json in pairs
             if field.partition(b":")[0] in alive
         }
+        return {**found, **members}
 
     def _alive(self, deadline: Deadline, processes: list[bytes]) -> set[bytes]:
         """Return those OS processes that still say that they live."""

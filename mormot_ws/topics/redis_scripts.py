@@ -21,7 +21,7 @@ Outside of them, ``…process:NAME`` is there as long as an OS process says so.
 
 A Redis that comes back may have lost its last moments, and would then give the same numbers to
 other publications. So the first script in each run of Redis begins a new epoch, and notes where it
-has begun: whoever has read no further has lost nothing.
+has begun: a reader that has not come further has lost nothing.
 """
 
 from __future__ import annotations

@@ -28,6 +28,9 @@ _log = get_logger("mormot_ws.topics")
 #: milliseconds after which a client may try again what the hub was not there for
 _RETRY_MS = 1_000
 
+#: subscriptions and questions of one connection per second, at least
+_QUESTIONS = 100
+
 _FAILED = object()
 
 
@@ -47,6 +50,31 @@ class _Refusal(Exception):
         self.retry = retry
 
 
+class _Rate:
+    """So many per second; as many may come at once, after some rest. 0: any number."""
+
+    __slots__ = ("_at", "_left", "rate")
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self._left = float(rate)
+        self._at = monotonic()
+
+    def count(self) -> int:
+        """Count one; return 0, or after how many milliseconds it may come again."""
+        rate = self.rate
+        if not rate:
+            return 0
+        now = monotonic()
+        self._left = min(float(rate), self._left + (now - self._at) * rate)
+        self._at = now
+        if self._left < 1:
+            # until a quarter of them may come at once
+            return max(1, round(1000 * max(1.0, rate / 4) / rate))
+        self._left -= 1
+        return 0
+
+
 class Visitor:
     """The connection *process*, for the *protocol* object of that connection."""
 
@@ -57,8 +85,8 @@ class Visitor:
         "_name",
         "_present",
         "_protocol",
-        "_rate_at",
-        "_rate_left",
+        "_publications",
+        "_questions",
         "_safe",
         "_server",
         "process",
@@ -84,9 +112,10 @@ class Visitor:
         self._ended = False
         #: True after a temporary refusal, until the client sends again from there on
         self._ignores = False
-        # how many publications it may send at once, and when that was
-        self._rate_left = float(server.limits.max_publications_per_second)
-        self._rate_at = monotonic()
+        self._publications = _Rate(server.limits.max_publications_per_second)
+        # each may cost the hub a history: all topics of a connection that comes back at once
+        most = server.limits.max_topics
+        self._questions = _Rate(most and max(_QUESTIONS, 2 * most))
 
     def __repr__(self) -> str:
         return f"<Visitor {self._name} of {self.process!r}, {len(self._members)} topics>"
@@ -155,7 +184,8 @@ class Visitor:
         before = self._server.welcome(self)
         if before is not None:
             before.taken_over()
-        self.say(wire.welcome(wire.VERSION, self._name, self._server.limits.as_wire()))
+        limits = self._server.limits.as_wire(self.process.settings.max_message_bytes)
+        self.say(wire.welcome(wire.VERSION, self._name, limits))
 
     def taken_over(self) -> None:
         """End, because the same client has a newer connection."""
@@ -222,6 +252,7 @@ class Visitor:
         fault = self._server.topic_fault(topic)
         if fault:
             raise _Refusal("topic", fault)
+        self._count(self._questions, "subscriptions")
         with self._safe:
             before = self._members.pop(topic, None)
             count = len(self._members)
@@ -324,7 +355,7 @@ class Visitor:
             refusal = self._refusal(exc)
             if refusal.retry is not None:
                 self._ignores = True
-            elif refusal.code != "unavailable":
+            else:
                 server.counts.add("refused")
             self.say(wire.nack(sequence, topic, refusal.code, refusal.reason, refusal.retry))
             return
@@ -337,7 +368,7 @@ class Visitor:
         fault = server.topic_fault(topic)
         if fault:
             raise _Refusal("topic", fault)
-        self._count_rate()
+        self._count(self._publications, "publications")
         text = self._sized(data)
         callback = self._protocol.on_publish
         if callback is None:
@@ -360,19 +391,11 @@ class Visitor:
             raise _Refusal("too_large", f"the data has {size} bytes, and may have {most}")
         return text
 
-    def _count_rate(self) -> None:
-        """Raise a refusal when there were too many publications in the last second."""
-        rate = self._server.limits.max_publications_per_second
-        if not rate:
-            return
-        now = monotonic()
-        self._rate_left = min(float(rate), self._rate_left + (now - self._rate_at) * rate)
-        self._rate_at = now
-        if self._rate_left < 1:
-            # until a quarter of them may come at once
-            wait = max(1.0, rate / 4) / rate
-            raise _Refusal("rate", f"{rate} publications per second", max(1, round(wait * 1000)))
-        self._rate_left -= 1
+    def _count(self, rate: _Rate, what: str) -> None:
+        """Raise a refusal when there were too many in the last second."""
+        retry = rate.count()
+        if retry:
+            raise _Refusal("rate", f"{rate.rate} {what} per second", retry)
 
     # ------------------------------------------------------------------------------------ presence
 
@@ -413,6 +436,7 @@ class Visitor:
                 raise _Refusal("no_presence", "the server does not tell who is subscribed")
             if topic not in self._members:
                 raise _Refusal("refused", "subscribers may ask who is subscribed")
+            self._count(self._questions, "questions")
             present = server.hub.members(topic)
         except Exception as exc:  # noqa: BLE001
             refusal = self._refusal(exc)

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support import HOST, echo, echo_server
+from support import HOST, echo, echo_server, wait_for
 from support.browser import Tab, complaints
 from support.children import fixed_port
+from support.nginx import RunningNginx
 from support.programs import EXAMPLES, Program
 from support.redis_server import RedisServer, redis_server
 from support.tls import Authority, tls_server
+from support.topics import topics_on
 
-from mormot_ws import WebSocketServer
-from mormot_ws.page import answer_page
+from mormot_ws import MemoryHub, WebSocketServer
+from mormot_ws.page import answer_html, answer_page
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -165,6 +167,38 @@ def test_behind_https_the_page_connects_by_wss(
         tab.enter("message", "in secret")
         tab.wait_texts("#log .received .text", ["in secret"])
         assert tab.text("address").startswith("wss://")
+
+
+# ---------------------------------------------------------------------------- a page with topics.js
+
+TOPICS_PAGE = """<!doctype html><title>News</title><body>
+<script type="module">
+import { Topics } from "/mormot_ws/topics.js";
+const topics = new Topics("/");
+topics.addEventListener("online", () => { document.body.dataset.state = "online"; });
+topics.subscribe("news", ({ data }) => { document.title = data; });
+</script>"""
+
+
+def test_a_page_of_topics_works_behind_nginx_which_changes_the_host(
+    chrome: Chrome, open_tab: Callable[[str], Tab], tmp_path: Path
+) -> None:
+    """Its policy still lets it import topics.js and connect, though the server believes that the
+    browser is at another address.
+    """
+    front, *backends = (fixed_port() for _ in range(3))
+    site = (EXAMPLES / "chat_nginx.conf").read_text("utf-8").replace("$http_host", "$host")
+    for old, new in zip(("8999", "8997", "8998"), (front, *backends), strict=True):
+        site = site.replace(old, str(new))
+    with MemoryHub() as hub, topics_on(WebSocketServer, hub, backends[1]) as topics:
+        topics.server.on_request = lambda ctxt: answer_html(ctxt, TOPICS_PAGE)
+        with RunningNginx(tmp_path, site, front):
+            tab = open_tab(f"http://localhost:{front}/")
+            tab.wait_state("online")
+            wait_for(lambda: topics.protocol.status().subscriptions == 1)
+            hub.publish("news", "through nginx")
+            tab.wait(lambda: tab.run("return document.title") == "through nginx", "the title")
+            assert complaints(chrome) == []
 
 
 # ------------------------------------------------------------------------------------ the chat room

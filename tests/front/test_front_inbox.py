@@ -135,7 +135,7 @@ def test_a_loss_while_it_waits_for_room_keeps_the_order() -> None:
 
 def test_recv_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """After its seconds, not before; 0 only looks. Also where waits are cut into slices."""
-    monkeypatch.setattr("mormot_ws.front.inbox._SLICE", 0.01)
+    monkeypatch.setattr("mormot_ws.front.inbox.LONGEST_WAIT", 0.01)
     with RawServer(polite) as server, connect(f"ws://{HOST}:{server.port}/") as ws:
         started = time.monotonic()
         with pytest.raises(TimeoutError, match=r"within 0\.1 s"):

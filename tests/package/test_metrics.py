@@ -87,7 +87,7 @@ def test_ping_times_are_shown_in_seconds() -> None:
 
 def test_a_peer_cannot_make_any_number_of_metrics() -> None:
     """Close codes beyond fifty different ones are one."""
-    from mormot_ws.server.close_codes import CloseCodes
+    from mormot_ws.server.tallies import CloseCodes
 
     codes = CloseCodes()
     for code in range(3000, 5000):

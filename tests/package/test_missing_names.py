@@ -52,6 +52,7 @@ _UNTIMED = {
     ("mormot_ws/front/server.py", "get"): "a SignalQueue, which a signal wakes",
     ("mormot_ws/server/connection.py", "wait"): "until the deadline of the opening",
     ("mormot_ws/server/leader_pool.py", "wait"): "the watcher's thread",
+    ("mormot_ws/front/server.py", "get"): "wakes by itself, see front/signals.py",
     ("mormot_ws/rest/turns.py", "acquire"): "of a new lock, which is free",
     ("mormot_ws/cli/inputs.py", "get"): "the taker's thread",
     ("mormot_ws/cli/output.py", "get"): "a capture's text, which is there",

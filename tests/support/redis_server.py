@@ -34,6 +34,13 @@ def redis_program() -> str:
     return program
 
 
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 class RedisServer:
     """A redis-server that this test has started.
 
@@ -45,14 +52,18 @@ class RedisServer:
     def __init__(self, folder: Path, port: int = 0, **options: str) -> None:
         self._folder = folder
         self._options = {"save": "", "appendonly": "no", **options}
-        if not port:
-            with socket.socket() as free:
-                free.bind((HOST, 0))
-                port = free.getsockname()[1]
-        self.port = port
+        self.port = port or _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._frozen = False
-        self.start()
+        try:
+            self.start()
+        except AssertionError:
+            if port:
+                raise
+            # another program may have got the port meanwhile
+            self.die()
+            self.port = _free_port()
+            self.start()
 
     @property
     def url(self) -> str:

@@ -42,6 +42,14 @@ window.settle = (name, promise) => promise.then((value) => {{ settled[name] = va
   (error) => {{ settled[name] = {{ error: error.code, reason: error.message }}; }});
 document.body.dataset.state = "ready";
 """
+#: the same client in a worker, which is told where to connect
+WORKER = f"""
+import {{ Topics }} from "{TOPICS_JS}";
+self.onmessage = ({{ data }}) => {{
+  const topics = new Topics(data);
+  topics.subscribe("news", (publication) => self.postMessage(publication));
+}};
+"""
 PAGE = '<!doctype html><title>Topics</title><body><script type="module" src="/page.js"></script>'
 
 
@@ -56,6 +64,9 @@ def answer(ctxt: HttpServerRequest, script: str) -> int:
         return 200
     if ctxt.url == "/page.js":
         ctxt.out_content, ctxt.out_content_type = script, "text/javascript"
+        return 200
+    if ctxt.url == "/worker.js":
+        ctxt.out_content, ctxt.out_content_type = WORKER, "text/javascript"
         return 200
     return answer_topics_js(ctxt)
 

@@ -476,7 +476,7 @@ class TestSubscribing:
         assert heard.data == [1]
 
     def test_unsubscribing_waits_no_longer_than_the_timeout(self, make_hub: Make) -> None:
-        """A callback that never returns does not freeze who ends it."""
+        """A callback that never returns freezes nobody else."""
         hub = make_hub(timeout=ms(300))
         entered, leave = threading.Event(), threading.Event()
 
@@ -550,6 +550,43 @@ class TestSubscribing:
         assert [each.offset for each in heard] == list(range(1, 241))
         for (start,), part in parts:
             assert [each.offset for each in part] == list(range(start + 1, start + 1 + len(part)))
+
+    def test_subscribers_that_begin_at_the_same_time_miss_nothing(self, hub: Hub) -> None:
+        """Each hears all that comes after its own position."""
+        stop = threading.Event()
+
+        def publish() -> None:
+            while not stop.is_set():
+                hub.publish("news 0", 0)
+
+        publisher = threading.Thread(target=publish)
+        publisher.start()
+        found: list[tuple[Position, Heard]] = []
+
+        def subscribe() -> None:
+            heard = Heard()
+            barrier.wait(BOUND)
+            found.append((hub.subscribe("news 0", heard).position, heard))
+
+        try:
+            for _ in range(5):
+                barrier = threading.Barrier(4)
+                threads = [threading.Thread(target=subscribe) for _ in range(4)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                for _, heard in found:
+                    heard.wait(2)
+                    hub.unsubscribe("news 0", heard)
+                for position, heard in found:
+                    assert [each.offset for each in heard] == list(
+                        range(position.offset + 1, position.offset + 1 + len(heard))
+                    )
+                found.clear()
+        finally:
+            stop.set()
+            publisher.join()
 
     def test_one_call_at_a_time(self, hub: Hub) -> None:
         """However many threads publish."""

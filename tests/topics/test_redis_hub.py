@@ -284,6 +284,24 @@ class TestGaps:
                 )
             together.execute()
 
+    @pytest.mark.parametrize(
+        "message", ["", "x", "epoch 1", "epoch x {}", b"\xff 1 {}", b"e 2 \xff"]
+    )
+    def test_what_others_write_on_our_channels_does_no_harm(
+        self, make: Make, shared_redis: RedisServer, message: str | bytes
+    ) -> None:
+        """It is logged, and not heard."""
+        hub = make(shared_redis.url)
+        heard = Heard()
+        hub.subscribe("news", heard)
+        assert hub.wait_connected()
+        hub.publish("news", 1)
+        heard.wait(1)
+        shared_redis.command("PUBLISH", keys_of(hub.prefix, "news").channel, message)
+        hub.publish("news", 2)
+        assert heard.wait(2) == [1, 2]
+        assert hub.status().reconnects == 0
+
     def test_connections_that_are_cut_come_back_without_a_gap(
         self, make: Make, own_redis: RedisServer
     ) -> None:
@@ -291,6 +309,7 @@ class TestGaps:
         hub, other = make(own_redis.url), make(own_redis.url)
         heard = Heard()
         hub.subscribe("news", heard)
+        assert hub.wait_connected()
         published = []
         for number in range(5):
             for _ in range(10):
@@ -440,7 +459,7 @@ class TestRedisAway:
         self, make: Make, own_redis: RedisServer
     ) -> None:
         """A Redis that was frozen does it when the member is there again."""
-        hub = make(own_redis.url, presence_age=ms(300))
+        hub, other = make(own_redis.url, presence_age=ms(300)), make(own_redis.url)
         hub.join("news", "ann", 1)
         fields = own_redis.command("HKEYS", f"{hub.prefix}{{news}}:here")
         request = hub._pool.request
@@ -453,8 +472,7 @@ class TestRedisAway:
         assert hub.leave("news", "ann")
         hub.join("news", "ann", 2)
         own_redis.command("HDEL", f"{hub.prefix}{{news}}:here", *fields)  # type: ignore[misc]
-        assert hub.members("news") == {}
-        wait_for(lambda: hub.members("news") == {"ann": 2})
+        wait_for(lambda: other.members("news") == {"ann": 2})
 
     def test_leave_does_not_wait_for_a_redis_that_is_away(
         self, make: Make, own_redis: RedisServer
@@ -471,6 +489,26 @@ class TestRedisAway:
                 assert hub.leave(topic, "ann")
         own_redis.thaw()
         wait_for(lambda: not any(other.members(topic) for topic in topics))
+
+    def test_many_members_and_topics_are_there_again(
+        self, make: Make, own_redis: RedisServer
+    ) -> None:
+        """Hundreds are told and looked for together."""
+        hub, other = make(own_redis.url), make(own_redis.url)
+        heard = Heard()
+        topics = [f"news{number}" for number in range(90)]
+        for topic in topics:
+            hub.subscribe(topic, heard)
+        for number in range(450):
+            hub.join("news", f"member{number}", number)
+        assert hub.wait_connected()
+        own_redis.die()
+        own_redis.start()
+        for topic in topics:
+            other.publish(topic, topic)
+        heard.wait(180)
+        assert sorted(heard.data) == sorted(["epoch"] * 90 + topics)
+        wait_for(lambda: other.count("news") == 450)
 
     def test_a_frozen_redis(self, make: Make, own_redis: RedisServer) -> None:
         """Every call ends in time; everything that was published is heard when it goes on."""

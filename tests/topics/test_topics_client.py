@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
 from support import HOST
 from support.topics import SESSION, Heard, Talker, client_of, refusing, topics_on
-from support.waiting import BOUND, in_threads, ms, wait_for
+from support.waiting import BOUND, MS, in_threads, ms, wait_for
 
 from mormot_ws import (
     HttpClientWebSockets,
@@ -27,6 +28,33 @@ from mormot_ws import (
 from mormot_ws.topics.publishing import Unacknowledged
 
 EVENTS = WebSocketAsyncServer
+
+
+class TestTooLarge:
+    """What the server does not take would end one connection after another."""
+
+    @staticmethod
+    def small(kind: Any) -> Any:
+        """A server whose messages have at most 4 kB, which is less than its limit of data."""
+        return topics_on(kind, settings={"max_message_bytes": 4_096})
+
+    def test_it_is_refused_at_once_where_the_limit_is_known(self, kind: Any) -> None:
+        protocol = WebSocketProtocolTopics()
+        with self.small(kind) as topics, client_of(topics.port, protocol) as client:
+            assert protocol.publish("news", "small").wait(ms(2_000))
+            large = protocol.publish("news", "x" * 5_000)
+            assert (large.state, large.code) == ("refused", "too_large")
+            assert protocol.publish("news", "small").wait(ms(2_000))
+            assert client.status().reconnects == 0
+
+    def test_it_costs_one_connection_where_the_limit_is_not_known_yet(self, kind: Any) -> None:
+        protocol = WebSocketProtocolTopics()
+        large = protocol.publish("news", "x" * 5_000)
+        small = protocol.publish("news", "small")
+        with self.small(kind) as topics, client_of(topics.port, protocol):
+            assert small.wait(ms(5_000))
+            assert (large.state, large.code) == ("refused", "too_large")
+            assert "5002 bytes" in large.reason
 
 
 class TestSubscribe:
@@ -260,6 +288,22 @@ class TestPublish:
             wait_for(lambda: done)
             assert done[0].state == "acknowledged"
             assert len(raised) == 2
+
+    def test_one_after_another_waits_for_nothing(self, kind: Any) -> None:
+        """Few are sent at once; only many are gathered for ``send_delay``, both ways."""
+        protocols = [WebSocketProtocolTopics(), WebSocketProtocolTopics()]
+        heard = Heard()
+        with (
+            topics_on(kind, settings={"send_delay": ms(2_000)}) as topics,
+            client_of(topics.port, protocols[0], send_delay=ms(2_000)),
+            client_of(topics.port, protocols[1]),
+        ):
+            assert protocols[1].subscribe("news", heard).wait(ms(2_000))
+            began = time.monotonic()
+            for number in range(20):
+                assert protocols[0].publish("news", number).wait(ms(2_000))
+                heard.wait(number + 1)
+            assert time.monotonic() - began < 2_000 * MS
 
     def test_a_refusal_is_told(self, kind: Any) -> None:
         """With the code and the reason, to on_done too; the next ones go on."""

@@ -4,6 +4,7 @@ the specification, and with our servers.
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,16 +16,19 @@ from support.browser import Tab, complaints
 from support.children import fixed_port
 from support.pages import blocks_of
 from support.topics import topics_on
-from support.topics_page import ScriptedServer, TopicsTab, page_served
+from support.topics_page import PAGE, SCRIPT, ScriptedServer, TopicsTab, page_served
 
 from mormot_ws import (
     ExponentialBackoff,
     FailureKind,
     MemoryHub,
     ReconnectFailure,
+    Server,
+    TopicLimits,
     WebSocketAsyncServer,
     WebSocketServer,
 )
+from mormot_ws.page import TOPICS_JS, topics_js
 from mormot_ws.testing import FaultProxy
 
 if TYPE_CHECKING:
@@ -343,6 +347,26 @@ def test_a_browser_that_is_online_again_does_not_wait(
     talk.hear({"type": "ping"})
 
 
+def test_it_works_in_a_worker(
+    page: str, scripted: ScriptedServer, open_tab: Callable[[str], Tab]
+) -> None:
+    tab = open_tab(page)
+    tab.wait_state("ready")
+    tab.run(
+        """const worker = new Worker("/worker.js", { type: "module" });
+        worker.onmessage = ({ data }) => heard.push(data);
+        worker.postMessage(arguments[0]);""",
+        f"http://{HOST}:{scripted.port}/",
+    )
+    talk = scripted.accept()
+    talk.hello()
+    talk.hear(SUB)
+    talk.say("sub", topic="news", epoch="e1", offset=5, recovered=True, missed=0)
+    talk.say("pub", topic="news", offset=6, data="heard")
+    expected = [{"topic": "news", "epoch": "e1", "offset": 6, "data": "heard"}]
+    tab.wait(lambda: tab.run("return heard") == expected, "the publication")
+
+
 def test_mistakes_are_refused_at_once_and_those_of_callbacks_do_not_stop_it(
     chrome: Chrome, scripted: ScriptedServer, start: StartTopics
 ) -> None:
@@ -411,6 +435,24 @@ def test_nothing_is_lost_when_the_server_dies_and_comes_back(
         topics.tab.wait(lambda: topics.heard[-1].get("data") == "afresh", "what is new")
 
 
+def test_the_front_door_has_a_page_with_topics(open_tab: Callable[[str], Tab]) -> None:
+    with MemoryHub() as hub, Server(0, address=HOST, hub=hub) as door:
+        door.http(TOPICS_JS)(topics_js)
+        door.http("/page.js")(lambda: (200, SCRIPT, {"Content-Type": "text/javascript"}))
+        door.http("/")(lambda: (200, PAGE, {"Content-Type": "text/html; charset=utf-8"}))
+        topics = TopicsTab(open_tab(f"http://{HOST}:{door.port}/"), door.port)
+        topics.run("listen('news')")
+        topics.tab.wait(lambda: topics.heard, "the answer")
+        topics.publish("one", "from the page")
+        topics.wait_settled("one", {"epoch": ANY, "offset": 1, "repeated": False})
+        hub.publish("news", "from the server")
+        topics.wait_heard(
+            {"recovered": True},
+            {"offset": 1, "data": "from the page"},
+            {"offset": 2, "data": "from the server"},
+        )
+
+
 def test_a_connection_that_is_half_open_is_taken_over_and_nothing_comes_twice(
     page: str, open_tab: Callable[[str], Tab]
 ) -> None:
@@ -432,3 +474,60 @@ def test_a_connection_that_is_half_open_is_taken_over_and_nothing_comes_twice(
         assert [each["data"] for each in topics.heard if "data" in each] == [*range(9)]
         status = server.protocol.status()
         assert (status.published, status.repeated, status.taken_over) == (9, 9, 1)
+
+
+def test_nothing_is_lost_or_twice_or_out_of_order_when_the_network_fails_again_and_again(
+    page: str, open_tab: Callable[[str], Tab]
+) -> None:
+    """Connections end in the middle of messages, by RST, by FIN, and with a silent network; both
+    sides publish all the time.
+    """
+    chance = random.Random(14)
+    count = 0
+    with (
+        MemoryHub(history_count=10_000) as hub,
+        topics_on(
+            WebSocketServer, hub, limits=TopicLimits(max_publications_per_second=0)
+        ) as server,
+        FaultProxy(HOST, server.port) as proxy,
+    ):
+        topics = TopicsTab(open_tab(page), proxy.port, baseMs=1, capMs=20, heartbeatMs=60)
+        topics.run(
+            """listen('news'); listen('mine'); window.said = 0;
+            window.talking = setInterval(() => {
+              if (topics.unacknowledged < 900) topics.publish('mine', said++);
+            }, 2);"""
+        )
+        for fault in ("cut", "truncate", "close", "blackhole") * 3:
+            topics.tab.wait(lambda: topics.run("return topics.online"), "a connection")
+            lost = len(topics.events)
+            if fault == "truncate":
+                proxy.truncate(chance.randrange(1, 300), chance.choice(("up", "down")))
+            else:
+                getattr(proxy, fault)()
+            for _ in range(chance.randrange(1, 9)):
+                hub.publish("news", count)
+                count += 1
+            topics.tab.wait(
+                lambda lost=lost: "offline" in [type for type, _ in topics.events[lost:]],
+                f"the loss by {fault}",
+            )
+            proxy.heal()
+        topics.run("clearInterval(talking)")
+        said = topics.run("return said")
+        topics.tab.wait(lambda: topics.run("return topics.unacknowledged") == 0, "all answers")
+
+        def heard(topic: str) -> list[int]:
+            return list(
+                topics.run(
+                    "return heard.filter((each) => each.topic === arguments[0] && 'data' in each)"
+                    ".map((each) => each.data)",
+                    topic,
+                )
+            )
+
+        topics.tab.wait(lambda: len(heard("news")) >= count, "all news")
+        assert heard("news") == [*range(count)]
+        topics.tab.wait(lambda: len(heard("mine")) >= said, "all that was said")
+        assert heard("mine") == [*range(said)]
+        assert [each.data for each in hub.history("mine").publications] == [*range(said)]

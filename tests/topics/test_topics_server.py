@@ -448,6 +448,18 @@ class TestControl:
             talker.read("unsub")
             talker.subscribe("c")
 
+    def test_too_many_subscriptions_in_a_second_are_put_off(self) -> None:
+        """Each may cost the hub a history; that of all topics after a reconnection is allowed."""
+        limits = TopicLimits(max_topics=3)
+        with topics_on(EVENTS, limits=limits) as topics, Talker(topics.port) as talker:
+            for _ in range(150):
+                talker.say(type="sub", topic="news")
+            answers = [talker.read() for _ in range(150)]
+            assert {each["type"] for each in answers[:100]} == {"sub"}
+            refused = [each for each in answers if each["type"] == "error"]
+            assert refused
+            assert {(each["code"], each["retry"] > 0) for each in refused} == {("rate", True)}
+
     def test_a_topic_has_so_many_clients(self) -> None:
         limits = TopicLimits(max_clients=1)
         with (

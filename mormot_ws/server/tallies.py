@@ -1,9 +1,11 @@
-"""CloseCodes: with which close codes a server's connections have ended.
+"""What a server counts of its connections: messages, bytes and losses, and their close codes.
 
 A peer chooses its code, so that the number of different ones is bounded. The server guards it.
 """
 
 from __future__ import annotations
+
+from .connection import WebSocketProcessServer
 
 #: the most different codes that are counted apart from those of RFC 6455
 _MOST_OTHER = 50
@@ -30,3 +32,15 @@ class CloseCodes:
     def as_dict(self) -> dict[int, int]:
         """Return the counts by code, as a dictionary of its own. From any thread."""
         return self._counts.copy()
+
+
+def totals_of(process: WebSocketProcessServer) -> tuple[int, int, int, int, int]:
+    """Return messages in and out, bytes in and out, and messages that its queue has lost."""
+    protocol = process.protocol
+    return (
+        protocol.frames_in_count,
+        protocol.frames_out_count,
+        protocol.frames_in_bytes,
+        protocol.frames_out_bytes,
+        process.outgoing.lost,
+    )

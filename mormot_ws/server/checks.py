@@ -1,0 +1,30 @@
+"""What some attributes and arguments of a server can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .connection import WebSocketProcessServer
+
+
+def is_process_class(name: str, value: object) -> None:
+    """Raise ``TypeError`` for what is not a class of processes."""
+    if not isinstance(value, type) or not issubclass(value, WebSocketProcessServer):
+        raise TypeError(
+            f"{name} is a class that derives from WebSocketProcessServer, not {value!r}"
+        )
+
+
+def numbers_of(name: str, numbers: Iterable[int]) -> list[int]:
+    """Return *numbers*, those of connections; raise ``TypeError`` for anything else."""
+    found: Any = numbers
+    if isinstance(numbers, Iterable) and not isinstance(numbers, (str, bytes)):
+        found = list(numbers)
+        if all(isinstance(number, int) for number in found):
+            return found  # type: ignore[no-any-return]
+        found = next(number for number in found if not isinstance(number, int))
+    raise TypeError(
+        f"{name} has numbers of connections, like [process.connection_id], not"
+        f" {type(found).__name__}"
+    )
