@@ -666,6 +666,10 @@ def test_publications_on_the_way_are_counted() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers here")
+@pytest.mark.skipif(
+    bool(os.environ.get("MORMOT_WS_TEST_LOCKS")),
+    reason="the locks that are watched are Python's, and may be interrupted inside",
+)
 def test_signal_handlers_publish_and_raise() -> None:
     """Wherever they interrupt another publish(): nothing is stuck afterwards."""
     handled: list[Publishing] = []
