@@ -250,6 +250,8 @@ class ClientServices(Services):
     ) -> Any:
         """Call *method* of the server's object, or of *instance*."""
         process = self._process()
+        if self._watched is not None and process.exchange is not self._watched:
+            self._watch(process)
         if instance is not None and not instance.number:
             self._make_instance(process, method.wire_name.partition(".")[0], instance)
         path = f"{self.root}/{method.wire_name}"
@@ -475,9 +477,12 @@ class ClientServices(Services):
         """Be told when the client has another connection."""
         exchange = process.exchange
         if isinstance(exchange, RestExchange) and exchange is not self._watched:
-            self._watched = exchange
+            is_another, self._watched = self._watched is not None, exchange
             exchange.watchers.append(self._connection_changed)
             exchange.leavers.append(self._leave)
+            if is_another:
+                # the connection has another protocol than the one before
+                self._connection_changed(process, True)
 
     def _leave(self) -> None:
         """Say goodbye, because the client is being freed. It does not wait."""

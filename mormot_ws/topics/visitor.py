@@ -105,7 +105,7 @@ class Visitor:
         self._name = ""
         #: guards _members, _present and _ended; only the lock of the presence is taken while it is
         #: held
-        self._safe = threading.Lock()
+        self._safe = threading.RLock()
         self._members: dict[str, Member] = {}
         #: the topics on which it is a member for others
         self._present: set[str] = set()
@@ -135,7 +135,9 @@ class Visitor:
             return
         if opcode is focBinary:
             raise WebSocketsProtocolError(wire.CLOSE_BINARY, "messages of topics are text")
-        if opcode is not focText or self._ended:
+        # after our close frame no answer can be sent, and the hub may let each question wait; the
+        # client asks again on its next connection
+        if opcode is not focText or self._ended or not self.process.takes_messages:
             return
         message = wire.read_client_message(frame.payload.decode())
         if not self.session:
@@ -400,7 +402,9 @@ class Visitor:
     # ------------------------------------------------------------------------------------ presence
 
     def _join(self, topic: str) -> None:
-        """Let others know of it."""
+        """Let others know of it, unless they do: a subscription may go on piece by piece."""
+        if topic in self._present:
+            return
         callback = self._protocol.on_member
         info = None if callback is None else self._ask("on_member", callback, topic)
         with self._safe:

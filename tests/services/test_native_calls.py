@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from enum import IntEnum, IntFlag
-from typing import Any, Protocol, TypedDict
+from typing import Annotated, Any, Protocol, TypedDict
 from uuid import UUID
 
 import pytest
@@ -23,7 +23,9 @@ from mormot_ws import (
     ServiceCustomAnswer,
     ServiceCustomStatus,
     ServiceError,
+    sicPerSession,
     sicShared,
+    sicSingle,
     wire_name,
 )
 from mormot_ws.rest import json_structure, loose_json
@@ -140,6 +142,11 @@ class Color(IntEnum):
 class Kinds(IntFlag):
     kSmall = 1
     kLarge = 2
+
+
+class Gaps(IntFlag):
+    gFirst = 1
+    gThird = 4
 
 
 @dataclass
@@ -295,6 +302,7 @@ def test_classes_of_a_union_are_told_by_their_exact_fields() -> None:
         (Kinds, "*", Kinds(3)),
         (Kinds, [], Kinds(0)),
         (Kinds, -2, Kinds(2)),
+        (Gaps, -1, Gaps(5)),
         (bytes, "\ufff0AAE=", b"\0\1"),
         (bytes, "", b""),
         (Decimal, "1.23456", Decimal("1.23456")),
@@ -611,6 +619,22 @@ def test_the_mistakes_of_wire_names_and_raw_answers_are_told() -> None:
 )
 def test_the_hash_of_contracts(text: str, number: int) -> None:
     assert hash32(text.encode()) == number
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "contract"),
+    [
+        ("IOnce", sicSingle, "CA91A22F1F7512DF"),
+        ("IMine", sicPerSession, "D5FC05A489E39261"),
+    ],
+)
+def test_a_contract_is_that_of_the_native_interface(name: str, kind: Any, contract: str) -> None:
+    """An Integer has to be named; the kind of its objects is part of it."""
+
+    def count(self: object) -> Annotated[int, "integer"]: ...  # type: ignore[empty-body]
+
+    interface = ServiceInterface(type(name, (), {"count": count}))
+    assert contract_of(interface, kind) == contract
 
 
 def test_a_contract_can_be_computed_unless_a_method_has_several_results() -> None:

@@ -23,6 +23,7 @@ from mormot_ws import (
     ServiceConnectionError,
     ServiceError,
     WebSocketAsyncServerRest,
+    WebSocketProtocolJson,
     WebSocketsError,
     WebSocketServerRest,
     sicClientDriven,
@@ -431,6 +432,28 @@ def test_callbacks_are_passed_again_after_a_reconnection(ends: Ends) -> None:
     ]
     ends.radio.tell("again")
     wait_for(lambda: kept.texts == ["again"])
+
+
+def test_a_reconnection_with_another_protocol_is_noticed_by_the_next_call() -> None:
+    """Objects are passed again then."""
+    with rest_server(None) as server, rest_client(server.port, "synopsebin") as client:
+        ends = Ends(server, client, [])
+        told: list[Any] = []
+        ends.services.on_callbacks_renewed = lambda services, failed: told.append(failed)
+        assert client.websockets is not None
+
+        def again(process: Any) -> str:
+            other = WebSocketProtocolJson("root")
+            return client.websockets_upgrade("root", protocol=other, reconnect=True)
+
+        client.websockets.on_reconnect = again
+        listener = Listener()
+        ends.remote.listen("news", listener)
+        ends.cut()
+        assert ends.remote.listen("other", None) == 0
+        wait_for(lambda: told == [[]])
+        ends.radio.tell("again")
+        wait_for(lambda: listener.texts == ["again"])
 
 
 def test_what_cannot_be_passed_again_is_told(ends: Ends, caplog: pytest.LogCaptureFixture) -> None:

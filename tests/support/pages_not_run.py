@@ -176,5 +176,9 @@ COMMANDS = [
     ),
     Command(r"python3 -m venv ", "makes an environment to install into"),
     Command(r"\. \.venv/bin/activate$", "changes the terminal in which it is typed"),
+    Command(
+        r"docker compose ",
+        "needs Docker; tests/docs/test_deployment.py runs the same as processes",
+    ),
     Command(r"sudo systemctl ", "needs a running systemd, and rights"),
 ]

@@ -1,13 +1,17 @@
-"""A client that asks for a subscription again before the first answer has come: the last counts."""
+"""Questions that are not answered yet: of a client that asks again, where the last answer counts;
+and on a server that is being freed.
+"""
 
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
+import websocket
 from support import HOST, RawServer, RawServerPeer
-from support.topics import Heard, client_of, refusing, topics_on
-from support.waiting import ms, wait_for
+from support.topics import Heard, Talker, client_of, refusing, topics_on
+from support.waiting import BOUND, ms, wait_for
 
 from mormot_ws import (
     HubUnavailable,
@@ -108,3 +112,33 @@ def test_a_refusal_that_another_question_has_overtaken_asks_for_nothing() -> Non
             topics.hub.publish("news", 1)
             assert heard.wait(1) == [1]
             assert heard.recoveries == []
+
+
+def test_a_server_that_is_freed_asks_the_hub_nothing_more(kind: Any) -> None:
+    """Each question may wait for the hub, and nobody can hear the answer."""
+    asked: list[str] = []
+    go_on = threading.Event()
+    with MemoryHub() as hub, topics_on(kind, hub) as topics, Talker(topics.port) as talker:
+        subscribe = hub.subscribe
+
+        def slow(topic: str, *arguments: Any) -> Any:
+            asked.append(topic)
+            assert go_on.wait(BOUND)
+            return subscribe(topic, *arguments)
+
+        hub.__dict__["subscribe"] = slow
+        frames = [
+            websocket.ABNF.create_frame(json.dumps({"type": "sub", "topic": topic}), 1)
+            for topic in ("a", "b", "c")
+        ]
+        for frame in frames:
+            frame.mask_value = 1
+        talker.ws.sock.sendall(b"".join(frame.format() for frame in frames))
+        wait_for(lambda: asked)
+        freeing = threading.Thread(target=topics.server.free)
+        freeing.start()
+        assert talker.closed() == 1001
+        go_on.set()
+        freeing.join(BOUND)
+        assert not freeing.is_alive()
+    assert asked == ["a"]

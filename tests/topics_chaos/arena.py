@@ -20,6 +20,7 @@ from tests.support.children import HOST, Child, ChildError, fixed_port
 from tests.support.waiting import poll_until
 
 from .server import HUB_CAP, HUB_TIMEOUT, PRESENCE_AGE, TOPICS
+from .stacks import SIGNAL
 from .storage import Storage
 
 #: seconds for what should happen soon
@@ -210,6 +211,9 @@ class Arena(ClosedByWith):
         bound = self._cap + _MARGIN
         found = self._clients.ask(bound + _BOUND, do="back", since=over, within=bound)
         self.returns.append(found["took"])
+        if found["missing"]:
+            for child in (self._clients, *map(self._child, self._servers)):
+                child.signal(SIGNAL)
         for client, state in found["missing"].items():
             self.violations.append(
                 f"{client} is not back {bound:g} s after the last fault: {state}"

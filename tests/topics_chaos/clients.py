@@ -38,6 +38,7 @@ from tests.support.children import HOST, answer, commands, end_with_parent
 from tests.support.waiting import poll_until
 
 from .server import TOPICS
+from .stacks import stacks_on_signal
 
 #: milliseconds for an attempt to connect, and for the handshake
 _TIMEOUT = 1_500
@@ -299,6 +300,7 @@ def _back(clients: list[TopicsClient], since: float, bound: float) -> dict[str, 
 def main(port_0: int, port_1: int, count: int, cap_ms: int, seed: int, path: str) -> None:
     """Start the clients; then obey until the command ``free``, or the end of the standard input."""
     end_with_parent()
+    stacks_on_signal(path)
     log = Log(path, durable=False)
     watch_exceptions(lambda text: log.write(f"X {text}"), path)
     footprint()  # whatever this loads is there before the comparison begins

@@ -40,6 +40,7 @@ from tests.support.children import HOST, answer, commands, end_with_parent
 from tests.support.kinds import server_class
 from tests.support.waiting import poll_until
 
+from .stacks import stacks_on_signal
 from .storage import PREFIX
 
 TOPICS = [f"t{number}" for number in range(10)]
@@ -196,6 +197,7 @@ class ChaosServer:
 def main(port: int, name: str, redis_port: int, path: str) -> None:
     """Run until the command ``stop``, or the end of the standard input."""
     end_with_parent()
+    stacks_on_signal(path)
     log = Log(path, durable=True)
     watch_exceptions(lambda text: log.write(f"X {text}"), path)
     with chaos_hub(redis_port):
