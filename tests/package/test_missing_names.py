@@ -49,7 +49,6 @@ _HARMLESS = {
 #: waits without a limit, which Ctrl-C does not end on Windows: not in a main thread, or meant so
 _UNTIMED = {
     ("mormot_ws/process/free_in_callback.py", "wait"): "the deadlock of the original",
-    ("mormot_ws/front/server.py", "get"): "a SignalQueue, which a signal wakes",
     ("mormot_ws/server/connection.py", "wait"): "until the deadline of the opening",
     ("mormot_ws/server/leader_pool.py", "wait"): "the watcher's thread",
     ("mormot_ws/front/server.py", "get"): "wakes by itself, see front/signals.py",
