@@ -314,7 +314,9 @@ class Supervisor:
         for worker in self._workers():
             if worker.deadline is not None and worker.deadline <= now:
                 if worker.state == "starting":
-                    worker.fails(f"did not listen within {self._start_seconds:g} s")
+                    # it may have said why there is no server, and be slow to end
+                    if not worker.failure:
+                        worker.fails(f"did not listen within {self._start_seconds:g} s")
                     worker.kill(worker.failure)
                 else:
                     worker.kill("has not ended in time")
@@ -378,7 +380,8 @@ class Supervisor:
             self._replace_next()
         elif slot.successor is worker:
             slot.successor = None
-            _log.error("process %d is not replaced: the new one %s", slot.number, end)
+            if not self._stopping:
+                _log.error("process %d is not replaced: the new one %s", slot.number, end)
             self._end_replacing(False)
             if slot.worker is None and not self._stopping:
                 self._died(slot, end)
@@ -392,8 +395,12 @@ class Supervisor:
             return
         if not self.ready.is_set():
             hint = ""
-            if "could not" not in end:
-                hint = "; is the program's start behind if __name__ == '__main__'?"
+            if "ended with" in end:
+                # its own traceback is on standard error
+                hint = (
+                    "; is the program's start behind if __name__ == '__main__', and make_server "
+                    "above it?"
+                )
             self._fail(f"process {slot.number} {end}, before all did listen{hint}")
             return
         seconds = slot.wait_after_death(monotonic())

@@ -18,6 +18,7 @@ from .contracts import ANY_CONTRACT, contract_of, signature_text
 from .errors import (
     HTTP_BADREQUEST,
     HTTP_FORBIDDEN,
+    HTTP_NOTACCEPTABLE,
     HTTP_NOTALLOWED,
     HTTP_NOTFOUND,
     HTTP_UNAVAILABLE,
@@ -299,8 +300,6 @@ class ServerServices(Services):
             return self._other(ctxt, path, query, session, over_websocket)
         if sessions is not None and session is None and not found.service.bypass_authentication:
             return _forbidden(ctxt)
-        if found.method is None:
-            return self._pseudo(ctxt, found, path, session)
         verb = ctxt.method.upper()
         # a page of any site can make a browser send a GET
         if verb != "POST" and not (verb == "GET" and over_websocket):
@@ -308,11 +307,14 @@ class ServerServices(Services):
         kind = ctxt.in_content_type
         is_json = kind == JSON_TYPE or _is_json(kind, over_websocket)
         if not is_json and not (
-            found.method.parameters.is_content
+            found.method is not None
+            and found.method.parameters.is_content
             and (over_websocket or _base_type(kind) not in _ANYBODYS_TYPES)
         ):
             # on plain HTTP a browser lets any page send other types without asking
             return answer_error(ctxt, HTTP_BADREQUEST, f"the arguments have to be {JSON_TYPE}")
+        if found.method is None:
+            return self._pseudo(ctxt, found, path, session)
         return self._executed(
             ctxt,
             found.method.title,
@@ -337,12 +339,12 @@ class ServerServices(Services):
         if function is None:
             called, shown = self._instance(method, instances, found.number, session)
             function = getattr(called, method.name)
-        if method.parameters.callbacks:
-            service = getattr(function, "__self__", called)
-            self._receive_callbacks(ctxt, method, arguments, service, session)
         before = self.session, self.instance_id
         self._current.of_session(session, shown)
         try:
+            if method.parameters.callbacks:
+                service = getattr(function, "__self__", called)
+                self._receive_callbacks(ctxt, method, arguments, service, session)
             result = function(*arguments)
         finally:
             self._current.of_session(*before)
@@ -391,7 +393,7 @@ class ServerServices(Services):
                     0 if session is None else session.id,
                 )
             except ValueError as exc:
-                raise CallRefused(406, f"{method.title}: {exc}") from None
+                raise CallRefused(HTTP_NOTACCEPTABLE, f"{method.title}: {exc}") from None
             arguments[at] = proxy
             callback = callback_of(proxy)
             if callback is not None and service is not None:

@@ -188,11 +188,21 @@ class TlsTransport(Transport):
         self._has_input = has_input
 
     def _recv_event(self, size: int) -> bytes:
-        data = self.recv_now(size)
-        self._starved = data is None
-        if data is None:
-            raise BlockingIOError(errno.EAGAIN, "no whole record has arrived")
-        return data
+        raw_size = _RAW if size <= _RECORD else _RAW_LARGE
+        while True:
+            # see _recv()
+            with self._safe_tls:
+                worth_asking = self._incoming.pending or self._tls.pending() or self._unsent
+            data = self._decrypted(size) if worth_asking else None
+            if data is None:
+                if not self._feed_now(raw_size):
+                    self._starved = True
+                    raise BlockingIOError(errno.EAGAIN, "no whole record has arrived")
+                if self._ended:
+                    data = self._decrypted(size)
+            if data is not None:
+                self._starved = False
+                return data
 
     @property
     def holds_input(self) -> bool:
@@ -205,8 +215,8 @@ class TlsTransport(Transport):
             if data is not None or not self._feed_now():
                 return data
 
-    def _feed_now(self) -> bool:
-        """Feed available bytes without waiting; return False if there are none.
+    def _feed_now(self, size: int = _RAW) -> bool:
+        """Feed up to *size* available bytes without waiting; return False if there are none.
 
         Also returns False if another thread is reading.
         """
@@ -214,7 +224,7 @@ class TlsTransport(Transport):
         try:
             if not take(self._safe_read, held):
                 return False
-            raw = super().recv_now(_RECORD)
+            raw = super().recv_now(size)
             if raw is None:
                 return False
             self._feed(raw)

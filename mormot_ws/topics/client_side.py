@@ -48,9 +48,10 @@ class TopicClient:
     """
 
     def __init__(self, most: int, most_bytes: int, drop_oldest: bool) -> None:
-        #: guards all fields below, and those of the outlet; notified by it. No callback, no log
-        #: record and no other lock but the events' under it. Reentrant for signal handlers
-        self._safe = threading.Condition(threading.RLock())
+        #: guards all fields below, and those of the outlet. No callback, no log record and no other
+        #: lock but the events' under it. Reentrant for signal handlers; no Condition, whose
+        #: ``with`` would keep it if one raised
+        self._safe = threading.RLock()
         self._outlet = Outlet(self._safe, most, most_bytes, drop_oldest)
         self._session = secrets.token_urlsafe(18)
         self._sequence = 0
@@ -68,7 +69,7 @@ class TopicClient:
 
     def die_in_child(self) -> None:
         """Do nothing more, in a forked child: the connection is the parent's."""
-        self._safe = threading.Condition(threading.RLock())
+        self._safe = threading.RLock()
         self._outlet.die_in_child(self._safe)
         self._asked = {}
         self._questions.clear()

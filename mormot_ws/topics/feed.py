@@ -110,8 +110,8 @@ class Feed:
         #: of what was asked of the history; any thread may change it
         self.sizes = Sizes()
         #: guards all fields below, and *pending* and *answered* of the members; nothing else is
-        #: called or taken while it is held
-        self._safe = threading.Lock()
+        #: called or taken while it is held. Reentrant for signal handlers, which may publish
+        self._safe = threading.RLock()
         #: those that get each publication at once
         self._live: dict[Member, None] = {}
         #: the same for the hub's thread; None: they have changed

@@ -34,8 +34,7 @@ _IDLE_SECONDS = 5.0
 class Outlet:
     """Sends the messages of one client, over all of its connections.
 
-    :param safe: the client's lock, which guards all fields here, too. It is notified when no thread
-        is queueing any more.
+    :param safe: the client's lock, which guards all fields here, too.
     :param most: how many publications may be without an answer; 0: any number.
     :param most_bytes: bytes of their data; 0: any number.
     :param drop_oldest: a full list drops its oldest instead of refusing the new one.
@@ -44,9 +43,11 @@ class Outlet:
     """
 
     def __init__(
-        self, safe: threading.Condition, most: int, most_bytes: int, drop_oldest: bool
+        self, safe: threading.RLock, most: int, most_bytes: int, drop_oldest: bool
     ) -> None:
         self._safe = safe
+        #: notified when no thread is queueing any more
+        self._idle = threading.Condition(safe)
         self._most = most
         self._most_bytes = most_bytes
         self._drop_oldest = drop_oldest
@@ -69,9 +70,9 @@ class Outlet:
         #: the server wants a pause before further publications
         self._held = False
 
-    def die_in_child(self, safe: threading.Condition) -> None:
+    def die_in_child(self, safe: threading.RLock) -> None:
         """Do nothing more, in a forked child: the connection is the parent's."""
-        self._safe = safe
+        self._safe, self._idle = safe, threading.Condition(safe)
         self.process, self.over, self._queueing = None, True, False
         self.kept = Unacknowledged()
 
@@ -87,7 +88,7 @@ class Outlet:
         """
         with self._safe:
             # what another thread has taken for the last connection must not come before the hello
-            self._safe.wait_for(lambda: not self._queueing, _IDLE_SECONDS)
+            self._idle.wait_for(lambda: not self._queueing, _IDLE_SECONDS)
             self._queueing = False
             process.outgoing.clear()
             self.number += 1
@@ -201,7 +202,7 @@ class Outlet:
             if not left:
                 with self._safe:
                     self._queueing = False
-                    self._safe.notify_all()
+                    self._idle.notify_all()
         if process is not None and self.kept.on_way <= _FEW:
             process.sender.flush_at_once()
 
@@ -220,7 +221,7 @@ class Outlet:
                     if publishing is not None:
                         return process, publishing.text(), publishing
             self._queueing = False
-            self._safe.notify_all()
+            self._idle.notify_all()
             return None
 
     def _put_back(

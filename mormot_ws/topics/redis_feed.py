@@ -49,6 +49,16 @@ class RedisFeed:
         return ended
 
 
+class Behind(NamedTuple):
+    """A topic that has to be looked for in the history."""
+
+    feed: RedisFeed
+    since: Position
+    #: subscriptions that have begun in another epoch, while the hub did not listen: their own
+    #: positions have to be looked at, too
+    others: tuple[Subscription, ...]
+
+
 class Call(NamedTuple):
     """What the subscriptions are to be called with."""
 
@@ -223,28 +233,44 @@ class RedisFeeds:
                 if not heard and feed.read_to is not None:
                     self._fall_behind(feed)
 
-    def next_behind(self, most: int) -> list[tuple[RedisFeed, Position]]:
-        """Return topics that are behind, and how far each of them was read; at *most* so many."""
+    def next_behind(self, most: int) -> list[Behind]:
+        """Return topics that are behind; at *most* so many."""
         with self._safe:
-            behind = [(feed, feed.read_to) for feed in islice(self._behind, most)]
-            return [(feed, read_to) for feed, read_to in behind if read_to is not None]
+            return [
+                Behind(
+                    feed,
+                    feed.read_to,
+                    tuple(each for each in feed.subscriptions if each.epoch != feed.read_to.epoch),
+                )
+                for feed in islice(self._behind, most)
+                if feed.read_to is not None
+            ]
 
-    def take_history(self, feed: RedisFeed, since: Position, history: History) -> list[Call]:
-        """Take the *history* of a topic that is behind; return what is to be called."""
+    def take_history(
+        self, behind: Behind, history: History, of_others: tuple[History, ...]
+    ) -> list[Call]:
+        """Take the *history* of a topic that is behind; return what is to be called.
+
+        :param of_others: that of each of the other subscriptions, from its own position.
+        """
+        feed, since, others = behind
+        epoch, newest = history.position
         with self._safe:
-            if feed.held or not feed.subscriptions or feed.read_to != since:
+            if feed.held or not feed.subscriptions:
                 # release() will find it
                 self._behind.pop(feed, None)
                 return []
-            calls: list[Call] = []
-            epoch, newest = history.position
-            if not history.recovered:
-                calls.append(self._lose(feed, since, history))
-            elif epoch != since.epoch:
-                # Redis was restarted, and nothing was lost
-                for subscription in feed.subscriptions:
-                    if subscription.epoch == since.epoch:
-                        subscription.move_to(epoch, subscription.after)
+            own = dict(zip(others, of_others, strict=True))
+            known = all(each.epoch == since.epoch or each in own for each in feed.subscriptions)
+            if (
+                feed.read_to != since
+                or not known
+                or any(each.position.epoch != epoch for each in of_others)
+            ):
+                # something has happened meanwhile: once more
+                return []
+            first = history.publications[0].offset if history.publications else newest + 1
+            calls = self._move(feed, Position(epoch, first - 1), history, own)
             calls += [
                 Call(publication, _wanting(feed.subscriptions, publication))
                 for publication in history.publications
@@ -256,22 +282,25 @@ class RedisFeeds:
                 self._behind.pop(feed, None)
             return calls
 
-    def _lose(self, feed: RedisFeed, since: Position, history: History) -> Call:
-        """Return the call for what is missing before *history*. Called with the lock."""
-        epoch, newest = history.position
-        first = history.publications[0].offset if history.publications else newest + 1
-        lost = Lost(feed.topic, Position(epoch, first - 1), history.reason)
+    def _move(
+        self, feed: RedisFeed, start: Position, history: History, own: dict[Subscription, History]
+    ) -> list[Call]:
+        """Move all subscriptions into the epoch of *start*; return the call for those that have
+        lost what lies before it. Called with the lock.
+        """
         told = []
         for subscription in feed.subscriptions:
-            if history.reason == EPOCH and since.epoch != epoch:
-                # a new one may have begun in the new epoch already
-                is_affected = subscription.epoch != epoch
+            if subscription in own:
+                is_lost = not own[subscription].recovered
             else:
-                is_affected = history.reason == EPOCH or subscription.after < first - 1
-            if is_affected:
-                subscription.move_to(epoch, first - 1)
+                is_lost = not history.recovered and (
+                    history.reason == EPOCH or subscription.after < start.offset
+                )
+            if is_lost:
                 told.append(subscription)
-        return Call(lost, tuple(told))
+            subscription.move_to(start.epoch, start.offset if is_lost else subscription.after)
+        lost = Lost(feed.topic, start, history.reason or EPOCH)
+        return [Call(lost, tuple(told))] if told else []
 
     def die_in_child(self) -> None:
         """Forget everything, in a forked child: the subscriptions belong to the parent."""

@@ -7,10 +7,12 @@ missing (a gap in the offsets, a new connection, a new channel, a long silence),
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -205,7 +207,8 @@ class RedisListener:
         text = failed.text if isinstance(failed, HubError) else repr(failed)
         failure = waits.failure(AttemptFailure(kind, text, failed), 0)
         delay = waits.delay(failure, {})
-        if delay is None:
+        if delay is None or delay == math.inf:
+            delay = None
             self._gave_up = True
             _log.error("a hub has given up: %s; it tries again when it is used", text)
         until = Deadline(delay)
@@ -370,11 +373,17 @@ class _Listening:
     def _fill_some(self) -> bool:
         """Read on in the history of topics that are behind; return whether there were any."""
         behind = self._feeds.next_behind(_TOPICS_AT_ONCE)
-        if behind:
-            missed = [(feed.topic, since) for feed, since in behind]
-            histories = self._hub.read_missed(self._deadline(), missed)
-            for (feed, since), history in zip(behind, histories, strict=True):
-                self._listener.call(self._feeds.take_history(feed, since, history))
+        missed = [
+            (each.feed.topic, position)
+            for each in behind
+            for position in (each.since, *(Position(one.epoch, one.after) for one in each.others))
+        ]
+        if missed:
+            histories = iter(self._hub.read_missed(self._deadline(), missed))
+            for each in behind:
+                history, *of_others = islice(histories, 1 + len(each.others))
+                calls = self._feeds.take_history(each, history, tuple(of_others))
+                self._listener.call(calls)
         return bool(behind)
 
     def _look_around(self, now: float) -> None:

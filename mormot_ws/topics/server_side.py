@@ -78,8 +78,8 @@ class Counts:
     )
 
     def __init__(self) -> None:
-        #: guards the numbers; nothing is called while it is held
-        self._safe = threading.Lock()
+        #: guards the numbers; nothing is called while it is held. Reentrant for signal handlers
+        self._safe = threading.RLock()
         self._numbers: dict[str, int] = dict.fromkeys(self.NAMES, 0)
 
     def add(self, name: str, count: int = 1) -> None:
@@ -145,8 +145,9 @@ class TopicServer:
         dies_in_child(self)
 
     def _clear(self) -> None:
-        #: guards the two tables; a feed's lock may be taken while it is held, nothing else
-        self._safe = threading.Lock()
+        #: guards the two tables; a feed's lock may be taken while it is held, nothing else.
+        #: Reentrant for signal handlers
+        self._safe = threading.RLock()
         self._feeds: dict[str, Feed] = {}
         self._visitors: dict[str, Visitor] = {}
 

@@ -105,7 +105,7 @@ class Visitor:
         self._name = ""
         #: guards _members, _present and _ended; only the lock of the presence is taken while it is
         #: held
-        self._safe = threading.Lock()
+        self._safe = threading.RLock()
         self._members: dict[str, Member] = {}
         #: the topics on which it is a member for others
         self._present: set[str] = set()

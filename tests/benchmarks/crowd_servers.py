@@ -118,7 +118,8 @@ def _mormot(job: str, *, events: bool) -> None:
             compute()
         sender.send_frame(frame)
 
-    settings = WebSocketProcessSettings(permessage_deflate=job == "deflate")
+    # no pings: the receivers of the broadcast would take them for it
+    settings = WebSocketProcessSettings(permessage_deflate=job == "deflate", heartbeat_delay=0)
     kind = WebSocketAsyncServer if events else WebSocketServer
     server = kind(f"{HOST}:0", settings=settings)
     server.websocket_protocols.add(WebSocketProtocolChat(PROTOCOL, "", answer))

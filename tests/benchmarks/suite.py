@@ -52,7 +52,7 @@ _FIRST_CONNECTIONS = 20  # open before memory is counted, so that what is made o
 # done
 _SETTLE_SECONDS = 0.5
 _WARM_UP = 0.05  # seconds of the same load before each measure
-_BIG_SIZE = 1_000_000
+BIG_SIZE = 1_000_000
 
 NO_MASK_EXTRA = {"MORMOT_WS_NO_SPEEDUPS": "1"}
 
@@ -162,7 +162,11 @@ class CpuSession(ServerSession):
         """Return the microseconds of the server's CPU time for each message."""
         port = self._helper.greeting["port"]
         with raw_connections(
-            port, self._message, websocket=self._websocket, count=self._connections
+            port,
+            self._message,
+            websocket=self._websocket,
+            count=self._connections,
+            context=self._context,
         ) as connections:
             self._load(connections, _WARM_UP)
             before = self._helper.cpu_seconds()
@@ -446,7 +450,7 @@ BENCHMARKS = [
             [*_PEERS, OURS, OURS_NO_MASK, OURS_EVENTS],
             lambda c, seconds: big_echo(c[0], seconds),
             BINARY,
-            random.Random(1).randbytes(_BIG_SIZE),
+            random.Random(1).randbytes(BIG_SIZE),
         ),
         targets=(
             Target(OURS, ">=", 300),
@@ -533,7 +537,7 @@ BENCHMARKS = [
             [BARE_TLS, WEBSOCKETS, OURS, OURS_EVENTS],
             lambda c, seconds: big_echo(c[0], seconds),
             BINARY,
-            random.Random(1).randbytes(_BIG_SIZE),
+            random.Random(1).randbytes(BIG_SIZE),
         ),
         targets=(Target(OURS, ">=", 2, WEBSOCKETS), Target(OURS_EVENTS, ">=", 0.95, OURS)),
     ),

@@ -113,6 +113,7 @@ class NativeClient:
                     self.conversation["protocol"],
                     self.conversation["key"],
                     application=self.on_callback,
+                    timeout=20_000,
                 ) as client:
                     self.say(client, server, news, list(part))
                 wait_for(lambda: not server.connections())
@@ -323,7 +324,7 @@ def test_a_native_server_is_understood(conversation: dict[str, Any]) -> None:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(rest_server(native.on_request, conversation["key"]))
         client = stack.enter_context(
-            rest_client(server.port, conversation["protocol"], conversation["key"])
+            rest_client(server.port, conversation["protocol"], conversation["key"], timeout=20_000)
         )
         services = ClientServices(client, root=conversation["root"])
         options = conversation["options"]

@@ -131,6 +131,28 @@ def test_a_client_has_objects_of_its_own() -> None:
         assert ends.ask(url)[0] == 403
 
 
+@pytest.mark.parametrize(
+    ("method", "kind", "status"),
+    [("POST", "application/json", 200), ("GET", "application/json", 405), ("POST", "", 400)],
+)
+def test_by_plain_http_no_page_of_another_site_frees_them(
+    method: str, kind: str, status: int
+) -> None:
+    """A browser would send it a GET, or a POST of another type, without asking."""
+
+    class PlainHttp(Server):
+        def is_active_websocket(self, connection_id: int) -> object:
+            return None
+
+    services = ServerServices(PlainHttp())  # type: ignore[arg-type]
+    services.register(ICounter, Counter, sicClientDriven)
+    made = HttpServerRequest("/root/Counter._instance_", "POST", "", "[]", "application/json")
+    assert services.on_request(made) == 200
+    freed = HttpServerRequest("/root/Counter._free_/1", method, "", "[]", kind)
+    assert services.on_request(freed) == status
+    assert len(Counter.ended) == (status == 200)
+
+
 def test_objects_are_bounded_in_number_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody calls ends, also while others are called."""
     monkeypatch.setattr("mormot_ws.services.instances._SWEEP_SECONDS", 0)

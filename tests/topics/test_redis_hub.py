@@ -29,6 +29,7 @@ from mormot_ws import (
     HubUnavailable,
     Lost,
     Position,
+    ReconnectFailure,
     RedisHub,
     StopOn,
     client_tls_context,
@@ -397,6 +398,37 @@ class TestRedisAway:
             assert heard.wait(3) == [1, 2, 3]
             for done in (first, second):
                 assert hub.history("news", Position(done.epoch, done.offset)).recovered
+
+    def test_a_subscriber_that_begins_between_two_restarts_misses_nothing(
+        self, make: Make, tmp_path: Path
+    ) -> None:
+        """The hub does not listen at that time: another subscriber is an epoch behind then."""
+        go_on = threading.Event()
+
+        class Patient(ExponentialBackoff):
+            """Lets the hub reconnect when the test says so."""
+
+            def next_delay(self, failure: ReconnectFailure) -> float:
+                go_on.wait(BOUND)
+                return 0
+
+        with redis_server(tmp_path, appendonly="yes", appendfsync="always") as server:
+            hub, other = make(server.url, policy=Patient()), make(server.url)
+            first, second = Heard(), Heard()
+            hub.subscribe("news", first)
+            hub.publish("news", 1)
+            first.wait(1)
+            server.die()
+            wait_for(lambda: not hub._listener.connected.is_set())
+            server.start()
+            assert hub.subscribe("news", second).position.offset == 1
+            other.publish("news", 2)
+            server.die()
+            server.start()
+            go_on.set()
+            other.publish("news", 3)
+            assert first.wait(3) == [1, 2, 3]
+            assert second.wait(2) == [2, 3]
 
     def test_a_redis_that_has_lost_its_last_moments_is_noticed(
         self, make: Make, tmp_path: Path

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import threading
 import time
 from typing import Any
@@ -660,3 +663,57 @@ def test_publications_on_the_way_are_counted() -> None:
     assert kept.oldest() is made[1]
     assert kept.clear() == made[2:]
     assert (len(kept), kept.bytes, kept.oldest()) == (0, 0, None)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers here")
+@pytest.mark.skipif(
+    bool(os.environ.get("MORMOT_WS_TEST_LOCKS")),
+    reason="the locks that are watched are Python's, and may be interrupted inside",
+)
+def test_signal_handlers_publish_and_raise() -> None:
+    """Wherever they interrupt another publish(): nothing is stuck afterwards."""
+    handled: list[Publishing] = []
+    protocol = WebSocketProtocolTopics(max_unacknowledged=0)
+    limits = TopicLimits(max_publications_per_second=0)
+
+    def interrupt(*_: object) -> None:
+        handled.append(protocol.publish("handler", len(handled)))
+        topics.protocol.status()
+        if not len(handled) % 5:
+            raise LookupError
+
+    def publish(end: float) -> None:
+        while time.monotonic() < end:
+            protocol.publish("main", 1)
+            topics.protocol.status()
+
+    with topics_on(EVENTS, limits=limits) as topics, client_of(topics.port, protocol):
+        end = time.monotonic() + 0.3
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            while time.monotonic() < end:
+                with contextlib.suppress(LookupError):
+                    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+                    publish(end)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert len(handled) > 5
+        wait_for(lambda: not protocol.unacknowledged, 3 * BOUND)
+        assert protocol.publish("main", 2).wait(ms(5_000))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_leaves_the_connection_to_its_parent() -> None:
+    """What it publishes fails, and the parent goes on."""
+    protocol = WebSocketProtocolTopics()
+    with topics_on(EVENTS) as topics, client_of(topics.port, protocol):
+        assert protocol.publish("news", 1).wait(ms(2_000))
+        child = os.fork()
+        if not child:
+            failed = protocol.publish("news", 2).state == "failed"
+            os._exit(0 if failed and topics.protocol.status().sessions == 0 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert protocol.publish("news", 3).wait(ms(2_000))
+        assert [each.data for each in topics.hub.history("news").publications] == [1, 3]
