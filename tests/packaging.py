@@ -1,17 +1,21 @@
 """What is released is whole, and works for who has nothing else:  python -m tests.packaging
 [--keep]
 
-Needs ``build`` and ``twine``. Builds the source distribution and the wheel of this tree, checks
-both, installs the wheel alone in a fresh environment, and uses it there from an empty folder: the
-import, every public name, the README's server and client, the command line, the pytest plugin.
-Stops at the first fault, with its output. It is a step of CI, and no module of tests: it needs half
-a minute.
+Needs ``build`` and ``twine``. Builds the source distribution and the wheel of this tree, twice, bit
+by bit the same; checks both; runs some tests from the source distribution. Installs the wheel alone
+in a fresh environment, and uses it there from an empty folder: the import, every public name, the
+README's server and client, the command line, the pytest plugin. Then once more with the oldest
+versions of all dependencies that setup.cfg allows. Stops at the first fault, with its output. It is
+a step of CI, and no module of tests: it needs a minute.
 """
 
 from __future__ import annotations
 
 import argparse
 import configparser
+import gzip
+import hashlib
+import io
 import os
 import re
 import shutil
@@ -50,6 +54,30 @@ def test_it(mormot_ws_proxy, mormot_ws_echo_server):
         mormot_ws_proxy.cut()
         mormot_ws_echo_server.wait_upgrades(2)
 """
+#: the extras of the package itself; others are for working on it
+RUNTIME_EXTRAS = ("cli", "proxy", "idna", "speedups", "crypto", "uri", "metrics", "redis")
+
+#: what each extra is for, in short; the versions are those that are installed
+_EXTRAS = """
+import importlib.metadata
+from mormot_ws import (HttpClientWebSockets, RedisHub, WebSocketProtocolBinary,
+    WebSocketProtocolChat, WebSocketProtocolUri, WebSocketServer, focText, WebSocketFrame)
+from mormot_ws.metrics import Metrics
+import mormot_ws.sockets.proxies, python_socks, idna, rich, prompt_toolkit, orjson, google_crc32c
+WebSocketProtocolBinary("x", "a key")
+assert WebSocketProtocolUri("chat", "ws://127.0.0.1/x", 1)
+metrics = Metrics()
+with WebSocketServer("127.0.0.1:0") as server:
+    server.websocket_protocols.add(
+        WebSocketProtocolChat("chat", "", lambda process, frame: process.send_frame(frame)))
+    metrics.serve_on(server)
+    client = HttpClientWebSockets.websockets_connect(
+        "127.0.0.1", server.port, WebSocketProtocolChat("chat"))
+    assert client.websockets.send_frame(WebSocketFrame(focText, "x" * 1000))
+    client.free()
+    assert b"mormot_ws_server_upgraded_total" in metrics.text()[0]
+"""
+
 #: what is installed beside the package
 TOP_MODULES = {"mormot_ws_script.py", "pytest_mormot_ws.py"}
 
@@ -99,8 +127,76 @@ def build(folder: Path) -> tuple[Path, Path]:
             ".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", ".*_cache"
         ),
     )
-    run(sys.executable, "-m", "build", "--outdir", folder, source, cwd=folder)
-    return next(folder.glob("*.tar.gz")), next(folder.glob("*.whl"))
+    when = {"SOURCE_DATE_EPOCH": str(_source_date())}
+    run(sys.executable, "-m", "build", "--outdir", folder, source, cwd=folder, env=when)
+    sdist, wheel = next(folder.glob("*.tar.gz")), next(folder.glob("*.whl"))
+    normalise(sdist, _source_date())
+    return sdist, wheel
+
+
+def _source_date() -> int:
+    """Return the time that all files of a release get: that of the last commit, if there is one."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    if given:
+        return int(given)
+    asked = subprocess.run(
+        ["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return int(asked.stdout) if asked.stdout.strip().isdigit() else 1_700_000_000
+
+
+def normalise(sdist: Path, when: int) -> None:
+    """Write *sdist* anew, without what differs from one build to the next: times, owners, order.
+
+    A wheel has nothing of that already where ``SOURCE_DATE_EPOCH`` is set.
+    """
+    with tarfile.open(sdist) as archive:
+        members = sorted(archive.getmembers(), key=lambda member: member.name)
+        found = []
+        for member in members:
+            content = archive.extractfile(member)
+            found.append((member, b"" if content is None else content.read()))
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for member, content in found:
+            member.pax_headers = {}
+            member.mtime, member.uid, member.gid, member.uname, member.gname = when, 0, 0, "", ""
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            archive.addfile(member, io.BytesIO(content) if member.isfile() else None)
+    with sdist.open("wb") as file, gzip.GzipFile("", "wb", 9, file, when) as packed:
+        packed.write(raw.getvalue())
+
+
+def check_reproducible(sdist: Path, wheel: Path, folder: Path) -> None:
+    """Another build, elsewhere, gives the same bytes."""
+    again = folder / "again"
+    again.mkdir()
+    for first, second in zip((sdist, wheel), build(again), strict=True):
+        one, two = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (first, second))
+        check(one == two, f"{first.name} differs from one build to the next: {one}, {two}")
+
+
+def check_tests_of_sdist(sdist: Path, folder: Path) -> None:
+    """Some tests pass from the unpacked source distribution alone."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / "unpacked")
+    (source,) = (folder / "unpacked").iterdir()
+    tests = ["core", "protocols", "server/test_groups.py", "package/test_request.py"]
+    arguments = ["-q", "-n", "2", "-p", "no:cacheprovider", *(f"tests/{name}" for name in tests)]
+    done = run(sys.executable, "-m", "pytest", *arguments, cwd=source)
+    check(" passed" in done, f"no test has passed: {done}")
+
+
+def lowest_versions() -> list[str]:
+    """Return the oldest allowed version of each dependency, those of the extras of the package
+    itself included, as requirements.
+    """
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", "utf-8")
+    wanted = setup["options"]["install_requires"].split()
+    for extra in RUNTIME_EXTRAS:
+        wanted += setup["options.extras_require"][extra].split()
+    return [requirement.replace(">=", "==") for requirement in wanted]
 
 
 def check_contents(sdist: Path, wheel: Path) -> None:
@@ -119,6 +215,7 @@ def check_contents(sdist: Path, wheel: Path) -> None:
         "LICENSE",
         "setup.cfg",
         "pyproject.toml",
+        "setup.py",
         *TOP_MODULES,
     ):
         check(name in shipped, f"not in the source distribution: {name}")
@@ -133,6 +230,8 @@ def check_contents(sdist: Path, wheel: Path) -> None:
     setup.read(ROOT / "setup.cfg", "utf-8")
     for extra in setup["options.extras_require"]:
         check(f"Provides-Extra: {extra}" in metadata, f"the extra {extra} is not there")
+    dead = re.findall(r"\]\((?!\w+:|#)[^)]*\)", metadata)
+    check(not dead, f"links that lead nowhere on the package index: {dead}")
 
 
 def tracked(part: str) -> list[Path]:
@@ -209,6 +308,18 @@ def _next_line(program: subprocess.Popen[str]) -> str:
         patience.cancel()
 
 
+def check_lowest(wheel: Path, folder: Path) -> None:
+    """The package works with the oldest versions that it allows."""
+    environment = folder / "lowest"
+    venv.create(environment, with_pip=True)
+    python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+    empty = folder / "empty-lowest"
+    empty.mkdir()
+    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    run(python, *install, wheel, *lowest_versions(), cwd=empty)
+    run(python, "-c", _NAMES + _EXTRAS, cwd=empty)
+
+
 def check_installed(wheel: Path, folder: Path) -> None:
     """Install the wheel alone, and use it from an empty folder."""
     environment = folder / "environment"
@@ -268,8 +379,14 @@ def main() -> None:
         )
         check_contents(sdist, wheel)
         print("both have what they should have")
+        check_reproducible(sdist, wheel, folder)
+        print("another build gives the same bytes")
+        check_tests_of_sdist(sdist, folder)
+        print("tests pass from the source distribution")
         check_installed(wheel, folder)
         print("the wheel alone works: names, README, command line, pytest plugin")
+        check_lowest(wheel, folder)
+        print("and so it does with the oldest versions of all dependencies")
         if arguments.keep is not None:
             arguments.keep.mkdir(parents=True, exist_ok=True)
             for path in (sdist, wheel):

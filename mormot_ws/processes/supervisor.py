@@ -396,7 +396,11 @@ class Supervisor:
         if not self.ready.is_set():
             hint = ""
             if "ended with" in end:
-                hint = "; is the program's start behind if __name__ == '__main__'?"
+                # its own traceback is on standard error
+                hint = (
+                    "; is the program's start behind if __name__ == '__main__', and make_server "
+                    "above it?"
+                )
             self._fail(f"process {slot.number} {end}, before all did listen{hint}")
             return
         seconds = slot.wait_after_death(monotonic())

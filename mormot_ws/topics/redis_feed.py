@@ -256,13 +256,17 @@ class RedisFeeds:
         feed, since, others = behind
         epoch, newest = history.position
         with self._safe:
-            if feed.held or not feed.subscriptions or feed.read_to != since:
+            if feed.held or not feed.subscriptions:
                 # release() will find it
                 self._behind.pop(feed, None)
                 return []
             own = dict(zip(others, of_others, strict=True))
             known = all(each.epoch == since.epoch or each in own for each in feed.subscriptions)
-            if not known or any(each.position.epoch != epoch for each in of_others):
+            if (
+                feed.read_to != since
+                or not known
+                or any(each.position.epoch != epoch for each in of_others)
+            ):
                 # something has happened meanwhile: once more
                 return []
             first = history.publications[0].offset if history.publications else newest + 1

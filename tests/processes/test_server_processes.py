@@ -98,7 +98,9 @@ def test_all_processes_serve_and_the_status_has_all(pair: ServerProcesses) -> No
     assert status.as_dict()["processes"][1]["server"]["port"] == pair.port
 
 
-def test_one_that_is_killed_is_started_again_and_the_other_goes_on(pair: ServerProcesses) -> None:
+def test_one_that_is_killed_or_terminated_is_started_again_and_the_other_goes_on(
+    pair: ServerProcesses, caplog: pytest.LogCaptureFixture
+) -> None:
     first, second = pair.status().processes
     os.kill(first.pid, signal.SIGKILL)
     wait_for(lambda: pair.status().processes[0].starts > first.starts)
@@ -106,6 +108,10 @@ def test_one_that_is_killed_is_started_again_and_the_other_goes_on(pair: ServerP
     present = pair.status().processes
     assert present[0].pid != first.pid
     assert present[1].pid == second.pid
+    os.kill(second.pid, signal.SIGTERM)
+    wait_for(lambda: pair.status().processes[1].starts > second.starts)
+    assert f"process 1 (PID {second.pid}) ended with the exit code 0" in caplog.text
+    assert pair.status().processes[0].pid == present[0].pid
 
 
 def test_replacing_refuses_no_connection(pair: ServerProcesses) -> None:

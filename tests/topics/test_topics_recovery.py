@@ -293,6 +293,23 @@ class TestWhatTheClientHasPublished:
             assert made[-1].wait(ms(5_000))
             assert [(each.offset, each.repeated) for each in made] == [(2, False), (3, False)]
 
+    def test_what_was_queued_for_the_last_connection_is_dropped(self, kind: Any) -> None:
+        """It must not come before the hello of the next one, where all of it is sent again."""
+        protocol = WebSocketProtocolTopics()
+        with (
+            topics_on(kind, limits=NO_RATE) as topics,
+            client_of(topics.port, protocol, send_delay=ms(500)) as client,
+        ):
+            assert protocol.publish("news", -1).wait(ms(2_000))
+            process: Any = client.websockets
+            made = [protocol.publish("news", number) for number in range(50)]
+            assert process.outgoing.count
+            process.abort("the test")
+            assert made[-1].wait(ms(5_000))
+            found = [each.data for each in topics.hub.history("news").publications]
+            assert found == list(range(-1, 50))
+            assert client.status().reconnects == 1
+
     def test_another_server_of_the_hub_knows_it_too(self, hub: MemoryHub) -> None:
         """The window lies in the hub."""
         protocol = WebSocketProtocolTopics()
