@@ -180,12 +180,18 @@ class PortableIO:
 
     def send_now(self, data: Buffer) -> int:
         """Send what the kernel takes without waiting. Raises ``BlockingIOError`` for nothing."""
-        try:
-            sent = self._send(data[:_PIECE] if len(data) > _PIECE else data)
-        except BlockingIOError:
-            self.check()
-            raise
-        self.taken += sent
+        view = memoryview(data)
+        sent = 0
+        while sent < len(view):
+            try:
+                taken = self._send(view[sent : sent + _PIECE])
+            except BlockingIOError:
+                if not sent:
+                    self.check()
+                    raise
+                break
+            sent += taken
+            self.taken += taken
         return sent
 
     def wait(self, write: bool, deadline: Deadline) -> bool:

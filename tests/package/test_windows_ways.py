@@ -96,7 +96,11 @@ def run_python(source: str) -> list[str]:
     import subprocess
 
     done = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, timeout=BOUND, check=False
+        [sys.executable, "-c", source],
+        capture_output=True,
+        text=True,
+        timeout=6 * BOUND,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

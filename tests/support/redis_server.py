@@ -49,7 +49,7 @@ class RedisServer:
     :param options: of its configuration, like ``requirepass="x"``; by default it saves nothing.
     """
 
-    def __init__(self, folder: Path, port: int = 0, **options: str) -> None:
+    def __init__(self, folder: Path, port: int = 0, /, **options: str) -> None:
         self._folder = folder
         self._options = {"save": "", "appendonly": "no", **options}
         self.port = port or _free_port()
@@ -172,7 +172,7 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(folder: Path, port: int = 0, **options: str) -> Iterator[RedisServer]:
+def redis_server(folder: Path, port: int = 0, /, **options: str) -> Iterator[RedisServer]:
     """A Redis for one test."""
     server = RedisServer(folder, port, **options)
     try:
