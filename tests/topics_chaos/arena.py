@@ -264,7 +264,6 @@ class Arena(ClosedByWith):
         bound = PRESENCE_AGE / 1000 + _BOUND
         if not poll_until(lambda: not self._wrong_members(), bound, every=0.2):
             self.violations += self._wrong_members()
-        self.storage.end_last_era()
         clients: dict[str, Any] = self._clients.ask(do="report")["clients"]
         return clients
 
@@ -322,6 +321,8 @@ class Arena(ClosedByWith):
             child.tell(do="stop")
             self._stopping.append((server.name, child))
         self._reap_stopped()
+        # nobody publishes any more, whatever has become of the waits before
+        self.storage.end_last_era()
         return found
 
     def close(self) -> None:
