@@ -27,8 +27,8 @@ def lines_of(output: str) -> list[dict[str, Any]]:
 
 
 def test_serve_drains_and_logs_lines_of_json() -> None:
-    """It answers Prometheus. One SIGTERM makes health checks fail, a second one ends the wait; every
-    line on standard error is JSON, and the exit code is 0.
+    """It answers Prometheus. One SIGTERM makes health checks fail, a second one ends the wait;
+    every line on standard error is JSON, and the exit code is 0.
     """
     with Program(
         *("-m", "mormot_ws", "serve", "--port", "0", "--health", "/health", "--drain", "30"),
