@@ -27,18 +27,20 @@ def lines_of(output: str) -> list[dict[str, Any]]:
 
 
 def test_serve_drains_and_logs_lines_of_json() -> None:
-    """One SIGTERM makes health checks fail, a second one ends the wait; every line on standard
-    error is JSON, and the exit code is 0.
+    """It answers Prometheus. One SIGTERM makes health checks fail, a second one ends the wait;
+    every line on standard error is JSON, and the exit code is 0.
     """
     with Program(
         *("-m", "mormot_ws", "serve", "--port", "0", "--health", "/health", "--drain", "30"),
-        *("--log-json", "--proxy-protocol", HOST),
+        *("--log-json", "--proxy-protocol", HOST, "--metrics", "/metrics"),
     ) as server:
         listening = json.loads(server.expect(r'^{.*"event": "listening"').string)
         assert (listening["level"], listening["logger"]) == ("INFO", "mormot-ws")
         port = listening["port"]
         header = b"PROXY TCP4 192.0.2.7 10.0.0.1 5000 443\r\n"
         assert answer_of(port, "/health", header) == (200, b"ok\n")
+        status, text = answer_of(port, "/metrics", header)
+        assert (status, b"mormot_ws_server_accepted_total" in text) == (200, True)
         with RawClient(port) as client:
             client.send(b"no header")
             assert client.read_to_end() == b""
@@ -58,6 +60,7 @@ def test_serve_drains_and_logs_lines_of_json() -> None:
         ["--health", "health"],
         ["--proxy-protocol", "balancer"],
         ["--drain", "5"],
+        ["--metrics", "/metrics", "--processes", "2"],
         ["--drain", "5", "--health", "/health", "--processes", "2"],
     ],
 )

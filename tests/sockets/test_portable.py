@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import threading
 import time
@@ -39,6 +40,11 @@ from mormot_ws.sockets.deadline import Deadline
 from mormot_ws.sockets.transport import Transport, wait_socket
 
 __all__ = ["authority"]
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("MORMOT_WS_TEST_SERVER") == "async",
+    reason="the event-driven server needs epoll or kqueue, and Windows has neither",
+)
 
 #: a wait that is ended by another thread ends sooner than this
 SOON = 0.2
