@@ -148,3 +148,9 @@ class Sending(FixedAttributes):
                 and (wanted is None or process.connection_id in wanted)
             ]
         return server.websocket_broadcast(frame, numbers, group=group, exclude=excluded)
+
+
+for _name, _member in vars(Sending).items():
+    if callable(_member) and not _name.startswith("_"):
+        # what Python says of wrong arguments then names the class that users know
+        _member.__qualname__ = f"Server.{_name}"

@@ -50,6 +50,7 @@ def test_the_seeds_reach_what_they_are_for(name: str) -> None:
         "rest": "unpacked",
         "key": "fault",
         "services": "read",
+        "loose": "read",
         "proxy": "opened",
         "names": "socks5h",
     }
