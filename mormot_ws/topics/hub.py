@@ -265,7 +265,8 @@ class Hub(FreedByWith, CheckedAttributes):
 
         Raises ``TypeError``/``ValueError`` for arguments that cannot be, and, within ``timeout``,
         :class:`HubUnavailable`, :class:`HubFull` or :class:`HubRefused`. Then nothing was
-        published, unless the error's ``maybe_published`` is True.
+        published, unless the error's ``maybe_published`` is True; it may then appear later, also
+        behind newer ones.
         """
         return self.publish_json(topic, encode_json(data), session=session, sequence=sequence)
 

@@ -56,6 +56,8 @@ class Checker:
         self._eras = eras
         #: by publisher and number: where it was published, as (era, topic, offset)
         self._places: defaultdict[tuple[str, int], list[tuple[int, str, int]]] = defaultdict(list)
+        #: what is in a history behind later ones of the same publisher
+        self._late: dict[tuple[str, int], str] = {}
         self._asked: set[tuple[str, int]] = set()
         self._runs: dict[tuple[str, str], _Run] = {}
         #: what server code has heard first, before the log tells where it began
@@ -83,7 +85,7 @@ class Checker:
             elif places:
                 self.findings.in_two_eras += places[0][2] != offset
             elif number < newest.get(by, -1):
-                self.findings.violated(
+                self._late[by, number] = (
                     f"{by} {number} comes after {newest[by]} on {topic} in era {era}"
                 )
             else:
@@ -162,6 +164,9 @@ class Checker:
 
     def _has_failed(self, by: str, number: int, maybe: bool) -> None:
         self.findings.spoken["perhaps published" if maybe else "failed"] += 1
+        if maybe:
+            # Redis has carried it out after the publisher had given up waiting
+            self._late.pop((by, number), None)
         if not maybe and self._places.get((by, number)):
             self.findings.violated(
                 f"{by} {number} has failed, and is in the history: {self._places[by, number]}"
@@ -178,6 +183,8 @@ class Checker:
 
     def read_clients(self, lines: Iterable[str]) -> None:
         """Read the clients' log, after those of all servers."""
+        for text in self._late.values():
+            self.findings.violated(text)
         for line in lines:
             kind, _, rest = line.rstrip("\n").partition(" ")
             if kind == "X":
