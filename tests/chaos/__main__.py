@@ -32,9 +32,9 @@ _ROUND_LONG = 30.0
 #: takes up to 1.5 s (then comes the wait, at most the cap), the next one and its first message the
 #: rest, on a machine where 50 clients do that at once
 _MARGIN = 3.0 * float(os.environ.get("MORMOT_WS_TEST_TIMEOUT_FACTOR", "1"))
-#: what the client process may grow by: its memory in kB, in parts of the first figure and beyond (the
-#: C library keeps some megabytes of a moment with large queues); its objects and their blocks, which
-#: would show a leak
+#: what the client process may grow by: its memory in kB, in parts of the first figure and beyond
+#: (the C library keeps some megabytes of a moment with large queues); its objects and their blocks,
+#: which would show a leak
 _GROWTH = 0.05
 _GROWTH_KB = 8192
 _OBJECTS_GROWTH = 0.01
