@@ -46,7 +46,8 @@ def wine_python(folder: Path) -> Path:
     script.chmod(0o755)
     _install(folder)
     found = run(script, "-c", "import sys; print(sys.platform)", seconds=300.0)
-    if found.split() != ["win32"]:
+    # a new prefix says more before
+    if found.split()[-1:] != ["win32"]:
         raise Unavailable(f"Windows' Python does not run under Wine: {found!r}")
     return script
 
