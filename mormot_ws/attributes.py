@@ -15,6 +15,7 @@ from types import FrameType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from .callbacks import check_callback, check_plain
+from .core.elsewhere import Elsewhere
 from .logs import get_logger
 
 _log = get_logger("mormot_ws")
@@ -95,21 +96,6 @@ IS_TEXT = of_kind(str)
 IS_MILLISECONDS = of_kind(float, int, meant="a number of milliseconds")
 
 
-class _Elsewhere:
-    """Stands for a name that is looked for in a class and is elsewhere: says so when it is read."""
-
-    def __init__(self, name: str, meant: str) -> None:
-        self._name = name
-        self._meant = meant
-
-    def __get__(self, instance: object, owner: type) -> Any:
-        raise AttributeError(
-            f"{owner.__name__} has no attribute {self._name!r}: {self._meant}",
-            name=self._name,
-            obj=owner if instance is None else instance,
-        )
-
-
 _set = object.__setattr__
 
 
@@ -154,14 +140,14 @@ class CheckedAttributes:
         stand_ins = {} if hasattr(cls, "__getattr__") else vars(cls).get("_ELSEWHERE", {})
         for name, meant in stand_ins.items():
             if inspect.getattr_static(cls, name, _MISSING) is _MISSING:
-                setattr(cls, name, _Elsewhere(name, meant))
+                setattr(cls, name, Elsewhere(name, meant))
 
     def __dir__(self) -> list[str]:
         kind = type(self)
         return [
             name
             for name in object.__dir__(self)
-            if not isinstance(inspect.getattr_static(kind, name, None), _Elsewhere)
+            if not isinstance(inspect.getattr_static(kind, name, None), Elsewhere)
         ]
 
     # a type checker that saw this method would allow any name
@@ -241,7 +227,7 @@ def _check_new(owner: CheckedAttributes, name: str, value: object) -> None:
     """
     kind = type(owner)
     known = inspect.getattr_static(kind, name, _MISSING)
-    if isinstance(known, _Elsewhere):
+    if isinstance(known, Elsewhere):
         known = _MISSING
     if inspect.isroutine(known):
         if not callable(value):

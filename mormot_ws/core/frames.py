@@ -6,9 +6,10 @@ Pure: no sockets, threads or clocks. The decoder is in ``incoming.py``.
 from __future__ import annotations
 
 from enum import Flag, IntEnum
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from ..errors import WebSocketsProtocolError
+from .elsewhere import Elsewhere
 from .masking import Buffer, mask_bytes
 
 
@@ -165,6 +166,12 @@ class WebSocketFrame:
         """
         payload = self._payload[2:] if self._opcode is focConnectionClose else self.payload
         return payload.decode("utf-8")
+
+    # a type checker that saw them would allow them
+    if not TYPE_CHECKING:
+        data = Elsewhere("data", "did you mean payload, the bytes, or text?")
+        message = Elsewhere("message", "did you mean payload, the bytes, or text?")
+        body = Elsewhere("body", "did you mean payload?")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WebSocketFrame):

@@ -18,6 +18,7 @@ from tests.support.waiting import poll_until
 
 from .faults import Action, Fault, play
 from .messages import LARGE_PADDING
+from .outcome import faults_of_stop
 
 #: seconds for what should happen soon
 _BOUND = 15.0
@@ -241,21 +242,9 @@ class Arena(ClosedByWith):
             except ChildError as exc:
                 self.violations.append(f"server #{incarnation}, told to stop: {exc}")
                 continue
-            self._look_at_stopped(incarnation, found, code)
+            self.stops.append(found["took"])
+            self.violations += faults_of_stop(f"server #{incarnation}", found, code, _FREE_BOUND)
         self._stopping.clear()
-
-    def _look_at_stopped(self, incarnation: int, found: dict[str, Any], code: int) -> None:
-        self.stops.append(found["took"])
-        if code:
-            self.violations.append(f"server #{incarnation}, told to stop, has ended with {code}")
-        if found["took"] > _FREE_BOUND:
-            self.violations.append(f"server #{incarnation}: free() took {found['took']:.2f} s")
-        for what in ("threads", "descriptors"):
-            if found["after"][what] > found["before"][what]:
-                self.violations.append(
-                    f"server #{incarnation} has left {what}: {found['before'][what]} before, "
-                    f"{found['after'][what]} after"
-                )
 
     # ------------------------------------------------------------------------------------------ end
 

@@ -54,9 +54,8 @@ from .messages import (
 
 #: milliseconds for an attempt to connect, and for the handshake. With TLS the first step can fall
 #: into a hole too, not only the second: the two together have to end within the margin that the
-#: invariants give to a client beside its longest wait
-_TIMEOUT = 1_500
-_TLS_TIMEOUT = 900
+#: invariants give to a client beside its longest wait, and leave time for the next attempt
+_TIMEOUT = 900
 #: how probable it is, each time that a client sends, that it then closes the connection by itself,
 #: and reconnects
 _GOODBYE = 0.02
@@ -112,13 +111,12 @@ class ChaosClient:
             reconnect_stable_after=1_000,
             reconnect_policy=lambda: ExponentialBackoff(base_ms=100, cap_ms=cap_ms),
         )
-        timeout = _TIMEOUT if tls_context is None else _TLS_TIMEOUT
         self.client = HttpClientWebSockets.open(
             HOST,
             port,
             tls_context is not None,
             tls_context,
-            timeout,
+            _TIMEOUT,
             settings=settings,
             process_name=f"{index}",
         )

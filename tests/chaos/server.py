@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 import time
+from typing import Any
 
 from mormot_ws import (
     HttpServerError,
@@ -85,29 +86,10 @@ class ChaosServer:
         #: set: the pushing thread pushes nothing
         self.paused = threading.Event()
         self._stopping = threading.Event()  # ends the pushing thread
-        self.server = self._listen(port)
+        self.server = listening(port, tls_context=self._tls)
         self.server.websocket_protocols.add(WebSocketProtocolChat(PROTOCOL, "", self._incoming))
         self._pusher = threading.Thread(target=self._push_for_ever, name="pusher", daemon=True)
         self._pusher.start()
-
-    def _listen(self, port: int) -> WebSocketAsyncServer | WebSocketServer:
-        settings = WebSocketProcessSettings(
-            heartbeat_delay=400,
-            disconnect_after_invalid_heartbeat_count=2,
-            close_timeout=500,
-            send_timeout=2_000,
-        )
-        give_up = time.monotonic() + _PORT_BOUND
-        while True:
-            try:
-                return server_class()(
-                    f"{HOST}:{port}", process_name="chaos", settings=settings, tls_context=self._tls
-                )
-            except HttpServerError:
-                if time.monotonic() > give_up:
-                    raise
-                # the port may still be the killed server's: nothing tells when it is free
-                time.sleep(0.01)
 
     # ------------------------------------------------------------------ in the connections' threads
 
@@ -182,6 +164,27 @@ class ChaosServer:
         begin = time.monotonic()
         self.server.free()
         return time.monotonic() - begin
+
+
+def listening(port: int, **options: Any) -> WebSocketAsyncServer | WebSocketServer:
+    """Return a server on *port*, of the class that is under test, with short time-outs."""
+    settings = WebSocketProcessSettings(
+        heartbeat_delay=400,
+        disconnect_after_invalid_heartbeat_count=2,
+        close_timeout=500,
+        send_timeout=2_000,
+    )
+    give_up = time.monotonic() + _PORT_BOUND
+    while True:
+        try:
+            return server_class()(
+                f"{HOST}:{port}", process_name="chaos", settings=settings, **options
+            )
+        except HttpServerError:
+            if time.monotonic() > give_up:
+                raise
+            # the port may still be the killed server's: nothing tells when it is free
+            time.sleep(0.01)
 
 
 def _shrink_buffer(process: WebSocketProcess) -> None:

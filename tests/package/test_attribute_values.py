@@ -5,6 +5,7 @@ where nobody could say who was wrong.
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import getattr_static
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from mormot_ws import (
     focText,
     fopAlreadyCompressed,
 )
+from mormot_ws.core.elsewhere import Elsewhere
 
 
 class Other:
@@ -32,6 +34,9 @@ def attributes(thing: object) -> list[str]:
     """Return the public attributes of *thing* that can be set, except callbacks."""
     found = []
     for name in dir(thing):
+        if isinstance(getattr_static(type(thing), name, None), Elsewhere):
+            # a hint, not an attribute
+            continue
         known = getattr(type(thing), name, None)
         if name.startswith(("_", "on_")) or callable(known):
             continue

@@ -18,12 +18,14 @@ from mormot_ws import (
     HttpServerRequest,
     PermessageDeflate,
     ServerServices,
+    WebSocketFrame,
     WebSocketProcessSettings,
     WebSocketProtocolBinary,
     WebSocketProtocolChat,
     WebSocketProtocolUri,
     WebSocketServer,
     WebSocketServerRest,
+    focText,
 )
 from mormot_ws.testing import EchoServer, EchoServerProcess, FaultProxy
 
@@ -150,6 +152,8 @@ def test_an_argument_of_a_method(met: SimpleNamespace, call: Made, said: str) ->
         (lambda m: m.door.stop(), r"close\(\)"),
         (lambda m: m.peer.request.args, "query"),
         (lambda m: m.peer.request.json, r"json\.loads\(request\.body\)"),
+        (lambda m: WebSocketFrame(focText).data, "did you mean payload"),
+        (lambda m: WebSocketFrame(focText).message, "did you mean payload"),
     ],
 )
 def test_a_name_of_other_libraries_leads_to_ours(

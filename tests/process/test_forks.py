@@ -395,7 +395,7 @@ threads = [threading.Thread(target=work) for work in (broadcast, broadcast, come
 for thread in threads:
     thread.start()
 try:
-    for number in range(12):
+    for number in range(25):
         pid = os.fork()
         if pid == 0:
             if number % 2:

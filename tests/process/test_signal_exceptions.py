@@ -69,7 +69,7 @@ def held(lock):
 
 
 client, rounds = connected(), 0
-while rounds < 150:
+while rounds < 300:
     process = client.websockets
     interrupted(lambda: {send})
     rounds += 1
@@ -108,7 +108,7 @@ def test_no_running_thread_is_taken_for_ended(call: str) -> None:
 client = connected()
 client.auto_reconnect()
 process = client.websockets
-for number in range(150):
+for number in range(300):
     interrupted(lambda: {call})
     assert client.status().connected, number
     assert process.client_thread.is_alive()

@@ -33,7 +33,7 @@ def in_small_pieces(payload: bytes) -> RestRequest | RestAnswer:
 
 
 @given(values, st.booleans())
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=200)
 def test_json_content_is_the_same_in_pieces(value: object, ascii_only: bool) -> None:
     """Brackets and quotes in strings, escapes, and what stands behind it."""
     content = json.dumps([value, {"a": value}], ensure_ascii=ascii_only).encode(errors="replace")
@@ -59,7 +59,7 @@ def test_text_is_the_same_in_pieces(text: str) -> None:
 
 
 @given(st.binary(max_size=100))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=200)
 def test_base64_is_the_same_in_pieces(content: bytes) -> None:
     message = RestAnswer(200, "", "application/octet-stream", content + b"\xff")
     payload = encode_json(message)

@@ -529,7 +529,7 @@ def test_parts_give_the_same_as_the_whole(
         return {rng.choice(names) + str(i): value(depth + 1) for i in range(rng.randrange(5))}
 
     refused = 0
-    for _ in range(300):
+    for _ in range(600):
         made = {"k": value(0)} if rng.random() < 0.1 else [value(0)]
         text = json.dumps(made, indent=rng.choice([None, None, 1])).encode()
         assert json_parts.parse_by_parts(text, loads) == made

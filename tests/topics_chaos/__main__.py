@@ -16,6 +16,7 @@ from collections import Counter
 from typing import Any
 
 from tests.chaos.messages import TRACE
+from tests.chaos.outcome import say, verdict
 from tests.support.children import ChildError
 from tests.support.kinds import add_option, server_class
 from tests.support.waiting import poll_until
@@ -30,10 +31,6 @@ _ROUND, _ROUND_LONG = 12.0, 30.0
 _LONG = 300.0
 #: seconds that a client's ``free()`` may take
 _FREE_BOUND = 3.0
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 def run(seconds: float, arena: Arena, schedule: TopicSchedule) -> dict[str, Any]:
@@ -94,24 +91,24 @@ def _print_figures(found: dict[str, Any], arena: Arena, findings: Findings) -> N
         counts.update(client["counts"])
     eras = arena.storage.eras
     kept = sum(len(history) for era in eras for history in era.values())
-    _say(f"faults         {sum(arena.faults.values())}: {_listed(arena.faults)}")
-    _say(
+    say(f"faults         {sum(arena.faults.values())}: {_listed(arena.faults)}")
+    say(
         f"servers        {len(arena.incarnations)}; graceful stops took up to "
         f"{max(arena.stops):.2f} s; {_listed(arena.topics_counts)}"
     )
-    _say(f"eras           {len(eras)}, with {kept} publications in their histories")
-    _say(f"publications   of clients {counts['published']}: {_listed(findings.states)}")
-    _say(f"               of server code: {_listed(findings.spoken)}")
-    _say(f"               also in a later era: {findings.in_two_eras}")
-    _say(f"heard          {_listed(findings.heard)}, of them after a recovery {counts['missed']}")
-    _say(
+    say(f"eras           {len(eras)}, with {kept} publications in their histories")
+    say(f"publications   of clients {counts['published']}: {_listed(findings.states)}")
+    say(f"               of server code: {_listed(findings.spoken)}")
+    say(f"               also in a later era: {findings.in_two_eras}")
+    say(f"heard          {_listed(findings.heard)}, of them after a recovery {counts['missed']}")
+    say(
         f"subscriptions  went on {findings.recovered} times without a loss; announced losses "
         f"{findings.announced}; subscribed again {counts['subscribed again']}; programs that died "
         f"{counts['programs']}"
     )
-    _say(f"all back       after {', '.join(f'{took:.2f}' for took in arena.returns)} s")
+    say(f"all back       after {', '.join(f'{took:.2f}' for took in arena.returns)} s")
     for what in ("threads", "descriptors", "memory"):
-        _say(
+        say(
             f"{what:14s} {found['before'][what]} -> {found['after'][what]}"
             f"{' kB' if what == 'memory' else ''}"
         )
@@ -148,36 +145,24 @@ def main() -> int:
     seed = random.randrange(1_000_000) if arguments.seed is None else arguments.seed
     if arguments.trace:
         os.environ[TRACE] = "1"
-    _say(
+    say(
         f"{arguments.seconds:g} s, {arguments.clients} clients, two {server_class().__name__}, "
         f"seed {seed}"
     )
-    tell = _say if arguments.verbose else lambda _: None
+    tell = say if arguments.verbose else lambda _: None
     with Arena(arguments.clients, arguments.cap / 1000, seed, tell) as arena:
         try:
             found = run(arguments.seconds, arena, TopicSchedule(seed))
         except ChildError as exc:
-            _say(f"{exc}; the logs are in {arena.folder}\n{arena.stderr()}\n1 violations")
+            say(f"{exc}; the logs are in {arena.folder}\n{arena.stderr()}\n1 violations")
             return 1
     findings = check(arena)
     _look_at_footprints(found, arena)
     if errors := arena.stderr():
         arena.violations.append(f"on standard error:\n{errors}")
     _print_figures(found, arena, findings)
-    return _verdict(arena, findings, arguments.keep)
-
-
-def _verdict(arena: Arena, findings: Findings, keep: bool) -> int:
-    violations = arena.violations + findings.violations
-    for text in violations:
-        _say(f"VIOLATION {text}")
     count = len(arena.violations) + findings.violations_count
-    if count or keep:
-        _say(f"the logs are in {arena.folder}")
-    else:
-        shutil.rmtree(arena.folder)
-    _say(f"{count} violations" if count else "no violations")
-    return 1 if count else 0
+    return verdict(arena.folder, arena.violations + findings.violations, count, arguments.keep)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from mormot_ws.process.freeing import ClosedByWith
 from mormot_ws.testing import FaultProxy
 from tests.chaos.arena import begin_network_fault
 from tests.chaos.faults import Action, Fault, play
+from tests.chaos.outcome import faults_of_stop
 from tests.support.children import HOST, Child, ChildError, fixed_port
 from tests.support.waiting import poll_until
 
@@ -232,16 +233,7 @@ class Arena(ClosedByWith):
                 continue
             self.stops.append(found["took"])
             self._count(found["report"])
-            if code:
-                self.violations.append(f"{name}, told to stop, has ended with {code}")
-            if found["took"] > _FREE_BOUND:
-                self.violations.append(f"{name}: free() took {found['took']:.2f} s")
-            for what in ("threads", "descriptors"):
-                if found["after"][what] > found["before"][what]:
-                    self.violations.append(
-                        f"{name} has left {what}: {found['before'][what]} before, "
-                        f"{found['after'][what]} after"
-                    )
+            self.violations += faults_of_stop(name, found, code, _FREE_BOUND)
         self._stopping.clear()
 
     def _count(self, report: dict[str, Any]) -> None:

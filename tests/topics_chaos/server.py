@@ -23,21 +23,17 @@ from typing import Any
 
 from mormot_ws import (
     ExponentialBackoff,
-    HttpServerError,
     HubError,
     Lost,
     Publication,
     RedisHub,
     TopicLimits,
-    WebSocketAsyncServer,
     WebSocketProcess,
-    WebSocketProcessSettings,
     WebSocketProtocolTopics,
-    WebSocketServer,
 )
 from tests.chaos.messages import Log, footprint, watch_exceptions
+from tests.chaos.server import listening
 from tests.support.children import HOST, answer, commands, end_with_parent
-from tests.support.kinds import server_class
 from tests.support.waiting import poll_until
 
 from .stacks import stacks_on_signal
@@ -58,8 +54,6 @@ _HOUR = 3_600_000.0
 
 #: seconds between two publications of server code
 _SPEAK_EVERY = 0.15
-#: seconds to wait for a port that the previous incarnation is just giving up
-_PORT_BOUND = 5.0
 
 
 def chaos_hub(redis_port: int) -> RedisHub:
@@ -99,27 +93,10 @@ class ChaosServer:
         self._stopping = threading.Event()
         #: the offset that server code has heard last, by topic
         self.heard: dict[str, int] = {}
-        self.server = self._listen(port)
+        self.server = listening(port)
         self.server.websocket_protocols.add(self.protocol)
         self._speaker = threading.Thread(target=self._speak_for_ever, name="speaker", daemon=True)
         self._speaker.start()
-
-    def _listen(self, port: int) -> WebSocketAsyncServer | WebSocketServer:
-        settings = WebSocketProcessSettings(
-            heartbeat_delay=400,
-            disconnect_after_invalid_heartbeat_count=2,
-            close_timeout=500,
-            send_timeout=2_000,
-        )
-        give_up = time.monotonic() + _PORT_BOUND
-        while True:
-            try:
-                return server_class()(f"{HOST}:{port}", process_name="chaos", settings=settings)
-            except HttpServerError:
-                if time.monotonic() > give_up:
-                    raise
-                # the port may still be the killed server's: nothing tells when it is free
-                time.sleep(0.01)
 
     def _asked(self, process: WebSocketProcess, topic: str, data: Any) -> bool | str:
         if data["n"] % REFUSED_EVERY == REFUSED_EVERY - 1:
