@@ -58,7 +58,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         with ServerProcesses(make_server, args.count, f"127.0.0.1:{args.port}") as processes:
-            say(f"Listening on {processes.address}. Enter shows the status.")
+            say(f"Listening on {processes.address}. Enter shows the status, Ctrl-C stops it.")
             threading.Thread(target=show_status, args=(processes,), daemon=True).start()
             # returns after a signal, when all have said goodbye
             processes.run()

@@ -190,7 +190,7 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
         uri = websocket_uri(server.host, server.port, args.uri, bool(args.cert))
         output.event(
             "listening",
-            f"Listening on {uri} ({args.mode}); Ctrl-C stops the server",
+            f"Listening on {uri} ({what_is_served(args)}); Ctrl-C stops the server",
             "good",
             uri=uri,
             host=server.host,
@@ -239,6 +239,11 @@ def make_server(
         prepare=prepare,
         **place,
     )
+
+
+def what_is_served(args: argparse.Namespace) -> str:
+    """Return the mode, and the topics if there are any, for the line that tells of listening."""
+    return f"{args.mode}, {TOPICS}" if args.hub else str(args.mode)
 
 
 def is_certificate_usable(args: argparse.Namespace, output: Output) -> bool:

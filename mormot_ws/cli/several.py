@@ -16,7 +16,14 @@ from ..server.accepting import ListeningServer
 from ..status import ServerStatus
 from .mailbox import Mailbox, News
 from .output import Output, show_log
-from .serve import Room, is_certificate_usable, make_server, tell_counters, wait_for_end
+from .serve import (
+    Room,
+    is_certificate_usable,
+    make_server,
+    tell_counters,
+    wait_for_end,
+    what_is_served,
+)
 
 
 def serve_several(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
@@ -51,7 +58,7 @@ def serve_several(args: argparse.Namespace, mailbox: Mailbox, output: Output) ->
         uri = websocket_uri(processes.host, processes.port, args.uri, bool(args.cert))
         output.event(
             "listening",
-            f"Listening on {uri} ({args.mode}, {args.processes} processes); "
+            f"Listening on {uri} ({what_is_served(args)}, {args.processes} processes); "
             "Ctrl-C stops the server",
             "good",
             uri=uri,

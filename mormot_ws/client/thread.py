@@ -302,7 +302,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
     def _tell_first_failure(self, failure: ReconnectFailure) -> None:
         """Log that there will be more attempts; the further ones are logged at DEBUG."""
         _log.warning(
-            "%s: the first attempt to %s failed: %s; trying on",
+            "%s: the first attempt to %s failed: %s; it keeps trying",
             self.name,
             "reconnect" if self.process.upgrades else "connect",
             failure.text,

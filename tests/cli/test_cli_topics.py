@@ -50,6 +50,12 @@ class TestServe:
             assert cli.event("topics")["published"] == 1
             assert cli.wait() == 0
 
+    def test_the_first_line_says_that_there_are_topics(self) -> None:
+        with Cli("serve", "--port", "0", "--hub", "memory:") as cli:
+            cli.expect(r"^Listening on ws://127\.0\.0\.1:\d+/ \(echo, topics\);")
+            cli.signal(signal.SIGINT)
+            assert cli.wait() == 0
+
     def test_servers_of_a_redis_are_one(self, tmp_path: Path) -> None:
         """The URL with the password comes from a file, and is not shown."""
         heard = Heard()
