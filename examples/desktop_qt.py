@@ -6,7 +6,7 @@ Qt's widgets are for the main thread only, and a connection's callbacks run in a
 be emitted in any thread: it wakes the main thread.
 """
 
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 
 from __future__ import annotations
 

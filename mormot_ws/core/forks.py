@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from ..logs import get_logger
@@ -38,15 +39,15 @@ _functions: list[Callable[[], None]] = []
 class _Owned(weakref.ref[Any]):
     """A reference to an object, and what is done to it. Each connection has some: it is small."""
 
-    __slots__ = ("action", "key")
+    __slots__ = ("action",)
 
-    key: object
     action: Callable[[Any], None]
 
 
 # A plain dict, which is changed only by single operations. Another thread may be anywhere at the
 # moment of a fork, but never inside one of these. A lock could be held by such a thread.
 _owned: dict[object, _Owned] = {}
+_pop = _owned.pop
 
 
 def call_in_child(function: Callable[[], None]) -> None:
@@ -72,17 +73,12 @@ def renew_in_child(owner: object, name: str, factory: Callable[[], object]) -> N
 
 
 def _remember(owner: object, key: object, action: Callable[[Any], None]) -> None:
-    # the key is not the owner itself: comparing owners could run an application's code
-    owned = _Owned(owner, _forget)
-    owned.key, owned.action = key, action
+    # The key is not the owner itself: comparing owners could run an application's code. It is free
+    # for another object only after the callback, which has no line of Python: Python would drop
+    # what a signal handler raises there, a Ctrl-C perhaps
+    owned = _Owned(owner, partial(_pop, key))
+    owned.action = action
     _owned[key] = owned
-
-
-def _forget(owned: weakref.ref[Any]) -> None:
-    assert isinstance(owned, _Owned)
-    # another object may have the number by now
-    if _owned.get(owned.key) is owned:
-        _owned.pop(owned.key, None)
 
 
 def _die(thing: Mortal) -> None:

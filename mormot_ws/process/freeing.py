@@ -131,12 +131,8 @@ def stay_at_exit(owner: Freeable) -> None:
 
 
 def _remember(owner: Freeable, as_new: bool) -> None:
-    key = id(owner)
-
-    def forget(_: object) -> None:
-        _alive.pop(key, None)
-
-    _alive[key] = weakref.ref(owner, forget), as_new
+    # the callback has no line of Python: Python would drop what a signal handler raises there
+    _alive[id(owner)] = weakref.ref(owner, partial(_alive.pop, id(owner))), as_new
 
 
 def forget_at_exit(owner: Freeable) -> None:

@@ -13,6 +13,10 @@ from support import BOUND
 from support.programs import run_script
 from support.tls import Authority, authority
 
+from mormot_ws.core import forks
+from mormot_ws.core.forks import dies_in_child, renew_in_child
+from mormot_ws.process import freeing
+from mormot_ws.process.freeing import close_at_exit
 from mormot_ws.process.keeper import ProcessKeeper
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
@@ -439,3 +443,32 @@ def test_the_keeper_of_a_child_is_its_own() -> None:
     keeper.call_at(0, own.set)
     assert own.wait(BOUND)
     keeper.stop()
+
+
+def test_what_goes_away_is_forgotten_by_no_line_of_python() -> None:
+    """Python drops what a signal handler raises in such a line: a Ctrl-C would be lost."""
+
+    class Owner:
+        def die_in_child(self) -> None: ...
+
+        def begin_exit(self) -> None: ...
+
+        def end_exit(self, deadline: object) -> None: ...
+
+    owner = Owner()
+    dies_in_child(owner)
+    renew_in_child(owner, "lock", threading.Lock)
+    close_at_exit(owner)
+    key = id(owner)
+    known = {key, (key, "lock")}
+    assert known <= forks._owned.keys()
+    assert key in freeing._alive
+    lines: list[str] = []
+    sys.setprofile(lambda frame, event, arg: lines.append(event) if event == "call" else None)
+    try:
+        del owner
+    finally:
+        sys.setprofile(None)
+    assert not lines
+    assert not known & forks._owned.keys()
+    assert key not in freeing._alive
