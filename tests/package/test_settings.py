@@ -183,7 +183,9 @@ class TestAssignment:
         the old value stays.
         """
         settings = WebSocketProcessSettings()
-        with pytest.raises(ValueError, match=f"{name} is a whole number from [01], not {value!r}"):
+        with pytest.raises(
+            ValueError, match=f"{name} must be a whole number, at least [01], not {value!r}"
+        ):
             setattr(settings, name, value)
         assert getattr(settings, name) == DEFAULTS[name]
 
