@@ -95,7 +95,7 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
     try:
         port = (443 if tls else 80) if parts.port is None else parts.port
     except ValueError:
-        raise ValueError("the port in a URI is a number from 1 to 65535") from None
+        raise ValueError("the port in a URI must be a number from 1 to 65535") from None
     # a name may be percent-encoded (RFC 3986 §3.2.2); in an address, '%' begins the zone
     host = plain_host(parts.hostname) if ":" in parts.hostname else unquote(parts.hostname)
     if any(c <= " " or c in "/\x7f" for c in host):

@@ -98,7 +98,7 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
             pickle.dumps(make_server)
         except Exception as exc:
             raise ValueError(
-                "make_server is a function at the top of a module, which other processes can "
+                "make_server must be a function at the top of a module, which other processes can "
                 f"import: {exc}"
             ) from exc
         self._make_server = make_server

@@ -122,7 +122,7 @@ class Place:
         Raises ``ValueError`` or ``TypeError`` for what makes no sense.
         """
         if (port is None) == (given is None):
-            raise ValueError("port is needed, or socket, but not both")
+            raise ValueError("port must be given, or socket instead")
         address, number = ("", 0) if port is None else parse_port(port)
         place = cls(
             address,

@@ -42,7 +42,7 @@ def _is_host(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a name or an address, not {value!r}")
     if "/" in value:  # it may hold a token, which must not be shown
         raise ValueError(
-            f"{name} is a name or an address; HttpClientWebSockets.websockets_connect() "
+            f"{name} must be a name or an address; HttpClientWebSockets.websockets_connect() "
             "takes a whole URI"
         )
     if value.count(":") == 1:

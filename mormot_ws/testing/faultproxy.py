@@ -200,7 +200,7 @@ class FaultProxy(KnownAttributes, FreedByWith):
         """
         _check_direction(direction)
         if then not in ("cut", "close"):
-            raise ValueError(f"then is 'cut' or 'close', not {then!r}")
+            raise ValueError(f"then must be 'cut' or 'close', not {then!r}")
         truncation = None if size is None else (direction, int(_at_least_0("size", size)), then)
         self._do(lambda: self._relay.arm(truncation))
 
@@ -298,7 +298,7 @@ class FaultProxy(KnownAttributes, FreedByWith):
 
 def _check_direction(direction: str) -> None:
     if direction not in ("up", "down"):
-        raise ValueError(f"direction is 'up', 'down' or None, not {direction!r}")
+        raise ValueError(f"direction must be 'up', 'down' or None, not {direction!r}")
 
 
 def _check_links(links: int | None) -> None:

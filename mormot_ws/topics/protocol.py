@@ -99,7 +99,8 @@ class WebSocketProtocolTopics(WebSocketProtocol):
             )
         if unacknowledged_policy not in ("refuse", "drop_oldest"):
             raise ValueError(
-                f"unacknowledged_policy is 'refuse' or 'drop_oldest', not {unacknowledged_policy!r}"
+                f"unacknowledged_policy must be 'refuse' or 'drop_oldest', not"
+                f" {unacknowledged_policy!r}"
             )
         for given, value in (
             ("max_unacknowledged", max_unacknowledged),

@@ -505,9 +505,9 @@ async def coroutine(*arguments: Any) -> None:
         (lambda s: [s.http("/")(lambda: None) for _ in "12"], ValueError, "answered already"),
         (lambda s: s.server, WebSocketsError, "does not run: call run"),
         (lambda s: s.status(), WebSocketsError, "does not run: call run"),
-        (lambda s: Server("x"), ValueError, "port is"),
-        (lambda s: Server(0, address=1), TypeError, "address is a str"),  # type: ignore[arg-type]
-        (lambda s: Server(0, tls="cert.pem"), TypeError, "tls is"),  # type: ignore[arg-type]
+        (lambda s: Server("x"), ValueError, "port must"),
+        (lambda s: Server(0, address=1), TypeError, "address must be a str"),  # type: ignore[arg-type]
+        (lambda s: Server(0, tls="cert.pem"), TypeError, "tls must"),  # type: ignore[arg-type]
         (lambda s: setattr(s, "on_mesage", len), AttributeError, "did you mean 'on_message'"),
         (lambda s: setattr(s, "on_message", len), AttributeError, "use it as a decorator"),
         (lambda s: setattr(s, "port", 1), AttributeError, "it can only be read"),

@@ -226,7 +226,7 @@ def test_settings_are_not_a_dictionary() -> None:
         lambda: mormot_ws.Server(f"{HOST}:0", settings=wrong),
         lambda: mormot_ws.connect(f"ws://{HOST}:1/", settings=wrong),
     ):
-        with pytest.raises(TypeError, match=r"settings are WebSocketProcessSettings.*not dict"):
+        with pytest.raises(TypeError, match=r"settings must be WebSocketProcessSettings.*not dict"):
             make()
 
 

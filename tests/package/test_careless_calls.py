@@ -55,7 +55,10 @@ REFUSED_WHEN_MADE: list[tuple[Callable[[], object], str]] = [
         lambda: HttpClientWebSockets(HOST, 80, connect="no"),
         "connect must be True or False, not str",
     ),  # type: ignore[arg-type]
-    (lambda: mormot_ws.connect("ws://localhost:99999/"), "the port in a URI is a number from 1"),
+    (
+        lambda: mormot_ws.connect("ws://localhost:99999/"),
+        "the port in a URI must be a number from 1",
+    ),
     (lambda: mormot_ws.connect("ws://a/", protocol=b"chat"), "name or a list of names, not bytes"),  # type: ignore[arg-type]
     (lambda: mormot_ws.connect("ws://a/", protocol=["a", 5]), "sub-protocols must be str, not int"),  # type: ignore[list-item]
     (lambda: mormot_ws.Server(0, name=5), "name must be a str, not int"),  # type: ignore[arg-type]
@@ -76,7 +79,10 @@ REFUSED_WHEN_MADE: list[tuple[Callable[[], object], str]] = [
         "secret must be str or bytes, not int",
     ),  # type: ignore[arg-type]
     (lambda: WebSocketProcessSettings(5000), r"given by name, as in .*\(heartbeat_delay=5000\)"),  # type: ignore[call-arg]
-    (lambda: WebSocketProcessSettings(max_frame_mb=256 << 20), "max_frame_mb is at most 1048576"),
+    (
+        lambda: WebSocketProcessSettings(max_frame_mb=256 << 20),
+        "max_frame_mb must be at most 1048576",
+    ),
     (lambda: PermessageDeflate(5), "server_no_context_takeover must be True or False, not int"),  # type: ignore[arg-type]
     (lambda: PermessageDeflate(level="9"), "level must be a whole number, not str"),  # type: ignore[arg-type]
     (lambda: mormot_ws.parse_close_payload("x"), "payload of a close frame must be bytes, not str"),  # type: ignore[arg-type]
@@ -96,25 +102,34 @@ def test_an_argument_of_a_constructor(make: Callable[[], object], said: str) -> 
 
 
 REFUSED: list[tuple[Made, str]] = [
-    (lambda m: m.client.websockets_upgrade(chat()), r"uri is a str, .*by name, protocol=…"),
-    (lambda m: m.client.websockets_upgrade("", chat()), r"key is a str, .*by name, protocol=…"),
+    (lambda m: m.client.websockets_upgrade(chat()), r"uri must be a str, .*by name, protocol=…"),
+    (
+        lambda m: m.client.websockets_upgrade("", chat()),
+        r"key must be a str, .*by name, protocol=…",
+    ),
     (
         lambda m: m.client.websockets_upgrade("", headers={}),
         "headers must be a str, not dict; it has",
     ),
     (lambda m: m.client.websockets_upgrade("ws://a/b"), "uri is the path and the query alone"),
-    (lambda m: m.client.reopen("5 s"), "timeout is a number of milliseconds"),
+    (lambda m: m.client.reopen("5 s"), "timeout must be a number of milliseconds"),
     (lambda m: m.client.request("/", data={}), "data must be bytes or str, not dict"),
     (lambda m: m.client.request("/", header={}), "header has lines like .*, not dict"),
     (lambda m: m.client.request(b"/"), "url must be a str, not bytes"),
     (lambda m: m.client.request("/", None), "method must be a str, not NoneType"),
-    (lambda m: m.client.websockets_connect(80, chat()), "host is a name, an address or a whole"),
+    (
+        lambda m: m.client.websockets_connect(80, chat()),
+        "host must be a name, an address or a whole",
+    ),
     (lambda m: m.client.websockets_connect("ws://a/", chat(), {}), "come the headers, .*not dict"),
     (
         lambda m: m.client.websockets_connect("a", 1, chat(), headers={}),
         "headers must be a str, not di",
     ),
-    (lambda m: m.client.websockets_connect("ws://a/", chat(), retry=1), "retry is True or False"),
+    (
+        lambda m: m.client.websockets_connect("ws://a/", chat(), retry=1),
+        "retry must be True or False",
+    ),
     (lambda m: m.process.notify_callback("x"), "an HttpServerRequest is sent, not str"),
     (lambda m: m.server.websocket_broadcast(text("x"), 1), "connection_ids has numbers.*not int"),
     (lambda m: m.server.websocket_broadcast(text("x"), "1"), "connection_ids has numbers.*not str"),
@@ -136,7 +151,7 @@ REFUSED: list[tuple[Made, str]] = [
         "connection_id must be a whole number, not str",
     ),
     (lambda m: m.ws.send("hi", "soon"), "timeout must be a number of seconds, not str"),
-    (lambda m: m.ws.send_json("hi", -1), "timeout is a number of seconds above 0"),
+    (lambda m: m.ws.send_json("hi", -1), "timeout must be a number of seconds above 0"),
     (lambda m: m.ws.call(print), "the name of a method must be a str, not builtin"),
     (lambda m: m.door.method("")(print), "a method has a name"),
     (lambda m: m.door.http(print), r"write @server\.http\('/path'\)"),
@@ -231,7 +246,7 @@ class TestTools:
     def test_attributes_of_a_proxy(self) -> None:
         with FaultProxy(HOST, 1) as proxy:
             for target, said in (
-                (f"{HOST}:80", "target is a host and a port, like"),
+                (f"{HOST}:80", "target must be a host and a port, like"),
                 ((f"{HOST}:80", 80), "without its port"),
                 ((HOST, "80"), "a port must be a number up to 65535, not '80'"),
             ):
@@ -246,7 +261,7 @@ class TestTools:
             for wait in (server.wait_connections, server.wait_upgrades, server.wait_messages):
                 with pytest.raises(TypeError, match="count must be a whole number, not str"):
                     wait("1")  # type: ignore[arg-type]
-                with pytest.raises(TypeError, match="timeout is a number of milliseconds"):
+                with pytest.raises(TypeError, match="timeout must be a number of milliseconds"):
                     wait(0, "5 s")  # type: ignore[arg-type]
             with pytest.raises(AttributeError, match="did you mean 'kill'"):
                 server.kil()  # type: ignore[attr-defined]
