@@ -7,6 +7,7 @@ long callback. This module runs no callbacks, and never waits for the network.
 from __future__ import annotations
 
 from functools import partial
+from math import ceil
 from time import monotonic
 from typing import Protocol
 
@@ -29,6 +30,9 @@ _MAX_PINGS = 16
 #: seconds after which a silent peer is checked again, on systems whose kernel does not count the
 #: received bytes: the loop may have read bytes that it has not recorded yet
 _SECOND_LOOK = 0.05
+#: the longest time, in seconds, that a heartbeat waits for those of other connections; less with a
+#: short delay
+_TOGETHER = 0.25
 #: marks a ping that was answered or a pong that was counted
 _ANSWERED = -1
 
@@ -175,7 +179,10 @@ class Liveness:
 
     def _schedule(self, when: float) -> None:
         check = partial(self._check, self._process.reader.in_frame)
-        self._heartbeat = self._keeper.call_at(when, check)
+        # a little later, together with others: a thread that wakes for each of ten thousand
+        # connections costs more than what it does then
+        together = min(_TOGETHER, self._process.settings.heartbeat_delay / 1000 / 50)
+        self._heartbeat = self._keeper.call_at(ceil(when / together) * together, check)
 
     def _check(self, connection: object) -> None:
         """Ping a peer that was silent for ``heartbeat_delay``, and give up one that stays silent.
@@ -187,6 +194,9 @@ class Liveness:
             # closing, or a timer of an earlier connection
             return
         delay = process.settings.heartbeat_delay / 1000
+        if not delay:
+            # set to 0 meanwhile
+            return
         now = monotonic()
         if self._pinged_at and reader.last_in >= self._pinged_at:
             self._pinged_at = 0.0

@@ -231,8 +231,8 @@ class ListeningServer(WebSocketServerBase):
                 return
             if visitor.shortage is not None:
                 self._next_connection_id()
-                self._turn_away(visitor.sock, "too many connections")
                 self._count_turned_away()
+                self._turn_away(visitor.sock, "too many connections")
                 self._cannot_accept(visitor.shortage)
                 continue
             try:

@@ -22,6 +22,9 @@ from .redis_scripts import keys_of, process_key
 _MOST_FORMER = 8
 #: how many members Redis is told of at once
 _AT_ONCE = 200
+#: how many members that have left are remembered while Redis is away. With more, the process takes
+#: another name, and Redis forgets everything under the former one
+_MOST_LEFT = 10_000
 
 
 class RedisPresence:
@@ -119,7 +122,11 @@ class RedisPresence:
         with self._safe:
             if self._members.pop((topic, member), None) is None:
                 return False
-            self._left[topic, member] = None
+            if len(self._left) >= _MOST_LEFT:
+                self._left.clear()
+                self._doubts = True
+            else:
+                self._left[topic, member] = None
             return True
 
     def tell_left(self, deadline: Deadline) -> None:

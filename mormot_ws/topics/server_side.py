@@ -237,6 +237,9 @@ class TopicServer:
                 feed.stop()
             except HubError as exc:
                 _log.debug("the topic %r was not unsubscribed at the hub: %s", feed.topic, exc)
+            # a mistake in an application's hub; the visitor still has to leave its other topics
+            except Exception:  # noqa: BLE001
+                _log.exception("unsubscribing from the topic %r failed at the hub", feed.topic)
         return was_there
 
     def drop(self, member: Member) -> None:

@@ -422,8 +422,13 @@ class Visitor:
     def _tell_presence(self, topic: str) -> None:
         try:
             self._server.presence.tell(topic, self._name)
-        except (HubError, TypeError, ValueError) as exc:
-            self._log_fault("on_member" if not isinstance(exc, HubError) else "presence", exc)
+        except HubError as exc:
+            self._log_fault("presence", exc)
+        except (TypeError, ValueError) as exc:
+            self._log_fault("on_member", exc)
+        # a mistake in an application's hub; the visitor still has to leave its other topics
+        except Exception:  # noqa: BLE001
+            _log.exception("%s: presence on the topic %r failed at the hub", self.process, topic)
 
     def _absent(self, topic: str) -> None:
         """End its presence on *topic*, if there is one."""

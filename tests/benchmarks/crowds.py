@@ -317,14 +317,14 @@ class IdleSession(HelperSession):
     """What share of a core many idle connections cost, each of which pings now and then."""
 
     def measure(self, seconds: float) -> float:
-        """Return the percents, over at least ten seconds."""
+        """Return the percents, over at least a second heartbeat of the server."""
         with _crowd(self._port, IDLE) as connections, select.epoll() as poller:
             by_handle = {sock.fileno(): sock for sock in connections}
             for sock in connections:
                 poller.register(sock, select.EPOLLIN)
             begin = time.monotonic()
             before = self._helper.cpu_seconds()
-            pinged, until = 0, begin + max(seconds, 10.0)
+            pinged, until = 0, begin + max(seconds, 1.5 * PING_EVERY)
             while (now := time.monotonic()) < until:
                 due = int((now - begin) * IDLE / PING_EVERY)
                 for number in range(pinged, due):

@@ -5,9 +5,11 @@ during a long callback.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,6 +37,7 @@ from mormot_ws import (
     focText,
     wpsRun,
 )
+from mormot_ws.process.liveness import Liveness
 
 
 @both_roles
@@ -512,3 +515,49 @@ def test_pings_that_were_never_answered_do_not_spoil_later_times(role: str) -> N
             if process.last_ping_delay < 200 * MS * 1000:
                 return
         pytest.fail(f"{process.last_ping_delay:.0f} ms")
+
+
+class _Clock:
+    """A keeper that only notes when it has to call."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def call_at(self, when: float, action: Callable[[], object]) -> Any:
+        self.times.append(when)
+
+
+@pytest.mark.parametrize(("delay", "apart"), [(20_000, 0.25), (5_000, 0.1), (50, 0.001)])
+def test_heartbeats_of_many_connections_are_due_together(delay: int, apart: float) -> None:
+    """The keeper does not wake for each of them, and none is late by more than a fiftieth."""
+    clock: Any = _Clock()
+    for number in range(1000):
+        reader = SimpleNamespace(last_in=1000 + number * apart / 1000, in_frame=None, reads_ahead=0)
+        settings = SimpleNamespace(heartbeat_delay=delay)
+        process: Any = SimpleNamespace(reader=reader, settings=settings)
+        Liveness(process, clock).start()
+        assert -1e-6 < clock.times[-1] - reader.last_in - delay / 1000 < apart + 1e-6
+    assert len(set(clock.times)) <= 2
+
+
+@both_roles
+def test_heartbeats_end_when_their_delay_becomes_0(
+    role: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They neither go on without a pause, nor fail."""
+    caplog.set_level(logging.ERROR)
+    unanswered = 0
+    with pair(role, heartbeat_delay=ms(20), disconnect_after_invalid_heartbeat_count=0) as (
+        process,
+        peer,
+        _,
+    ):
+        peer.receive_opcode(focPing)
+        process.settings.heartbeat_delay = 0
+        peer.sock.settimeout(100 * MS)
+        with contextlib.suppress(TimeoutError):
+            while unanswered < 5:
+                peer.receive_opcode(focPing)
+                unanswered += 1
+    assert unanswered <= 1
+    assert not caplog.records

@@ -34,7 +34,7 @@ from mormot_ws import (
     StopOn,
     client_tls_context,
 )
-from mormot_ws.topics import redis_listener
+from mormot_ws.topics import redis_listener, redis_presence
 from mormot_ws.topics.redis_scripts import PUBLISH, keys_of
 
 SECRET = "s3cr3t-of-nobody"
@@ -521,6 +521,24 @@ class TestRedisAway:
                 assert hub.leave(topic, "ann")
         own_redis.thaw()
         wait_for(lambda: not any(other.members(topic) for topic in topics))
+
+    def test_those_who_leave_while_redis_is_away_take_bounded_memory(
+        self, make: Make, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many they were, all are gone when it is back, and who has stayed is there."""
+        monkeypatch.setattr(redis_presence, "_MOST_LEFT", 4)
+        hub, other = make(own_redis.url), make(own_redis.url)
+        hub.join("news", "ann")
+        names = [f"member{number}" for number in range(20)]
+        for name in names:
+            hub.join("news", name)
+        assert hub.wait_connected()
+        own_redis.freeze()
+        for name in names:
+            assert hub.leave("news", name)
+            assert len(hub._presence._left) <= 4
+        own_redis.thaw()
+        wait_for(lambda: other.members("news") == {"ann": None})
 
     def test_many_members_and_topics_are_there_again(
         self, make: Make, own_redis: RedisServer

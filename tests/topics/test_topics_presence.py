@@ -56,6 +56,34 @@ def test_a_subscriber_that_is_refused_now_is_not_present_any_more() -> None:
         assert topics.hub.count("news") == 0
 
 
+class Failing(MemoryHub):
+    """A hub of an application, with a mistake in it."""
+
+    def unsubscribe(self, topic: str, callback: Any) -> bool:
+        super().unsubscribe(topic, callback)
+        raise RuntimeError("unsubscribe")
+
+    def leave(self, topic: str, member: str) -> bool:
+        super().leave(topic, member)
+        raise RuntimeError("leave")
+
+
+def test_a_hub_that_fails_keeps_nothing_of_a_connection_that_has_ended(
+    kind: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first topic's failure does not keep the others, and each failure is logged."""
+    with Failing() as hub, topics_on(kind, hub, presence=True) as topics:
+        with Talker(topics.port) as talker:
+            for topic in ("news", "sport"):
+                talker.subscribe(topic)
+            wait_for(lambda: hub.count("news") == hub.count("sport") == 1)
+        wait_for(lambda: not topics.protocol.status().sessions)
+        assert topics.protocol.status().topics == 0
+        assert hub.count("news") == hub.count("sport") == 0
+    told = [str(each.exc_info[1]) for each in caplog.records if each.exc_info]
+    assert sorted(told) == ["leave", "leave", "unsubscribe", "unsubscribe"]
+
+
 class Overtaken(MemoryHub):
     """While it is told something, *between* happens."""
 
