@@ -56,7 +56,7 @@ def of_kind(*kinds: type, meant: str = "") -> Check:
         if kind in exactly:
             return
         if not isinstance(value, kinds) or kind is bool:
-            raise TypeError(f"{name} is {words}, not {kind.__name__}")
+            raise TypeError(f"{name} must be {words}, not {kind.__name__}")
 
     return check
 

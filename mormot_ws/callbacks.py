@@ -62,7 +62,7 @@ def check_callback(function: object, name: str, *parameters: str) -> None:
 def check_plain(function: object, name: str) -> None:
     """Raise ``TypeError`` when *function*, given as *name*, does not run when it is called."""
     if not callable(function):
-        raise TypeError(f"{name} is a function, not {type(function).__name__}")
+        raise TypeError(f"{name} must be a function, not {type(function).__name__}")
     plain = function.func if isinstance(function, partial) else function
     for candidate in (plain, getattr(plain, "__call__", None)):  # noqa: B004
         if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):

@@ -94,7 +94,7 @@ def check_policy(name: str, value: object) -> None:
     """Raise ``TypeError`` for what is not a policy."""
     if isinstance(value, type) or not (hasattr(value, "next_delay") and hasattr(value, "reset")):
         raise TypeError(
-            f"{name} is an object with next_delay() and reset(), like StopOn() or"
+            f"{name} must be an object with next_delay() and reset(), like StopOn() or"
             f" ExponentialBackoff(), not {value!r}"
         )
 
@@ -111,7 +111,7 @@ def _is_above_0(name: str, value: Any) -> None:
     IS_MILLISECONDS(name, value)
     # written so that NaN, for which every comparison is False, is refused as well
     if not 0 < value < math.inf:
-        raise ValueError(f"{name} is a number of milliseconds above 0, not {name}={value}")
+        raise ValueError(f"{name} must be a number of milliseconds above 0, not {name}={value}")
 
 
 def _is_limit(check: Check) -> Check:
@@ -120,7 +120,7 @@ def _is_limit(check: Check) -> Check:
     def check_limit(name: str, value: Any) -> None:
         check(name, value)
         if not value >= 0:
-            raise ValueError(f"{name} is from 0, which means no limit, not {name}={value}")
+            raise ValueError(f"{name} must be at least 0 (0 means no limit), not {name}={value}")
 
     return check_limit
 
@@ -169,7 +169,7 @@ class ExponentialBackoff(KnownAttributes):
             and max_time_ms >= 0
         ):
             raise ValueError(
-                "base_ms is above 0, cap_ms at least base_ms, and the limits are from 0, not "
+                "base_ms must be above 0, cap_ms at least base_ms, and the limits at least 0, not "
                 f"base_ms={base_ms}, cap_ms={cap_ms}, max_attempts={max_attempts}, "
                 f"max_time_ms={max_time_ms}"
             )
@@ -223,7 +223,7 @@ class LinearBackoff(KnownAttributes):
             and max_time_ms >= 0
         ):
             raise ValueError(
-                "step_ms and cap_ms are above 0, and the limits are from 0, not "
+                "step_ms and cap_ms must be above 0, and the limits at least 0, not "
                 f"step_ms={step_ms}, cap_ms={cap_ms}, max_attempts={max_attempts}, "
                 f"max_time_ms={max_time_ms}"
             )
@@ -250,10 +250,10 @@ class LinearBackoff(KnownAttributes):
 
 def _are_numbers(name: str, value: Any) -> None:
     if not isinstance(value, Collection) or isinstance(value, (str, bytes)):
-        raise TypeError(f"{name} are whole numbers, like (401, 403), not {value!r}")
+        raise TypeError(f"{name} must be whole numbers, like (401, 403), not {value!r}")
     for number in value:
         if not isinstance(number, int):
-            raise TypeError(f"{name} are whole numbers, like (401, 403), not {number!r}")
+            raise TypeError(f"{name} must be whole numbers, like (401, 403), not {number!r}")
 
 
 class StopOn(KnownAttributes):

@@ -26,7 +26,7 @@ _CONTENT = (bytes, str, bytearray, memoryview)
 def _check_text(name: str, value: object) -> None:
     if not isinstance(value, str):
         hint = "; header lines are one str, joined by CRLF" if name.endswith("headers") else ""
-        raise TypeError(f"{name} is a str, not {type(value).__name__}{hint}")
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}{hint}")
 
 
 class HttpServerRequest:
@@ -138,8 +138,8 @@ class HttpServerRequest:
         _check_text("in_content_type", in_content_type)
         if not isinstance(in_content, _CONTENT):
             raise TypeError(
-                f"in_content is bytes or str, not {type(in_content).__name__}; json.dumps(value)"
-                " makes a str"
+                f"in_content must be bytes or str, not {type(in_content).__name__}; "
+                "json.dumps(value) makes a str"
             )
         #: the request target, with its query; by plain HTTP it begins with '/'
         self.url = url

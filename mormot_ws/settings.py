@@ -79,9 +79,9 @@ def check_timeout(name: str, value: object) -> None:
     Warns like :func:`warn_if_seconds`.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ValueError(f"{name} is a number of milliseconds above 0, not {value!r}")
+        raise ValueError(f"{name} must be a number of milliseconds above 0, not {value!r}")
     if value > LONGEST_MS:
-        raise ValueError(f"{name} is at most {LONGEST_MS} milliseconds, a year, not {value}")
+        raise ValueError(f"{name} must be at most {LONGEST_MS} milliseconds, a year, not {value}")
     warn_if_seconds(name, value)
 
 
@@ -94,9 +94,9 @@ _Check = Callable[[str, Any], None]
 def _whole(least: int = 0, most: int | None = None, warn: bool = False) -> dict[str, _Check]:
     def check(name: str, value: Any) -> None:
         if type(value) is not int or value < least:
-            raise ValueError(f"{name} is a whole number from {least}, not {value!r}")
+            raise ValueError(f"{name} must be a whole number, at least {least}, not {value!r}")
         if most is not None and value > most:
-            raise ValueError(f"{name} is at most {most}, not {value}")
+            raise ValueError(f"{name} must be at most {most}, not {value}")
         if warn:
             warn_if_seconds(name, value)
 
@@ -106,44 +106,44 @@ def _whole(least: int = 0, most: int | None = None, warn: bool = False) -> dict[
 def _is_one_of(*words: str) -> dict[str, _Check]:
     def check(name: str, value: Any) -> None:
         if value not in words:
-            raise ValueError(f"{name} is {' or '.join(map(repr, words))}, not {value!r}")
+            raise ValueError(f"{name} must be {' or '.join(map(repr, words))}, not {value!r}")
 
     return {"check": check}
 
 
 def _is_flag(name: str, value: Any) -> None:
     if type(value) is not bool:
-        raise ValueError(f"{name} is True or False, not {value!r}")
+        raise ValueError(f"{name} must be True or False, not {value!r}")
 
 
 def _is_text(name: str, value: Any) -> None:
     if not isinstance(value, str):
         # the text may be a secret from which keys are derived: the message does not show it
-        raise ValueError(f"{name} is a str, not {type(value).__name__}")
+        raise ValueError(f"{name} must be a str, not {type(value).__name__}")
 
 
 def _is_event(name: str, value: Any) -> None:
     if value is None:
         return
     if not callable(value):
-        raise ValueError(f"{name} is a callable or None, not {value!r}")
+        raise ValueError(f"{name} must be a callable or None, not {value!r}")
     check_callback(value, name, "process")
 
 
 def _is_factory(name: str, value: Any) -> None:
     if not callable(value):
-        raise ValueError(f"{name} is a callable that makes a policy, not {value!r}")
+        raise ValueError(f"{name} must be a callable that makes a policy, not {value!r}")
     check_callback(value, name)
 
 
 def _is_log_details(name: str, value: Any) -> None:
     if not isinstance(value, WebSocketProcessSettingsLogDetails):
-        raise ValueError(f"{name} is a WebSocketProcessSettingsLogDetails, not {value!r}")
+        raise ValueError(f"{name} must be a WebSocketProcessSettingsLogDetails, not {value!r}")
 
 
 def _is_deflate(name: str, value: Any) -> None:
     if not isinstance(value, (bool, PermessageDeflate)):
-        raise ValueError(f"{name} is True, False or a PermessageDeflate, not {value!r}")
+        raise ValueError(f"{name} must be True, False or a PermessageDeflate, not {value!r}")
 
 
 def _is_collection(value: Any) -> bool:
@@ -152,7 +152,7 @@ def _is_collection(value: Any) -> bool:
 
 def _are_origins(name: str, value: Any) -> None:
     if value is not None and not _is_collection(value):
-        raise ValueError(f"{name} is a set of origins or None, not {value!r}")
+        raise ValueError(f"{name} must be a set of origins or None, not {value!r}")
     if not all(map(is_origin, value or ())):
         raise ValueError(
             "an origin looks like 'https://example.com' or 'http://localhost:8000', without a path "
@@ -162,7 +162,7 @@ def _are_origins(name: str, value: Any) -> None:
 
 def _are_hosts(name: str, value: Any) -> None:
     if value is not None and not _is_collection(value):
-        raise ValueError(f"{name} is a set of host names or None, not {value!r}")
+        raise ValueError(f"{name} must be a set of host names or None, not {value!r}")
     if not all(isinstance(host, str) and _is_host(host) for host in value or ()):
         raise ValueError(
             "a host looks like 'example.com', 'localhost:8000' or '[::1]', without a scheme or a "
@@ -174,7 +174,7 @@ def _are_networks(name: str, value: Any) -> None:
     from ipaddress import ip_network
 
     if not _is_collection(value):
-        raise ValueError(f"{name} is a set of addresses and networks, not {value!r}")
+        raise ValueError(f"{name} must be a set of addresses and networks, not {value!r}")
     for network in value:
         try:
             if not isinstance(network, str):
@@ -190,12 +190,14 @@ def _are_networks(name: str, value: Any) -> None:
 
 def _is_path(name: str, value: Any) -> None:
     if not isinstance(value, str) or (value and not _PATH.fullmatch(value)):
-        raise ValueError(f"{name} is a path like '/health', or '', not {value!r}")
+        raise ValueError(f"{name} must be a path like '/health', or '', not {value!r}")
 
 
 def _is_header_name(name: str, value: Any) -> None:
     if not isinstance(value, str) or (value and not is_token(value)):
-        raise ValueError(f"{name} is the name of a header, like 'X-Real-IP', or '', not {value!r}")
+        raise ValueError(
+            f"{name} must be the name of a header, like 'X-Real-IP', or '', not {value!r}"
+        )
 
 
 # a time in milliseconds: from 0, or from 1 where 0 would refuse everything
@@ -412,7 +414,7 @@ def check_settings(name: str, settings: object) -> None:
     """Raise ``TypeError`` for what is not an object of settings."""
     if not isinstance(settings, WebSocketProcessSettings):
         raise TypeError(
-            f"{name} are WebSocketProcessSettings(name=value, …), not {type(settings).__name__}"
+            f"{name} must be WebSocketProcessSettings(name=value, …), not {type(settings).__name__}"
         )
 
 

@@ -78,7 +78,7 @@ def checked_header_value(name: str, value: str) -> str:
     its own, and for what is not Latin-1. The value is not quoted: it may hold a token.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{name} is a str, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if _CONTROL.search(value) or any(c > "\xff" for c in value):
         raise ValueError(f"{name} has a character that no header line can hold")
     return value

@@ -93,7 +93,7 @@ def connect(
     Raises ``ValueError``/``TypeError`` at once for what can never work.
     """
     if not isinstance(topics, (bool, Mapping)):
-        raise TypeError(f"topics is True, False or a saved state, not {type(topics).__name__}")
+        raise TypeError(f"topics must be True, False or a saved state, not {type(topics).__name__}")
     lines = header_lines(headers)
     names = sub_protocols(protocol)
     wait = seconds("timeout", timeout)

@@ -203,7 +203,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
         answer.
         """
         if not isinstance(name, str):
-            raise TypeError(f"the name of a method is a str, not {type(name).__name__}")
+            raise TypeError(f"the name of a method must be a str, not {type(name).__name__}")
         if arguments and named:
             raise TypeError("the arguments of a call are given by position or by name, not both")
         self._check_thread("call()")

@@ -108,7 +108,7 @@ def _put_answer(context: HttpServerRequest, answer: Any) -> int:
         context.out_content, context.out_content_type = dump_json(content), "application/json"
     elif content is not None:
         raise TypeError(
-            "an answer of http is str, bytes, a dict, a list, None or a status, not "
+            "an answer of http must be str, bytes, a dict, a list, None or a status, not "
             f"{type(content).__name__}"
         )
     lines = []

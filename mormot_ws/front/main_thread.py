@@ -104,7 +104,7 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
         if wake is not None:
             check_callback(wake, "wake")
         if type(most) is not int or most < 1:
-            raise ValueError(f"most is a number of calls from 1, not {most!r}")
+            raise ValueError(f"most must be a number of calls, at least 1, not {most!r}")
         self._wake = wake
         self._most = most
         self._main = threading.get_ident()

@@ -46,7 +46,7 @@ def frame_of(message: Message) -> WebSocketFrame:
     if isinstance(message, (bytes, bytearray, memoryview)):
         return WebSocketFrame(focBinary, bytes(message))
     raise TypeError(
-        f"a message is str or bytes, not {type(message).__name__};"
+        f"a message must be str or bytes, not {type(message).__name__};"
         " send_json() sends dicts, lists and numbers"
     )
 
@@ -104,7 +104,7 @@ def call_frame(
     Raises ``TypeError`` or ``ValueError`` for what cannot be called or sent.
     """
     if not isinstance(name, str) or not name:
-        raise TypeError(f"the name of a method is a str that is not empty, not {name!r}")
+        raise TypeError(f"the name of a method must be a str that is not empty, not {name!r}")
     parameters = dict(arguments) if isinstance(arguments, Mapping) else list(arguments)
     call: dict[str, Any] = {"jsonrpc": "2.0", "method": name, "params": parameters}
     if number is not None:

@@ -38,7 +38,7 @@ class Target:
         #: what the upgrade asks for, or a function that returns the whole URI
         self.resource: str | Callable[[], str]
         if tls is not None and not isinstance(tls, ssl.SSLContext):
-            raise TypeError(f"tls is an ssl.SSLContext or None, not {type(tls).__name__}")
+            raise TypeError(f"tls must be an ssl.SSLContext or None, not {type(tls).__name__}")
         if callable(uri):
             check_callback(uri, "uri")
             self.resource = partial(_called_uri, uri)
@@ -46,12 +46,12 @@ class Target:
             self.port, self.tls = 443, True
             return
         if not isinstance(uri, str):
-            raise TypeError(f"uri is a str or a function, not {type(uri).__name__}")
+            raise TypeError(f"uri must be a str or a function, not {type(uri).__name__}")
         #: the URI as it may be shown
         self.shown = shown_uri(uri)
         self.host, self.port, resource, self.tls = parse_websocket_uri(uri)
         if not is_unix(self.host) and not 0 < self.port < 65536:
-            raise ValueError(f"port is a number from 1 to 65535, not {self.port}")
+            raise ValueError(f"port must be a number from 1 to 65535, not {self.port}")
         labels = wire_host(self.host).split(".")
         if ":" not in self.host and not all(0 < len(label) < 64 for label in labels):
             raise ValueError(f"{self.host!r} is no host name: a part has 1 to 63 characters")
@@ -75,12 +75,12 @@ def sub_protocols(protocol: str | Sequence[str]) -> tuple[str, ...]:
         return (protocol,) if protocol else ()
     if not isinstance(protocol, Sequence) or isinstance(protocol, (bytes, bytearray)):
         raise TypeError(
-            f"protocol is a name or a list of names, not {type(protocol).__name__}: "
+            f"protocol must be a name or a list of names, not {type(protocol).__name__}: "
             "connect() needs no protocol object"
         )
     for name in protocol:
         if not isinstance(name, str):
-            raise TypeError(f"the names of sub-protocols are str, not {type(name).__name__}")
+            raise TypeError(f"the names of sub-protocols must be str, not {type(name).__name__}")
     return tuple(protocol)
 
 
@@ -90,15 +90,15 @@ def seconds(name: str, value: object, zero: bool = False) -> float:
     if (type(value) is float or type(value) is int) and 0 < value < 1e6:
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is a number of seconds, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
     if not (value >= 0 if zero else value > 0) or value > LONGEST_MS / 1000:
-        raise ValueError(f"{name} is a number of seconds above 0, up to a year, not {value!r}")
+        raise ValueError(f"{name} must be a number of seconds above 0, up to a year, not {value!r}")
     return float(value)
 
 
 def new_inbox(most: object, overflow: Overflow) -> Inbox:
     if type(most) is not int or most < 1:
-        raise ValueError(f"inbox is a number of messages from 1, not {most!r}")
+        raise ValueError(f"inbox must be a number of messages, at least 1, not {most!r}")
     if overflow not in ("wait", "drop_oldest", "close"):
         raise ValueError(f"overflow is 'wait', 'drop_oldest' or 'close', not {overflow!r}")
     return Inbox(most, overflow)
@@ -149,14 +149,14 @@ def _called_lines(function: Callable[[], object]) -> str:
 def _lines(headers: object) -> str:
     if not isinstance(headers, Mapping):
         raise TypeError(
-            "headers are a dictionary, or a function that returns one, not"
+            "headers must be a dictionary, or a function that returns one, not"
             f" {type(headers).__name__}"
         )
     for name, value in headers.items():
         if not isinstance(name, str) or not is_token(name):
             raise ValueError(f"{name!r} is not the name of a header")
         if not isinstance(value, str):
-            raise TypeError(f"the header {name!r} is a str, not {type(value).__name__}")
+            raise TypeError(f"the header {name!r} must be a str, not {type(value).__name__}")
         if any(c in "\r\n\0" for c in value):
             # without the value, which may be a token
             raise ValueError(f"the header {name!r} has a line break in its value")

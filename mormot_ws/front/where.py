@@ -43,7 +43,7 @@ class Where:
 def _whole_port(port: int | str | None, address: object) -> int | str | None:
     """Return *port* with its *address*, in the form that ``WebSocketServer`` takes."""
     if not isinstance(address, str):
-        raise TypeError(f"address is a str, not {type(address).__name__}")
+        raise TypeError(f"address must be a str, not {type(address).__name__}")
     if not address or isinstance(port, bool) or not isinstance(port, (int, str, type(None))):
         return port
     if port is None:
@@ -61,6 +61,6 @@ def tls_context(tls: Any) -> ssl.SSLContext | None:
     if isinstance(tls, tuple) and len(tls) == 2:
         return server_tls_context(*tls)
     raise TypeError(
-        "tls is an ssl.SSLContext, or a tuple of a certificate's file and its key's, not "
+        "tls must be an ssl.SSLContext, or a tuple of a certificate's file and its key's, not "
         f"{type(tls).__name__}"
     )

@@ -117,7 +117,7 @@ class WebSocketProtocol(CheckedAttributes):
     def __init__(self, name: str, uri: str = "") -> None:
         if not isinstance(name, str) or not isinstance(uri, str):
             raise TypeError(
-                "a protocol's name and uri are str, not"
+                "a protocol's name and uri must be str, not"
                 f" {type(name).__name__} and {type(uri).__name__}"
             )
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on

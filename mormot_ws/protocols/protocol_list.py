@@ -96,7 +96,7 @@ class WebSocketProtocolList(KnownAttributes):
         """
         if not isinstance(name, str) or not isinstance(uri, str):
             raise TypeError(
-                "a protocol is removed by its name and uri, which are str, not"
+                "a protocol is removed by its name and uri, which must be str, not"
                 f" {type(name).__name__} and {type(uri).__name__}"
             )
         with self._safe:

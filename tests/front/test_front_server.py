@@ -263,7 +263,7 @@ def test_messages_go_to_whom_they_are_meant_for(server: Server, connect: Connect
         server.send("x", protocol="other")
     with pytest.raises(TypeError, match="by their id, not str"):
         server.send("x", to="one")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="a message is str or bytes, not dict"):
+    with pytest.raises(TypeError, match="a message must be str or bytes, not dict"):
         server.send({"a": 1})  # type: ignore[arg-type]
 
 
@@ -497,7 +497,7 @@ async def coroutine(*arguments: Any) -> None:
         (lambda s: s.on_close(lambda peer: None), TypeError, r"\(peer, code, reason\)"),
         (lambda s: s.http("/")(lambda a, b: None), TypeError, r"http\(request\)"),
         (lambda s: s.on_message("a b"), ValueError, "name of a sub-protocol"),
-        (lambda s: s.on_message(7), TypeError, "on_message is a function, not int"),
+        (lambda s: s.on_message(7), TypeError, "on_message must be a function, not int"),
         (lambda s: s.http("health"), ValueError, "begins with '/'"),
         (lambda s: s.method(lambda a: a), None, ""),
         (lambda s: [s.on_open(lambda p: None) for _ in "12"], ValueError, "an on_open for clients"),
@@ -505,9 +505,9 @@ async def coroutine(*arguments: Any) -> None:
         (lambda s: [s.http("/")(lambda: None) for _ in "12"], ValueError, "answered already"),
         (lambda s: s.server, WebSocketsError, "does not run: call run"),
         (lambda s: s.status(), WebSocketsError, "does not run: call run"),
-        (lambda s: Server("x"), ValueError, "port is"),
-        (lambda s: Server(0, address=1), TypeError, "address is a str"),  # type: ignore[arg-type]
-        (lambda s: Server(0, tls="cert.pem"), TypeError, "tls is"),  # type: ignore[arg-type]
+        (lambda s: Server("x"), ValueError, "port must"),
+        (lambda s: Server(0, address=1), TypeError, "address must be a str"),  # type: ignore[arg-type]
+        (lambda s: Server(0, tls="cert.pem"), TypeError, "tls must"),  # type: ignore[arg-type]
         (lambda s: setattr(s, "on_mesage", len), AttributeError, "did you mean 'on_message'"),
         (lambda s: setattr(s, "on_message", len), AttributeError, "use it as a decorator"),
         (lambda s: setattr(s, "port", 1), AttributeError, "it can only be read"),
