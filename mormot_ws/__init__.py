@@ -343,7 +343,7 @@ def _no_such_name(name: str) -> str:
 
 
 def _is_import_of_a_name(caller: FrameType) -> bool:
-    """Tell whether *caller* is executing a ``from … import …``."""
+    """Return whether *caller* is executing a ``from … import …``."""
     from opcode import opmap
 
     return caller.f_code.co_code[caller.f_lasti] == opmap["IMPORT_FROM"]

@@ -217,7 +217,7 @@ class KnownAttributes(CheckedAttributes):
 
 
 def _sets_itself(caller: FrameType) -> bool:
-    """Tell whether the code that sets an attribute, that of *caller*, is the package's."""
+    """Return whether the code that sets an attribute, that of *caller*, is the package's."""
     return bool(caller.f_globals.get("__name__", "").startswith(_PACKAGE))
 
 

@@ -78,7 +78,7 @@ def check_plain(function: object, name: str) -> None:
 
 
 def _plainly_fits(function: object, count: int) -> bool:
-    """Tell whether a function or method, as most callbacks are, takes *count* arguments and runs.
+    """Return whether a function or method, as most callbacks are, takes *count* arguments and runs.
 
     This takes a twentieth of the time of a look at its signature: servers set the callbacks of each
     connection.

@@ -316,7 +316,7 @@ def failure_kind(error: BaseException) -> FailureKind:
 
 
 def _is_certificate(failure: ReconnectFailure) -> bool:
-    """Tell whether TLS failed because of a certificate.
+    """Return whether TLS failed because of a certificate.
 
     A server that rejects our certificate says so with an alert.
     """

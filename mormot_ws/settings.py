@@ -458,7 +458,7 @@ if not TYPE_CHECKING:
 
 
 def is_origin(text: object) -> bool:
-    """Tell whether *text* is an ``Origin`` as browsers send it; other texts would never match."""
+    """Return whether *text* is an ``Origin`` as browsers send it; other texts would never match."""
     if not isinstance(text, str):
         return False
     scheme, mark, host = text.partition("://")

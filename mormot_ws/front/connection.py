@@ -519,7 +519,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
             raise GaveUp(self._failure)
 
     def _in_callback(self) -> bool:
-        """Tell whether the calling thread is the one that connects and reads."""
+        """Return whether the calling thread is the one that connects and reads."""
         process = self._client.websockets
         return process is not None and process.client_thread is threading.current_thread()
 

@@ -165,7 +165,7 @@ class ConnectionTopics(ABC):
 
     @abstractmethod
     def _process_is_inherited(self) -> bool:
-        """Tell whether this is a forked child, which the parent's connection is not for."""
+        """Return whether this is a forked child, which the parent's connection is not for."""
 
     @abstractmethod
     def _callback_failed(self, name: str, error: BaseException) -> None:

@@ -294,7 +294,7 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
                 raise TimeoutError(f"the main thread did not run it in time{begun}")
 
     def _withdraw(self, job: _Job) -> bool:
-        """Tell whether *job* will not be run: it is taken out of the queue."""
+        """Return whether *job* will not be run: it is taken out of the queue."""
         with self._changed:
             if job.started or job not in self._jobs:
                 return False
@@ -329,7 +329,7 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
             _log.exception("wake() of the main thread's queue has raised")
 
     def _main_is_in_library(self) -> bool:
-        """Tell whether the main thread waits inside the library, or has ended."""
+        """Return whether the main thread waits inside the library, or has ended."""
         frame = sys._current_frames().get(self._main)
         if frame is None:
             return True

@@ -30,7 +30,7 @@ class PendingCalls:
         self.waiting.pop(number, None)
 
     def answered(self, text: str) -> bool:
-        """Tell whether *text* is the answer to a call that waits; hand it over."""
+        """Return whether *text* is the answer to a call that waits; hand it over."""
         answer = read_answer(text)
         answers = None if answer is None else self.waiting.pop(answer.number, None)
         if answers is None:
