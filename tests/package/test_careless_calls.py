@@ -78,7 +78,7 @@ REFUSED_WHEN_MADE: list[tuple[Callable[[], object], str]] = [
         lambda: WebSocketProtocolUri("a", "ws://a/", 5, secret=5),
         "secret must be str or bytes, not int",
     ),  # type: ignore[arg-type]
-    (lambda: WebSocketProcessSettings(5000), r"given by name, as in .*\(heartbeat_delay=5000\)"),  # type: ignore[call-arg]
+    (lambda: WebSocketProcessSettings(5000), r"pass settings by name, as in .*\(heartbeat_delay=5000\)"),  # type: ignore[call-arg]
     (
         lambda: WebSocketProcessSettings(max_frame_mb=256 << 20),
         "max_frame_mb must be at most 1048576",

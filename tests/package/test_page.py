@@ -130,7 +130,7 @@ def test_the_connection_is_in_step_after_head(page_server: WebSocketServer) -> N
         assert client.read_head().status == 200
         head, body = client.read_answer()
         assert head.status == 404
-        assert body.startswith(b"There is nothing here")
+        assert body.startswith(b"Nothing here")
 
 
 def test_get_after_head_on_the_same_connection_has_its_body(page_server: WebSocketServer) -> None:
