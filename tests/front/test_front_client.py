@@ -838,7 +838,7 @@ def test_callbacks_that_cannot_work_are_refused(name: str, function: Any, words:
                 setattr(ws, name, function)
             with pytest.raises(AttributeError, match="did you mean 'on_message'"):
                 ws.on_mesage = function  # type: ignore[attr-defined]
-            with pytest.raises(AttributeError, match="on_open is called at each connection"):
+            with pytest.raises(AttributeError, match="on_open is called for each new connection"):
                 ws.on_reconnect = function  # type: ignore[attr-defined]
 
 

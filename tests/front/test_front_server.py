@@ -503,8 +503,8 @@ async def coroutine(*arguments: Any) -> None:
         (lambda s: [s.on_open(lambda p: None) for _ in "12"], ValueError, "an on_open for clients"),
         (lambda s: [s.method("a")(len) for _ in "12"], ValueError, "a method 'a' already"),
         (lambda s: [s.http("/")(lambda: None) for _ in "12"], ValueError, "answered already"),
-        (lambda s: s.server, WebSocketsError, "does not run: call run"),
-        (lambda s: s.status(), WebSocketsError, "does not run: call run"),
+        (lambda s: s.server, WebSocketsError, "is not running: call run"),
+        (lambda s: s.status(), WebSocketsError, "is not running: call run"),
         (lambda s: Server("x"), ValueError, "port must"),
         (lambda s: Server(0, address=1), TypeError, "address must be a str"),  # type: ignore[arg-type]
         (lambda s: Server(0, tls="cert.pem"), TypeError, "tls must"),  # type: ignore[arg-type]
@@ -530,7 +530,7 @@ def test_what_is_registered_while_it_runs_is_there_at_once(
 ) -> None:
     """As in a program that starts it first."""
     server.start()
-    with pytest.raises(WebSocketsError, match="is running already"):
+    with pytest.raises(WebSocketsError, match="is already running"):
         server.start()
     server.on_message("late")(lambda peer, message: peer.send("here"))
     client = connect("late")

@@ -168,7 +168,7 @@ def test_what_a_connection_is_not_for_says_so(hub: MemoryHub) -> None:
             lambda: next(ws),
             lambda: ws.call("x"),
         ):
-            with pytest.raises(WebSocketsError, match="this connection is for topics"):
+            with pytest.raises(WebSocketsError, match="this connection has topics"):
                 call()
         for call in (
             lambda: plain.publish("news", 1),

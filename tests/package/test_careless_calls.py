@@ -155,7 +155,7 @@ REFUSED: list[tuple[Made, str]] = [
     (lambda m: m.ws.call(print), "the name of a method must be a str, not builtin"),
     (lambda m: m.door.method("")(print), "a method has a name"),
     (lambda m: m.door.http(print), r"write @server\.http\('/path'\)"),
-    (lambda m: m.door.http("/x", methods=5), r"methods are names like \['GET', 'POST'\], not 5"),
+    (lambda m: m.door.http("/x", methods=5), r"methods must be names like \['GET', 'POST'\], not 5"),
     (lambda m: m.door.send("hi", protocol=5), "protocol must be a str, not int"),
 ]
 
