@@ -70,8 +70,7 @@ def answer_html(ctxt: HttpServerRequest, page: str) -> int:
     if path != "/":
         ctxt.out_content_type = _TEXT
         ctxt.out_content = (
-            "Nothing here. The page is at /, and WebSocket clients connect with an "
-            "upgrade.\n"
+            "Nothing here. The page is at /, and WebSocket clients connect with an upgrade.\n"
         )
         return 404
     if ctxt.method not in ("GET", "HEAD"):

@@ -783,7 +783,7 @@ def test_a_callback_that_takes_one_kind_is_not_given_the_other(server: EchoServe
         assert ws.send("text")
         recorder.wait("message")
         assert recorder.names == ["error", "message"]
-        assert "takes str only" in recorder.wait("error").value
+        assert "only takes str" in recorder.wait("error").value
 
 
 def test_receiving_in_a_callback_is_refused(server: EchoServer) -> None:

@@ -100,7 +100,7 @@ def test_other_methods_are_told_which_ones_there_are(
     head, body = ask(page_server.port, method=method)
     assert head.status == 405
     assert head.headers["allow"] == "GET, HEAD"
-    assert body == "This page can only be read.\n"
+    assert body == "This page only supports GET and HEAD.\n"
 
 
 def test_the_server_upgrades_as_before(page_server: WebSocketServer) -> None:
