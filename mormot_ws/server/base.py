@@ -259,7 +259,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         return sum([process.sender.send_shared(plain, encoded, now) for process in receivers])
 
     def is_own_thread(self) -> bool:
-        """Tell whether the calling thread is one of the server's: in a callback, where
+        """Return whether the calling thread is one of the server's: in a callback, where
         :meth:`free` would wait for itself.
         """
         return current_thread() in self._own_threads()
