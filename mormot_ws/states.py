@@ -65,10 +65,7 @@ pboNoLocalHostEncrypt = WebSocketProtocolBinaryOptions.pboNoLocalHostEncrypt
 
 
 class ServiceInstanceImplementation(IntEnum):
-    """Which object answers the calls of a service. Mirrors ``TServiceInstanceImplementation``.
-
-    ``sicPerThread`` of the original does not exist: no thread belongs to a caller for long.
-    """
+    """Which object answers the calls of a service. Mirrors ``TServiceInstanceImplementation``."""
 
     sicSingle = 0  # a new one for each call
     sicShared = 1  # one for all callers
@@ -76,6 +73,7 @@ class ServiceInstanceImplementation(IntEnum):
     sicPerSession = 3  # one for each session
     sicPerUser = 4  # one for each user that has a session
     sicPerGroup = 5  # one for each group of users
+    sicPerThread = 6  # one for each thread of the server that executes calls
 
 
 sicSingle = ServiceInstanceImplementation.sicSingle
@@ -84,3 +82,4 @@ sicClientDriven = ServiceInstanceImplementation.sicClientDriven
 sicPerSession = ServiceInstanceImplementation.sicPerSession
 sicPerUser = ServiceInstanceImplementation.sicPerUser
 sicPerGroup = ServiceInstanceImplementation.sicPerGroup
+sicPerThread = ServiceInstanceImplementation.sicPerThread
