@@ -279,7 +279,7 @@ class Callbacks:
         return None if passed is None else passed + _UPGRADE_SECONDS
 
     def has_expired(self) -> bool:
-        """Tell whether such a connection is to be forgotten."""
+        """Return whether such a connection is to be forgotten."""
         now = time.monotonic()
         return any(now - passed_at > _UPGRADE_SECONDS for _, passed_at in self._lost())
 

@@ -35,7 +35,7 @@ class Expiring(Protocol):
         """
 
     def has_expired(self) -> bool:
-        """Tell whether one has expired. Neither waits nor raises."""
+        """Return whether one has expired. Neither waits nor raises."""
 
     def free_expired(self) -> None:
         """End those that have expired."""

@@ -66,18 +66,18 @@ class Instance:
         self.is_used()
 
     def end_call(self) -> bool:
-        """Count a call that has ended; tell whether to free the object. Under that lock."""
+        """Count a call that has ended; return whether to free the object. Under that lock."""
         self.calls -= 1
         self.is_used()
         return self.has_ended and not self.calls
 
     def end(self) -> bool:
-        """Let it end; tell whether to free the object now. Under that lock."""
+        """Let it end; return whether to free the object now. Under that lock."""
         self.has_ended = True
         return not self.calls
 
     def has_expired(self, now: float, seconds: float) -> bool:
-        """Tell whether nobody has called it for *seconds*, or its thread has ended."""
+        """Return whether nobody has called it for *seconds*, or its thread has ended."""
         if self.calls:
             return False
         if self.thread is not None:
@@ -245,7 +245,7 @@ class Instances:
         return used + self._seconds
 
     def has_expired(self) -> bool:
-        """Tell whether an instance has expired."""
+        """Return whether an instance has expired."""
         now = time.monotonic()
         return any(one.has_expired(now, self._seconds) for one in list(self._instances.values()))
 

@@ -301,7 +301,7 @@ class Sessions:
         return None if idle is None else time.monotonic() + self._seconds - idle
 
     def has_expired(self) -> bool:
-        """Tell whether a session has expired."""
+        """Return whether a session has expired."""
         return any(session.idle_seconds() > self._seconds for session in self.all())
 
     def free_expired(self) -> None:

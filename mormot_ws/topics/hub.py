@@ -145,7 +145,7 @@ def is_from(least: int, check: Check) -> Check:
         check(name, value)
         # written so that NaN, for which every comparison is False, is refused as well
         if not least <= value < 2**53:
-            raise ValueError(f"{name} is from {least}, not {value}")
+            raise ValueError(f"{name} must be at least {least}, not {value}")
 
     return check_least
 
@@ -155,7 +155,7 @@ def check_name(what: str, name: object) -> None:
     session: 1 to 255 characters, none of them a control character.
     """
     if not isinstance(name, str):
-        raise TypeError(f"{what} is a str, not {type(name).__name__}")
+        raise TypeError(f"{what} must be a str, not {type(name).__name__}")
     if not name or len(name) > MOST_NAME:
         raise ValueError(f"{what} has 1 to {MOST_NAME} characters, not {len(name)}")
     # as quick as one look at each character, and nearly all names pass it
@@ -185,7 +185,7 @@ def encode_json(data: object) -> str:
 def check_json(json: object) -> None:
     """Raise ``TypeError``/``ValueError`` when *json* cannot be sent as text. It is not parsed."""
     if not isinstance(json, str):
-        raise TypeError(f"JSON text is a str, not {type(json).__name__}")
+        raise TypeError(f"JSON text must be a str, not {type(json).__name__}")
     if not json:
         raise ValueError("JSON text is not empty")
     if not json.isascii():
@@ -203,7 +203,7 @@ def check_repeat(session: object, sequence: object) -> None:
     check_name("session", session)
     IS_INT("sequence", sequence)
     if not 1 <= sequence < 2**53:  # type: ignore[operator]
-        raise ValueError(f"sequence is from 1 when there is a session, not {sequence}")
+        raise ValueError(f"sequence must be at least 1 when there is a session, not {sequence}")
 
 
 class Hub(FreedByWith, CheckedAttributes):
@@ -378,13 +378,15 @@ def check_since(since: object, limit: object = 0) -> None:
     """Raise ``TypeError``/``ValueError`` for what is no position, or no limit."""
     if since is not None:
         if not isinstance(since, Position):
-            raise TypeError(f"since is a Position or None, not {type(since).__name__}")
+            raise TypeError(f"since must be a Position or None, not {type(since).__name__}")
         if not isinstance(since.epoch, str):
-            raise TypeError(f"the epoch of a position is a str, not {type(since.epoch).__name__}")
+            raise TypeError(
+                f"the epoch of a position must be a str, not {type(since.epoch).__name__}"
+            )
         IS_INT("the offset of a position", since.offset)
         if not 0 <= since.offset < 2**53:
-            raise ValueError(f"the offset of a position is from 0, not {since.offset}")
+            raise ValueError(f"the offset of a position must be at least 0, not {since.offset}")
     if limit != 0:
         IS_INT("limit", limit)
         if limit < 0:  # type: ignore[operator]
-            raise ValueError(f"limit is from 0, which means no limit, not {limit}")
+            raise ValueError(f"limit must be at least 0 (0 means no limit), not {limit}")

@@ -94,10 +94,13 @@ class WebSocketProtocolTopics(WebSocketProtocol):
     ) -> None:
         super().__init__(name, uri)
         if hub is not None and not isinstance(hub, Hub):
-            raise TypeError(f"hub is a MemoryHub, a RedisHub or None, not {type(hub).__name__}")
+            raise TypeError(
+                f"hub must be a MemoryHub, a RedisHub or None, not {type(hub).__name__}"
+            )
         if unacknowledged_policy not in ("refuse", "drop_oldest"):
             raise ValueError(
-                f"unacknowledged_policy is 'refuse' or 'drop_oldest', not {unacknowledged_policy!r}"
+                f"unacknowledged_policy must be 'refuse' or 'drop_oldest', not"
+                f" {unacknowledged_policy!r}"
             )
         for given, value in (
             ("max_unacknowledged", max_unacknowledged),
@@ -105,7 +108,7 @@ class WebSocketProtocolTopics(WebSocketProtocol):
         ):
             IS_INT(given, value)
             if value < 0:
-                raise ValueError(f"{given} is from 0, which means any number, not {value}")
+                raise ValueError(f"{given} must be at least 0 (0 means any number), not {value}")
         if limits is None:
             limits = TopicLimits()
         of_kind(TopicLimits)("limits", limits)

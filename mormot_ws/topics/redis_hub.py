@@ -54,7 +54,7 @@ _GOODBYE = 300
 
 def _check_prefix(name: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"{name} is a str, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if not value.isprintable() or "{" in value or "}" in value:
         raise ValueError(f"{name} has no braces and no control characters, unlike {value!r}")
 

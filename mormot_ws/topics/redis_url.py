@@ -36,7 +36,7 @@ def parse_redis_url(url: object) -> RedisUrl:
     Raises ``TypeError``/``ValueError`` for what is no such URL, without its password.
     """
     if not isinstance(url, str):
-        raise TypeError(f"url is a str, not {type(url).__name__}")
+        raise TypeError(f"url must be a str, not {type(url).__name__}")
     try:
         parts = urlsplit(url)
         port = parts.port
