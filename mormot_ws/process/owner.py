@@ -34,14 +34,14 @@ class SendingProcess(Protocol):
     def write_parts(self, header: bytes, payload: bytes) -> None:
         """Write a large frame."""
 
-    def write_now(self, data: memoryview) -> int:
+    def write_now(self, data: bytes | memoryview) -> int:
         """Write what can be written without waiting; return its size."""
 
     def wait_writable(self, deadline: Deadline) -> bool:
         """Wait until :meth:`write_now` may continue."""
 
     def waits_for_input(self) -> bool:
-        """Tell whether :meth:`write_now` took nothing although the socket is not full."""
+        """Return whether :meth:`write_now` took nothing although the socket is not full."""
 
     def unsent_bytes(self) -> int:
         """Return how many accepted bytes are still unsent."""
@@ -61,7 +61,7 @@ class SendingProcess(Protocol):
         """Close the connection because the queue is full, as the settings ask for."""
 
     def keeps_queue(self) -> bool:
-        """Tell whether frames may be queued while the connection is not running."""
+        """Return whether frames may be queued while the connection is not running."""
 
     def log_fields(self) -> dict[str, object]:
         """Return the ``extra`` of this connection's log records."""

@@ -60,7 +60,7 @@ class QueueWriter:
         del self.controls[:-_MAX_CONTROLS]
 
     def answers_pile_up(self) -> bool:
-        """Tell whether so much waits that the loop should not read more requests."""
+        """Return whether so much waits that the loop should not read more requests."""
         queue = self._outgoing
         most = min(queue.max_bytes // 2, _ANSWERS_BYTES) if queue.max_bytes else _ANSWERS_BYTES
         return queue.bytes > most or queue.count * 2 > queue.max_frames > 0
@@ -123,6 +123,26 @@ class QueueWriter:
                 patience.taken()
             if not sent and not process.wait_writable(patience.step()):
                 patience.look()
+
+    @property
+    def is_idle(self) -> bool:
+        """True when nothing waits and nothing is half sent."""
+        return self.batch.wire is None and not self.controls and not self._outgoing.frames
+
+    def write_alone(self, queued: QueuedFrame) -> bool:
+        """Write an encoded frame without waiting, while nothing else waits.
+
+        Returns False if some of it is left: then it is in the batch.
+        """
+        process, wire = self._process, queued.wire
+        assert wire is not None
+        sent = process.write_now(wire)
+        if sent == len(wire) and not process.unsent_bytes():
+            process.protocol.counts.sent(1, len(queued.payload))
+            return True
+        self.batch.fill([queued], [wire])
+        self.batch.advance(sent)
+        return False
 
     def write_batch(self) -> int:
         """Write what the kernel takes of the batch without waiting; return how many bytes.
