@@ -178,11 +178,7 @@ class Bench:
             )
             return
         links = f"{len(self._links)} connection{'' if len(self._links) == 1 else 's'}"
-        way = (
-            f", {measurement.window} messages in flight on each"
-            if measurement.window > 1
-            else ""
-        )
+        way = f", {measurement.window} messages in flight on each" if measurement.window > 1 else ""
         self._output.line(
             f"{name.capitalize()}, messages of {size(measurement.size)}, {links}{way}"
         )
@@ -198,9 +194,7 @@ class Bench:
             f"  {found.count} echoes in {duration(seconds)}: {rate:.0f} messages/s, {each_way}"
         )
         if measurement.strangers:
-            self._output.line(
-                f"  {measurement.strangers} messages arrived that were not echoes"
-            )
+            self._output.line(f"  {measurement.strangers} messages arrived that were not echoes")
 
     def _free(self) -> None:
         """Close all connections at once."""

@@ -374,7 +374,7 @@ class TestTarget:
                 failure(FailureKind.upgrade, "HTTP/1.1 401 Unauthorized", 401),
                 "--bearer or --header",
             ),
-            (failure(FailureKind.upgrade, "HTTP/1.1 200 OK", 200), "no WebSocket endpoint at this path"),
+            (failure(FailureKind.upgrade, "HTTP/1.1 200 OK", 200), "no WebSocket endpoint at this"),
             (failure(FailureKind.upgrade, "No server response"), "wss:// uses TLS"),
             (failure(FailureKind.tls, "[SSL: CERTIFICATE_VERIFY_FAILED]"), "--ca FILE"),
             (failure(FailureKind.tls, "[SSL: WRONG_VERSION_NUMBER]"), "ws:// does not use TLS"),
