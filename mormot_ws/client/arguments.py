@@ -38,7 +38,9 @@ def check_upgrade_arguments(
     uri: str, key: str, protocol: WebSocketProtocol | None, headers: str
 ) -> None:
     if protocol is not None and not isinstance(protocol, WebSocketProtocol):
-        raise TypeError(f"protocol is a WebSocketProtocol or None, not {type(protocol).__name__}")
+        raise TypeError(
+            f"protocol must be a WebSocketProtocol or None, not {type(protocol).__name__}"
+        )
     for name, value in (("uri", uri), ("key", key), ("headers", headers)):
         if not isinstance(value, str):
             hint = ""
@@ -46,7 +48,7 @@ def check_upgrade_arguments(
                 hint = "; it has lines like 'Name: value', joined by CRLF"
             elif isinstance(value, WebSocketProtocol):
                 hint = ": the protocol is given by name, protocol=…"
-            raise TypeError(f"{name} is a str, not {type(value).__name__}{hint}")
+            raise TypeError(f"{name} must be a str, not {type(value).__name__}{hint}")
     if uri.lower().startswith(("ws://", "wss://", "http://", "https://")):
         raise ValueError(
             "uri is the path and the query alone, like 'chat?room=7'; websockets_connect() takes a"
@@ -93,7 +95,7 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
     try:
         port = (443 if tls else 80) if parts.port is None else parts.port
     except ValueError:
-        raise ValueError("the port in a URI is a number from 1 to 65535") from None
+        raise ValueError("the port in a URI must be a number from 1 to 65535") from None
     # a name may be percent-encoded (RFC 3986 §3.2.2); in an address, '%' begins the zone
     host = plain_host(parts.hostname) if ":" in parts.hostname else unquote(parts.hostname)
     if any(c <= " " or c in "/\x7f" for c in host):
@@ -118,7 +120,7 @@ def _parse_unix_uri(uri: str, rest: str, tls: bool) -> tuple[str, int, str, bool
 
 
 def is_websocket_uri(text: str) -> bool:
-    """Tell whether *text* begins like a whole URI, not like a host or a resource."""
+    """Return whether *text* begins like a whole URI, not like a host or a resource."""
     return text.lower().startswith(("ws://", "wss://", *(f"{each}:" for each in _UNIX_SCHEMES)))
 
 
@@ -134,10 +136,12 @@ def connect_target(
     them all.
     """
     if not isinstance(host, str):
-        raise TypeError(f"host is a name, an address or a whole URI, not {type(host).__name__}")
+        raise TypeError(
+            f"host must be a name, an address or a whole URI, not {type(host).__name__}"
+        )
     if not isinstance(headers, str):
         raise TypeError(
-            f"headers is a str, not {type(headers).__name__}; it has lines like 'Name: value',"
+            f"headers must be a str, not {type(headers).__name__}; it has lines like 'Name: value',"
             " joined by CRLF"
         )
     if is_unix(host):

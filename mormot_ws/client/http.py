@@ -167,7 +167,7 @@ def checked_body(url: str, method: str, header: str, data: bytes | str, data_typ
     """Return the body of a request; raise ``TypeError`` for what cannot be a part of one."""
     for name, value in (("url", url), ("method", method), ("data_type", data_type)):
         if not isinstance(value, str):
-            raise TypeError(f"{name} is a str, not {type(value).__name__}")
+            raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if not isinstance(header, str):
         raise TypeError(
             f"header has lines like 'Name: value' in one str, joined by CRLF, not"
@@ -175,7 +175,7 @@ def checked_body(url: str, method: str, header: str, data: bytes | str, data_typ
         )
     if not isinstance(data, (bytes, str, bytearray, memoryview)):
         raise TypeError(
-            f"data is bytes or str, not {type(data).__name__}; json.dumps(value) makes a str"
+            f"data must be bytes or str, not {type(data).__name__}; json.dumps(value) makes a str"
         )
     return data.encode("utf-8") if isinstance(data, str) else data
 

@@ -29,7 +29,7 @@ def address_key(ip: str) -> str:
 
 
 def is_unix(address: str) -> bool:
-    """Tell whether *address* is that of a Unix socket, ``unix:/path`` or ``unix:@name``."""
+    """Return whether *address* is that of a Unix socket, ``unix:/path`` or ``unix:@name``."""
     return address[:5].lower() == _UNIX
 
 
@@ -41,7 +41,7 @@ def unix_name(address: str) -> str:
     """
     name = address[len(_UNIX) :]
     if not is_unix(address) or not name.removeprefix("@") or "\0" in name or name[-1] == "/":
-        raise ValueError(f"a Unix socket is 'unix:/path' or 'unix:@name', not {address!r}")
+        raise ValueError(f"a Unix socket is written 'unix:/path' or 'unix:@name', not {address!r}")
     if name[0] == "@":
         return f"\0{name[1:]}"
     return f"/{name.lstrip('/')}" if name[:2] == "//" else name

@@ -54,14 +54,14 @@ class PermessageDeflate:
                 right = type(value) is int or (value is None and field.default is None)
             if not right:
                 kind = "True or False" if isinstance(field.default, bool) else "a whole number"
-                raise TypeError(f"{field.name} is {kind}, not {type(value).__name__}")
+                raise TypeError(f"{field.name} must be {kind}, not {type(value).__name__}")
         for name in ("server_max_window_bits", "client_max_window_bits"):
             bits = getattr(self, name)
             if bits is not None and not 9 <= bits <= 15:
-                raise ValueError(f"{name} is 9 to 15 or None, not {bits}")
+                raise ValueError(f"{name} must be from 9 to 15, or None, not {bits}")
         if not 1 <= self.level <= 9 or not 1 <= self.mem_level <= 9 or self.min_bytes < 0:
             raise ValueError(
-                "level and mem_level are 1 to 9 and min_bytes is from 0, not "
+                "level and mem_level must be from 1 to 9 and min_bytes at least 0, not "
                 f"{self.level}, {self.mem_level} and {self.min_bytes}"
             )
 

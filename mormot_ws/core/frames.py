@@ -52,7 +52,7 @@ def _payload_bytes(payload: object) -> bytes:
         return payload.encode("utf-8")
     if isinstance(payload, (bytes, bytearray, memoryview)):
         return bytes(payload)
-    raise TypeError(f"a frame's payload is bytes or str, not {type(payload).__name__}")
+    raise TypeError(f"a frame's payload must be bytes or str, not {type(payload).__name__}")
 
 
 def _opcode_of(opcode: object) -> WebSocketFrameOpCode:
@@ -65,8 +65,8 @@ def _opcode_of(opcode: object) -> WebSocketFrameOpCode:
             ) from None
     text = ": the text comes second, as in WebSocketFrame(focText, text)"
     raise TypeError(
-        f"a frame's opcode is focText, focBinary or another {WebSocketFrameOpCode.__name__}, not"
-        f" {type(opcode).__name__}{text if isinstance(opcode, (str, bytes)) else ''}"
+        f"a frame's opcode must be focText, focBinary or another {WebSocketFrameOpCode.__name__},"
+        f" not {type(opcode).__name__}{text if isinstance(opcode, (str, bytes)) else ''}"
     )
 
 
@@ -81,7 +81,9 @@ def _content_of(content: object) -> WebSocketFramePayload:
 
 def _tix_of(tix: object) -> int:
     if not isinstance(tix, int):
-        raise TypeError(f"a frame's tix is a whole number of seconds, not {type(tix).__name__}")
+        raise TypeError(
+            f"a frame's tix must be a whole number of seconds, not {type(tix).__name__}"
+        )
     return tix
 
 
@@ -272,7 +274,7 @@ CLOSE_NO_STATUS = 1005
 
 
 def is_wire_close_code(code: int) -> bool:
-    """Tell whether *code* may appear in a close frame.
+    """Return whether *code* may appear in a close frame.
 
     Allowed are 1000–1014 except the reserved codes, and 3000–4999.
     """
@@ -292,7 +294,7 @@ def close_payload(code: int | None = None, reason: str = "") -> bytes:
         return b""
     if not isinstance(code, int) or not isinstance(reason, str):
         raise TypeError(
-            "a close code is an int and its reason a str, as in close(1000, 'bye'), not"
+            "a close code must be an int and its reason a str, as in close(1000, 'bye'), not"
             f" {type(code).__name__} and {type(reason).__name__}"
         )
     if not is_wire_close_code(code):
@@ -313,7 +315,7 @@ def parse_close_payload(payload: bytes) -> tuple[int, str]:
     forbids.
     """
     if not isinstance(payload, (bytes, bytearray)):
-        raise TypeError(f"the payload of a close frame is bytes, not {type(payload).__name__}")
+        raise TypeError(f"the payload of a close frame must be bytes, not {type(payload).__name__}")
     if not payload:
         return CLOSE_NO_STATUS, ""
     if len(payload) == 1:

@@ -110,10 +110,10 @@ class WebProcessInFrame:
         lenient_text: bool = False,
     ) -> None:
         if type(masked) is not bool:
-            raise TypeError(f"masked is True or False, not {type(masked).__name__}")
+            raise TypeError(f"masked must be True or False, not {type(masked).__name__}")
         for limit in (max_message_bytes, max_frame_bytes, max_fragments):
             if type(limit) is not int:
-                raise TypeError(f"a limit is a whole number, not {type(limit).__name__}")
+                raise TypeError(f"a limit must be a whole number, not {type(limit).__name__}")
         self.masked = masked
         self.max_message_bytes = max_message_bytes
         self.max_frame_bytes = max_frame_bytes

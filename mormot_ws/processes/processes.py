@@ -91,12 +91,14 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
         _check_number("start_timeout", start_timeout)
         _check_number("stop_timeout", stop_timeout)
         if not callable(make_server):
-            raise TypeError(f"make_server is a function f(sockets, number), not {make_server!r}")
+            raise TypeError(
+                f"make_server must be a function f(sockets, number), not {make_server!r}"
+            )
         try:
             pickle.dumps(make_server)
         except Exception as exc:
             raise ValueError(
-                "make_server is a function at the top of a module, which other processes can "
+                "make_server must be a function at the top of a module, which other processes can "
                 f"import: {exc}"
             ) from exc
         self._make_server = make_server
@@ -323,6 +325,6 @@ def run_processes(
 
 def _check_number(name: str, value: object, most: int = 86_400_000) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is a number, not {value!r}")
+        raise TypeError(f"{name} must be a number, not {value!r}")
     if not 1 <= value <= most:
-        raise ValueError(f"{name} is from 1 to {most}, not {value}")
+        raise ValueError(f"{name} must be from 1 to {most}, not {value}")

@@ -96,7 +96,7 @@ class WebSocketProtocolList(KnownAttributes):
         """
         if not isinstance(name, str) or not isinstance(uri, str):
             raise TypeError(
-                "a protocol is removed by its name and uri, which are str, not"
+                "a protocol is removed by its name and uri, which must be str, not"
                 f" {type(name).__name__} and {type(uri).__name__}"
             )
         with self._safe:
@@ -153,7 +153,7 @@ class WebSocketProtocolList(KnownAttributes):
         )
 
     def serves_uri(self, uri: str) -> bool:
-        """Tell whether some protocol would serve the path *uri* (no leading ``/``, no query)."""
+        """Return whether some protocol would serve the path *uri* (no leading ``/``, no query)."""
         return any(protocol.matches_uri(uri) for protocol in self._protocols)
 
     def server_upgrade(

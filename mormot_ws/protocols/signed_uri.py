@@ -119,7 +119,7 @@ class _UriGenerator:
 
 def _is_record_type(name: str, value: object) -> None:
     if value is not None and not (isinstance(value, type) and is_dataclass(value)):
-        raise TypeError(f"{name} is a dataclass, not {value!r}")
+        raise TypeError(f"{name} must be a dataclass, not {value!r}")
 
 
 class WebSocketProtocolUri(WebSocketProtocolChat):
@@ -174,7 +174,7 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         IS_TEXT("public_uri", public_uri)
         IS_NUMBER("expiration_minutes", expiration_minutes)
         if secret is not None and not isinstance(secret, (str, bytes)):
-            raise TypeError(f"secret is str or bytes, not {type(secret).__name__}")
+            raise TypeError(f"secret must be str or bytes, not {type(secret).__name__}")
         if local_path is not None:
             IS_TEXT("local_path", local_path)
         if not public_uri:
@@ -218,7 +218,7 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         if self.record_type is not None and record_data is not None:
             if not isinstance(record_data, self.record_type):
                 raise TypeError(
-                    f"record_data is a {self.record_type.__name__}, not "
+                    f"record_data must be a {self.record_type.__name__}, not "
                     f"{type(record_data).__name__}"
                 )
             record_data = asdict(record_data)

@@ -20,6 +20,6 @@ def binary_options(options: Any) -> WebSocketProtocolBinaryOptions:
             result |= option
     except TypeError:
         raise TypeError(
-            f"options is a WebSocketProtocolBinaryOptions or a set of them, not {options!r}"
+            f"options must be a WebSocketProtocolBinaryOptions or a set of them, not {options!r}"
         ) from None
     return result

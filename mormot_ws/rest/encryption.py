@@ -35,7 +35,7 @@ def derive_key(
     if not secret:
         raise ValueError("the password is empty: it needs at least one character")
     if rounds < 0:
-        raise ValueError(f"rounds is a number from 0, not {rounds}")
+        raise ValueError(f"rounds must be a number, at least 0, not {rounds}")
     if rounds == 0:
         if len(secret) < 256:
             secret += bytes((len(secret),)) * (256 - len(secret))

@@ -40,7 +40,7 @@ class WebSocketFrameList:
     def timeout_sec(self, value: int) -> None:
         IS_INT("timeout_sec", value)
         if value < 0:
-            raise ValueError(f"timeout_sec is a number of seconds from 0, not {value}")
+            raise ValueError(f"timeout_sec must be a number of seconds, at least 0, not {value}")
         self._timeout_sec = value
 
     def __len__(self) -> int:

@@ -97,7 +97,7 @@ def content_bytes(content: object) -> bytes:
     if isinstance(content, str):
         return content.encode("utf-8")
     if not isinstance(content, (bytes, bytearray, memoryview)):
-        raise TypeError(f"the content is bytes or str, not {type(content).__name__}")
+        raise TypeError(f"the content must be bytes or str, not {type(content).__name__}")
     return bytes(content)
 
 

@@ -188,7 +188,7 @@ class WebSocketProtocolRest(WebSocketProtocol, ABC):
         """
         for text in (ctxt.out_custom_headers, ctxt.out_content_type):
             if not isinstance(text, str):
-                raise TypeError(f"content type and headers are str, not {type(text).__name__}")
+                raise TypeError(f"content type and headers must be str, not {type(text).__name__}")
         content = content_bytes(ctxt.out_content)
         answer = RestAnswer(status, ctxt.out_custom_headers, ctxt.out_content_type, content)
         return self.encode(answer, answer_head_of(head))

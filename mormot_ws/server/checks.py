@@ -12,7 +12,7 @@ def is_process_class(name: str, value: object) -> None:
     """Raise ``TypeError`` for what is not a class of processes."""
     if not isinstance(value, type) or not issubclass(value, WebSocketProcessServer):
         raise TypeError(
-            f"{name} is a class that derives from WebSocketProcessServer, not {value!r}"
+            f"{name} must be a class that derives from WebSocketProcessServer, not {value!r}"
         )
 
 

@@ -81,7 +81,9 @@ class WebSocketAsyncServer(ListeningServer):
     ) -> None:
         count = server_thread_pool_count
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"server_thread_pool_count is a number from 1, not {count!r}")
+            raise ValueError(
+                f"server_thread_pool_count must be a number, at least 1, not {count!r}"
+            )
         if not HAS_READINESS:
             raise HttpServerError(
                 "this system has neither epoll nor kqueue, which WebSocketAsyncServer needs:"

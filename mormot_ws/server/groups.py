@@ -81,6 +81,6 @@ class Groups:
 def check_group(group: object) -> None:
     """Raise ``TypeError``/``ValueError`` when *group* is no name of a group."""
     if not isinstance(group, str):
-        raise TypeError(f"a group's name is a str, not {type(group).__name__}")
+        raise TypeError(f"a group's name must be a str, not {type(group).__name__}")
     if not group:
         raise ValueError("a group's name cannot be empty; leave the group out for everybody")

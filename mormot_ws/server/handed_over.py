@@ -32,7 +32,7 @@ def systemd_sockets(name: str | None = None) -> list[socket.socket]:
         return []
     count = os.environ.get("LISTEN_FDS", "")
     if not (count.isascii() and count.isdigit() and len(count) < 6):
-        raise HttpServerError(f"LISTEN_FDS is a number, not {count!r}")
+        raise HttpServerError(f"LISTEN_FDS must be a number, not {count!r}")
     given = os.environ.get("LISTEN_FDNAMES")
     names = given.split(":") if given else []
     found: list[socket.socket] = []
@@ -73,11 +73,11 @@ def handed_over(given: object) -> list[socket.socket]:
     """
     found: list[object] = list(given) if isinstance(given, Iterable) else [given]
     if not found:
-        raise ValueError("socket is a listening socket, or several, not an empty list")
+        raise ValueError("socket must be a listening socket, or several, not an empty list")
     sockets: list[socket.socket] = []
     for sock in found:
         if not isinstance(sock, socket.socket):
-            raise TypeError(f"socket is a listening socket, or several, not {sock!r}")
+            raise TypeError(f"socket must be a listening socket, or several, not {sock!r}")
         if isinstance(sock, ssl.SSLSocket):
             raise TypeError("socket is a plain one: give tls_context for TLS")
         check_listening(sock, "socket")

@@ -290,7 +290,7 @@ class HttpServerConnection:
 
 def _bytes_of(content: object) -> bytes:
     if not isinstance(content, (bytes, bytearray, memoryview)):
-        raise TypeError(f"the content is bytes or str, not {type(content).__name__}")
+        raise TypeError(f"the content must be bytes or str, not {type(content).__name__}")
     return bytes(content)
 
 

@@ -63,7 +63,7 @@ def parse_port(port: str | int) -> tuple[str, int]:
     if text.startswith(_DESCRIPTOR):
         number = text.removeprefix(_DESCRIPTOR)
         if not (number.isascii() and number.isdigit() and len(number) < 8):
-            raise ValueError(f"a descriptor is 'fd://3', not {text!r}")
+            raise ValueError(f"a descriptor must look like 'fd://3', not {text!r}")
         return text, 0
     address, colon, number = text.rpartition(":")
     bracketed = address.startswith("[") and address.endswith("]")
@@ -77,22 +77,22 @@ def parse_port(port: str | int) -> tuple[str, int]:
         or set("[]").intersection(address)
     ):
         raise ValueError(
-            f"port is '8999', 8999, 'host:8999', '[::1]:8999' or 'unix:/path', not {port!r}; "
-            "put an IPv6 address in brackets"
+            f"port must look like '8999', 8999, 'host:8999', '[::1]:8999' or 'unix:/path',"
+            f" not {port!r}; put an IPv6 address in brackets"
         )
     if not (number.isascii() and number.isdigit() and int(number) < 65536):
         if colon or number.strip("-").isdigit():
-            raise ValueError(f"port is a number up to 65535, not {number!r}")
+            raise ValueError(f"port must be a number up to 65535, not {number!r}")
         # the address alone, with the port as the next argument, as in most of Python
         raise ValueError(
-            f"port is a number up to 65535, or '127.0.0.1:8999' with an address, not {number!r}:"
-            " address and port are one argument"
+            f"port must be a number up to 65535, or '127.0.0.1:8999' with an address, not"
+            f" {number!r}: address and port are one argument"
         )
     return address, int(number)
 
 
 def is_ip(address: str) -> bool:
-    """Tell whether *address* is one with a port, not that of a Unix socket or of systemd's."""
+    """Return whether *address* is one with a port, not that of a Unix socket or of systemd's."""
     return not is_unix(address) and not address.startswith((_SYSTEMD, _DESCRIPTOR))
 
 
@@ -122,7 +122,7 @@ class Place:
         Raises ``ValueError`` or ``TypeError`` for what makes no sense.
         """
         if (port is None) == (given is None):
-            raise ValueError("port is needed, or socket, but not both")
+            raise ValueError("port must be given, or socket instead")
         address, number = ("", 0) if port is None else parse_port(port)
         place = cls(
             address,
@@ -139,7 +139,7 @@ class Place:
             if not is_unix(address) or unix_name(address)[0] == "\0":
                 raise ValueError("unix_mode goes with 'unix:/path'")
             if isinstance(unix_mode, bool) or not isinstance(unix_mode, int):
-                raise TypeError(f"unix_mode is a number like 0o660, not {unix_mode!r}")
+                raise TypeError(f"unix_mode must be a number like 0o660, not {unix_mode!r}")
             if not 0 <= unix_mode <= 0o777:
                 raise ValueError(f"unix_mode is octal, like 0o660, and at most 0o777: {unix_mode}")
         return place

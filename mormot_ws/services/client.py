@@ -88,8 +88,8 @@ class ClientServices(Services):
     ) -> None:
         if not hasattr(client, "websockets_upgrade"):
             raise TypeError(
-                f"client is an HttpClientWebSockets, not {type(client).__name__}; ServerServices"
-                " takes a server"
+                f"client must be an HttpClientWebSockets, not {type(client).__name__}; "
+                "ServerServices takes a server"
             )
         super().__init__(root, hide_errors, client.on_callback_request_process)
         self._client = client
@@ -414,7 +414,7 @@ class ClientServices(Services):
         IS_TEXT("user_name", user_name)
         IS_TEXT("password", password)
         if scheme not in SCHEMES:
-            raise ValueError(f"scheme is one of {', '.join(SCHEMES)}, not {scheme!r}")
+            raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, not {scheme!r}")
         if not user_name:
             raise ValueError("user_name is empty")
         session = begin_session(self._ask, self.root, user_name, password, scheme)

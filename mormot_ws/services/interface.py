@@ -147,7 +147,8 @@ class ServiceInterface:
     def __init__(self, declaration: Any) -> None:
         if not isinstance(declaration, type):
             raise TypeError(
-                f"an interface is a class (a Protocol, an abstract class …), not {declaration!r}"
+                "an interface must be a class (a Protocol, an abstract class …), not"
+                f" {declaration!r}"
             )
         self.declaration = declaration
         name = declaration.__name__

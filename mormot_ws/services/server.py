@@ -102,13 +102,13 @@ class ServerServices(Services):
     ) -> None:
         if not hasattr(server, "is_active_websocket"):
             raise TypeError(
-                f"server is a WebSocketServerRest, not {type(server).__name__}; ClientServices"
+                f"server must be a WebSocketServerRest, not {type(server).__name__}; ClientServices"
                 " takes a client"
             )
         if authentication is not None and not isinstance(authentication, RestServerAuthentication):
             raise TypeError(
-                "authentication is a RestServerAuthenticationDefault or another of these, or None,"
-                f" not {type(authentication).__name__}"
+                "authentication must be a RestServerAuthenticationDefault or another of these, or"
+                f" None, not {type(authentication).__name__}"
             )
         for name, value in (
             ("session_timeout_minutes", session_timeout_minutes),

@@ -29,22 +29,24 @@ def checked_target(host: object, port: object) -> tuple[str, int]:
     _is_host("host", host)
     text = str(port)
     if not (text.isascii() and text.isdigit()) or not 0 < int(text) < 65536:
-        raise ValueError(f"port is a number from 1 to 65535, not {port!r}")
+        raise ValueError(f"port must be a number from 1 to 65535, not {port!r}")
     return str(host), int(text)
 
 
 def _is_host(name: str, value: Any) -> None:
     if isinstance(value, int):
-        raise TypeError(f"{name} is a name or an address, not {value!r}: it comes before the port")
+        raise TypeError(
+            f"{name} must be a name or an address, not {value!r}: it comes before the port"
+        )
     if not isinstance(value, str) or not value or any(c <= " " for c in value):
-        raise ValueError(f"{name} is a name or an address, not {value!r}")
+        raise ValueError(f"{name} must be a name or an address, not {value!r}")
     if "/" in value:  # it may hold a token, which must not be shown
         raise ValueError(
-            f"{name} is a name or an address; HttpClientWebSockets.websockets_connect() "
+            f"{name} must be a name or an address; HttpClientWebSockets.websockets_connect() "
             "takes a whole URI"
         )
     if value.count(":") == 1:
-        raise ValueError(f"{name} is a name or an address without its port, not {value!r}")
+        raise ValueError(f"{name} must be a name or an address without its port, not {value!r}")
     wire_host(value)
 
 
@@ -58,15 +60,15 @@ def _is_place(name: str, value: Any) -> None:
 def _is_port(name: str, value: Any) -> None:
     # 0 is that of a Unix socket
     if type(value) is not int or not 0 <= value < 65536:
-        raise ValueError(f"{name} is a number from 1 to 65535, not {value!r}")
+        raise ValueError(f"{name} must be a number from 1 to 65535, not {value!r}")
 
 
 def _is_tls(name: str, value: Any) -> None:
     if isinstance(value, bool):
         return
     context = isinstance(value, ssl.SSLContext)
-    hint = "True, and tls_context=… takes the context" if context else "True or False"
-    raise TypeError(f"{name} is {hint}, not {type(value).__name__}")
+    hint = "True, with the context as tls_context=…" if context else "True or False"
+    raise TypeError(f"{name} must be {hint}, not {type(value).__name__}")
 
 
 def _is_tls_context(name: str, value: Any) -> None:
@@ -74,7 +76,7 @@ def _is_tls_context(name: str, value: Any) -> None:
         return
     if not callable(value):
         raise TypeError(
-            f"{name} is an ssl.SSLContext, or a function that returns one, not"
+            f"{name} must be an ssl.SSLContext, or a function that returns one, not"
             f" {type(value).__name__}"
         )
     check_callback(value, name)
@@ -84,9 +86,9 @@ def _is_server_name(name: str, value: Any) -> None:
     if value is None:
         return
     if not isinstance(value, str) or any(c <= " " for c in value):
-        raise ValueError(f"{name} is a name or None, not {value!r}")
+        raise ValueError(f"{name} must be a name or None, not {value!r}")
     if not wire_host(value).strip("."):
-        raise ValueError(f"{name} is a name or None, not an empty one")
+        raise ValueError(f"{name} must be a name or None, not an empty one")
 
 
 SOCKET_CHECKS: dict[str, Check] = {

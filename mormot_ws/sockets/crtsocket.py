@@ -121,7 +121,9 @@ class CrtSocket(KnownAttributes):
     @proxy.setter
     def proxy(self, value: str | None) -> None:
         if value is not None and not isinstance(value, str):
-            raise TypeError(f"proxy is a URL like http://host:port, not {type(value).__name__}")
+            raise TypeError(
+                f"proxy must be a URL like http://host:port, not {type(value).__name__}"
+            )
         self._proxy = check_proxy(value) if value else value
 
     @property

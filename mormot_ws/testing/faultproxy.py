@@ -44,12 +44,16 @@ class _Command:
 
 def _is_target(name: str, value: Any) -> None:
     if not isinstance(value, tuple) or len(value) != 2:
-        raise TypeError(f"{name} is a host and a port, like ('127.0.0.1', 8999), not {value!r}")
+        raise TypeError(
+            f"{name} must be a host and a port, like ('127.0.0.1', 8999), not {value!r}"
+        )
     host, port = value
     if not isinstance(host, str) or not host or ":" in host:
-        raise ValueError(f"the host is a name or an IPv4 address without its port, not {host!r}")
+        raise ValueError(
+            f"the host must be a name or an IPv4 address without its port, not {host!r}"
+        )
     if type(port) is not int or not 0 <= port < 65536:
-        raise ValueError(f"a port is a number up to 65535, not {port!r}")
+        raise ValueError(f"a port must be a number up to 65535, not {port!r}")
 
 
 class FaultProxy(KnownAttributes, FreedByWith):
@@ -196,7 +200,7 @@ class FaultProxy(KnownAttributes, FreedByWith):
         """
         _check_direction(direction)
         if then not in ("cut", "close"):
-            raise ValueError(f"then is 'cut' or 'close', not {then!r}")
+            raise ValueError(f"then must be 'cut' or 'close', not {then!r}")
         truncation = None if size is None else (direction, int(_at_least_0("size", size)), then)
         self._do(lambda: self._relay.arm(truncation))
 
@@ -294,12 +298,14 @@ class FaultProxy(KnownAttributes, FreedByWith):
 
 def _check_direction(direction: str) -> None:
     if direction not in ("up", "down"):
-        raise ValueError(f"direction is 'up', 'down' or None, not {direction!r}")
+        raise ValueError(f"direction must be 'up', 'down' or None, not {direction!r}")
 
 
 def _check_links(links: int | None) -> None:
     if links is not None and (isinstance(links, bool) or not isinstance(links, int) or links < 0):
-        raise ValueError(f"links is a whole number from 0, or None for all, not {links!r}")
+        raise ValueError(
+            f"links must be a whole number, at least 0, or None for all, not {links!r}"
+        )
 
 
 def _at_least_0(name: str, number: float) -> float:
@@ -308,7 +314,7 @@ def _at_least_0(name: str, number: float) -> float:
         or not isinstance(number, (int, float))
         or not 0 <= number < math.inf
     ):
-        raise ValueError(f"{name} is a finite number from 0, not {number!r}")
+        raise ValueError(f"{name} must be a finite number, at least 0, not {number!r}")
     return number
 
 

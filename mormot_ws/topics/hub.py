@@ -204,7 +204,7 @@ def check_repeat(session: object, sequence: object) -> None:
     check_name("session", session)
     IS_INT("sequence", sequence)
     if not 1 <= sequence < 2**53:  # type: ignore[operator]
-        raise ValueError(f"with a session, sequence must be at least 1, not {sequence}")
+        raise ValueError(f"sequence must be at least 1 when there is a session, not {sequence}")
 
 
 class Hub(FreedByWith, CheckedAttributes):
@@ -388,12 +388,13 @@ def check_since(since: object, limit: object = 0) -> None:
         if not isinstance(since, Position):
             raise TypeError(f"since must be a Position or None, not {type(since).__name__}")
         if not isinstance(since.epoch, str):
-            kind = type(since.epoch).__name__
-            raise TypeError(f"the epoch of a position must be a str, not {kind}")
+            raise TypeError(
+                f"the epoch of a position must be a str, not {type(since.epoch).__name__}"
+            )
         IS_INT("the offset of a position", since.offset)
         if not 0 <= since.offset < 2**53:
             raise ValueError(f"the offset of a position must be at least 0, not {since.offset}")
     if limit != 0:
         IS_INT("limit", limit)
         if limit < 0:  # type: ignore[operator]
-            raise ValueError(f"limit must be at least 0, which means no limit, not {limit}")
+            raise ValueError(f"limit must be at least 0 (0 means no limit), not {limit}")

@@ -44,7 +44,7 @@ class TopicLimits:
                 continue
             least = 1 if field.name in _FROM_1 else 0
             if type(value) is not int:
-                raise TypeError(f"{field.name} must be an int, not {type(value).__name__}")
+                raise TypeError(f"{field.name} must be a whole number, not {type(value).__name__}")
             if value < least:
                 raise ValueError(f"{field.name} must be at least {least}, not {value}")
         if self.max_topic_length > MOST_NAME:

@@ -94,12 +94,13 @@ class WebSocketProtocolTopics(WebSocketProtocol):
     ) -> None:
         super().__init__(name, uri)
         if hub is not None and not isinstance(hub, Hub):
-            kind = type(hub).__name__
-            raise TypeError(f"hub must be a MemoryHub, a RedisHub or None, not {kind}")
+            raise TypeError(
+                f"hub must be a MemoryHub, a RedisHub or None, not {type(hub).__name__}"
+            )
         if unacknowledged_policy not in ("refuse", "drop_oldest"):
             raise ValueError(
-                "unacknowledged_policy must be 'refuse' or 'drop_oldest', not "
-                f"{unacknowledged_policy!r}"
+                f"unacknowledged_policy must be 'refuse' or 'drop_oldest', not"
+                f" {unacknowledged_policy!r}"
             )
         for given, value in (
             ("max_unacknowledged", max_unacknowledged),
@@ -107,7 +108,7 @@ class WebSocketProtocolTopics(WebSocketProtocol):
         ):
             IS_INT(given, value)
             if value < 0:
-                raise ValueError(f"{given} must be at least 0, which means no limit, not {value}")
+                raise ValueError(f"{given} must be at least 0 (0 means any number), not {value}")
         if limits is None:
             limits = TopicLimits()
         of_kind(TopicLimits)("limits", limits)

@@ -37,7 +37,7 @@ _REFUSALS = {
     "CROSSSLOT": "it is a Redis Cluster that cannot run the script",
 }
 _ABSENCES = {
-    "WRONGPASS": "rejected the login: wrong user or password",
+    "WRONGPASS": "rejected the login: the user name or password is wrong",
     "NOAUTH": "rejected the login: it requires a password",
     "LOADING": "is still loading its data",
     "BUSY": "is busy with another script",

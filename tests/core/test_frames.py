@@ -130,7 +130,7 @@ class TestWebSocketFrame:
         frame = WebSocketFrame(focText, b"first")
         frame.payload = "héllo"  # type: ignore[assignment]
         assert (frame.payload, frame.text) == ("héllo".encode(), "héllo")
-        with pytest.raises(TypeError, match="a frame's payload is bytes or str, not int"):
+        with pytest.raises(TypeError, match="a frame's payload must be bytes or str, not int"):
             frame.payload = 5  # type: ignore[assignment]
         assert frame.text == "héllo"
 

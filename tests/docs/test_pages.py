@@ -17,6 +17,8 @@ from support.pages import PAGE_BOUND, PageError, all_pages, blocks_of, page_name
 from support.pages_not_run import COMMANDS, NOT_RUN
 
 import mormot_ws
+import mormot_ws.testing
+import mormot_ws.wsgi
 from mormot_ws import WebSocketProcessSettings
 
 PAGES = {page_name(path): path.read_text(encoding="utf-8") for path in all_pages()}
@@ -62,6 +64,17 @@ class TestReference:
         public = set(mormot_ws.__all__)
         assert [name for name in listed if name in public and listed.count(name) > 1] == []
         assert public - members == set(listed) & public
+
+    def test_the_index_has_every_public_name(self) -> None:
+        """Members of enums stand on the page of their enum; modules of their own list theirs."""
+        index = PAGES["docs/reference/index.md"]
+        reference = "".join(text for name, text in PAGES.items() if "docs/reference/" in name)
+        members = {name for name in mormot_ws.__all__ if isinstance(getattr(mormot_ws, name), Enum)}
+        assert [name for name in members if f"`{name}`" not in reference] == []
+        table = set(re.findall(r"`(\w+)`", index))
+        assert [name for name in set(mormot_ws.__all__) - members if name not in table] == []
+        assert [name for name in mormot_ws.wsgi.__all__ if name not in reference] == []
+        assert [name for name in mormot_ws.testing.__all__ if name not in reference] == []
 
     def test_the_table_of_settings_has_each_with_its_default(self) -> None:
         rows = re.findall(

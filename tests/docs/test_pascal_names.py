@@ -5,6 +5,7 @@ that mirrors a Pascal one is missing.
 from __future__ import annotations
 
 import inspect
+import operator
 import re
 from collections.abc import Iterator
 from enum import Enum
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from support import HOST, ROOT, connect, echo_server, fast_settings, process_of, wait_for
+from support.pascal_interface import INTERFACE
 
 import mormot_ws
 
@@ -268,6 +270,29 @@ def test_what_has_no_counterpart_has_a_reason() -> None:
 def test_no_name_stands_twice_in_a_table() -> None:
     keys = [(row.pascal_class, row.pascal) for row in ROWS if row.pascal != "ToText"]
     assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("pascal_class", INTERFACE)
+def test_each_name_of_the_interface_sections_is_in_a_table(pascal_class: str) -> None:
+    """As a row of the class's table, as ``Class.Name``, or in the last column of the class."""
+    listed = {row.pascal for row in ROWS if row.pascal_class == pascal_class} | {
+        row.pascal.partition(".")[2] for row in ROWS if row.pascal.partition(".")[0] == pascal_class
+    }
+    if not pascal_class:
+        listed |= {pascal for pascal, _ in CLASSES}
+    for row in ROWS:
+        if row.pascal == pascal_class:
+            listed.update(re.findall(r"`(\w+)`", row.note))
+    assert set(INTERFACE[pascal_class].split()) <= listed
+
+
+def test_the_names_of_python_socketio_exist() -> None:
+    socketio = pytest.importorskip("socketio")
+    page = PAGE.read_text(encoding="utf-8").partition("### Socket.IO")[2].partition("## Unit")[0]
+    names = re.findall(r"`socketio\.([\w.]+)`", page)
+    assert names
+    for name in names:
+        assert operator.attrgetter(name)(socketio), name
 
 
 def test_each_public_name_is_in_a_table_or_ours() -> None:

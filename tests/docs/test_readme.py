@@ -1,4 +1,4 @@
-"""What the README and the documentation show is true: commands, code to copy, links, names."""
+"""What the README and the documentation show is true: commands, code to copy, names."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from mormot_ws.process import free_in_callback
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = ROOT / "docs" / "porting-guide.md"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-#: all pages: links are looked at in every one of them
-LINKING = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = [
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/python examples/demo.py",
     "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/python -m pytest",
@@ -31,11 +29,6 @@ COMMANDS = [
 def blocks(text: str, language: str) -> list[str]:
     """Return the code blocks of a page in that language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
-def anchor(heading: str) -> str:
-    """Return what a link to *heading* ends with, as the usual Markdown renderers have it."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -116,19 +109,7 @@ class TestCodeToCopy:
             assert program.wait() == 0
 
 
-class TestLinks:
-    @pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
-    def test_each_link_into_the_project_leads_somewhere(self, page: Path) -> None:
-        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
-            if target.startswith("https://"):
-                continue
-            name, _, fragment = target.partition("#")
-            path = page.parent / name if name else page
-            assert path.exists(), target
-            if fragment:
-                headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-                assert fragment in map(anchor, headings), target
-
+class TestLogMessages:
     def test_what_log_messages_point_to_is_there(self) -> None:
         path, _, title = free_in_callback.GUIDE.partition(", ")
         headings = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)

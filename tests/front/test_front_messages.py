@@ -41,7 +41,7 @@ def test_str_is_text_and_bytes_are_binary(message: Any, opcode: Any, payload: by
 @pytest.mark.parametrize("message", [None, 1, {"a": 1}, ["a"], WebSocketFrame(focText, "a")])
 def test_anything_else_is_no_message(message: Any) -> None:
     """And the text says what to do."""
-    with pytest.raises(TypeError, match=r"a message is str or bytes, not \w+; send_json\(\)"):
+    with pytest.raises(TypeError, match=r"a message must be str or bytes, not \w+; send_json\(\)"):
         frame_of(message)
 
 

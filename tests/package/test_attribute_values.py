@@ -116,7 +116,7 @@ def test_those_of_the_front_door_do() -> None:
 def test_a_request_is_checked_when_it_is_made() -> None:
     for name in ("url", "method", "in_headers", "in_content", "in_content_type"):
         wrong: Any = {name: ["X: 1"]}
-        with pytest.raises(TypeError, match=f"{name} is .*, not list"):
+        with pytest.raises(TypeError, match=f"{name} must be .*, not list"):
             mormot_ws.HttpServerRequest(**wrong)
 
 
@@ -129,17 +129,21 @@ def test_a_decoder_is_checked_when_it_is_made() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("settings", {"heartbeat_delay": 1}, "settings are WebSocketProcessSettings.*, not dict"),
-        ("settings", None, "settings are WebSocketProcessSettings.*, not NoneType"),
-        ("timeout", "x", "timeout is a number of milliseconds above 0, not 'x'"),
-        ("timeout", 0, "timeout is a number of milliseconds above 0, not 0"),
-        ("port", "8999", "port is a number from 1 to 65535, not '8999'"),
-        ("host", "a b", "host is a name or an address, not 'a b'"),
-        ("tls", "cert.pem", "tls is True or False, not str"),
-        ("tls_context", "cert.pem", "tls_context is an ssl.SSLContext, or a function"),
-        ("proxy", 5, "proxy is a URL like http://host:port, not int"),
+        (
+            "settings",
+            {"heartbeat_delay": 1},
+            "settings must be WebSocketProcessSettings.*, not dict",
+        ),
+        ("settings", None, "settings must be WebSocketProcessSettings.*, not NoneType"),
+        ("timeout", "x", "timeout must be a number of milliseconds above 0, not 'x'"),
+        ("timeout", 0, "timeout must be a number of milliseconds above 0, not 0"),
+        ("port", "8999", "port must be a number from 1 to 65535, not '8999'"),
+        ("host", "a b", "host must be a name or an address, not 'a b'"),
+        ("tls", "cert.pem", "tls must be True or False, not str"),
+        ("tls_context", "cert.pem", "tls_context must be an ssl.SSLContext, or a function"),
+        ("proxy", 5, "proxy must be a URL like http://host:port, not int"),
         ("user_agent", 5, "user_agent"),
-        ("policy", mormot_ws.LinearBackoff, r"policy is an object with next_delay\(\)"),
+        ("policy", mormot_ws.LinearBackoff, r"policy must be an object with next_delay\(\)"),
     ],
 )
 def test_an_attribute_of_a_client_says_what_is_meant(name: str, value: object, said: str) -> None:
@@ -153,11 +157,11 @@ def test_an_attribute_of_a_client_says_what_is_meant(name: str, value: object, s
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((8999, HOST), "host is a name or an address, not 8999: it comes before the port"),
-        ((HOST, 8999, 5000), "tls is True or False, not int"),
-        ((HOST, "http"), "port is a number from 1 to 65535, not 'http'"),
-        ((HOST, "²"), "port is a number from 1 to 65535, not '²'"),
-        ((HOST, 80.0), "port is a number from 1 to 65535, not 80.0"),
+        ((8999, HOST), "host must be a name or an address, not 8999: it comes before the port"),
+        ((HOST, 8999, 5000), "tls must be True or False, not int"),
+        ((HOST, "http"), "port must be a number from 1 to 65535, not 'http'"),
+        ((HOST, "²"), "port must be a number from 1 to 65535, not '²'"),
+        ((HOST, 80.0), "port must be a number from 1 to 65535, not 80.0"),
     ],
 )
 def test_arguments_of_a_client_in_another_order_are_refused(arguments: Any, said: str) -> None:
@@ -168,9 +172,9 @@ def test_arguments_of_a_client_in_another_order_are_refused(arguments: Any, said
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("settings", {}, "settings are WebSocketProcessSettings.*, not dict"),
+        ("settings", {}, "settings must be WebSocketProcessSettings.*, not dict"),
         ("websocket_protocols", [], r"to which protocols are given by add\(protocol\), not list"),
-        ("tls_context", "cert.pem", "tls_context is an ssl.SSLContext or None, not str"),
+        ("tls_context", "cert.pem", "tls_context must be an ssl.SSLContext or None, not str"),
         ("process_class", WebSocketServer, "derives from WebSocketProcessServer, not <class"),
         ("process_class", 7, "derives from WebSocketProcessServer, not 7"),
     ],
@@ -186,14 +190,14 @@ class TestFrames:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (("text",), r"opcode is focText, focBinary.*, not str: the text comes second"),
-            ((b"data",), r"opcode is .*, not bytes: the text comes second"),
-            ((None,), "opcode is .*, not NoneType$"),
-            ((True,), "opcode is .*, not bool$"),
+            (("text",), r"opcode must be focText, focBinary.*, not str: the text comes second"),
+            ((b"data",), r"opcode must be .*, not bytes: the text comes second"),
+            ((None,), "opcode must be .*, not NoneType$"),
+            ((True,), "opcode must be .*, not bool$"),
             ((3,), "3 is no opcode: they are 0, 1, 2, 8, 9, 10"),
-            ((focText, 7), "payload is bytes or str, not int"),
+            ((focText, 7), "payload must be bytes or str, not int"),
             ((focText, "a", "b"), "content is WebSocketFramePayload flags.*, not str"),
-            ((focText, "a", fopAlreadyCompressed, "b"), "tix is a whole number of seconds"),
+            ((focText, "a", fopAlreadyCompressed, "b"), "tix must be a whole number of seconds"),
         ],
     )
     def test_wrong_arguments(self, arguments: Any, said: str) -> None:
@@ -222,18 +226,33 @@ class TestPolicies:
     @pytest.mark.parametrize(
         ("make", "said"),
         [
-            (lambda: mormot_ws.ExponentialBackoff("x"), "base_ms is a number of milliseconds"),
-            (lambda: mormot_ws.ExponentialBackoff(None), "base_ms is a number of milliseconds"),
-            (lambda: mormot_ws.ExponentialBackoff(1, "x"), "cap_ms is a number of milliseconds"),
-            (lambda: mormot_ws.LinearBackoff(max_attempts=1.5), "max_attempts is a whole number"),
-            (lambda: mormot_ws.LinearBackoff(max_time_ms="1"), "max_time_ms is a number of milli"),
-            (lambda: mormot_ws.StopOn(mormot_ws.LinearBackoff), "policy is an object with"),
-            (lambda: mormot_ws.StopOn(5), "policy is an object with"),
-            (lambda: mormot_ws.StopOn(None, 401), "http_statuses are whole numbers, like .*401"),
-            (lambda: mormot_ws.StopOn(None, "401"), "http_statuses are whole numbers, like"),
-            (lambda: mormot_ws.StopOn(None, ["401"]), "http_statuses are whole .*, not '401'"),
-            (lambda: mormot_ws.StopOn(close_codes=1008), "close_codes are whole numbers"),
-            (lambda: mormot_ws.StopOn(certificates="no"), "certificates is True or False"),
+            (lambda: mormot_ws.ExponentialBackoff("x"), "base_ms must be a number of milliseconds"),
+            (
+                lambda: mormot_ws.ExponentialBackoff(None),
+                "base_ms must be a number of milliseconds",
+            ),
+            (
+                lambda: mormot_ws.ExponentialBackoff(1, "x"),
+                "cap_ms must be a number of milliseconds",
+            ),
+            (
+                lambda: mormot_ws.LinearBackoff(max_attempts=1.5),
+                "max_attempts must be a whole number",
+            ),
+            (
+                lambda: mormot_ws.LinearBackoff(max_time_ms="1"),
+                "max_time_ms must be a number of milli",
+            ),
+            (lambda: mormot_ws.StopOn(mormot_ws.LinearBackoff), "policy must be an object with"),
+            (lambda: mormot_ws.StopOn(5), "policy must be an object with"),
+            (
+                lambda: mormot_ws.StopOn(None, 401),
+                "http_statuses must be whole numbers, like .*401",
+            ),
+            (lambda: mormot_ws.StopOn(None, "401"), "http_statuses must be whole numbers, like"),
+            (lambda: mormot_ws.StopOn(None, ["401"]), "http_statuses must be whole .*, not '401'"),
+            (lambda: mormot_ws.StopOn(close_codes=1008), "close_codes must be whole numbers"),
+            (lambda: mormot_ws.StopOn(certificates="no"), "certificates must be True or False"),
         ],
     )
     def test_wrong_arguments(self, make: Callable[[], object], said: str) -> None:
@@ -247,7 +266,7 @@ class TestPolicies:
             setattr(policy, name, -1)
 
     def test_a_client_takes_an_object(self) -> None:
-        said = r"policy is an object with next_delay\(\)"
+        said = r"policy must be an object with next_delay\(\)"
         client = HttpClientWebSockets(HOST, 1, connect=False)
         with client, pytest.raises(TypeError, match=said):
             client.auto_reconnect(policy=mormot_ws.LinearBackoff)  # type: ignore[arg-type]

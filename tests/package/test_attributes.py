@@ -184,8 +184,8 @@ class TestCallbacks:
             (coroutine, "with def, not async def"),
             (stream, "with def, not async def"),
             (generator, "has a yield"),
-            ("echo", "on_incoming_frame is a function, not str"),
-            (7, "on_incoming_frame is a function, not int"),
+            ("echo", "on_incoming_frame must be a function, not str"),
+            (7, "on_incoming_frame must be a function, not int"),
         ],
     )
     def test_what_would_not_run_is_refused(self, function: Any, said: str) -> None:
@@ -200,7 +200,7 @@ class TestCallbacks:
     def test_the_events_of_a_client_are_checked(
         self, client: HttpClientWebSockets, name: str
     ) -> None:
-        with pytest.raises(TypeError, match=f"{name} is a function, not bool"):
+        with pytest.raises(TypeError, match=f"{name} must be a function, not bool"):
             setattr(client, name, True)
         setattr(client, name, None)
 
@@ -214,7 +214,7 @@ class TestCallbacks:
 
     @pytest.mark.parametrize("name", ["on_start", "on_stop", "prepare"])
     def test_what_a_server_is_given_is_checked(self, name: str) -> None:
-        with pytest.raises(TypeError, match=f"{name} is a function, not str"):
+        with pytest.raises(TypeError, match=f"{name} must be a function, not str"):
             WebSocketServer(f"{HOST}:0", **{name: "my server"})  # type: ignore[arg-type]
 
 
@@ -226,7 +226,7 @@ def test_settings_are_not_a_dictionary() -> None:
         lambda: mormot_ws.Server(f"{HOST}:0", settings=wrong),
         lambda: mormot_ws.connect(f"ws://{HOST}:1/", settings=wrong),
     ):
-        with pytest.raises(TypeError, match=r"settings are WebSocketProcessSettings.*not dict"):
+        with pytest.raises(TypeError, match=r"settings must be WebSocketProcessSettings.*not dict"):
             make()
 
 

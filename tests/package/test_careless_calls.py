@@ -51,32 +51,50 @@ def met() -> Iterator[SimpleNamespace]:
 
 REFUSED_WHEN_MADE: list[tuple[Callable[[], object], str]] = [
     (lambda: HttpClientWebSockets(f"{HOST}:80", 80), "without its port, not '127.0.0.1:80'"),
-    (lambda: HttpClientWebSockets(HOST, 80, connect="no"), "connect is True or False, not str"),  # type: ignore[arg-type]
-    (lambda: mormot_ws.connect("ws://localhost:99999/"), "the port in a URI is a number from 1"),
+    (
+        lambda: HttpClientWebSockets(HOST, 80, connect="no"),
+        "connect must be True or False, not str",
+    ),  # type: ignore[arg-type]
+    (
+        lambda: mormot_ws.connect("ws://localhost:99999/"),
+        "the port in a URI must be a number from 1",
+    ),
     (lambda: mormot_ws.connect("ws://a/", protocol=b"chat"), "name or a list of names, not bytes"),  # type: ignore[arg-type]
-    (lambda: mormot_ws.connect("ws://a/", protocol=["a", 5]), "sub-protocols are str, not int"),  # type: ignore[list-item]
-    (lambda: mormot_ws.Server(0, name=5), "name is a str, not int"),  # type: ignore[arg-type]
-    (lambda: mormot_ws.Server(0, hide_errors="yes"), "hide_errors is True or False, not str"),  # type: ignore[arg-type]
+    (lambda: mormot_ws.connect("ws://a/", protocol=["a", 5]), "sub-protocols must be str, not int"),  # type: ignore[list-item]
+    (lambda: mormot_ws.Server(0, name=5), "name must be a str, not int"),  # type: ignore[arg-type]
+    (lambda: mormot_ws.Server(0, hide_errors="yes"), "hide_errors must be True or False, not str"),  # type: ignore[arg-type]
     (lambda: WebSocketServer("0", private_key_file="k"), "private_key_file goes with certificate"),
-    (lambda: WebSocketServerRest("0", uri=5), "uri is a str, not int"),  # type: ignore[arg-type]
-    (lambda: WebSocketServerRest("0", uri="x", key=b"k"), "key is a str, not bytes"),  # type: ignore[arg-type]
-    (lambda: WebSocketServerRest("0", uri="x", ajax=1), "ajax is True or False, not int"),  # type: ignore[arg-type]
-    (lambda: WebSocketProtocolBinary("uri", b"key"), "key is a str, not bytes"),  # type: ignore[arg-type]
+    (lambda: WebSocketServerRest("0", uri=5), "uri must be a str, not int"),  # type: ignore[arg-type]
+    (lambda: WebSocketServerRest("0", uri="x", key=b"k"), "key must be a str, not bytes"),  # type: ignore[arg-type]
+    (lambda: WebSocketServerRest("0", uri="x", ajax=1), "ajax must be True or False, not int"),  # type: ignore[arg-type]
+    (lambda: WebSocketProtocolBinary("uri", b"key"), "key must be a str, not bytes"),  # type: ignore[arg-type]
     (lambda: WebSocketProtocolChat("a", "ws://a/b"), "is a path, like 'chat', without host"),
-    (lambda: WebSocketProtocolUri("a", "ws://a/", "5"), "expiration_minutes is a number, not str"),  # type: ignore[arg-type]
-    (lambda: WebSocketProtocolUri("a", b"ws://a/", 5), "public_uri is a str, not bytes"),  # type: ignore[arg-type]
-    (lambda: WebSocketProtocolUri("a", "ws://a/", 5, secret=5), "secret is str or bytes, not int"),  # type: ignore[arg-type]
-    (lambda: WebSocketProcessSettings(5000), r"given by name, as in .*\(heartbeat_delay=5000\)"),  # type: ignore[call-arg]
-    (lambda: WebSocketProcessSettings(max_frame_mb=256 << 20), "max_frame_mb is at most 1048576"),
-    (lambda: PermessageDeflate(5), "server_no_context_takeover is True or False, not int"),  # type: ignore[arg-type]
-    (lambda: PermessageDeflate(level="9"), "level is a whole number, not str"),  # type: ignore[arg-type]
-    (lambda: mormot_ws.parse_close_payload("x"), "payload of a close frame is bytes, not str"),  # type: ignore[arg-type]
-    (lambda: EchoServer(port="abc"), "port is a whole number, not str"),  # type: ignore[arg-type]
-    (lambda: EchoServer(host=5), "host is a str, not int"),  # type: ignore[arg-type]
-    (lambda: EchoServerProcess(port="abc"), "port is a whole number, not str"),  # type: ignore[arg-type]
+    (
+        lambda: WebSocketProtocolUri("a", "ws://a/", "5"),
+        "expiration_minutes must be a number, not str",
+    ),  # type: ignore[arg-type]
+    (lambda: WebSocketProtocolUri("a", b"ws://a/", 5), "public_uri must be a str, not bytes"),  # type: ignore[arg-type]
+    (
+        lambda: WebSocketProtocolUri("a", "ws://a/", 5, secret=5),
+        "secret must be str or bytes, not int",
+    ),  # type: ignore[arg-type]
+    (
+        lambda: WebSocketProcessSettings(5000),
+        r"pass settings by name, as in .*\(heartbeat_delay=5000\)",
+    ),  # type: ignore[call-arg]
+    (
+        lambda: WebSocketProcessSettings(max_frame_mb=256 << 20),
+        "max_frame_mb must be at most 1048576",
+    ),
+    (lambda: PermessageDeflate(5), "server_no_context_takeover must be True or False, not int"),  # type: ignore[arg-type]
+    (lambda: PermessageDeflate(level="9"), "level must be a whole number, not str"),  # type: ignore[arg-type]
+    (lambda: mormot_ws.parse_close_payload("x"), "payload of a close frame must be bytes, not str"),  # type: ignore[arg-type]
+    (lambda: EchoServer(port="abc"), "port must be a whole number, not str"),  # type: ignore[arg-type]
+    (lambda: EchoServer(host=5), "host must be a str, not int"),  # type: ignore[arg-type]
+    (lambda: EchoServerProcess(port="abc"), "port must be a whole number, not str"),  # type: ignore[arg-type]
     (lambda: FaultProxy(f"{HOST}:80", 80), "without its port, not '127.0.0.1:80'"),
-    (lambda: ServerServices("x"), "server is a WebSocketServerRest, not str"),  # type: ignore[arg-type]
-    (lambda: ClientServices("x"), "client is an HttpClientWebSockets, not str"),  # type: ignore[arg-type]
+    (lambda: ServerServices("x"), "server must be a WebSocketServerRest, not str"),  # type: ignore[arg-type]
+    (lambda: ClientServices("x"), "client must be an HttpClientWebSockets, not str"),  # type: ignore[arg-type]
 ]
 
 
@@ -87,19 +105,34 @@ def test_an_argument_of_a_constructor(make: Callable[[], object], said: str) -> 
 
 
 REFUSED: list[tuple[Made, str]] = [
-    (lambda m: m.client.websockets_upgrade(chat()), r"uri is a str, .*by name, protocol=…"),
-    (lambda m: m.client.websockets_upgrade("", chat()), r"key is a str, .*by name, protocol=…"),
-    (lambda m: m.client.websockets_upgrade("", headers={}), "headers is a str, not dict; it has"),
+    (lambda m: m.client.websockets_upgrade(chat()), r"uri must be a str, .*by name, protocol=…"),
+    (
+        lambda m: m.client.websockets_upgrade("", chat()),
+        r"key must be a str, .*by name, protocol=…",
+    ),
+    (
+        lambda m: m.client.websockets_upgrade("", headers={}),
+        "headers must be a str, not dict; it has",
+    ),
     (lambda m: m.client.websockets_upgrade("ws://a/b"), "uri is the path and the query alone"),
-    (lambda m: m.client.reopen("5 s"), "timeout is a number of milliseconds"),
-    (lambda m: m.client.request("/", data={}), "data is bytes or str, not dict"),
+    (lambda m: m.client.reopen("5 s"), "timeout must be a number of milliseconds"),
+    (lambda m: m.client.request("/", data={}), "data must be bytes or str, not dict"),
     (lambda m: m.client.request("/", header={}), "header has lines like .*, not dict"),
-    (lambda m: m.client.request(b"/"), "url is a str, not bytes"),
-    (lambda m: m.client.request("/", None), "method is a str, not NoneType"),
-    (lambda m: m.client.websockets_connect(80, chat()), "host is a name, an address or a whole"),
+    (lambda m: m.client.request(b"/"), "url must be a str, not bytes"),
+    (lambda m: m.client.request("/", None), "method must be a str, not NoneType"),
+    (
+        lambda m: m.client.websockets_connect(80, chat()),
+        "host must be a name, an address or a whole",
+    ),
     (lambda m: m.client.websockets_connect("ws://a/", chat(), {}), "come the headers, .*not dict"),
-    (lambda m: m.client.websockets_connect("a", 1, chat(), headers={}), "headers is a str, not di"),
-    (lambda m: m.client.websockets_connect("ws://a/", chat(), retry=1), "retry is True or False"),
+    (
+        lambda m: m.client.websockets_connect("a", 1, chat(), headers={}),
+        "headers must be a str, not di",
+    ),
+    (
+        lambda m: m.client.websockets_connect("ws://a/", chat(), retry=1),
+        "retry must be True or False",
+    ),
     (lambda m: m.process.notify_callback("x"), "an HttpServerRequest is sent, not str"),
     (lambda m: m.server.websocket_broadcast(text("x"), 1), "connection_ids has numbers.*not int"),
     (lambda m: m.server.websocket_broadcast(text("x"), "1"), "connection_ids has numbers.*not str"),
@@ -112,18 +145,24 @@ REFUSED: list[tuple[Made, str]] = [
         lambda m: m.server.websocket_broadcast(text("x"), exclude=m.server.connections()),
         "exclude has numbers of connections, .*not WebSocketProcessServer",
     ),
-    (lambda m: m.server.is_active_websocket("1"), "connection_id is a whole number, not str"),
+    (lambda m: m.server.is_active_websocket("1"), "connection_id must be a whole number, not str"),
     (lambda m: m.server.websocket_protocols.remove(chat()), "removed by its name and uri"),
     (lambda m: ServerServices(m.client), "ClientServices takes a client"),
     (lambda m: ClientServices(m.server), "ServerServices takes a server"),
-    (lambda m: ServerServices(m.server).get(Path, "1"), "connection_id is a whole number, not str"),
-    (lambda m: m.ws.send("hi", "soon"), "timeout is a number of seconds, not str"),
-    (lambda m: m.ws.send_json("hi", -1), "timeout is a number of seconds above 0"),
-    (lambda m: m.ws.call(print), "the name of a method is a str, not builtin"),
-    (lambda m: m.door.method("")(print), "a method has a name"),
+    (
+        lambda m: ServerServices(m.server).get(Path, "1"),
+        "connection_id must be a whole number, not str",
+    ),
+    (lambda m: m.ws.send("hi", "soon"), "timeout must be a number of seconds, not str"),
+    (lambda m: m.ws.send_json("hi", -1), "timeout must be a number of seconds above 0"),
+    (lambda m: m.ws.call(print), "the name of a method must be a str, not builtin"),
+    (lambda m: m.door.method("")(print), "a method needs a name"),
     (lambda m: m.door.http(print), r"write @server\.http\('/path'\)"),
-    (lambda m: m.door.http("/x", methods=5), r"methods are names like \['GET', 'POST'\], not 5"),
-    (lambda m: m.door.send("hi", protocol=5), "protocol is a str, not int"),
+    (
+        lambda m: m.door.http("/x", methods=5),
+        r"methods must be names like \['GET', 'POST'\], not 5",
+    ),
+    (lambda m: m.door.send("hi", protocol=5), "protocol must be a str, not int"),
 ]
 
 
@@ -148,7 +187,7 @@ def test_an_argument_of_a_method(met: SimpleNamespace, call: Made, said: str) ->
         (lambda m: m.server.stop(), r"call free\(\)"),
         (lambda m: m.server.callback(1, True), "a WebSocketServerRest has it"),
         (lambda m: m.server.websocket_protocols.append(1), r"add\(protocol\)"),
-        (lambda m: m.door.settings, r"give them to Server\(settings=…\)"),
+        (lambda m: m.door.settings, r"pass them to Server\(settings=…\)"),
         (lambda m: m.door.stop(), r"close\(\)"),
         (lambda m: m.peer.request.args, "query"),
         (lambda m: m.peer.request.json, r"json\.loads\(request\.body\)"),
@@ -168,7 +207,7 @@ def test_a_name_of_other_libraries_leads_to_ours(
     [
         (
             lambda: HttpClientWebSockets(HOST, 1, heartbeat_delay=5000),  # type: ignore[call-arg]
-            r"give settings=WebSocketProcessSettings\(heartbeat_delay=…\)",
+            r"pass settings=WebSocketProcessSettings\(heartbeat_delay=…\)",
         ),
         (
             lambda: HttpClientWebSockets(HOST, 1, on_gave_up=print),  # type: ignore[call-arg]
@@ -180,7 +219,7 @@ def test_a_name_of_other_libraries_leads_to_ours(
         ),
         (
             lambda: WebSocketServer("0", max_connections=5),  # type: ignore[call-arg]
-            r"give settings=WebSocketProcessSettings\(max_connections=…\)",
+            r"pass settings=WebSocketProcessSettings\(max_connections=…\)",
         ),
         (
             lambda: WebSocketServer("0", on_request=print),  # type: ignore[call-arg]
@@ -213,9 +252,9 @@ class TestTools:
     def test_attributes_of_a_proxy(self) -> None:
         with FaultProxy(HOST, 1) as proxy:
             for target, said in (
-                (f"{HOST}:80", "target is a host and a port, like"),
+                (f"{HOST}:80", "target must be a host and a port, like"),
                 ((f"{HOST}:80", 80), "without its port"),
-                ((HOST, "80"), "a port is a number up to 65535, not '80'"),
+                ((HOST, "80"), "a port must be a number up to 65535, not '80'"),
             ):
                 with pytest.raises((TypeError, ValueError), match=said):
                     proxy.target = target  # type: ignore[assignment]
@@ -226,9 +265,9 @@ class TestTools:
     def test_waits_of_an_echo_server(self) -> None:
         with EchoServer() as server:
             for wait in (server.wait_connections, server.wait_upgrades, server.wait_messages):
-                with pytest.raises(TypeError, match="count is a whole number, not str"):
+                with pytest.raises(TypeError, match="count must be a whole number, not str"):
                     wait("1")  # type: ignore[arg-type]
-                with pytest.raises(TypeError, match="timeout is a number of milliseconds"):
+                with pytest.raises(TypeError, match="timeout must be a number of milliseconds"):
                     wait(0, "5 s")  # type: ignore[arg-type]
             with pytest.raises(AttributeError, match="did you mean 'kill'"):
                 server.kil()  # type: ignore[attr-defined]

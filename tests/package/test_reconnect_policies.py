@@ -178,7 +178,7 @@ class TestExponentialBackoff:
     )
     def test_values_without_a_meaning_are_a_value_error(self, arguments: dict[str, Any]) -> None:
         """A base of nothing, a cap below the base, negative limits."""
-        with pytest.raises(ValueError, match="base_ms is above 0"):
+        with pytest.raises(ValueError, match="base_ms must be above 0"):
             ExponentialBackoff(**arguments)
 
     def test_the_cap_may_be_the_base(self, highest: None) -> None:
@@ -253,7 +253,7 @@ class TestLinearBackoff:
     )
     def test_values_without_a_meaning_are_a_value_error(self, arguments: dict[str, Any]) -> None:
         """A step or cap of nothing, negative limits."""
-        with pytest.raises(ValueError, match="step_ms and cap_ms are above 0"):
+        with pytest.raises(ValueError, match="step_ms and cap_ms must be above 0"):
             LinearBackoff(**arguments)
 
     def test_the_repr_shows_its_numbers(self) -> None:

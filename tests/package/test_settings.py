@@ -183,7 +183,9 @@ class TestAssignment:
         the old value stays.
         """
         settings = WebSocketProcessSettings()
-        with pytest.raises(ValueError, match=f"{name} is a whole number from [01], not {value!r}"):
+        with pytest.raises(
+            ValueError, match=f"{name} must be a whole number, at least [01], not {value!r}"
+        ):
             setattr(settings, name, value)
         assert getattr(settings, name) == DEFAULTS[name]
 
@@ -195,7 +197,7 @@ class TestAssignment:
             # a time-out of 1 ms is allowed, though seldom meant
             warnings.simplefilter("ignore", MillisecondsWarning)
             setattr(settings, name, 1)
-        with pytest.raises(ValueError, match="from 1"):
+        with pytest.raises(ValueError, match="at least 1"):
             setattr(settings, name, 0)
 
     @pytest.mark.parametrize("name", sorted(set(NUMBERS) - set(FROM_ONE)))
@@ -213,7 +215,7 @@ class TestAssignment:
             setattr(settings, name, value)
             assert getattr(settings, name) is value
         for wrong in (1, 0, None, "no"):
-            with pytest.raises(ValueError, match=f"{name} is True or False"):
+            with pytest.raises(ValueError, match=f"{name} must be True or False"):
                 setattr(settings, name, wrong)
 
     @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ class TestAssignment:
         for value in (print, None):
             setattr(settings, name, value)
             assert getattr(settings, name) is value
-        with pytest.raises(ValueError, match=f"{name} is a callable or None"):
+        with pytest.raises(ValueError, match=f"{name} must be a callable or None"):
             setattr(settings, name, "print")
 
     def test_the_policy_is_what_makes_one(self) -> None:
@@ -360,7 +362,7 @@ class TestTimes:
         """It would overflow somewhere, in a thread that nobody looks at."""
         year = 366 * 86_400_000
         setattr(WebSocketProcessSettings(), name, year)
-        with pytest.raises(ValueError, match=f"{name} is at most {year}"):
+        with pytest.raises(ValueError, match=f"{name} must be at most {year}"):
             setattr(WebSocketProcessSettings(), name, year + 1)
 
     @pytest.mark.parametrize(
@@ -368,7 +370,7 @@ class TestTimes:
     )
     def test_a_timeout_of_a_client_is_a_time(self, value: Any) -> None:
         """Refused where it is given, and not when the client connects."""
-        with pytest.raises(ValueError, match="timeout is"):
+        with pytest.raises(ValueError, match="timeout must be"):
             mormot_ws.HttpClientWebSockets("127.0.0.1", 1, timeout=value)
 
     @pytest.mark.parametrize(

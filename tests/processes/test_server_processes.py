@@ -252,11 +252,11 @@ def test_a_port_that_another_server_has_is_taken() -> None:
 def test_what_makes_no_sense_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="at the top of a module"):
         ServerProcesses(lambda sockets, number: Server(socket=sockets), 2, 0)
-    with pytest.raises(TypeError, match="make_server is a function"):
+    with pytest.raises(TypeError, match="make_server must be a function"):
         ServerProcesses(None, 2, 0)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="count is from 1"):
+    with pytest.raises(ValueError, match="count must be from 1"):
         ServerProcesses(make_server, 0, 0)
-    with pytest.raises(ValueError, match="port is needed"):
+    with pytest.raises(ValueError, match="port must be given"):
         ServerProcesses(make_server, 2)
     with pytest.raises(WebSocketsError, match="do not run"):
         ServerProcesses(make_server, 2, 0).status()

@@ -44,7 +44,7 @@ class TestOptions:
     @pytest.mark.parametrize("given", ["pboSynLzCompress", 7, [None]])
     def test_anything_else_is_the_callers_mistake(self, given: Any) -> None:
         with pytest.raises(
-            TypeError, match="options is a WebSocketProtocolBinaryOptions or a set of them"
+            TypeError, match="options must be a WebSocketProtocolBinaryOptions or a set of them"
         ):
             WebSocketProtocolBinary(options=given)
 

@@ -126,9 +126,9 @@ def test_a_socket_that_blocks_is_made_one_that_does_not(listening: socket.socket
     ("make", "error", "text"),
     [
         (list, ValueError, "not an empty list"),
-        (lambda: "unix:/x", TypeError, "socket is"),
-        (lambda: 3, TypeError, "socket is"),
-        (lambda: [None], TypeError, "socket is"),
+        (lambda: "unix:/x", TypeError, "socket must be"),
+        (lambda: 3, TypeError, "socket must be"),
+        (lambda: [None], TypeError, "socket must be"),
         (socket.socket, ValueError, "does not listen"),
         (lambda: socket.socket(type=socket.SOCK_DGRAM), ValueError, "not a TCP or Unix"),
     ],
@@ -163,7 +163,7 @@ def test_a_tls_socket_is_refused(listening: socket.socket) -> None:
 def test_a_port_and_a_socket_are_one_too_many(listening: socket.socket) -> None:
     """And none is one too few."""
     for options in ({"port": 0, "socket": listening}, {}):
-        with pytest.raises(ValueError, match="port is needed, or socket"):
+        with pytest.raises(ValueError, match="port must be given, or socket instead"):
             server_on(**options)
     assert listening.fileno() >= 0
 
@@ -291,14 +291,14 @@ def test_a_count_that_is_no_number_is_an_error(count: str, monkeypatch: pytest.M
     """Somebody else has set the variable."""
     monkeypatch.setenv("LISTEN_FDS", count)
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-    with pytest.raises(HttpServerError, match="LISTEN_FDS is a number"):
+    with pytest.raises(HttpServerError, match="LISTEN_FDS must be a number"):
         systemd_sockets()
 
 
 @pytest.mark.parametrize("port", ["fd://", "fd://x", "fd://-1", "fd://٣"])
 def test_what_is_no_descriptor_is_a_value_error(port: str) -> None:
     """By the constructor."""
-    with pytest.raises(ValueError, match="a descriptor is"):
+    with pytest.raises(ValueError, match="a descriptor must"):
         WebSocketServer(port)
 
 

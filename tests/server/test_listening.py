@@ -58,7 +58,7 @@ def test_a_port_is_taken_apart(port: str | int, parsed: tuple[str, int]) -> None
 @pytest.mark.parametrize("port", ["::1:0", "[::1:0", "::1]:0", "[]:0", "[127.0.0.1:0"])
 def test_an_ipv6_address_without_its_brackets_is_a_value_error(port: str) -> None:
     """``::1:8999`` may be an address alone: it is not guessed at."""
-    with pytest.raises(ValueError, match="port is"):
+    with pytest.raises(ValueError, match="port must"):
         parse_port(port)
 
 

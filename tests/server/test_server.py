@@ -104,7 +104,7 @@ def test_an_ipv6_address_stands_in_brackets() -> None:
 )
 def test_what_is_no_port_is_a_value_error(port: Any) -> None:
     """A port that can never work is refused by the constructor."""
-    with pytest.raises(ValueError, match="port is"):
+    with pytest.raises(ValueError, match="port must"):
         WebSocketServer(port)
 
 

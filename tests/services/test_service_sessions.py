@@ -614,7 +614,7 @@ def test_a_server_that_answers_something_else_gives_no_session(
 
 
 def test_what_cannot_be_an_authentication_is_refused() -> None:
-    with pytest.raises(TypeError, match="authentication is a RestServerAuthenticationDefault"):
+    with pytest.raises(TypeError, match="authentication must be a RestServerAuthenticationDefault"):
         Ends(authentication="default")
     with pytest.raises(TypeError, match="one of the classes"):
         RestServerAuthentication(USERS.get)
@@ -626,7 +626,7 @@ def test_what_cannot_be_an_authentication_is_refused() -> None:
         client = ClientServices(ends.client)
         with pytest.raises(ValueError, match="user_name is empty"):
             client.set_user("")
-        with pytest.raises(ValueError, match="scheme is one of"):
+        with pytest.raises(ValueError, match="scheme must be one of"):
             client.set_user("x", scheme="other")  # type: ignore[arg-type]
         with pytest.raises(WebSocketsError, match="colon"):
             client.set_user("a:b", "x", "basic")

@@ -353,7 +353,7 @@ class Empty(Protocol):
         (Open, "use a list"),
         (Value, "Value.call is no plain method"),
         (Empty, "Empty has no public methods"),
-        ("Empty", "an interface is a class"),
+        ("Empty", "an interface must be a class"),
     ],
 )
 def test_what_cannot_be_called_from_afar_is_no_interface(declaration: Any, message: str) -> None:

@@ -48,7 +48,7 @@ from .tls import Authority
 #: a number in the blocks of a page -> a free port of its own for each run
 PORTS = ("8999", "8998", "8997", "8443", "8080", "8000", "9100", "6379")
 #: Sphinx directives without any code in them
-_NO_CODE = ("{toctree}", "{eval-rst}", "{image}", "{figure}", "{raw}", "{contents}")
+_NO_CODE = ("{toctree}", "{include}", "{eval-rst}", "{image}", "{figure}", "{raw}", "{contents}")
 #: Sphinx directives that have Markdown in them
 _BOXES = ("{note}", "{warning}", "{tip}", "{important}", "{admonition}")
 #: interactive programs of a terminal, as arguments of this Python

@@ -358,7 +358,7 @@ def test_arguments_that_make_no_sense_are_refused(proxy: FaultProxy) -> None:
     ):
         with pytest.raises(
             ValueError,
-            match=r"is 'up', 'down' or None|is a (finite |whole )?number|is 'cut' or 'close'",
+            match=r"must be ('up', 'down' or None|a (finite |whole )?number|'cut' or 'close')",
         ):
             wrong()
 

@@ -1,4 +1,4 @@
-"""docs/security.md is true: its table has every limit, with the defaults that they have. Its
+"""docs/how-to/limits.md is true: its table has every limit, with the defaults that they have. Its
 blocks are run by test_pages.py.
 """
 
@@ -10,12 +10,12 @@ from support import ROOT
 
 from mormot_ws import WebSocketProcessSettings
 
-PAGE = ROOT / "docs" / "security.md"
+PAGE = ROOT / "docs" / "how-to" / "limits.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
 def test_its_table_has_every_limit_with_its_default() -> None:
-    """A limit that is added, or a default that changes, has to be told here."""
+    """A limit that is added, or a default that changes, has to be on the page."""
     rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", TEXT, re.MULTILINE))
     defaults = WebSocketProcessSettings()
     limits = {
