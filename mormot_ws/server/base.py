@@ -131,6 +131,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         self._freed = False
         #: what answers the plain requests of a path, instead of ``on_request``
         self._path_answers: dict[str, OnHttpServerRequest] = {}
+        #: what free() calls behind the last callback of a connection
+        self._layers_above: list[Callable[[], object]] = []
         self._turned_away_log = SeldomLog(LOG_SECONDS)
         self._opening_log = SeldomLog(LOG_SECONDS)
         self._clear()
@@ -402,6 +404,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         connections = list(self._sockets)
         self._say_goodbye(connections)
         self._join(connections)
+        for layer_freed in list(self._layers_above):
+            layer_freed()
         self._keeper.stop()
         forget_at_exit(self)
 
