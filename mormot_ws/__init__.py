@@ -1,7 +1,7 @@
 """mormot_ws: a threaded WebSocket client and server, modelled on the classes of mORMot 2.
 
-The public names are those below; everything else may change. The README has a server and a client
-to start from.
+Only the names below are public; everything else may change. Start from the server and the client
+in the README.
 
 Each name is imported from its module on first use (PEP 562), so a program loads only what it needs:
 a client does not load the server, and a server does not load what only a TLS client uses.
@@ -157,7 +157,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
     from .topics.subscriptions import Recovery, TopicSubscription
     from .topics.visitor import Changed
 
-#: which module each public name comes from
+#: the module of each public name
 _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
     "protocols.chat": ("WebSocketProtocolChat",),
     "client.client": ("HttpClientWebSockets",),
@@ -297,7 +297,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
 _MODULE_OF = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
 
 
-# a type checker that saw this function would believe that every name exists
+# if a type checker saw this function, it would believe that every name exists
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
@@ -306,7 +306,7 @@ if not TYPE_CHECKING:
         if module is None:
             text = _no_such_name(name)
             if _is_import_of_a_name(sys._getframe(1)):
-                # Python would replace an AttributeError by an ImportError with a text of its own
+                # Python would replace an AttributeError with an ImportError that has its own text
                 raise ImportError(text, name=__name__, path=__file__)
             raise AttributeError(text, name=name, obj=sys.modules[__name__])
         value = getattr(import_module(f".{module}", __name__), name)
@@ -314,7 +314,7 @@ if not TYPE_CHECKING:
         return value
 
 
-#: names that other libraries use, where the closest spelling would suggest the wrong class
+#: names from other libraries, for which the closest spelling would suggest the wrong class
 _NAMES_ELSEWHERE = {
     "EHttpServer": "HttpServerError",
     "EWebSockets": "WebSocketsError",
@@ -325,15 +325,15 @@ _NAMES_ELSEWHERE = {
 
 
 def _no_such_name(name: str) -> str:
-    """Return the message for a wrong *name*, with the public name that was probably meant."""
+    """Return the message for an unknown *name*, suggesting the public name probably meant."""
     # imported only after a mistyped name
     from difflib import get_close_matches
 
     text = f"module {__name__!r} has no attribute {name!r}"
-    # other programs look for private names to find out what a module has
+    # other programs probe private names to find out what a module has
     if name.startswith("_"):
         return text
-    # a Pascal class has a T in front of its name
+    # Pascal class names start with a T
     for plain in (name, name.removeprefix("T")):
         meant = _NAMES_ELSEWHERE.get(plain, plain)
         if meant in _MODULE_OF:
@@ -343,7 +343,7 @@ def _no_such_name(name: str) -> str:
 
 
 def _is_import_of_a_name(caller: FrameType) -> bool:
-    """Tell whether *caller* is executing a ``from … import …``."""
+    """Return whether *caller* is executing a ``from … import …``."""
     from opcode import opmap
 
     return caller.f_code.co_code[caller.f_lasti] == opmap["IMPORT_FROM"]

@@ -1,8 +1,8 @@
-"""CheckedAttributes: refuses misspelt attributes, and values that an attribute cannot have.
+"""CheckedAttributes: rejects misspelt attributes, and invalid values of attributes.
 
-Python sets any attribute on any object, so a misspelt callback is never called and nobody says why.
-The public classes refuse what they do not have, and name what was probably meant. No protocol, no
-connection and no thread belongs in here.
+Python lets you set any attribute on any object, so a misspelt callback is silently never called.
+The public classes reject unknown attributes and suggest the one that was probably meant. No
+protocol, connection or thread belongs in here.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from .logs import get_logger
 _log = get_logger("mormot_ws")
 
 _MISSING = object()
-#: how like a known name another one is that a subclass cannot have by chance; 1 is the same
+#: names more similar than this to a known one are not in a subclass by chance; 1 is identical
 _ALIKE = 0.85
 _PACKAGE = __name__.partition(".")[0]
 
-#: takes the name of an attribute and a value; raises ``TypeError`` or ``ValueError`` for a value
-#: that it cannot have
+#: takes the name of an attribute and a value; raises ``TypeError`` or ``ValueError`` if the value
+#: is invalid
 Check = Callable[[str, Any], None]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-#: what a type is called in messages
+#: the names of types in messages
 _WORDS: dict[type, str] = {
     bool: "True or False",
     float: "a number",
@@ -41,9 +41,9 @@ _WORDS: dict[type, str] = {
 
 
 def of_kind(*kinds: type, meant: str = "") -> Check:
-    """Return a check that a value is of one of these types, which *meant* describes.
+    """Return a check that a value has one of these types, which *meant* describes.
 
-    True and False are no numbers.
+    True and False are not numbers.
     """
     words = meant or " or ".join(
         _WORDS.get(kind, f"{'an' if kind.__name__[0] in 'AEIOUaeio' else 'a'} {kind.__name__}")
@@ -62,9 +62,9 @@ def of_kind(*kinds: type, meant: str = "") -> Check:
 
 
 def explains_keywords(**elsewhere: str) -> Callable[[_Function], _Function]:
-    """Let the decorated function say what was meant by a keyword that it does not have.
+    """Make the decorated function suggest what an unknown keyword was meant to be.
 
-    *elsewhere* are names that others use, and what to do about them.
+    *elsewhere* maps names that other libraries use to hints.
     """
 
     def decorate(function: _Function) -> _Function:
@@ -73,7 +73,7 @@ def explains_keywords(**elsewhere: str) -> Callable[[_Function], _Function]:
         @wraps(function)
         def explaining(*arguments: Any, **keywords: Any) -> Any:
             for name in keywords.keys() - known.keys():
-                # only those who mistype a name pay for it
+                # only needed after a mistyped name
                 from difflib import get_close_matches
 
                 called = function.__qualname__.removesuffix(".__init__")
@@ -88,7 +88,7 @@ def explains_keywords(**elsewhere: str) -> Callable[[_Function], _Function]:
     return decorate
 
 
-#: the commonest checks
+#: the most common checks
 IS_BOOL = of_kind(bool)
 IS_INT = of_kind(int)
 IS_NUMBER = of_kind(float, int, meant="a number")
@@ -100,31 +100,31 @@ _set = object.__setattr__
 
 
 class CheckedAttributes:
-    """Refuses attributes that its objects do not have, values that attributes cannot have, and
-    callbacks that cannot be called.
+    """Rejects unknown attributes, invalid values of attributes, and callbacks that cannot be
+    called.
 
-    For what each message passes: reading an attribute costs no more than on any object.
-    :class:`KnownAttributes` also explains misspelt names that are read.
+    This class is for objects that every message passes through: reading an attribute costs no more
+    than on any object. :class:`KnownAttributes` also explains misspelt names when they are read.
 
-    A subclass in a program may have attributes of its own; there only what looks like a misspelt
-    callback, or like the Pascal name of something, is refused. Names with a leading underscore are
-    free everywhere.
+    An application's subclass may have attributes of its own. There, only a name that looks like a
+    misspelt callback, or like the Pascal name of an attribute, is rejected. Names with a leading
+    underscore are always allowed.
     """
 
-    #: names that are looked for here and are elsewhere, and what to do about them
+    #: names that users look for here but that are elsewhere, with a hint for each
     _ELSEWHERE: ClassVar[dict[str, str]] = {}
 
-    #: what attributes can be; those of the classes above are added
+    #: the checks of attributes; those of the base classes are added
     _CHECKS: ClassVar[dict[str, Check]] = {}
-    #: what callbacks are called with, by their names; those of the classes above are added
+    #: the parameters of callbacks, by name; those of the base classes are added
     _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {}
 
-    #: names that objects of this class have been given. Not looked for in ``__dict__``: an object
-    #: that was asked for it once is slower ever after
+    #: the names that have been set on objects of this class. ``__dict__`` would be simpler, but an
+    #: object is slower ever after it was asked for it
     _given: ClassVar[set[str]] = set()
-    #: those of them that were first set by a program, not by the package
+    #: those that were first set by the application, not by the package
     _added: ClassVar[set[str]] = set()
-    #: those of them that may have any value: setting them is quick
+    #: those that may have any value: setting them is fast
     _unchecked: ClassVar[set[str]] = set()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -136,7 +136,7 @@ class CheckedAttributes:
             checks.update(vars(kind).get("_CHECKS", {}))
             callbacks.update(vars(kind).get("_CALLBACKS", {}))
         cls._CHECKS, cls._CALLBACKS = checks, callbacks
-        # a class with __getattr__ needs none
+        # not needed in a class with __getattr__
         stand_ins = {} if hasattr(cls, "__getattr__") else vars(cls).get("_ELSEWHERE", {})
         for name, meant in stand_ins.items():
             if inspect.getattr_static(cls, name, _MISSING) is _MISSING:
@@ -150,7 +150,7 @@ class CheckedAttributes:
             if not isinstance(inspect.getattr_static(kind, name, None), Elsewhere)
         ]
 
-    # a type checker that saw this method would allow any name
+    # if a type checker saw this method, it would allow any name
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
@@ -164,8 +164,8 @@ class CheckedAttributes:
                 if value is not None:
                     self._check_callback(name, value)
                 elif callable(getattr(type(self), name, None)) and _sets_itself(sys._getframe(1)):
-                    # a subclass has written the callback as a method, as one would in Pascal: that
-                    # nothing was given to the constructor must not hide it
+                    # a subclass has defined the callback as a method, as in Pascal: the None from
+                    # the constructor must not hide it
                     if name not in self._given:
                         self._check_callback(name, object.__getattribute__(self, name))
                         self._given.add(name)
@@ -185,31 +185,31 @@ class CheckedAttributes:
         def _check_callback(self, name: str, function: Any) -> None:
             parameters = self._CALLBACKS.get(name)
             if parameters is None:
-                # an event of a subclass of a program
+                # an event that an application's subclass defines
                 check_plain(function, name)
             else:
                 check_callback(function, name, *parameters)
 
 
 class KnownAttributes(CheckedAttributes):
-    """Does the same, and says what was meant by a misspelt name that is read.
+    """Does the same, and also explains misspelt names when they are read.
 
-    Python reads every attribute of such objects more slowly.
+    Reading any attribute of such objects is slower.
     """
 
-    # a type checker that saw this method would allow any name
+    # if a type checker saw this method, it would allow any name
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Raise ``AttributeError``, with what was meant. Called for what there is not."""
+            """Raise ``AttributeError`` with a suggestion. Called only for missing attributes."""
             kind = type(self)
             if name.startswith("_"):
-                # other programs look for private names to find out what an object has
+                # other programs probe private names to find out what an object has
                 raise AttributeError(
                     f"{kind.__name__!r} object has no attribute {name!r}", name=name, obj=self
                 )
             if inspect.getattr_static(kind, name, _MISSING) is not _MISSING:
-                # a property that has raised AttributeError: let it say so itself
+                # a property raised AttributeError: let it raise its own error again
                 return object.__getattribute__(self, name)
             text = f"{kind.__name__} has no attribute {name!r}"
             meant = kind._ELSEWHERE.get(name) or _meant(kind, name, True)
@@ -217,13 +217,13 @@ class KnownAttributes(CheckedAttributes):
 
 
 def _sets_itself(caller: FrameType) -> bool:
-    """Tell whether the code that sets an attribute, that of *caller*, is the package's."""
+    """Return whether the code that sets an attribute, in *caller*, belongs to the package."""
     return bool(caller.f_globals.get("__name__", "").startswith(_PACKAGE))
 
 
 def _check_new(owner: CheckedAttributes, name: str, value: object) -> None:
-    """Raise what an attribute deserves that a program sets on objects of a class for the first
-    time.
+    """Check an attribute that an application sets for the first time on objects of a class; raise
+    ``AttributeError`` if it was probably a mistake.
     """
     kind = type(owner)
     known = inspect.getattr_static(kind, name, _MISSING)
@@ -245,9 +245,9 @@ def _check_new(owner: CheckedAttributes, name: str, value: object) -> None:
 
 
 def _check_methods(kind: type[CheckedAttributes], name: str) -> None:
-    """Look for a method of a program's subclass that was meant to be the callback *name*.
+    """Look for a method of an application's subclass that was meant to be the callback *name*.
 
-    Raises ``AttributeError`` for a misspelt one. The Pascal spelling is only logged, because the
+    Raises ``AttributeError`` for a misspelt name. The Pascal spelling is only logged, because the
     subclass may set the callback to that method later.
     """
     known: set[str] = set()
@@ -259,7 +259,7 @@ def _check_methods(kind: type[CheckedAttributes], name: str) -> None:
             continue
         known |= own.keys()
         if inspect.isfunction(init := own.get("__init__")):
-            # those that it sets: no object has been given all of them yet
+            # the attributes that it sets: no object has all of them yet
             known.update(init.__code__.co_names)
     for method in methods:
         if method in known:
@@ -288,8 +288,8 @@ def _is_like(name: str, other: str) -> bool:
 
 
 def _meant(kind: type[CheckedAttributes], name: str, own: bool) -> str | None:
-    """Return which attribute of *kind* was meant by *name*; None when nothing is like it."""
-    from difflib import get_close_matches  # only those who mistype a name pay for it
+    """Return which attribute of *kind* was meant by *name*; None if nothing is similar."""
+    from difflib import get_close_matches  # only needed after a mistyped name
 
     elsewhere = {each for owner in kind.__mro__ for each in vars(owner).get("_ELSEWHERE", ())}
     public = [

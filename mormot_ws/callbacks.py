@@ -1,7 +1,7 @@
-"""Checks callbacks when they are set, so that mistakes are found at once.
+"""Checks callbacks when they are set, so that mistakes are found immediately.
 
-A coroutine or generator function would return without having run a line of its own. No connection,
-no thread and no frame belongs in here.
+A coroutine or generator function would return without running a line of its body. No connection,
+thread or frame belongs in here.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, cast
 
-#: what a callback may return, which nobody looks at: anything that programs return from callbacks,
-#: but no coroutine. So a type checker refuses an ``async def``
+#: what a callback may return; the value is ignored. Anything is allowed except a coroutine, so a
+#: type checker rejects an ``async def``
 Ignored = (
     bool
     | int
@@ -39,19 +39,19 @@ _NOT_RUN = (
 
 
 def check_callback(function: object, name: str, *parameters: str) -> None:
-    """Raise ``TypeError`` when *function* cannot be the callback *name*, called with *parameters*.
+    """Raise ``TypeError`` if *function* cannot be the callback *name*, called with *parameters*.
 
-    A coroutine or generator function would return without having run a line of its own. What does
-    not tell its parameters is taken.
+    A coroutine or generator function would return without running a line of its body. A function
+    whose parameters are unknown is accepted.
     """
     if _plainly_fits(function, len(parameters)):
         return
     called = f"{name} is called as {name}({', '.join(parameters)})"
     check_plain(function, name)
     try:
-        # those of a decorated function are its wrapper's
+        # the parameters of a decorated function are those of its wrapper
         signature = inspect.signature(cast("Callable[..., Any]", function), follow_wrapped=False)
-    except (TypeError, ValueError):  # a function in C that does not tell its parameters
+    except (TypeError, ValueError):  # a C function without a signature
         return
     try:
         signature.bind(*parameters)
@@ -60,7 +60,7 @@ def check_callback(function: object, name: str, *parameters: str) -> None:
 
 
 def check_plain(function: object, name: str) -> None:
-    """Raise ``TypeError`` when *function*, given as *name*, does not run when it is called."""
+    """Raise ``TypeError`` if *function*, given as *name*, would not run when called."""
     if not callable(function):
         raise TypeError(f"{name} must be a function, not {type(function).__name__}")
     plain = function.func if isinstance(function, partial) else function
@@ -78,9 +78,10 @@ def check_plain(function: object, name: str) -> None:
 
 
 def _plainly_fits(function: object, count: int) -> bool:
-    """Tell whether a function or method, as most callbacks are, takes *count* arguments and runs.
+    """Return whether *function*, like most callbacks, is a plain function or method that takes
+    *count* arguments.
 
-    This takes a twentieth of the time of a look at its signature: servers set the callbacks of each
+    This is 20 times faster than inspecting the signature. Servers set the callbacks of each
     connection.
     """
     if type(function) is MethodType:

@@ -4,21 +4,21 @@
 
     Exception
      └─ WebSocketsError                 misuse, or the state does not allow the call
-         ├─ WebSocketsProtocolError     the peer broke RFC 6455; ``code`` is the close code
-         ├─ HttpServerError             the server could not bind its port
-         ├─ GaveUp                      the policy of a ``connect()`` wants no further attempt
+         ├─ WebSocketsProtocolError     the peer violated RFC 6455; ``code`` is the close code
+         ├─ HttpServerError             the server could not listen on its address
+         ├─ GaveUp                      the policy of a ``connect()`` allows no further attempt
          ├─ ConnectionClosed            ``close()`` was called (also a ``ConnectionError``)
          ├─ CallError                   the method called with ``call()`` raised an error
-         ├─ HubError                    a hub of topics did not do what it was asked for
-         │   ├─ HubUnavailable          … because it is away (also a ``ConnectionError``)
-         │   ├─ HubFull                 … because it has no room for it
-         │   └─ HubRefused              … because it must not, or cannot
+         ├─ HubError                    a hub of topics could not carry out an operation
+         │   ├─ HubUnavailable          … because it is unreachable (also a ``ConnectionError``)
+         │   ├─ HubFull                 … because it is full
+         │   └─ HubRefused              … because the operation is not permitted or not possible
          └─ ServiceError                the other side answered a call with an error
              ├─ ServiceTimeoutError     … or did not answer in time (also a ``TimeoutError``)
              └─ ServiceConnectionError  … or is not connected (also a ``ConnectionError``)
 
-Network failures raise no exception, except in calls of services and of hubs. Each function that can
-meet one documents what it returns instead.
+Network failures do not raise exceptions, except in calls of services and hubs. Each function that
+can encounter one documents what it returns instead.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 
 class WebSocketsError(Exception):
-    """Base class of this library's errors; mirrors ``EWebSockets``."""
+    """Base class of all errors of this library; mirrors ``EWebSockets``."""
 
 
 class WebSocketsProtocolError(WebSocketsError):
     """The peer sent bytes that RFC 6455 forbids.
 
-    :class:`~mormot_ws.WebProcessInFrame` stores it, and the connection answers it with a close
-    frame. Only the functions that decode a single value raise it.
+    :class:`~mormot_ws.WebProcessInFrame` stores it, and the connection answers with a close frame.
+    Only the functions that decode a single value raise it.
     """
 
     def __init__(self, code: int, reason: str) -> None:
@@ -52,12 +52,12 @@ class HttpServerError(WebSocketsError):
 
 
 class GaveUp(WebSocketsError):
-    """A :class:`~mormot_ws.Connection` will not come back: its policy has given up.
+    """A :class:`~mormot_ws.Connection` will not come back, because its policy gave up.
 
-    By default at the statuses 401, 403 and 404, and when a certificate is not accepted. Its
-    ``__cause__`` is the exception that the last attempt has failed with.
+    By default this happens on the statuses 401, 403 and 404, and when a certificate is rejected.
+    ``__cause__`` is the exception of the last attempt.
 
-    :param failure: what the policy was told.
+    :param failure: what was reported to the policy.
     """
 
     def __init__(self, failure: ReconnectFailure) -> None:
@@ -65,7 +65,7 @@ class GaveUp(WebSocketsError):
         super().__init__(f"gave up{tried}: {failure.text}")
         #: the last failure
         self.failure = failure
-        #: the HTTP status that refused the connection; 0: it did not come to that
+        #: the HTTP status that refused the connection; 0: there was no HTTP answer
         self.status: int = failure.http_status
         self.__cause__ = failure.exception
 
@@ -74,20 +74,20 @@ class GaveUp(WebSocketsError):
 
 
 class ConnectionClosed(WebSocketsError, ConnectionError):
-    """There is no connection to send to or to receive from any more: ``close()`` was called, or,
-    for a ``call()`` that waits for its answer, the connection was lost.
+    """The connection is gone, so nothing can be sent or received: ``close()`` was called, or the
+    connection was lost while a ``call()`` waited for its answer.
     """
 
 
 class CallError(WebSocketsError):
     """A method of a :class:`~mormot_ws.Server` answered a call with an error.
 
-    A method raises it to choose the error of its answer; the caller gets it with the same values.
-    Any other exception of a method reaches the caller as a ``CallError`` too.
+    Raise it in a method to choose the error of the answer; the caller gets the same values. Any
+    other exception in a method also reaches the caller as a ``CallError``.
 
     :param text: a message for the caller.
-    :param code: any number that tells errors apart. The library's own are negative: -32601 no such
-        method, -32602 wrong arguments, -32000 the method raised another exception.
+    :param code: any number that identifies the error. The library's own codes are negative: -32601
+        no such method, -32602 wrong arguments, -32000 the method raised another exception.
     """
 
     def __init__(self, text: str, code: int = 1) -> None:
@@ -97,11 +97,11 @@ class CallError(WebSocketsError):
 
 
 class HubError(WebSocketsError):
-    """A :class:`~mormot_ws.Hub` did not do what it was asked for.
+    """A :class:`~mormot_ws.Hub` could not carry out an operation.
 
-    :param text: why, in words, without the password of a URL.
-    :param maybe_published: True when a publication may have been published nevertheless, because
-        the hub was lost before it has answered.
+    :param text: the reason, without the password of a URL.
+    :param maybe_published: True if the publication may have been published nevertheless, because
+        the connection to the hub was lost before it answered.
     """
 
     def __init__(self, text: str, maybe_published: bool = False) -> None:
@@ -114,28 +114,28 @@ class HubError(WebSocketsError):
 
 
 class HubUnavailable(HubError, ConnectionError):
-    """The hub cannot be reached, does not let us in, has not answered in time, or was freed."""
+    """The hub is unreachable, rejects the login, did not answer in time, or was freed."""
 
 
 class HubFull(HubError):
-    """The hub has no room: Redis is out of memory, or there are too many topics."""
+    """The hub is full: Redis is out of memory, or there are too many topics."""
 
 
 class HubRefused(HubError):
-    """The hub answered that it must not or cannot do it: a user's rights, a read-only replica."""
+    """The hub refused: missing permissions, or a read-only replica."""
 
 
 class ServiceError(WebSocketsError):
     """A call of a service failed.
 
-    A service raises it to choose the error of its answer; the caller gets it with the same values.
+    Raise it in a service to choose the error of the answer; the caller gets the same values.
 
-    :param text: a message for the caller. Of one that has come from the other side, ``str()`` shows
-        control characters as escape sequences; the attribute ``text`` has it as it came.
-    :param status: 400 to 599, like those of HTTP; 500 by default.
+    :param text: a message for the caller. If it came from the other side, ``str()`` shows control
+        characters as escape sequences; the attribute ``text`` has the original.
+    :param status: 400 to 599, like HTTP statuses; 500 by default.
     """
 
-    #: True when the service may have run the call; False only when it certainly did not
+    #: True if the service may have executed the call; False only if it certainly did not
     maybe_executed = True
 
     def __init__(self, text: str, status: int = 500) -> None:
@@ -147,7 +147,7 @@ class ServiceError(WebSocketsError):
 class ServiceTimeoutError(ServiceError, TimeoutError):
     """The other side did not answer in time.
 
-    ``maybe_executed`` is False when the call was not even sent.
+    ``maybe_executed`` is False if the call was not even sent.
     """
 
     def __init__(self, text: str, status: int, maybe_executed: bool) -> None:
@@ -156,9 +156,9 @@ class ServiceTimeoutError(ServiceError, TimeoutError):
 
 
 class ServiceConnectionError(ServiceError, ConnectionError):
-    """There is no connection, or it was lost before the answer came.
+    """There is no connection, or it was lost before the answer arrived.
 
-    ``maybe_executed`` is False when the call was not sent.
+    ``maybe_executed`` is False if the call was not sent.
     """
 
     def __init__(self, text: str, status: int, maybe_executed: bool) -> None:

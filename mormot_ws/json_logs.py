@@ -7,37 +7,37 @@ import logging
 from datetime import datetime, timezone
 from typing import Any
 
-#: what every record has; anything else was given by ``extra=``
+#: the attributes of every record; all others were given as ``extra=``
 _USUAL = frozenset(
     (
         *vars(logging.LogRecord("", 0, "", 0, "", (), None)),
         *("asctime", "message", "taskName", "stacklevel"),
     )
 )
-#: the fields of each line, which no other field replaces
+#: the fields of each line, which other fields cannot replace
 _OWN = ("time", "level", "logger", "text", "thread", "traceback", "stack")
 
 
 class JsonLogFormatter(logging.Formatter):
-    """Makes one line of JSON of a log record, in ASCII.
+    """Formats a log record as one line of JSON, in ASCII.
 
-    :param fields: further fields of each line, e.g. ``service="chat"``.
+    :param fields: additional fields of each line, e.g. ``service="chat"``.
 
     A line has ``time`` (UTC, ISO 8601, with milliseconds), ``level``, ``logger``, ``text`` and
-    ``thread``, the fields of the record, as ``connection_id`` and ``remote_ip`` of this library's
-    records, and ``traceback`` of an exception. Values that JSON does not know are written as text.
-    It can be used for all loggers, from any thread.
+    ``thread``, the extra fields of the record (such as ``connection_id`` and ``remote_ip`` in this
+    library's records), and ``traceback`` if there is an exception. Values that JSON cannot
+    represent are written as text. You can use it with all loggers, from any thread.
     """
 
     def __init__(self, **fields: Any) -> None:
         super().__init__()
         for name in _OWN:
             if name in fields:
-                raise ValueError(f"{name} is a field of each line already")
+                raise ValueError(f"{name} is already a field of each line")
         self._fields = fields
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without its end."""
+        """Return the line, without a line break at the end."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(
                 timespec="milliseconds"
@@ -54,7 +54,7 @@ class JsonLogFormatter(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         elif record.exc_text:
-            # another formatter has seen the record, or it has come from another process
+            # another formatter has already handled the record, or it is from another process
             line["traceback"] = record.exc_text
         if record.stack_info:
             line["stack"] = record.stack_info

@@ -1,7 +1,7 @@
 """The library's loggers: ``logging.getLogger('mormot_ws')`` and its children, behind a guard.
 
-An exception of a log handler must not end a connection or a thread, a peer's text must not forge
-log lines, and a lasting fault must not fill the disk. This module ensures all of it.
+An exception in a log handler must not end a connection or a thread, text from a peer must not
+forge log lines, and a persistent fault must not fill the disk. This module ensures all of this.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import cast
 
-#: escape sequences for all control characters and for Unicode's two line separators
+#: escape sequences for all control characters and Unicode's two line separators
 _ESCAPES = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
     for code in (*range(32), *range(127, 160), 0x2028, 0x2029)
@@ -22,31 +22,32 @@ _ESCAPES[0x0A], _ESCAPES[0x0D], _ESCAPES[0x09] = "\\n", "\\r", "\\t"
 
 
 def escaped(text: str) -> str:
-    """Return *text*, which a peer may have chosen, with its control characters escaped.
+    """Return *text*, which may come from a peer, with its control characters escaped.
 
-    For log lines, errors and the terminal: a peer can neither begin a new line nor move the cursor.
+    Use it for log lines, errors and the terminal, so that a peer can neither start a new line nor
+    move the cursor.
     """
     return text if text.isprintable() else text.translate(_ESCAPES)
 
 
-#: the most characters that are shown of a path segment or a name: tokens are longer
+#: the most characters shown of a path segment or a name: tokens are longer
 _MOST_SEGMENT = 32
-#: the most characters that are shown of a path
+#: the most characters shown of a path
 _MOST_PATH = 200
 
 
 def shown_uri(uri: str) -> str:
-    """Return *uri*, or a path, as logs, errors and reprs may show it.
+    """Return *uri*, or a path, in a form that is safe for logs, errors and reprs.
 
-    The query and long segments of the path are left out, because they may be tokens. Control
-    characters are escaped.
+    The query and long path segments are left out, because they may be tokens. Control characters
+    are escaped.
     """
     place, mark, path = uri.partition("://")
     if mark:
         authority, slash, path = path.partition("/")
         if "?" in authority:
             authority, slash, path = authority.partition("?")[0], "", "?"
-        # without a user's name and password
+        # without user name and password
         place = f"{place}://{authority.rpartition('@')[2]}{slash}"
     else:
         place, path = "", uri
@@ -59,7 +60,7 @@ def shown_uri(uri: str) -> str:
 
 
 def shown_name(name: str) -> str:
-    """Return the *name* of a sub-protocol as logs, reprs and the status may show it.
+    """Return the *name* of a sub-protocol in a form that is safe for logs, reprs and the status.
 
     A long name may be a token, so only its beginning is shown.
     """
@@ -67,7 +68,7 @@ def shown_name(name: str) -> str:
 
 
 class OwnText(str):
-    """Our own text for a log record: it may have several lines, and is not escaped."""
+    """Our own text for a log record: it may have several lines and is not escaped."""
 
     __slots__ = ()
 
@@ -78,14 +79,14 @@ def _harmless(value: object) -> object:
         return value if type(value) is OwnText else escaped(value)
     if isinstance(value, BaseException):
         return escaped(str(value))
-    # the reprs of our own objects escape a peer's text
+    # the reprs of our own objects already escape a peer's text
     return value
 
 
 class GuardedLogger:
     """Logs to the logger called *name*; a handler's exception goes to ``sys.unraisablehook``.
 
-    Any thread may use it, but not while it holds a lock: handlers are the application's code.
+    Any thread may use it, but not while holding a lock: handlers are the application's code.
     """
 
     __slots__ = ("_logger",)
@@ -148,10 +149,10 @@ class GuardedLogger:
                 level, text, *map(_harmless, args), extra=extra, exc_info=trace, stacklevel=3
             )
         except Exception as exc:  # noqa: BLE001
-            # a handler's fault must not harm the caller: the interpreter reports it
+            # a failing handler must not affect the caller: the interpreter reports it
             _report(exc, logger.name)
         except BaseException as exc:
-            # only the main thread meets Ctrl-C and the exceptions of signal handlers
+            # only the main thread gets Ctrl-C and the exceptions of signal handlers
             if threading.current_thread() is threading.main_thread():
                 raise
             _report(exc, logger.name)
@@ -163,7 +164,7 @@ def _report(exc: BaseException, name: str) -> None:
         text = f"a log handler of {name!r} failed"
         sys.unraisablehook(cast("sys.UnraisableHookArgs", _Unraisable(exc, text)))
     except Exception:  # noqa: BLE001
-        # the hook has failed too: there is no other way to report it
+        # the hook failed too: there is no other way to report it
         return
 
 
@@ -183,14 +184,15 @@ def get_logger(name: str) -> GuardedLogger:
     return GuardedLogger(name)
 
 
-#: seconds between two log lines about the same fault, while it lasts
+#: seconds between two log lines about the same persistent fault
 LOG_SECONDS = 10.0
 
 
 class SeldomLog:
-    """Tells about a fault that lasts at once, then once in *seconds*, with the number between.
+    """Reports a persistent fault immediately, then once every *seconds*, with the number of
+    faults in between.
 
-    From any thread; when two meet, a line may be too many or a number too small.
+    Thread-safe. If two threads meet, there may be a line too many, or the number may be too small.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = monotonic) -> None:
@@ -201,8 +203,8 @@ class SeldomLog:
         self._untold = 0
 
     def due(self, kind: object = "") -> str | None:
-        """Count one fault; return None when it is not to be told, else what to add to its line:
-        ``''`` or how many were left out. Another *kind* than the last one is told at once.
+        """Count one fault. Return None if it should not be logged; otherwise the text to append to
+        the log line: ``''``, or how many were left out. A new *kind* is always logged immediately.
         """
         now = self._clock()
         if kind == self._kind and now - self._told_at < self._seconds:

@@ -1,7 +1,7 @@
-"""Metrics: what servers, clients and hubs count, for Prometheus.
+"""Metrics: exports the counters of servers, clients and hubs to Prometheus.
 
-It needs the extra ``metrics``. Each scrape takes the snapshots of ``status()``: nothing is measured
-in between, so that it costs nothing where messages go.
+It needs the extra ``metrics``. Each scrape takes the snapshots of ``status()``. Nothing is measured
+in between, so handling messages costs nothing extra.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ _SERVER_COUNTERS: tuple[_Row, ...] = (
     ("refused", "refused", "Upgrades refused"),
     ("messages_received", "frames_in", "Messages received"),
     ("messages_sent", "frames_out", "Messages sent"),
-    ("received_bytes", "bytes_in", "Bytes of payload received"),
-    ("sent_bytes", "bytes_out", "Bytes of payload sent"),
-    ("queue_lost", "queue_lost", "Messages that full queues have refused or dropped"),
+    ("received_bytes", "bytes_in", "Payload bytes received"),
+    ("sent_bytes", "bytes_out", "Payload bytes sent"),
+    ("queue_lost", "queue_lost", "Messages refused or dropped because of full queues"),
 )
 _SERVER_GAUGES: tuple[_Row, ...] = (
-    ("connections", "connections", "WebSocket connections now"),
-    ("sockets", "sockets", "TCP connections now"),
+    ("connections", "connections", "Current WebSocket connections"),
+    ("sockets", "sockets", "Current TCP connections"),
 )
 _CLIENT_COUNTERS: tuple[_Row, ...] = (
-    ("reconnects", "reconnects", "How often the connection was lost and came back"),
+    ("reconnects", "reconnects", "How often the connection was re-established"),
 )
 _CLIENT_GAUGES: tuple[_Row, ...] = (
     ("connected", "connected", "1 while frames can be sent"),
@@ -59,37 +59,37 @@ _CLIENT_GAUGES: tuple[_Row, ...] = (
 _CONNECTION_COUNTERS: tuple[_Row, ...] = (
     ("messages_received", "frames_in", "Messages received"),
     ("messages_sent", "frames_out", "Messages sent"),
-    ("received_bytes", "bytes_in", "Bytes of payload received"),
-    ("sent_bytes", "bytes_out", "Bytes of payload sent"),
+    ("received_bytes", "bytes_in", "Payload bytes received"),
+    ("sent_bytes", "bytes_out", "Payload bytes sent"),
 )
 _QUEUES: tuple[_Row, ...] = (
     ("queued_messages", "queued_frames", "Messages that wait to be sent"),
-    ("queued_bytes", "queued_bytes", "Bytes of payload that wait to be sent"),
+    ("queued_bytes", "queued_bytes", "Payload bytes that wait to be sent"),
 )
 _HUB_COUNTERS: tuple[_Row, ...] = (
     ("published", "published", "Publications by this OS process"),
     ("repeated", "repeated", "Repeated publications that were recognised"),
-    ("delivered", "delivered", "Publications given to subscribers"),
-    ("lost", "lost", "How often subscribers were told of a loss"),
-    ("reconnects", "reconnects", "How often the hub was lost and came back"),
+    ("delivered", "delivered", "Publications delivered to subscribers"),
+    ("lost", "lost", "How often a loss was reported to subscribers"),
+    ("reconnects", "reconnects", "How often the connection to the hub was re-established"),
 )
 _HUB_GAUGES: tuple[_Row, ...] = (
     ("connected", "connected", "1 while the hub can publish"),
-    ("topics", "topics", "Topics that this OS process knows"),
+    ("topics", "topics", "Topics known to this OS process"),
     ("subscribers", "subscribers", "Subscribers in this OS process"),
     ("members", "members", "Members that this OS process has joined to topics"),
-    ("kept", "kept", "Publications kept in this process's memory"),
+    ("kept", "kept", "Publications kept in this OS process's memory"),
 )
 _TOPICS_COUNTERS: tuple[_Row, ...] = (
-    ("published", "published", "Publications of clients that the hub has taken"),
-    ("repeated", "repeated", "Publications of clients that the hub had seen before"),
+    ("published", "published", "Publications of clients that the hub accepted"),
+    ("repeated", "repeated", "Publications of clients that the hub had already seen"),
     ("refused", "refused", "Publications of clients that were refused"),
-    ("unavailable", "unavailable", "Requests of clients that the hub was not there for"),
+    ("unavailable", "unavailable", "Requests of clients while the hub was unavailable"),
     ("delivered", "delivered", "Publications queued for clients"),
-    ("recovered", "recovered", "Subscriptions that went on without a loss"),
-    ("unrecovered", "unrecovered", "Subscriptions that went on with a loss"),
-    ("slow", "slow", "How often a client that does not read was skipped or closed"),
-    ("taken_over", "taken_over", "Connections ended by a newer one of the same session"),
+    ("recovered", "recovered", "Subscriptions that continued without a loss"),
+    ("unrecovered", "unrecovered", "Subscriptions that continued with a loss"),
+    ("slow", "slow", "How often a client was skipped or closed because it did not read"),
+    ("taken_over", "taken_over", "Connections replaced by a newer one of the same session"),
 )
 _TOPICS_GAUGES: tuple[_Row, ...] = (
     ("topics", "topics", "Topics with subscribers"),
@@ -98,7 +98,7 @@ _TOPICS_GAUGES: tuple[_Row, ...] = (
 )
 _QUANTILES = (0.5, 0.99, 1.0)
 
-#: what has a status for metrics
+#: objects whose status can be exported
 Watched = (
     WebSocketServerBase
     | Server
@@ -108,7 +108,7 @@ Watched = (
     | Hub
     | WebSocketProtocolTopics
 )
-#: the kinds, by the names that stand in the metrics
+#: the kinds, by their names in the metrics
 _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("server", (WebSocketServerBase, Server, ServerProcesses)),
     ("client", (HttpClientWebSockets, Connection)),
@@ -118,13 +118,13 @@ _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
 
 
 class Metrics(Collector):
-    """A collector for ``prometheus_client``, and an answer to Prometheus' requests.
+    """A collector for ``prometheus_client``, and an HTTP handler for scrapes.
 
-    :param registry: the registry that collects it, and of which :meth:`text` shows all, e.g.
-        ``prometheus_client.REGISTRY`` with the metrics of Python and of your own; None: one of its
-        own.
+    :param registry: the registry that this collector is added to and that :meth:`text` shows, e.g.
+        ``prometheus_client.REGISTRY``, with the metrics of Python and of your application; None: a
+        new one.
 
-    All methods may be called from any thread.
+    All methods are thread-safe.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
@@ -134,24 +134,24 @@ class Metrics(Collector):
         self.registry.register(self)
 
     def add(self, watched: Watched, name: str = "") -> None:
-        """Show what *watched* counts from now on.
+        """Start exporting the counters of *watched*.
 
         It is a server (of any class, a front door, or :class:`~mormot_ws.ServerProcesses`), a
         client (of either class), a hub, or a ``WebSocketProtocolTopics`` of a server.
 
-        :param name: its label, of which each kind has one: ``server="…"``, ``client="…"``,
-            ``hub="…"``, ``topics="…"``.
+        :param name: the value of its label, which depends on its kind: ``server="…"``,
+            ``client="…"``, ``hub="…"``, ``topics="…"``.
 
-        Raises ``TypeError`` for anything else, and ``ValueError`` for a name that there is already.
+        Raises ``TypeError`` for anything else, and ``ValueError`` if the name is already in use.
         """
         IS_TEXT("name", name)
         kind = _kind_of(watched)
         if name in self._watched[kind]:
-            raise ValueError(f"there is a {kind} {name!r} already: give each a name")
+            raise ValueError(f"there already is a {kind} {name!r}: give each its own name")
         self._watched[kind] = {**self._watched[kind], name: watched}
 
     def remove(self, watched: Watched) -> None:
-        """Show it no more. Nothing happens when it is not there."""
+        """Stop exporting it. Does nothing if it was not added."""
         kind = _kind_of(watched)
         self._watched[kind] = {
             name: each for name, each in self._watched[kind].items() if each is not watched
@@ -160,12 +160,12 @@ class Metrics(Collector):
     def serve_on(
         self, server: ListeningServer | Server, path: str = "/metrics", bearer: str = ""
     ) -> None:
-        """Answer Prometheus on *server*, at *path*, and show what that server counts.
+        """Answer Prometheus on *server* at *path*, and export that server's counters.
 
-        :param bearer: a token that the request has to bring (``Authorization: Bearer …``); ``''``:
-            anybody may read.
+        :param bearer: a token that the request has to contain (``Authorization: Bearer …``);
+            ``''``: anybody may read.
 
-        Raises what :meth:`add` raises, and ``ValueError`` for a path that has an answer already.
+        Raises the same as :meth:`add`, and ``ValueError`` if the path already has a handler.
         """
         IS_TEXT("bearer", bearer)
 
@@ -190,7 +190,7 @@ class Metrics(Collector):
             self.add(server, getattr(server, "process_name", ""))
 
     def answer(self, ctxt: HttpServerRequest) -> int:
-        """Answer a request of Prometheus; return the status. To be called in ``on_request``."""
+        """Answer a request from Prometheus and return the status. Call it in ``on_request``."""
         if ctxt.method not in ("GET", "HEAD"):
             ctxt.out_custom_headers = "Allow: GET, HEAD"
             return 405
@@ -198,9 +198,9 @@ class Metrics(Collector):
         return 200
 
     def text(self, accept: str = "") -> tuple[bytes, str]:
-        """Return all metrics of the registry as text, and its content type.
+        """Return all metrics of the registry as text, and the content type.
 
-        :param accept: the header ``Accept`` of the request, which may ask for OpenMetrics.
+        :param accept: the ``Accept`` header of the request, which may ask for OpenMetrics.
         """
         encode, kind = exposition.choose_encoder(accept)
         return encode(self.registry), kind
@@ -208,7 +208,7 @@ class Metrics(Collector):
     # ------------------------------------------------------------- called by the registry's users
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: so registering asks for no status."""
+        """Return nothing, so that registering does not read any status."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
@@ -235,9 +235,9 @@ class Metrics(Collector):
         yield from self._of_connections()
 
     def _of_connections(self) -> Iterator[Metric]:
-        """Return what is now on all connections of each server in this OS process."""
+        """Return the current values of all connections of each server in this OS process."""
         frames, size = (_gauge("server", name, text) for name, _, text in _QUEUES)
-        pings = _gauge("server", "ping_seconds", "Last round trips, now", ["quantile"])
+        pings = _gauge("server", "ping_seconds", "Latest round-trip times", ["quantile"])
         for name, server in self._watched["server"].items():
             inner = server._server if isinstance(server, Server) else server
             if not isinstance(inner, WebSocketServerBase):
@@ -261,8 +261,8 @@ class Metrics(Collector):
             (name, status.connection) for name, status in found if status.connection is not None
         ]
         yield from _families("client", _CONNECTION_COUNTERS, _QUEUES, connections)
-        lost = _gauge("client", "queue_lost", "Messages that the queue has refused or dropped, now")
-        pings = _gauge("client", "ping_seconds", "The last round trip")
+        lost = _gauge("client", "queue_lost", "Messages refused or dropped because of a full queue")
+        pings = _gauge("client", "ping_seconds", "The latest round-trip time")
         for name, connection in connections:
             lost.add_metric([name], connection.queue_lost)
             if connection.ping_ms:
@@ -284,7 +284,7 @@ def _kind_of(watched: object) -> str:
 
 
 def _server_status(server: Any) -> ServerStatus | None:
-    """Return the status of *server*; None while it does not run."""
+    """Return the status of *server*; None while it is not running."""
     try:
         status = server.status()
     except WebSocketsError:
@@ -306,7 +306,7 @@ def _families(
     gauges: Iterable[_Row],
     found: Iterable[tuple[str, object]],
 ) -> Iterator[Metric]:
-    """Return a family for each row, with a value for each status in *found*."""
+    """Return a metric family for each row, with a value for each status in *found*."""
     for make, rows in ((_counter, counters), (_gauge, gauges)):
         for metric, attribute, text in rows:
             family = make(kind, metric, text)

@@ -1,7 +1,7 @@
-"""Pages for browsers: a test page for your server, and helpers to serve a page of your own.
+"""Pages for browsers: a test page for your server, and helpers to serve your own page.
 
-A page is one file: there is no build step, and nothing is loaded from elsewhere. What it may import
-is the client of topics that comes with the library, :data:`TOPICS_JS`.
+A page is one file, without a build step or external resources. It may import the client of topics
+that comes with the library, :data:`TOPICS_JS`.
 Import what you need (``from mormot_ws.page import answer_page``); the library itself never does.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: the path at which pages find the client of topics: ``import { Topics } from …``
 TOPICS_JS = "/mormot_ws/topics.js"
-#: a Host header that can be copied into a policy: a name or an IP address, and a port
+#: a Host header that is safe to copy into a policy: a name or an IP address, and a port
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 _INLINE = re.compile(r"<(script|style)(?: type=\"module\")?>(.*?)</\1>", re.DOTALL)
 _TEXT = "text/plain; charset=utf-8"
@@ -37,7 +37,7 @@ def answer_page(ctxt: HttpServerRequest, protocol: str = "echo", uri: str = "") 
 
     The page sends messages, shows echoes, latency and state, and reconnects.
 
-    :param protocol: the sub-protocol that the page asks for; ``''``: none. ``/?protocol=…`` in the
+    :param protocol: the sub-protocol that the page requests; ``''``: none. ``/?protocol=…`` in the
         browser's address overrides it.
     :param uri: the URI to connect to, relative to the page; ``''``: the page's own. ``/?uri=…``
         overrides it.
@@ -58,11 +58,11 @@ def answer_html(ctxt: HttpServerRequest, page: str) -> int:
 
     Returns the HTTP status: 200, 304, 404 or 405.
 
-    A ``Content-Security-Policy`` allows the page to run the contents of its ``<script>`` and
-    ``<style>`` elements (without attributes but ``type="module"``), and to connect to its own
-    server, but nothing else: what a message might inject into the page is neither run nor fetched.
-    A page in which :data:`TOPICS_JS` occurs may also run scripts of its own server. Browsers do not
-    cache the page, so it always has the same version as its server.
+    A ``Content-Security-Policy`` lets the page run the contents of its ``<script>`` and ``<style>``
+    elements (without attributes, except ``type="module"``) and connect to its own server, but
+    nothing else, so content injected by a message is neither executed nor fetched. A page that
+    contains :data:`TOPICS_JS` may also run scripts from its own server. Browsers do not cache the
+    page, so it always has the same version as its server.
     """
     path = urlsplit(ctxt.url).path
     if path == TOPICS_JS:
@@ -70,8 +70,7 @@ def answer_html(ctxt: HttpServerRequest, page: str) -> int:
     if path != "/":
         ctxt.out_content_type = _TEXT
         ctxt.out_content = (
-            "There is nothing here. The page is at /, and WebSocket clients connect by an "
-            "upgrade.\n"
+            "Nothing here. The page is at /, and WebSocket clients connect with an upgrade.\n"
         )
         return 404
     if ctxt.method not in ("GET", "HEAD"):
@@ -93,13 +92,13 @@ def answer_topics_js(ctxt: HttpServerRequest) -> int:
     """Answer ``GET /mormot_ws/topics.js`` with the client of topics, an ES module; return the HTTP
     status: 200, 304, 404 or 405.
 
-    For an ``on_request`` handler of yours: :func:`answer_html` and :func:`answer_page` call it.
-    Browsers keep the file, and ask each time whether it is still the same, so it always has the
-    version of the server.
+    Call it in your ``on_request`` handler; :func:`answer_html` and :func:`answer_page` do so
+    themselves. Browsers cache the file but revalidate it each time, so it always has the server's
+    version.
     """
     if urlsplit(ctxt.url).path != TOPICS_JS:
         ctxt.out_content_type = _TEXT
-        ctxt.out_content = f"There is nothing here. The client of topics is {TOPICS_JS}\n"
+        ctxt.out_content = f"Nothing here. The client of topics is at {TOPICS_JS}\n"
         return 404
     if ctxt.method not in ("GET", "HEAD"):
         return _refuse_method(ctxt)
@@ -111,17 +110,17 @@ def answer_topics_js(ctxt: HttpServerRequest) -> int:
 
 
 def topics_js(request: Request) -> tuple[int, bytes, dict[str, str]]:
-    """The same for a :class:`mormot_ws.Server`: ``server.http(TOPICS_JS)(topics_js)``."""
+    """Do the same for a :class:`mormot_ws.Server`: ``server.http(TOPICS_JS)(topics_js)``."""
     return _topics_js(request.headers.get("if-none-match", ""))
 
 
 def greet_page(process: WebSocketProcess) -> bool:
-    """Send a page its connection ID, if it asks for one; return True when it was sent.
+    """Send a page its connection ID if it asks for one; return True if it was sent.
 
     Call it in ``on_incoming_frame`` for ``focContinuation``. Other clients find the ID in the
-    headers of the answer 101, which a script in a browser cannot read. So the page of
-    :func:`answer_page` connects with ``?greet=1`` in its URI, and takes a first message of the form
-    ``{"connection_id": 7}`` as the answer. Clients that do not ask get no such message.
+    headers of the 101 answer, which a script in a browser cannot read. The page of
+    :func:`answer_page` therefore connects with ``?greet=1`` in its URI, and expects a first message
+    of the form ``{"connection_id": 7}``. Clients that do not ask get no such message.
     """
     query = parse_qs(urlsplit(process.protocol.upgrade_uri).query)
     if query.get("greet") != ["1"]:
@@ -146,7 +145,7 @@ def _packaged_script() -> tuple[bytes, str]:
 def _topics_js(if_none_match: str) -> tuple[int, bytes, dict[str, str]]:
     script, tag = _packaged_script()
     headers = {"Cache-Control": "no-cache", "ETag": tag}
-    # a proxy that compresses makes a weak tag of it
+    # a proxy that compresses turns it into a weak tag
     tags = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
     if tag in tags or tags == ["*"]:
         return 304, b"", headers
@@ -157,7 +156,7 @@ def _topics_js(if_none_match: str) -> tuple[int, bytes, dict[str, str]]:
 
 def _refuse_method(ctxt: HttpServerRequest) -> int:
     ctxt.out_content_type = _TEXT
-    ctxt.out_content = "This page can only be read.\n"
+    ctxt.out_content = "This page only supports GET and HEAD.\n"
     ctxt.out_custom_headers = "Allow: GET, HEAD"
     return 405
 
@@ -170,7 +169,7 @@ def _policy(page: str, host: str) -> str:
         digest = base64.b64encode(hashlib.sha256(source.encode("utf-8")).digest()).decode("ascii")
         allowed[kind].append(f"'sha256-{digest}'")
     if TOPICS_JS in page:
-        # not its URL: behind a proxy, the Host header may be another one than the browser's
+        # not its URL: behind a proxy, the Host header may differ from the browser's
         allowed["script"].append("'self'")
     # only recent browsers let 'self' include ws: and wss:
     sockets = f" ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""

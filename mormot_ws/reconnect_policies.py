@@ -1,7 +1,7 @@
 """Reconnection policies: how long a client waits before each attempt.
 
 A policy is any object with :meth:`ReconnectPolicy.next_delay` and :meth:`ReconnectPolicy.reset`;
-set ``settings.reconnect_policy`` to a callable that returns a new one. The policies are pure: they
+set ``settings.reconnect_policy`` to a callable that returns a new one. Policies are pure: they
 neither sleep nor use threads or sockets.
 """
 
@@ -19,25 +19,24 @@ from typing import Any, ClassVar, Protocol, SupportsFloat
 
 from .attributes import IS_BOOL, IS_INT, IS_MILLISECONDS, Check, KnownAttributes
 
-#: the longest finite wait, in milliseconds, that a policy may ask for
+#: the longest finite wait, in milliseconds, that a policy may return
 _LONGEST_MS = 366 * 24 * 3_600_000
-#: the longest wait, in milliseconds, that a server can ask for with ``Retry-After``
+#: the longest wait, in milliseconds, that a server can request with ``Retry-After``
 _LONGEST_RETRY_AFTER_MS = 300_000
 
 
 class FailureKind(Enum):
     """The step at which an attempt failed or the connection ended."""
 
-    lost = "lost"  # a running connection has ended; close_code tells how
+    lost = "lost"  # an open connection ended; close_code says how
     refused = "refused"  # nobody listens there
-    timeout = "timeout"  # no answer in time: to the connection attempt, or to the handshake
+    timeout = "timeout"  # connecting, or the handshake, timed out
     tls = (
-        # TLS failed before the upgrade was answered, e.g. because one side's certificate was not
-        # accepted
+        # TLS failed before the upgrade was answered, e.g. because a certificate was rejected
         "tls"
     )
     connect = (
-        # the connection could not be opened for another reason: no such host, no route, a proxy's
+        # the connection could not be opened for another reason: unknown host, no route, a proxy's
         # refusal
         "connect"
     )
@@ -48,20 +47,20 @@ class FailureKind(Enum):
 
 @dataclass(frozen=True)
 class ReconnectFailure:
-    """What a policy learns about a failure before a wait."""
+    """What a policy learns about a failure before each wait."""
 
     kind: FailureKind
-    #: the error in words
+    #: a description of the error
     text: str
-    #: failed attempts since the last stable connection; 0 right after its loss
+    #: failed attempts since the last stable connection; 0 right after it was lost
     attempts: int
     #: milliseconds since the last stable connection was lost
     elapsed_ms: float
     #: the close code of the lost connection; 1006: there was no close frame
     close_code: int = 0
-    #: the HTTP status of a refused upgrade, or of a proxy's refusal; 0: there was none
+    #: the HTTP status with which the server or a proxy refused; 0: none
     http_status: int = 0
-    #: the headers that came with it
+    #: the headers of that answer
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     #: the first 1024 bytes of its body
     body: bytes = field(default=b"", repr=False)
@@ -70,7 +69,7 @@ class ReconnectFailure:
 
     @property
     def retry_after_ms(self) -> float:
-        """The wait, in milliseconds, that ``Retry-After`` asks for; at most 300 000; 0: none."""
+        """The wait in milliseconds that ``Retry-After`` requests; at most 300 000; 0: none."""
         for name, value in self.headers:
             if name.lower() == "retry-after":
                 return min(_retry_after_ms(value.strip()), _LONGEST_RETRY_AFTER_MS)
@@ -78,10 +77,10 @@ class ReconnectFailure:
 
 
 class ReconnectPolicy(Protocol):
-    """What a client asks before each attempt; called only in the client's thread."""
+    """Decides the wait before each attempt; called only in the client's thread."""
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
-        """Return the milliseconds to wait before the next attempt, or None to give up for good.
+        """Return the milliseconds to wait before the next attempt, or None to give up.
 
         ``math.inf`` waits until ``reconnect_now()`` is called.
         """
@@ -91,7 +90,7 @@ class ReconnectPolicy(Protocol):
 
 
 def check_policy(name: str, value: object) -> None:
-    """Raise ``TypeError`` for what is not a policy."""
+    """Raise ``TypeError`` if *value* is not a policy."""
     if isinstance(value, type) or not (hasattr(value, "next_delay") and hasattr(value, "reset")):
         raise TypeError(
             f"{name} must be an object with next_delay() and reset(), like StopOn() or"
@@ -100,7 +99,7 @@ def check_policy(name: str, value: object) -> None:
 
 
 def _are_waits(**values: object) -> None:
-    """Raise ``TypeError`` for a value that is no number of milliseconds."""
+    """Raise ``TypeError`` for a value that is not a number of milliseconds."""
     for name, value in values.items():
         # None is the default of the cap
         if value is not None or name != "cap_ms":
@@ -109,13 +108,13 @@ def _are_waits(**values: object) -> None:
 
 def _is_above_0(name: str, value: Any) -> None:
     IS_MILLISECONDS(name, value)
-    # written so that NaN, for which every comparison is False, is refused as well
+    # written so that NaN, for which every comparison is False, is rejected too
     if not 0 < value < math.inf:
         raise ValueError(f"{name} must be a number of milliseconds above 0, not {name}={value}")
 
 
 def _is_limit(check: Check) -> Check:
-    """Return a check for a limit, of which 0 is none."""
+    """Return a check for a limit, where 0 means no limit."""
 
     def check_limit(name: str, value: Any) -> None:
         check(name, value)
@@ -132,22 +131,22 @@ _LIMITS: dict[str, Check] = {
 
 
 class ExponentialBackoff(KnownAttributes):
-    """Exponential back-off with full jitter, the default policy.
+    """Exponential back-off with full jitter; the default policy.
 
-    Each wait is drawn between 0 and a bound. The bound doubles after each attempt, and the random
-    waits spread out the attempts of many clients.
+    Each wait is drawn between 0 and a bound, which doubles after each attempt. The random waits
+    spread out the attempts of many clients.
 
     :param base_ms: the first bound in milliseconds.
     :param cap_ms: the highest bound in milliseconds; None: drawn once per object between 10 000 and
         15 000, as in the original.
-    :param max_attempts: give up after this many failed attempts in a row; 0: never.
+    :param max_attempts: give up after this many consecutive failed attempts; 0: never.
     :param max_time_ms: give up this many milliseconds after the loss; 0: never.
 
     A client recovers quickly from a short loss, at the cost of early attempts: about four in the
-    first second, one in the next, then one in two seconds. ``Retry-After`` of a server that refuses
-    is obeyed up to five minutes, and the drawn wait is added to it. When many clients lose a server
-    for 5 s, their attempts in the first second are 3.2 times the mean of the outage; with
-    ``base_ms=200`` they are 2.9 times the mean.
+    first second, one in the next, then one every two seconds. If a server that refuses sends
+    ``Retry-After``, it is obeyed up to five minutes, and the drawn wait is added to it. When many
+    clients lose a server for 5 s, their attempts in the first second are 3.2 times the mean of the
+    outage; with ``base_ms=200``, 2.9 times.
     """
 
     _CHECKS: ClassVar = {"base_ms": _is_above_0, "cap_ms": _is_above_0, **_LIMITS}
@@ -161,7 +160,7 @@ class ExponentialBackoff(KnownAttributes):
     ) -> None:
         _are_waits(base_ms=base_ms, cap_ms=cap_ms, max_time_ms=max_time_ms)
         IS_INT("max_attempts", max_attempts)
-        # written so that NaN, for which every comparison is False, is refused as well
+        # written so that NaN, for which every comparison is False, is rejected too
         if not (
             0 < base_ms < math.inf
             and (cap_ms is None or base_ms <= cap_ms < math.inf)
@@ -196,12 +195,12 @@ class ExponentialBackoff(KnownAttributes):
 
 
 class LinearBackoff(KnownAttributes):
-    """The back-off of the native client: each wait is longer by a random 0–199 ms, up to a cap.
+    """The back-off of the native client: each wait is 0–199 ms longer, at random, up to a cap.
 
-    :param step_ms: the additions, in milliseconds, are drawn below this.
+    :param step_ms: each addition is drawn below this number of milliseconds.
     :param cap_ms: the longest wait in milliseconds; None: drawn once per object between 10 000 and
         14 999.
-    :param max_attempts: give up after this many failed attempts in a row; 0: never.
+    :param max_attempts: give up after this many consecutive failed attempts; 0: never.
     :param max_time_ms: give up this many milliseconds after the loss; 0: never.
     """
 
@@ -241,7 +240,7 @@ class LinearBackoff(KnownAttributes):
         return self._wait
 
     def reset(self) -> None:
-        """Start again from no wait."""
+        """Start again without a wait."""
         self._wait = 0.0
 
     def __repr__(self) -> str:
@@ -257,12 +256,12 @@ def _are_numbers(name: str, value: Any) -> None:
 
 
 class StopOn(KnownAttributes):
-    """Follows another policy, and gives up on failures that further attempts cannot cure.
+    """Follows another policy, but gives up on failures that further attempts cannot fix.
 
     :param policy: the policy that decides the waits; None: an :class:`ExponentialBackoff`.
-    :param http_statuses: give up when an upgrade is refused with one of these.
-    :param close_codes: give up when the connection was closed with one of these.
-    :param certificates: give up when one side does not accept the other's TLS certificate.
+    :param http_statuses: give up if an upgrade is refused with one of these statuses.
+    :param close_codes: give up if the connection was closed with one of these codes.
+    :param certificates: give up if one side rejects the other's TLS certificate.
     """
 
     _CHECKS: ClassVar = {
@@ -287,7 +286,7 @@ class StopOn(KnownAttributes):
         self.certificates: bool = certificates
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
-        """Ask the other policy, unless the failure is one to give up on."""
+        """Ask the other policy, unless this failure means giving up."""
         if failure.http_status in self.http_statuses:
             return None
         if failure.kind is FailureKind.lost and failure.close_code in self.close_codes:
@@ -316,9 +315,9 @@ def failure_kind(error: BaseException) -> FailureKind:
 
 
 def _is_certificate(failure: ReconnectFailure) -> bool:
-    """Tell whether TLS failed because of a certificate.
+    """Return whether TLS failed because of a certificate.
 
-    A server that rejects our certificate says so with an alert.
+    A server that rejects our certificate reports it with an alert.
     """
     exception = failure.exception
     if exception is not None and not isinstance(exception, ssl.SSLError):
@@ -337,9 +336,9 @@ def _is_over(failure: ReconnectFailure, max_attempts: int, max_time_ms: float) -
 
 
 def checked_delay(value: object, default: float) -> float:
-    """Return *value*, a policy's answer, as a number of milliseconds; *default* if it is invalid.
+    """Return *value*, a policy's answer, in milliseconds; *default* if it is invalid.
 
-    Invalid are other types, NaN, negative numbers, and more than a year. Infinity is allowed.
+    Other types, NaN, negative numbers and more than a year are invalid. Infinity is allowed.
     """
     if isinstance(value, (bool, str, bytes)) or not isinstance(value, SupportsFloat):
         return default

@@ -1,7 +1,7 @@
 """HttpServerRequest: one request and its answer, as an application sees them.
 
-It is the same for plain HTTP and for the REST protocols. It only holds values: the layers above
-create it from what arrived, and send what it holds.
+It is used for plain HTTP and for the REST protocols alike. It only holds values: the layers above
+create it from what arrived, and send its contents.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .states import WebSocketProcessNotifyCallback
 #: the content type that tells the library to send no answer (REST protocols only); mirrors
 #: ``NORESPONSE_CONTENT_TYPE``
 NORESPONSE_CONTENT_TYPE = "!NORESPONSE"
-#: the original's pseudo status of a request without an answer; mirrors ``HTTP_CLIENTERROR``. On a
-#: WebSocket the request certainly did not reach the other side; by plain HTTP it may have
+#: the original's pseudo status for a request without an answer; mirrors ``HTTP_CLIENTERROR``. Over
+#: a WebSocket, the request certainly did not reach the other side; over plain HTTP, it may have
 HTTP_CLIENTERROR = 666
 
 
@@ -33,14 +33,14 @@ class HttpServerRequest:
     """A request and its answer, for ``on_request`` and for callbacks to clients.
 
     Mirrors ``THttpServerRequest``. The ``in_…`` attributes hold the request, the ``out_…``
-    attributes the answer. A handler ``on_request(ctxt) -> status`` sets the answer. The sender of a
-    request, by ``callback()`` of a :class:`~mormot_ws.WebSocketServerRest` or
-    :meth:`~mormot_ws.WebSocketProcess.notify_callback`, finds the answer there.
+    attributes the answer. A handler ``on_request(ctxt) -> status`` sets the answer. If you send a
+    request with ``callback()`` of a :class:`~mormot_ws.WebSocketServerRest` or
+    :meth:`~mormot_ws.WebSocketProcess.notify_callback`, you find the answer there.
 
-    One thread at a time may use it.
+    Not thread-safe: use it from one thread at a time.
     """
 
-    # a misspelt name is refused, at no cost to the requests
+    # misspelt names are rejected, at no cost to requests
     __slots__ = (
         "_out_content",
         "_out_content_type",
@@ -69,20 +69,20 @@ class HttpServerRequest:
     ) -> None:
         #: the server's number of the connection
         self.connection_id = connection_id
-        #: the token of the request's or the upgrade's ``Authorization: Bearer …``; '': none
+        #: the token from ``Authorization: Bearer …`` of the request or the upgrade; '': none
         self.auth_bearer = ""
         self._out_content: bytes | str = b""
         self._out_content_type = ""
         self._out_custom_headers = ""
-        #: on a request that was sent: why there is no answer; '' when there is one
+        #: on a request that was sent: why there is no answer; '' if there is one
         self.out_error = ""
-        #: on a request that was sent: True when the answer, or the request's turn, did not come in
+        #: on a request that was sent: True if the answer, or the request's turn, did not come in
         #: time
         self.out_timed_out = False
         self.prepare(url, method, in_headers, in_content, in_content_type, remote_ip)
 
-    # What an application answers with is checked where it sets it: later nobody could say which of
-    # its functions it was.
+    # The answer's values are checked when they are set: later, the error could not point to the
+    # function that set them.
 
     @property
     def out_content(self) -> bytes | str:
@@ -110,7 +110,7 @@ class HttpServerRequest:
 
     @property
     def out_custom_headers(self) -> str:
-        """Further header lines of the answer as ``Name: value``, joined by CRLF."""
+        """Additional header lines of the answer as ``Name: value``, joined by CRLF."""
         return self._out_custom_headers
 
     @out_custom_headers.setter
@@ -127,7 +127,7 @@ class HttpServerRequest:
         in_content_type: str = "",
         remote_ip: str = "",
     ) -> HttpServerRequest:
-        """Set the attributes of the request, and return this object. Mirrors ``Prepare``.
+        """Set the attributes of the request and return this object. Mirrors ``Prepare``.
 
         A ``str`` as *in_content* is encoded as UTF-8. Raises ``TypeError`` for values of other
         types.
@@ -141,10 +141,10 @@ class HttpServerRequest:
                 f"in_content must be bytes or str, not {type(in_content).__name__}; "
                 "json.dumps(value) makes a str"
             )
-        #: the request target, with its query; by plain HTTP it begins with '/'
+        #: the request target, with its query; over plain HTTP it begins with '/'
         self.url = url
         self.method = method
-        #: header lines as ``Name: value``, joined by CRLF; by plain HTTP with names in lower case
+        #: header lines as ``Name: value``, joined by CRLF; over plain HTTP with lower-case names
         self.in_headers = in_headers
         self.in_content: bytes = (
             in_content.encode("utf-8") if isinstance(in_content, str) else in_content
@@ -154,7 +154,7 @@ class HttpServerRequest:
         return self
 
     def in_header(self, name: str) -> str:
-        """Return the value of the first request header *name*, in any case; '' if there is none."""
+        """Return the value of the first request header *name*, ignoring case; '' if missing."""
         return header_value(self.in_headers, name)
 
     @property
@@ -172,14 +172,14 @@ class HttpServerRequest:
         return f"<HttpServerRequest #{self.connection_id} {shown}>"
 
 
-#: a handler: answers a request, and returns the HTTP status
+#: a handler: answers a request and returns the HTTP status
 OnHttpServerRequest = Callable[[HttpServerRequest], int]
 
 
 def header_value(headers: str, name: str) -> str:
     """Return the trimmed value of the first header *name* in CRLF-separated *headers*.
 
-    The case of the name does not matter. Returns '' if there is none.
+    The case of the name is ignored. Returns '' if there is no such header.
     """
     name = name.lower()
     for line in headers.split("\r\n"):
@@ -190,7 +190,7 @@ def header_value(headers: str, name: str) -> str:
 
 
 def bearer_of(authorization: str) -> str:
-    """Return the token of an ``Authorization`` header's value; '' for another scheme."""
+    """Return the token in the value of an ``Authorization`` header; '' for another scheme."""
     scheme, _, token = authorization.strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
@@ -202,10 +202,10 @@ class RequestExchange(Protocol):
         """Do what :meth:`~mormot_ws.WebSocketProcess.notify_callback` says."""
 
     def closed(self) -> None:
-        """The connection does not run any more: wake those who wait for answers. Never blocks."""
+        """The connection has ended: wake all threads that wait for answers. Never blocks."""
 
     def end(self) -> None:
         """Another protocol takes over."""
 
     def leaving(self) -> None:
-        """This side is about to close the connection for good. Never blocks."""
+        """This side is about to close the connection permanently. Never blocks."""

@@ -1,7 +1,7 @@
-"""WebSocketProcessSettings: everything that can be tuned, with units and defaults.
+"""WebSocketProcessSettings: every setting of clients and servers, with units and defaults.
 
 A server or client shares one settings object with all its connections. A connection reads most
-values when it starts, so change settings before connecting. The object is plain data: it only
+values when it starts, so change settings before you connect. The object is plain data: it only
 checks and resets values.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .process.process import WebSocketProcess
     from .reconnect_policies import ReconnectPolicy
 
-#: a path as it stands in a request, without a query
+#: a path as it appears in a request, without a query
 _PATH = re.compile(r"/[!-\"$->@-~]*")
 #: the default time in milliseconds that a request of a REST protocol waits for its answer
 DEFAULT_ANSWER_TIMEOUT_MS = 30_000
@@ -33,12 +33,12 @@ DEFAULT_ANSWER_TIMEOUT_MS = 30_000
 LEAST_ANSWER_TIMEOUT_MS = 2_000
 #: the longest time in milliseconds that a setting allows: a year
 LONGEST_MS = 366 * 24 * 3_600_000
-#: a time-out below this many milliseconds was probably meant in seconds
+#: a time-out below this many milliseconds was probably meant as seconds
 _SUSPICIOUS_MS = 100
 
 
 class WebSocketProcessSettingsLogDetails(Flag):
-    """What is logged frame by frame, at DEBUG; mirrors ``TWebSocketProcessSettings.LogDetails``."""
+    """What is logged for each frame, at DEBUG; mirrors ``TWebSocketProcessSettings.LogDetails``."""
 
     logHeartbeat = 1  # ping and pong frames
     logTextFrameContent = 2  # the content of text frames
@@ -87,7 +87,7 @@ def check_timeout(name: str, value: object) -> None:
 
 # -------------------------------------------------------------------------------- checks of values
 
-#: takes the name of a setting and a value; raises ``ValueError`` for one that makes no sense
+#: takes the name of a setting and a value; raises ``ValueError`` if the value is invalid
 _Check = Callable[[str, Any], None]
 
 
@@ -202,12 +202,12 @@ def _is_header_name(name: str, value: Any) -> None:
 
 # a time in milliseconds: from 0, or from 1 where 0 would refuse everything
 _MS = _whole(most=LONGEST_MS)
-# the same for times that nobody would set below a tenth of a second on purpose
+# the same, for times that are below a tenth of a second only by mistake
 _LONG_MS = _whole(most=LONGEST_MS, warn=True)
 _LONG_MS_FROM_1 = _whole(1, LONGEST_MS, warn=True)
 _NUMBER = _whole()
 _NUMBER_FROM_1 = _whole(1)
-# up to a terabyte: more was meant in bytes
+# up to a terabyte: a larger number was meant as bytes
 _MEGABYTES = _whole(1, 1 << 20)
 _FLAG: dict[str, _Check] = {"check": _is_flag}
 _EVENT: dict[str, _Check] = {"check": _is_event}
@@ -221,62 +221,62 @@ def _default_policy() -> ReconnectPolicy:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class WebSocketProcessSettings:
-    """Settings of all connections of one server or client; mirrors ``TWebSocketProcessSettings``.
+    """The settings of all connections of a server or client; mirrors ``TWebSocketProcessSettings``.
 
-    The constructor takes any of the attributes by keyword; an unknown name is a ``TypeError``, a
-    bad value is a ``ValueError``. Assigning to an unknown name is an ``AttributeError``. A time-out
-    that looks like seconds causes a :class:`MillisecondsWarning`.
+    Pass attributes to the constructor by keyword. An unknown name raises ``TypeError``, an invalid
+    value ``ValueError``. Assigning to an unknown name raises ``AttributeError``. A time-out that
+    looks like seconds issues a :class:`MillisecondsWarning`.
     """
 
     # --- settings of the original, with its names and units
 
-    #: milliseconds without a received byte after which a ping is sent; 0: never. The original's
+    #: milliseconds without any received data before a ping is sent; 0: never. The original's
     #: default is 20 000 on a server and 0 on a client
     heartbeat_delay: int = field(default=20_000, metadata=_LONG_MS)
-    #: milliseconds; kept for ported code, and not used: the original's loop polls, ours wakes at
-    #: once
+    #: milliseconds; kept for ported code, but not used: the original's loop polls, ours is woken
+    #: immediately
     loop_delay: int = field(default=500, metadata=_MS)
-    #: milliseconds for which frames of ``send_frame_async`` are gathered after a write, to be sent
-    #: together
+    #: milliseconds after a write during which frames from ``send_frame_async`` are collected and
+    #: then sent together
     send_delay: int = field(default=10, metadata=_MS)
-    #: heartbeats in a row that may remain unsent or unanswered before the connection is closed; 0:
-    #: any number
+    #: consecutive heartbeats that may stay unsent or unanswered before the connection is closed;
+    #: 0: no limit
     disconnect_after_invalid_heartbeat_count: int = field(default=5, metadata=_NUMBER)
-    #: milliseconds; kept for ported code, and not used, as in the original: a request waits for its
-    #: turn as long as for its answer
+    #: milliseconds; kept for ported code, but not used, as in the original: a request waits for
+    #: its turn as long as for its answer
     callback_acquire_timeout_ms: int = field(default=5_000, metadata=_MS)
-    #: milliseconds that a request waits for its answer (REST protocols). 0 means 30 000; other
-    #: values below 2 000 mean 2 000. A client whose setting is 30 000 uses the ``timeout`` of its
-    #: constructor instead, as in the original
+    #: milliseconds to wait for the answer to a request (REST protocols). 0 means 30 000; other
+    #: values below 2 000 mean 2 000. If a client's setting is 30 000, the ``timeout`` of its
+    #: constructor applies instead, as in the original
     callback_answer_timeout_ms: int = field(default=DEFAULT_ANSWER_TIMEOUT_MS, metadata=_MS)
-    #: ``f(process)``, called in the connection's thread before its first frame; an exception aborts
-    #: the connection
+    #: ``f(process)``, called in the connection's thread before the first frame; an exception
+    #: aborts the connection
     on_client_connected: Callable[[WebSocketProcess], Ignored] | None = field(
         default=None, metadata=_EVENT
     )
-    #: ``f(process)``, called in the connection's thread after its last frame
+    #: ``f(process)``, called in the connection's thread after the last frame
     on_client_disconnected: Callable[[WebSocketProcess], Ignored] | None = field(
         default=None, metadata=_EVENT
     )
-    #: False: the client thread does not reconnect, even when ``on_reconnect`` is set
+    #: False: the client thread does not reconnect, even if ``on_reconnect`` is set
     client_auto_upgrade: bool = field(default=True, metadata=_FLAG)
     #: kept for ported code: ask a REST server to move callbacks to the new connection
     client_restore_callbacks: bool = field(default=False, metadata=_FLAG)
-    #: how an AES key is derived from the key of a binary REST protocol: salt, rounds, and size in
-    #: bits (128, 192 or 256); both ends need the same values
+    #: how the AES key is derived from the key of a binary REST protocol: salt, rounds, and key
+    #: size in bits (128, 192 or 256); both ends need the same values
     aes_salt: str = field(
         default="E750ACCA-2C6F-4B0E-999B-D31C9A14EFAB", metadata={"check": _is_text}
     )
     aes_rounds: int = field(default=1_024, metadata=_NUMBER)
     aes_bits: int = field(default=128, metadata=_NUMBER)
-    #: what is logged frame by frame
+    #: what is logged for each frame
     log_details: WebSocketProcessSettingsLogDetails = field(
         default=WebSocketProcessSettingsLogDetails(0), metadata={"check": _is_log_details}
     )
-    #: deliver ping and pong frames to the protocol too (the original's ``NotifyAllFrames``)
+    #: also pass ping and pong frames to the protocol (the original's ``NotifyAllFrames``)
     notify_all_frames: bool = field(default=False, metadata=_FLAG)
-    #: megabytes; a frame that announces more is refused with 1009 (the original's global
-    #: ``WebSocketsMaxFrameMB``)
+    #: megabytes; a frame that announces a larger payload is refused with 1009 (the original's
+    #: global ``WebSocketsMaxFrameMB``)
     max_frame_mb: int = field(default=256, metadata=_MEGABYTES)
 
     # --- settings that the original does not have
@@ -286,80 +286,79 @@ class WebSocketProcessSettings:
     free_in_callback: Literal["freeze", "raise"] = field(
         default="freeze", metadata=_is_one_of("freeze", "raise")
     )
-    #: bytes; a longer message (joined and inflated) is refused with 1009
+    #: bytes; a longer message (after joining and decompression) is refused with 1009
     max_message_bytes: int = field(default=16 << 20, metadata=_NUMBER_FROM_1)
-    #: frames; a message of more is refused with 1008
+    #: frames; a message with more fragments is refused with 1008
     max_fragments: int = field(default=1 << 20, metadata=_NUMBER_FROM_1)
-    #: bytes of an HTTP head (request or answer); more is refused
+    #: bytes; a longer HTTP head (of a request or an answer) is refused
     max_header_bytes: int = field(default=16 << 10, metadata=_NUMBER_FROM_1)
-    #: bytes of the body of a plain HTTP request; more is refused with 413
+    #: bytes; a longer body of a plain HTTP request is refused with 413
     max_body_bytes: int = field(default=16 << 20, metadata=_NUMBER)
-    #: bytes of the body of an HTTP answer that a client accepts; more fails the request
+    #: bytes; a longer body of an HTTP answer makes the client's request fail
     max_answer_bytes: int = field(default=64 << 20, metadata=_NUMBER_FROM_1)
     #: milliseconds that a new connection may take for its HTTP request and its handshake
     handshake_timeout: int = field(default=10_000, metadata=_LONG_MS_FROM_1)
-    #: milliseconds that a keep-alive HTTP connection may stay idle between two requests
+    #: milliseconds that a keep-alive HTTP connection may be idle between two requests
     keep_alive_timeout: int = field(default=30_000, metadata=_LONG_MS)
-    #: milliseconds that a write may wait for a peer that takes no byte at all
+    #: milliseconds that a write may wait while the peer accepts no data at all
     send_timeout: int = field(default=10_000, metadata=_LONG_MS_FROM_1)
     #: milliseconds to wait for the peer's close frame, and then for the end of the TCP connection
     close_timeout: int = field(default=1_000, metadata=_LONG_MS_FROM_1)
-    #: milliseconds that a client waits for a host name to be resolved
+    #: milliseconds that a client waits for name resolution
     resolve_timeout: int = field(default=5_000, metadata=_LONG_MS_FROM_1)
-    #: bytes that may wait in ``outgoing`` of one connection before ``send_frame_async`` refuses
+    #: bytes that may be queued in ``outgoing`` before ``send_frame_async`` refuses a frame
     max_outgoing_bytes: int = field(default=16 << 20, metadata=_NUMBER)
-    #: frames that may wait in ``outgoing`` of one connection before ``send_frame_async`` refuses
+    #: frames that may be queued in ``outgoing`` before ``send_frame_async`` refuses a frame
     max_outgoing_frames: int = field(default=100_000, metadata=_NUMBER)
-    #: what happens to a new frame when ``outgoing`` is full: ``'refuse'`` it, ``'drop_oldest'``
-    #: frames to make room, or ``'close'`` the connection (1008)
+    #: what to do with a new frame when ``outgoing`` is full: ``'refuse'`` the frame,
+    #: ``'drop_oldest'`` frames to make room, or ``'close'`` the connection (1008)
     outgoing_policy: Literal["refuse", "drop_oldest", "close"] = field(
         default="refuse", metadata=_is_one_of("refuse", "drop_oldest", "close")
     )
-    #: connections that a server serves at a time; further ones are turned away at once with 503; 0:
-    #: any number
+    #: connections that a server handles at a time; further connections get 503 immediately;
+    #: 0: no limit
     max_connections: int = field(default=0, metadata=_NUMBER)
     #: the same for one IP address
     max_connections_per_ip: int = field(default=0, metadata=_NUMBER)
-    #: threads of an event-driven server: so many callbacks can wait or compute at the same time;
-    #: then the other connections wait until one returns
+    #: threads of an event-driven server: this many callbacks can block or compute at the same
+    #: time; while all of them are busy, the other connections wait
     max_server_threads: int = field(default=256, metadata=_NUMBER_FROM_1)
-    #: pings that a peer may send in a second; more close its connection with 1008; 0: any number
+    #: pings that a peer may send per second; more close its connection with 1008; 0: no limit
     max_pings_per_second: int = field(default=1_000, metadata=_NUMBER)
-    #: messages per minute that an address may send to a server of a REST protocol although they
-    #: cannot be read with its key; after more its upgrades are refused with 406 for a while; 0: any
-    #: number
+    #: messages per minute from one address that a server of a REST protocol cannot read with its
+    #: key; above this, upgrades from the address are refused with 406 for a while; 0: no limit
     max_key_faults_per_minute: int = field(default=10, metadata=_NUMBER)
     #: the origins whose pages may connect, e.g. ``{'https://example.com'}``; others are refused
-    #: with 403; None: any. A request without an ``Origin`` does not come from a browser, and is
+    #: with 403; None: any. A request without an ``Origin`` does not come from a browser and is
     #: accepted
     allowed_origins: Collection[str] | None = field(default=None, metadata={"check": _are_origins})
-    #: the values that the ``Host`` of a request may have, e.g. ``{'example.com',
-    #: 'localhost:8000'}``; a name without a port allows any port; others are refused with 403;
-    #: None: any. This stops a page of another site whose name resolves to this server (DNS
-    #: rebinding)
+    #: the values that a request's ``Host`` may have, e.g. ``{'example.com', 'localhost:8000'}``;
+    #: a name without a port allows any port; others are refused with 403; None: any. This
+    #: protects against DNS rebinding, where a page of another site has a name that resolves to
+    #: this server
     allowed_hosts: Collection[str] | None = field(default=None, metadata={"check": _are_hosts})
     #: the header in which a reverse proxy passes on the client's address, e.g. ``'X-Real-IP'``;
     #: read only on connections from *trusted_proxies*; '': none. The original's ``RemoteIPHeader``
     remote_ip_header: str = field(default="", metadata={"check": _is_header_name})
-    #: addresses and networks of the reverse proxies whose *remote_ip_header* is believed, e.g.
-    #: ``{'127.0.0.1', '10.0.0.0/8'}``; ``'unix:'``: who connects over a Unix socket
+    #: addresses and networks of the reverse proxies whose *remote_ip_header* is trusted, e.g.
+    #: ``{'127.0.0.1', '10.0.0.0/8'}``; ``'unix:'`` stands for clients on a Unix socket
     trusted_proxies: Collection[str] = field(default=(), metadata={"check": _are_networks})
-    #: addresses and networks of the load balancers whose connections begin with a header of the
-    #: PROXY protocol, version 1 or 2, which has the client's address. Without a good header theirs
-    #: are closed; who connects from elsewhere sends none
+    #: addresses and networks of the load balancers that start each connection with a PROXY
+    #: protocol header, version 1 or 2, which contains the client's address. Their connections
+    #: are closed if the header is missing or invalid. Other clients must not send one
     proxy_protocol_from: Collection[str] = field(default=(), metadata={"check": _are_networks})
-    #: the path of health checks, e.g. ``'/health'``: a plain HTTP request for it is answered with
-    #: 200, or 503 when visitors should go elsewhere; also without TLS on a port with TLS; '': none
+    #: the path of health checks, e.g. ``'/health'``. A plain HTTP request for it gets 200, or 503
+    #: when clients should connect elsewhere; also without TLS on a TLS port; '': none
     health_path: str = field(default="", metadata={"check": _is_path})
-    #: True, or a :class:`PermessageDeflate`: negotiate compression (RFC 7692); False: never
+    #: True or a :class:`PermessageDeflate`: negotiate compression (RFC 7692); False: never
     permessage_deflate: bool | PermessageDeflate = field(
         default=False, metadata={"check": _is_deflate}
     )
-    #: milliseconds after which a client's connection counts as stable: the waits after its loss
-    #: start from the shortest again
+    #: milliseconds after which a client's connection counts as stable; after it is lost, the
+    #: waits then start from the shortest again
     reconnect_stable_after: int = field(default=5_000, metadata=_MS)
-    #: returns a new policy, which decides the waits between a client's attempts; called once per
-    #: client thread
+    #: returns a new policy, which determines the waits between a client's attempts; called once
+    #: per client thread
     reconnect_policy: Callable[[], ReconnectPolicy] = field(
         default=_default_policy, metadata={"check": _is_factory}
     )
@@ -368,21 +367,21 @@ class WebSocketProcessSettings:
     _CHECKS: ClassVar[dict[str, _Check]]
 
     def set_defaults(self) -> None:
-        """Give every setting its default value; mirrors ``SetDefaults``."""
+        """Reset every setting to its default value; mirrors ``SetDefaults``."""
         for name, value in self._DEFAULTS.items():
             setattr(self, name, value)
 
     def set_full_log(self) -> WebSocketProcessSettings:
-        """Log all frames with their contents; return the settings; mirrors ``SetFullLog``."""
+        """Log all frames with their contents, and return the settings; mirrors ``SetFullLog``."""
         self.log_details = logHeartbeat | logTextFrameContent | logBinaryFrameContent
         return self
 
     def deflate_options(self) -> PermessageDeflate:
-        """Return the options of permessage-deflate; the defaults when the setting is True."""
+        """Return the permessage-deflate options; the defaults if the setting is True."""
         options = self.permessage_deflate
         return options if isinstance(options, PermessageDeflate) else PermessageDeflate()
 
-    # a type checker that saw this method would allow any name
+    # if a type checker saw this method, it would allow any name
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
@@ -394,7 +393,7 @@ class WebSocketProcessSettings:
 
     def __repr__(self) -> str:
         changed = ", ".join(
-            # keys are derived from the salt: it is not logged
+            # keys are derived from the salt, so it is not shown
             f"{name}={'…' if name == 'aes_salt' else repr(getattr(self, name))}"
             for name, default in self._DEFAULTS.items()
             if getattr(self, name) != default
@@ -403,7 +402,7 @@ class WebSocketProcessSettings:
 
 
 def checked_settings(settings: WebSocketProcessSettings | None) -> WebSocketProcessSettings:
-    """Return *settings*, or new ones for None; raise ``TypeError`` for anything else."""
+    """Return *settings*, or new settings for None; raise ``TypeError`` for anything else."""
     if settings is None:
         return WebSocketProcessSettings()
     check_settings("settings", settings)
@@ -411,7 +410,7 @@ def checked_settings(settings: WebSocketProcessSettings | None) -> WebSocketProc
 
 
 def check_settings(name: str, settings: object) -> None:
-    """Raise ``TypeError`` for what is not an object of settings."""
+    """Raise ``TypeError`` if *settings* is not a ``WebSocketProcessSettings``."""
     if not isinstance(settings, WebSocketProcessSettings):
         raise TypeError(
             f"{name} must be WebSocketProcessSettings(name=value, …), not {type(settings).__name__}"
@@ -432,13 +431,13 @@ def _unknown(name: str) -> str:
 
 
 def _with_suggestions(init: Callable[..., None]) -> Callable[..., None]:
-    """Return *init* with better errors: an unknown keyword names the setting probably meant."""
+    """Return *init* with better errors: for an unknown keyword, suggest the setting meant."""
 
     @functools.wraps(init)
     def __init__(self: WebSocketProcessSettings, *unnamed: Any, **values: Any) -> None:
         if unnamed:
             raise TypeError(
-                "settings are given by name, as in WebSocketProcessSettings(heartbeat_delay=5000)"
+                "pass settings by name, as in WebSocketProcessSettings(heartbeat_delay=5000)"
             )
         for name in values.keys() - WebSocketProcessSettings._DEFAULTS.keys():
             raise TypeError(_unknown(name))
@@ -447,9 +446,9 @@ def _with_suggestions(init: Callable[..., None]) -> Callable[..., None]:
     return __init__
 
 
-#: what is said of settings that are given to a client or a server itself
+#: the hint for settings that are passed to a client or server directly
 AS_KEYWORDS = {
-    name: f"it is a setting: give settings=WebSocketProcessSettings({name}=…)"
+    name: f"it is a setting: pass settings=WebSocketProcessSettings({name}=…)"
     for name in WebSocketProcessSettings._DEFAULTS
 }
 
@@ -458,7 +457,7 @@ if not TYPE_CHECKING:
 
 
 def is_origin(text: object) -> bool:
-    """Tell whether *text* is an ``Origin`` as browsers send it; other texts would never match."""
+    """Return whether *text* is an ``Origin`` as browsers send it; nothing else would match."""
     if not isinstance(text, str):
         return False
     scheme, mark, host = text.partition("://")

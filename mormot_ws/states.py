@@ -8,7 +8,7 @@ from enum import Flag, IntEnum
 class WebSocketProcessState(IntEnum):
     """The state of a connection. Mirrors ``TWebSocketProcessState``."""
 
-    wpsCreate = 0  # the upgrade is not done, or has to be done again
+    wpsCreate = 0  # not upgraded yet, or to be upgraded again
     wpsRun = 1  # frames can be sent and received
     wpsClose = 2  # a close frame was sent or received: nothing more can be sent
     wpsDestroy = 3  # the connection has ended
@@ -38,8 +38,8 @@ sClosed = WebSocketProcessClientThreadState.sClosed
 class WebSocketProcessNotifyCallback(IntEnum):
     """How a request is sent over a REST protocol. Mirrors ``TWebSocketProcessNotifyCallback``."""
 
-    wscBlockWithAnswer = 0  # send at once, wait for the answer
-    wscBlockWithoutAnswer = 1  # send at once, expect no answer
+    wscBlockWithAnswer = 0  # send immediately, wait for the answer
+    wscBlockWithoutAnswer = 1  # send immediately, expect no answer
     wscNonBlockWithoutAnswer = 2  # queue, to send together with others; expect no answer
 
 
@@ -54,7 +54,7 @@ class WebSocketProtocolBinaryOptions(Flag):
     Mirrors the set ``TWebSocketProtocolBinaryOptions``.
     """
 
-    pboSynLzCompress = 1  # frames travel in SynLZ containers, compressed from 450 bytes
+    pboSynLzCompress = 1  # frames are sent in SynLZ containers, compressed from 450 bytes
     pboNoLocalHostCompress = 2  # no compression between programs on one machine
     pboNoLocalHostEncrypt = 4  # no encryption between programs on one machine
 
@@ -65,17 +65,17 @@ pboNoLocalHostEncrypt = WebSocketProtocolBinaryOptions.pboNoLocalHostEncrypt
 
 
 class ServiceInstanceImplementation(IntEnum):
-    """Which object answers the calls of a service. Mirrors ``TServiceInstanceImplementation``.
+    """Which object handles the calls of a service. Mirrors ``TServiceInstanceImplementation``.
 
-    ``sicPerThread`` of the original does not exist: no thread belongs to a caller for long.
+    The original's ``sicPerThread`` does not exist, because callers have no thread of their own.
     """
 
-    sicSingle = 0  # a new one for each call
-    sicShared = 1  # one for all callers
-    sicClientDriven = 2  # one for each object that a client has got
-    sicPerSession = 3  # one for each session
-    sicPerUser = 4  # one for each user that has a session
-    sicPerGroup = 5  # one for each group of users
+    sicSingle = 0  # a new object for each call
+    sicShared = 1  # one object for all callers
+    sicClientDriven = 2  # one for each object that a client requested
+    sicPerSession = 3  # one per session
+    sicPerUser = 4  # one per user with a session
+    sicPerGroup = 5  # one per group of users
 
 
 sicSingle = ServiceInstanceImplementation.sicSingle

@@ -1,6 +1,6 @@
 """Snapshots of clients, servers and connections, for monitoring.
 
-They are plain values. Any thread can take one without waiting.
+They are plain values. Any thread can take a snapshot without waiting.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from typing import Any
 class ConnectionStatus:
     """A snapshot of one connection."""
 
-    #: the server's number for it
+    #: the server's number for this connection
     connection_id: int
     #: the peer's IP address; ``unix:`` on a Unix socket
     remote_ip: str
-    #: the sub-protocol's name; of a name with more than 32 characters, which may be a token, only
-    #: the beginning
+    #: the sub-protocol's name; if it is longer than 32 characters, and may be a token, only its
+    #: beginning
     protocol: str
     #: ``wpsCreate``, ``wpsRun``, ``wpsClose`` or ``wpsDestroy``
     state: str
     #: milliseconds since the state changed
     state_since_ms: float
-    #: messages and bytes of payload; on a client, of all its connections together
+    #: messages and payload bytes; on a client, the total of all its connections
     frames_in: int
     frames_out: int
     bytes_in: int
     bytes_out: int
-    #: frames and bytes of payload that wait in ``outgoing``
+    #: frames and payload bytes that wait in ``outgoing``
     queued_frames: int
     queued_bytes: int
-    #: frames that a full queue has refused or dropped
+    #: frames that were refused or dropped because the queue was full
     queue_lost: int
-    #: milliseconds from the last heartbeat to its answer; 0: none yet
+    #: round-trip time of the last heartbeat in milliseconds; 0: none yet
     ping_ms: float
-    #: heartbeats in a row without an answer
+    #: consecutive heartbeats without an answer
     invalid_pings: int
-    #: close code and reason; 0 while it is open
+    #: close code and reason; 0 while the connection is open
     close_code: int
     close_reason: str
-    #: the last fault, in words
+    #: a description of the last fault
     last_error: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as a dictionary, e.g. for JSON."""
+        """Return the snapshot as a dictionary, e.g. for JSON."""
         return asdict(self)
 
 
@@ -62,15 +62,15 @@ class ClientStatus:
     thread_state: str
     #: attempts to reconnect since the connection was lost
     attempts: int
-    #: how often it was lost and came back
+    #: how often the connection was lost and re-established
     reconnects: int
-    #: the last fault, in words
+    #: a description of the last fault
     last_error: str
     #: None before the first upgrade
     connection: ConnectionStatus | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as a dictionary, e.g. for JSON."""
+        """Return the snapshot as a dictionary, e.g. for JSON."""
         return asdict(self)
 
 
@@ -83,7 +83,7 @@ class ServerStatus:
     port: int
     #: TCP connections accepted since the start
     accepted: int
-    #: how many of these a limit has turned away
+    #: how many of these were turned away because of a limit
     turned_away: int
     #: connections upgraded since the start
     upgraded: int
@@ -93,17 +93,17 @@ class ServerStatus:
     connections: int
     #: current TCP connections, including those in the opening handshake
     sockets: int
-    #: messages and bytes of payload of all connections, including ended ones
+    #: messages and payload bytes of all connections, including ended ones
     frames_in: int
     frames_out: int
     bytes_in: int
     bytes_out: int
-    #: frames that full queues have refused or dropped, on all connections, including ended ones
+    #: frames refused or dropped because of full queues, on all connections, including ended ones
     queue_lost: int = 0
-    #: how many connections have ended with each close code; 1006: lost, without a close frame; 0:
-    #: codes beyond 50 different ones
+    #: how many connections ended with each close code; 1006: lost, without a close frame; 0: all
+    #: codes beyond the first 50 different ones
     close_codes: Mapping[int, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as a dictionary, e.g. for JSON."""
+        """Return the snapshot as a dictionary, e.g. for JSON."""
         return asdict(self)

@@ -1,7 +1,7 @@
 """WebSocketWsgiServer: a WebSocket server inside a WSGI application.
 
 The WSGI server accepts the connection, reads the request and lends us its thread. simple-websocket
-finds the socket, which each WSGI server keeps in another place. From the answer 101 on, the
+finds the socket, which each WSGI server keeps in a different place. After the 101 answer, the
 connection is ours.
 """
 
@@ -41,7 +41,7 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 WsgiApplication = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-#: the signals that ask an OS process to end, as far as this system has them
+#: the signals that ask an OS process to end, if this system has them
 _ENDING = tuple(
     getattr(signal, name)
     for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGBREAK")
@@ -52,7 +52,7 @@ _THREADED = ("werkzeug", "gunicorn")
 
 
 class _NoThread:
-    """A stand-in for simple-websocket's reading thread; it does nothing."""
+    """Replaces simple-websocket's reading thread and does nothing."""
 
     def __init__(self, target: Callable[[], None]) -> None:
         self.name = ""
@@ -62,7 +62,7 @@ class _NoThread:
 
 
 class _Taken(simple_websocket.Server):  # type: ignore[misc]  # it has no types
-    """Finds the socket of a request (``sock``) and the kind of its WSGI server (``mode``)."""
+    """Finds the socket of a request (``sock``) and the kind of WSGI server (``mode``)."""
 
     def handshake(self) -> None:
         self.connected = True
@@ -78,7 +78,7 @@ class _Refusal(Exception):
 
 
 class WebSocketWsgiSocket(WebSocketServerSocket):
-    """One connection handed over by a WSGI server; passed to the server's events."""
+    """One connection taken over from a WSGI server; passed to the server's events."""
 
     def __init__(
         self, server: WebSocketWsgiServer, sock: socket.socket, environ: Environ, connection_id: int
@@ -94,9 +94,9 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
             self._run_process(self._accept(transport, protocol, answer, unread))
         except OSError as exc:
             self._log_end(exc)
-        # the WSGI server would turn it into an HTTP answer, but none can be sent any more
+        # the WSGI server would turn it into an HTTP answer, but it is too late to send one
         except BaseException:
-            # it has to end a child that was forked by a callback
+            # it has to end a child that a callback has forked
             if self._inherited:
                 raise
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
@@ -109,7 +109,7 @@ class WebSocketWsgiSocket(WebSocketServerSocket):
 
 
 class WebSocketWsgiServer(WebSocketServerBase):
-    """A WebSocket server inside a WSGI application; it is a WSGI application itself.
+    """A WebSocket server inside a WSGI application, and a WSGI application itself.
 
     Call it with the requests that are to become WebSockets.
 
@@ -119,16 +119,16 @@ class WebSocketWsgiServer(WebSocketServerBase):
         WSGI server reads the requests.
 
     Add protocols to ``websocket_protocols``; the events are those of ``WebSocketServer``. A Flask
-    view returns this object (``return websockets``). Elsewhere use it like any WSGI application, or
-    put it around one with :meth:`wrap`.
+    view returns this object (``return websockets``). Elsewhere, use it like any WSGI application,
+    or put it in front of one with :meth:`wrap`.
 
-    A connection keeps the thread of its request until it ends. So the WSGI server must use threads
-    (werkzeug's with ``threaded=True``, gunicorn's ``gthread``): one for each connection, and more
-    for other requests. Each OS process of the WSGI server has its own object, which numbers, counts
-    and broadcasts to its own connections only.
+    A connection occupies the thread of its request until it ends. The WSGI server must therefore
+    use threads (werkzeug with ``threaded=True``, gunicorn's ``gthread``): one for each connection,
+    and more for other requests. Each OS process of the WSGI server has its own object, which
+    numbers, counts and broadcasts to its own connections only.
 
     As a context manager it calls ``free()``. If it is not freed, it closes its connections when the
-    interpreter ends. See :meth:`close_on_signals` for WSGI servers that end in another order.
+    interpreter exits. See :meth:`close_on_signals` for WSGI servers that shut down differently.
     """
 
     def __init__(
@@ -141,12 +141,12 @@ class WebSocketWsgiServer(WebSocketServerBase):
 
     def _clear(self) -> None:
         super()._clear()
-        #: notified when a connection has ended; guards no data. It is reentrant for free() in a
-        #: signal handler
+        #: notified when a connection has ended; guards no data. It is reentrant because free() may
+        #: be called in a signal handler
         self._ended = threading.Condition()
 
     def die_in_child(self) -> None:
-        """Forget the parent's connections in a forked child, and start afresh.
+        """Discard the parent's connections in a forked child, and start afresh.
 
         Such a child is a worker whose parent loaded the application before it forked.
         """
@@ -160,7 +160,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request: run an upgraded connection to its end, or refuse the request.
 
-        The WSGI server calls it, and the connection keeps the calling thread. A request that is not
+        Called by the WSGI server; the connection keeps the calling thread. A request that is not
         an upgrade is answered with 426 or 404.
         """
         request = _request_of(environ)
@@ -173,7 +173,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
                     f"This is {self.description}; connect to it with a WebSocket client.",
                 )
             self._serve(environ, request)
-            # only for the WSGI server's log: the connection accepts no more bytes
+            # only for the WSGI server's log: nothing can be written to the connection
             start_response("101 Switching Protocols", [])
             return []
         except _Refusal as refusal:
@@ -192,7 +192,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
     def wrap(self, application: WsgiApplication) -> WsgiApplication:
         """Return a WSGI application that serves upgrades, and passes the rest to *application*.
 
-        Raises ``TypeError`` for what is no WSGI application, an ASGI one for example.
+        Raises ``TypeError`` if it is not a WSGI application, for example an ASGI one.
         """
         check_callback(application, "application", "environ", "start_response")
 
@@ -239,7 +239,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
     def status(self) -> ServerStatus:
         """Return a snapshot of the connections of this OS process, for monitoring.
 
-        ``host`` and ``port`` are empty: the WSGI server does the listening.
+        ``host`` and ``port`` are empty, because the WSGI server does the listening.
         """
         return self._status("", 0)
 
@@ -248,10 +248,10 @@ class WebSocketWsgiServer(WebSocketServerBase):
 
         The signals are SIGTERM, SIGINT and SIGQUIT (on Windows SIGBREAK), or *numbers*.
 
-        Without this, gunicorn first waits for the connections until its ``graceful_timeout``. The
-        existing handlers are called as well, so call this after the WSGI server has installed its
+        Without this, gunicorn first waits for the connections until its ``graceful_timeout``.
+        Existing handlers are still called, so call this after the WSGI server has installed its
         own: in gunicorn's ``post_worker_init``, or while it loads the application (without
-        ``preload_app``). Call it in the main thread; in another it raises ``ValueError``.
+        ``preload_app``). Call it in the main thread; other threads get a ``ValueError``.
         """
         for number in numbers or _ENDING:
             previous = signal.getsignal(number)
@@ -313,10 +313,10 @@ _before_pools = False
 
 
 def _close_before_pools() -> None:
-    """Close the connections before the ending interpreter waits for thread pools.
+    """Close the connections before the exiting interpreter waits for thread pools.
 
-    gunicorn's threads are in such a pool. There is no public way to be called before that wait.
-    Without the private one, the OS process would wait for the clients.
+    gunicorn's threads are in such a pool. There is no public way to be called before that wait, and
+    without the private one the OS process would wait for the clients.
     """
     global _before_pools
     register = getattr(threading, "_register_atexit", None)
@@ -349,35 +349,35 @@ def _request_of(environ: Environ) -> UpgradeRequest:
 def _take(environ: Environ) -> Any:
     """Return the request's socket and its WSGI server, as simple-websocket finds them.
 
-    Raises ``_Refusal`` when a WebSocket is not possible there.
+    Raises ``_Refusal`` if a WebSocket is not possible there.
     """
     try:
         taken = _Taken(environ, thread_class=_NoThread)
     except RuntimeError:
         software = environ.get("SERVER_SOFTWARE") or "this WSGI server"
-        raise _unable(f"{software} does not hand its sockets over") from None
+        raise _unable(f"{software} does not give access to its sockets") from None
     if isinstance(taken.sock, ssl.SSLSocket):
         raise _unable(
-            "TLS that the WSGI server ends itself cannot be taken over; "
-            "let a front end (e.g. nginx) do it"
+            "the WSGI server terminates TLS itself, so its connection cannot be taken over; "
+            "let a front end (e.g. nginx) do TLS"
         )
     if taken.mode not in _THREADED or type(taken.sock) is not socket.socket:
-        raise _unable(f"a server with threads is needed, not {taken.mode} with green ones")
+        raise _unable(f"a server with real threads is needed, not {taken.mode} with green ones")
     if not environ.get("wsgi.multithread"):
         raise _unable(
-            "the WSGI server runs without threads: a connection would keep all of it "
+            "the WSGI server runs without threads: one connection would block it completely "
             "(gunicorn: --threads)"
         )
     if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
-        raise _Refusal(400, "an upgrade has no body")
+        raise _Refusal(400, "an upgrade request must not have a body")
     return taken
 
 
 def _end_child(exc: BaseException | None) -> NoReturn:
-    """End a child that a callback has forked, as *exc* would end it; None: the callback returned.
+    """End a child that a callback has forked, as *exc* would; None: the callback returned.
 
     The WSGI server must not get it back: in a child, its code would write an HTTP answer to the
-    parent's connection, or shut it down, and its pool of threads would wait for ever.
+    parent's connection, or shut it down, and its pool of threads would wait forever.
     """
     code: object = 0
     if isinstance(exc, SystemExit):
@@ -401,7 +401,7 @@ def _unable(why: str) -> _Refusal:
 
 
 def _read_ahead(environ: Environ, taken: Any) -> bytes:
-    """Return the bytes that the WSGI server has read after the request.
+    """Return the bytes that the WSGI server has read beyond the request.
 
     They are the first frames of a client that does not wait for the answer.
     """

@@ -120,7 +120,7 @@ def _parse_unix_uri(uri: str, rest: str, tls: bool) -> tuple[str, int, str, bool
 
 
 def is_websocket_uri(text: str) -> bool:
-    """Tell whether *text* begins like a whole URI, not like a host or a resource."""
+    """Return whether *text* begins like a whole URI, not like a host or a resource."""
     return text.lower().startswith(("ws://", "wss://", *(f"{each}:" for each in _UNIX_SCHEMES)))
 
 

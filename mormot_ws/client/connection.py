@@ -163,7 +163,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
             self.reconnects += 1
 
     def exchanged_both_ways(self) -> bool:
-        """Tell whether the last connection carried messages in both directions."""
+        """Return whether the last connection carried messages in both directions."""
         before_in, before_out = self._counts_before
         protocol = self.protocol
         return protocol.frames_in_count > before_in and protocol.frames_out_count > before_out

@@ -204,7 +204,7 @@ class ClientLife:
         return self._again is not None and self.process is None and not self.freeing
 
     def runs(self, protocol: WebSocketProtocol) -> bool:
-        """Tell whether the client's connections have *protocol*, while there is a thread."""
+        """Return whether the client's connections have *protocol*, while there is a thread."""
         process, thread = self.process, self.thread
         return (
             thread is not None

@@ -126,7 +126,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         self._over = threading.current_thread() is not self
 
     def is_alive(self) -> bool:
-        """Tell whether the thread runs.
+        """Return whether the thread runs.
 
         Unlike ``Thread.is_alive()`` it has no effect: up to Python 3.12, one that the exception of
         a signal handler interrupts takes a running thread for ended, for good.
@@ -182,7 +182,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
             self._over = True
 
     def will_run(self) -> bool:
-        """Tell whether this thread will run a connection that has just been upgraded, and wake it.
+        """Return whether this thread will run a newly upgraded connection, and wake it.
 
         Any thread may call it.
         """
@@ -353,7 +353,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         self.gave_up_without_callback = not done
 
     def may_be_revived(self) -> bool:
-        """Tell whether this thread ends, or has ended, only for lack of an ``on_reconnect``."""
+        """Return whether this thread ends, or has ended, only for lack of an ``on_reconnect``."""
         with self._safe:
             return self.gave_up_without_callback and not self._terminated
 

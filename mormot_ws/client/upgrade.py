@@ -408,7 +408,7 @@ def _header_lines(asked: str, headers: str, user_agent: str) -> tuple[list[str],
 
 
 def _is_upgraded(sock: HandshakeSocket) -> bool:
-    """Tell whether the answer says that the connection is a WebSocket now.
+    """Return whether the answer says that the connection is a WebSocket now.
 
     (websocket-client also trims characters that are not blanks.)
     """

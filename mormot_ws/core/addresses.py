@@ -29,7 +29,7 @@ def address_key(ip: str) -> str:
 
 
 def is_unix(address: str) -> bool:
-    """Tell whether *address* is that of a Unix socket, ``unix:/path`` or ``unix:@name``."""
+    """Return whether *address* is that of a Unix socket, ``unix:/path`` or ``unix:@name``."""
     return address[:5].lower() == _UNIX
 
 

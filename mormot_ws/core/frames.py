@@ -274,7 +274,7 @@ CLOSE_NO_STATUS = 1005
 
 
 def is_wire_close_code(code: int) -> bool:
-    """Tell whether *code* may appear in a close frame.
+    """Return whether *code* may appear in a close frame.
 
     Allowed are 1000–1014 except the reserved codes, and 3000–4999.
     """

@@ -152,7 +152,7 @@ class UpgradeRequest:
         )
 
     def origin_is_in(self, allowed: Collection[str] | None) -> bool:
-        """Tell whether *allowed* admits the ``Origin``; None admits all.
+        """Return whether *allowed* admits the ``Origin``; None admits all.
 
         A request without an ``Origin`` is admitted. Case does not matter, and the default port of a
         scheme may be left out.
@@ -221,7 +221,7 @@ _LONGEST_ENCODING = 12
 
 
 def is_same_uri(own: str, asked: str) -> bool:
-    """Tell whether a peer's path *asked* names the same resource as *own*, which is one of ours.
+    """Return whether a peer's path *asked* names the same resource as *own*, which is one of ours.
 
     A peer may ask for many sub-protocols on one long path, and each of them is compared with all of
     ours. So a path that is too long is refused unread.
@@ -242,12 +242,12 @@ def _origin_form(target: str) -> str:
 
 
 def is_token(text: str) -> bool:
-    """Tell whether *text* is a token (RFC 9110 §5.6.2), e.g. the name of a header."""
+    """Return whether *text* is a token (RFC 9110 §5.6.2), e.g. the name of a header."""
     return _TOKEN.fullmatch(text) is not None
 
 
 def is_valid_key(key: str) -> bool:
-    """Tell whether *key* is the base64 of 16 bytes."""
+    """Return whether *key* is the base64 of 16 bytes."""
     try:
         return len(base64.b64decode(key.strip(), validate=True)) == 16
     except (binascii.Error, ValueError):

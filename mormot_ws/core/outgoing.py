@@ -80,7 +80,7 @@ class OutgoingFrames:
         return self._bytes
 
     def is_held_here(self) -> bool:
-        """Tell whether the calling thread is inside a method of this object.
+        """Return whether the calling thread is inside a method of this object.
 
         True only in a signal handler or finaliser, which then must not wait for a thread that sends
         what is queued: that one waits for this one.

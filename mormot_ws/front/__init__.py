@@ -1,5 +1,6 @@
-"""The front door: ``connect()`` and ``Server``, in Python's words.
+"""The front door: ``connect()`` and ``Server``, with a Pythonic interface.
 
-The classes underneath do the work; what they lack is built there, not here. The client's and the
-server's side do not know each other. Times are in seconds, as in ``threading`` and ``socket``.
+The underlying classes do the work; missing features are added there, not here. The client's and the
+server's side are independent of each other. Times are in seconds, as in ``threading`` and
+``socket``.
 """

@@ -1,5 +1,5 @@
-"""FixedAttributes and ConnectionAttributes: objects that refuse attributes that they do not have,
-and say what is meant.
+"""FixedAttributes and ConnectionAttributes: objects that reject unknown attributes and suggest the
+one that was meant.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..attributes import Check, explains_keywords
 
-#: names that are looked for on a Server and are elsewhere
+#: names that users look for on a Server but that are elsewhere
 SERVER_ELSEWHERE: dict[str, str] = {
-    "broadcast": "send(message) sends to all, send(message, group=…) to a group",
-    "emit": "send(message) or send_json(value)",
-    "settings": "give them to Server(settings=…); a running one has server.server.settings",
+    "broadcast": "use send(message) for all, send(message, group=…) for a group",
+    "emit": "use send(message) or send_json(value)",
+    "settings": "pass them to Server(settings=…); a running server has server.server.settings",
     "stop": "close()",
     "shutdown": "close()",
     "free": "close()",
@@ -27,20 +27,20 @@ SERVER_ELSEWHERE: dict[str, str] = {
 
 
 class FixedAttributes:
-    """Base of the classes of the front door, whose attributes are their ``__slots__``."""
+    """Base class of the front door's classes, whose attributes are their ``__slots__``."""
 
     __slots__ = ()
 
-    #: what to do with data of one's own
+    #: where to keep application data
     _OWN_DATA: ClassVar[str] = "a subclass may have attributes of its own"
 
-    #: names that others use, and what to do about them
+    #: names that other libraries use, with a hint for each
     _ELSEWHERE: ClassVar[dict[str, str]] = {}
 
-    #: what attributes can be
+    #: the checks of attributes
     _CHECKS: ClassVar[dict[str, Check]] = {}
 
-    # a type checker that saw this method would allow any name
+    # if a type checker saw this method, it would allow any name
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
@@ -57,10 +57,10 @@ class FixedAttributes:
                 ) from None
 
         def __getattr__(self, name: str) -> Any:
-            """Raise ``AttributeError``, with what was meant. Called for what there is not."""
+            """Raise ``AttributeError`` with a suggestion. Called only for missing attributes."""
             kind = type(self)
             if inspect.getattr_static(kind, name, None) is not None:
-                # a property that has raised AttributeError, or what is not set yet
+                # a property raised AttributeError, or the attribute is not set yet
                 return object.__getattribute__(self, name)
             text = f"{kind.__name__} has no attribute {name!r}"
             if not name.startswith("_"):
@@ -68,50 +68,50 @@ class FixedAttributes:
             raise AttributeError(text, name=name, obj=self)
 
     def _meant(self, name: str) -> str:
-        # only those who mistype a name pay for it
+        # only needed after a mistyped name
         from difflib import get_close_matches
 
         known = getattr(type(self), name, None)
         if callable(known):
             return f"it is a method, so call it: {name}(…), or use it as a decorator"
         if known is not None:
-            return "it can only be read"
+            return "it is read-only"
         if name in self._ELSEWHERE:
             return self._ELSEWHERE[name]
         public = [known for known in dir(type(self)) if not known.startswith("_")]
         like = get_close_matches(name, public, 1)
-        return f"did you mean {like[0]!r}?" if like else f"there is none; {self._OWN_DATA}"
+        return f"did you mean {like[0]!r}?" if like else f"it does not exist; {self._OWN_DATA}"
 
 
 class ConnectionAttributes:
-    """Base of :class:`Connection`: what there is can only be read, and callbacks are decorators."""
+    """Base class of :class:`Connection`: attributes are read-only, callbacks are decorators."""
 
-    #: names that others use, and what to do about them
+    #: names that other libraries use, with a hint for each
     _ELSEWHERE: ClassVar[dict[str, str]] = {
-        "on_connect": "on_open is called at each connection",
-        "on_reconnect": "on_open is called at each connection",
+        "on_connect": "on_open is called for each new connection",
+        "on_reconnect": "on_open is called for each new connection",
         "on_disconnect": "on_close is called when a connection has ended",
         "on_websockets_closed": "on_close is called when a connection has ended",
-        "on_gave_up": "on_error is told, with GaveUp",
-        "auto_reconnect": "a Connection always comes back",
-        "closed": "status says what it does",
-        "connected": "status.connected says so, and wait_connected() waits for it",
-        "emit": "send(message) or send_json(value)",
+        "on_gave_up": "on_error is called with GaveUp",
+        "auto_reconnect": "a Connection always reconnects",
+        "closed": "status shows its state",
+        "connected": "see status.connected, or wait with wait_connected()",
+        "emit": "use send(message) or send_json(value)",
         "on": "it has on_open, on_message, on_close and on_error",
-        "receive": "recv(timeout=…), or iterate over it",
-        "run_forever": "it runs already: iterate over it, or recv()",
-        "settings": "give them to connect(settings=…)",
+        "receive": "use recv(timeout=…), or iterate over it",
+        "run_forever": "it is already running: iterate over it, or call recv()",
+        "settings": "pass them to connect(settings=…)",
     }
     _DECORATORS: ClassVar[tuple[str, ...]] = ("on_open", "on_message", "on_close", "on_error")
 
-    # a type checker that saw these methods would allow any name
+    # if a type checker saw these methods, it would allow any name
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
             if name in self._DECORATORS:
                 raise AttributeError(
                     f"{name} is a decorator: write @ws.{name} above the function,"
-                    f" or give it to connect({name}=…)"
+                    f" or pass it to connect({name}=…)"
                 )
             if not name.startswith("_"):
                 if name in dir(type(self)):
@@ -121,12 +121,12 @@ class ConnectionAttributes:
 
         def __getattr__(self, name: str) -> Any:
             if name.startswith("_") or name in dir(type(self)):
-                # a property that has raised AttributeError says so itself
+                # a property that raised AttributeError raises its own error again
                 return object.__getattribute__(self, name)
             raise AttributeError(self._unknown(name), name=name, obj=self)
 
     def _unknown(self, name: str) -> str:
-        # only those who mistype a name pay for it
+        # only needed after a mistyped name
         from difflib import get_close_matches
 
         text = f"Connection has no attribute {name!r}"

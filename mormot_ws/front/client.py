@@ -1,6 +1,6 @@
-"""connect(): a client that connects in the background, and comes back by itself.
+"""connect(): a client that connects in the background and reconnects automatically.
 
-What it returns is in ``connection.py``, what its arguments may be in ``options.py``.
+Its result is in ``connection.py``, the checks of its arguments in ``options.py``.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .options import (
 
 
 @explains_keywords(
-    additional_headers="give headers={name: value}",
-    extra_headers="give headers={name: value}",
-    header="give headers={name: value}",
-    on_connect="on_open is called at each connection",
-    ping_interval="give settings=WebSocketProcessSettings(heartbeat_delay=…), in milliseconds",
-    reconnect="it always comes back; policy decides when",
-    subprotocols="give protocol=[name, …]",
+    additional_headers="pass headers={name: value}",
+    extra_headers="pass headers={name: value}",
+    header="pass headers={name: value}",
+    on_connect="on_open is called for each new connection",
+    ping_interval="pass settings=WebSocketProcessSettings(heartbeat_delay=…), in milliseconds",
+    reconnect="it always reconnects; policy decides when",
+    subprotocols="pass protocol=[name, …]",
 )
 def connect(
     uri: str | Callable[[], str],
@@ -55,42 +55,45 @@ def connect(
     timeout: float = 10.0,
     settings: WebSocketProcessSettings | None = None,
 ) -> Connection:
-    """Return a :class:`Connection` to a WebSocket server at once, and let it connect in the
-    background: the first time too, and again whenever it is lost, until it is closed.
+    """Return a :class:`Connection` to a WebSocket server immediately. It connects in the
+    background, and reconnects whenever the connection is lost, until you close it.
 
     :param uri: ``ws://host:port/path?query`` or ``wss://…``, or a function that returns it for each
-        attempt: with a fresh token, or to another server. ``ws+unix:/file:/path?query``: on a Unix
-        socket.
-    :param protocol: the sub-protocol to ask for, or several, the preferred one first.
-    :param headers: of the upgrade, by name; or a function that returns them for each attempt.
-    :param on_open: ``f(ws)``, called on each new connection, before any other thread can send on
-        it: log in, subscribe.
-    :param on_message: ``f(ws, message)`` with a ``str`` or ``bytes``; messages then go there
-        instead of to :meth:`Connection.recv`. With the annotation ``str`` or ``bytes`` it gets
-        only these; others are an error.
+        attempt, for example with a fresh token or for another server. ``ws+unix:/file:/path?query``
+        connects to a Unix socket.
+    :param protocol: the sub-protocol to request, or several in order of preference.
+    :param headers: headers of the upgrade, by name, or a function that returns them for each
+        attempt.
+    :param on_open: ``f(ws)``, called on each new connection before any other thread can send on
+        it; the place to log in or subscribe.
+    :param on_message: ``f(ws, message)`` with a ``str`` or ``bytes``; replaces
+        :meth:`Connection.recv`. If its parameter is annotated as ``str`` or ``bytes``, messages of
+        the other type are an error.
     :param on_close: ``f(ws, code, reason)``, called when a connection has ended, on either side.
-    :param on_error: ``f(ws, error)``, called with what a callback has raised, with what an attempt
-        to connect has failed with, and with :class:`GaveUp`.
-    :param tls: for ``wss://``; None: the default, which checks the certificate and the name.
-    :param proxy: ``http://…``, ``socks5://…``; '': none; None: as the environment says.
+    :param on_error: ``f(ws, error)``, called with exceptions raised in callbacks, with the errors
+        of failed attempts to connect, and with :class:`GaveUp`.
+    :param tls: for ``wss://``; None: the default, which verifies the certificate and the host name.
+    :param proxy: ``http://…``, ``socks5://…``; '': none; None: from the environment.
     :param policy: decides how long to wait between attempts, and when to give up; None:
-        ``settings.reconnect_policy`` when that was set, else waits that grow from a tenth of a
-        second to at most 4 s, and :class:`StopOn` for 401, 403, 404 and bad certificates.
-    :param inbox: how many messages wait for :meth:`Connection.recv` at most.
-    :param overflow: what a full inbox does: ``'wait'`` reads no further, so that the sender has to
-        wait, too; ``'drop_oldest'`` message; ``'close'`` the connection for good.
-    :param compression: offer permessage-deflate; None: as *settings* say, by default not.
-    :param topics: True: for :meth:`Connection.subscribe` and :meth:`Connection.publish`, in place
-        of messages; *protocol* then is ``'topics'`` when none is given. What ``ws.topics.state()``
-        has returned in an earlier program: the same, and go on from there.
+        ``settings.reconnect_policy`` if it was set; otherwise waits that grow from a tenth of a
+        second to at most 4 s, and :class:`StopOn` for 401, 403, 404 and rejected certificates.
+    :param inbox: the most messages that can wait for :meth:`Connection.recv`.
+    :param overflow: what to do when the inbox is full: ``'wait'`` stops reading, so that the sender
+        has to wait, too; ``'drop_oldest'`` drops the oldest message; ``'close'`` closes the
+        connection permanently.
+    :param compression: offer permessage-deflate; None: as in *settings*, where the default is no.
+    :param topics: True: use :meth:`Connection.subscribe` and :meth:`Connection.publish` instead of
+        messages; *protocol* is then ``'topics'`` by default. To continue where an earlier program
+        stopped, pass what its ``ws.topics.state()`` returned.
     :param timeout: seconds for connecting, for each handshake, and for a :meth:`Connection.send`
         that waits for the connection.
-    :param settings: for everything else; None: their defaults, but two heartbeats without an answer
+    :param settings: all other settings; None: the defaults, except that two unanswered heartbeats
         end a connection, not five.
 
-    The functions and callbacks run in the connection's own thread, one at a time. What they raise
-    is logged, told to *on_error*, and changes nothing else; for a function it is a failed attempt.
-    Raises ``ValueError``/``TypeError`` at once for what can never work.
+    The functions and callbacks run in the connection's own thread, one at a time. An exception in
+    a callback is logged and passed to *on_error*, and has no other effect; in a function for *uri*
+    or *headers*, it makes the attempt fail. Raises ``ValueError``/``TypeError`` for invalid
+    arguments.
     """
     if not isinstance(topics, (bool, Mapping)):
         raise TypeError(f"topics must be True, False or a saved state, not {type(topics).__name__}")

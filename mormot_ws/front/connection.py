@@ -1,7 +1,7 @@
-"""Connection: what ``connect()`` returns, a client in Python's words.
+"""Connection: what ``connect()`` returns, a client with a Pythonic interface.
 
-The work is done by ``HttpClientWebSockets``. Every callback runs in the client's thread; any thread
-may send, receive and close.
+``HttpClientWebSockets`` does the work. Every callback runs in the client's thread; any thread may
+send, receive and close.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _OnMessage = TypeVar("_OnMessage", bound=OnMessage)
 _OnClose = TypeVar("_OnClose", bound=OnClose)
 _OnError = TypeVar("_OnError", bound=OnError)
 
-#: how each callback is called
+#: the parameters of each callback
 _PARAMETERS = {
     "on_open": ("ws",),
     "on_message": ("ws", "message"),
@@ -58,16 +58,16 @@ _PARAMETERS = {
 }
 #: the close code of a connection whose messages nobody reads
 _POLICY_VIOLATION = 1008
-#: seconds after a send that has failed, before the connection is looked at again
+#: seconds after a failed send before the connection is checked again
 _PAUSE = 0.01
 
 
 class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
-    """A connection that comes back by itself; :func:`connect` makes it.
+    """A connection that reconnects automatically; created by :func:`connect`.
 
-    Iterating over it gives the messages, over all reconnections, until :meth:`close`. It is a
-    context manager that closes at the end. All methods may be called from any thread; times are in
-    seconds. In a forked child it is closed.
+    Iterate over it to get the messages, across all reconnections, until :meth:`close`. As a context
+    manager, it closes at the end of the block. All methods are thread-safe; times are in seconds.
+    In a forked child it is closed.
     """
 
     def __init__(
@@ -89,20 +89,20 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
         self._on_message: Any = fitting(callbacks["on_message"], "on_message")
         self._on_close: OnClose | None = callbacks["on_close"]
         self._on_error: OnError | None = callbacks["on_error"]
-        #: guards the setting of callbacks, and what goes into the inbox; no callback is called
-        #: under it
+        #: guards the callbacks, and what is put into the inbox; callbacks are never called while
+        #: it is held
         self._safe = threading.RLock()
         #: guards _ready, _closed and _failure; notified when one of them changes
         self._changed = threading.Condition()
-        #: True while there is a connection whose on_open has returned
+        #: True while there is a connection and its on_open has returned
         self._ready = False
         self._closed = False
         self._failure: ReconnectFailure | None = None
-        # True while there is a connection that began without an on_open
+        # True while there is a connection that started without an on_open
         self._open_untold = False
-        # the ident of the thread that reads, once there was a connection
+        # the ident of the reading thread, once there was a connection
         self._reader = 0
-        # True when the log has said that a message was not sent, until the next connection
+        # True once the log has reported an unsent message, until the next connection
         self._unsent = False
         self._inbox = inbox
         self._timeout = timeout
@@ -114,7 +114,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
         self._send_frame: Callable[[WebSocketFrame], bool] = cannot_send
         if self._topics is not None:
             if self._on_message is not None:
-                raise ValueError("on_message is for messages, which topics=True has not")
+                raise ValueError("a connection with topics=True has no messages for on_message")
             self._on_message = no_messages
         client = self._client = new_client()
         client.on_gave_up = self._gave_up
@@ -135,7 +135,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
 
     @property
     def client(self) -> HttpClientWebSockets:
-        """The client underneath, with all that the front door does not show."""
+        """The underlying client, with everything that :class:`Connection` does not expose."""
         return self._client
 
     @property
@@ -145,22 +145,22 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
 
     @property
     def status(self) -> ClientStatus:
-        """A snapshot for monitoring: attempts, reconnections, the last error, counts."""
+        """A snapshot for monitoring: attempts, reconnections, the last error, counters."""
         return self._client.status()
 
     @property
     def protocol(self) -> str:
-        """The sub-protocol that the server has chosen, '' for none."""
+        """The sub-protocol that the server has chosen; '' for none."""
         return self._protocol.name
 
     @property
     def dropped(self) -> int:
-        """How many messages a full inbox has dropped."""
+        """How many messages were dropped because the inbox was full."""
         return self._inbox.dropped
 
     def wait_connected(self, timeout: float | None = None) -> bool:
-        """Wait until messages can be sent, up to *timeout* seconds (None: without a bound); tell
-        whether they can. False at once when it is closed or has given up.
+        """Wait until messages can be sent, for up to *timeout* seconds (None: no limit). Return
+        whether they can; False immediately if the connection is closed or has given up.
         """
         end = None if timeout is None else monotonic() + seconds("timeout", timeout, zero=True)
         return self._wait_ready(end)
@@ -168,13 +168,13 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
     # --------------------------------------------------------------------------------- to send
 
     def send(self, message: Message, timeout: float | None = None) -> bool:
-        """Send a ``str`` as text, or ``bytes`` as a binary message; return True when it was sent.
+        """Send a ``str`` as text or ``bytes`` as a binary message; return True if it was sent.
 
-        While there is no connection it waits for the next one, up to *timeout* seconds (None: the
-        ``timeout`` of :func:`connect`; 0: it does not wait), and then returns False. In callbacks
-        it never waits. Sent means: the system has taken it; what is on its way when a connection
-        breaks is lost. Raises :class:`ConnectionClosed`, :class:`GaveUp`, and ``TypeError`` for
-        what is no message.
+        Without a connection, it waits for the next one, for up to *timeout* seconds (None: the
+        ``timeout`` of :func:`connect`; 0: do not wait), and then returns False. It never waits in
+        callbacks. True means that the operating system has accepted the message; messages in
+        transit are lost if the connection breaks. Raises :class:`ConnectionClosed`,
+        :class:`GaveUp`, and ``TypeError`` if *message* has another type.
         """
         frame = WebSocketFrame(focText, message) if type(message) is str else frame_of(message)
         if timeout is not None:
@@ -184,8 +184,8 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
     def send_json(self, value: Any, timeout: float | None = None) -> bool:
         """Send *value* as JSON in a text message; otherwise like :meth:`send`.
 
-        Raises ``TypeError``/``ValueError`` for what JSON cannot hold. Dataclasses, dates and enums
-        can be sent, ``bytes`` as base64.
+        Raises ``TypeError``/``ValueError`` for values that JSON cannot represent. Dataclasses,
+        dates and enums can be sent; ``bytes`` are sent as base64.
         """
         frame = json_frame(value)
         if timeout is not None:
@@ -193,19 +193,19 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
         return (self._ready and self._send_frame(frame)) or self._send_later(frame, timeout)
 
     def call(self, name: str, /, *arguments: Any, timeout: float = 5.0, **named: Any) -> Any:
-        """Call the server's method *name*, and return its result.
+        """Call the server's method *name* and return its result.
 
-        The arguments are given by position or by name. *timeout* is in seconds, for the connection
-        and the answer together. Raises :class:`CallError` with what the server answers,
-        ``TimeoutError``, :class:`ConnectionClosed` when the connection is lost meanwhile (the
-        method may have been executed), :class:`GaveUp`, and ``TypeError``/``ValueError`` for
-        arguments that JSON cannot hold. Not in callbacks, which run in the thread that reads the
-        answer.
+        Pass the arguments by position or by name. *timeout* is in seconds and covers both the
+        connection and the answer. Raises :class:`CallError` if the server answers with an error;
+        ``TimeoutError``; :class:`ConnectionClosed` if the connection is lost meanwhile (the method
+        may have been executed); :class:`GaveUp`; and ``TypeError``/``ValueError`` for arguments
+        that JSON cannot represent. Do not use it in callbacks: they run in the thread that reads
+        the answer.
         """
         if not isinstance(name, str):
             raise TypeError(f"the name of a method must be a str, not {type(name).__name__}")
         if arguments and named:
-            raise TypeError("the arguments of a call are given by position or by name, not both")
+            raise TypeError("pass the arguments of a call by position or by name, not both")
         self._check_thread("call()")
         end = monotonic() + seconds("timeout", timeout)
         number, answers = self._calls.begin()
@@ -228,12 +228,12 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
     # ------------------------------------------------------------------------------- to receive
 
     def recv(self, timeout: float | None = None) -> Message:
-        """Return the next message, a ``str`` or ``bytes``; wait for it up to *timeout* seconds
-        (None: as long as it takes).
+        """Return the next message, a ``str`` or ``bytes``. Wait for it for up to *timeout* seconds
+        (None: no limit).
 
-        Raises ``TimeoutError``; :class:`ConnectionClosed` after :meth:`close`; :class:`GaveUp` when
-        there will be no further connection, after the last message;
-        :class:`WebSocketsError` in callbacks, and when messages go to ``on_message``.
+        Raises ``TimeoutError``; :class:`ConnectionClosed` after :meth:`close`; :class:`GaveUp`
+        after the last message if there will be no further connection; :class:`WebSocketsError` in
+        callbacks, and if messages go to ``on_message``.
         """
         message = self._next(timeout)
         if message is None:
@@ -250,7 +250,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
         return message
 
     def _next(self, timeout: float | None) -> Message | None:
-        """Return the next message, None after close()."""
+        """Return the next message; None after close()."""
         if self._closed:
             return None
         inbox = self._inbox
@@ -266,7 +266,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
         return message
 
     def _check_reader(self) -> None:
-        """Raise where no message would ever come."""
+        """Raise an error where no message would ever arrive."""
         if self._topics is not None:
             no_messages()
         if self._on_message is not None:
@@ -276,11 +276,11 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
     # ---------------------------------------------------------------------------------- to close
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection in the orderly way, for good. Safe to call twice.
+        """Close the connection permanently, with a close handshake. Safe to call twice.
 
-        Takes up to 3 seconds; in callbacks it returns at once, and the connection ends behind it.
-        Iterations end, and threads that wait get :class:`ConnectionClosed`. Unread messages are
-        dropped. Raises ``ValueError`` for a *code* or *reason* that cannot be sent.
+        Takes up to 3 seconds. In callbacks it returns immediately, and the connection ends
+        afterwards. Iterations end, and waiting threads get :class:`ConnectionClosed`. Unread
+        messages are dropped. Raises ``ValueError`` for a *code* or *reason* that cannot be sent.
         """
         close_payload(code, reason)
         self._end()
@@ -292,7 +292,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
             client.free()
 
     def _end(self) -> None:
-        """There is nothing more to be sent or received."""
+        """Nothing more can be sent or received."""
         with self._changed:
             self._closed = True
             self._ready = False
@@ -303,8 +303,8 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
     # -------------------------------------------------------------------------------- callbacks
 
     def on_open(self, function: _OnOpen) -> _OnOpen:
-        """Set the callback for each new connection: a decorator. When there is a connection already
-        it is called at once, in the calling thread.
+        """Set the callback for each new connection; a decorator. If there is a connection already,
+        it is called immediately, in the calling thread.
         """
         check_callback(function, "on_open", *_PARAMETERS["on_open"])
         with self._safe:
@@ -315,8 +315,8 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
         return function
 
     def on_message(self, function: _OnMessage) -> _OnMessage:
-        """Set the callback for messages: a decorator. Those that wait in the inbox are given to it
-        at once, in the calling thread.
+        """Set the callback for messages; a decorator. It gets the messages that wait in the inbox
+        immediately, in the calling thread.
         """
         check_callback(function, "on_message", *_PARAMETERS["on_message"])
         fit = fitting(function, "on_message")
@@ -330,14 +330,14 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
         return function
 
     def on_close(self, function: _OnClose) -> _OnClose:
-        """Set the callback for the end of each connection: a decorator."""
+        """Set the callback for the end of each connection; a decorator."""
         check_callback(function, "on_close", *_PARAMETERS["on_close"])
         self._on_close = function
         return function
 
     def on_error(self, function: _OnError) -> _OnError:
-        """Set the callback for what goes wrong: a decorator. When the connection has given up
-        already it is called at once, in the calling thread.
+        """Set the callback for errors; a decorator. If the connection has given up already, it is
+        called immediately, in the calling thread.
         """
         check_callback(function, "on_error", *_PARAMETERS["on_error"])
         with self._safe:
@@ -348,7 +348,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
         return function
 
     def _call(self, name: str, function: Any, *arguments: Any) -> None:
-        """Call a callback of the application; what it raises is logged and told."""
+        """Call a callback of the application; log and report its exceptions."""
         try:
             function(self, *arguments)
         except BaseException as exc:
@@ -358,7 +358,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
             self._callback_failed(name, exc)
 
     def _callback_failed(self, name: str, error: BaseException) -> None:
-        """Log what the callback *name* has raised, SystemExit too, and tell it."""
+        """Log and report an exception in the callback *name*, including SystemExit."""
         fields = {} if (process := self._client.websockets) is None else process.log_fields()
         _log.error("%r: %s failed", self, name, exc_info=error, extra=fields)
         self._tell_error(error)
@@ -377,7 +377,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
     # ---------------------------------------------------------------------- the connection's thread
 
     def _opened(self, process: WebSocketProcess) -> None:
-        """A connection begins."""
+        """A connection has started."""
         self._send_frame = process.send_frame
         if self._topics is not None:
             self._send_frame = no_messages
@@ -412,7 +412,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
             self._call("on_close", self._on_close, process.close_code, process.close_reason)
 
     def _deliver(self, message: Message) -> None:
-        """Keep *message* for recv(), or give it to a callback that was set meanwhile."""
+        """Keep *message* for recv(), or pass it to a callback that was set meanwhile."""
         inbox = self._inbox
         with self._safe:
             if self._on_message is None and inbox.messages.qsize() < inbox.most:
@@ -432,7 +432,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
             inbox.wait_for_room()
 
     def _give_up_reading(self) -> None:
-        """The inbox is full, and that is to end the connection."""
+        """The inbox is full, and ``overflow`` is to close the connection."""
         text = "the inbox is full: nobody reads the messages"
         failure = ReconnectFailure(FailureKind.lost, text, 0, 0.0, _POLICY_VIOLATION)
         _log.warning("%r: closing: %s", self, text)
@@ -456,8 +456,8 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
         self._tell_error(GaveUp(failure))
 
     def _ended(self, client: HttpClientWebSockets) -> None:
-        """The thread ends: unless that is known, the client underneath was freed, or told not to
-        reconnect.
+        """The thread ends. If the reason is not known yet, the underlying client was freed, or
+        was told not to reconnect.
         """
         if not self._closed and self._failure is None:
             text = client.status().last_error or "the client was freed"
@@ -466,7 +466,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
     # ----------------------------------------------------------------------------------- internal
 
     def _send_later(self, frame: WebSocketFrame, timeout: float | None) -> bool:
-        """Send *frame* on the next connection, if that comes in time."""
+        """Send *frame* on the next connection, if there is one in time."""
         wait = self._timeout if timeout is None else seconds("timeout", timeout, zero=True)
         if self._send_until(frame, monotonic() + wait):
             return True
@@ -479,20 +479,20 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
         while True:
             self._check_open()
             if self._in_callback():
-                # waiting here would keep the connection from coming
+                # waiting here would prevent the connection from being established
                 return self._send_frame(frame)
             if self._wait_ready(end):
                 if self._send_frame(frame):
                     return True
-                # what was sent in part only has reached nobody: it is sent again
+                # a partially sent message has not reached the peer: it is sent again
                 with self._changed:
                     self._changed.wait(_PAUSE)
             elif not (self._closed or self._failure is not None):
                 return False
 
     def _wait_ready(self, end: float | None) -> bool:
-        """Wait until *end* for a connection; False at once when none will come, and in callbacks
-        when there is none.
+        """Wait until *end* for a connection. False immediately if there will be none, and in
+        callbacks if there is none.
         """
         with self._changed:
             while not (self._ready and self._is_running()):
@@ -519,19 +519,19 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
             raise GaveUp(self._failure)
 
     def _in_callback(self) -> bool:
-        """Tell whether the calling thread is the one that connects and reads."""
+        """Return whether the calling thread is the one that connects and reads."""
         process = self._client.websockets
         return process is not None and process.client_thread is threading.current_thread()
 
     def _check_thread(self, what: str) -> None:
         if self._in_callback():
             raise WebSocketsError(
-                f"{what} would wait for ever in a callback of the same connection, whose thread"
-                " reads: give the work to another thread"
+                f"{what} would wait forever in a callback of the same connection, whose thread"
+                " does the reading: use another thread"
             )
 
     def die_in_child(self) -> None:
-        """In a forked child: be closed."""
+        """Become closed, in a forked child."""
         self._safe, self._changed = threading.RLock(), threading.Condition()
         self._closed, self._ready = True, False
         self._inbox.die_in_child()

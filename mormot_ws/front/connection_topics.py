@@ -1,6 +1,6 @@
 """The topics of a ``Connection``: what ``connect(topics=True)`` adds to it.
 
-The work is done by ``WebSocketProtocolTopics``; here its callbacks are told to the connection.
+``WebSocketProtocolTopics`` does the work; this module passes its callbacks on to the connection.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .options import seconds
 if TYPE_CHECKING:
     from .connection import Connection
 
-#: the sub-protocol, when none is named
+#: the default sub-protocol
 _NAME = "topics"
 
 OnPublication = Callable[[Publication], Ignored]
@@ -30,11 +30,11 @@ _OnPublication = TypeVar("_OnPublication", bound=OnPublication)
 
 
 class DoorTopicsProtocol(WebSocketProtocolTopics):
-    """The topics of a client's *door*, with the session of *state* if that is one."""
+    """The topics of a client's *door*, with the session of *state* if it is a saved state."""
 
     def __init__(self, names: tuple[str, ...], door: Connection, state: object) -> None:
         if len(names) > 1:
-            raise ValueError("a connection for topics asks for one sub-protocol")
+            raise ValueError("a connection with topics needs exactly one sub-protocol")
         super().__init__(names[0] if names else _NAME)
         self._door = door
         if state is not True:
@@ -51,7 +51,7 @@ class DoorTopicsProtocol(WebSocketProtocolTopics):
 
 
 class ConnectionTopics(ABC):
-    """The half of a :class:`Connection` that is for topics."""
+    """The half of a :class:`Connection` that deals with topics."""
 
     __slots__ = ()
 
@@ -59,12 +59,13 @@ class ConnectionTopics(ABC):
 
     @property
     def topics(self) -> WebSocketProtocolTopics:
-        """The protocol underneath, with all that the front door does not show: ``state()``, the
-        ``unacknowledged`` publications. Raises :class:`WebSocketsError` without topics.
+        """The underlying protocol, with everything that :class:`Connection` does not expose:
+        ``state()``, the ``unacknowledged`` publications. Raises :class:`WebSocketsError` without
+        topics.
         """
         topics = self._topics
         if topics is None:
-            raise WebSocketsError("this connection has no topics: write connect(…, topics=True)")
+            raise WebSocketsError("this connection has no topics: use connect(…, topics=True)")
         return topics
 
     @overload
@@ -95,17 +96,17 @@ class ConnectionTopics(ABC):
         on_recovered: OnRecovered | None = None,
         on_refused: OnRefused | None = None,
     ) -> Any:
-        """Call ``on_publication(publication)`` with each publication on *topic*, over all
-        connections: each once, in order. ``publication.data`` is what was published.
+        """Call ``on_publication(publication)`` for each publication on *topic*, across all
+        reconnections: each once, in order. ``publication.data`` is the published value.
 
         Without *on_publication* it is a decorator: ``@ws.subscribe("news")``.
 
-        :param since: first with everything after that position; None: from now on.
-        :param on_recovered: ``f(recovery)``, called after a reconnection, before what was missed,
-            and whenever publications are lost: ``recovery.recovered`` is False then.
-        :param on_refused: ``f(subscription)``, called when the server refuses it, or ends it.
+        :param since: start with everything after that position; None: start now.
+        :param on_recovered: ``f(recovery)``, called after a reconnection, before the missed
+            publications, and whenever publications are lost: then ``recovery.recovered`` is False.
+        :param on_refused: ``f(subscription)``, called if the server refuses or ends it.
 
-        Raises ``ValueError`` when there is a subscription to *topic* already.
+        Raises ``ValueError`` if there is already a subscription to *topic*.
         """
         topics = self.topics
 
@@ -129,26 +130,26 @@ class ConnectionTopics(ABC):
         return decorate
 
     def unsubscribe(self, topic: str) -> bool:
-        """End a subscription; return False when there is none."""
+        """End a subscription; return False if there is none."""
         return self.topics.unsubscribe(topic)
 
     def publish(self, topic: str, data: Any, on_done: OnDone | None = None) -> Publishing:
         """Publish *data*, any JSON value, on *topic*, now or as soon as there is a connection.
 
-        It never waits: the result becomes acknowledged, refused or failed, which
-        :meth:`Publishing.wait` waits for, and ``on_done(publishing)`` is told. Publications reach
-        the hub in the order of the calls, each once.
+        It never waits. The result becomes acknowledged, refused or failed:
+        :meth:`Publishing.wait` waits for that, and ``on_done(publishing)`` is called.
+        Publications reach the hub in the order of the calls, each once.
         """
         return self.topics.publish(topic, data, self._telling("on_done", on_done))
 
     def members(self, topic: str, timeout: float = 5.0) -> dict[str, Any] | None:
-        """Return who is subscribed to *topic*, by name; None without an answer within *timeout*
-        seconds. Raises :class:`WebSocketsError` when the server refuses, and in callbacks.
+        """Return who is subscribed to *topic*, by name; None if there is no answer within *timeout*
+        seconds. Raises :class:`WebSocketsError` if the server refuses, and in callbacks.
         """
         return self.topics.members(topic, 1000 * seconds("timeout", timeout))
 
     def _telling(self, name: str, function: Any) -> Any:
-        """Return *function*, whose exceptions are logged and told to ``on_error``."""
+        """Return *function* wrapped so that its exceptions are logged and go to ``on_error``."""
         if function is None:
             return None
         check_callback(function, name, name.removeprefix("on_"))
@@ -165,16 +166,16 @@ class ConnectionTopics(ABC):
 
     @abstractmethod
     def _process_is_inherited(self) -> bool:
-        """Tell whether this is a forked child, which the parent's connection is not for."""
+        """Return whether this is a forked child, which must not use the parent's connection."""
 
     @abstractmethod
     def _callback_failed(self, name: str, error: BaseException) -> None:
-        """Log what the callback *name* has raised, and tell it."""
+        """Log and report an exception in the callback *name*."""
 
 
 def no_messages(*_: object) -> NoReturn:
-    """Stand for what sends and takes messages on a connection that has topics."""
+    """Replace the methods for messages on a connection that has topics."""
     raise WebSocketsError(
-        "this connection is for topics: publish() and subscribe(); for messages, make another one"
-        " without topics=True"
+        "this connection has topics: use publish() and subscribe(); for messages, open another"
+        " connection without topics=True"
     )

@@ -1,8 +1,8 @@
-"""The console of Windows that is closed, as a reason to say goodbye.
+"""Closing the Windows console as a reason to say goodbye.
 
-When the user closes the window, logs off or shuts the machine down, Windows calls a handler in a
-thread of its own, and ends the OS process when that returns, after 5 s at the latest. Python's
-signal handlers come too late for that.
+When the user closes the window, logs off or shuts down, Windows calls a handler in a thread of its
+own. It ends the OS process when the handler returns, or after 5 s. That is too early for Python's
+signal handlers.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 #: CTRL_CLOSE_EVENT, CTRL_LOGOFF_EVENT, CTRL_SHUTDOWN_EVENT
 _ENDS = (2, 5, 6)
-#: seconds that the handler leaves the program to end in order
+#: seconds that the handler gives the program to shut down
 _PATIENCE = 4.5
 
 
 def close_handler(stop: Callable[[], Any], done: threading.Event) -> Callable[[int], bool]:
-    """Return what Windows is to call: it calls *stop*, and waits for *done*."""
+    """Return the function for Windows to call: it calls *stop* and waits for *done*."""
 
     def handler(event: int) -> bool:
         if event not in _ENDS:
@@ -34,7 +34,7 @@ def close_handler(stop: Callable[[], Any], done: threading.Event) -> Callable[[i
 
 @contextlib.contextmanager
 def console_close(stop: Callable[[], Any]) -> Iterator[None]:
-    """Call *stop*, in another thread, when the console is closed while the block runs.
+    """Call *stop*, in another thread, if the console is closed while the block runs.
 
     The program then has 4.5 s to leave the block. Does nothing on other systems.
     """
@@ -46,7 +46,7 @@ def console_close(stop: Callable[[], Any]) -> Iterator[None]:
     done = threading.Event()
     handler = ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint)(close_handler(stop, done))
     kernel = ctypes.WinDLL("kernel32")
-    # 0 without a console, and then nobody closes it
+    # 0 without a console: then nobody can close it
     added = kernel.SetConsoleCtrlHandler(handler, 1)
     try:
         yield

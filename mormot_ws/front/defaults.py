@@ -1,4 +1,4 @@
-"""The settings of both doors where none are given: those of who never heard of the original."""
+"""The front door's default settings, for users who do not know the original."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from ..settings import WebSocketProcessSettings, checked_settings
 
 
 def front_settings(settings: WebSocketProcessSettings | None) -> WebSocketProcessSettings:
-    """Return *settings*; for None those of the doors: no freeze of ``free()`` in a callback, and a
-    connection through which nothing comes any more is given up after two heartbeats without an
-    answer, within a minute, as programs of other libraries do, too.
+    """Return *settings*; for None, the front door's defaults: ``free()`` in a callback does not
+    freeze, and a dead connection is given up after two unanswered heartbeats, within a minute, as
+    in other libraries.
 
-    Raises ``TypeError`` for what are no settings.
+    Raises ``TypeError`` if *settings* is anything else.
     """
     if settings is None:
         return WebSocketProcessSettings(

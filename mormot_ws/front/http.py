@@ -1,6 +1,6 @@
 """HttpRoutes: which function answers which plain HTTP request, and what its result means.
 
-No socket and no thread belongs in here.
+No socket or thread belongs in here.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 class HttpRoute:
-    """*function* as it answers requests with one of the *methods*.
+    """*function*, which answers requests with one of the *methods*.
 
-    Raises ``TypeError`` for a function that takes neither the request nor nothing.
+    Raises ``TypeError`` if the function accepts neither the request alone nor no argument.
     """
 
     def __init__(self, function: Callable[..., Any], methods: Iterable[str]) -> None:
@@ -45,12 +45,12 @@ class HttpRoute:
             self._takes_request = False
 
     def call(self, request: Request) -> Any:
-        """Return what the function answers to *request*."""
+        """Return the function's answer to *request*."""
         return self._function(request) if self._takes_request else self._function()
 
 
 class HttpRoutes:
-    """Routes by their paths. The server guards :meth:`add`."""
+    """Routes by path. The server guards :meth:`add`."""
 
     def __init__(self) -> None:
         self._routes: dict[str, HttpRoute] = {}
@@ -59,15 +59,15 @@ class HttpRoutes:
         return len(self._routes)
 
     def add(self, path: str, route: HttpRoute) -> None:
-        """Answer requests of *path* by *route*; raise ``ValueError`` when that is done already."""
+        """Answer requests of *path* with *route*; raise ``ValueError`` if it is already in use."""
         if path in self._routes:
-            raise ValueError(f"requests of {path!r} are answered already")
+            raise ValueError(f"the path {path!r} already has a handler")
         self._routes[path] = route
 
     def answer(self, context: HttpServerRequest) -> int | None:
-        """Answer the request in *context*; return the status, None when there is no route for it.
+        """Answer the request in *context*; return the status, or None if there is no route for it.
 
-        Raises what the function raises, and ``TypeError`` for a result that is no answer.
+        Raises what the function raises, and ``TypeError`` for an invalid result.
         """
         uri = context.url if context.url.startswith("/") else f"/{context.url}"
         request = Request(
@@ -88,11 +88,11 @@ class HttpRoutes:
 
 
 def _put_answer(context: HttpServerRequest, answer: Any) -> int:
-    """Put *answer* into *context*; return the status."""
+    """Store *answer* in *context*; return the status."""
     headers: Mapping[str, str] = {}
     if isinstance(answer, tuple):
         if len(answer) not in (2, 3):
-            raise TypeError("an answer of http is (status, content) or (status, content, headers)")
+            raise TypeError("an http function returns (status, content), with or without headers")
         status, content, *rest = answer
         headers = rest[0] if rest else {}
     elif isinstance(answer, int):
@@ -108,7 +108,7 @@ def _put_answer(context: HttpServerRequest, answer: Any) -> int:
         context.out_content, context.out_content_type = dump_json(content), "application/json"
     elif content is not None:
         raise TypeError(
-            "an answer of http must be str, bytes, a dict, a list, None or a status, not "
+            "an http function must return str, bytes, a dict, a list, None or a status, not "
             f"{type(content).__name__}"
         )
     lines = []

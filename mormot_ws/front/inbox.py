@@ -1,6 +1,6 @@
-"""Inbox: the messages that a connection has received and nobody has read yet, up to a bound.
+"""Inbox: the messages that a connection has received and nobody has read yet, up to a limit.
 
-One thread puts, any number of them get. No connection and no callback belongs in here.
+One thread puts, any number of threads get. No connection or callback belongs in here.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from typing import Literal
 from ..core.taking import LONGEST_WAIT
 from .messages import Message
 
-#: what a full inbox does
+#: what to do when the inbox is full
 Overflow = Literal["wait", "drop_oldest", "close"]
 
-#: seconds after which a wait for room looks by itself
+#: seconds after which a thread that waits for room checks again
 _LOOK = 1.0
 
 
 class Inbox:
-    """Keeps up to *most* messages; *overflow* says what happens to one more."""
+    """Keeps up to *most* messages; *overflow* determines what happens to further messages."""
 
     def __init__(self, most: int, overflow: Overflow) -> None:
-        #: how many it may keep
+        #: how many messages it can keep
         self.most = most
-        #: what a full inbox does
+        #: what to do when the inbox is full
         self.overflow: Overflow = overflow
-        #: for those who need no more than its methods. None: there will be no further message; it
-        #: stays there for others
+        #: for callers that need no more than its methods. None: there will be no further message;
+        #: it stays there for other readers
         self.messages: SimpleQueue[Message | None] = SimpleQueue()
-        #: guards _wanted; notified when a message was taken, and at the end. Innermost
+        #: guards _wanted; notified when a message was taken, and at the end. Innermost lock
         self._room = threading.Condition()
-        # True while the thread that puts waits for room
+        # True while the putting thread waits for room
         self._wanted = False
         self._ended = False
         #: how many messages were dropped
         self.dropped = 0
 
     def offer(self, message: Message) -> bool:
-        """Keep *message*; return False when there is no room for it. Never waits."""
+        """Keep *message*; return False if there is no room for it. Never waits."""
         messages = self.messages
         if messages.qsize() >= self.most:
             if self.overflow != "drop_oldest":
@@ -60,7 +60,7 @@ class Inbox:
             self._wanted = False
 
     def take(self) -> Message | None:
-        """Return the oldest message, None when there is none just now. Never waits."""
+        """Return the oldest message; None if there is none at the moment. Never waits."""
         try:
             message = self.messages.get_nowait()
         except Empty:
@@ -70,7 +70,7 @@ class Inbox:
         return message
 
     def get(self, timeout: float | None) -> Message | None:
-        """Wait for a message, up to *timeout* seconds; None: there will be none any more.
+        """Wait for a message, for up to *timeout* seconds; None: there will be no further message.
 
         Raises ``TimeoutError``.
         """
@@ -104,14 +104,14 @@ class Inbox:
                 self._room.notify_all()
 
     def end(self) -> None:
-        """There will be no further message; those that are here can still be read."""
+        """There will be no further messages; those in the inbox can still be read."""
         self._ended = True
         self.messages.put(None)
         with self._room:
             self._room.notify_all()
 
     def die_in_child(self) -> None:
-        """In a forked child: be at the end."""
+        """End, in a forked child."""
         self._room = threading.Condition()
         self.messages = SimpleQueue()
         self.messages.put(None)

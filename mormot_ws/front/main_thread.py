@@ -1,7 +1,7 @@
-"""MainThreadQueue: callbacks that run in the main thread of a program with a window.
+"""MainThreadQueue: callbacks that run in the main thread of a desktop program.
 
-It knows no toolkit: the program's event loop calls ``run_pending()``, by a timer or when it is
-woken. In Delphi these are ``TThread.Queue`` and ``TThread.Synchronize``.
+It does not depend on a toolkit: the program's event loop calls ``run_pending()``, from a timer or
+when it is woken. In Delphi these are ``TThread.Queue`` and ``TThread.Synchronize``.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _log = get_logger("mormot_ws.front")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-#: seconds between two looks at the main thread, while another thread waits for it
+#: seconds between two checks of the main thread while another thread waits for it
 _LOOK = 0.1
-#: seconds that the main thread may be inside the library before synchronize() calls it a deadlock
+#: seconds that the main thread may be inside the library before synchronize() reports a deadlock
 _PATIENCE = 1.0
-#: seconds that a thread waits at most for room in a full queue
+#: the most seconds that a thread waits for room in a full queue
 _FULL = 10.0
 
 
 class _Job:
-    """A call for the main thread; *done* is set when it has ended, or never will begin."""
+    """A call for the main thread; *done* is set when it has ended or will never start."""
 
     __slots__ = ("call", "done", "error", "result", "started")
 
@@ -56,7 +56,7 @@ class _Job:
             self.result = self.call()
         except Exception as exc:  # noqa: BLE001 - logged, or raised in synchronize()
             if self.done is None:
-                _log.exception("a callback in the main thread has raised %s", type(exc).__name__)
+                _log.exception("a callback in the main thread raised %s", type(exc).__name__)
             self.error = exc
         except BaseException as exc:
             self.error = WebSocketsError(f"the main thread was interrupted: {type(exc).__name__}")
@@ -66,24 +66,24 @@ class _Job:
                 self.done.set()
 
     def discard(self, why: str) -> None:
-        """Let the thread that waits for it, if one does, raise an error."""
+        """Raise an error in the thread that waits for it, if there is one."""
         if self.done is not None:
             self.error = WebSocketsError(why)
             self.done.set()
 
 
 class MainThreadQueue(FixedAttributes, ClosedByWith):
-    """Runs functions in the thread that makes it, which is the main thread of a desktop program.
+    """Runs functions in the thread that creates it, the main thread of a desktop program.
 
-    :param wake: called from any thread when there is something to run, to make the main thread
-        call :meth:`run_pending`; the ``emit`` of a Qt signal is one. None: a timer does it, as
-        with :meth:`start`.
-    :param most: how many calls wait at most. When it is full, the thread that queues waits: a
-        connection then reads no further, and in the end its peer has to wait. It waits up to 10 s,
-        and not at all while the main thread waits inside the library, say in ``close()``; the call
-        is then queued nevertheless, so none is lost.
+    :param wake: called from any thread when there is something to run. It makes the main thread
+        call :meth:`run_pending`, like the ``emit`` of a Qt signal. None: a timer does this, as with
+        :meth:`start`.
+    :param most: the most calls that can wait. If the queue is full, the thread that queues a call
+        waits: a connection then stops reading, and eventually its peer has to wait. It waits up to
+        10 s, and not at all while the main thread waits inside the library, for example in
+        ``close()``. The call is then queued anyway, so none is lost.
 
-    The calls of one thread run in their order. As a context manager it closes at the end.
+    The calls of one thread run in order. As a context manager, it closes at the end of the block.
     """
 
     __slots__ = (
@@ -114,7 +114,7 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
         self._jobs: deque[_Job] = deque()
         self._closed = False
         self._discarded = 0
-        # True from a wake() until the run_pending() that it has caused
+        # True from a wake() until the run_pending() that it causes
         self._woken = False
         self._after: Callable[[int, Callable[[], None]], object] | None = None
         self._interval = 0
@@ -122,20 +122,20 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
 
     @property
     def pending(self) -> int:
-        """How many calls wait."""
+        """How many calls are waiting."""
         return len(self._jobs)
 
     @property
     def discarded(self) -> int:
-        """How many calls :meth:`close` has discarded, or came after it."""
+        """How many calls were discarded by :meth:`close` or queued after it."""
         return self._discarded
 
     # -------------------------------------------------------------------------- from any thread
 
     def wrap(self, function: Callable[_P, object]) -> Callable[_P, None]:
-        """Return a function that queues a call of *function* and returns at once; a decorator.
+        """Return a function that queues a call of *function* and returns immediately; a decorator.
 
-        It fits wherever the library takes a callback whose result nobody looks at.
+        Use it wherever the library takes a callback whose result is ignored.
         """
         check_plain(function, "function")
 
@@ -143,29 +143,29 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
         def queued(*args: _P.args, **kwargs: _P.kwargs) -> None:
             self._put(_Job(partial(function, *args, **kwargs)))
 
-        with contextlib.suppress(TypeError, ValueError):  # a function in C that does not tell it
-            # what takes the wrapper as a callback looks at its parameters
+        with contextlib.suppress(TypeError, ValueError):  # a C function without a signature
+            # the parameters of the wrapper are checked when it is set as a callback
             queued.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
         return queued
 
     def queue(self, function: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> None:
         """Queue a call of *function* for the main thread, and return at once (``TThread.Queue``).
 
-        From the main thread, too: it then runs in a later :meth:`run_pending`. What *function*
-        raises is logged. After :meth:`close` nothing is called.
+        This also works in the main thread: the call then runs in a later :meth:`run_pending`.
+        Exceptions in *function* are logged. After :meth:`close`, nothing is called.
         """
         check_plain(function, "function")
         self._put(_Job(partial(function, *args, **kwargs)))
 
     def synchronize(self, function: Callable[[], _R], timeout: float = 30.0) -> _R:
         """Run *function* in the main thread, wait for it, and return its result
-        (``TThread.Synchronize``). What it raises is raised here. In the main thread it is simply
+        (``TThread.Synchronize``). Its exceptions are raised here. In the main thread, it is simply
         called.
 
-        Raises ``TimeoutError`` when it has not ended within *timeout* seconds, and
-        :class:`WebSocketsError` after :meth:`close`, and when the main thread has waited inside the
-        library for a second: it may be waiting for this very thread. The log then shows where. What
-        has not begun by then is not called.
+        Raises ``TimeoutError`` if it has not ended within *timeout* seconds. Raises
+        :class:`WebSocketsError` after :meth:`close`, and if the main thread has waited inside the
+        library for a second, because it may be waiting for this very thread; the log then shows
+        where. A call that has not started by then is not made.
         """
         check_plain(function, "function")
         end = monotonic() + seconds("timeout", timeout)
@@ -183,17 +183,17 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
     # --------------------------------------------------------------------- from the main thread
 
     def run_pending(self, time: float = 0.05) -> int:
-        """Run what waits, but begin nothing after *time* seconds, so that the window stays alive;
-        return how many were run. What is left is run the next time.
+        """Run the waiting calls, but start none after *time* seconds, so that the window stays
+        responsive; return how many were run. The others run the next time.
 
-        An exception is logged, at ERROR; ``SystemExit`` and ``KeyboardInterrupt`` are raised here.
-        Raises :class:`WebSocketsError` in other threads than the main thread.
+        Exceptions are logged at ERROR; ``SystemExit`` and ``KeyboardInterrupt`` are raised here.
+        Raises :class:`WebSocketsError` in threads other than the main thread.
         """
         self._check_main("run_pending()")
         end = monotonic() + seconds("time", time, zero=True)
         self._woken = False
         count = 0
-        # what is queued meanwhile has its turn the next time
+        # calls that are queued meanwhile run the next time
         waiting = len(self._jobs)
         try:
             while count < waiting and (job := self._take()) is not None:
@@ -209,7 +209,7 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
     def start(
         self, after: Callable[[int, Callable[[], None]], object], every: float = 0.02
     ) -> None:
-        """Call :meth:`run_pending` each *every* seconds, until :meth:`close`, by a timer.
+        """Call :meth:`run_pending` every *every* seconds, with a timer, until :meth:`close`.
 
         *after* is called as ``after(milliseconds, function)``, and only in the main thread:
         ``root.after`` of Tkinter, ``QTimer.singleShot`` of Qt.
@@ -223,10 +223,10 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
         after(self._interval, self._turn)
 
     def close(self) -> None:
-        """Run nothing from here on; what waits is discarded, and counted in :attr:`discarded`.
+        """Run nothing from now on. Waiting calls are discarded and counted in :attr:`discarded`.
 
-        From any thread. Close the connections first: what they say at their end can then still be
-        run by :meth:`run_pending`.
+        Call it from any thread. Close the connections first, so that :meth:`run_pending` can still
+        run their last callbacks.
         """
         with self._changed:
             self._closed = True
@@ -242,7 +242,7 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
     # --------------------------------------------------------------------------------- internal
 
     def _put(self, job: _Job, end: float | None = None) -> None:
-        """Queue *job*, when there is room; at *end* without."""
+        """Queue *job* when there is room; at *end* even without."""
         if end is None:
             end = monotonic() + _FULL
         forced = threading.get_ident() == self._main
@@ -270,7 +270,7 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
             self._call_wake()
 
     def _wait(self, job: _Job, done: threading.Event, end: float) -> None:
-        """Wait until *job* is done; raise when that cannot be waited for."""
+        """Wait until *job* is done; raise if it cannot be waited for."""
         inside_since: float | None = None
         while not done.wait(max(0.0, min(_LOOK, end - monotonic()))):
             now = monotonic()
@@ -290,11 +290,11 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
                     )
                     raise WebSocketsError("the main thread waits inside the library: a deadlock")
             elif now >= end:
-                begun = "" if self._withdraw(job) else "; it has begun, and goes on"
+                begun = "" if self._withdraw(job) else "; it has started and continues"
                 raise TimeoutError(f"the main thread did not run it in time{begun}")
 
     def _withdraw(self, job: _Job) -> bool:
-        """Tell whether *job* will not be run: it is taken out of the queue."""
+        """Take *job* out of the queue; return whether this prevents it from running."""
         with self._changed:
             if job.started or job not in self._jobs:
                 return False
@@ -313,7 +313,7 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
 
     def _turn(self) -> None:
         if not self._closed and self._after is not None:
-            # first: a dialog in a callback has an event loop of its own, and may stay open long
+            # first: a dialog in a callback has its own event loop, and may stay open for long
             self._after(self._interval, self._turn)
             self.run_pending()
 
@@ -324,12 +324,12 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
         try:
             self._wake()
         except Exception:  # noqa: BLE001 - logged
-            # the next call tries it again
+            # the next call tries again
             self._woken = False
-            _log.exception("wake() of the main thread's queue has raised")
+            _log.exception("wake() of the main thread's queue failed")
 
     def _main_is_in_library(self) -> bool:
-        """Tell whether the main thread waits inside the library, or has ended."""
+        """Return whether the main thread waits inside the library, or has ended."""
         frame = sys._current_frames().get(self._main)
         if frame is None:
             return True
@@ -349,14 +349,14 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
 
     def _check_main(self, what: str) -> None:
         if threading.get_ident() != self._main:
-            raise WebSocketsError(f"{what} is for the thread that has made the MainThreadQueue")
+            raise WebSocketsError(f"call {what} in the thread that created the MainThreadQueue")
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
         return f"<MainThreadQueue{state} pending={len(self._jobs)} discarded={self._discarded}>"
 
     def die_in_child(self) -> None:
-        """In a forked child: be closed, and empty."""
+        """Become closed and empty, in a forked child."""
         self._changed = threading.Condition()
         self._closed = True
         self._jobs = deque()

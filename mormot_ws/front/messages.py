@@ -1,7 +1,7 @@
-"""What both doors share about messages: from ``str`` and ``bytes`` to frames and back, and calls.
+"""Messages, shared by both doors: from ``str`` and ``bytes`` to frames and back, and calls.
 
-A call is a text message in the form of JSON-RPC 2.0 (docs/reference/calls.md). Values only: no
-socket, no thread and no connection belongs in here.
+A call is a text message in the format of JSON-RPC 2.0 (docs/reference/calls.md). Values only: no
+socket, thread or connection belongs in here.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from ..services.values import dump_json, load_json
 #: what is sent and received: text is ``str``, everything else ``bytes``
 Message = str | bytes
 
-#: what the callee answers when there is no such method
+#: the error code of an answer if there is no such method
 CALL_NOT_FOUND = -32601
-#: … when the arguments do not fit
+#: … if the arguments do not fit
 CALL_BAD_ARGUMENTS = -32602
-#: … when the message is no proper call
+#: … if the message is not a valid call
 CALL_INVALID = -32600
-#: … when the method has raised an exception
+#: … if the method raised an exception
 CALL_FAILED = -32000
 
-#: characters of an error's text
+#: the most characters of an error's text
 _MOST_TEXT = 2_000
-#: what precedes base64 in a JSON string that stands for bytes
+#: precedes base64 in a JSON string that represents bytes
 _BYTES_MARK = "\ufff0"
 
 
 def frame_of(message: Message) -> WebSocketFrame:
-    """Return the frame that carries *message*: ``str`` as text, ``bytes`` and the like as binary.
+    """Return the frame for *message*: text for ``str``, binary for bytes-like objects.
 
-    Raises ``TypeError`` for anything else, and ``ValueError`` for a ``str`` that UTF-8 cannot hold.
+    Raises ``TypeError`` for anything else, and ``ValueError`` if UTF-8 cannot encode the ``str``.
     """
     if type(message) is str:
         # UnicodeEncodeError is a ValueError
@@ -52,9 +52,9 @@ def frame_of(message: Message) -> WebSocketFrame:
 
 
 def message_of(frame: WebSocketFrame) -> Message:
-    """Return what a text or binary *frame* carries."""
+    """Return the content of a text or binary *frame*."""
     if frame.opcode is focText:
-        # checked where it was received; REST peers alone may send what is not UTF-8
+        # checked when it was received; only REST peers may send text that is not UTF-8
         return frame.payload.decode("utf-8", "replace")
     return frame.payload
 
@@ -62,8 +62,8 @@ def message_of(frame: WebSocketFrame) -> Message:
 def json_frame(value: Any) -> WebSocketFrame:
     """Return the text frame with *value* as JSON.
 
-    Raises ``TypeError`` or ``ValueError`` for what JSON cannot hold. Dataclasses, dates and enums
-    can be sent, ``bytes`` as base64.
+    Raises ``TypeError`` or ``ValueError`` for values that JSON cannot represent. Dataclasses, dates
+    and enums can be sent; ``bytes`` are sent as base64.
     """
     return WebSocketFrame(focText, dump_json(value))
 
@@ -75,12 +75,12 @@ def json_frame(value: Any) -> WebSocketFrame:
 class Call:
     """One call of a method of the other side."""
 
-    #: comes back in the answer; None: no answer is wanted
+    #: returned in the answer; None: no answer is wanted
     number: int | str | None
     name: str
-    #: by position, or by name
+    #: by position or by name
     arguments: list[Any] | dict[str, Any]
-    #: what is wrong with it; '' when it is a proper call
+    #: what is wrong with it; '' for a valid call
     fault: str = ""
 
 
@@ -90,21 +90,21 @@ class Answer:
 
     number: int | str
     result: Any = None
-    #: None when the call has succeeded
+    #: None if the call has succeeded
     error: str | None = None
-    #: of the error
+    #: the code of the error
     code: int = 0
 
 
 def call_frame(
     number: int | str | None, name: str, arguments: Sequence[Any] | Mapping[str, Any]
 ) -> WebSocketFrame:
-    """Return the frame of a call; with *number* None, of one that wants no answer.
+    """Return the frame of a call; if *number* is None, of one that wants no answer.
 
-    Raises ``TypeError`` or ``ValueError`` for what cannot be called or sent.
+    Raises ``TypeError`` or ``ValueError`` for a name or arguments that cannot be sent.
     """
     if not isinstance(name, str) or not name:
-        raise TypeError(f"the name of a method must be a str that is not empty, not {name!r}")
+        raise TypeError(f"the name of a method must be a str, and not empty, not {name!r}")
     parameters = dict(arguments) if isinstance(arguments, Mapping) else list(arguments)
     call: dict[str, Any] = {"jsonrpc": "2.0", "method": name, "params": parameters}
     if number is not None:
@@ -115,37 +115,37 @@ def call_frame(
 def answer_frame(number: int | str | None, result: Any) -> WebSocketFrame:
     """Return the frame that answers a call with its *result*.
 
-    Raises ``TypeError`` or ``ValueError`` for a result that JSON cannot hold.
+    Raises ``TypeError`` or ``ValueError`` for a result that JSON cannot represent.
     """
     return json_frame({"jsonrpc": "2.0", "result": result, "id": number})
 
 
 def error_frame(number: int | str | None, code: int, text: str) -> WebSocketFrame:
-    """Return the frame that answers a call with an error; a long *text* is cut."""
-    # whatever an exception says has to reach the caller, lone surrogates too
+    """Return the frame that answers a call with an error; a long *text* is truncated."""
+    # the caller has to get the text of any exception, even with lone surrogates
     message = str(text)[:_MOST_TEXT].encode("utf-8", "replace").decode("utf-8")
     error = {"code": code, "message": message}
     return json_frame({"jsonrpc": "2.0", "error": error, "id": number})
 
 
 def read_call(text: str) -> Call | None:
-    """Return the call that a text message is; None when it is a message like any other."""
+    """Return the call in a text message; None if it is an ordinary message."""
     fields = _rpc_object(text)
     if fields is None or "method" not in fields:
         return None
     number = fields.get("id")
     name, arguments = fields["method"], fields.get("params", [])
     if not _is_number(number) and number is not None:
-        return Call("", "", [], "the id of a call is a number or a string")
+        return Call("", "", [], "the id of a call must be a number or a string")
     if not isinstance(name, str) or not isinstance(arguments, (list, dict)):
-        return Call(number, "", [], "method is a string, and params an array or an object")
+        return Call(number, "", [], "method must be a string, and params an array or an object")
     return Call(number, name, arguments)
 
 
 def read_answer(text: str) -> Answer | None:
-    """Return the answer that a text message is; None when it is a message like any other.
+    """Return the answer in a text message; None if it is an ordinary message.
 
-    It may answer a call of somebody else's: look at its number.
+    It may answer another party's call: check its number.
     """
     fields = _rpc_object(text)
     if fields is None or not _is_number(fields.get("id")):
@@ -166,8 +166,8 @@ def read_answer(text: str) -> Answer | None:
 
 
 def _rpc_object(text: str) -> dict[str, Any] | None:
-    """Return the JSON object of a message of JSON-RPC 2.0, None for another message."""
-    # most messages are none, and are not parsed
+    """Return the JSON object of a JSON-RPC 2.0 message; None for another message."""
+    # most messages are not, and are not parsed
     if text[:1] != "{" or '"jsonrpc"' not in text:
         return None
     try:
@@ -186,7 +186,7 @@ def _may_have_bytes(text: str) -> bool:
 
 
 def _with_bytes(value: Any) -> Any:
-    """Return *value* with the strings that stand for bytes as ``bytes``."""
+    """Return *value* with ``bytes`` in place of the strings that represent them."""
     if isinstance(value, str) and value.startswith(_BYTES_MARK):
         try:
             return base64.b64decode(value[1:], validate=True)

@@ -1,6 +1,6 @@
-"""RemoteMethods: the functions that peers call, and what their annotations say of the arguments.
+"""RemoteMethods: the functions that peers call, with arguments checked against annotations.
 
-No thread belongs in here, and nothing of how a call comes and its answer goes.
+No thread belongs in here, and nothing about how calls and answers are transported.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Dataclass(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-#: what a method may return: what JSON can hold, and no coroutine
+#: what a method may return: anything that JSON can represent, but not a coroutine
 Sendable = (
     None
     | bool
@@ -59,16 +59,16 @@ Sendable = (
 
 
 class RemoteMethod:
-    """*function* as peers call it by *name*. When its first parameter has the annotation
-    *peer_type*, it is given the calling peer.
+    """*function*, which peers call by *name*. If its first parameter is annotated as *peer_type*,
+    it receives the calling peer.
 
-    Raises ``TypeError`` for what cannot be called from afar.
+    Raises ``TypeError`` for a function that cannot be called remotely.
     """
 
     def __init__(self, name: str, function: Callable[..., Any], peer_type: type) -> None:
         check_plain(function, f"the method {name!r}")
         if not name:
-            raise ValueError("a method has a name: write server.method('name')(function)")
+            raise ValueError("a method needs a name: write server.method('name')(function)")
         self.name = name
         self.function = function
         signature = inspect.signature(function)
@@ -77,10 +77,10 @@ class RemoteMethod:
             hints = typing.get_type_hints(target, include_extras=True)
         except NameError as exc:
             raise TypeError(
-                f"{name}(): {exc}; its types have to be global names at run time"
+                f"{name}(): {exc}; its types must be global names at run time"
             ) from None
         parameters = list(signature.parameters.values())
-        #: True: the calling peer is its first argument
+        #: True: the first argument is the calling peer
         self.wants_peer = bool(parameters) and hints.get(parameters[0].name) is peer_type
         if self.wants_peer:
             del parameters[0]
@@ -95,8 +95,8 @@ class RemoteMethod:
         self._kinds = {parameter.name: parameter.kind for parameter in parameters}
 
     def read(self, arguments: list[Any] | dict[str, Any]) -> BoundArguments:
-        """Return the *arguments* of a call, as their annotations say; raise ``ValueError`` when
-        they do not fit.
+        """Return the *arguments* of a call, converted according to the annotations; raise
+        ``ValueError`` if they do not fit.
         """
         try:
             if isinstance(arguments, dict):
@@ -121,9 +121,9 @@ class RemoteMethod:
 
 
 class RemoteMethods:
-    """The methods of a server, by their names. The server guards :meth:`add`.
+    """The methods of a server, by name. The server guards :meth:`add`.
 
-    *hide_errors*: what a method raises is not told to its caller, but for a :class:`CallError`.
+    *hide_errors*: do not send the text of exceptions to callers, except for :class:`CallError`.
     """
 
     def __init__(self, hide_errors: bool) -> None:
@@ -134,9 +134,9 @@ class RemoteMethods:
         return len(self._methods)
 
     def add(self, method: RemoteMethod) -> None:
-        """Let *method* be called; raise ``ValueError`` when there is one of that name."""
+        """Add *method*; raise ``ValueError`` if there is already one with that name."""
         if method.name in self._methods:
-            raise ValueError(f"there is a method {method.name!r} already")
+            raise ValueError(f"there already is a method {method.name!r}")
         self._methods[method.name] = method
 
     def answer(self, peer: Peer, call: Call) -> WebSocketFrame:
@@ -157,7 +157,7 @@ class RemoteMethods:
             return answer_frame(number, result)
         except CallError as exc:
             return error_frame(number, exc.code, exc.text)
-        # whatever a method raises is its caller's error
+        # any exception in a method is an error for its caller
         except BaseException as exc:
             # in a child that the method has forked, which ends as it likes
             if peer.process.inherited:
@@ -170,7 +170,7 @@ class RemoteMethods:
 
 
 def _words(exc: BaseException) -> str:
-    """Return what the caller is told of *exc*."""
+    """Return what the caller learns about *exc*."""
     name = type(exc).__name__
     try:
         return f"{name}: {exc}"

@@ -1,5 +1,5 @@
-"""What ``connect()`` may be given: checked at once, and brought into the form of the classes
-underneath. No connection is made here.
+"""The arguments of ``connect()``, checked immediately, and converted to what the underlying classes
+expect. No connection is made here.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from ..settings import LONGEST_MS, WebSocketProcessSettings
 from .defaults import front_settings
 from .inbox import Inbox, Overflow
 
-#: milliseconds between two attempts at most, by default: shorter than a ``call()`` waits for the
-#: connection, so that each meets an attempt
+#: the longest wait between two attempts, in milliseconds, by default: shorter than the time that a
+#: ``call()`` waits for the connection, so that it always sees an attempt
 _LONGEST_WAIT_MS = 4_000
-#: stands for the host until a function has told it
+#: used as the host until a function has returned it
 _UNKNOWN_HOST = "uri()"
 
 
 class Target:
-    """Where *uri* leads, a text or a function.
+    """The server that *uri*, a text or a function, leads to.
 
-    Raises ``ValueError``/``TypeError`` for what can never work.
+    Raises ``ValueError``/``TypeError`` for invalid arguments.
     """
 
     def __init__(self, uri: object, tls: object) -> None:
-        #: what the upgrade asks for, or a function that returns the whole URI
+        #: the resource of the upgrade, or a function that returns the whole URI
         self.resource: str | Callable[[], str]
         if tls is not None and not isinstance(tls, ssl.SSLContext):
             raise TypeError(f"tls must be an ssl.SSLContext or None, not {type(tls).__name__}")
@@ -47,25 +47,25 @@ class Target:
             return
         if not isinstance(uri, str):
             raise TypeError(f"uri must be a str or a function, not {type(uri).__name__}")
-        #: the URI as it may be shown
+        #: the URI in a form that is safe to show
         self.shown = shown_uri(uri)
         self.host, self.port, resource, self.tls = parse_websocket_uri(uri)
         if not is_unix(self.host) and not 0 < self.port < 65536:
             raise ValueError(f"port must be a number from 1 to 65535, not {self.port}")
         labels = wire_host(self.host).split(".")
         if ":" not in self.host and not all(0 < len(label) < 64 for label in labels):
-            raise ValueError(f"{self.host!r} is no host name: a part has 1 to 63 characters")
+            raise ValueError(f"{self.host!r} is not a host name: each part has 1 to 63 characters")
         check_upgrade_arguments(resource, "", None, "")
         self.resource = resource
         if tls is not None and not self.tls:
-            raise ValueError("tls goes with wss://, and this URI begins with ws://")
+            raise ValueError("tls requires wss://, but this URI begins with ws://")
 
 
 def _called_uri(function: Callable[[], object]) -> str:
-    """Return what *function* returns, if that is a whole URI."""
+    """Return the result of *function*, if it is a whole URI."""
     uri = function()
     if not isinstance(uri, str):
-        raise TypeError(f"the function for the URI returns a str, not {type(uri).__name__}")
+        raise TypeError(f"the function for the URI must return a str, not {type(uri).__name__}")
     parse_websocket_uri(uri)
     return uri
 
@@ -85,8 +85,8 @@ def sub_protocols(protocol: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def seconds(name: str, value: object, zero: bool = False) -> float:
-    """Return *value* when it is a number of seconds above 0, or 0 where *zero* makes sense."""
-    # the usual ones first: recv() asks for each message
+    """Return *value* if it is a number of seconds above 0, or 0 where *zero* is allowed."""
+    # the usual types first: recv() calls this for each message
     if (type(value) is float or type(value) is int) and 0 < value < 1e6:
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -100,7 +100,7 @@ def new_inbox(most: object, overflow: Overflow) -> Inbox:
     if type(most) is not int or most < 1:
         raise ValueError(f"inbox must be a number of messages, at least 1, not {most!r}")
     if overflow not in ("wait", "drop_oldest", "close"):
-        raise ValueError(f"overflow is 'wait', 'drop_oldest' or 'close', not {overflow!r}")
+        raise ValueError(f"overflow must be 'wait', 'drop_oldest' or 'close', not {overflow!r}")
     return Inbox(most, overflow)
 
 
@@ -109,7 +109,7 @@ def settings_of(
 ) -> WebSocketProcessSettings:
     settings = front_settings(settings)
     if not settings.client_auto_upgrade:
-        raise ValueError("a connect() comes back: client_auto_upgrade=False is not for it")
+        raise ValueError("connect() always reconnects: client_auto_upgrade=False is not allowed")
     if compression is not None:
         settings = replace(settings, permessage_deflate=compression)
     return settings
@@ -129,8 +129,8 @@ def policy_of(
 def header_lines(
     headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None,
 ) -> str | Callable[[], str]:
-    """Return *headers* as lines, or as a function that returns them; raise for what cannot be
-    sent.
+    """Return *headers* as lines, or as a function that returns them. Raise an error for invalid
+    ones.
     """
     if headers is None:
         return ""
@@ -159,5 +159,5 @@ def _lines(headers: object) -> str:
             raise TypeError(f"the header {name!r} must be a str, not {type(value).__name__}")
         if any(c in "\r\n\0" for c in value):
             # without the value, which may be a token
-            raise ValueError(f"the header {name!r} has a line break in its value")
+            raise ValueError(f"the value of the header {name!r} contains a line break")
     return "\r\n".join(f"{name}: {value}" for name, value in headers.items())

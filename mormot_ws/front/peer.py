@@ -1,6 +1,6 @@
 """Peer: a connected client of a ``Server``, and the protocol object behind it.
 
-What is done with a message is said by the server's functions; how it gets there is said below.
+The server's functions handle messages; this module passes messages on to them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log = get_logger("mormot_ws.front")
 class Peer(FixedAttributes):
     """A connected client of a :class:`Server`.
 
-    All methods may be called from any thread. It stays usable after the end of its connection:
+    All methods are thread-safe. The object remains usable after the connection has ended:
     :meth:`send` then returns False.
     """
 
@@ -37,46 +37,46 @@ class Peer(FixedAttributes):
 
     _CHECKS: ClassVar[dict[str, Check]] = {
         "request": of_kind(Request),
-        "session": of_kind(dict, meant="a dict, in which an application keeps what it wants"),
+        "session": of_kind(dict, meant="a dict, for data of the application"),
     }
 
     _ELSEWHERE: ClassVar[dict[str, str]] = {
         "disconnect": "close()",
-        "emit": "send(message) or send_json(value)",
+        "emit": "use send(message) or send_json(value)",
         "join_room": "join(group)",
         "leave_room": "leave(group)",
         "sid": "its number is id",
     }
-    _OWN_DATA = "keep data of your own in peer.session"
+    _OWN_DATA = "keep your own data in peer.session"
 
     def __init__(
         self, server: Server, process: WebSocketProcessServer, request: Request, user: Any
     ) -> None:
         #: the server that it is connected to
         self.server: Server = server
-        #: the HTTP request that it came with: ``uri``, ``path``, ``query``, ``headers``, ``bearer``
+        #: the HTTP request of the upgrade: ``uri``, ``path``, ``query``, ``headers``, ``bearer``
         self.request: Request = request
-        #: what ``authenticate`` has returned; None without it
+        #: the user that ``authenticate`` returned; None without ``authenticate``
         self.user: Any = user
-        #: a dict for whatever the application wants to know about it
+        #: a dict for data of the application
         self.session: dict[str, Any] = {}
         self._process = process
 
     @property
     def id(self) -> int:
-        """The server's number of the connection, which no other one gets while it runs."""
+        """The server's number for the connection; unique while the server runs."""
         return self._process.connection_id
 
     @property
     def remote_ip(self) -> str:
-        """Its IP address, ``'unix:'`` on a Unix socket; behind a trusted proxy the one that the
-        proxy tells.
+        """The IP address, ``'unix:'`` on a Unix socket; behind a trusted proxy, the address that
+        the proxy reports.
         """
         return self._process.remote_ip
 
     @property
     def protocol(self) -> str:
-        """The sub-protocol, ``''`` when it named none."""
+        """The sub-protocol; ``''`` if the client requested none."""
         return self._process.protocol.name
 
     @property
@@ -86,33 +86,34 @@ class Peer(FixedAttributes):
 
     @property
     def process(self) -> WebSocketProcessServer:
-        """The connection underneath, with all that the front door does not show."""
+        """The underlying connection, with everything that :class:`Peer` does not expose."""
         return self._process
 
     @property
     def groups(self) -> frozenset[str]:
-        """The groups that it is in; in ``on_close`` those that it was in."""
+        """The groups that it belongs to; in ``on_close``, those that it belonged to."""
         return self._process.groups
 
     def join(self, group: str) -> bool:
-        """Put it into *group*; return False when it is not connected any more.
+        """Add it to *group*; return False if it is no longer connected.
 
-        A group begins with its first member and ends with its last; a peer leaves all groups when
-        its connection ends.
+        A group exists from its first member to its last; a peer leaves all groups when its
+        connection ends.
         """
         return self._process.join(group)
 
     def leave(self, group: str) -> bool:
-        """Take it out of *group*; return False when it was not in it."""
+        """Remove it from *group*; return False if it was not a member."""
         return self._process.leave(group)
 
     def send(self, message: Message) -> bool:
-        """Send a ``str`` as text, or ``bytes`` as a binary message; return True when it was sent.
+        """Send a ``str`` as text or ``bytes`` as a binary message; return True if it was sent.
 
-        Sent means: the system has taken it. It waits while the peer reads nothing, up to
-        ``settings.send_timeout``; :meth:`Server.send` never waits. Where messages of that method
-        are still queued for this peer, this one is queued behind them, so that their order stays.
-        Returns False when the connection has ended. Raises ``TypeError`` for what is no message.
+        True means that the operating system has accepted the message. If the peer does not read,
+        this waits for up to ``settings.send_timeout``; :meth:`Server.send` never waits. While
+        messages from that method are queued for this peer, this one is queued behind them, to keep
+        the order. Returns False if the connection has ended. Raises ``TypeError`` if *message* has
+        another type.
         """
         process = self._process
         # frame_of(), without its call for the usual message
@@ -126,8 +127,8 @@ class Peer(FixedAttributes):
     def send_json(self, value: Any) -> bool:
         """Send *value* as JSON in a text message; otherwise like :meth:`send`.
 
-        Raises ``TypeError``/``ValueError`` for what JSON cannot hold. Dataclasses, dates and enums
-        can be sent, ``bytes`` as base64.
+        Raises ``TypeError``/``ValueError`` for values that JSON cannot represent. Dataclasses,
+        dates and enums can be sent; ``bytes`` are sent as base64.
         """
         return self._send(json_frame(value))
 
@@ -138,11 +139,11 @@ class Peer(FixedAttributes):
         return process.send_frame(frame)
 
     def close(self, code: int = 1000, reason: str = "") -> bool:
-        """Close the connection with a close frame; return True when the peer has answered it.
+        """Close the connection with a close frame; return True if the peer has answered it.
 
-        Waits for the answer, up to ``settings.close_timeout``, but not in a callback of this peer.
-        Raises ``ValueError`` for a *code* that may not be sent (1000 and 3000 to 4999 may), and a
-        *reason* of more than 123 bytes.
+        Waits for the answer for up to ``settings.close_timeout``, but not in a callback of this
+        peer. Raises ``ValueError`` for a *code* that must not be sent (1000 and 3000 to 4999 are
+        allowed), and for a *reason* of more than 123 bytes.
         """
         return self._process.shutdown(code, reason)
 
@@ -152,7 +153,7 @@ class Peer(FixedAttributes):
 
 
 class Handlers:
-    """The functions for the peers of one sub-protocol. They are set before or while it serves."""
+    """The functions for peers of one sub-protocol. They may be set while the server is running."""
 
     __slots__ = ("kind", "on_close", "on_message", "on_open", "protocol")
 
@@ -162,20 +163,20 @@ class Handlers:
         self.on_open: Callable[[Peer], Any] | None = None
         self.on_message: Callable[[Peer, Any], Any] | None = None
         self.on_close: Callable[[Peer, int, str], Any] | None = None
-        #: what ``on_message`` takes, when its annotation says ``str`` or ``bytes``; else None
+        #: what ``on_message`` takes, if it is annotated as ``str`` or ``bytes``; otherwise None
         self.kind: type | None = None
 
 
 class OfPeer(WebSocketProtocol):
-    """What the protocols of the front door have in common: a user, a request, and a peer."""
+    """The common part of the front door's protocols: a user, a request, and a peer."""
 
-    #: what ``authenticate`` has returned
+    #: the user that ``authenticate`` returned
     user: Any = None
-    #: None before the connection runs, and where it is not a server of ours
+    #: None before the connection runs, and if the server is not a ``Server``
     peer: Peer | None = None
 
     def request(self) -> Request:
-        """Return the request that the peer has come with."""
+        """Return the request of the peer's upgrade."""
         return Request(
             "GET",
             f"/{self.upgrade_uri}",
@@ -185,14 +186,14 @@ class OfPeer(WebSocketProtocol):
         )
 
     def made_peer(self, process: WebSocketProcess, server: Server, kind: type[Peer]) -> None:
-        """Make the peer of a connection of *server*."""
+        """Create the peer for a connection of *server*."""
         if isinstance(process, WebSocketProcessServer):
             self.peer = kind(server, process, self.request(), self.user)
 
 
 class PeerProtocol(OfPeer):
-    """The protocol of one peer: hands what happens to the *handlers* of its sub-protocol, and
-    calls to *server*.
+    """The protocol of one peer. Passes events to the *handlers* of its sub-protocol, and calls to
+    *server*.
     """
 
     def __init__(self, name: str, handlers: Handlers, server: Server) -> None:
@@ -215,11 +216,11 @@ class PeerProtocol(OfPeer):
         handlers = self._handlers
         # prepare_process() has been called
         peer: Any = self.peer
-        # each message comes through here: without the property of the payload
+        # every message comes through here, so the payload property is avoided
         opcode, payload = frame.opcode, frame._payload
         message: Message
         if opcode is focText:
-            # that it is UTF-8 was checked where it was received
+            # UTF-8 was checked when it was received
             message = payload.decode()
             if payload[:1] == b"{" and self._server._was_call(peer, message, handlers):
                 return
@@ -240,7 +241,7 @@ class PeerProtocol(OfPeer):
         if callback is None:
             return
         if handlers.kind is not None and type(message) is not handlers.kind:
-            # its annotation says so: RFC 6455 has a code for it
+            # its annotation excludes this kind: RFC 6455 has a code for it
             peer.close(1003, "text only" if handlers.kind is str else "binary only")
             return
         try:
@@ -253,7 +254,7 @@ class PeerProtocol(OfPeer):
 
 
 def run_callback(peer: Peer, name: str, callback: Callable[..., Any], *arguments: Any) -> None:
-    """Call *callback*, and log what it raises: the connection goes on."""
+    """Call *callback* and log its exceptions; the connection continues."""
     try:
         callback(*arguments)
     except BaseException:
@@ -263,16 +264,16 @@ def run_callback(peer: Peer, name: str, callback: Callable[..., Any], *arguments
 
 
 def log_failure(peer: Peer, name: str) -> None:
-    """Log the exception that is being handled, which the callback *name* has raised."""
+    """Log the exception that is being handled, which the callback *name* raised."""
     _log.exception("%r: %s failed", peer, name, extra=peer.process.log_fields())
 
 
-#: peers, by themselves or by their ids
+#: peers, as objects or ids
 Peers = Peer | int | Iterable[Peer | int]
 
 
 def peers_of(server: ListeningServer, group: str | None) -> list[Peer]:
-    """Return the peers of *server*, or of a *group*; not the connections of other protocols."""
+    """Return the peers of *server*, or of a *group*, without connections of other protocols."""
     protocols = [process.protocol for process in server.connections(group)]
     return [
         protocol.peer
@@ -288,6 +289,6 @@ def ids_of(peers: Peers) -> list[int]:
     found = []
     for peer in peers:
         if not isinstance(peer, (Peer, int)) or isinstance(peer, bool):
-            raise TypeError(f"peers are given as Peer or by their id, not {type(peer).__name__}")
+            raise TypeError(f"peers must be Peer objects or ids, not {type(peer).__name__}")
         found.append(peer if isinstance(peer, int) else peer.id)
     return found

@@ -9,17 +9,15 @@ from .messages import Answer, read_answer
 
 
 class PendingCalls:
-    """From any thread; each call waits at a queue of its own, which gets None when its answer will
-    not come.
-    """
+    """Thread-safe. Each call waits at its own queue, which gets None if there will be no answer."""
 
     def __init__(self) -> None:
         self._numbers = count(1)
-        #: by number; changed by single operations, and so without a lock
+        #: by number; changed by atomic operations, therefore without a lock
         self.waiting: dict[int | str, SimpleQueue[Answer | None]] = {}
 
     def begin(self) -> tuple[int, SimpleQueue[Answer | None]]:
-        """Return the number of a new call, and where its answer will be."""
+        """Return the number of a new call, and the queue for its answer."""
         number = next(self._numbers)
         answers: SimpleQueue[Answer | None] = SimpleQueue()
         self.waiting[number] = answers
@@ -30,7 +28,7 @@ class PendingCalls:
         self.waiting.pop(number, None)
 
     def answered(self, text: str) -> bool:
-        """Tell whether *text* is the answer to a call that waits; hand it over."""
+        """If *text* is the answer to a waiting call, pass it on; return whether it is."""
         answer = read_answer(text)
         answers = None if answer is None else self.waiting.pop(answer.number, None)
         if answers is None:
@@ -39,7 +37,7 @@ class PendingCalls:
         return True
 
     def fail(self) -> None:
-        """The connection has ended: nobody will answer."""
+        """The connection has ended: there will be no answers."""
         for number in list(self.waiting):
             answers = self.waiting.pop(number, None)
             if answers is not None:

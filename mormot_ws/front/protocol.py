@@ -1,4 +1,4 @@
-"""FrontProtocol: what happens on a connection, handed to its ``Connection``."""
+"""FrontProtocol: passes events of a connection to its ``Connection``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FrontProtocol(AnyOf):
-    """Hands what happens on a connection to *door*."""
+    """Passes events of a connection to *door*."""
 
     def __init__(self, names: tuple[str, ...], door: Connection) -> None:
         super().__init__(names)
@@ -54,14 +54,14 @@ class FrontProtocol(AnyOf):
 
 
 class ToldPolicy:
-    """Another policy; *door* is told of each failed attempt before it is asked."""
+    """Another policy; reports each failed attempt to *door* before asking it."""
 
     def __init__(self, policy: ReconnectPolicy, door: Connection) -> None:
         self._policy = policy
         self._door = door
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
-        """Tell, and ask the policy."""
+        """Report the failure, and ask the policy."""
         if failure.kind is not FailureKind.lost:
             self._door._attempt_failed(failure)
         return self._policy.next_delay(failure)
@@ -75,5 +75,5 @@ class ToldPolicy:
 
 
 def cannot_send(frame: WebSocketFrame) -> bool:
-    """Stand for a connection, before the first one."""
+    """Replace sending before the first connection."""
     return False

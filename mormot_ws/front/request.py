@@ -1,6 +1,6 @@
-"""Request: the HTTP request that a peer came with, or that a plain HTTP client sends.
+"""Request: the HTTP request of a peer's upgrade, or of a plain HTTP client.
 
-Values only: no socket and no thread belongs in here.
+Values only: no socket or thread belongs in here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .attributes import FixedAttributes
 
 
 class Headers(Mapping[str, str]):
-    """The headers of a request, found whatever their case; of a repeated one the first."""
+    """The headers of a request, case-insensitive; if a header is repeated, its first value."""
 
     __slots__ = ("_pairs",)
 
@@ -40,12 +40,12 @@ class Headers(Mapping[str, str]):
         return [value for key, value in self._pairs if key == wanted]
 
     def __repr__(self) -> str:
-        # their values may be tokens
+        # the values may be tokens
         return f"<Headers {', '.join(map(escaped, self))}>"
 
 
 class Request(FixedAttributes):
-    """An HTTP request: the one that a peer has come with, or a plain one."""
+    """An HTTP request: that of a peer's upgrade, or a plain one."""
 
     _ELSEWHERE: ClassVar[dict[str, str]] = {
         "args": "query",
@@ -54,7 +54,7 @@ class Request(FixedAttributes):
         "get_json": "json.loads(request.body)",
         "host": "headers.get('host')",
         "json": "json.loads(request.body)",
-        "text": "body, which is bytes",
+        "text": "use body, which is bytes",
         "token": "bearer",
         "url": "uri",
     }
@@ -70,21 +70,21 @@ class Request(FixedAttributes):
         remote_ip: str = "",
         body: bytes = b"",
     ) -> None:
-        #: ``'GET'``, which the request of a peer always is
+        #: ``'GET'`` for an upgrade
         self.method: str = method
         #: the path with its query, e.g. ``'/chat?room=7'``
         self.uri: str = uri
         path, _, query = uri.partition("?")
         #: the path alone
         self.path: str = path
-        #: the parameters of the query, decoded; of a repeated one the last
+        #: the parameters of the query, decoded; if one is repeated, its last value
         self.query: dict[str, str] = dict(parse_qsl(query, keep_blank_values=True))
-        #: the headers, found whatever their case
+        #: the headers, case-insensitive
         self.headers: Headers = Headers(headers)
         #: the token of ``Authorization: Bearer …``; '' without one
         self.bearer: str = bearer
-        #: the client's IP address, ``'unix:'`` on a Unix socket; behind a trusted proxy the one
-        #: that it tells
+        #: the client's IP address, ``'unix:'`` on a Unix socket; behind a trusted proxy, the
+        #: address that the proxy reports
         self.remote_ip: str = remote_ip
         #: the body of a plain request
         self.body: bytes = body

@@ -23,7 +23,7 @@ _OnPublish = TypeVar("_OnPublish", bound=Callable[[Peer, str, Any], Any])
 
 
 class Sending(FixedAttributes):
-    """The half of a server that sends. Its attributes are set by the server."""
+    """The half of a server that sends. The server sets its attributes."""
 
     __slots__ = ()
 
@@ -33,17 +33,17 @@ class Sending(FixedAttributes):
 
     @property
     def hub(self) -> Hub:
-        """What its topics are published on. Raises :class:`WebSocketsError` without one."""
+        """The hub for its topics. Raises :class:`WebSocketsError` if there is none."""
         return self._of_hub().hub
 
     def _of_hub(self) -> DoorTopics:
         if self._topics is None:
-            raise WebSocketsError("it has no hub: give it one, Server(hub=MemoryHub())")
+            raise WebSocketsError("the server has no hub: pass one, Server(hub=MemoryHub())")
         return self._topics
 
     def on_subscribe(self, callback: _OnSubscribe, /) -> _OnSubscribe:
-        """Register ``f(peer, topic)``, asked for each subscription of a peer: it returns True,
-        False, or a text why not. Without it everything is allowed. Raises
+        """Register ``f(peer, topic)``, called for each subscription of a peer. It returns True,
+        False, or the reason for a refusal as text. Without it, everything is allowed. Raises
         :class:`WebSocketsError` without a hub.
         """
         check_callback(callback, "on_subscribe", "peer", "topic")
@@ -51,9 +51,9 @@ class Sending(FixedAttributes):
         return callback
 
     def on_publish(self, callback: _OnPublish, /) -> _OnPublish:
-        """Register ``f(peer, topic, data)``, asked for each publication of a peer: it returns True,
-        False, a text why not, or what is published instead, as
-        :class:`WebSocketProtocolTopics` says; else like :meth:`on_subscribe`.
+        """Register ``f(peer, topic, data)``, called for each publication of a peer. It returns
+        True, False, the reason for a refusal as text, or the data to publish instead, as described
+        in :class:`WebSocketProtocolTopics`; otherwise like :meth:`on_subscribe`.
         """
         check_callback(callback, "on_publish", "peer", "topic", "data")
         self._of_hub().on_publish = callback
@@ -70,18 +70,18 @@ class Sending(FixedAttributes):
         protocol: str | None = None,
         exclude: Peers = (),
     ) -> int:
-        """Send a ``str`` as text, or ``bytes`` as a binary message, to all peers; return to how
+        """Send a ``str`` as text or ``bytes`` as a binary message to all peers; return to how
         many.
 
-        :param group: only to those in that group.
-        :param to: only to that peer, or those; a number is the ``id`` of one.
-        :param protocol: only to those of that sub-protocol.
-        :param exclude: not to that peer, or those.
+        :param group: send only to this group.
+        :param to: send only to this peer or these peers, given as objects or ids.
+        :param protocol: send only to peers of this sub-protocol.
+        :param exclude: do not send to this peer or these peers.
 
         It never waits: the message is encoded once, queued for each peer, and sent by another
-        thread; a peer that does not read delays no other. What is queued for it is bounded by
-        ``settings.max_outgoing_frames`` and ``max_outgoing_bytes``. Raises ``TypeError`` for what
-        is no message.
+        thread. A peer that does not read does not delay the others. Each peer's queue is limited by
+        ``settings.max_outgoing_frames`` and ``max_outgoing_bytes``. Raises ``TypeError`` if
+        *message* has another type.
         """
         return self._broadcast(frame_of(message), group, to, protocol, exclude)
 
@@ -101,7 +101,7 @@ class Sending(FixedAttributes):
         """Publish *data*, any JSON value, on *topic*, for the subscribers of all servers of the
         hub; return its number.
 
-        It waits for the hub, with a bound. Raises what :meth:`Hub.publish` raises, and
+        Waits for the hub, with a bound. Raises the same as :meth:`Hub.publish`, and
         :class:`WebSocketsError` without a hub.
         """
         return self.hub.publish(topic, data)
@@ -138,7 +138,7 @@ class Sending(FixedAttributes):
         if server is None:
             return 0
         if protocol is not None or self._topics is not None:
-            # not to connections of topics, and of protocols that are not the door's
+            # not to connections with topics, or with protocols that are not the door's
             wanted = None if numbers is None else set(numbers)
             numbers = [
                 process.connection_id
@@ -152,5 +152,5 @@ class Sending(FixedAttributes):
 
 for _name, _member in vars(Sending).items():
     if callable(_member) and not _name.startswith("_"):
-        # what Python says of wrong arguments then names the class that users know
+        # Python's messages about wrong arguments then name the class that users know
         _member.__qualname__ = f"Server.{_name}"

@@ -1,8 +1,8 @@
-"""Server: a WebSocket server in Python's words.
+"""Server: a WebSocket server with a Pythonic interface.
 
-The work is done by ``WebSocketAsyncServer``, or by ``WebSocketServer`` where that cannot run. What
-happens on a connection is in ``peer.py``; here is what an application registers, and the server's
-life.
+``WebSocketAsyncServer`` does the work, or ``WebSocketServer`` on systems that cannot run it. What
+happens on a connection is in ``peer.py``; this module has what an application registers, and starts
+and stops the server.
 """
 
 from __future__ import annotations
@@ -64,33 +64,33 @@ _Server = TypeVar("_Server", bound="Server")
 class Server(Sending, ClosedByWith):
     """A WebSocket server: functions per sub-protocol, peers, groups.
 
-    :param port: the port to listen on, ``0`` for a free one; or an address with a port, as
-        :class:`WebSocketServer` takes it (``'127.0.0.1:8999'``).
-    :param address: the address to listen on; ``''`` for all of the machine, IPv4 and IPv6. Without
-        a *port*: ``'unix:/path'``, or another one of those in :doc:`/how-to/listen`.
-    :param tls: an ``ssl.SSLContext``, or the (certificate file, key file) of one; None: ``ws://``.
-    :param authenticate: ``f(request)`` for each client that wants to connect: returns a user, any
-        object, which becomes ``peer.user``; or the HTTP status that refuses it, e.g. 403. None and
-        False are 401. None: everybody may connect.
+    :param port: the port to listen on, ``0`` for any free port; or an address with a port, as for
+        :class:`WebSocketServer` (``'127.0.0.1:8999'``).
+    :param address: the address to listen on; ``''`` for all addresses, IPv4 and IPv6. Without a
+        *port*: ``'unix:/path'``, or another one of those in :doc:`/how-to/listen`.
+    :param tls: an ``ssl.SSLContext``, or a tuple (certificate file, key file); None: ``ws://``.
+    :param authenticate: ``f(request)``, called for each client that wants to connect. It returns a
+        user, any object, which becomes ``peer.user``; or the HTTP status of the refusal, e.g. 403.
+        None and False mean 401. Without this function, every client may connect.
     :param settings: :class:`WebSocketProcessSettings`, in milliseconds: limits, origins, time-outs;
-        None: their defaults, but two heartbeats without an answer end a connection, not five.
-    :param name: names the threads and the log lines.
-    :param socket: instead of *port* and *address*: a socket that listens already, or several, which
-        the server closes at its end.
+        None: the defaults, except that two unanswered heartbeats end a connection, not five.
+    :param name: a name for the threads and the log lines.
+    :param socket: instead of *port* and *address*: one or several sockets that listen already. The
+        server closes them when it ends.
     :param reuse_port: let several servers share a port.
-    :param unix_mode: the permissions of the file of a Unix socket, e.g. ``0o660``.
-    :param hub: what topics are published on, a :class:`MemoryHub` or one that several servers
-        share. Clients then may connect for topics (``connect(topics=True)``), and what is sent to
-        all, or to a group, goes to the peers of all servers of the hub.
-    :param topic_limits: what these clients may do; None: :class:`TopicLimits`.
-    :param presence: whether they may ask who else is subscribed.
-    :param hide_errors: answer calls whose method raises an exception other than
-        :class:`CallError` with ``internal error``, instead of its text.
+    :param unix_mode: the permissions of a Unix socket's file, e.g. ``0o660``.
+    :param hub: the hub for topics, a :class:`MemoryHub` or one that several servers share. Clients
+        can then connect for topics (``connect(topics=True)``), and messages to all peers, or to a
+        group, reach the peers of all servers with the same hub.
+    :param topic_limits: limits for these clients; None: :class:`TopicLimits`.
+    :param presence: whether these clients may ask who else is subscribed.
+    :param hide_errors: if a method raises an exception other than :class:`CallError`, answer with
+        ``internal error`` instead of its text.
 
-    It listens from :meth:`run`, :meth:`start` or the beginning of a ``with`` block on; functions
-    can be registered before and after. They run in the server's threads, those of one peer one
-    after the other, and an exception in one is logged. Raises ``TypeError``/``ValueError`` for
-    arguments that make no sense. All methods may be called from any thread.
+    It listens from :meth:`run`, :meth:`start` or the beginning of a ``with`` block. You can
+    register functions before and after that. They run in the server's threads, one at a time for
+    each peer, and exceptions in them are logged. Raises ``TypeError``/``ValueError`` for invalid
+    arguments. All methods are thread-safe.
     """
 
     _ELSEWHERE: ClassVar[dict[str, str]] = SERVER_ELSEWHERE
@@ -113,9 +113,9 @@ class Server(Sending, ClosedByWith):
 
     @explains_keywords(
         host="give address=…",
-        on_close="write @server.on_close above the function",
-        on_message="write @server.on_message above the function",
-        on_open="write @server.on_open above the function",
+        on_close="use the decorator @server.on_close",
+        on_message="use the decorator @server.on_message",
+        on_open="use the decorator @server.on_open",
     )
     def __init__(
         self,
@@ -144,8 +144,8 @@ class Server(Sending, ClosedByWith):
         self._authenticate = authenticate
         self._settings = front_settings(settings)
         self._name = name
-        #: guards the tables of what is registered, and the beginning and end of the server; no
-        #: function of the application is called, and nobody is waited for, while it is held
+        #: guards what is registered, and the start and end of the server; while it is held, no
+        #: function of the application is called, and nothing waits
         self._safe = threading.RLock()
         self._handlers: dict[str, Handlers] = {}
         self._methods = RemoteMethods(hide_errors)
@@ -161,13 +161,13 @@ class Server(Sending, ClosedByWith):
     @overload
     def on_message(self, callback: _OnMessage, /) -> _OnMessage: ...
     def on_message(self, protocol: Any = "", /) -> Any:
-        """Register ``f(peer, message)`` for the messages of the peers of a sub-protocol.
+        """Register ``f(peer, message)`` for messages from peers that use a sub-protocol.
 
         ``@server.on_message("chat")`` offers the sub-protocol ``chat``; ``@server.on_message`` is
-        for clients that name none. A message is ``str`` or ``bytes``. Where the annotation of the
-        parameter says ``str`` (or ``bytes``), peers that send the other kind are disconnected with
-        1003. Raises ``TypeError`` for what cannot be called like that (``async def``, say), and
-        ``ValueError`` when there is one already.
+        for clients that request none. A message is ``str`` or ``bytes``. If the parameter is
+        annotated as ``str`` or ``bytes``, peers that send the other type are disconnected with
+        1003. Raises ``TypeError`` for a function that cannot be called like this (``async def``,
+        for example), and ``ValueError`` if there is one already.
         """
         return self._register("on_message", protocol, "peer", "message")
 
@@ -187,7 +187,7 @@ class Server(Sending, ClosedByWith):
     def on_close(self, callback: _OnClose, /) -> _OnClose: ...
     def on_close(self, protocol: Any = "", /) -> Any:
         """Register ``f(peer, code, reason)``, called last, when the connection of a peer has ended;
-        otherwise like :meth:`on_message`. The code is that of the close frame; 1006: it was lost.
+        otherwise like :meth:`on_message`. The code is from the close frame; 1006: it was lost.
         """
         return self._register("on_close", protocol, "peer", "code", "reason")
 
@@ -198,14 +198,14 @@ class Server(Sending, ClosedByWith):
     def method(self, name: Any, /) -> Any:
         """Let peers call a function: ``@server.method``, or ``@server.method("name")``.
 
-        The annotations of its parameters say what is taken: other arguments are refused before it
-        is called. Where the first one has the annotation :class:`Peer`, it is the calling peer.
-        What it returns goes back; an exception becomes the caller's :class:`CallError`. Peers of
-        all sub-protocols can call it, by ``call()`` or in the form of :doc:`/reference/calls`. When
-        nothing but methods is registered, clients that name no sub-protocol are served.
+        Arguments are checked against the annotations of its parameters before it is called. If the
+        first parameter is annotated as :class:`Peer`, it receives the calling peer. The return
+        value is sent back; an exception becomes the caller's :class:`CallError`. Peers of all
+        sub-protocols can call it, with ``call()`` or in the format of :doc:`/reference/calls`. If
+        only methods are registered, clients that request no sub-protocol are served.
 
-        Raises ``TypeError`` for what cannot be called from afar, ``ValueError`` for a name that
-        there is already.
+        Raises ``TypeError`` for a function that cannot be called remotely, ``ValueError`` if the
+        name is already in use.
         """
         if isinstance(name, str):
             return lambda function: self._add_method(name, function)
@@ -218,16 +218,16 @@ class Server(Sending, ClosedByWith):
 
         It returns the content: ``str`` (``text/plain``), ``bytes``, a ``dict`` or ``list`` (JSON),
         None (204), an ``int`` (a status without content), or ``(status, content)``, or ``(status,
-        content, headers)``. ``authenticate`` is not asked: look at ``request.bearer``. *methods*:
-        other ones are answered with 405.
+        content, headers)``. ``authenticate`` is not called: check ``request.bearer``. Requests with
+        a method that is not in *methods* are answered with 405.
         """
         if not isinstance(path, str) or not path.startswith("/") or "?" in path:
             if callable(path):
-                raise TypeError("http is given a path first: write @server.http('/path')")
-            raise ValueError(f"the path of a request begins with '/', and has no '?': {path!r}")
+                raise TypeError("http needs a path first: write @server.http('/path')")
+            raise ValueError(f"the path must begin with '/' and must not contain '?': {path!r}")
         wanted = [methods] if isinstance(methods, str) else methods
         if not isinstance(wanted, Iterable) or not all(isinstance(name, str) for name in wanted):
-            raise TypeError(f"methods are names like ['GET', 'POST'], not {methods!r}")
+            raise TypeError(f"methods must be names like ['GET', 'POST'], not {methods!r}")
         wanted = list(wanted)
 
         def register(function: _OnHttp) -> _OnHttp:
@@ -243,7 +243,7 @@ class Server(Sending, ClosedByWith):
         if not isinstance(protocol, str):
             check_callback(protocol, name, *parameters)
             return self._set_handler(name, "", protocol)
-        # raises for what is no name
+        # raises for an invalid name
         WebSocketProtocol(protocol)
 
         def register(function: Any) -> Any:
@@ -256,26 +256,26 @@ class Server(Sending, ClosedByWith):
         with self._safe:
             handlers = self._offer(protocol)
             if getattr(handlers, name) is not None:
-                whom = f"the sub-protocol {protocol!r}" if protocol else "clients that name none"
-                raise ValueError(f"there is an {name} for {whom} already")
+                whom = f"the sub-protocol {protocol!r}" if protocol else "clients that request none"
+                raise ValueError(f"there already is an {name} for {whom}")
             if name == "on_message":
                 handlers.kind = only_kind(function, 1)
             setattr(handlers, name, function)
         return function
 
     def _offer(self, protocol: str) -> Handlers:
-        """Return the handlers of the sub-protocol, which is offered from now on. Under the lock."""
+        """Return the handlers of the sub-protocol, and offer it from now on. Under the lock."""
         handlers = self._handlers.get(protocol.lower())
         if handlers is None:
             if self._topics is not None and protocol.lower() == TOPICS:
-                raise ValueError(f"the sub-protocol {TOPICS!r} is that of the hub's topics")
+                raise ValueError(f"the sub-protocol {TOPICS!r} is reserved for the hub's topics")
             handlers = self._handlers[protocol.lower()] = Handlers(protocol)
             if self._server is not None:
                 self._server.websocket_protocols.add(PeerProtocol(protocol, handlers, self))
         return handlers
 
     def _offer_something(self) -> None:
-        """Let there be something to connect to where only methods are registered. Under the
+        """Offer the empty sub-protocol if only methods are registered. Under the
         lock.
         """
         if self._methods and not self._handlers:
@@ -292,12 +292,12 @@ class Server(Sending, ClosedByWith):
     # ----------------------------------------------------------------------------------- its life
 
     def start(self) -> None:
-        """Listen from now on, and return. Raises :class:`HttpServerError` when the port cannot be
-        had, :class:`WebSocketsError` when it runs already.
+        """Start to listen, and return. Raises :class:`HttpServerError` if the port is not
+        available, :class:`WebSocketsError` if the server is already running.
         """
         with self._safe:
             if self._server is not None:
-                raise WebSocketsError(f"{self!r} is running already")
+                raise WebSocketsError(f"{self!r} is already running")
             self._server = server_class()(
                 **self._where.arguments(),
                 process_name=self._name,
@@ -306,12 +306,12 @@ class Server(Sending, ClosedByWith):
                 prepare=self._prepare,
             )
         if self._topics is not None:
-            # it may wait for the hub, and log: without the lock
+            # it may wait for the hub, and log: not under the lock
             self._topics.start()
         _log.info("%r listens", self)
 
     def _prepare(self, server: ListeningServer) -> None:
-        """Set up the *server* before its first client comes. Under the lock."""
+        """Set up the *server* before the first client connects. Under the lock."""
         self._offer_something()
         for handlers in self._handlers.values():
             name = handlers.protocol
@@ -324,24 +324,24 @@ class Server(Sending, ClosedByWith):
             server.on_request = partial(self._answer_http, server)
 
     def close(self) -> None:
-        """Say goodbye (1001) to all peers, and listen no more; :meth:`run` then returns.
+        """Say goodbye (1001) to all peers and stop listening; :meth:`run` then returns.
 
-        Waits for their answers and for callbacks that run, with a bound; but not in a callback of
-        its own, where it returns at once. Safe to call twice; :meth:`start` begins anew.
+        Waits, with a bound, for the peers' answers and for running callbacks; in one of its own
+        callbacks it returns immediately. Safe to call twice; :meth:`start` starts it again.
         """
         with self._safe:
             server = self._server
             runs = list(self._runs)
         if server is not None:
             if server.is_own_thread():
-                # which cannot wait for its own end; not a daemon: the goodbyes are to be said
+                # a callback cannot wait for its own end; not a daemon, so that goodbyes are sent
                 threading.Thread(target=self._free, args=(server, runs), name="closing").start()
                 return
             self._free(server, runs)
 
     def _free(self, server: ListeningServer, runs: list[SignalQueue[None]]) -> None:
         try:
-            # an exception may interrupt it: the next close() then finds the server, and finishes
+            # if an exception interrupts it, the next close() finds the server and finishes
             server.free()
             if self._topics is not None:
                 self._topics.stop()
@@ -354,11 +354,10 @@ class Server(Sending, ClosedByWith):
 
     def run(self) -> None:
         """Serve until Ctrl-C, SIGTERM or :meth:`close`, then say goodbye (1001) to all peers, and
-        return: the program goes on behind it, to its end with exit code 0.
+        return. The program then continues after the call, and ends with exit code 0.
 
-        The handlers of the signals are those that were there again when it returns. Only the main
-        thread has signals: in another one it serves until :meth:`close`. Raises what
-        :meth:`start` raises.
+        The previous signal handlers are restored before it returns. Only the main thread gets
+        signals; in another thread it serves until :meth:`close`. Raises the same as :meth:`start`.
         """
         stop: SignalQueue[None] = SignalQueue()
         with StopSignals(lambda: stop.put(None)):
@@ -379,42 +378,42 @@ class Server(Sending, ClosedByWith):
 
     @property
     def server(self) -> ListeningServer:
-        """The server underneath: a ``WebSocketAsyncServer``, or a ``WebSocketServer`` on systems
-        where that cannot run. Raises :class:`WebSocketsError` when it does not run.
+        """The underlying server: a ``WebSocketAsyncServer``, or a ``WebSocketServer`` on systems
+        that cannot run it. Raises :class:`WebSocketsError` if it is not running.
         """
         server = self._server
         if server is None:
-            raise WebSocketsError("the server does not run: call run() or start(), or use with")
+            raise WebSocketsError("the server is not running: call run() or start(), or use with")
         return server
 
     @property
     def port(self) -> int:
-        """The port that it listens on; before it runs the one that was asked for."""
+        """The port that it listens on; before it runs, the requested one."""
         server = self._server
         return self._where.place.port if server is None else server.port
 
     @property
     def address(self) -> str:
-        """Where it listens, e.g. ``'127.0.0.1:8999'`` or ``'unix:/path'``; before it runs what was
-        asked for.
+        """Where it listens, e.g. ``'127.0.0.1:8999'`` or ``'unix:/path'``; before it runs, the
+        requested address.
         """
         server = self._server
         return str(self._where.place) if server is None else server.address
 
     @property
     def running(self) -> bool:
-        """True while it listens."""
+        """True while it is listening."""
         return self._server is not None
 
     @property
     def peers(self) -> list[Peer]:
-        """The peers that are connected now: a list of its own."""
+        """The peers that are connected now, as a new list."""
         server = self._server
         return [] if server is None else peers_of(server, None)
 
     @property
     def groups(self) -> dict[str, list[Peer]]:
-        """The groups that have members now, with their peers: a dict of its own."""
+        """The groups that have members now, with their peers, as a new dict."""
         server = self._server
         if server is None:
             return {}
@@ -422,8 +421,8 @@ class Server(Sending, ClosedByWith):
         return {group: peers for group, peers in found.items() if peers}
 
     def status(self) -> ServerStatus:
-        """Return a snapshot for monitoring. Raises :class:`WebSocketsError` when it does not
-        run.
+        """Return a snapshot for monitoring. Raises :class:`WebSocketsError` if it is not
+        running.
         """
         return self.server.status()
 
@@ -436,24 +435,24 @@ class Server(Sending, ClosedByWith):
     # ----------------------------------------------------------------- in the connections' threads
 
     def _admit(self, protocol: WebSocketProtocol) -> int:
-        """Ask ``authenticate`` about an upgrade; return 200, or the status that refuses it."""
+        """Ask ``authenticate`` about an upgrade; return 200, or the status of the refusal."""
         if self._authenticate is None or not isinstance(protocol, OfPeer):
             return 200
-        # what it raises is logged below, and refuses with 500
+        # its exceptions are logged below, and refuse with 500
         user = self._authenticate(protocol.request())
         if user is None or user is False:
             return 401
         if isinstance(user, int) and user is not True:
             if not 300 <= user <= 599:
                 raise ValueError(
-                    f"authenticate returns a user, or an HTTP status from 300 to 599, not {user}"
+                    f"authenticate must return a user or an HTTP status from 300 to 599, not {user}"
                 )
             return user
         protocol.user = user
         return 200
 
     def _was_call(self, peer: Peer, text: str, handlers: Handlers) -> bool:
-        """Answer *text* when it is a call; else return False."""
+        """Answer *text* if it is a call; otherwise return False."""
         if not self._methods and handlers.on_message is not None:
             return False
         call = read_call(text)

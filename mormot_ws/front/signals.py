@@ -1,6 +1,6 @@
-"""StopSignals: Ctrl-C and SIGTERM, for a program that ends in order; SignalQueue: waiting for them.
+"""StopSignals: Ctrl-C and SIGTERM for a clean shutdown; SignalQueue: waiting for signals.
 
-No connection and no server belongs in here.
+No connection or server belongs in here.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from .console import console_close
 
 _Item = TypeVar("_Item")
 
-#: what asks a program to end; on Windows also Ctrl-Break, and the console that is closed
+#: what asks a program to end; on Windows also Ctrl-Break and closing the console
 _SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
 )
 
 
 class StopSignals:
-    """While its ``with`` block runs, Ctrl-C and SIGTERM call *stop*, and nothing else.
+    """While its ``with`` block runs, Ctrl-C and SIGTERM call *stop*, and do nothing else.
 
-    The handlers that were there come back at the end. A signal that was ignored stays ignored, as
-    ``nohup`` and a shell's ``&`` want it. Only the main thread has signals: in another one it does
-    nothing. *stop* is called in the main thread, between any two lines of it.
+    The previous handlers are restored at the end. An ignored signal stays ignored, which ``nohup``
+    and a shell's ``&`` rely on. Only the main thread gets signals; in another thread this does
+    nothing. *stop* is called in the main thread, between any two of its lines.
 
-    :param others: further signals, by their numbers, and what each one calls.
+    :param others: further signals by number, and what each one calls.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in self._calls:
                 before = signal.getsignal(number)
-                # None: a handler that Python has not set, and could not set again
+                # None: a handler that was not set by Python, so it could not be restored
                 if before not in (signal.SIG_IGN, None):
                     self._before[number] = before
                     signal.signal(number, lambda number, frame: self._calls[number]())
-            # the window of a console is closed in a thread of its own
+            # the handler for the console runs in its own thread
             self._console = console_close(self._calls[signal.SIGINT])
             self._console.__enter__()
         return self
@@ -73,9 +73,9 @@ class StopSignals:
 class SignalQueue(Generic[_Item]):
     """A queue that signal handlers may put into while their own thread, the main one, waits for it.
 
-    A ``queue.SimpleQueue`` loses signals: Python's handler runs when the interpreter gets to it,
-    and one that has come in the last microsecond before the wait, or to another thread, does not
-    end it. Here the signal itself ends the wait.
+    A ``queue.SimpleQueue`` loses signals: Python runs the handler when the interpreter gets to it.
+    A signal that arrives in the last microsecond before the wait, or in another thread, does not
+    end the wait. Here, the signal itself does.
     """
 
     def __init__(self) -> None:
@@ -86,15 +86,15 @@ class SignalQueue(Generic[_Item]):
     def put(self, item: _Item) -> None:
         """Add *item*. From any thread, and from signal handlers; never waits."""
         self._items.put(item)
-        # get() looks in the other order: one of us two sees the other
+        # get() checks in the opposite order, so one of the two sees the other
         wake = self._wake
         if wake is not None:
             wake.up()
 
     def get(self, seconds: float | None = None) -> _Item:
-        """Return the next item; raise ``queue.Empty`` when none comes within *seconds*.
+        """Return the next item; raise ``queue.Empty`` if there is none within *seconds*.
 
-        By one thread at a time.
+        Call it from one thread at a time.
         """
         until = None if seconds is None else monotonic() + seconds
         wake = self._wake = _Wake()
@@ -124,19 +124,19 @@ class _Wake:
 
     def up(self) -> None:
         """End :meth:`wait`."""
-        # it is full, so the wait ends
+        # it is full, so the wait ends anyway
         with contextlib.suppress(BlockingIOError):
             self._write.send(b"\0")
 
     def wait(self, seconds: float) -> None:
-        """Wait for up to so many seconds."""
+        """Wait for up to this many seconds."""
         self._read.settimeout(seconds)
         with contextlib.suppress(TimeoutError, BlockingIOError):
             self._read.recv(4096)
 
     @contextlib.contextmanager
     def by_signals(self) -> Iterator[None]:
-        """Let signals end it, too; only the main thread has them."""
+        """Let signals end the wait, too; only the main thread gets them."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -1,7 +1,6 @@
-"""DoorTopics: the topics of a ``Server``, and its messages on the way to others of its hub.
+"""DoorTopics: the topics of a ``Server``, and its messages to other servers with the same hub.
 
-The work is done by ``WebSocketProtocolTopics`` and the hub; here they get peers in place of
-connections.
+``WebSocketProtocolTopics`` and the hub do the work; here they get peers instead of connections.
 """
 
 from __future__ import annotations
@@ -31,25 +30,25 @@ if TYPE_CHECKING:
 
 _log = get_logger("mormot_ws.front")
 
-#: the sub-protocol of topics
+#: the sub-protocol for topics
 TOPICS = "topics"
-#: what the servers of a hub send each other's peers; no client can subscribe to it
+#: the topic of messages between servers; no client can subscribe to it
 _TOPIC = "$door"
-#: seconds between two attempts to subscribe to that, while the hub is away
+#: seconds between two attempts to subscribe to it while the hub is unavailable
 _RETRY_SECONDS = 1.0
-#: seconds that the end of a server waits for the thread that does
+#: seconds that the server's end waits for the thread that subscribes
 _END_SECONDS = 2.0
 
 
 class TopicPeer(Peer):
-    """A peer that speaks of topics: it gets publications, and no other messages."""
+    """A peer that uses topics: it gets publications, and no other messages."""
 
     __slots__ = ()
 
     def send(self, message: Message) -> NoReturn:
         """Raise :class:`WebSocketsError`: only publications can be sent to it."""
         raise WebSocketsError(
-            "this peer has connected for topics: publish on one that it is subscribed to"
+            "this peer connected for topics: publish on a topic that it is subscribed to"
         )
 
     def send_json(self, value: Any) -> NoReturn:
@@ -119,21 +118,21 @@ class DoorTopics:
         self.presence = presence
         self.on_subscribe: Callable[[Peer, str], Any] | None = None
         self.on_publish: Callable[[Peer, str, Any], Any] | None = None
-        #: names this server among those of the hub
+        #: identifies this server among those of the hub
         self._me = secrets.token_urlsafe(9)
         self._seldom = SeldomLog(LOG_SECONDS)
         #: set when the server ends
         self._ending = threading.Event()
-        #: the thread that subscribes when the hub is back
+        #: the thread that subscribes when the hub is available again
         self._subscriber: threading.Thread | None = None
 
     @property
     def reaches_others(self) -> bool:
-        """True where other processes may have servers of the same hub."""
+        """True if other OS processes may have servers of the same hub."""
         return not isinstance(self.hub, MemoryHub)
 
     def start(self) -> None:
-        """Send what other servers of the hub send, to the peers of this one, too."""
+        """Start passing messages from other servers of the hub to this server's peers."""
         if not self.reaches_others:
             return
         self._ending.clear()
@@ -161,7 +160,7 @@ class DoorTopics:
         except HubError as exc:
             more = self._seldom.due("subscribe")
             if more is not None:
-                text = "%r: messages of other servers do not come yet: %s%s"
+                text = "%r: messages from other servers do not arrive yet: %s%s"
                 _log.warning(text, self.server, exc, more)
             return False
         return True
@@ -172,8 +171,8 @@ class DoorTopics:
                 return
 
     def tell_others(self, frame: WebSocketFrame, group: str | None, protocol: str | None) -> None:
-        """Let the other servers of the hub send *frame*, too. Waits for the hub, with its bound;
-        that it is away is logged.
+        """Let the other servers of the hub send *frame*, too. Waits for the hub, with a bound. If
+        the hub is unavailable, this is logged.
         """
         if not self.reaches_others:
             return
@@ -190,13 +189,13 @@ class DoorTopics:
         except HubError as exc:
             more = self._seldom.due("publish")
             if more is not None:
-                text = "%r: a message has reached the peers of this server only: %s%s"
+                text = "%r: a message has only reached the peers of this server: %s%s"
                 _log.warning(text, self.server, exc, more)
 
     def _heard(self, heard: Heard) -> None:
         """Send what another server has sent. Called by the hub."""
         if not isinstance(heard, Publication):
-            _log.warning("%r: messages of other servers are lost: %s", self.server, heard.reason)
+            _log.warning("%r: messages from other servers are lost: %s", self.server, heard.reason)
             return
         said = heard.data
         if said["from"] != self._me:

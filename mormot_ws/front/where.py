@@ -1,4 +1,4 @@
-"""Where a server of the front door listens: its arguments, checked at once, used at each start."""
+"""Where a front door's server listens: its arguments, checked at once and used at each start."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..sockets.tls_contexts import server_tls_context
 
 
 class Where:
-    """The place for a server's arguments. Raises ``ValueError``/``TypeError`` for what makes no
-    sense.
+    """The place given by a server's arguments. Raises ``ValueError``/``TypeError`` for invalid
+    arguments.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class Where:
         unix_mode: int | None,
     ) -> None:
         whole = _whole_port(port, address)
-        #: what was asked for
+        #: the requested place
         self.place = Place.of(whole, socket, reuse_port, unix_mode)
         self._arguments: dict[str, Any] = {
             "port": whole,
@@ -33,7 +33,7 @@ class Where:
         }
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments for a ``WebSocketServer``; raise :class:`HttpServerError` when a
+        """Return the arguments for a ``WebSocketServer``; raise :class:`HttpServerError` if a
         given socket is closed, e.g. at a second start.
         """
         self.place.check_open()
@@ -49,13 +49,13 @@ def _whole_port(port: int | str | None, address: object) -> int | str | None:
     if port is None:
         return address
     if not is_ip(address):
-        raise ValueError(f"{address!r} has no port: {port!r}")
+        raise ValueError(f"{address!r} needs no port, so do not pass {port!r}")
     whole = f"[{address}]:{port}" if ":" in address.strip("[]") else f"{address}:{port}"
     return whole.replace("[[", "[").replace("]]", "]")
 
 
 def tls_context(tls: Any) -> ssl.SSLContext | None:
-    """Return the TLS context of a server. Raises ``TypeError`` for what is no *tls*."""
+    """Return the TLS context of a server. Raises ``TypeError`` for an invalid *tls*."""
     if tls is None or isinstance(tls, ssl.SSLContext):
         return tls
     if isinstance(tls, tuple) and len(tls) == 2:

@@ -46,7 +46,7 @@ class ByteCarrier(CheckedAttributes, ABC):
         return False
 
     def waits_for_input(self) -> bool:
-        """Tell whether :meth:`write_now` took nothing although the socket is not full.
+        """Return whether :meth:`write_now` took nothing although the socket is not full.
 
         Then readiness of the socket says nothing.
         """
@@ -96,5 +96,5 @@ class ByteCarrier(CheckedAttributes, ABC):
         """Close the transport after the last read. Called in the loop's thread."""
 
     def keeps_queue(self) -> bool:
-        """Tell whether frames may be queued while the connection is not running."""
+        """Return whether frames may be queued while the connection is not running."""
         return False

@@ -74,7 +74,7 @@ class _End:
         self._waiting: list[threading.Event] = []
 
     def is_set(self) -> bool:
-        """Tell whether the end has come."""
+        """Return whether the end has come."""
         return self._reached
 
     def set(self) -> None:

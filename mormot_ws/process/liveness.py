@@ -231,7 +231,7 @@ class Liveness:
         self._schedule(due)
 
     def _gave_sign(self, now: float) -> bool:
-        """Tell whether bytes have arrived since the last heartbeat, read or not.
+        """Return whether bytes have arrived since the last heartbeat, read or not.
 
         On a busy machine the loop's thread may not run for longer than a heartbeat, although the
         peer is not silent.
@@ -254,7 +254,7 @@ class Liveness:
             self._ping_position = self._acknowledged + waiting
 
     def _output_moves(self) -> bool:
-        """Tell whether the peer still takes our bytes while our ping is stuck behind them.
+        """Return whether the peer still takes our bytes while our ping is stuck behind them.
 
         Then the link is slow, but the peer is not dead.
         """

@@ -41,7 +41,7 @@ class SendingProcess(Protocol):
         """Wait until :meth:`write_now` may continue."""
 
     def waits_for_input(self) -> bool:
-        """Tell whether :meth:`write_now` took nothing although the socket is not full."""
+        """Return whether :meth:`write_now` took nothing although the socket is not full."""
 
     def unsent_bytes(self) -> int:
         """Return how many accepted bytes are still unsent."""
@@ -61,7 +61,7 @@ class SendingProcess(Protocol):
         """Close the connection because the queue is full, as the settings ask for."""
 
     def keeps_queue(self) -> bool:
-        """Tell whether frames may be queued while the connection is not running."""
+        """Return whether frames may be queued while the connection is not running."""
 
     def log_fields(self) -> dict[str, object]:
         """Return the ``extra`` of this connection's log records."""

@@ -428,7 +428,7 @@ class WebSocketProcess(CheckedConnection):
         self.loop.end()
 
     def runs_loop(self) -> bool:
-        """Tell whether the calling thread is inside the loop, i.e. in one of its callbacks."""
+        """Return whether the calling thread is inside the loop, i.e. in one of its callbacks."""
         return get_ident() == self.loop.ident
 
     def process_start(self) -> bool:

@@ -60,7 +60,7 @@ class QueueWriter:
         del self.controls[:-_MAX_CONTROLS]
 
     def answers_pile_up(self) -> bool:
-        """Tell whether so much waits that the loop should not read more requests."""
+        """Return whether so much waits that the loop should not read more requests."""
         queue = self._outgoing
         most = min(queue.max_bytes // 2, _ANSWERS_BYTES) if queue.max_bytes else _ANSWERS_BYTES
         return queue.bytes > most or queue.count * 2 > queue.max_frames > 0

@@ -238,7 +238,7 @@ class Sender:
                         log_write_failed(process, failure)
 
     def is_held_here(self) -> bool:
-        """Tell whether the calling thread holds ``safe_out``, or what another holder waits for.
+        """Return whether the calling thread holds ``safe_out``, or what another holder waits for.
 
         True only in a signal handler or finaliser, which must not wait for its own thread.
         """

@@ -45,7 +45,7 @@ OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
 
 def is_localhost(ip: str) -> bool:
-    """Tell whether a peer with that *ip* ('': none) counts as being on this machine, as one on a
+    """Return whether a peer with that *ip* ('': none) counts as being on this machine, as one on a
     Unix socket does.
 
     The rule is mORMot's: ``::1`` does not count.
@@ -306,7 +306,7 @@ class WebSocketProtocol(CheckedAttributes):
         return None
 
     def frame_is(self, frame: WebSocketFrame, head: str) -> bool:
-        """Tell whether *frame* begins with *head*, as this protocol writes it.
+        """Return whether *frame* begins with *head*, as this protocol writes it.
 
         Mirrors ``FrameIs``.
         """
@@ -363,7 +363,7 @@ class WebSocketProtocol(CheckedAttributes):
         self.compression = agreement
 
     def matches_uri(self, uri: str) -> bool:
-        """Tell whether this protocol serves the path *uri* (no leading ``/``, no query)."""
+        """Return whether this protocol serves the path *uri* (no leading ``/``, no query)."""
         if not self.uri:
             return True
         if is_same_uri(self.uri, uri):
@@ -439,7 +439,7 @@ class WebSocketProtocol(CheckedAttributes):
 
 @lru_cache(maxsize=256)
 def _takes(kind: Any, count: int, options: tuple[str, ...]) -> bool:
-    """Tell whether objects of *kind* can be made with *count* arguments and these options."""
+    """Return whether objects of *kind* can be made with *count* arguments and these options."""
     try:
         signature(kind).bind(*(None,) * count, **dict.fromkeys(options))
     except TypeError:

@@ -153,7 +153,7 @@ class WebSocketProtocolList(KnownAttributes):
         )
 
     def serves_uri(self, uri: str) -> bool:
-        """Tell whether some protocol would serve the path *uri* (no leading ``/``, no query)."""
+        """Return whether some protocol would serve the path *uri* (no leading ``/``, no query)."""
         return any(protocol.matches_uri(uri) for protocol in self._protocols)
 
     def server_upgrade(

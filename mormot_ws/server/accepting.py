@@ -155,10 +155,10 @@ class ListeningServer(WebSocketServerBase):
         path that has an answer already.
         """
         if not isinstance(path, str) or not path.startswith("/") or "?" in path:
-            raise ValueError(f"the path of a request begins with '/', and has no '?': {path!r}")
+            raise ValueError(f"the path must begin with '/' and must not contain '?': {path!r}")
         check_callback(on_request, "on_request", "ctxt")
         if self._path_answers.setdefault(path[1:], on_request) is not on_request:
-            raise ValueError(f"requests of {path!r} are answered already")
+            raise ValueError(f"the path {path!r} already has a handler")
 
     def leave_visitors(self) -> None:
         """Accept nobody from now on; what is connected goes on.

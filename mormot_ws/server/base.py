@@ -262,7 +262,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         )
 
     def is_own_thread(self) -> bool:
-        """Tell whether the calling thread is one of the server's: in a callback, where
+        """Return whether the calling thread is one of the server's: in a callback, where
         :meth:`free` would wait for itself.
         """
         return current_thread() in self._own_threads()

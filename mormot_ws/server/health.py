@@ -14,7 +14,7 @@ _PLAIN_TEXT = "text/plain; charset=utf-8"
 
 
 def is_health_check(request: UpgradeRequest, path: str) -> bool:
-    """Tell whether *request* is for *path*, that of ``settings.health_path``; ``''``: never."""
+    """Return whether *request* is for *path*, that of ``settings.health_path``; ``''``: never."""
     return bool(path) and request.path == path[1:] and not request.is_upgrade
 
 

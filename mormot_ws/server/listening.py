@@ -92,7 +92,7 @@ def parse_port(port: str | int) -> tuple[str, int]:
 
 
 def is_ip(address: str) -> bool:
-    """Tell whether *address* is one with a port, not that of a Unix socket or of systemd's."""
+    """Return whether *address* is one with a port, not that of a Unix socket or of systemd's."""
     return not is_unix(address) and not address.startswith((_SYSTEMD, _DESCRIPTOR))
 
 

@@ -24,7 +24,7 @@ def ip_of(sock: socket.socket, address: object) -> str:
 
 
 def is_trusted(ip: str, proxies: Collection[str]) -> bool:
-    """Tell whether *ip* is in *proxies*: addresses, networks, and ``unix:`` for Unix sockets."""
+    """Return whether *ip* is in *proxies*: addresses, networks, and ``unix:`` for Unix sockets."""
     if ip == UNIX_PEER:
         return UNIX_PEER in proxies
     address = _address(ip) if proxies else None
@@ -55,7 +55,7 @@ def visitor(peer: str, forwarded: Sequence[str], proxies: Collection[str]) -> st
 
 
 def host_is_in(hosts: Sequence[str], allowed: Collection[str] | None) -> bool:
-    """Tell whether a request's ``Host`` is among *allowed*; None allows all.
+    """Return whether a request's ``Host`` is among *allowed*; None allows all.
 
     *hosts* are the values of that header; there must be exactly one. Its case does not count, and
     its port counts only where *allowed* has one.

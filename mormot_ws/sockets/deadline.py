@@ -54,5 +54,5 @@ def timed_out(text: str = "timed out") -> TimeoutError:
 
 
 def is_foreign_timeout(exc: BaseException) -> bool:
-    """Tell whether a signal handler raised this ``TimeoutError``: the kernel's have an errno."""
+    """Return whether a signal handler raised this ``TimeoutError``: the kernel's have an errno."""
     return type(exc) is TimeoutError and exc.errno is None

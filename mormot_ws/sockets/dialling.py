@@ -231,7 +231,7 @@ class Dialling:
 
 
 def _is_localhost(infos: list[AddressInfo]) -> bool:
-    """Tell whether these are the two addresses of ``localhost``.
+    """Return whether these are the two addresses of ``localhost``.
 
     This machine answers at once or not at all, but Windows takes two seconds to refuse.
     """

@@ -110,7 +110,7 @@ def _look_up(name: str, port: int) -> list[AddressInfo]:
 
 
 def _is_address(host: str) -> bool:
-    """Tell whether *host* is an IP address, so that looking it up takes no time."""
+    """Return whether *host* is an IP address, so that looking it up takes no time."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host.partition("%")[0])

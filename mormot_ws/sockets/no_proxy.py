@@ -12,7 +12,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def is_left_out(host: str, port: int, no_proxy: str) -> bool:
-    """Tell whether *no_proxy* has an entry for *host* and *port*.
+    """Return whether *no_proxy* has an entry for *host* and *port*.
 
     :param host: the host in the form of :func:`wire_host`, in lower case.
     :param port: the port; 0: an entry for any port matches.

@@ -129,7 +129,7 @@ def test_a_peer_knows_the_request_it_came_with(server: Server, connect: Connect)
     assert "t0ken" not in repr(request) + repr(request.headers) + repr(peer)
     assert "a=1" not in repr(request)
     assert server.peers == [peer]
-    with pytest.raises(AttributeError, match=r"keep data of your own in peer\.session"):
+    with pytest.raises(AttributeError, match=r"keep your own data in peer\.session"):
         peer.nickname = "ann"
     peer.session["count"] = 1
     assert server.peers[0].session == {"count": 1}
@@ -261,7 +261,7 @@ def test_messages_go_to_whom_they_are_meant_for(server: Server, connect: Connect
     assert server.send("x", to=99) == 0
     with pytest.raises(ValueError, match="'other' is not offered"):
         server.send("x", protocol="other")
-    with pytest.raises(TypeError, match="by their id, not str"):
+    with pytest.raises(TypeError, match="Peer objects or ids, not str"):
         server.send("x", to="one")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a message must be str or bytes, not dict"):
         server.send({"a": 1})  # type: ignore[arg-type]
@@ -498,20 +498,20 @@ async def coroutine(*arguments: Any) -> None:
         (lambda s: s.http("/")(lambda a, b: None), TypeError, r"http\(request\)"),
         (lambda s: s.on_message("a b"), ValueError, "name of a sub-protocol"),
         (lambda s: s.on_message(7), TypeError, "on_message must be a function, not int"),
-        (lambda s: s.http("health"), ValueError, "begins with '/'"),
+        (lambda s: s.http("health"), ValueError, "must begin with '/'"),
         (lambda s: s.method(lambda a: a), None, ""),
         (lambda s: [s.on_open(lambda p: None) for _ in "12"], ValueError, "an on_open for clients"),
-        (lambda s: [s.method("a")(len) for _ in "12"], ValueError, "a method 'a' already"),
-        (lambda s: [s.http("/")(lambda: None) for _ in "12"], ValueError, "answered already"),
-        (lambda s: s.server, WebSocketsError, "does not run: call run"),
-        (lambda s: s.status(), WebSocketsError, "does not run: call run"),
+        (lambda s: [s.method("a")(len) for _ in "12"], ValueError, "already is a method 'a'"),
+        (lambda s: [s.http("/")(lambda: None) for _ in "12"], ValueError, "already has a handler"),
+        (lambda s: s.server, WebSocketsError, "is not running: call run"),
+        (lambda s: s.status(), WebSocketsError, "is not running: call run"),
         (lambda s: Server("x"), ValueError, "port must"),
         (lambda s: Server(0, address=1), TypeError, "address must be a str"),  # type: ignore[arg-type]
         (lambda s: Server(0, tls="cert.pem"), TypeError, "tls must"),  # type: ignore[arg-type]
         (lambda s: setattr(s, "on_mesage", len), AttributeError, "did you mean 'on_message'"),
         (lambda s: setattr(s, "on_message", len), AttributeError, "use it as a decorator"),
-        (lambda s: setattr(s, "port", 1), AttributeError, "it can only be read"),
-        (lambda s: setattr(s, "zzz", 1), AttributeError, "there is none"),
+        (lambda s: setattr(s, "port", 1), AttributeError, "it is read-only"),
+        (lambda s: setattr(s, "zzz", 1), AttributeError, "it does not exist"),
     ],
 )
 def test_what_cannot_work_is_refused_where_it_is_set(
@@ -530,7 +530,7 @@ def test_what_is_registered_while_it_runs_is_there_at_once(
 ) -> None:
     """As in a program that starts it first."""
     server.start()
-    with pytest.raises(WebSocketsError, match="is running already"):
+    with pytest.raises(WebSocketsError, match="is already running"):
         server.start()
     server.on_message("late")(lambda peer, message: peer.send("here"))
     client = connect("late")

@@ -168,7 +168,7 @@ def test_what_a_connection_is_not_for_says_so(hub: MemoryHub) -> None:
             lambda: next(ws),
             lambda: ws.call("x"),
         ):
-            with pytest.raises(WebSocketsError, match="this connection is for topics"):
+            with pytest.raises(WebSocketsError, match="this connection has topics"):
                 call()
         for call in (
             lambda: plain.publish("news", 1),
@@ -302,8 +302,8 @@ class TestSeveralServers:
             assert ws.wait_connected(10)
             assert server.send("here") == 1
             assert ws.recv(5) == "here"
-            assert "this server only: away" in caplog.text
-            assert "do not come yet: away" in caplog.text
+            assert "peers of this server: away" in caplog.text
+            assert "do not arrive yet: away" in caplog.text
             del hub.__dict__["subscribe"], hub.__dict__["publish"]
             wait_for(lambda: hub.status().subscribers == 1)
         assert hub.status().subscribers == 0

@@ -78,7 +78,10 @@ REFUSED_WHEN_MADE: list[tuple[Callable[[], object], str]] = [
         lambda: WebSocketProtocolUri("a", "ws://a/", 5, secret=5),
         "secret must be str or bytes, not int",
     ),  # type: ignore[arg-type]
-    (lambda: WebSocketProcessSettings(5000), r"given by name, as in .*\(heartbeat_delay=5000\)"),  # type: ignore[call-arg]
+    (
+        lambda: WebSocketProcessSettings(5000),
+        r"pass settings by name, as in .*\(heartbeat_delay=5000\)",
+    ),  # type: ignore[call-arg]
     (
         lambda: WebSocketProcessSettings(max_frame_mb=256 << 20),
         "max_frame_mb must be at most 1048576",
@@ -153,9 +156,12 @@ REFUSED: list[tuple[Made, str]] = [
     (lambda m: m.ws.send("hi", "soon"), "timeout must be a number of seconds, not str"),
     (lambda m: m.ws.send_json("hi", -1), "timeout must be a number of seconds above 0"),
     (lambda m: m.ws.call(print), "the name of a method must be a str, not builtin"),
-    (lambda m: m.door.method("")(print), "a method has a name"),
+    (lambda m: m.door.method("")(print), "a method needs a name"),
     (lambda m: m.door.http(print), r"write @server\.http\('/path'\)"),
-    (lambda m: m.door.http("/x", methods=5), r"methods are names like \['GET', 'POST'\], not 5"),
+    (
+        lambda m: m.door.http("/x", methods=5),
+        r"methods must be names like \['GET', 'POST'\], not 5",
+    ),
     (lambda m: m.door.send("hi", protocol=5), "protocol must be a str, not int"),
 ]
 
@@ -181,7 +187,7 @@ def test_an_argument_of_a_method(met: SimpleNamespace, call: Made, said: str) ->
         (lambda m: m.server.stop(), r"call free\(\)"),
         (lambda m: m.server.callback(1, True), "a WebSocketServerRest has it"),
         (lambda m: m.server.websocket_protocols.append(1), r"add\(protocol\)"),
-        (lambda m: m.door.settings, r"give them to Server\(settings=…\)"),
+        (lambda m: m.door.settings, r"pass them to Server\(settings=…\)"),
         (lambda m: m.door.stop(), r"close\(\)"),
         (lambda m: m.peer.request.args, "query"),
         (lambda m: m.peer.request.json, r"json\.loads\(request\.body\)"),
@@ -201,7 +207,7 @@ def test_a_name_of_other_libraries_leads_to_ours(
     [
         (
             lambda: HttpClientWebSockets(HOST, 1, heartbeat_delay=5000),  # type: ignore[call-arg]
-            r"give settings=WebSocketProcessSettings\(heartbeat_delay=…\)",
+            r"pass settings=WebSocketProcessSettings\(heartbeat_delay=…\)",
         ),
         (
             lambda: HttpClientWebSockets(HOST, 1, on_gave_up=print),  # type: ignore[call-arg]
@@ -213,7 +219,7 @@ def test_a_name_of_other_libraries_leads_to_ours(
         ),
         (
             lambda: WebSocketServer("0", max_connections=5),  # type: ignore[call-arg]
-            r"give settings=WebSocketProcessSettings\(max_connections=…\)",
+            r"pass settings=WebSocketProcessSettings\(max_connections=…\)",
         ),
         (
             lambda: WebSocketServer("0", on_request=print),  # type: ignore[call-arg]

@@ -158,7 +158,7 @@ def test_a_server_answers_prometheus(make: Any) -> None:
         text, kind = ask(server.port, Accept="application/openmetrics-text; version=1.0.0")
         assert kind.startswith("application/openmetrics-text")
         assert text.endswith("# EOF\n")
-        with pytest.raises(ValueError, match="answered already"):
+        with pytest.raises(ValueError, match="already has a handler"):
             Metrics().serve_on(server)
 
 

@@ -100,7 +100,7 @@ def test_other_methods_are_told_which_ones_there_are(
     head, body = ask(page_server.port, method=method)
     assert head.status == 405
     assert head.headers["allow"] == "GET, HEAD"
-    assert body == "This page can only be read.\n"
+    assert body == "This page only supports GET and HEAD.\n"
 
 
 def test_the_server_upgrades_as_before(page_server: WebSocketServer) -> None:
@@ -130,7 +130,7 @@ def test_the_connection_is_in_step_after_head(page_server: WebSocketServer) -> N
         assert client.read_head().status == 200
         head, body = client.read_answer()
         assert head.status == 404
-        assert body.startswith(b"There is nothing here")
+        assert body.startswith(b"Nothing here")
 
 
 def test_get_after_head_on_the_same_connection_has_its_body(page_server: WebSocketServer) -> None:

@@ -390,7 +390,7 @@ def test_a_server_that_cannot_host_says_so(
     said: list[str] = []
     assert websockets(
         {**environ, **upgrade_headers}, lambda status, headers: said.append(status)
-    ) == [b"this WSGI server does not hand its sockets over\n"]
+    ) == [b"this WSGI server does not give access to its sockets\n"]
     assert said == ["501 WebSocket Upgrade Error"]
     with serving(websockets, threaded=False) as port, RawClient(port) as raw:
         raw.send(raw.request())
