@@ -63,7 +63,7 @@ class ServerServices(Services):
     :param server: which offers a REST protocol, as a :class:`WebSocketServerRest`. Its
         ``on_request`` is taken over; what was there goes on to answer requests that are no calls.
         Services can be called by plain HTTP too.
-    :param root: the first part of all URIs; clients need the same.
+    :param root: the first part of all URIs, or several parts: ``api/v1``; clients need the same.
     :param hide_errors: answer exceptions other than :class:`ServiceError` with ``internal error``
         instead of their text.
     :param authentication: how clients authenticate, a :class:`RestServerAuthenticationDefault`
