@@ -344,13 +344,14 @@ def test_a_peer_cannot_fill_a_class_with_combinations_of_flags(
     monkeypatch.setattr("mormot_ws.services.scalar_readers._MOST_COMBINATIONS", 100)
     kind = base("Wide", [f"F{number}" for number in range(40)])
     reader = reader_of(kind, True)
+    refused = 0
     for value in range(300):
         try:
             assert reader(value, "it").value == value
-        except ValueError as exc:
-            assert base is Flag
-            assert "one combination of flags too many" in str(exc)
+        except ValueError:
+            refused += 1
         assert len(kind._value2member_map_) <= 100
+    assert bool(refused) == (base is Flag)
     assert reader(3, "it") == kind.F0 | kind.F1
 
 
