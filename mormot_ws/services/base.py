@@ -111,6 +111,16 @@ class Services(KnownAttributes):
             )
         return context
 
+    def _behind_root(self, path: str, any_case: bool) -> tuple[str, str] | None:
+        """Return the root as *path* has it, and what follows it; None: it has another root."""
+        length = len(self.root)
+        root, name = path[:length], path[length:]
+        if name and name[0] != "/":
+            return None
+        if root != self.root and not (any_case and root.lower() == self.root.lower()):
+            return None
+        return root, name[1:]
+
     # ---------------------------------------------------------------------- calls of the other side
 
     def _executed(

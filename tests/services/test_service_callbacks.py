@@ -8,6 +8,7 @@ import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pytest
@@ -282,6 +283,39 @@ def test_a_connection_has_a_bounded_number_of_them(
     with pytest.raises(ServiceError, match="at most 3 callbacks") as raised:
         ends.remote.listen("news", listener)
     assert raised.value.status == 406
+
+
+def test_by_plain_http_there_is_a_bounded_number_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On all connections together, because anybody may make many. Those that are upgraded have
+    their own bound.
+    """
+    monkeypatch.setattr("mormot_ws.services.callbacks.MOST_CALLBACKS", 3)
+    upgraded: set[int] = set()
+
+    class Server:
+        on_request: Any = None
+        process_name = ""
+
+        def is_active_websocket(self, connection_id: int) -> Any:
+            return SimpleNamespace(exchange=None) if connection_id in upgraded else None
+
+    server = Server()
+    ServerServices(server).register(IRadio, Radio())  # type: ignore[arg-type]
+
+    def listen(connection_id: int) -> int:
+        ctxt = HttpServerRequest(
+            "/root/Radio.Listen",
+            "POST",
+            "",
+            '["a",1]',
+            "application/json",
+            connection_id=connection_id,
+        )
+        return int(server.on_request(ctxt))
+
+    assert [listen(number) for number in range(1, 6)] == [200, 200, 200, 406, 406]
+    upgraded.add(2)
+    assert [listen(number) for number in (2, 4, 5)] == [200, 200, 406]
 
 
 def test_what_does_not_implement_the_interface_is_not_sent(ends: Ends) -> None:
