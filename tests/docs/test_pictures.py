@@ -5,6 +5,7 @@ text in place of each, and nothing that sticks out of its box.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -110,6 +111,23 @@ def test_no_text_of_a_picture_sticks_out_of_its_box(open_tab: Callable[[str], Ta
     tab = open_tab("about:blank")
     crowded = {path.name: tab.run(CROWDED, path.read_text("utf-8")) for path in DRAWINGS}
     assert crowded == {path.name: [] for path in DRAWINGS}
+
+
+def test_the_layers_are_those_of_the_contract() -> None:
+    """Each module is there, in the order in which pyproject.toml has its layer."""
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    contract = re.search(r"^layers = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    assert contract is not None
+    layers = [set(each.split(" | ")) for each in re.findall(r'"(.*)"', contract[1])][1:]
+    drawing = ET.parse(ROOT / "docs" / "explanation" / "layers.svg")
+    names = {
+        str(each.text): float(str(each.get("y")))
+        for each in drawing.iter(f"{SVG}text")
+        if each.get("class") == "name"
+    }
+    assert set(names) == set.union(*layers)
+    for upper, lower in itertools.pairwise(layers):
+        assert max(names[name] for name in upper) < min(names[name] for name in lower)
 
 
 # ------------------------------------------------------------------------- the demo as a recording
