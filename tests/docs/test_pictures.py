@@ -162,6 +162,20 @@ def test_a_recording_keeps_lines_and_times_and_shortens_waits(record_demo: Modul
     assert "60.5" in texts
 
 
+def test_a_recording_leaves_out_how_the_programs_are_stopped(record_demo: ModuleType) -> None:
+    texts = [
+        "--- Start",
+        "[ECHO] a",
+        "",
+        "--- Both are stopped",
+        "[CLOSED]",
+        "",
+        "The demo went well",
+    ]
+    lines = [record_demo.Line(float(second), text) for second, text in enumerate(texts)]
+    assert [line.text for line in record_demo.story(lines)] == [*texts[:3], texts[-1]]
+
+
 def test_the_recording_tells_the_whole_story_and_is_small() -> None:
     """As it is in the README. Its still picture is the end, with the loss and the reconnection."""
     text = RECORDING.read_text("utf-8")
