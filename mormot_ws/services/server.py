@@ -431,7 +431,9 @@ class ServerServices(Services):
     ) -> Any:
         """Call a method of a client; *path* is the number of its object, behind a slash."""
         url = f"{self.root}/{method.wire_name}{path}"
-        return self._call(process, method, self._request(url, method, args, kwargs), notify)[0]
+        # native clients refuse callbacks whose content is not JSON
+        request = self._request(url, method, args, kwargs, only_json=bool(path))
+        return self._call(process, method, request, notify)[0]
 
     # ---------------------------------------------------------------------------------- the names
 
