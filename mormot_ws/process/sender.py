@@ -285,7 +285,7 @@ class Sender:
         neither sent nor queued.
 
         *plain* and *encoded* are the same frame, without and with its bytes on the wire; *now* is
-        what :func:`sharing_time` has returned.
+        what :meth:`Sharing.begin` has returned.
         """
         if not self.encoder.sends_plain:
             return self.queue(plain)
@@ -534,11 +534,3 @@ class Sender:
 
 
 _main_ident = threading.main_thread().ident
-
-
-def sharing_time() -> float:
-    """Return the time of the monotonic clock, for :meth:`Sender.send_shared`.
-
-    0 in the main thread, where a signal handler may interrupt a write: the keeper does it there.
-    """
-    return 0.0 if get_ident() == _main_ident else monotonic()

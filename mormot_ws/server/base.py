@@ -24,7 +24,7 @@ from ..process.encoder import check_sendable
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit, joined
 from ..process.keeper import ProcessKeeper
-from ..process.sender import sharing_time
+from ..process.sharing import Sharing
 from ..protocols.base import WebSocketProtocol
 from ..protocols.protocol_list import WebSocketProtocolList
 from ..request import OnHttpServerRequest
@@ -134,6 +134,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         #: what free() calls behind the last callback of a connection
         self._layers_above: list[Callable[[], object]] = []
         self._turned_away_log = SeldomLog(LOG_SECONDS)
+        self._sharing = Sharing()
         self._opening_log = SeldomLog(LOG_SECONDS)
         self._clear()
 
@@ -256,9 +257,11 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             check_sendable(frame)
         plain = QueuedFrame(frame.opcode, frame.payload, frame.content)
         encoded = plain._replace(wire=encode_unmasked(0x80 | frame.opcode, frame.payload))
-        now = sharing_time()
+        now = self._sharing.begin(self.settings.send_delay)
         # a list, not a generator, so that all of them are tried
-        return sum([process.sender.send_shared(plain, encoded, now) for process in receivers])
+        count = sum([process.sender.send_shared(plain, encoded, now) for process in receivers])
+        self._sharing.end()
+        return count
 
     def is_own_thread(self) -> bool:
         """Return whether the calling thread is one of the server's: in a callback, where
