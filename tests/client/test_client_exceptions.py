@@ -88,7 +88,7 @@ def test_a_wait_that_is_no_number_of_milliseconds_is_refused(
         client.auto_reconnect()
         proxy.cut()
         wait_for(lambda: client.status().reconnects == 1)
-    assert "the reconnection policy answered" in caplog.text
+    assert "the reconnection policy returned" in caplog.text
 
 
 def test_no_thread_to_be_had_is_told_and_tried_again(

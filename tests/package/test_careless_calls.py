@@ -114,10 +114,16 @@ REFUSED: list[tuple[Made, str]] = [
         lambda m: m.client.websockets_upgrade("", headers={}),
         "headers must be a str, not dict; it has",
     ),
-    (lambda m: m.client.websockets_upgrade("ws://a/b"), "uri is the path and the query alone"),
+    (
+        lambda m: m.client.websockets_upgrade("ws://a/b"),
+        "uri must only contain the path and the query",
+    ),
     (lambda m: m.client.reopen("5 s"), "timeout must be a number of milliseconds"),
     (lambda m: m.client.request("/", data={}), "data must be bytes or str, not dict"),
-    (lambda m: m.client.request("/", header={}), "header has lines like .*, not dict"),
+    (
+        lambda m: m.client.request("/", header={}),
+        "header must be a str with lines like .*, not dict",
+    ),
     (lambda m: m.client.request(b"/"), "url must be a str, not bytes"),
     (lambda m: m.client.request("/", None), "method must be a str, not NoneType"),
     (

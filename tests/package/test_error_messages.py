@@ -26,7 +26,7 @@ from mormot_ws import WebSocketFrame, focBinary, focContinuation, focPing, focTe
         ),
         (
             lambda: mormot_ws.HttpClientWebSockets.websockets_connect("127.0.0.1", 1),
-            "a protocol is needed",
+            "a protocol is required",
         ),
         (
             lambda: mormot_ws.WebSocketProtocolChat("a b"),
