@@ -173,7 +173,7 @@ def test_arguments_of_a_client_in_another_order_are_refused(arguments: Any, said
     ("name", "value", "said"),
     [
         ("settings", {}, "settings must be WebSocketProcessSettings.*, not dict"),
-        ("websocket_protocols", [], r"to which protocols are given by add\(protocol\), not list"),
+        ("websocket_protocols", [], r"to which you add\(\) protocols, not list"),
         ("tls_context", "cert.pem", "tls_context must be an ssl.SSLContext or None, not str"),
         ("process_class", WebSocketServer, "derives from WebSocketProcessServer, not <class"),
         ("process_class", 7, "derives from WebSocketProcessServer, not 7"),

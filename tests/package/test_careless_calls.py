@@ -144,12 +144,12 @@ REFUSED: list[tuple[Made, str]] = [
     (lambda m: m.server.websocket_broadcast(text("x"), "1"), "connection_ids has numbers.*not str"),
     (
         lambda m: m.server.websocket_broadcast(text("x"), m.server.connections()),
-        "connection_ids has numbers of connections, .*not WebSocketProcessServer",
+        "connection_ids must contain numbers of connections, .*not WebSocketProcessServer",
     ),
     (lambda m: m.server.websocket_broadcast(text("x"), exclude=1), "exclude has numbers"),
     (
         lambda m: m.server.websocket_broadcast(text("x"), exclude=m.server.connections()),
-        "exclude has numbers of connections, .*not WebSocketProcessServer",
+        "exclude must contain numbers of connections, .*not WebSocketProcessServer",
     ),
     (lambda m: m.server.is_active_websocket("1"), "connection_id must be a whole number, not str"),
     (lambda m: m.server.websocket_protocols.remove(chat()), "removed by its name and uri"),
@@ -189,7 +189,7 @@ def test_an_argument_of_a_method(met: SimpleNamespace, call: Made, said: str) ->
         (lambda m: m.process.protocol.broadcast(1), r"server\.websocket_broadcast\(frame\)"),
         (lambda m: m.client.connect(), "call websockets_upgrade"),
         (lambda m: m.client.disconnect(), r"call free\(\)"),
-        (lambda m: m.server.start(), "it has been running since it was made"),
+        (lambda m: m.server.start(), "it has been running since it was created"),
         (lambda m: m.server.stop(), r"call free\(\)"),
         (lambda m: m.server.callback(1, True), "a WebSocketServerRest has it"),
         (lambda m: m.server.websocket_protocols.append(1), r"add\(protocol\)"),

@@ -212,7 +212,7 @@ def test_arguments_that_an_attempt_to_reconnect_cannot_send(
         client.auto_reconnect(lambda: uri, lambda: headers)
         process = process_of(client)
         process.abort("for the test")
-        log.check("on_reconnect failed", "gives up after 2 attempts: ValueError")
+        log.check("on_reconnect failed", "giving up after 2 attempts: ValueError")
         assert not [secret for secret in SECRETS.values() if secret in process.last_error]
 
 
