@@ -249,7 +249,7 @@ class ClientLife:
             ):
                 _log.error(
                     "%s: on_reconnect called websockets_upgrade() without reconnect=True, which"
-                    " can upgrade a client only once: this attempt fails, and so will all later ones",
+                    " can upgrade a client only once: this attempt fails, like all later ones",
                     thread.name,
                 )
             return already_upgraded(process.protocol.uri, uri)

@@ -170,7 +170,7 @@ def test_a_protocol_that_is_not_offered_and_a_factory_that_fails(log: Log) -> No
             HOST, port, WebSocketProtocolChat("echo"), URI, HEADERS, proxy=url
         )
         assert found is None
-    log.check("an upgrade asks for", "400", "407")
+    log.check("an upgrade requests", "400", "407")
 
 
 def test_a_page_that_is_not_let_in_is_named_by_its_origin(log: Log) -> None:
@@ -182,8 +182,8 @@ def test_a_page_that_is_not_let_in_is_named_by_its_origin(log: Log) -> None:
             URI, "", protocol=WebSocketProtocolChat("echo"), headers=headers
         )
     log.check(
-        "an upgrade by a page of 'https://there.example' is refused: allowed_origins does "
-        "not have that origin"
+        "an upgrade from a page of 'https://there.example' is refused: this origin is not in"
+        " allowed_origins"
     )
 
 
@@ -261,7 +261,7 @@ def test_a_path_that_ends_with_a_token(log: Log, kind: str) -> None:
         else:
             protocol = WebSocketProtocolChat("echo", path)
             assert client.websockets_upgrade(path, "", protocol=protocol) == ""
-            with pytest.raises(ValueError, match="percent-encoded") as caught:
+            with pytest.raises(ValueError, match="percent-encode") as caught:
                 client.websockets_upgrade(f"{path} ", "", protocol=protocol)
             told = [
                 client.websockets_upgrade(f"{path}x", "", protocol=protocol),
