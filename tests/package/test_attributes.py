@@ -388,7 +388,10 @@ class TestClones:
 class TestMessages:
     """What is sent is a frame; and what to make of a text is said."""
 
-    SAID = r"only a WebSocketFrame can be sent, not str: create one with WebSocketFrame\(focText, text\)"
+    SAID = (
+        "only a WebSocketFrame can be sent, not str: "
+        r"create one with WebSocketFrame\(focText, text\)"
+    )
 
     def test_a_text_is_not_a_frame(self) -> None:
         with echo_server() as server, connect(server.port) as client:
