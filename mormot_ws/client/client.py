@@ -48,7 +48,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     """An HTTP client that can become a WebSocket client. Mirrors ``THttpClientWebSockets``.
 
     The parameters are those of :class:`CrtSocket`, and *settings*, a
-    :class:`WebSocketProcessSettings`, by default new ones. *process_name* is a name for the thread
+    :class:`WebSocketProcessSettings`, by default a new one. *process_name* is a name for the thread
     and for log lines. The constructor opens the TCP connection, unless *connect* is False. If that
     fails, it does not raise: the upgrade tries again, and returns ``Not Connected`` on failure.
 

@@ -470,7 +470,7 @@ class Sender:
             queued.batch_sent()
         return FlushResult.done
 
-    # --------------------------------------------------------------------------- the end of it all
+    # ------------------------------------------------------------------------------------ the end
 
     def close(self, payload: bytes, deadline: Deadline, failures: list[BaseException]) -> None:
         """Write a close frame after all queued frames. Called under ``safe_out``.

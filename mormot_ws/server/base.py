@@ -50,8 +50,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
 
     :param thread_name: the name of the keeper's thread.
     :param process_name: a name for the connections in log lines.
-    :param settings: ``WebSocketProcessSettings``; by default new ones with a heartbeat every 20 000
-        ms.
+    :param settings: ``WebSocketProcessSettings``; by default a new object, with a heartbeat every
+        20 000 ms.
 
     The callbacks below run in the connection's thread. An exception in one is logged, and does not
     affect other connections.

@@ -28,7 +28,7 @@ Options = WebSocketProtocolBinaryOptions | Collection[WebSocketProtocolBinaryOpt
 class RestServer(ListeningServer):
     """The common interface of both servers of the REST protocols.
 
-    ``on_request(ctxt) -> status`` handles all requests: plain HTTP ones and those over WebSocket;
+    ``on_request(ctxt) -> status`` handles all requests: over plain HTTP and over WebSocket;
     those of one connection run one after the other. :meth:`callback` sends a request to a client.
     """
 

@@ -38,8 +38,8 @@ class WebSocketServer(ListeningServer):
     :param on_start: ``f(thread)``, called in each thread of the server when it starts.
     :param on_stop: ``f(thread)``, called in each thread of the server when it ends.
     :param process_name: a name for the threads and for log lines.
-    :param settings: :class:`WebSocketProcessSettings`; by default new ones with a heartbeat every
-        20 000 ms.
+    :param settings: :class:`WebSocketProcessSettings`; by default a new object, with a
+        heartbeat every 20 000 ms.
     :param tls_context: an ``ssl.SSLContext`` for ``wss://`` (see :func:`server_tls_context`); None:
         ``ws://``.
     :param prepare: ``f(server)``, called before the first connection is accepted. What it adds and
