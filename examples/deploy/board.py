@@ -1,7 +1,8 @@
-"""A board of topics as it runs in a container: health checks, metrics, JSON logs, Redis.
+"""A topic server for containers: health checks, metrics, JSON logs, Redis.
 
-Clients: ``mormot_ws.connect("ws://…/", topics=True)``. The environment says the rest: ``PORT``
-(8999), ``REDIS_URL``, and ``PROXIES``, the networks of the nginx in front, separated by commas.
+Clients connect with ``mormot_ws.connect("ws://…/", topics=True)``. Configure it by environment
+variables: ``PORT`` (8999), ``REDIS_URL``, and ``PROXIES``, the networks of the nginx in front,
+separated by commas.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from mormot_ws.metrics import Metrics
 
 
 def main() -> None:
-    """Serve until SIGTERM, then say goodbye (1001) to all clients."""
+    """Serve until SIGTERM, then close all connections (1001)."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLogFormatter(service="board"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

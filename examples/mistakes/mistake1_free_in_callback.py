@@ -2,9 +2,9 @@
 
     python examples/mistakes/mistake1_free_in_callback.py
 
-free() waits for the client's thread to end, and the callback *is* in that thread: it waits for
-itself. The mistake is made in a process of its own, which is killed afterwards. Then come the two
-ways out.
+free() waits for the client's thread to end, but the callback runs in that thread, so it waits for
+itself. The script makes the mistake in a child process, which it kills afterwards, and then shows
+two solutions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mormot_ws import (
 
 
 def lose_connection(client: HttpClientWebSockets, on_reconnect: object) -> None:
-    """Register the callback. The caller then stops the server, so that it is called."""
+    """Set the callback. The caller then stops the server, so that it is called."""
     assert client.websockets is not None
     client.websockets.on_reconnect = on_reconnect  # type: ignore[assignment]
 
@@ -38,7 +38,7 @@ def wrong() -> None:
 
     def on_reconnect(process: WebSocketProcessClient | None) -> str:
         entered.set()
-        client.free()  # WRONG: it waits for the thread that it runs in
+        client.free()  # WRONG: waits for the thread that it runs in
         returned.set()
         return "Retry"
 
@@ -47,15 +47,15 @@ def wrong() -> None:
     entered.wait(5)
     if not returned.wait(1):
         say(
-            "SYMPTOM: free() was called a second ago and has not returned; nothing reconnects any"
-            " more"
+            "SYMPTOM: free() was called a second ago and has not returned; the client does not"
+            " reconnect"
         )
-        say("SYMPTOM: the main thread runs on, as if nothing had happened")
+        say("SYMPTOM: the main thread goes on as if nothing had happened")
     threading.Event().wait()
 
 
 def show_wrong() -> None:
-    """Run wrong() as a child, until the symptom is there; kill it by its pid."""
+    """Run wrong() in a child process until the symptom appears, then kill the child."""
     child = subprocess.Popen(
         [sys.executable, __file__, "--wrong"], stdout=subprocess.PIPE, encoding="utf-8"
     )
@@ -70,7 +70,7 @@ def show_wrong() -> None:
 
 
 def cure() -> None:
-    """The callback only says that it is enough; the main thread frees."""
+    """The callback sets an event, and the main thread frees the client."""
     enough = threading.Event()
     server = echo_server()
     client = connected(server.port)
@@ -78,7 +78,7 @@ def cure() -> None:
     def on_reconnect(process: WebSocketProcessClient | None) -> str:
         assert client.websockets is not None
         assert client.websockets.client_thread is not None
-        client.websockets.client_thread.terminate()  # no further attempts; returns at once
+        client.websockets.client_thread.terminate()  # no more attempts; returns at once
         enough.set()  # not client.free()
         return "Retry"
 
@@ -90,7 +90,7 @@ def cure() -> None:
 
 
 def cure_for_tests() -> None:
-    """A setting that turns the freeze into an exception, for those who would rather not hang."""
+    """A setting that raises an exception instead of freezing."""
     met = threading.Event()
     server = echo_server()
     client = HttpClientWebSockets.open(server.host, server.port)
@@ -116,7 +116,7 @@ def cure_for_tests() -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["--wrong"]:
         wrong()
-    title("The mistake, in a process of its own")
+    title("The mistake, in a child process")
     show_wrong()
     title("The cure")
     cure()

@@ -1,10 +1,10 @@
-"""Mistake 2: another URI for the second upgrade than for the first.
+"""Mistake 2: a second upgrade with a different URI.
 
     python examples/mistakes/mistake2_inconsistent_uri.py
 
-'' and '/' ask the server for the same, but they are not the same text. Without reconnect=True a
-client refuses any second upgrade, and says with which URI it was upgraded; with reconnect=True the
-URI is not compared, and it is the server that may refuse.
+'' and '/' request the same resource, but are different texts. Without reconnect=True a client
+refuses any second upgrade, and names the URI of the first. With reconnect=True it does not compare
+the URI, but the server may refuse it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mormot_ws import (
 
 
 def wrong_without_reconnect() -> None:
-    """The text that brings people here."""
+    """Upgrade twice, and show the error text."""
     with echo_server() as server, connected(server.port) as client:
         assert client.websockets is not None
         protocol = client.websockets.protocol
@@ -37,7 +37,7 @@ def room_server(port: int = 0) -> WebSocketServer:
 
 
 def reconnect(use_the_same: bool) -> None:
-    """Lose the connection to 'room'; come back to another URI, or to the same."""
+    """Lose the connection to 'room', then reconnect to another URI or to the same one."""
     results: list[str] = []
     tried = threading.Event()
     server = room_server()
@@ -49,7 +49,7 @@ def reconnect(use_the_same: bool) -> None:
         def on_reconnect(process: WebSocketProcessClient | None) -> str:
             if process is None:
                 return "Retry"
-            # WRONG: '' is not where we were
+            # WRONG: '' is not the URI of the first upgrade
             uri = process.protocol.upgrade_uri if use_the_same else ""
             results.append(
                 client.websockets_upgrade(uri, "", False, frozenset(), process.protocol, "", True)
@@ -81,6 +81,6 @@ if __name__ == "__main__":
     reconnect(use_the_same=True)
     with echo_server() as server, connected(server.port, inbox := Inbox()) as client:
         say(
-            "CURE: and a client that was upgraded once is simply used:"
+            "CURE: a client that is already upgraded can simply be used:"
             f" {ask(client, inbox, 'hello')}"
         )

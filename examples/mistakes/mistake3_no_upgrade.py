@@ -1,10 +1,9 @@
-"""Mistake 3: on_reconnect that does not call websockets_upgrade.
+"""Mistake 3: on_reconnect does not call websockets_upgrade.
 
     python examples/mistakes/mistake3_no_upgrade.py
 
-The client has opened the TCP connection again; to make a WebSocket of it is the callback's work. A
-callback that only prints, and returns '', leaves a connection on which nothing can be sent or
-received.
+The client has reopened the TCP connection, and the callback must upgrade it. If it only prints a
+line and returns '', nothing can be sent or received on the connection.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from mormot_ws import WebSocketProcessClient
 
 
 def lose_and_come_back(upgrade: bool) -> None:
-    """Lose the server, get it back, and see whether an echo comes."""
+    """Restart the server, and check whether the client gets an echo."""
     attempts = 0
     seen = threading.Event()
     inbox = Inbox()
@@ -40,7 +39,7 @@ def lose_and_come_back(upgrade: bool) -> None:
                 )
             if upgrade or attempts == 2:
                 seen.set()
-            return result  # WRONG when nothing was upgraded: '' means success
+            return result  # WRONG without an upgrade: '' means success
 
         process.on_reconnect = on_reconnect
         server.free()
@@ -56,7 +55,7 @@ def lose_and_come_back(upgrade: bool) -> None:
 
 if __name__ == "__main__":
     show_log()
-    title("The mistake: '' is returned, nothing was upgraded")
+    title("The mistake: returning '' without an upgrade")
     lose_and_come_back(upgrade=False)
-    title("The cure: websockets_upgrade(…, reconnect=True), and its result is returned")
+    title("The cure: return the result of websockets_upgrade(…, reconnect=True)")
     lose_and_come_back(upgrade=True)

@@ -2,9 +2,9 @@
 
     python examples/mistakes/mistake4_already_upgraded.py
 
-'Already upgraded to WebSockets …': the process of the lost connection is still there, so the client
-takes the call for a second upgrade. Reconnecting is something that the client does by itself, once
-it has an on_reconnect.
+The error is 'Already upgraded to WebSockets …': the client still has the process of the lost
+connection, so it treats the call as a second upgrade. Set on_reconnect instead: the client then
+reconnects by itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def lost(client: HttpClientWebSockets) -> threading.Event:
 
 
 def wrong() -> None:
-    """Open TCP again and upgrade again, by hand."""
+    """Reopen TCP and upgrade again, by hand."""
     server = echo_server()
     with connected(server.port) as client:
         ended = lost(client)
@@ -33,13 +33,13 @@ def wrong() -> None:
         assert client.websockets is not None
         protocol = client.websockets.protocol
         say(
-            "SYMPTOM: without opening TCP:"
+            "SYMPTOM: without reopening TCP:"
             f" {client.websockets_upgrade('', '', False, frozenset(), protocol)}"
         )
         with echo_server(server.port):
             client.reopen()
             say(
-                "SYMPTOM: with TCP open again:"
+                "SYMPTOM: after reopening TCP:"
                 f" {client.websockets_upgrade('', '', False, frozenset(), protocol)}"
             )
             say(
@@ -58,9 +58,8 @@ def cure() -> None:
         back = threading.Event()
         server.free()
         ended.wait(5)
-        client.settings.on_client_connected = lambda _: (
-            back.set()
-        )  # from here on: it is called for the first connection too
+        # set only now, because it is called for the first connection too
+        client.settings.on_client_connected = lambda _: back.set()
         with echo_server(server.port):
             back.wait(10)
             say(f"CURE: {ask(client, inbox, 'hello again')}")
@@ -69,7 +68,7 @@ def cure() -> None:
 
 if __name__ == "__main__":
     show_log()
-    title("The mistake: a new upgrade on the old client")
+    title("The mistake: another upgrade of the old client")
     wrong()
-    title("The cure: on_reconnect, here the ready-made one")
+    title("The cure: on_reconnect, set by auto_reconnect()")
     cure()

@@ -2,9 +2,8 @@
 
     python examples/mistakes/mistake5_add_once.py
 
-add_once replaces a protocol of the same name and URI. Connections that are open have their own
-clone of the old one and keep it, so that two clients of one server get different answers. add
-refuses instead, and tells so.
+add_once replaces a protocol with the same name and URI. Open connections keep their clone of the
+old one, so two clients of one server get different answers. add refuses instead, and returns False.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def answering(word: str) -> WebSocketProtocolChat:
 
 
 def wrong() -> None:
-    """Replace a protocol while somebody uses it."""
+    """Replace a protocol while a client uses it."""
     with WebSocketServer(f"{HOST}:0") as server:
         server.websocket_protocols.add(answering("old"))
         with connected(server.port, first := Inbox()) as early:
@@ -39,17 +38,17 @@ def wrong() -> None:
             say(f"add_once returns {server.websocket_protocols.add_once(answering('new'))}")
             with connected(server.port, second := Inbox()) as late:
                 say(
-                    f"SYMPTOM: the client that was there gets {ask(early, first, '?')!r}, the new"
+                    f"SYMPTOM: the connected client gets {ask(early, first, '?')!r}, the new"
                     f" one {ask(late, second, '?')!r}"
                 )
 
 
 def cure() -> None:
-    """Use add, and look at what it returns; to change a protocol, close its connections."""
+    """Use add, and check its result; to change a protocol, close its connections."""
     with WebSocketServer(f"{HOST}:0") as server:
         protocols = server.websocket_protocols
         say(
-            f"CURE: add returns {protocols.add(answering('old'))}, and a second time"
+            f"CURE: add returns {protocols.add(answering('old'))}, and the second time"
             f" {protocols.add(answering('new'))}"
         )
         with connected(server.port, first := Inbox()) as early:
@@ -59,10 +58,11 @@ def cure() -> None:
             assert early.websockets is not None
             old = server.is_active_websocket(early.websockets.connection_id)
             assert old is not None
-            old.shutdown(1012, "please come again")  # its client reconnects, and gets the new one
+            # its client reconnects, and gets the new protocol
+            old.shutdown(1012, "please reconnect")
             with connected(server.port, second := Inbox()) as again:
                 say(
-                    "CURE: replaced on purpose, and the old connection closed:"
+                    "CURE: after replacing it on purpose, and closing the old connection:"
                     f" {ask(again, second, '?')!r}"
                 )
 

@@ -1,9 +1,9 @@
-"""Mistake 6: the client asks for a protocol of another name than the server offers.
+"""Mistake 6: the client requests a protocol that the server does not offer.
 
     python examples/mistakes/mistake6_protocol_names.py
 
-The names have to match (upper and lower case are the same); the server answers 400 to a name that
-it does not know. The client sees no more than that, the server's log has the names.
+The names must match, except for upper and lower case; the server answers 400 to an unknown name.
+The client only sees this status; the server's log has the names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mormot_ws import HttpClientWebSockets, WebSocketProtocolChat
 
 
 def upgrade(name: str, port: int) -> str:
-    """Return what an upgrade to the protocol *name* returns."""
+    """Return the result of an upgrade to the protocol *name*."""
     with HttpClientWebSockets.open(HOST, port) as client:
         return client.websockets_upgrade(
             "", "", False, frozenset(), WebSocketProtocolChat(name, "")
@@ -24,7 +24,7 @@ def upgrade(name: str, port: int) -> str:
 if __name__ == "__main__":
     show_log()
     with echo_server() as server:
-        title("The mistake: 'chat' asked for, 'echo' offered")
+        title("The mistake: requesting 'chat' when 'echo' is offered")
         say(f"SYMPTOM: {upgrade('chat', server.port)}")
         title("The cure: the same name on both sides")
         say(

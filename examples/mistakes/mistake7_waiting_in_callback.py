@@ -1,10 +1,9 @@
-"""Mistake 7: waiting, in a callback, for another message of the same connection.
+"""Mistake 7: waiting in a callback for another message of the same connection.
 
     python examples/mistakes/mistake7_waiting_in_callback.py
 
-The thread that would read the message is the one that waits. Nothing goes wrong on the connection,
-so there is no line in the log; the wait just never ends, or ends at its bound, and the message
-comes right afterwards.
+The thread that would read the message is the one that waits. The connection is fine, so nothing is
+logged. The wait never ends, or ends with a time-out, and the message arrives right afterwards.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from mormot_ws import (
 
 
 def run(on_incoming_frame: object, port: int, done: threading.Event) -> None:
-    """Connect with that callback, send 'question', wait until it says that it is done."""
+    """Connect with that callback, send 'question', and wait until it sets *done*."""
     with HttpClientWebSockets.open(HOST, port) as client:
         protocol = WebSocketProtocolChat("echo", "", on_incoming_frame)  # type: ignore[arg-type]
         client.websockets_upgrade("", "", False, frozenset(), protocol)
@@ -49,7 +48,7 @@ def wrong(port: int) -> None:
                 f" {threading.current_thread().name!r}; answered: {got}"
             )
         else:
-            say("SYMPTOM: the answer comes now that the first callback has returned")
+            say("SYMPTOM: the answer arrives now that the first callback has returned")
             answered.set()
             done.set()
 
@@ -57,7 +56,7 @@ def wrong(port: int) -> None:
 
 
 def cure(port: int) -> None:
-    """Hand the message over to another thread; that one may wait."""
+    """Hand the message to another thread, which may wait."""
     messages: queue.Queue[tuple[WebSocketProcess, str]] = queue.Queue()
     answered, done = threading.Event(), threading.Event()
 
@@ -83,5 +82,5 @@ if __name__ == "__main__":
     with echo_server() as server:
         title("The mistake: the callback waits")
         wrong(server.port)
-        title("The cure: the callback hands over, another thread waits")
+        title("The cure: another thread waits")
         cure(server.port)

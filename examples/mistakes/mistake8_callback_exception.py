@@ -1,10 +1,10 @@
-"""Mistake 8: an exception in a callback, and nobody looks into the log.
+"""Mistake 8: missing the log of an exception in a callback.
 
     python examples/mistakes/mistake8_callback_exception.py
 
-As in the original an exception in on_incoming_frame does not end the connection: the message is
-lost, the next one is served. Unlike there the log has the traceback. A program that configures no
-logging gets such lines on its standard error.
+As in mORMot, an exception in on_incoming_frame does not end the connection: the message is lost,
+and the next one is handled. Unlike in mORMot, the log has the traceback. A program that does not
+configure logging gets it on standard error.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from mormot_ws import WebSocketFrame, WebSocketProcess, focText
 
 
 def wrong(process: WebSocketProcess, frame: WebSocketFrame) -> None:
-    """Answers {"number": n} by n + 1; fails on everything else."""
+    """Answer {"number": n} with n + 1; fail on everything else."""
     if frame.opcode is focText:
         process.send_frame(WebSocketFrame(focText, str(json.loads(frame.text)["number"] + 1)))
 
 
 def right(process: WebSocketProcess, frame: WebSocketFrame) -> None:
-    """The same, but what the peer may get wrong is answered."""
+    """Do the same, but answer invalid messages too."""
     if frame.opcode is focText:
         try:
             answer = str(json.loads(frame.text)["number"] + 1)
@@ -38,9 +38,9 @@ if __name__ == "__main__":
     with echo_server(callback=wrong) as server, connected(server.port, inbox := Inbox()) as client:
         process = client.websockets
         assert process is not None
-        process.send_frame(WebSocketFrame(focText, "not JSON"))  # nobody answers it
+        process.send_frame(WebSocketFrame(focText, "not JSON"))  # gets no answer
         answer = ask(client, inbox, '{"number": 1}')
-        say(f"SYMPTOM: no answer to that one; the next is answered: {answer}")
-    title("The cure: expect what can be wrong, and watch the log for the rest")
+        say(f"SYMPTOM: no answer to this message; the answer to the next: {answer}")
+    title("The cure: handle invalid messages, and watch the log for other errors")
     with echo_server(callback=right) as server, connected(server.port, inbox := Inbox()) as client:
         say(f"CURE: {ask(client, inbox, 'not JSON')}")

@@ -1,10 +1,10 @@
-"""Mistake 9: taking a frame's payload for text.
+"""Mistake 9: treating a frame's payload as text.
 
     python -b examples/mistakes/mistake9_payload_is_bytes.py
 
-In Pascal RawByteString and RawUtf8 compare with a literal. In Python bytes and str are never equal,
-and comparing them is no error: the branch is just never taken. Python started with -b warns of such
-comparisons.
+In Pascal, RawByteString and RawUtf8 can be compared with a literal. In Python, bytes and str are
+never equal, and comparing them is not an error: the branch is never taken. Start Python with -b to
+get a warning.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mormot_ws import WebSocketFrame, WebSocketProcess, focText
 
 
 def wrong(process: WebSocketProcess, frame: WebSocketFrame) -> None:
-    """Never sees a 'ping'."""
+    """Never recognise a 'ping'."""
     if frame.opcode is focText:
         # WRONG: bytes and str; mypy finds it
         known = frame.payload == "ping"  # type: ignore[comparison-overlap]
@@ -25,7 +25,7 @@ def wrong(process: WebSocketProcess, frame: WebSocketFrame) -> None:
 
 
 def right(process: WebSocketProcess, frame: WebSocketFrame) -> None:
-    """frame.text is the str, frame.payload the bytes."""
+    """Use frame.text, which is a str; frame.payload is bytes."""
     if frame.opcode is focText:
         process.send_frame(
             WebSocketFrame(
@@ -35,7 +35,7 @@ def right(process: WebSocketProcess, frame: WebSocketFrame) -> None:
 
 
 if __name__ == "__main__":
-    title("The mistake: payload compared with a str")
+    title("The mistake: comparing the payload with a str")
     with echo_server(callback=wrong) as server, connected(server.port, inbox := Inbox()) as client:
         say(f"SYMPTOM: {ask(client, inbox, 'ping')}")
     title("The cure: frame.text")

@@ -1,7 +1,4 @@
-"""What the scripts of this folder share: a server to make the mistake with, and its log.
-
-Not a program.
-"""
+"""Helpers for the scripts of this folder: a server, a client, and the log. Not a script."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # runs from a checkout, installed or not
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # works in a checkout, installed or not
 
 from mormot_ws import (
     HttpClientWebSockets,
@@ -27,20 +24,20 @@ HOST = "127.0.0.1"
 
 
 def title(text: str) -> None:
-    """Begin a part of the output."""
+    """Print a heading."""
     print(f"\n== {text}", flush=True)
 
 
 def say(text: str) -> None:
-    """Print a line, in one piece: several threads talk."""
+    """Print a line in one write, because several threads print."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def show_log(level: int = logging.INFO) -> None:
-    """Print what the library logs, each record behind the word LOG.
+    """Print the library's log records, with the prefix LOG.
 
-    Your own programs need the same line once.
+    Your own programs need one such line.
     """
     logging.basicConfig(
         level=level, format="LOG %(levelname)s %(name)s: %(message)s", stream=sys.stdout
@@ -48,7 +45,7 @@ def show_log(level: int = logging.INFO) -> None:
 
 
 def echo(process: WebSocketProcess, frame: WebSocketFrame) -> None:
-    """Sends each message back."""
+    """Send each message back."""
     if frame.opcode in (focText, focBinary):
         process.send_frame(frame)
 
@@ -56,18 +53,18 @@ def echo(process: WebSocketProcess, frame: WebSocketFrame) -> None:
 def echo_server(
     port: int = 0, callback: Callable[[WebSocketProcess, WebSocketFrame], None] = echo
 ) -> WebSocketServer:
-    """Return a running server of the protocol 'echo' on a free port, or on *port*."""
+    """Return a running server with the protocol 'echo' on *port*; 0: a free one."""
     server = WebSocketServer(f"{HOST}:{port}")
     server.websocket_protocols.add(WebSocketProtocolChat("echo", "", callback))
     return server
 
 
 class Inbox:
-    """Keeps the last text that came, and lets another thread wait for one."""
+    """Keep the last text received, and let another thread wait for one."""
 
     def __init__(self) -> None:
         self.text = ""
-        #: set for each text; cleared by who waits for the next one
+        #: set for each text; cleared before waiting for the next one
         self.arrived = threading.Event()
 
     def __call__(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -78,7 +75,7 @@ class Inbox:
 
 
 def connected(port: int, inbox: Inbox | None = None) -> HttpClientWebSockets:
-    """Return a client that is upgraded to 'echo'; the URI is ''."""
+    """Return a client that is connected to the protocol 'echo', with the URI ''."""
     client = HttpClientWebSockets.open(HOST, port)
     protocol = WebSocketProtocolChat("echo", "", inbox)
     error = client.websockets_upgrade("", "", False, frozenset(), protocol)
@@ -88,7 +85,7 @@ def connected(port: int, inbox: Inbox | None = None) -> HttpClientWebSockets:
 
 
 def ask(client: HttpClientWebSockets, inbox: Inbox, text: str) -> str:
-    """Send *text*; return the answer, or say that none has come."""
+    """Send *text*; return the answer, or a text that says why there is none."""
     inbox.arrived.clear()
     process = client.websockets
     if process is None or not process.send_frame(WebSocketFrame(focText, text)):

@@ -1,4 +1,4 @@
-"""The types of command line options: functions that argparse calls with an option's text.
+"""The types of command line options: functions that argparse calls with the text of an option.
 
 Each returns the value, or raises ``argparse.ArgumentTypeError`` with a one-line explanation.
 """
@@ -21,7 +21,7 @@ from ..topics.hub import check_name
 from ..topics.redis_url import parse_redis_url
 
 _SIZES = {"": 1, "k": 1000, "M": 1000**2, "Ki": 1 << 10, "Mi": 1 << 20}
-#: upper limits for bench, so that a typing error does not become an attack
+#: upper limits for bench, so that a typo does not become an attack
 MOST_COUNT = 10_000_000
 MOST_CONNECTIONS = 1_000
 MOST_SECONDS = 3_600.0
@@ -30,7 +30,7 @@ MOST_SECONDS = 3_600.0
 def serve_mode(text: str) -> str:
     """Return the mode of ``serve``, which is not a port."""
     if text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a mode; a port is --port {text}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a mode; for a port, use --port {text}")
     return text
 
 
@@ -38,7 +38,7 @@ def origin(text: str) -> str:
     """Return the origin of ``--origin``."""
     if not is_origin(text):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not an origin, e.g. https://example.com:8443 without a path, or null"
+            f"{text!r} is not an origin like https://example.com:8443 (without a path) or null"
         )
     return text
 
@@ -59,13 +59,13 @@ def uri(text: str) -> str:
         ) from None
     if any(c <= " " or c == "\x7f" for c in text):
         raise argparse.ArgumentTypeError(
-            f"{text!r}: blanks and control characters have to be percent-encoded"
+            f"{text!r}: spaces and control characters must be percent-encoded"
         )
     return text
 
 
 def hub(text: str) -> str:
-    """Return the URL of a hub: ``memory:`` or that of a Redis, maybe from a file."""
+    """Return the URL of a hub: ``memory:`` or that of a Redis server, possibly from a file."""
     if text.startswith("@"):
         try:
             text = Path(text[1:]).read_text(encoding="utf-8").strip()
@@ -96,7 +96,7 @@ def port(text: str) -> int:
 
 
 def path(text: str) -> str:
-    """Return a path that a request can have."""
+    """Return a path for HTTP requests."""
     try:
         WebSocketProcessSettings(health_path=text)
     except ValueError:
@@ -105,7 +105,7 @@ def path(text: str) -> str:
 
 
 def network(text: str) -> str:
-    """Return an address or a network."""
+    """Return an IP address or a network."""
     try:
         WebSocketProcessSettings(proxy_protocol_from=[text])
     except ValueError:
@@ -116,7 +116,7 @@ def network(text: str) -> str:
 
 
 def unix(text: str) -> str:
-    """Return the address of a Unix socket for its path, or for ``@NAME``."""
+    """Return the address of a Unix socket, given its path or ``@NAME``."""
     address = f"unix:{text.removeprefix('unix:')}"
     try:
         unix_name(address)
@@ -126,13 +126,13 @@ def unix(text: str) -> str:
 
 
 def mode(text: str) -> int:
-    """Return the permissions of a file, in octal."""
+    """Return the permissions of a file, given in octal."""
     try:
         value = int(text, 8)
     except ValueError:
         value = -1
     if not 0 <= value <= 0o777:
-        raise argparse.ArgumentTypeError(f"{text!r} is not octal, like 660")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an octal number like 660")
     return value
 
 
@@ -151,10 +151,10 @@ def header(text: str) -> str:
     """Return a header line, ``Name: value``."""
     try:
         if len(split_header_lines(text)) != 1 or ":" not in text:
-            raise ValueError("it has to be 'Name: value'")
+            raise ValueError("a header must have the form 'Name: value'")
         check_custom_headers(text)
     except (ValueError, WebSocketsError) as exc:
-        # the message leaves out the value, which may be a token
+        # the message omits the value, which may be a token
         name = text.partition(":")[0] if ":" in text else ""
         raise argparse.ArgumentTypeError(f"{name!r}: {exc}" if name else str(exc)) from None
     return text
@@ -170,7 +170,7 @@ def bearer(text: str) -> Callable[[], str]:
     def token() -> str:
         found = Path(text[1:]).read_text("utf-8").strip() if text.startswith("@") else text
         if not found or any(not "!" <= c <= "~" for c in found):
-            raise ValueError("a bearer token is one word of printable ASCII characters")
+            raise ValueError("a bearer token must be one word of printable ASCII characters")
         return found
 
     try:
@@ -184,7 +184,7 @@ def seconds(text: str) -> float:
     """Return a number of seconds, at least 0.01."""
     value = seconds_or_0(text)
     if not value:
-        raise argparse.ArgumentTypeError("it has to be at least 0.01 s")
+        raise argparse.ArgumentTypeError("must be at least 0.01 s")
     return value
 
 
@@ -207,10 +207,10 @@ def linger(text: str) -> float:
 
 
 def bench_seconds(text: str) -> float:
-    """Return the longest time, in seconds, of a measurement."""
+    """Return the maximum duration of a measurement, in seconds."""
     value = seconds(text)
     if value > MOST_SECONDS:
-        raise argparse.ArgumentTypeError(f"at most {MOST_SECONDS:g} s")
+        raise argparse.ArgumentTypeError(f"must be at most {MOST_SECONDS:g} s")
     return value
 
 
@@ -225,7 +225,7 @@ def positive(text: str) -> int:
     """Return a whole number, 1 or more."""
     value = whole(text)
     if not value:
-        raise argparse.ArgumentTypeError("it has to be at least 1")
+        raise argparse.ArgumentTypeError("must be at least 1")
     return value
 
 
@@ -235,14 +235,14 @@ def up_to(most: int) -> Callable[[str], int]:
     def check(text: str) -> int:
         value = positive(text)
         if value > most:
-            raise argparse.ArgumentTypeError(f"at most {most}")
+            raise argparse.ArgumentTypeError(f"must be at most {most}")
         return value
 
     return check
 
 
 def size(text: str) -> int:
-    """Return a number of bytes, with the units k, M, Ki and Mi."""
+    """Return a number of bytes; the text may have one of the units k, M, Ki and Mi."""
     digits = text.rstrip("kMi")
     unit = text[len(digits) :]
     if (

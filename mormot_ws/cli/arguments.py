@@ -1,18 +1,20 @@
-"""The options of the command line, and the text of ``--help``.
+"""The command line options and the text of ``--help``.
 
 The types of the options are in ``argument_types.py``, the longer texts in ``help_texts.py``.
 
-argparse is enough for three commands with flat options, and its messages are well known. A library
-would be one more thing to install.
+argparse is enough for three commands with flat options, and its messages are familiar. A library
+would be one more dependency.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from .. import __version__
-from . import argument_types, help_texts
+from . import argument_types as types
+from . import help_texts
 
 #: where ``serve`` listens by default
 _HOST = "127.0.0.1"
@@ -20,7 +22,7 @@ _PORT = 8999
 
 
 class UsageError(ValueError):
-    """Raised for arguments that do not go together; the text says why."""
+    """Raised for options that cannot be combined; the message says why."""
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -51,21 +53,21 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     for name, short, text, examples, add in (
         (
             "serve",
-            "an echo, chat or broadcast server",
+            "run an echo, chat or broadcast server",
             help_texts.SERVE,
             help_texts.SERVE_EXAMPLES,
             _add_serve,
         ),
         (
             "connect",
-            "type to a server and see what it sends",
+            "send lines to a server and print what it sends",
             help_texts.CONNECT,
             help_texts.CONNECT_EXAMPLES,
             _add_connect,
         ),
         (
             "bench",
-            "round trips and throughput of an echo server",
+            "measure round trips and throughput of an echo server",
             help_texts.BENCH,
             help_texts.BENCH_EXAMPLES,
             _add_bench,
@@ -84,21 +86,13 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("output")
-    group.add_argument(
-        "--json", action="store_true", help="one JSON object a line on standard output, for scripts"
-    )
-    group.add_argument(
-        "--log-json",
-        action="store_true",
-        help="the library's log and all remarks as lines of JSON on standard error",
-    )
-    group.add_argument(
-        "--plain", action="store_true", help="no colours, bars or line editing, even on a terminal"
-    )
-    group.add_argument("-q", "--quiet", action="store_true", help="no remarks except errors")
-    group.add_argument(
-        "-v", "--verbose", action="count", default=0, help="the library's log too; -vv: all of it"
+    output = parser.add_argument_group("output")
+    _flag(output, "--json", "write one JSON object per line to standard output, for scripts")
+    _flag(output, "--log-json", "write the library's log and all remarks to standard error as JSON")
+    _flag(output, "--plain", "no colours, bars or line editing, even on a terminal")
+    output.add_argument("-q", "--quiet", action="store_true", help="no remarks except errors")
+    output.add_argument(
+        "-v", "--verbose", action="count", default=0, help="show the library's log; -vv: all of it"
     )
 
 
@@ -106,252 +100,201 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "mode",
         nargs="?",
-        type=argument_types.serve_mode,
+        type=types.serve_mode,
         choices=("echo", "chat", "broadcast"),
         default="echo",
         help="what to serve",
     )
-    parser.add_argument("--host", help=f"address to listen on; 0.0.0.0: all (default {_HOST})")
-    parser.add_argument(
-        "--port",
-        type=argument_types.port,
-        help=f"0: a free one, which is printed (default {_PORT})",
+    _value(parser, "--host HOST", str, f"address to listen on; 0.0.0.0: all (default {_HOST})")
+    _value(
+        parser, "--port PORT", types.port, f"0: any free port, which is printed (default {_PORT})"
     )
-    parser.add_argument(
-        "--reuse-port", action="store_true", help="let other servers listen on the same port too"
+    _flag(parser, "--reuse-port", "let other servers listen on the same port")
+    _value(
+        parser,
+        "--unix PATH",
+        types.unix,
+        "listen on a Unix socket instead; @NAME: a socket without a file",
     )
-    parser.add_argument(
-        "--unix",
-        metavar="PATH",
-        type=argument_types.unix,
-        help="listen on a Unix socket instead; @NAME: one without a file",
+    _value(
+        parser,
+        "--unix-mode MODE",
+        types.mode,
+        "permissions of the socket's file, e.g. 660 (default: set by the umask)",
     )
-    parser.add_argument(
-        "--unix-mode",
-        metavar="MODE",
-        type=argument_types.mode,
-        help="permissions of its file, e.g. 660 (default: as the umask says)",
+    _value(parser, "--fd N", types.whole, "listen on the socket inherited as descriptor N instead")
+    _flag(parser, "--systemd", "listen on the sockets passed by systemd instead")
+    _value(
+        parser,
+        "--processes N",
+        types.up_to(64),
+        "echo in N OS processes; SIGHUP replaces them one by one",
     )
-    parser.add_argument(
-        "--fd",
-        metavar="N",
-        type=argument_types.whole,
-        help="listen on a socket that was inherited as descriptor N instead",
+    _value(
+        parser,
+        "--protocol NAME",
+        types.protocol,
+        "serve only clients that ask for this sub-protocol (default: any or none)",
     )
-    parser.add_argument(
-        "--systemd", action="store_true", help="listen on the sockets that systemd passes instead"
+    _value(parser, "--uri PATH", str, "serve only this path, e.g. chat (default: any)", default="")
+    _value(
+        parser,
+        "--hub URL",
+        types.hub,
+        "also serve topics, to clients of the sub-protocol topics: memory:, redis://host:port or "
+        "rediss://...; @FILE: read the URL from a file, which hides its password",
     )
-    parser.add_argument(
-        "--processes",
-        metavar="N",
-        type=argument_types.up_to(64),
-        help="echo in N OS processes; SIGHUP replaces them one after another",
-    )
-    parser.add_argument(
-        "--protocol",
-        metavar="NAME",
-        type=argument_types.protocol,
-        help="serve clients that ask for this sub-protocol only (default: any, and none)",
-    )
-    parser.add_argument(
-        "--uri", metavar="PATH", default="", help="serve this path only, e.g. chat (default: any)"
-    )
-    parser.add_argument(
-        "--hub",
-        metavar="URL",
-        type=argument_types.hub,
-        help="topics too, for clients of the sub-protocol topics: memory:, redis://host:port or "
-        "rediss://...; @FILE: read it from the file, where a password is not seen",
-    )
-    parser.add_argument(
-        "--status",
-        metavar="SECONDS",
-        type=argument_types.seconds,
-        help="print the counters this often",
-    )
+    _value(parser, "--status SECONDS", types.seconds, "print the counters at this interval")
     group = parser.add_argument_group("load balancers and monitoring")
-    group.add_argument(
-        "--health",
-        metavar="PATH",
-        type=argument_types.path,
+    _value(
+        group,
+        "--health PATH",
+        types.path,
+        "answer health checks on this path, e.g. /health: 200, or 503 when full or stopping",
         default="",
-        help="answer health checks there, e.g. /health: 200, or 503 when full or stopping",
     )
-    group.add_argument(
-        "--metrics",
-        metavar="PATH",
-        type=argument_types.path,
-        help="answer Prometheus there, e.g. /metrics; needs the extra metrics",
+    _value(
+        group,
+        "--metrics PATH",
+        types.path,
+        "serve metrics for Prometheus on this path, e.g. /metrics; needs the extra 'metrics'",
     )
-    group.add_argument(
-        "--drain",
-        metavar="SECONDS",
-        type=argument_types.seconds,
-        help="when told to stop, go on for so long while health checks get 503",
+    _value(
+        group,
+        "--drain SECONDS",
+        types.seconds,
+        "after a signal, keep serving for this long while health checks get 503",
     )
-    group.add_argument(
-        "--proxy-protocol",
-        metavar="NETWORK",
-        type=argument_types.network,
-        action="append",
-        default=[],
-        help="load balancers there begin each connection with a PROXY header; repeatable",
+    _values(
+        group,
+        "--proxy-protocol NETWORK",
+        types.network,
+        "expect a PROXY header from load balancers in this network; repeatable",
     )
     group = parser.add_argument_group("TLS")
-    group.add_argument(
-        "--cert", metavar="FILE", help="certificate chain in PEM: makes it a wss:// server"
-    )
-    group.add_argument(
-        "--key", metavar="FILE", help="its private key, if that is not in the same file"
-    )
-    group.add_argument(
-        "--client-ca",
-        metavar="FILE",
-        help="clients need a certificate issued by one of these authorities",
+    _value(group, "--cert FILE", str, "certificate chain in PEM; makes it a wss:// server")
+    _value(group, "--key FILE", str, "private key, if it is not in the same file")
+    _value(
+        group,
+        "--client-ca FILE",
+        str,
+        "require client certificates issued by one of these authorities",
     )
     group = parser.add_argument_group("limits and heartbeat")
-    group.add_argument(
-        "--max-connections",
-        metavar="N",
-        type=argument_types.whole,
+    _value(
+        group,
+        "--max-connections N",
+        types.whole,
+        "limit of simultaneous connections (default: none)",
         default=0,
-        help="connections at a time (default: no limit)",
     )
-    group.add_argument(
-        "--max-per-ip",
-        metavar="N",
-        type=argument_types.whole,
+    _value(
+        group,
+        "--max-per-ip N",
+        types.whole,
+        "limit of simultaneous connections per address (default: none)",
         default=0,
-        help="the same for one address (default: no limit)",
     )
-    group.add_argument(
-        "--max-message",
-        metavar="BYTES",
-        type=argument_types.size,
+    _value(
+        group,
+        "--max-message BYTES",
+        types.size,
+        "refuse longer messages; accepts the units k, M, Ki and Mi (default 16Mi)",
         default=16 << 20,
-        help="refuse longer messages; k, M, Ki and Mi are understood (default 16Mi)",
     )
-    group.add_argument(
-        "--origin",
-        type=argument_types.origin,
-        metavar="ORIGIN",
-        action="append",
-        help="accept pages of this origin only, e.g. https://example.com; repeatable "
-        "(default: any)",
+    _values(
+        group,
+        "--origin ORIGIN",
+        types.origin,
+        "accept only pages of this origin, e.g. https://example.com; repeatable (default: any)",
     )
-    group.add_argument(
-        "--deflate", action="store_true", help="accept compression (permessage-deflate)"
-    )
+    _flag(group, "--deflate", "accept compression (permessage-deflate)")
     _add_heartbeat(group)
 
 
 def _add_connect(parser: argparse.ArgumentParser) -> None:
     _add_target(parser)
-    parser.add_argument(
+    _flag(
+        parser,
         "--binary",
-        action="store_true",
-        help="send the input as binary messages, in blocks as it arrives; write received "
-        "messages as they are",
+        "send the input as binary messages, in blocks as it is read; write received messages "
+        "unchanged",
     )
-    parser.add_argument(
-        "--ping",
-        metavar="SECONDS",
-        type=argument_types.seconds,
-        help="send a ping this often, and show its round trip",
+    _value(
+        parser,
+        "--ping SECONDS",
+        types.seconds,
+        "send a ping at this interval and show its round-trip time",
     )
-    parser.add_argument(
-        "--status",
-        metavar="SECONDS",
-        type=argument_types.seconds,
-        help="print the client's counters this often",
+    _value(parser, "--status SECONDS", types.seconds, "print the counters at this interval")
+    _value(
+        parser,
+        "--linger SECONDS",
+        types.linger,
+        "after the end of the input, stay until nothing has arrived for this long; "
+        "or: forever (default 1; 0 on a terminal)",
     )
-    parser.add_argument(
-        "--linger",
-        metavar="SECONDS",
-        type=argument_types.linger,
-        help="after the end of the input, stay until nothing has arrived for this long; "
-        "or: forever (default 1; 0 at a terminal)",
-    )
-    parser.add_argument(
-        "--count",
-        metavar="N",
-        type=argument_types.positive,
-        default=0,
-        help="close after N received messages",
-    )
+    _value(parser, "--count N", types.positive, "close after N received messages", default=0)
     group = parser.add_argument_group("topics")
-    group.add_argument(
-        "--subscribe",
-        metavar="TOPIC",
-        type=argument_types.topic,
-        action="append",
-        default=[],
-        help="show what is published on a topic, and what was missed when the connection was lost; "
-        "repeatable; without --publish, standard input is not read",
+    _values(
+        group,
+        "--subscribe TOPIC",
+        types.topic,
+        "show publications on a topic, including those missed while disconnected; repeatable; "
+        "without --publish, standard input is not read",
     )
-    group.add_argument(
-        "--publish",
-        metavar="TOPIC",
-        type=argument_types.topic,
-        help="publish each line of the input on a topic",
-    )
+    _value(group, "--publish TOPIC", types.topic, "publish each line of the input on a topic")
     group = parser.add_argument_group("reconnection")
-    group.add_argument(
+    _flag(
+        group,
         "--reconnect",
-        action="store_true",
-        help="reconnect when the connection is lost, and keep trying from the start; lines "
-        "typed meanwhile are sent once it is back",
+        "reconnect when the connection is lost, and retry the first connection too; lines typed "
+        "meanwhile are sent after reconnecting",
     )
-    group.add_argument(
-        "--max-attempts",
-        metavar="N",
-        type=argument_types.positive,
-        default=0,
-        help="give up after N failed attempts in a row (default: never, except after 401, 403 "
+    _value(
+        group,
+        "--max-attempts N",
+        types.positive,
+        "give up after N failed attempts in a row (default: never, except after 401, 403, 404 "
         "and 1008)",
+        default=0,
     )
     _add_heartbeat(group)
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     _add_target(parser)
-    parser.add_argument(
-        "--size",
-        metavar="BYTES",
-        type=argument_types.size,
-        action="append",
-        help="size of a message; repeatable (default 32)",
-    )
-    parser.add_argument(
-        "--connections",
-        metavar="N",
-        type=argument_types.up_to(argument_types.MOST_CONNECTIONS),
+    _values(parser, "--size BYTES", types.size, "size of a message; repeatable (default 32)")
+    _value(
+        parser,
+        "--connections N",
+        types.up_to(types.MOST_CONNECTIONS),
+        "simultaneous connections (default 1)",
         default=1,
-        help="connections at a time (default 1)",
     )
-    parser.add_argument(
-        "--count",
-        metavar="N",
-        type=argument_types.up_to(argument_types.MOST_COUNT),
+    _value(
+        parser,
+        "--count N",
+        types.up_to(types.MOST_COUNT),
+        "messages per measurement, over all connections (default %(default)s)",
         default=10_000,
-        help="messages per measurement, over all connections (default %(default)s)",
     )
-    parser.add_argument(
-        "--seconds",
-        metavar="S",
-        type=argument_types.bench_seconds,
+    _value(
+        parser,
+        "--seconds S",
+        types.bench_seconds,
+        "... or this long, whichever comes first (default %(default)g)",
         default=3.0,
-        help="... or this long, whichever comes first (default %(default)g)",
     )
-    parser.add_argument(
-        "--window",
-        metavar="N",
-        type=argument_types.up_to(10_000),
+    _value(
+        parser,
+        "--window N",
+        types.up_to(10_000),
+        "messages in flight per connection during the throughput measurement; fewer if they are "
+        "large (default %(default)s)",
         default=64,
-        help="messages in flight on each connection while the throughput is measured; fewer "
-        "if they are large (default %(default)s)",
     )
-    parser.add_argument("--binary", action="store_true", help="binary messages (default: text)")
+    _flag(parser, "--binary", "send binary messages (default: text)")
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
@@ -359,71 +302,83 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "uri",
         metavar="URI",
-        type=argument_types.uri,
+        type=types.uri,
         help="ws://host:port/resource, or wss:// for TLS; ws+unix:/path:/resource: a Unix socket",
     )
-    parser.add_argument(
-        "--protocol",
-        metavar="NAME",
-        type=argument_types.protocol,
-        action="append",
-        default=[],
-        help="sub-protocol to ask for; repeatable: the server chooses (default: none)",
+    _values(
+        parser,
+        "--protocol NAME",
+        types.protocol,
+        "sub-protocol to ask for; repeatable: the server chooses one (default: none)",
     )
-    parser.add_argument(
-        "--header",
-        metavar="'NAME: VALUE'",
-        type=argument_types.header,
-        action="append",
-        default=[],
-        help="an additional header of the upgrade request; repeatable",
+    _values(
+        parser,
+        "--header 'NAME: VALUE'",
+        types.header,
+        "additional header of the upgrade request; repeatable",
     )
-    parser.add_argument(
-        "--bearer",
-        metavar="TOKEN",
-        type=argument_types.bearer,
-        help="send Authorization: Bearer TOKEN; @FILE: read it from the file, again for every "
+    _value(
+        parser,
+        "--bearer TOKEN",
+        types.bearer,
+        "send Authorization: Bearer TOKEN; @FILE: read the token from a file, again for each "
         "connection",
     )
-    parser.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=argument_types.seconds,
+    _value(
+        parser,
+        "--timeout SECONDS",
+        types.seconds,
+        "time-out for connecting, and again for the upgrade (default %(default)g)",
         default=10.0,
-        help="limit for connecting, and for the upgrade (default %(default)g)",
     )
-    parser.add_argument(
-        "--proxy",
-        metavar="URL",
-        help="http://host:port or socks5://host:port; '': none (default: the environment's)",
+    _value(
+        parser,
+        "--proxy URL",
+        str,
+        "http://host:port or socks5://host:port; '': none (default: from the environment)",
     )
     group = parser.add_argument_group("TLS and compression")
-    group.add_argument(
-        "--ca", metavar="FILE", help="authorities to trust, in PEM (default: the system's)"
-    )
-    group.add_argument("--cert", metavar="FILE", help="the client's own certificate, in PEM")
-    group.add_argument(
-        "--key", metavar="FILE", help="its private key, if that is not in the same file"
-    )
-    group.add_argument(
-        "--insecure",
-        action="store_true",
-        help="accept any certificate: for tests on your own machine",
-    )
-    group.add_argument(
-        "--deflate", action="store_true", help="offer compression (permessage-deflate)"
-    )
+    _value(group, "--ca FILE", str, "authorities to trust, in PEM (default: the system's)")
+    _value(group, "--cert FILE", str, "client certificate, in PEM")
+    _value(group, "--key FILE", str, "private key, if it is not in the same file")
+    _flag(group, "--insecure", "accept any certificate; only for tests on your own machine")
+    _flag(group, "--deflate", "offer compression (permessage-deflate)")
 
 
 def _add_heartbeat(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--heartbeat",
-        metavar="SECONDS",
-        type=argument_types.seconds_or_0,
+    _value(
+        group,
+        "--heartbeat SECONDS",
+        types.seconds_or_0,
+        "ping a peer that has been silent for this long; end the connection after five unanswered "
+        "pings; 0: never (default %(default)g)",
         default=20.0,
-        help="ping a peer that has been silent for this long; five unanswered pings end the "
-        "connection; 0: never (default %(default)g)",
     )
+
+
+def _flag(place: argparse._ActionsContainer, option: str, text: str) -> None:
+    """Add an *option* without a value to *place*, a parser or one of its groups."""
+    place.add_argument(option, action="store_true", help=text)
+
+
+def _value(
+    place: argparse._ActionsContainer,
+    option: str,
+    kind: Callable[[str], Any],
+    text: str,
+    default: Any = None,
+) -> None:
+    """Add an *option* like ``--port PORT``; *kind* turns its text into the value."""
+    name, _, metavar = option.partition(" ")
+    place.add_argument(name, metavar=metavar, type=kind, default=default, help=text)
+
+
+def _values(
+    place: argparse._ActionsContainer, option: str, kind: Callable[[str], Any], text: str
+) -> None:
+    """Add an *option* that may be repeated; without it, the list of its values is empty."""
+    name, _, metavar = option.partition(" ")
+    place.add_argument(name, metavar=metavar, type=kind, action="append", default=[], help=text)
 
 
 def _check_place(args: argparse.Namespace) -> None:
@@ -432,9 +387,11 @@ def _check_place(args: argparse.Namespace) -> None:
     others = [args.unix, None if args.fd is None else f"fd://{args.fd}"]
     others = [each for each in others if each is not None] + ["systemd:"] * args.systemd
     if len(others) + has_port > 1:
-        raise UsageError("--unix, --fd, --systemd or a port (--host, --port, --reuse-port)")
+        raise UsageError(
+            "choose one of --unix, --fd, --systemd and a port (--host, --port, --reuse-port)"
+        )
     if args.unix_mode is not None and (args.unix is None or args.unix.startswith("unix:@")):
-        raise UsageError("--unix-mode goes with --unix PATH")
+        raise UsageError("--unix-mode requires --unix PATH")
     if others:
         args.where = others[0]
         return
@@ -444,42 +401,42 @@ def _check_place(args: argparse.Namespace) -> None:
 
 
 def _check_together(args: argparse.Namespace) -> None:
-    """Raise :class:`UsageError` for options that make no sense together."""
+    """Raise :class:`UsageError` for options that cannot be combined."""
     if args.key and not args.cert:
-        raise UsageError("--key goes with --cert")
+        raise UsageError("--key requires --cert")
     if args.command == "serve":
         _check_place(args)
         if args.processes is not None and args.mode != "echo":
-            raise UsageError("--processes goes with echo: others would reach only some clients")
+            raise UsageError("--processes requires echo: other modes would reach only some clients")
         if args.hub == "memory:" and args.processes is not None:
-            raise UsageError("--hub memory: is one OS process's own: --processes needs a Redis")
+            raise UsageError("--processes requires a Redis hub: OS processes cannot share memory:")
         if args.hub and (args.protocol or "").lower() == "topics":
-            raise UsageError("--protocol topics is what --hub offers")
+            raise UsageError("leave out --protocol topics: --hub already serves it")
         if args.drain and not (args.health and args.processes is None):
-            raise UsageError("--drain goes with --health, and without --processes")
+            raise UsageError("--drain requires --health and excludes --processes")
         if args.metrics and args.processes is not None:
-            raise UsageError("--metrics goes without --processes: each would answer for itself")
+            raise UsageError("--metrics excludes --processes: each would report only its own")
         if args.client_ca and not args.cert:
-            raise UsageError("--client-ca goes with --cert")
+            raise UsageError("--client-ca requires --cert")
         args.uri = args.uri.removeprefix("/")
         if any(c <= " " or c in "?#\x7f" for c in args.uri):
-            raise UsageError(f"--uri is a path without '?', '#' and blanks, not {args.uri!r}")
+            raise UsageError(f"--uri must be a path without '?', '#' or spaces, not {args.uri!r}")
         return
     scheme = args.uri.partition(":")[0].lower()
     if scheme not in ("wss", "wss+unix") and (args.ca or args.cert or args.insecure):
-        raise UsageError("--ca, --cert and --insecure go with a wss:// URI")
+        raise UsageError("--ca, --cert and --insecure require a wss:// URI")
     if args.ca and args.insecure:
-        raise UsageError("--ca or --insecure, not both")
+        raise UsageError("choose either --ca or --insecure")
     if args.bearer and any(header.lower().startswith("authorization:") for header in args.header):
-        raise UsageError("--bearer or a header Authorization, not both")
+        raise UsageError("choose either --bearer or an Authorization header")
     if args.command == "connect":
         if (args.subscribe or args.publish) and args.binary:
-            raise UsageError("--subscribe and --publish go without --binary")
+            raise UsageError("--subscribe and --publish exclude --binary")
         if (args.subscribe or args.publish) and len(args.protocol) > 1:
-            raise UsageError("--subscribe and --publish go with one --protocol")
+            raise UsageError("--subscribe and --publish allow only one --protocol")
         if len(set(args.subscribe)) < len(args.subscribe):
-            raise UsageError("--subscribe names each topic once")
+            raise UsageError("--subscribe may name each topic only once")
         if args.max_attempts and not args.reconnect:
-            raise UsageError("--max-attempts goes with --reconnect")
+            raise UsageError("--max-attempts requires --reconnect")
     elif not args.size:
         args.size = [32]

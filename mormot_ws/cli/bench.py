@@ -21,9 +21,9 @@ from .target import ConsoleProtocol, Target
 
 #: seconds between two steps of the progress bar
 _STEP = 0.1
-#: seconds to wait for the last echoes after the time of a measurement is over
+#: seconds to wait for the last echoes after a measurement has ended
 _LAST_ECHOES = 1.0
-#: milliseconds for the close handshakes of all connections together
+#: milliseconds for all close handshakes together
 _GOODBYE_MS = 1_000
 #: seconds to wait at the end for the connecting thread
 _JOIN = 0.5
@@ -32,7 +32,7 @@ _BAR = 30
 
 
 class _Ended(Exception):
-    """Raised to end the command early; *code* is the exit code."""
+    """Raised to end the command early, with the exit code *code*."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -112,7 +112,7 @@ class Bench:
     def _measure(self, progress: Progress, message_size: int, name: str, window: int) -> None:
         """Run one measurement and report it.
 
-        Raises :class:`_Ended` when no other can follow.
+        Raises :class:`_Ended` when no further measurement is possible.
         """
         args = self._args
         measurement = Measurement(
@@ -140,14 +140,14 @@ class Bench:
             self._output.error(f"the connection was lost: {lost[0]}")
             raise _Ended(3)
         if not measurement.times:
-            other = ", though it sends other messages" if measurement.strangers else ""
+            other = " (it sends other messages)" if measurement.strangers else ""
             self._output.error(
-                f"no echo within {args.seconds:g} s: is {self._target.text} an echo server{other}?"
+                f"no echo within {args.seconds:g} s: is {self._target.text} an echo server?{other}"
             )
             raise _Ended(3)
 
     def _next(self, seconds: float) -> Letter | None:
-        """Wait for a letter, and raise :class:`_Ended` when it ends the program."""
+        """Wait for a letter; raise :class:`_Ended` if it ends the program."""
         letter = self._mailbox.next(seconds)
         if letter is not None and letter.news in SIGNAL_CODES:
             raise _Ended(SIGNAL_CODES[letter.news])
@@ -178,11 +178,7 @@ class Bench:
             )
             return
         links = f"{len(self._links)} connection{'' if len(self._links) == 1 else 's'}"
-        way = (
-            f", {measurement.window} messages on their way on each"
-            if measurement.window > 1
-            else ""
-        )
+        way = f", {measurement.window} messages in flight on each" if measurement.window > 1 else ""
         self._output.line(
             f"{name.capitalize()}, messages of {size(measurement.size)}, {links}{way}"
         )
@@ -198,12 +194,10 @@ class Bench:
             f"  {found.count} echoes in {duration(seconds)}: {rate:.0f} messages/s, {each_way}"
         )
         if measurement.strangers:
-            self._output.line(
-                f"  {measurement.strangers} other messages arrived, which were no echo"
-            )
+            self._output.line(f"  {measurement.strangers} messages arrived that were not echoes")
 
     def _free(self) -> None:
-        """Close all connections at the same time."""
+        """Close all connections at once."""
         self._stopping = True
         clients = [link.client for link in self._links if link.client is not None]
         for client in clients:
@@ -221,7 +215,7 @@ class Bench:
 
 
 class Progress:
-    """A progress bar on standard error, if it is a terminal. Used by the main thread."""
+    """A progress bar on standard error, if that is a terminal. Used by the main thread."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -270,6 +264,6 @@ def bench(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     try:
         command = Bench(args, mailbox, output)
     except OSError as exc:
-        output.error(f"a certificate cannot be used: {exc}")
+        output.error(f"cannot use a certificate: {exc}")
         return 1
     return command.run()

@@ -1,7 +1,7 @@
-"""``connect``: a client that sends the input and shows what arrives, and may reconnect.
+"""``connect``: a client that sends its input, prints what arrives, and can reconnect.
 
 The main thread decides when to end. The client's thread connects, and reconnects if asked to. One
-thread reads the input and sends it, and one pings. ``events.py`` tells the user what happens.
+thread reads and sends the input, another one sends pings. ``events.py`` reports events to the user.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from .output import Output, has_module
 from .target import ConsoleProtocol, Target
 from .topics import ConsoleTopics
 
-#: seconds between two checks of the queue, which must have room before more input is read, and be
-#: empty before the program ends
+#: seconds between two checks of the queue: more input is read only when it has room, and the
+#: program ends only when it is empty
 _LOOK = 0.05
 #: seconds to wait at the end for the pinging thread
 _JOIN = 0.5
 
 
 class Connection:
-    """The client of the command; raises ``OSError`` for certificates that cannot be read."""
+    """The client of the command. Raises ``OSError`` for certificates that cannot be read."""
 
     def __init__(self, args: argparse.Namespace, mailbox: Mailbox, output: Output) -> None:
         self._args = args
         self._mailbox = mailbox
         self._output = output
         self.target: Target = Target(args)
-        #: set when the program ends: attempts and waits end too
+        #: set when the program ends, which also ends attempts and waits
         self.stopping: threading.Event = threading.Event()
         self.events: ConnectionEvents = ConnectionEvents(
             args, mailbox, output, self.target, self.stopping
@@ -51,17 +51,17 @@ class Connection:
         backoff = ExponentialBackoff(max_attempts=args.max_attempts)
         self._policy = VisiblePolicy(StopOn(backoff) if args.reconnect else None, self.events)
         self._protocol: ConsoleProtocol | ConsoleTopics
-        #: the topics; None: it has messages
+        #: the topics; None: it exchanges messages
         self._topics: ConsoleTopics | None = None
         if args.subscribe or args.publish:
             self._protocol = self._topics = ConsoleTopics(args, self.events, mailbox, output)
         else:
             self._protocol = ConsoleProtocol(args.protocol, self.events.on_incoming_frame)
-        # a daemon thread, which does not keep the program from ending
+        # a daemon thread, so that it does not keep the program from ending
         self._pinger = threading.Thread(target=self._ping, name="mormot-ws pinger", daemon=True)
 
     def start(self) -> None:
-        """Begin to connect.
+        """Start to connect.
 
         Raises ``ValueError`` for an invalid address or proxy that argparse did not detect.
         """
@@ -76,11 +76,11 @@ class Connection:
 
     @property
     def unsent(self) -> int:
-        """How many lines could not be sent."""
+        """The number of lines that could not be sent."""
         return self._unsent if self._topics is None else self._topics.unpublished
 
     def opened(self) -> None:
-        """Begin to ping, once the first connection is open. Called in the main thread."""
+        """Start to ping, once the first connection is open. Called in the main thread."""
         if self._args.ping and not self._pinger.is_alive():
             self._pinger.start()
 
@@ -120,7 +120,7 @@ class Connection:
             try:
                 frame = WebSocketFrame(focText, data.decode("utf-8"))
             except UnicodeDecodeError:
-                return self._not_sent("that line is not UTF-8; --binary sends any bytes")
+                return self._not_sent("the line is not UTF-8; use --binary to send any bytes")
         if not self._args.reconnect:
             return process.send_frame(frame) or self._not_sent(
                 "the connection is closed", for_good=True
@@ -128,11 +128,11 @@ class Connection:
         while not process.send_frame_async(frame):  # a queued frame survives a reconnection
             if self.stopping.is_set() or self.events.over.is_set():
                 return self._not_sent("the connection is closed", for_good=True)
-            self.stopping.wait(_LOOK)  # the queue is full: read no more until it has room
+            self.stopping.wait(_LOOK)  # the queue is full: stop reading until it has room
         return True
 
     def _not_sent(self, why: str, for_good: bool = False) -> bool:
-        """Count and report data that was not sent; return whether more may be sent."""
+        """Count and report data that was not sent; return whether more can be sent."""
         self._unsent += 1
         if not self.stopping.is_set():
             self._output.error(f"not sent: {why}")
@@ -147,9 +147,9 @@ class Connection:
     # ----------------------------------------------------------------------------- for the main one
 
     def is_quiet_for(self, seconds: float) -> float:
-        """Return how many seconds are left until nothing has arrived for *seconds*.
+        """Return how much of *seconds* without messages is left to wait.
 
-        0: nothing has arrived for that time, and everything was sent.
+        0: nothing has arrived for that time, and everything has been sent.
         """
         process = None if self.client is None else self.client.websockets
         if (
@@ -171,12 +171,12 @@ def connect(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
     try:
         connection = Connection(args, mailbox, output)
     except OSError as exc:
-        output.error(f"a certificate cannot be used: {exc}")
+        output.error(f"cannot use a certificate: {exc}")
         return 1
     if args.insecure:
         output.event(
             "warning",
-            "The certificate is not checked: anyone could pose as the server",
+            "The certificate is not verified: anyone could impersonate the server",
             "bad",
             text="insecure",
         )
@@ -206,7 +206,7 @@ def connect(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
 def _input(
     args: argparse.Namespace, mailbox: Mailbox, output: Output, connection: Connection
 ) -> PipeInput | PromptInput:
-    """Begin to read the input, with a prompt if possible."""
+    """Start to read the input, with a prompt if possible."""
     terminal = sys.stdin is not None and sys.stdin.isatty()
     if terminal and output.rich_err and output.out_is_terminal and has_module("prompt_toolkit"):
         return PromptInput(mailbox, connection.send, output, connection.toolbar)

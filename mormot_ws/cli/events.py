@@ -1,6 +1,6 @@
-"""Tells the user what happens on the connection of ``connect``.
+"""Reports what happens on the connection of ``connect``.
 
-It has the callbacks of the client's thread, and a policy that reports its decisions.
+Contains the callbacks of the client's thread, and a policy that reports its decisions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .mailbox import Mailbox, News
 from .output import Output
 from .target import Target
 
-#: close codes that are not an error: the peer has finished, or is going away
+#: close codes that are not errors: the peer has finished or is going away
 _GOOD_CODES = (1000, 1001, 1005)
 
 
@@ -52,7 +52,7 @@ class ConnectionEvents:
         self._output = output
         self._target = target
         self._stopping = stopping
-        #: set when there is no connection and there will be no other attempt
+        #: set when there is no connection and there will be no further attempt
         self.over: threading.Event = threading.Event()
         #: when the last message arrived, on the monotonic clock
         self.last_activity: float = monotonic()
@@ -64,7 +64,7 @@ class ConnectionEvents:
         self._received = 0
         self._ping_ms = 0.0
         #: the payload of the last ping of ``--ping``, and when it was sent, on the monotonic clock;
-        #: replaced as a whole, so that no thread sees only one of the two change
+        #: replaced as a whole, so that threads always see a matching pair
         self._last_ping = (b"mormot-ws", 0.0)
 
     # ---------------------------------------------------------------------- callbacks of the client
@@ -97,7 +97,7 @@ class ConnectionEvents:
         self._counted(lambda: self._output.publication(publication))
 
     def _counted(self, show: Callable[[], None]) -> None:
-        """Show a message, unless there were as many as are wanted."""
+        """Show a message, unless the wanted number has been shown."""
         most = self._args.count
         if most and self._received >= most:
             return
@@ -108,7 +108,7 @@ class ConnectionEvents:
             self._mailbox.post(News.counted)
 
     def ping_payload(self) -> bytes:
-        """Return the payload of the next ping, by which its pong is recognised.
+        """Return the payload of the next ping, which identifies its pong.
 
         Called in the pinger's thread.
         """
@@ -204,7 +204,7 @@ class ConnectionEvents:
             tried = (
                 f" after {failure.attempts} failed attempt{'' if failure.attempts == 1 else 's'}"
             )
-        self._error(f"given up{tried}: {failure.text}", failure)
+        self._error(f"gave up{tried}: {failure.text}", failure)
         if self._opened:
             self._mailbox.post(News.ended, 3)
         else:
@@ -217,10 +217,10 @@ class ConnectionEvents:
             text, shown, hint=hint, kind=failure.kind.value, http_status=failure.http_status
         )
 
-    # ---------------------------------------------------------------------------------- for anybody
+    # ------------------------------------------------------------------------------- for any thread
 
     def restart_idle(self) -> None:
-        """Count the time without messages from now on."""
+        """Restart the clock that measures the time without messages."""
         self.last_activity = monotonic()
 
     def describe(self, client: HttpClientWebSockets | None) -> str:
@@ -255,9 +255,9 @@ class ConnectionEvents:
 
 
 class VisiblePolicy:
-    """Follows another policy, and reports its decisions before each wait.
+    """A policy that follows *policy* and reports each decision before the wait.
 
-    Without another policy (None) it makes no further attempt.
+    If *policy* is None, there is no further attempt.
     """
 
     def __init__(self, policy: ReconnectPolicy | None, events: ConnectionEvents) -> None:
@@ -265,7 +265,7 @@ class VisiblePolicy:
         self._events = events
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
-        """Ask the policy, and report its decision."""
+        """Ask the policy and report its decision."""
         delay = None if self._policy is None else self._policy.next_delay(failure)
         if delay is None:
             self._events.gave_up(failure)

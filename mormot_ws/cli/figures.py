@@ -1,4 +1,4 @@
-"""Percentiles, a histogram of characters, and short forms of times and sizes."""
+"""Percentiles, a text histogram, and short forms of times and sizes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Distribution:
     mean: float
 
     def as_milliseconds(self) -> dict[str, Any]:
-        """Return the same as a dictionary for JSON, times in milliseconds."""
+        """Return the distribution as a dictionary for JSON, with times in milliseconds."""
         return {
             "count": self.count,
             "min_ms": round(self.least * 1000, 4),
@@ -53,10 +53,7 @@ def distribution(seconds: Sequence[float]) -> Distribution | None:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Return the smallest of the sorted values that *percent* of them do not exceed.
-
-    This is the nearest-rank method.
-    """
+    """Return a percentile of the sorted values, by the nearest-rank method."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
@@ -68,7 +65,7 @@ def histogram(seconds: Sequence[float], unicode: bool) -> list[str]:
     if not seconds:
         return []
     ordered = sorted(seconds)
-    # a few outliers must not squeeze all other times into one row: they share the last one
+    # outliers share the last row, so that they do not squeeze all other times into one row
     least, most = max(ordered[0], 1e-9), percentile(ordered, 99)
     factor = (most / least) ** (1 / (_ROWS - 1)) if most > least else 1.0
     counts = [0] * _ROWS

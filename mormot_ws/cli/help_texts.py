@@ -2,34 +2,35 @@
 
 CODES = """\
 exit codes:
-  0    done as asked
-  1    no connection: nobody listens there, the upgrade was refused, the port is
-       in use
-  2    bad arguments
-  3    the connection was lost, or closed with a code other than 1000 and 1001;
-       something could not be sent; bench: no echo
-  130  ended by Ctrl-C     143  by SIGTERM     141  by a closed output pipe
-  (serve ends with 0 on the first two: that is how it is stopped)
+  0    success
+  1    no connection: no server is listening, it refused the upgrade, or the port
+       is in use
+  2    invalid arguments
+  3    the connection was lost, or closed with a code other than 1000, 1001 and
+       1005; something could not be sent; bench: no echo
+  130  stopped by Ctrl-C     143  by SIGTERM     141  by a closed output pipe
+  (serve exits with 0 after Ctrl-C and SIGTERM)
 """
 
 PROGRAM = """\
-WebSockets on the command line: a server to try things with, a client that
-reconnects, and a benchmark of any echo server.
+WebSockets on the command line: a server to experiment with, a client that
+reconnects, and a benchmark for echo servers.
 
   mormot-ws serve                          an echo server on port 8999
-  mormot-ws connect ws://127.0.0.1:8999    type to it
-  mormot-ws bench ws://127.0.0.1:8999      how fast is it?
+  mormot-ws connect ws://127.0.0.1:8999    send it what you type
+  mormot-ws bench ws://127.0.0.1:8999      measure how fast it is
 
-`mormot-ws COMMAND --help` tells more. `python -m mormot_ws` is the same program.
+Run `mormot-ws COMMAND --help` for the options of a command. `python -m mormot_ws`
+runs the same program.
 """
 
 SERVE = """\
 Serve WebSockets until Ctrl-C or SIGTERM, then close all connections gracefully
 and print the counters.
 
-  echo       every message goes back to its sender (the default)
-  chat       every message goes to all the others
-  broadcast  every line of standard input goes to all clients; its end stops the server
+  echo       send each message back to its sender (the default)
+  chat       send each message to all other clients
+  broadcast  send each line of standard input to all clients; stop at its end
 """
 
 SERVE_EXAMPLES = """\
@@ -38,18 +39,18 @@ examples:
   mormot-ws serve chat --host 0.0.0.0 --port 9000 --max-connections 100
   tail -f app.log | mormot-ws serve broadcast
   mormot-ws serve --cert cert.pem --key key.pem --status 5
-  mormot-ws serve --port 0 --json --status 1      for scripts
+  mormot-ws serve --port 0 --json --status 1
   mormot-ws serve --unix /tmp/echo.sock --unix-mode 600
   mormot-ws serve --hub redis://127.0.0.1:6379
 
 """
 
 CONNECT = """\
-Connect to a WebSocket server; lines of standard input are sent as messages,
-what arrives is printed. Works with any server.
+Connect to any WebSocket server, send each line of standard input as a message,
+and print the messages that arrive.
 
 Messages go to standard output, remarks (connected, closed, ...) to standard
-error. Ctrl-C, or Ctrl-D at the beginning of a line, closes the connection.
+error. Press Ctrl-C, or Ctrl-D at the start of a line, to close the connection.
 """
 
 CONNECT_EXAMPLES = """\
@@ -65,8 +66,8 @@ examples:
 """
 
 BENCH = """\
-Measure a WebSocket server that echoes: first the round trips, one message at a
-time on each connection; then the throughput, with many messages in flight.
+Measure an echo server: first round trips, with one message at a time on each
+connection, then throughput, with many messages in flight.
 """
 
 BENCH_EXAMPLES = """\

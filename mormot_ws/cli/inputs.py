@@ -1,4 +1,4 @@
-"""Standard input, read by a thread of its own as lines or blocks, and passed to a function.
+"""Reads standard input in a thread of its own and passes lines or blocks to a function.
 
 On a terminal there can be a prompt, which incoming lines do not disturb.
 """
@@ -20,22 +20,22 @@ from .output import Output
 _BLOCK = 1 << 16
 #: seconds that stop() waits for the thread
 _JOIN = 1.0
-#: the same where the thread may be inside a read that nothing ends
+#: the same when the thread may be in a read that nothing can end
 _SHORT_JOIN = 0.1
-#: True where select() is for sockets only, so that only a read can wait for input
+#: True where select() works only for sockets, so that only a read can wait for input
 _BLOCKS = sys.platform == "win32"
 
-#: takes a line without its newline, or a block; returns False when no more can be used
+#: takes a line without its newline, or a block; returns False when it can use no more
 Take = Callable[[bytes], bool]
 
 
 class PipeInput:
-    """Reads standard input to its end, and then posts ``input_end``. Starts at once.
+    """Reads standard input to its end, then posts ``input_end``. Starts at once.
 
     :param take: called in the input's thread for each line; while it blocks, nothing is read.
-    :param binary: True: blocks as they arrive, instead of lines.
+    :param binary: pass blocks as they arrive instead of lines.
 
-    It bypasses ``sys.stdin``: a waiting thread would hold the lock of that object, and keep the
+    It bypasses ``sys.stdin``: a waiting thread would hold the lock of that object and keep the
     interpreter from ending.
     """
 
@@ -54,7 +54,7 @@ class PipeInput:
         """Stop reading, and wait for the thread. Called in the main thread."""
         self._stopping = True
         if not self._wake:
-            # inside a read that nothing ends: the thread is left behind
+            # it is in a read that nothing can end: leave the thread behind
             self._thread.join(_SHORT_JOIN)
             return
         os.write(self._wake[1], b"\0")
@@ -67,13 +67,13 @@ class PipeInput:
         try:
             self._read()
         except OSError:
-            pass  # standard input is missing or broken, which counts as its end
+            pass  # missing or broken standard input counts as its end
         self._mailbox.post(News.input_end)
 
     def _read(self) -> None:
         if sys.stdin is None:
             return  # descriptor 0 may be something else
-        # unbuffered: on a console of Windows this reads UTF-8, whatever its code page is
+        # unbuffered: on a Windows console this reads UTF-8, whatever the code page
         with open(0, "rb", buffering=0, closefd=False) as source:
             self._read_from(source)
 
@@ -89,7 +89,7 @@ class PipeInput:
                 return
             if not data:
                 if rest:
-                    self._take(rest)  # the last line need not have a newline
+                    self._take(rest)  # the last line may lack a newline
                 return
             if self._binary:
                 if not self._take(data):
@@ -104,13 +104,13 @@ class PipeInput:
 class PromptInput:
     """A prompt with line editing and history; other lines appear above it.
 
-    It needs the extra ``cli``.
+    Requires the extra ``cli``.
 
-    :param take: called for each line in another thread, so that the prompt accepts keys while it
-        blocks.
+    :param take: called for each line in another thread, so that the prompt accepts keys while
+        *take* blocks.
     :param toolbar: returns the line below the prompt; called twice a second.
 
-    Ctrl-C posts ``interrupt``, Ctrl-D in an empty line ``input_end``.
+    Ctrl-C posts ``interrupt``, Ctrl-D on an empty line ``input_end``.
     """
 
     def __init__(
@@ -122,8 +122,8 @@ class PromptInput:
         self._take = take
         self._output = output
         self._stopping = False
-        #: the last line entered. take() gets it only after the next prompt was drawn, because an
-        #: answer could disturb the prompt before that
+        #: the last line entered. take() gets it after the next prompt has been drawn; before that
+        #: an answer could disturb the prompt
         self._entered: bytes | None = None
         self._session: PromptSession[str] = PromptSession(
             "> ", bottom_toolbar=toolbar, refresh_interval=0.5
@@ -141,13 +141,16 @@ class PromptInput:
         self._thread.start()
 
     def stop(self) -> None:
-        """Remove the prompt, restore the terminal, and wait for both. Called in the main thread."""
+        """Remove the prompt, restore the terminal, and wait for both threads.
+
+        Called in the main thread.
+        """
         self._end_prompt()
         self._thread.join(_JOIN)
         self._taker.join(_JOIN)
 
     def _end_prompt(self) -> None:
-        """Make the prompt's loop end. Called from any other thread."""
+        """End the prompt's loop. Called in any other thread."""
         self._stopping = True
         loop = self._session.app.loop
         if loop is not None:
@@ -182,14 +185,14 @@ class PromptInput:
         self._lines.put(None)
 
     def _give(self, app: object) -> None:
-        """Hand over the last line, after the next prompt was drawn."""
+        """Hand over the last line, after the next prompt has been drawn."""
         line, self._entered = self._entered, None
         if line is not None:
             self._lines.put(line)
 
     def _take_all(self) -> None:
         """Pass the lines to take() in order, in the taker's thread."""
-        # no time-out: the end of the prompt, which stop() causes, puts None
+        # no time-out: stop() ends the prompt, which puts None
         while (line := self._lines.get()) is not None:
             if not self._stopping and not self._take(line):  # nothing more can be sent
                 self._mailbox.post(News.input_end)

@@ -1,7 +1,7 @@
-"""Load for an echo server: connections that send, wait for the echo, and send again.
+"""Puts load on an echo server: connections that send, wait for the echo, and send again.
 
-Each echo is handled in the thread of its client, so the figures include no switch between threads.
-This module prints nothing.
+Each echo is handled in its client's thread, so the figures include no thread switch. This module
+prints nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ..client.client import HttpClientWebSockets
 from ..core.frames import WebSocketFrame, focBinary, focConnectionClose, focText
 from ..process.process import WebSocketProcess
 
-#: the most bytes in flight on one connection. The kernels' buffers hold more, so the two ends
-#: cannot block each other when both write and neither reads
+#: the most bytes in flight on one connection. The kernels' buffers hold more, so the two peers
+#: cannot block each other by writing without reading
 _MOST_ON_THE_WAY = 1 << 18
 _FILLER = b"abcdefghijklmnopqrstuvwxyz012345"
 
@@ -31,7 +31,7 @@ class Measurement:
 
     :param window: the most messages in flight on each connection.
 
-    When all echoes have arrived or no connection is left, :attr:`finished` becomes True and
+    When all echoes have arrived or no connection is left, :attr:`finished` becomes True, and
     *notify* is called in a client's thread. Any thread may read the attributes.
     """
 
@@ -51,7 +51,7 @@ class Measurement:
         self._open = 0
         #: seconds from sending to the echo, in the order of the echoes
         self.times: list[float] = []
-        #: messages that were not an echo of ours
+        #: messages that were not echoes of ours
         self.strangers = 0
         self.finished: bool = False
         self._started = 0.0
@@ -59,7 +59,7 @@ class Measurement:
 
     @property
     def seconds(self) -> float:
-        """Seconds from the first message to the last echo."""
+        """The seconds from the first message to the last echo."""
         return max(self._last_echo - self._started, 1e-9) if self.times else 0.0
 
     def run_on(self, links: Sequence[Link]) -> None:
@@ -76,7 +76,7 @@ class Measurement:
     # -------------------------------------------------------------------------------- for the links
 
     def next_frame(self) -> WebSocketFrame | None:
-        """Return the next message, each one different; None when enough were sent."""
+        """Return the next message; None when enough were sent. No two messages are equal."""
         with self._safe_counts:
             if self._stopping or self._sent >= self.count:
                 return None
@@ -86,7 +86,7 @@ class Measurement:
         return WebSocketFrame(self._opcode, (head + self._tail[len(head) :])[: self.size])
 
     def echoed(self, seconds: float) -> None:
-        """Count an echo that has arrived."""
+        """Count an echo."""
         self.times.append(seconds)
         self._last_echo = perf_counter()
         if len(self.times) >= self.count:
@@ -94,7 +94,7 @@ class Measurement:
             self._notify()
 
     def link_lost(self) -> None:
-        """Count a connection that has ended."""
+        """Count a lost connection."""
         with self._safe_counts:
             self._open -= 1
             over = self._open <= 0
@@ -111,8 +111,8 @@ class Link:
         self._measurement: Measurement | None = None
         #: (payload, when it was sent) of the messages in flight, oldest first
         self._waiting: deque[tuple[bytes, float]] = deque()
-        #: held while sending, so that messages leave in the order of the queue above; before
-        #: ``safe_out`` in the lock order
+        #: held while sending, so that messages are sent in the order of the queue above; comes
+        #: before ``safe_out`` in the lock order
         self._safe_waiting = threading.Lock()
         #: how the connection ended; '' while it is open
         self.lost: str = ""
@@ -159,5 +159,5 @@ class Link:
         if measurement.window == 1:
             process.send_frame(frame)
         else:
-            # frames queued in a callback are sent together after it, and no write can block it
+            # frames queued in a callback are sent together after it, so no write can block it
             process.send_frame_async(frame)

@@ -1,7 +1,7 @@
-"""Mailbox: letters to the main thread from signal handlers and all other threads.
+"""Mailbox: letters to the main thread from signal handlers and other threads.
 
 A KeyboardInterrupt can be raised on any line, even in a ``finally`` or during an import, and print
-a traceback from there. A signal handler that only posts a letter cannot do that.
+a traceback. A signal handler that only posts a letter avoids this.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class News(Enum):
 
     interrupt = "interrupt"  # Ctrl-C
     terminate = "terminate"  # SIGTERM
-    output_gone = "output gone"  # standard output has no reader any more
+    output_gone = "output gone"  # standard output no longer has a reader
     opened = "opened"  # a connection is open
     failed = "failed"  # no connection could be opened; the value is the exit code
     ended = "ended"  # the connection has ended for good; the value is the exit code
@@ -29,8 +29,8 @@ class News(Enum):
     done = "done"  # a thread has finished its work
 
 
-#: letters that end a program, and their exit codes: those that a shell reports for a program ended
-#: by the signal
+#: letters that end a program, and their exit codes, which are those that a shell reports for a
+#: program ended by the signal
 SIGNAL_CODES = {News.interrupt: 130, News.terminate: 143, News.output_gone: 141}
 
 
@@ -57,7 +57,7 @@ class Mailbox:
     def next(self, seconds: float | None = None) -> Letter | None:
         """Return the next letter; None when none arrives within *seconds*.
 
-        With None it waits until a letter arrives; a signal posts one. Called in the main thread.
+        None: wait until a letter arrives; a signal posts one. Called in the main thread.
         """
         try:
             return self._letters.get(seconds)
@@ -65,8 +65,9 @@ class Mailbox:
             return None
 
     def catch_signals(self) -> None:
-        """Turn SIGINT and SIGTERM into letters from now on; on Windows also SIGBREAK, which is
-        Ctrl-Break, and what a console that is closed sends. Called in the main thread.
+        """Turn SIGINT and SIGTERM into letters from now on. Called in the main thread.
+
+        On Windows this includes SIGBREAK, which Ctrl-Break and closing the console send.
         """
         signal.signal(signal.SIGINT, lambda number, frame: self.post(News.interrupt))
         signal.signal(signal.SIGTERM, lambda number, frame: self.post(News.terminate))

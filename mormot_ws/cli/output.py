@@ -1,12 +1,12 @@
-"""Output: writes everything that a command says, line by line, from any thread.
+"""Output: writes all output of a command line by line, from any thread.
 
 Messages and results go to standard output, remarks to standard error, so a pipe gets only the data.
-With ``--json`` everything goes to standard output, one event per line; with ``--log-json`` remarks
-and the log are lines of JSON on standard error. On a terminal, with the
-extra ``cli``, remarks are coloured (not with ``NO_COLOR``).
+With ``--json`` everything goes to standard output, one event per line. With ``--log-json`` remarks
+and the log go to standard error as lines of JSON. On a terminal, with the extra ``cli``, remarks
+are coloured unless ``NO_COLOR`` is set.
 
-A peer's text (messages, close reasons, status lines, log records about them) is escaped before it
-is shown: it can neither move the cursor nor begin a new line.
+Text from a peer (messages, close reasons, status lines, log records about them) is escaped, so that
+it can neither move the cursor nor start a new line.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _STYLES = {"good": "green", "bad": "red", "dim": "dim", "": ""}
 class Output:
     """Writes the lines of a command.
 
-    :param mailbox: gets a letter when standard output has no reader any more.
+    :param mailbox: gets a letter when standard output no longer has a reader.
     :param as_json: write only events, as lines of JSON.
-    :param plain: no colours and no line editing, even if they are installed.
-    :param quiet: no remarks except errors.
+    :param plain: use no colours and no line editing, even if they are installed.
+    :param quiet: write no remarks except errors.
     :param log_json: write remarks and the library's log as lines of JSON.
 
-    Any thread may call the methods; none raises when writing fails.
+    The methods may be called from any thread and do not raise when writing fails.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class Output:
         self.quiet = quiet
         self._mailbox = mailbox
         #: held while a line is written, so that lines do not mix; last in the lock order. Writing
-        #: may block, which makes a slow reader slow us down
+        #: may block, so a slow reader slows us down
         self._safe_lines = threading.Lock()
-        # standard output was closed before the start: its descriptor may be a socket by now
+        # if standard output was closed before the start, its descriptor may now be a socket
         self._gone = sys.stdout is None
         self._no_remarks = sys.stderr is None
         self.out_is_terminal: bool = _is_terminal(sys.stdout)
@@ -87,7 +87,7 @@ class Output:
         self._colours = self.rich_err and not os.environ.get("NO_COLOR")
         #: True while a prompt owns the terminal: lines go through ``sys.stdout``, which it replaces
         self.prompting = False
-        # what writes to the two descriptors, without a buffer
+        # unbuffered writers to the two descriptors
         self._writers: dict[int, Callable[[memoryview], int]] = {
             1: _writer(1, self.out_is_terminal),
             2: _writer(2, self.err_is_terminal),
@@ -95,7 +95,7 @@ class Output:
         encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
         self.unicode: bool = encoding.replace("-", "") == "utf8"
 
-    # --------------------------------------------------------------------------------- what is said
+    # --------------------------------------------------------------------------------------- output
 
     def event(
         self,
@@ -106,11 +106,11 @@ class Output:
         /,
         **fields: Any,
     ) -> None:
-        """Report that something has happened.
+        """Report an event.
 
-        :param event: the event's name; ``--json`` writes an object with it, the time and *fields*.
+        :param event: its name; ``--json`` writes an object with it, the time and *fields*.
         :param remark: the text without ``--json``; '': none.
-        :param style: see :meth:`remark`; 'bad' is shown with ``--quiet`` too.
+        :param style: see :meth:`remark`; 'bad' is shown even with ``--quiet``.
         :param details: further lines of the remark.
         """
         if self.as_json:
@@ -131,7 +131,7 @@ class Output:
         """Write a line to standard error, and *details* as indented lines below it.
 
         :param style: good, bad, dim or ''.
-        :param fields: what a line of JSON has beside the text.
+        :param fields: further fields of a line of JSON.
         """
         if self.log_json:
             level = logging.ERROR if style == "bad" else logging.INFO
@@ -151,9 +151,9 @@ class Output:
         self._write(2, JsonLogFormatter().format(record).encode("ascii") + b"\n")
 
     def message(self, payload: bytes, is_text: bool, raw: bool) -> None:
-        """Write a received message: as data to a pipe, as one escaped line to a terminal.
+        """Write a received message: unchanged to a pipe, as one escaped line to a terminal.
 
-        :param raw: add no newline to it in a pipe.
+        :param raw: add no newline in a pipe.
         """
         if self.as_json:
             if is_text:
@@ -231,7 +231,7 @@ class Output:
         held: list[bool] = []
         try:
             if not take(self._safe_lines, held, _PATIENCE):
-                # another thread is blocked in a write: there is no reader, and nobody to tell
+                # another thread is blocked in a write: nobody reads, so nothing can be reported
                 return
             if self.prompting:
                 sys.stdout.write(data.decode("utf-8", "replace"))
@@ -246,13 +246,13 @@ class Output:
                 self._gone = True
                 self._mailbox.post(News.output_gone)
         finally:
-            # this way no signal handler can raise between having the lock and releasing it
+            # this way no signal handler can raise between acquiring and releasing the lock
             if held and held[0]:
                 self._safe_lines.release()
 
 
 class OutputHandler(logging.Handler):
-    """Shows the library's log records as remarks, which do not disturb a line being typed."""
+    """Shows the library's log records as remarks, without disturbing a line being typed."""
 
     def __init__(self, output: Output) -> None:
         super().__init__()
@@ -269,17 +269,18 @@ class OutputHandler(logging.Handler):
             # the traceback, if there is one
             details = whole.removeprefix(text).strip("\n").splitlines()
             self._output.event("log", text, "dim", details, level=record.levelname, text=text)
-        # logging's own handlers do the same with records that cannot be formatted
+        # like logging's own handlers, for records that cannot be formatted
         except Exception:  # noqa: BLE001
             self.handleError(record)
 
 
-#: what is shown of the library's log, by ``-v``: the commands say all that a user needs to know
+#: the lowest level of log records shown, by the number of ``-v``; the commands themselves report
+#: everything that a user needs to know
 _LEVELS = {0: logging.CRITICAL, 1: logging.INFO}
 
 
 def show_log(output: Output, verbose: int) -> OutputHandler:
-    """Show the library's log from now on; return the handler, which is to be removed at the end."""
+    """Show the library's log from now on; return the handler, to be removed at the end."""
     logger = logging.getLogger("mormot_ws")
     handler = OutputHandler(output)
     logger.setLevel(_LEVELS.get(max(verbose, output.log_json), logging.DEBUG))
@@ -293,7 +294,7 @@ def printable(text: str) -> str:
 
 
 def has_module(name: str) -> bool:
-    """Tell whether a module of the extra ``cli`` is installed."""
+    """Return whether a module of the extra ``cli`` is installed."""
     from importlib.util import find_spec
 
     try:
@@ -310,9 +311,9 @@ def _is_terminal(stream: IO[str] | None) -> bool:
 
 
 def _writer(descriptor: int, is_terminal: bool) -> Callable[[memoryview], int]:
-    """Return what writes bytes to *descriptor*, and returns how many it has written."""
+    """Return a function that writes bytes to *descriptor* and returns how many it wrote."""
     if sys.platform == "win32" and is_terminal:
-        # a console takes bytes in its own code page, which this turns UTF-8 into
+        # a console expects bytes in its own code page, to which this converts UTF-8
         console = open(descriptor, "wb", buffering=0, closefd=False)  # noqa: SIM115
         return console.write
     return partial(os.write, descriptor)

@@ -1,4 +1,4 @@
-"""Runs the command that the arguments name, and sets up the output and the log."""
+"""Sets up the output and the log, and runs the command named in the arguments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .output import Output, show_log
 def run(arguments: Sequence[str] | None, mailbox: Mailbox) -> int:
     """Run the command in *arguments*; return the exit code. Called in the main thread.
 
-    :param mailbox: gets the signals.
+    :param mailbox: receives the signals.
     """
     try:
         try:
@@ -27,7 +27,7 @@ def run(arguments: Sequence[str] | None, mailbox: Mailbox) -> int:
                 sys.stdout.flush()  # --help and --version write there
     except BrokenPipeError:
         with contextlib.suppress(OSError):
-            # otherwise the ending interpreter would report the error again
+            # otherwise the interpreter would report the error again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return SIGNAL_CODES[News.output_gone]
     output = Output(mailbox, args.json, args.plain, args.quiet, args.log_json)

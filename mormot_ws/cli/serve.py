@@ -1,4 +1,4 @@
-"""``serve``: an echo, chat or broadcast server that shows its counters."""
+"""``serve``: an echo, chat or broadcast server that prints its counters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from .topics import new_hub
 
 #: status lines between two headers
 _HEADER_EVERY = 20
-#: the descriptions of the counters, in the order of the table
+#: descriptions of the counters, in the order of the table
 _COUNTERS = {
     "connections": "WebSocket connections",
     "sockets": "TCP connections",
@@ -55,7 +55,7 @@ _COUNTERS = {
 
 
 class Room:
-    """Passes messages between the connections. The callback runs in their threads."""
+    """Passes messages between connections. The callback runs in their threads."""
 
     def __init__(self, mode: str, output: Output) -> None:
         self._mode = mode
@@ -69,7 +69,7 @@ class Room:
         self._ids: set[int] = set()
 
     def opened(self, server: ListeningServer, args: argparse.Namespace) -> None:
-        """Get ready for the clients of *server*, which do not come yet."""
+        """Prepare for the clients of *server*, before the first one connects."""
         self.server = server
         if args.hub:
             self.topics = WebSocketProtocolTopics(
@@ -123,7 +123,7 @@ class Room:
 
 
 class StatusLines:
-    """Formats the counters as lines of a table, with the rates since the last line."""
+    """Formats the counters as table lines, with the rates since the previous line."""
 
     _FORMAT = "{:>6} {:>7} {:>7} {:>7} {:>10} {:>10} {:>12} {:>12} {:>9} {:>9}"
     _HEADS = (
@@ -145,7 +145,7 @@ class StatusLines:
         self._last_at = monotonic()
 
     def next(self, status: ServerStatus, now: float) -> list[str]:
-        """Return the line for *status* at the monotonic time *now*, and the header if it is due."""
+        """Return the line for *status* at the monotonic time *now*, after a header if it is due."""
         seconds = max(now - self._last_at, 0.001)
         present = (status.frames_in, status.frames_out, status.bytes_in, status.bytes_out)
         rates = [(value - last) / seconds for value, last in zip(present, self._last, strict=True)]
@@ -173,7 +173,7 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
         return 1
     room = Room(args.mode, output)
     if args.metrics and not has_module("prometheus_client"):
-        output.error("--metrics needs prometheus-client: pip install 'mormot_ws[metrics]'")
+        output.error("--metrics requires prometheus-client: pip install 'mormot_ws[metrics]'")
         return 1
     try:
         server = make_server(
@@ -183,7 +183,7 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
         output.error(_why_not(exc, args.where))
         return 1
     except (ImportError, ValueError) as exc:
-        # redis-py is missing; a system that cannot share ports
+        # redis-py is missing, or the system cannot share ports
         output.error(str(exc))
         return 1
     with contextlib.closing(room), server:
@@ -206,7 +206,7 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
         if args.drain and not code:
             server.is_ready = False
             output.event(
-                "draining", f"Health checks get 503 for {args.drain:g} s; then the server stops"
+                "draining", f"Health checks get 503 for {args.drain:g} s, then the server stops"
             )
             # a second signal ends the wait
             mailbox.next(args.drain)
@@ -221,7 +221,7 @@ def serve(args: argparse.Namespace, mailbox: Mailbox, output: Output) -> int:
 def make_server(
     args: argparse.Namespace, room: Room, port: str | None = None, **place: Any
 ) -> ListeningServer:
-    """Return the server; raise what its constructor raises."""
+    """Return the server. Raises what its constructor raises."""
 
     def prepare(server: ListeningServer) -> None:
         _offer(server, args, room.on_incoming_frame)
@@ -242,16 +242,16 @@ def make_server(
 
 
 def what_is_served(args: argparse.Namespace) -> str:
-    """Return the mode, and the topics if there are any, for the line that tells of listening."""
+    """Return the mode, and the topics if there are any, for the line printed at the start."""
     return f"{args.mode}, {TOPICS}" if args.hub else str(args.mode)
 
 
 def is_certificate_usable(args: argparse.Namespace, output: Output) -> bool:
-    """Tell whether the certificate can be used, if there is one; say why not."""
+    """Return whether the certificate can be used, if there is one; report why not."""
     try:
         _context(args)
     except OSError as exc:
-        output.error(f"the certificate cannot be used: {exc}")
+        output.error(f"cannot use the certificate: {exc}")
         return False
     return True
 
@@ -263,7 +263,7 @@ def _context(args: argparse.Namespace) -> ssl.SSLContext | None:
 
 
 def tell_counters(args: argparse.Namespace, output: Output, status: ServerStatus) -> None:
-    """Show the counters at the end."""
+    """Print the counters at the end."""
     final = status.as_dict()
     if args.json:
         output.event("stopped", **final)
@@ -272,7 +272,7 @@ def tell_counters(args: argparse.Namespace, output: Output, status: ServerStatus
 
 
 def tell_topics(args: argparse.Namespace, output: Output, status: TopicsStatus) -> None:
-    """Show the counters of the topics at the end."""
+    """Print the counters of the topics at the end."""
     final = status.as_dict()
     if args.json:
         output.event("topics", **final)
@@ -286,7 +286,7 @@ def wait_for_end(
     output: Output,
     get_status: Callable[[], ServerStatus],
 ) -> int:
-    """Show the status until a letter ends the command; return the exit code."""
+    """Print the status until a letter ends the command; return the exit code."""
     lines = StatusLines()
     due = monotonic() + args.status if args.status else None
     while True:
@@ -335,7 +335,7 @@ def _settings(args: argparse.Namespace) -> WebSocketProcessSettings:
         max_connections_per_ip=args.max_per_ip,
         max_message_bytes=args.max_message,
         max_frame_mb=1024,  # so that max_message_bytes is the limit
-        allowed_origins=None if args.origin is None else set(args.origin),
+        allowed_origins=set(args.origin) or None,
         permessage_deflate=args.deflate,
         health_path=args.health,
         proxy_protocol_from=args.proxy_protocol,
@@ -343,7 +343,7 @@ def _settings(args: argparse.Namespace) -> WebSocketProcessSettings:
 
 
 def _why_not(error: HttpServerError, address: str) -> str:
-    """Return, in one line, why the server cannot listen."""
+    """Return in one line why the server cannot listen."""
     cause = error.__cause__
     if not isinstance(cause, OSError) or cause.errno is None or isinstance(cause, socket.gaierror):
         return str(error)

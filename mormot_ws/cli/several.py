@@ -30,7 +30,7 @@ def serve_several(args: argparse.Namespace, mailbox: Mailbox, output: Output) ->
     """Run the command; return its exit code. Called in the main thread."""
     if not is_certificate_usable(args, output):
         return 1
-    # the parser is not for other processes
+    # the parser stays in this process
     plain = argparse.Namespace(**{k: v for k, v in vars(args).items() if k != "parser"})
     try:
         processes = ServerProcesses(
@@ -69,14 +69,14 @@ def serve_several(args: argparse.Namespace, mailbox: Mailbox, output: Output) ->
         )
         code = wait_for_end(args, mailbox, output, status)
         if code == 1:
-            output.error("the processes have died too often: -v shows why")
+            output.error("the server processes died too often; use -v to see why")
     tell_counters(args, output, status())
     return code
 
 
 @contextlib.contextmanager
 def _hang_up(processes: ServerProcesses) -> Iterator[None]:
-    """Let SIGHUP replace the processes; ignored as before under ``nohup``."""
+    """Let SIGHUP replace the processes; under ``nohup`` it stays ignored."""
     before = signal.getsignal(signal.SIGHUP)
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda number, frame: processes.replace_later())
@@ -89,7 +89,7 @@ def _hang_up(processes: ServerProcesses) -> Iterator[None]:
 def _make_in_child(
     args: argparse.Namespace, sockets: list[socket.socket], number: int
 ) -> ListeningServer:
-    """Return the server of one OS process, and set up what it says."""
+    """Return the server of one OS process, and set up its output."""
     output = Output(Mailbox(), args.json, args.plain, args.quiet, args.log_json)
     show_log(output, args.verbose)
     return make_server(args, Room(args.mode, output), socket=sockets)

@@ -1,4 +1,4 @@
-"""Makes the client of connect and bench from the arguments, and gives hints when it fails."""
+"""Makes the client of connect and bench from the arguments, and gives hints after failures."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..reconnect_policies import FailureKind, ReconnectFailure, failure_kind
 from ..settings import WebSocketProcessSettings
 from ..sockets.tls_contexts import client_tls_context
 
-#: the reason phrase with which mORMot's servers and ours refuse an unknown protocol
+#: the reason phrase with which mORMot's and our servers refuse an unknown protocol
 _MORMOT_REFUSAL = "WebSocket Upgrade Error"
 
 
 class ConsoleProtocol(AnyOf):
-    """Asks for any of *names*, or for no sub-protocol; *callback* gets what arrives."""
+    """Asks for any of *names*, or for no sub-protocol; *callback* receives the frames."""
 
     def __init__(self, names: list[str], callback: OnIncomingFrame) -> None:
         super().__init__(names)
@@ -98,7 +98,7 @@ class Target:
     def failure(
         self, client: HttpClientWebSockets, text: str, attempts: int, elapsed_ms: float
     ) -> ReconnectFailure:
-        """Return the failure of a first attempt, as a reconnection policy would get it."""
+        """Return the failure of a first attempt, in the form that reconnection policies get."""
         upgrade = client.upgrade_failure
         if client.last_exception is not None:
             kind = failure_kind(client.last_exception)
@@ -111,21 +111,21 @@ class Target:
         )
 
     def hint(self, failure: ReconnectFailure) -> str:
-        """Return what the user may try after *failure*; '': no hint."""
+        """Return a hint what to try after *failure*; '': none."""
         args = self._args
         status = failure.http_status
         if status == 400 and _MORMOT_REFUSAL in failure.text:
             if args.protocol:
                 return f"the server has no sub-protocol {' or '.join(args.protocol)} for this URI"
-            return "servers of this kind want the sub-protocol to be named: try --protocol NAME"
+            return "this server requires a sub-protocol: try --protocol NAME"
         if status == 400 and not args.protocol:
-            return "perhaps the server wants a sub-protocol: try --protocol NAME"
+            return "the server may require a sub-protocol: try --protocol NAME"
         if status in (401, 403):
-            return "the server asks you to authenticate: try --bearer or --header"
+            return "the server requires authentication: try --bearer or --header"
         if status in (404, 426) or (200 <= status < 400 and status != 101):
-            return "there is no WebSocket at this path: check the URI"
+            return "there is no WebSocket endpoint at this path: check the URI"
         if failure.kind is FailureKind.tls and "CERTIFICATE_VERIFY_FAILED" in failure.text:
-            return "try --ca FILE with the authority's certificate, or --insecure for a test"
+            return "try --ca FILE with the authority's certificate, or --insecure for testing"
         if failure.kind is FailureKind.tls:
             return "is it a TLS server? ws:// does not use TLS"
         if failure.kind is FailureKind.upgrade and not status and not self.tls:

@@ -17,14 +17,14 @@ from .events import ConnectionEvents
 from .mailbox import Mailbox, News
 from .output import Output
 
-#: the sub-protocol, when none is named
+#: the default sub-protocol
 NAME = "topics"
-#: publications without an answer, above which no more input is read
+#: with this many publications unanswered, reading of input pauses
 _MOST_WAITING = 500
 
 
 def new_hub(url: str) -> Hub:
-    """Return the hub of that *url*. Raises ``ImportError`` when redis-py is missing."""
+    """Return a hub for *url*. Raises ``ImportError`` when redis-py is missing."""
     return MemoryHub() if url == "memory:" else RedisHub(url)
 
 
@@ -43,7 +43,7 @@ class ConsoleTopics(WebSocketProtocolTopics):
         self._events = events
         self._mailbox = mailbox
         self._output = output
-        #: publications that were refused, or have failed
+        #: publications that were refused or have failed
         self.unpublished: int = 0
         for topic in args.subscribe:
             self.subscribe(topic, events.publication, None, self._recovered, self._refused)
@@ -57,7 +57,7 @@ class ConsoleTopics(WebSocketProtocolTopics):
 
     def _recovered(self, recovery: Recovery) -> None:
         topic, recovered, reason, missed, _ = recovery
-        how = f"{missed} missed" if recovered else f"some are lost ({reason})"
+        how = f"{missed} missed" if recovered else f"some publications are lost ({reason})"
         self._output.event(
             "recovered" if recovered else "lost",
             f"* {topic}: {how}",
@@ -69,13 +69,14 @@ class ConsoleTopics(WebSocketProtocolTopics):
 
     def _refused(self, subscription: TopicSubscription) -> None:
         topic, reason = subscription.topic, subscription.reason
-        self._output.error(f"{topic!r} is refused: {reason}", topic=topic, reason=reason)
+        text = f"subscription to {topic!r} refused: {reason}"
+        self._output.error(text, topic=topic, reason=reason)
         self._mailbox.post(News.ended, 3)
 
     def send_line(self, data: bytes, stopping: threading.Event, look: float) -> bool:
         """Publish a line of the input; return False when no more can be sent.
 
-        Called in the input's thread. Waits while many have no answer.
+        Called in the input's thread. Waits while too many publications are unanswered.
         """
         while len(self.unacknowledged) >= _MOST_WAITING:
             if stopping.is_set() or self._events.over.is_set():
@@ -84,7 +85,7 @@ class ConsoleTopics(WebSocketProtocolTopics):
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
-            self._output.error("not sent: that line is not UTF-8")
+            self._output.error("not sent: the line is not UTF-8")
             self.unpublished += 1
             return True
         self.publish(self._args.publish, text, self._done)

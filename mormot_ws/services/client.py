@@ -407,7 +407,8 @@ class ClientServices(Services):
         :param scheme: that of the server: ``'default'``, ``'none'`` or ``'basic'`` (HttpBasic,
             which sends the password with each request).
 
-        The session goes on after reconnections, and is kept as long as the client is connected.
+        The session goes on after reconnections, and is kept as long as the client is connected. An
+        earlier one ends, but only once the new one has begun.
         Raises :class:`ServiceError` when the server refuses (403), or has no authentication (400),
         and what calls raise when there is no connection. Mirrors ``SetUser``.
         """
@@ -419,9 +420,10 @@ class ClientServices(Services):
             raise ValueError("user_name is empty")
         session = begin_session(self._ask, self.root, user_name, password, scheme)
         self._process()
-        self._session = session
+        before, self._session = self._session, session
         self._watch(self._process())
         self._ping_later(session)
+        self._end_session(before)
 
     @property
     def user_name(self) -> str:
@@ -443,6 +445,10 @@ class ClientServices(Services):
         """
         session, self._session = self._session, None
         self._end_ping()
+        self._end_session(session)
+
+    def _end_session(self, session: ClientSession | None) -> None:
+        """Tell the server that *session* has ended, if it is one. An error is logged."""
         if session is None:
             return
         try:

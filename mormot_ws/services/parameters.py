@@ -17,7 +17,7 @@ from .values import dump_native_json, load_native_json
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
 #: no content, as synopsejson has it
-_NO_CONTENT = b'""'
+NO_CONTENT = b'""'
 #: parameters in a URI
 _MOST_FIELDS = 1_000
 #: types of JSON that the text of a parameter in a URI may stand for
@@ -100,7 +100,7 @@ class Parameters:
 
         Of a callback the argument is its number, 0 for None.
         """
-        if content == _NO_CONTENT:
+        if content == NO_CONTENT:
             content = b""
             if not query:
                 return self._in_order([])

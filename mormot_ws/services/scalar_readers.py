@@ -31,6 +31,8 @@ _TIME_MAGIC = "\ufff1"
 _BASIC_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d)(.*))?", re.ASCII)
 _UUID = re.compile(r"\{?[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}\}?")
 _PREFIX = re.compile(r"[a-z]+")
+#: what native ends write for a float that is no number, and read as 0
+_NO_NUMBER = re.compile(r" *(?:NaN|[+-]?Inf(?:inity)?) *", re.IGNORECASE)
 
 
 def _read_int(value: Any, seen: Seen) -> int:
@@ -98,7 +100,9 @@ def _parse_time(text: str) -> datetime:
 def _parse_native_time(value: str | float) -> datetime:
     """Return the time in *value* as native ends write it, or in another form that they read."""
     if not isinstance(value, str):
-        return ZERO_TIME + timedelta(days=value)
+        # the fraction is the time of the day, before 1899-12-30 too
+        days = int(value)
+        return ZERO_TIME + timedelta(days=days) + timedelta(days=abs(value - days))
     text = value.removeprefix(_TIME_MAGIC)
     if not text:
         return ZERO_TIME
@@ -162,6 +166,31 @@ NATIVE_SCALARS: dict[Any, Reader] = {
         "ISO 8601 time", _parse_native_time, lambda: ZERO_TIME, (str, *_NUMBERS)
     ),
     date: _text_reader("ISO 8601 date", _parse_native_date, ZERO_TIME.date, (str, *_NUMBERS)),
+}
+
+
+def _parse_native_bytes(text: str) -> bytes:
+    """Return the bytes in *text*, which are its own when it is no base64."""
+    try:
+        return _parse_base64(text)
+    except ValueError:
+        if text.startswith(BASE64_MAGIC):
+            raise
+        return text.encode("utf-8")
+
+
+def _read_native_float(value: Any, seen: Seen) -> float:
+    if isinstance(value, str):
+        if _NO_NUMBER.fullmatch(value) is None:
+            raise misfit_of("has to be float, not str")
+        return 0.0
+    return _read_float(value, seen)
+
+
+#: the same where no other type is possible
+SOLE_NATIVE_SCALARS: dict[Any, Reader] = {
+    bytes: _text_reader("base64", _parse_native_bytes, bytes),
+    float: Reader(_read_native_float, (*_NUMBERS, str), "float", float),
 }
 
 

@@ -26,7 +26,8 @@ from .errors import (
     answer_content,
     answer_error,
 )
-from .instances import Instances, TooManyInstances
+from .expiry import Expiring, Expiry
+from .instances import Instance, Instances, TooManyInstances
 from .interface import ServiceMethod, interface_of, proxy_of
 from .native_requests import NativeRequests
 from .parameters import JSON_TYPE
@@ -121,15 +122,27 @@ class ServerServices(Services):
                 raise ValueError(f"{name} is more than 0, not {value}")
         super().__init__(root, hide_errors, server.on_request)
         self._server = server
+        # what only looks like a server has no keeper: expired objects are then freed by later calls
+        self._expiry = Expiry(
+            getattr(server, "_keeper", None),
+            self._expiring,
+            min(session_timeout_minutes * 60, instance_timeout / 1000),
+        )
         self._sessions: Sessions | None = None
         if authentication is not None:
             self._sessions = Sessions(
-                authentication, session_timeout_minutes, max_sessions, self._session_ended
+                authentication,
+                session_timeout_minutes,
+                max_sessions,
+                self._session_ended,
+                self._expiry.watch,
             )
         self._instance_limits = instance_timeout / 1000, max_instances
         self._publishes_signature = publish_signature
         self._registered = RegisteredServices()
-        self._callbacks = Callbacks(server.is_active_websocket, self._call_back, lambda: self.root)
+        self._callbacks = Callbacks(
+            server.is_active_websocket, self._call_back, lambda: self.root, self._expiry.watch
+        )
         self._others = NativeRequests(
             self._registered,
             self._callbacks,
@@ -138,6 +151,7 @@ class ServerServices(Services):
             lambda: server.process_name or "mormot_ws",
         )
         server.on_request = self.on_request
+        getattr(server, "_layers_above", []).append(self._server_freed)
 
     def __repr__(self) -> str:
         return f"<ServerServices root={self.root!r} of {self._server!r}>"
@@ -164,10 +178,13 @@ class ServerServices(Services):
             thread: those of one connection one after the other, those of different connections at
             the same time. Unless the service is shared, *implementation* is its class, or a
             function without parameters that returns such an object; ``free()`` of the object is
-            called at its end, if it has that method.
+            called at its end, if it has that method: never during a call, in the thread of the last
+            call or another one, and at the latest when the server is freed.
         :param instance_creation: ``sicShared``: one object for all calls; ``sicSingle``: a new one
             for each; ``sicClientDriven``: one for each that a client has got;
-            ``sicPerSession``, ``sicPerUser``, ``sicPerGroup``: with authentication only.
+            ``sicPerSession``, ``sicPerUser``, ``sicPerGroup``: with authentication only;
+            ``sicPerThread``: one for each thread that executes calls, which is one for each
+            connection unless the server is event-driven.
         :param contract: what native clients compare with theirs. ``'*'`` is accepted by all that
             can ask for the list of services; None computes the native one from the annotations.
         :param bypass_authentication: let it be called without a session. Mirrors
@@ -191,7 +208,7 @@ class ServerServices(Services):
             signature = signature_text(described, kind)
         service = RegisteredService(
             described,
-            Instances(implementation, kind, *self._instance_limits),
+            Instances(implementation, kind, *self._instance_limits, self._expiry.watch),
             contract,
             signature if self._publishes_signature else "",
             bypass_authentication,
@@ -335,15 +352,18 @@ class ServerServices(Services):
         method, instances = found.method, found.service.instances
         assert method is not None
         arguments = self._arguments(ctxt, method, query, is_json)
-        function, shown, called = found.function, 0, None
+        function, shown = found.function, 0
+        called: Instance | None = None
         if function is None:
             called, shown = self._instance(method, instances, found.number, session)
-            function = getattr(called, method.name)
         before = self.session, self.instance_id
         self._current.of_session(session, shown)
         try:
+            if function is None:
+                assert called is not None
+                function = getattr(called.object, method.name)
             if method.parameters.callbacks:
-                service = getattr(function, "__self__", called)
+                service = getattr(function, "__self__", called and called.object)
                 self._receive_callbacks(ctxt, method, arguments, service, session)
             result = function(*arguments)
         finally:
@@ -355,7 +375,7 @@ class ServerServices(Services):
     @staticmethod
     def _instance(
         method: ServiceMethod, instances: Instances, number: int, session: AuthSession | None
-    ) -> tuple[Any, int]:
+    ) -> tuple[Instance, int]:
         try:
             found = instances.find(number, session)
         except TooManyInstances:
@@ -467,6 +487,19 @@ class ServerServices(Services):
         if session is None and self._others.needs_session(name):
             return _forbidden(ctxt)
         return self._executed(ctxt, name, lambda: handler(ctxt, root, query, session))
+
+    def _expiring(self) -> list[Expiring]:
+        """Return the tables of what expires."""
+        tables: list[Expiring] = [service.instances for service in self._registered.all()]
+        if self._sessions is not None:
+            tables.append(self._sessions)
+        return [*tables, self._callbacks]
+
+    def _server_freed(self) -> None:
+        """Free all objects, because the server has no more connections."""
+        self._expiry.stop()
+        for service in self._registered.all():
+            service.instances.free_all()
 
     def _session_ended(self, session: AuthSession) -> None:
         for service in self._registered.all():

@@ -116,6 +116,7 @@ class Sessions:
     :param timeout: minutes without a request after which one ends.
     :param most: how many there are at most.
     :param ended: called with each one that has ended, without a lock.
+    :param begun: called when there is a new one, which will expire.
     """
 
     def __init__(
@@ -124,11 +125,13 @@ class Sessions:
         timeout: float,
         most: int,
         ended: Callable[[AuthSession], object],
+        begun: Callable[[], object] = lambda: None,
     ) -> None:
         self._authentication = authentication
         self._seconds = timeout * 60
         self._most = most
         self._ended = ended
+        self._begun = begun
         #: guards changes of the two tables; requests read them without it
         self._safe = threading.Lock()
         renew_in_child(self, "_safe", threading.Lock)
@@ -273,6 +276,7 @@ class Sessions:
                 text = "no session for %s from %s: there are %d already"
                 _log.warning(text, escaped(user.logon_name), ctxt.remote_ip, self._most)
             return None
+        self._begun()
         return session, f"{number}+{session.secret}"
 
     def end(self, session: AuthSession) -> None:
@@ -289,6 +293,19 @@ class Sessions:
         if now < self._next_sweep:
             return
         self._next_sweep = now + _SWEEP_SECONDS
+        self.free_expired()
+
+    def next_due(self) -> float | None:
+        """Return when the next session may have expired (monotonic clock); None: there is none."""
+        idle = max((session.idle_seconds() for session in self.all()), default=None)
+        return None if idle is None else time.monotonic() + self._seconds - idle
+
+    def has_expired(self) -> bool:
+        """Return whether a session has expired."""
+        return any(session.idle_seconds() > self._seconds for session in self.all())
+
+    def free_expired(self) -> None:
+        """End the sessions that have expired."""
         for session in self.all():
             if session.idle_seconds() > self._seconds:
                 self.end(session)

@@ -1,1 +1,1 @@
-"""Topics: publications with a history, and what connections of many processes hear of them."""
+"""Topics: publications with a history, delivered to connections in any number of processes."""

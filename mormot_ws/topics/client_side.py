@@ -1,7 +1,7 @@
-"""TopicClient: a client's side of the topics, over all of its connections.
+"""TopicClient: the client side of topics, across all connections of a client.
 
-On each new one the subscriptions go on from their positions, then the publications without an
-answer are sent again (``outlet.py``). Callbacks run in the client's thread.
+On each new connection the subscriptions continue from their positions, then the unanswered
+publications are sent again (``outlet.py``). Callbacks run in the client's thread.
 """
 
 from __future__ import annotations
@@ -34,41 +34,41 @@ from .subscriptions import (
 
 _log = get_logger("mormot_ws.topics")
 
-_NO_MORE = "the client was freed, or has given up"
+_NO_MORE = "the client was freed or gave up"
 
 
 class TopicClient:
-    """What a client has subscribed to and published.
+    """The subscriptions and publications of a client.
 
-    :param most: how many publications may be without an answer; 0: any number.
-    :param most_bytes: bytes of their data; 0: any number.
-    :param drop_oldest: a full list drops its oldest instead of refusing the new one.
+    :param most: the maximum number of unanswered publications; 0: no limit.
+    :param most_bytes: the maximum bytes of their data; 0: no limit.
+    :param drop_oldest: when a limit is reached, drop the oldest instead of refusing the new one.
 
     All public methods may be called from any thread, and in callbacks.
     """
 
     def __init__(self, most: int, most_bytes: int, drop_oldest: bool) -> None:
-        #: guards all fields below, and those of the outlet. No callback, no log record and no other
-        #: lock but the events' under it. Reentrant for signal handlers; no Condition, whose
-        #: ``with`` would keep it if one raised
+        #: guards all fields below and those of the outlet. While it is held, there is no callback,
+        #: no log record and no other lock except those of the events. Reentrant for signal
+        #: handlers. Not a Condition, whose ``with`` would keep it locked if a handler raised
         self._safe = threading.RLock()
         self._outlet = Outlet(self._safe, most, most_bytes, drop_oldest)
         self._session = secrets.token_urlsafe(18)
         self._sequence = 0
         self._subscriptions: dict[str, TopicSubscription] = {}
-        #: positions of topics that are not subscribed to yet, from restore()
+        #: positions from restore() of topics that are not subscribed to yet
         self._positions: dict[str, Position] = {}
-        #: how many ``sub`` of a topic have no answer on this connection: only that of the last one
-        #: counts, because the others began earlier
+        #: how many ``sub`` of a topic are unanswered on this connection; only the answer to the
+        #: last one counts, because the others began earlier
         self._questions: Counter[str] = Counter()
-        #: who waits for an answer of ``members``, by topic
+        #: the calls that wait for an answer to ``members``, by topic
         self._asked: dict[str, list[_Answer]] = {}
-        #: the name of the session for other clients; '' before the server has told it
+        #: the name of the session for other clients; '' until the server has sent it
         self.member = ""
         dies_in_child(self)
 
     def die_in_child(self) -> None:
-        """Do nothing more, in a forked child: the connection is the parent's."""
+        """In a forked child: do nothing more. The connection belongs to the parent."""
         self._safe = threading.RLock()
         self._outlet.die_in_child(self._safe)
         self._asked = {}
@@ -84,12 +84,12 @@ class TopicClient:
         on_recovered: OnRecovered | None,
         on_refused: OnRefused | None,
     ) -> TopicSubscription:
-        """Subscribe to *topic* on this connection and all that follow."""
+        """Subscribe to *topic* on this connection and all later ones."""
         check_name("topic", topic)
         check_since(since)
         with self._safe:
             if topic in self._subscriptions:
-                raise ValueError(f"there is a subscription to {topic!r} already")
+                raise ValueError(f"already subscribed to {topic!r}")
             restored = self._positions.pop(topic, None)
             subscription = TopicSubscription(
                 topic, on_publication, since or restored, on_recovered, on_refused
@@ -126,7 +126,7 @@ class TopicClient:
             if not reason:
                 self._sequence = sequence
         for oldest in dropped:
-            oldest.finish("failed", "dropped: too many publications without an answer")
+            oldest.finish("failed", "dropped: too many unanswered publications")
         if large:
             publishing.finish("refused", large, "too_large")
         elif reason:
@@ -136,12 +136,10 @@ class TopicClient:
         return publishing
 
     def members(self, topic: str, timeout_ms: float) -> dict[str, Any] | None:
-        """Return who is subscribed to *topic*; None without an answer."""
+        """Return who is subscribed to *topic*; None if there is no answer."""
         check_name("topic", topic)
         if self._in_own_thread():
-            raise WebSocketsError(
-                "members() in a callback of the same client would wait for itself"
-            )
+            raise WebSocketsError("members() would deadlock in a callback of the same client")
         answer = _Answer()
         with self._safe:
             if self._outlet.process is None:
@@ -149,7 +147,7 @@ class TopicClient:
             self._asked.setdefault(topic, []).append(answer)
             self._outlet.add(wire.ask_members(topic))
         self._outlet.queue()
-        # one that comes too late still has its place: they come in the order of the questions
+        # a late answer still has its place, because answers arrive in the order of the requests
         answer.event.wait(timeout_ms / 1000)
         if answer.refusal:
             raise WebSocketsError(answer.refusal)
@@ -157,18 +155,18 @@ class TopicClient:
 
     @property
     def subscriptions(self) -> list[TopicSubscription]:
-        """All subscriptions, in the order of their beginning."""
+        """All subscriptions, oldest first."""
         with self._safe:
             return list(self._subscriptions.values())
 
     @property
     def unacknowledged(self) -> list[Publishing]:
-        """The publications without an answer, in order."""
+        """The unanswered publications, in order."""
         with self._safe:
             return list(self._outlet.kept)
 
     def state(self) -> dict[str, Any]:
-        """Return what another program needs to go on."""
+        """Return what another program needs to continue."""
         with self._safe:
             positions = dict(self._positions)
             for topic, subscription in self._subscriptions.items():
@@ -178,11 +176,11 @@ class TopicClient:
             return ClientState(self._session, self._sequence, positions, kept).as_json()
 
     def restore(self, state: object) -> None:
-        """Go on where *state* was taken."""
+        """Continue where *state* was taken."""
         saved = ClientState.of_json(state)
         with self._safe:
             if self._outlet.number or self._sequence or self._subscriptions:
-                raise WebSocketsError("restore() comes before everything else")
+                raise WebSocketsError("restore() must be called before any other method")
             self._session, self._sequence = saved.session, saved.sequence
             self._positions = dict(saved.positions)
             for sequence, topic, json in saved.unacknowledged:
@@ -197,7 +195,7 @@ class TopicClient:
     # ---------------------------------------------------------------------------------- connections
 
     def received(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
-        """Handle a message, the beginning or the end of a connection. Raises what closes it."""
+        """Handle a message, or the start or end of a connection. Raises what closes it."""
         opcode = frame.opcode
         if opcode is focText:
             message = wire.read_server_message(frame.payload.decode())
@@ -210,15 +208,15 @@ class TopicClient:
         elif opcode is focConnectionClose:
             self._end(process)
         elif opcode is focBinary:
-            raise WebSocketsProtocolError(wire.CLOSE_BINARY, "messages of topics are text")
+            raise WebSocketsProtocolError(wire.CLOSE_BINARY, "topics messages must be text")
 
     def _begin(self, process: WebSocketProcess) -> None:
-        """Say hello on a new connection, and send again all that needs it."""
+        """Say hello on a new connection, and send again whatever needs it."""
         for large in self._outlet.begin(process, self._opening):
             large.finish("refused", self._outlet.refuses(large), "too_large")
 
     def _opening(self) -> list[str]:
-        """Return the first messages of a connection. Called with the lock."""
+        """Return the first messages of a connection. Called with the lock held."""
         self._questions.clear()
         questions = [self._question(each) for each in self._subscriptions.values()]
         return [wire.hello(self._session), *questions]
@@ -233,30 +231,31 @@ class TopicClient:
                 answer.give(None, "")
         if process.close_code == wire.CLOSE_TAKEN_OVER:
             _log.warning(
-                "%s: another client uses the same session: each needs its own",
+                "%s: another client uses the same session; each client needs its own",
                 process,
                 extra=process.log_fields(),
             )
 
     def over(self) -> None:
-        """Let all that waits fail: there will be no other connection."""
+        """Let everything that waits fail: there will be no further connection."""
         for publishing in self._outlet.end_all():
             publishing.finish("failed", _NO_MORE)
 
     def _question(self, subscription: TopicSubscription, goes_on: bool = False) -> str:
-        """Return the ``sub`` of a subscription, from its position on. Called with the lock."""
+        """Return the ``sub`` of a subscription, from its position. Called with the lock held."""
         self._questions[subscription.topic] += 1
         return wire.subscribe(subscription.topic, subscription.asks(goes_on))
 
     def _is_last_answer(self, topic: str) -> bool:
-        """Count the answer to a ``sub``; tell whether no other is on the way. Called with the
-        lock.
+        """Count the answer to a ``sub``; return whether no other is in flight.
+
+        Called with the lock held.
         """
         self._questions[topic] -= 1
         return self._questions[topic] <= 0
 
     def _ask_again(self, topic: str, goes_on: bool = False) -> None:
-        """Send the ``sub`` of a topic on this connection once more."""
+        """Send the ``sub`` of a topic again on this connection."""
         with self._safe:
             subscription = self._subscriptions.get(topic)
             if subscription is None:
@@ -264,7 +263,7 @@ class TopicClient:
             self._outlet.add(self._question(subscription, goes_on))
         self._outlet.queue()
 
-    # ------------------------------------------------------------------------- what the server says
+    # ------------------------------------------------------------------------ the server's messages
 
     def _received(self, process: WebSocketProcess, message: wire.Received) -> None:
         subscription = self._subscriptions.get(message.topic)
@@ -320,7 +319,7 @@ class TopicClient:
 
     def _refused(self, process: WebSocketProcess, message: wire.Nack) -> None:
         if message.retry is not None:
-            _log.debug("%s: publishes again in %d ms: %s", process, message.retry, message.reason)
+            _log.debug("%s: publishing again in %d ms: %s", process, message.retry, message.reason)
             self._outlet.pause(process, message.retry)
             return
         publishing = self._outlet.answered(message.sequence)
@@ -354,7 +353,7 @@ class TopicClient:
 
     def _paused(self, topic: str) -> None:
         with self._safe:
-            # the answer to that one comes behind the pause, and begins where this one would
+            # the answer to that ``sub`` comes after the pause, and begins where this one would
             if self._questions[topic] > 0:
                 return
         self._ask_again(topic, True)
@@ -395,7 +394,7 @@ class TopicClient:
             self._tell_members(message.topic, None, message.reason or message.code)
             return
         if message.on != "sub":
-            _log.warning("%s: the server does not know %r", process, message.on)
+            _log.warning("%s: the server does not support %r", process, message.on)
             return
         with self._safe:
             if not self._is_last_answer(message.topic):
@@ -403,7 +402,7 @@ class TopicClient:
         if message.retry is None:
             self._ended_by_server(process, message.topic, message.reason or message.code)
         else:
-            _log.debug("%s: subscribes again later: %s", process, message.reason)
+            _log.debug("%s: subscribing again later: %s", process, message.reason)
             again = partial(self._subscribe_again, message.topic)
             self._outlet.later(process, message.retry / 1000, again)
 
@@ -412,7 +411,7 @@ class TopicClient:
             subscription = self._subscriptions.get(topic)
             if subscription is None or subscription.state == "subscribed":
                 return
-            # unsubscribed and subscribed again meanwhile
+            # unsubscribed and subscribed again in the meantime
             if self._questions[topic] > 0:
                 return
         self._ask_again(topic)
@@ -427,7 +426,7 @@ class TopicClient:
     def _call(
         self, process: WebSocketProcess, name: str, callback: Callable[..., Any], argument: object
     ) -> None:
-        """Call a callback of the application; log what it raises."""
+        """Call a callback of the application, and log what it raises."""
         try:
             callback(argument)
         except BaseException:
@@ -438,7 +437,7 @@ class TopicClient:
 
 
 class _Answer:
-    """Waits for the answer to ``members``."""
+    """Waits for an answer to ``members``."""
 
     __slots__ = ("event", "members", "refusal")
 
@@ -448,6 +447,6 @@ class _Answer:
         self.refusal = ""
 
     def give(self, members: dict[str, Any] | None, refusal: str) -> None:
-        """Tell who waits."""
+        """Wake the waiting thread."""
         self.members, self.refusal = members, refusal
         self.event.set()

@@ -1,8 +1,8 @@
-"""Feed: one topic in one OS process: one subscription at the hub, for any number of connections.
+"""Feed: a topic in one OS process, with one hub subscription for any number of connections.
 
-A publication is encoded once, and the same bytes are queued for all of its members. A member that
-has just come catches up first: what is published meanwhile waits for it, so that it gets what it
-has missed before what is new.
+A publication is encoded once, and the same bytes are queued for all members. A new member catches
+up first: publications made in the meantime wait, so that it gets what it has missed before anything
+new.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..core.frames import WebSocketFramePayload, encode_unmasked, focText
 from ..core.outgoing import QueuedFrame
+from ..process.sender import sharing_time
 from . import wire
 from .hub import Heard, History, Hub, Lost, Position, Publication
 
 if TYPE_CHECKING:
     from .visitor import Visitor
 
-#: publications that wait for a member that catches up; one with more has to ask again
+#: publications that wait for a member that catches up; if there are more, it has to ask again
 _MOST_PENDING = 1_000
-#: with at most so many members, publications are not gathered before they are sent
+#: with at most this many members, publications are not collected before sending
 _FEW = 8
 _TEXT = 0x80 | focText.value
 _NO_FLAGS = WebSocketFramePayload(0)
@@ -32,7 +33,7 @@ def text_frame(text: str) -> QueuedFrame:
 
 
 class FeedOwner(Protocol):
-    """What a feed needs of the server's side."""
+    """What a feed needs from the server side."""
 
     hub: Hub
 
@@ -49,21 +50,21 @@ class Member:
         self.visitor = visitor
         self.process = visitor.process
         self.feed: Feed | None = None
-        #: what was published while it catches up; None: too much, or it does not any more
+        #: what was published while it catches up; None: too much, or it has caught up
         self.pending: list[tuple[Position, QueuedFrame]] | None = []
-        #: what it has been sent
+        #: the position up to which it has been sent publications
         self.after = Position("", 0)
-        #: the epoch that the stream was in when it came, if its history is of another one
+        #: the epoch of the stream when it joined, if its history is from another one
         self.stale = ""
-        #: its ``sub`` is answered, and it only waits for the stream to reach the epoch of *after*
+        #: its ``sub`` is answered, and only the stream has to reach the epoch of *after*
         self.answered = False
 
     def begins_behind(self, position: Position) -> None:
-        """Record what it has been sent when its ``sub`` was answered."""
+        """Record what it had been sent when its ``sub`` was answered."""
         self.after = position
 
     def wants(self, position: Position) -> bool:
-        """Tell whether what is at *position* is new to it, and remember that it gets it."""
+        """Return whether *position* is new to it, and remember that it gets that publication."""
         after = self.after
         if position.epoch == after.epoch:
             if position.offset <= after.offset:
@@ -74,13 +75,13 @@ class Member:
         return True
 
     def queue(self, frame: QueuedFrame, most: int) -> bool:
-        """Queue *frame*; return False when more than *most* bytes wait, or there is no room."""
+        """Queue *frame*; return False when more than *most* bytes wait or the queue is full."""
         sender = self.process.sender
         return sender.outgoing.bytes <= most and sender.queue(frame)
 
 
 class Sizes:
-    """How large the publications of a topic are: a moving mean, in characters."""
+    """The moving average of the size of a topic's publications, in characters."""
 
     __slots__ = ("mean",)
 
@@ -88,16 +89,16 @@ class Sizes:
         self.mean = 1_000.0
 
     def note(self, publications: list[Publication]) -> None:
-        """Take some more into account."""
+        """Take further publications into account."""
         if publications:
             mean = sum(len(each.json) for each in publications) / len(publications)
             self.mean = (self.mean + max(1.0, mean)) / 2
 
 
 class Feed:
-    """The topic *topic*, as the connections of this OS process hear it.
+    """Distributes *topic* to the connections of this OS process.
 
-    :param most: bytes that may wait for one connection.
+    :param most: the maximum bytes that may wait for one connection.
 
     The hub calls :meth:`heard`, one call at a time. All other methods may be called from any
     thread.
@@ -107,20 +108,21 @@ class Feed:
         self.topic = topic
         self._owner = owner
         self._most = most
-        #: of what was asked of the history; any thread may change it
+        #: of the publications read from the history; any thread may change it
         self.sizes = Sizes()
-        #: guards all fields below, and *pending* and *answered* of the members; nothing else is
-        #: called or taken while it is held. Reentrant for signal handlers, which may publish
+        #: guards all fields below, and *pending* and *answered* of the members. While it is held,
+        #: nothing is called and no other lock is taken. Reentrant for signal handlers, which may
+        #: publish
         self._safe = threading.RLock()
-        #: those that get each publication at once
+        #: the members that get each publication at once
         self._live: dict[Member, None] = {}
-        #: the same for the hub's thread; None: they have changed
+        #: a copy for the hub's thread; None: the members have changed
         self._receivers: tuple[Member, ...] | None = ()
         self._catching_up: dict[Member, None] = {}
-        #: that of the last publication heard; None: nothing is known yet
+        #: the position of the last publication heard; None: not known yet
         self.position: Position | None = None
         self._ended = False
-        #: set when the subscription at the hub is there, or has failed
+        #: set when the subscription at the hub has succeeded or failed
         self._ready = threading.Event()
         self._failure: Exception | None = None
 
@@ -130,8 +132,9 @@ class Feed:
         return len(self._live) + len(self._catching_up)
 
     def add(self, member: Member, most: int) -> str:
-        """Let *member* catch up from now on; return '', ``'ended'``, or ``'full'`` when there are
-        *most* members.
+        """Let *member* catch up from now on.
+
+        Return '', ``'ended'``, or ``'full'`` when there are *most* members.
         """
         with self._safe:
             if self._ended:
@@ -145,7 +148,7 @@ class Feed:
         return ""
 
     def remove(self, member: Member) -> tuple[bool, bool]:
-        """Remove *member*; return whether it was there, and whether the feed has ended by that."""
+        """Remove *member*; return whether it was there, and whether this has ended the feed."""
         with self._safe:
             if member in self._live:
                 del self._live[member]
@@ -162,8 +165,9 @@ class Feed:
     # ------------------------------------------------------------------------------- the hub's side
 
     def start(self, since: Position | None) -> History:
-        """Subscribe at the hub, for the first member; return what it has missed. Raises what the
-        hub raises: then the feed has ended.
+        """Subscribe at the hub, for the first member; return what it has missed.
+
+        Raises what the hub raises; the feed has then ended.
         """
         try:
             history = self._owner.hub.subscribe(self.topic, self.heard, since)
@@ -180,11 +184,12 @@ class Feed:
         return history
 
     def wait(self, seconds: float) -> None:
-        """Wait until another thread has subscribed at the hub. Raises what the hub has raised
-        there, and ``TimeoutError``.
+        """Wait until another thread has subscribed at the hub.
+
+        Raises what the hub raised there, and ``TimeoutError``.
         """
         if not self._ready.wait(seconds):
-            raise TimeoutError(f"the hub has not answered within {seconds:g} s")
+            raise TimeoutError(f"the hub did not answer within {seconds:g} s")
         if self._failure is not None:
             raise self._failure
 
@@ -193,7 +198,7 @@ class Feed:
         self._owner.hub.unsubscribe(self.topic, self.heard)
 
     def heard(self, heard: Heard) -> None:
-        """Hand what the hub tells to all members. Called by the hub."""
+        """Pass what the hub delivers to all members. Called by the hub."""
         before = self.position
         if isinstance(heard, Lost):
             position = heard.position
@@ -221,15 +226,15 @@ class Feed:
                     answered.append(member)
         slow: list[Member] = []
         most = self._most
+        now = sharing_time()
         for member in receivers:
             sender = member.process.sender
-            if sender.outgoing.bytes > most or not sender.queue(
-                encoded if sender.encoder.sends_plain else plain
-            ):
+            if sender.outgoing.bytes > most or not sender.send_shared(plain, encoded, now):
                 slow.append(member)
         if len(receivers) <= _FEW:
             for member in receivers:
-                member.process.sender.flush_at_once()
+                if member.process.sender.outgoing:
+                    member.process.sender.flush_at_once()
         self._owner.delivered(len(receivers) - len(slow))
         for member in slow:
             member.visitor.fell_behind(member)
@@ -237,8 +242,9 @@ class Feed:
             self.catch_up(member)
 
     def catch_up(self, member: Member) -> None:
-        """Queue for *member*, whose ``sub`` is answered, what was published meanwhile; from then on
-        it gets each publication at once.
+        """Queue what was published in the meantime for *member*, whose ``sub`` is answered.
+
+        From then on it gets each publication at once.
         """
         while True:
             with self._safe:
@@ -255,7 +261,7 @@ class Feed:
                         self._live[member] = None
                         self._receivers = None
                     else:
-                        # heard() goes on, when the stream has reached that epoch
+                        # heard() continues when the stream has reached that epoch
                         member.answered = True
                     return
             if pending is None:

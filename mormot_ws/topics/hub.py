@@ -1,7 +1,7 @@
-"""Hub: numbered publications on topics, a bounded history of each topic, and who is there.
+"""Hub: numbered publications on topics, with a bounded history and presence for each topic.
 
-A hub knows no connection. Server code publishes and subscribes with it directly; the protocol of
-topics subscribes to it once for each topic that its connections want.
+A hub does not know about connections. Server code publishes and subscribes directly; the topics
+protocol subscribes once for each topic that its connections need.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from ..attributes import IS_INT, IS_MILLISECONDS, Check, CheckedAttributes
 from ..callbacks import check_callback
 from ..process.freeing import FreedByWith
 
-#: the most characters of a topic's name, of a member's, and of a session's
+#: the maximum length of the names of topics, members and sessions, in characters
 MOST_NAME = 255
 
-#: why a history does not reach back: the position is of another epoch
+#: reasons why a history does not reach back: the position is from another epoch
 EPOCH = "epoch"
 #: … the publications after the position are no longer kept
 TRIMMED = "trimmed"
 
 
 class Position(NamedTuple):
-    """How far somebody has read a topic."""
+    """A position in a topic: how far a reader has read."""
 
-    #: of which numbering; it changes when publications were lost
+    #: identifies the numbering; it changes when publications were lost
     epoch: str
-    #: the last publication that was read; 0: none yet
+    #: the offset of the last publication read; 0: none yet
     offset: int
 
 
 class Publication(NamedTuple):
-    """One message of a topic."""
+    """A message on a topic."""
 
     topic: str
-    #: 1, 2, 3, … in the topic, without gaps
+    #: the number in the topic: 1, 2, 3, … without gaps
     offset: int
-    #: of which numbering. It may change from one publication to the next without anything being
-    #: lost, when Redis was restarted with all of its data
+    #: identifies the numbering. It can change between two publications without a loss, when Redis
+    #: was restarted with all of its data
     epoch: str
-    #: what was published, as compact JSON text
+    #: the data as compact JSON text
     json: str
 
     @property
     def data(self) -> Any:
-        """What was published; decoded at each call."""
+        """The data that was published, decoded on each access."""
         return loads(self.json)
 
     @property
     def position(self) -> Position:
-        """The position of somebody who has read the topic up to this publication."""
+        """The position of a reader who has read the topic up to this publication."""
         return Position(self.epoch, self.offset)
 
     def __repr__(self) -> str:
@@ -64,43 +64,43 @@ class Publication(NamedTuple):
 
 
 class Published(NamedTuple):
-    """The number that a publication was given."""
+    """The offset that a publication was given, returned by :meth:`Hub.publish`."""
 
     offset: int
     epoch: str
-    #: True: the hub had (session, sequence) already, and *offset* is that of the first time
+    #: True: the hub already knew (session, sequence), and *offset* is the original one
     repeated: bool = False
 
     @property
     def position(self) -> Position:
-        """The position of somebody who has read the topic up to this publication."""
+        """The position of a reader who has read the topic up to this publication."""
         return Position(self.epoch, self.offset)
 
 
 class History(NamedTuple):
-    """Publications of the past."""
+    """Past publications of a topic."""
 
-    #: in order. When it was not recovered: what is still kept
+    #: the publications in order; if not :attr:`recovered`, those that are still kept
     publications: list[Publication]
-    #: that of the newest publication there is
+    #: the position of the newest publication
     position: Position
-    #: True: *publications* begins right after the position that was asked for, without a gap
+    #: True: *publications* begins right after the requested position, without a gap
     recovered: bool = True
-    #: when not recovered: ``"epoch"`` or ``"trimmed"``
+    #: the reason if not recovered: ``"epoch"`` or ``"trimmed"``
     reason: str = ""
 
 
 class Lost(NamedTuple):
-    """Given to a callback instead of a publication: some after its position cannot be had."""
+    """Passed to a callback in place of publications that are no longer available."""
 
     topic: str
-    #: where it goes on: the next publication has the next offset
+    #: where the subscription continues: the next publication has the next offset
     position: Position
-    #: ``"epoch"``: the hub has lost its data; ``"trimmed"``: they are no longer kept
+    #: ``"epoch"``: the hub lost its data; ``"trimmed"``: the publications are no longer kept
     reason: str
 
 
-#: what a subscriber's callback is called with
+#: the argument of a subscriber's callback
 Heard = Publication | Lost
 #: a subscriber's callback
 OnPublication = Callable[[Heard], Any]
@@ -108,42 +108,42 @@ OnPublication = Callable[[Heard], Any]
 
 @dataclass(frozen=True)
 class HubStatus:
-    """A snapshot of one hub, as seen by this OS process."""
+    """A snapshot of a hub as seen by this OS process."""
 
     #: True while the hub can publish
     connected: bool
-    #: topics that this process knows
+    #: topics known to this process
     topics: int
     #: callbacks subscribed in this process
     subscribers: int
-    #: members that this process has joined to topics
+    #: members that joined topics in this process
     members: int
-    #: publications by this process, without those that were repeated
+    #: publications by this process, not counting repeated ones
     published: int
-    #: repeated publications that the hub has recognised
+    #: repeated publications that the hub recognised
     repeated: int
     #: calls of callbacks with a publication
     delivered: int
     #: calls of callbacks with :class:`Lost`
     lost: int
-    #: how often the hub was lost and came back
+    #: how often the hub was lost and then reconnected
     reconnects: int
-    #: publications kept in this process's memory
+    #: publications kept in the memory of this process
     kept: int
-    #: the last fault, in words; ``''``: none yet
+    #: the last error message; ``''``: none yet
     last_error: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as a dictionary, e.g. for JSON."""
+        """Return the values as a dictionary, e.g. for JSON."""
         return asdict(self)
 
 
 def is_from(least: int, check: Check) -> Check:
-    """Return a check that a setting is a number from *least* on."""
+    """Return a check that a setting is a number and at least *least*."""
 
     def check_least(name: str, value: Any) -> None:
         check(name, value)
-        # written so that NaN, for which every comparison is False, is refused as well
+        # written this way to refuse NaN too, for which every comparison is False
         if not least <= value < 2**53:
             raise ValueError(f"{name} must be at least {least}, not {value}")
 
@@ -151,18 +151,19 @@ def is_from(least: int, check: Check) -> Check:
 
 
 def check_name(what: str, name: object) -> None:
-    """Raise ``TypeError``/``ValueError`` when *name* cannot be the name of a topic, a member or a
-    session: 1 to 255 characters, none of them a control character.
+    """Check the name of a topic, a member or a session: 1 to 255 characters, no control characters.
+
+    Raises ``TypeError``/``ValueError`` for an invalid name.
     """
     if not isinstance(name, str):
         raise TypeError(f"{what} must be a str, not {type(name).__name__}")
     if not name or len(name) > MOST_NAME:
-        raise ValueError(f"{what} has 1 to {MOST_NAME} characters, not {len(name)}")
-    # as quick as one look at each character, and nearly all names pass it
+        raise ValueError(f"{what} must have 1 to {MOST_NAME} characters, not {len(name)}")
+    # quicker than a look at each character, and nearly all names pass
     if not name.isprintable() and any(
         ord(each) < 32 or 127 <= ord(each) < 160 or 0xD800 <= ord(each) < 0xE000 for each in name
     ):
-        raise ValueError(f"{what} has no control characters and no surrogates, unlike {name!r}")
+        raise ValueError(f"{what} must not have control characters or surrogates: {name!r}")
 
 
 _encode = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -171,33 +172,33 @@ _encode = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")
 def encode_json(data: object) -> str:
     """Return *data* as compact JSON text.
 
-    Raises ``TypeError``/``ValueError`` for what JSON cannot say: other types, NaN, circles, half
-    surrogates.
+    Raises ``TypeError``/``ValueError`` for what JSON cannot represent: other types, NaN, circular
+    references, lone surrogates.
     """
     try:
         text = _encode(data)
     except RecursionError:
-        raise ValueError("the data of a publication is nested too deeply for JSON") from None
+        raise ValueError("the data is nested too deeply for JSON") from None
     check_json(text)
     return text
 
 
 def check_json(json: object) -> None:
-    """Raise ``TypeError``/``ValueError`` when *json* cannot be sent as text. It is not parsed."""
+    """Raise ``TypeError``/``ValueError`` if *json* cannot be sent as text. It is not parsed."""
     if not isinstance(json, str):
         raise TypeError(f"JSON text must be a str, not {type(json).__name__}")
     if not json:
-        raise ValueError("JSON text is not empty")
+        raise ValueError("JSON text must not be empty")
     if not json.isascii():
         try:
             json.encode()
         except UnicodeEncodeError as exc:
             half = exc.object[exc.start]
-            raise ValueError(f"JSON text has no half surrogates, unlike {half!r}") from None
+            raise ValueError(f"JSON text must not have lone surrogates: {half!r}") from None
 
 
 def check_repeat(session: object, sequence: object) -> None:
-    """Raise ``TypeError``/``ValueError`` when they cannot name a publication of a session."""
+    """Raise ``TypeError``/``ValueError`` if these cannot name a publication of a session."""
     if session == "" and sequence == 0:
         return
     check_name("session", session)
@@ -207,24 +208,27 @@ def check_repeat(session: object, sequence: object) -> None:
 
 
 class Hub(FreedByWith, CheckedAttributes):
-    """What topics are published on. :class:`MemoryHub` is one OS process's own; with
-    :class:`RedisHub` several processes and machines share one.
+    """The base class of hubs, which publish on topics.
+
+    A :class:`MemoryHub` serves one OS process; a :class:`RedisHub` is shared by several processes
+    and machines.
 
     All methods may be called from any thread, and in callbacks. No callback is called while a lock
-    of the hub is held. In a forked child a hub starts afresh: the subscriptions and the members are
-    the parent's.
+    of the hub is held. In a forked child a hub starts afresh: subscriptions and members belong to
+    the parent.
 
-    A *topic* is any name of 1 to 255 characters without control characters, and is there as soon as
-    it is used.
+    A *topic* is any name of 1 to 255 characters without control characters. It exists as soon as it
+    is used.
 
     :param history_count: how many publications of a topic are kept; 0: none.
-    :param history_age: how many milliseconds they are kept.
-    :param window_count: how many (session, sequence) of a topic are remembered, so that a
-        publication that is repeated is recognised.
-    :param window_age: how many milliseconds they are remembered.
-    :param topic_age: how many milliseconds the numbering of a topic is remembered after its last
-        use. After that it begins again, in a new epoch.
-    :param timeout: the most milliseconds that a call waits.
+    :param history_age: how long they are kept, in milliseconds.
+    :param window_count: how many (session, sequence) of a topic are remembered to recognise
+        repeated publications.
+    :param window_age: how long they are remembered, in milliseconds.
+    :param topic_age: how long the numbering of a topic is remembered after its last use, in
+        milliseconds. After that it starts again, in a new epoch.
+    :param timeout: the maximum time that a call waits, in milliseconds. A server's ``free()`` waits
+        4.5 s for callbacks, so with up to 4 s it does not leave one behind.
     """
 
     _CHECKS: ClassVar = {
@@ -243,7 +247,7 @@ class Hub(FreedByWith, CheckedAttributes):
         window_count: int = 10_000,
         window_age: float = 300_000,
         topic_age: float = 86_400_000,
-        timeout: float = 5_000,
+        timeout: float = 4_000,
     ) -> None:
         self.history_count = history_count
         self.history_age = history_age
@@ -255,18 +259,19 @@ class Hub(FreedByWith, CheckedAttributes):
     def publish(
         self, topic: str, data: object, *, session: str = "", sequence: int = 0
     ) -> Published:
-        """Publish *data*, any value that JSON can say; return its number.
+        """Publish *data*, any JSON value, and return its offset.
 
-        :param session: with *sequence*, from 1, the name of this publication: when the hub has it
-            already, nothing is published, and the number of the first time is returned.
+        :param session: together with *sequence*, which starts at 1, the name of this publication.
+            If the hub already knows the name, nothing is published, and the original offset is
+            returned.
 
-        When it returns, the publication is in the history. Its subscribers in this process may have
-        been called already, or are called in another thread.
+        When this returns, the publication is in the history. Subscribers in this process may
+        already have been called, or will be called in another thread.
 
-        Raises ``TypeError``/``ValueError`` for arguments that cannot be, and, within ``timeout``,
-        :class:`HubUnavailable`, :class:`HubFull` or :class:`HubRefused`. Then nothing was
-        published, unless the error's ``maybe_published`` is True; it may then appear later, also
-        behind newer ones.
+        Raises ``TypeError``/``ValueError`` for invalid arguments, and :class:`HubUnavailable`,
+        :class:`HubFull` or :class:`HubRefused` within ``timeout``. Nothing was published then,
+        unless ``maybe_published`` of the error is True: the publication may then appear later, even
+        after newer ones.
         """
         return self.publish_json(topic, encode_json(data), session=session, sequence=sequence)
 
@@ -274,74 +279,78 @@ class Hub(FreedByWith, CheckedAttributes):
     def publish_json(
         self, topic: str, json: str, *, session: str = "", sequence: int = 0
     ) -> Published:
-        """Publish JSON text, which is not checked to be JSON; else like :meth:`publish`."""
+        """Publish JSON text, like :meth:`publish`. The text is not checked for valid JSON."""
 
     @abstractmethod
     def history(self, topic: str, since: Position | None = None, limit: int = 0) -> History:
-        """Return what is kept of *topic*.
+        """Return the kept publications of *topic*.
 
-        :param since: only what comes after this position; None: all that is kept.
-        :param limit: at most so many: the first after *since*, or the last without one; 0: no
-            limit.
+        :param since: return only publications after this position; None: all that are kept.
+        :param limit: the maximum number of publications: the first ones after *since*, or the last
+            ones if *since* is None; 0: no limit.
 
-        Raises like :meth:`publish`.
+        Raises the same exceptions as :meth:`publish`.
         """
 
     @abstractmethod
     def subscribe(
         self, topic: str, callback: OnPublication, since: Position | None = None
     ) -> History:
-        """Call *callback* with each :class:`Publication` from now on; return what was missed.
+        """Call *callback* with each new :class:`Publication`; return what was missed.
 
-        :param since: the position from which on publications are wanted; None: from now on.
+        :param since: the position to continue from; None: start now.
 
-        The callback gets all that comes after the returned position, in order, without gaps and
-        repetitions, one call at a time. It may be called before this method returns. When
-        publications cannot be had any more, it gets :class:`Lost` in their place. It runs in a
-        thread of the hub or of a publisher, and the topics wait for it: it should be quick. What it
-        raises is logged.
+        The callback gets everything after the returned position in order, without gaps or
+        repetitions, one call at a time. It may be called before this method returns. For
+        publications that are no longer available it gets :class:`Lost`. It runs in a thread of the
+        hub or of a publisher and holds up the delivery of topics, so it should be quick. Exceptions
+        in it are logged.
 
-        Raises ``ValueError`` when *callback* is subscribed to *topic* already, and else like
-        :meth:`publish`: then it is not subscribed.
+        Raises ``ValueError`` if *callback* is already subscribed to *topic*, and the same
+        exceptions as :meth:`publish`; *callback* is then not subscribed.
         """
 
     @abstractmethod
     def unsubscribe(self, topic: str, callback: OnPublication) -> bool:
-        """End a subscription; return False when there was none.
+        """End a subscription; return False if there was none.
 
-        A call that is running is waited for, at most ``timeout``, unless this is called in the
+        Waits for a running call of the callback, for at most ``timeout``, unless called in the
         callback itself. The callback is not called again.
         """
 
     @abstractmethod
     def join(self, topic: str, member: str, info: object = None) -> None:
-        """Make *member* present on *topic*, until :meth:`leave`, :meth:`free` or the end of this OS
-        process, even a sudden one.
+        """Make *member* present on *topic*.
 
-        :param info: any JSON value that :meth:`members` shows for it. A member that has joined
-            already has the new one.
+        It stays present until :meth:`leave`, :meth:`free` or the end of this OS process, even if
+        the process crashes.
 
-        Raises like :meth:`publish`; a member that the hub could not be told of now is joined when
-        it is back.
+        :param info: any JSON value, which :meth:`members` returns for this member. Joining again
+            replaces it.
+
+        Raises the same exceptions as :meth:`publish`. If the hub is not available, the member joins
+        as soon as the hub is available again.
         """
 
     @abstractmethod
     def leave(self, topic: str, member: str) -> bool:
-        """End what :meth:`join` began in this process; return False when *member* was not there.
+        """Undo :meth:`join` in this process; return False if *member* was not present.
 
-        It does not raise when the hub is away: the others are told when it is back.
+        Does not raise if the hub is not available: other processes see the change when it is
+        available again.
         """
 
     @abstractmethod
     def members(self, topic: str) -> dict[str, Any]:
-        """Return who is present on *topic*, in any process, with what :meth:`join` was told.
+        """Return the members present on *topic* in any process, each with its *info*.
 
-        Raises like :meth:`publish`.
+        Raises the same exceptions as :meth:`publish`.
         """
 
     def count(self, topic: str) -> int:
-        """Return how many members are present on *topic*, in any process. Raises like
-        :meth:`publish`.
+        """Return the number of members present on *topic* in any process.
+
+        Raises the same exceptions as :meth:`publish`.
         """
         return len(self.members(topic))
 
@@ -351,31 +360,31 @@ class Hub(FreedByWith, CheckedAttributes):
 
     @abstractmethod
     def wait_connected(self, timeout_ms: float | None = None) -> bool:
-        """Wait until the hub can publish; return False when it cannot, or was freed.
+        """Wait until the hub can publish; return False on a time-out or after :meth:`free`.
 
-        :param timeout_ms: the most milliseconds to wait; None: ``timeout``.
+        :param timeout_ms: the maximum time to wait, in milliseconds; None: ``timeout``.
         """
 
     @abstractmethod
     def free(self) -> None:
-        """End the subscriptions and the members of this process, and what the hub holds.
+        """End the subscriptions and members of this process, and release the hub's resources.
 
-        A callback that is running is waited for, at most ``timeout``, unless this is called in it.
-        Safe to call twice. After that the hub raises :class:`HubUnavailable`.
+        Waits for a running callback, for at most ``timeout``, unless called in that callback. Safe
+        to call twice. Afterwards the hub raises :class:`HubUnavailable`.
         """
 
     @abstractmethod
     def __repr__(self) -> str:
-        """Return what it is, and how it is doing; never a password."""
+        """Return the kind of hub and its state, without passwords."""
 
 
 def check_subscriber(callback: object) -> None:
-    """Raise ``TypeError`` when *callback* cannot be called with a publication."""
+    """Raise ``TypeError`` if *callback* cannot be called with a publication."""
     check_callback(callback, "callback", "publication")
 
 
 def check_since(since: object, limit: object = 0) -> None:
-    """Raise ``TypeError``/``ValueError`` for what is no position, or no limit."""
+    """Raise ``TypeError``/``ValueError`` for an invalid position or limit."""
     if since is not None:
         if not isinstance(since, Position):
             raise TypeError(f"since must be a Position or None, not {type(since).__name__}")

@@ -1,4 +1,4 @@
-"""TopicLimits: what the clients of a server's topics may do. Values only."""
+"""TopicLimits: what clients may do with a server's topics. Values only."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from .hub import MOST_NAME
 
 @dataclass(frozen=True)
 class TopicLimits:
-    """What the clients of :class:`WebSocketProtocolTopics` may do on a server.
+    """The limits for clients of :class:`WebSocketProtocolTopics` on a server.
 
-    0 means: no limit, where nothing else is said. Raises ``TypeError``/``ValueError`` for values
-    that cannot be.
+    Unless noted otherwise, 0 means no limit. Raises ``TypeError``/``ValueError`` for invalid
+    values.
     """
 
-    #: topics that one connection may be subscribed to
+    #: the maximum number of topics that a connection may subscribe to
     max_topics: int = 100
-    #: characters of a topic's name, from 1 to 255
+    #: the maximum length of a topic's name, 1 to 255 characters
     max_topic_length: int = 200
-    #: bytes of one publication's data, as compact JSON in UTF-8
+    #: the maximum bytes of a publication's data, as compact JSON in UTF-8
     max_payload: int = 65_536
-    #: publications per second of one connection; as many may come at once
+    #: the maximum publications per second of a connection; as many may come in one burst
     max_publications_per_second: int = 100
-    #: publications that a client may have on the way without an answer, from 1
+    #: the maximum number of unanswered publications of a client, at least 1
     max_unanswered: int = 64
-    #: connections of this OS process that may be subscribed to one topic
+    #: the maximum number of connections in this OS process that may subscribe to a topic
     max_clients: int = 0
-    #: bytes that may wait for a client that does not read, from 1; then *slow* says what is done
+    #: the maximum bytes that may wait for a client that does not read, at least 1; beyond that,
+    #: :attr:`slow` applies
     max_behind: int = 1 << 20
-    #: ``'skip'``: the topic is sent to it no more; it asks for what it has missed when it reads
-    #: again. ``'close'``: its connection is closed with 1008
+    #: ``'skip'``: stop sending the topic to the client, which requests what it has missed when it
+    #: reads again. ``'close'``: close its connection with 1008
     slow: Literal["skip", "close"] = "skip"
 
     def __post_init__(self) -> None:
@@ -39,7 +40,7 @@ class TopicLimits:
             value = getattr(self, field.name)
             if field.name == "slow":
                 if value not in ("skip", "close"):
-                    raise ValueError(f"slow is 'skip' or 'close', not {value!r}")
+                    raise ValueError(f"slow must be 'skip' or 'close', not {value!r}")
                 continue
             least = 1 if field.name in _FROM_1 else 0
             if type(value) is not int:
@@ -47,17 +48,18 @@ class TopicLimits:
             if value < least:
                 raise ValueError(f"{field.name} must be at least {least}, not {value}")
         if self.max_topic_length > MOST_NAME:
-            raise ValueError(f"max_topic_length is at most {MOST_NAME}")
+            raise ValueError(f"max_topic_length must be at most {MOST_NAME}")
 
     def payload_within(self, message_bytes: int) -> int:
-        """Return how many bytes of data fit into a message of *message_bytes*, or fewer if
-        :attr:`max_payload` says so.
+        """Return how many bytes of data a message of *message_bytes* can hold.
+
+        The result is at most :attr:`max_payload`.
         """
         room = max(1, message_bytes - _AROUND_DATA - _BYTES_OF_CHARACTER * self.max_topic_length)
         return min(room, self.max_payload) if self.max_payload else room
 
     def as_wire(self, message_bytes: int) -> dict[str, int]:
-        """Return what clients are told, where a message has at most *message_bytes*."""
+        """Return the limits that clients are sent, for messages of at most *message_bytes*."""
         return {
             "topics": self.max_topics,
             "topic": self.max_topic_length,
@@ -67,8 +69,8 @@ class TopicLimits:
         }
 
 
-#: the most bytes of a publication's message beside its topic and its data
+#: the maximum bytes of a publication's message in addition to its topic and data
 _AROUND_DATA = 100
-#: the most bytes of one character of a topic as JSON
+#: the maximum bytes of a topic's character as JSON
 _BYTES_OF_CHARACTER = 6
 _FROM_1 = frozenset({"max_topic_length", "max_unanswered", "max_behind"})

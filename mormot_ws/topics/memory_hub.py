@@ -1,4 +1,4 @@
-"""MemoryHub: the hub of one OS process, in its memory. It has no thread and no socket."""
+"""MemoryHub: a hub in the memory of one OS process, without threads or sockets."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ from .hub import (
 )
 from .subscription import Subscription
 
-#: publications that wait for slow subscribers of a topic, at least: more are lost to them
+#: the minimum number of publications kept for slow subscribers of a topic; they lose any others
 _LEAST_WAITING = 1_000
-#: how many topics are looked at for what is too old when a new one is made
+#: how many topics are checked for expired data when a new topic is created
 _LOOKED_AT = 4
-#: … or so many publications were made on one
+#: … or when a topic had this many publications
 _LOOK_EVERY = 8
-#: … when there are as many as there may be
+#: … when the number of topics has reached its limit
 _LOOKED_AT_FULL = 100
-#: so many publications may wait for the thread that calls the subscribers of a topic, before those
-#: who publish more wait for it
+#: how many publications may wait for the thread that calls the subscribers of a topic before
+#: publishers have to wait for it
 _MOST_AHEAD = 500
-#: how many publications one thread hands over before another one that waits does it
+#: how many publications a thread delivers before a waiting publisher takes over
 _MOST_AT_A_STRETCH = 2_000
-#: how many of them it takes at once
+#: how many it takes at once
 _MOST_AT_ONCE = 64
-#: milliseconds after which subscribers that do not return are not waited for any more
+#: milliseconds after which publishers no longer wait for subscribers that do not return
 _LONGEST_STANDSTILL = 1_000
 
 
@@ -77,38 +77,38 @@ class _Topic:
     def __init__(self, name: str, now: float) -> None:
         self.name = name
         self.epoch = secrets.token_urlsafe(9)
-        #: that of the newest publication
+        #: the offset of the newest publication
         self.offset = 0
         #: when it was published, and what
         self.history: deque[tuple[float, Publication]] = deque()
         #: (session, sequence) -> offset and time
         self.seen: OrderedDict[tuple[str, int], tuple[int, float]] = OrderedDict()
-        #: never changed, but replaced: the thread that delivers reads it without the lock
+        #: replaced, never changed: the delivering thread reads it without the lock
         self.subscriptions: tuple[Subscription, ...] = ()
         self.members: dict[str, str] = {}
         #: publications that the delivering thread has not taken yet
         self.waiting: deque[Publication] = deque()
-        #: some of them were dropped since it looked last
+        #: some of them were dropped since it last looked
         self.lost = False
-        #: stands for the call of publish() that calls the subscriptions; None: no one does
+        #: represents the call of publish() that is delivering; None: there is none
         self.delivering: object = None
-        #: how many calls of publish() wait for that one, and whether one has waited too long
+        #: how many calls of publish() wait for that one, and whether one of them waited too long
         self.publishers_waiting = 0
         self.stands_still = False
-        #: when somebody published, subscribed or looked
+        #: when the topic was last used
         self.used_at = now
 
     def use(self, now: float) -> None:
-        """Note that somebody wants it."""
+        """Note that the topic is in use."""
         self.used_at = now
 
     @property
     def is_used(self) -> bool:
-        """True while it must not be forgotten."""
+        """True while the topic must not be forgotten."""
         return bool(self.subscriptions or self.members or self.delivering)
 
     def trim(self, now: float, history_age: float, window_age: float) -> None:
-        """Forget what is too old; the ages are seconds."""
+        """Forget expired data; the ages are in seconds."""
         history, seen = self.history, self.seen
         while history and history[0][0] < now - history_age:
             history.popleft()
@@ -134,7 +134,7 @@ class _Topic:
         return History(publications, position, not reason, reason)
 
     def add(self, json: str, now: float, most: int, age: float) -> Publication:
-        """Number and keep a publication; *most* are kept, and for *age* seconds."""
+        """Number and keep a publication; keep at most *most*, for *age* seconds."""
         self.offset += 1
         publication = Publication(self.name, self.offset, self.epoch, json)
         history = self.history
@@ -145,19 +145,20 @@ class _Topic:
         return publication
 
     def recall(self, name: tuple[str, int]) -> Published | None:
-        """Return what a publication of this name has got; None: there was none."""
+        """Return the offset of the publication with this name; None: there was none."""
         found = self.seen.get(name)
         return None if found is None else Published(found[0], self.epoch, True)
 
     def remember(self, name: tuple[str, int], now: float, most: int) -> None:
-        """Remember the name of the newest publication, and at *most* so many."""
+        """Remember the name of the newest publication, and at most *most* names."""
         self.seen[name] = self.offset, now
         while len(self.seen) > most:
             self.seen.popitem(last=False)
 
     def begin_delivery(self, publication: Publication, mine: object, most: int) -> None:
-        """Let *publication* wait, among at *most* so many; the call that *mine* stands for delivers
-        it, unless another call is delivering.
+        """Queue *publication*, among at most *most*.
+
+        The call represented by *mine* delivers it, unless another call is delivering.
         """
         waiting = self.waiting
         waiting.append(publication)
@@ -169,7 +170,7 @@ class _Topic:
 
     @property
     def is_crowded(self) -> bool:
-        """True while publishers should wait for the call that delivers."""
+        """True while publishers should wait for the delivering call."""
         delivers = self.delivering is not None and not self.stands_still
         return delivers and len(self.waiting) > _MOST_AHEAD
 
@@ -178,10 +179,10 @@ class _Topic:
         self.publishers_waiting += 1
 
     def end_waiting(self, mine: object, in_time: bool) -> None:
-        """Count it no longer; the call that *mine* stands for delivers now, if nobody else does.
+        """Stop counting it; the call represented by *mine* now delivers, if no other call does.
 
-        When it was not *in_time*, the callbacks stand still, and nobody waits for them until they
-        go on.
+        If it was not *in_time*, the callbacks are stuck, and publishers do not wait for them until
+        they continue.
         """
         self.publishers_waiting -= 1
         self.stands_still = not in_time
@@ -189,8 +190,10 @@ class _Topic:
             self.delivering = mine
 
     def next_delivery(self, delivered: int) -> tuple[list[Heard], tuple[Subscription, ...]] | None:
-        """Return what to deliver next, and to whom; None: it is all done, or another call goes on,
-        because this one has *delivered* enough.
+        """Return what to deliver next, and to which subscriptions.
+
+        None: everything is delivered, or this call has *delivered* enough and another one takes
+        over.
         """
         waiting = self.waiting
         if not waiting or (delivered > _MOST_AT_A_STRETCH and self.publishers_waiting):
@@ -210,21 +213,21 @@ class _Topic:
         return heard, self.subscriptions
 
     def end_delivery(self, mine: object) -> None:
-        """Let others deliver. A signal handler may have raised anywhere in a delivery."""
+        """Let other calls deliver, even if a signal handler raised in the middle of a delivery."""
         if self.delivering is mine:
             self.delivering = None
 
     def subscribe(self, callback: OnPublication, since: Position | None) -> History:
         """Add a subscription; return what was missed. Raises ``ValueError`` for a second one."""
         if any(each.is_of(callback) for each in self.subscriptions):
-            raise ValueError(f"the callback is subscribed to {self.name!r} already")
+            raise ValueError(f"the callback is already subscribed to {self.name!r}")
         position = Position(self.epoch, self.offset)
         history = History([], position) if since is None else self.since(since, 0)
         self.subscriptions += (Subscription(self.name, callback, self.offset, self.epoch),)
         return history
 
     def unsubscribe(self, callback: OnPublication | None) -> list[Subscription]:
-        """Remove the subscription of *callback*, or all; return them, to be ended."""
+        """Remove the subscription of *callback*, or all; return those to be ended."""
         ended = [each for each in self.subscriptions if callback is None or each.is_of(callback)]
         self.subscriptions = tuple(each for each in self.subscriptions if each not in ended)
         if not self.subscriptions:
@@ -233,24 +236,24 @@ class _Topic:
         return ended
 
     def die_in_child(self) -> None:
-        """Belong to the parent, in a forked child."""
+        """In a forked child: leave everything to the parent."""
         for subscription in self.subscriptions:
             subscription.die_in_child()
 
 
 class MemoryHub(Hub):
-    """The hub of one OS process: topics live in its memory, and end with it.
+    """A hub in the memory of one OS process. Its topics end with the process.
 
-    It has no thread. A publication is handed to the subscribers in the thread that publishes, or,
-    while another thread is handing an earlier one of the same topic over, in that one after it: so
-    :meth:`publish` in a callback does not wait.
+    It has no thread. A publication is delivered in the publishing thread. If another thread is
+    delivering an earlier publication of the same topic, that thread delivers the new one as well,
+    so :meth:`publish` does not wait in a callback.
 
-    When more than 500 publications of a topic wait for that, publishers wait, too, unless they are
-    callbacks of subscribers themselves. A subscriber that has not returned for a second is not
-    waited for any more. Up to 1 000 publications, or ``history_count`` if that is more, are there
-    for it when it does; what is more is lost to it, and it gets :class:`Lost`.
+    When more than 500 publications of a topic wait for delivery, publishers wait too, unless they
+    are callbacks of subscribers. After one second they no longer wait for a subscriber that has not
+    returned. Up to 1 000 publications, or ``history_count`` if that is more, are kept for it until
+    it returns; it loses any further ones and gets :class:`Lost`.
 
-    :param max_topics: how many topics there may be; a new one more raises :class:`HubFull`.
+    :param max_topics: the maximum number of topics; creating another one raises :class:`HubFull`.
 
     The other parameters are those of :class:`Hub`.
     """
@@ -264,25 +267,25 @@ class MemoryHub(Hub):
         window_count: int = 10_000,
         window_age: float = 300_000,
         topic_age: float = 86_400_000,
-        timeout: float = 5_000,
+        timeout: float = 4_000,
         max_topics: int = 100_000,
     ) -> None:
         super().__init__(history_count, history_age, window_count, window_age, topic_age, timeout)
         self.max_topics = max_topics
-        #: guards the tables below and all topics; nothing else is called or taken under it.
-        #: Reentrant for signal handlers
+        #: guards the tables below and all topics. While it is held, nothing is called and no other
+        #: lock is taken. Reentrant for signal handlers
         self._safe = threading.RLock()
-        #: notified when a thread has handed publications over, if another one waits for that
+        #: notified when a thread has delivered publications and another one waits for that
         self._room = threading.Condition(self._safe)
-        #: not empty while a publication is being numbered. Another one in the same thread, in what
-        #: has interrupted it, would mix up their order
+        #: not empty while a publication is being numbered. Another one in the same thread, made by
+        #: what interrupted it, would break the order
         self._inside: list[object] = []
-        #: the threads that are calling subscribers
+        #: the threads that are calling subscribers now
         self._delivering: set[int] = set()
-        #: in turns: the next one to be looked at for what is too old comes first
+        #: in the order in which they are checked for expired data
         self._topics: OrderedDict[str, _Topic] = OrderedDict()
         self._freed = False
-        #: what the status tells
+        #: counters for the status
         self._counts = {"published": 0, "repeated": 0, "delivered": 0, "lost": 0}
         dies_in_child(self)
 
@@ -298,18 +301,18 @@ class MemoryHub(Hub):
         return self._publish(topic, json, session, sequence)
 
     def _publish(self, topic: str, json: str, session: str, sequence: int) -> Published:
-        """Publish JSON text that was checked."""
+        """Publish JSON text that has been checked."""
         if session != "" or sequence != 0:
             check_repeat(session, sequence)
         found: _Topic | None = None
-        # stands for this call while it hands publications over
+        # represents this call while it delivers publications
         mine = object()
         try:
             with self._safe:
                 if self._inside:
                     raise HubUnavailable(
                         "publish() was interrupted by a signal handler or finaliser"
-                        " that publishes: let a thread do it"
+                        " that publishes too: publish in a thread instead"
                     )
                 self._inside.append(mine)
                 try:
@@ -326,7 +329,7 @@ class MemoryHub(Hub):
                         found.remember((session, sequence), now, self.window_count)
                     self._counts["published"] += 1
                     if not publication.offset % _LOOK_EVERY:
-                        # in turn: a topic that nobody uses any more is forgotten, too
+                        # in turn, so that unused topics are forgotten too
                         self._look_at_some(now, _LOOKED_AT, False)
                     if not found.subscriptions:
                         return Published(publication.offset, publication.epoch)
@@ -343,7 +346,7 @@ class MemoryHub(Hub):
         return Published(publication.offset, publication.epoch)
 
     def _topic(self, name: str, now: float) -> _Topic:
-        """Return the topic, which is made if need be. Called with the lock."""
+        """Return the topic, and create it if necessary. Called with the lock held."""
         if self._freed:
             raise HubUnavailable("the hub was freed")
         topic = self._topics.get(name) if isinstance(name, str) else None
@@ -358,18 +361,18 @@ class MemoryHub(Hub):
         return topic
 
     def _look_for_old(self, now: float, name: str) -> None:
-        """Look at some topics for what is too old; raise ``HubFull`` if there are too many."""
+        """Check some topics for expired data; raise ``HubFull`` if there are too many topics."""
         is_full = len(self._topics) >= self.max_topics
         self._look_at_some(now, _LOOKED_AT_FULL if is_full else _LOOKED_AT, is_full)
         if len(self._topics) >= self.max_topics:
-            raise HubFull(f"there are {len(self._topics)} topics: no room for {name!r}")
+            raise HubFull(f"no room for {name!r}: there are {len(self._topics)} topics")
 
     def _look_at_some(self, now: float, count: int, is_full: bool) -> None:
-        """Forget what is too old in the topics whose turn it is, and those that are too old."""
+        """Forget expired data of the topics whose turn it is, and expired topics."""
         for _ in range(min(count, len(self._topics))):
             name, topic = self._topics.popitem(last=False)
             topic.trim(now, self.history_age / 1000, self.window_age / 1000)
-            # when there is no room, a topic of which nothing is kept is as good as forgotten
+            # when there is no room, a topic without kept data can be forgotten
             is_old = now - topic.used_at >= self.topic_age / 1000 or (
                 is_full and not topic.history and not topic.seen
             )
@@ -377,11 +380,12 @@ class MemoryHub(Hub):
                 self._topics[name] = topic
 
     def _wait_for_room(self, topic: _Topic, mine: object) -> None:
-        """Wait until fewer publications wait for the subscribers of *topic*, or until it is the
-        turn of this call to deliver them. Called with the lock, which others have meanwhile.
+        """Wait until fewer publications of *topic* wait, or it is this call's turn to deliver them.
+
+        Called with the lock held, which is released while waiting.
         """
         if get_ident() in self._delivering:
-            # this is a callback, which others wait for
+            # this is a callback, for which others wait
             return
         deadline = Deadline(min(self.timeout, _LONGEST_STANDSTILL))
         in_time = True
@@ -393,19 +397,18 @@ class MemoryHub(Hub):
             topic.end_waiting(mine, in_time)
 
     def _deliver(self, topic: _Topic) -> None:
-        """Call the subscriptions of *topic* with what waits, until nothing does."""
+        """Call the subscriptions of *topic* until no publication waits."""
         raised: BaseException | None = None
         counts, safe = self._counts, self._safe
         delivered = 0
-        # a callback may publish, on other topics too
+        # a callback may publish, even on other topics
         is_first = get_ident() not in self._delivering
         self._delivering.add(get_ident())
         try:
             while True:
                 with safe:
                     found = topic.next_delivery(delivered)
-                    # not for each little room: a thread that is woken costs as much as many
-                    # publications
+                    # not for every free place: waking a thread costs as much as many publications
                     if topic.publishers_waiting and len(topic.waiting) < _MOST_AHEAD // 2:
                         self._room.notify_all()
                     if found is None:
@@ -517,13 +520,13 @@ class MemoryHub(Hub):
             subscription.end(deadline.seconds() or 0)
 
     def die_in_child(self) -> None:
-        """Start afresh, in a forked child: the numbering goes on in the parent."""
+        """In a forked child: start afresh. The numbering continues in the parent."""
         self._safe = threading.RLock()
         self._room = threading.Condition(self._safe)
         self._delivering = set()
         self._inside = []
         topics, self._topics = self._topics, OrderedDict()
-        # a copy, made in one step: another thread of the parent may have been changing them
+        # a copy made in one step: another thread of the parent may have been changing them
         for topic in list(topics.values()):
             topic.die_in_child()
 

@@ -1,7 +1,7 @@
-"""Presence: for which of a server's connections a session is a member of a topic.
+"""Presence: which of a server's connections makes a session a member of a topic.
 
-A session may have two connections for a moment: one that ends, and the one that takes over. What
-the hub is told last is true, whichever thread was the quicker one.
+A session may briefly have two connections: one that ends and one that takes over. The last report
+to the hub is correct, whichever thread is quicker.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .hub import Hub
 
 
 class _Holder(NamedTuple):
-    """A connection, and what is told of it."""
+    """A connection, and the info that others see of it."""
 
     visitor: object
     info: Any
@@ -24,18 +24,19 @@ class Presence:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        #: guards _holders; nothing is called or taken while it is held
+        #: guards _holders; while it is held, nothing is called and no other lock is taken
         self._safe = threading.Lock()
         self._holders: dict[tuple[str, str], _Holder] = {}
 
     def hold(self, visitor: object, topic: str, name: str, info: Any) -> None:
-        """Let *name* be present on *topic*, for *visitor*; :meth:`tell` follows."""
+        """Let *name* be present on *topic*, for *visitor*; :meth:`tell` must follow."""
         with self._safe:
             self._holders[topic, name] = _Holder(visitor, info)
 
     def give_up(self, visitor: object, topic: str, name: str) -> bool:
-        """End what :meth:`hold` began; return False when it is another's by now. Otherwise
-        :meth:`tell` follows.
+        """Undo :meth:`hold`; return False if another visitor holds it now.
+
+        Otherwise :meth:`tell` must follow.
         """
         with self._safe:
             holder = self._holders.get((topic, name))
@@ -45,9 +46,9 @@ class Presence:
             return True
 
     def tell(self, topic: str, name: str) -> None:
-        """Tell the hub whether *name* is present, until that is still so afterwards.
+        """Report to the hub whether *name* is present; repeat if that changes meanwhile.
 
-        Raises what the hub raises; it does by itself later what it could not do now.
+        Raises what the hub raises; the hub itself catches up later.
         """
         while True:
             fault: Exception | None = None

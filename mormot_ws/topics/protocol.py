@@ -1,7 +1,7 @@
-"""WebSocketProtocolTopics: topics on a WebSocket connection, on servers and on clients.
+"""WebSocketProtocolTopics: topics over WebSocket connections, for servers and clients.
 
-The messages are specified in ``docs/reference/topics-protocol.md``. The server's side is in
-``visitor.py`` and ``server_side.py``, the client's in ``client_side.py``.
+The messages are specified in ``docs/reference/topics-protocol.md``. The server side is in
+``visitor.py`` and ``server_side.py``, the client side in ``client_side.py``.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ from .server_side import TopicServer, TopicsStatus
 from .subscriptions import OnPublication, OnRecovered, OnRefused, TopicSubscription
 from .visitor import Visitor
 
-#: ``f(process, topic)``: True, False, or a text why not
+#: ``f(process, topic)``: True, False, or the reason for a refusal
 OnSubscribe = Callable[[WebSocketProcess, str], bool | str]
-#: ``f(process, topic, data)``: True, False, a text why not, or other data
+#: ``f(process, topic, data)``: True, False, the reason for a refusal, or other data
 OnPublish = Callable[[WebSocketProcess, str, Any], Any]
 #: ``f(process, topic)``: any JSON value
 OnMember = Callable[[WebSocketProcess, str], Any]
 
 
 class WebSocketProtocolTopics(WebSocketProtocol):
-    """Publish and subscribe, with a history: what was missed comes after a reconnection.
+    """Publish and subscribe with a history: missed publications arrive after a reconnection.
 
     :param name: the sub-protocol.
-    :param uri: the path that it is limited to; ``''``: any.
-    :param hub: on a server what its topics are published on; None on a client. The application
-        makes it, and frees it after the server.
-    :param limits: on a server, what clients may do; None: :class:`TopicLimits`.
+    :param uri: the path to which it is limited; ``''``: any path.
+    :param hub: on a server, the hub of its topics; None on a client. The application creates it,
+        and frees it after the server.
+    :param limits: on a server, the limits for clients; None: the defaults of :class:`TopicLimits`.
     :param presence: on a server, whether subscribers may ask who else is subscribed.
-    :param on_subscribe: on a server, ``f(process, topic)``, asked for each subscription: True,
-        False, or a text why not. None: everything is allowed.
-    :param on_publish: on a server, ``f(process, topic, data)``, asked for each publication of a
-        client: True, False, a text why not, or what is published instead: a dict, a list, a number,
-        or ``Changed(value)`` for any value. After a loss of the connection it may be asked again
-        for the same publication.
-    :param on_member: on a server with *presence*, ``f(process, topic)``: what others see of the
-        member, any JSON value.
-    :param max_unacknowledged: on a client, how many publications may wait for the server's answer;
-        0: any number.
-    :param max_unacknowledged_bytes: bytes of their data; 0: any number.
-    :param unacknowledged_policy: ``'refuse'``: when there are too many, a new one fails at once;
-        ``'drop_oldest'``: the oldest one fails.
+    :param on_subscribe: on a server, ``f(process, topic)``, called for each subscription. It
+        returns True, False, or the reason for a refusal. None: everything is allowed.
+    :param on_publish: on a server, ``f(process, topic, data)``, called for each publication of a
+        client. It returns True, False, the reason for a refusal, or data to publish instead: a
+        dict, a list, a number, or ``Changed(value)`` for any value. After a lost connection it may
+        be called again for the same publication.
+    :param on_member: on a server with *presence*, ``f(process, topic)``. It returns what others see
+        of the member, any JSON value.
+    :param max_unacknowledged: on a client, the maximum number of unanswered publications; 0: no
+        limit.
+    :param max_unacknowledged_bytes: the maximum bytes of their data; 0: no limit.
+    :param unacknowledged_policy: what to do at these limits. ``'refuse'``: a new publication fails
+        at once; ``'drop_oldest'``: the oldest one fails.
 
-    The callbacks run in the connection's thread and may block: nobody else waits for that. What
-    they raise is logged, and refuses. Methods of clients may be called from any thread, in
-    callbacks, before the first connection, and while there is none.
+    The callbacks run in the connection's thread and may block without delaying other connections.
+    If one raises, the exception is logged and the request refused. The methods for clients may be
+    called from any thread, in callbacks, before the first connection, and while disconnected.
 
-    Raises ``TypeError``/``ValueError`` for values that cannot be.
+    Raises ``TypeError``/``ValueError`` for invalid values.
     """
 
     _CHECKS: ClassVar[dict[str, Check]] = {
@@ -116,16 +116,16 @@ class WebSocketProtocolTopics(WebSocketProtocol):
         self._hub = hub
         self._limits = limits
         self._presence = presence
-        #: see above
+        #: see the parameters above
         self.on_subscribe: OnSubscribe | None = on_subscribe
         self.on_publish: OnPublish | None = on_publish
         self.on_member: OnMember | None = on_member
         self.max_unacknowledged = max_unacknowledged
         self.max_unacknowledged_bytes = max_unacknowledged_bytes
         self.unacknowledged_policy: str = unacknowledged_policy
-        #: on a server: what all connections share
+        #: on a server: shared by all connections
         self._shared = None if hub is None else TopicServer(hub, limits, presence)
-        #: on a server's connection: its side
+        #: on a server's connection: its visitor
         self._visitor: Visitor | None = None
         #: on a client
         self._own: TopicClient | None = None
@@ -136,17 +136,17 @@ class WebSocketProtocolTopics(WebSocketProtocol):
                 unacknowledged_policy == "drop_oldest",
             )
 
-    # ------------------------------------------------------------------------------------ for both
+    # ----------------------------------------------------------------------- on servers and clients
 
     @property
     def hub(self) -> Hub | None:
-        """What the server's topics are published on; None on a client."""
+        """On a server, the hub of its topics; None on a client."""
         return self._hub
 
     def process_incoming_frame(
         self, process: WebSocketProcess, frame: WebSocketFrame, info: str
     ) -> None:
-        """Handle a message of the other side."""
+        """Handle a message of the peer."""
         visitor = self._visitor
         if visitor is not None:
             visitor.received(frame)
@@ -156,7 +156,7 @@ class WebSocketProtocolTopics(WebSocketProtocol):
     # -------------------------------------------------------------------------------- on a server
 
     def clone(self, client_uri: str) -> WebSocketProtocol | None:
-        """Return a protocol for one connection of a server; None on a client."""
+        """Return a protocol for a connection of a server; None on a client."""
         if self._hub is None:
             return None
         clone = self._new_clone()
@@ -169,11 +169,11 @@ class WebSocketProtocolTopics(WebSocketProtocol):
 
     def used_by(self, client: object) -> None:
         if self._own is None:
-            raise ValueError("the protocol of a client has no hub: that is the server's")
+            raise ValueError("a client's protocol has no hub: the hub belongs to the server")
         super().used_by(client)
 
     def prepare_process(self, process: WebSocketProcess) -> None:
-        """Make the server's side of a connection."""
+        """Create the server side of a connection."""
         if self._shared is not None:
             self._visitor = Visitor(self._shared, self, process)
 
@@ -183,12 +183,12 @@ class WebSocketProtocolTopics(WebSocketProtocol):
         Raises :class:`WebSocketsError` on a client.
         """
         if self._shared is None:
-            raise WebSocketsError("this is for servers, whose protocol has a hub")
+            raise WebSocketsError("only for servers, whose protocol has a hub")
         return self._shared.status()
 
     @property
     def limits(self) -> TopicLimits:
-        """On a server, what clients may do."""
+        """On a server, the limits for clients."""
         return self._limits
 
     @property
@@ -198,9 +198,7 @@ class WebSocketProtocolTopics(WebSocketProtocol):
 
     @property
     def topics(self) -> list[str]:
-        """On a server's connection, the topics that its client is subscribed to; on a client, those
-        that it has subscribed to.
-        """
+        """The topics that this connection's client is subscribed to, on a server or a client."""
         if self._visitor is not None:
             return self._visitor.topics
         return [each.topic for each in self.subscriptions]
@@ -208,11 +206,11 @@ class WebSocketProtocolTopics(WebSocketProtocol):
     def end_subscription(self, topic: str, reason: str = "the server has ended it") -> bool:
         """On a server's connection (``process.protocol``), end a subscription of its client.
 
-        The client is told the *reason*, and does not subscribe again by itself. Returns False when
-        it is not subscribed.
+        The client gets the *reason*, and does not resubscribe by itself. Returns False if it is not
+        subscribed.
         """
         if self._visitor is None:
-            raise WebSocketsError("this is for the protocol of a server's connection")
+            raise WebSocketsError("only for the protocol of a server's connection")
         return self._visitor.end_subscription(topic, reason)
 
     # -------------------------------------------------------------------------------- on a client
@@ -220,7 +218,7 @@ class WebSocketProtocolTopics(WebSocketProtocol):
     def _client_only(self) -> TopicClient:
         if self._own is None:
             raise WebSocketsError(
-                "this is for clients: a server publishes and subscribes with its hub"
+                "only for clients; on a server, publish and subscribe with its hub"
             )
         return self._own
 
@@ -232,17 +230,18 @@ class WebSocketProtocolTopics(WebSocketProtocol):
         on_recovered: OnRecovered | None = None,
         on_refused: OnRefused | None = None,
     ) -> TopicSubscription:
-        """Call ``on_publication(publication)`` with each publication on *topic*, in the client's
-        thread, over all reconnections: each once, in order.
+        """Call ``on_publication(publication)`` for each publication on *topic*.
 
-        :param since: first with everything after that position; None: where :meth:`restore` says,
-            or from now on.
-        :param on_recovered: ``f(recovery)``, called after a reconnection, before what was missed
-            comes, and whenever some of it is lost: ``recovery.recovered`` is False then.
-        :param on_refused: ``f(subscription)``, called when the server refuses it, or ends it.
+        The calls are made in the client's thread, in order, once for each publication, and continue
+        after reconnections.
 
-        Raises ``ValueError`` when there is a subscription to *topic* already, and for what is no
-        name of a topic.
+        :param since: start after this position; None: at the position from :meth:`restore`, or now.
+        :param on_recovered: ``f(recovery)``, called after a reconnection, before the missed
+            publications, and whenever publications are lost; ``recovery.recovered`` is then False.
+        :param on_refused: ``f(subscription)``, called when the server refuses or ends the
+            subscription.
+
+        Raises ``ValueError`` if *topic* is already subscribed to or is not a valid name.
         """
         check_callback(on_publication, "on_publication", "publication")
         if on_recovered is not None:
@@ -252,31 +251,31 @@ class WebSocketProtocolTopics(WebSocketProtocol):
         return self._client_only().subscribe(topic, on_publication, since, on_recovered, on_refused)
 
     def unsubscribe(self, topic: str) -> bool:
-        """End a subscription; return False when there is none.
+        """End a subscription; return False if there is none.
 
-        In the client's thread nothing is called any more after it returns.
+        When called in the client's thread, no callback runs after this returns.
         """
         return self._client_only().unsubscribe(topic)
 
     def publish(self, topic: str, data: Any, on_done: OnDone | None = None) -> Publishing:
         """Publish *data*, any JSON value, now or as soon as there is a connection.
 
-        :param on_done: ``f(publishing)``, called when it is acknowledged, refused or failed: in the
-            client's thread, or in this one when it fails at once.
+        :param on_done: ``f(publishing)``, called when the publication is acknowledged, refused or
+            failed: in the client's thread, or in the calling thread if it fails at once.
 
-        Never waits. Publications reach the hub in the order of the calls, each once: one without an
-        answer is sent again after a reconnection. Raises ``TypeError``/``ValueError`` for what JSON
-        cannot say, and for what is no name of a topic.
+        Never waits. Publications reach the hub once and in the order of the calls: unanswered ones
+        are sent again after a reconnection. Raises ``TypeError``/``ValueError`` for data that JSON
+        cannot represent and for an invalid topic name.
         """
         if on_done is not None:
             check_callback(on_done, "on_done", "publishing")
         return self._client_only().publish(topic, data, on_done)
 
     def members(self, topic: str, timeout_ms: float = 5_000) -> dict[str, Any] | None:
-        """Return who is subscribed to *topic*, which this client has to be, too: what the server
-        tells of each, by its name; None without a connection, or an answer in time.
+        """Return who is subscribed to *topic*: a dict from names to what the server says of each.
 
-        Raises :class:`WebSocketsError` when the server refuses, and in callbacks.
+        This client has to be subscribed too. Returns None without a connection or without an answer
+        in time. Raises :class:`WebSocketsError` if the server refuses, and in callbacks.
         """
         return self._client_only().members(topic, timeout_ms)
 
@@ -292,22 +291,22 @@ class WebSocketProtocolTopics(WebSocketProtocol):
 
     @property
     def unacknowledged(self) -> list[Publishing]:
-        """On a client, its publications without an answer, in order."""
+        """On a client, its unanswered publications, in order."""
         return self._client_only().unacknowledged
 
     def state(self) -> dict[str, Any]:
-        """Return what another program needs to go on for this client: JSON values.
+        """Return what another program needs to continue for this client, as JSON values.
 
-        The positions of its topics, with the publications whose callbacks are running, and the
-        publications without an answer. It is a secret: it holds the session.
+        These are the positions of its topics, counting publications whose callbacks are running,
+        and the unanswered publications. Keep it secret: it contains the session.
         """
         return self._client_only().state()
 
     def restore(self, state: object) -> None:
-        """Go on where *state* was taken, in another program or object: before anything else is
-        called, and while nobody else uses that state.
+        """Continue where *state* was taken, in another program or object.
 
-        Raises ``ValueError`` for what :meth:`state` has not returned.
+        Call this before any other method, and use a state in only one place at a time. Raises
+        ``ValueError`` if *state* was not returned by :meth:`state`.
         """
         self._client_only().restore(state)
 

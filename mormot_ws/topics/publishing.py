@@ -1,6 +1,6 @@
-"""Publishing: what became of a client's publication; and the ones that have no answer yet.
+"""Publishing: the state of a client's publication, and the list of unanswered publications.
 
-No connection and no socket belongs in here.
+This module uses no connections and no sockets.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ OnDone = Callable[["Publishing"], Ignored]
 
 
 class Publishing:
-    """One publication of a client, and what became of it.
+    """A publication of a client and its state.
 
-    :meth:`WebSocketProtocolTopics.publish` returns it. Any thread may use it.
+    Returned by :meth:`WebSocketProtocolTopics.publish`. Any thread may use it.
     """
 
     __slots__ = (
@@ -57,28 +57,28 @@ class Publishing:
         self.sequence = sequence
         #: the data as JSON text
         self.json = json
-        #: bytes that it counts for
+        #: the bytes that it counts for in limits
         self.size = len(json) if json.isascii() else len(json.encode())
         #: ``'waiting'``; ``'acknowledged'``: the hub has it; ``'refused'`` by the server;
-        #: ``'failed'``: there will be no answer, and nobody knows whether it was published
+        #: ``'failed'``: there will be no answer, and it is unknown whether it was published
         self.state: PublishingState = "waiting"
-        #: why it was refused, or has failed, in words
+        #: why it was refused or failed
         self.reason = ""
-        #: the code of a refusal, as :doc:`/reference/topics-protocol` lists them
+        #: the code of the refusal, see :doc:`/reference/topics-protocol`
         self.code = ""
-        #: the number that the hub has given it, when it is acknowledged
+        #: the number assigned by the hub, when it is acknowledged
         self.offset = 0
         self.epoch = ""
-        #: True: the hub had it already, from an earlier try
+        #: True: the hub already had it from an earlier attempt
         self.repeated = False
         self._on_done = on_done
         self._in_own_thread = in_own_thread
-        #: guards the making of _event
+        #: guards the creation of _event
         self._safe = threading.RLock()
         self._event: threading.Event | None = None
 
     def text(self) -> str:
-        """Return the message that publishes it."""
+        """Return the message that publishes the data."""
         return wire.publish(self.topic, self.sequence, self.json)
 
     @property
@@ -87,23 +87,23 @@ class Publishing:
         return self.state != "waiting"
 
     def wait(self, timeout_ms: float | None = None) -> bool:
-        """Wait until it is done; return True when it is acknowledged.
+        """Wait until it is done; return True if it is acknowledged.
 
-        :param timeout_ms: the most milliseconds; None: as long as it takes.
+        :param timeout_ms: the maximum time to wait, in milliseconds; None: no limit.
 
-        Raises :class:`WebSocketsError` in a callback of the same client, whose thread reads the
-        answer.
+        Raises :class:`WebSocketsError` in a callback of the same client, because the same thread
+        would have to read the answer.
         """
         if not self.done:
             if self._in_own_thread():
                 raise WebSocketsError(
-                    "wait() in a callback of the same client would wait for itself: give publish()"
-                    " an on_done"
+                    "wait() would deadlock in a callback of the same client: pass on_done to"
+                    " publish() instead"
                 )
             with self._safe:
                 if self._event is None:
                     self._event = threading.Event()
-            # it may have been done before the event was there
+            # it may have been done before the event existed
             if not self.done:
                 self._event.wait(None if timeout_ms is None else timeout_ms / 1000)
         return self.state == "acknowledged"
@@ -117,7 +117,7 @@ class Publishing:
         epoch: str = "",
         repeated: bool = False,
     ) -> None:
-        """Record what became of it, and tell who waits. For the package; called without a lock."""
+        """Record the result and wake waiting threads. For the package; called without a lock."""
         if self.done:
             return
         self.reason, self.code = reason, code
@@ -143,9 +143,9 @@ class Publishing:
 
 
 class Unacknowledged:
-    """A client's publications without an answer, in order: those on the way, and those that wait.
+    """A client's unanswered publications in order: those in flight, then those that wait.
 
-    It has no lock: its owner has one.
+    It has no lock; its owner has one.
     """
 
     __slots__ = ("_on_way", "_on_way_bytes", "_waiting", "bytes")
@@ -154,7 +154,7 @@ class Unacknowledged:
         self._on_way: dict[int, Publishing] = {}
         self._on_way_bytes = 0
         self._waiting: deque[Publishing] = deque()
-        #: of all of them
+        #: bytes of all publications
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -166,18 +166,18 @@ class Unacknowledged:
 
     @property
     def on_way(self) -> int:
-        """How many are on the way."""
+        """How many are in flight."""
         return len(self._on_way)
 
     def append(self, publishing: Publishing) -> None:
-        """Add a new one."""
+        """Add a publication."""
         self._waiting.append(publishing)
         self.bytes += publishing.size
 
     def next(self, window: int, most_bytes: int) -> Publishing | None:
-        """Return the next one that may be sent, which is on the way now.
+        """Return the next publication that may be sent, which is then in flight.
 
-        At most *window* are on the way, and *most_bytes* in them, but always one.
+        At most *window* are in flight, with at most *most_bytes*, but always at least one.
         """
         if not self._waiting or len(self._on_way) >= window:
             return None
@@ -190,7 +190,7 @@ class Unacknowledged:
         return publishing
 
     def answered(self, sequence: int) -> Publishing | None:
-        """Remove and return the one on the way with that number."""
+        """Remove and return the publication in flight with that number."""
         publishing = self._on_way.pop(sequence, None)
         if publishing is not None:
             self._on_way_bytes -= publishing.size
@@ -198,19 +198,19 @@ class Unacknowledged:
         return publishing
 
     def back(self) -> None:
-        """Let all those on the way be sent again, first."""
+        """Put all publications in flight back in front, to be sent again."""
         self._waiting.extendleft(reversed(self._on_way.values()))
         self._on_way.clear()
         self._on_way_bytes = 0
 
     def back_one(self, publishing: Publishing) -> None:
-        """Let the last one that :meth:`next` has returned be sent again, first."""
+        """Put the last publication that :meth:`next` returned back in front."""
         if self._on_way.pop(publishing.sequence, None) is not None:
             self._on_way_bytes -= publishing.size
             self._waiting.appendleft(publishing)
 
     def remove(self, refuses: Callable[[Publishing], str]) -> list[Publishing]:
-        """Remove and return those that wait, and that *refuses* returns a reason for."""
+        """Remove and return the waiting publications for which *refuses* returns a reason."""
         found = [publishing for publishing in self._waiting if refuses(publishing)]
         for publishing in found:
             self._waiting.remove(publishing)
@@ -218,7 +218,7 @@ class Unacknowledged:
         return found
 
     def oldest(self) -> Publishing | None:
-        """Remove and return the oldest one."""
+        """Remove and return the oldest publication."""
         if self._on_way:
             return self.answered(next(iter(self._on_way)))
         if not self._waiting:
@@ -228,7 +228,7 @@ class Unacknowledged:
         return publishing
 
     def clear(self) -> list[Publishing]:
-        """Remove and return all."""
+        """Remove and return all publications."""
         found: list[Any] = list(self)
         self._on_way.clear()
         self._waiting.clear()

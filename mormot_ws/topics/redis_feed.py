@@ -1,7 +1,7 @@
-"""RedisFeeds: how far each topic was read from Redis, and which subscribers hear of it.
+"""RedisFeeds: how far each topic has been read from Redis, and its subscribers.
 
-The thread that listens to Redis takes what comes through :meth:`RedisFeeds.take`, and what was
-missed through :meth:`RedisFeeds.take_history`. No connection and no callback is used in here.
+The thread that listens to Redis passes messages to :meth:`RedisFeeds.take`, and missed publications
+to :meth:`RedisFeeds.take_history`. This module uses no connections and calls no callbacks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .subscription import Subscription
 
 
 class RedisFeed:
-    """One topic that is listened to. The lock of :class:`RedisFeeds` guards all of it."""
+    """A topic that the hub listens to. The lock of :class:`RedisFeeds` guards all of it."""
 
     __slots__ = ("behind", "heard", "held", "is_new", "keys", "read_to", "subscriptions", "topic")
 
@@ -26,20 +26,20 @@ class RedisFeed:
         self.keys = keys
         #: how far its subscribers were called; None: there are none yet
         self.read_to: Position | None = None
-        #: never changed, but replaced
+        #: replaced, never changed
         self.subscriptions: tuple[Subscription, ...] = ()
-        #: how many threads are finding out where a new subscriber begins: meanwhile nothing is
-        #: taken, or it might be taken before that
+        #: how many threads are finding out where a new subscriber begins; until then nothing is
+        #: taken, because it could be taken too early
         self.held = 0
-        #: something was not taken, and is in the history
+        #: something was not taken and must be read from the history
         self.behind = False
         #: True until something is taken after its first subscription
         self.is_new = True
-        #: something has come since this was last set to False
+        #: something has arrived since this was last set to False
         self.heard = False
 
     def add(self, subscription: Subscription) -> None:
-        """Let *subscription* be called, too."""
+        """Add *subscription*."""
         self.subscriptions += (subscription,)
 
     def remove(self, callback: OnPublication | None) -> list[Subscription]:
@@ -50,24 +50,24 @@ class RedisFeed:
 
 
 class Behind(NamedTuple):
-    """A topic that has to be looked for in the history."""
+    """A topic to be read from the history."""
 
     feed: RedisFeed
     since: Position
-    #: subscriptions that have begun in another epoch, while the hub did not listen: their own
-    #: positions have to be looked at, too
+    #: subscriptions that began in another epoch while the hub was not listening; their own
+    #: positions have to be read too
     others: tuple[Subscription, ...]
 
 
 class Call(NamedTuple):
-    """What the subscriptions are to be called with."""
+    """The subscriptions to call, and the arguments of the calls."""
 
     heard: Heard
     subscriptions: tuple[Subscription, ...]
 
 
 def history_of(topic: str, answer: list[Any]) -> History:
-    """Return what the script HISTORY has answered."""
+    """Return the parsed answer of the script HISTORY."""
     epoch, offset, reason = answer[0].decode(), int(answer[1]), answer[2].decode()
     publications = [
         Publication(topic, int(number), epoch, json.decode())
@@ -77,16 +77,17 @@ def history_of(topic: str, answer: list[Any]) -> History:
 
 
 class RedisFeeds:
-    """The topics that one hub listens to. Any thread may use it."""
+    """The topics that a hub listens to. Any thread may use it."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        #: guards all feeds; nothing else is called or taken under it. Reentrant for signal handlers
+        #: guards all feeds. While it is held, nothing is called and no other lock is taken.
+        #: Reentrant for signal handlers
         self._safe = threading.RLock()
         self._feeds: dict[bytes, RedisFeed] = {}
-        #: channels that may have to be subscribed to, or not any more
+        #: channels that may have to be subscribed to or unsubscribed from
         self._changed: deque[bytes] = deque()
-        #: those that are behind, and not held
+        #: channels whose topic is behind and not held
         self._behind: dict[RedisFeed, None] = {}
 
     def channels(self) -> list[bytes]:
@@ -94,25 +95,25 @@ class RedisFeeds:
         return list(self._feeds)
 
     def take_changed(self) -> list[bytes]:
-        """Return the channels that have come or gone since the last call."""
+        """Return the channels added or removed since the last call."""
         taken: list[bytes] = []
         while self._changed:
             taken.append(self._changed.popleft())
         return taken
 
     def is_wanted(self, channel: bytes) -> bool:
-        """Tell whether somebody is subscribed to *channel*."""
+        """Return whether *channel* has subscribers."""
         return channel in self._feeds
 
     def counts(self) -> tuple[int, int]:
-        """Return how many topics and how many subscriptions there are."""
+        """Return the numbers of topics and subscriptions."""
         feeds = list(self._feeds.values())
         return len(feeds), sum(len(feed.subscriptions) for feed in feeds)
 
     def hold(self, topic: str, callback: OnPublication) -> RedisFeed:
         """Return the feed of *topic*, which takes nothing until :meth:`release`.
 
-        Raises ``ValueError`` when *callback* is subscribed already.
+        Raises ``ValueError`` if *callback* is already subscribed.
         """
         keys = keys_of(self._prefix, topic)
         with self._safe:
@@ -120,7 +121,7 @@ class RedisFeeds:
             if feed is None:
                 feed = self._feeds[keys.channel] = RedisFeed(topic, keys)
             elif any(each.is_of(callback) for each in feed.subscriptions):
-                raise ValueError(f"the callback is subscribed to {topic!r} already")
+                raise ValueError(f"the callback is already subscribed to {topic!r}")
             feed.held += 1
             self._behind.pop(feed, None)
             return feed
@@ -128,16 +129,16 @@ class RedisFeeds:
     def begin(
         self, feed: RedisFeed, callback: OnPublication, position: Position, again: bool
     ) -> bool:
-        """Begin a subscription behind *position*, between :meth:`hold` and :meth:`release`.
+        """Begin a subscription after *position*, between :meth:`hold` and :meth:`release`.
 
-        Return False when another one has begun behind a later position meanwhile: then a newer
-        position is needed. *again* says that it is that.
+        Returns False if another subscription has meanwhile begun after a later position: a newer
+        position is then needed. *again*: this position is the newer one.
 
-        Raises ``ValueError`` when *callback* was subscribed by another thread meanwhile.
+        Raises ``ValueError`` if another thread has meanwhile subscribed *callback*.
         """
         with self._safe:
             if any(each.is_of(callback) for each in feed.subscriptions):
-                raise ValueError(f"the callback is subscribed to {feed.topic!r} already")
+                raise ValueError(f"the callback is already subscribed to {feed.topic!r}")
             if not feed.subscriptions:
                 feed.read_to, feed.is_new = position, True
                 self._changed.append(feed.keys.channel)
@@ -158,7 +159,7 @@ class RedisFeeds:
                 self._behind[feed] = None
 
     def _forget_unused(self, feed: RedisFeed) -> None:
-        """Forget *feed* when nobody wants it. Called with the lock."""
+        """Forget *feed* if it is not used. Called with the lock held."""
         if not feed.subscriptions and not feed.held:
             channel = feed.keys.channel
             if self._feeds.get(channel) is feed:
@@ -167,7 +168,7 @@ class RedisFeeds:
             self._behind.pop(feed, None)
 
     def remove(self, topic: str, callback: OnPublication) -> list[Subscription]:
-        """Remove the subscription of *callback*; return it, to be ended, in a list."""
+        """Remove the subscription of *callback*; return a list with it, to be ended."""
         with self._safe:
             feed = self._feeds.get(keys_of(self._prefix, topic).channel)
             if feed is None:
@@ -186,10 +187,10 @@ class RedisFeeds:
             return ended
 
     def take(self, channel: bytes, message: bytes) -> Call | None:
-        """Take a message from Redis; return what is to be called.
+        """Take a message from Redis; return the calls to make.
 
-        When publications before it have not come, its topic is behind. Raises ``ValueError`` for
-        what no hub has published.
+        If publications before it have not arrived, its topic is behind. Raises ``ValueError`` for a
+        message that was not published by a hub.
         """
         name, number, text = message.split(b" ", 2)
         epoch, offset, json = name.decode(), int(number), text.decode()
@@ -203,7 +204,7 @@ class RedisFeeds:
                 self._fall_behind(feed)
                 return None
             if offset != position.offset + 1:
-                # otherwise it has come already, with the history
+                # otherwise it has already arrived with the history
                 if offset > position.offset:
                     self._fall_behind(feed)
                 return None
@@ -218,14 +219,14 @@ class RedisFeeds:
             self._behind[feed] = None
 
     def mark_behind(self, channel: bytes) -> None:
-        """Let the topic of *channel* be looked for in the history: something may be missing."""
+        """Mark the topic of *channel* to be read from the history: something may be missing."""
         with self._safe:
             feed = self._feeds.get(channel)
             if feed is not None and feed.read_to is not None:
                 self._fall_behind(feed)
 
     def mark_quiet(self, channel: bytes) -> None:
-        """Let a topic of which nothing has come for long be looked for in the history, too."""
+        """Mark a quiet topic to be read from the history."""
         with self._safe:
             feed = self._feeds.get(channel)
             if feed is not None:
@@ -234,7 +235,7 @@ class RedisFeeds:
                     self._fall_behind(feed)
 
     def next_behind(self, most: int) -> list[Behind]:
-        """Return topics that are behind; at *most* so many."""
+        """Return topics that are behind, at most *most*."""
         with self._safe:
             return [
                 Behind(
@@ -249,15 +250,15 @@ class RedisFeeds:
     def take_history(
         self, behind: Behind, history: History, of_others: tuple[History, ...]
     ) -> list[Call]:
-        """Take the *history* of a topic that is behind; return what is to be called.
+        """Take the *history* of a topic that is behind; return the calls to make.
 
-        :param of_others: that of each of the other subscriptions, from its own position.
+        :param of_others: the histories of the other subscriptions, each from its own position.
         """
         feed, since, others = behind
         epoch, newest = history.position
         with self._safe:
             if feed.held or not feed.subscriptions:
-                # release() will find it
+                # release() will notice
                 self._behind.pop(feed, None)
                 return []
             own = dict(zip(others, of_others, strict=True))
@@ -267,7 +268,7 @@ class RedisFeeds:
                 or not known
                 or any(each.position.epoch != epoch for each in of_others)
             ):
-                # something has happened meanwhile: once more
+                # the topic has changed meanwhile: try again
                 return []
             first = history.publications[0].offset if history.publications else newest + 1
             calls = self._move(feed, Position(epoch, first - 1), history, own)
@@ -285,8 +286,9 @@ class RedisFeeds:
     def _move(
         self, feed: RedisFeed, start: Position, history: History, own: dict[Subscription, History]
     ) -> list[Call]:
-        """Move all subscriptions into the epoch of *start*; return the call for those that have
-        lost what lies before it. Called with the lock.
+        """Move all subscriptions to the epoch of *start*.
+
+        Returns the call for those that have lost publications before it. Called with the lock held.
         """
         told = []
         for subscription in feed.subscriptions:
@@ -303,7 +305,7 @@ class RedisFeeds:
         return [Call(lost, tuple(told))] if told else []
 
     def die_in_child(self) -> None:
-        """Forget everything, in a forked child: the subscriptions belong to the parent."""
+        """In a forked child: forget everything. The subscriptions belong to the parent."""
         self._safe = threading.RLock()
         feeds, self._feeds = list(self._feeds.values()), {}
         self._changed, self._behind = deque(), {}
@@ -315,7 +317,7 @@ class RedisFeeds:
 def _wanting(
     subscriptions: tuple[Subscription, ...], publication: Publication
 ) -> tuple[Subscription, ...]:
-    """Return those *subscriptions* that have not begun behind *publication*."""
+    """Return the *subscriptions* that began before *publication*."""
     return tuple(
         each
         for each in subscriptions

@@ -1,4 +1,4 @@
-"""RedisHub: topics that several OS processes and machines share, over Redis."""
+"""RedisHub: topics shared by several OS processes and machines through Redis."""
 
 from __future__ import annotations
 
@@ -43,12 +43,11 @@ if TYPE_CHECKING:
 
 #: the longest wait between two attempts of the default policy, in milliseconds
 _LONGEST_PAUSE = 4_000
-#: how many publications, and for how many milliseconds, are kept at least, for subscribers that
-#: miss a message: that works however short a history is wanted.
-#: So many are read at a time, too
+#: the minimum number of publications kept, and for how many milliseconds, so that subscribers that
+#: miss a message can catch up even with a short history; also how many are read at once
 _LEAST_KEPT = 200
 _LEAST_AGE = 10_000
-#: the most milliseconds that free() and leave() spend on telling the others
+#: the maximum milliseconds that free() and leave() spend on informing other processes
 _GOODBYE = 300
 
 
@@ -56,44 +55,44 @@ def _check_prefix(name: str, value: Any) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if not value.isprintable() or "{" in value or "}" in value:
-        raise ValueError(f"{name} has no braces and no control characters, unlike {value!r}")
+        raise ValueError(f"{name} must not have braces or control characters: {value!r}")
 
 
 def _link_maker(url: RedisUrl, tls_context: TlsContext | None) -> Callable[[], RedisLink]:
-    """Return what makes connections. Raises ``ImportError`` when redis-py is missing."""
+    """Return the class of connections. Raises ``ImportError`` if redis-py is missing."""
     try:
-        # optional, and large
+        # optional and large
         from .redis_link import RedisLink
     except ImportError as exc:
-        raise ImportError("RedisHub needs redis-py: pip install 'mormot_ws[redis]'") from exc
+        raise ImportError("RedisHub requires redis-py: pip install 'mormot_ws[redis]'") from exc
     return partial(RedisLink, url, tls_context)
 
 
 class RedisHub(Hub):
-    """Topics that all OS processes and machines with the same Redis share.
+    """A hub whose topics are shared by all OS processes and machines with the same Redis.
 
-    It needs Redis 6 or newer, or Valkey, and redis-py (``pip install 'mormot_ws[redis]'``). It has
-    one thread from the first subscription or member on; subscribers are called in it, also those
-    of the process that publishes.
+    It requires Redis 6 or newer, or Valkey, and redis-py (``pip install 'mormot_ws[redis]'``). The
+    first subscription or member starts its single thread, which calls all subscribers, including
+    those of the publishing process.
 
-    While Redis is away, publishing fails and the subscribers hear nothing. The hub reconnects by
-    itself, and they get what they have missed. When Redis has lost data that subscribers have
-    seen, or that somebody could ask for, a new epoch begins, and they get :class:`Lost`. Restarted
-    with all of its data, Redis begins a new epoch too, but positions of the earlier one remain
-    good.
+    While Redis is not available, publishing fails and subscribers get nothing. The hub reconnects
+    by itself and delivers what they missed. If Redis has lost data that subscribers have seen or
+    could request, a new epoch begins, and they get :class:`Lost`. After a restart with all of its
+    data, Redis begins a new epoch too, but positions of the earlier epoch remain valid.
 
-    A publication with a session is repeated once when the connection is lost before Redis has
-    answered: it is published once. Without one, the error's ``maybe_published`` is True.
+    If the connection is lost before Redis has answered, a publication with a session is repeated,
+    and published only once. Without a session, ``maybe_published`` of the error is True.
 
     :param url: ``redis://[[user]:password@]host[:port][/database]``; ``rediss://`` with TLS;
         ``unix:///path[?db=database]``. The password is never shown.
-    :param prefix: what the names of all keys and channels begin with.
-    :param presence_age: the milliseconds after which the members of a process that has died are
-        gone.
-    :param max_connections: the most threads that publish at the same time; others wait for them.
-    :param tls_context: for ``rediss://``; None: the system's authorities.
+    :param prefix: the prefix of the names of all keys and channels.
+    :param presence_age: the time after which the members of a crashed process are gone, in
+        milliseconds.
+    :param max_connections: the maximum number of threads that publish at the same time; others
+        wait.
+    :param tls_context: for ``rediss://``; None: trust the system's authorities.
     :param policy: decides the waits between attempts to reconnect; None: an
-        ``ExponentialBackoff`` up to 4 s. When it gives up, the hub tries again as soon as another
+        ``ExponentialBackoff`` up to 4 s. After it gives up, the hub tries again as soon as another
         call has reached Redis.
 
     The other parameters are those of :class:`Hub`.
@@ -112,7 +111,7 @@ class RedisHub(Hub):
         window_count: int = 10_000,
         window_age: float = 300_000,
         topic_age: float = 86_400_000,
-        timeout: float = 5_000,
+        timeout: float = 4_000,
         prefix: str = "mormot_ws:",
         presence_age: float = 30_000,
         max_connections: int = 16,
@@ -136,16 +135,16 @@ class RedisHub(Hub):
         self._presence = RedisPresence(self._pool, prefix)
         self._listener = RedisListener(self, self._pool, self._feeds, self._presence)
         self._freed = False
-        #: what the names of epochs begin with that this hub lets begin, and their numbers
+        #: the prefix of the names of epochs that this hub begins, and their numbers
         self._epochs = secrets.token_urlsafe(9)
         self._numbers = itertools.count(1)
-        #: what the status tells
+        #: counters for the status
         self._counts = {"published": 0, "repeated": 0}
         dies_in_child(self)
 
     @property
     def prefix(self) -> str:
-        """What the names of all keys and channels begin with."""
+        """The prefix of the names of all keys and channels."""
         return self._prefix
 
     def publish(
@@ -192,7 +191,7 @@ class RedisHub(Hub):
         return Published(offset, epoch.decode(), bool(repeated))
 
     def _fresh_epoch(self) -> str:
-        """Return a name for an epoch that may begin with the next script: nobody has it twice."""
+        """Return a unique name for an epoch that may begin with the next script."""
         return f"{self._epochs}{next(self._numbers):x}"
 
     def _begin(self) -> Deadline:
@@ -211,7 +210,10 @@ class RedisHub(Hub):
         self._listener.revive()
 
     def read_missed(self, deadline: Deadline, missed: list[tuple[str, Position]]) -> list[History]:
-        """Return the next publications of several topics, each from a position; for the thread."""
+        """Return the next publications of several topics, each from a position.
+
+        Called in the hub's thread.
+        """
         asked = [
             self._question(topic, since, _LEAST_KEPT, _LEAST_KEPT, _LEAST_AGE)
             for topic, since in missed
@@ -229,7 +231,7 @@ class RedisHub(Hub):
         least_count: int = 0,
         least_age: int = 0,
     ) -> tuple[tuple[bytes, ...], tuple[Any, ...]]:
-        """Return keys and arguments of the script that reads the past."""
+        """Return keys and arguments of the script that reads the history."""
         keys = keys_of(self._prefix, topic)
         return (keys.meta, keys.past), (
             self._fresh_epoch(),
@@ -242,7 +244,7 @@ class RedisHub(Hub):
         )
 
     def _read(self, topic: str, deadline: Deadline, since: Position | None, limit: int) -> History:
-        """Return publications of the past."""
+        """Return past publications."""
         keys, arguments = self._question(topic, since, limit)
         return history_of(topic, self._pool.run_script(deadline, HISTORY, keys, arguments))
 
@@ -298,15 +300,15 @@ class RedisHub(Hub):
         check_name("member", member)
         if self._freed or not self._presence.leave(topic, member):
             return False
-        # all of a server's connections may end at once while Redis is away: then nobody waits
+        # all connections of a server may end at once while Redis is away: do not wait then
         if not self._pool.is_failing:
             try:
                 self._presence.tell_left_one(Deadline(self.timeout).sooner(_GOODBYE), topic, member)
                 return True
             except HubError:
-                # it was logged
+                # it has been logged
                 pass
-        # the thread tells Redis when it is back
+        # the thread tells Redis when it is available again
         self._listener.wake()
         return True
 
@@ -350,7 +352,7 @@ class RedisHub(Hub):
             try:
                 self._presence.end(deadline.sooner(_GOODBYE))
             except HubError:
-                # it was logged; the members are gone after presence_age
+                # it has been logged; the members are gone after presence_age
                 pass
         self.begin_exit()
         for subscription in self._feeds.remove_all():
@@ -359,17 +361,17 @@ class RedisHub(Hub):
         forget_at_exit(self)
 
     def begin_exit(self) -> None:
-        """Start ending, without waiting; for the interpreter's end."""
+        """Begin to stop, without waiting. Called at the end of the interpreter."""
         self._freed = True
         self._listener.stop()
         self._pool.stop()
 
     def end_exit(self, deadline: Deadline) -> None:
-        """Wait for the thread; for the interpreter's end."""
+        """Wait for the thread. Called at the end of the interpreter."""
         self._listener.join(deadline)
 
     def die_in_child(self) -> None:
-        """Start afresh, in a forked child: connections and subscriptions are the parent's."""
+        """In a forked child: start afresh. Connections and subscriptions belong to the parent."""
         self._epochs = secrets.token_urlsafe(9)
         self._pool.die_in_child()
         self._feeds.die_in_child()

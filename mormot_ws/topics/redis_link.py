@@ -1,7 +1,8 @@
-"""RedisLink: one connection to Redis, by redis-py. One thread at a time uses it, any may stop it.
+"""RedisLink: a connection to Redis through redis-py.
 
-It knows addresses, passwords and time-outs, and says in words what went wrong. No other module
-imports redis-py; this one is imported with the first hub.
+One thread at a time uses it; any thread may stop it. It handles addresses, passwords and time-outs,
+and turns failures into messages. No other module imports redis-py; this one is imported with the
+first hub.
 """
 
 from __future__ import annotations
@@ -22,31 +23,31 @@ from ..sockets.tls_contexts import DefaultContext, TlsContext
 from .redis_url import RedisUrl
 from .redis_waiting import wait_readable
 
-#: the oldest version of Redis that has what the hub uses
+#: the oldest version of Redis with everything that the hub uses
 _OLDEST = (6, 0)
 _default_context = DefaultContext()
 
-#: what Redis says first in an error, and in words what that means for us
+#: the first word of Redis's errors, and what it means
 _REFUSALS = {
-    "NOPERM": "the user has no right to do it",
-    "READONLY": "it is a replica, which takes no publications",
-    "MISCONF": "it takes no writes, because it cannot save them to its disk",
-    "NOREPLICAS": "it takes no writes, because too few replicas are there",
-    "MOVED": "it is a node of a Redis Cluster, and the topic is on another one",
+    "NOPERM": "the user lacks the permission",
+    "READONLY": "it is a replica, which accepts no writes",
+    "MISCONF": "it accepts no writes, because it cannot save them to disk",
+    "NOREPLICAS": "it accepts no writes, because it has too few replicas",
+    "MOVED": "it is a node of a Redis Cluster, and the topic is on another node",
     "CROSSSLOT": "it is a Redis Cluster that cannot run the script",
 }
 _ABSENCES = {
-    "WRONGPASS": "does not let us in: the user or the password is wrong",
-    "NOAUTH": "does not let us in: it wants a password",
+    "WRONGPASS": "rejected the login: the user name or password is wrong",
+    "NOAUTH": "rejected the login: it requires a password",
     "LOADING": "is still loading its data",
-    "BUSY": "is busy with a script of somebody",
+    "BUSY": "is busy with another script",
     "MASTERDOWN": "is a replica that has lost its master",
     "CLUSTERDOWN": "is in a cluster that is down",
 }
 
 
 class _Connection(redis_connection.Connection):
-    """redis-py's connection, on a socket that can be stopped while it is being connected."""
+    """A connection of redis-py, on a socket that can be stopped while it connects."""
 
     def __init__(self, link: RedisLink, **arguments: Any) -> None:
         self._link = link
@@ -57,16 +58,16 @@ class _Connection(redis_connection.Connection):
 
 
 def _optional(**arguments: Any) -> dict[str, Any]:
-    """Return those of the *arguments* that this version of redis-py has."""
+    """Return the *arguments* that this version of redis-py accepts."""
     known = inspect.signature(redis_connection.AbstractConnection.__init__).parameters
     return {name: value for name, value in arguments.items() if name in known}
 
 
 class RedisLink:
-    """One connection, in one OS process.
+    """A connection, in one OS process.
 
-    :param url: where.
-    :param tls_context: a context, a function that returns one, or None for the usual one.
+    :param url: the address.
+    :param tls_context: a context, a function that returns one, or None for the default.
     """
 
     def __init__(self, url: RedisUrl, tls_context: TlsContext | None) -> None:
@@ -77,7 +78,7 @@ class RedisLink:
         #: from dial() on
         self._socket: socket.socket | None = None
         self._stopped = False
-        #: which run of Redis is at the other end; a restarted one has another name
+        #: the run of Redis at the other end; a restarted Redis has another one
         self.run = ""
         self._redis: Any = _Connection(
             self,
@@ -87,12 +88,12 @@ class RedisLink:
             username=url.user or None,
             password=url.password or None,
             protocol=2,
-            # every wait has a deadline, and nothing is tried twice behind our back
+            # every wait has a deadline, and redis-py must not retry by itself
             **_optional(driver_info=None, retry=None, legacy_responses=True),
         )
 
     def dial(self) -> socket.socket:
-        """Return a new connected socket; called by redis-py."""
+        """Return a new connected socket. Called by redis-py."""
         deadline = self._deadline
         sock, _ = self._dialling.connect(deadline, deadline)
         try:
@@ -108,7 +109,7 @@ class RedisLink:
                         sock, server_hostname=self.url.host, do_handshake_on_connect=False
                     ),
                 )
-                # the descriptor is the new one's
+                # the descriptor belongs to the new socket
                 self._dialling.taken(plain)
                 self._socket = sock
                 self._check_running()
@@ -126,7 +127,7 @@ class RedisLink:
             raise ConnectionAbortedError("stopped")
 
     def connect(self, deadline: Deadline) -> None:
-        """Connect, log in, and find out which Redis it is, until the *deadline*.
+        """Connect, log in and identify the Redis, within the *deadline*.
 
         Raises ``HubError``.
         """
@@ -150,15 +151,14 @@ class RedisLink:
         if not self.run or not self.run.isalnum() or len(numbers) < 2 or numbers < _OLDEST:
             self.close()
             oldest = ".".join(map(str, _OLDEST))
-            said = f"is version {version:.20}" if version else "does not say its version"
-            raise HubRefused(f"{self.url.shown} {said}: {oldest} or newer is needed")
+            said = f"has version {version:.20}" if version else "does not report its version"
+            raise HubRefused(f"{self.url.shown} {said}: {oldest} or newer is required")
 
     def request(self, deadline: Deadline, *commands: tuple[Any, ...]) -> list[Any]:
-        """Send *commands* together and return their answers, which may be errors of redis-py, until
-        the *deadline*.
+        """Send *commands* together and return their answers, within the *deadline*.
 
-        Raises ``HubError`` when there is no connection any more; ``maybe_published`` is True from
-        the moment on at which something may have been sent.
+        The answers may be errors of redis-py. Raises ``HubError`` if the connection is lost;
+        ``maybe_published`` is True once something may have been sent.
         """
         sent = False
         try:
@@ -171,20 +171,20 @@ class RedisLink:
             self.close()
             raise self._failed(exc, sent) from exc
         except BaseException:
-            # e.g. Ctrl-C: an answer may still come, and would be taken for another one's
+            # e.g. Ctrl-C: an answer may still arrive and would be taken for that of a later command
             self.close()
             raise
 
     def lacks_script(self, answer: object) -> bool:
-        """Tell whether *answer* says that Redis does not know a script."""
+        """Return whether *answer* says that Redis does not know a script."""
         return isinstance(answer, redis_errors.NoScriptError)
 
     def is_read_only(self, answer: object) -> bool:
-        """Tell whether *answer* says that this is a replica."""
+        """Return whether *answer* says that this is a replica."""
         return isinstance(answer, redis_errors.ReadOnlyError)
 
     def explained(self, answer: Exception) -> HubError:
-        """Return the error of the hub for an *answer*."""
+        """Return the hub's error for an *answer*."""
         return explained(self.url, answer)
 
     def _answer(self, deadline: Deadline) -> Any:
@@ -204,8 +204,10 @@ class RedisLink:
             raise self._failed(exc) from exc
 
     def receive(self, deadline: Deadline) -> Any:
-        """Return what has come, or None when there is nothing; what has begun to come is waited for
-        until the *deadline*. Raises ``HubError``.
+        """Return a message, or None if there is none.
+
+        If only a part of it has arrived, wait for the rest until the *deadline*. Raises
+        ``HubError``.
         """
         try:
             if not self._redis.can_read(0):
@@ -222,12 +224,12 @@ class RedisLink:
         self._socket.settimeout(_seconds(deadline))
 
     def fileno(self) -> int:
-        """Return the descriptor, for waiting; -1 when closed."""
+        """Return the descriptor, for waiting; -1 if closed."""
         return -1 if self._socket is None else self._socket.fileno()
 
     @property
     def is_idle(self) -> bool:
-        """False when an idle connection has ended, or has something that nobody asked for."""
+        """False if an idle connection has ended, or has received unrequested data."""
         if self._socket is None or self._stopped:
             return False
         try:
@@ -236,25 +238,25 @@ class RedisLink:
             return False
 
     def stop(self) -> None:
-        """Make what is waiting for this connection fail at once. Any thread may call it."""
+        """Make calls that wait for this connection fail at once. Any thread may call it."""
         self._stopped = True
         self._dialling.stop()
         sock = self._socket
         if sock is not None:
-            # OSError: it has ended already
+            # OSError: it has already ended
             with contextlib.suppress(OSError):
                 # of the plain socket: TLS would want to say goodbye first
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close it. Called by the thread that uses it."""
+        """Close the connection. Called by the thread that uses it."""
         sock, self._socket = self._socket, None
         self._redis.disconnect()
         if sock is not None:
             sock.close()
 
     def die_in_child(self) -> None:
-        """Only close the copy of the descriptor, in a forked child."""
+        """In a forked child: only close the copy of the descriptor."""
         self._stopped = True
         self._dialling.die_in_child()
         sock, self._socket = self._socket, None
@@ -268,7 +270,7 @@ class RedisLink:
 
 
 def _packed(command: tuple[Any, ...]) -> bytes:
-    """Return *command*, words and whole numbers, as Redis reads it. redis-py takes longer."""
+    """Return *command*, words and integers, encoded for Redis. Faster than redis-py."""
     parts = [b"*%d\r\n" % len(command)]
     for word in command:
         if isinstance(word, str):
@@ -280,7 +282,7 @@ def _packed(command: tuple[Any, ...]) -> bytes:
 
 
 def explained(url: RedisUrl, exc: Exception, maybe_published: bool = False) -> HubError:
-    """Return the error of the hub for *exc*, which redis-py, TLS or the network has raised."""
+    """Return the hub's error for *exc*, raised by redis-py, TLS or the network."""
     if isinstance(exc, HubError):
         return exc
     cause = exc if isinstance(exc, OSError) else exc.__cause__ or exc.__context__
@@ -291,38 +293,38 @@ def explained(url: RedisUrl, exc: Exception, maybe_published: bool = False) -> H
     if isinstance(exc, (redis_errors.TimeoutError, TimeoutError)) or isinstance(
         cause, TimeoutError
     ):
-        text = "has not answered in time"
+        text = "did not answer in time"
         if isinstance(cause, OSError) and str(cause) and "address" in str(cause):
-            text = f"was not found in time: {cause}"
+            text = f"could not be looked up in time: {cause}"
     elif isinstance(cause, ssl.SSLCertVerificationError):
-        text = f"has a certificate that is not accepted: {cause.verify_message}"
+        text = f"has an invalid certificate: {cause.verify_message}"
     elif isinstance(cause, ssl.SSLError):
-        text = f"does not speak TLS as we do: {cause}"
+        text = f"failed the TLS handshake: {cause}"
     elif isinstance(cause, OSError):
         text = f"cannot be reached: {cause.strerror or cause}"
     else:
-        text = f"has failed: {exc}"
+        text = f"failed: {exc}"
     return HubUnavailable(f"{url.shown} {text}", maybe_published)
 
 
 def _answered(url: RedisUrl, text: str, exc: Exception, maybe_published: bool) -> HubError:
-    """Return the error for what Redis has answered, or that it has closed the connection."""
+    """Return the hub's error for an error that Redis answered, or for a closed connection."""
     if "uthentication required" in text:
         text = f"NOAUTH {text}"
     for code, words in _ABSENCES.items():
         if text.startswith(code) or type(exc).__name__ == _CLASSES.get(code):
             return HubUnavailable(f"{url.shown} {words}")
     if isinstance(exc, redis_errors.OutOfMemoryError) or text.startswith("OOM"):
-        return HubFull(f"{url.shown} is full: it has no memory left for more data")
+        return HubFull(f"{url.shown} is out of memory")
     for code, words in _REFUSALS.items():
         if text.startswith(code) or type(exc).__name__ == _CLASSES.get(code):
-            return HubRefused(f"{url.shown} refuses: {words} ({text})")
+            return HubRefused(f"{url.shown} refused: {words} ({text})")
     if isinstance(exc, redis_errors.ResponseError):
-        return HubRefused(f"{url.shown} refuses: {text}")
-    return HubUnavailable(f"{url.shown} has ended the connection: {text}", maybe_published)
+        return HubRefused(f"{url.shown} refused: {text}")
+    return HubUnavailable(f"{url.shown} closed the connection: {text}", maybe_published)
 
 
-#: redis-py cuts the code off, and makes classes of them
+#: redis-py removes the code and uses a class instead
 _CLASSES = {
     "NOPERM": "NoPermissionError",
     "READONLY": "ReadOnlyError",
@@ -332,9 +334,9 @@ _CLASSES = {
 
 
 def _seconds(deadline: Deadline) -> float:
-    """Return what is left, for a socket; raise when nothing is."""
+    """Return the time left, for a socket; raise if there is none."""
     left = deadline.seconds()
     assert left is not None
     if left <= 0:
-        raise timed_out("has not answered in time")
+        raise timed_out("did not answer in time")
     return left

@@ -1,7 +1,7 @@
-"""RedisListener: the one thread of a hub over Redis. It listens, fills gaps, and reconnects.
+"""RedisListener: the single thread of a Redis hub. It listens, fills gaps and reconnects.
 
-Subscribers are called in it. What it must not miss is in the history: whenever something may be
-missing (a gap in the offsets, a new connection, a new channel, a long silence), it looks there.
+Subscribers are called in it. Whenever something may be missing (a gap in the offsets, a new
+connection, a new channel, a long silence), it reads the history.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ _log = get_logger("mormot_ws.topics")
 
 #: how many channels one command subscribes to
 _CHANNELS_AT_ONCE = 200
-#: how many messages are taken before the thread looks after something else
+#: how many messages are taken before the thread does other work
 _MESSAGES_AT_ONCE = 200
-#: how many topics are looked for in the history at once
+#: how many topics are read from the history at once
 _TOPICS_AT_ONCE = 20
-#: seconds in which each topic is looked at once, whether something has come or not: Redis may lose
-#: a message without a word, and forgets what nobody uses
+#: seconds of a round, in which each topic is read once even if nothing has arrived: Redis may lose
+#: a message silently, and forgets what is not used
 _ROUND_SECONDS = 60.0
-#: the longest seconds without a word from Redis before it is asked for one
+#: the maximum seconds without data from Redis before it is pinged
 _SILENCE_SECONDS = 5.0
-#: seconds between two lines in the log about foreign messages
+#: seconds between two log records about foreign messages
 _FOREIGN_SECONDS = 60.0
-#: a connection that has lasted so many seconds is taken for stable
+#: seconds after which a connection counts as stable
 _STABLE_SECONDS = 1.0
-#: the longest time between two looks at what there is to do
+#: the maximum seconds between two checks for work
 _LONGEST_WAIT = 1.0
 
 
 class ListeningHub(Protocol):
-    """What the thread needs of its hub."""
+    """What the thread needs from its hub."""
 
     @property
     def policy(self) -> ReconnectPolicy | None:
-        """Decides the waits; None: the default policy does."""
+        """The policy that decides the waits; None: the default policy."""
 
     timeout: float
     topic_age: float
@@ -68,7 +68,7 @@ class ListeningHub(Protocol):
 
 
 class RedisListener:
-    """Listens for one hub. Any thread may use it; a stopped one stays stopped."""
+    """Listens for one hub. Any thread may use it. Once stopped, it stays stopped."""
 
     def __init__(
         self, hub: ListeningHub, pool: RedisPool, feeds: RedisFeeds, presence: RedisPresence
@@ -77,13 +77,13 @@ class RedisListener:
         self._pool = pool
         self._feeds = feeds
         self._presence = presence
-        #: guards the start of the thread; nothing is called under it
+        #: guards the start of the thread; nothing is called while it is held
         self._safe = threading.RLock()
         self._thread: threading.Thread | None = None
         self._stopping = False
-        #: set while Redis is listened to
+        #: set while the thread listens to Redis
         self.connected = threading.Event()
-        #: how often it was lost and came back
+        #: how often Redis was lost and then reconnected
         self.reconnects = 0
         #: calls of subscribers, with a publication and with Lost
         self.delivered = 0
@@ -94,7 +94,7 @@ class RedisListener:
         self._wake_write: socket.socket | None = None
 
     def start(self) -> None:
-        """Start the thread if it does not run."""
+        """Start the thread if it is not running."""
         with self._safe:
             if self._thread is not None or self._stopping:
                 return
@@ -115,31 +115,31 @@ class RedisListener:
         return self._thread is not None
 
     def wake(self) -> None:
-        """Let the thread look for something to do. Any thread may call it."""
+        """Make the thread check for work. Any thread may call it."""
         wake = self._wake_write
         if wake is not None:
-            # OSError: it has been told often enough, or has ended
+            # OSError: enough wake-ups are pending, or it has ended
             with contextlib.suppress(OSError):
                 wake.send(b"\0")
 
     def revive(self) -> None:
-        """Try again, if the policy has given up: Redis has answered somebody else."""
+        """Try again if the policy gave up: Redis has answered another call."""
         if self._gave_up:
             self._gave_up = False
             self.wake()
 
     def is_current(self) -> bool:
-        """Tell whether the calling thread is the one that listens."""
+        """Return whether the calling thread is the listening thread."""
         return self._thread is threading.current_thread()
 
     def stop(self) -> None:
-        """Make the thread end soon; the pool has to be stopped, too."""
+        """Make the thread end soon; the pool has to be stopped too."""
         with self._safe:
             self._stopping = True
         self.wake()
 
     def join(self, deadline: Deadline) -> None:
-        """Wait for its end, unless this is called in it."""
+        """Wait for the end of the thread, unless called in it."""
         thread = self._thread
         if thread is None or self.is_current():
             return
@@ -147,7 +147,7 @@ class RedisListener:
             _log.warning("the thread of a hub is still calling a subscriber after free()")
 
     def die_in_child(self) -> None:
-        """Start afresh, in a forked child. This thread may be the one that has forked."""
+        """In a forked child: start afresh. The calling thread may be the one that forked."""
         self._safe = threading.RLock()
         self._thread = None
         self.connected = threading.Event()
@@ -171,14 +171,14 @@ class RedisListener:
                 try:
                     failed: BaseException = listening.run(lambda: self._may_go_on(safe))
                 except BaseException as exc:
-                    # it has to end a child that was forked by a callback
+                    # it has to end a child that a callback forked
                     if self._safe is not safe:
                         raise
                     failed = exc
                 if not self._may_go_on(safe):
                     return
                 if not isinstance(failed, HubError):
-                    _log.error("the thread of a hub has failed", exc_info=failed)
+                    _log.error("the thread of a hub failed", exc_info=failed)
                 was_connected = self.connected.is_set()
                 self.connected.clear()
                 if was_connected:
@@ -187,7 +187,7 @@ class RedisListener:
                     waits.count_failure()
                 self._pause(waits, failed, safe)
         finally:
-            # if the lock is another one, this is a child that was forked in this same thread
+            # if the lock is another one, this is a child forked in this same thread
             if self._safe is safe:
                 self.connected.clear()
                 with safe:
@@ -210,7 +210,7 @@ class RedisListener:
         if delay is None or delay == math.inf:
             delay = None
             self._gave_up = True
-            _log.error("a hub has given up: %s; it tries again when it is used", text)
+            _log.error("a hub gave up reconnecting: %s; it tries again when used", text)
         until = Deadline(delay)
         while self._may_go_on(safe) and not until.passed:
             if delay is None and not self._gave_up:
@@ -219,7 +219,7 @@ class RedisListener:
             self.wait_for(-1, _LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
 
     def wait_for(self, descriptor: int, seconds: float) -> None:
-        """Wait until there is something to read from *descriptor*, or :meth:`wake` is called."""
+        """Wait until *descriptor* can be read, or :meth:`wake` is called."""
         wake = self._wake_read
         if wake is None:
             return
@@ -240,12 +240,12 @@ class RedisListener:
                 subscription.call(heard)
 
     def note_connected(self) -> None:
-        """Tell those that wait that Redis is listened to."""
+        """Wake the threads that wait until the hub listens to Redis."""
         self.connected.set()
 
 
 class _Listening:
-    """One connection after another. Used in the listening thread only."""
+    """Handles one connection after another. Used only in the listening thread."""
 
     def __init__(
         self,
@@ -261,21 +261,21 @@ class _Listening:
         self._feeds = feeds
         self._presence = presence
         self._connected_before = False
-        #: the channels that the connection has asked for; True: Redis has confirmed
+        #: the channels that the connection has subscribed to; True: confirmed by Redis
         self._asked: dict[bytes, bool] = {}
-        #: those that still have to be looked at in this round
+        #: the channels that still have to be read in this round
         self._round: deque[bytes] = deque()
         self._next_look = 0.0
         self._looks_per_second = 0.0
         self._heard_at = 0.0
-        #: when Redis was asked for a word; 0.0: it was not
+        #: when Redis was pinged; 0.0: it was not
         self._asked_at = 0.0
         self._next_refresh = 0.0
         self._next_announcement = 0.0
         self._foreign = SeldomLog(_FOREIGN_SECONDS)
 
     def run(self, may_go_on: Callable[[], bool]) -> HubError:
-        """Connect and listen until that fails; return why."""
+        """Connect and listen until that fails; return the reason."""
         timeout = self._hub.timeout
         try:
             link = self._pool.new_link(Deadline(timeout))
@@ -306,7 +306,7 @@ class _Listening:
         self._listener.note_connected()
 
     def _turn(self, link: RedisLink) -> None:
-        """Read what has come; do what is due; wait for more."""
+        """Read messages, do what is due, and wait for more."""
         busy = self._read(link)
         self._sync(link)
         busy = self._fill_some() or busy
@@ -320,7 +320,7 @@ class _Listening:
         return Deadline(self._hub.timeout)
 
     def _read(self, link: RedisLink) -> bool:
-        """Take what has come; return whether there may be more."""
+        """Take messages; return whether there may be more."""
         for _ in range(_MESSAGES_AT_ONCE):
             message = link.receive(self._deadline())
             if message is None:
@@ -335,17 +335,17 @@ class _Listening:
             try:
                 call = self._feeds.take(channel, message[2])
             except ValueError as exc:
-                # somebody else uses our channels: what is ours is in the history
+                # another program uses our channels; our publications are in the history
                 more = self._foreign.due()
                 if more is not None:
-                    _log.warning("what came on %r is not a publication: %s%s", channel, exc, more)
+                    _log.warning("a message on %r is not a publication: %s%s", channel, exc, more)
                 self._feeds.mark_behind(channel)
             else:
                 if call is not None:
                     self._listener.call([call])
         elif kind == b"subscribe" and channel in self._asked:
             self._asked[channel] = True
-            # what came between the start of the subscription and now
+            # for what was published between the start of the subscription and now
             self._feeds.mark_behind(channel)
 
     def _subscribe(self, link: RedisLink, channels: list[bytes]) -> None:
@@ -355,7 +355,7 @@ class _Listening:
             link.send(self._deadline(), b"SUBSCRIBE", *some)
 
     def _sync(self, link: RedisLink) -> None:
-        """Ask for channels that are wanted now, and for others not any more."""
+        """Subscribe to new channels and unsubscribe from unused ones."""
         new, old = [], []
         for channel in dict.fromkeys(self._feeds.take_changed()):
             if not self._feeds.is_wanted(channel):
@@ -364,14 +364,14 @@ class _Listening:
             elif channel not in self._asked:
                 new.append(channel)
             elif self._asked[channel]:
-                # it was given up and wanted again at once
+                # it was unsubscribed and wanted again at once
                 self._feeds.mark_behind(channel)
         if old:
             link.send(self._deadline(), b"UNSUBSCRIBE", *old)
         self._subscribe(link, new)
 
     def _fill_some(self) -> bool:
-        """Read on in the history of topics that are behind; return whether there were any."""
+        """Read the history of topics that are behind; return whether there were any."""
         behind = self._feeds.next_behind(_TOPICS_AT_ONCE)
         missed = [
             (each.feed.topic, position)
@@ -387,7 +387,7 @@ class _Listening:
         return bool(behind)
 
     def _look_around(self, now: float) -> None:
-        """Look after some quiet topics; after all of them once in a round."""
+        """Check some quiet topics; all of them once per round."""
         if now < self._next_look:
             return
         if not self._round:
@@ -395,13 +395,13 @@ class _Listening:
             self._looks_per_second = len(self._round) / _ROUND_SECONDS
         for _ in range(min(len(self._round), int(self._looks_per_second) + 1)):
             self._feeds.mark_quiet(self._round.popleft())
-        # few topics: not one after another at once, but over the whole round
+        # spread a few topics over the whole round instead of checking them all at once
         self._next_look = now + max(
             _LONGEST_WAIT, 1 / max(self._looks_per_second, 1 / _ROUND_SECONDS)
         )
 
     def _keep_present(self, now: float) -> None:
-        """Say that this OS process lives, and who its members are."""
+        """Report that this OS process is alive, and its members."""
         presence = self._presence
         if not presence.is_used or (now < self._next_refresh and not presence.is_behind):
             return
@@ -415,14 +415,14 @@ class _Listening:
             self._presence.tell_left(deadline)
 
     def _ask_for_a_word(self, link: RedisLink, now: float) -> float:
-        """Make sure that Redis still answers; return the seconds until there is something to do."""
+        """Check that Redis still answers; return the seconds until the next work is due."""
         timeout = self._hub.timeout / 1000
         if self._asked_at:
             if now - self._asked_at > timeout:
-                raise HubUnavailable(f"{link.url.shown} has not answered in time")
+                raise HubUnavailable(f"{link.url.shown} did not answer in time")
         elif now - self._heard_at > min(timeout, _SILENCE_SECONDS):
             self._asked_at = now
-            # also before the first subscription, when it is answered differently
+            # even before the first subscription, when the answer is different
             link.send(self._deadline(), b"PING")
         due = self._next_refresh - now if self._presence.is_used else _LONGEST_WAIT
         return max(0.0, min(due, timeout / 4, _LONGEST_WAIT))

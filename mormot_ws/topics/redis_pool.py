@@ -1,4 +1,4 @@
-"""RedisPool: the connections of a hub that wait for answers. Any thread may use it."""
+"""RedisPool: the connections of a hub for requests with answers. Any thread may use it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 _log = get_logger("mormot_ws.topics")
 
-#: seconds after which a refusal that goes on is logged once more
+#: seconds after which a persistent refusal is logged again
 _TOLD_AGAIN = 600.0
 
 
 class RedisPool:
-    """Connections that are made when they are needed, and used again.
+    """Connections that are opened on demand and reused.
 
-    :param shown: how logs and errors call this Redis.
-    :param most: the most at a time; another thread waits for one.
-    :param on_success: called, without a lock, after a time in which nothing succeeded.
+    :param shown: the name of this Redis in logs and errors.
+    :param most: the maximum number of connections; further threads wait for one.
+    :param on_success: called without a lock at the first success after a failure.
     """
 
     def __init__(
@@ -40,18 +40,18 @@ class RedisPool:
         self._make_link = make_link
         self._most = most
         self._on_success = on_success
-        #: those that nobody uses; the last one used is used first
+        #: the idle connections; the last one used is reused first
         self._idle: deque[RedisLink] = deque()
-        #: all, so that they can be stopped
+        #: all connections, so that they can be stopped
         self._links: dict[RedisLink, None] = {}
-        #: one for each connection that may be in use. A semaphore would not be safe in a signal
-        #: handler that has interrupted it
+        #: one item for each connection that may be in use. A semaphore would not be safe in a
+        #: signal handler that interrupts it
         self._permits = self._new_permits()
         self._stopped = False
-        #: the last fault, and whether the last request has ended with it
+        #: the last error, and whether the last request failed with it
         self.last_error = ""
         self.is_failing = False
-        #: the faults that were logged since it is failing
+        #: the errors logged since requests began to fail
         self._told: set[str] = set()
         self._refusals = SeldomLog(_TOLD_AGAIN)
 
@@ -87,10 +87,10 @@ class RedisPool:
         arguments: tuple[Any, ...],
         repeat: bool = True,
     ) -> Any:
-        """Return what *script* answers.
+        """Return the answer of *script*.
 
-        :param arguments: those behind the first one, which is the run of Redis.
-        :param repeat: it may be run once more when nobody knows whether it was.
+        :param arguments: the arguments after the first one, which is the run of Redis.
+        :param repeat: the script may be run again if it is unknown whether it was run.
 
         Raises ``HubError``.
         """
@@ -105,15 +105,16 @@ class RedisPool:
         asked: list[tuple[tuple[bytes, ...], tuple[Any, ...]]],
         repeat: bool = True,
     ) -> list[Any]:
-        """Return what *script* answers to several sets of keys and arguments, in one go. Raises
-        ``HubError``, also for an error among the answers.
+        """Return the answers of *script* to several sets of keys and arguments, sent together.
+
+        Raises ``HubError``, also for an error among the answers.
         """
 
         def run(link: RedisLink) -> Any:
             given = [(len(keys), *keys, link.run, *arguments) for keys, arguments in asked]
             answers = link.request(deadline, *((b"EVALSHA", script.sha, *each) for each in given))
             if any(map(link.lacks_script, answers)):
-                # it has run none of them: they lack it all
+                # it has run none of them: the script is missing for all
                 answers = link.request(deadline, *((b"EVAL", script.text, *each) for each in given))
             return _first_error(answers)
 
@@ -121,7 +122,7 @@ class RedisPool:
         return answers
 
     def request(self, deadline: Deadline, *commands: tuple[Any, ...]) -> list[Any]:
-        """Return the answers to *commands*. Raises ``HubError``, for an error as an answer, too."""
+        """Return the answers to *commands*. Raises ``HubError``, also for an error as an answer."""
 
         def ask(link: RedisLink) -> Any:
             return _first_error(link.request(deadline, *commands))
@@ -130,14 +131,14 @@ class RedisPool:
         return answers
 
     def _with_link(self, deadline: Deadline, ask: Callable[[RedisLink], Any], repeat: bool) -> Any:
-        """Return what *ask* returns for a connection; raise the error that it returns."""
+        """Call *ask* with a connection; return its answer or raise the error that it returns."""
         permits = self._permits
         try:
             try:
                 permits.get(timeout=deadline.seconds())
             except Empty:
                 raise HubUnavailable(
-                    f"{self._shown}: {self._most} connections were in use all the time"
+                    f"{self._shown}: all {self._most} connections were in use until the time-out"
                 ) from None
             try:
                 try:
@@ -148,7 +149,7 @@ class RedisPool:
                     try:
                         answer = self._ask(deadline, ask)
                     except HubError as again:
-                        # the first time may have been the one
+                        # the first attempt may have published it
                         again.maybe_published = True
                         raise
             finally:
@@ -169,12 +170,12 @@ class RedisPool:
             self.drop(link)
             raise
         if link.is_read_only(answer) or self._stopped:
-            # another machine may have its name by now: the next one looks it up
+            # the name may now belong to another machine: the next connection looks it up
             self.drop(link)
         else:
             self._idle.append(link)
             if self._stopped:
-                # it has not seen this one
+                # stop() has not seen this one
                 self._close_idle()
         if isinstance(answer, Exception):
             failed = link.explained(answer)
@@ -192,11 +193,11 @@ class RedisPool:
                 return self.new_link(deadline)
             if link.is_idle:
                 return link
-            # e.g. Redis was restarted: found before something is sent that nobody answers
+            # e.g. Redis was restarted: detect this before sending something that gets no answer
             self.drop(link)
 
     def note_success(self) -> None:
-        """Remember, and log, that Redis answers again."""
+        """Record and log that Redis answers again."""
         if self.is_failing:
             self.is_failing = False
             self._told.clear()
@@ -204,18 +205,18 @@ class RedisPool:
             self._on_success()
 
     def note_failure(self, exc: HubError) -> None:
-        """Remember a fault, and log it once while it lasts."""
+        """Record an error, and log it once while it lasts."""
         if self._stopped:
             return
         text = self.last_error = exc.text
         if isinstance(exc, HubUnavailable):
             self.is_failing = True
-            # of two faults in turn, neither is told again
+            # of two alternating errors, neither is logged again
             if text not in self._told:
                 self._told.add(text)
                 _log.warning("%s", text)
         else:
-            # it may do other things meanwhile, so its end is not seen
+            # other requests may succeed meanwhile, so the end of a refusal is not noticed
             more = self._refusals.due(text)
             if more is not None:
                 _log.warning("%s%s", text, more)
@@ -228,14 +229,14 @@ class RedisPool:
                 return
 
     def stop(self) -> None:
-        """End all: what waits fails at once, and so does what comes later."""
+        """Stop all connections: waiting and later requests fail at once."""
         self._stopped = True
         for link in list(self._links):
             link.stop()
         self._close_idle()
 
     def die_in_child(self) -> None:
-        """Start afresh, in a forked child."""
+        """In a forked child: start afresh."""
         links, self._links = list(self._links), {}
         self._idle = deque()
         self._permits = self._new_permits()
@@ -245,5 +246,5 @@ class RedisPool:
 
 
 def _first_error(answers: list[Any]) -> Any:
-    """Return an error among the *answers*, or all of them."""
+    """Return an error among the *answers*, or all answers."""
     return next((answer for answer in answers if isinstance(answer, Exception)), answers)

@@ -1,27 +1,27 @@
 """What a hub does in Redis: the names of its keys, and the scripts that run there.
 
-One script is one step for Redis: a publication is numbered, kept and delivered, or nothing of it
-happens. No connection belongs in here.
+A script is atomic: a publication is numbered, kept and delivered, or nothing happens. This module
+uses no connections.
 
-The keys of a topic, which all lie in the same slot of a Redis Cluster:
+The keys of a topic, which are all in the same slot of a Redis Cluster:
 
 ``…{topic}:meta``
-    a hash: ``e`` the epoch, ``o`` the newest offset, ``r`` the run of Redis that has numbered it,
-    ``p`` earlier epochs, each with the newest offset that has survived it
+    a hash: ``e`` the epoch, ``o`` the newest offset, ``r`` the run of Redis that numbered it,
+    ``p`` earlier epochs, each with the newest offset that survived it
 ``…{topic}:past``
     a stream, the history; the ID of an entry is ``offset-milliseconds``
 ``…{topic}:seen``, ``…{topic}:order``
-    a hash, (session, sequence) to offset and milliseconds, and a list with them in their order
+    a hash from (session, sequence) to offset and milliseconds, and a list of them in order
 ``…{topic}:here``
-    a hash: the members, as ``process:member``, and what is told of them
+    a hash from members, as ``process:member``, to their info
 ``…{topic}``
-    the channel, on which publications are ``epoch offset json``
+    the channel; publications on it are ``epoch offset json``
 
-Outside of them, ``…process:NAME`` is there as long as an OS process says so.
+In addition, ``…process:NAME`` exists as long as an OS process reports that it is alive.
 
-A Redis that comes back may have lost its last moments, and would then give the same numbers to
-other publications. So the first script in each run of Redis begins a new epoch, and notes where it
-has begun: a reader that has not come further has lost nothing.
+A restarted Redis may have lost its most recent data, and would then assign the same offsets to
+other publications. Therefore the first script in each run of Redis begins a new epoch and records
+where it began: a reader that had not read beyond that point has lost nothing.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class Script(NamedTuple):
 
 def _script(text: str) -> Script:
     source = (_TOUCH + text).encode()
-    # Redis names scripts so; nothing depends on the strength of it
+    # Redis names scripts by this hash; its strength does not matter
     return Script(source, sha1(source, usedforsecurity=False).hexdigest().encode())
 
 
@@ -210,7 +210,7 @@ HISTORY = _script(_HISTORY)
 
 
 class Keys(NamedTuple):
-    """The names of a topic's keys, and of its channel."""
+    """The names of a topic's keys and channel."""
 
     meta: bytes
     past: bytes
@@ -220,7 +220,7 @@ class Keys(NamedTuple):
     channel: bytes
 
 
-#: what is in braces decides in which slot of a Redis Cluster a key lies
+#: the part in braces decides in which slot of a Redis Cluster a key is
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
 
@@ -233,5 +233,5 @@ def keys_of(prefix: str, topic: str) -> Keys:
 
 
 def process_key(prefix: str, process: str) -> bytes:
-    """Return the name of the key that is there while an OS process lives."""
+    """Return the name of the key that exists while an OS process is alive."""
     return f"{prefix}process:{process}".encode()

@@ -1,4 +1,4 @@
-"""Where Redis is: its URL, taken apart, and shown without its password. No connection in here."""
+"""The URL of Redis: parsed, and shown without its password. This module uses no connections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PORT = 6379
 
 
 class RedisUrl(NamedTuple):
-    """Where Redis is. Only :attr:`shown` is for others' eyes."""
+    """The address of Redis. Only :attr:`shown` may be logged."""
 
     host: str
     port: int
@@ -22,7 +22,7 @@ class RedisUrl(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The place as logs, errors and reprs show it."""
+        """The address as shown in logs, errors and reprs."""
         return f"Redis at {shown_target(self.host, self.port)}"
 
     def __repr__(self) -> str:
@@ -30,32 +30,30 @@ class RedisUrl(NamedTuple):
 
 
 def parse_redis_url(url: object) -> RedisUrl:
-    """Return what ``redis://[[user]:password@]host[:port][/database]`` says; ``rediss://`` with
-    TLS, ``unix:///path[?db=database]`` on a Unix socket.
+    """Parse ``redis://[[user]:password@]host[:port][/database]``.
 
-    Raises ``TypeError``/``ValueError`` for what is no such URL, without its password.
+    ``rediss://`` uses TLS, ``unix:///path[?db=database]`` a Unix socket. Raises ``TypeError`` or
+    ``ValueError`` for an invalid URL, without showing its password.
     """
     if not isinstance(url, str):
         raise TypeError(f"url must be a str, not {type(url).__name__}")
     try:
         parts = urlsplit(url)
         port = parts.port
-    # its text may have the password in it
+    # its text may contain the password
     except ValueError:
-        raise ValueError(
-            "url is no URL: is there a special character in the password? Write it as %XX"
-        ) from None
+        raise ValueError("invalid url: write special characters in the password as %XX") from None
     wanted = "redis://host:port/0, rediss://… with TLS, or unix:///path?db=0"
     database, options = parts.path.strip("/"), parse_qs(parts.query)
     host = unquote(parts.hostname or "")
     if parts.scheme == "unix" and parts.path.strip("/"):
         host, database = f"unix:{unquote(parts.path)}", options.pop("db", ["0"])[0]
     elif parts.scheme not in ("redis", "rediss") or not host:
-        raise ValueError(f"url is {wanted}; this one begins with {parts.scheme + '://':.20}")
+        raise ValueError(f"url must be {wanted}; it begins with {parts.scheme + '://':.20}")
     if options or parts.fragment:
-        raise ValueError(f"url is {wanted}, without {', '.join(options) or 'a fragment'}")
+        raise ValueError(f"url must be {wanted}, without {', '.join(options) or 'a fragment'}")
     if database and not (database.isascii() and database.isdigit()):
-        raise ValueError(f"the database in the url is a number, as in {wanted}")
+        raise ValueError(f"the database in the url must be a number, as in {wanted}")
     return RedisUrl(
         host,
         _PORT if port is None else port,

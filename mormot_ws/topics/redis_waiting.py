@@ -1,4 +1,4 @@
-"""Waiting for descriptors, a few at a time."""
+"""Waiting for a few descriptors at once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import select
 
 
 def wait_readable(descriptors: list[int], seconds: float) -> bool:
-    """Wait until one of the *descriptors* can be read; return whether one can. A negative one is
-    left out.
+    """Wait until one of the *descriptors* can be read; return whether one can.
+
+    Negative descriptors are ignored.
     """
     wanted = [descriptor for descriptor in descriptors if descriptor >= 0]
     if hasattr(select, "poll"):

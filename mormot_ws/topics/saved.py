@@ -1,4 +1,4 @@
-"""ClientState: what a client of topics saves, so that another program goes on. Values only."""
+"""ClientState: what a topics client saves, so that another program can continue. Values only."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _VERSION = 1
 
 
 class ClientState(NamedTuple):
-    """The state of a client: JSON values and back."""
+    """The state of a client, converted to JSON values and back."""
 
     session: str
-    #: that of its last publication
+    #: the sequence of its last publication
     sequence: int
     positions: dict[str, Position]
     #: (sequence, topic, data as JSON text), in order
     unacknowledged: list[tuple[int, str, str]]
 
     def as_json(self) -> dict[str, Any]:
-        """Return it in a form that JSON can hold."""
+        """Return the state as JSON values."""
         return {
             "version": _VERSION,
             "session": self.session,
@@ -32,14 +32,12 @@ class ClientState(NamedTuple):
 
     @classmethod
     def of_json(cls, state: object) -> ClientState:
-        """Return what :meth:`as_json` was made of. Raises ``ValueError`` for anything else."""
+        """Return the state for a result of :meth:`as_json`. Raises ``ValueError`` otherwise."""
         try:
             return cls._of_json(state)
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
-            # without the session, which is a secret
-            raise ValueError(
-                f"this is not what state() has returned: {type(exc).__name__}"
-            ) from None
+            # omit the session, which is a secret
+            raise ValueError(f"not a value returned by state(): {type(exc).__name__}") from None
 
     @classmethod
     def _of_json(cls, state: Any) -> ClientState:

@@ -1,6 +1,6 @@
-"""TopicServer: what all connections of a server's topics share: feeds, sessions, limits, counts.
+"""TopicServer: what a server's connections share: feeds, sessions, limits and counters.
 
-What one connection says is handled in ``visitor.py``.
+The messages of each connection are handled in ``visitor.py``.
 """
 
 from __future__ import annotations
@@ -23,47 +23,47 @@ if TYPE_CHECKING:
 
 _log = get_logger("mormot_ws.topics")
 
-#: publications that are asked of the hub at once for a client that has missed some, at most and at
-#: least
+#: the maximum and minimum number of publications requested from the hub at once, for a client that
+#: has missed some
 _CHUNK = 500
 _LEAST_CHUNK = 4
 
 
 @dataclass(frozen=True)
 class TopicsStatus:
-    """A snapshot of a server's topics, in this OS process."""
+    """A snapshot of a server's topics in this OS process."""
 
     #: topics with subscribers
     topics: int
-    #: connections that have said hello
+    #: connections that have sent ``hello``
     sessions: int
     #: subscriptions of all connections
     subscriptions: int
-    #: publications of clients: that the hub has taken, …
+    #: publications of clients: accepted by the hub, …
     published: int
-    #: … that it had seen before, …
+    #: … already known to it, …
     repeated: int
-    #: … and that were refused for good
+    #: … and refused for good
     refused: int
-    #: publications and ``sub`` that the hub was not there for
+    #: publications and ``sub`` for which the hub was not available
     unavailable: int
-    #: publications that were queued for subscribers, those that they had missed among them
+    #: publications queued for subscribers, including those that they had missed
     delivered: int
-    #: subscriptions that went on without a loss, and those that did not
+    #: subscriptions that continued without a loss, and those that did not
     recovered: int
     unrecovered: int
-    #: how often a client that does not read was skipped, or closed
+    #: how often a slow client was skipped or closed
     slow: int
-    #: connections that were ended by a newer one of the same session
+    #: connections ended by a newer one of the same session
     taken_over: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as a dictionary, e.g. for JSON."""
+        """Return the values as a dictionary, e.g. for JSON."""
         return asdict(self)
 
 
 class Counts:
-    """Counts that several threads add to."""
+    """Counters shared by several threads."""
 
     NAMES = (
         "published",
@@ -78,34 +78,34 @@ class Counts:
     )
 
     def __init__(self) -> None:
-        #: guards the numbers; nothing is called while it is held. Reentrant for signal handlers
+        #: guards the counters; nothing is called while it is held. Reentrant for signal handlers
         self._safe = threading.RLock()
         self._numbers: dict[str, int] = dict.fromkeys(self.NAMES, 0)
 
     def add(self, name: str, count: int = 1) -> None:
-        """Add *count* to the number *name*."""
+        """Add *count* to the counter *name*."""
         with self._safe:
             self._numbers[name] += count
 
     def all(self) -> dict[str, int]:
-        """Return all numbers."""
+        """Return all counters."""
         with self._safe:
             return dict(self._numbers)
 
 
 class Start:
-    """How a subscription begins: the answer, and what was missed."""
+    """The start of a subscription: the answer and the missed publications."""
 
     __slots__ = ("after", "missed", "more", "position", "reason", "recovered")
 
     def __init__(self, history: History, since: Position | None, most: int) -> None:
-        #: what the client is told: the next publication comes behind it
+        #: the position sent to the client: the next publication follows it
         self.position = self.after = history.position
         self.recovered = history.recovered
         self.reason = history.reason
-        #: the messages of what was missed
+        #: the messages with the missed publications
         self.missed: list[str] = []
-        #: there is more than fits: the client has to ask again
+        #: True: there is more than fits, and the client has to ask again
         self.more = False
         if since is None or not history.publications:
             return
@@ -119,7 +119,7 @@ class Start:
             size += len(json)
             if size > most and self.missed:
                 break
-            # the topic may have gone on in another epoch after it
+            # the topic may have continued in another epoch after it
             own = newest.epoch if offset == newest.offset else own
             self.missed.append(wire.publication(topic, offset, json, own if own != epoch else ""))
             epoch = own
@@ -128,7 +128,7 @@ class Start:
 
 
 class TopicServer:
-    """The topics of one server protocol, for all of its connections.
+    """The topics of a server protocol, for all of its connections.
 
     All methods may be called from any thread.
     """
@@ -145,14 +145,14 @@ class TopicServer:
         dies_in_child(self)
 
     def _clear(self) -> None:
-        #: guards the two tables; a feed's lock may be taken while it is held, nothing else.
-        #: Reentrant for signal handlers
+        #: guards the two tables; while it is held, only a feed's lock may be taken. Reentrant for
+        #: signal handlers
         self._safe = threading.RLock()
         self._feeds: dict[str, Feed] = {}
         self._visitors: dict[str, Visitor] = {}
 
     def die_in_child(self) -> None:
-        """Forget the parent's connections, in a forked child."""
+        """In a forked child: forget the parent's connections."""
         self.counts = Counts()
         self.presence = Presence(self.hub)
         self._clear()
@@ -160,7 +160,7 @@ class TopicServer:
     # ------------------------------------------------------------------------------------- sessions
 
     def welcome(self, visitor: Visitor) -> Visitor | None:
-        """Remember who has the visitor's session now; return who had it before."""
+        """Remember the visitor as the owner of its session; return the previous owner."""
         with self._safe:
             before = self._visitors.get(visitor.session)
             self._visitors[visitor.session] = visitor
@@ -175,11 +175,11 @@ class TopicServer:
     # -------------------------------------------------------------------------------- subscriptions
 
     def topic_fault(self, topic: str) -> str:
-        """Return why there can be no such topic for clients, or ''."""
+        """Return why clients cannot use that topic, or ''."""
         if topic[:1] == "$":
-            return "topics that begin with $ are the server's"
+            return "topics that begin with $ are reserved for the server"
         if len(topic) > self.limits.max_topic_length:
-            return f"a topic has at most {self.limits.max_topic_length} characters"
+            return f"a topic must have at most {self.limits.max_topic_length} characters"
         try:
             check_name("a topic", topic)
         except ValueError as exc:
@@ -187,8 +187,10 @@ class TopicServer:
         return ""
 
     def join(self, visitor: Visitor, topic: str) -> tuple[Member, bool] | None:
-        """Add a member to the feed of *topic*; return it, and whether it is the first, which has
-        to start the feed. None: the topic is full.
+        """Add a member to the feed of *topic*.
+
+        Return the member, and whether it is the first one, which has to start the feed. None: the
+        topic is full.
         """
         member = Member(visitor)
         while True:
@@ -210,7 +212,7 @@ class TopicServer:
         most = max(1, self.limits.max_behind // 2)
         if first:
             return Start(feed.start(since), since, most)
-        # the hub's own bound, and some time for its thread
+        # the hub's own time-out, plus some time for its thread
         feed.wait(self.hub.timeout / 1000 + 1)
         position = feed.position
         if position is not None and (since is None or since == position):
@@ -221,11 +223,11 @@ class TopicServer:
 
     @staticmethod
     def _chunk(feed: Feed, most: int) -> int:
-        """Return how many publications about *most* bytes are: what does not fit is thrown away."""
+        """Return how many publications make up about *most* bytes; what does not fit is dropped."""
         return min(_CHUNK, max(_LEAST_CHUNK, round(1.5 * most / feed.sizes.mean)))
 
     def leave(self, member: Member) -> bool:
-        """Remove *member* from its feed; return False when it was not there any more."""
+        """Remove *member* from its feed; return False if it had already been removed."""
         feed = member.feed
         assert feed is not None
         was_there, ended = feed.remove(member)
@@ -236,14 +238,14 @@ class TopicServer:
             try:
                 feed.stop()
             except HubError as exc:
-                _log.debug("the topic %r was not unsubscribed at the hub: %s", feed.topic, exc)
-            # a mistake in an application's hub; the visitor still has to leave its other topics
+                _log.debug("cannot unsubscribe from %r at the hub: %s", feed.topic, exc)
+            # a bug in an application's hub; the visitor still has to leave its other topics
             except Exception:  # noqa: BLE001
-                _log.exception("unsubscribing from the topic %r failed at the hub", feed.topic)
+                _log.exception("unsubscribing from %r failed at the hub", feed.topic)
         return was_there
 
     def drop(self, member: Member) -> None:
-        """Undo :meth:`join` when :meth:`begin` has raised: also where the feed has ended by it."""
+        """Undo :meth:`join` after :meth:`begin` raised, even if the feed has ended."""
         feed = member.feed
         assert feed is not None
         self.leave(member)

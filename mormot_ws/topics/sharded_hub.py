@@ -1,4 +1,4 @@
-"""ShardedHub: topics spread over several hubs, each of them always on the same one."""
+"""ShardedHub: distributes topics over several hubs; each topic is always on the same hub."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from .hub import History, Hub, HubStatus, OnPublication, Position, Published, ch
 
 
 class ShardedHub(Hub):
-    """Spreads topics over several hubs: over several Redis, when one does not do the work alone.
+    """Distributes topics over several hubs, e.g. over several Redis servers if one is not enough.
 
-    A topic is always on the same hub, which its name decides, so everything that a hub promises of
-    a topic holds. All processes have to be given the same hubs in the same order. With one hub more
-    at the end, one topic in so many moves to it, and begins a new epoch there.
+    The name of a topic decides its hub. A topic is always on the same hub, so everything that a hub
+    guarantees for a topic holds. All processes must use the same hubs in the same order. If you
+    append an n-th hub, one in n topics moves to it and begins a new epoch there.
 
-    When one of the hubs is away, only its topics are. The settings are those of the hubs.
+    If one hub is not available, only its topics are affected. The settings are those of the hubs.
 
-    :param hubs: at least one. They are freed with this one.
+    :param hubs: at least one hub. They are freed together with this one.
     """
 
     def __init__(self, hubs: Sequence[Hub]) -> None:
         self._hubs = tuple(hubs)
         if not self._hubs:
-            raise ValueError("hubs has at least one hub")
+            raise ValueError("hubs must contain at least one hub")
         for hub in self._hubs:
             if not isinstance(hub, Hub):
-                raise TypeError(f"hubs are hubs, not {type(hub).__name__}")
+                raise TypeError(f"hubs must contain only hubs, not {type(hub).__name__}")
         first = self._hubs[0]
         super().__init__(
             first.history_count,
@@ -43,8 +43,8 @@ class ShardedHub(Hub):
         self._number_of = lru_cache(10_000)(self._choose)
 
     def _choose(self, topic: str) -> int:
-        # of all hubs, the one whose hash with the topic is the highest: another one at the end
-        # changes nothing for those topics for which it is not the highest itself
+        # the hub whose hash with the topic is the highest: appending a hub moves only the topics
+        # for which the new hub has the highest hash
         return max(
             range(len(self._hubs)),
             key=lambda number: blake2b(f"{number} {topic}".encode(), digest_size=8).digest(),
@@ -89,7 +89,7 @@ class ShardedHub(Hub):
         return self.hub_of(topic).count(topic)
 
     def status(self) -> HubStatus:
-        """Return the sums; ``connected`` when all are, and the first ``last_error`` there is."""
+        """Return the sums; ``connected`` if all hubs are, and the first ``last_error``."""
         every = [hub.status() for hub in self._hubs]
         sums: dict[str, Any] = {
             field.name: sum(getattr(each, field.name) for each in every)

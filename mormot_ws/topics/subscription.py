@@ -1,6 +1,6 @@
 """Subscription: one callback on one topic, called by one thread at a time.
 
-It knows no hub and takes no lock.
+It does not use the hub and takes no locks.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _log = get_logger("mormot_ws.topics")
 class Subscription:
     """A callback, and whether it is running.
 
-    The thread that calls it writes ``_running`` and then reads ``active``; the one that ends it
-    writes ``active`` and then reads ``_running``. So at least one of them sees the other.
+    The thread that calls it writes ``_running``, then reads ``active``. The thread that ends it
+    writes ``active``, then reads ``_running``. So at least one of them notices the other.
     """
 
     __slots__ = (
@@ -36,23 +36,23 @@ class Subscription:
     def __init__(self, topic: str, callback: OnPublication, after: int, epoch: str) -> None:
         self.topic = topic
         self.callback = callback
-        #: publications up to this offset are not for it, in this epoch
+        #: publications up to this offset, in this epoch, are not for it
         self.after = after
         self.epoch = epoch
         #: it may be called
         self.active = True
         #: True in a forked child: it belongs to the parent
         self._inherited = False
-        #: the thread in which it runs; 0: none
+        #: the thread in which it is running; 0: none
         self._running = 0
-        #: set when a call has ended; made by the one thread that waits for that
+        #: set when a call has ended; created by the one thread that waits for it
         self._ended: threading.Event | None = None
 
     def is_of(self, callback: OnPublication) -> bool:
-        """Tell whether this is the subscription of *callback*.
+        """Return whether this is the subscription of *callback*.
 
-        A bound method is another object each time it is looked up; other things that can be called
-        may be equal, like two lists, and are not the same.
+        A bound method is a new object on each access, so methods are compared with ``==``. Other
+        callables may be equal without being the same.
         """
         own = self.callback
         return own is callback or (
@@ -60,14 +60,14 @@ class Subscription:
         )
 
     def move_to(self, epoch: str, after: int) -> None:
-        """Go on behind this position."""
+        """Continue after this position."""
         self.epoch = epoch
         self.after = after
 
     def call(self, heard: Heard) -> BaseException | None:
-        """Call the callback unless it was ended; return what must be raised by the caller later.
+        """Call the callback unless it was ended; return what the caller must raise later.
 
-        What the callback raises is logged, unless it is Ctrl-C in the main thread.
+        Exceptions in the callback are logged, except for Ctrl-C in the main thread.
         """
         self._running = get_ident()
         try:
@@ -81,7 +81,7 @@ class Subscription:
             _log.exception("a subscriber of the topic %r failed", self.topic)
         # a bug or sys.exit() in the user's code is logged, and affects no other subscriber
         except BaseException:
-            # it has to end a child that was forked by the callback
+            # it has to end a child that the callback forked
             if self._inherited:
                 raise
             _log.exception("a subscriber of the topic %r failed", self.topic)
@@ -92,24 +92,24 @@ class Subscription:
         return None
 
     def end(self, seconds: float) -> None:
-        """Let it not be called again; wait up to *seconds* for a call in another thread.
+        """Prevent further calls; wait up to *seconds* for a running call in another thread.
 
-        Called once, by the thread that has removed it from its topic.
+        Called once, by the thread that removed it from its topic.
         """
         self.active = False
         if self._running in (0, get_ident()):
             return
         ended = self._ended = threading.Event()
-        # it may have ended before it could see the event
+        # the call may have ended before it could see the event
         if self._running and not ended.wait(seconds):
             _log.warning(
-                "a subscriber of the topic %r was ended, but has been running for %.1f s and still"
-                " is",
+                "a subscriber of the topic %r was ended, but its callback is still running after"
+                " %.1f s",
                 self.topic,
                 seconds,
             )
 
     def die_in_child(self) -> None:
-        """Belong to the parent, in a forked child."""
+        """In a forked child: leave everything to the parent."""
         self._inherited = True
         self.active = False

@@ -1,4 +1,4 @@
-"""A client's subscriptions: how far each has read its topic. No connection belongs in here."""
+"""A client's subscriptions, and how far each has read its topic. Uses no connections."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ SubscriptionState = Literal["waiting", "subscribed", "refused", "ended"]
 
 
 class ReceivedPublication(Publication):
-    """A publication that a client has received: it is decoded already."""
+    """A publication that a client has received, already decoded."""
 
     data: Any = None
 
     @classmethod
     def made(cls, topic: str, offset: int, epoch: str, json: str, data: Any) -> ReceivedPublication:
-        """Return one with its *data*."""
+        """Return a publication with its *data*."""
         received = cls(topic, offset, epoch, json)
         received.data = data
         return received
 
 
 class Recovery(NamedTuple):
-    """How a client's subscription goes on after a loss of the connection."""
+    """How a client's subscription continues after a lost connection."""
 
     topic: str
     #: True: everything that was missed comes now, in order, before what is new
     recovered: bool
-    #: when not: ``'epoch'``: the server has lost its history; ``'trimmed'``: it does not reach back
-    #: so far
+    #: the reason if not recovered. ``'epoch'``: the server lost its history; ``'trimmed'``: the
+    #: history does not reach back far enough
     reason: str
-    #: how many publications come now. When it was not recovered: what is still there
+    #: how many publications follow now; if not recovered, those that are still kept
     missed: int
-    #: the next publication comes behind it
+    #: the next publication follows this position
     position: Position
 
 
@@ -46,9 +46,9 @@ OnRefused = Callable[["TopicSubscription"], Ignored]
 
 
 class TopicSubscription:
-    """A client's subscription to one topic, over all reconnections.
+    """A client's subscription to a topic, across all reconnections.
 
-    :meth:`WebSocketProtocolTopics.subscribe` returns it. Any thread may read it.
+    Returned by :meth:`WebSocketProtocolTopics.subscribe`. Any thread may read it.
     """
 
     __slots__ = (
@@ -73,35 +73,35 @@ class TopicSubscription:
         on_refused: OnRefused | None,
     ) -> None:
         self.topic = topic
-        #: ``'waiting'`` for the server's answer, on the first connection or on a new one;
+        #: ``'waiting'`` for the server's answer, on the first or on a new connection;
         #: ``'subscribed'``; ``'refused'`` by the server; ``'ended'`` by ``unsubscribe()``
         self.state: SubscriptionState = "waiting"
-        #: why it was refused, in words
+        #: why it was refused
         self.reason = ""
-        #: how far it has read the topic, with the publication whose callback is running; None:
+        #: how far it has read the topic, including the publication whose callback is running; None:
         #: the server has not answered yet
         self.position: Position | None = since
         self.on_publication = on_publication
         self.on_recovered = on_recovered
         self.on_refused = on_refused
-        #: the server was asked to begin at a position
+        #: True: the server was asked to begin at a position
         self.asked_since = False
-        #: … and nothing but its own pause was between
+        #: … and there was only the server's own pause in between
         self.goes_on = False
         self._answered = threading.Event()
 
     def wait(self, timeout_ms: float | None = None) -> bool:
-        """Wait until the server has answered for the first time; return True when it is subscribed.
+        """Wait for the server's first answer; return True if subscribed.
 
-        :param timeout_ms: the most milliseconds; None: as long as it takes.
+        :param timeout_ms: the maximum time to wait, in milliseconds; None: no limit.
         """
         self._answered.wait(None if timeout_ms is None else timeout_ms / 1000)
         return self.state == "subscribed"
 
     def asks(self, goes_on: bool) -> Position | None:
-        """Wait for the server's answer from now on; return where it is asked to begin.
+        """Start to wait for the server's answer; return where it is asked to begin.
 
-        *goes_on*: nothing but the server's own pause was between. For the package.
+        *goes_on*: there was only the server's own pause in between. For the package.
         """
         self.asked_since = self.position is not None
         self.goes_on = goes_on
@@ -109,7 +109,7 @@ class TopicSubscription:
         return self.position
 
     def moved(self, position: Position) -> None:
-        """Go on behind *position*, as the server says. For the package."""
+        """Continue after *position*, as the server says. For the package."""
         self.position = position
 
     def settle(self, state: SubscriptionState, reason: str = "") -> None:
@@ -119,7 +119,7 @@ class TopicSubscription:
         self._answered.set()
 
     def hears(self, epoch: str, offset: int) -> bool | None:
-        """Tell whether a publication is the next one, and remember it; None: some are missing."""
+        """Return whether a publication is the next one, and remember it; None: some are missing."""
         position = self.position
         if position is None or self.state != "subscribed":
             return False

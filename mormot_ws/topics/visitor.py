@@ -1,7 +1,7 @@
-"""Visitor: one connection of a server's topics: what it says, and what is answered.
+"""Visitor: handles the messages of one connection to a server's topics.
 
-All messages are queued, in the order of the publications that are queued for it; nothing here waits
-for the client. The hub and the application's callbacks are asked in the connection's thread.
+All answers are queued, in order with the publications for the client; nothing here waits for the
+client. The hub and the application's callbacks are called in the connection's thread.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 _log = get_logger("mormot_ws.topics")
 
-#: milliseconds after which a client may try again what the hub was not there for
+#: milliseconds after which a client may retry when the hub was not available
 _RETRY_MS = 1_000
 
-#: subscriptions and questions of one connection per second, at least
+#: the minimum rate of subscriptions and questions of a connection, per second
 _QUESTIONS = 100
 
 _FAILED = object()
 
 
 class Changed(NamedTuple):
-    """What ``on_publish`` returns to publish other data, where that is a text, True or False."""
+    """Returned by ``on_publish`` to publish other data that is a str, True or False."""
 
     data: Any
 
 
 class _Refusal(Exception):
-    """Something is not done; *retry* in milliseconds: it may be tried again."""
+    """A request is refused; *retry*: the milliseconds after which the client may try again."""
 
     def __init__(self, code: str, reason: str, retry: int | None = None) -> None:
         super().__init__(code, reason, retry)
@@ -51,7 +51,7 @@ class _Refusal(Exception):
 
 
 class _Rate:
-    """So many per second; as many may come at once, after some rest. 0: any number."""
+    """A limit per second, which also allows bursts of that size. 0: no limit."""
 
     __slots__ = ("_at", "_left", "rate")
 
@@ -61,7 +61,7 @@ class _Rate:
         self._at = monotonic()
 
     def count(self) -> int:
-        """Count one; return 0, or after how many milliseconds it may come again."""
+        """Count one; return 0, or the milliseconds after which it may be tried again."""
         rate = self.rate
         if not rate:
             return 0
@@ -69,14 +69,14 @@ class _Rate:
         self._left = min(float(rate), self._left + (now - self._at) * rate)
         self._at = now
         if self._left < 1:
-            # until a quarter of them may come at once
+            # until a quarter of them may come in one burst
             return max(1, round(1000 * max(1.0, rate / 4) / rate))
         self._left -= 1
         return 0
 
 
 class Visitor:
-    """The connection *process*, for the *protocol* object of that connection."""
+    """The connection *process*, with its *protocol* object."""
 
     __slots__ = (
         "_ended",
@@ -99,21 +99,21 @@ class Visitor:
         self._server = server
         self._protocol = protocol
         self.process = process
-        #: as the hub knows it: nobody can say hello with it
+        #: the name of the session at the hub; no client can use it in a ``hello``
         self.session = ""
         #: the name of the session for other clients
         self._name = ""
-        #: guards _members, _present and _ended; only the lock of the presence is taken while it is
-        #: held
+        #: guards _members, _present and _ended; while it is held, only the lock of the presence is
+        #: taken
         self._safe = threading.RLock()
         self._members: dict[str, Member] = {}
-        #: the topics on which it is a member for others
+        #: the topics on which others see it as a member
         self._present: set[str] = set()
         self._ended = False
-        #: True after a temporary refusal, until the client sends again from there on
+        #: True after a temporary refusal, until the client sends again from that publication
         self._ignores = False
         self._publications = _Rate(server.limits.max_publications_per_second)
-        # each may cost the hub a history: all topics of a connection that comes back at once
+        # each may cost the hub a history; a reconnecting client asks for all topics at once
         most = server.limits.max_topics
         self._questions = _Rate(most and max(_QUESTIONS, 2 * most))
 
@@ -125,24 +125,24 @@ class Visitor:
         """The topics that it is subscribed to."""
         return list(self._members)
 
-    # ------------------------------------------------------------------------------ what it says
+    # -------------------------------------------------------------------------- its messages
 
     def received(self, frame: WebSocketFrame) -> None:
-        """Handle one message. Raises what closes the connection."""
+        """Handle a message. Raises what closes the connection."""
         opcode = frame.opcode
         if opcode is focConnectionClose:
             self.end()
             return
         if opcode is focBinary:
-            raise WebSocketsProtocolError(wire.CLOSE_BINARY, "messages of topics are text")
-        # after our close frame no answer can be sent, and the hub may let each question wait; the
-        # client asks again on its next connection
+            raise WebSocketsProtocolError(wire.CLOSE_BINARY, "topics messages must be text")
+        # after our close frame no answer can be sent, and the hub may delay each answer; the client
+        # asks again on its next connection
         if opcode is not focText or self._ended or not self.process.takes_messages:
             return
         message = wire.read_client_message(frame.payload.decode())
         if not self.session:
             if not isinstance(message, wire.Hello):
-                raise WebSocketsProtocolError(wire.CLOSE_POLICY, "hello comes first")
+                raise WebSocketsProtocolError(wire.CLOSE_POLICY, "the first message must be hello")
             self._hello(message)
         elif isinstance(message, wire.Publish):
             self._publish(message)
@@ -157,13 +157,13 @@ class Visitor:
         elif isinstance(message, wire.Ping):
             self.say(wire.PONG)
         elif isinstance(message, wire.Hello):
-            raise WebSocketsProtocolError(wire.CLOSE_POLICY, "hello comes once")
+            raise WebSocketsProtocolError(wire.CLOSE_POLICY, "hello must be sent only once")
         else:
             kind = message.type[:32]
-            self.say(wire.error(kind, "", "unknown", "there is no such type here"))
+            self.say(wire.error(kind, "", "unknown", "unknown message type"))
 
     def say(self, text: str) -> bool:
-        """Queue a message; close the connection when there is no room for it."""
+        """Queue a message; close the connection if there is no room for it."""
         process = self.process
         if process.sender.queue(text_frame(text)):
             return True
@@ -179,8 +179,8 @@ class Visitor:
 
     def _hello(self, message: wire.Hello) -> None:
         if message.version < 1:
-            raise WebSocketsProtocolError(wire.CLOSE_VERSION, "version 1 is spoken here")
-        # the session itself is a secret: whoever knows it could take the connection over
+            raise WebSocketsProtocolError(wire.CLOSE_VERSION, "only version 1 is supported")
+        # the session itself is a secret: it allows to take over the connection
         digest = sha256(message.session.encode()).hexdigest()
         self._name, self.session = digest[:16], digest[16:48]
         before = self._server.welcome(self)
@@ -190,7 +190,7 @@ class Visitor:
         self.say(wire.welcome(wire.VERSION, self._name, limits))
 
     def taken_over(self) -> None:
-        """End, because the same client has a newer connection."""
+        """End the visitor, because the same client has a newer connection."""
         if not self.end():
             return
         self._server.counts.add("taken_over")
@@ -202,7 +202,7 @@ class Visitor:
         self.close(wire.CLOSE_TAKEN_OVER, "the session has a newer connection")
 
     def end(self) -> bool:
-        """Leave all topics; return False when that was done before."""
+        """Leave all topics; return False if that was done before."""
         with self._safe:
             if self._ended:
                 return False
@@ -224,7 +224,7 @@ class Visitor:
             self._may_subscribe(topic)
             joined = self._server.join(self, topic)
             if joined is None:
-                raise _Refusal("full", "the topic has as many clients as it may have")
+                raise _Refusal("full", "the topic has reached its limit of clients")
             member, first = joined
             position = None if since is None else Position(*since)
             start = self._server.begin(member, first, position)
@@ -234,7 +234,7 @@ class Visitor:
             refusal = self._refusal(exc)
             retry = refusal.retry
             if retry is None:
-                # it may have been subscribed before
+                # the client may have been subscribed before
                 self._absent(topic)
             self.say(wire.error("sub", topic, refusal.code, refusal.reason, retry))
             return
@@ -250,7 +250,7 @@ class Visitor:
             self._join(topic)
 
     def _may_subscribe(self, topic: str) -> None:
-        """Raise a refusal, or what is wrong. A subscription that there is already begins again."""
+        """Raise a refusal or another error. An existing subscription begins again."""
         fault = self._server.topic_fault(topic)
         if fault:
             raise _Refusal("topic", fault)
@@ -262,13 +262,13 @@ class Visitor:
             self._server.leave(before)
         most = self._server.limits.max_topics
         if 0 < most <= count:
-            raise _Refusal("limit", f"a connection may have {most} topics")
+            raise _Refusal("limit", f"a connection may subscribe to at most {most} topics")
         callback = self._protocol.on_subscribe
         if callback is not None:
             self._check_answer("on_subscribe", self._ask("on_subscribe", callback, topic))
 
     def _answer(self, topic: str, member: Member, start: Start, asked: bool) -> None:
-        """Tell how the subscription begins, then what was missed, then what has come meanwhile."""
+        """Send the answer, the missed publications, then those made in the meantime."""
         counts = self._server.counts
         if asked:
             counts.add("recovered" if start.recovered else "unrecovered")
@@ -291,9 +291,9 @@ class Visitor:
         feed = member.feed
         assert feed is not None
         if start.more:
-            # the client goes on by itself: so no more than fits is ever in the queue
+            # the client asks again by itself, so the queue never has more than fits
             if self._part(member):
-                self.say(wire.paused(topic, "there is more"))
+                self.say(wire.paused(topic, "more publications follow"))
         else:
             feed.catch_up(member)
 
@@ -306,7 +306,7 @@ class Visitor:
         self.say(wire.unsubscribed(topic))
 
     def end_subscription(self, topic: str, reason: str) -> bool:
-        """End a subscription from the server's side; return False when there is none."""
+        """End a subscription from the server side; return False if there is none."""
         with self._safe:
             member = self._members.pop(topic, None)
         self._absent(topic)
@@ -317,10 +317,10 @@ class Visitor:
         return True
 
     def fell_behind(self, member: Member) -> None:
-        """Skip or close a connection that does not read. Called by the hub's thread."""
+        """Skip or close a slow connection. Called in the hub's thread."""
         process = self.process
         if not process.takes_messages or not self._part(member):
-            # it has ended, or was skipped already
+            # it has ended or was already skipped
             return
         server = self._server
         server.counts.add("slow")
@@ -333,8 +333,9 @@ class Visitor:
             self.say(wire.paused(topic, "the client reads too slowly"))
 
     def _part(self, member: Member) -> bool:
-        """Take *member* out of its feed, but not out of the presence; return False when that was
-        done before.
+        """Remove *member* from its feed, but not from the presence.
+
+        Return False if that was done before.
         """
         assert member.feed is not None
         topic = member.feed.topic
@@ -365,7 +366,7 @@ class Visitor:
         self.say(wire.ack(sequence, topic, done.epoch, done.offset, done.repeated))
 
     def _may_publish(self, topic: str, data: Any) -> str:
-        """Return what is to be published, as JSON text. Raises a refusal, or what is wrong."""
+        """Return the data to publish, as JSON text. Raises a refusal or another error."""
         server = self._server
         fault = server.topic_fault(topic)
         if fault:
@@ -390,19 +391,19 @@ class Visitor:
         most = self._server.limits.max_payload
         size = len(text) if text.isascii() else len(text.encode())
         if 0 < most < size:
-            raise _Refusal("too_large", f"the data has {size} bytes, and may have {most}")
+            raise _Refusal("too_large", f"the data has {size} bytes; at most {most} are allowed")
         return text
 
     def _count(self, rate: _Rate, what: str) -> None:
-        """Raise a refusal when there were too many in the last second."""
+        """Raise a refusal if there were too many in the last second."""
         retry = rate.count()
         if retry:
-            raise _Refusal("rate", f"{rate.rate} {what} per second", retry)
+            raise _Refusal("rate", f"at most {rate.rate} {what} per second are allowed", retry)
 
     # ------------------------------------------------------------------------------------ presence
 
     def _join(self, topic: str) -> None:
-        """Let others know of it, unless they do: a subscription may go on piece by piece."""
+        """Make it present, unless it already is: a subscription may continue in pieces."""
         if topic in self._present:
             return
         callback = self._protocol.on_member
@@ -415,7 +416,7 @@ class Visitor:
         self._tell_presence(topic)
 
     def _leave(self, topic: str) -> None:
-        """End that, unless a newer connection of the session is present by now."""
+        """End its presence, unless a newer connection of the session has taken over."""
         if self._server.presence.give_up(self, topic, self._name):
             self._tell_presence(topic)
 
@@ -426,9 +427,9 @@ class Visitor:
             self._log_fault("presence", exc)
         except (TypeError, ValueError) as exc:
             self._log_fault("on_member", exc)
-        # a mistake in an application's hub; the visitor still has to leave its other topics
+        # a bug in an application's hub; the visitor still has to leave its other topics
         except Exception:  # noqa: BLE001
-            _log.exception("%s: presence on the topic %r failed at the hub", self.process, topic)
+            _log.exception("%s: presence on %r failed at the hub", self.process, topic)
 
     def _absent(self, topic: str) -> None:
         """End its presence on *topic*, if there is one."""
@@ -442,9 +443,9 @@ class Visitor:
         server = self._server
         try:
             if not server.shows_presence:
-                raise _Refusal("no_presence", "the server does not tell who is subscribed")
+                raise _Refusal("no_presence", "presence is not enabled on the server")
             if topic not in self._members:
-                raise _Refusal("refused", "subscribers may ask who is subscribed")
+                raise _Refusal("refused", "only subscribers may ask who is subscribed")
             self._count(self._questions, "questions")
             present = server.hub.members(topic)
         except Exception as exc:  # noqa: BLE001
@@ -456,12 +457,12 @@ class Visitor:
     # ------------------------------------------------------------------------- application and hub
 
     def _ask(self, name: str, callback: Any, *arguments: Any) -> Any:
-        """Return what a callback of the application says; log what it raises."""
+        """Return the result of a callback of the application; log what it raises."""
         try:
             return callback(self.process, *arguments)
         except BaseException:
             if self.process.inherited:
-                # in a child that the callback has forked
+                # in a child that the callback forked
                 raise
             process = self.process
             _log.exception("%s: %s failed", process, name, extra=process.log_fields())
@@ -478,22 +479,22 @@ class Visitor:
         if answer is not _FAILED:
             process = self.process
             _log.error(
-                "%s: %s has returned %r; it is True, False or a text why not",
+                "%s: %s returned %r; it must return True, False or a str with the reason",
                 process,
                 name,
                 answer,
                 extra=process.log_fields(),
             )
-        raise _Refusal("failed", "the server has failed")
+        raise _Refusal("failed", "internal error of the server")
 
     def _refusal(self, exc: Exception) -> _Refusal:
-        """Return what a client is told of *exc*; log what it must not know."""
+        """Return the refusal for *exc* to send to the client; log what it must not see."""
         if isinstance(exc, _Refusal):
             return exc
         counts = self._server.counts
         if isinstance(exc, HubRefused):
             self._log_fault("the hub", exc)
-            return _Refusal("failed", "the hub has refused it")
+            return _Refusal("failed", "the hub refused it")
         if isinstance(exc, HubFull):
             self._log_fault("the hub", exc)
             counts.add("unavailable")
@@ -501,12 +502,12 @@ class Visitor:
         if isinstance(exc, (HubError, TimeoutError)):
             self._log_fault("the hub", exc)
             counts.add("unavailable")
-            return _Refusal("unavailable", "the hub cannot be reached", _RETRY_MS)
+            return _Refusal("unavailable", "the hub is not available", _RETRY_MS)
         process = self.process
         _log.error(
-            "%s: a message was not handled", process, extra=process.log_fields(), exc_info=exc
+            "%s: handling a message failed", process, extra=process.log_fields(), exc_info=exc
         )
-        return _Refusal("failed", "the server has failed")
+        return _Refusal("failed", "internal error of the server")
 
     def _log_fault(self, what: str, exc: Exception) -> None:
         more = self._server.fault_log.due(what)

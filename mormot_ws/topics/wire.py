@@ -1,8 +1,8 @@
-"""The messages of the topics protocol: JSON text to values and back.
+"""The messages of the topics protocol, converted from JSON text to values and back.
 
-``docs/reference/topics-protocol.md`` specifies them. Values only: no socket, no thread, no clock
-and no hub belongs in here. What breaks the specification raises :class:`WebSocketsProtocolError`
-with the close code.
+They are specified in ``docs/reference/topics-protocol.md``. Values only: this module uses no
+sockets, threads, clocks or hubs. Messages that violate the specification raise
+:class:`WebSocketsProtocolError` with the close code.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import Any, NamedTuple
 
 from ..errors import WebSocketsProtocolError
 
-#: the version of the protocol that is spoken here
+#: the supported version of the protocol
 VERSION = 1
 
-#: the close code for what is no message of the protocol
+#: the close code for an invalid message
 CLOSE_BAD_MESSAGE = 1007
-#: the close code for what comes in the wrong order, or too fast
+#: the close code for messages in the wrong order or too fast
 CLOSE_POLICY = 1008
 #: the close code for a binary message
 CLOSE_BINARY = 1003
 #: the close code for a connection whose session has a newer one
 CLOSE_TAKEN_OVER = 4001
-#: the close code for a version that is not spoken here
+#: the close code for an unsupported version
 CLOSE_VERSION = 4002
 
-#: numbers above this lose digits in JavaScript
+#: numbers above this lose precision in JavaScript
 MOST_NUMBER = 2**53 - 1
-#: the most characters of an epoch
+#: the maximum length of an epoch, in characters
 MOST_EPOCH = 255
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{16,64}", re.ASCII)
-#: a publication as our server writes it: the rest of such a message is its data
+#: the start of a publication as our server writes it; the rest of the message is its data
 _PUBLICATION = re.compile(
     r'\{"type":"pub","topic":("(?:[^"\\]|\\.)*"),"offset":([1-9][0-9]{0,15}),'
     r'(?:"epoch":("(?:[^"\\]|\\.)*"),)?"data":'
@@ -41,27 +41,27 @@ _PUBLICATION = re.compile(
 
 
 class Hello(NamedTuple):
-    """A client says who it is."""
+    """A client introduces itself."""
 
     version: int
     session: str
 
 
 class Subscribe(NamedTuple):
-    """A client wants a topic, and first what came after *since*: an epoch and an offset."""
+    """A client subscribes to a topic, starting after *since*: an epoch and an offset."""
 
     topic: str
     since: tuple[str, int] | None
 
 
 class Unsubscribe(NamedTuple):
-    """A client does not want a topic any more."""
+    """A client unsubscribes from a topic."""
 
     topic: str
 
 
 class Publish(NamedTuple):
-    """A client publishes."""
+    """A client publishes data."""
 
     topic: str
     sequence: int
@@ -69,7 +69,7 @@ class Publish(NamedTuple):
 
 
 class Again(NamedTuple):
-    """A client sends again what has no answer."""
+    """A client sends its unanswered publications again."""
 
 
 class AskMembers(NamedTuple):
@@ -79,7 +79,7 @@ class AskMembers(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """A client wants a pong."""
+    """A client requests a pong."""
 
 
 class Unknown(NamedTuple):
@@ -100,7 +100,7 @@ class Welcome(NamedTuple):
 
 
 class Subscribed(NamedTuple):
-    """A subscription begins, or goes on, behind that position."""
+    """A subscription begins or continues after that position."""
 
     topic: str
     epoch: str
@@ -111,7 +111,7 @@ class Subscribed(NamedTuple):
 
 
 class Received(NamedTuple):
-    """A publication. *epoch* is ``''`` when it is that of the one before."""
+    """A publication. *epoch* is ``''`` if it has not changed since the previous one."""
 
     topic: str
     offset: int
@@ -121,7 +121,7 @@ class Received(NamedTuple):
 
 
 class LostSome(NamedTuple):
-    """Publications are lost; the subscription goes on behind that position."""
+    """Publications are lost; the subscription continues after that position."""
 
     topic: str
     epoch: str
@@ -137,7 +137,7 @@ class Paused(NamedTuple):
 
 
 class Unsubscribed(NamedTuple):
-    """A subscription has ended; with a *code*, the server has ended it."""
+    """A subscription has ended; with a *code*, the server ended it."""
 
     topic: str
     code: str
@@ -145,7 +145,7 @@ class Unsubscribed(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """A publication has its offset."""
+    """A publication was published at that offset."""
 
     sequence: int
     topic: str
@@ -171,7 +171,7 @@ class MembersAre(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The server cannot do what a message of the type *on* has asked for."""
+    """The server cannot do what a message of the type *on* requested."""
 
     on: str
     topic: str
@@ -200,27 +200,27 @@ ServerMessage = (
 )
 
 
-# ----------------------------------------------------------------------------------------- to write
+# ------------------------------------------------------------------------------------------ writing
 
-#: writes what a peer gets: escaped, so that half surrogates of a peer can be sent back to it
+#: the encoder for messages, which escapes, so that a peer's lone surrogates can be sent back to it
 _text = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-#: the same, and shorter where there are letters beyond ASCII
+#: the encoder without escapes, whose text is shorter for letters beyond ASCII
 _short_text = json.JSONEncoder(
     separators=(",", ":"), allow_nan=False, ensure_ascii=False, check_circular=True
 ).encode
 
 
 def compact(value: Any) -> str:
-    """Return *value* as compact JSON, which UTF-8 can hold.
+    """Return *value* as compact JSON that can be encoded in UTF-8.
 
-    Raises ``TypeError``/``ValueError`` for what JSON cannot say.
+    Raises ``TypeError``/``ValueError`` for what JSON cannot represent.
     """
     try:
         text = _short_text(value)
         if not text.isascii():
             text.encode()
     except UnicodeEncodeError:
-        # half surrogates
+        # lone surrogates
         return _text(value)
     except RecursionError:
         raise ValueError("the data is nested too deeply for JSON") from None
@@ -228,7 +228,7 @@ def compact(value: Any) -> str:
 
 
 def is_session(session: str) -> bool:
-    """Tell whether *session* can name one."""
+    """Return whether *session* is a valid name of a session."""
     return _SESSION.fullmatch(session) is not None
 
 
@@ -238,7 +238,7 @@ def hello(session: str) -> str:
 
 
 def subscribe(topic: str, since: tuple[str, int] | None = None) -> str:
-    """Return a client's wish for a topic, from behind the position *since* on."""
+    """Return a client's request for a topic, starting after the position *since*."""
     if since is None:
         return f'{{"type":"sub","topic":{_text(topic)}}}'
     epoch, offset = since
@@ -247,7 +247,7 @@ def subscribe(topic: str, since: tuple[str, int] | None = None) -> str:
 
 
 def unsubscribe(topic: str) -> str:
-    """Return a client's end of a subscription."""
+    """Return a client's request to end a subscription."""
     return f'{{"type":"unsub","topic":{_text(topic)}}}'
 
 
@@ -290,7 +290,7 @@ def publication(topic: str, offset: int, data: str, epoch: str = "") -> str:
 
 
 def lost(topic: str, epoch: str, offset: int, reason: str) -> str:
-    """Return that publications cannot be had, and where the subscription goes on."""
+    """Return the message that publications are lost, and where the subscription continues."""
     return (
         f'{{"type":"lost","topic":{_text(topic)},"epoch":{_text(epoch)},"offset":{offset},'
         f'"reason":{_text(reason)}}}'
@@ -298,18 +298,18 @@ def lost(topic: str, epoch: str, offset: int, reason: str) -> str:
 
 
 def paused(topic: str, reason: str) -> str:
-    """Return that the server sends a topic no more until the client asks for it again."""
+    """Return the message that the server stops sending a topic until the client asks again."""
     return f'{{"type":"paused","topic":{_text(topic)},"reason":{_text(reason)}}}'
 
 
 def unsubscribed(topic: str, code: str = "", reason: str = "") -> str:
-    """Return that a subscription has ended; *code*: by the server."""
+    """Return the message that a subscription has ended; *code*: by the server."""
     why = f',"code":{_text(code)},"reason":{_text(reason)}' if code else ""
     return f'{{"type":"unsub","topic":{_text(topic)}{why}}}'
 
 
 def ack(sequence: int, topic: str, epoch: str, offset: int, repeated: bool) -> str:
-    """Return that a publication has its offset."""
+    """Return the message that a publication has its offset."""
     again = ',"repeated":true' if repeated else ""
     return (
         f'{{"type":"ack","seq":{sequence},"topic":{_text(topic)},"epoch":{_text(epoch)},'
@@ -318,7 +318,7 @@ def ack(sequence: int, topic: str, epoch: str, offset: int, repeated: bool) -> s
 
 
 def nack(sequence: int, topic: str, code: str, reason: str, retry: int | None = None) -> str:
-    """Return that a publication was not published."""
+    """Return the message that a publication was not published."""
     later = "" if retry is None else f',"retry":{retry}'
     return (
         f'{{"type":"nack","seq":{sequence},"topic":{_text(topic)},"code":{_text(code)},'
@@ -327,12 +327,12 @@ def nack(sequence: int, topic: str, code: str, reason: str, retry: int | None = 
 
 
 def members(topic: str, present: dict[str, Any]) -> str:
-    """Return who is subscribed."""
+    """Return the message that lists who is subscribed."""
     return f'{{"type":"members","topic":{_text(topic)},"members":{compact(present)}}}'
 
 
 def error(on: str, topic: str, code: str, reason: str, retry: int | None = None) -> str:
-    """Return that what a message of the type *on* has asked for cannot be."""
+    """Return the message that a request of the type *on* cannot be fulfilled."""
     where = f'"topic":{_text(topic)},' if topic else ""
     later = "" if retry is None else f',"retry":{retry}'
     return (
@@ -341,7 +341,7 @@ def error(on: str, topic: str, code: str, reason: str, retry: int | None = None)
     )
 
 
-# ------------------------------------------------------------------------------------------ to read
+# ------------------------------------------------------------------------------------------ reading
 
 
 def _bad(text: str) -> WebSocketsProtocolError:
@@ -349,7 +349,7 @@ def _bad(text: str) -> WebSocketsProtocolError:
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 _decode = json.JSONDecoder(parse_constant=_no_number).decode
@@ -362,30 +362,30 @@ def _object(text: str) -> tuple[str, dict[str, Any]]:
     except RecursionError:
         raise _bad("the JSON is nested too deeply") from None
     except ValueError:
-        raise _bad("a message is JSON") from None
+        raise _bad("a message must be JSON") from None
     if not isinstance(fields, dict):
-        raise _bad("a message is a JSON object")
+        raise _bad("a message must be a JSON object")
     return _str(fields, "type"), fields
 
 
 def _str(fields: dict[str, Any], name: str, default: str | None = None) -> str:
     value = fields.get(name, default)
     if not isinstance(value, str):
-        raise _bad(f"'{name}' is a string")
+        raise _bad(f"'{name}' must be a string")
     return value
 
 
 def _int(fields: dict[str, Any], name: str, least: int) -> int:
     value = fields.get(name)
     if type(value) is not int or not least <= value <= MOST_NUMBER:
-        raise _bad(f"'{name}' is a whole number from {least}")
+        raise _bad(f"'{name}' must be an integer, at least {least}")
     return value
 
 
 def _bool(fields: dict[str, Any], name: str, default: bool | None = None) -> bool:
     value = fields.get(name, default)
     if type(value) is not bool:
-        raise _bad(f"'{name}' is true or false")
+        raise _bad(f"'{name}' must be true or false")
     return value
 
 
@@ -396,7 +396,7 @@ def _retry(fields: dict[str, Any]) -> int | None:
 def _epoch(fields: dict[str, Any]) -> str:
     epoch = _str(fields, "epoch")
     if len(epoch) > MOST_EPOCH:
-        raise _bad(f"'epoch' has at most {MOST_EPOCH} characters")
+        raise _bad(f"'epoch' must have at most {MOST_EPOCH} characters")
     return epoch
 
 
@@ -405,14 +405,14 @@ def _since(fields: dict[str, Any]) -> tuple[str, int] | None:
     if since is None:
         return None
     if not isinstance(since, dict):
-        raise _bad("'since' is an object with 'epoch' and 'offset'")
+        raise _bad("'since' must be an object with 'epoch' and 'offset'")
     return _epoch(since), _int(since, "offset", 0)
 
 
 def _hello(fields: dict[str, Any]) -> Hello:
     session = _str(fields, "session")
     if not is_session(session):
-        raise _bad("'session' is 16 to 64 letters, digits, '-' or '_'")
+        raise _bad("'session' must be 16 to 64 letters, digits, '-' or '_'")
     return Hello(_int(fields, "v", 0), session)
 
 
@@ -434,9 +434,9 @@ _FROM_CLIENTS = {
 
 
 def read_client_message(text: str) -> ClientMessage:
-    """Return what a client says. Whether a topic can be is not checked.
+    """Return a client's message. The names of topics are not checked.
 
-    Raises :class:`WebSocketsProtocolError` for what is no message of the protocol.
+    Raises :class:`WebSocketsProtocolError` for an invalid message.
     """
     kind, fields = _object(text)
     read: Any = _FROM_CLIENTS.get(kind)
@@ -447,7 +447,7 @@ def read_client_message(text: str) -> ClientMessage:
 def _welcome(fields: dict[str, Any]) -> Welcome:
     limits = fields.get("limits", {})
     if not isinstance(limits, dict):
-        raise _bad("'limits' is an object")
+        raise _bad("'limits' must be an object")
     numbers = {name: value for name, value in limits.items() if type(value) is int}
     return Welcome(_int(fields, "v", 1), _str(fields, "member", ""), numbers)
 
@@ -479,7 +479,7 @@ def _received(fields: dict[str, Any]) -> Received:
 def _members(fields: dict[str, Any]) -> MembersAre:
     present = fields.get("members")
     if not isinstance(present, dict):
-        raise _bad("'members' is an object")
+        raise _bad("'members' must be an object")
     return MembersAre(_str(fields, "topic"), present)
 
 
@@ -520,19 +520,19 @@ _FROM_SERVERS = {
 
 
 def read_server_message(text: str) -> ServerMessage:
-    """Return what a server says.
+    """Return a server's message.
 
-    Raises :class:`WebSocketsProtocolError` for what is no message of the protocol.
+    Raises :class:`WebSocketsProtocolError` for an invalid message.
     """
     head = _PUBLICATION.match(text)
     if head is not None and text[-1] == "}":
-        # the usual message: its data is the rest of it, and needs no copy in another form
+        # the usual message: the rest of it is its data, which needs no conversion
         data_text = text[head.end() : -1]
         try:
             data = _decode(data_text)
             topic, epoch = _decode(head[1]), "" if head[3] is None else _decode(head[3])
         except (ValueError, RecursionError):
-            # fields behind the data, or no JSON: the long way finds out
+            # fields after the data, or invalid JSON: the slow path finds out
             pass
         else:
             offset = int(head[2])

@@ -314,7 +314,7 @@ class TestConnectPipes:
                 "connect", server.uri, "--count", "2", given=b"one\n\xff\ntwo\n"
             )
         assert (code, out) == (3, b"one\ntwo\n")
-        assert "not UTF-8; --binary" in errors
+        assert "not UTF-8; use --binary" in errors
 
     @pytest.mark.parametrize(("close_code", "exit_code"), [(1000, 0), (1008, 3)])
     def test_closed_by_the_server(self, close_code: int, exit_code: int) -> None:
@@ -442,7 +442,7 @@ class TestConnect:
         events = [json.loads(line) for line in out.splitlines()]
         assert [event["event"] for event in events] == ["attempt", "attempt", "error"]
         assert events[-1]["text"].startswith(
-            "given up after 3 failed attempts: ConnectionRefusedError"
+            "gave up after 3 failed attempts: ConnectionRefusedError"
         )
         assert code == 1
 

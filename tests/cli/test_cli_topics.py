@@ -126,7 +126,7 @@ class TestConnect:
             topics_on(WebSocketAsyncServer, on_subscribe=lambda *_: "members only") as topics,
             Cli("connect", uri(topics.port), "--subscribe", "news") as cli,
         ):
-            cli.expect("'news' is refused: members only")
+            cli.expect("subscription to 'news' refused: members only")
             assert cli.wait() == 3
 
 
@@ -135,14 +135,14 @@ class TestConnect:
     [
         (("serve", "--hub", "http://x"), "redis"),
         (("serve", "--hub", "@/no/such/file"), "cannot read the file"),
-        (("serve", "--hub", "memory:", "--processes", "2"), "needs a Redis"),
-        (("serve", "--hub", "memory:", "--protocol", "topics"), "what --hub offers"),
+        (("serve", "--hub", "memory:", "--processes", "2"), "requires a Redis hub"),
+        (("serve", "--hub", "memory:", "--protocol", "topics"), "--hub already serves it"),
         (("connect", "ws://x", "--subscribe", ""), "characters"),
-        (("connect", "ws://x", "--subscribe", "a", "--subscribe", "a"), "each topic once"),
-        (("connect", "ws://x", "--subscribe", "a", "--binary"), "without --binary"),
+        (("connect", "ws://x", "--subscribe", "a", "--subscribe", "a"), "each topic only once"),
+        (("connect", "ws://x", "--subscribe", "a", "--binary"), "exclude --binary"),
         (
             ("connect", "ws://x", "--publish", "a", "--protocol", "a", "--protocol", "b"),
-            "one --protocol",
+            "only one --protocol",
         ),
     ],
 )

@@ -39,11 +39,11 @@ def echoes(seen: Mapping[str, Sequence[Echoing]], noticed: Mapping[str, float | 
     """Return the table of the echo clients."""
     head = [
         "",
-        "server absent at first",
-        "what was typed before",
+        "server down at first",
+        "text typed before",
         "server killed, restarted",
-        "what was typed between",
-        *(["network dead without a word"] if noticed else []),
+        "text typed meanwhile",
+        *(["network silently dead"] if noticed else []),
     ]
     rows = []
     for library, all_seen in seen.items():
@@ -65,7 +65,7 @@ def chats(seen: Mapping[str, Sequence[Chatting]]) -> str:
     head = [
         "",
         "who hears what",
-        f"{FLOOD} messages, all read",
+        f"{FLOOD} messages, all members read",
         f"{FLOOD} messages, one does not read",
         "killed, restarted at once",
     ]
@@ -93,10 +93,10 @@ def divisions(seen: Mapping[str, Sequence[Dividing]]) -> str:
     """Return the table of requests and answers."""
     head = [
         "",
-        "just before the server starts",
+        "asked while the server starts",
         "division by 0",
         "first request after a restart",
-        "server away",
+        "server down",
         "after its restart",
         "no answer",
         "the next one",

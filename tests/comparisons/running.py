@@ -100,7 +100,7 @@ def fate(client: Compared, line: str) -> str:
     """Tell what became of a *line* that was to be sent while there was no server."""
     said = client.output.split("\n")
     if f"not sent: {line}" in said:
-        return "told as not sent"
+        return "reported as not sent"
     if line in said:
         return "sent later"
     return "lost without a word"

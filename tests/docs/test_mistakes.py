@@ -26,8 +26,8 @@ class Mistake(NamedTuple):
 
 MISTAKES = {
     "mistake1_free_in_callback": Mistake(
-        "SYMPTOM: free.* has not returned; nothing reconnects any more\nSYMPTOM: the main thread"
-        " runs on",
+        "SYMPTOM: free.* has not returned; the client does not reconnect\nSYMPTOM: the main thread"
+        " goes on",
         "LOG CRITICAL mormot_ws: DEADLOCK: the client .* is being freed from its own callback",
         "CURE: freed by the main thread\nCURE: with free_in_callback='raise': the client is being"
         " freed from its own callback",
@@ -51,10 +51,10 @@ MISTAKES = {
         "CURE: hello again",
     ),
     "mistake5_add_once": Mistake(
-        "SYMPTOM: the client that was there gets 'old', the new one 'new'",
+        "SYMPTOM: the connected client gets 'old', the new one 'new'",
         "LOG INFO mormot_ws.protocols: protocol 'echo', uri '': replaced by add_once.*keep the"
         " old one",
-        "CURE: add returns True, and a second time False\nCURE: .*: 'new'",
+        "CURE: add returns True, and the second time False\nCURE: .*: 'new'",
     ),
     "mistake6_protocol_names": Mistake(
         "SYMPTOM: HTTP/1.1 400 WebSocket Upgrade Error",
@@ -64,12 +64,12 @@ MISTAKES = {
     ),
     "mistake7_waiting_in_callback": Mistake(
         "SYMPTOM: waited 1.* s in 'WebSocketClient .*'; answered: False\nSYMPTOM: the answer"
-        " comes now",
+        " arrives now",
         "",
         "CURE: in 'worker'; answered: True",
     ),
     "mistake8_callback_exception": Mistake(
-        "SYMPTOM: no answer to that one; the next is answered: 2",
+        "SYMPTOM: no answer to this message; the answer to the next: 2",
         "LOG ERROR mormot_ws.chat: .*on_incoming_frame failed on WebSocketFrame.*\nTraceback",
         r'CURE: please send {"number": n}',
     ),

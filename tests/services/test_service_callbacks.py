@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -215,6 +216,19 @@ def test_a_failing_callback_is_an_error_of_who_waits(
     ends.radio.tell("bad")
     ends.radio.tell("good")
     wait_for(lambda: listener.texts == ["bad", "good"])
+
+
+@pytest.mark.parametrize("content", [b"[]", b"[{}]", b"5", b"["])
+def test_a_callback_whose_parameters_cannot_be_read_has_failed(ends: Ends, content: bytes) -> None:
+    """In the native form too."""
+    listener = Listener()
+    ends.remote.listen("news", listener)
+    url, number = "root/Listener.Ask/1", ends.process.connection_id
+    ctxt = HttpServerRequest(url, "POST", "", content, "application/json", connection_id=number)
+    assert ends.server.callback(ctxt, False) == 666
+    told = json.loads(bytes(ctxt.out_content))  # type: ignore[arg-type]
+    assert told["ClassName"] == "ValueError"
+    assert told["Message"].startswith("IListener.ask: ")
 
 
 def test_waiting_for_the_caller_inside_its_call_raises_at_once(ends: Ends) -> None:

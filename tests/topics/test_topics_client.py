@@ -507,7 +507,7 @@ class TestState:
         protocol = WebSocketProtocolTopics()
         state = protocol.state()
         protocol.publish("news", 1)
-        with pytest.raises(WebSocketsError, match="before everything else"):
+        with pytest.raises(WebSocketsError, match="before any other method"):
             protocol.restore(state)
 
     @pytest.mark.parametrize(

@@ -355,7 +355,7 @@ class TestControl:
         [
             (False, "refused", "the server does not allow it"),
             ("members only", "refused", "members only"),
-            (None, "failed", "the server has failed"),
+            (None, "failed", "internal error of the server"),
         ],
     )
     def test_the_application_refuses(self, answer: Any, code: str, reason: str) -> None:
@@ -590,7 +590,7 @@ def test_what_is_for_clients_says_so() -> None:
             lambda: client.status(),
             lambda: client.end_subscription("news"),
         ):
-            with pytest.raises(WebSocketsError, match="this is for"):
+            with pytest.raises(WebSocketsError, match="only for"):
                 call()
         assert client.clone("") is None
 
