@@ -95,7 +95,9 @@ def split_header_lines(lines: str) -> list[tuple[str, str]]:
             name, colon, value = line.partition(":")
             if not colon or not _TOKEN.fullmatch(name.strip()) or _CONTROL.search(value):
                 # the line is not quoted: it may contain a token, and this text ends up in a log
-                raise ValueError(f"line {number} of the headers is not a header line: write 'Name: value'")
+                raise ValueError(
+                    f"line {number} of the headers is not a header line: write 'Name: value'"
+                )
             headers.append((name.strip(), value.strip()))
     return headers
 
