@@ -869,7 +869,7 @@ def test_callbacks_that_cannot_work_are_refused(name: str, function: Any, words:
         ({"uri": "ws://localhost:70000/"}, ValueError, "(?i)port"),
         ({"uri": f"ws://{'a' * 64}.example/"}, ValueError, "host name"),
         ({"uri": "ws://a..example/"}, ValueError, "host name"),
-        ({"uri": "ws://localhost/a b"}, ValueError, "percent-encoded"),
+        ({"uri": "ws://localhost/a b"}, ValueError, "percent-encode"),
         ({"uri": "ws://localhost/#a"}, ValueError, "fragment"),
         ({"uri": "ws://user:secret@localhost/"}, ValueError, "user name"),
         ({"uri": 7}, TypeError, "uri must be a str"),
