@@ -33,6 +33,8 @@ _log = get_logger("mormot_ws.keeper")
 _FEW_TIMERS = 64
 #: the longest time in seconds between two checks of connections whose threads may be busy
 _SWEEP_SECONDS = 1.0
+#: seconds that the thread waits at most: operating systems take 24 days, in milliseconds
+_LONGEST_WAIT = 3_600.0
 #: seconds that the thread pauses after a fault that no connection has caused
 _AFTER_FAULT = 0.1
 #: seconds that stop() waits for the thread
@@ -393,6 +395,8 @@ def _wait(selector: selectors.BaseSelector, timeout: float | None) -> list[int]:
     seconds for one, or for a signal.
     """
     try:
+        if timeout is not None:
+            timeout = min(timeout, _LONGEST_WAIT)
         ready = [key for key, _ in selector.select(timeout)]
     except (OSError, ValueError):
         # without poll: one of them was closed meanwhile; trying them will show which
