@@ -34,6 +34,8 @@ _log = get_logger("mormot_ws.services")
 _NONCE_SECONDS = 240
 #: characters that a client's nonce has at least and at most
 _LEAST_NONCE, _MOST_NONCE = 33, 200
+#: minutes of a session that clients are told: native ones count milliseconds, in 32 bits perhaps
+_MOST_MINUTES = 30 * 24 * 60
 #: parameters of a request for a session
 _MOST_FIELDS = 20
 #: seconds between two looks for sessions that have expired
@@ -154,7 +156,7 @@ class Sessions:
     @property
     def timeout_minutes(self) -> int:
         """The time-out as clients are told."""
-        return max(1, int(self._seconds / 60))
+        return max(1, int(min(self._seconds / 60, _MOST_MINUTES)))
 
     # ------------------------------------------------------------------------ which one asks
 

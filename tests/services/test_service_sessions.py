@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import json
 import threading
 import zlib
 from collections.abc import Iterator
@@ -349,6 +350,17 @@ def test_a_name_that_is_no_utf_8_is_a_name_as_any_other(
         assert ends.ask(f"root/auth?userName={name}{proof}")[0] == 403
     assert asked == ["\ufffd", "a\ufffdb", "\ufffd"]
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("minutes", "told"), [(0.1, 1), (1.9, 1), (60, 60), (1e9, 43_200), (float("inf"), 43_200)]
+)
+def test_a_client_is_told_how_long_its_session_is_kept(minutes: float, told: int) -> None:
+    """In whole minutes, and few enough that their milliseconds fit into 32 bits."""
+    authentication = RestServerAuthenticationNone(USERS.get)
+    ends = Ends(authentication=authentication, session_timeout_minutes=minutes)
+    status, content = ends.ask("root/auth?userName=ann", "", "GET")
+    assert (status, json.loads(content)["timeout"]) == (200, told)
 
 
 @pytest.mark.parametrize("character", [chr(0xD800), chr(0xDCFF), "ä"], ids=ascii)
