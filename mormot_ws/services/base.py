@@ -111,6 +111,16 @@ class Services(KnownAttributes):
             )
         return context
 
+    def _behind_root(self, path: str, any_case: bool) -> tuple[str, str] | None:
+        """Return the root as *path* has it, and what follows it; None: it has another root."""
+        length = len(self.root)
+        root, name = path[:length], path[length:]
+        if name and name[0] != "/":
+            return None
+        if root != self.root and not (any_case and root.lower() == self.root.lower()):
+            return None
+        return root, name[1:]
+
     # ---------------------------------------------------------------------- calls of the other side
 
     def _executed(
@@ -217,9 +227,10 @@ class Services(KnownAttributes):
         kwargs: dict[str, Any],
         number_of: NumberOf | None = None,
         headers: str = "",
+        only_json: bool = False,
     ) -> HttpServerRequest:
         """Return the request of a call; raise ``TypeError``/``ValueError`` for its arguments."""
-        content, kind = method.parameters.write(args, kwargs, number_of)
+        content, kind = method.parameters.write(args, kwargs, number_of, only_json)
         return HttpServerRequest(url, "POST", headers, content, kind)
 
 

@@ -125,6 +125,8 @@ class Callbacks:
         renew_in_child(self, "_safe", threading.RLock)
         self._callbacks: dict[int, dict[int, Callback]] = {}
         self._next_look = 0.0
+        #: connections on which one was passed by plain HTTP
+        self._plain: set[int] = set()
         #: connections whose end we are told of
         self._watched: weakref.WeakSet[RestExchange] = weakref.WeakSet()
 
@@ -156,14 +158,30 @@ class Callbacks:
                 return proxy
         if len(mine) >= MOST_CALLBACKS:
             raise ValueError(f"a connection has at most {MOST_CALLBACKS} callbacks")
+        if process is None and self._without_upgrade() >= MOST_CALLBACKS:
+            raise ValueError("too many callbacks wait for the upgrades of their connections")
         callback = Callback(self, connection_id, number, interface, session_id)
         proxy = proxy_of(interface, callback.call)
         callback.stand_for(proxy)
         with self._safe:
             self._callbacks.setdefault(connection_id, {})[number] = callback
         if process is None:
+            self._plain.add(connection_id)
             self._passed()
         return proxy
+
+    def _without_upgrade(self) -> int:
+        """Return how many callbacks were passed by plain HTTP on connections that are no WebSocket
+        connections yet. Anybody may make many of these.
+        """
+        count = 0
+        for connection_id in list(self._plain):
+            mine = self._callbacks.get(connection_id)
+            if mine is None or self._find(connection_id) is not None:
+                self._plain.discard(connection_id)
+            else:
+                count += len(mine)
+        return count
 
     def _watch(self, process: WebSocketProcess) -> None:
         exchange = process.exchange

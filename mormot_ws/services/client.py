@@ -159,10 +159,10 @@ class ClientServices(Services):
         """
         path, _, query = ctxt.url.partition("?")
         path = path.removeprefix("/")
-        root, _, name = path.partition("/")
-        if root.lower() != self.root.lower():
+        behind = self._behind_root(path, True)
+        if behind is None:
             return self._unknown(ctxt, path)
-        name, _, text = name.partition("/")
+        name, _, text = behind[1].partition("/")
         number = int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else 0
         if text and not number:
             return self._unknown(ctxt, path)

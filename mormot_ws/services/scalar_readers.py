@@ -24,6 +24,8 @@ from .values import BASE64_MAGIC, LEAST_INT, MOST_INT, ZERO_TIME, ExactFloat
 _MOST_ISO = 64
 #: digits before or behind the point of a Decimal
 _MOST_DIGITS = 400
+#: combinations of flags that a class keeps
+_MOST_COMBINATIONS = 10_000
 #: characters of base64 that are decoded in one call, and that other threads wait for
 _BASE64_PIECE = 1 << 20
 #: what native ends may write in front of a time
@@ -219,14 +221,16 @@ def enum_reader(kind: type[Enum], native: bool) -> Reader:
             known |= member.value
 
     def read(value: Any, seen: Seen) -> Any:
-        # each new combination of flags is kept by its class: no unknown ones
+        # each new combination of flags is kept by its class: no unknown ones, and not too many
         if known and (type(value) is not int or (value if value >= 0 else ~value) & ~known):
             raise misfit_of(f"has to be {wanted}")
         if known and value < 0:
             # the complement of flags, which has no others in it
             value &= known
         try:
-            return kind(value)
+            return _combination(kind, value) if known else kind(value)
+        except Misfit:
+            raise
         # whatever the application's _missing_() raises is a no
         except Exception:  # noqa: BLE001
             raise misfit_of(f"has to be {wanted}") from None
@@ -254,6 +258,21 @@ def enum_reader(kind: type[Enum], native: bool) -> Reader:
         kinds.add(list)
     zero = kind(0) if is_flag else _zero_of(kind)
     return Reader(read_native, kinds, wanted, None if zero is None else lambda: zero)
+
+
+def _combination(kind: type[Enum], value: int) -> Enum:
+    """Return a combination of flags. The class keeps only so many, because a peer could send all
+    there are.
+    """
+    kept = kind._value2member_map_
+    is_one_too_many = value not in kept and len(kept) >= _MOST_COMBINATIONS
+    if is_one_too_many and not issubclass(kind, int):
+        # two objects of the same value would not be equal
+        raise misfit_of("is one combination of flags too many")
+    made = kind(value)
+    if is_one_too_many:
+        kept.pop(value, None)
+    return made
 
 
 def _zero_of(kind: type[Enum]) -> Enum | None:

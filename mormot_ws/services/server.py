@@ -63,7 +63,7 @@ class ServerServices(Services):
     :param server: which offers a REST protocol, as a :class:`WebSocketServerRest`. Its
         ``on_request`` is taken over; what was there goes on to answer requests that are no calls.
         Services can be called by plain HTTP too.
-    :param root: the first part of all URIs; clients need the same.
+    :param root: the first part of all URIs, or several parts: ``api/v1``; clients need the same.
     :param hide_errors: answer exceptions other than :class:`ServiceError` with ``internal error``
         instead of their text.
     :param authentication: how clients authenticate, a :class:`RestServerAuthenticationDefault`
@@ -303,10 +303,11 @@ class ServerServices(Services):
         """
         path, _, query = ctxt.url.partition("?")
         path = path.removeprefix("/")
-        root, _, name = path.partition("/")
         over_websocket = self._server.is_active_websocket(ctxt.connection_id) is not None
-        if root != self.root and not (over_websocket and root.lower() == self.root.lower()):
+        behind = self._behind_root(path, over_websocket)
+        if behind is None:
             return self._unknown(ctxt, path, HTTP_NOTFOUND)
+        root, name = behind
         if SIGNATURE in query:
             query = query[: query.rindex(SIGNATURE)].rstrip("&")
         sessions = self._sessions
@@ -314,7 +315,7 @@ class ServerServices(Services):
         registered = self._registered
         found = registered.exact.get(name) or registered.find(name, over_websocket)
         if found is None:
-            return self._other(ctxt, path, query, session, over_websocket)
+            return self._other(ctxt, root, name, query, session, over_websocket)
         if sessions is not None and session is None and not found.service.bypass_authentication:
             return _forbidden(ctxt)
         verb = ctxt.method.upper()
@@ -430,7 +431,9 @@ class ServerServices(Services):
     ) -> Any:
         """Call a method of a client; *path* is the number of its object, behind a slash."""
         url = f"{self.root}/{method.wire_name}{path}"
-        return self._call(process, method, self._request(url, method, args, kwargs), notify)[0]
+        # native clients refuse callbacks whose content is not JSON
+        request = self._request(url, method, args, kwargs, only_json=bool(path))
+        return self._call(process, method, request, notify)[0]
 
     # ---------------------------------------------------------------------------------- the names
 
@@ -471,19 +474,19 @@ class ServerServices(Services):
     def _other(
         self,
         ctxt: HttpServerRequest,
-        path: str,
+        root: str,
+        name: str,
         query: str,
         session: AuthSession | None,
         any_case: bool,
     ) -> int:
         """Answer a request that is no call of a method."""
-        root, _, name = path.partition("/")
         handler = self._others.handler(name, any_case)
         if handler is None:
             if session is None and self._sessions is not None and self._previous is None:
                 # who has no session does not learn what there is
                 return _forbidden(ctxt)
-            return self._unknown(ctxt, path)
+            return self._unknown(ctxt, f"{root}/{name}")
         if session is None and self._others.needs_session(name):
             return _forbidden(ctxt)
         return self._executed(ctxt, name, lambda: handler(ctxt, root, query, session))

@@ -220,7 +220,7 @@ class Sessions:
             return self._nonce(0)
         proof, client_nonce = given["password"], given.get("clientnonce", "")
         user = self._authentication.find_user(name)
-        hashed = _NOBODY if user is None else user.password_hash_hexa
+        hashed = _NOBODY if user is None else user.password_hash_hexa.lower()
         right = False
         for before in (0, 1):
             wanted = password_proof(root, self._nonce(before), client_nonce, name, hashed)

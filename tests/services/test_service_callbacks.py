@@ -8,6 +8,7 @@ import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pytest
@@ -47,6 +48,14 @@ class IRadio(Protocol):
     def listen(self, topic: str, listener: IListener | None) -> int: ...
     def once(self, listener: IListener, other: IListener) -> None: ...
     def ask_inside(self, listener: IListener) -> str: ...
+
+
+class IViewer(Protocol):
+    def picture(self, data: bytes) -> None: ...
+
+
+class ICamera(Protocol):
+    def watch(self, viewer: IViewer) -> None: ...
 
 
 class Radio(IRadio):
@@ -191,6 +200,27 @@ def test_an_event_driven_server_calls_back_too() -> None:
         wait_for(lambda: len(ends.radio.released) == 1)
 
 
+@pytest.mark.parametrize("kind", ["synopsejson", "synopsebin"])
+def test_bytes_go_to_a_callback_as_json(kind: str) -> None:
+    """Native clients refuse callbacks with other content; calls of services may have it."""
+    heard: list[tuple[str, bytes]] = []
+
+    def native(ctxt: HttpServerRequest) -> int:
+        heard.append((ctxt.in_content_type, ctxt.in_content))
+        return 200
+
+    class Camera(ICamera):
+        def watch(self, viewer: IViewer) -> None:
+            for data in (b"\0\xff", b""):
+                viewer.picture(data)
+
+    with rest_server(None) as server, rest_client(server.port, kind, application=native) as client:
+        ServerServices(server).register(ICamera, Camera())
+        assert client.request("root/Camera.Watch", "POST", 0, "", b"[1]", "") == 200
+        wait_for(lambda: len(heard) == 3)
+        assert heard[:2] == [("application/json", b'["AP8="]'), ("application/json", b"[null]")]
+
+
 def test_nil_is_none(ends: Ends) -> None:
     assert ends.remote.listen("news", None) == 0
     assert ends.wire == ['root/Radio.Listen ["news",0]']
@@ -282,6 +312,39 @@ def test_a_connection_has_a_bounded_number_of_them(
     with pytest.raises(ServiceError, match="at most 3 callbacks") as raised:
         ends.remote.listen("news", listener)
     assert raised.value.status == 406
+
+
+def test_by_plain_http_there_is_a_bounded_number_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On all connections together, because anybody may make many. Those that are upgraded have
+    their own bound.
+    """
+    monkeypatch.setattr("mormot_ws.services.callbacks.MOST_CALLBACKS", 3)
+    upgraded: set[int] = set()
+
+    class Server:
+        on_request: Any = None
+        process_name = ""
+
+        def is_active_websocket(self, connection_id: int) -> Any:
+            return SimpleNamespace(exchange=None) if connection_id in upgraded else None
+
+    server = Server()
+    ServerServices(server).register(IRadio, Radio())  # type: ignore[arg-type]
+
+    def listen(connection_id: int) -> int:
+        ctxt = HttpServerRequest(
+            "/root/Radio.Listen",
+            "POST",
+            "",
+            '["a",1]',
+            "application/json",
+            connection_id=connection_id,
+        )
+        return int(server.on_request(ctxt))
+
+    assert [listen(number) for number in range(1, 6)] == [200, 200, 200, 406, 406]
+    upgraded.add(2)
+    assert [listen(number) for number in (2, 4, 5)] == [200, 200, 406]
 
 
 def test_what_does_not_implement_the_interface_is_not_sent(ends: Ends) -> None:

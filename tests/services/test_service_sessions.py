@@ -322,6 +322,19 @@ def test_another_user_ends_the_session_of_the_one_before(authentication: Any, sc
         assert [session.id for session in services.sessions] == [client.session_id]
 
 
+@pytest.mark.parametrize(
+    ("authentication", "scheme"),
+    [(RestServerAuthenticationDefault, "default"), (RestServerAuthenticationHttpBasic, "basic")],
+)
+def test_a_hash_may_have_capital_letters(authentication: Any, scheme: Any) -> None:
+    """As a database may have it."""
+    kept = USERS["ann"].password_hash_hexa.upper()
+    user = AuthUser("ann", kept)
+    with guarded(authentication(lambda name: user)) as (_, client):
+        client.set_user("ann", "ann's", scheme)
+        assert client.get(IWho).who() == "ann"
+
+
 def test_a_server_without_authentication_has_no_sessions() -> None:
     with pair("synopsebin", None, None) as ends:
         ServerServices(ends.server)
@@ -595,6 +608,7 @@ def test_a_cookie_alone_is_no_session() -> None:
         "$pbkdf2-sha256$99999999999$salt$",
         "$pbkdf2-sha256$0$salt$",
         "$pbkdf2-sha256$10$salt",
+        "$pbkdf2-sha256$10$a!bc$",
         "$pbkdf2-sha256$10$" + "s" * 400 + "$",
     ],
 )
