@@ -68,10 +68,11 @@ class ServerServices(Services):
         instead of their text.
     :param authentication: how clients authenticate, a :class:`RestServerAuthenticationDefault`
         with the users, for instance; None: nobody has to, and there are no sessions.
-    :param session_timeout_minutes: how long a session is kept without a request.
+    :param session_timeout_minutes: how long a session is kept without a request, and up to 5 s
+        more.
     :param max_sessions: how many there are at most.
-    :param instance_timeout: milliseconds for which an object is kept that nobody calls, of services
-        with one for each client, session, user or group.
+    :param instance_timeout: milliseconds for which an object is kept that nobody calls, and up to
+        5 s more, of services with one for each client, session, user, group or thread.
     :param max_instances: how many each of these services has at most.
     :param publish_signature: tell clients that ask what the interfaces look like.
     """
@@ -84,7 +85,8 @@ class ServerServices(Services):
     #: ``f(session: AuthSession)``, when a session has begun; in the thread of its connection.
     #: Mirrors ``OnSessionCreate``
     on_session_create: Callable[[AuthSession], object] | None = None
-    #: ``f(session: AuthSession)``, when one has ended, by its client or for its time. Mirrors
+    #: ``f(session: AuthSession)``, when one has ended: in the thread of the connection or of the
+    #: call that has ended it, or in the thread ``services expiry`` when its time is over. Mirrors
     #: ``OnSessionClosed``
     on_session_closed: Callable[[AuthSession], object] | None = None
 
