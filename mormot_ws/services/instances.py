@@ -1,7 +1,7 @@
-"""Which object answers a call: one for all, one for each call, one for each client or session.
+"""Which object answers a call: one for all, one per call, or one per client or session.
 
-Instances are bounded in number, and end when nobody has called them for a while. What an instance
-has to do at its end, it does in a method ``free()``, if it has one.
+The number of instances is limited, and they end after a time without calls. If an instance has a
+method ``free()``, it is called at its end.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .sessions import AuthSession
 
 _log = get_logger("mormot_ws.services")
 
-#: seconds between two looks for instances that have expired
+#: seconds between two searches for expired instances
 _SWEEP_SECONDS = 5
 
 
 class TooManyInstances(Exception):
-    """There is no room for another instance."""
+    """Raised if there is no room for another instance."""
 
 
 class _Instance:
@@ -48,11 +48,11 @@ class _Instance:
 
 
 class Instances:
-    """The instances of one service.
+    """The instances of a service.
 
-    :param source: the one object of ``sicShared``; of the others, what is called for a new one.
-    :param seconds: how long one is kept without a call.
-    :param most: how many there are at most.
+    :param source: the object of ``sicShared``; otherwise a function that returns a new object.
+    :param seconds: how long an instance is kept without a call.
+    :param most: the maximum number of instances.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Instances:
         self.kind = kind
         self._seconds = seconds
         self._most = most
-        #: guards changes of the table; nothing of the application runs under it
+        #: guards changes of the table; no code of the application runs while it is held
         self._safe = threading.Lock()
         renew_in_child(self, "_safe", threading.Lock)
         self._instances: dict[Any, _Instance] = {}
@@ -73,10 +73,10 @@ class Instances:
         return len(self._instances)
 
     def find(self, number: int, session: AuthSession | None) -> tuple[Any, int] | None:
-        """Return the object for a call, and the number that its answer has (0: none); None when
-        there is none: an unknown *number*, or no session.
+        """Return the object for a call, and the number for its answer (0: none).
 
-        Raises :class:`TooManyInstances`, and what making an instance raises.
+        Returns None for an unknown *number* and without a session. Raises
+        :class:`TooManyInstances`, and what creating an instance raises.
         """
         kind = self.kind
         if kind is sicShared:
@@ -102,7 +102,7 @@ class Instances:
         return found.object, shown
 
     def create(self, session: AuthSession | None) -> int:
-        """Make an instance for a client; return its number."""
+        """Create an instance for a client; return its number."""
         with self._safe:
             self._last_number += 1
             number = self._last_number
@@ -132,12 +132,12 @@ class Instances:
         return True
 
     def call_ended(self, made: Any) -> None:
-        """Free the object of a call that has ended, if it was made for it."""
+        """Free the object of a finished call, if it was created for that call."""
         if self.kind is sicSingle:
             free_instance(made)
 
     def renew(self, session: AuthSession) -> int:
-        """Keep the instances of *session* for longer; return how many there are."""
+        """Keep the instances of *session* alive; return how many there are."""
         mine = [one for one in list(self._instances.values()) if one.session_id == session.id]
         for instance in mine:
             instance.is_used()
@@ -148,7 +148,7 @@ class Instances:
         self._free_those(lambda instance: instance.session_id == session.id)
 
     def sweep(self) -> None:
-        """Free the instances that have expired, every few seconds."""
+        """Free expired instances, every few seconds."""
         now = time.monotonic()
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_SECONDS
@@ -167,7 +167,7 @@ def _id_of(session: AuthSession | None) -> int:
 
 
 def _key_of(kind: ServiceInstanceImplementation, session: AuthSession) -> tuple[Any, int]:
-    """Return the key of the instance that *session* has, and the number that answers show."""
+    """Return the key of the instance of *session*, and its number for answers."""
     if kind is sicPerUser:
         return session.user_name, session.user.id
     if kind is sicPerGroup:
@@ -176,12 +176,12 @@ def _key_of(kind: ServiceInstanceImplementation, session: AuthSession) -> tuple[
 
 
 def free_instance(made: Any) -> None:
-    """Call ``free()`` of an instance at its end, if it has that method."""
+    """Call ``free()`` of an instance, if it has that method."""
     free = getattr(made, "free", None)
     if not callable(free):
         return
     try:
         free()
-    # the instance is gone, whatever its end does
+    # the instance is gone, whatever its free() does
     except Exception:  # noqa: BLE001
         _log.exception("free() of a %s failed", type(made).__name__)

@@ -1,6 +1,4 @@
-"""What native clients ask a server for besides its services: the time, a session, the release of
-what they have passed.
-"""
+"""Requests of native clients other than calls: the time, sessions, the release of callbacks."""
 
 from __future__ import annotations
 
@@ -16,10 +14,10 @@ from .sessions import AuthSession, Sessions, closes
 from .values import dump_json, load_native_json
 
 _TEXT_TYPE = "text/plain;charset=utf-8"
-#: what needs no session
+#: requests that need no session
 _FREE_FOR_ALL = ("timestamp", "auth")
 
-#: answers a request: of it, the root as it was written, the query, and the session
+#: answers a request, given its root as written, its query and its session
 Handler = Callable[[HttpServerRequest, str, str, "AuthSession | None"], int]
 
 
@@ -27,7 +25,7 @@ class NativeRequests:
     """Answers these requests.
 
     :param begun: called with each new session.
-    :param name: gives what the server calls itself.
+    :param name: returns the name of the server.
     """
 
     def __init__(
@@ -56,14 +54,14 @@ class NativeRequests:
         }
 
     def handler(self, name: str, any_case: bool) -> Handler | None:
-        """Return what answers requests for *name*, the path behind the root; None: nothing."""
+        """Return the handler for *name*, the path after the root; None: there is none."""
         exact, handler = self._handlers.get(name.lower(), ("", None))
         if handler is None or (exact != name and not any_case):
             return None
         return None if exact == "auth" and self._sessions is None else handler
 
     def needs_session(self, name: str) -> bool:
-        """Tell whether *name* is only for clients with a session."""
+        """Return whether *name* requires a session."""
         return self._sessions is not None and name.lower() not in _FREE_FOR_ALL
 
     def _timestamp(self, ctxt: HttpServerRequest, *unused: object) -> int:
@@ -127,7 +125,7 @@ class NativeRequests:
                 for name, number in wanted.items()
             ]
         if not released or None in released:
-            return answer_error(ctxt, HTTP_BADREQUEST, "there is no such callback, or no longer")
+            return answer_error(ctxt, HTTP_BADREQUEST, "unknown or released callback")
         return answer_content(ctxt, b'{"result":[]}' if any(released) else b"")
 
     def _replace_connection(
