@@ -15,7 +15,7 @@ from types import FrameType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from .callbacks import check_callback, check_plain
-from .core.elsewhere import Elsewhere
+from .elsewhere import Elsewhere
 from .logs import get_logger
 
 _log = get_logger("mormot_ws")

@@ -65,10 +65,7 @@ pboNoLocalHostEncrypt = WebSocketProtocolBinaryOptions.pboNoLocalHostEncrypt
 
 
 class ServiceInstanceImplementation(IntEnum):
-    """Which object handles the calls of a service. Mirrors ``TServiceInstanceImplementation``.
-
-    The original's ``sicPerThread`` does not exist, because callers have no thread of their own.
-    """
+    """Which object handles the calls of a service. Mirrors ``TServiceInstanceImplementation``."""
 
     sicSingle = 0  # a new object for each call
     sicShared = 1  # one object for all callers
@@ -76,6 +73,7 @@ class ServiceInstanceImplementation(IntEnum):
     sicPerSession = 3  # one per session
     sicPerUser = 4  # one per user with a session
     sicPerGroup = 5  # one per group of users
+    sicPerThread = 6  # one per thread of the server that handles calls
 
 
 sicSingle = ServiceInstanceImplementation.sicSingle
@@ -84,3 +82,4 @@ sicClientDriven = ServiceInstanceImplementation.sicClientDriven
 sicPerSession = ServiceInstanceImplementation.sicPerSession
 sicPerUser = ServiceInstanceImplementation.sicPerUser
 sicPerGroup = ServiceInstanceImplementation.sicPerGroup
+sicPerThread = ServiceInstanceImplementation.sicPerThread

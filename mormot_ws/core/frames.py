@@ -8,8 +8,8 @@ from __future__ import annotations
 from enum import Flag, IntEnum
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from ..elsewhere import Elsewhere
 from ..errors import WebSocketsProtocolError
-from .elsewhere import Elsewhere
 from .masking import Buffer, mask_bytes
 
 

@@ -46,6 +46,7 @@ def connect(
     on_close: OnClose | None = None,
     on_error: OnError | None = None,
     tls: ssl.SSLContext | None = None,
+    tls_server_name: str | None = None,
     proxy: str | None = None,
     policy: ReconnectPolicy | None = None,
     inbox: int = 1024,
@@ -73,6 +74,8 @@ def connect(
     :param on_error: ``f(ws, error)``, called with exceptions raised in callbacks, with the errors
         of failed attempts to connect, and with :class:`GaveUp`.
     :param tls: for ``wss://``; None: the default, which verifies the certificate and the host name.
+    :param tls_server_name: the name that the certificate must be valid for, if it is not the host
+        in *uri*: behind a tunnel, or with an address instead of a name. It is sent as SNI.
     :param proxy: ``http://…``, ``socks5://…``; '': none; None: from the environment.
     :param policy: decides how long to wait between attempts, and when to give up; None:
         ``settings.reconnect_policy`` if it was set; otherwise waits that grow from a tenth of a
@@ -100,7 +103,7 @@ def connect(
     lines = header_lines(headers)
     names = sub_protocols(protocol)
     wait = seconds("timeout", timeout)
-    target = Target(uri, tls)
+    target = Target(uri, tls, tls_server_name)
     chosen = settings_of(settings, compression)
     return Connection(
         target,
@@ -118,6 +121,7 @@ def connect(
             max(100, round(wait * 1000)),
             settings=chosen,
             proxy=proxy,
+            tls_server_name=tls_server_name,
             connect=False,
         ),
         topics,

@@ -34,7 +34,7 @@ class Target:
     Raises ``ValueError``/``TypeError`` for invalid arguments.
     """
 
-    def __init__(self, uri: object, tls: object) -> None:
+    def __init__(self, uri: object, tls: object, tls_server_name: object) -> None:
         #: the resource of the upgrade, or a function that returns the whole URI
         self.resource: str | Callable[[], str]
         if tls is not None and not isinstance(tls, ssl.SSLContext):
@@ -57,8 +57,9 @@ class Target:
             raise ValueError(f"{self.host!r} is not a host name: each part has 1 to 63 characters")
         check_upgrade_arguments(resource, "", None, "")
         self.resource = resource
-        if tls is not None and not self.tls:
-            raise ValueError("tls requires wss://, but this URI begins with ws://")
+        for name, value in (("tls", tls), ("tls_server_name", tls_server_name)):
+            if value is not None and not self.tls:
+                raise ValueError(f"{name} requires wss://, but this URI begins with ws://")
 
 
 def _called_uri(function: Callable[[], object]) -> str:

@@ -35,7 +35,7 @@ class ByteCarrier(CheckedAttributes, ABC):
         self.write_bytes(header + payload)
 
     @abstractmethod
-    def write_now(self, data: memoryview) -> int:
+    def write_now(self, data: bytes | memoryview) -> int:
         """Write what is possible without waiting; return its size. Called under ``safe_out``."""
 
     def wait_writable(self, deadline: Deadline) -> bool:

@@ -52,7 +52,7 @@ class WebCrtSocketProcess(WebSocketProcess):
             # the loop will meet the error too, and report it
             return None
 
-    def write_now(self, data: memoryview) -> int:
+    def write_now(self, data: bytes | memoryview) -> int:
         if self.transport is None:
             raise _no_socket()
         return self.transport.send_now(data)

@@ -34,7 +34,7 @@ class SendingProcess(Protocol):
     def write_parts(self, header: bytes, payload: bytes) -> None:
         """Write a large frame."""
 
-    def write_now(self, data: memoryview) -> int:
+    def write_now(self, data: bytes | memoryview) -> int:
         """Write what can be written without waiting; return its size."""
 
     def wait_writable(self, deadline: Deadline) -> bool:

@@ -124,6 +124,26 @@ class QueueWriter:
             if not sent and not process.wait_writable(patience.step()):
                 patience.look()
 
+    @property
+    def is_idle(self) -> bool:
+        """True when nothing waits and nothing is half sent."""
+        return self.batch.wire is None and not self.controls and not self._outgoing.frames
+
+    def write_alone(self, queued: QueuedFrame) -> bool:
+        """Write an encoded frame without waiting, while nothing else waits.
+
+        Returns False if some of it is left: then it is in the batch.
+        """
+        process, wire = self._process, queued.wire
+        assert wire is not None
+        sent = process.write_now(wire)
+        if sent == len(wire) and not process.unsent_bytes():
+            process.protocol.counts.sent(1, len(queued.payload))
+            return True
+        self.batch.fill([queued], [wire])
+        self.batch.advance(sent)
+        return False
+
     def write_batch(self) -> int:
         """Write what the kernel takes of the batch without waiting; return how many bytes.
 

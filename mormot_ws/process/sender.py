@@ -280,6 +280,46 @@ class Sender:
             self._want_flush()
         return True
 
+    def send_shared(self, plain: QueuedFrame, encoded: QueuedFrame, now: float) -> bool:
+        """Send a frame that goes to several connections, without waiting; return False when it is
+        neither sent nor queued.
+
+        *plain* and *encoded* are the same frame, without and with its bytes on the wire; *now* is
+        what :func:`sharing_time` has returned.
+        """
+        if not self.encoder.sends_plain:
+            return self.queue(plain)
+        return (now > 0 and self._send_if_free(encoded, now)) or self.queue(encoded)
+
+    def _send_if_free(self, queued: QueuedFrame, now: float) -> bool:
+        """Write *queued* at once, if nothing else waits and no frames are being gathered; return
+        False if it has to be queued. What the kernel does not take is left to the keeper.
+        """
+        process, waiting = self._process, self._queued
+        if self.outgoing.frames or self._last_flush + process.settings.send_delay / 1000 > now:
+            return False
+        safe_out = self.safe_out
+        if not safe_out.acquire(False):
+            return False
+        failure: BaseException | None = None
+        try:
+            if not (self._queue_open and process.state is wpsRun and waiting.is_idle):
+                return False
+            self._flush_wanted = not waiting.write_alone(queued)
+            self._last_flush = now
+        except BaseException as exc:
+            failure = exc
+            process.cut(exc)
+            if not isinstance(exc, OSError) or is_foreign_timeout(exc):
+                raise
+        finally:
+            safe_out.release()
+            if failure is not None:
+                log_write_failed(process, failure)
+        if self._flush_wanted:
+            self._keeper.wake(self)
+        return True
+
     def _callback_is_long(self) -> None:
         """Send what a long callback has queued. Called in the keeper's thread."""
         self._callback_timer = False
@@ -494,3 +534,11 @@ class Sender:
 
 
 _main_ident = threading.main_thread().ident
+
+
+def sharing_time() -> float:
+    """Return the time of the monotonic clock, for :meth:`Sender.send_shared`.
+
+    0 in the main thread, where a signal handler may interrupt a write: the keeper does it there.
+    """
+    return 0.0 if get_ident() == _main_ident else monotonic()

@@ -24,6 +24,7 @@ from ..process.encoder import check_sendable
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit, joined
 from ..process.keeper import ProcessKeeper
+from ..process.sender import sharing_time
 from ..protocols.base import WebSocketProtocol
 from ..protocols.protocol_list import WebSocketProtocolList
 from ..request import OnHttpServerRequest
@@ -130,6 +131,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         self._freed = False
         #: what answers the plain requests of a path, instead of ``on_request``
         self._path_answers: dict[str, OnHttpServerRequest] = {}
+        #: what free() calls behind the last callback of a connection
+        self._layers_above: list[Callable[[], object]] = []
         self._turned_away_log = SeldomLog(LOG_SECONDS)
         self._opening_log = SeldomLog(LOG_SECONDS)
         self._clear()
@@ -239,9 +242,9 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         :param group: only on the connections that have joined that group.
         :param exclude: not on the connections with these numbers.
 
-        Any thread may call it. It never waits: the keeper sends the frame, and a receiver that does
-        not read does not delay others. The frame is encoded once for all. Returns how many
-        connections have queued it (a full queue refuses). Raises ``TypeError`` or ``ValueError``,
+        Any thread may call it. It never waits: what a receiver does not take at once is queued, for
+        the keeper to send. The frame is encoded once for all. Returns how many connections have
+        sent or queued it (a full queue refuses). Raises ``TypeError`` or ``ValueError``,
         before anything is queued, if it is not a text or binary frame, or if it is text that is not
         UTF-8 and a receiver's protocol requires UTF-8.
         """
@@ -253,13 +256,9 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
             check_sendable(frame)
         plain = QueuedFrame(frame.opcode, frame.payload, frame.content)
         encoded = plain._replace(wire=encode_unmasked(0x80 | frame.opcode, frame.payload))
+        now = sharing_time()
         # a list, not a generator, so that all of them are tried
-        return sum(
-            [
-                process.sender.queue(encoded if process.sender.encoder.sends_plain else plain)
-                for process in receivers
-            ]
-        )
+        return sum([process.sender.send_shared(plain, encoded, now) for process in receivers])
 
     def is_own_thread(self) -> bool:
         """Return whether the calling thread is one of the server's: in a callback, where
@@ -405,6 +404,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         connections = list(self._sockets)
         self._say_goodbye(connections)
         self._join(connections)
+        for layer_freed in list(self._layers_above):
+            layer_freed()
         self._keeper.stop()
         forget_at_exit(self)
 

@@ -98,6 +98,9 @@ class WebSocketServer(ListeningServer):
         )
         # free() sets it to end the accept thread's pause after an error
         self._retry = threading.Event()
+        # the threads of connections until they end, later than their connections; changed by single
+        # operations
+        self._threads: dict[threading.Thread, WebSocketServerSocket] = {}
         # used only in the accept thread
         self._thread_log = SeldomLog(LOG_SECONDS)
         where = f":{self.port}" if self.port else self.address
@@ -118,6 +121,7 @@ class WebSocketServer(ListeningServer):
 
     def die_in_child(self) -> None:
         super().die_in_child()
+        self._threads.clear()
         self._close_sockets()
         self._retry = threading.Event()
         self._retry.set()
@@ -163,9 +167,11 @@ class WebSocketServer(ListeningServer):
             daemon=True,
         )
         connection.served_by(thread)
+        self._threads[thread] = connection
         try:
             thread.start()
         except RuntimeError as exc:
+            del self._threads[thread]
             self._forget(connection)
             more = self._thread_log.due()
             if more is not None:
@@ -183,9 +189,19 @@ class WebSocketServer(ListeningServer):
         self._notify(self._on_start, current_thread())
         connection.run()
         self._notify(self._on_stop, current_thread())
+        self._threads.pop(current_thread(), None)
 
     def _end(self) -> None:
         super()._end()
+        deadline = Deadline(2500)
+        for thread, connection in list(self._threads.items()):
+            # those of connections that have not ended were waited for, and logged
+            ended = connection not in self._sockets and thread is not current_thread()
+            if ended and not joined(thread, deadline):
+                number = connection.connection_id
+                fields = {"connection_id": number, "remote_ip": connection.remote_ip}
+                text = "%r: on_stop of #%d does not return; its thread is left"
+                _log.error(text, self, number, extra=fields)
         _log.debug("%r freed", self)
 
     def _own_threads(self) -> set[threading.Thread | None]:

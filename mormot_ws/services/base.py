@@ -29,6 +29,7 @@ from .errors import (
     HTTP_BADREQUEST,
     HTTP_NOTACCEPTABLE,
     CallRefused,
+    answer_callback_failed,
     answer_error,
     answer_failure,
     answer_raised,
@@ -37,7 +38,7 @@ from .errors import (
     shortened,
 )
 from .interface import ServiceMethod
-from .parameters import JSON_TYPE, NumberOf
+from .parameters import JSON_TYPE, NO_CONTENT, NumberOf
 from .sessions import AuthSession
 
 _log = get_logger("mormot_ws.services")
@@ -109,7 +110,17 @@ class Services(KnownAttributes):
             )
         return context
 
-    # --------------------------------------------------------------------- calls by the other side
+    def _behind_root(self, path: str, any_case: bool) -> tuple[str, str] | None:
+        """Return the root as *path* has it, and what follows it; None: it has another root."""
+        length = len(self.root)
+        root, name = path[:length], path[length:]
+        if name and name[0] != "/":
+            return None
+        if root != self.root and not (any_case and root.lower() == self.root.lower()):
+            return None
+        return root, name[1:]
+
+    # ---------------------------------------------------------------------- calls of the other side
 
     def _executed(
         self,
@@ -127,6 +138,8 @@ class Services(KnownAttributes):
         try:
             return action()
         except CallRefused as refused:
+            if is_callback:
+                return answer_callback_failed(ctxt, "ValueError", refused.text)
             return answer_error(ctxt, refused.status, refused.text)
         # of a call that the service made, not its answer
         except (ServiceTimeoutError, ServiceConnectionError) as exc:
@@ -240,6 +253,8 @@ def _ask(
     assert isinstance(content, bytes)
     if method.custom is ServiceCustomAnswer:
         kind = request.out_content_type
+        if content in (b"", NO_CONTENT) and kind == JSON_TYPE:
+            content, kind = b"", ""
         return ServiceCustomAnswer(content, kind, status, request.out_custom_headers), 0
     if not 200 <= status < 300 and method.custom is not ServiceCustomStatus:
         raise error_of(content, status)

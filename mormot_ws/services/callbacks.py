@@ -105,7 +105,9 @@ class Callbacks:
 
     :param find: returns the process of a connection, or None.
     :param call: see :data:`CallBack`.
-    :param root: returns the root of the URIs.
+    :param root: gives the root of the URIs.
+    :param passed: called when one was passed by plain HTTP, which will expire if its connection is
+        not upgraded.
     """
 
     def __init__(
@@ -113,16 +115,20 @@ class Callbacks:
         find: Callable[[int], WebSocketProcess | None],
         call: CallBack,
         root: Callable[[], str],
+        passed: Callable[[], object] = lambda: None,
     ) -> None:
         self._find = find
         self._call = call
         self._root = root
+        self._passed = passed
         #: guards changes of the table; reentrant, because a finaliser may change it at any moment
         self._safe = threading.RLock()
         renew_in_child(self, "_safe", threading.RLock)
         self._callbacks: dict[int, dict[int, Callback]] = {}
         self._next_look = 0.0
-        #: connections whose end is reported to us
+        #: connections on which one was passed by plain HTTP
+        self._plain: set[int] = set()
+        #: connections whose end we are told of
         self._watched: weakref.WeakSet[RestExchange] = weakref.WeakSet()
 
     def __len__(self) -> int:
@@ -152,13 +158,31 @@ class Callbacks:
             if proxy is not None:
                 return proxy
         if len(mine) >= MOST_CALLBACKS:
-            raise ValueError(f"a connection may have at most {MOST_CALLBACKS} callbacks")
+            raise ValueError(f"a connection has at most {MOST_CALLBACKS} callbacks")
+        if process is None and self._without_upgrade() >= MOST_CALLBACKS:
+            raise ValueError("too many callbacks wait for the upgrades of their connections")
         callback = Callback(self, connection_id, number, interface, session_id)
         proxy = proxy_of(interface, callback.call)
         callback.stand_for(proxy)
         with self._safe:
             self._callbacks.setdefault(connection_id, {})[number] = callback
+        if process is None:
+            self._plain.add(connection_id)
+            self._passed()
         return proxy
+
+    def _without_upgrade(self) -> int:
+        """Return how many callbacks were passed by plain HTTP on connections that are no WebSocket
+        connections yet. Anybody may make many of these.
+        """
+        count = 0
+        for connection_id in list(self._plain):
+            mine = self._callbacks.get(connection_id)
+            if mine is None or self._find(connection_id) is not None:
+                self._plain.discard(connection_id)
+            else:
+                count += len(mine)
+        return count
 
     def _watch(self, process: WebSocketProcess) -> None:
         exchange = process.exchange
@@ -254,10 +278,35 @@ class Callbacks:
         if now < self._next_look:
             return
         self._next_look = now + _LOOK_SECONDS
-        for connection_id, mine in list(self._callbacks.items()):
-            if self._find(connection_id) is None and all(
-                now - callback.passed_at > _UPGRADE_SECONDS for callback in list(mine.values())
-            ):
+        self.free_expired()
+
+    def _lost(self) -> list[tuple[int, float]]:
+        """Return the connections that are no WebSocket connections, with the time of the last
+        callback that was passed on each.
+        """
+        return [
+            (connection_id, max((one.passed_at for one in list(mine.values())), default=0.0))
+            for connection_id, mine in list(self._callbacks.items())
+            if self._find(connection_id) is None
+        ]
+
+    def next_due(self) -> float | None:
+        """Return when the next connection is forgotten that was not upgraded (monotonic clock);
+        None: there is none.
+        """
+        passed = min((passed_at for _, passed_at in self._lost()), default=None)
+        return None if passed is None else passed + _UPGRADE_SECONDS
+
+    def has_expired(self) -> bool:
+        """Return whether such a connection is to be forgotten."""
+        now = time.monotonic()
+        return any(now - passed_at > _UPGRADE_SECONDS for _, passed_at in self._lost())
+
+    def free_expired(self) -> None:
+        """Release what was passed on connections that were never upgraded."""
+        now = time.monotonic()
+        for connection_id, passed_at in self._lost():
+            if now - passed_at > _UPGRADE_SECONDS:
                 self.connection_ended(connection_id)
 
     def replace_connection(self, before: int, after: int, session_id: int) -> int:

@@ -160,10 +160,10 @@ class ClientServices(Services):
         """
         path, _, query = ctxt.url.partition("?")
         path = path.removeprefix("/")
-        root, _, name = path.partition("/")
-        if root.lower() != self.root.lower():
+        behind = self._behind_root(path, True)
+        if behind is None:
             return self._unknown(ctxt, path)
-        name, _, text = name.partition("/")
+        name, _, text = behind[1].partition("/")
         number = int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else 0
         if text and not number:
             return self._unknown(ctxt, path)
@@ -410,9 +410,10 @@ class ClientServices(Services):
         :param scheme: the server's scheme: ``'default'``, ``'none'`` or ``'basic'`` (HttpBasic,
             which sends the password with each request).
 
-        The session continues after reconnections and is kept as long as the client is connected.
-        Raises :class:`ServiceError` if the server refuses (403) or has no authentication (400), and
-        what calls raise without a connection. Mirrors ``SetUser``.
+        The session goes on after reconnections, and is kept as long as the client is connected. An
+        earlier one ends, but only once the new one has begun.
+        Raises :class:`ServiceError` when the server refuses (403), or has no authentication (400),
+        and what calls raise when there is no connection. Mirrors ``SetUser``.
         """
         IS_TEXT("user_name", user_name)
         IS_TEXT("password", password)
@@ -422,9 +423,10 @@ class ClientServices(Services):
             raise ValueError("user_name must not be empty")
         session = begin_session(self._ask, self.root, user_name, password, scheme)
         self._process()
-        self._session = session
+        before, self._session = self._session, session
         self._watch(self._process())
         self._ping_later(session)
+        self._end_session(before)
 
     @property
     def user_name(self) -> str:
@@ -446,6 +448,10 @@ class ClientServices(Services):
         """
         session, self._session = self._session, None
         self._end_ping()
+        self._end_session(session)
+
+    def _end_session(self, session: ClientSession | None) -> None:
+        """Tell the server that *session* has ended, if it is one. An error is logged."""
         if session is None:
             return
         try:

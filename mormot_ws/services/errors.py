@@ -67,8 +67,16 @@ def answer_raised(ctxt: HttpServerRequest, exc: BaseException, hide: bool, callb
     name, text = type(exc).__name__, _message(exc)
     if not callback:
         return answer_failure(ctxt, f"{name}: {text}" if text else name, hide)
-    told = {"ClassName": "Exception", "Message": "internal error"}
-    ctxt.out_content = dump_json(told if hide else {"ClassName": name, "Message": text})
+    if hide:
+        name, text = "Exception", "internal error"
+    return answer_callback_failed(ctxt, name, text)
+
+
+def answer_callback_failed(ctxt: HttpServerRequest, name: str, text: str) -> int:
+    """Answer as a native client does whose callback raised the exception *name*, or could not read
+    its parameters; return 666.
+    """
+    ctxt.out_content = dump_json({"ClassName": name, "Message": text})
     ctxt.out_content_type = JSON_TYPE
     return HTTP_CLIENTERROR
 

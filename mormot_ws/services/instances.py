@@ -1,14 +1,16 @@
 """Which object answers a call: one for all, one per call, or one per client or session.
 
-The number of instances is limited, and they end after a time without calls. If an instance has a
-method ``free()``, it is called at its end.
+Instances are bounded in number, and end when nobody has called them for a while. What an instance
+has to do at its end, it does in a method ``free()``, if it has one, and never during a call.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from threading import current_thread, get_ident
 from typing import Any
 
 from ..core.forks import renew_in_child
@@ -18,8 +20,8 @@ from ..states import (
     sicClientDriven,
     sicPerGroup,
     sicPerSession,
+    sicPerThread,
     sicPerUser,
-    sicShared,
     sicSingle,
 )
 from .sessions import AuthSession
@@ -34,92 +36,164 @@ class TooManyInstances(Exception):
     """Raised if there is no room for another instance."""
 
 
-class _Instance:
-    __slots__ = ("object", "session_id", "used_at")
+class Instance:
+    """An object that answers calls, and the calls that are under way in it."""
+
+    __slots__ = ("calls", "has_ended", "object", "session_id", "thread", "used_at")
 
     def __init__(self, made: Any, session_id: int) -> None:
         self.object = made
         self.session_id = session_id
         self.used_at = time.monotonic()
+        #: how many are under way
+        self.calls = 0
+        #: True once no more calls reach it: it is freed behind the last one
+        self.has_ended = False
+        #: gives the thread that it belongs to, or None, with ``sicPerThread``
+        self.thread: Callable[[], threading.Thread | None] | None = None
 
     def is_used(self) -> None:
         """Record a call."""
         self.used_at = time.monotonic()
 
+    def belongs_to(self, thread: threading.Thread) -> None:
+        """Record the thread whose calls it answers."""
+        self.thread = weakref.ref(thread)
+
+    def begin_call(self) -> None:
+        """Count a call that begins. Under the lock of its table."""
+        self.calls += 1
+        self.is_used()
+
+    def end_call(self) -> bool:
+        """Count a call that has ended; return whether to free the object. Under that lock."""
+        self.calls -= 1
+        self.is_used()
+        return self.has_ended and not self.calls
+
+    def end(self) -> bool:
+        """Let it end; return whether to free the object now. Under that lock."""
+        self.has_ended = True
+        return not self.calls
+
+    def has_expired(self, now: float, seconds: float) -> bool:
+        """Return whether nobody has called it for *seconds*, or its thread has ended."""
+        if self.calls:
+            return False
+        if self.thread is not None:
+            thread = self.thread()
+            if thread is None or not thread.is_alive():
+                return True
+        return now - self.used_at > seconds
+
 
 class Instances:
     """The instances of a service.
 
-    :param source: the object of ``sicShared``; otherwise a function that returns a new object.
-    :param seconds: how long an instance is kept without a call.
-    :param most: the maximum number of instances.
+    :param source: the one object of ``sicShared``; of the others, what is called for a new one.
+    :param seconds: how long one is kept without a call.
+    :param most: how many there are at most.
+    :param made: called when there is a new one, which will expire.
     """
 
     def __init__(
-        self, source: Any, kind: ServiceInstanceImplementation, seconds: float, most: int
+        self,
+        source: Any,
+        kind: ServiceInstanceImplementation,
+        seconds: float,
+        most: int,
+        made: Callable[[], object] = lambda: None,
     ) -> None:
         self._source = source
         self.kind = kind
         self._seconds = seconds
         self._most = most
-        #: guards changes of the table; no code of the application runs while it is held
+        self._made = made
+        #: guards changes of the table, and of the calls of each instance; nothing of the
+        #: application runs under it
         self._safe = threading.Lock()
         renew_in_child(self, "_safe", threading.Lock)
-        self._instances: dict[Any, _Instance] = {}
+        self._instances: dict[Any, Instance] = {}
         self._last_number = 0
         self._next_sweep = 0.0
 
     def __len__(self) -> int:
         return len(self._instances)
 
-    def find(self, number: int, session: AuthSession | None) -> tuple[Any, int] | None:
-        """Return the object for a call, and the number for its answer (0: none).
+    def find(self, number: int, session: AuthSession | None) -> tuple[Instance, int] | None:
+        """Return the object for a call, and the number that its answer has (0: none); None when
+        there is none: an unknown *number*, or no session. :meth:`call_ended` has to follow.
 
-        Returns None for an unknown *number* and without a session. Raises
-        :class:`TooManyInstances`, and what creating an instance raises.
+        Not for ``sicShared``. Raises :class:`TooManyInstances`, and what making an instance raises.
         """
         kind = self.kind
-        if kind is sicShared:
-            return self._source, 0
         if kind is sicSingle:
-            return self._source(), 0
+            single = Instance(self._source(), 0)
+            single.begin_call()
+            single.end()
+            return single, 0
         self.sweep()
         if kind is sicClientDriven:
             if not number:
                 number = self.create(session)
-            found = self._instances.get(number)
-            if found is None or found.session_id != _id_of(session):
-                return None
-            found.is_used()
-            return found.object, number
+            found = self._begin_call(number, _id_of(session))
+            return None if found is None else (found, number)
+        if kind is sicPerThread:
+            return self._of_thread(), 0
         if session is None:
             return None
         key, shown = _key_of(kind, session)
-        found = self._instances.get(key)
-        if found is None:
-            found = self._add(key, session if kind is sicPerSession else None)
-        found.is_used()
-        return found.object, shown
+        owner = session.id if kind is sicPerSession else 0
+        found = self._begin_call(key, owner)
+        while found is None:
+            self._add(key, owner)
+            found = self._begin_call(key, owner)
+        return found, shown
+
+    def _begin_call(self, key: Any, session_id: int) -> Instance | None:
+        """Return the instance of that *key*, in which a call begins; None: there is none."""
+        with self._safe:
+            found = self._instances.get(key)
+            if found is None or found.session_id != session_id:
+                return None
+            found.begin_call()
+        return found
+
+    def _of_thread(self) -> Instance:
+        """Return the instance of this thread, in which a call begins."""
+        thread, key = current_thread(), get_ident()
+        while True:
+            found = self._begin_call(key, 0)
+            if found is None:
+                self._add(key, 0, thread)
+            elif found.thread is not None and found.thread() is thread:
+                return found
+            else:
+                # of a thread that has ended, and whose number is this one's now
+                self.call_ended(found)
+                self._free_those(lambda instance, old=found: instance is old)  # type: ignore[misc]
 
     def create(self, session: AuthSession | None) -> int:
         """Create an instance for a client; return its number."""
         with self._safe:
             self._last_number += 1
             number = self._last_number
-        self._add(number, session)
+        self._add(number, _id_of(session))
         return number
 
-    def _add(self, key: Any, session: AuthSession | None) -> _Instance:
+    def _add(self, key: Any, session_id: int, thread: threading.Thread | None = None) -> None:
         self.sweep()
         if len(self._instances) >= self._most:
             raise TooManyInstances
-        made = _Instance(self._source(), _id_of(session))
+        made = Instance(self._source(), session_id)
+        if thread is not None:
+            made.belongs_to(thread)
         with self._safe:
             kept = self._instances.setdefault(key, made)
         if kept is not made:
             # another thread was faster
             free_instance(made.object)
-        return kept
+        self._made()
 
     def release(self, number: int, session: AuthSession | None) -> bool:
         """Free the instance *number* of a client; return whether there was one."""
@@ -128,13 +202,17 @@ class Instances:
             if found is None or found.session_id != _id_of(session):
                 return False
             del self._instances[number]
-        free_instance(found.object)
+            is_idle = found.end()
+        if is_idle:
+            free_instance(found.object)
         return True
 
-    def call_ended(self, made: Any) -> None:
-        """Free the object of a finished call, if it was created for that call."""
-        if self.kind is sicSingle:
-            free_instance(made)
+    def call_ended(self, made: Instance) -> None:
+        """Record that a call has ended; free its object if that has ended meanwhile."""
+        with self._safe:
+            ends = made.end_call()
+        if ends:
+            free_instance(made.object)
 
     def renew(self, session: AuthSession) -> int:
         """Keep the instances of *session* alive; return how many there are."""
@@ -152,14 +230,41 @@ class Instances:
         now = time.monotonic()
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_SECONDS
-            self._free_those(lambda instance: now - instance.used_at > self._seconds)
+            self.free_expired()
 
-    def _free_those(self, has_ended: Callable[[_Instance], bool]) -> None:
+    # ----------------------------------------------------------------------- in time, or at the end
+
+    def next_due(self) -> float | None:
+        """Return when the next instance may have expired (monotonic clock); None: there is none."""
+        if not self._instances:
+            return None
+        if self.kind is sicPerThread:
+            # nobody tells of the end of a thread
+            return time.monotonic()
+        used = min((one.used_at for one in list(self._instances.values())), default=0.0)
+        return used + self._seconds
+
+    def has_expired(self) -> bool:
+        """Return whether an instance has expired."""
+        now = time.monotonic()
+        return any(one.has_expired(now, self._seconds) for one in list(self._instances.values()))
+
+    def free_expired(self) -> None:
+        """Free the instances that have expired."""
+        now = time.monotonic()
+        self._free_those(lambda instance: instance.has_expired(now, self._seconds))
+
+    def free_all(self) -> None:
+        """Free all instances, because the server is freed."""
+        self._free_those(lambda instance: True)
+
+    def _free_those(self, has_ended: Callable[[Instance], bool]) -> None:
         with self._safe:
             ended = [key for key, instance in self._instances.items() if has_ended(instance)]
-            objects = [self._instances.pop(key).object for key in ended]
-        for made in objects:
-            free_instance(made)
+            instances = [self._instances.pop(key) for key in ended]
+            idle = [instance for instance in instances if instance.end()]
+        for instance in idle:
+            free_instance(instance.object)
 
 
 def _id_of(session: AuthSession | None) -> int:

@@ -14,8 +14,8 @@ from .sessions import AuthSession, Sessions, closes
 from .values import dump_json, load_native_json
 
 _TEXT_TYPE = "text/plain;charset=utf-8"
-#: requests that need no session
-_FREE_FOR_ALL = ("timestamp", "auth")
+#: what needs no session
+_FREE_FOR_ALL = ("timestamp", "timestamp/info", "auth")
 
 #: answers a request, given its root as written, its query and its session
 Handler = Callable[[HttpServerRequest, str, str, "AuthSession | None"], int]
@@ -45,6 +45,7 @@ class NativeRequests:
             path.lower(): (path, handler)
             for path, handler in (
                 ("timestamp", self._timestamp),
+                ("timestamp/info", self._timestamp_info),
                 ("auth", self._auth),
                 ("stat/soa", self._services_list),
                 ("CacheFlush/_callback_", self._release_callback),
@@ -54,19 +55,27 @@ class NativeRequests:
         }
 
     def handler(self, name: str, any_case: bool) -> Handler | None:
-        """Return the handler for *name*, the path after the root; None: there is none."""
+        """Return what answers requests for *name*, the path behind the root; None: nothing."""
+        if any_case:
+            name = name.removesuffix("/")
         exact, handler = self._handlers.get(name.lower(), ("", None))
         if handler is None or (exact != name and not any_case):
             return None
         return None if exact == "auth" and self._sessions is None else handler
 
     def needs_session(self, name: str) -> bool:
-        """Return whether *name* requires a session."""
-        return self._sessions is not None and name.lower() not in _FREE_FOR_ALL
+        """Tell whether *name* is only for clients with a session."""
+        return self._sessions is not None and name.lower().removesuffix("/") not in _FREE_FOR_ALL
 
     def _timestamp(self, ctxt: HttpServerRequest, *unused: object) -> int:
         now = time_log(datetime.now(timezone.utc))
         return answer_content(ctxt, b"%d" % now, _TEXT_TYPE)
+
+    def _timestamp_info(self, ctxt: HttpServerRequest, *unused: object) -> int:
+        """Answer with the time for people."""
+        now = datetime.now(timezone.utc).replace(microsecond=0, tzinfo=None)
+        told = {"nowutc": now, "timestamp": time_log(now), "server": self._name()}
+        return answer_content(ctxt, dump_json(told))
 
     def _services_list(self, ctxt: HttpServerRequest, *unused: object) -> int:
         if ctxt.method.upper() == "POST":

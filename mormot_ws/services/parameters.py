@@ -16,8 +16,8 @@ from .values import dump_native_json, load_native_json
 
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
-#: empty content, as synopsejson sends it
-_NO_CONTENT = b'""'
+#: no content, as synopsejson has it
+NO_CONTENT = b'""'
 #: parameters in a URI
 _MOST_FIELDS = 1_000
 #: JSON types that the text of a parameter in a URI may represent
@@ -102,7 +102,7 @@ class Parameters:
         The argument for a callback is its number, 0 for None. Raises ``ValueError`` for invalid
         arguments.
         """
-        if content == _NO_CONTENT:
+        if content == NO_CONTENT:
             content = b""
             if not query:
                 return self._in_order([])

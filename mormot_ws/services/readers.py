@@ -32,7 +32,15 @@ from .reader import (
     nullable,
 )
 from .records import RecordReader
-from .scalar_readers import ANYTHING, NATIVE_SCALARS, NOTHING, SCALARS, enum_reader, literal_reader
+from .scalar_readers import (
+    ANYTHING,
+    NATIVE_SCALARS,
+    NOTHING,
+    SCALARS,
+    SOLE_NATIVE_SCALARS,
+    enum_reader,
+    literal_reader,
+)
 from .values import WHAT_MAY_TRAVEL
 
 #: the maximum number of items of a set that share a hash with another one
@@ -76,9 +84,21 @@ def reader_of(annotation: Any, native: bool = False) -> Reader:
 
 
 def item_reader(annotation: Any, native: bool) -> Reader:
-    """Return the reader for *annotation* that is not part of a union."""
-    reader = reader_of(annotation, native)
-    return nullable(reader) if native else reader
+    """Return what reads a value of *annotation* that is not one of a union's types."""
+    if not native:
+        return reader_of(annotation)
+    return nullable(_sole_reader(annotation))
+
+
+def _sole_reader(annotation: Any) -> Reader:
+    """Return what reads values of *annotation* as native services do that read it as nothing else:
+    they make bytes of any text, for instance.
+    """
+    while typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if annotation is bytes or annotation is float:
+        return SOLE_NATIVE_SCALARS[annotation]
+    return reader_of(annotation, True)
 
 
 # --------------------------------------------------------------------------------------- containers
@@ -182,8 +202,14 @@ def _union_of(arguments: tuple[Any, ...], native: bool) -> Reader:
         sum(form in (reader.kinds or JSON_TYPES) for reader in readers) for form in (dict, list)
     ]
     if native and max(forms) < 2:
-        readers = [reader_of(argument, native) for argument in arguments]
+        only = len([argument for argument in arguments if argument is not NULL]) == 1
+        read_as = _sole_reader if only else _native_reader
+        readers = [read_as(argument) for argument in arguments]
     return _union_reader(readers)
+
+
+def _native_reader(annotation: Any) -> Reader:
+    return reader_of(annotation, True)
 
 
 def _union_reader(readers: list[Reader]) -> Reader:

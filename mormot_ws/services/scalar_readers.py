@@ -24,13 +24,17 @@ from .values import BASE64_MAGIC, LEAST_INT, MOST_INT, ZERO_TIME, ExactFloat
 _MOST_ISO = 64
 #: the maximum digits before or after the point of a Decimal
 _MOST_DIGITS = 400
-#: the maximum characters of base64 decoded in one call, during which other threads wait
+#: combinations of flags that a class keeps
+_MOST_COMBINATIONS = 10_000
+#: characters of base64 that are decoded in one call, and that other threads wait for
 _BASE64_PIECE = 1 << 20
 #: a prefix that native code may write before a time
 _TIME_MAGIC = "\ufff1"
 _BASIC_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d)(.*))?", re.ASCII)
 _UUID = re.compile(r"\{?[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}\}?")
 _PREFIX = re.compile(r"[a-z]+")
+#: what native ends write for a float that is no number, and read as 0
+_NO_NUMBER = re.compile(r" *(?:NaN|[+-]?Inf(?:inity)?) *", re.IGNORECASE)
 
 
 def _read_int(value: Any, seen: Seen) -> int:
@@ -98,7 +102,9 @@ def _parse_time(text: str) -> datetime:
 def _parse_native_time(value: str | float) -> datetime:
     """Return the time in *value*, in any form that native code writes or reads."""
     if not isinstance(value, str):
-        return ZERO_TIME + timedelta(days=value)
+        # the fraction is the time of the day, before 1899-12-30 too
+        days = int(value)
+        return ZERO_TIME + timedelta(days=days) + timedelta(days=abs(value - days))
     text = value.removeprefix(_TIME_MAGIC)
     if not text:
         return ZERO_TIME
@@ -165,6 +171,31 @@ NATIVE_SCALARS: dict[Any, Reader] = {
 }
 
 
+def _parse_native_bytes(text: str) -> bytes:
+    """Return the bytes in *text*, which are its own when it is no base64."""
+    try:
+        return _parse_base64(text)
+    except ValueError:
+        if text.startswith(BASE64_MAGIC):
+            raise
+        return text.encode("utf-8")
+
+
+def _read_native_float(value: Any, seen: Seen) -> float:
+    if isinstance(value, str):
+        if _NO_NUMBER.fullmatch(value) is None:
+            raise misfit_of("has to be float, not str")
+        return 0.0
+    return _read_float(value, seen)
+
+
+#: the same where no other type is possible
+SOLE_NATIVE_SCALARS: dict[Any, Reader] = {
+    bytes: _text_reader("base64", _parse_native_bytes, bytes),
+    float: Reader(_read_native_float, (*_NUMBERS, str), "float", float),
+}
+
+
 def literal_reader(choices: tuple[Any, ...]) -> Reader:
     """Return the reader for one of the *choices* of a ``Literal``."""
     wanted = f"one of {', '.join(map(repr, choices))}"[:MOST_TEXT]
@@ -191,15 +222,17 @@ def enum_reader(kind: type[Enum], native: bool) -> Reader:
             known |= member.value
 
     def read(value: Any, seen: Seen) -> Any:
-        # the class keeps each new combination of flags, so unknown flags are refused
+        # each new combination of flags is kept by its class: no unknown ones, and not too many
         if known and (type(value) is not int or (value if value >= 0 else ~value) & ~known):
             raise misfit_of(f"must be {wanted}")
         if known and value < 0:
             # the complement of flags, which contains no others
             value &= known
         try:
-            return kind(value)
-        # whatever the application's _missing_() raises means that the value is invalid
+            return _combination(kind, value) if known else kind(value)
+        except Misfit:
+            raise
+        # whatever the application's _missing_() raises is a no
         except Exception:  # noqa: BLE001
             raise misfit_of(f"must be {wanted}") from None
 
@@ -226,6 +259,21 @@ def enum_reader(kind: type[Enum], native: bool) -> Reader:
         kinds.add(list)
     zero = kind(0) if is_flag else _zero_of(kind)
     return Reader(read_native, kinds, wanted, None if zero is None else lambda: zero)
+
+
+def _combination(kind: type[Enum], value: int) -> Enum:
+    """Return a combination of flags. The class keeps only so many, because a peer could send all
+    there are.
+    """
+    kept = kind._value2member_map_
+    is_one_too_many = value not in kept and len(kept) >= _MOST_COMBINATIONS
+    if is_one_too_many and not issubclass(kind, int):
+        # two objects of the same value would not be equal
+        raise misfit_of("is one combination of flags too many")
+    made = kind(value)
+    if is_one_too_many:
+        kept.pop(value, None)
+    return made
 
 
 def _zero_of(kind: type[Enum]) -> Enum | None:

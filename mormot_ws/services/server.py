@@ -26,7 +26,8 @@ from .errors import (
     answer_content,
     answer_error,
 )
-from .instances import Instances, TooManyInstances
+from .expiry import Expiring, Expiry
+from .instances import Instance, Instances, TooManyInstances
 from .interface import ServiceMethod, interface_of, proxy_of
 from .native_requests import NativeRequests
 from .parameters import JSON_TYPE
@@ -62,7 +63,7 @@ class ServerServices(Services):
     :param server: a server that offers a REST protocol, like a :class:`WebSocketServerRest`. Its
         ``on_request`` is replaced; the previous callback still answers requests that are not calls.
         Services can be called by plain HTTP too.
-    :param root: the first part of all URIs; clients need the same.
+    :param root: the first part of all URIs, or several parts: ``api/v1``; clients need the same.
     :param hide_errors: answer exceptions other than :class:`ServiceError` with ``internal error``
         instead of their text.
     :param authentication: how clients authenticate, for example a
@@ -122,15 +123,27 @@ class ServerServices(Services):
                 raise ValueError(f"{name} must be more than 0, not {value}")
         super().__init__(root, hide_errors, server.on_request)
         self._server = server
+        # what only looks like a server has no keeper: expired objects are then freed by later calls
+        self._expiry = Expiry(
+            getattr(server, "_keeper", None),
+            self._expiring,
+            min(session_timeout_minutes * 60, instance_timeout / 1000),
+        )
         self._sessions: Sessions | None = None
         if authentication is not None:
             self._sessions = Sessions(
-                authentication, session_timeout_minutes, max_sessions, self._session_ended
+                authentication,
+                session_timeout_minutes,
+                max_sessions,
+                self._session_ended,
+                self._expiry.watch,
             )
         self._instance_limits = instance_timeout / 1000, max_instances
         self._publishes_signature = publish_signature
         self._registered = RegisteredServices()
-        self._callbacks = Callbacks(server.is_active_websocket, self._call_back, lambda: self.root)
+        self._callbacks = Callbacks(
+            server.is_active_websocket, self._call_back, lambda: self.root, self._expiry.watch
+        )
         self._others = NativeRequests(
             self._registered,
             self._callbacks,
@@ -139,6 +152,7 @@ class ServerServices(Services):
             lambda: server.process_name or "mormot_ws",
         )
         server.on_request = self.on_request
+        getattr(server, "_layers_above", []).append(self._server_freed)
 
     def __repr__(self) -> str:
         return f"<ServerServices root={self.root!r} of {self._server!r}>"
@@ -157,21 +171,24 @@ class ServerServices(Services):
         """Let clients call *implementation* as *interface*. May be called from any thread.
 
         :param interface: the class that declares the methods: a ``typing.Protocol``, an abstract
-            class, or any class with methods. Its annotations decide how values are read from JSON.
-            A parameter whose type is a protocol or an abstract class is a callback: an object of
-            the client that the service can call.
-        :param implementation: an object with these methods. If its class derives from the
-            interface, a type checker finds missing methods. They are called in the connection's
-            thread: one at a time for each connection, at the same time for different connections.
-            Unless the service is shared, pass the class or a function without parameters that
-            returns an object; if the object has a method ``free()``, it is called at its end.
-        :param instance_creation: ``sicShared``: one object for all calls; ``sicSingle``: a new
-            object for each call; ``sicClientDriven``: one for each object that a client gets;
-            ``sicPerSession``, ``sicPerUser``, ``sicPerGroup``: only with authentication.
-        :param contract: the text that native clients compare with their own. ``'*'`` is accepted by
-            all that can request the list of services; None computes the native contract from the
-            annotations.
-        :param bypass_authentication: allow calls without a session. Mirrors
+            class, or any class with methods. The types of its parameters and results say what is
+            read from JSON. A parameter whose type is a protocol or an abstract class is an object
+            of the client, to be called back.
+        :param implementation: an object with these methods; when its class derives from the
+            interface, a type checker sees what is missing. They are called in the connection's
+            thread: those of one connection one after the other, those of different connections at
+            the same time. Unless the service is shared, *implementation* is its class, or a
+            function without parameters that returns such an object; ``free()`` of the object is
+            called at its end, if it has that method: never during a call, in the thread of the last
+            call or another one, and at the latest when the server is freed.
+        :param instance_creation: ``sicShared``: one object for all calls; ``sicSingle``: a new one
+            for each; ``sicClientDriven``: one for each that a client has got;
+            ``sicPerSession``, ``sicPerUser``, ``sicPerGroup``: with authentication only;
+            ``sicPerThread``: one for each thread that executes calls, which is one for each
+            connection unless the server is event-driven.
+        :param contract: what native clients compare with theirs. ``'*'`` is accepted by all that
+            can ask for the list of services; None computes the native one from the annotations.
+        :param bypass_authentication: let it be called without a session. Mirrors
             ``ByPassAuthentication``.
 
         An exception in a method becomes a :class:`ServiceError` in the caller. Raises ``TypeError``
@@ -192,7 +209,7 @@ class ServerServices(Services):
             signature = signature_text(described, kind)
         service = RegisteredService(
             described,
-            Instances(implementation, kind, *self._instance_limits),
+            Instances(implementation, kind, *self._instance_limits, self._expiry.watch),
             contract,
             signature if self._publishes_signature else "",
             bypass_authentication,
@@ -292,10 +309,11 @@ class ServerServices(Services):
         """
         path, _, query = ctxt.url.partition("?")
         path = path.removeprefix("/")
-        root, _, name = path.partition("/")
         over_websocket = self._server.is_active_websocket(ctxt.connection_id) is not None
-        if root != self.root and not (over_websocket and root.lower() == self.root.lower()):
+        behind = self._behind_root(path, over_websocket)
+        if behind is None:
             return self._unknown(ctxt, path, HTTP_NOTFOUND)
+        root, name = behind
         if SIGNATURE in query:
             query = query[: query.rindex(SIGNATURE)].rstrip("&")
         sessions = self._sessions
@@ -303,7 +321,7 @@ class ServerServices(Services):
         registered = self._registered
         found = registered.exact.get(name) or registered.find(name, over_websocket)
         if found is None:
-            return self._other(ctxt, path, query, session, over_websocket)
+            return self._other(ctxt, root, name, query, session, over_websocket)
         if sessions is not None and session is None and not found.service.bypass_authentication:
             return _forbidden(ctxt)
         verb = ctxt.method.upper()
@@ -339,15 +357,18 @@ class ServerServices(Services):
         method, instances = found.method, found.service.instances
         assert method is not None
         arguments = self._arguments(ctxt, method, query, is_json)
-        function, shown, called = found.function, 0, None
+        function, shown = found.function, 0
+        called: Instance | None = None
         if function is None:
             called, shown = self._instance(method, instances, found.number, session)
-            function = getattr(called, method.name)
         before = self.session, self.instance_id
         self._current.of_session(session, shown)
         try:
+            if function is None:
+                assert called is not None
+                function = getattr(called.object, method.name)
             if method.parameters.callbacks:
-                service = getattr(function, "__self__", called)
+                service = getattr(function, "__self__", called and called.object)
                 self._receive_callbacks(ctxt, method, arguments, service, session)
             result = function(*arguments)
         finally:
@@ -359,7 +380,7 @@ class ServerServices(Services):
     @staticmethod
     def _instance(
         method: ServiceMethod, instances: Instances, number: int, session: AuthSession | None
-    ) -> tuple[Any, int]:
+    ) -> tuple[Instance, int]:
         try:
             found = instances.find(number, session)
         except TooManyInstances:
@@ -455,22 +476,35 @@ class ServerServices(Services):
     def _other(
         self,
         ctxt: HttpServerRequest,
-        path: str,
+        root: str,
+        name: str,
         query: str,
         session: AuthSession | None,
         any_case: bool,
     ) -> int:
-        """Answer a request that is not a call of a method."""
-        root, _, name = path.partition("/")
+        """Answer a request that is no call of a method."""
         handler = self._others.handler(name, any_case)
         if handler is None:
             if session is None and self._sessions is not None and self._previous is None:
                 # clients without a session do not learn which names exist
                 return _forbidden(ctxt)
-            return self._unknown(ctxt, path)
+            return self._unknown(ctxt, f"{root}/{name}")
         if session is None and self._others.needs_session(name):
             return _forbidden(ctxt)
         return self._executed(ctxt, name, lambda: handler(ctxt, root, query, session))
+
+    def _expiring(self) -> list[Expiring]:
+        """Return the tables of what expires."""
+        tables: list[Expiring] = [service.instances for service in self._registered.all()]
+        if self._sessions is not None:
+            tables.append(self._sessions)
+        return [*tables, self._callbacks]
+
+    def _server_freed(self) -> None:
+        """Free all objects, because the server has no more connections."""
+        self._expiry.stop()
+        for service in self._registered.all():
+            service.instances.free_all()
 
     def _session_ended(self, session: AuthSession) -> None:
         for service in self._registered.all():

@@ -114,9 +114,10 @@ class AuthSession(KnownAttributes):
 class Sessions:
     """The sessions of a server.
 
-    :param timeout: minutes without a request after which a session ends.
-    :param most: the maximum number of sessions.
-    :param ended: called without a lock with each session that has ended.
+    :param timeout: minutes without a request after which one ends.
+    :param most: how many there are at most.
+    :param ended: called with each one that has ended, without a lock.
+    :param begun: called when there is a new one, which will expire.
     """
 
     def __init__(
@@ -125,11 +126,13 @@ class Sessions:
         timeout: float,
         most: int,
         ended: Callable[[AuthSession], object],
+        begun: Callable[[], object] = lambda: None,
     ) -> None:
         self._authentication = authentication
         self._seconds = timeout * 60
         self._most = most
         self._ended = ended
+        self._begun = begun
         #: guards changes of the two tables; requests read them without it
         self._safe = threading.Lock()
         renew_in_child(self, "_safe", threading.Lock)
@@ -220,7 +223,7 @@ class Sessions:
             return self._nonce(0)
         proof, client_nonce = given["password"], given.get("clientnonce", "")
         user = self._authentication.find_user(name)
-        hashed = _NOBODY if user is None else user.password_hash_hexa
+        hashed = _NOBODY if user is None else user.password_hash_hexa.lower()
         right = False
         for before in (0, 1):
             wanted = password_proof(root, self._nonce(before), client_nonce, name, hashed)
@@ -276,6 +279,7 @@ class Sessions:
                 text = "no session for %s from %s: there are already %d"
                 _log.warning(text, escaped(user.logon_name), ctxt.remote_ip, self._most)
             return None
+        self._begun()
         return session, f"{number}+{session.secret}"
 
     def end(self, session: AuthSession) -> None:
@@ -292,6 +296,19 @@ class Sessions:
         if now < self._next_sweep:
             return
         self._next_sweep = now + _SWEEP_SECONDS
+        self.free_expired()
+
+    def next_due(self) -> float | None:
+        """Return when the next session may have expired (monotonic clock); None: there is none."""
+        idle = max((session.idle_seconds() for session in self.all()), default=None)
+        return None if idle is None else time.monotonic() + self._seconds - idle
+
+    def has_expired(self) -> bool:
+        """Return whether a session has expired."""
+        return any(session.idle_seconds() > self._seconds for session in self.all())
+
+    def free_expired(self) -> None:
+        """End the sessions that have expired."""
         for session in self.all():
             if session.idle_seconds() > self._seconds:
                 self.end(session)

@@ -275,7 +275,7 @@ ZERO_TIME = datetime(1899, 12, 30)
 def _native_time(value: date) -> str | None:
     """Return *value* as native code reads it: three digits of milliseconds; no time is null."""
     if not isinstance(value, datetime):
-        return value.isoformat()
+        return value.isoformat() if value != ZERO_TIME.date() else None
     if value.tzinfo is None and value.date() == ZERO_TIME.date():
         return f"T{value.time().isoformat('milliseconds')}" if value != ZERO_TIME else None
     return value.isoformat() if value.microsecond % 1000 else _in_milliseconds(value)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..core.frames import WebSocketFramePayload, encode_unmasked, focText
 from ..core.outgoing import QueuedFrame
+from ..process.sender import sharing_time
 from . import wire
 from .hub import Heard, History, Hub, Lost, Position, Publication
 
@@ -225,15 +226,15 @@ class Feed:
                     answered.append(member)
         slow: list[Member] = []
         most = self._most
+        now = sharing_time()
         for member in receivers:
             sender = member.process.sender
-            if sender.outgoing.bytes > most or not sender.queue(
-                encoded if sender.encoder.sends_plain else plain
-            ):
+            if sender.outgoing.bytes > most or not sender.send_shared(plain, encoded, now):
                 slow.append(member)
         if len(receivers) <= _FEW:
             for member in receivers:
-                member.process.sender.flush_at_once()
+                if member.process.sender.outgoing:
+                    member.process.sender.flush_at_once()
         self._owner.delivered(len(receivers) - len(slow))
         for member in slow:
             member.visitor.fell_behind(member)

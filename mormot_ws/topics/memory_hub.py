@@ -267,7 +267,7 @@ class MemoryHub(Hub):
         window_count: int = 10_000,
         window_age: float = 300_000,
         topic_age: float = 86_400_000,
-        timeout: float = 5_000,
+        timeout: float = 4_000,
         max_topics: int = 100_000,
     ) -> None:
         super().__init__(history_count, history_age, window_count, window_age, topic_age, timeout)

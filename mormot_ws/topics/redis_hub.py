@@ -111,7 +111,7 @@ class RedisHub(Hub):
         window_count: int = 10_000,
         window_age: float = 300_000,
         topic_age: float = 86_400_000,
-        timeout: float = 5_000,
+        timeout: float = 4_000,
         prefix: str = "mormot_ws:",
         presence_age: float = 30_000,
         max_connections: int = 16,

@@ -21,7 +21,7 @@ from .arena import Arena
 from .check import Checker, Findings
 from .faults import Schedule
 from .messages import SIGNALS, TRACE
-from .outcome import say, verdict
+from .outcome import Measured, say, verdict
 
 #: from here on it is a long run, with the library's own cap
 _LONG = 600.0
@@ -104,9 +104,8 @@ def _look_at_footprints(found: dict[str, Any], arena: Arena) -> None:
                 f"clients: {end['before'][what]} {what} before, {end['after'][what]} after free()"
             )
     if _has_grown(before["memory"], after["memory"]):
-        violations.append(
-            f"clients: {before['memory']} kB at the beginning, {after['memory']} kB at the end"
-        )
+        text = f"clients: {before['memory']} kB at the beginning, {after['memory']} kB at the end"
+        violations.append(Measured(text))
     for what in ("objects", "blocks"):
         if after[what] > before[what] * (1 + _OBJECTS_GROWTH) + _OBJECTS_GROWTH_NUMBER:
             violations.append(

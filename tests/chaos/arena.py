@@ -18,7 +18,7 @@ from tests.support.waiting import poll_until
 
 from .faults import Action, Fault, play
 from .messages import LARGE_PADDING
-from .outcome import faults_of_stop
+from .outcome import Measured, faults_of_stop
 
 #: seconds for what should happen soon
 _BOUND = 15.0
@@ -222,14 +222,12 @@ class Arena(ClosedByWith):
         if found["back"]:
             self.returns.append(max(found["back"].values()))
         for client, state in found["missing"].items():
-            self.violations.append(
-                f"client {client} is not back {bound:g} s after the last fault: {state}"
-            )
+            text = f"client {client} is not back {bound:g} s after the last fault: {state}"
+            self.violations.append(Measured(text))
         late = [f"{client}: {took:.2f}" for client, took in found["back"].items() if took > bound]
         if late:
-            self.violations.append(
-                f"back later than {bound:g} s after the last fault: {', '.join(late)}"
-            )
+            text = f"back later than {bound:g} s after the last fault: {', '.join(late)}"
+            self.violations.append(Measured(text))
         self._reap_stopped()
 
     def _reap_stopped(self) -> None:

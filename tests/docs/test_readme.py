@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import BOUND, HOST, ROOT, wait_for
@@ -14,7 +12,6 @@ from support.children import fixed_port
 from support.programs import Program
 
 import mormot_ws
-from mormot_ws import WebSocketServer
 from mormot_ws.process import free_in_callback
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -140,44 +137,6 @@ class TestNames:
 
 
 class TestPortingGuide:
-    def test_its_python_blocks_are_a_program_that_runs(
-        self, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        # one that nobody takes while no server listens on it
-        port = fixed_port()
-        names: dict[str, Any] = {}
-        restarted: WebSocketServer | None = None
-        printed: list[str] = []
-
-        def has_printed(text: str) -> bool:
-            printed.append(capsys.readouterr().out)
-            return text in "".join(printed)
-
-        try:
-            for block in blocks(GUIDE.read_text(encoding="utf-8"), "python"):
-                code = compile(block.replace("8999", str(port)), str(GUIDE), "exec")
-                if block.startswith("# WRONG"):
-                    continue
-                # the reconnection is registered by now: see it work before going on
-                if "import threading" in block:
-                    wait_for(lambda: has_printed("echo: hello"))
-                    names["server"].free()
-                    restarted = WebSocketServer(f"{HOST}:{port}")
-                    restarted.websocket_protocols.add(mormot_ws.WebSocketProtocolChat("echo"))
-                    wait_for(lambda: has_printed("Reconnected! ConnectionID: 1"), 2 * BOUND)
-                if "enough.wait()" in block:
-                    assert restarted is not None
-                    restarted.free()
-                    assert names["enough"].wait(2 * BOUND)
-                exec(code, names)
-        finally:
-            for name in ("client", "server"):
-                if name in names:
-                    names[name].free()
-            if restarted is not None:
-                restarted.free()
-        assert not [thread for thread in threading.enumerate() if "WebSocket" in thread.name]
-
     def test_mistake_2_gets_the_documents_text(
         self, client: mormot_ws.HttpClientWebSockets
     ) -> None:
@@ -186,3 +145,19 @@ class TestPortingGuide:
         assert f"`{text}`" in GUIDE.read_text(encoding="utf-8")
         text = client.websockets_upgrade("", "", False, frozenset(), protocol)
         assert f"`{text}`" in GUIDE.read_text(encoding="utf-8")
+
+    def test_other_options_without_a_key_are_logged_in_the_documents_words(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with (
+            mormot_ws.WebSocketServerRest(f"{HOST}:0", uri="") as server,
+            mormot_ws.HttpClientWebSockets(HOST, server.port) as client,
+        ):
+            assert client.websockets_upgrade("", "", False, frozenset()) == ""
+            # it does not wait for an answer
+            client.request("x", "POST", header="Sec-WebSocket-REST: NonBlocking")
+            wait_for(lambda: "a message is dropped" in caplog.text)
+        (record,) = [r for r in caplog.records if r.levelname == "WARNING"]
+        words = record.getMessage().partition("a message is dropped")
+        guide = " ".join(GUIDE.read_text(encoding="utf-8").split())
+        assert f"`{words[1]}{words[2]}`" in guide

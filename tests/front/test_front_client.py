@@ -46,6 +46,7 @@ from mormot_ws import (
     WebSocketsError,
     connect,
     focText,
+    server_tls_context,
 )
 from mormot_ws.testing import EchoServer, EchoServerProcess, FaultProxy
 
@@ -398,6 +399,21 @@ def test_tls(authority: Authority) -> None:
                 ws.recv(BOUND)
             assert caught.value.status == 0
             assert caught.value.__cause__ is caught.value.failure.exception
+
+
+def test_a_certificate_for_another_name_than_that_of_the_uri(authority: Authority) -> None:
+    """``tls_server_name`` is verified in place of the host, and sent as SNI."""
+    context = server_tls_context(*authority.issue("ws.example.com"))
+    names: list[object] = []
+    context.sni_callback = lambda sock, name, used: names.append(name)
+    with tls_server(context, None) as server:
+        uri = f"wss://127.0.0.1:{server.port}/"
+        trusting = authority.client_context()
+        with connect(uri, protocol="echo", tls=trusting, tls_server_name="ws.example.com") as ws:
+            assert ws.wait_connected(BOUND)
+        assert names == ["ws.example.com"]
+        with connect(uri, protocol="echo", tls=trusting) as ws, pytest.raises(GaveUp):
+            ws.recv(BOUND)
 
 
 def test_settings_and_compression() -> None:
@@ -868,6 +884,7 @@ def test_callbacks_that_cannot_work_are_refused(name: str, function: Any, words:
         ({"headers": {"X": "secret\r\nY: 2"}}, ValueError, "line break"),
         ({"headers": {"Upgrade": "h2c"}}, ValueError, "handshake itself"),
         ({"tls": True}, TypeError, "SSLContext"),
+        ({"uri": "wss://localhost/", "tls_server_name": 1}, ValueError, "tls_server_name"),
         ({"proxy": "ftp://localhost"}, ValueError, "proxy"),
         ({"policy": StopOn}, TypeError, "StopOn()"),
         ({"policy": 3}, TypeError, "next_delay"),
@@ -904,6 +921,8 @@ def test_tls_context_for_a_plain_uri_is_refused(authority: Authority) -> None:
     """It would not be used: a mistake without a word."""
     with pytest.raises(ValueError, match="wss://"):
         connect("ws://localhost:1/", tls=authority.client_context())
+    with pytest.raises(ValueError, match="wss://"):
+        connect("ws://localhost:1/", tls_server_name="localhost")
 
 
 @pytest.mark.parametrize("timeout", [-1, "1", float("nan"), True])

@@ -23,7 +23,7 @@ from mormot_ws import (
     focText,
     fopAlreadyCompressed,
 )
-from mormot_ws.core.elsewhere import Elsewhere
+from mormot_ws.elsewhere import Elsewhere
 
 
 class Other:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,16 @@ def test_a_module_is_one_idea(module: Path) -> None:
     source = (PACKAGE / module).read_text(encoding="utf-8")
     assert len(source.splitlines()) <= MOST_LINES
     assert ast.get_docstring(ast.parse(source))
+
+
+def test_the_page_of_the_layers_names_every_module() -> None:
+    """And none that is gone."""
+    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    names = [".".join(module.with_suffix("").parts) for module in MODULES]
+    modules = {name for name in names if not name.endswith(("__init__", "__main__"))}
+    assert [name for name in sorted(modules) if f"`{name}`" not in page] == []
+    rows = re.findall(r"^\| (`[a-z0-9_.]+`(?:, `[a-z0-9_.]+`)*) \|", page, re.MULTILINE)
+    assert set(re.findall(r"[a-z0-9_.]+", " ".join(rows))) <= modules
 
 
 def test_importing_the_package_loads_no_module_of_it() -> None:

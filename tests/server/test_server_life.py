@@ -19,6 +19,7 @@ from support import (
     Recorder,
     accept_for,
     active,
+    any_alive,
     connect,
     echo,
     echo_server,
@@ -139,6 +140,33 @@ def test_an_on_start_or_on_stop_that_raises_hurts_nobody(caplog: pytest.LogCaptu
         with upgraded(server.port) as client:
             assert exchange(client, ["x"]) == ["x"]
     assert caplog.text.count("RuntimeError: bug in a callback") == 4
+
+
+@pytest.mark.threaded
+def test_free_waits_for_on_stop_of_a_connection_that_has_ended() -> None:
+    """Its thread is the last thing that is left of it."""
+    entered, release = threading.Event(), threading.Event()
+    freed: list[bool] = []
+
+    def on_stop(thread: threading.Thread) -> None:
+        if "accept" not in thread.name:
+            entered.set()
+            release.wait(BOUND)
+            freed.append(freeing.is_alive())
+
+    server = WebSocketServer("127.0.0.1:0", None, on_stop)
+    server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
+    freeing = threading.Thread(target=server.free)
+    with upgraded(server.port):
+        pass
+    assert entered.wait(BOUND)
+    wait_for(lambda: server.status().connections == 0)
+    freeing.start()
+    freeing.join(0.05)
+    release.set()
+    freeing.join(BOUND)
+    assert freed == [True]
+    assert not any_alive(server)
 
 
 # ------------------------------------------------------------------------------------------ the end

@@ -31,7 +31,6 @@ from mormot_ws import (
 from mormot_ws.rest import json_structure, loose_json
 from mormot_ws.services.contracts import contract_of, hash32
 from mormot_ws.services.interface import ServiceInterface
-from mormot_ws.services.reader import nullable
 from mormot_ws.services.readers import item_reader, reader_of
 from mormot_ws.services.values import (
     MOST_VALUES,
@@ -292,6 +291,7 @@ def test_classes_of_a_union_are_told_by_their_exact_fields() -> None:
         (datetime, "T12:00:00.000", datetime(1899, 12, 30, 12)),
         (datetime, "\ufff12024-02-29T01:02:03.678", datetime(2024, 2, 29, 1, 2, 3, 678_000)),
         (datetime, 45351.5, datetime(2024, 2, 29, 12)),
+        (datetime, -1.25, datetime(1899, 12, 29, 6)),
         (datetime, "", ZERO_TIME),
         (date, "2024-02-29T00:00:00", date(2024, 2, 29)),
         (UUID, "{5b1c7e52-0a36-4c2b-9a5e-6a1f0d4e1bff}", UUID("5b1c7e520a364c2b9a5e6a1f0d4e1bff")),
@@ -305,12 +305,22 @@ def test_classes_of_a_union_are_told_by_their_exact_fields() -> None:
         (Gaps, -1, Gaps(5)),
         (bytes, "\ufff0AAE=", b"\0\1"),
         (bytes, "", b""),
+        (bytes, "no base64, ä", "no base64, ä".encode()),
+        (bytes | None, "AAE", b"AAE"),
+        (Annotated[bytes, "RawByteString"], "a?", b"a?"),
+        (list[bytes], ["AAE=", "?"], [b"\0\1", b"?"]),
+        # who may get a text gets it
+        (bytes | str, "no base64", "no base64"),
+        (float, "NaN", 0.0),
+        (float | None, "   -Inf", 0.0),
+        (list[float], [1.5, "+Infinity", "nan"], [1.5, 0.0, 0.0]),
+        (float | str, "NaN", "NaN"),
         (Decimal, "1.23456", Decimal("1.23456")),
         (Decimal, 7, Decimal(7)),
     ],
 )
 def test_other_forms_that_native_ends_may_send(annotation: Any, value: Any, read: Any) -> None:
-    assert reader_of(annotation, True)(value, "it") == read
+    assert item_reader(annotation, True)(value, "it") == read
 
 
 @pytest.mark.parametrize(
@@ -324,6 +334,9 @@ def test_other_forms_that_native_ends_may_send(annotation: Any, value: Any, read
         (Color, 7),
         (Color, "green"),
         (Color, True),
+        (bytes, "\ufff0AAE"),
+        (float, "1.5"),
+        (float, "Nano"),
         (Kinds, 4),
         (Kinds, [1]),
         (Kinds, ["kHuge"]),
@@ -336,7 +349,7 @@ def test_other_forms_that_native_ends_may_send(annotation: Any, value: Any, read
 )
 def test_what_is_of_no_such_form_is_refused(annotation: Any, value: Any) -> None:
     with pytest.raises(ValueError, match=r"^it "):
-        nullable(reader_of(annotation, True))(value, "it")
+        item_reader(annotation, True)(value, "it")
 
 
 def test_what_is_written_for_native_ends() -> None:
@@ -345,6 +358,8 @@ def test_what_is_written_for_native_ends() -> None:
         [
             b"\0\1",
             ZERO_TIME,
+            ZERO_TIME.date(),
+            date(2024, 2, 29),
             datetime(1899, 12, 30, 12),
             datetime(2024, 2, 29, 1, 2, 3, 678_000),
             UUID(int=0xAB),
@@ -359,6 +374,8 @@ def test_what_is_written_for_native_ends() -> None:
     assert json.loads(written) == [
         "AAE=",
         None,
+        None,
+        "2024-02-29",
         "T12:00:00.000",
         "2024-02-29T01:02:03.678",
         "00000000-0000-0000-0000-0000000000AB",
@@ -419,6 +436,8 @@ class Store(IStore):
         return value
 
     def raw(self, status: int) -> ServiceCustomAnswer:
+        if status == 204:
+            return ServiceCustomAnswer("", "", status)
         return ServiceCustomAnswer("as it is", "text/plain", status, "X-Colour: blue")
 
     def status(self, number: int) -> ServiceCustomStatus:
@@ -503,12 +522,25 @@ def test_arguments_come_in_several_forms(url: str, content: bytes, result: str) 
         ("root/Nothing.Add", b"[]", 400),
         ("root/Store._signature_", b"[]", 400),
         ("root/Store._instance_", b"[]", 400),
+        ("root/timestamp/nothing", b"", 400),
         ("root/auth?username=x", b"", 400),
         ("other/Store.Add", b"[]", 404),
     ],
 )
 def test_what_is_wrong_has_the_native_status(url: str, content: bytes, status: int) -> None:
     assert ask(url, content)[0] == status
+
+
+def test_the_time_is_told_to_people_too() -> None:
+    """And a trailing slash does no harm, as with calls."""
+    status, content = ask("ROOT/TimeStamp/Info/", method="GET")
+    told = json.loads(content)
+    time = datetime.fromisoformat(told["nowutc"])
+    bits = (time.year, time.month - 1, time.day - 1, time.hour, time.minute, time.second)
+    shifts = (26, 22, 17, 12, 6, 0)
+    number = sum(part << shift for part, shift in zip(bits, shifts, strict=True))
+    assert (status, told["timestamp"], told["server"]) == (200, number, "mormot_ws")
+    assert int(ask("root/timestamp/", method="GET")[1]) >= number
 
 
 @pytest.mark.parametrize(
@@ -542,6 +574,7 @@ def test_answers_may_be_as_they_are(kind: str) -> None:
     with pair(kind, None, None) as ends:
         ServerServices(ends.server).register(IStore, Store())
         store = ClientServices(ends.client).get(IStore)
+        assert store.raw(204) == ServiceCustomAnswer(b"", "", 204, "")
         for status in (200, 201, 404, 500):
             assert store.raw(status) == ServiceCustomAnswer(
                 b"as it is", "text/plain", status, "X-Colour: blue"

@@ -336,6 +336,25 @@ def test_flags_that_are_known_are_combined() -> None:
     assert reader_of(Right)((~Right.READ).value, "it") == Right.WRITE
 
 
+@pytest.mark.parametrize("base", [Flag, IntFlag])
+def test_a_peer_cannot_fill_a_class_with_combinations_of_flags(
+    base: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a set with 40 members there are 2⁴⁰. Those that are there are good for ever."""
+    monkeypatch.setattr("mormot_ws.services.scalar_readers._MOST_COMBINATIONS", 100)
+    kind = base("Wide", [f"F{number}" for number in range(40)])
+    reader = reader_of(kind, True)
+    refused = 0
+    for value in range(300):
+        try:
+            assert reader(value, "it").value == value
+        except ValueError:
+            refused += 1
+        assert len(kind._value2member_map_) <= 100
+    assert bool(refused) == (base is Flag)
+    assert reader(3, "it") == kind.F0 | kind.F1
+
+
 # ------------------------------------------------------------------------------- what a value costs
 
 

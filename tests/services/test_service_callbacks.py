@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pytest
@@ -217,6 +219,19 @@ def test_a_failing_callback_is_an_error_of_who_waits(
     wait_for(lambda: listener.texts == ["bad", "good"])
 
 
+@pytest.mark.parametrize("content", [b"[]", b"[{}]", b"5", b"["])
+def test_a_callback_whose_parameters_cannot_be_read_has_failed(ends: Ends, content: bytes) -> None:
+    """In the native form too."""
+    listener = Listener()
+    ends.remote.listen("news", listener)
+    url, number = "root/Listener.Ask/1", ends.process.connection_id
+    ctxt = HttpServerRequest(url, "POST", "", content, "application/json", connection_id=number)
+    assert ends.server.callback(ctxt, False) == 666
+    told = json.loads(bytes(ctxt.out_content))  # type: ignore[arg-type]
+    assert told["ClassName"] == "ValueError"
+    assert told["Message"].startswith("IListener.ask: ")
+
+
 def test_waiting_for_the_caller_inside_its_call_raises_at_once(ends: Ends) -> None:
     """Nobody could read its answer."""
     with pytest.raises(ServiceError, match="would wait for ever"):
@@ -268,6 +283,39 @@ def test_a_connection_has_a_bounded_number_of_them(
     with pytest.raises(ServiceError, match="at most 3 callbacks") as raised:
         ends.remote.listen("news", listener)
     assert raised.value.status == 406
+
+
+def test_by_plain_http_there_is_a_bounded_number_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On all connections together, because anybody may make many. Those that are upgraded have
+    their own bound.
+    """
+    monkeypatch.setattr("mormot_ws.services.callbacks.MOST_CALLBACKS", 3)
+    upgraded: set[int] = set()
+
+    class Server:
+        on_request: Any = None
+        process_name = ""
+
+        def is_active_websocket(self, connection_id: int) -> Any:
+            return SimpleNamespace(exchange=None) if connection_id in upgraded else None
+
+    server = Server()
+    ServerServices(server).register(IRadio, Radio())  # type: ignore[arg-type]
+
+    def listen(connection_id: int) -> int:
+        ctxt = HttpServerRequest(
+            "/root/Radio.Listen",
+            "POST",
+            "",
+            '["a",1]',
+            "application/json",
+            connection_id=connection_id,
+        )
+        return int(server.on_request(ctxt))
+
+    assert [listen(number) for number in range(1, 6)] == [200, 200, 200, 406, 406]
+    upgraded.add(2)
+    assert [listen(number) for number in (2, 4, 5)] == [200, 200, 406]
 
 
 def test_what_does_not_implement_the_interface_is_not_sent(ends: Ends) -> None:

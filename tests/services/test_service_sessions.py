@@ -308,6 +308,33 @@ def test_who_proves_nothing_gets_no_session(
         assert (raised.value.status, services.sessions, client.user_name) == (403, [], "")
 
 
+@pytest.mark.parametrize(("authentication", "scheme"), SCHEMES, ids=["default", "none", "basic"])
+def test_another_user_ends_the_session_of_the_one_before(authentication: Any, scheme: Any) -> None:
+    """But a wrong one does not."""
+    with guarded(authentication(USERS.get)) as (services, client):
+        client.set_user("ann", "ann's", scheme)
+        with pytest.raises(ServiceError):
+            client.set_user("nobody", "x", scheme)
+        assert client.get(IWho).who() == "ann"
+        for _ in range(2):
+            client.set_user("bob", "bob's", scheme)
+        assert client.get(IWho).who() == "bob"
+        assert [session.id for session in services.sessions] == [client.session_id]
+
+
+@pytest.mark.parametrize(
+    ("authentication", "scheme"),
+    [(RestServerAuthenticationDefault, "default"), (RestServerAuthenticationHttpBasic, "basic")],
+)
+def test_a_hash_may_have_capital_letters(authentication: Any, scheme: Any) -> None:
+    """As a database may have it."""
+    kept = USERS["ann"].password_hash_hexa.upper()
+    user = AuthUser("ann", kept)
+    with guarded(authentication(lambda name: user)) as (_, client):
+        client.set_user("ann", "ann's", scheme)
+        assert client.get(IWho).who() == "ann"
+
+
 def test_a_server_without_authentication_has_no_sessions() -> None:
     with pair("synopsebin", None, None) as ends:
         ServerServices(ends.server)

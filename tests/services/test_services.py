@@ -20,9 +20,13 @@ from support.rest import pair, rest_client, rest_server
 from support.rest import short_waits as short_waits
 
 from mormot_ws import (
+    AuthUser,
     ClientServices,
     HttpClientWebSockets,
     HttpServerRequest,
+    RestServerAuthenticationDefault,
+    RestServerAuthenticationHttpBasic,
+    RestServerAuthenticationNone,
     ServerServices,
     ServiceConnectionError,
     ServiceError,
@@ -30,6 +34,12 @@ from mormot_ws import (
     WebSocketsError,
     WebSocketServerRest,
 )
+
+SCHEMES = {
+    "default": RestServerAuthenticationDefault,
+    "none": RestServerAuthenticationNone,
+    "basic": RestServerAuthenticationHttpBasic,
+}
 
 
 @dataclass
@@ -703,6 +713,43 @@ class TestRegistering:
         for name in ("User_Admin", "Useradmin"):
             ends.client_services.get(wiping(name)).wipe()
         assert called == ["User_Admin", "Useradmin"]
+
+    @pytest.mark.parametrize("kind", ["synopsejson", "synopsebin"])
+    def test_a_root_may_have_several_parts(self, kind: str) -> None:
+        """As in Pascal; both sides call, by plain HTTP too, and other roots are other ones."""
+        with pair(kind, on_request=None, on_callback=None) as ends:
+            services = ServerServices(ends.server, root="api/v1")
+            services.register(ICalculator, Calculator())
+            client = ClientServices(ends.client, root="api/v1")
+            client.register(Listener, Ears())
+            assert client.get(ICalculator).add(2, 3) == 5
+            listener = services.get(Listener, ends.process.connection_id)
+            assert listener.ask("why") == "why!"
+            for url, status in (
+                ("API/V1/calculator.add", 200),
+                ("api/v1/timestamp", 200),
+                ("api/v1", 400),
+                ("api/v12/Calculator.Add", 404),
+                ("api/Calculator.Add", 404),
+                ("api", 404),
+            ):
+                found = ends.client.request(url, "POST", 0, "", b"[2,3]", "application/json")
+                assert (url, found) == (url, status)
+
+    @pytest.mark.parametrize(("scheme", "authentication"), SCHEMES.items())
+    def test_sessions_may_have_such_a_root_too(self, scheme: Any, authentication: Any) -> None:
+        """It is part of what a client proves and signs, and the name of a cookie."""
+        with pair("synopsebin", on_request=None, on_callback=None) as ends:
+            user = AuthUser.with_password("ann", "ann's")
+            services = ServerServices(
+                ends.server, root="api/v1", authentication=authentication(lambda name: user)
+            )
+            services.register(ICalculator, Calculator())
+            client = ClientServices(ends.client, root="api/v1")
+            client.set_user("ann", "ann's", scheme)
+            assert client.get(ICalculator).add(2, 3) == 5
+            client.close_session()
+            assert not services.sessions
 
     @pytest.mark.parametrize("root", ["", "/root", "root/"])
     def test_the_root_is_part_of_the_uri(self, root: str) -> None:

@@ -102,13 +102,6 @@ NOT_RUN = [
         "tests/docs/test_nginx_page.py::test_a_unix_socket_behind_it_gets_messages_and_addresses",
     ),
     NotRun(
-        "docs/porting-guide.md",
-        "python",
-        "",
-        "one program, whose server is restarted between two blocks",
-        "tests/docs/test_readme.py::TestPortingGuide",
-    ),
-    NotRun(
         "docs/contributing.md",
         "html",
         "<!-- hidden: python",

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import itertools
 import sys
+from pathlib import Path
 
 import pytest
 from chaos.check import Checker, Findings
 from chaos.faults import Schedule
+from chaos.outcome import ONLY_MEASURES, Measured, verdict
 from support.programs import run_module
 
 #: a client's two connections to two servers, and what arrives on them
@@ -134,6 +136,26 @@ def test_a_seed_gives_the_same_faults_again() -> None:
             before.at + before.seconds < after.at for before, after in itertools.pairwise(mine)
         )
     assert all(fault.at >= 0 and fault.at + fault.seconds <= 120 for fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("violations", "count", "code"),
+    [
+        ([], 0, 0),
+        ([Measured("late")], 1, ONLY_MEASURES),
+        ([Measured("late"), "a gap"], 2, 1),
+        # more than are kept in words
+        ([Measured("late")], 2, 1),
+    ],
+    ids=str,
+)
+def test_only_measures_are_worth_another_run(
+    tmp_path: Path, violations: list[str], count: int, code: int
+) -> None:
+    """A gap among them is a fault at once."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    assert verdict(folder, violations, count, keep=False) == code
 
 
 @pytest.mark.soak

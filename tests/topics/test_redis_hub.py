@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import select
@@ -28,10 +29,12 @@ from mormot_ws import (
     HubRefused,
     HubUnavailable,
     Lost,
+    MemoryHub,
     Position,
     ReconnectFailure,
     RedisHub,
     StopOn,
+    WebSocketProcessSettings,
     client_tls_context,
 )
 from mormot_ws.topics import redis_listener, redis_presence
@@ -1059,3 +1062,10 @@ class TestUrls:
         monkeypatch.delattr("mormot_ws.topics.redis_link", raising=False)
         with pytest.raises(ImportError, match=r"pip install 'mormot_ws\[redis\]'"):
             RedisHub("redis://localhost")
+
+
+def test_a_server_outwaits_a_hub_by_default() -> None:
+    """Else free() would leave behind the thread of a callback that waits for a Redis that hangs."""
+    settings = WebSocketProcessSettings()
+    assert MemoryHub().timeout < 2 * settings.close_timeout + 2500
+    assert inspect.signature(RedisHub).parameters["timeout"].default == MemoryHub().timeout

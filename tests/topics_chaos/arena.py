@@ -16,7 +16,7 @@ from mormot_ws.process.freeing import ClosedByWith
 from mormot_ws.testing import FaultProxy
 from tests.chaos.arena import begin_network_fault
 from tests.chaos.faults import Action, Fault, play
-from tests.chaos.outcome import faults_of_stop
+from tests.chaos.outcome import Measured, faults_of_stop
 from tests.support.children import HOST, Child, ChildError, fixed_port
 from tests.support.waiting import poll_until
 
@@ -216,9 +216,8 @@ class Arena(ClosedByWith):
             for child in (self._clients, *map(self._child, self._servers)):
                 child.signal(SIGNAL)
         for client, state in found["missing"].items():
-            self.violations.append(
-                f"{client} is not back {bound:g} s after the last fault: {state}"
-            )
+            text = f"{client} is not back {bound:g} s after the last fault: {state}"
+            self.violations.append(Measured(text))
         self._reap_stopped()
 
     def _reap_stopped(self) -> None:

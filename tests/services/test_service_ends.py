@@ -1,0 +1,272 @@
+"""What services keep ends in time, also when nobody calls any more; and never during a call."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import pytest
+from support import BOUND, HOST, wait_for
+from support.rest import pair, rest_client, rest_server
+
+from mormot_ws import (
+    AuthSession,
+    AuthUser,
+    ClientServices,
+    HttpServerRequest,
+    RestServerAuthenticationNone,
+    ServerServices,
+    sicClientDriven,
+    sicPerSession,
+    sicPerThread,
+)
+from mormot_ws.process.keeper import ProcessKeeper
+
+ANYBODY = RestServerAuthenticationNone(AuthUser)
+#: the thread in which what has expired is freed
+EXPIRY = "mormot_ws services' expiry"
+
+
+class ILamp(Protocol):
+    def shine(self) -> int: ...
+    def wait(self) -> None: ...
+
+
+class Lamp(ILamp):
+    """Counts its calls, tells of its end, and may be held in a call."""
+
+    made: list[Lamp]
+    #: with the name of the thread
+    freed: list[tuple[Lamp, str]]
+    inside: threading.Event
+    may_go: threading.Event
+
+    def __init__(self) -> None:
+        self.made.append(self)
+        self.calls = 0
+
+    def shine(self) -> int:
+        self.calls += 1
+        return self.calls
+
+    def wait(self) -> None:
+        self.inside.set()
+        assert self.may_go.wait(BOUND)
+
+    def free(self) -> None:
+        self.freed.append((self, threading.current_thread().name))
+
+
+class IEar(Protocol):
+    def hear(self, text: str) -> None: ...
+
+
+class IRadio(Protocol):
+    def listen(self, ear: IEar) -> None: ...
+
+
+class Radio(IRadio):
+    """Keeps what it was passed."""
+
+    def __init__(self) -> None:
+        self.ears: list[IEar] = []
+        self.released: list[str] = []
+
+    def listen(self, ear: IEar) -> None:
+        self.ears.append(ear)
+
+    def callback_released(self, callback: object, interface_name: str) -> None:
+        self.released.append(interface_name)
+
+
+@pytest.fixture(autouse=True)
+def lamps() -> Iterator[None]:
+    Lamp.made, Lamp.freed = [], []
+    Lamp.inside, Lamp.may_go = threading.Event(), threading.Event()
+    yield
+    Lamp.may_go.set()
+
+
+@contextlib.contextmanager
+def lit(kind: Any, **options: Any) -> Iterator[tuple[ServerServices, ClientServices, Any]]:
+    """Give services of *kind*, the server's and a client's, and a client's object."""
+    with pair("synopsebin", None, None) as ends:
+        services = ServerServices(ends.server, **options)
+        services.register(ILamp, Lamp, kind)
+        client = ClientServices(ends.client)
+        yield services, client, client.get(ILamp, instance_creation=kind)
+
+
+# ----------------------------------------------------------------------------------------- in time
+
+
+def test_an_object_is_freed_when_its_time_is_over() -> None:
+    """Without another request, and not in the thread that serves all connections. So is one that is
+    made later.
+    """
+    with lit(sicClientDriven, instance_timeout=20) as (_, client, lamp):
+        for count in (1, 2):
+            lamp.shine()
+            wait_for(lambda: len(Lamp.freed) == count)  # noqa: B023
+            lamp = client.get(ILamp, instance_creation=sicClientDriven)
+        assert Lamp.freed == [(made, EXPIRY) for made in Lamp.made]
+
+
+def test_a_session_ends_when_its_time_is_over() -> None:
+    """With its objects, and the application is told."""
+    told: list[AuthSession] = []
+    with lit(sicPerSession, authentication=ANYBODY, session_timeout_minutes=0.001) as ends:
+        services, client, lamp = ends
+        services.on_session_closed = told.append
+        client.set_user("ann", scheme="none")
+        (session,) = services.sessions
+        lamp.shine()
+        wait_for(lambda: told)
+        assert (told, services.sessions, len(Lamp.freed)) == ([session], [], 1)
+
+
+def test_what_was_passed_by_plain_http_ends_without_an_upgrade(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mormot_ws.services.callbacks._UPGRADE_SECONDS", 0.02)
+    radio = Radio()
+    with rest_server(None) as server:
+        ServerServices(server, instance_timeout=40).register(IRadio, radio)
+        connection = http.client.HTTPConnection(HOST, server.port, timeout=BOUND)
+        with contextlib.closing(connection):
+            kind = {"Content-Type": "application/json"}
+            connection.request("POST", "/root/Radio.Listen", "[1]", kind)
+            assert connection.getresponse().status == 200
+        wait_for(lambda: radio.released == ["IEar"])
+
+
+def test_nothing_is_planned_while_nothing_is_kept() -> None:
+    """And nothing any more when all has ended."""
+    with lit(sicClientDriven, instance_timeout=20) as (services, _, lamp):
+        assert services._expiry._timer is None
+        lamp.shine()
+        assert services._expiry._timer is not None
+        wait_for(lambda: Lamp.freed and services._expiry._timer is services._expiry._thread is None)
+
+
+def test_a_keeper_that_cannot_start_is_told_by_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The call is answered all the same."""
+    with lit(sicClientDriven) as (services, _, _lamp):
+
+        def refuse(*unused: object) -> None:
+            raise RuntimeError("no more threads")
+
+        monkeypatch.setattr(ProcessKeeper, "call_at", refuse)
+        ctxt = HttpServerRequest("/root/Lamp.Shine", "POST", "", "[]", "application/json")
+        assert services.on_request(ctxt) == 200
+        monkeypatch.undo()
+    assert "ended by the next calls only: no more threads" in caplog.text
+
+
+def test_a_server_that_is_freed_frees_the_objects() -> None:
+    with lit(sicClientDriven) as (_, client, lamp):
+        others = [client.get(ILamp, instance_creation=sicClientDriven) for _ in range(2)]
+        for one in (lamp, *others):
+            one.shine()
+        client.release(others[0])
+        wait_for(lambda: len(Lamp.freed) == 1)
+    assert sorted(map(id, Lamp.made)) == sorted(id(freed) for freed, _ in Lamp.freed)
+
+
+# ----------------------------------------------------------------------------------- during a call
+
+
+def _close_session(services: ServerServices) -> None:
+    services.close_session(services.sessions[0])
+
+
+def _let_it_expire(services: ServerServices) -> None:
+    for service in services._registered.all():
+        service.instances._seconds = 0
+        service.instances.free_expired()
+
+
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [
+        (sicClientDriven, _close_session),
+        (sicClientDriven, _let_it_expire),
+        (sicPerSession, _close_session),
+        (sicPerSession, _let_it_expire),
+    ],
+)
+def test_an_object_is_not_freed_during_a_call(kind: Any, end: Callable[..., None]) -> None:
+    """But behind it."""
+    with lit(kind, authentication=ANYBODY) as (services, client, lamp):
+        client.set_user("ann", scheme="none")
+        caller = threading.Thread(target=lamp.wait)
+        caller.start()
+        assert Lamp.inside.wait(BOUND)
+        end(services)
+        assert not Lamp.freed
+        Lamp.may_go.set()
+        caller.join(BOUND)
+        if end is _close_session:
+            wait_for(lambda: len(Lamp.freed) == 1)
+        else:
+            assert lamp.shine() == 1
+
+
+def test_an_object_that_is_released_during_a_call_is_freed_behind_it() -> None:
+    """By another connection of the same client: native ones may do so."""
+    with lit(sicClientDriven) as (services, _client, lamp), contextlib.ExitStack() as stack:
+        lamp.shine()
+        port = services._server.port  # type: ignore[attr-defined]
+        other = stack.enter_context(rest_client(port, "synopsebin"))
+        caller = threading.Thread(target=lamp.wait)
+        caller.start()
+        assert Lamp.inside.wait(BOUND)
+        assert other.request("root/Lamp._free_/1", "POST", 0, "", b"[]", "") == 200
+        assert other.request("root/Lamp.Shine/1", "POST", 0, "", b"[]", "") == 403
+        assert not Lamp.freed
+        Lamp.may_go.set()
+        caller.join(BOUND)
+        wait_for(lambda: len(Lamp.freed) == 1)
+
+
+# ---------------------------------------------------------------------------------- for each thread
+
+
+def test_a_thread_has_an_object_as_long_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each connection of this server has a thread; native clients are told that kind's number."""
+    monkeypatch.setattr("mormot_ws.services.expiry._MOST_LATE", 0.02)
+    with lit(sicPerThread) as (services, _client, lamp):
+        port = services._server.port  # type: ignore[attr-defined]
+        assert [lamp.shine(), lamp.shine()] == [1, 2]
+        with rest_client(port, "synopsebin") as other:
+            assert ClientServices(other).get(ILamp).shine() == 1
+            assert other.request("root/stat/soa", "GET") == 200
+            assert other.answer.content == b'["Lamp","*",6]'
+        wait_for(lambda: Lamp.freed)
+        assert Lamp.freed == [(Lamp.made[1], EXPIRY)]
+
+
+def test_a_thread_does_not_get_the_object_of_one_that_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Although the number of a thread is used again."""
+    monkeypatch.setattr("mormot_ws.services.instances.get_ident", lambda: 7)
+    with lit(sicPerThread) as (services, _, _lamp):
+        found = []
+
+        def call() -> None:
+            ctxt = HttpServerRequest("/root/Lamp.Shine", "POST", "", "[]", "application/json")
+            services.on_request(ctxt)
+            found.append(bytes(ctxt.out_content))  # type: ignore[arg-type]
+
+        for _ in range(2):
+            thread = threading.Thread(target=call)
+            thread.start()
+            thread.join(BOUND)
+        assert found == [b'{"result":[1]}'] * 2
+        assert [freed for freed, _ in Lamp.freed] == Lamp.made[:1]
