@@ -111,7 +111,7 @@ class Services(KnownAttributes):
         return context
 
     def _behind_root(self, path: str, any_case: bool) -> tuple[str, str] | None:
-        """Return the root as *path* has it, and what follows it; None: it has another root."""
+        """Return the root as spelled in *path*, and the rest; None: it has another root."""
         length = len(self.root)
         root, name = path[:length], path[length:]
         if name and name[0] != "/":
@@ -120,7 +120,7 @@ class Services(KnownAttributes):
             return None
         return root, name[1:]
 
-    # ---------------------------------------------------------------------- calls of the other side
+    # --------------------------------------------------------------------- calls by the other side
 
     def _executed(
         self,

@@ -105,9 +105,9 @@ class Callbacks:
 
     :param find: returns the process of a connection, or None.
     :param call: see :data:`CallBack`.
-    :param root: gives the root of the URIs.
-    :param passed: called when one was passed by plain HTTP, which will expire if its connection is
-        not upgraded.
+    :param root: returns the root of the URIs.
+    :param passed: called when a callback was passed by plain HTTP, which expires if its connection
+        is not upgraded.
     """
 
     def __init__(
@@ -126,9 +126,9 @@ class Callbacks:
         renew_in_child(self, "_safe", threading.RLock)
         self._callbacks: dict[int, dict[int, Callback]] = {}
         self._next_look = 0.0
-        #: connections on which one was passed by plain HTTP
+        #: connections on which a callback was passed by plain HTTP
         self._plain: set[int] = set()
-        #: connections whose end we are told of
+        #: connections whose end is reported to us
         self._watched: weakref.WeakSet[RestExchange] = weakref.WeakSet()
 
     def __len__(self) -> int:
@@ -158,7 +158,7 @@ class Callbacks:
             if proxy is not None:
                 return proxy
         if len(mine) >= MOST_CALLBACKS:
-            raise ValueError(f"a connection has at most {MOST_CALLBACKS} callbacks")
+            raise ValueError(f"a connection may have at most {MOST_CALLBACKS} callbacks")
         if process is None and self._without_upgrade() >= MOST_CALLBACKS:
             raise ValueError("too many callbacks wait for the upgrades of their connections")
         callback = Callback(self, connection_id, number, interface, session_id)
@@ -172,8 +172,9 @@ class Callbacks:
         return proxy
 
     def _without_upgrade(self) -> int:
-        """Return how many callbacks were passed by plain HTTP on connections that are no WebSocket
-        connections yet. Anybody may make many of these.
+        """Return the number of callbacks on connections that are not WebSocket connections yet.
+
+        They were passed by plain HTTP, and any client could create many of them.
         """
         count = 0
         for connection_id in list(self._plain):
@@ -281,8 +282,9 @@ class Callbacks:
         self.free_expired()
 
     def _lost(self) -> list[tuple[int, float]]:
-        """Return the connections that are no WebSocket connections, with the time of the last
-        callback that was passed on each.
+        """Return the connections that are not WebSocket connections.
+
+        Each comes with the time when its last callback was passed.
         """
         return [
             (connection_id, max((one.passed_at for one in list(mine.values())), default=0.0))
@@ -291,19 +293,17 @@ class Callbacks:
         ]
 
     def next_due(self) -> float | None:
-        """Return when the next connection is forgotten that was not upgraded (monotonic clock);
-        None: there is none.
-        """
+        """Return when the next connection without an upgrade expires (monotonic clock), or None."""
         passed = min((passed_at for _, passed_at in self._lost()), default=None)
         return None if passed is None else passed + _UPGRADE_SECONDS
 
     def has_expired(self) -> bool:
-        """Return whether such a connection is to be forgotten."""
+        """Return whether such a connection has expired."""
         now = time.monotonic()
         return any(now - passed_at > _UPGRADE_SECONDS for _, passed_at in self._lost())
 
     def free_expired(self) -> None:
-        """Release what was passed on connections that were never upgraded."""
+        """Release the callbacks of connections that were never upgraded."""
         now = time.monotonic()
         for connection_id, passed_at in self._lost():
             if now - passed_at > _UPGRADE_SECONDS:

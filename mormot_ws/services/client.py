@@ -410,10 +410,10 @@ class ClientServices(Services):
         :param scheme: the server's scheme: ``'default'``, ``'none'`` or ``'basic'`` (HttpBasic,
             which sends the password with each request).
 
-        The session goes on after reconnections, and is kept as long as the client is connected. An
-        earlier one ends, but only once the new one has begun.
-        Raises :class:`ServiceError` when the server refuses (403), or has no authentication (400),
-        and what calls raise when there is no connection. Mirrors ``SetUser``.
+        The session continues after reconnections and is kept as long as the client is connected. An
+        earlier session ends when the new one has begun. Raises :class:`ServiceError` if the server
+        refuses (403) or has no authentication (400), and what calls raise without a connection.
+        Mirrors ``SetUser``.
         """
         IS_TEXT("user_name", user_name)
         IS_TEXT("password", password)
@@ -451,7 +451,7 @@ class ClientServices(Services):
         self._end_session(session)
 
     def _end_session(self, session: ClientSession | None) -> None:
-        """Tell the server that *session* has ended, if it is one. An error is logged."""
+        """Notify the server that *session* has ended, unless it is None. An error is logged."""
         if session is None:
             return
         try:

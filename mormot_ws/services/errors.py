@@ -73,8 +73,9 @@ def answer_raised(ctxt: HttpServerRequest, exc: BaseException, hide: bool, callb
 
 
 def answer_callback_failed(ctxt: HttpServerRequest, name: str, text: str) -> int:
-    """Answer as a native client does whose callback raised the exception *name*, or could not read
-    its parameters; return 666.
+    """Answer like a native client whose callback failed with the exception *name*; return 666.
+
+    Native clients answer this way to parameters that they cannot read, too.
     """
     ctxt.out_content = dump_json({"ClassName": name, "Message": text})
     ctxt.out_content_type = JSON_TYPE

@@ -14,7 +14,7 @@ from .sessions import AuthSession, Sessions, closes
 from .values import dump_json, load_native_json
 
 _TEXT_TYPE = "text/plain;charset=utf-8"
-#: what needs no session
+#: requests that need no session
 _FREE_FOR_ALL = ("timestamp", "timestamp/info", "auth")
 
 #: answers a request, given its root as written, its query and its session
@@ -55,7 +55,7 @@ class NativeRequests:
         }
 
     def handler(self, name: str, any_case: bool) -> Handler | None:
-        """Return what answers requests for *name*, the path behind the root; None: nothing."""
+        """Return the handler for *name*, the path after the root; None: there is none."""
         if any_case:
             name = name.removesuffix("/")
         exact, handler = self._handlers.get(name.lower(), ("", None))
@@ -64,7 +64,7 @@ class NativeRequests:
         return None if exact == "auth" and self._sessions is None else handler
 
     def needs_session(self, name: str) -> bool:
-        """Tell whether *name* is only for clients with a session."""
+        """Return whether *name* requires a session."""
         return self._sessions is not None and name.lower().removesuffix("/") not in _FREE_FOR_ALL
 
     def _timestamp(self, ctxt: HttpServerRequest, *unused: object) -> int:
@@ -72,7 +72,7 @@ class NativeRequests:
         return answer_content(ctxt, b"%d" % now, _TEXT_TYPE)
 
     def _timestamp_info(self, ctxt: HttpServerRequest, *unused: object) -> int:
-        """Answer with the time for people."""
+        """Answer with the time in readable form."""
         now = datetime.now(timezone.utc).replace(microsecond=0, tzinfo=None)
         told = {"nowutc": now, "timestamp": time_log(now), "server": self._name()}
         return answer_content(ctxt, dump_json(told))

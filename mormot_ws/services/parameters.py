@@ -16,7 +16,7 @@ from .values import dump_native_json, load_native_json
 
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
-#: no content, as synopsejson has it
+#: empty content, as synopsejson sends it
 NO_CONTENT = b'""'
 #: parameters in a URI
 _MOST_FIELDS = 1_000

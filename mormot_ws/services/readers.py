@@ -84,15 +84,16 @@ def reader_of(annotation: Any, native: bool = False) -> Reader:
 
 
 def item_reader(annotation: Any, native: bool) -> Reader:
-    """Return what reads a value of *annotation* that is not one of a union's types."""
+    """Return the reader for *annotation* that is not part of a union."""
     if not native:
         return reader_of(annotation)
     return nullable(_sole_reader(annotation))
 
 
 def _sole_reader(annotation: Any) -> Reader:
-    """Return what reads values of *annotation* as native services do that read it as nothing else:
-    they make bytes of any text, for instance.
+    """Return the reader for *annotation* if no other type is possible.
+
+    Native services are more tolerant then: they turn any text into bytes, for example.
     """
     while typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]

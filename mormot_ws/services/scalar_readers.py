@@ -24,16 +24,16 @@ from .values import BASE64_MAGIC, LEAST_INT, MOST_INT, ZERO_TIME, ExactFloat
 _MOST_ISO = 64
 #: the maximum digits before or after the point of a Decimal
 _MOST_DIGITS = 400
-#: combinations of flags that a class keeps
+#: the maximum number of combinations of flags that a class keeps
 _MOST_COMBINATIONS = 10_000
-#: characters of base64 that are decoded in one call, and that other threads wait for
+#: the maximum characters of base64 decoded in one call, during which other threads wait
 _BASE64_PIECE = 1 << 20
 #: a prefix that native code may write before a time
 _TIME_MAGIC = "\ufff1"
 _BASIC_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d)(.*))?", re.ASCII)
 _UUID = re.compile(r"\{?[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}\}?")
 _PREFIX = re.compile(r"[a-z]+")
-#: what native ends write for a float that is no number, and read as 0
+#: what native code writes for a float that is not a number, and reads as 0
 _NO_NUMBER = re.compile(r" *(?:NaN|[+-]?Inf(?:inity)?) *", re.IGNORECASE)
 
 
@@ -102,7 +102,7 @@ def _parse_time(text: str) -> datetime:
 def _parse_native_time(value: str | float) -> datetime:
     """Return the time in *value*, in any form that native code writes or reads."""
     if not isinstance(value, str):
-        # the fraction is the time of the day, before 1899-12-30 too
+        # the fraction is the time of day, even before 1899-12-30
         days = int(value)
         return ZERO_TIME + timedelta(days=days) + timedelta(days=abs(value - days))
     text = value.removeprefix(_TIME_MAGIC)
@@ -172,7 +172,7 @@ NATIVE_SCALARS: dict[Any, Reader] = {
 
 
 def _parse_native_bytes(text: str) -> bytes:
-    """Return the bytes in *text*, which are its own when it is no base64."""
+    """Return the bytes in *text*: decoded if it is base64, otherwise its own."""
     try:
         return _parse_base64(text)
     except ValueError:
@@ -184,12 +184,12 @@ def _parse_native_bytes(text: str) -> bytes:
 def _read_native_float(value: Any, seen: Seen) -> float:
     if isinstance(value, str):
         if _NO_NUMBER.fullmatch(value) is None:
-            raise misfit_of("has to be float, not str")
+            raise misfit_of("must be float, not str")
         return 0.0
     return _read_float(value, seen)
 
 
-#: the same where no other type is possible
+#: the readers of native services if no other type is possible
 SOLE_NATIVE_SCALARS: dict[Any, Reader] = {
     bytes: _text_reader("base64", _parse_native_bytes, bytes),
     float: Reader(_read_native_float, (*_NUMBERS, str), "float", float),
@@ -222,7 +222,7 @@ def enum_reader(kind: type[Enum], native: bool) -> Reader:
             known |= member.value
 
     def read(value: Any, seen: Seen) -> Any:
-        # each new combination of flags is kept by its class: no unknown ones, and not too many
+        # the class keeps each new combination of flags: refuse unknown flags and limit the number
         if known and (type(value) is not int or (value if value >= 0 else ~value) & ~known):
             raise misfit_of(f"must be {wanted}")
         if known and value < 0:
@@ -232,7 +232,7 @@ def enum_reader(kind: type[Enum], native: bool) -> Reader:
             return _combination(kind, value) if known else kind(value)
         except Misfit:
             raise
-        # whatever the application's _missing_() raises is a no
+        # whatever the application's _missing_() raises means that the value is invalid
         except Exception:  # noqa: BLE001
             raise misfit_of(f"must be {wanted}") from None
 
@@ -262,14 +262,15 @@ def enum_reader(kind: type[Enum], native: bool) -> Reader:
 
 
 def _combination(kind: type[Enum], value: int) -> Enum:
-    """Return a combination of flags. The class keeps only so many, because a peer could send all
-    there are.
+    """Return a combination of flags.
+
+    The class keeps only a limited number, because a peer could send all combinations.
     """
     kept = kind._value2member_map_
     is_one_too_many = value not in kept and len(kept) >= _MOST_COMBINATIONS
     if is_one_too_many and not issubclass(kind, int):
-        # two objects of the same value would not be equal
-        raise misfit_of("is one combination of flags too many")
+        # two objects with the same value would not be equal
+        raise misfit_of("exceeds the number of combinations of flags")
     made = kind(value)
     if is_one_too_many:
         kept.pop(value, None)

@@ -63,7 +63,8 @@ class ServerServices(Services):
     :param server: a server that offers a REST protocol, like a :class:`WebSocketServerRest`. Its
         ``on_request`` is replaced; the previous callback still answers requests that are not calls.
         Services can be called by plain HTTP too.
-    :param root: the first part of all URIs, or several parts: ``api/v1``; clients need the same.
+    :param root: the first part of all URIs, or several parts like ``api/v1``; clients need the
+        same.
     :param hide_errors: answer exceptions other than :class:`ServiceError` with ``internal error``
         instead of their text.
     :param authentication: how clients authenticate, for example a
@@ -123,7 +124,7 @@ class ServerServices(Services):
                 raise ValueError(f"{name} must be more than 0, not {value}")
         super().__init__(root, hide_errors, server.on_request)
         self._server = server
-        # what only looks like a server has no keeper: expired objects are then freed by later calls
+        # an object that only resembles a server has no keeper: later calls free expired objects
         self._expiry = Expiry(
             getattr(server, "_keeper", None),
             self._expiring,
@@ -171,24 +172,24 @@ class ServerServices(Services):
         """Let clients call *implementation* as *interface*. May be called from any thread.
 
         :param interface: the class that declares the methods: a ``typing.Protocol``, an abstract
-            class, or any class with methods. The types of its parameters and results say what is
-            read from JSON. A parameter whose type is a protocol or an abstract class is an object
-            of the client, to be called back.
-        :param implementation: an object with these methods; when its class derives from the
-            interface, a type checker sees what is missing. They are called in the connection's
-            thread: those of one connection one after the other, those of different connections at
-            the same time. Unless the service is shared, *implementation* is its class, or a
-            function without parameters that returns such an object; ``free()`` of the object is
-            called at its end, if it has that method: never during a call, in the thread of the last
-            call or another one, and at the latest when the server is freed.
-        :param instance_creation: ``sicShared``: one object for all calls; ``sicSingle``: a new one
-            for each; ``sicClientDriven``: one for each that a client has got;
-            ``sicPerSession``, ``sicPerUser``, ``sicPerGroup``: with authentication only;
-            ``sicPerThread``: one for each thread that executes calls, which is one for each
+            class, or any class with methods. Its annotations decide how values are read from JSON.
+            A parameter whose type is a protocol or an abstract class is a callback: an object of
+            the client that the service can call.
+        :param implementation: an object with these methods. If its class derives from the
+            interface, a type checker finds missing methods. They are called in the connection's
+            thread: one at a time for each connection, at the same time for different connections.
+            Unless the service is shared, pass the class or a function without parameters that
+            returns an object. If the object has a method ``free()``, it is called at its end: never
+            during a call, in any thread, and at the latest when the server is freed.
+        :param instance_creation: ``sicShared``: one object for all calls; ``sicSingle``: a new
+            object for each call; ``sicClientDriven``: one for each object that a client gets;
+            ``sicPerSession``, ``sicPerUser``, ``sicPerGroup``: only with authentication;
+            ``sicPerThread``: one for each thread that executes calls, which means one for each
             connection unless the server is event-driven.
-        :param contract: what native clients compare with theirs. ``'*'`` is accepted by all that
-            can ask for the list of services; None computes the native one from the annotations.
-        :param bypass_authentication: let it be called without a session. Mirrors
+        :param contract: the text that native clients compare with their own. ``'*'`` is accepted by
+            all that can request the list of services; None computes the native contract from the
+            annotations.
+        :param bypass_authentication: allow calls without a session. Mirrors
             ``ByPassAuthentication``.
 
         An exception in a method becomes a :class:`ServiceError` in the caller. Raises ``TypeError``
@@ -482,7 +483,7 @@ class ServerServices(Services):
         session: AuthSession | None,
         any_case: bool,
     ) -> int:
-        """Answer a request that is no call of a method."""
+        """Answer a request that is not a call of a method."""
         handler = self._others.handler(name, any_case)
         if handler is None:
             if session is None and self._sessions is not None and self._previous is None:
@@ -494,14 +495,14 @@ class ServerServices(Services):
         return self._executed(ctxt, name, lambda: handler(ctxt, root, query, session))
 
     def _expiring(self) -> list[Expiring]:
-        """Return the tables of what expires."""
+        """Return the tables whose items expire."""
         tables: list[Expiring] = [service.instances for service in self._registered.all()]
         if self._sessions is not None:
             tables.append(self._sessions)
         return [*tables, self._callbacks]
 
     def _server_freed(self) -> None:
-        """Free all objects, because the server has no more connections."""
+        """Free all objects, because the server has no connections left."""
         self._expiry.stop()
         for service in self._registered.all():
             service.instances.free_all()

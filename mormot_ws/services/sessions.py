@@ -117,7 +117,7 @@ class Sessions:
     :param timeout: minutes without a request after which one ends.
     :param most: how many there are at most.
     :param ended: called with each one that has ended, without a lock.
-    :param begun: called when there is a new one, which will expire.
+    :param begun: called when there is a new session, which will expire.
     """
 
     def __init__(
@@ -299,7 +299,7 @@ class Sessions:
         self.free_expired()
 
     def next_due(self) -> float | None:
-        """Return when the next session may have expired (monotonic clock); None: there is none."""
+        """Return when the next session may have expired (monotonic clock), or None."""
         idle = max((session.idle_seconds() for session in self.all()), default=None)
         return None if idle is None else time.monotonic() + self._seconds - idle
 
@@ -308,7 +308,7 @@ class Sessions:
         return any(session.idle_seconds() > self._seconds for session in self.all())
 
     def free_expired(self) -> None:
-        """End the sessions that have expired."""
+        """End the expired sessions."""
         for session in self.all():
             if session.idle_seconds() > self._seconds:
                 self.end(session)
