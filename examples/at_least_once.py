@@ -93,7 +93,7 @@ class ReliableSender:
             self._next += 1
 
     def wait_acknowledged(self) -> int:
-        """Wait until the receiver has everything; return the number of messages."""
+        """Wait until the receiver has acknowledged everything; return the number of messages."""
         with self._changed:
             self._changed.wait_for(lambda: not self._kept)
             return self._next - 1

@@ -1,7 +1,7 @@
-"""Answers the peer's requests: asks the application, and sends its answer back.
+"""Answers the peer's requests: calls the application, and sends its answer back.
 
-The answers to our own requests are matched in ``exchange.py``. Whatever the application does, the
-peer gets an answer, and failures are logged. All of this runs in the connection's thread.
+Answers to our own requests are handled in ``exchange.py``. Whatever the application does, the peer
+gets an answer, and failures are logged. All of this runs in the connection's thread.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ class AesEncryption:
         return self._apply(iv, plain + bytes((padding,)) * padding)
 
     def _apply(self, iv: bytes, data: bytes) -> bytes:
-        """Return *data* XOR the key stream of *iv*, which is encryption and decryption."""
+        """Return *data* XOR the key stream of *iv*, for both encryption and decryption."""
         mine = self._mine
         # removed while it is used, because a signal handler may interrupt this thread
         context, mine.context = mine.context, None

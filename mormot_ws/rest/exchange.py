@@ -1,7 +1,7 @@
 """RestExchange: our requests in flight on one connection, and the threads that wait for answers.
 
 The loop's thread wakes a waiting thread as soon as its answer has arrived or the connection has
-ended; nothing polls. The protocol encodes requests and answers. No user code runs here.
+ended, without polling. The protocol encodes requests and answers. No user code runs here.
 
 Lock order: ``_turns`` < ``_safe_send`` < the process's ``safe_out`` < ``_safe``.
 """
@@ -107,7 +107,7 @@ class RestExchange:
             leaver()
 
     def closed(self) -> None:
-        """End all waits with 404, because the connection no longer runs. Never blocks."""
+        """Let all waiting requests fail with 404, because the connection has ended. Never blocks."""
         with self._safe:
             self.incoming.clear()
             self._late.notify_all()

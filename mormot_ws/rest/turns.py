@@ -13,7 +13,7 @@ _LOOK_AGAIN = 0.25
 
 
 class Turn:
-    """The turn of one thread, which waits for it, has it, or has given it up."""
+    """The turn of a thread, which is waiting for it, has it, or has given it up."""
 
     __slots__ = ("woken",)
 

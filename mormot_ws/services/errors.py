@@ -58,7 +58,7 @@ def answer_content(ctxt: HttpServerRequest, content: bytes = b"", kind: str = JS
 
 
 def answer_failure(ctxt: HttpServerRequest, text: str, hide: bool) -> int:
-    """Answer 500, with *text* unless it is to be hidden."""
+    """Answer 500, with *text* unless *hide*."""
     return answer_error(ctxt, 500, "internal error" if hide else text)
 
 

@@ -36,7 +36,7 @@ def serve(host: str, port: str) -> None:
 
 
 class EchoServerProcess(KnownAttributes, FreedByWith):
-    """An echo server in an OS process of its own, on a port that it keeps between restarts.
+    """An echo server in an OS process of its own. It keeps its port between restarts.
 
     :param host: an IPv4 address to listen on.
     :param port: the port; 0: any free one (see :attr:`port`).

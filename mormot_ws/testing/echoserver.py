@@ -31,7 +31,7 @@ def hold_port(host: str, port: int = 0) -> tuple[int, socket.socket | None]:
     """Return a free *port* (0: any) and a socket that reserves it until it is closed.
 
     Only Linux lets a server listen on a port that is reserved in this way. On other systems the
-    socket is None. Raises ``OSError`` when the port is taken.
+    socket is None. Raises ``OSError`` if the port is taken.
     """
     holder = socket.socket()
     try:
@@ -88,7 +88,7 @@ class _Server(WebSocketServer):
 
 
 class EchoServer(KnownAttributes, FreedByWith):
-    """A WebSocket server for tests, on a port that it keeps while it is stopped.
+    """A WebSocket server for tests. It keeps its port while it is stopped.
 
     :param protocols: the protocols to offer. If none are given, the server echoes every message, on
         any URI, with any sub-protocol that a client asks for, and keeps it in :attr:`messages`.

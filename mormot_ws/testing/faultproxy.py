@@ -1,7 +1,7 @@
 """FaultProxy: a TCP proxy that produces the faults of real networks on command.
 
-This module has its methods, which any thread may call, and the text commands of
-``python -m mormot_ws.testing``. What the proxy does to its sockets is in ``relay.py``.
+This module contains its methods, which any thread may call, and the text commands of
+``python -m mormot_ws.testing``. The work on the sockets is done in ``relay.py``.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class FaultProxy(KnownAttributes, FreedByWith):
     def close(self, links: int | None = None) -> None:
         """Send FIN to both ends of all links, or of *links* random ones.
 
-        Nothing more is forwarded, and what the ends still send is discarded.
+        Nothing more is forwarded, and data that still arrives is discarded.
         """
         _check_links(links)
         self._do(lambda: self._relay.each(self._relay.finish, links))

@@ -322,7 +322,7 @@ class Relay:
             flow.held += len(data)
 
     def advance(self, link: Link) -> None:
-        """Forward what *link* can forward now; wait for the rest by selector or clock."""
+        """Forward what *link* can forward now; schedule the rest with the selector or clock."""
         self.timed.pop(link, None)
         if link not in self.links:
             return
@@ -432,7 +432,7 @@ class Relay:
         inward.finished = outward.ended = outward.reset = True
 
     def finish(self, link: Link) -> None:
-        """Send FIN to both ends of *link*; what they still send is read and discarded."""
+        """Send FIN to both ends of *link*; data that still arrives is read and discarded."""
         link.closing = True
         for flow in link.flows:
             flow.chunks.clear()
