@@ -107,7 +107,7 @@ class RestExchange:
             leaver()
 
     def closed(self) -> None:
-        """Let all waiting requests fail with 404, because the connection has ended. Never blocks."""
+        """Let waiting requests fail with 404, because the connection has ended. Never blocks."""
         with self._safe:
             self.incoming.clear()
             self._late.notify_all()
