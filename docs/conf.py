@@ -5,10 +5,13 @@ Nothing is fetched from anywhere while building, nor by the pages when they are 
 
 from __future__ import annotations
 
+import re
 import sys
 from abc import ABC
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from docutils import nodes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -137,10 +140,15 @@ _FOR_THE_PACKAGE = frozenset(
 )
 
 
+#: the space inside a number
+_THOUSANDS = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
+
+
 def setup(app: Sphinx) -> None:
     """Leave out of the reference what is there for the package only."""
     app.connect("autodoc-skip-member", _skip_member)
     app.connect("autodoc-process-bases", _without_helpers)
+    app.connect("doctree-resolved", _keep_numbers_whole)
 
 
 def _skip_member(
@@ -166,3 +174,11 @@ def _without_helpers(
         *ways_to_end,
     )
     bases[:] = [base for base in bases if base not in helpers] or [object]
+
+
+def _keep_numbers_whole(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Break no line inside a number such as 10 000; code stays as it is."""
+    for text in list(doctree.findall(nodes.Text)):
+        whole = _THOUSANDS.sub("\N{NO-BREAK SPACE}", text)
+        if whole != text and not isinstance(text.parent, (nodes.literal, nodes.FixedTextElement)):
+            text.parent.replace(text, nodes.Text(whole))

@@ -1,8 +1,9 @@
 """Run the demo and draw what it prints, as an animated SVG:  python docs/images/record_demo.py
 
 The lines of ``examples/demo.py`` appear in demo.svg as they did in the terminal, each with its
-second. Only long waits are shortened. There is no script in it: CSS animates it, and where
-animations are off or unknown, the end of the output is shown.
+second. Long waits are shortened, and the lines about stopping both programs are left out. There is
+no script in it: CSS animates it, and where animations are off or unknown, the end of the output is
+shown.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ COMMAND = "python examples/demo.py"
 #: seconds: the longest wait between two lines, how long the end is shown, the time for the command
 LONGEST_WAIT = 1.2
 END = 6.0
-START = 0.8
+START = 0.5
 #: characters in a line, lines that are seen at once, pixels of a character and of a line
 COLUMNS = 100
-ROWS = 32
+ROWS = 25
 WIDTH = 7.85
 HEIGHT = 18
 #: pixels: the text's distance from the left, and the height of the title bar
@@ -83,6 +84,12 @@ def record(arguments: list[str]) -> list[Line]:
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, str(DEMO))
     return lines
+
+
+def story(lines: list[Line]) -> list[Line]:
+    """Return *lines* without those between the last step, which stops both, and the result."""
+    last_step = max(index for index, line in enumerate(lines) if line.text.startswith("---"))
+    return [*lines[:last_step], lines[-1]]
 
 
 def kind(text: str) -> str:
@@ -178,4 +185,4 @@ def picture(lines: list[Line]) -> str:
 
 
 if __name__ == "__main__":
-    (HERE / "demo.svg").write_text(picture(record(sys.argv[1:])), "utf-8")
+    (HERE / "demo.svg").write_text(picture(story(record(sys.argv[1:]))), "utf-8")

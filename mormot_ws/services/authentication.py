@@ -91,7 +91,10 @@ class SaltedPassword:
             raise ValueError("the server requests an invalid number of rounds")
         #: True if both sides prove that they know the password
         self.is_mutual = mcf[0] == "#"
-        salt = base64.b64decode(_padded(parts[2].replace(".", "+")))
+        try:
+            salt = base64.b64decode(_padded(parts[2].replace(".", "+")), validate=True)
+        except ValueError:
+            raise ValueError("the server keeps the password in an unknown form") from None
         digest = hashlib.pbkdf2_hmac("sha256", password.encode("utf-8"), salt, int(parts[1]))
         text = base64.b64encode(digest).decode("ascii").rstrip("=").replace("+", ".")
         #: the hash stored by the server

@@ -226,9 +226,10 @@ class Services(KnownAttributes):
         kwargs: dict[str, Any],
         number_of: NumberOf | None = None,
         headers: str = "",
+        only_json: bool = False,
     ) -> HttpServerRequest:
         """Return the request of a call; raise ``TypeError``/``ValueError`` for its arguments."""
-        content, kind = method.parameters.write(args, kwargs, number_of)
+        content, kind = method.parameters.write(args, kwargs, number_of, only_json)
         return HttpServerRequest(url, "POST", headers, content, kind)
 
 

@@ -111,7 +111,7 @@ class Expiry:
             if has_expired and not self._stopped:
                 self._timer = None
                 thread = threading.Thread(
-                    target=self._end_expired, name="mormot_ws services' expiry", daemon=True
+                    target=self._end_expired, name="services expiry", daemon=True
                 )
                 self._thread = thread
                 try:

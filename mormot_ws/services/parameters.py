@@ -62,14 +62,19 @@ class Parameters:
     # -------------------------------------------------------------------------------------- writing
 
     def write(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], number_of: NumberOf | None = None
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        number_of: NumberOf | None = None,
+        only_json: bool = False,
     ) -> tuple[bytes, str]:
         """Return the content of a call, and its type.
 
-        Raises ``TypeError``/``ValueError`` for invalid arguments.
+        With *only_json*, bytes are not sent as raw content. Raises ``TypeError``/``ValueError`` for
+        invalid arguments.
         """
         values = self.bound(args, kwargs)
-        if self.is_content and isinstance(values[0], bytes) and values[0]:
+        if self.is_content and not only_json and isinstance(values[0], bytes) and values[0]:
             return values[0], BYTES_TYPE
         for at in self._bytes:
             if values[at] == b"":

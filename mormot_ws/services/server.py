@@ -436,7 +436,9 @@ class ServerServices(Services):
     ) -> Any:
         """Call a method of a client; *path* is a slash and the number of its object."""
         url = f"{self.root}/{method.wire_name}{path}"
-        return self._call(process, method, self._request(url, method, args, kwargs), notify)[0]
+        # native clients refuse callbacks whose content is not JSON
+        request = self._request(url, method, args, kwargs, only_json=bool(path))
+        return self._call(process, method, request, notify)[0]
 
     # ------------------------------------------------------------------------------- pseudo-methods
 

@@ -179,6 +179,25 @@ class TestRules:
             "two",
         )
 
+    def test_lines_of_two_threads_do_not_mix(self, tmp_path: Path) -> None:
+        program = """import threading
+inside, done = threading.Event(), threading.Event()
+def other():
+    print("1", end="")
+    inside.set()
+    assert done.wait(10)
+    print(" from a callback")
+thread = threading.Thread(target=other)
+thread.start()
+assert inside.wait(10)
+print("2 from the main thread")
+done.set()
+thread.join()
+"""
+        shown = "2 from the main thread\n1 from a callback\n"
+        page = f"```python\n{program}```\n\n```text\n{shown}```\n"
+        run_page(page, "docs/trial.md", tmp_path)
+
     def test_what_a_console_shows_has_to_be_the_output(self, tmp_path: Path) -> None:
         page = (
             "```console\n$ echo one; echo two\none\ntwo\n"

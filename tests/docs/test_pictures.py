@@ -5,6 +5,7 @@ text in place of each, and nothing that sticks out of its box.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -112,6 +113,23 @@ def test_no_text_of_a_picture_sticks_out_of_its_box(open_tab: Callable[[str], Ta
     assert crowded == {path.name: [] for path in DRAWINGS}
 
 
+def test_the_layers_are_those_of_the_contract() -> None:
+    """Each module is there, in the order in which pyproject.toml has its layer."""
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    contract = re.search(r"^layers = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    assert contract is not None
+    layers = [set(each.split(" | ")) for each in re.findall(r'"(.*)"', contract[1])][1:]
+    drawing = ET.parse(ROOT / "docs" / "explanation" / "layers.svg")
+    names = {
+        str(each.text): float(str(each.get("y")))
+        for each in drawing.iter(f"{SVG}text")
+        if each.get("class") == "name"
+    }
+    assert set(names) == set.union(*layers)
+    for upper, lower in itertools.pairwise(layers):
+        assert max(names[name] for name in upper) < min(names[name] for name in lower)
+
+
 # ------------------------------------------------------------------------- the demo as a recording
 
 
@@ -142,6 +160,20 @@ def test_a_recording_keeps_lines_and_times_and_shortens_waits(record_demo: Modul
     texts = [each.text for each in ET.fromstring(record_demo.picture(lines)).iter(f"{SVG}text")]
     assert "client:  <- 'a & b' is typed" in texts
     assert "60.5" in texts
+
+
+def test_a_recording_leaves_out_how_the_programs_are_stopped(record_demo: ModuleType) -> None:
+    texts = [
+        "--- Start",
+        "[ECHO] a",
+        "",
+        "--- Both are stopped",
+        "[CLOSED]",
+        "",
+        "The demo went well",
+    ]
+    lines = [record_demo.Line(float(second), text) for second, text in enumerate(texts)]
+    assert [line.text for line in record_demo.story(lines)] == [*texts[:3], texts[-1]]
 
 
 def test_the_recording_tells_the_whole_story_and_is_small() -> None:

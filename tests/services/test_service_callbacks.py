@@ -50,6 +50,14 @@ class IRadio(Protocol):
     def ask_inside(self, listener: IListener) -> str: ...
 
 
+class IViewer(Protocol):
+    def picture(self, data: bytes) -> None: ...
+
+
+class ICamera(Protocol):
+    def watch(self, viewer: IViewer) -> None: ...
+
+
 class Radio(IRadio):
     """The service: keeps what it is passed, by topic."""
 
@@ -190,6 +198,27 @@ def test_an_event_driven_server_calls_back_too() -> None:
             wait_for(lambda: listener.texts == ["hello"])
             wait_for(lambda: ends.radio.listeners["news"][0].ask("a") == "a!")
         wait_for(lambda: len(ends.radio.released) == 1)
+
+
+@pytest.mark.parametrize("kind", ["synopsejson", "synopsebin"])
+def test_bytes_go_to_a_callback_as_json(kind: str) -> None:
+    """Native clients refuse callbacks with other content; calls of services may have it."""
+    heard: list[tuple[str, bytes]] = []
+
+    def native(ctxt: HttpServerRequest) -> int:
+        heard.append((ctxt.in_content_type, ctxt.in_content))
+        return 200
+
+    class Camera(ICamera):
+        def watch(self, viewer: IViewer) -> None:
+            for data in (b"\0\xff", b""):
+                viewer.picture(data)
+
+    with rest_server(None) as server, rest_client(server.port, kind, application=native) as client:
+        ServerServices(server).register(ICamera, Camera())
+        assert client.request("root/Camera.Watch", "POST", 0, "", b"[1]", "") == 200
+        wait_for(lambda: len(heard) == 3)
+        assert heard[:2] == [("application/json", b'["AP8="]'), ("application/json", b"[null]")]
 
 
 def test_nil_is_none(ends: Ends) -> None:

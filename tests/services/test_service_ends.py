@@ -27,7 +27,7 @@ from mormot_ws.process.keeper import ProcessKeeper
 
 ANYBODY = RestServerAuthenticationNone(AuthUser)
 #: the thread in which what has expired is freed
-EXPIRY = "mormot_ws services' expiry"
+EXPIRY = "services expiry"
 
 
 class ILamp(Protocol):

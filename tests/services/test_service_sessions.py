@@ -608,6 +608,7 @@ def test_a_cookie_alone_is_no_session() -> None:
         "$pbkdf2-sha256$99999999999$salt$",
         "$pbkdf2-sha256$0$salt$",
         "$pbkdf2-sha256$10$salt",
+        "$pbkdf2-sha256$10$a!bc$",
         "$pbkdf2-sha256$10$" + "s" * 400 + "$",
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,30 +36,42 @@ FLAGS = [
 ]
 
 
+def missing() -> str:
+    """Return what is needed for a browser, if it is not there; otherwise ''."""
+    try:
+        import selenium  # noqa: F401
+    except ImportError:
+        there = False
+    else:
+        there = bool(shutil.which("chromium") and shutil.which("chromedriver"))
+    names = "chromium, chromedriver (Debian: chromium, chromium-driver) and selenium"
+    return "" if there else f"{names} are needed"
+
+
+def start_chrome(profile: Path) -> Chrome:
+    """Return a browser that keeps its files in *profile*. End it with ``quit()``."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    options.accept_insecure_certs = True
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in [*FLAGS, f"--user-data-dir={profile}"]:
+        options.add_argument(flag)
+    service = webdriver.ChromeService(str(shutil.which("chromedriver")))
+    return webdriver.Chrome(options=options, service=service)
+
+
 @pytest.fixture(scope="session")
 def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     """One browser for all tests. Of the session, so that it is there before a test's threads and
     descriptors are counted.
     """
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    try:
-        from selenium import webdriver
-    except ImportError:
-        programs.append(None)
-    if None in programs:
-        reason = (
-            "chromium, chromedriver (Debian: chromium, chromium-driver) and selenium are needed"
-        )
+    if reason := missing():
         if os.environ.get("MORMOT_WS_REQUIRE_BROWSER") == "1":
             pytest.fail(f"MORMOT_WS_REQUIRE_BROWSER is set, but {reason}")
         pytest.skip(reason)
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(programs[0])
-    options.accept_insecure_certs = True
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(programs[1])))
+    driver = start_chrome(tmp_path_factory.mktemp("chromium"))
     try:
         yield driver
     finally:

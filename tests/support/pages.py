@@ -163,13 +163,15 @@ class Printed(io.TextIOBase):
 
     def __init__(self) -> None:
         self.lines = Lines()
-        self._lock = threading.Lock()  # guards the incomplete line
-        self._rest = ""
+        self._lock = threading.Lock()  # guards the incomplete lines
+        #: by thread: print() writes a line in pieces
+        self._rest: dict[int, str] = {}
 
     def write(self, text: str) -> int:
         """Take *text*."""
+        thread = threading.get_ident()
         with self._lock:
-            *lines, self._rest = (self._rest + text).split("\n")
+            *lines, self._rest[thread] = (self._rest.get(thread, "") + text).split("\n")
             for line in lines:
                 self.lines.add(line)
         return len(text)
