@@ -94,7 +94,7 @@ class SaltedPassword:
         try:
             salt = base64.b64decode(_padded(parts[2].replace(".", "+")), validate=True)
         except ValueError:
-            raise ValueError("the server keeps the password in an unknown form") from None
+            raise ValueError("the server stores the password in an unknown form") from None
         digest = hashlib.pbkdf2_hmac("sha256", password.encode("utf-8"), salt, int(parts[1]))
         text = base64.b64encode(digest).decode("ascii").rstrip("=").replace("+", ".")
         #: the hash stored by the server
