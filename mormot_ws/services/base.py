@@ -7,6 +7,7 @@ and no sockets. JSON is handled in ``interface.py``, ``parameters.py`` and ``val
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from threading import current_thread, main_thread
@@ -45,6 +46,8 @@ _log = get_logger("mormot_ws.services")
 
 Function = Callable[..., Any]
 
+#: how Python represents bytes of a URL that are not UTF-8
+_HALVES = re.compile("[\ud800-\udfff]")
 #: the maximum length of a URL in an answer, in characters
 _MOST_URL = 100
 
@@ -58,6 +61,16 @@ def _count_fork() -> None:
 
 
 call_in_child(_count_fork)
+
+
+def parted(url: str) -> tuple[str, str]:
+    """Return the path of *url* without a leading slash, and its query, in which U+FFFD stands for
+    bytes that are not UTF-8: the application gets no half characters.
+    """
+    path, _, query = url.partition("?")
+    if not query.isascii():
+        query = _HALVES.sub("\ufffd", query)
+    return path.removeprefix("/"), query
 
 
 def _is_root(name: str, value: Any) -> None:

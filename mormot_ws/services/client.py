@@ -18,7 +18,7 @@ from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest
 from ..rest.exchange import RestExchange
 from ..states import ServiceInstanceImplementation, sicClientDriven, sicShared, wpsRun
-from .base import Function, Services
+from .base import Function, Services, parted
 from .client_session import SCHEMES, ClientSession, Scheme, begin_session
 from .errors import HTTP_BADREQUEST, HTTP_NOTALLOWED, answer_error, check_answered, error_of
 from .interface import ServiceMethod, call_of, interface_of, proxy_of
@@ -158,8 +158,7 @@ class ClientServices(Services):
 
         The constructor installs it.
         """
-        path, _, query = ctxt.url.partition("?")
-        path = path.removeprefix("/")
+        path, query = parted(ctxt.url)
         behind = self._behind_root(path, True)
         if behind is None:
             return self._unknown(ctxt, path)

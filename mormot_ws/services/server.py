@@ -12,7 +12,7 @@ from ..process.process import WebSocketProcess
 from ..request import HttpServerRequest
 from ..states import ServiceInstanceImplementation, sicClientDriven, sicShared
 from .authentication import SIGNATURE
-from .base import Function, Services
+from .base import Function, Services, parted
 from .callbacks import Callbacks, callback_of
 from .contracts import ANY_CONTRACT, contract_of, signature_text
 from .errors import (
@@ -308,8 +308,7 @@ class ServerServices(Services):
         HTTP it must be one of the two exact spellings, so that a guard for paths in front of the
         server sees the same names.
         """
-        path, _, query = ctxt.url.partition("?")
-        path = path.removeprefix("/")
+        path, query = parted(ctxt.url)
         over_websocket = self._server.is_active_websocket(ctxt.connection_id) is not None
         behind = self._behind_root(path, over_websocket)
         if behind is None:

@@ -6,7 +6,6 @@ Their number and duration are limited. Proofs and signatures are compared in con
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import secrets
@@ -35,6 +34,8 @@ _log = get_logger("mormot_ws.services")
 _NONCE_SECONDS = 240
 #: the minimum and maximum length of a client's nonce, in characters
 _LEAST_NONCE, _MOST_NONCE = 33, 200
+#: the maximum minutes sent to clients: native ones may count milliseconds in 32 bits
+_MOST_MINUTES = 30 * 24 * 60
 #: the maximum number of parameters of a request for a session
 _MOST_FIELDS = 20
 #: seconds between two searches for expired sessions
@@ -89,7 +90,11 @@ class AuthSession(KnownAttributes):
 
         A *moment* too long before the latest one is refused.
         """
-        wanted = signature_of(url, moment, self._key)
+        try:
+            wanted = signature_of(url, moment, self._key)
+        except UnicodeEncodeError:
+            # half characters, which no client can sign
+            return False
         if not hmac.compare_digest(wanted, signature):
             return False
         ticks = int(moment, 16)
@@ -152,7 +157,7 @@ class Sessions:
     @property
     def timeout_minutes(self) -> int:
         """The time-out sent to clients."""
-        return max(1, int(self._seconds / 60))
+        return max(1, int(min(self._seconds / 60, _MOST_MINUTES)))
 
     # ----------------------------------------------------------------- the session of a request
 
@@ -243,7 +248,7 @@ class Sessions:
             return None
         try:
             name, _, password = base64.b64decode(text.strip()).decode("utf-8").partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             return None
         user = self._authentication.find_user(name)
         hashed = _NOBODY if user is None else user.password_hash_hexa
@@ -342,4 +347,4 @@ def _is_hexadecimal(text: str) -> bool:
 
 
 def _credentials_digest(header: str) -> bytes:
-    return hashlib.sha256(header.encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(header.encode("utf-8", "surrogatepass")).digest()

@@ -494,6 +494,7 @@ def ask(
         ("root/Store.Add?{a:5}", b"", "[5]"),
         ("root/Store.Add?a=5&b=6&session_signature=00000001", b"", "[11]"),
         ("root/Store.Words?first=1+2&SECONDWORD=%C3%A4", b"", '["1 2","ä"]'),
+        ("root/Store.Words?first=\udcff1", b"", '["\ufffd1","x"]'),
         ("root/Store.Words", b'["1"]', '["1","x"]'),
         ("root/Store.Words", b"{first:null}", '["","x"]'),
         ("root/Store.Put", b"[null]", "[0]"),

@@ -143,6 +143,23 @@ def test_what_was_passed_by_plain_http_ends_without_an_upgrade(
         wait_for(lambda: radio.released == ["IEar"])
 
 
+@pytest.mark.parametrize("minutes", [1e7, float("inf")])
+def test_what_is_kept_for_years_does_not_disturb_the_keeper(
+    minutes: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The operating system can only wait for some days."""
+    with rest_server(None) as server:
+        services = ServerServices(server, instance_timeout=minutes * 60_000)
+        services.register(ILamp, Lamp, sicClientDriven)
+        ctxt = HttpServerRequest("/root/Lamp.Shine", "POST", "", "[]", "application/json")
+        assert services.on_request(ctxt) == 200
+        for _turn in range(2):
+            turned = threading.Event()
+            server._keeper.call_at(0, turned.set)
+            assert turned.wait(BOUND)
+    assert not caplog.records
+
+
 def test_nothing_is_planned_while_nothing_is_kept() -> None:
     """And nothing any more when all has ended."""
     with lit(sicClientDriven, instance_timeout=20) as (services, _, lamp):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import json
 import threading
 import zlib
 from collections.abc import Iterator
@@ -333,6 +334,52 @@ def test_a_hash_may_have_capital_letters(authentication: Any, scheme: Any) -> No
     with guarded(authentication(lambda name: user)) as (_, client):
         client.set_user("ann", "ann's", scheme)
         assert client.get(IWho).who() == "ann"
+
+
+@pytest.mark.parametrize(
+    "authentication", [RestServerAuthenticationDefault, RestServerAuthenticationNone]
+)
+def test_a_name_that_is_no_utf_8_is_a_name_as_any_other(
+    authentication: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody's: no error of the server is logged."""
+    asked: list[str] = []
+    ends = Ends(authentication=authentication(lambda name: asked.append(name)))
+    proof = "&password=x&clientnonce=" + "0" * 40
+    for name in ("\udcff", "a\udce4b", "%ff"):
+        assert ends.ask(f"root/auth?userName={name}{proof}")[0] == 403
+    assert asked == ["\ufffd", "a\ufffdb", "\ufffd"]
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("minutes", "told"), [(0.1, 1), (1.9, 1), (60, 60), (1e9, 43_200), (float("inf"), 43_200)]
+)
+def test_a_client_is_told_how_long_its_session_is_kept(minutes: float, told: int) -> None:
+    """In whole minutes, and few enough that their milliseconds fit into 32 bits."""
+    authentication = RestServerAuthenticationNone(USERS.get)
+    ends = Ends(authentication=authentication, session_timeout_minutes=minutes)
+    status, content = ends.ask("root/auth?userName=ann", "", "GET")
+    assert (status, json.loads(content)["timeout"]) == (200, told)
+
+
+@pytest.mark.parametrize("character", [chr(0xD800), chr(0xDCFF), "ä"], ids=ascii)
+def test_half_a_character_is_no_proof(character: str, caplog: pytest.LogCaptureFixture) -> None:
+    """In a URL or a header. It is refused as any other request, and no error is logged."""
+    signing = Signing()
+    signing.begin()
+    url = signing.sign("root/Counter.Next?a")
+    assert signing.ask(url)[0] == 200
+    assert signing.ask(url.replace("?a", f"?{character}"))[0] == 403
+    basic = Ends(authentication=RestServerAuthenticationHttpBasic(USERS.get))
+    for text in (character, f"YW5uOmFubidz{character}"):
+        assert basic.ask("root/auth", f"Authorization: Basic {text}", "GET")[0] == 403
+    login = base64.b64encode(b"ann:ann's").decode()
+    assert basic.ask("root/auth", f"Authorization: Basic {login}", "GET")[0] == 200
+    cookie = basic.headers.partition("Set-Cookie: ")[2].partition(";")[0]
+    headers = f"Cookie: {cookie}\r\nAuthorization: Basic {login}{character}"
+    assert basic.ask("root/Counter.Next", headers)[0] == 403
+    assert "Traceback" not in caplog.text
 
 
 def test_a_server_without_authentication_has_no_sessions() -> None:
