@@ -83,6 +83,11 @@ def algo_compress(data: bytes, *, stored: bool = False, threshold: int = COMPRES
     return b"".join((crc, _STORED, crc, data))
 
 
+def is_container(payload: bytes) -> bool:
+    """Tell whether *payload* is a container, by the checksum of what it holds."""
+    return len(payload) > OVERHEAD and crc32c(payload[9:]).to_bytes(4, "little") == payload[5:9]
+
+
 def algo_decompress(
     container: bytes, max_size: int, between: Callable[[], object] | None = None
 ) -> bytes:

@@ -25,7 +25,7 @@ _log = get_logger("mormot_ws.rest")
 
 #: the text for the peer about any unreadable message, and the text for last_error on this side
 _UNREADABLE = "a message cannot be read"
-_ASK_FOR_KEY = f"{_UNREADABLE} (are the key and the options the same on both sides?)"
+ASK_FOR_KEY = f"{_UNREADABLE} (are the key and the options the same on both ends?)"
 #: the minimum number of bytes by which an encrypted message is longer than its content
 _BLOCK = 16
 #: the maximum number of remembered addresses; beyond it, the one whose last fault is oldest is
@@ -131,7 +131,7 @@ class KeyGuard:
     def fault(self, protocol: WebSocketProtocol) -> WebSocketsProtocolError:
         """Count an unreadable message; return the error that ends the connection."""
         ip = protocol.remote_ip
-        protocol.note_error(_ASK_FOR_KEY)
+        protocol.note_error(ASK_FOR_KEY)
         if self.faults.add(ip, self._most):
             _log.warning(
                 "%r: too many messages from %s cannot be read with the key: its upgrades are "

@@ -60,6 +60,7 @@ from .messages import (
     content_bytes,
     request_head,
 )
+from .options_guard import OptionsGuard
 
 if TYPE_CHECKING:
     from ..process.process import WebSocketProcess
@@ -307,6 +308,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self._numbers = count(1)
         self._max_message_bytes = 16 << 20
         self._guard = KeyGuard(KeyFaults())
+        self._options_guard = OptionsGuard()
         self._process: weakref.ref[WebSocketProcess] | None = None
         IS_TEXT("key", key)
         if key:
@@ -388,6 +390,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self._max_message_bytes = process.settings.max_message_bytes
         self._process = weakref.ref(process)
         self._guard.begin(process.settings.max_key_faults_per_minute)
+        self._options_guard.begin()
 
     # ------------------------------------------------------------------------------------- messages
 
@@ -466,7 +469,8 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         """Decrypt, then decompress.
 
         With a key, an unreadable message ends the connection with 1008, always in the same way, so
-        the peer does not learn what was wrong. Without a key, it is emptied and dropped.
+        the peer does not learn what was wrong. Without a key, the first message ends it if the
+        peer's options are others; a later one that is damaged is emptied and dropped.
         """
         received = len(frame.payload)
         self.frames_in_bytes_socket += received + _FRAME_OVERHEAD
@@ -476,9 +480,12 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
             if self._encrypts():
                 frame.payload = self._guard.read(self, frame.payload, self._unpacked)
             elif received:
+                if not self._options_guard.agreed:
+                    compressed = pboSynLzCompress in self.options
+                    self._options_guard.check(self, frame.payload, compressed)
                 frame.payload = self._unpacked(frame.payload)
                 if not frame.payload:
-                    self._tell_damaged()
+                    self._options_guard.drop(self)
         except WorkStoppedError:
             # the connection has ended in the meantime: drop the message
             frame.payload = b""
@@ -496,16 +503,6 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         """Return whether messages of the connection are still handled."""
         process = None if self._process is None else self._process()
         return process is None or process.takes_messages
-
-    def _tell_damaged(self) -> None:
-        """Drop a message whose container is damaged; log the first one of a connection."""
-        self.count_unreadable(
-            "dropped a message with an invalid SynLZ container (are the options the same on both "
-            "sides?)"
-        )
-        if self._answerer.is_first("damaged"):
-            fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
-            _log.warning("%r: %s", self, self.last_error, extra=fields)
 
     def _encrypts(self) -> bool:
         return self.encryption is not None and not self._spares(pboNoLocalHostEncrypt)
