@@ -70,10 +70,12 @@ class ServerServices(Services):
     :param authentication: how clients authenticate, for example a
         :class:`RestServerAuthenticationDefault` with the users; None: without authentication and
         sessions.
-    :param session_timeout_minutes: how long a session is kept without a request.
+    :param session_timeout_minutes: how long a session is kept without a request; it may last up to
+        5 s longer.
     :param max_sessions: the maximum number of sessions.
     :param instance_timeout: how long an object is kept without a call, in milliseconds, for
-        services with one object per client, session, user or group.
+        services with one object per client, session, user, group or thread; it may last up to 5 s
+        longer.
     :param max_instances: the maximum number of objects of each of these services.
     :param publish_signature: let clients request the descriptions of the interfaces.
     """
@@ -86,7 +88,8 @@ class ServerServices(Services):
     #: ``f(session: AuthSession)``, called in the thread of the connection when a session has begun.
     #: Mirrors ``OnSessionCreate``
     on_session_create: Callable[[AuthSession], object] | None = None
-    #: ``f(session: AuthSession)``, called when a session has been ended or has expired. Mirrors
+    #: ``f(session: AuthSession)``, called when a session has ended: in the thread of the connection
+    #: or of the call that ended it, or in the thread ``services expiry`` if it expired. Mirrors
     #: ``OnSessionClosed``
     on_session_closed: Callable[[AuthSession], object] | None = None
 
