@@ -18,7 +18,7 @@ from uuid import UUID
 
 from ..states import ServiceInstanceImplementation
 from .answers import ServiceCustomAnswer, ServiceCustomStatus
-from .interface import ServiceInterface, ServiceMethod
+from .interface import ServiceInterface, ServiceMethod, interface_of
 
 #: the contract that every native client accepts
 ANY_CONTRACT = "*"
@@ -69,7 +69,7 @@ def _described(method: ServiceMethod) -> dict[str, Any]:
     arguments = [_argument("Self", "in", "self")]
     for at, parameter in enumerate(method.signature.parameters.values()):
         interface = method.parameters.callbacks.get(at)
-        name = f"I{interface.__name__.removeprefix('I')}" if interface is not None else ""
+        name = interface_of(interface).pascal_name if interface is not None else ""
         arguments.append(_argument(parameter.name, "in", name or _type_name(parameter.annotation)))
     if method.returns_tuple:
         raise ValueError(

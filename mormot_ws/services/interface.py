@@ -153,7 +153,7 @@ class ServiceInterface:
         self.declaration = declaration
         name = declaration.__name__
         #: the name on the wire: the name of the class without a leading ``I``
-        self.wire_name: str = name[1:] if name[:1] == "I" and name[1:2].isupper() else name
+        self.wire_name: str = name[1:] if _is_pascal_name(name) else name
         self.methods: list[ServiceMethod] = [
             self._method(name, function) for name, function in _members(declaration).items()
         ]
@@ -330,6 +330,13 @@ def wire_name(name: str) -> Callable[[_Function], _Function]:
         return function
 
     return name_it
+
+
+def _is_pascal_name(name: str) -> bool:
+    """Return whether *name* is that of an interface in Pascal, as ``IPlain`` and ``I2CBus`` are;
+    ``Image`` is not.
+    """
+    return name[:1] == "I" and (name[1:2].isupper() or name[1:2].isdigit())
 
 
 def pascal_name(name: str) -> str:

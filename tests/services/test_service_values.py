@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mormot_ws import sicShared
 from mormot_ws.services import values as servicevalues
+from mormot_ws.services.contracts import signature_text
 from mormot_ws.services.interface import ServiceInterface, pascal_name, proxy_of
 from mormot_ws.services.readers import reader_of
 from mormot_ws.services.values import dump_json, load_json
@@ -252,6 +254,36 @@ def test_an_interface_has_the_public_methods_of_its_bases_too() -> None:
 )
 def test_names_on_the_wire(name: str, wire: str) -> None:
     assert pascal_name(name) == wire
+
+
+@pytest.mark.parametrize(
+    ("name", "wire"),
+    [
+        ("IPlain", "Plain"),
+        ("Plain", "Plain"),
+        ("Image", "Image"),
+        ("IImage", "Image"),
+        ("I2CBus", "2CBus"),
+        ("I18n", "18n"),
+        ("IO", "O"),
+        ("I", "I"),
+    ],
+)
+def test_names_of_interfaces_on_the_wire(name: str, wire: str) -> None:
+    """In Pascal they begin with an I, which is left out; and so does a contract that has one as
+    the type of a parameter.
+    """
+
+    def ping(self: object) -> None: ...
+
+    interface: Any = type(name, (Protocol,), {"ping": ping, "__module__": __name__})
+
+    def take(self: object, one: interface) -> None: ...
+
+    take.__annotations__ = {"one": interface, "return": None}
+    assert ServiceInterface(interface).wire_name == wire
+    text = signature_text(ServiceInterface(type("ITaker", (), {"take": take})), sicShared)
+    assert f'"argument":"one","direction":"in","type":"I{wire}"' in text
 
 
 def test_too_deep_arguments_are_a_value_error() -> None:
