@@ -1,7 +1,7 @@
-"""OptionsGuard: notices by its first message that the other end has other options.
+"""OptionsGuard: detects from the first message that the peer uses different options.
 
-Nothing in the upgrade says which options an end has. With a key, the key guard notices a
-difference. Without one, the first message is a container only if its sender compresses.
+The upgrade does not say which options a peer uses. With a key, the key guard detects a difference.
+Without one, the first message is a container only if the sender compresses.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _log = get_logger("mormot_ws.rest")
 
 
 class OptionsGuard:
-    """Looks at the messages of one connection that are not encrypted, in its thread."""
+    """Checks the unencrypted messages of a connection, in its thread."""
 
     __slots__ = ("agreed",)
 
     def __init__(self) -> None:
         #: False until the first message of a connection has shown that the options are the same;
-        #: the other messages need no check
+        #: later messages need no check
         self.agreed = True
 
     def begin(self) -> None:
-        """Get ready for a new connection."""
+        """Prepare for a new connection."""
         self.agreed = False
 
     def check(self, protocol: WebSocketProtocolBinary, payload: bytes, compressed: bool) -> None:
         """Raise the error that ends the connection if its first message does not fit.
 
-        *compressed* says whether this end expects containers.
+        *compressed*: whether this side expects containers.
         """
         if is_container(payload) is not compressed:
             protocol.count_unreadable(ASK_FOR_KEY)
@@ -45,8 +45,8 @@ class OptionsGuard:
         self.agreed = True
 
     def drop(self, protocol: WebSocketProtocolBinary) -> None:
-        """Count a damaged message, which is dropped; log the first one of a connection."""
-        why = "a message is dropped: its SynLZ container does not verify"
+        """Count and drop a damaged message; log the first one of a connection."""
+        why = "dropped a message with an invalid SynLZ container"
         protocol.count_unreadable(why)
         if protocol.tells_first("damaged"):
             self._warn(protocol, why)

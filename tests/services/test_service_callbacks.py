@@ -380,7 +380,7 @@ def test_the_client_releases_an_object(ends: Ends) -> None:
     ends.remote.listen("b", listener)
     ends.services.release(listener)
     wait_for(lambda: len(ends.radio.released) == 2)
-    with pytest.raises(TypeError, match="the server has got no Listener"):
+    with pytest.raises(TypeError, match="the server does not have this Listener"):
         ends.services.release(listener)
     del listener
     gc.collect()
@@ -435,7 +435,7 @@ def test_the_server_releases_an_object(ends: Ends) -> None:
     with pytest.raises(ServiceConnectionError):
         proxy.ask("?")
     ends.server_services.release(proxy)
-    with pytest.raises(TypeError, match="not an object that a client has passed"):
+    with pytest.raises(TypeError, match="not a callback passed by a client"):
         ends.server_services.release(listener)
 
 
