@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -20,6 +21,8 @@ from .interface import ServiceInterface, ServiceMethod, interface_of
 
 #: the maximum number of calls that passed callbacks and may be repeated
 MOST_PASSINGS = 10_000
+#: numbers that are still good for calls after the server has freed them
+MOST_FREED = 1_000
 
 
 class PassedCallback:
@@ -106,6 +109,8 @@ class PassedCallbacks:
         self._numbers = count(1)
         self._callbacks: dict[int, PassedCallback] = {}
         self._passings: list[Passing] = []
+        #: numbers that the server has freed, the latest ones
+        self._freed: deque[int] = deque()
 
     def __len__(self) -> int:
         return len(self._callbacks)
@@ -134,8 +139,14 @@ class PassedCallbacks:
         callback = self._callbacks.get(number)
         if callback is None:
             return False
-        callback.free()
-        self._forget_passings()
+        if not callback.freed:
+            callback.free()
+            with self._safe:
+                self._freed.append(number)
+                # an object that is passed with each call would have more and more numbers
+                if len(self._freed) > MOST_FREED:
+                    self._callbacks.pop(self._freed.popleft(), None)
+            self._forget_passings()
         return True
 
     def gone(self, callback: PassedCallback) -> None:
