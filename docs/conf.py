@@ -51,7 +51,7 @@ nitpick_ignore_regex = [
     ),
     (
         "py:class",
-        r"abc\.ABC|mormot_ws\.server\.owner\.(Event)?ServerOwner|MillisecondsWarning|UpgradeError|Ignored|_P",
+        r"abc\.ABC|mormot_ws\.server\.owner\.(Event)?ServerOwner|UpgradeError|Ignored|_P",
     ),
     ("py:class", r"mormot_ws\.(front|process|request|rest|services|protocols\.signed_uri)\..*"),
     (

@@ -102,6 +102,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as in the tab
         RestServerAuthenticationNone,
     )
     from .settings import (
+        MillisecondsWarning,
         WebSocketProcessSettings,
         WebSocketProcessSettingsLogDetails,
         logBinaryFrameContent,
@@ -239,6 +240,7 @@ _NAMES_OF_MODULES: dict[str, tuple[str, ...]] = {
         "RestServerAuthenticationNone",
     ),
     "settings": (
+        "MillisecondsWarning",
         "WebSocketProcessSettings",
         "WebSocketProcessSettingsLogDetails",
         "logBinaryFrameContent",
@@ -382,6 +384,7 @@ __all__ = [
     "LinearBackoff",
     "MainThreadQueue",
     "ReconnectFailure",
+    "MillisecondsWarning",
     "ReconnectPolicy",
     "ClientStatus",
     "ConnectionStatus",

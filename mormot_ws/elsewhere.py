@@ -1,7 +1,7 @@
-"""Elsewhere: a name that users of other libraries look for in a class that has it not.
+"""Elsewhere: a name that users of other libraries look for in a class that does not have it.
 
-It costs nothing where it is not read: unlike ``__getattr__``, which makes all other attributes of
-its class slower.
+It costs nothing unless it is read, unlike ``__getattr__``, which makes all other attributes of its
+class slower.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class Elsewhere:
-    """Stands for an attribute that is not there, and says so when it is read.
+    """Represents a missing attribute, and raises an explanation when it is read.
 
     :param name: the attribute.
-    :param meant: what is there instead, in words.
+    :param meant: what to use instead.
     """
 
     def __init__(self, name: str, meant: str) -> None:

@@ -93,12 +93,12 @@ class ServerStatus:
     connections: int
     #: current TCP connections, including those in the opening handshake
     sockets: int
-    #: messages and payload bytes of all connections, including ended ones
+    #: messages and payload bytes of current and ended connections
     frames_in: int
     frames_out: int
     bytes_in: int
     bytes_out: int
-    #: frames refused or dropped because of full queues, on all connections, including ended ones
+    #: frames refused or dropped because of full queues, on current and ended connections
     queue_lost: int = 0
     #: how many connections ended with each close code; 1006: lost, without a close frame; 0: all
     #: codes beyond the first 50 different ones

@@ -114,7 +114,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
     Call it with the requests that are to become WebSockets.
 
     :param process_name: a name for the connections in log lines.
-    :param settings: ``WebSocketProcessSettings``; by default new ones. ``handshake_timeout``,
+    :param settings: ``WebSocketProcessSettings``; by default a new one. ``handshake_timeout``,
         ``keep_alive_timeout``, ``max_header_bytes`` and ``max_body_bytes`` are ignored, because the
         WSGI server reads the requests.
 
@@ -234,7 +234,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
             connection._sock.close()
             self._forget(connection)
 
-    # ---------------------------------------------------------------------------------- for anybody
+    # ------------------------------------------------------------------------------------- public
 
     def status(self) -> ServerStatus:
         """Return a snapshot of the connections of this OS process, for monitoring.

@@ -15,8 +15,8 @@ from ..settings import WebSocketProcessSettings
 from ..states import WebSocketProtocolBinaryOptions, pboSynLzCompress
 from .upgrade import check_custom_headers
 
-#: the schemes of Unix sockets, without and with TLS; the first one is that of the package ws for
-#: Node.js
+#: the schemes of Unix sockets, without and with TLS; the first is also used by the Node.js package
+#: ws
 _UNIX_SCHEMES = ("ws+unix", "wss+unix")
 
 
@@ -27,7 +27,7 @@ class HeaderValue:
         self._name = name
 
     def __get__(self, instance: object, owner: type) -> str:
-        # of the class: there is no value yet
+        # access through the class: there is no value yet
         return "" if instance is None else str(instance.__dict__[self._name])
 
     def __set__(self, instance: object, value: str) -> None:
@@ -47,24 +47,22 @@ def check_upgrade_arguments(
             if name == "headers":
                 hint = "; it has lines like 'Name: value', joined by CRLF"
             elif isinstance(value, WebSocketProtocol):
-                hint = ": the protocol is given by name, protocol=…"
+                hint = ": pass the protocol by name, protocol=…"
             raise TypeError(f"{name} must be a str, not {type(value).__name__}{hint}")
     if uri.lower().startswith(("ws://", "wss://", "http://", "https://")):
         raise ValueError(
-            "uri is the path and the query alone, like 'chat?room=7'; websockets_connect() takes a"
-            " whole URI"
+            "uri must only contain the path and the query, like 'chat?room=7';"
+            " websockets_connect() takes a whole URI"
         )
     if any(c <= " " or c in "#\x7f" for c in uri):
         raise ValueError(
-            f"{shown_uri(uri)!r}, with its query, cannot be requested: blanks, '#' and"
-            " control characters have to be percent-encoded"
+            f"{shown_uri(uri)!r}, with its query, cannot be requested: percent-encode blanks, '#'"
+            " and control characters"
         )
     if (
         key and protocol is not None and not protocol.encrypted
     ):  # otherwise it may be the protocol that got this key before
-        raise ValueError(
-            "key goes with the REST protocols: leave it '' with a protocol of your own"
-        )
+        raise ValueError("key is for the REST protocols: leave it '' with a protocol of your own")
     wire_resource(uri)
     check_custom_headers(headers)
 
@@ -88,7 +86,7 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
         # a password or a query may be secret, and is not shown
         raise ValueError(
             f"{shown_uri(uri.partition('#')[0].partition('?')[0])!r} is not a WebSocket URI like"
-            " ws://host:port/resource, without user name and fragment"
+            " ws://host:port/resource, without a user name and a fragment"
         )
     tls = parts.scheme == "wss"
     resource = parts.path.removeprefix("/") + (f"?{parts.query}" if parts.query else "")
@@ -99,7 +97,7 @@ def parse_websocket_uri(uri: str) -> tuple[str, int, str, bool]:
     # a name may be percent-encoded (RFC 3986 §3.2.2); in an address, '%' begins the zone
     host = plain_host(parts.hostname) if ":" in parts.hostname else unquote(parts.hostname)
     if any(c <= " " or c in "/\x7f" for c in host):
-        raise ValueError(f"{host!r} is no host name")
+        raise ValueError(f"{host!r} is not a host name")
     return host, port, resource, tls
 
 
@@ -113,8 +111,7 @@ def _parse_unix_uri(uri: str, rest: str, tls: bool) -> tuple[str, int, str, bool
     except ValueError:
         raise ValueError(
             f"{shown_uri(uri.partition('#')[0].partition('?')[0])!r} is not a URI like"
-            " ws+unix:/path:/resource; ':', '?', '#' and '%' in the path have to be"
-            " percent-encoded"
+            " ws+unix:/path:/resource; percent-encode ':', '?', '#' and '%' in the path"
         ) from None
     return host, 0, resource.removeprefix("/"), tls
 
@@ -132,9 +129,7 @@ def connect_target(
     headers: str,
     tls: bool,
 ) -> tuple[str, int | str, WebSocketProtocol, str, str, bool]:
-    """Return the same arguments in the one form of the two of ``websockets_connect()`` that has
-    them all.
-    """
+    """Return the same arguments in the one form of ``websockets_connect()`` that has them all."""
     if not isinstance(host, str):
         raise TypeError(
             f"host must be a name, an address or a whole URI, not {type(host).__name__}"
@@ -150,15 +145,15 @@ def connect_target(
         port = "" if port is None else port
     elif "://" in host or is_websocket_uri(host):
         if uri:
-            raise TypeError("the address holds the URI already")
+            raise TypeError("the address already contains the URI")
         if isinstance(port, WebSocketProtocol):
             if isinstance(protocol, str):
                 headers = f"{protocol}\r\n{headers}" if headers else protocol
             elif isinstance(protocol, WebSocketProtocol):
-                raise TypeError("one protocol is needed, not two")
+                raise TypeError("pass one protocol, not two")
             elif protocol is not None:
                 raise TypeError(
-                    "behind the protocol come the headers, lines like 'Name: value' in one str,"
+                    "after the protocol come the headers, lines like 'Name: value' in one str,"
                     f" not {type(protocol).__name__}"
                 )
             protocol, port = port, None
@@ -167,13 +162,13 @@ def connect_target(
     if not isinstance(protocol, WebSocketProtocol) or not isinstance(port, (int, str)):
         raise TypeError(
             "call websockets_connect(host, port, protocol) or"
-            " websockets_connect('ws://…', protocol); a protocol is needed"
+            " websockets_connect('ws://…', protocol); a protocol is required"
         )
     return host, port, protocol, uri, headers, tls
 
 
 def already_upgraded(current: str, uri: str) -> str:
-    """Return what a second upgrade gets, on the *current* URI or another one."""
+    """Return the error for a second upgrade, on the *current* URI or another one."""
     if current.lower() == uri.lower():
         return "Already upgraded to WebSockets on this URI"
     return (
@@ -189,7 +184,7 @@ def rest_protocol(
     options: Collection[Any] | WebSocketProtocolBinaryOptions | None,
     settings: WebSocketProcessSettings,
 ) -> WebSocketProtocol:
-    """Return the REST protocol that is spoken when none is given."""
+    """Return the default REST protocol."""
     # imported here, so that clients of other protocols do not load it
     from ..rest.protocols import new_rest_protocol
 

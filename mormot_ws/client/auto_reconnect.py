@@ -40,7 +40,7 @@ class AutoReconnect:
             check_upgrade_arguments("", "", None, "" if headers is None else headers)
 
     def prepare(self) -> None:
-        """Find out where to connect, before the TCP connection is opened."""
+        """Determine where to connect, before the TCP connection is opened."""
         if callable(self._uri):
             self._settle(self._uri())
 

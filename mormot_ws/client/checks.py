@@ -1,5 +1,5 @@
-"""What the attributes of a client can be, how its callbacks are called, and what is said of what it
-does not have.
+"""The checks of a client's attributes, the parameters of its callbacks, and hints for attributes
+that it does not have.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ CLIENT_CALLBACKS: dict[str, tuple[str, ...]] = {
     "on_callback_request_process": ("ctxt",),
 }
 
-#: what a client is told that is given a callback for messages
+#: the hint for a client that is given a callback for messages
 _OF_PROTOCOL = (
-    "messages are the protocol's: WebSocketProtocolChat(name, uri, on_incoming_frame), which is"
+    "the protocol handles messages: WebSocketProtocolChat(name, uri, on_incoming_frame), which is"
     " called with focContinuation first and focConnectionClose last"
 )
-#: names that are looked for on a client and are elsewhere
+#: names that users look for on a client but that are elsewhere
 ELSEWHERE: dict[str, str] = {
     "on_reconnect": "it belongs to the connection: client.websockets.on_reconnect = …",
     "on_incoming_frame": _OF_PROTOCOL,
@@ -49,15 +49,15 @@ ELSEWHERE: dict[str, str] = {
     "connect": "call websockets_upgrade(uri, protocol=…), or auto_reconnect(protocol=…)",
     "disconnect": "call free(), or client.websockets.shutdown()",
     "recv": _OF_PROTOCOL,
-    "on_error": "set on_gave_up; what fails is returned, or raised, where it is called",
+    "on_error": "set on_gave_up; other failures are returned or raised by the methods",
 }
 
-#: what is said of keywords that the constructor does not have
+#: hints for keywords that the constructor does not have
 KEYWORDS: dict[str, str] = {
     **AS_KEYWORDS,
     **{name: f"set it before the upgrade: client.{name} = …" for name in CLIENT_CALLBACKS},
     "on_reconnect": "call auto_reconnect(), or set client.websockets.on_reconnect",
-    "protocol": "give it to websockets_upgrade(uri, protocol=…)",
+    "protocol": "pass it to websockets_upgrade(uri, protocol=…)",
 }
 
 

@@ -1,8 +1,8 @@
 """HttpClientWebSockets: connects, upgrades, and reconnects in a background thread.
 
-Besides the application's threads there is one per client, which runs the loop, all callbacks and
-the reconnection, and the keeper's thread, which all clients share. ``life.py`` has what runs behind
-a client, and how it ends.
+Besides the application's threads, each client has one thread, which runs the loop, all callbacks
+and the reconnection. All clients share the keeper's thread. ``life.py`` has what runs behind a
+client, and how it ends.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     """An HTTP client that can become a WebSocket client. Mirrors ``THttpClientWebSockets``.
 
     The parameters are those of :class:`CrtSocket`, and *settings*, a
-    :class:`WebSocketProcessSettings`, by default new ones. *process_name* is a name for the thread
-    and in log lines. The constructor opens the TCP connection, unless *connect* is False. If that
-    fails it does not raise: the upgrade tries again, and returns ``Not Connected`` if it fails too.
+    :class:`WebSocketProcessSettings`, by default a new one. *process_name* is a name for the thread
+    and for log lines. The constructor opens the TCP connection, unless *connect* is False. If that
+    fails, it does not raise: the upgrade tries again, and returns ``Not Connected`` on failure.
 
     Call ``free()`` when you no longer need it, but not in its callbacks. As a context manager it
     calls ``free()`` itself.
     """
 
     #: the ``User-Agent`` of requests and upgrades. Setting it raises ``TypeError``/``ValueError``
-    #: for what a header line cannot hold
+    #: for a value that a header line cannot contain
     user_agent = HeaderValue()
 
     _CHECKS: ClassVar[dict[str, Check]] = CLIENT_CHECKS
@@ -92,9 +92,9 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             send_timeout=self.settings.send_timeout,
             resolve_timeout=self.settings.resolve_timeout,
         )
-        #: a name for the thread and in log lines
+        #: a name for the thread and for log lines
         self.process_name = process_name
-        #: decides the waits; made when the thread starts
+        #: decides the waits; created when the thread starts
         self.policy: ReconnectPolicy | None = None
         #: why the policy gave up; None if it did not
         self.gave_up: ReconnectFailure | None = None
@@ -106,20 +106,20 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         #: ``f(client)``, called in the client's thread each time a connection has ended, after its
         #: last frame callback. It may ``reopen()`` and upgrade again with ``reconnect=True``
         self.on_websockets_closed: Callable[[HttpClientWebSockets], Ignored] | None = None
-        #: ``f(process, frame) -> bool``, called for each message before its protocol; True: it was
-        #: handled
+        #: ``f(process, frame) -> bool``, called for each message before its protocol; True: the
+        #: message was handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
         #: ``f(client, failure)``, called in the client's thread when the policy gives up: there
         #: will be no further attempt. *failure* is a :class:`ReconnectFailure`
         self.on_gave_up: Callable[[HttpClientWebSockets, ReconnectFailure], Ignored] | None = None
-        #: ``f(client)``, called in the client's thread last of all, for whatever reason it ends
+        #: ``f(client)``, called last of all in the client's thread, whatever the reason for its end
         self.on_ended: Callable[[HttpClientWebSockets], Ignored] | None = None
-        #: ``f(ctxt: HttpServerRequest) -> status``, answers requests of the server (REST
+        #: ``f(ctxt: HttpServerRequest) -> status``, handles requests from the server (REST
         #: protocols), in the client's thread; None: 404. Mirrors ``OnCallbackRequestProcess``
         self.on_callback_request_process: OnHttpServerRequest | None = None
         self.user_agent = default_user_agent()
         self._answers = threading.local()
-        #: False when the server chose none of the sub-protocols of the last upgrade
+        #: False if the server chose none of the requested sub-protocols in the last upgrade
         self.subprotocol_chosen = True
         if flag("connect", connect):
             self.reopen()
@@ -188,8 +188,8 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         are ``websockets_connect('unix:/path', protocol=protocol, uri='uri')`` and
         ``websockets_connect('ws+unix:/path:/uri', protocol, headers)``.
 
-        :param retry: return the client at once, never None, and let it connect in the background
-            until it succeeds, like :meth:`auto_reconnect` with a *protocol*.
+        :param retry: return the client immediately, never None, and let it connect in the
+            background until it succeeds, like :meth:`auto_reconnect` with a *protocol*.
 
         Raises ``ValueError`` or ``TypeError`` for invalid arguments. Mirrors ``WebSocketsConnect``.
         """
@@ -199,7 +199,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         client = cls(host, port, tls, tls_context, timeout, **options)
         return client if begin(client, uri, protocol, headers, retry) else None
 
-    # ---------------------------------------------------------------------------------- for anybody
+    # ------------------------------------------------------------------------------------- public
 
     @property
     def answer(self) -> HttpAnswer:
@@ -227,27 +227,27 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     ) -> str:
         """Upgrade the TCP connection to WebSocket; return '' or an error text.
 
-        Before the first upgrade has succeeded, it opens the connection if there is none: after a
-        failed upgrade, just call it again.
+        Before the first successful upgrade, it opens the connection if necessary, so you can simply
+        call it again after a failure.
 
-        :param uri: the resource; ``''`` and ``'/'`` ask for the same.
+        :param uri: the resource; ``''`` and ``'/'`` mean the same.
         :param key: the encryption key of the binary REST protocol; ``''`` with a *protocol* of your
             own, which has its own key.
         :param ajax: with ``protocol=None``: use the JSON protocol (:class:`WebSocketProtocolJson`)
             instead of the binary one (:class:`WebSocketProtocolBinary`).
         :param options: the options of the binary protocol; None: ``pboSynLzCompress``; an empty
-            set: none. Ignored with a *protocol* of your own.
-        :param protocol: the protocol to speak, which then belongs to the client. None: a REST
+            set: no options. Ignored with a *protocol* of your own.
+        :param protocol: the protocol to use, which then belongs to the client. None: a REST
             protocol, see *ajax*.
-        :param headers: further header lines, separated by CRLF.
+        :param headers: additional header lines, separated by CRLF.
         :param reconnect: True inside ``on_reconnect``: upgrade again, with the same process and
             protocol objects.
 
-        A failure of the network or the handshake is returned as a text, never raised. The socket is
+        A failure of the network or the handshake is returned as text, never raised. The socket is
         then closed, and :attr:`upgrade_failure` has the server's answer. After
-        :meth:`auto_reconnect` the client keeps trying in the background. The upgrade takes up to
-        ``timeout`` ms for the server's answer, and as much for connecting. In the frame callbacks
-        of this client it is refused with a text, because the connection has not ended there.
+        :meth:`auto_reconnect`, the client keeps trying in the background. The upgrade takes up to
+        ``timeout`` ms for the server's answer, and as long again for connecting. In this client's
+        frame callbacks it is refused with a text, because the connection has not ended there.
 
         Raises ``TypeError`` or ``ValueError`` for invalid arguments, including a *protocol* that
         another client is using, and :class:`WebSocketsError` for a *key* without the extra
@@ -267,7 +267,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         return text
 
     def reopen(self, timeout: int | None = None) -> str:
-        """Close, and connect again with the same parameters. Mirrors ``ReOpen``.
+        """Close the connection and connect again with the same parameters. Mirrors ``ReOpen``.
 
         Takes up to *timeout* milliseconds (None: that of the constructor), and returns '' or an
         error text. It is also an error if another thread is connecting or upgrading this client.
@@ -290,23 +290,23 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
 
         This sets a ready-made ``on_reconnect``, which repeats the last upgrade.
 
-        Called after the first upgrade, it applies to later losses. Called before it, a failed first
-        upgrade is retried in the background too. Called instead of it, with a *protocol*, it makes
-        all attempts in the background, the first one at once; :attr:`websockets` exists from then
-        on, so frames can be queued. The policy decides on the waits; when it gives up,
-        :attr:`on_gave_up` is called.
+        If you call it after the first upgrade, it applies to later losses. If you call it before,
+        a failed first upgrade is also retried in the background. If you call it instead of the
+        first upgrade, with a *protocol*, all attempts are made in the background, starting
+        immediately; :attr:`websockets` then exists, so you can queue frames. The policy decides the
+        waits; when it gives up, :attr:`on_gave_up` is called.
 
         :param uri: another URI, or a function that returns it for each attempt; None: the same as
             before. A whole ``ws://…`` or ``wss://…`` URI may name another server.
         :param headers: header lines, or a function that returns them for each attempt (e.g. with a
             fresh token); None: the same as before.
-        :param protocol: the protocol to speak; only before the first upgrade.
-        :param policy: decides on the waits; None: the policy from ``settings.reconnect_policy``.
+        :param protocol: the protocol to use; only before the first upgrade.
+        :param policy: decides the waits; None: the policy from ``settings.reconnect_policy``.
             Only before the first upgrade.
 
         The functions run in the client's thread; an exception in one counts as a failed attempt. Do
         what each connection needs (subscribe, …) in the callback for ``focContinuation``. Raises
-        ``TypeError`` or ``ValueError`` for invalid arguments, and :class:`WebSocketsError` when no
+        ``TypeError`` or ``ValueError`` for invalid arguments, and :class:`WebSocketsError` if no
         thread can be started.
         """
         again = AutoReconnect(self, uri, headers)
@@ -314,7 +314,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         process = life.process
         if process is not None:
             if protocol is not None or policy is not None:
-                raise ValueError("protocol and policy come before the first websockets_upgrade()")
+                raise ValueError("pass protocol and policy before the first websockets_upgrade()")
             process.on_reconnect = again
             return
         check_upgrade_arguments("", "", protocol, "")
@@ -330,37 +330,37 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         """Return a snapshot for monitoring.
 
         Any thread and any signal handler may call it; it never waits. ``connected`` is True only
-        while there is a thread that reads.
+        while a thread is reading.
         """
         return self._life.status(self.last_error)
 
     def reconnect_now(self) -> None:
         """End the wait before the next attempt to connect.
 
-        Any thread and any signal handler may call it; it returns at once. It also works before the
-        wait begins: in a callback that reports the loss, or during an attempt, after whose failure
-        the next one follows at once. On a running connection it does nothing.
+        Any thread and any signal handler may call it; it returns immediately. It also works before
+        the wait begins: in a callback that reports the loss, or during an attempt; if that attempt
+        fails, the next one follows immediately. On a running connection it does nothing.
         """
         thread = self._life.thread
         if thread is not None:
             thread.reconnect_now()
 
     def free(self) -> None:
-        """Close the connection and end its thread, for good. Mirrors ``Free``.
+        """Close the connection permanently and end its thread. Mirrors ``Free``.
 
-        Call it from any thread except the client's own: in one of its callbacks it behaves as
-        ``settings.free_in_callback`` says. A signal handler may call it, whatever it has
-        interrupted. The close handshake takes up to ``close_timeout`` ms, and all of it less than 3
-        s; a callback that runs longer is left behind, with a log line. Safe to call twice; if an
-        exception interrupts a call, the next one finishes the work.
+        Call it from any thread except the client's own: in one of its callbacks,
+        ``settings.free_in_callback`` determines what happens. A signal handler may call it,
+        whatever it has interrupted. The close handshake takes up to ``close_timeout`` ms, and the
+        whole call less than 3 s; a callback that runs longer is left behind, with a log line. Safe
+        to call twice; if an exception interrupts a call, the next one finishes the work.
         """
         self._life.free()
 
     def free_later(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection, and :meth:`free` the client when its thread ends.
 
-        For its callbacks, which must not call ``free()``. Any thread may call it; it returns at
-        once.
+        Use it in the client's callbacks, which must not call ``free()``. Any thread may call it; it
+        returns immediately.
         """
         self._life.free_later(code, reason)
 
@@ -376,17 +376,17 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         """Send a request and wait for its answer; return the status. Mirrors ``Request``.
 
         :param keep_alive: 0 closes the connection afterwards (plain HTTP only).
-        :param header: further header lines, separated by CRLF.
+        :param header: additional header lines, separated by CRLF.
         :param data: the body (a ``str`` is sent as UTF-8), *data_type* its ``Content-Type``.
 
-        Before an upgrade this is plain HTTP/1.1. After an upgrade to a REST protocol the request
-        goes over the WebSocket, where any number of threads may send requests at once. There a line
-        in *header* changes the mode: ``Sec-WebSocket-REST: WithoutAnswer`` sends without waiting,
-        ``Sec-WebSocket-REST: NonBlocking`` queues; both return 200.
+        Before an upgrade this is plain HTTP/1.1. After an upgrade to a REST protocol, the request
+        is sent over the WebSocket, where any number of threads may send requests concurrently.
+        There, a line in *header* changes the mode: ``Sec-WebSocket-REST: WithoutAnswer`` sends
+        without waiting, ``Sec-WebSocket-REST: NonBlocking`` queues; both return 200.
 
         The answer is in :attr:`answer`, for the calling thread only. If there is no answer, its
-        ``error`` says why; the status is 666 when the request certainly did not reach the server,
-        and 404 when it may have. Raises ``ValueError`` for malformed header lines, and
+        ``error`` says why; the status is 666 if the request certainly did not reach the server,
+        and 404 if it may have. Raises ``ValueError`` for malformed header lines, and
         :class:`WebSocketsError` for a request that would wait inside a callback of this client.
         """
         body = checked_body(url, method, header, data, data_type)
@@ -420,7 +420,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         ajax: bool,
         options: Collection[Any] | WebSocketProtocolBinaryOptions | None,
     ) -> WebSocketProtocol:
-        """Return the protocol to speak: *protocol*, the previous one, or a REST protocol."""
+        """Return the protocol to use: *protocol*, the previous one, or a REST protocol."""
         process = self._life.process
         if protocol is None and process is not None:
             protocol = process.protocol
@@ -464,7 +464,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         self._judge_address(True)
         if self.subprotocol_chosen and not result.subprotocol_chosen:
             _log.warning(
-                "%s: the server chose none of the sub-protocols that were asked for: it may not"
+                "%s: the server chose none of the requested sub-protocols, so it may not"
                 " know what the messages mean",
                 shown_target(self.host, self.port),
             )
@@ -477,7 +477,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     def _close_after(self, error: str) -> str:
         """Close, and return *error*.
 
-        Never ``last_error``: another thread that reopens empties it, and '' would be a success.
+        Never ``last_error``: another thread that reopens clears it, and '' would mean success.
         """
         self._note_error(error)
         self.close()
@@ -486,13 +486,13 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     # --------------------------------------------------------- for the thread: see ``owner.py``
 
     def use_policy(self, policy: ReconnectPolicy) -> object:
-        """Let *policy* decide; return what is to be kept until no lock is held."""
+        """Use *policy* from now on; return an object to keep alive until no lock is held."""
         before = self.policy, self.gave_up
         self.policy, self.gave_up = policy, None
         return before
 
     def revive(self) -> None:
-        """Start a thread that reconnects, if the last one has ended without ``on_reconnect``."""
+        """Start a thread that reconnects, if the last one ended without ``on_reconnect``."""
         self._life.revive()
 
     def thread_ends(self) -> None:
@@ -500,16 +500,16 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         self._life.thread_ends()
 
     def notify_closed(self) -> None:
-        """Tell the application that the connection has ended. Runs in the client's thread."""
+        """Report to the application that the connection has ended, in the client's thread."""
         self._tell("on_websockets_closed", self.on_websockets_closed)
 
     def notify_gave_up(self, failure: ReconnectFailure) -> None:
-        """Tell the application that there will be no more attempts. Runs in the client's thread."""
+        """Report to the application that there will be no more attempts, in the client's thread."""
         self.gave_up = failure
         self._tell("on_gave_up", self.on_gave_up, failure)
 
     def notify_ended(self) -> None:
-        """Tell the application that the thread ends. Runs in the client's thread."""
+        """Report to the application that the thread ends, in the client's thread."""
         self._tell("on_ended", self.on_ended)
 
     def _tell(self, name: str, callback: Callable[..., Any] | None, *values: Any) -> None:
@@ -525,22 +525,22 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
             _log.exception("%r: %s failed", self, name, extra=fields)
 
     def prepare_attempt(self) -> None:
-        """Find out where the next attempt goes. Runs in the client's thread."""
+        """Determine where the next attempt goes. Runs in the client's thread."""
         process = self._life.process
         again = None if process is None else process.on_reconnect
         if isinstance(again, AutoReconnect):
             again.prepare()
 
     def begin_exit(self) -> None:
-        """Send a close frame at the interpreter's end, without waiting."""
+        """Send a close frame when the interpreter exits, without waiting."""
         self._life.begin_exit()
 
     def end_exit(self, deadline: Deadline) -> None:
-        """Wait for the close handshake at the interpreter's end, then cut the connection."""
+        """Wait for the close handshake when the interpreter exits, then cut the connection."""
         self._life.end_exit(deadline)
 
     def die_in_child(self) -> None:
-        """Become dead in a forked child if connected or ever upgraded; start afresh otherwise."""
+        """In a forked child: become dead if connected or ever upgraded; otherwise start afresh."""
         super().die_in_child()
         self._use.die_in_child()
         life = self._life

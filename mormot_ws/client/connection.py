@@ -1,7 +1,7 @@
-"""The client's side of a connection, through all its reconnections.
+"""The client's side of a connection, across all its reconnections.
 
 The thread that runs it is in ``thread.py``. ``client.py`` opens sockets and does the handshakes.
-``owner.py`` says what it needs of the client.
+``owner.py`` says what it needs from the client.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ OnReconnect = Callable[["WebSocketProcessClient | None"], "str | None"]
 
 
 class WebSocketProcessClient(WebCrtSocketProcess):
-    """The client's side of a connection, through all its reconnections.
+    """The client's side of a connection, across all its reconnections.
 
-    Mirrors ``TWebSocketProcessClient``. Each client has one, ``client.websockets``. The first
-    upgrade makes it, or ``auto_reconnect()`` before that.
+    Mirrors ``TWebSocketProcessClient``. Each client has one, ``client.websockets``, created by the
+    first upgrade, or by ``auto_reconnect()`` before that.
     """
 
     _CHECKS: ClassVar[dict[str, Check]] = {
@@ -65,7 +65,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
         self.lived_ms: float = 0.0
         #: the close code of the last connection
         self.lost_code = 0
-        #: how often the connection was lost and came back
+        #: how often the connection was lost and re-established
         self.reconnects = 0
         self._client = client
         self._thread: WebSocketProcessClientThread | None = None
@@ -78,15 +78,15 @@ class WebSocketProcessClient(WebCrtSocketProcess):
     def on_reconnect(self) -> OnReconnect | None:
         """``f(process or None) -> text``, called after each attempt to reopen the TCP connection.
 
-        It runs in the client's thread. The argument is None if the attempt failed (the result is
-        ignored then), or this process if it succeeded. In that case it must call
+        It runs in the client's thread. If the attempt failed, the argument is None and the result
+        is ignored. If it succeeded, the argument is this process, and the callback must call
         ``websockets_upgrade(…, reconnect=True)`` and return its result: '' continues, any other
-        text closes the socket and tries again. If it is None there is no reconnection. Mirrors
-        ``OnReconnect``.
+        text closes the socket and tries again. If this attribute is None, there is no reconnection.
+        Mirrors ``OnReconnect``.
 
-        An exception, even ``SystemExit``, is logged and counts as a failed attempt. If the
-        connection was lost and the thread has ended because this was None, setting it starts the
-        reconnection. If no thread can be started then, the log says so; set it again to try again.
+        An exception, even ``SystemExit``, is logged and counts as a failed attempt. If the thread
+        has ended after a loss because this attribute was None, setting it starts the reconnection.
+        If no thread can be started, this is logged; set it again to retry.
         """
         return self._on_reconnect
 
@@ -130,7 +130,7 @@ class WebSocketProcessClient(WebCrtSocketProcess):
     def _renew(self, protocol: WebSocketProtocol) -> None:
         """Prepare for the next connection."""
         if protocol is not self.protocol and self.exchange is not None:
-            self.exchange.end()  # a new protocol that carries requests makes its own
+            self.exchange.end()  # a new protocol that carries requests creates its own
         self.renew(protocol)
 
     def owned_by(self, thread: WebSocketProcessClientThread) -> None:

@@ -1,6 +1,6 @@
 """ReconnectWaits: asks a client's policy how long to wait before each attempt.
 
-It counts the failures since the last stable connection. It makes no attempts, and does not wait;
+It counts the failures since the last stable connection. It neither makes attempts nor waits;
 ``thread.py`` does.
 """
 
@@ -24,18 +24,18 @@ _log = get_logger("mormot_ws.client")
 
 
 class HasPolicy(Protocol):
-    """What a policy is asked for: a client, or a hub of topics."""
+    """An owner of a policy: a client, or a hub of topics."""
 
     @property
     def policy(self) -> ReconnectPolicy | None:
-        """Decides the waits; None: the default policy does."""
+        """Decides the waits; None: the default policy."""
 
 
 class AttemptFailure(NamedTuple):
-    """Why an attempt has failed."""
+    """Why an attempt failed."""
 
     kind: FailureKind
-    #: in words
+    #: as text
     text: str
     #: the exception; it has the answer of a server or proxy as ``http_status``, ``headers`` and
     #: ``body``
@@ -52,7 +52,7 @@ class ReconnectWaits:
         self.failures: int = 0
         # when that connection was lost, or when the first attempt began
         self._since = 0.0
-        # decides the waits when the policy fails
+        # decides the waits if the policy fails
         self._fallback = ExponentialBackoff()
 
     def take_over(self, last: ReconnectWaits) -> None:
@@ -63,7 +63,7 @@ class ReconnectWaits:
     def begin(self, stable: bool) -> None:
         """Begin after a loss or at the start; reset the policy if the connection was *stable*."""
         if not stable and self._since:
-            # a server that accepts and drops at once must not be hammered
+            # do not hammer a server that accepts and drops immediately
             return
         try:
             if self._client.policy is not None:
@@ -75,7 +75,7 @@ class ReconnectWaits:
         self._since = monotonic()
 
     def count_failure(self) -> int:
-        """Count a failed attempt; return how many there are now."""
+        """Count a failed attempt; return the new number."""
         self.failures += 1
         return self.failures
 
@@ -112,8 +112,8 @@ class ReconnectWaits:
             if checked >= 0:
                 return checked
             _log.error(
-                "%s: the reconnection policy answered %.80r, which is no number of milliseconds"
-                " from 0 to a year, nor infinity; waiting %.0f ms",
+                "%s: the reconnection policy returned %.80r, which is not a number of milliseconds"
+                " from 0 to a year, or infinity; waiting %.0f ms",
                 self._name,
                 delay,
                 default,

@@ -1,5 +1,5 @@
-"""The first connection of a client that is made and connected in one call, and whose protocol is
-whose.
+"""The first connection of a client that is created and connected in one call, and which client a
+protocol belongs to.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def begin(
     headers: str,
     retry: bool,
 ) -> bool:
-    """Upgrade *client*, or with *retry* let it connect in the background; return False, after a log
-    line, if the upgrade fails. A client that cannot be used is freed.
+    """Upgrade *client*, or, with *retry*, let it connect in the background. If the upgrade fails,
+    log that and return False. A client that cannot be used is freed.
     """
     if retry:
         try:
@@ -42,10 +42,9 @@ def begin(
 
 
 def check_owner(client: HttpClientWebSockets, protocol: WebSocketProtocol) -> None:
-    """Raise ``ValueError`` when another client is using *protocol*."""
+    """Raise ``ValueError`` if another client is using *protocol*."""
     owner = None if protocol._client is None else protocol._client()
     if owner is not None and owner is not client and owner._life.runs(protocol):
         raise ValueError(
-            "the protocol object belongs to another client, which is using it: give each"
-            " client its own"
+            "the protocol object is being used by another client: create one for each client"
         )

@@ -1,4 +1,4 @@
-"""A client's requests and their answers, by plain HTTP/1.1 or over a REST protocol.
+"""A client's requests and their answers, over plain HTTP/1.1 or a REST protocol.
 
 Plain HTTP uses ``http.client`` on our transport.
 """
@@ -30,7 +30,7 @@ class HttpAnswer:
     content: bytes = b""
     content_type: str = ""
     headers: list[tuple[str, str]] = field(default_factory=list)
-    #: True when the connection can be used again
+    #: True if the connection can be used again
     keep_alive: bool = False
     #: why there is no answer; '' if there is one
     error: str = ""
@@ -47,10 +47,10 @@ def http_request(
     user_agent: str = "",
     max_answer_bytes: int = 0,
 ) -> HttpAnswer:
-    """Send a request by plain HTTP, on a new connection if there is none; return its answer.
+    """Send a plain HTTP request, on a new connection if there is none; return its answer.
 
     *max_answer_bytes* is the limit for the body; 0: none. Raises ``ValueError`` for invalid header
-    lines, and for a *data_type* that no header can hold. What a signal handler raises meanwhile is
+    lines, and for a *data_type* that a header cannot contain. An exception from a signal handler is
     raised again, and closes the connection.
     """
     headers = _headers(client, keep_alive, header, data_type, user_agent)
@@ -114,8 +114,8 @@ def _send_on(
         answer = connection.getresponse()
         content = _read_body(answer, max_answer_bytes)
     except http.client.InvalidURL:
-        # the exception's text has the whole URL, whose query may hold a token
-        text = "InvalidURL: blanks and control characters in a URL have to be percent-encoded"
+        # the exception's text has the whole URL, whose query may contain a token
+        text = "InvalidURL: percent-encode blanks and control characters in a URL"
         return HttpAnswer(status=HTTP_CLIENTERROR, error=text)
     except (OSError, http.client.HTTPException) as exc:
         if isinstance(exc, OSError) and is_foreign_timeout(exc):
@@ -130,7 +130,7 @@ def _send_on(
     )
 
 
-#: bytes of a body that are read at once
+#: bytes of a body that are read at a time
 _BODY_READ = 1 << 16
 
 
@@ -139,16 +139,16 @@ class _AnswerTooLong(OSError):
 
 
 def _read_body(answer: http.client.HTTPResponse, most: int) -> bytes:
-    """Return the body of *answer*; raise ``OSError`` when it has more than *most* bytes.
+    """Return the body of *answer*; raise ``OSError`` if it has more than *most* bytes.
 
-    It reads in pieces of a fixed size, so the memory needed is in proportion to the body, even if
-    the body comes in many small chunks.
+    It reads in pieces of a fixed size, so the memory used is proportional to the body, even if the
+    body is sent in many small chunks.
     """
     from http.client import IncompleteRead
 
     announced = answer.length or 0
     if 0 < most < announced:
-        raise _AnswerTooLong(f"the answer has {announced} bytes, max_answer_bytes is {most}")
+        raise _AnswerTooLong(f"the answer has {announced} bytes, but max_answer_bytes is {most}")
     body = bytearray()
     while piece := answer.read1(_BODY_READ):
         body += piece
@@ -164,18 +164,18 @@ _MODES = {"WithoutAnswer": wscBlockWithoutAnswer, "NonBlocking": wscNonBlockWith
 
 
 def checked_body(url: str, method: str, header: str, data: bytes | str, data_type: str) -> bytes:
-    """Return the body of a request; raise ``TypeError`` for what cannot be a part of one."""
+    """Return the body of a request; raise ``TypeError`` for parts of the wrong type."""
     for name, value in (("url", url), ("method", method), ("data_type", data_type)):
         if not isinstance(value, str):
             raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if not isinstance(header, str):
         raise TypeError(
-            f"header has lines like 'Name: value' in one str, joined by CRLF, not"
+            f"header must be a str with lines like 'Name: value', joined by CRLF, not"
             f" {type(header).__name__}"
         )
     if not isinstance(data, (bytes, str, bytearray, memoryview)):
         raise TypeError(
-            f"data must be bytes or str, not {type(data).__name__}; json.dumps(value) makes a str"
+            f"data must be bytes or str, not {type(data).__name__}; json.dumps(value) returns a str"
         )
     return data.encode("utf-8") if isinstance(data, str) else data
 

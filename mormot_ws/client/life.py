@@ -1,6 +1,6 @@
 """ClientLife: a client's process, its thread and its use of the keeper, from start to end.
 
-The client owns it. Its handshakes and requests are in ``client.py``.
+The client owns it. The handshakes and requests are in ``client.py``.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ _NOT_ENDED = (
 
 
 class NoThreadError(Exception):
-    """Raised when there is no thread for a connection, or no descriptor for the keeper."""
+    """Raised if there is no thread for a connection, or no descriptor for the keeper."""
 
 
 class LivingClient(ClientOwner, Protocol):
-    """What :class:`ClientLife` needs of its client."""
+    """What :class:`ClientLife` needs from its client."""
 
     on_before_incoming_frame: OnBeforeIncomingFrame | None
 
     def interrupt(self) -> None:
-        """Make all waits on the socket fail now, for good."""
+        """Make all waits on the socket fail now, permanently."""
 
     def notify_ended(self) -> None:
-        """Tell the application that the thread ends."""
+        """Report to the application that the thread ends."""
 
     def use_policy(self, policy: ReconnectPolicy) -> object:
-        """Let *policy* decide from now on; return what is to be kept until no lock is held."""
+        """Use *policy* from now on; return an object to keep alive until no lock is held."""
 
     def begin_exit(self) -> None:
-        """Start closing at the interpreter's end, without waiting."""
+        """Start closing when the interpreter exits, without waiting."""
 
     def end_exit(self, deadline: Deadline) -> None:
         """Wait until the *deadline* for the end of the connection, then cut it."""
@@ -73,14 +73,14 @@ class ClientLife:
     """The process and the thread of *client*, and how they end."""
 
     def __init__(self, client: LivingClient) -> None:
-        # weak, so that a client that nothing uses any more is not kept by its own part
+        # weak, so that a client that is no longer used is not kept alive by its own part
         self._owner = weakref.ref(client)
-        # the arguments of auto_reconnect() before there was a process
+        # the arguments of auto_reconnect(), until there is a process
         self._again: OnReconnect | None = None
         self._own_policy: ReconnectPolicy | None = None
         #: the process; None before the first upgrade, or auto_reconnect()
         self.process: WebSocketProcessClient | None = None
-        #: the thread that runs it, the last one if it has ended
+        #: the thread that runs it, or the last one if it has ended
         self.thread: WebSocketProcessClientThread | None = None
         self._keeper: ProcessKeeper | None = None
         #: guards ``freeing``, and the start of the keeper's use and of the thread, so that free()
@@ -93,7 +93,7 @@ class ClientLife:
         #: held by the thread that does the work of free(); others wait for it, with a time-out.
         #: First in the lock order; reentrant for signal handlers
         self._safe_freed = threading.RLock()
-        #: True when the work of free() is complete; interrupted work is done again
+        #: True when the work of free() is complete; interrupted work is repeated
         self._freed = False
         # True after free_later(): the thread frees the client when it ends
         self._free_at_end = False
@@ -102,7 +102,7 @@ class ClientLife:
     @property
     def _client(self) -> LivingClient:
         client = self._owner()
-        # it owns this object, whose methods are called by it, or by its thread, which keeps it
+        # the client owns this object; only it, or its thread, which keeps it alive, calls methods
         assert client is not None
         return client
 
@@ -116,7 +116,7 @@ class ClientLife:
                 thread.terminate()
             meet_free_in_callback(self._client, "client", self._client.settings)
         with self._safe_free:
-            self.freeing = True  # after this no other thread is made
+            self.freeing = True  # after this no other thread is created
         lock = self._safe_freed
         held: list[bool] = []
         try:
@@ -143,7 +143,7 @@ class ClientLife:
         self._leave(process)
         thread.terminate()
         if process is None or process.state in (wpsCreate, wpsDestroy):
-            # an attempt to connect may last long
+            # an attempt to connect may take long
             self._client.interrupt()
             return
         if process.runs_loop():
@@ -163,7 +163,7 @@ class ClientLife:
             process.exchange.leaving()
 
     def _free(self) -> None:
-        """Do the work of free() that is not done yet."""
+        """Do the part of free()'s work that is not done yet."""
         deadline = Deadline(_FREE_MS)
         thread, process = self.thread, self.process
         if thread is current_thread():
@@ -194,17 +194,17 @@ class ClientLife:
 
     @property
     def has_thread(self) -> bool:
-        """True while another thread than this one runs the process, or connects."""
+        """True while a thread other than this one runs the process, or connects."""
         thread = self.thread
         return thread is not None and thread.is_alive() and thread is not current_thread()
 
     @property
     def reconnects(self) -> bool:
-        """True when a failed first upgrade is to be tried again in the background."""
+        """True if a failed first upgrade is to be retried in the background."""
         return self._again is not None and self.process is None and not self.freeing
 
     def runs(self, protocol: WebSocketProtocol) -> bool:
-        """Return whether the client's connections have *protocol*, while there is a thread."""
+        """Return whether the client's connections use *protocol*, while there is a thread."""
         process, thread = self.process, self.thread
         return (
             thread is not None
@@ -229,13 +229,13 @@ class ClientLife:
         )
 
     def reconnect_by(self, again: OnReconnect, policy: ReconnectPolicy | None) -> None:
-        """Keep *again*, the ``on_reconnect`` of the process to come, and its *policy*."""
+        """Keep *again*, the ``on_reconnect`` of the future process, and its *policy*."""
         self._again, self._own_policy = again, policy
 
     def refusal(self, uri: str, reconnect: bool) -> str:
-        """Return why there can be no upgrade now; '' when there can be one.
+        """Return why there can be no upgrade now; '' if there can be one.
 
-        *reconnect*: it is asked for by an ``on_reconnect``.
+        *reconnect*: an ``on_reconnect`` requests it.
         """
         process, thread = self.process, self.thread
         if process is not None and (
@@ -249,7 +249,7 @@ class ClientLife:
             ):
                 _log.error(
                     "%s: on_reconnect called websockets_upgrade() without reconnect=True, which"
-                    " upgrades a client once only: the attempt is lost, and so is each further one",
+                    " can upgrade a client only once: this attempt fails, like all later ones",
                     thread.name,
                 )
             return already_upgraded(process.protocol.uri, uri)
@@ -313,16 +313,16 @@ class ClientLife:
         with self._safe_free:  # an earlier free() would not release the keeper
             if self.freeing:
                 return None
-            if self._keeper is None:  # otherwise an upgrade whose policy or protocol raised has it
+            if self._keeper is None:  # else set by an upgrade whose policy or protocol raised
                 self._keeper = acquire_shared_keeper()
         return WebSocketProcessClient(self._client, protocol, self._keeper, self._again)
 
     def connect_later(
         self, protocol: WebSocketProtocol, uri: str, headers: str, failed: AttemptFailure | None
     ) -> str:
-        """Start the thread that makes the first connection; return '' or why there is no thread.
+        """Start the thread that makes the first connection; return '', or why there is no thread.
 
-        *failed* is the failure of an attempt before that.
+        *failed* is the failure of an earlier attempt.
         """
         process = self._new_process(protocol)
         if process is None:
@@ -370,7 +370,7 @@ class ClientLife:
                         process.enter_run()
                     thread.start()
                 except (OSError, RuntimeError) as exc:
-                    # there is no descriptor for the keeper, or no more threads
+                    # there is no descriptor for the keeper, or there are no more threads
                     if first:
                         # back to the state before the upgrade
                         self.process = self.thread = None
@@ -385,7 +385,7 @@ class ClientLife:
                 process.discard()
 
     def revive(self) -> None:
-        """Start a thread that reconnects, if the last one has ended without ``on_reconnect``."""
+        """Start a thread that reconnects, if the last one ended without ``on_reconnect``."""
         with self._safe_free:
             last, process = self.thread, self.process
             if self.freeing or last is None or process is None or not last.may_be_revived():
@@ -429,19 +429,19 @@ class ClientLife:
                 self._safe_freed.release()
 
     def _tell_protocol(self) -> None:
-        """Tell the protocol that there will be no other connection."""
+        """Report to the protocol that there will be no other connection."""
         process = self.process
         if process is not None:
             try:
                 process.protocol.client_ended()
-            # the application's code may be called in it
+            # it may call the application's code
             except BaseException:  # noqa: BLE001
                 _log.exception("%s: client_ended() of the protocol failed", process)
 
     def die_in_child(self, dead: bool) -> None:
-        """Forget the parent's thread and keeper, in a forked child.
+        """Discard the parent's thread and keeper, in a forked child.
 
-        *dead*: the client's socket is the parent's, and free() has nothing left to do.
+        *dead*: the client's socket belongs to the parent, and free() has nothing left to do.
         """
         self._safe_free, self._safe_freed = threading.RLock(), threading.RLock()
         thread, self.thread = self.thread, None
@@ -454,14 +454,14 @@ class ClientLife:
             stay_at_exit(self._client)
 
     def begin_exit(self) -> None:
-        """Send a close frame at the interpreter's end, without waiting."""
+        """Send a close frame when the interpreter exits, without waiting."""
         if self.thread is not None:
             self.thread.terminate()
         if self.process is not None:
             self.process.start_shutdown(1001, "")
 
     def end_exit(self, deadline: Deadline) -> None:
-        """Wait for the close handshake at the interpreter's end, then cut the connection."""
+        """Wait for the close handshake when the interpreter exits, then cut the connection."""
         thread = self.thread
         if thread is not None and thread is not current_thread():
             joined(thread, deadline)

@@ -1,4 +1,4 @@
-"""ClientOwner: what a client's thread needs of the client."""
+"""ClientOwner: what a client's thread needs from the client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .upgrade import UpgradeError
 
 
 class ClientOwner(Protocol):
-    """What the thread needs of its client."""
+    """What the thread needs from its client."""
 
     host: str
     port: int
@@ -19,7 +19,7 @@ class ClientOwner(Protocol):
     process_name: str
     #: milliseconds to wait for the server
     timeout: int
-    #: answers requests of the server
+    #: handles requests from the server
     on_callback_request_process: OnHttpServerRequest | None
     #: why the last attempt to open the TCP connection failed; None if it did not
     last_exception: OSError | None
@@ -33,7 +33,7 @@ class ClientOwner(Protocol):
         """True while the TCP connection is open."""
 
     def prepare_attempt(self) -> None:
-        """Find out where the next attempt goes."""
+        """Determine where the next attempt goes."""
 
     def reopen(self, timeout: int | None = None) -> str:
         """Open the TCP connection again."""
@@ -42,13 +42,13 @@ class ClientOwner(Protocol):
         """Close it."""
 
     def revive(self) -> None:
-        """Start a thread that reconnects, if the last one has ended without ``on_reconnect``."""
+        """Start a thread that reconnects, if the last one ended without ``on_reconnect``."""
 
     def notify_closed(self) -> None:
-        """Tell the application that a connection has ended."""
+        """Report to the application that a connection has ended."""
 
     def notify_gave_up(self, failure: ReconnectFailure) -> None:
-        """Tell the application that there will be no further attempt."""
+        """Report to the application that there will be no further attempt."""
 
     def thread_ends(self) -> None:
         """Called when the thread has nothing more to do for the client."""

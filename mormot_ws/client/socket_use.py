@@ -1,4 +1,4 @@
-"""SocketUse: which threads are upgrading and connecting a client; at most one each at a time."""
+"""SocketUse: which thread is upgrading and which is connecting a client, at most one of each."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _BUSY = "Another upgrade is in progress"
 
 
 class SocketUse:
-    """Keeps two threads from using one client's socket. Any thread may call the methods."""
+    """Prevents two threads from using one client's socket. Any thread may call the methods."""
 
     def __init__(self) -> None:
         self.die_in_child()
 
     def die_in_child(self) -> None:
-        """Forget the threads of the parent, in a forked child."""
+        """Discard the threads of the parent, in a forked child."""
         #: guards the two lists; nothing is called while it is held. It is reentrant, because a
         #: signal handler may ask at any moment
         self._safe = threading.RLock()
-        # the thread that is upgrading, if one is. A list, because nothing can be raised between the
-        # first and the last step of its methods
+        # the thread that is upgrading, if there is one. A list, because no exception can occur
+        # between the first and the last step of its methods
         self._upgrading: list[int] = []
-        # the thread that is opening the TCP connection, if one is
+        # the thread that is opening the TCP connection, if there is one
         self._opening: list[int] = []
 
     @property
@@ -33,10 +33,10 @@ class SocketUse:
         return bool(self._upgrading)
 
     def upgrade(self, work: Callable[[], str]) -> str:
-        """Return what *work* returns, or an error text when another thread is upgrading."""
+        """Return the result of *work*, or an error text if another thread is upgrading."""
         me, ours = get_ident(), False
         try:
-            # in the try, because a signal handler may raise right behind it
+            # inside the try, because a signal handler may raise right after it
             with self._safe:
                 if self._upgrading:
                     return _BUSY
@@ -48,9 +48,9 @@ class SocketUse:
                 self._upgrading.clear()
 
     def open(self, work: Callable[[], str], in_upgrade: bool = False) -> str:
-        """Return what *work* returns, or an error text when another thread uses the socket.
+        """Return the result of *work*, or an error text if another thread is using the socket.
 
-        *in_upgrade*: it is a part of this thread's upgrade; otherwise it comes from a signal
+        *in_upgrade*: it is part of this thread's upgrade; otherwise it is called by a signal
         handler that has interrupted the upgrade.
         """
         me, ours = get_ident(), False

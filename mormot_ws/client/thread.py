@@ -1,7 +1,7 @@
 """The thread of a client: runs one connection after another, and connects in between.
 
-Every callback of a client runs in this one thread. The connection is in ``connection.py``, the
-waits are in ``delays.py``; ``client.py`` opens sockets and does the handshakes.
+Every callback of a client runs in this thread. The connection is in ``connection.py``, the waits
+are in ``delays.py``; ``client.py`` opens sockets and does the handshakes.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _LONGEST_WAIT = 3_600.0
 class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
     """Runs the loop, and reconnects when it ends; connects first if there is no connection yet.
 
-    Mirrors ``TWebSocketProcessClientThread``. It ends when it must not reconnect: after
-    :meth:`terminate`, without ``on_reconnect``, or when the policy gives up. Exceptions of
+    Mirrors ``TWebSocketProcessClientThread``. It ends if it must not reconnect: after
+    :meth:`terminate`, without ``on_reconnect``, or when the policy gives up. Exceptions in
     callbacks, policies, proxy libraries and log handlers do not end it.
     """
 
@@ -63,8 +63,8 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         lost: bool = False,
         failed: AttemptFailure | None = None,
     ) -> None:
-        # a daemon thread: a client that is frozen or was not freed must not keep the interpreter
-        # from ending
+        # a daemon thread: a client that is frozen or was not freed must not prevent the interpreter
+        # from exiting
         super().__init__(
             name=f"{client.process_name or 'WebSocketClient'} "
             f"{shown_target(client.host, client.port)}",
@@ -78,31 +78,30 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         self._failed = failed
         #: the state of this thread; mirrors ``ThreadState``
         self.thread_state: WebSocketProcessClientThreadState = sCreate
-        #: set when the thread runs; the first upgrade waits for it
+        #: set when the thread is running; the first upgrade waits for it
         self.entered: threading.Event = threading.Event()
         #: True while the loop runs, from its first callback to its last
         self.in_loop = False
-        #: True while this thread opens the TCP connection again
+        #: True while this thread reopens the TCP connection
         self.attempting = False
         self._client = client
         # True in a forked child
         self._inherited = False
         # True once run() has ended
         self._over = False
-        #: guards _hurry, _ended and gave_up_without_callback; held only for short computations. It
-        #: is reentrant, because a signal handler may call terminate() or reconnect_now() at any
-        #: moment
+        #: guards _hurry, _ended and gave_up_without_callback; held only briefly. It is reentrant,
+        #: because a signal handler may call terminate() or reconnect_now() at any moment
         self._safe = threading.RLock()
         #: a put() ends the wait between attempts; unlike Event.set(), it may be interrupted by a
         #: signal handler that also calls it
         self._wakes: SimpleQueue[None] = SimpleQueue()
-        #: True once the thread has looked for on_reconnect in vain; guarded by _safe
+        #: True once the thread has found no on_reconnect; guarded by _safe
         self.gave_up_without_callback: bool = False
         self._ended = False  # this thread runs no more connections; guarded by _safe
         #: the failures since the last stable connection, and the waits after them
         self.waits: ReconnectWaits = ReconnectWaits(client, self.name)
         self._terminated = False
-        self._hurry = False  # the next wait is to be cut short; guarded by _safe
+        self._hurry = False  # the next wait is cut short; guarded by _safe
 
     @property
     def terminated(self) -> bool:
@@ -112,31 +111,31 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
     def terminate(self) -> None:
         """Ask the thread not to reconnect any more, and end its wait.
 
-        Any thread, callback or signal handler may call it; it returns at once. A running connection
-        stays open; close it with ``process.shutdown()``. Mirrors ``Terminate``.
+        Any thread, callback or signal handler may call it; it returns immediately. A running
+        connection stays open; close it with ``process.shutdown()``. Mirrors ``Terminate``.
         """
         self._terminated = True
         self._wakes.put(None)
 
     def die_in_child(self) -> None:
-        """Do not reconnect, in a forked child. This thread may be the one that has forked."""
+        """Do not reconnect, in a forked child. This may be the thread that forked."""
         self._safe = threading.RLock()
         self._wakes = SimpleQueue()
         self._terminated = self._inherited = True
         self._over = threading.current_thread() is not self
 
     def is_alive(self) -> bool:
-        """Return whether the thread runs.
+        """Return whether the thread is running.
 
-        Unlike ``Thread.is_alive()`` it has no effect: up to Python 3.12, one that the exception of
-        a signal handler interrupts takes a running thread for ended, for good.
+        Unlike ``Thread.is_alive()`` it has no side effect: up to Python 3.12, if a signal handler's
+        exception interrupts that method, it reports a running thread as ended, permanently.
         """
         return self.ident is not None and not self._over
 
     def reconnect_now(self) -> None:
-        """Make the next attempt without a wait, unless the connection runs.
+        """Make the next attempt without a wait, unless the connection is running.
 
-        Any thread and any signal handler may call it; it returns at once.
+        Any thread and any signal handler may call it; it returns immediately.
         """
         with self._safe:
             if self.process.state is wpsRun or self._hurry:
@@ -166,9 +165,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
                 raise
             # the application's exceptions do not get here: this is our fault, or out of memory
             process.note_error(_words(exc))
-            _log.exception(
-                "%s: ended by %s; it does not reconnect any more", self.name, _words(exc)
-            )
+            _log.exception("%s: ended by %s; it will not reconnect", self.name, _words(exc))
             self._end_connection()
             failed = AttemptFailure(FailureKind.callback, _words(exc), exc)
             self._client.notify_gave_up(self.waits.failure(failed, process.lost_code))
@@ -209,12 +206,12 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
             process.process_loop()
         except BaseException as exc:
             if self._inherited:
-                # it has to end a child that was forked by a callback
+                # it has to end a child that a callback has forked
                 raise
             # after any exception the client continues with the next connection
             process.note_error(_words(exc))
             _log.exception(
-                "%s: the connection is ended by %s, which was raised in its loop",
+                "%s: the connection was ended by %s, which was raised in its loop",
                 self.name,
                 _words(exc),
                 extra=process.log_fields(),
@@ -229,7 +226,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         self._client.notify_closed()
 
     def _end_connection(self) -> None:
-        """Make sure that the connection does not count as running any more."""
+        """Make sure that the connection no longer counts as running."""
         process = self.process
         process.discard()
         self._client.close()
@@ -244,7 +241,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
     # --------------------------------------------------------------------------------- reconnection
 
     def _reconnect(self) -> bool:
-        """Attempt until a connection is upgraded; return False when there will be none."""
+        """Attempt until a connection is upgraded; return False if there will be none."""
         process = self.process
         failure = self._begin()
         while self._may_reconnect():
@@ -273,7 +270,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
     def _begin(self) -> ReconnectFailure | None:
         """Begin to connect or reconnect; return the failure that the policy gets first.
 
-        None: the first attempt is made at once.
+        None: make the first attempt immediately.
         """
         process = self.process
         if not process.upgrades:
@@ -300,7 +297,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         return waits.failure(failed, process.lost_code)
 
     def _tell_first_failure(self, failure: ReconnectFailure) -> None:
-        """Log that there will be more attempts; the further ones are logged at DEBUG."""
+        """Log that there will be more attempts; they are logged at DEBUG."""
         _log.warning(
             "%s: the first attempt to %s failed: %s; it keeps trying",
             self.name,
@@ -310,10 +307,10 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         )
 
     def _give_up(self, failure: ReconnectFailure) -> None:
-        """Give up, because the policy wants no more attempts."""
+        """Give up, because the policy allows no more attempts."""
         tried = f" after {failure.attempts} attempts" if failure.attempts > 1 else ""
         _log.warning(
-            "%s: gives up%s: %s",
+            "%s: giving up%s: %s",
             self.name,
             tried,
             failure.text,
@@ -338,8 +335,8 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         with self._safe:
             if self._terminated or not self._client.settings.client_auto_upgrade:
                 return False
-            # under the lock: a callback that is set after this finds the thread ended, and revives
-            # the client
+            # under the lock: a callback that is set after this sees that the thread has ended, and
+            # revives the client
             self.gave_up_without_callback = self.process.on_reconnect is None
             return not self.gave_up_without_callback
 
@@ -353,13 +350,13 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         self.gave_up_without_callback = not done
 
     def may_be_revived(self) -> bool:
-        """Return whether this thread ends, or has ended, only for lack of an ``on_reconnect``."""
+        """Return whether this thread ends, or has ended, only because ``on_reconnect`` was None."""
         with self._safe:
             return self.gave_up_without_callback and not self._terminated
 
     def _pause(self, milliseconds: float) -> bool:
-        """Wait before an attempt; return False when the thread was terminated."""
-        # it may be infinity: then only reconnect_now() ends the wait
+        """Wait before an attempt; return False if the thread was terminated."""
+        # the wait may be infinite: then only reconnect_now() ends it
         end = monotonic() + milliseconds / 1000
         while not (self._terminated or self._hurry or self.process.upgraded):
             left = end - monotonic()
@@ -372,7 +369,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         return not self._terminated or self.process.upgraded
 
     def _try_attempt(self) -> AttemptFailure | None:
-        """Attempt; any exception, e.g. of a proxy library or the protocol, is a failure."""
+        """Make an attempt; any exception, e.g. in a proxy library or the protocol, is a failure."""
         try:
             return self._attempt()
         except BaseException as exc:
@@ -380,7 +377,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
                 raise
             text = _words(exc)
             fields = self._fields()
-            _log.exception("%s: the attempt failed by %s", self.name, text, extra=fields)
+            _log.exception("%s: the attempt failed with %s", self.name, text, extra=fields)
             self._end_connection()
             return AttemptFailure(FailureKind.connect, text, exc)
         finally:
@@ -416,8 +413,8 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         if not result:
             _log.error(
                 "%s: on_reconnect returned '' without calling websockets_upgrade(…,"
-                " reconnect=True): the TCP connection is open again, but it is no WebSocket,"
-                " nothing can be sent or received on it; closing it and trying again."
+                " reconnect=True): the TCP connection is open again, but it is not a WebSocket,"
+                " so nothing can be sent or received; closing it and trying again."
                 " See Mistake 3 in docs/porting-guide.md",
                 self.name,
                 extra=self._fields(),
@@ -438,7 +435,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         """Call the application; return its result (None as ''), or its exception."""
         callback = self.process.on_reconnect
         if callback is None:
-            return "on_reconnect was taken away", None
+            return "on_reconnect was removed", None
         return self._call(lambda: callback(argument))
 
     def _call(self, function: Callable[[], object]) -> tuple[str, BaseException | None]:
@@ -447,7 +444,7 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
             return str(function() or ""), None
         except BaseException as exc:
             if self._inherited:
-                # it has to end a child that was forked by the callback
+                # it has to end a child that the callback has forked
                 raise
             # the original's thread would silently end here; SystemExit would end ours
             fields = {"attempts": self.process.attempts}

@@ -1,7 +1,7 @@
-"""The client's side of the opening handshake, by websocket-client on our transport.
+"""The client's side of the opening handshake, using websocket-client on our transport.
 
-websocket-client writes the request and checks the answer. It gets a :class:`HandshakeSocket`
-instead of a socket, which puts the headers into the order of native clients, reads the answer
+websocket-client writes the request and checks the answer. Instead of a socket it gets a
+:class:`HandshakeSocket`, which puts the headers into the order of native clients, reads the answer
 within a deadline and a size limit, and keeps the bytes after it (the first frames) for the process.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _log = get_logger("mormot_ws.upgrade")
 
-#: the order in which a native client writes its headers; custom ones follow
+#: the order in which a native client writes its headers; custom headers follow
 _ORDER = (
     "host",
     "accept",
@@ -44,12 +44,12 @@ _ORDER = (
     "sec-websocket-extensions",
 )
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
-#: the continuation of a header in the next line (RFC 9112 §5.2), which a client reads as a blank
+#: the continuation of a header in the next line (RFC 9112 §5.2), which clients read as a blank
 _FOLD = re.compile(r"[ \t]*\r?\n[ \t]+")
 _STATUS_LINE = re.compile(r"HTTP/\d\.\d (\d{3})(?: .*)?")
 
 
-#: the systems by their own names. Not by platform.system(): on Windows it asks a system service,
+#: the systems by their own names. Not from platform.system(): on Windows it asks a system service,
 #: which can take seconds
 _SYSTEMS = {"linux": "Linux", "win32": "Windows", "darwin": "Darwin"}
 #: the most bytes of a refusal's body that are kept, and the milliseconds that they may take
@@ -75,21 +75,21 @@ class UpgradeError(WebSocketsError):
         self.http_status = http_status
         #: the headers that came with a refusal
         self.headers = headers
-        #: the first 1024 bytes of the body of a refusal
+        #: the first 1024 bytes of a refusal's body
         self.body = body
         #: the kind of failure, for a reconnection policy
         self.kind = kind
 
     @property
     def timed_out(self) -> bool:
-        """True when there was no answer in time."""
+        """True if there was no answer in time."""
         return self.kind is FailureKind.timeout
 
     @classmethod
     def from_error(cls, error: OSError) -> UpgradeError:
         """Return the failure for a connection that broke during the handshake.
 
-        With TLS 1.3 this is where a server refuses our certificate.
+        With TLS 1.3, a server that rejects our certificate does so at this point.
         """
         kind = failure_kind(error)
         told_apart = kind is FailureKind.tls or kind is FailureKind.timeout
@@ -110,7 +110,7 @@ class UpgradeResult:
     extensions: list[str] = field(default_factory=list)
     #: the bytes that arrived after the answer
     unread: bytes = b""
-    #: False when sub-protocols were asked for and the server chose none of them
+    #: False if sub-protocols were requested and the server chose none of them
     subprotocol_chosen: bool = field(default=True, compare=False)
 
 
@@ -130,7 +130,7 @@ class HandshakeSocket:
         self, transport: Transport, deadline: Deadline, max_head: int, uri: str = ""
     ) -> None:
         self._transport = transport
-        # websocket-client would parse the URI and rebuild it; we send it as the application gave
+        # websocket-client would parse the URI and rebuild it; we send it as the application passed
         # it, but in ASCII
         self._request_line = f"GET /{wire_resource(uri.removeprefix('/'))} HTTP/1.1".encode()
         #: the key of the request; '' before it was sent
@@ -143,11 +143,11 @@ class HandshakeSocket:
         self.headers: http.client.HTTPMessage | None = None
         #: the bytes that arrived after the answer
         self.unread: bytes = b""
-        #: what a signal handler has raised, and websocket-client would take for its own time-out
+        #: an exception from a signal handler, which websocket-client would mistake for its time-out
         self.raised: OSError | None = None
 
     def gettimeout(self) -> float:
-        return 0  # makes websocket-client call send and recv directly, without selectors of its own
+        return 0  # makes websocket-client call send and recv directly, without its own selectors
 
     def settimeout(self, timeout: float | None) -> None:
         """Do nothing: the deadline applies."""
@@ -237,7 +237,7 @@ class HandshakeSocket:
             if is_foreign_timeout(exc):
                 self.raised = exc
                 raise
-            _log.debug("the body of a refusal is cut: %s", exc)
+            _log.debug("the body of a refusal was cut off: %s", exc)
         return UpgradeError(text, status, headers=headers, body=body[:wanted])
 
     def _read_head(self) -> tuple[str, io.BytesIO]:
@@ -275,7 +275,7 @@ class HandshakeSocket:
 def _cut_answer(head: bytes) -> str:
     if not head:
         return "No server response"
-    return "EOFError: the server closed the connection inside its answer"
+    return "EOFError: the server closed the connection in the middle of its answer"
 
 
 def _native_order(request: bytes, request_line: bytes) -> bytes:
@@ -308,9 +308,9 @@ def try_upgrade(
     timeout: int,
     settings: WebSocketProcessSettings,
 ) -> UpgradeResult | UpgradeError:
-    """Do the handshake within *timeout* ms; return why it failed instead of raising it.
+    """Do the handshake within *timeout* ms; return the reason for a failure instead of raising it.
 
-    What a signal handler raises is raised again.
+    Exceptions from signal handlers are raised again.
     """
     compressed = settings.permessage_deflate and not protocol.encrypted
     try:
@@ -348,7 +348,7 @@ def client_upgrade(
 ) -> UpgradeResult:
     """Do the handshake for *protocol* on *transport*.
 
-    Raises :class:`UpgradeError`, or ``OSError`` when the connection breaks.
+    Raises :class:`UpgradeError`, or ``OSError`` if the connection breaks.
     """
     # imported here: it takes 30 ms
     from websocket import WebSocket, WebSocketException
@@ -382,9 +382,7 @@ def check_custom_headers(headers: str) -> None:
     """Raise ``ValueError`` for custom headers that are malformed or belong to the handshake."""
     for name, _ in split_header_lines(headers):
         if name.lower() in _ORDER and name.lower() not in ("host", "accept", "user-agent"):
-            raise ValueError(
-                f"the header {name!r} is written by the handshake itself: leave it out"
-            )
+            raise ValueError(f"the handshake writes the header {name!r} itself: leave it out")
 
 
 def _header_lines(asked: str, headers: str, user_agent: str) -> tuple[list[str], str]:
@@ -401,8 +399,8 @@ def _header_lines(asked: str, headers: str, user_agent: str) -> tuple[list[str],
             custom.append(f"{name}: {value}")
     lines = [f"{name}: {value}" for name, value in fields.items()] + ["Content-Length: 0"]
     if asked:
-        # not as `subprotocols=`: websocket-client would refuse an answer that names none, as native
-        # servers send it
+        # not with `subprotocols=`: websocket-client would reject an answer that names none, as
+        # native servers send it
         lines.append(f"Sec-WebSocket-Protocol: {asked}")
     return lines + custom, host
 
@@ -439,7 +437,7 @@ def _settle(
     if extensions:
         if deflate is None:
             raise UpgradeError(
-                "Invalid HTTP Upgrade ProcessHandshake: no extension was asked for", 101
+                "Invalid HTTP Upgrade ProcessHandshake: no extension was requested", 101
             )
         try:
             protocol.compression_agreed(deflate.settle(extensions))

@@ -1,6 +1,6 @@
 """Addresses of peers and servers, as text: IP addresses as the limits count them, Unix sockets.
 
-Text in, text out: no socket and no table in here.
+Text in, text out: no socket or table belongs in here.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from ipaddress import IPv6Address, IPv6Network
 from urllib.parse import quote
 
-#: what a peer on a Unix socket, which has no IP address, is called; nginx calls it so too
+#: stands for the IP address of a peer on a Unix socket, which has none; nginx uses the same text
 UNIX_PEER = "unix:"
 _UNIX = "unix:"
 
 
 def address_key(ip: str) -> str:
-    """Return what the limits per address count *ip* as: an IPv6 address as its /64, an IPv4 one in
-    its IPv6 form as itself, and text that is no address as it is.
+    """Return the key under which the limits per address count *ip*: an IPv6 address as its /64, an
+    IPv4 address in IPv6 form as IPv4, and any other text unchanged.
     """
     if ":" not in ip:
         return ip
@@ -34,8 +34,8 @@ def is_unix(address: str) -> bool:
 
 
 def unix_name(address: str) -> str:
-    """Return what the Unix socket at *address* is bound to: the path in ``unix:/path``, or
-    ``'\\0name'`` for ``unix:@name``, a name of Linux that is in no directory.
+    """Return the name to which the Unix socket at *address* is bound: the path in ``unix:/path``,
+    or ``'\\0name'`` for ``unix:@name``, a Linux name that is not in any directory.
 
     ``unix:///path`` is the same as ``unix:/path``. Raises ``ValueError`` for anything else.
     """
@@ -48,13 +48,13 @@ def unix_name(address: str) -> str:
 
 
 def unix_address(name: str | bytes) -> str:
-    """Return the address, ``unix:/path`` or ``unix:@name``, of what a Unix socket is bound to."""
+    """Return the address, ``unix:/path`` or ``unix:@name``, for the name of a Unix socket."""
     text = name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
     return f"{_UNIX}@{text[1:]}" if text[:1] == "\0" else f"{_UNIX}{text}"
 
 
 def shown_target(host: str, port: int) -> str:
-    """Return where a client connects, as logs and reprs show it."""
+    """Return where a client connects, in the form for logs and reprs."""
     return host if is_unix(host) else f"{host}:{port}"
 
 

@@ -24,7 +24,7 @@ class CloseState(Enum):
     closed = "closed"
     #: the peer broke a rule: nothing more is read, and we still have to send our close frame
     refusing = "refusing"
-    #: the peer broke a rule, and our close frame told it so
+    #: the peer broke a rule, and our close frame reported it
     refused = "refused"
 
 
@@ -59,7 +59,7 @@ _SENT = frozenset((_S.closing, _S.closed, _S.refused))
 class CloseHandshake:
     """The close frames of one connection: which were sent and received, and their codes.
 
-    The methods that change it are called by one thread at a time, under the caller's lock. Any
+    The methods that change it are called from one thread at a time, under the caller's lock. Any
     thread may read the attributes.
     """
 
@@ -85,11 +85,11 @@ class CloseHandshake:
 
     @property
     def ends_reading(self) -> bool:
-        """True when a close frame or a fault has ended the reading (not the end of the stream)."""
+        """True if a close frame or a fault has ended the reading (not the end of the stream)."""
         return self.received or self.state in (CloseState.refusing, CloseState.refused)
 
     def happened(self, event: CloseEvent) -> None:
-        """Change the state as the table says."""
+        """Change the state according to the table."""
         self.state = TRANSITIONS.get((self.state, event), self.state)
 
     def send(self, code: int, reason: str) -> bool:

@@ -28,5 +28,5 @@ class MessageCounts:
         self.bytes_out += size
 
     def decoded(self, received: int, size: int) -> None:
-        """Count a message as *size* bytes, which was counted as the *received* ones before."""
+        """Correct the size of a received message from *received* to *size* bytes."""
         self.bytes_in += size - received

@@ -17,7 +17,7 @@ _TAIL = b"\x00\x00\xff\xff"
 _WINDOW = 1 << 15
 #: bytes inflated at a time: zlib's buffers grow to twice what they hold
 _PIECE = 1 << 18
-#: blocks with BFINAL set that one compressed message may have
+#: the most blocks with BFINAL set in one compressed message
 _MAX_RESTARTS = 1000
 
 
@@ -29,7 +29,7 @@ class PermessageDeflate:
     out of range.
     """
 
-    #: the server starts every message with an empty window: this needs less memory between
+    #: the server starts every message with an empty window, which needs less memory between
     #: messages, but makes messages larger
     server_no_context_takeover: bool = False
     #: the same for the client
@@ -83,10 +83,10 @@ class PermessageDeflate:
     def settle(self, answer: Sequence[str]) -> DeflateAgreement:
         """Return the agreement that the server's *answer* (its list of extensions) makes.
 
-        Raises ``ValueError`` when the answer does not fit the offer.
+        Raises ``ValueError`` if the answer does not fit the offer.
         """
         if len(answer) != 1:
-            raise ValueError("one extension was offered")
+            raise ValueError("exactly one extension was offered")
         name, parameters = parse_extension(answer[0])
         if name != EXTENSION:
             raise ValueError(f"{_short(name)} was not offered")
@@ -132,7 +132,7 @@ class PermessageDeflate:
             asked.server_no_context_takeover or self.server_no_context_takeover,
             asked.client_no_context_takeover or self.client_no_context_takeover,
             _least(asked.server_max_window_bits, self.server_max_window_bits),
-            # a client that did not name the parameter may not be told about it
+            # the answer must not contain a parameter that the client did not name
             _least(asked.client_max_window_bits, self.client_max_window_bits)
             if client_bits_known
             else None,
@@ -165,7 +165,7 @@ class DeflateAgreement:
         """Return the agreement that *parameters* describe.
 
         Raises ``ValueError`` for a parameter that is unknown, repeated or out of range. With
-        *valueless_ok*, ``client_max_window_bits`` may come without a value, as in an offer.
+        *valueless_ok*, ``client_max_window_bits`` may have no value, as in an offer.
         """
         found: dict[str, bool | int | None] = {}
         for name, value in parameters:
@@ -179,7 +179,7 @@ class DeflateAgreement:
                 if value is None and name.startswith("client") and valueless_ok:
                     found[name] = None
                 elif value is None or value not in ("8", "9", "10", "11", "12", "13", "14", "15"):
-                    raise ValueError(f"{name} is 8 to 15")
+                    raise ValueError(f"{name} must be from 8 to 15")
                 else:
                     found[name] = int(value)
             else:
@@ -208,12 +208,12 @@ class Deflater:
         self, window_bits: int, no_context_takeover: bool, options: PermessageDeflate
     ) -> None:
         # A server may ask a client for a window of 8 bits, but zlib needs at least 9. The server
-        # could not read what a larger window compresses, so nothing is compressed then.
+        # could not read the output of a larger window, so nothing is compressed then.
         self.min_bytes: int = options.min_bytes if window_bits > 8 else 1 << 62
         self._window_bits = max(window_bits, 9)
         self._options = options
         self._no_context_takeover = no_context_takeover
-        # 256 kB, made for the first message; with no_context_takeover made for each message
+        # 256 kB, created for the first message; with no_context_takeover for each message
         self._zlib: zlib._Compress | None = None
 
     def _new(self) -> zlib._Compress:
@@ -237,7 +237,7 @@ class Inflater:
 
     def __init__(self, no_context_takeover: bool) -> None:
         self._no_context_takeover = no_context_takeover
-        # made for the first message; with no_context_takeover made for each message
+        # created for the first message; with no_context_takeover for each message
         self._zlib: zlib._Decompress | None = None
         self._window = b""  # the last output, to which a new stream may refer
         self._restarts = 0
@@ -245,7 +245,7 @@ class Inflater:
     def decompress(self, data: bytes, limit: int) -> bytes:
         """Return the inflated *data*.
 
-        Raises :class:`WebSocketsProtocolError`: 1007 when it is corrupt, 1009 above *limit* bytes.
+        Raises :class:`WebSocketsProtocolError`: 1007 if it is corrupt, 1009 above *limit* bytes.
         """
         parts = []
         stream = self._zlib
@@ -266,7 +266,7 @@ class Inflater:
                 part[-_WINDOW:] if len(part) >= _WINDOW else (self._window + part)[-_WINDOW:]
             )
             data = stream.unconsumed_tail
-            # RFC 7692 §7.2.3.5 allows blocks with BFINAL set; what follows is a new stream with the
+            # RFC 7692 §7.2.3.5 allows blocks with BFINAL set; the rest is a new stream with the
             # old window
             if stream.eof:
                 data = stream.unused_data
@@ -293,7 +293,7 @@ class Inflater:
 def parse_extension(text: str) -> tuple[str, list[tuple[str, str | None]]]:
     """Return (name, parameters) of one extension, ``name; key; key=value``, in lower case.
 
-    Raises ``ValueError`` when *text* is malformed.
+    Raises ``ValueError`` if *text* is malformed.
     """
     name, *items = [item.strip(" \t") for item in text.split(";")]
     parameters: list[tuple[str, str | None]] = []

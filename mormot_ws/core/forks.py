@@ -1,11 +1,11 @@
 """One hook for all objects that a forked child inherits.
 
-A child made by ``os.fork()`` has copies of the parent's objects and descriptors, but none of its
+A child created by ``os.fork()`` has copies of the parent's objects and descriptors, but none of its
 threads. Everything that belongs to the parent's connections dies in the child, and every lock that
 a thread of the parent may have held is replaced. The hook runs before ``fork()`` returns in the
 child.
 
-This module makes no sockets, threads or locks: each registered object knows how it dies.
+This module creates no sockets, threads or locks: each registered object knows how it dies.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = get_logger("mormot_ws")
 
 
 class Mortal(Protocol):
-    """An object that belongs to the OS process in which it was made."""
+    """An object that belongs to the OS process in which it was created."""
 
     def die_in_child(self) -> None:
         """Become dead in a forked child: close descriptors, and send nothing.
@@ -37,14 +37,14 @@ _functions: list[Callable[[], None]] = []
 
 
 class _Owned(weakref.ref[Any]):
-    """A reference to an object, and what is done to it. Each connection has some: it is small."""
+    """A reference to an object, and its action. Kept small: each connection has several."""
 
     __slots__ = ("action",)
 
     action: Callable[[Any], None]
 
 
-# A plain dict, which is changed only by single operations. Another thread may be anywhere at the
+# A plain dict, which is changed only by atomic operations. Another thread may be anywhere at the
 # moment of a fork, but never inside one of these. A lock could be held by such a thread.
 _owned: dict[object, _Owned] = {}
 _pop = _owned.pop
@@ -74,8 +74,8 @@ def renew_in_child(owner: object, name: str, factory: Callable[[], object]) -> N
 
 def _remember(owner: object, key: object, action: Callable[[Any], None]) -> None:
     # The key is not the owner itself: comparing owners could run an application's code. It is free
-    # for another object only after the callback, which has no line of Python: Python would drop
-    # what a signal handler raises there, a Ctrl-C perhaps
+    # for another object only after the callback, which has no line of Python: Python would lose
+    # an exception from a signal handler there, perhaps a Ctrl-C
     owned = _Owned(owner, partial(_pop, key))
     owned.action = action
     _owned[key] = owned

@@ -22,7 +22,7 @@ class WebSocketFrameOpCode(IntEnum):
     focBinary = 2  # a binary message
     # on the wire: the close handshake; in a chat callback: the connection has ended
     focConnectionClose = 8
-    focPing = 9  # answered at once with a focPong of the same payload
+    focPing = 9  # answered immediately with a focPong of the same payload
     focPong = 10  # the answer to a ping, or unsolicited
 
 
@@ -61,7 +61,7 @@ def _opcode_of(opcode: object) -> WebSocketFrameOpCode:
             return WebSocketFrameOpCode(opcode)
         except ValueError:
             raise ValueError(
-                f"{opcode} is no opcode: they are {', '.join(map(str, map(int, _OPCODES)))}"
+                f"{opcode} is not an opcode: they are {', '.join(map(str, map(int, _OPCODES)))}"
             ) from None
     text = ": the text comes second, as in WebSocketFrame(focText, text)"
     raise TypeError(
@@ -73,8 +73,8 @@ def _opcode_of(opcode: object) -> WebSocketFrameOpCode:
 def _content_of(content: object) -> WebSocketFramePayload:
     if not isinstance(content, WebSocketFramePayload):
         raise TypeError(
-            "a frame's content is WebSocketFramePayload flags, like fopAlreadyCompressed, not"
-            f" {type(content).__name__}: what is sent is its payload"
+            "a frame's content must be WebSocketFramePayload flags, like fopAlreadyCompressed, not"
+            f" {type(content).__name__}: the data to send is its payload"
         )
     return content
 
@@ -91,7 +91,7 @@ class WebSocketFrame:
     """One WebSocket message or control frame. Mirrors the record ``TWebSocketFrame``.
 
     *opcode* is a :class:`WebSocketFrameOpCode`; *payload* is kept as ``bytes`` (a ``str`` is
-    encoded as UTF-8; for ``focText`` the bytes have to be UTF-8). *content* holds
+    encoded as UTF-8; for ``focText``, bytes must be UTF-8). *content* holds
     :class:`WebSocketFramePayload` flags, *tix* is the tick in seconds that
     ``WebSocketFrameList`` uses for expiry.
 
@@ -99,7 +99,7 @@ class WebSocketFrame:
     and when an attribute is set.
     """
 
-    # where each frame passes, the package reads them without the properties
+    # where every frame passes, the package reads them without the properties
     __slots__ = ("_content", "_opcode", "_payload", "_tix")
 
     def __init__(
@@ -109,7 +109,7 @@ class WebSocketFrame:
         content: WebSocketFramePayload = _NO_FLAGS,
         tix: int = 0,
     ) -> None:
-        # every frame of a loop comes through here: the quick tests keep this fast
+        # every frame of a loop comes through here: the quick checks keep this fast
         if type(opcode) is not WebSocketFrameOpCode:
             opcode = _opcode_of(opcode)
         if type(payload) is not bytes:
@@ -164,12 +164,12 @@ class WebSocketFrame:
     def text(self) -> str:
         """The payload decoded as UTF-8; for a close frame, the reason after its code.
 
-        Raises ``UnicodeDecodeError`` when it is not UTF-8 (a binary frame may hold any bytes).
+        Raises ``UnicodeDecodeError`` if it is not UTF-8 (a binary frame may contain any bytes).
         """
         payload = self._payload[2:] if self._opcode is focConnectionClose else self.payload
         return payload.decode("utf-8")
 
-    # a type checker that saw them would allow them
+    # if a type checker saw them, it would allow them
     if not TYPE_CHECKING:
         data = Elsewhere("data", "did you mean payload, the bytes, or text?")
         message = Elsewhere("message", "did you mean payload, the bytes, or text?")
@@ -194,10 +194,10 @@ class WebSocketFrame:
 
 
 def check_frame(frame: object) -> None:
-    """Raise ``TypeError`` for what a caller took for a frame."""
+    """Raise ``TypeError`` if *frame* is not a ``WebSocketFrame``."""
     if not isinstance(frame, WebSocketFrame):
         raise TypeError(
-            f"a WebSocketFrame is sent, not {type(frame).__name__}: make one with"
+            f"only a WebSocketFrame can be sent, not {type(frame).__name__}: create one with"
             " WebSocketFrame(focText, text) or WebSocketFrame(focBinary, data)"
         )
 
@@ -207,7 +207,7 @@ def check_frame(frame: object) -> None:
 #: the headers of a server's short unfragmented messages, by payload length
 SHORT_TEXT: Final = [bytes((0x81, size)) for size in range(126)]
 _BINARY_HEADERS = [bytes((0x82, size)) for size in range(126)]
-#: and of a client's, before the masking key
+#: and those of a client's, before the masking key
 _MASKED_TEXT = [bytes((0x81, 0x80 | size)) for size in range(126)]
 
 
@@ -284,9 +284,9 @@ def is_wire_close_code(code: int) -> bool:
 def close_payload(code: int | None = None, reason: str = "") -> bytes:
     """Return the payload of a close frame: the code and the UTF-8 *reason*, or nothing.
 
-    Raises ``ValueError`` for a code that may not be sent, for a reason without a code, and for a
-    reason of more than 123 bytes; ``TypeError`` for a code that is no number, or a reason that is
-    no text.
+    Raises ``ValueError`` for a code that must not be sent, for a reason without a code, and for a
+    reason of more than 123 bytes; ``TypeError`` if the code is not a number, or the reason not a
+    text.
     """
     if code is None:
         if reason:
@@ -304,7 +304,7 @@ def close_payload(code: int | None = None, reason: str = "") -> bytes:
         )
     text = reason.encode("utf-8")
     if len(text) > 123:
-        raise ValueError(f"a close reason has at most 123 bytes of UTF-8, not {len(text)}")
+        raise ValueError(f"a close reason must be at most 123 bytes of UTF-8, not {len(text)}")
     return code.to_bytes(2, "big") + text
 
 

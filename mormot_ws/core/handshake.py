@@ -1,6 +1,6 @@
 """The opening handshake (RFC 6455 §4) as values and bytes: requests and answers. No I/O.
 
-What a server answers is decided in ``protocols/protocol_list.py``.
+``protocols/protocol_list.py`` decides on a server's answer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-#: what decides where an item of a comma-separated list ends
+#: the characters that determine where an item of a comma-separated list ends
 _MARK = re.compile(r'[,"\\]')
 _ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
 #: an ASCII letter or digit that is percent-encoded without need
@@ -22,7 +22,7 @@ _NEEDLESS = re.compile(r"%(3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa])")
 #: the ports that a browser leaves out of an origin
 _DEFAULT_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-#: what would end a header line, or must not stand in one (RFC 9110 §5.5)
+#: what would end a header line, or must not be in one (RFC 9110 §5.5)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -37,7 +37,7 @@ def header_tokens(values: Iterable[str]) -> list[str]:
     """Return the comma-separated items of a header, which may occur several times.
 
     The items are trimmed, and empty ones are left out. A comma inside a quoted string does not
-    separate.
+    separate items.
     """
     return [
         item
@@ -72,15 +72,15 @@ def _parts_of_list(value: str) -> list[str]:
 
 
 def checked_header_value(name: str, value: str) -> str:
-    """Return *value*, which the application has set as *name*, if a header line can hold it.
+    """Return *value*, which the application has set as *name*, if a header line can contain it.
 
-    Raises ``TypeError``, or ``ValueError`` for control characters, with which it could add lines of
-    its own, and for what is not Latin-1. The value is not quoted: it may hold a token.
+    Raises ``TypeError``, or ``ValueError`` for control characters, which could add lines, and for
+    text that is not Latin-1. The value is not quoted, because it may contain a token.
     """
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if _CONTROL.search(value) or any(c > "\xff" for c in value):
-        raise ValueError(f"{name} has a character that no header line can hold")
+        raise ValueError(f"{name} contains a character that is not allowed in a header line")
     return value
 
 
@@ -94,16 +94,16 @@ def split_header_lines(lines: str) -> list[tuple[str, str]]:
         if line.strip():
             name, colon, value = line.partition(":")
             if not colon or not _TOKEN.fullmatch(name.strip()) or _CONTROL.search(value):
-                # the line is not quoted: it may hold a token, and this text ends up in a log
+                # the line is not quoted: it may contain a token, and this text ends up in a log
                 raise ValueError(
-                    f"line {number} of the headers is not a header line: it has to be 'Name: value'"
+                    f"line {number} of the headers is not a header line: write 'Name: value'"
                 )
             headers.append((name.strip(), value.strip()))
     return headers
 
 
 class UpgradeRequest:
-    """A parsed HTTP request that asks for an upgrade to WebSocket.
+    """A parsed HTTP request that may ask for an upgrade to WebSocket.
 
     *target* is the request target; *headers* are (name, value) pairs in order, with names in lower
     case.
@@ -143,7 +143,7 @@ class UpgradeRequest:
 
     @property
     def is_upgrade(self) -> bool:
-        """True when this asks for a WebSocket; otherwise it is a plain HTTP request."""
+        """True if this asks for a WebSocket; otherwise it is a plain HTTP request."""
         return (
             self.method == "GET"
             and self.http_version == "1.1"
@@ -154,7 +154,7 @@ class UpgradeRequest:
     def origin_is_in(self, allowed: Collection[str] | None) -> bool:
         """Return whether *allowed* admits the ``Origin``; None admits all.
 
-        A request without an ``Origin`` is admitted. Case does not matter, and the default port of a
+        A request without an ``Origin`` is admitted. Case is ignored, and the default port of a
         scheme may be left out.
         """
         origins = self.all("origin")
@@ -192,8 +192,8 @@ def _without_default_port(origin: str) -> str:
 def uri_key(path: str) -> str:
     """Return a key that is equal for all paths (without query) that name the same resource.
 
-    Case does not count, and neither does percent-encoding, except of letters, digits and ``/``:
-    these never need it, so encoding them names another resource, as in the native server.
+    Case is ignored, and so is percent-encoding, except of letters, digits and ``/``: these never
+    need it, so encoding them names another resource, as in the native server.
     """
     path = _NEEDLESS.sub(r"%25\1", path)
     return "/".join(
@@ -215,16 +215,16 @@ def _decoded(part: str) -> str:
     ).decode("utf-8", "surrogateescape")
 
 
-#: characters of a path for one of its key, at most: percent-encoding triples the bytes, and a
-#: capital letter of three or four bytes may have a small one of a single byte
+#: the most characters of a path per character of its key: percent-encoding triples the bytes, and a
+#: capital letter of three or four bytes may have a lower-case form of a single byte
 _LONGEST_ENCODING = 12
 
 
 def is_same_uri(own: str, asked: str) -> bool:
     """Return whether a peer's path *asked* names the same resource as *own*, which is one of ours.
 
-    A peer may ask for many sub-protocols on one long path, and each of them is compared with all of
-    ours. So a path that is too long is refused unread.
+    A peer may request many sub-protocols on one long path, and each of them is compared with all of
+    ours. Therefore a path that is too long is refused unread.
     """
     key = _own_key(own)
     return len(asked) <= _LONGEST_ENCODING * len(key) and uri_key(asked) == key

@@ -48,7 +48,7 @@ class MessageInflater(Protocol):
     def decompress(self, data: bytes, limit: int) -> bytes:
         """Return the inflated *data*.
 
-        Raises :class:`WebSocketsProtocolError` when it is corrupt or inflates to more than *limit*
+        Raises :class:`WebSocketsProtocolError` if it is corrupt or inflates to more than *limit*
         bytes.
         """
 
@@ -59,20 +59,21 @@ class MessageInflater(Protocol):
 class WebProcessInFrame:
     """Decodes what one peer sends. Mirrors ``TWebProcessInFrame``.
 
-    :param masked: True when the peer must mask its frames (we are the server), False when it must
-        not (we are the client).
-    :param max_message_bytes: a longer message (joined and inflated) is refused with 1009.
-    :param max_frame_bytes: a frame that announces more is refused with 1009 at once.
-    :param max_fragments: a message of more frames is refused with 1008.
-    :param inflater: inflates messages when permessage-deflate was negotiated; None: RSV1 is an
+    :param masked: True if the peer must mask its frames (we are the server), False if it must not
+        (we are the client).
+    :param max_message_bytes: a longer message (after joining and inflating) is refused with 1009.
+    :param max_frame_bytes: a frame that announces a larger payload is refused with 1009
+        immediately.
+    :param max_fragments: a message with more frames is refused with 1008.
+    :param inflater: inflates messages if permessage-deflate was negotiated; None: RSV1 is an
         error.
     :param lenient_text: True: accept text that is not UTF-8, for protocols whose native peers send
         it (``synopsejson``).
 
-    :meth:`feed` is called by one thread at a time.
+    Call :meth:`feed` from one thread at a time.
     """
 
-    # a misspelt name is refused, at no cost to the messages
+    # misspelt names are rejected, at no cost to messages
     __slots__ = (
         "_compressed",
         "_control",
@@ -179,13 +180,13 @@ class WebProcessInFrame:
         )
 
     def drop_error(self) -> None:
-        """Forget the peer's fault, because there is nobody left who should be told."""
+        """Discard the peer's fault, because it can no longer be reported to the peer."""
         self.error = None
 
     def feed(self, data: bytes) -> list[WebSocketFrame]:
         """Decode *data*; return the messages and control frames that it completes, in order.
 
-        Never raises for what a peer sends: handle the returned frames, then look at :attr:`error`.
+        Never raises for a peer's input: handle the returned frames, then check :attr:`error`.
         """
         frames: list[WebSocketFrame] = []
         if self.error is not None or self.closed:
@@ -199,7 +200,7 @@ class WebProcessInFrame:
                 self._pending = b""
             self._parse(data, position, frames)
         except WebSocketsProtocolError as exc:
-            # a copy without the traceback, which would keep alive the stack frames of this call
+            # a copy without the traceback, which would keep alive the stack frames of this call,
             # with the megabytes of a deflate bomb
             self.error = WebSocketsProtocolError(exc.code, exc.reason)
             self._drop_message()
@@ -271,7 +272,7 @@ class WebProcessInFrame:
             self._pending = data[position:]
 
     def _check_first_byte(self, first: int) -> None:
-        """Raise when the first byte of a frame breaks a rule."""
+        """Raise if the first byte of a frame breaks a rule."""
         opcode = first & 0x0F
         if first & 0x70 and not (
             first & 0x70 == 0x40 and self._inflater is not None and opcode in (1, 2)
@@ -289,7 +290,7 @@ class WebProcessInFrame:
             raise WebSocketsProtocolError(1002, "new message inside a fragmented one")
 
     def _check_header(self, first: int, second: int) -> None:
-        """Raise when the first two bytes of a frame break a rule."""
+        """Raise if the first two bytes of a frame break a rule."""
         self._check_first_byte(first)
         if (second & 0x80) != self._mask_bit:
             raise WebSocketsProtocolError(
@@ -342,7 +343,7 @@ class WebProcessInFrame:
             )
 
     def _payload_part(self, data: bytes, position: int, frames: list[WebSocketFrame]) -> int:
-        """Take the part of the current payload that *data* holds; return the position after it."""
+        """Take the part of the current payload that is in *data*; return the position after it."""
         part = data[position : position + self.missing_bytes]
         position += len(part)
         self.missing_bytes -= len(part)

@@ -1,9 +1,9 @@
 """XOR masking of payloads (RFC 6455 §5.3), in the fastest way available.
 
 In pure Python, a short payload takes one ``int`` XOR and a long one four strided
-``bytes.translate`` calls. The C function of the ``speedups`` extra replaces both when it is
+``bytes.translate`` calls. The C function of the ``speedups`` extra replaces both if it is
 installed; ``MORMOT_WS_NO_SPEEDUPS=1`` in the environment prevents that, for measuring and testing.
-A connection's frames are masked by ``process/encoder.py``.
+``process/encoder.py`` masks a connection's frames.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _choose() -> tuple[Callable[[Buffer, bytes], bytes], bool]:
 
 
 def _c_function() -> Callable[[Buffer, bytes], bytes] | None:
-    """Return the C function of the extra, or None when it is not installed.
+    """Return the C function of the extra, or None if it is not installed.
 
     Only its module is loaded. Importing the package around it would take 25 ms.
     """
@@ -72,8 +72,8 @@ def _c_function() -> Callable[[Buffer, bytes], bytes] | None:
     return function
 
 
-#: ``mask_bytes(data, key) -> bytes``: the function in use; ``HAVE_SPEEDUPS`` tells whether it is
-#: the C one
+#: ``mask_bytes(data, key) -> bytes``: the function in use; ``HAVE_SPEEDUPS`` is True if it is the C
+#: function
 mask_bytes: Callable[[Buffer, bytes], bytes]
 HAVE_SPEEDUPS: bool
 mask_bytes, HAVE_SPEEDUPS = _choose()

@@ -1,4 +1,4 @@
-"""Names of hosts, and resources, as people write them and as they go out on the wire. No I/O."""
+"""Host names and resources, as people write them and as they are sent. No I/O."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from urllib.parse import quote
 from .addresses import is_unix, unix_name
 
 _LOCAL = "localhost"
-#: what a name may consist of once it is ASCII: nothing that separates the parts of a URI
+#: the characters of a name once it is ASCII: nothing that separates the parts of a URI
 _ASCII_NAME = re.compile(r"[!$&'()*+,.;=_~0-9A-Za-z-]+")
 #: the name or the number of a network interface
 _ZONE = re.compile(r"[!$&'()*+,.:;=_~0-9A-Za-z-]+")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
-#: IDNA 2003 turns these into other letters, or drops them: it would lead to another host
+#: IDNA 2003 turns these into other letters, or drops them, which would lead to another host
 _DEVIATIONS = frozenset("\xdf\u1e9e\u03c2\u200c\u200d")
 
 
 def plain_host(host: str) -> str:
-    """Return *host* without the brackets and the encoded ``%`` that a URI wants around an IPv6
+    """Return *host* without the brackets and the encoded ``%`` that a URI requires around an IPv6
     address with a zone: ``fe80::1%eth0`` for ``[fe80::1%25eth0]``. Raises ``ValueError``.
     """
     if host[:1] == "[" or host[-1:] == "]":
@@ -36,27 +36,27 @@ def plain_host(host: str) -> str:
 
 
 def dialled_host(host: str) -> str:
-    """Return *host* as it is looked up: ASCII (IDNA), with its zone, and with the dot at its end
-    that keeps search domains away. Raises ``ValueError``.
+    """Return *host* as it is looked up: in ASCII (IDNA), with its zone, and with a dot at its end
+    that avoids search domains. Raises ``ValueError``.
     """
     host = plain_host(host)
     if ":" in host:
         address, mark, zone = host.partition("%")
         if mark and not _ZONE.fullmatch(zone):
-            raise ValueError(f"{host!r} has no zone behind its '%'")
+            raise ValueError(f"{host!r} has no zone after its '%'")
         # raises ValueError as well
         IPv6Address(address)
         return host
     name = host if host.isascii() else _to_ascii(host)
     if not _ASCII_NAME.fullmatch(name):
-        raise ValueError(f"{host!r} is no host name")
+        raise ValueError(f"{host!r} is not a host name")
     return name
 
 
 def wire_host(host: str) -> str:
-    """Return *host* as others are told: in ``Host``, in SNI, to a proxy, and for the check of the
-    certificate. Without the dot at its end, and without the zone, which means something on this
-    machine only (RFC 6874 §4); behind a Unix socket it is ``localhost``. Raises ``ValueError``.
+    """Return *host* as it is sent: in ``Host``, in SNI, to a proxy, and as it is checked against
+    the certificate. It has no dot at its end and no zone, which only has a meaning on this machine
+    (RFC 6874 §4); for a Unix socket it is ``localhost``. Raises ``ValueError``.
     """
     if is_unix(host):
         unix_name(host)
@@ -68,7 +68,7 @@ def wire_host(host: str) -> str:
 
 
 def wire_authority(host: str, port: int, default_port: int = 0) -> str:
-    """Return ``host:port`` as it stands in a request, without the port that is the scheme's own.
+    """Return ``host:port`` for a request, without the port if it is the scheme's default.
     Raises ``ValueError``.
     """
     name = wire_host(host)
@@ -79,21 +79,21 @@ def wire_authority(host: str, port: int, default_port: int = 0) -> str:
 
 
 def wire_resource(uri: str) -> str:
-    """Return *uri*, a path with its query, with all that is not ASCII percent-encoded as UTF-8; the
-    rest stays as it is. Raises ``ValueError``.
+    """Return *uri*, a path with its query, with everything that is not ASCII percent-encoded as
+    UTF-8; the rest stays unchanged. Raises ``ValueError``.
     """
     if uri.isascii():
         return uri
     try:
         return _NOT_ASCII.sub(lambda match: quote(match[0], safe=""), uri)
     except UnicodeEncodeError:
-        # not shown: it may hold a token
-        raise ValueError("a URI is made of characters, not of halves of them") from None
+        # not shown: it may contain a token
+        raise ValueError("a URI must not contain lone surrogates") from None
 
 
 def _to_ascii(name: str) -> str:
-    """Return the form of an international *name* in DNS, by the package idna or else by the
-    standard library.
+    """Return the DNS form of an international *name*, using the package idna or else the standard
+    library.
     """
     library = _idna()
     if library is not None:
@@ -101,9 +101,9 @@ def _to_ascii(name: str) -> str:
             # as browsers do (UTS 46, nontransitional)
             return str(library.encode(name, uts46=True).decode("ascii"))
         except ValueError as exc:
-            # maybe only for a symbol: IDNA 2008 has left them out, browsers have not
+            # maybe only because of a symbol: IDNA 2008 has dropped them, browsers have not
             if not _DEVIATIONS.isdisjoint(name):
-                raise ValueError(f"{name!r} is no host name: {exc}") from None
+                raise ValueError(f"{name!r} is not a host name: {exc}") from None
     elif not _DEVIATIONS.isdisjoint(name):
         raise ValueError(
             f"{name!r} needs IDNA 2008: pip install 'mormot_ws[idna]', or write it as xn--…"
@@ -111,11 +111,11 @@ def _to_ascii(name: str) -> str:
     try:
         return name.encode("idna").decode("ascii")
     except UnicodeError as exc:
-        raise ValueError(f"{name!r} is no host name: {exc}") from None
+        raise ValueError(f"{name!r} is not a host name: {exc}") from None
 
 
 def _idna() -> ModuleType | None:
-    """Return the package idna, None where it is not installed."""
+    """Return the package idna; None if it is not installed."""
     try:
         return importlib.import_module("idna")
     except ImportError:

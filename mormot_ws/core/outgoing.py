@@ -15,12 +15,12 @@ from .frames import WebSocketFrame, WebSocketFrameOpCode, WebSocketFramePayload
 
 
 class QueuedFrame(NamedTuple):
-    """An immutable copy of a frame, so that the caller may change the original at once."""
+    """An immutable copy of a frame, so that the caller may change the original immediately."""
 
     opcode: WebSocketFrameOpCode
     payload: bytes
     content: WebSocketFramePayload
-    #: the encoded frame, where several connections share one encoding (a server's broadcast)
+    #: the encoded frame, if several connections share one encoding (a server's broadcast)
     wire: bytes | None = None
 
     @classmethod
@@ -36,27 +36,27 @@ class QueuedFrame(NamedTuple):
 class OutgoingFrames:
     """Frames waiting to be sent, in order. Mirrors the ``Outgoing`` list of ``TWebSocketProcess``.
 
-    :param max_frames: the most frames that may wait (0: any number).
-    :param max_bytes: the most bytes of payload that may wait (0: any number). An empty queue always
+    :param max_frames: the most frames that may wait (0: no limit).
+    :param max_bytes: the most payload bytes that may wait (0: no limit). An empty queue always
         accepts one frame.
     :param drop_oldest: True: a full queue drops its oldest frames instead of refusing the new one.
 
-    All methods may be called from any thread.
+    All methods are thread-safe.
     """
 
     def __init__(self, max_frames: int = 0, max_bytes: int = 0, drop_oldest: bool = False) -> None:
         self.max_frames = max_frames
         self.max_bytes = max_bytes
         self.drop_oldest = drop_oldest
-        #: how many frames a full queue has refused or dropped
+        #: how many frames were refused or dropped because the queue was full
         self.lost: int = 0
         #: guards the fields below; last in the lock order; nothing is called while it is held
         self._safe = threading.RLock()
-        # whether a change is under way, and what signal handlers or finalisers of the same thread
+        # whether a change is in progress, and what signal handlers or finalisers of the same thread
         # push meanwhile: the same change, or the next one, appends it to the frames
         self._busy = False
         self._late: list[QueuedFrame] = []
-        #: the waiting frames, oldest first; other objects only look whether it is empty
+        #: the waiting frames, oldest first; other objects only check whether it is empty
         self.frames: deque[QueuedFrame] = deque()
         #: what :meth:`take` returned last, until :meth:`settled`: if a signal handler raises in
         #: between, the frames are found here
@@ -83,17 +83,17 @@ class OutgoingFrames:
         """Return whether the calling thread is inside a method of this object.
 
         True only in a signal handler or finaliser, which then must not wait for a thread that sends
-        what is queued: that one waits for this one.
+        queued frames, because that thread waits for this one.
         """
         # every Python's RLock has it: Condition needs it
         return bool(self._safe._is_owned())  # type: ignore[attr-defined]
 
     def push(self, frame: WebSocketFrame) -> bool:
-        """Append a copy of *frame*; return False when the queue is full. Mirrors ``Push``."""
+        """Append a copy of *frame*; return False if the queue is full. Mirrors ``Push``."""
         return self.push_queued(QueuedFrame.copy_of(frame))
 
     def push_queued(self, queued: QueuedFrame) -> bool:
-        """Append *queued* itself; return False when the queue is full."""
+        """Append *queued* itself; return False if the queue is full."""
         size = len(queued[1])
         with self._safe:
             frames = self.frames
@@ -104,7 +104,7 @@ class OutgoingFrames:
                 and (not self.max_bytes or self._bytes + size <= self.max_bytes)
                 and (not self.max_frames or len(frames) < self.max_frames)
             ):
-                # the usual case. A signal handler or finaliser that comes in between appends its
+                # the usual case. A signal handler or finaliser that runs in between appends its
                 # frame before this one, which changes nothing here
                 self._bytes += size
                 frames.append(queued)
@@ -117,7 +117,7 @@ class OutgoingFrames:
             # we are in a signal handler or finaliser that has interrupted this same thread
             self._late.append(queued)
             return True
-        # a signal handler may raise behind any call: nothing is called in the ``finally``
+        # a signal handler may raise after any call: nothing is called in the ``finally``
         try:
             self._busy = True
             if self._late:
@@ -130,7 +130,7 @@ class OutgoingFrames:
             self._busy = False
 
     def _push_late(self) -> None:
-        """Append what came in the middle of a change. An interrupted call is continued here."""
+        """Append what was pushed during a change. An interrupted call is continued here."""
         while self._late:
             late = self._late[0]
             if not (self.frames and self.frames[-1] is late):

@@ -1,7 +1,7 @@
 """ProxyHeader: the header of the PROXY protocol, versions 1 and 2.
 
-By it a load balancer that forwards TCP says whose connection it is. It is the first thing on a
-connection, before TLS. The reader is fed with bytes, as they come, and takes none behind it.
+With it, a load balancer that forwards TCP says whose connection it is. It is the first thing on a
+connection, before TLS. The reader is fed with bytes as they arrive, and takes none after it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _V1 = b"PROXY "
 #: the most bytes of a header of version 1, with its line end
 _V1_MOST = 107
-#: the most bytes of a header of version 2 behind its first 16: more is not sensible
+#: the most bytes of a header of version 2 after its first 16: more does not make sense
 _V2_MOST = 4096
 _V2_HEAD = 16
 #: bytes of the addresses and ports, by family: IPv4, IPv6, Unix sockets
@@ -22,7 +22,7 @@ _V2_LEAST = {1: 12, 2: 36, 3: 216}
 
 
 class ProxyHeaderError(ValueError):
-    """Raised for what is not a header of the PROXY protocol; the text says why."""
+    """Raised for bytes that are not a header of the PROXY protocol; the text says why."""
 
 
 class ProxyHeader:
@@ -35,7 +35,7 @@ class ProxyHeader:
         #: True once the whole header was taken
         self.complete = False
         #: the client's IP address; ``unix:`` for a Unix socket; '': the connection is the
-        #: balancer's own, or it does not know
+        #: balancer's own, or the balancer does not know the address
         self.source = ""
 
     @property
@@ -44,8 +44,8 @@ class ProxyHeader:
         return bool(self._got)
 
     def take(self, seen: bytes) -> int:
-        """Take of *seen*, the bytes that come next, what belongs to the header; return how many
-        bytes that are. It is all of them until the header is :attr:`complete`.
+        """Take the part of *seen*, the next bytes, that belongs to the header; return its length in
+        bytes. It is all of them until the header is :attr:`complete`.
 
         Raises :class:`ProxyHeaderError`.
         """
@@ -110,11 +110,11 @@ def _source_of_v2(header: bytes) -> str:
     family, transport = divmod(header[13], 16)
     if version != 2 or command > 1 or family > 3 or transport > 2:
         raise ProxyHeaderError("the PROXY header has an unknown version, command or family")
-    # LOCAL: a connection of the balancer's own, a check for example
+    # LOCAL: the balancer's own connection, a check for example
     if command == 0 or family == 0:
         return ""
     if transport == 2:
-        raise ProxyHeaderError("the PROXY header is of a datagram")
+        raise ProxyHeaderError("the PROXY header is for a datagram")
     if len(header) - _V2_HEAD < _V2_LEAST[family]:
         raise ProxyHeaderError("the PROXY header is too short for its addresses")
     if family == 3:

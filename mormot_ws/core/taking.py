@@ -1,8 +1,8 @@
 """take(): acquire a lock so that no signal can come between having it and knowing it.
 
-A signal handler runs behind any call, so what it raises (Ctrl-C, a time-out of the application)
-can come behind ``lock.acquire()`` and before the ``try`` that releases the lock. ``with lock:`` has
-no such gap, but no time limit either. This module makes no locks.
+A signal handler may run after any call, so its exception (Ctrl-C, a time-out of the application)
+can be raised after ``lock.acquire()`` and before the ``try`` that releases the lock. ``with lock:``
+has no such gap, but no time limit either. This module creates no locks.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from typing import Protocol
 
-#: the longest time in seconds that a main thread waits for a lock, a queue or an event at once: on
-#: Windows a signal, Ctrl-C for example, is handled only after the wait
+#: the longest time in seconds that a main thread waits without a break for a lock, a queue or an
+#: event: on Windows a signal, Ctrl-C for example, is handled only after the wait
 LONGEST_WAIT = 0.25 if sys.platform == "win32" else 3_600.0
 
 
@@ -26,7 +26,7 @@ def take(lock: Lock, held: list[bool], seconds: float = 0) -> bool:
     """Wait up to *seconds* for *lock*; return whether it is held now, and note that in *held*.
 
     *held* is an empty list of the caller, whose code has this form. Nothing is called in its
-    ``finally`` before the release, because a signal handler may raise behind any call::
+    ``finally`` before the release, because a signal handler may raise after any call::
 
         try:
             if not take(lock, held, seconds):
@@ -36,7 +36,7 @@ def take(lock: Lock, held: list[bool], seconds: float = 0) -> bool:
             if held and held[0]:
                 lock.release()
 
-    Raises what a signal handler raises meanwhile.
+    Exceptions from signal handlers are passed on.
     """
     # one step for signals: extend() and map() run acquire() without any bytecode in between
     held.extend(map(lock.acquire, (True,), (seconds,)))

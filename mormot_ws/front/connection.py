@@ -131,7 +131,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
             client.free()
             raise
 
-    # ---------------------------------------------------------------------------------- to look at
+    # --------------------------------------------------------------------------------- properties
 
     @property
     def client(self) -> HttpClientWebSockets:

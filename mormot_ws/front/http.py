@@ -92,7 +92,7 @@ def _put_answer(context: HttpServerRequest, answer: Any) -> int:
     headers: Mapping[str, str] = {}
     if isinstance(answer, tuple):
         if len(answer) not in (2, 3):
-            raise TypeError("an http function returns (status, content), with or without headers")
+            raise TypeError("an http function must return (status, content[, headers])")
         status, content, *rest = answer
         headers = rest[0] if rest else {}
     elif isinstance(answer, int):

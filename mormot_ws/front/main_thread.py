@@ -149,7 +149,7 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
         return queued
 
     def queue(self, function: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> None:
-        """Queue a call of *function* for the main thread, and return at once (``TThread.Queue``).
+        """Queue a call of *function* for the main thread, without waiting (``TThread.Queue``).
 
         This also works in the main thread: the call then runs in a later :meth:`run_pending`.
         Exceptions in *function* are logged. After :meth:`close`, nothing is called.

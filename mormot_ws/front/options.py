@@ -130,8 +130,8 @@ def policy_of(
 def header_lines(
     headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None,
 ) -> str | Callable[[], str]:
-    """Return *headers* as lines, or as a function that returns them. Raise an error for invalid
-    ones.
+    """Return *headers* as lines, or as a function that returns them. Raise an error if they
+    are invalid.
     """
     if headers is None:
         return ""

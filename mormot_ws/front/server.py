@@ -374,7 +374,7 @@ class Server(Sending, ClosedByWith):
         self.start()
         return self
 
-    # ----------------------------------------------------------------------------------- to look at
+    # ----------------------------------------------------------------------------------- properties
 
     @property
     def server(self) -> ListeningServer:

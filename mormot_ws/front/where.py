@@ -1,4 +1,4 @@
-"""Where a front door's server listens: its arguments, checked at once and used at each start."""
+"""Where a front door's server listens: arguments, checked immediately and used at each start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch: queued frames as one buffer, and how much of it the kernel has taken.
+"""Batch: queued frames as one buffer, and how much of it the kernel has accepted.
 
 It only holds bytes and counts: it does not write, wait or lock. The sender uses it under its lock.
 """
@@ -34,11 +34,11 @@ class Batch:
         self._tail = 0
         # True from before a write until its result is recorded
         self._offered = False
-        # True when a signal handler has raised in between: nobody knows what was sent
+        # True if a signal handler has raised in between: it is unknown what was sent
         self._uncertain = False
-        #: the bytes that the kernel has not taken; None when nothing is being sent
+        #: the bytes that the kernel has not accepted; None if nothing is being sent
         self.wire: memoryview | None = None
-        #: True when a close frame is at the end: nothing is sent after this batch
+        #: True if a close frame is at the end: nothing is sent after this batch
         self.last = False
 
     def fill(self, frames: list[QueuedFrame], parts: list[bytes]) -> None:
@@ -71,16 +71,16 @@ class Batch:
         self.last = True
 
     def offer(self) -> memoryview:
-        """Return the bytes that are to be written now; :meth:`advance` records the result."""
+        """Return the bytes to write now; :meth:`advance` records the result."""
         assert self.wire is not None
         if self._offered:
-            # the result of another write was never recorded: that of this one tells nothing of it
+            # the result of another write was never recorded, and cannot be told from this one's
             self._uncertain = True
         self._offered = True
         return self.wire
 
     def advance(self, count: int) -> memoryview:
-        """Record that the kernel has taken *count* bytes; return the rest."""
+        """Record that the kernel has accepted *count* bytes; return the rest."""
         assert self.wire is not None
         self.wire = wire = self.wire[count:]
         self._offered = False
@@ -103,7 +103,7 @@ class Batch:
         return count, size
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Discard everything."""
         self._frames, self._sizes, self.wire = [], [], None
         self._joined = self._joined_bytes = 0
         self._offered = self._uncertain = False
@@ -112,7 +112,7 @@ class Batch:
         """Remove and return the frames that were not sent whole, after the connection was lost, and
         whether that is certain: if not, some of them may have been sent.
 
-        *unsent* is the number of bytes that seemed to be sent, but are still in the TLS buffer. The
+        *unsent* is the number of bytes that were accepted, but are still in the TLS buffer. The
         frames that stay in the batch were sent; :meth:`finish` counts them.
         """
         lost: list[QueuedFrame] = []

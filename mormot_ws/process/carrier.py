@@ -1,7 +1,7 @@
-"""ByteCarrier: what a connection needs of the thing that carries its bytes.
+"""ByteCarrier: what a connection needs from the object that carries its bytes.
 
-The methods that subclasses implement, on a socket in ``on_socket.py``. No frame, no lock and no
-thread belongs in here.
+Subclasses implement its methods, on a socket in ``on_socket.py``. No frame, lock or thread belongs
+in here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class ByteCarrier(CheckedAttributes, ABC):
     def receive_bytes(self, size: int) -> bytes:
         """Return up to *size* bytes from the peer; ``b''`` at the end of the stream.
 
-        Raises ``OSError`` when the connection is broken.
+        Raises ``OSError`` if the connection is broken.
         """
 
     @abstractmethod
@@ -46,9 +46,9 @@ class ByteCarrier(CheckedAttributes, ABC):
         return False
 
     def waits_for_input(self) -> bool:
-        """Return whether :meth:`write_now` took nothing although the socket is not full.
+        """Return whether :meth:`write_now` accepted nothing although the socket is not full.
 
-        Then readiness of the socket says nothing.
+        Then readiness of the socket is meaningless.
         """
         return False
 
@@ -62,21 +62,21 @@ class ByteCarrier(CheckedAttributes, ABC):
     def output_state(self) -> tuple[int, int] | None:
         """Return how many bytes the peer's kernel has acknowledged, and how many are in flight.
 
-        None where the kernel does not tell.
+        None if the kernel does not report this.
         """
         return None
 
     def received_bytes(self) -> int | None:
         """Return how many bytes our kernel has received from the peer, read or not.
 
-        None where it does not tell.
+        None if it does not report this.
         """
         return None
 
     def end_output(self) -> bool:
         """Send the end of our stream, and leave the peer's open; return False to be called again.
 
-        Any thread may call it, when nothing more is written; it must neither wait nor raise.
+        Any thread may call it when nothing more is written; it must neither wait nor raise.
         """
         return True
 

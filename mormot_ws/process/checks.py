@@ -1,5 +1,5 @@
-"""CheckedConnection: what the attributes of a connection can be, and what is said of those that it
-does not have.
+"""CheckedConnection: the checks of a connection's attributes, and hints for attributes that it does
+not have.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .loop import Loop
 from .reader import Reader
 from .sender import Sender
 
-_OF_PROTOCOL = "messages are the protocol's: WebSocketProtocolChat(name, uri, on_incoming_frame)"
-_OF_SERVER = "groups are a server's: its connections have it"
+_OF_PROTOCOL = "use the protocol: WebSocketProtocolChat(name, uri, on_incoming_frame)"
+_OF_SERVER = "groups belong to servers: use a server's connections"
 
 
 class CheckedConnection(ByteCarrier):
-    """Base of :class:`WebSocketProcess`, with what is checked of its attributes."""
+    """Base class of :class:`WebSocketProcess`, with the checks of its attributes."""
 
     _CHECKS: ClassVar[dict[str, Check]] = {
         "protocol": of_kind(WebSocketProtocol),
@@ -47,7 +47,7 @@ class CheckedConnection(ByteCarrier):
     }
     _ELSEWHERE: ClassVar[dict[str, str]] = {
         "broadcast": "server.websocket_broadcast(frame)",
-        "close": "shutdown(code, reason), or abort(why) without a close handshake",
+        "close": "use shutdown(code, reason), or abort(why) without a close handshake",
         "join": _OF_SERVER,
         "leave": _OF_SERVER,
         "on_close": _OF_PROTOCOL,
@@ -62,9 +62,9 @@ class CheckedConnection(ByteCarrier):
 
 
 def check_request(request: object) -> None:
-    """Raise ``TypeError`` for what a caller took for a request."""
+    """Raise ``TypeError`` if *request* is not an ``HttpServerRequest``."""
     if not isinstance(request, HttpServerRequest):
         raise TypeError(
-            f"an HttpServerRequest is sent, not {type(request).__name__}: make one with"
+            f"only an HttpServerRequest can be sent, not {type(request).__name__}: create one with"
             " HttpServerRequest(url, method)"
         )

@@ -1,7 +1,7 @@
 """Closer: ends a connection. It sends the close frame, waits for the answer, and cuts.
 
-The table of states is in ``core/closing.py``; this module adds the lock, the wait and the clock. It
-alone knows why a connection ended.
+The table of states is in ``core/closing.py``; this module adds the lock, the wait and the clock.
+Only this module knows why a connection ended.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from .sender import Sender
 
 _log = get_logger("mormot_ws.process")
 
-#: milliseconds that a peer has to answer our close frame, before a server ends its stream. A native
-#: client that is idle looks at its socket up to 230 ms later
+#: milliseconds that a peer has to answer our close frame before a server ends its stream. An idle
+#: native client checks its socket up to 230 ms later
 _END_OUTPUT_AFTER = 250
-#: milliseconds until the next try, when the stream could not be ended
+#: milliseconds until the next try if the stream could not be ended
 _END_OUTPUT_AGAIN = 20
 
 
 class ClosingProcess(Protocol):
-    """What :class:`Closer` needs of its connection."""
+    """What :class:`Closer` needs from its connection."""
 
     settings: WebSocketProcessSettings
     sender: Sender
 
     def leave_run(self) -> bool:
-        """Leave ``wpsRun`` silently; return False when it was left before.
+        """Leave ``wpsRun`` silently; return False if it was already left.
 
         Called under ``safe_out``.
         """
@@ -51,7 +51,9 @@ class ClosingProcess(Protocol):
         """True on a client."""
 
     def end_output(self) -> bool:
-        """End our stream, and read on; return False to be asked again. Neither waits nor raises."""
+        """End our stream, but continue reading; return False to be called again. Neither waits nor
+        raises.
+        """
 
     def interrupt(self) -> None:
         """Break the connection."""
@@ -63,8 +65,8 @@ class ClosingProcess(Protocol):
 class _End:
     """The end of one connection, for threads that wait for it.
 
-    An ``Event`` for each waiting thread, and none where no thread waits: an idle connection would
-    pay for it. Without a lock, because a signal handler may interrupt any line.
+    Each waiting thread has its own ``Event``, so an idle connection does not pay for one. There is
+    no lock, because a signal handler may interrupt any line.
     """
 
     __slots__ = ("_reached", "_waiting")
@@ -74,20 +76,20 @@ class _End:
         self._waiting: list[threading.Event] = []
 
     def is_set(self) -> bool:
-        """Return whether the end has come."""
+        """Return whether the connection has ended."""
         return self._reached
 
     def set(self) -> None:
-        """The end has come: wake the waiting threads."""
+        """The connection has ended: wake the waiting threads."""
         self._reached = True
         for event in self._waiting:
             event.set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait up to *seconds* for the end; tell whether it has come."""
+        """Wait up to *seconds* for the end; return whether it has come."""
         event = threading.Event()
         self._waiting.append(event)
-        # set() does the two steps in the other order, so one of them sees the other
+        # set() does the two steps in the opposite order, so one of the two sees the other
         if not self._reached:
             event.wait(seconds)
         return self._reached
@@ -105,10 +107,10 @@ class Closer:
         self.begin()
 
     def begin(self) -> None:
-        """Get ready for a new connection."""
+        """Prepare for a new connection."""
         #: which close frames were sent and received, and their codes
         self.handshake = CloseHandshake()
-        #: why the connection ended, or the last fault, in words; '' if there was none
+        #: why the connection ended, or a description of the last fault; '' if there was none
         self.last_error: str = ""
         #: True after abort(), a failed write, or shutdown() in a callback: no more messages of this
         #: connection reach a callback
@@ -202,7 +204,7 @@ class Closer:
             now = monotonic()
             due = now + process.settings.close_timeout / 1000
             timer, at = partial(self._overdue, self.handshake), due
-            # it is the server that ends TCP first (RFC 6455 §7.1.1)
+            # the server has to end TCP first (RFC 6455 §7.1.1)
             if not process.client_side and now + _END_OUTPUT_AFTER / 1000 < due:
                 at = now + _END_OUTPUT_AFTER / 1000
                 timer = partial(self._unanswered, self.handshake, due)
@@ -213,14 +215,14 @@ class Closer:
         """End the stream of a server whose close frame has not been answered yet.
 
         A native client that has reconnected once ignores close frames, and notices only the end of
-        TCP. Other peers can still answer: what they send is read until *due*. Called in the
-        keeper's thread.
+        TCP. Other peers can still answer: their data is read until *due*. Called in the keeper's
+        thread.
         """
         if handshake is not self.handshake or handshake.received or self._reading_ended.is_set():
             return
         at, timer = due, partial(self._overdue, handshake)
         if self._process.end_output():
-            _log.debug("%s: no answer to our close frame yet: our stream ends", self._process)
+            _log.debug("%s: no answer to our close frame yet: ending our stream", self._process)
         else:
             again = monotonic() + _END_OUTPUT_AGAIN / 1000
             if again < due:
@@ -236,7 +238,7 @@ class Closer:
             self.abort("no answer to our close frame")
 
     def abort(self, why: str) -> None:
-        """Cut the connection at once."""
+        """Cut the connection immediately."""
         self.given_up = True
         if not self._reading_ended.is_set():
             self.last_error = why
@@ -274,7 +276,7 @@ class Closer:
     # --------------------------------------------------------------------------- the loop's thread
 
     def answer(self, payload: bytes) -> None:
-        """Echo the peer's close frame, unless ours was sent before.
+        """Echo the peer's close frame, unless ours was already sent.
 
         Raises ``WebSocketsProtocolError`` for an invalid *payload*.
         """

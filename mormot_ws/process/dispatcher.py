@@ -1,8 +1,8 @@
-"""Dispatcher: gives each frame that was read to what handles it.
+"""Dispatcher: passes each frame that was read to its handler.
 
-Messages go to the application's callbacks, over the protocol; pings and pongs to the liveness; the
-close frame to the closer. It also runs the callbacks for the start and the end of a connection, and
-decides what an exception of a callback does. It runs in the loop's thread.
+Messages go to the application's callbacks, through the protocol; pings and pongs to the liveness;
+the close frame to the closer. It also runs the callbacks for the start and the end of a connection,
+and decides what an exception in a callback does. It runs in the loop's thread.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Dispatcher:
         self._process = process
         self._liveness = liveness
         self._closer = closer
-        #: messages that were read after the end of a connection, and reached no callback
+        #: messages that were read after the end of a connection and reached no callback
         self.dropped: int = 0
 
     def begin(self) -> None:
-        """Get ready for a new connection with the protocol that the process has now."""
+        """Prepare for a new connection with the protocol that the process has now."""
         process = self._process
         protocol = process.protocol
         self._protocol = protocol
@@ -76,7 +76,7 @@ class Dispatcher:
             log_frame(process, "received", frame)
         if opcode is focText or opcode is focBinary:
             if self._closer.given_up:
-                # we have closed or cut the connection: this message came too late
+                # we have closed or cut the connection: this message is too late
                 self.drop()
                 return
             counts = self._counts
@@ -103,7 +103,7 @@ class Dispatcher:
             )
 
     def _control_received(self, frame: WebSocketFrame) -> bool:
-        """Handle a ping, a pong or a close frame; tell whether the application gets it too."""
+        """Handle a ping, a pong or a close frame; return whether the application gets it, too."""
         opcode = frame.opcode
         if opcode is focPing:
             self._liveness.ping_received(frame)
@@ -116,7 +116,7 @@ class Dispatcher:
         return self._process.settings.notify_all_frames
 
     def drop(self, messages: int = 1) -> None:
-        """Count messages that were read, and reached no callback."""
+        """Count messages that were read but reached no callback."""
         self.dropped += messages
 
     def start(self) -> bool:

@@ -41,25 +41,25 @@ class Encoder:
         self.masks: MaskSource | None = MaskSource() if mask else None
 
     def begin(self, protocol: WebSocketProtocol, options: PermessageDeflate) -> None:
-        """Get ready for a new connection with *protocol*."""
-        #: True when text need not be UTF-8
+        """Prepare for a new connection with *protocol*."""
+        #: True if text need not be UTF-8
         self.lenient_text: bool = protocol.lenient_text
-        #: True when the protocol may join several frames into one
+        #: True if the protocol may join several frames into one
         self.joins: bool = type(protocol).join_payloads is not WebSocketProtocol.join_payloads
         compression = protocol.compression
         #: compresses what is sent; None: no compression
         self.deflater: Deflater | None = None
         if compression is not None:
             self.deflater = compression.deflater(self.masks is not None, options)
-        #: False when frames are sent unchanged; tested for each frame, so that unused features cost
+        #: False if frames are sent unchanged; tested for each frame, so that unused features cost
         #: nothing
         self.prepares: bool = (
             self.deflater is not None
             or type(protocol).before_send_frame is not WebSocketProtocol.before_send_frame
         )
-        #: True when frames are sent unchanged and unmasked
+        #: True if frames are sent unchanged and unmasked
         self.sends_plain: bool = self.masks is None and not self.prepares
-        #: True when the protocol may prepare frames in another order than that of sending
+        #: True if the protocol may prepare frames in another order than that of sending
         self.prepares_ahead: bool = self.prepares and protocol.prepares_in_any_order
 
     def prepare_ahead(
@@ -121,7 +121,7 @@ class Encoder:
     def join(
         self, protocol: WebSocketProtocol, frames: list[QueuedFrame]
     ) -> tuple[bytes, int] | None:
-        """Return *frames* as one: its bytes on the wire, and how many its payload has; None when
+        """Return *frames* as one: its bytes on the wire, and the size of its payload; None if
         *protocol* does not join them.
         """
         if any(queued.opcode is not focBinary for queued in frames):
@@ -146,7 +146,7 @@ def check_sendable(frame: WebSocketFrame) -> None:
             payload.decode("utf-8")
         except UnicodeDecodeError as exc:
             raise ValueError(
-                f"a text frame's payload is UTF-8, other bytes go into a focBinary frame: {exc}"
+                f"the payload of a text frame must be UTF-8; use focBinary for other bytes: {exc}"
             ) from None
     elif opcode is focContinuation:
         raise ValueError(
@@ -156,7 +156,7 @@ def check_sendable(frame: WebSocketFrame) -> None:
         if len(payload) > 125:
             raise ValueError(
                 f"a ping, pong or close frame has at most 125 bytes, not {len(payload)}: "
-                "longer ones go into a focBinary frame"
+                "use a focBinary frame for more"
             )
         if opcode is focConnectionClose:
             try:

@@ -1,4 +1,4 @@
-"""What is logged of frames: as ``log_details`` wants it, and those that could not be sent.
+"""Logs frames, if ``log_details`` asks for it, and frames that could not be sent.
 
 Called without any lock.
 """
@@ -20,7 +20,7 @@ _log = get_logger("mormot_ws.process")
 
 
 class LoggingProcess(Protocol):
-    """What is needed of the connection."""
+    """What is needed from the connection."""
 
     settings: WebSocketProcessSettings
 
@@ -62,6 +62,6 @@ def log_queue_failed(process: LoggingProcess, exc: BaseException) -> None:
 
 
 def log_lost_in_doubt(process: LoggingProcess, frames: int) -> None:
-    """Log that a write was interrupted: its *frames* may have been sent or not."""
+    """Log that a write was interrupted: its *frames* may or may not have been sent."""
     text = "%s: a signal handler has interrupted a write: %d queued frames count as lost"
     _log.warning(text, process, frames, extra=process.log_fields())

@@ -1,7 +1,7 @@
 """The deadlock: ``free()`` called in a callback of the same connection, for which it must wait.
 
-Like the original it blocks forever, but it logs why; or it raises, depending on the settings. The
-porting guide explains what to do instead: set a flag, or call ``terminate()``, and free from
+Like the original, it blocks forever, but logs the reason; or it raises, depending on the settings.
+The porting guide explains what to do instead: set a flag, or call ``terminate()``, and free from
 another thread.
 """
 

@@ -1,7 +1,7 @@
-"""Freeing at the end of a ``with`` block, or when the interpreter ends.
+"""Freeing at the end of a ``with`` block, or when the interpreter exits.
 
-At the interpreter's end all registered objects are closed together, gracefully and within a limit.
-Each object knows how to close itself: this module knows no sockets, frames or callbacks.
+When the interpreter exits, all registered objects are closed together, gracefully and within a time
+limit. Each object knows how to close itself: this module knows no sockets, frames or callbacks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _T = TypeVar("_T", bound="EndedByWith")
 
 
 class EndedByWith(ABC):
-    """Base of context managers that end with their block, even if it raises."""
+    """Base class of context managers that end with their block, even if it raises."""
 
     __slots__ = ()
 
@@ -51,7 +51,7 @@ class EndedByWith(ABC):
 
 
 class FreedByWith(EndedByWith):
-    """Base of context managers that call :meth:`free` at the end of their block."""
+    """Base class of context managers that call :meth:`free` at the end of their block."""
 
     __slots__ = ()
 
@@ -64,7 +64,7 @@ class FreedByWith(EndedByWith):
 
 
 class ClosedByWith(EndedByWith):
-    """Base of context managers that call :meth:`close` at the end of their block."""
+    """Base class of context managers that call :meth:`close` at the end of their block."""
 
     __slots__ = ()
 
@@ -79,15 +79,15 @@ class ClosedByWith(EndedByWith):
 def joined(thread: threading.Thread, deadline: Deadline) -> bool:
     """Wait until *thread* has ended, or until the *deadline*; return whether it has ended.
 
-    Unlike ``join()`` it can be called again after an exception has interrupted it: up to Python
-    3.12, an interrupted ``join()`` takes a running thread for ended.
+    Unlike ``join()``, it can be called again after an exception has interrupted it: up to Python
+    3.12, an interrupted ``join()`` treats a running thread as ended.
     """
-    # of the base class: a thread of ours may know it better, but cannot be waited for any more
+    # from the base class: a thread of ours may know better, but cannot be waited for any more
     if threading.Thread.is_alive(thread):
         thread.join(deadline.seconds())
         if threading.Thread.is_alive(thread):
             return False
-    # an earlier join() was interrupted: nothing that could be waited for is left of the thread
+    # an earlier join() was interrupted: there is nothing left to wait for
     while thread in threading.enumerate():
         left = deadline.seconds()
         if left is not None and left <= 0:
@@ -108,7 +108,7 @@ class Freeable(Protocol):
 
 # The objects by id(). The flag is True in a forked child for an object of the parent that starts
 # afresh there, and which the child does not have to free. A plain dict, which is changed and listed
-# only by single operations: any thread, finalizer or signal handler may do so at the same time
+# only by atomic operations: any thread, finalizer or signal handler may do so at the same time
 _alive: dict[int, tuple[weakref.ref[Freeable], bool]] = {}
 # True in a forked child until it registers something of its own
 _inherited = False
@@ -131,7 +131,7 @@ def stay_at_exit(owner: Freeable) -> None:
 
 
 def _remember(owner: Freeable, as_new: bool) -> None:
-    # the callback has no line of Python: Python would drop what a signal handler raises there
+    # the callback has no line of Python: an exception from a signal handler would be lost there
     _alive[id(owner)] = weakref.ref(owner, partial(_alive.pop, id(owner))), as_new
 
 
@@ -143,7 +143,7 @@ def forget_at_exit(owner: Freeable) -> None:
 def close_all_now() -> None:
     """Close all objects that were not freed, oldest first.
 
-    Called when the interpreter ends; a second call finds little left to do.
+    Called when the interpreter exits; a second call finds little left to do.
     """
     owners: list[Freeable] = []
     for reference, as_new in list(_alive.values()):

@@ -2,7 +2,7 @@
 
 Each server has one; all clients of an OS process share one. The thread never waits for a single
 connection: it writes without waiting, and leaves a full socket until the kernel reports room. It
-never runs the application's callbacks. What it does for a connection is in ``liveness.py`` (pings,
+never runs the application's callbacks. Its work for a connection is in ``liveness.py`` (pings,
 pongs, time-outs) and ``sender.py`` (the queue).
 """
 
@@ -29,10 +29,12 @@ from .freeing import joined
 _log = get_logger("mormot_ws.keeper")
 
 
-#: with fewer timers it is not worth looking for cancelled ones
+#: with fewer timers, looking for cancelled ones is not worthwhile
 _FEW_TIMERS = 64
 #: the longest time in seconds between two checks of connections whose threads may be busy
 _SWEEP_SECONDS = 1.0
+#: seconds that the thread waits at most: operating systems take 24 days, in milliseconds
+_LONGEST_WAIT = 3_600.0
 #: seconds that the thread pauses after a fault that no connection has caused
 _AFTER_FAULT = 0.1
 #: seconds that stop() waits for the thread
@@ -68,7 +70,7 @@ class Watched(Protocol):
 
 
 class Timer:
-    """A scheduled call, which :meth:`cancel` cancels; made by :meth:`ProcessKeeper.call_at`."""
+    """A scheduled call, which :meth:`cancel` cancels; created by :meth:`ProcessKeeper.call_at`."""
 
     __slots__ = ("action",)
 
@@ -76,17 +78,17 @@ class Timer:
         self.action = action
 
     def cancel(self) -> None:
-        """Prevent the action from starting; it may be running already."""
+        """Prevent the action from starting; it may already be running."""
         self.action = None
 
 
 class ProcessKeeper:
-    """Runs timers and flushes queues in a thread of its own, which starts when it is first needed.
+    """Runs timers and flushes queues in its own thread, which starts when it is first needed.
 
     :param name: the thread's name.
 
-    Any thread may call the public methods. All but :meth:`stop` may also be called in a signal
-    handler or a finalizer, whatever that has interrupted: work is handed to the thread by single
+    Any thread may call the public methods. All except :meth:`stop` may also be called in a signal
+    handler or a finalizer, whatever that has interrupted: work is handed to the thread by atomic
     operations of deques and dicts, without a lock. :meth:`stop` must not be called in the keeper's
     own thread.
 
@@ -105,7 +107,7 @@ class ProcessKeeper:
         dies_in_child(self)
 
     def _clear(self) -> None:
-        """Begin without a thread and without work."""
+        """Start without a thread and without work."""
         #: held while the thread is started; nothing is called while it is held. It is reentrant,
         #: because a signal handler that needs the keeper may interrupt the start
         self._safe_start = threading.RLock()
@@ -120,14 +122,14 @@ class ProcessKeeper:
         ] = {}  # with their intervals, in the order of registration
         # the fields below belong to the thread; others only read them
         self._timers: list[tuple[float, int, Timer]] = []
-        self._purge_at = _FEW_TIMERS  # with this many timers the cancelled ones are removed
+        self._purge_at = _FEW_TIMERS  # with this many timers, cancelled ones are removed
         self._order = itertools.count()
         self._sweep_interval = _SWEEP_SECONDS
         self._sweeping: Timer | None = None
         self._sleeping_until = 0.0
 
     def die_in_child(self) -> None:
-        """Forget the parent's connections, in a forked child.
+        """Discard the parent's connections, in a forked child.
 
         A new thread starts when the keeper is next needed, unless it was stopped.
         """
@@ -142,7 +144,7 @@ class ProcessKeeper:
     def call_at(self, when: float, action: Callable[[], object]) -> Timer:
         """Call *action* in the keeper's thread at *when* (monotonic clock, in seconds).
 
-        *action* must neither wait nor raise. Raises ``RuntimeError`` or ``OSError`` when the thread
+        *action* must neither wait nor raise. Raises ``RuntimeError`` or ``OSError`` if the thread
         cannot be started; the next call tries again.
         """
         timer = Timer(action)
@@ -150,7 +152,7 @@ class ProcessKeeper:
         new.append((when, next(self._order), timer))
         if self._thread is None:
             self._start()
-        # wake the thread for many timers too, otherwise cancelled ones would pile up
+        # wake the thread for many timers, too, otherwise cancelled ones would pile up
         if when < self._sleeping_until or len(new) > _FEW_TIMERS:
             self._signal()
         return timer
@@ -188,7 +190,7 @@ class ProcessKeeper:
         with self._safe_start:  # after this no thread is started
             thread = self._thread
         self._signal()
-        # it ends at once, unless a log handler delays it: the loop waits for no connection
+        # it ends immediately, unless a log handler delays it: the loop waits for no connection
         if thread is not None and not joined(thread, Deadline(1000 * _STOP_SECONDS)):
             _log.error("%s does not end; its thread is left behind", self.name)
 
@@ -204,12 +206,12 @@ class ProcessKeeper:
                 self._wake_read, self._wake_write = ends = socket.socketpair()
                 for end in ends:
                     end.setblocking(False)
-                # a daemon thread: a server or client that was not freed must not keep the
-                # interpreter from ending
+                # a daemon thread: a server or client that was not freed must not prevent the
+                # interpreter from exiting
                 self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
                 self._thread.start()
             except BaseException:
-                # the next call tries to start it again; if a signal handler has raised behind the
+                # the next call tries to start it again; if a signal handler has raised after the
                 # start, the thread finds that it is not wanted
                 self._thread = None
                 self._wake_read = self._wake_write = None
@@ -300,7 +302,7 @@ class ProcessKeeper:
         elif result is FlushResult.blocked and fd >= 0:
             blocked[fd] = process
             if fd not in selector.get_map():
-                # else another connection has had it, and it is blocked too
+                # otherwise another connection has had it, and it is blocked, too
                 selector.register(fd, selectors.EVENT_WRITE)
 
     def _timeout(self, retry: bool) -> float | None:
@@ -318,7 +320,7 @@ class ProcessKeeper:
         return 0.0 if self._ready or self._new_timers or self._stopping else timeout
 
     def _take_new_timers(self) -> None:
-        """Sort in new timers, and remove cancelled ones when there are many.
+        """Sort in new timers, and remove cancelled timers if there are many.
 
         Otherwise they would stay until they are due: each connection leaves one of 20 s behind.
         """
@@ -382,8 +384,8 @@ class ProcessKeeper:
 
 
 def _new_selector() -> selectors.BaseSelector:
-    """Return what the thread waits with. Not the best one of the system: epoll forgets a descriptor
-    that is closed, and what was blocked on it would be forgotten with it.
+    """Return the selector for the thread. Not the best one of the system: epoll forgets a
+    descriptor that is closed, and with it what was blocked on it.
     """
     return getattr(selectors, "PollSelector", GroupedSelector)()
 
@@ -393,9 +395,11 @@ def _wait(selector: selectors.BaseSelector, timeout: float | None) -> list[int]:
     seconds for one, or for a signal.
     """
     try:
+        if timeout is not None:
+            timeout = min(timeout, _LONGEST_WAIT)
         ready = [key for key, _ in selector.select(timeout)]
     except (OSError, ValueError):
-        # without poll: one of them was closed meanwhile; which one shows when they are tried
+        # without poll: one of them was closed meanwhile; trying them will show which
         ready = list(selector.get_map().values())
     return [key.fd for key in ready if key.events == selectors.EVENT_WRITE]
 
@@ -444,7 +448,7 @@ def release_shared_keeper() -> None:
 
 
 def _forget_shared_in_child() -> None:
-    """Forget the keeper in a forked child: its clients belong to the parent."""
+    """Discard the keeper in a forked child: its clients belong to the parent."""
     global _shared, _shared_safe
     _shared_safe = threading.RLock()
     _shared = None

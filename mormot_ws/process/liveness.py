@@ -22,8 +22,8 @@ from .sender import Sender
 
 _log = get_logger("mormot_ws.process")
 
-#: the longest time between two checks of a connection, in seconds: so long may a ping wait for its
-#: pong during a long callback
+#: the longest time between two checks of a connection, in seconds, and therefore the longest time
+#: that a ping waits for its pong during a long callback
 _LOOK_SECONDS = 1.0
 #: the most unanswered pings that are remembered
 _MAX_PINGS = 16
@@ -38,7 +38,7 @@ _ANSWERED = -1
 
 
 class LiveProcess(Protocol):
-    """What :class:`Liveness` needs of its connection."""
+    """What :class:`Liveness` needs from its connection."""
 
     settings: WebSocketProcessSettings
     reader: Reader
@@ -49,7 +49,7 @@ class LiveProcess(Protocol):
         """The state of the connection."""
 
     def abort(self, why: str) -> None:
-        """Cut the connection at once."""
+        """Cut the connection immediately."""
 
     def fault(self, error: WebSocketsProtocolError, wait_ms: int | None = None) -> bool:
         """Close because the peer broke a rule; return whether the close frame was sent."""
@@ -73,16 +73,16 @@ class Liveness:
     def __init__(self, process: LiveProcess, keeper: ProcessKeeper) -> None:
         self._process = process
         self._keeper = keeper
-        #: heartbeats in a row that could not be sent or were not answered
+        #: consecutive heartbeats that could not be sent or were not answered
         self.invalid_ping_count: int = 0
         #: milliseconds from the last heartbeat to its answer; 0: none yet
         self.last_ping_delay: float = 0.0
         self.begin()
 
     def begin(self) -> None:
-        """Get ready for a new connection."""
+        """Prepare for a new connection."""
         self.invalid_ping_count = 0
-        # pings received in the second below; rarely two threads change it at once, and one is lost
+        # pings received in the second below; if two threads change it at once, one may be lost
         self._pings = 0
         self._pings_second = 0
         # when the current heartbeat, which waits for a sign of life, was due; 0: there is none
@@ -94,9 +94,9 @@ class Liveness:
         # many it will have acknowledged when that heartbeat has arrived
         self._acknowledged = 0
         self._ping_position = 0
-        # how many bytes our kernel had received at the last heartbeat; None: it does not tell
+        # how many bytes our kernel had received at the last heartbeat; None: it does not report it
         self._received: int | None = None
-        # True when a heartbeat has found the peer silent, and will check a second time
+        # True if a heartbeat has found the peer silent, and will check a second time
         self._looking_again = False
 
     def start(self) -> None:
@@ -118,14 +118,14 @@ class Liveness:
     def callback_is_long(self) -> None:
         """Let the keeper read ahead and answer pings while a callback is long.
 
-        For an owner that steps the loop by events; it calls :meth:`callback_has_ended` in the end.
-        In a loop that waits for input itself the keeper finds that out.
+        For an owner that steps the loop by events, and calls :meth:`callback_has_ended` in the end.
+        In a loop that waits for input itself, the keeper detects this.
         """
         self._process.reader.allow_ahead(True)
         self.watch()
 
     def callback_has_ended(self) -> bool:
-        """Undo :meth:`callback_is_long`; return False when frames were read ahead, which the next
+        """Undo :meth:`callback_is_long`; return False if frames were read ahead, which the next
         step of the loop handles.
         """
         self.unwatch()
@@ -160,7 +160,7 @@ class Liveness:
         try:
             sent = self._pings_sent.pop(0)
         except IndexError:
-            # the pong is unsolicited, or its ping is forgotten
+            # the pong is unsolicited, or its ping is no longer remembered
             return
         self.last_ping_delay = (monotonic() - sent) * 1000
 
@@ -179,8 +179,8 @@ class Liveness:
 
     def _schedule(self, when: float) -> None:
         check = partial(self._check, self._process.reader.in_frame)
-        # a little later, together with others: a thread that wakes for each of ten thousand
-        # connections costs more than what it does then
+        # a little later, together with others: waking a thread for each of ten thousand
+        # connections costs more than its work then
         together = min(_TOGETHER, self._process.settings.heartbeat_delay / 1000 / 50)
         self._heartbeat = self._keeper.call_at(ceil(when / together) * together, check)
 
@@ -233,7 +233,7 @@ class Liveness:
     def _gave_sign(self, now: float) -> bool:
         """Return whether bytes have arrived since the last heartbeat, read or not.
 
-        On a busy machine the loop's thread may not run for longer than a heartbeat, although the
+        On a busy machine, the loop's thread may not run for longer than a heartbeat, although the
         peer is not silent.
         """
         # the kernel first: the loop cannot have bytes that the kernel has not counted
@@ -254,7 +254,7 @@ class Liveness:
             self._ping_position = self._acknowledged + waiting
 
     def _output_moves(self) -> bool:
-        """Return whether the peer still takes our bytes while our ping is stuck behind them.
+        """Return whether the peer still accepts our bytes while our ping is stuck behind them.
 
         Then the link is slow, but the peer is not dead.
         """
@@ -263,7 +263,7 @@ class Liveness:
             return False
         acknowledged = state[0]
         # do not wait longer for a ping that the peer's kernel has acknowledged: the kernel of a
-        # frozen program goes on accepting small writes
+        # frozen program still accepts small writes
         stuck = acknowledged < self._ping_position or self._process.sender.controls_wait
         return stuck and acknowledged != self._acknowledged
 

@@ -1,6 +1,6 @@
 """Loop: reads and handles the frames of a connection, one read per step.
 
-``begin()``, ``step()`` and ``end()`` are what the connection's own thread does (:meth:`Loop.run`),
+Either the connection's own thread calls ``begin()``, ``step()`` and ``end()`` (:meth:`Loop.run`),
 or an owner that knows when bytes are ready to read. The frames go to ``dispatcher.py``.
 """
 
@@ -24,7 +24,7 @@ _log = get_logger("mormot_ws.process")
 
 
 class LoopingProcess(Protocol):
-    """What :class:`Loop` needs of its connection."""
+    """What :class:`Loop` needs from its connection."""
 
     #: True in a forked child
     inherited: bool
@@ -81,7 +81,7 @@ class Loop:
         receive: Callable[[], list[WebSocketFrame] | None] | None,
         received: Callable[[WebSocketFrame], None],
     ) -> None:
-        """Get ready for a new connection: *receive* reads frames (None: the reader does, without a
+        """Prepare for a new connection: *receive* reads frames (None: the reader does, without a
         call in between), *received* handles each.
         """
         self._receive = self._reader.read if receive is None else receive
@@ -94,7 +94,7 @@ class Loop:
         step = self.step
         try:
             if self.begin():
-                # the thread counts as inside the loop between the steps too
+                # the thread counts as inside the loop between the steps, too
                 self.ident = get_ident()
                 while step():
                     pass
@@ -136,7 +136,7 @@ class Loop:
             if reader.large:
                 reader.handled()
             else:
-                # an idle connection holds nothing of its last frames
+                # an idle connection keeps nothing of its last frames
                 frames.clear()
             in_frame = reader.in_frame
             if in_frame.error is not None and not reader.has_backlog:
@@ -159,7 +159,7 @@ class Loop:
             return self._read_failed(exc)
 
     def _read_failed(self, exc: EOFError | OSError) -> list[WebSocketFrame] | None:
-        """Return what a read that has raised *exc* comes to: no frames, or the end."""
+        """Return the result of a read that has raised *exc*: no frames, or the end."""
         if isinstance(exc, BlockingIOError):
             # the transport reads by events, and there was no input after all
             return []

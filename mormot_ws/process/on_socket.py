@@ -31,7 +31,7 @@ class WebCrtSocketProcess(WebSocketProcess):
         """Take over *transport*, and the *unread* bytes that arrived after the handshake."""
         self.transport = transport
         self.reader.push_unread(unread)
-        # the hot path calls the transport directly (or, in its plain form, the socket)
+        # the hot path calls the transport directly (or, without TLS, the socket)
         self.receive_bytes = transport.recv  # type: ignore[method-assign, assignment]
         self.write_bytes = transport.sendall  # type: ignore[method-assign, assignment]
         self.write_parts = transport.send_parts  # type: ignore[method-assign]
@@ -49,7 +49,7 @@ class WebCrtSocketProcess(WebSocketProcess):
         try:
             return None if self.transport is None else self.transport.recv_now(size)
         except OSError:
-            # the loop will meet the error too, and report it
+            # the loop will meet the error, too, and report it
             return None
 
     def write_now(self, data: bytes | memoryview) -> int:

@@ -1,4 +1,4 @@
-"""SendingProcess: what the sender needs of the connection that owns it."""
+"""SendingProcess: what the sender needs from the connection that owns it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RunningLoop(Protocol):
 
 
 class SendingProcess(Protocol):
-    """What :class:`Sender` needs of its connection."""
+    """What :class:`Sender` needs from its connection."""
 
     @property
     def loop(self) -> RunningLoop:
@@ -41,14 +41,14 @@ class SendingProcess(Protocol):
         """Wait until :meth:`write_now` may continue."""
 
     def waits_for_input(self) -> bool:
-        """Return whether :meth:`write_now` took nothing although the socket is not full."""
+        """Return whether :meth:`write_now` accepted nothing although the socket is not full."""
 
     def unsent_bytes(self) -> int:
         """Return how many accepted bytes are still unsent."""
 
     def output_state(self) -> tuple[int, int] | None:
-        """Return how many bytes the peer has acknowledged, and how many are under way; None where
-        nobody tells.
+        """Return how many bytes the peer has acknowledged, and how many are in flight; None if this
+        is unknown.
         """
 
     def fileno(self) -> int:
@@ -58,7 +58,7 @@ class SendingProcess(Protocol):
         """Break the connection after a failed write. Called under ``safe_out``; logs nothing."""
 
     def overflowed(self) -> None:
-        """Close the connection because the queue is full, as the settings ask for."""
+        """Close the connection because the queue is full, as the settings demand."""
 
     def keeps_queue(self) -> bool:
         """Return whether frames may be queued while the connection is not running."""

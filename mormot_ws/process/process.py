@@ -66,8 +66,8 @@ class WebSocketProcess(CheckedConnection):
     :param keeper: sends heartbeats and queued frames.
     :param mask_sent_frames: True on a client (the original's ``MaskSentFrames``).
     :param connection_id: the server's number for the connection.
-    :param process_name: a name for threads and in log lines.
-    :param remote_ip: the peer's IP address; ``'unix:'`` on a Unix socket, '' when unknown.
+    :param process_name: a name for threads and for log lines.
+    :param remote_ip: the peer's IP address; ``'unix:'`` on a Unix socket, '' if unknown.
     :param owner_thread: the thread that is going to run the loop.
 
     Any thread may call :meth:`send_frame`, :meth:`send_frame_async`, :meth:`shutdown`,
@@ -95,12 +95,12 @@ class WebSocketProcess(CheckedConnection):
         self.protocol = protocol
         self.settings = settings
         self.process_name = process_name
-        #: the server's number for this connection; on a client the one from the last handshake (0:
+        #: the server's number for this connection; on a client, the one from the last handshake (0:
         #: none)
         self.connection_id = connection_id
-        #: the peer's IP address; ``'unix:'`` on a Unix socket, '' when unknown
+        #: the peer's IP address; ``'unix:'`` on a Unix socket, '' if unknown
         self.remote_ip = remote_ip
-        #: the thread that runs the loop; None when different threads step it
+        #: the thread that runs the loop; None if different threads step it
         self.owner_thread = owner_thread
         #: the requests that wait for answers; set by protocols that carry requests, otherwise None
         self.exchange: RequestExchange | None = None
@@ -115,13 +115,13 @@ class WebSocketProcess(CheckedConnection):
         self.closer = Closer(self, keeper)
         self._dispatcher = Dispatcher(self, self.liveness, self.closer)
         self.loop = Loop(self, self.reader, self.sender, self.liveness, self.closer)
-        #: frames of ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
+        #: frames from ``send_frame_async`` that wait to be sent; mirrors ``Outgoing``
         self.outgoing: OutgoingFrames = self.sender.outgoing
         self._begin()
         dies_in_child(self)
 
     def _begin(self) -> None:
-        """Get ready for a new connection, while the loop is not running."""
+        """Prepare for a new connection, while the loop is not running."""
         self.reader.begin(self.protocol, self.settings, self.client_side)
         self.sender.begin()
         self.liveness.begin()
@@ -129,7 +129,7 @@ class WebSocketProcess(CheckedConnection):
         self._log_frames = bool(self.settings.log_details)
         self._lenient_text = self.protocol.lenient_text
         self._dispatcher.begin()
-        # without a detour over this object, except where a subclass has its own
+        # without a detour over this object, unless a subclass has its own
         kind = type(self)
         receive = kind.process_loop_step_receive is WebSocketProcess.process_loop_step_receive
         received = kind.process_loop_received is WebSocketProcess.process_loop_received
@@ -162,7 +162,7 @@ class WebSocketProcess(CheckedConnection):
 
     @property
     def last_error(self) -> str:
-        """Why the connection ended, or the last fault, in words; '' if there was none."""
+        """Why the connection ended, or a description of the last fault; '' if there was none."""
         return self.closer.last_error
 
     @property
@@ -192,14 +192,14 @@ class WebSocketProcess(CheckedConnection):
     def connection_close_was_sent(self) -> bool:
         """True once our close frame was handed to the connection.
 
-        Mirrors ``ConnectionCloseWasSent``. To cut a connection without a close frame call
-        :meth:`abort`; in the original you set this property for that.
+        Mirrors ``ConnectionCloseWasSent``. To cut a connection without a close frame, call
+        :meth:`abort`; in the original you set this property to do that.
         """
         return self.closing.sent
 
     @property
     def invalid_ping_count(self) -> int:
-        """Heartbeats in a row that could not be sent or were not answered."""
+        """Consecutive heartbeats that could not be sent or were not answered."""
         return self.liveness.invalid_ping_count
 
     @property
@@ -232,17 +232,17 @@ class WebSocketProcess(CheckedConnection):
     def send_frame(self, frame: WebSocketFrame, ahead: PreparedFrame | None = None) -> bool:
         """Send *frame* now. Mirrors ``SendFrame``.
 
-        Any thread may call it; frames of several threads never mix. Returns True when the kernel
-        has taken all bytes of the frame. Otherwise returns False: the connection is not in
-        ``wpsRun``, or it is lost, or the peer took nothing for ``send_timeout`` ms, after which the
-        connection is given up. Waits up to another ``send_timeout`` while other threads send. A
+        Any thread may call it; frames from several threads never mix. Returns True if the kernel
+        has accepted all bytes of the frame. Otherwise returns False: the connection is not in
+        ``wpsRun``, or it is lost, or the peer accepted no data for ``send_timeout`` ms, after which
+        the connection is given up. Waits up to another ``send_timeout`` while other threads send. A
         ``focConnectionClose`` frame starts the close handshake.
 
         In a signal handler or finaliser that has interrupted a ``send_frame`` of the same
         connection, the frame is queued as by :meth:`send_frame_async`.
 
         Raises ``TypeError`` or ``ValueError`` for a frame that must not be sent. Other exceptions
-        (``KeyboardInterrupt``, one of a signal handler) are passed on; if part of the frame was
+        (``KeyboardInterrupt``, or from a signal handler) are passed on; if part of the frame was
         sent by then, the connection is given up. *ahead* is for the package itself: the result of
         ``prepare_ahead``.
         """
@@ -267,8 +267,8 @@ class WebSocketProcess(CheckedConnection):
     def send_frame_async(self, frame: WebSocketFrame) -> bool:
         """Queue a copy of *frame*, to be sent soon and together with others.
 
-        Any thread, signal handler or finaliser may call it; it never waits. Returns False when the
-        queue is full (``max_outgoing_frames``, ``max_outgoing_bytes``), or when the connection will
+        Any thread, signal handler or finaliser may call it; it never waits. Returns False if the
+        queue is full (``max_outgoing_frames``, ``max_outgoing_bytes``), or if the connection will
         not come back. Frames are sent in the order of the calls. Raises like :meth:`send_frame`.
         Mirrors ``SendFrameAsync``.
         """
@@ -293,16 +293,16 @@ class WebSocketProcess(CheckedConnection):
 
         Any thread may call it. With ``wscBlockWithAnswer`` it waits up to :meth:`answer_timeout`
         ms; the answer is then in the ``out_…`` attributes of *request*. The other modes return 200
-        when the request was sent or queued. If there is no answer, ``request.out_error`` says why;
-        the status is 666 when the request certainly did not reach the peer, and 404 when it may
-        have, or on a protocol without requests.
+        if the request was sent or queued. If there is no answer, ``request.out_error`` says why;
+        the status is 666 if the request certainly did not reach the peer, and 404 if it may have,
+        or on a protocol without requests.
 
         Raises :class:`WebSocketsError` if it would have to wait inside a callback of this same
         connection, whose thread reads the answers, and ``ValueError`` for an unknown *mode*.
 
         On ``synopsejson`` and ``synopsebinary``, whose answers have no numbers, requests that wait
         take turns: each waits up to another :meth:`answer_timeout` for its turn, and gets 666 if
-        that does not come. Mirrors ``NotifyCallback``.
+        its turn does not come. Mirrors ``NotifyCallback``.
         """
         check_request(request)
         if self.exchange is None:
@@ -335,9 +335,9 @@ class WebSocketProcess(CheckedConnection):
         Any thread may call it. It sends a close frame, once, and waits up to ``close_timeout`` ms
         for the peer's, then cuts the connection. In a callback of this connection it does not wait:
         the loop continues, and ends by itself. Messages that arrive during the wait still reach
-        their callback; later ones are dropped, and counted in :attr:`dropped_count`. Returns True
-        when the peer answered (in a callback: when the frame was sent). Raises ``ValueError`` for a
-        *code* that must not be sent.
+        their callback; later messages are dropped, and counted in :attr:`dropped_count`. Returns
+        True if the peer answered (in a callback: if the frame was sent). Raises ``ValueError`` for
+        a *code* that must not be sent.
         """
         return self.closer.close(code, reason, self.settings.close_timeout, self.runs_loop())
 
@@ -354,7 +354,7 @@ class WebSocketProcess(CheckedConnection):
         return self.closer.send(code, reason, close_payload(code, reason), wait_ms)
 
     def abort(self, why: str) -> None:
-        """Cut the connection at once: its loop ends, and a blocked write fails.
+        """Cut the connection immediately: its loop ends, and a blocked write fails.
 
         Any thread may call it. *why* becomes ``last_error``.
         """
@@ -382,7 +382,7 @@ class WebSocketProcess(CheckedConnection):
         self._state_since = monotonic()
 
     def entered_run(self) -> None:
-        """Log that the connection runs. Called without a lock."""
+        """Log that the connection is running. Called without a lock."""
         _log.debug("%s: %s -> %s", self, wpsCreate.name, wpsRun.name)
 
     def die_in_child(self) -> None:
@@ -418,8 +418,8 @@ class WebSocketProcess(CheckedConnection):
         """Read once, handle the complete frames, and send what callbacks have queued meanwhile;
         return whether to continue.
 
-        It waits if there are no bytes, unless the transport reads by events. One thread at a time
-        may call it; the frames of a connection are handled one after another, in order.
+        It waits if there are no bytes, unless the transport reads by events. Only one thread at a
+        time may call it; the frames of a connection are handled one after another, in order.
         """
         return self.loop.step()
 
@@ -472,7 +472,7 @@ class WebSocketProcess(CheckedConnection):
         return self.closer.fault(error, wait_ms)
 
     def overflowed(self) -> None:
-        """Close the connection because the queue is full, as the settings ask for."""
+        """Close the connection because the queue is full, as the settings demand."""
         if self.state is wpsRun and not self.start_shutdown(1008, "outgoing queue is full"):
             self.abort("outgoing queue is full: the peer does not read")
 
@@ -485,7 +485,7 @@ class WebSocketProcess(CheckedConnection):
         self.closer.cut(exc)
 
     def count_dropped(self, messages: int = 1) -> None:
-        """Count messages that were read, and reached no callback. For the package."""
+        """Count messages that were read but reached no callback. For the package."""
         self._dispatcher.drop(messages)
 
     def met(self, connection_id: int, remote_ip: str) -> None:
@@ -516,7 +516,7 @@ class WebSocketProcess(CheckedConnection):
             self._state_changed(before)
 
     def leave_run(self) -> bool:
-        """Change from ``wpsRun`` to ``wpsClose``; return False if that was done before.
+        """Change from ``wpsRun`` to ``wpsClose``; return False if that was already done.
 
         Called under ``safe_out``; :meth:`left_run` follows without it.
         """
@@ -527,7 +527,7 @@ class WebSocketProcess(CheckedConnection):
         return True
 
     def left_run(self) -> None:
-        """Wake threads that wait for answers, because none will come."""
+        """Wake threads that wait for answers, because none will arrive."""
         self._state_changed(wpsRun)
 
     def _state_changed(self, before: WebSocketProcessState) -> None:

@@ -1,8 +1,8 @@
 """QueueWriter: writes what waits to be sent on a connection: queued frames, pings and pongs.
 
-The sender calls it under its ``safe_out``, and decides when. The queue itself, and what it does
-when it is full, is in ``core/outgoing.py``. No keeper, no callback and no log
-record belongs in here; what a protocol raises for a queued frame is returned to the sender.
+The sender calls it under its ``safe_out``, and decides when. The queue itself, and what happens
+when it is full, is in ``core/outgoing.py``. No keeper, callback or log record belongs in here; an
+exception of a protocol for a queued frame is returned to the sender.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _MAX_CONTROLS = 16
 class QueueWriter:
     """The frames of *process* that wait, and those that are half sent.
 
-    :param outgoing: the queue, which is kept over reconnections.
+    :param outgoing: the queue, which is kept across reconnections.
     :param encoder: turns frames into bytes.
 
-    All methods but :meth:`add_control` are called under the sender's ``safe_out``.
+    All methods except :meth:`add_control` are called under the sender's ``safe_out``.
     """
 
     __slots__ = ("_encoder", "_outgoing", "_process", "batch", "controls")
@@ -48,7 +48,7 @@ class QueueWriter:
         self._encoder = encoder
 
     def begin(self) -> None:
-        """Get ready for a new connection."""
+        """Prepare for a new connection."""
         #: the queued frames that are being sent
         self.batch = Batch()
         #: Pings and pongs of the keeper that wait for a writing thread, which sends them too. If
@@ -67,7 +67,7 @@ class QueueWriter:
         del self.controls[:-_MAX_CONTROLS]
 
     def answers_pile_up(self) -> bool:
-        """Return whether so much waits that the loop should not read more requests."""
+        """Return whether so much is waiting that the loop should not read more requests."""
         queue = self._outgoing
         most = min(queue.max_bytes // 2, _ANSWERS_BYTES) if queue.max_bytes else _ANSWERS_BYTES
         return queue.bytes > most or queue.count * 2 > queue.max_frames > 0
@@ -116,7 +116,7 @@ class QueueWriter:
         return None
 
     def finish_batch(self) -> None:
-        """Write the rest of the batch, with waits, and count what the kernel has taken."""
+        """Write the rest of the batch, with waits, and count what the kernel has accepted."""
         process, batch = self._process, self.batch
         patience: Patience | None = None
         while batch.wire is not None:
@@ -165,7 +165,7 @@ class QueueWriter:
         return False
 
     def write_batch(self) -> int:
-        """Write what the kernel takes of the batch without waiting; return how many bytes.
+        """Write what the kernel accepts of the batch without waiting; return how many bytes.
 
         If anything but the socket's own error interrupts it, the rest of the batch counts as lost
         in the end: some of it may have been sent, and nothing is sent twice.
@@ -190,10 +190,10 @@ class QueueWriter:
         return wire
 
     def batch_sent(self) -> None:
-        """Count the frames of the batch, which the kernel has taken, and end it."""
+        """Count the frames of the batch, which the kernel has accepted, and end it."""
         frames, size = self.batch.finish()
         if self._outgoing.taken:
-            # a signal handler had raised when they were in the batch already
+            # a signal handler raised when they were already in the batch
             self._outgoing.settled()
         self._process.protocol.counts.sent(frames, size)
 
@@ -202,7 +202,7 @@ class QueueWriter:
     ) -> bool:
         """Write a close frame after all queued frames; return False if some of it is left.
 
-        What the peer does not take by the *deadline* is then in the batch, for the keeper, which
+        What the peer does not accept by the *deadline* is then in the batch, for the keeper, which
         has ``close_timeout`` ms for it. *failures* gets the protocol's exceptions for queued
         frames, which are dropped.
         """
@@ -225,8 +225,8 @@ class QueueWriter:
                     failures.append(failed)
                 if batch.wire is None:
                     continue
-            # step by step, so that we know what the kernel has taken even if the next step fails:
-            # it must not be sent again
+            # step by step, so that we know what the kernel has accepted even if the next step
+            # fails: it must not be sent again
             self.write_batch()
             if not batch.wire and not process.unsent_bytes():
                 self.batch_sent()
@@ -246,7 +246,7 @@ class QueueWriter:
                 return wire
 
     def _put_behind(self, close: memoryview, failures: list[BaseException]) -> None:
-        """Put the rest of the queue, and then the *close* frame, behind what is half sent."""
+        """Put the rest of the queue, and then the *close* frame, after what is half sent."""
         frames: list[QueuedFrame] = []
         parts: list[bytes] = []
         if not self._process.keeps_queue():
@@ -265,9 +265,9 @@ class QueueWriter:
         self.batch.close_behind(frames, parts, close)
 
     def requeue(self) -> int:
-        """Put frames that the kernel did not take whole back at the head of the queue.
+        """Put frames that the kernel did not accept whole back at the head of the queue.
 
-        Called after the end of a connection. Returns how many frames may have been sent or not:
+        Called after the end of a connection. Returns how many frames may or may not have been sent:
         they count as lost.
         """
         if not self._process.keeps_queue():
@@ -277,7 +277,7 @@ class QueueWriter:
             return 0
         if self.batch.wire is None:
             if self._outgoing.taken:
-                # a signal handler had raised before they were in the batch
+                # a signal handler raised before they were in the batch
                 self._outgoing.put_back(self._outgoing.taken)
                 self._outgoing.settled()
             return 0

@@ -30,25 +30,25 @@ _MANY_FRAGMENTS = 256
 _TINY_FRAGMENT = 256
 #: seconds to pause after each read of such a flood
 _FAIR_PAUSE = 0.0001
-#: a callback counts as long after this many seconds without a read; then the keeper reads ahead, up
-#: to the next number of bytes
+#: seconds without a read after which a callback counts as long; the keeper then reads ahead, up to
+#: the next number of bytes
 _LONG_CALLBACK = 0.02
 _BACKLOG_BYTES = 1 << 20
 #: bytes per read of the keeper
 _AHEAD_READ = 1 << 16
-#: a large message of up to so many bytes is released so many seconds after the last read
+#: the size up to which a large message is kept, and how many seconds after the last read
 _KEPT_BYTES = 4 << 20
 _KEPT_SECONDS = 0.1
 
 
 class ReadingProcess(Protocol):
-    """What :class:`Reader` needs of its connection."""
+    """What :class:`Reader` needs from its connection."""
 
     def receive_bytes(self, size: int) -> bytes:
         """Return up to *size* bytes, after waiting for the first; ``b''`` at the end."""
 
     def receive_now(self, size: int) -> bytes | None:
-        """Do the same without waiting; return None when no bytes are there."""
+        """Do the same without waiting; return None if no bytes are there."""
 
 
 class Reader:
@@ -66,7 +66,7 @@ class Reader:
     def begin(
         self, protocol: WebSocketProtocol, settings: WebSocketProcessSettings, client_side: bool
     ) -> None:
-        """Get ready for a new connection with *protocol*, whose peer is a server on *client_side*.
+        """Prepare for a new connection with *protocol*, whose peer is a server on *client_side*.
 
         With ``notify_all_frames`` the loop also gets the pings and pongs that were read ahead.
         """
@@ -96,15 +96,15 @@ class Reader:
         self._kept: Sequence[WebSocketFrame] = ()
         self._releases = False
         self._recv_size = _RECV_IDLE
-        #: True when the keeper may read ahead whenever ``safe_in`` is free: while the loop waits
-        #: for input it holds that lock. Looked at, and set to False, under ``safe_in``
+        #: True if the keeper may read ahead whenever ``safe_in`` is free: while the loop waits for
+        #: input, it holds that lock. Checked, and set to False, under ``safe_in``
         self.reads_ahead = True
 
     def allow_ahead(self, allowed: bool) -> None:
-        """Say whether the keeper may read ahead: never while nobody is inside the loop, if that is
-        stepped by events.
+        """Say whether the keeper may read ahead. It must not while no thread is inside the loop, if
+        the loop is stepped by events.
 
-        Allowing it never waits. After it was forbidden, the keeper is no longer reading.
+        Allowing it never waits. Once it was forbidden, the keeper is no longer reading.
         """
         if allowed:
             # without the lock, which the loop may hold while it inflates megabytes
@@ -135,7 +135,7 @@ class Reader:
     def read(self) -> list[WebSocketFrame]:
         """Wait for bytes, and return the frames that they complete, if any.
 
-        Raises ``EOFError`` at the end of the stream, ``OSError`` when the connection is broken.
+        Raises ``EOFError`` at the end of the stream, ``OSError`` if the connection is broken.
         """
         in_frame = self.in_frame
         with self.safe_in:
@@ -170,7 +170,7 @@ class Reader:
         """
         if in_frame.message_bytes < in_frame.fragments * _TINY_FRAGMENT:
             self._recv_size = _RECV_FRAGMENTS
-            # for the others, not for anything that could wake this thread
+            # for the other threads, not for anything that could wake this one
             sleep(_FAIR_PAUSE)
 
     def handled(self) -> None:
@@ -182,13 +182,13 @@ class Reader:
         self._in_hand = ()
 
     def _keep_memory(self) -> None:
-        """Hold a large message a little longer.
+        """Keep a large message a little longer.
 
         The C library returns the memory of a large object to the system as soon as it is freed, and
-        the next message would pay for it again: more than for all its other costs.
+        getting it again for the next message would cost more than everything else.
         """
         if not self._in_hand:
-            # more of it is to come
+            # more of it is still to come
             return
         self.large = False
         if sum(len(frame.payload) for frame in self._in_hand) > _KEPT_BYTES:
@@ -199,7 +199,7 @@ class Reader:
             self._keeper.call_at(monotonic() + _KEPT_SECONDS, self._release)
 
     def _release(self) -> None:
-        """In the keeper's thread: an idle connection holds nothing of its last message."""
+        """In the keeper's thread: an idle connection keeps nothing of its last message."""
         due = self.last_in + _KEPT_SECONDS
         if due > monotonic():
             self._keeper.call_at(due, self._release)
@@ -209,16 +209,16 @@ class Reader:
 
     @property
     def has_backlog(self) -> bool:
-        """True when frames that were read ahead wait for the loop."""
+        """True if frames that were read ahead wait for the loop."""
         return bool(self._backlog)
 
     @property
     def has_input(self) -> bool:
-        """True when the next :meth:`read` does not need the socket."""
+        """True if the next :meth:`read` does not need the socket."""
         return bool(self._backlog or self._unread)
 
     def drop(self) -> None:
-        """Drop what was read and not handled, because the connection has ended."""
+        """Drop what was read but not handled, because the connection has ended."""
         with self.safe_in:
             self._backlog, self._backlog_bytes = [], 0
             self._unread = b""
@@ -229,9 +229,9 @@ class Reader:
     def read_ahead(self, now: float) -> tuple[bool, list[WebSocketFrame], list[WebSocketFrame]]:
         """Read for the loop while it is inside a long callback.
 
-        Returns whether the peer gave a sign of life, and the pings and pongs that arrived. When a
-        megabyte waits for the loop, no more is read, and the peer counts as alive, because its
-        silence is our doing.
+        Returns whether the peer gave a sign of life, and the pings and pongs that arrived. If a
+        megabyte waits for the loop, no more is read, and the peer counts as alive, because we cause
+        its silence.
         """
         pings: list[WebSocketFrame] = []
         pongs: list[WebSocketFrame] = []
@@ -254,7 +254,7 @@ class Reader:
         """Read available bytes into the backlog; return whether there were any."""
         assert self.safe_in.locked()
         in_frame = self.in_frame
-        # the limit of one check, so that a flood on one connection does not hold up the others
+        # the limit of one check, so that a flood on one connection does not delay the others
         most = _BACKLOG_BYTES
         while (
             most > 0

@@ -1,11 +1,11 @@
 """Sender: the sending half of a connection, which writes whole frames for any thread.
 
-:meth:`Sender.send` writes at once. :meth:`Sender.queue` leaves the frame to the keeper, which
+:meth:`Sender.send` writes immediately. :meth:`Sender.queue` leaves the frame to the keeper, which
 writes batches without waiting (see ``queue_writer.py``). The only callback here is the protocol's
 ``before_send_frame``.
 
 Any exception after the first byte of a frame was sent, or after a compressor has advanced, gives up
-the connection: the peer could not decode what follows.
+the connection: the peer could not decode the rest.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Sender:
     ) -> None:
         self._process = process
         self._keeper = keeper
-        #: frames that wait to be sent; kept over reconnections
+        #: frames that wait to be sent; kept across reconnections
         self.outgoing: OutgoingFrames = OutgoingFrames(
             settings.max_outgoing_frames,
             settings.max_outgoing_bytes,
@@ -73,7 +73,7 @@ class Sender:
         # finaliser or signal handler that interrupts it there must not wait for its own thread
         self._writer = 0
         self._main_sends = False
-        # the other threads that take safe_out or hold it; changed by single operations, and so
+        # the other threads that take safe_out or hold it; changed by atomic operations, therefore
         # without a lock
         self._holders: set[int] = set()
         #: turns frames into bytes
@@ -81,7 +81,7 @@ class Sender:
         self._queued = QueueWriter(process, self.outgoing, self.encoder)
 
     def begin(self) -> None:
-        """Get ready for a new connection with the protocol that the process has now."""
+        """Prepare for a new connection with the protocol that the process has now."""
         process = self._process
         self._counts = process.protocol.counts
         self.encoder.begin(process.protocol, process.settings.deflate_options())
@@ -115,7 +115,7 @@ class Sender:
     ) -> bool:
         """Do the work of the process's ``send_frame``, except for close frames.
 
-        *held*: the main thread holds ``safe_out`` already, and releases it. *failures* gets
+        *held*: the main thread already holds ``safe_out``, and releases it. *failures* gets
         exceptions that would otherwise be logged.
         """
         me = get_ident()
@@ -142,7 +142,7 @@ class Sender:
                 # we are in a finaliser that has interrupted a send on this same connection
                 return self.queue(QueuedFrame.copy_of(frame))
             if not safe_out.acquire(timeout=process.settings.send_timeout / 1000):
-                # another thread's frame is stuck too: the peer does not read
+                # another thread's frame is stuck, too: the peer does not read
                 return False
         failure: BaseException | None = None
         try:
@@ -213,7 +213,7 @@ class Sender:
             if ahead is None and self.encoder.prepares_ahead and process.state is wpsRun:
                 # without the lock, because the protocol's code runs in it
                 ahead = self.encoder.prepare_ahead(process.protocol, frame)
-            # one step for signals, as in take(), which costs a call more
+            # one step for signals, as in take(), which would cost one more call
             held += map(safe_out.acquire, _AT_ONCE)
             if not held[0]:
                 self._main_sends = before
@@ -223,7 +223,7 @@ class Sender:
                 self._main_sends = True
                 held.clear()
                 if not take(safe_out, held, process.settings.send_timeout / 1000):
-                    # another thread's frame is stuck too: the peer does not read
+                    # another thread's frame is stuck, too: the peer does not read
                     return False
             return self.send(frame, ahead, True, failed)
         finally:
@@ -245,7 +245,7 @@ class Sender:
         me = get_ident()
         return (
             self._writer == me
-            # the mark alone may be left over, when a signal handler has raised behind the release
+            # only the mark may be left over, if a signal handler raised after the release
             or (me in self._holders and self.safe_out.locked())
             or (self._main_sends and me == _main_ident)
             or self.outgoing.is_held_here()
@@ -285,7 +285,7 @@ class Sender:
         neither sent nor queued.
 
         *plain* and *encoded* are the same frame, without and with its bytes on the wire; *now* is
-        what :func:`sharing_time` has returned.
+        what :meth:`Sharing.begin` has returned.
         """
         if not self.encoder.sends_plain:
             return self.queue(plain)
@@ -330,7 +330,7 @@ class Sender:
             self._keeper.wake(self)
 
     def send_control(self, opcode: WebSocketFrameOpCode, payload: bytes) -> None:
-        """Send a ping or pong without waiting; if another thread is writing, it sends it.
+        """Send a ping or pong without waiting; if another thread is writing, that thread sends it.
 
         Called in the keeper's thread.
         """
@@ -356,7 +356,7 @@ class Sender:
     def answer_ping(self, payload: bytes) -> None:
         """Send the pong for a ping.
 
-        It is sent even between our close frame and the peer's, when nothing else is sent any more
+        It is sent even between our close frame and the peer's, when nothing else may be sent
         (RFC 6455 §5.5.2).
         """
         process = self._process
@@ -373,9 +373,9 @@ class Sender:
     def step(self) -> None:
         """Send what callbacks have queued in this turn. Called in the loop's thread.
 
-        What the kernel does not take is left to the keeper. But if a peer sends faster than it
-        reads the answers, it is not read from while more than a megabyte of answers waits. (Only
-        answers count: two ends that both have much to send must not wait for each other.)
+        What the kernel does not accept is left to the keeper. But if a peer sends faster than it
+        reads the answers, reading stops while more than a megabyte of answers waits. (Only answers
+        count: two ends that both have much to send must not wait for each other.)
         """
         if self.flush_outgoing() is FlushResult.done:
             self._loop_queued = False
@@ -422,7 +422,7 @@ class Sender:
         self._keeper.wake(self)
 
     def fileno(self) -> int:
-        """Return the descriptor that the keeper waits for; −1 when there is none."""
+        """Return the descriptor that the keeper waits for; −1 if there is none."""
         return self._process.fileno()
 
     def flush_queued(self) -> FlushResult:
@@ -506,12 +506,12 @@ class Sender:
             queued.batch_sent()
         return FlushResult.done
 
-    # --------------------------------------------------------------------------- the end of it all
+    # ------------------------------------------------------------------------------------ the end
 
     def close(self, payload: bytes, deadline: Deadline, failures: list[BaseException]) -> None:
         """Write a close frame after all queued frames. Called under ``safe_out``.
 
-        What the peer does not take by the *deadline* is left to the keeper. *failures* gets the
+        What the peer does not accept by the *deadline* is left to the keeper. *failures* gets the
         protocol's exceptions for queued frames, which are dropped.
         """
         assert self.safe_out.locked()
@@ -519,7 +519,7 @@ class Sender:
             self._keeper.wake(self)
 
     def requeue(self) -> None:
-        """Put frames that the kernel did not take whole back at the head of the queue.
+        """Put frames that the kernel did not accept whole back at the head of the queue.
 
         Called after the end of a connection.
         """
@@ -534,11 +534,3 @@ class Sender:
 
 
 _main_ident = threading.main_thread().ident
-
-
-def sharing_time() -> float:
-    """Return the time of the monotonic clock, for :meth:`Sender.send_shared`.
-
-    0 in the main thread, where a signal handler may interrupt a write: the keeper does it there.
-    """
-    return 0.0 if get_ident() == _main_ident else monotonic()

@@ -1,1 +1,1 @@
-"""Protocols: the base classes of applications' protocols, and the list that a server offers."""
+"""Protocols: base classes for the protocols of applications, and the list that a server offers."""

@@ -1,4 +1,4 @@
-"""AnyNameList: one protocol under any name that a client asks for.
+"""AnyNameList: one protocol under any name that a client requests.
 
 It is for the command line and the test servers; applications name their protocols.
 """
@@ -10,9 +10,9 @@ from .protocol_list import WebSocketProtocolList
 
 
 class AnyNameList(WebSocketProtocolList):
-    """Offers *protocol* under any name, and to clients that ask for none, on the URIs it matches.
+    """Offers *protocol* under any name, and to clients that request none, on the URIs it matches.
 
-    Protocols given to :meth:`add` are preferred where they match. The methods run in the
+    Protocols passed to :meth:`add` are preferred if they match. The methods run in the
     connections' threads.
     """
 
@@ -22,7 +22,7 @@ class AnyNameList(WebSocketProtocolList):
         self._any = protocol
 
     def clone_by_name(self, name: str, client_uri: str) -> WebSocketProtocol | None:
-        """Return a clone with that *name*; None when the URI is not served."""
+        """Return a clone with that *name*; None if the URI is not served."""
         clone = super().clone_by_name(name, client_uri)
         if clone is None:
             clone = self._clone_any(client_uri)
@@ -31,7 +31,7 @@ class AnyNameList(WebSocketProtocolList):
         return clone
 
     def clone_by_uri(self, client_uri: str) -> WebSocketProtocol | None:
-        """Return a clone; None when the URI is not served."""
+        """Return a clone; None if the URI is not served."""
         return super().clone_by_uri(client_uri) or self._clone_any(client_uri)
 
     def _clone_any(self, client_uri: str) -> WebSocketProtocol | None:

@@ -1,4 +1,4 @@
-"""AnyOf: a client's protocol that asks for one of several names, or for none."""
+"""AnyOf: a client's protocol that requests one of several names, or none."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from .base import WebSocketProtocol
 
 
 class AnyOf(WebSocketProtocol):
-    """Asks for the sub-protocols *names*, the preferred one first.
+    """Requests the sub-protocols *names*, in order of preference.
 
-    :attr:`name` is the one that the server has chosen; '' before the first upgrade, when the server
-    chose none, and when there are no names. Subclasses handle the messages. Raises ``TypeError`` or
+    :attr:`name` is the one that the server has chosen; '' before the first upgrade, if the server
+    chose none, and if there are no names. Subclasses handle the messages. Raises ``TypeError`` or
     ``ValueError`` for an invalid name.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         super().__init__("")
-        #: the names to ask for
+        #: the names to request
         self.names: tuple[str, ...] = tuple(names)
         for name in self.names:
             if not name:
-                raise ValueError("the name of a sub-protocol cannot be empty")
+                raise ValueError("the name of a sub-protocol must not be empty")
             WebSocketProtocol(name)  # raises for an invalid name
 
     def get_subprotocols(self) -> str:

@@ -32,7 +32,7 @@ _MISSING = object()
 #: values that cannot be the state of one connection
 _PLAIN = (bool, int, float, str, bytes, tuple, frozenset, type(None), FunctionType)
 
-#: printable ASCII that a token cannot have (RFC 9110 §5.6.2)
+#: printable ASCII characters that a token cannot contain (RFC 9110 §5.6.2)
 _SEPARATORS = frozenset('"(),/:;<=>?@[\\]{}')
 
 
@@ -45,7 +45,7 @@ OnBeforeIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], bool]
 
 
 def is_localhost(ip: str) -> bool:
-    """Return whether a peer with that *ip* ('': none) counts as being on this machine, as one on a
+    """Return whether a peer with that *ip* ('': none) counts as being on this machine; a peer on a
     Unix socket does.
 
     The rule is mORMot's: ``::1`` does not count.
@@ -59,8 +59,8 @@ def _is_name(name: str, value: Any) -> None:
     if wrong:
         # the message does not show the whole name: some applications use a token as a name
         raise ValueError(
-            f"the name of a sub-protocol cannot have {wrong!r}: letters, digits, '-', '.' and"
-            " '_' are safe"
+            f"the name of a sub-protocol must not contain {wrong!r}: use letters, digits, '-', '.'"
+            " and '_'"
         )
 
 
@@ -69,10 +69,10 @@ class WebSocketProtocol(CheckedAttributes):
 
     Mirrors ``TWebSocketProtocol``. *name* is the sub-protocol (``Sec-WebSocket-Protocol``).
     *uri* is the path to which the protocol is limited, with or without its leading ``/``; ``''``
-    means any, and ``'/'`` the root. A protocol whose *name* is ``''`` serves the clients that ask
-    for no sub-protocol. Both are matched in any case. A path that is percent-encoded in a URI
-    (``/caf%C3%A9``) may be given decoded (``'café'``). Raises ``ValueError`` for a name that cannot
-    be in an HTTP header.
+    means any, and ``'/'`` the root. A protocol whose *name* is ``''`` serves clients that request
+    no sub-protocol. Both are matched ignoring case. You can pass a path that is percent-encoded in
+    a URI (``/caf%C3%A9``) in decoded form (``'café'``). Raises ``ValueError`` for a name that
+    cannot be in an HTTP header.
     """
 
     _CHECKS: ClassVar[dict[str, Check]] = {
@@ -98,20 +98,20 @@ class WebSocketProtocol(CheckedAttributes):
     #: True on protocols whose native peers may send text that is not UTF-8, which is then accepted
     #: in both directions
     lenient_text = False
-    #: True where :meth:`before_send_frame` depends only on its frame. Several threads may then
-    #: prepare frames at once, before they take the output lock, and a large frame does not delay
-    #: the small ones of others
+    #: True if :meth:`before_send_frame` depends only on its frame. Several threads can then prepare
+    #: frames at the same time, before they take the output lock, and a large frame does not delay
+    #: small frames of other threads
     prepares_in_any_order = False
 
     _ELSEWHERE: ClassVar[dict[str, str]] = {
         "broadcast": "server.websocket_broadcast(frame)",
         "on_close": "on_incoming_frame of a WebSocketProtocolChat gets focConnectionClose last",
-        "on_message": "on_incoming_frame of a WebSocketProtocolChat",
+        "on_message": "use on_incoming_frame of a WebSocketProtocolChat",
         "on_open": "on_incoming_frame of a WebSocketProtocolChat gets focContinuation first",
-        "send": "process.send_frame(frame), on the connection that callbacks get",
+        "send": "use process.send_frame(frame), on the connection that callbacks get",
     }
 
-    #: the callbacks that a clone has, too
+    #: the callbacks that clones get, too
     _CLONED: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str, uri: str = "") -> None:
@@ -125,22 +125,22 @@ class WebSocketProtocol(CheckedAttributes):
         self.uri = uri
         #: the URI of the upgrade, with its query
         self.upgrade_uri = ""
-        #: on a client the custom headers of the upgrade; on a server its bearer token
+        #: on a client, the custom headers of the upgrade; on a server, its bearer token
         self.upgrade_bearer_token = ""
-        #: on a server the (name, value) headers of the upgrade, names in lower case; see
+        #: on a server, the (name, value) headers of the upgrade, names in lower case; see
         #: :meth:`upgrade_header`
         self.upgrade_headers: list[tuple[str, str]] = []
-        #: the peer's IP address, server side; ``'unix:'`` on a Unix socket, '' when unknown
+        #: on a server, the peer's IP address; ``'unix:'`` on a Unix socket, '' if unknown
         self.remote_ip = ""
-        #: True when the peer is on this machine
+        #: True if the peer is on this machine
         self.remote_localhost = False
-        #: the server's number of the connection
+        #: the server's number for the connection
         self.connection_id = 0
         #: kept for ported code: flags of the underlying connection
         self.connection_flags: frozenset[str] = frozenset()
         #: any data that the application wants to keep with the connection
         self.connection_opaque: Any = None
-        #: the last fault, in words
+        #: a description of the last fault
         self.last_error = ""
         self.encryption: Any = None
         #: the agreement on permessage-deflate for the connection; None: it is not used
@@ -149,7 +149,7 @@ class WebSocketProtocol(CheckedAttributes):
         #: package updates them
         self.counts: MessageCounts = MessageCounts()
         #: ``f(process, frame) -> bool``, called first for each message, in the connection's thread;
-        #: True: it was handled
+        #: True: the message was handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
         self._custom_data: Any = None
         #: a weak reference to the client that uses this object, None before its upgrade
@@ -161,7 +161,7 @@ class WebSocketProtocol(CheckedAttributes):
     def uri(self) -> str:
         """The path that this protocol is limited to; '' for any, '/' for the root.
 
-        Setting it raises ``ValueError`` for control characters, line ends among them. Mirrors
+        Setting it raises ``ValueError`` for control characters, including line ends. Mirrors
         ``Uri``.
         """
         return self._uri
@@ -172,12 +172,12 @@ class WebSocketProtocol(CheckedAttributes):
         if "://" in value[:8]:
             raise ValueError("the URI of a protocol is a path, like 'chat', without host and port")
         if any(c < " " or c == "\x7f" for c in value):
-            raise ValueError("the URI of a protocol cannot have control characters")
+            raise ValueError("the URI of a protocol must not contain control characters")
         self._uri = value
 
     @property
     def custom_data(self) -> Any:
-        """The data given to :meth:`set_custom_data`; mirrors ``CustomData``."""
+        """The data passed to :meth:`set_custom_data`; mirrors ``CustomData``."""
         return self._custom_data
 
     @property
@@ -203,7 +203,7 @@ class WebSocketProtocol(CheckedAttributes):
     def upgrade_header(self, name: str) -> str:
         """Return a header of the upgrade on a server, e.g. ``'Cookie'``; '' if it is missing.
 
-        The case of *name* does not matter.
+        The case of *name* is ignored.
         """
         return next((value for key, value in self.upgrade_headers if key == name.lower()), "")
 
@@ -213,7 +213,7 @@ class WebSocketProtocol(CheckedAttributes):
 
     @property
     def encrypted(self) -> bool:
-        """True when frames are encrypted; mirrors ``Encrypted``."""
+        """True if frames are encrypted; mirrors ``Encrypted``."""
         return self.encryption is not None
 
     # ---------------------------------------------------------------------------- may be overridden
@@ -226,7 +226,7 @@ class WebSocketProtocol(CheckedAttributes):
         return None
 
     def reset(self) -> None:
-        """Forget the state of the last connection, before the next one. Mirrors ``Reset``."""
+        """Discard the state of the last connection, before the next one. Mirrors ``Reset``."""
 
     def get_subprotocols(self) -> str:
         """Return a client's ``Sec-WebSocket-Protocol``; '' to send none.
@@ -273,7 +273,7 @@ class WebSocketProtocol(CheckedAttributes):
     ) -> None:
         """Handle a message. Mirrors ``ProcessIncomingFrame``.
 
-        It is also called with ``focContinuation`` first, and with ``focConnectionClose`` last. Runs
+        It is also called first with ``focContinuation``, and last with ``focConnectionClose``. Runs
         in the connection's thread, with no lock held.
         """
 
@@ -298,9 +298,9 @@ class WebSocketProtocol(CheckedAttributes):
         return all(process.send_frame(frame) for frame in frames)
 
     def join_payloads(self, payloads: list[bytes]) -> bytes | None:
-        """Return one message that stands for queued binary messages with these *payloads*.
+        """Return one message that replaces queued binary messages with these *payloads*.
 
-        None: the protocol has no such messages. Where this is overridden, two or more messages are
+        None: the protocol has no such messages. If this is overridden, two or more messages are
         sent as one frame. Called under the output lock.
         """
         return None
@@ -314,7 +314,8 @@ class WebSocketProtocol(CheckedAttributes):
 
     def client_ended(self) -> None:
         """Called on a client when there will be no other connection: after ``free()``, when the
-        policy has given up, or without a reconnection. Runs in the client's thread, last of all.
+        policy has given up, or if there is no reconnection. Runs in the client's thread, last of
+        all.
         """
 
     # ------------------------------------------------------------------------------------- internal
@@ -338,7 +339,7 @@ class WebSocketProtocol(CheckedAttributes):
         self.connection_id = connection_id
 
     def upgrade_begins(self, uri: str, headers: str) -> None:
-        """Store what a client asks for, before its first attempt; called by the package."""
+        """Store what a client requests, before its first attempt; called by the package."""
         self.upgrade_uri = uri
         self.upgrade_bearer_token = headers
 
@@ -368,15 +369,15 @@ class WebSocketProtocol(CheckedAttributes):
             return True
         if is_same_uri(self.uri, uri):
             return True
-        # as in mORMot, whose client asks for '//chat' when it is given '/chat'
+        # as in mORMot, whose client requests '//chat' for '/chat'
         return self.uri.startswith("/") and is_same_uri(self.uri[1:], uri)
 
     def _clone_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return what :meth:`clone` gives to the constructor."""
+        """Return the arguments that :meth:`clone` passes to the constructor."""
         return (self.name, self.uri), {}
 
     def check_clone(self) -> None:
-        """Raise ``TypeError`` when :meth:`clone` could not work, and say how it would: for servers,
+        """Raise ``TypeError`` if :meth:`clone` could not work, and explain what to do. For servers,
         which clone for each connection.
         """
         kind: Any = type(self)
@@ -387,13 +388,13 @@ class WebSocketProtocol(CheckedAttributes):
         if not (_takes(kind, len(arguments), tuple(options)) or _takes(kind, 0, ())):
             names = ", ".join(repr(value) for value in arguments)
             raise TypeError(
-                f"{kind.__name__} is cloned for each connection as {kind.__name__}({names}), which"
-                " its __init__ does not take: override clone(self, client_uri) to return a new"
-                f" {kind.__name__} made with the arguments that it needs"
+                f"{kind.__name__} is cloned for each connection as {kind.__name__}({names}), but"
+                " its __init__ does not accept that: override clone(self, client_uri) to return a"
+                f" new {kind.__name__} with the arguments that it needs"
             )
 
     def _new_clone(self: _P) -> _P:
-        """Return another object of this class, with what the application has set on this one."""
+        """Return another object of this class, with everything the application set on this one."""
         # the application's class may have another constructor
         kind: Any = type(self)
         arguments, options = self._clone_arguments()
@@ -401,7 +402,7 @@ class WebSocketProtocol(CheckedAttributes):
         if _takes(kind, len(arguments), tuple(options)) or not _takes(kind, 0, ()):
             clone = kind(*arguments, **options)
         else:
-            # it gives the name and the URI itself
+            # it passes the name and the URI itself
             clone = kind()
         self._copy_to(clone)
         if kind._added:
@@ -412,15 +413,15 @@ class WebSocketProtocol(CheckedAttributes):
         """Give *clone* the callbacks and the custom data."""
         for name in ("on_before_incoming_frame", *self._CLONED):
             value = getattr(self, name)
-            # else a method of that name of the subclass, which the clone has itself
+            # otherwise it is a method of the subclass, which the clone has itself
             method = getattr(type(self), name, None)
             if method is None or getattr(value, "__func__", None) is not method:
                 setattr(clone, name, value)
         clone._custom_data = self._custom_data
 
     def _copy_added(self, clone: WebSocketProtocol) -> None:
-        """Give *clone* what a subclass of the application has been given after its construction:
-        what its constructor does not set, and plain values that were changed since.
+        """Give *clone* the attributes that an application's subclass was given after construction:
+        those that its constructor does not set, and plain values that were changed since.
         """
         for name in self._added & vars(self).keys():
             value = getattr(self, name)
@@ -439,7 +440,7 @@ class WebSocketProtocol(CheckedAttributes):
 
 @lru_cache(maxsize=256)
 def _takes(kind: Any, count: int, options: tuple[str, ...]) -> bool:
-    """Return whether objects of *kind* can be made with *count* arguments and these options."""
+    """Return whether objects of *kind* can be created with *count* arguments and these options."""
     try:
         signature(kind).bind(*(None,) * count, **dict.fromkeys(options))
     except TypeError:

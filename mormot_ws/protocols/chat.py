@@ -23,15 +23,15 @@ OnIncomingFrame = Callable[["WebSocketProcess", WebSocketFrame], Ignored]
 class WebSocketProtocolChat(WebSocketProtocol):
     """Passes each incoming message to ``on_incoming_frame(process, frame)``.
 
-    Mirrors ``TWebSocketProtocolChat``. The callback runs in the connection's own thread, so never
-    twice at once for one connection:
+    Mirrors ``TWebSocketProtocolChat``. The callback runs in the connection's own thread, so for one
+    connection it never runs twice at the same time. It is called:
 
     1. once with an empty ``focContinuation`` frame: the connection is open;
     2. for each ``focText`` and ``focBinary`` message;
     3. once with a ``focConnectionClose`` frame: the connection has ended. Its payload is that of
        the close frame (code and reason), or empty if there was none.
 
-    An exception of the callback, even one of ``sys.exit()``, is logged with its traceback; it ends
+    An exception in the callback, even from ``sys.exit()``, is logged with its traceback; it ends
     neither the connection nor the program. Do not ``free()`` the client or server in it.
     """
 
@@ -52,18 +52,18 @@ class WebSocketProtocolChat(WebSocketProtocol):
     def process_incoming_frame(
         self, process: WebSocketProcess, frame: WebSocketFrame, info: str
     ) -> None:
-        """Call ``on_incoming_frame``; log what it raises."""
+        """Call ``on_incoming_frame``; log its exceptions."""
         callback = self.on_incoming_frame
         if callback is not None:
             try:
                 callback(process, frame)
             except BaseException as exc:
-                # As in the original, the connection stays open. SystemExit is caught too: it would
+                # As in the original, the connection stays open. SystemExit is caught, too: it would
                 # end only this thread, and nothing would be read any more.
                 if isinstance(exc, KeyboardInterrupt) and current_thread() is main_thread():
                     raise
                 if process.inherited:
-                    # in a child that was forked by the callback: let it end
+                    # in a child that the callback has forked: let it end
                     raise
                 _log.exception(
                     "%s: on_incoming_frame failed on %r", process, frame, extra=process.log_fields()
@@ -72,15 +72,15 @@ class WebSocketProtocolChat(WebSocketProtocol):
     def send_frame(self, process: WebSocketProcess | None, frame: WebSocketFrame) -> bool:
         """Send a copy of *frame* through *process*. Mirrors ``SendFrame``.
 
-        Any thread may call it. Returns False, without raising, when there is no process, when it is
-        not in ``wpsRun``, when the frame is neither text nor binary, or when the connection is
-        lost. Raises ``TypeError`` for what is not a connection or not a frame.
+        Any thread may call it. Returns False, without raising, if there is no process, if it is not
+        in ``wpsRun``, if the frame is neither text nor binary, or if the connection is lost. Raises
+        ``TypeError`` for anything that is not a connection or not a frame.
         """
         check_frame(frame)
         if process is not None and not hasattr(process, "send_frame"):
             raise TypeError(
-                "the first argument is the connection, as callbacks get it, not"
-                f" {type(process).__name__}: of a client that is client.websockets"
+                "the first argument must be the connection that callbacks get, not"
+                f" {type(process).__name__}: of a client it is client.websockets"
             )
         opcode = frame.opcode
         if (

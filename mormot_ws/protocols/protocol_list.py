@@ -16,21 +16,21 @@ from .base import WebSocketProtocol, bare_uri
 
 _log = get_logger("mormot_ws.protocols")
 
-#: seconds between two warnings about clients that ask for a protocol that is not offered
+#: seconds between two warnings about clients that request a protocol that is not offered
 _MISMATCH_SECONDS = 60.0
 
 
 class WebSocketProtocolList(KnownAttributes):
     """The protocols that a server offers. Mirrors ``TWebSocketProtocolList``.
 
-    Any thread may call the methods.
+    All methods are thread-safe.
     """
 
     _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {"on_upgraded": ("protocol",)}
 
     _ELSEWHERE: ClassVar[dict[str, str]] = {
-        "append": "add(protocol), or add_once(protocol)",
-        "register": "add(protocol), or add_once(protocol)",
+        "append": "use add(protocol), or add_once(protocol)",
+        "register": "use add(protocol), or add_once(protocol)",
     }
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class WebSocketProtocolList(KnownAttributes):
     def add_once(self, protocol: WebSocketProtocol) -> bool:
         """Offer *protocol*, and replace one with the same name and URI. Mirrors ``AddOnce``.
 
-        Returns True when there was none. On a running server prefer :meth:`add`, because open
+        Returns True if there was none. On a running server prefer :meth:`add`, because open
         connections keep the old protocol.
         """
         self._check(protocol)
@@ -96,7 +96,7 @@ class WebSocketProtocolList(KnownAttributes):
         """
         if not isinstance(name, str) or not isinstance(uri, str):
             raise TypeError(
-                "a protocol is removed by its name and uri, which must be str, not"
+                "the name and uri of the protocol to remove must be str, not"
                 f" {type(name).__name__} and {type(uri).__name__}"
             )
         with self._safe:
@@ -137,16 +137,16 @@ class WebSocketProtocolList(KnownAttributes):
         return None
 
     def clone_for_nameless(self, client_uri: str) -> WebSocketProtocol | None:
-        """Return a clone for a client that asks for no sub-protocol on *client_uri*, or None.
+        """Return a clone for a client that requests no sub-protocol on *client_uri*, or None.
 
-        First come the protocols with exactly that URI, those without a name before the others; then
-        those without a name that serve any URI.
+        Protocols with exactly that URI come first, and among them those without a name; then those
+        without a name that serve any URI.
         """
         fitting = [item for item in self._protocols if item.matches_uri(client_uri)]
         exact = [item for item in fitting if item.uri]
         return (
             self._clone_first([item for item in exact if not item.name], client_uri)
-            # as in mORMot it does not know the root path
+            # as in mORMot, this does not match the root path
             or self.clone_by_uri(client_uri)
             or self._clone_first(exact, client_uri)
             or self._clone_first([item for item in fitting if not item.name], client_uri)
@@ -166,14 +166,15 @@ class WebSocketProtocolList(KnownAttributes):
     ) -> tuple[int, WebSocketProtocol | None, bytes]:
         """Decide on an upgrade; return (status, the connection's protocol, the answer to send).
 
-        The status is 101, or it is that of a refusal and the protocol is None. *deflate*: how to
-        accept permessage-deflate if the client offers it; None: not at all. *allowed_origins*: the
-        origins to accept; None: any. Called in the connection's thread. Mirrors ``ServerUpgrade``.
+        The status is 101, or it is the status of a refusal and the protocol is None. *deflate*: how
+        to accept permessage-deflate if the client offers it; None: not at all. *allowed_origins*:
+        the origins to accept; None: any. Called in the connection's thread. Mirrors
+        ``ServerUpgrade``.
         """
         if not request.origin_is_in(allowed_origins):
             _log.info(
-                "an upgrade by a page of %.200s is refused: allowed_origins does not have that"
-                " origin",
+                "an upgrade from a page of %.200s is refused: this origin is not in"
+                " allowed_origins",
                 ", ".join(map(repr, request.all("origin"))),
             )
             return 403, None, upgrade_refusal(403)
@@ -195,7 +196,7 @@ class WebSocketProtocolList(KnownAttributes):
     ) -> tuple[int, WebSocketProtocol | None, str]:
         """Return the status, the protocol and its extensions.
 
-        For a refusal they are the status, None, and a text for the client.
+        For a refusal, they are the status, None, and a text for the client.
         """
         status = request.fault()
         if status:
@@ -225,14 +226,14 @@ class WebSocketProtocolList(KnownAttributes):
             return 200
         try:
             status = self.on_upgraded(protocol)
-        # any exception of the application, even of sys.exit(), refuses only this connection
+        # any exception in the application, even from sys.exit(), refuses only this connection
         except BaseException:  # noqa: BLE001
             _log.exception("on_websocket_upgraded failed; the upgrade is refused with 500")
             return 500
         if isinstance(status, int) and (status == 200 or 300 <= status <= 599):
             return status
         _log.error(
-            "on_websocket_upgraded has to return 200 or an HTTP status that refuses, not %r:"
+            "on_websocket_upgraded must return 200 or an HTTP status that refuses, not %r:"
             " refused with 500",
             status,
         )
@@ -257,7 +258,7 @@ class WebSocketProtocolList(KnownAttributes):
         return next((clone for clone in clones if clone is not None), None)
 
     def _what_is_offered(self, path: str) -> str:
-        """Return a line that tells a refused client what it may ask for."""
+        """Return a line that tells a refused client what it can request."""
         here = [item for item in self._protocols if item.matches_uri(path)]
         where = "on this URI" if here else "on other URIs only"
         names: dict[str, None] = {}
@@ -272,9 +273,9 @@ class WebSocketProtocolList(KnownAttributes):
         )
 
     def _log_mismatch(self, request: UpgradeRequest) -> None:
-        """Log what was asked for and what is offered, at WARNING, but once a minute.
+        """Log what was requested and what is offered, at WARNING, but only once a minute.
 
-        Only names and URIs of our own are logged, because others may be tokens.
+        Only our own names and URIs are logged, because others may be tokens.
         """
         protocols = self._protocols
         offered = ", ".join(
@@ -291,12 +292,12 @@ class WebSocketProtocolList(KnownAttributes):
         more = self._mismatch_log.due()
         _log.log(
             logging.INFO if more is None else logging.WARNING,
-            "an upgrade asks for %s on %s; offered: %s. Name and URI have to match one that was "
-            "given to add()%s%s",
+            "an upgrade requests %s on %s; offered: %s. Name and URI must match a protocol that "
+            "was passed to add()%s%s",
             what,
             f"the URI {path!r}" if ours else "another URI",
             offered or "none",
-            "" if asked else "; the name '' serves clients that ask for no protocol",
+            "" if asked else "; the name '' serves clients that request no protocol",
             more or "",
         )
 
@@ -311,7 +312,7 @@ class WebSocketProtocolList(KnownAttributes):
     def _check(protocol: WebSocketProtocol) -> None:
         if not isinstance(protocol, WebSocketProtocol):
             raise TypeError(
-                f"an object of a WebSocketProtocol class is added, not {type(protocol).__name__}"
+                f"add() needs an object of a WebSocketProtocol class, not {type(protocol).__name__}"
             )
         if type(protocol).clone is WebSocketProtocol.clone:
             _log.warning(

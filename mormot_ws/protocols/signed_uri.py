@@ -1,8 +1,8 @@
-"""WebSocketProtocolUri: connections on signed URIs that the server makes and that expire.
+"""WebSocketProtocolUri: connections on signed URIs that the server creates and that expire.
 
 A browser cannot set the headers of a WebSocket, so it cannot send a token in one. Instead it asks
-the application for a URI by HTTP, with any authentication, and connects there. itsdangerous (extra
-``uri``) signs the URIs; it is imported when the first such protocol is made.
+the application for a URI over HTTP, with any authentication, and connects there. itsdangerous
+(extra ``uri``) signs the URIs; it is imported when the first such protocol is created.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _PLACE = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/]*/")
 
 
 class NewUri(NamedTuple):
-    """What :meth:`WebSocketProtocolUri.new_uri` returns."""
+    """The result of :meth:`WebSocketProtocolUri.new_uri`."""
 
     #: the URI, to which a client can connect once
     uri: str
-    #: the number of the connection, which it has as :attr:`WebSocketProtocolUri.session`
+    #: the number of the connection, which is its :attr:`WebSocketProtocolUri.session`
     session: int
 
     def __repr__(self) -> str:
@@ -44,7 +44,7 @@ class NewUri(NamedTuple):
 
 
 class _UriGenerator:
-    """Makes and checks the tokens of one registered protocol and of all its clones.
+    """Creates and checks the tokens of one registered protocol and of all its clones.
 
     Any thread may use it.
     """
@@ -59,7 +59,7 @@ class _UriGenerator:
                 "WebSocketProtocolUri needs itsdangerous: pip install 'mormot_ws[uri]'"
             ) from exc
         self._expiration = expiration_seconds
-        # several protocols may share a secret: a token is valid only for the one that made it
+        # several protocols may share a secret: a token is valid only for the one that created it
         self._serializer = URLSafeTimedSerializer(
             secret, salt=f"mormot_ws.uri {name.lower()} {path_key}"
         )
@@ -81,7 +81,7 @@ class _UriGenerator:
             token = token.decode("ascii")
         if len(token) > _MAX_TOKEN:
             raise ValueError(
-                f"the record makes a token of {len(token)} characters, at most {_MAX_TOKEN} "
+                f"the record results in a token of {len(token)} characters, but only {_MAX_TOKEN} "
                 "fit into a URI"
             )
         return token, session
@@ -89,7 +89,7 @@ class _UriGenerator:
     def validate(self, token: str) -> tuple[int, int, Any]:
         """Return (session, created, record) of *token*, which can be used only once.
 
-        Raises ``ValueError`` for an invalid token; the message has no part of it.
+        Raises ``ValueError`` for an invalid token; the message does not contain any part of it.
         """
         try:
             (session, record), stamp = self._serializer.loads(
@@ -99,12 +99,12 @@ class _UriGenerator:
             raise ValueError("it has expired") from None
         # the exception's text has parts of the token. ValueError, TypeError: signed by others
         except (self._bad_data, ValueError, TypeError):
-            raise ValueError("it was not made here, or was changed") from None
+            raise ValueError("it was not created here, or was changed") from None
         created = int(stamp.timestamp())
         with self._safe:
             # compares the signed values: a token's text can be spelled in several ways
             if (session, created) in self._used:
-                raise ValueError("it was used before")
+                raise ValueError("it was already used")
             self._used[session, created] = None
             self._forget(time() - self._expiration - 1)
         return session, created, record
@@ -113,7 +113,7 @@ class _UriGenerator:
         assert self._safe.locked()
         for key in list(self._used):
             if key[1] >= expired_before:
-                break  # tokens are not always used in the order of making: the rest goes later
+                break  # tokens are not always used in the order of creation: the rest comes later
             del self._used[key]
 
 
@@ -127,23 +127,23 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
 
     Mirrors ``TWebSocketProtocolUri``.
 
-    :param name: the sub-protocol, for which clients must ask (``new WebSocket(uri, name)`` in a
+    :param name: the sub-protocol, which clients must request (``new WebSocket(uri, name)`` in a
         browser).
-    :param public_uri: the beginning of the URIs, e.g. ``'wss://example.com/gateway'``; like the
-        original it may omit the scheme (``'example.com/gateway'``).
+    :param public_uri: the beginning of the URIs, e.g. ``'wss://example.com/gateway'``; as in the
+        original, the scheme may be omitted (``'example.com/gateway'``).
     :param expiration_minutes: how long clients can connect to a URI. Open connections stay open.
-    :param record_type: a dataclass for the records of :meth:`new_uri`, which come back as its
-        instances. Without it a record is any JSON value.
+    :param record_type: a dataclass for the records of :meth:`new_uri`, which are returned as its
+        instances. Without it, a record is any JSON value.
     :param on_incoming_frame: as on :class:`WebSocketProtocolChat`, the base class; or override
         ``process_incoming_frame``.
-    :param secret: signs the URIs. By default each object draws a new one, so its URIs do not
-        survive a restart. With a secret of your own they do, and several servers can share it; but
-        each server remembers only the URIs that it has seen used.
+    :param secret: signs the URIs. By default each object generates a new one, so its URIs do not
+        survive a restart. With your own secret they do, and several servers can share it; but each
+        server remembers only the URIs that were used on it.
     :param local_path: the path that this server sees, if a proxy in front of it changes the path of
         *public_uri*: ``''`` if the proxy removes the whole of ``/gateway``. None: the same path.
 
     A URI opens only this protocol, on its own path, even if others have the same secret. An upgrade
-    is refused with 404 when its token is not ours, has expired, was used before or came on another
+    is refused with 404 if its token is not ours, has expired, was already used or came on another
     path. The record is signed, not encrypted: the receiver can read it, but not change it.
 
     Raises ``ValueError`` or ``TypeError`` for invalid arguments, and :class:`WebSocketsError`
@@ -170,7 +170,7 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
     ) -> None:
         super().__init__(name, "", on_incoming_frame)
         if not name:
-            raise ValueError("a name is needed: it is how a client asks for the protocol")
+            raise ValueError("a name is required: clients use it to request the protocol")
         IS_TEXT("public_uri", public_uri)
         IS_NUMBER("expiration_minutes", expiration_minutes)
         if secret is not None and not isinstance(secret, (str, bytes)):
@@ -179,14 +179,14 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
             IS_TEXT("local_path", local_path)
         if not public_uri:
             raise ValueError(
-                "public_uri is what clients reach this server by, e.g. 'wss://example.com/gateway'"
+                "public_uri must be the address for clients, e.g. 'wss://example.com/gateway'"
             )
         if "?" in public_uri or "#" in public_uri:
-            raise ValueError("public_uri ends with a path: no '?' and no '#' can be in it")
+            raise ValueError("public_uri must end with a path, without '?' and '#'")
         if expiration_minutes <= 0:
-            raise ValueError(f"expiration_minutes is more than 0, not {expiration_minutes}")
+            raise ValueError(f"expiration_minutes must be more than 0, not {expiration_minutes}")
         if secret is not None and len(secret) < 16:
-            raise ValueError("a secret has at least 16 characters or bytes")
+            raise ValueError("a secret must have at least 16 characters or bytes")
         #: the beginning of new URIs, up to the last ``/``; mirrors ``PublicUri``
         self.public_uri: str = public_uri.rstrip("/") + "/"
         #: mirrors ``RecordTypeInfo``
@@ -194,7 +194,7 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
         #: on a connection: the number of its URI, as :meth:`new_uri` returned it; 0 before. Mirrors
         #: ``Session``
         self.session: int = 0
-        #: on a connection: when its URI was made, in seconds of Unix time. Mirrors ``Created``
+        #: on a connection: when its URI was created, in seconds of Unix time. Mirrors ``Created``
         self.created: int = 0
         #: on a connection: the record of its URI, None without one. Mirrors ``RecordData``
         self.record_data: Any = None
@@ -213,7 +213,7 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
 
         The connection will have *record_data* as :attr:`record_data`. It is an instance of
         ``record_type``, or a JSON value. Raises ``TypeError`` for any other value, and
-        ``ValueError`` when it is too long for a URI. Any thread may call it. Mirrors ``NewUri``.
+        ``ValueError`` if it is too long for a URI. Any thread may call it. Mirrors ``NewUri``.
         """
         if self.record_type is not None and record_data is not None:
             if not isinstance(record_data, self.record_type):
@@ -248,14 +248,14 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
     def _record_of(self, record: Any) -> Any:
         """Return the *record* of a token as a ``record_type``.
 
-        Raises ``ValueError`` if it does not fit; the message has no part of the record.
+        Raises ``ValueError`` if it does not fit; the message does not contain the record.
         """
         assert self.record_type is not None
         try:
             return self.record_type(**record)
         except (ValueError, TypeError):
             raise ValueError(
-                f"its record is not a {self.record_type.__name__} (of another version of the "
+                f"its record is not a {self.record_type.__name__} (from another version of the "
                 "program?)"
             ) from None
 

@@ -1,8 +1,8 @@
-"""ListeningServer: what servers have in common that listen themselves.
+"""ListeningServer: the common part of servers that listen themselves.
 
-Where they listen, how connections are accepted or turned away, what is logged of it. It starts no
-thread: a subclass calls :meth:`ListeningServer._accept_from` when visitors wait, and serves each
-connection in its own way.
+It covers where they listen, how connections are accepted or turned away, and what is logged of
+this. It starts no thread: a subclass calls :meth:`ListeningServer._accept_from` when visitors wait,
+and serves each connection in its own way.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from .listening import Place
 
 _log = get_logger("mormot_ws.server")
 
-#: with no more descriptors a server says so when it starts
+#: the errors that mean that there are no more descriptors
 _FEW_DESCRIPTORS = 256
 
-#: how many connections are accepted on one socket before others have their turn
+#: how many connections are accepted on one socket before other sockets have their turn
 _MOST_AT_ONCE = 64
 
-#: the most milliseconds in which free() lets opening handshakes end, and seconds between two looks
+#: the most milliseconds in which free() lets opening handshakes end, and seconds between two checks
 _SETTLE_MS = 500
 _LOOK_SECONDS = 0.005
 
 OnThread = Callable[[threading.Thread], Ignored]
 
-#: what is said of keywords that the constructors do not have
+#: hints for keywords that the constructors do not have
 KEYWORDS: dict[str, str] = {
     **AS_KEYWORDS,
-    "host": "port takes it too, as in '127.0.0.1:8999'",
-    "address": "port takes it too, as in '127.0.0.1:8999'",
+    "host": "use port for it too, as in '127.0.0.1:8999'",
+    "address": "use port for it too, as in '127.0.0.1:8999'",
     **{
         name: f"set it in the function prepare(server): server.{name} = …"
         for name in WebSocketServerBase._CALLBACKS
@@ -59,7 +59,7 @@ KEYWORDS: dict[str, str] = {
     "protocol": "add it in prepare(server): server.websocket_protocols.add(protocol)",
 }
 
-#: how the callbacks of the constructor are called
+#: the parameters of the constructor's callbacks
 _PARAMETERS = {"on_start": ("thread",), "on_stop": ("thread",), "prepare": ("server",)}
 
 
@@ -68,7 +68,7 @@ class ListeningServer(WebSocketServerBase):
 
     _CHECKS: ClassVar[dict[str, Check]] = {"host": IS_TEXT, "port": IS_INT}
 
-    #: what the server is called in log lines, and its threads without a *process_name*
+    #: the name of the server in log lines, and of its threads without a *process_name*
     _KIND: ClassVar[str] = "WebSocketServer"
 
     def __init__(
@@ -93,11 +93,11 @@ class ListeningServer(WebSocketServerBase):
                 check_callback(callback, name, *_PARAMETERS[name])
         super().__init__(process_name or self._KIND, process_name, settings)
         if private_key_file is not None and certificate_file is None:
-            raise ValueError("private_key_file goes with certificate_file")
+            raise ValueError("private_key_file requires certificate_file")
         if certificate_file is not None and tls_context is None:
             tls_context = server_tls_context(certificate_file, private_key_file)
         self.tls_context = tls_context
-        #: ``f(ctxt: HttpServerRequest) -> status``, answers plain HTTP requests, and those of the
+        #: ``f(ctxt: HttpServerRequest) -> status``, handles plain HTTP requests, and those of the
         #: REST protocols; None: 426 or 404
         self.on_request: OnHttpServerRequest | None = None
         self._on_start = on_start
@@ -108,7 +108,7 @@ class ListeningServer(WebSocketServerBase):
         self._leaves_visitors = False
         #: one item for each thread that is accepting; only appended to and popped
         self._accepting: list[None] = []
-        # somebody else has the listening sockets too, and goes on with them
+        # another party has the listening sockets, too, and continues to use them
         self._is_shared = place.is_shared
         self._listener = place.open()
         #: the address on which it listens; the first if there are several; ``unix:/path`` on a Unix
@@ -131,7 +131,7 @@ class ListeningServer(WebSocketServerBase):
                 limit,
             )
 
-    # ---------------------------------------------------------------------------------- for anybody
+    # ------------------------------------------------------------------------------------- public
 
     @property
     def address(self) -> str:
@@ -148,11 +148,11 @@ class ListeningServer(WebSocketServerBase):
         return self._status(self.host, self.port)
 
     def answer_path(self, path: str, on_request: OnHttpServerRequest) -> None:
-        """Let ``f(ctxt: HttpServerRequest) -> status`` answer plain HTTP requests of *path*, as
+        """Let ``f(ctxt: HttpServerRequest) -> status`` handle plain HTTP requests of *path*, e.g.
         ``'/metrics'``, instead of ``on_request``.
 
-        From any thread. Raises ``TypeError`` or ``ValueError`` for what makes no sense, and for a
-        path that has an answer already.
+        Any thread may call it. Raises ``TypeError`` or ``ValueError`` for invalid arguments, and if
+        the path already has a handler.
         """
         if not isinstance(path, str) or not path.startswith("/") or "?" in path:
             raise ValueError(f"the path must begin with '/' and must not contain '?': {path!r}")
@@ -161,15 +161,15 @@ class ListeningServer(WebSocketServerBase):
             raise ValueError(f"the path {path!r} already has a handler")
 
     def leave_visitors(self) -> None:
-        """Accept nobody from now on; what is connected goes on.
+        """Accept no further connections; existing connections continue.
 
-        For a server whose listening socket another OS process has too: that one accepts those who
-        wait. Without it they wait in vain, and this server uses a core. Only ``free()`` follows.
+        Use it if another OS process has the same listening socket, and accepts those that wait.
+        Otherwise they wait in vain, and this server keeps a core busy. Only ``free()`` may follow.
         """
         self._leaves_visitors = True
 
     def is_settled(self) -> bool:
-        """Tell, after :meth:`leave_visitors`, whether nobody is in the opening handshake."""
+        """After :meth:`leave_visitors`, return whether no opening handshake is in progress."""
         if self._accepting:
             return False
         status = self.status()
@@ -201,7 +201,7 @@ class ListeningServer(WebSocketServerBase):
     def _serve(self, connection: WebSocketServerSocket, sock: sockets.socket) -> None:
         """Begin to serve *connection*, on its blocking *sock*.
 
-        What it raises ends the connection, and is logged.
+        An exception ends the connection, and is logged.
         """
 
     def _connection(
@@ -212,10 +212,10 @@ class ListeningServer(WebSocketServerBase):
 
     def _accept_from(self, listening: sockets.socket) -> None:
         """Accept the connections that wait on one of the listener's sockets, without waiting; not
-        all in a flood.
+        all of them in a flood.
 
-        It raises what one connection, or accepting, has failed with: to be given to
-        :meth:`_cannot_accept`, and a reason to pause.
+        Raises the exception of one connection, or of accepting: pass it to :meth:`_cannot_accept`,
+        and pause.
         """
         self._accepting.append(None)
         try:
@@ -260,7 +260,7 @@ class ListeningServer(WebSocketServerBase):
 
     @property
     def _is_closed(self) -> bool:
-        # those who were accepted at the last moment would otherwise be the only ones refused
+        # otherwise those accepted at the last moment would be the only ones that are refused
         return self._stopping and not self._is_shared
 
     def _settle(self) -> None:
@@ -268,7 +268,7 @@ class ListeningServer(WebSocketServerBase):
             return
         until = Deadline(min(_SETTLE_MS, self.settings.handshake_timeout))
         while not self.is_settled() and not until.passed:
-            # no event tells the end of a handshake, and this happens once in the life of a server
+            # no event reports the end of a handshake, and this happens once in a server's life
             sleep(_LOOK_SECONDS)
 
     def _turn_away(self, sock: sockets.socket, why: str) -> None:
@@ -297,7 +297,7 @@ class ListeningServer(WebSocketServerBase):
             )
         else:
             _log.error(
-                "%r: a connection is lost, the server goes on: %s: %s%s",
+                "%r: a connection was lost, the server continues: %s: %s%s",
                 self,
                 type(exc).__name__,
                 exc,

@@ -1,6 +1,6 @@
-"""AddressLimits: how many connections each client's address has, and whether it may have more.
+"""AddressLimits: how many connections each client address has, and whether it may have more.
 
-No socket and no lock in here: the server calls it under the lock of its tables.
+No socket or lock belongs in here: the server calls it under the lock of its tables.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from .visitors import is_trusted
 class AddressLimits:
     """Counts the connections of each address, for ``settings.max_connections_per_ip``.
 
-    Each connection is counted once, for one address; any object stands for it.
+    Each connection, represented by any object, is counted once, for one address.
     """
 
     __slots__ = ("_key_of", "counts")
 
     def __init__(self) -> None:
-        #: the number of connections for each ``address_key()`` that has some
+        #: the number of connections of each ``address_key()`` that has any
         self.counts: Counter[str] = Counter()
-        # the key for which a connection is counted; without those that are not counted
+        # the key under which a connection is counted; without those that are not counted
         self._key_of: dict[object, str] = {}
 
     def count(self, connection: object, ip: str, settings: WebSocketProcessSettings) -> str:
         """Count *connection* for *ip* alone; return '', or why it cannot be served.
 
-        Connections of a trusted proxy's or load balancer's own address are not counted, nor those
-        on Unix sockets, which have none.
+        Connections from a trusted proxy's or load balancer's own address are not counted, nor
+        those on Unix sockets, which have no address.
         """
         is_proxy = is_trusted(ip, settings.proxy_protocol_from) or (
             bool(settings.remote_ip_header) and is_trusted(ip, settings.trusted_proxies)
@@ -47,7 +47,7 @@ class AddressLimits:
         return ""
 
     def forget(self, connection: object) -> None:
-        """Count *connection* no longer, if it was."""
+        """Stop counting *connection*, if it was counted."""
         key = self._key_of.pop(connection, "")
         if key:
             self.counts[key] -= 1

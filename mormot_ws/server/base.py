@@ -1,4 +1,5 @@
-"""WebSocketServerBase: what servers have in common: protocols, events, tables, limits, broadcast.
+"""WebSocketServerBase: the common part of all servers: protocols, events, tables, limits,
+broadcast.
 
 ``threaded.py`` listens for connections itself; ``wsgi.py`` takes them over from a WSGI server. This
 module accepts no sockets, and starts no thread except the keeper's.
@@ -24,7 +25,7 @@ from ..process.encoder import check_sendable
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import FreedByWith, forget_at_exit, joined
 from ..process.keeper import ProcessKeeper
-from ..process.sender import sharing_time
+from ..process.sharing import Sharing
 from ..protocols.base import WebSocketProtocol
 from ..protocols.protocol_list import WebSocketProtocolList
 from ..request import OnHttpServerRequest
@@ -41,17 +42,17 @@ from .tallies import CloseCodes, totals_of
 
 _log = get_logger("mormot_ws.server")
 
-#: how often status() tries again when a connection ends at the same time
+#: how often status() tries again if a connection ends at the same time
 _SNAPSHOT_TRIES = 100
 
 
 class WebSocketServerBase(KnownAttributes, FreedByWith):
-    """Base of the servers: their protocols, events and connections.
+    """Base class of the servers: their protocols, events and connections.
 
     :param thread_name: the name of the keeper's thread.
     :param process_name: a name for the connections in log lines.
-    :param settings: ``WebSocketProcessSettings``; by default new ones with a heartbeat every 20 000
-        ms.
+    :param settings: ``WebSocketProcessSettings``; by default a new object, with a heartbeat every
+        20 000 ms.
 
     The callbacks below run in the connection's thread. An exception in one is logged, and does not
     affect other connections.
@@ -59,16 +60,16 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
 
     _ELSEWHERE: ClassVar[dict[str, str]] = {
         "broadcast": "websocket_broadcast(frame)",
-        "callback": "a WebSocketServerRest has it",
+        "callback": "only a WebSocketServerRest has it",
         "close": "call free(), or use with",
         "on_connect": "set on_websocket_connect",
         "on_disconnect": "set on_websocket_disconnect",
-        "run": "it has been running since it was made: wait for what ends the program",
-        "send": "websocket_broadcast(frame) to all, send_frame(frame) of one of connections()",
-        "serve_forever": "it has been running since it was made: wait for what ends the program",
-        "start": "it has been running since it was made",
+        "run": "it has been running since it was created: wait for what ends the program",
+        "send": "use websocket_broadcast(frame), or send_frame(frame) of one of connections()",
+        "serve_forever": "it has been running since it was created: wait for what ends the program",
+        "start": "it has been running since it was created",
         "stop": "call free(), or use with",
-        "on_message": "messages are the protocol's: websocket_protocols.add("
+        "on_message": "the protocol handles messages: websocket_protocols.add("
         "WebSocketProtocolChat(name, uri, on_incoming_frame))",
     }
 
@@ -77,7 +78,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         "settings": check_settings,
         "websocket_protocols": of_kind(
             WebSocketProtocolList,
-            meant="a WebSocketProtocolList, to which protocols are given by add(protocol)",
+            meant="a WebSocketProtocolList, to which you add() protocols",
         ),
         "tls_context": of_kind(ssl.SSLContext, NoneType, meant="an ssl.SSLContext or None"),
         "process_class": is_process_class,
@@ -91,12 +92,12 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         "on_websocket_close": ("protocol",),
     }
 
-    #: ``f(ctxt: HttpServerRequest) -> status``, answers requests that are not an upgrade, and those
+    #: ``f(ctxt: HttpServerRequest) -> status``, handles requests that are not an upgrade, and those
     #: of the REST protocols; None: 426 or 404
     on_request: OnHttpServerRequest | None = None
     #: True in a forked child …
     _forked = False
-    #: … where the listeners are the parent's, and nothing is left for this object to do
+    #: … where the listeners belong to the parent, and nothing is left for this object to do
     _inherited = False
     #: the TLS context for connections that we encrypt ourselves; None: no TLS
     tls_context: ssl.SSLContext | None = None
@@ -104,8 +105,8 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     #: before clients connect. Mirrors ``ProcessClass``
     process_class: type[WebSocketProcessServer] = WebSocketProcessServer
 
-    #: set it to False before the server is stopped or updated: health checks
-    #: (``settings.health_path``) are then answered with 503, and all else goes on
+    #: set it to False before you stop or update the server: health checks
+    #: (``settings.health_path``) then get 503, and everything else continues
     is_ready: bool = True
 
     def __init__(
@@ -116,7 +117,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         #: the offered protocols; empty at first
         self.websocket_protocols: WebSocketProtocolList = self._offered_protocols()
         if callable(type(self).on_websocket_upgraded):
-            # a subclass has written it as a method, as one would in Pascal
+            # a subclass has defined it as a method, as in Pascal
             self.websocket_protocols.on_upgraded = self.on_websocket_upgraded
         #: ``f(socket: WebSocketServerSocket)``, after an upgrade, before the first frame
         self.on_websocket_connect: Callable[[WebSocketServerSocket], Ignored] | None = None
@@ -129,16 +130,17 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         self._stopping = False
         #: True once free() has done its work
         self._freed = False
-        #: what answers the plain requests of a path, instead of ``on_request``
+        #: the handlers for plain requests of certain paths, instead of ``on_request``
         self._path_answers: dict[str, OnHttpServerRequest] = {}
         #: what free() calls behind the last callback of a connection
         self._layers_above: list[Callable[[], object]] = []
         self._turned_away_log = SeldomLog(LOG_SECONDS)
+        self._sharing = Sharing()
         self._opening_log = SeldomLog(LOG_SECONDS)
         self._clear()
 
     def _clear(self) -> None:
-        """Begin without connections."""
+        """Start without connections."""
         #: guards changes of the tables and counts below; never held while a callback runs, a record
         #: is logged or a socket blocks. Only the server's own threads take it; methods for other
         #: threads, and for signal handlers, read the tables without it
@@ -147,7 +149,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         self._groups = Groups(self._processes)
         #: all connections, in the order of their arrival
         self._sockets: dict[WebSocketServerSocket, None] = {}
-        self._ended_totals = [0, 0, 0, 0, 0]  # what connections that have ended have counted
+        self._ended_totals = [0, 0, 0, 0, 0]  # the counts of connections that have ended
         self._close_codes = CloseCodes()
         self._moves = 0  # odd while a connection's totals are being added there
         self._upgraded = 0
@@ -161,25 +163,25 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         self._freeing = threading.RLock()
 
     def die_in_child(self) -> None:
-        """Forget the parent's connections, in a forked child; their processes die themselves."""
+        """Discard the parent's connections, in a forked child; their processes end themselves."""
         for connection in list(self._sockets):
             connection.die_in_child()
         self._forked = True
         self._clear()
 
     def _leave_to_parent(self) -> None:
-        """Count as freed, in a forked child: the listeners are the parent's."""
+        """Count as freed, in a forked child: the listeners belong to the parent."""
         self._stopping = self._inherited = self._freed = True
 
     def _begin_afresh(self) -> None:
         """Admit connections again, in a forked child."""
         self._stopping = False
 
-    # ---------------------------------------------------------------------------------- for anybody
+    # ------------------------------------------------------------------------------------- public
 
     @property
     def description(self) -> str:
-        """The server's description of itself, for visitors that are not WebSocket clients."""
+        """A description of the server, for visitors that are not WebSocket clients."""
         return f"{self.process_name or 'a'} WebSocket server (mormot_ws)"
 
     @property
@@ -200,7 +202,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         return len(self._processes)
 
     def is_active_websocket(self, connection_id: int) -> WebSocketProcessServer | None:
-        """Return the process of that connection; None when it is not, or no longer, connected.
+        """Return the process of that connection; None if it is not, or no longer, connected.
 
         Mirrors ``IsActiveWebSocket``.
         """
@@ -214,7 +216,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
     def connections(self, group: str | None = None) -> list[WebSocketProcessServer]:
         """Return a new list of the current WebSocket connections, or of those in *group*.
 
-        Any thread may call it. Connections may end while you go through the list; sending to one
+        Any thread may call it. Connections may end while you iterate over the list; sending to one
         that has ended returns False.
         """
         found = self._groups.members(group) if group is not None else list(self._processes.values())
@@ -250,33 +252,36 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         """
         check_frame(frame)
         if frame.opcode not in (focText, focBinary):
-            raise ValueError(f"a text or binary frame is broadcast, not {frame.opcode.name}")
+            raise ValueError(f"only text or binary frames are broadcast, not {frame.opcode.name}")
         receivers = self._receivers(connection_ids, group, exclude)
         if not receivers or not all(process.protocol.lenient_text for process in receivers):
             check_sendable(frame)
         plain = QueuedFrame(frame.opcode, frame.payload, frame.content)
         encoded = plain._replace(wire=encode_unmasked(0x80 | frame.opcode, frame.payload))
-        now = sharing_time()
+        now = self._sharing.begin(self.settings.send_delay)
         # a list, not a generator, so that all of them are tried
-        return sum([process.sender.send_shared(plain, encoded, now) for process in receivers])
+        count = sum([process.sender.send_shared(plain, encoded, now) for process in receivers])
+        self._sharing.end()
+        return count
 
     def is_own_thread(self) -> bool:
-        """Return whether the calling thread is one of the server's: in a callback, where
-        :meth:`free` would wait for itself.
+        """Return whether the calling thread belongs to the server, so that it is in a callback,
+        where :meth:`free` would wait for itself.
         """
         return current_thread() in self._own_threads()
 
     def free(self) -> None:
         """Close all connections with 1001, and end all threads. Mirrors ``Free``.
 
-        Waits for the answers of all clients together, and for the threads of all connections. A
-        client that has not answered after 250 ms is also told by the end of TCP: native clients
-        that have reconnected notice nothing else. All this takes up to twice ``close_timeout`` ms
-        if clients neither answer nor leave, and up to 2.5 s more if callbacks are running.
+        Waits for the answers of all clients together, and for the threads of all connections. For a
+        client that has not answered after 250 ms, the server also ends its half of the TCP
+        connection, because native clients that have reconnected notice nothing else. All this takes
+        up to twice ``close_timeout`` ms if clients neither answer nor leave, and up to 2.5 s more
+        if callbacks are running.
 
-        Call it from any thread except the server's own: in a callback of one of its connections it
-        behaves as ``settings.free_in_callback`` says. Safe to call twice, even from a signal
-        handler; if an exception interrupts a call, the next one finishes the work.
+        Call it from any thread except the server's own: in a callback of one of its connections,
+        ``settings.free_in_callback`` determines what happens. Safe to call twice, even from a
+        signal handler; if an exception interrupts a call, the next one finishes the work.
         """
         if self.is_own_thread():
             meet_free_in_callback(self, "server", self.settings)
@@ -294,12 +299,12 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
                 self._freeing.release()
 
     def begin_exit(self) -> None:
-        """Send close frames to all clients at the interpreter's end, without waiting."""
+        """Send close frames to all clients when the interpreter exits, without waiting."""
         self._stopping = True
         self._say_goodbye(list(self._sockets))
 
     def end_exit(self, deadline: Deadline) -> None:
-        """Wait for the close handshakes at the interpreter's end, then cut the connections."""
+        """Wait for the close handshakes when the interpreter exits, then cut the connections."""
         for connection in self._wait_ended(list(self._sockets), deadline):
             connection.interrupt()
 
@@ -313,7 +318,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         self, connection_ids: Iterable[int] | None, group: str | None, exclude: Iterable[int]
     ) -> list[WebSocketProcessServer]:
         """Return the connections that a broadcast is for."""
-        # no lock is held: the application's iterators may take their time, or a lock
+        # no lock is held: the application's iterators may take their time, or take a lock
         excluded = frozenset(numbers_of("exclude", exclude))
         if connection_ids is None:
             if group is None:
@@ -363,7 +368,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         )
 
     def _unready(self) -> str:
-        """Return why visitors should be sent elsewhere; '': they should not. Takes no lock."""
+        """Return why visitors should go elsewhere; '': they should not. Takes no lock."""
         if self._stopping:
             return "stopping"
         if not self.is_ready:
@@ -380,11 +385,11 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
 
     @property
     def _is_closed(self) -> bool:
-        """True when visitors who have been accepted are not served any more."""
+        """True if accepted visitors are no longer served."""
         return self._stopping
 
     def _settle(self) -> None:
-        """Let visitors finish their opening handshake, where others serve those who come next."""
+        """Let visitors finish their opening handshake if others serve those who come next."""
 
     def _wait_ended(
         self, connections: Iterable[WebSocketServerSocket], deadline: Deadline
@@ -417,7 +422,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         for connection in self._wait_ended(left, Deadline(2500)):
             number = connection.connection_id
             _log.error(
-                "%r: a callback of #%d does not return; its thread is left",
+                "%r: a callback of #%d does not return; its thread is left behind",
                 self,
                 number,
                 extra={"connection_id": number, "remote_ip": connection.remote_ip},
@@ -468,13 +473,13 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
                     self._ended_totals[at] += value
                 self._close_codes.count(process.close_code)
             self._moves += 1
-        # behind the above: see Groups.join()
+        # after the above: see Groups.join()
         self._groups.drop(process)
 
     def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
         """Count and log a connection that a limit has turned away.
 
-        In a flood of them, one line in ten seconds is logged.
+        During a flood of them, one line every ten seconds is logged.
         """
         self._count_turned_away()
         number = connection.connection_id
@@ -504,11 +509,11 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
                 callback(argument)
             # a bug or sys.exit() in the user's code is logged, and affects no other connection
             except BaseException:
-                # it has to end a child that was forked by the callback
+                # it has to end a child that a callback has forked
                 if self._forked:
                     raise
                 _log.exception("%r: a server callback failed for %r", self, argument)
 
     def _say_goodbye(self, sockets: Iterable[WebSocketServerSocket]) -> None:
-        """Send 1001 to all, and cut those that take nothing."""
+        """Send 1001 to all, and cut those that accept no data."""
         say_goodbye(sockets, Deadline(self.settings.close_timeout))

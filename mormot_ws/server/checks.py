@@ -1,4 +1,4 @@
-"""What some attributes and arguments of a server can be."""
+"""Checks of some attributes and arguments of a server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .connection import WebSocketProcessServer
 
 
 def is_process_class(name: str, value: object) -> None:
-    """Raise ``TypeError`` for what is not a class of processes."""
+    """Raise ``TypeError`` if *value* is not a process class."""
     if not isinstance(value, type) or not issubclass(value, WebSocketProcessServer):
         raise TypeError(
             f"{name} must be a class that derives from WebSocketProcessServer, not {value!r}"
@@ -17,7 +17,7 @@ def is_process_class(name: str, value: object) -> None:
 
 
 def numbers_of(name: str, numbers: Iterable[int]) -> list[int]:
-    """Return *numbers*, those of connections; raise ``TypeError`` for anything else."""
+    """Return *numbers* of connections as a collection; raise ``TypeError`` for anything else."""
     found: Any = numbers
     if isinstance(numbers, Iterable) and not isinstance(numbers, (str, bytes)):
         found = list(numbers)
@@ -25,6 +25,6 @@ def numbers_of(name: str, numbers: Iterable[int]) -> list[int]:
             return found  # type: ignore[no-any-return]
         found = next(number for number in found if not isinstance(number, int))
     raise TypeError(
-        f"{name} has numbers of connections, like [process.connection_id], not"
+        f"{name} must contain numbers of connections, like [process.connection_id], not"
         f" {type(found).__name__}"
     )

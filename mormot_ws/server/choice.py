@@ -1,4 +1,4 @@
-"""Which server is used where none was asked for by name: the front door, and the command."""
+"""The default server class, for the front door and the command."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from .threaded import WebSocketServer
 
 
 def server_class() -> type[WebSocketAsyncServer | WebSocketServer]:
-    """Return the event-driven server where it can run, otherwise the threaded one."""
+    """Return the event-driven server class if it can run here, otherwise the threaded one."""
     return WebSocketAsyncServer if HAS_READINESS else WebSocketServer

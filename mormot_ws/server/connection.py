@@ -1,8 +1,8 @@
 """One accepted connection of a server, and the process that runs it after the upgrade.
 
-This module imports no server class: ``owner.py`` says what a connection needs of its server. It
+This module imports no server class: ``owner.py`` says what a connection needs from its server. It
 starts no thread. A server calls :meth:`WebSocketServerSocket.run` in a thread of its choice;
-``wsgi.py`` begins with the upgrade, after the HTTP request.
+``wsgi.py`` starts with the upgrade, after the HTTP request.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
 
     # True while it is in the server's tables
     _listed = False
-    # the groups that it was in at its end
+    # the groups that it belonged to at its end
     _last_groups: frozenset[str] = frozenset()
 
     def __init__(
@@ -82,23 +82,24 @@ class WebSocketProcessServer(WebCrtSocketProcess):
         return self.closer.given_up
 
     def join(self, group: str) -> bool:
-        """Put this connection into *group*, a name of your choice, which is made by that.
+        """Add this connection to *group*, a name of your choice; the group need not exist.
 
-        From any thread. Returns False when the connection has ended. It leaves all groups at its
-        end. The server's ``websocket_broadcast()`` sends to a group, its ``connections()`` lists
-        it. Raises ``TypeError``/``ValueError`` for a name that is not a ``str``, or empty.
+        Any thread may call it. Returns False if the connection has ended. The connection leaves all
+        groups when it ends. The server's ``websocket_broadcast()`` sends to a group, its
+        ``connections()`` lists it. Raises ``TypeError``/``ValueError`` for a name that is not a
+        ``str``, or empty.
         """
         return self.owner.server._groups.join(self, group)
 
     def leave(self, group: str) -> bool:
-        """Take this connection out of *group*; return False when it was not in it. From any
-        thread.
+        """Remove this connection from *group*; return False if it was not a member. Any thread may
+        call it.
         """
         return self.owner.server._groups.leave(self, group)
 
     @property
     def groups(self) -> frozenset[str]:
-        """The groups that this connection is in; once it has ended, those that it was in then."""
+        """The groups that this connection belongs to; once it has ended, those of its end."""
         return self.owner.server._groups.groups_of(self) or self._last_groups
 
     def finish(self) -> None:
@@ -106,7 +107,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
             super().finish()
 
     def process_stop(self) -> None:
-        # the callbacks for the end count only, and send only to, the other connections
+        # callbacks for the end only count, and only send to, the other connections
         self.leave_server()
         super().process_stop()
 
@@ -129,7 +130,7 @@ class WebSocketProcessServer(WebCrtSocketProcess):
 class WebSocketServerSocket(CheckedAttributes):
     """One accepted TCP connection; mirrors ``TWebSocketServerSocket``.
 
-    ``on_websocket_connect`` and ``on_websocket_disconnect`` get it.
+    It is passed to ``on_websocket_connect`` and ``on_websocket_disconnect``.
     """
 
     _CHECKS: ClassVar[dict[str, Check]] = {
@@ -170,9 +171,9 @@ class WebSocketServerSocket(CheckedAttributes):
     def say_goodbye(self, wait_ms: int) -> bool:
         """Send the close frame of a server that stops; return whether the client will get one.
 
-        False when there is no WebSocket, or when another thread is writing for all of *wait_ms*.
-        True also when a close handshake is under way: it has its own time limit, and must not be
-        cut short.
+        False if there is no WebSocket, or if another thread is writing for all of *wait_ms*. True
+        also if a close handshake is in progress: it has its own time limit, and must not be cut
+        short.
         """
         process = self.websocket_process
         return process is not None and (
@@ -185,7 +186,7 @@ class WebSocketServerSocket(CheckedAttributes):
         """Break the connection, so that its thread ends. Any thread may call it."""
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-        # behind it: one that is made meanwhile finds the socket shut down
+        # after that: a process that is created meanwhile finds the socket shut down
         if self._transport is not None:
             self._transport.shutdown()
 
@@ -207,8 +208,8 @@ class WebSocketServerSocket(CheckedAttributes):
             self._release()
 
     def _log_failure(self, exc: BaseException) -> None:
-        """Log what has ended the connection. Raises it again in a child that was forked by a
-        callback, because it has to end that child.
+        """Log what has ended the connection. In a child that a callback has forked, raise it
+        again, because it has to end that child.
         """
         if isinstance(exc, (OSError, EOFError)):
             self._log_end(exc)
@@ -255,7 +256,7 @@ class WebSocketServerSocket(CheckedAttributes):
         return opening_of(self._sock, self._peer_ip, server.settings, has_tls, deadline)
 
     def _opened(self, opening: Opening) -> bool:
-        """Use what was read; return False when the connection cannot be served."""
+        """Use what was read; return False if the connection cannot be served."""
         self._plain_on_tls = opening.is_plain
         if not opening.source:
             return True
@@ -265,14 +266,14 @@ class WebSocketServerSocket(CheckedAttributes):
             return True
         self.server._tell_turned_away(self, why)
         if self.server.tls_context is None:
-            # a courtesy, like that to visitors who are turned away before
+            # a courtesy, like that to visitors who are turned away earlier
             with contextlib.suppress(OSError):
                 self._sock.setblocking(False)
                 self._sock.send(simple_answer(503, why))
         return False
 
     def _open_transport(self) -> Transport:
-        """Make the transport on the accepted socket; one for TLS has not done its handshake."""
+        """Create the transport on the accepted socket; the TLS handshake is still to be done."""
         server = self.server
         timeout = server.settings.send_timeout
         transport = (
@@ -303,7 +304,7 @@ class WebSocketServerSocket(CheckedAttributes):
                 return served
             if not http.stays_open:
                 return None
-            # an idle connection holds nothing of its last request
+            # an idle connection keeps nothing of its last request
             del asked
             deadline = Deadline(self.server.settings.keep_alive_timeout)
 
@@ -358,8 +359,7 @@ class WebSocketServerSocket(CheckedAttributes):
                 return 503, why
         if not host_is_in(request.all("host"), settings.allowed_hosts):
             _log.info(
-                "#%d from %s: a request for the host %.200r is refused: allowed_hosts does not "
-                "have it",
+                "#%d from %s: a request for the host %.200r is refused: it is not in allowed_hosts",
                 self.connection_id,
                 self.remote_ip,
                 ", ".join(request.all("host")),
@@ -369,8 +369,8 @@ class WebSocketServerSocket(CheckedAttributes):
         # for an upgrade, the list of protocols checks the origin, and refuses it in its own form
         if not request.origin_is_in(settings.allowed_origins) and not request.is_upgrade:
             _log.info(
-                "#%d from %s: a request by a page of %.200s is refused: allowed_origins does not "
-                "have that origin",
+                "#%d from %s: a request from a page of %.200s is refused: this origin is not in "
+                "allowed_origins",
                 self.connection_id,
                 self.remote_ip,
                 ", ".join(map(repr, request.all("origin"))),
@@ -382,7 +382,7 @@ class WebSocketServerSocket(CheckedAttributes):
     def _answer_plain(
         self, http: HttpServerConnection, request: UpgradeRequest, content: bytes
     ) -> bool:
-        """Answer a plain HTTP request; return True when the connection stays open."""
+        """Answer a plain HTTP request; return True if the connection stays open."""
         server = self.server
         context = request_context(request, content, self.connection_id, self.remote_ip)
         headers: list[tuple[str, str]] = []
@@ -397,7 +397,7 @@ class WebSocketServerSocket(CheckedAttributes):
                 headers = split_header_lines(context.out_custom_headers)
             # a bug or sys.exit() in the user's code gives this request a 500
             except BaseException:
-                # it has to end a child that was forked by on_request
+                # it has to end a child that on_request has forked
                 if self._inherited:
                     raise
                 fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
@@ -412,7 +412,7 @@ class WebSocketServerSocket(CheckedAttributes):
         except UnsendableAnswer as exc:
             fields = {"connection_id": self.connection_id, "remote_ip": self.remote_ip}
             _log.error(
-                "what on_request has answered to %r cannot be sent: %s; 500 is sent",
+                "the answer of on_request to %r cannot be sent: %s; sending 500",
                 context,
                 exc,
                 extra=fields,
@@ -451,7 +451,7 @@ class WebSocketServerSocket(CheckedAttributes):
             )
         # a bug or sys.exit() in one of the application's protocols
         except BaseException:
-            # it has to end a child that was forked by the protocol
+            # it has to end a child that the protocol has forked
             if self._inherited:
                 raise
             _log.exception(
@@ -514,7 +514,7 @@ class WebSocketServerSocket(CheckedAttributes):
         self.server._notify(self.server.on_websocket_connect, self)
 
     def _process_ended(self, process: WebSocketProcessServer) -> None:
-        """Tell the application that the WebSocket has ended, last of all."""
+        """Report to the application that the WebSocket has ended, last of all."""
         if not self._inherited:
             server = self.server
             process.leave_server()
@@ -530,7 +530,7 @@ class WebSocketServerSocket(CheckedAttributes):
         transport.finish(Deadline(self.server.settings.close_timeout))
 
     def lingers(self, process: WebSocketProcessServer) -> bool:
-        """Wait for the peer's end of the TCP connection later, without a thread; return False when
+        """Wait for the peer's end of the TCP connection later, without a thread; return False if
         the caller has to wait. Called after the last step of *process*.
         """
         return False

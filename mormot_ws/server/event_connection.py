@@ -1,8 +1,8 @@
 """One accepted connection of an event-driven server, as a member of its pool of threads.
 
 It goes through stages: the TLS handshake, HTTP requests, the WebSocket, and the wait for the peer's
-end of TCP. Each stage does what it can with the input that is there, and never waits for more. What
-is done with the input is in ``connection.py``, and the same for all servers.
+end of TCP. Each stage does what it can with the available input, and never waits for more. The
+handling of the input is in ``connection.py``, and the same for all servers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .owner import ServerOwner
 
 
 class EventServerOwner(ServerOwner, Protocol):
-    """What an event-driven connection needs of its server."""
+    """What an event-driven connection needs from its server."""
 
     #: the threads that handle the connections
     _pool: LeaderPool
@@ -36,7 +36,7 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
     """One accepted connection of a :class:`WebSocketAsyncServer`. Mirrors
     ``TWebSocketAsyncConnection``.
 
-    No thread belongs to it: ``thread`` is None. Its callbacks run one at a time, in order, each
+    It has no thread of its own: ``thread`` is None. Its callbacks run one at a time, in order, each
     in one of the server's threads.
     """
 
@@ -50,10 +50,10 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         self.busy = threading.Lock()
         #: True while the pool does not wait for its socket; written by the pool
         self.masked = False
-        #: the stage: reads what there is, and returns False at the end of the connection
+        #: the stage: reads the available input, and returns False at the end of the connection
         self.handle: Callable[[], bool] = self._read_http
         self._http: HttpServerConnection | None = None
-        # the process from its first callback to its last
+        # the process, from its first callback to its last
         self._running: WebSocketProcessServer | None = None
         # cuts the connection at the end of the stage's time
         self._timer: Timer | None = None
@@ -81,8 +81,8 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         return self._sock.fileno()
 
     def end(self, exc: BaseException | None) -> bool:
-        """Do what is left after the last step, which *exc* has ended; return True while the peer's
-        end of TCP is waited for.
+        """Do what is left after the last step, which *exc* has ended; return True while waiting
+        for the peer's end of TCP.
         """
         try:
             if exc is not None:
@@ -105,7 +105,7 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         if process is None:
             return True
         while not process.liveness.callback_has_ended():
-            # for the callbacks of those frames, which may be long too
+            # for the callbacks of those frames, which may also be long
             process.liveness.callback_is_long()
             if not process.loop_step():
                 return False
@@ -124,7 +124,7 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         if not self._opened(opening):
             return False
         self._open_for_events()
-        # what comes next may be there already
+        # the next input may already be there
         return self.handle()
 
     def _shake_hands(self) -> bool:
@@ -133,7 +133,7 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         if not transport.handshake_now():
             return True
         self.handle = self._read_http
-        # a request may have come with the end of the handshake
+        # a request may have arrived with the end of the handshake
         return self._read_http()
 
     def _read_http(self) -> bool:
@@ -164,12 +164,12 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
                 return self._begin(process)
             if not http.stays_open:
                 return False
-            # an idle connection holds nothing of its last request
+            # an idle connection keeps nothing of its last request
             del asked
             self._limit(self.server.settings.keep_alive_timeout)
 
     def _begin(self, process: WebSocketProcessServer) -> bool:
-        """Begin the WebSocket; return False when it has ended already."""
+        """Begin the WebSocket; return False if it has already ended."""
         transport = self._transport
         assert transport is not None
         process.reader.allow_ahead(False)
@@ -177,9 +177,9 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         self._tell_connected()
         if not process.begin_loop():
             return False
-        # from now on any thread of the server
+        # from now on in any thread of the server
         process.run_by(None)
-        # in the plain form nothing of ours is between the pool and the loop
+        # without TLS, nothing of ours is between the pool and the loop
         self.handle = self._steps if transport.is_tls else process.loop_step
         while process.reader.has_input:
             if not process.loop_step():
@@ -187,7 +187,7 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         return not transport.holds_input or self.handle()
 
     def _steps(self) -> bool:
-        """Take steps until all input is decrypted: the kernel reports nothing of it again."""
+        """Take steps until all input is decrypted: the kernel does not report it again."""
         process, transport = self._running, self._transport
         assert process is not None
         assert transport is not None
@@ -227,7 +227,7 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         return self._lingers
 
     def _finish(self, transport: Transport) -> None:
-        # the peer's end of TCP is waited for by events
+        # events report the peer's end of TCP
         if transport.begin_end():
             self._lingers = True
             self.handle = self._drain
@@ -254,7 +254,7 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         super()._release()
 
     def _limit(self, milliseconds: int) -> None:
-        """Cut the connection after so many milliseconds, unless the stage ends before."""
+        """Cut the connection after this many milliseconds, unless the stage ends before."""
         self._unlimit()
         due = monotonic() + milliseconds / 1000
         self._timer = self.server._keeper.call_at(due, self.interrupt)

@@ -31,11 +31,11 @@ from .leader_pool import LeaderPool
 
 _log = get_logger("mormot_ws.server")
 
-#: seconds without accepting, after a fault
+#: seconds without accepting after a fault
 _PAUSE = 0.1
-#: seconds between two looks whether a broadcast has left
+#: seconds between two checks whether a broadcast has left
 _LOOK_SECONDS = 0.002
-#: milliseconds that free() waits for the threads, once all connections have ended, and if some
+#: milliseconds that free() waits for the threads once all connections have ended, and if some
 #: have not, because their callbacks do not return
 _THREADS_MS = 2_500
 _STUCK_MS = 100
@@ -46,17 +46,17 @@ class WebSocketAsyncServer(ListeningServer):
 
     It offers the same as :class:`WebSocketServer`: protocols, callbacks, settings and limits. The
     callbacks of one connection run one at a time and in order, each in some thread of the server;
-    those of different connections run at the same time. They may block: while one does, another
-    thread serves the other connections. ``settings.max_server_threads`` bounds the threads.
+    those of different connections run concurrently. They may block: while one does, another thread
+    serves the other connections. ``settings.max_server_threads`` limits the number of threads.
 
     The parameters are those of :class:`WebSocketServer`, and:
 
-    :param server_thread_pool_count: the threads that are started at once, and stay when there is
-        little to do; at least 2. More are started while callbacks block.
+    :param server_thread_pool_count: the threads that are started immediately, and stay when there
+        is little to do; at least 2. More are started while callbacks block.
     :param on_start: ``f(thread)``, called in each thread that runs callbacks when it starts.
     :param on_stop: ``f(thread)``, called in each of them when it ends.
 
-    Raises :class:`HttpServerError` where the system has neither ``epoll`` nor ``kqueue`` (Windows):
+    Raises :class:`HttpServerError` if the system has neither ``epoll`` nor ``kqueue`` (Windows):
     use :class:`WebSocketServer` there.
     """
 
@@ -151,7 +151,7 @@ class WebSocketAsyncServer(ListeningServer):
         :param timeout: the most milliseconds to wait until the frame has left for all receivers,
             as in the original; 0: do not wait. Do not wait in a callback.
 
-        Returns how many connections have queued it, in any case.
+        In any case, returns how many connections have queued it.
         """
         if timeout:
             receivers = self._receivers(connection_ids, group, exclude)
@@ -174,7 +174,7 @@ class WebSocketAsyncServer(ListeningServer):
 
     def _forget(self, connection: WebSocketServerSocket) -> None:
         super()._forget(connection)
-        # without free() nobody waits
+        # nobody waits unless free() was called
         if self._stopping:
             with self._ended:
                 self._ended.notify_all()
@@ -201,12 +201,12 @@ class WebSocketAsyncServer(ListeningServer):
 
     def _end(self) -> None:
         super()._end()
-        # those that were left are in the log already
+        # connections that were left behind are in the log already
         stuck = bool(self._sockets)
         for thread in self._pool.stop(Deadline(_STUCK_MS if stuck else _THREADS_MS)):
             _log.log(
                 logging.DEBUG if stuck else logging.ERROR,
-                "%r: the thread %s does not end; it is left",
+                "%r: the thread %s does not end; it is left behind",
                 self,
                 thread.name,
             )
@@ -252,15 +252,15 @@ class _Door:
             server._keeper.call_at(monotonic() + _PAUSE, self._open_again)
 
     def callback_is_long(self) -> None:
-        """Do nothing: nobody waits for an answer of a door."""
+        """Do nothing: nobody waits for an answer from a door."""
 
     def callback_has_ended(self) -> bool:
-        """Go on."""
+        """Continue."""
         return True
 
 
 class _Departure:
-    """Waits until the queues of some connections are empty; the keeper looks."""
+    """Waits until the queues of some connections are empty; the keeper checks."""
 
     def __init__(self, keeper: ProcessKeeper, processes: list[WebSocketProcessServer]) -> None:
         self._keeper = keeper
@@ -269,7 +269,7 @@ class _Departure:
         self._done = threading.Event()
 
     def wait(self, milliseconds: int) -> None:
-        """Wait for up to so many milliseconds."""
+        """Wait for up to this many milliseconds."""
         self._look()
         self._done.wait(milliseconds / 1000)
         self._over = True

@@ -1,4 +1,4 @@
-"""say_goodbye(): tell all peers that the server stops, within one limit of time for all of them."""
+"""say_goodbye(): report to all peers that the server stops, within one time limit for all."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from ..sockets.deadline import Deadline
 from ..states import wpsRun
 from .connection import WebSocketServerSocket
 
-#: milliseconds in which a peer has to take a frame from the thread that writes to it, so that
-#: free() waits for the end of that; and how long it waits for one before it looks at the next
+#: milliseconds within which a peer has to accept a frame from the thread that writes to it, so that
+#: free() waits for its end; and how long free() waits for one peer before it checks the next
 _GOODBYE_MS = 1_000
 _TRY_MS = 10
 
 
 def say_goodbye(sockets: Iterable[WebSocketServerSocket], deadline: Deadline) -> None:
-    """Send 1001 to all by the *deadline*, first where no thread is writing. Cut those that take
-    nothing from the thread that is: one that takes something gets its goodbye in the end.
+    """Send 1001 to all by the *deadline*, starting where no thread is writing. Cut those that
+    accept nothing from a thread that is writing: a peer that accepts data gets its goodbye.
     """
     left = {socket_ for socket_ in sockets if not socket_.say_goodbye(0)}
     while left:

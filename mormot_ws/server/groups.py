@@ -1,4 +1,4 @@
-"""Groups: named sets of a server's connections. No frame, no socket and no callback in here."""
+"""Groups: named sets of a server's connections. No frame, socket or callback belongs in here."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ if TYPE_CHECKING:
 
 
 class Groups:
-    """Which connections are in which groups. All methods may be called from any thread.
+    """Which connections belong to which groups. All methods are thread-safe.
 
-    A group is there while it has members. *connected* are the connections of the server by their
-    numbers: others cannot join.
+    A group exists while it has members. *connected* are the server's connections by number; others
+    cannot join.
     """
 
     def __init__(self, connected: Mapping[int, WebSocketProcessServer]) -> None:
         self._connected = connected
         #: guards changes of the two tables below; never held while anything else is called.
-        #: Reentrant for a signal handler. Readers copy, and need no lock
+        #: Reentrant for signal handlers. Readers copy, and need no lock
         self._safe = threading.RLock()
         self._members: dict[str, dict[WebSocketProcessServer, None]] = {}
         self._groups_of: dict[WebSocketProcessServer, dict[str, None]] = {}
 
     def join(self, process: WebSocketProcessServer, group: str) -> bool:
-        """Put *process* into *group*; return False when it has ended. Raises
-        ``TypeError``/``ValueError`` for what is no name of a group.
+        """Add *process* to *group*; return False if it has ended. Raises
+        ``TypeError``/``ValueError`` for an invalid name of a group.
         """
         check_group(group)
         with self._safe:
-            # the server forgets a connection before it calls drop(): it is still known now, and
-            # drop() will find it, or it cannot join any more
+            # the server forgets a connection before it calls drop(). So either it is still known
+            # now, and drop() will find it here, or it cannot join any more
             if self._connected.get(process.connection_id) is not process:
                 return False
             self._members.setdefault(group, {})[process] = None
@@ -40,7 +40,7 @@ class Groups:
             return True
 
     def leave(self, process: WebSocketProcessServer, group: str) -> bool:
-        """Take *process* out of *group*; return False when it was not in it."""
+        """Remove *process* from *group*; return False if it was not a member."""
         check_group(group)
         with self._safe:
             groups = self._groups_of.get(process, {})
@@ -53,7 +53,7 @@ class Groups:
             return True
 
     def drop(self, process: WebSocketProcessServer) -> None:
-        """Take *process*, which the server has forgotten, out of all groups."""
+        """Remove *process*, which the server has forgotten, from all groups."""
         with self._safe:
             for group in self._groups_of.pop(process, {}):
                 self._remove_member(process, group)
@@ -70,17 +70,17 @@ class Groups:
         return list(self._members.get(group, ()))
 
     def names(self) -> list[str]:
-        """Return the names of all groups, in the order of their beginning."""
+        """Return the names of all groups, in order of creation."""
         return list(self._members)
 
     def groups_of(self, process: WebSocketProcessServer) -> frozenset[str]:
-        """Return the names of the groups that *process* is in."""
+        """Return the names of the groups that *process* belongs to."""
         return frozenset(list(self._groups_of.get(process, ())))
 
 
 def check_group(group: object) -> None:
-    """Raise ``TypeError``/``ValueError`` when *group* is no name of a group."""
+    """Raise ``TypeError``/``ValueError`` if *group* is not a valid name of a group."""
     if not isinstance(group, str):
         raise TypeError(f"a group's name must be a str, not {type(group).__name__}")
     if not group:
-        raise ValueError("a group's name cannot be empty; leave the group out for everybody")
+        raise ValueError("a group's name must not be empty; omit the group to reach everybody")

@@ -1,4 +1,4 @@
-"""Listening sockets that somebody else has opened: systemd, a parent, the application."""
+"""Listening sockets that another party has opened: systemd, a parent, the application."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ..errors import HttpServerError
 
 #: the first descriptor that systemd passes
 _FIRST = 3
-#: what systemd calls a socket that its unit gives no name
+#: systemd's name for a socket to which its unit gives no name
 UNNAMED = "unknown"
 
 
 def systemd_sockets(name: str | None = None) -> list[socket.socket]:
-    """Return the listening sockets that systemd has passed to this process; none: an empty list.
+    """Return the listening sockets that systemd has passed to this process; an empty list if none.
 
     :param name: only those with that name (``FileDescriptorName=`` in the socket unit); None: all.
 
-    They are new objects for the same sockets at each call, to be given to a server
-    (``WebSocketServer(socket=…)``), or to be closed. What systemd has passed stays open, so a
-    server can be started again. The environment is only read: ``LISTEN_FDS``, ``LISTEN_PID`` and
-    ``LISTEN_FDNAMES``. Raises :class:`HttpServerError` when it says that there are sockets and
-    there are others, or none.
+    Each call creates new objects for the same sockets. Pass them to a server
+    (``WebSocketServer(socket=…)``), or close them. The sockets of systemd stay open, so a server
+    can be started again. The environment is only read: ``LISTEN_FDS``, ``LISTEN_PID`` and
+    ``LISTEN_FDNAMES``. Raises :class:`HttpServerError` if the environment announces sockets that do
+    not exist, or that are not listening sockets.
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        # for another process, or for none
+        # for another process, or nothing was passed
         return []
     count = os.environ.get("LISTEN_FDS", "")
     if not (count.isascii() and count.isdigit() and len(count) < 6):
@@ -39,7 +39,7 @@ def systemd_sockets(name: str | None = None) -> list[socket.socket]:
     try:
         for at in range(int(count)):
             if name is None or name == (names[at] if at < len(names) else UNNAMED):
-                # a program that we start is not to listen there too
+                # a program that we start must not listen there, too
                 with contextlib.suppress(OSError):
                     os.set_inheritable(_FIRST + at, False)
                 found.append(from_descriptor(_FIRST + at))
@@ -69,7 +69,7 @@ def from_descriptor(number: int) -> socket.socket:
 def handed_over(given: object) -> list[socket.socket]:
     """Return the sockets of the argument ``socket=``, one or several.
 
-    Raises ``TypeError`` or ``ValueError`` for what is not a listening socket.
+    Raises ``TypeError`` or ``ValueError`` for anything that is not a listening socket.
     """
     found: list[object] = list(given) if isinstance(given, Iterable) else [given]
     if not found:
@@ -79,24 +79,24 @@ def handed_over(given: object) -> list[socket.socket]:
         if not isinstance(sock, socket.socket):
             raise TypeError(f"socket must be a listening socket, or several, not {sock!r}")
         if isinstance(sock, ssl.SSLSocket):
-            raise TypeError("socket is a plain one: give tls_context for TLS")
+            raise TypeError("socket must not be an SSLSocket: pass tls_context for TLS")
         check_listening(sock, "socket")
         sockets.append(sock)
     return sockets
 
 
 def check_listening(sock: socket.socket, what: str) -> None:
-    """Raise ``ValueError`` when *sock* is not one on which stream connections are accepted."""
+    """Raise ``ValueError`` if *sock* does not accept stream connections."""
     families = {socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_UNIX", socket.AF_INET)}
     if sock.fileno() < 0:
         raise ValueError(f"{what} is closed")
     if sock.family not in families or sock.type != socket.SOCK_STREAM:
         raise ValueError(f"{what} is not a TCP or Unix stream socket: {sock!r}")
     option = getattr(socket, "SO_ACCEPTCONN", None)
-    # where the system does not tell, the first accept() will
+    # if the system does not report this, the first accept() will
     with contextlib.suppress(OSError):
         if option is not None and not sock.getsockopt(socket.SOL_SOCKET, option):
-            raise ValueError(f"{what} does not listen: call its listen() before")
+            raise ValueError(f"{what} is not listening: call its listen() first")
 
 
 def close_all(sockets: Iterable[socket.socket]) -> None:

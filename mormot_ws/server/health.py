@@ -1,7 +1,7 @@
-"""The answer to health checks of load balancers and orchestrators: 200, or 503 and why.
+"""Answers health checks of load balancers and orchestrators: 200, or 503 with the reason.
 
-It needs no lock and calls nothing of the application, so that what the application does cannot
-delay it.
+It needs no lock and calls nothing of the application, so the application cannot
+delay the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def is_health_check(request: UpgradeRequest, path: str) -> bool:
 
 
 def answer_health(http: HttpServerConnection, method: str, unready: str) -> bool:
-    """Answer a health check; return True when the connection stays open.
+    """Answer a health check; return True if the connection stays open.
 
     *unready*: why visitors should go elsewhere; '': they should not.
     """

@@ -1,4 +1,4 @@
-"""The HTTP side of a server's connection, by h11: reads requests, and answers the plain ones.
+"""The HTTP side of a server's connection, using h11: reads requests, answers the plain ones.
 
 It only recognises an upgrade; the protocols decide on it. The object for ``on_request`` is in
 ``request.py``.
@@ -20,19 +20,19 @@ from ..request import HttpServerRequest
 from ..sockets.deadline import Deadline
 from ..sockets.transport import JOIN_BELOW, Transport
 
-#: values of headers that are as short as ``keep-alive, Upgrade`` are often the same
+#: header values no longer than ``keep-alive, Upgrade`` are often the same
 _SHORT_VALUE = 20
-#: bytes read at once from a visitor
+#: bytes read at a time from a visitor
 HTTP_READ = 16384
-#: a head that can be read in one way only, as the clients of all browsers and libraries send it;
-#: h11 takes all its values as they stand
+#: an unambiguous head, as all browsers and libraries send it; h11 would accept all its values
+#: unchanged
 _ORDINARY = re.compile(
     rb"GET (/[!-~]*) HTTP/1\.1\r\n"
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [!-~](?:[ -~]*[!-~])?\r\n)+)\r\n"
 )
 #: the most bytes of such a head
 _ORDINARY_BYTES = 4096
-#: headers that begin something else than an upgrade, or that h11 has rules for
+#: headers that start something other than an upgrade, or for which h11 has rules
 _LEFT_TO_H11 = frozenset({"content-length", "transfer-encoding", "expect"})
 
 
@@ -41,10 +41,10 @@ def _shared(value: str) -> str:
 
 
 def read_ordinary(data: bytes, max_head: int) -> tuple[UpgradeRequest, bytes] | None:
-    """Return the request for an upgrade that *data* begins with, and what follows it; None: it is
-    something else, or not in its most ordinary form. h11 reads that, and takes six times as long.
+    """Return the upgrade request that *data* begins with, and the bytes after it. None: it is
+    something else, or not in the most ordinary form, and h11 has to read it, which takes six times
+    as long.
     """
-    # looked for in little, so that no flood of headers is read twice
     end = data.find(b"\r\n\r\n", 0, min(_ORDINARY_BYTES, max_head)) + 4
     found = _ORDINARY.fullmatch(data, 0, end)
     if found is None:
@@ -52,7 +52,7 @@ def read_ordinary(data: bytes, max_head: int) -> tuple[UpgradeRequest, bytes] | 
     headers = []
     for line in found[2].decode("ascii")[:-2].split("\r\n"):
         name, _, value = line.partition(": ")
-        # what all clients send is in memory once: each connection keeps its headers
+        # values that all clients send exist once in memory: each connection keeps its headers
         headers.append((intern(name.lower()), _shared(value)))
     names = [name for name, _ in headers]
     if names.count("host") != 1 or not _LEFT_TO_H11.isdisjoint(names):
@@ -79,7 +79,7 @@ def request_context(
 
 
 def answer_visitor(context: HttpServerRequest, description: str, served: bool) -> int:
-    """Tell the visitor in *context*, who is no WebSocket client, what the server is; return the
+    """Describe the server to the visitor in *context*, who is not a WebSocket client; return the
     status. *served*: a WebSocket client would be served on that URI.
     """
     context.out_content = f"This is {description}; connect to it with a WebSocket client.\n"
@@ -94,7 +94,7 @@ def answer_visitor(context: HttpServerRequest, description: str, served: bool) -
 
 @dataclass
 class HttpFault(Exception):
-    """Raised for a request that cannot be served; after the answer the connection ends."""
+    """Raised for a request that cannot be served; the connection ends after the answer."""
 
     status: int
     text: str
@@ -105,7 +105,7 @@ class UnsendableAnswer(Exception):
 
 
 class EndOfInput(Enum):
-    """The type of :data:`END_OF_INPUT`: the peer has ended the connection before a request."""
+    """The type of :data:`END_OF_INPUT`: the peer ended the connection before a request."""
 
     end_of_input = "end of input"
 
@@ -126,13 +126,13 @@ class HttpServerConnection:
         self._begin(b"")
 
     def _begin(self, unread: bytes) -> None:
-        """Prepare for a request, of which *unread* has arrived already."""
+        """Prepare for a request, of which *unread* has already arrived."""
         # an upgrade in its ordinary form, which h11 has not seen, and what arrived after it
         self._ordinary: tuple[UpgradeRequest, bytes] | None = None
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
         self._received = 0  # bytes of the request, and of what arrived after it
         self._method = b""
-        #: True once the last request was answered, and another one may follow
+        #: True once the last request was answered and another one may follow
         self.stays_open = False
         # the request, once its head is complete, and its body so far
         self._request: UpgradeRequest | None = None
@@ -153,7 +153,7 @@ class HttpServerConnection:
                 self._h11.receive_data(data)
 
     def feed(self, data: bytes) -> None:
-        """Take bytes of the peer; ``b''``: its stream has ended."""
+        """Process bytes from the peer; ``b''``: its stream has ended."""
         if data:
             self._take(data)
         else:
@@ -178,7 +178,7 @@ class HttpServerConnection:
                     event.target.decode("ascii"),
                     event.http_version.decode("ascii"),
                     [
-                        # what all clients send is in memory once: each connection keeps its headers
+                        # common values exist once in memory: each connection keeps them
                         (intern(name.decode("ascii")), _shared(value.decode("latin-1")))
                         for name, value in event.headers
                     ],
@@ -198,7 +198,7 @@ class HttpServerConnection:
         first.
 
         Raises :class:`HttpFault` for an unacceptable request, ``TimeoutError`` at the *deadline*,
-        and ``OSError`` when the connection breaks.
+        and ``OSError`` if the connection breaks.
         """
         while (found := self.parse()) is None:
             self.feed(self.transport.recv_within(HTTP_READ, deadline))
@@ -238,7 +238,7 @@ class HttpServerConnection:
     def answer(
         self, status: int, content: object, content_type: str, headers: list[tuple[str, str]]
     ) -> bool:
-        """Answer the request that was read; return True when another one may follow.
+        """Answer the request that was read; return True if another one may follow.
 
         *content* is bytes-like, or a ``str``, which is sent as UTF-8. Raises
         :class:`UnsendableAnswer` before anything is sent, and ``OSError``.
@@ -248,7 +248,7 @@ class HttpServerConnection:
             parts = self._encode(status, body, content_type, headers)
         except (h11.LocalProtocolError, TypeError, ValueError) as exc:  # UnicodeError included
             raise UnsendableAnswer(str(exc)) from None
-        # as one segment, unless joining it costs more
+        # as one segment, unless joining the parts costs more
         for part in [b"".join(parts)] if len(body) < JOIN_BELOW else parts:
             self.transport.sendall(part)
         if self._h11.our_state is h11.MUST_CLOSE:
@@ -264,7 +264,7 @@ class HttpServerConnection:
         """Return the parts of an answer, as they are sent."""
         if status in (204, 304):
             if body:
-                raise ValueError(f"an answer with status {status} has no content")
+                raise ValueError(f"an answer with status {status} must not have content")
             length = []
         else:
             length = [("Content-Length", str(len(body)))]

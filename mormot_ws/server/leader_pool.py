@@ -1,12 +1,12 @@
-"""LeaderPool: some threads that serve many sockets, of which one at a time waits for all of them.
+"""LeaderPool: threads that serve many sockets, and one of them at a time waits for all sockets.
 
 That thread, the leader, handles each ready member itself, so a short callback costs no more than in
-an event loop. When it stays inside one member for some milliseconds, a watcher ends its term, and a
-follower leads on. The old leader finishes what it is doing, and becomes a follower.
+an event loop. If it stays inside one member for some milliseconds, a watcher ends its term, and a
+follower takes the lead. The old leader finishes its work, and becomes a follower.
 
-Correctness does not rest on there being one leader, but on a lock for each member: who handles one
-holds its ``busy``. A leader that finds it taken takes the member out of the set that is waited for;
-the holder puts it back when it leaves. Two leaders for a moment do no harm.
+Correctness does not depend on there being one leader, but on a lock for each member: the thread
+that handles a member holds its ``busy``. A leader that finds it taken removes the member from the
+set that is waited for; the holder puts it back when it leaves. Two leaders for a moment do no harm.
 
 The pool knows neither WebSockets nor settings.
 """
@@ -30,22 +30,22 @@ from ..sockets.readiness import Readiness
 
 _log = get_logger("mormot_ws.server")
 
-#: a callback is long after so many seconds; for some time after one was found, less is enough
+#: seconds after which a callback is long; for some time after a long one, fewer are enough
 _LONG_SECONDS = 0.005
 _NEXT_LONG_SECONDS = 0.001
 _HURRY_SECONDS = 0.05
-#: a thread that is not among those to keep ends after so many idle seconds
+#: idle seconds after which a surplus thread ends
 _IDLE_SECONDS = 10.0
 #: seconds between two warnings that all threads are busy
 _WARN_SECONDS = 60.0
-#: how often a member is handled by a thread that comes back from a callback after the end
+#: how often a thread that returns from a callback handles a member after the end
 _LAST_TURNS = 64
 #: seconds that a leader pauses after a fault that no member has caused
 _AFTER_FAULT = 0.1
 
 
 class Member(Protocol):
-    """A socket, and what is done when it can be read."""
+    """A socket, and what to do when it can be read."""
 
     #: held by the thread that handles the member
     busy: threading.Lock
@@ -54,13 +54,13 @@ class Member(Protocol):
 
     @property
     def handle(self) -> Callable[[], bool]:
-        """Read what there is, without waiting for more, and run callbacks; return False at the end
-        of the member. Called with ``busy`` held.
+        """Read the available input, without waiting for more, and run callbacks; return False at
+        the end of the member. Called with ``busy`` held.
         """
 
     def end(self, exc: BaseException | None) -> bool:
-        """Do what is left after :attr:`handle` has returned False or raised *exc*; return True when
-        the member goes on, in another way. Otherwise it has removed itself.
+        """Do what is left after :attr:`handle` has returned False or raised *exc*; return True if
+        the member continues, in another way. Otherwise it has removed itself.
         """
 
     def fileno(self) -> int:
@@ -70,7 +70,7 @@ class Member(Protocol):
         """A callback is long: others have to answer for the member. Neither waits nor logs."""
 
     def callback_has_ended(self) -> bool:
-        """Undo :meth:`callback_is_long`, and handle what came meanwhile; return like
+        """Undo :meth:`callback_is_long`, and handle what arrived meanwhile; return like
         :attr:`handle`. Called with ``busy`` held, in the thread of the callback.
         """
 
@@ -79,8 +79,8 @@ class LeaderPool:
     """Threads that handle members.
 
     :param name: the beginning of the threads' names.
-    :param keep: so many threads are started at once, and do not end when idle.
-    :param most: the most threads; so many callbacks can be long at the same time.
+    :param keep: this many threads are started immediately, and do not end when idle.
+    :param most: the most threads, and therefore the most callbacks that can be long at a time.
     :param on_start: called in each thread when it begins; must not raise.
     :param on_stop: called in each thread when it ends; must not raise.
     """
@@ -107,7 +107,7 @@ class LeaderPool:
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
         self._make_locks()
-        # the number of the present leader's term; −1: nobody leads
+        # the number of the current leader's term; −1: there is no leader
         self._term = -1
         # the term that waits for a leader; 0: none
         self._wanted = 1
@@ -117,15 +117,15 @@ class LeaderPool:
         self._threads: set[threading.Thread] = set()
         self._watcher: threading.Thread | None = None
         self._stopping = False
-        #: members to be handled without an event of the kernel
+        #: members to be handled without an event from the kernel
         self._revisits: deque[Member] = deque()
         # (term, member) while the leader is inside one; written by leaders only
         self._current: tuple[int, Member] | None = None
         dies_in_child(self)
 
     def _make_locks(self) -> None:
-        #: guards the terms, the threads, and which members are masked. Nothing is called while it
-        #: is held but short methods of members
+        #: guards the terms, the threads, and which members are masked. While it is held, only short
+        #: methods of members are called
         self._safe = threading.Lock()
         self._follow = threading.Condition(self._safe)
         # set while a leader finds something to do: the watcher sleeps otherwise
@@ -135,7 +135,7 @@ class LeaderPool:
     # ---------------------------------------------------------------------------- for other threads
 
     def start(self) -> None:
-        """Start the threads. Raises ``RuntimeError`` when there are none to be had."""
+        """Start the threads. Raises ``RuntimeError`` if none can be started."""
         self._readiness.add(self._wake_read.fileno())
         for _ in range(self._keep):
             self._spawn()
@@ -161,7 +161,7 @@ class LeaderPool:
             raise
 
     def remove(self, member: Member) -> None:
-        """Handle *member* no longer: before its descriptor is closed. Safe to call twice."""
+        """Stop handling *member*, before its descriptor is closed. Safe to call twice."""
         fd = member.fileno()
         with self._safe:
             if self._members.get(fd) is not member:
@@ -219,7 +219,7 @@ class LeaderPool:
         with self._safe:
             self._numbers += 1
             number = self._numbers
-        # a daemon thread: a callback that never returns must not keep the interpreter from ending
+        # a daemon thread: a callback that never returns must not block the interpreter's exit
         thread = threading.Thread(target=self._work, name=f"{self._name} {number}", daemon=True)
         self._threads.add(thread)
         try:
@@ -235,9 +235,9 @@ class LeaderPool:
             while term := self._next_term():
                 try:
                     self._lead(term)
-                # e.g. MemoryError: a server that nobody leads would be worse
+                # e.g. MemoryError: a server without a leader would be worse
                 except BaseException as exc:
-                    # it has to end a child that was forked by a callback
+                    # it has to end a child that a callback has forked
                     if self._safe is not safe:
                         raise
                     self._hand_on(term, exc)
@@ -253,7 +253,7 @@ class LeaderPool:
                     self._close()
 
     def _next_term(self) -> int:
-        """Wait until a leader is wanted; return its term, 0 when this thread is to end."""
+        """Wait until a leader is needed; return its term, or 0 if this thread has to end."""
         with self._safe:
             while not self._stopping:
                 if self._wanted:
@@ -268,7 +268,7 @@ class LeaderPool:
             return 0
 
     def _lead(self, term: int) -> None:
-        """Handle what is ready, until the end of the *term*."""
+        """Handle ready members until the end of the *term*."""
         poll, members = self._readiness.poll, self._members
         active, wake = self._active, self._wake_read.fileno()
         while not self._stopping:
@@ -316,7 +316,7 @@ class LeaderPool:
 
     def _hand_on(self, term: int, exc: BaseException) -> None:
         """Let another thread lead, because *exc* has ended the *term*."""
-        _log.error("%s: a leader has failed, another goes on", self._name, exc_info=exc)
+        _log.error("%s: a leader has failed, another one takes over", self._name, exc_info=exc)
         self._stopped.wait(_AFTER_FAULT)
         with self._safe:
             if self._term == term:
@@ -337,7 +337,7 @@ class LeaderPool:
         # a fault of one member must not end the thread that serves all
         except BaseException:
             if self._stopping and not self._members:
-                # a child that was forked by a callback: the exception has to end it
+                # a child that a callback has forked: the exception has to end it
                 raise
             _log.exception("%s: %r failed at its end", self._name, member)
             self.remove(member)
@@ -363,7 +363,7 @@ class LeaderPool:
             self._leave(member)
 
     def _leave(self, member: Member) -> None:
-        """Let others handle a member again."""
+        """Let other threads handle a member again."""
         member.busy.release()
         if member.masked:
             self._unmask(member)
@@ -379,16 +379,16 @@ class LeaderPool:
         return called
 
     def _mask(self, member: Member) -> None:
-        """Do not wait for a member while another thread is inside it."""
+        """Stop waiting for a member while another thread is inside it."""
         with self._safe:
             fd = member.fileno()
             if member.masked or self._members.get(fd) is not member:
                 return
             member.masked = True
-            # not with an empty set of events: the kernel would go on to report a hang-up
+            # not with an empty set of events: the kernel would still report a hang-up
             with contextlib.suppress(OSError):
                 self._readiness.remove(fd)
-        # the other thread releases first, then looks: one of us two sees the other
+        # the other thread releases first, then looks, so one of the two sees the other
         if not member.busy.locked():
             self._unmask(member)
 
@@ -398,7 +398,7 @@ class LeaderPool:
             fd = member.fileno()
             if member.masked and self._members.get(fd) is member:
                 member.masked = False
-                # there may be input that the kernel knows nothing of
+                # there may be input that the kernel does not know of
                 self._revisits.append(member)
                 try:
                     self._readiness.add(fd)
@@ -412,10 +412,10 @@ class LeaderPool:
     # ------------------------------------------------------------------------- the watcher's thread
 
     def _watch(self) -> None:
-        """End the leader's term each time it stays inside one member."""
+        """End the leader's term each time it stays inside one member for long."""
         active, hurry = self._active, 0.0
         while not self._stopping:
-            # without a limit: leaders and stop() set it
+            # without a time limit: leaders and stop() set it
             active.wait()
             seen = self._current
             if self._stopped.wait(_NEXT_LONG_SECONDS if monotonic() < hurry else _LONG_SECONDS):
@@ -440,7 +440,7 @@ class LeaderPool:
             if self._term != term or not self._idle or self._current is not seen:
                 return False
             self._term = -1
-            # the leader looks in the other order: either it sees the end of its term, and waits
+            # the leader looks in the opposite order: either it sees the end of its term, and waits
             # for this lock before it leaves the member, or we see that it has left
             if self._current is seen:
                 member.callback_is_long()
@@ -459,7 +459,7 @@ class LeaderPool:
             if more is not None:
                 _log.warning(
                     "%s: all %d threads are inside callbacks; other connections wait until one"
-                    " returns. settings.max_server_threads bounds their number%s",
+                    " returns. settings.max_server_threads limits their number%s",
                     self._name,
                     most,
                     more,

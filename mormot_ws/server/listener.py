@@ -1,7 +1,7 @@
-"""Listener: the listening sockets of a server, and what comes in on them, without waiting.
+"""Listener: the listening sockets of a server, and accepting on them without waiting.
 
-A server makes one of its constructor's arguments (``listening.py``) and is its only user. Which
-thread accepts, and how it waits for visitors, is the server's affair: nothing in here waits.
+A server creates one from its constructor's arguments (``listening.py``) and is its only user. The
+server decides which thread accepts, and how it waits for visitors: nothing in here waits.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from ..core.addresses import unix_address
 from .unix_file import UnixFile
 
-#: the errors of a system, or an OS process, that has no descriptor left
+#: the errors if the system, or the OS process, has no descriptors left
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
-#: the most bytes of a request that are thrown away with its connection
+#: the most bytes of a request that are discarded with its connection
 _UNREAD = 65536
 
 
@@ -26,17 +26,17 @@ class Visitor(NamedTuple):
 
     sock: socket.socket
     address: Any
-    #: why it can only be turned away: it has got the last descriptor; None: nothing is wrong
+    #: why it can only be turned away: it has the last descriptor; None: nothing is wrong
     shortage: OSError | None = None
 
 
 class Listener:
-    """Listening sockets, all of one server; :attr:`sockets` are to be polled for reading.
+    """Listening sockets, all of one server; poll :attr:`sockets` for reading.
 
     :param sockets: they listen, and belong to this object from now on.
     :param file: the file of a Unix socket, removed at the end.
 
-    One thread at a time calls :meth:`accept_now` and :meth:`turn_away`.
+    Call :meth:`accept_now` and :meth:`turn_away` from one thread at a time.
     """
 
     def __init__(self, sockets: list[socket.socket], file: UnixFile | None = None) -> None:
@@ -51,8 +51,8 @@ class Listener:
         self.host: str = str(name[0]) if self._is_ip else unix_address(name)
         #: the port; 0 for a Unix socket
         self.port: int = int(name[1]) if self._is_ip else 0
-        #: a descriptor that is given up for a visitor when there is no other, so that it can be
-        #: told; −1: there is none
+        #: a descriptor that is given up for a visitor if there is no other, so that the visitor
+        #: gets an answer; −1: there is none
         self._reserve = -1
         self._keep_reserve()
 
@@ -67,15 +67,15 @@ class Listener:
         """Accept a connection from *sock*, one of :attr:`sockets`, without waiting; None: there is
         none.
 
-        When no descriptor is left it uses the one in reserve, and says so in
-        :attr:`Visitor.shortage`: such a visitor has to be turned away at once. Raises ``OSError``
-        when even that is not possible, or for lack of memory: then visitors keep waiting in the
-        kernel, the socket stays readable, and the caller has to pause.
+        If no descriptor is left, it uses the one in reserve, and reports this in
+        :attr:`Visitor.shortage`: such a visitor has to be turned away immediately. Raises
+        ``OSError`` if even that is not possible, or if memory is short. Visitors then keep waiting
+        in the kernel, the socket stays readable, and the caller has to pause.
         """
         try:
             return Visitor(*sock.accept())
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            # another process was faster, or the client has already left
+            # another OS process was faster, or the client has already left
             return None
         except OSError as exc:
             if exc.errno not in _NO_DESCRIPTOR:
@@ -95,7 +95,7 @@ class Listener:
             return None
 
     def turn_away(self, sock: socket.socket, answer: bytes) -> None:
-        """Send *answer*, as far as that needs no waiting, and close an accepted connection."""
+        """Send *answer*, as far as possible without waiting, and close an accepted connection."""
         with contextlib.suppress(OSError):
             sock.setblocking(False)
             if answer:
@@ -108,7 +108,7 @@ class Listener:
 
     def _keep_reserve(self) -> None:
         if self._reserve < 0:
-            # without one, accept_now() raises in times of need
+            # without one, accept_now() raises when descriptors run out
             with contextlib.suppress(OSError):
                 self._reserve = os.open(os.devnull, os.O_RDONLY)
 
@@ -118,8 +118,10 @@ class Listener:
             self._file.remove()
 
     def close(self) -> None:
-        """Listen no more. Other processes that have the same sockets go on. Safe to call twice."""
-        # first the file: while the socket is open, its number can be no other file's
+        """Stop listening. Other OS processes that have the same sockets continue. Safe to call
+        twice.
+        """
+        # first the file: while the socket is open, no other file can have its number
         self.remove_file()
         for sock in self.sockets:
             sock.close()

@@ -1,4 +1,4 @@
-"""Where a server listens: it parses the constructor's arguments, and opens the sockets.
+"""Where a server listens: parses the constructor's arguments, and opens the sockets.
 
 There is one socket per address; a port alone gets one for IPv4 and one for IPv6.
 """
@@ -20,22 +20,22 @@ from .unix_file import UnixFile
 
 #: the most connections that the kernel keeps until they are accepted
 _BACKLOG = 1024
-#: how many free ports are tried, when one is free only for one of the two families
+#: how many free ports are tried if one is free only for one of the two families
 _PORT_TRIES = 20
 
 #: the errors for an address family that this machine does not have
 _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 _HINTS = {
-    errno.EADDRINUSE: "; another program listens there, port 0 takes a free one",
+    errno.EADDRINUSE: "; another program listens there; port 0 takes a free port",
     errno.EACCES: (
         "; another program has the port, or Windows has reserved it"
         if sys.platform == "win32"
-        else "; ports below 1024 are for privileged users"
+        else "; ports below 1024 need privileges"
     ),
     errno.EADDRNOTAVAIL: "; it is not an address of this machine",
 }
-_SHARED_HINT = "; a program listens there without reuse_port, or another user's"
+_SHARED_HINT = "; a program listens there without reuse_port, or as another user"
 _UNIX_HINTS = {
     errno.EADDRINUSE: "; another program listens there",
     errno.ENOENT: "; there is no such directory",
@@ -86,19 +86,19 @@ def parse_port(port: str | int) -> tuple[str, int]:
         # the address alone, with the port as the next argument, as in most of Python
         raise ValueError(
             f"port must be a number up to 65535, or '127.0.0.1:8999' with an address, not"
-            f" {number!r}: address and port are one argument"
+            f" {number!r}: pass address and port as one argument"
         )
     return address, int(number)
 
 
 def is_ip(address: str) -> bool:
-    """Return whether *address* is one with a port, not that of a Unix socket or of systemd's."""
+    """Return whether *address* has a port, unlike that of a Unix socket or of systemd's."""
     return not is_unix(address) and not address.startswith((_SYSTEMD, _DESCRIPTOR))
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a server is to listen: checked, and not opened yet."""
+    """Where a server is to listen: checked, but not opened yet."""
 
     #: what :func:`parse_port` returns; ``('', 0)`` with *sockets*
     address: str
@@ -110,16 +110,16 @@ class Place:
 
     @property
     def is_shared(self) -> bool:
-        """True when the sockets come from somebody who may have them too."""
+        """True if the sockets may also belong to others."""
         return bool(self.sockets) or self.address.startswith((_SYSTEMD, _DESCRIPTOR))
 
     @classmethod
     def of(
         cls, port: str | int | None, given: object, reuse_port: bool, unix_mode: int | None
     ) -> Place:
-        """Return the place for a server's arguments, of which *given* is ``socket``.
+        """Return the place for a server's arguments; *given* is the argument ``socket``.
 
-        Raises ``ValueError`` or ``TypeError`` for what makes no sense.
+        Raises ``ValueError`` or ``TypeError`` for invalid arguments.
         """
         if (port is None) == (given is None):
             raise ValueError("port must be given, or socket instead")
@@ -132,16 +132,16 @@ class Place:
             unix_mode,
         )
         if reuse_port and not place.is_ip:
-            raise ValueError("reuse_port goes with a port")
+            raise ValueError("reuse_port requires a port")
         if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
-            raise ValueError("this system cannot share a port: reuse_port is not for it")
+            raise ValueError("this system cannot share a port: do not use reuse_port")
         if unix_mode is not None:
             if not is_unix(address) or unix_name(address)[0] == "\0":
-                raise ValueError("unix_mode goes with 'unix:/path'")
+                raise ValueError("unix_mode requires 'unix:/path'")
             if isinstance(unix_mode, bool) or not isinstance(unix_mode, int):
                 raise TypeError(f"unix_mode must be a number like 0o660, not {unix_mode!r}")
             if not 0 <= unix_mode <= 0o777:
-                raise ValueError(f"unix_mode is octal, like 0o660, and at most 0o777: {unix_mode}")
+                raise ValueError(f"unix_mode must be octal, like 0o660, up to 0o777: {unix_mode}")
         return place
 
     @property
@@ -158,12 +158,12 @@ class Place:
         return f"{shown}:{self.port}" if self.address else f"port {self.port}"
 
     def check_open(self) -> None:
-        """Raise :class:`HttpServerError` when a given socket is closed."""
+        """Raise :class:`HttpServerError` if a given socket is closed."""
         if any(sock.fileno() < 0 for sock in self.sockets):
-            raise HttpServerError("the socket is closed: a server closes it at its end")
+            raise HttpServerError("the socket is closed: a server closes its sockets at its end")
 
     def open(self) -> Listener:
-        """Listen there; raise :class:`HttpServerError` when that cannot be."""
+        """Listen there; raise :class:`HttpServerError` if that is not possible."""
         if self.sockets:
             self.check_open()
             return Listener(list(self.sockets))
@@ -190,7 +190,7 @@ def _listen_on_unix(address: str, mode: int | None) -> Listener:
     try:
         if name[0] == "\0":
             if sys.platform != "linux":
-                raise HttpServerError(f"cannot listen on {address}: such names are Linux's only")
+                raise HttpServerError(f"cannot listen on {address}: only Linux has such names")
             sock.bind(name)
             sock.listen(_BACKLOG)
         else:
@@ -207,10 +207,10 @@ def _listen_on_unix(address: str, mode: int | None) -> Listener:
 
 
 def listen(address: str, port: int, reuse_port: bool = False) -> list[socket.socket]:
-    """Return non-blocking listening sockets for *address*, all on one *port*; 0: any free one.
+    """Return non-blocking listening sockets for *address*, all on one *port*; 0: any free port.
 
     A host name stands for all its addresses, and ``'localhost'`` for both loopback addresses. IPv6
-    is left out where the machine has none. With *reuse_port* other sockets may listen on the same
+    is left out if the machine has none. With *reuse_port*, other sockets may listen on the same
     port, and the kernel divides the connections among them. Raises :class:`HttpServerError`.
     """
     try:
@@ -231,7 +231,7 @@ def listen(address: str, port: int, reuse_port: bool = False) -> list[socket.soc
 
 
 def _wanted(address: str, port: int) -> list[tuple[int, Any]]:
-    """Return the distinct (family, socket address) pairs for which *address* stands."""
+    """Return the distinct (family, socket address) pairs that *address* stands for."""
     families = {"": ("0.0.0.0", "::"), "::": ("::", "0.0.0.0")}
     if address in families:
         return _of_numbers(families[address], port)
@@ -264,7 +264,7 @@ def _listen_on_all(
 ) -> list[socket.socket]:
     """Listen on those of *wanted* that this machine has, all on one port.
 
-    Raises ``OSError`` when it has none of them.
+    Raises ``OSError`` if it has none of them.
     """
     listeners: list[socket.socket] = []
     missing: OSError | None = None

@@ -1,7 +1,7 @@
-"""Opening: what may come on an accepted connection before TLS and HTTP.
+"""Opening: what may arrive on an accepted connection before TLS and HTTP.
 
-That is the header of the PROXY protocol, from load balancers that send one, and the first byte of
-what follows: on a port with TLS, a health check may come in plain HTTP. Nothing is read beyond the
+That is the PROXY protocol header, from load balancers that send one, and the first byte after it:
+on a port with TLS, a health check may use plain HTTP. Nothing is read beyond the
 header.
 """
 
@@ -23,19 +23,19 @@ _log = get_logger("mormot_ws.server")
 #: the first byte of a TLS connection: a record of a handshake
 _TLS = b"\x16"
 _DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
-#: bytes that are looked at together
+#: bytes that are peeked at a time
 _LOOKED_AT = 512
 
 
 class OpeningFault(Exception):
-    """Raised for a PROXY header that is missing or bad; the text says why."""
+    """Raised for a PROXY header that is missing or invalid; the text says why."""
 
     def log(self, seldom: SeldomLog, fields: Mapping[str, object]) -> None:
         """Log it, but not every time while a balancer is misconfigured."""
         more = seldom.due()
         if more is not None:
             _log.warning(
-                "#%s from %s is closed: %s; settings.proxy_protocol_from has that address%s",
+                "#%s from %s is closed: %s; its address is in settings.proxy_protocol_from%s",
                 fields["connection_id"],
                 fields["remote_ip"],
                 self,
@@ -59,10 +59,10 @@ def opening_of(
 
 
 class Opening:
-    """Reads the beginning of a connection. One thread at a time uses it.
+    """Reads the beginning of a connection. Use it from one thread at a time.
 
     :param has_header: the connection begins with a PROXY header.
-    :param looks: tell by the first byte behind it whether TLS begins.
+    :param looks: detect TLS by the first byte after the header.
     :param deadline: when all of it has to be there.
     """
 
@@ -71,12 +71,12 @@ class Opening:
     ) -> None:
         self._sock = sock
         if portable.NEVER_BLOCKS:
-            # no flag of one call keeps it from blocking there
+            # no flag of a single call prevents it from blocking there
             sock.setblocking(False)
         self._header = ProxyHeader() if has_header else None
         self._looks = looks
         self._deadline = deadline
-        #: True when plain HTTP was seen where TLS is served
+        #: True if plain HTTP was seen where TLS is served
         self.is_plain = False
 
     @property
@@ -87,7 +87,7 @@ class Opening:
     def wait(self) -> None:
         """Read until it is complete. Raises as :meth:`step` does, and ``TimeoutError``."""
         while not self._deadline.passed:
-            # where shutdown() wakes nobody, the step looks whether there was one
+            # where shutdown() does not wake a thread, the step checks for it
             looks = portable.NEVER_BLOCKS
             until = self._deadline.sooner(portable.LOOK_MS) if looks else self._deadline
             wait_socket(self._sock, False, until)
@@ -97,10 +97,10 @@ class Opening:
         raise timed_out()
 
     def step(self) -> bool:
-        """Read what there is, without waiting; return True when it is complete.
+        """Read the available bytes, without waiting; return True if the opening is complete.
 
-        Raises :class:`OpeningFault`; ``EOFError`` when the peer has ended the connection before
-        its first byte, as checks of a port do; and ``OSError``.
+        Raises :class:`OpeningFault`; ``EOFError`` if the peer ended the connection before its first
+        byte, as port checks do; and ``OSError``.
         """
         while True:
             header = self._header
@@ -114,8 +114,8 @@ class Opening:
             if not seen:
                 self._check_time()
                 if in_header and header is not None and header.begun:
-                    raise OpeningFault("the connection has ended inside its PROXY header")
-                raise EOFError("the connection has ended before its first byte")
+                    raise OpeningFault("the connection ended inside its PROXY header")
+                raise EOFError("the connection ended before its first byte")
             if header is None or not in_header:
                 self.is_plain = seen[:1] != _TLS
                 return True
@@ -126,7 +126,7 @@ class Opening:
             self._sock.recv(taken)
 
     def _check_time(self) -> None:
-        """Raise :class:`OpeningFault` when the time for the header is over."""
+        """Raise :class:`OpeningFault` if the time for the header is over."""
         header = self._header
         if header is not None and not header.complete and self._deadline.passed:
-            raise OpeningFault("no complete PROXY header has come in time")
+            raise OpeningFault("no complete PROXY header arrived in time")

@@ -1,4 +1,4 @@
-"""ServerOwner: what a connection needs of the server that has accepted it."""
+"""ServerOwner: what a connection needs from the server that has accepted it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ServerOwner(Protocol):
-    """What a connection needs of its server. Any thread may call the methods."""
+    """What a connection needs from its server. Any thread may call the methods."""
 
     settings: WebSocketProcessSettings
     process_name: str
@@ -34,23 +34,23 @@ class ServerOwner(Protocol):
     on_websocket_close: Callable[[WebSocketProtocol], Ignored] | None
     #: sends heartbeats and queued frames
     _keeper: ProcessKeeper
-    #: which connections are in which groups
+    #: which connections belong to which groups
     _groups: Groups
-    #: what answers the plain requests of a path, instead of ``on_request``
+    #: the handlers for plain requests of certain paths, instead of ``on_request``
     _path_answers: dict[str, OnHttpServerRequest]
-    #: how often bad PROXY headers are logged
+    #: limits how often invalid PROXY headers are logged
     _opening_log: SeldomLog
 
     @property
     def description(self) -> str:
-        """The server's description of itself, for visitors that are not WebSocket clients."""
+        """A description of the server, for visitors that are not WebSocket clients."""
 
     @property
     def websocket_connections(self) -> int:
         """The number of current WebSocket connections."""
 
     def is_active_websocket(self, connection_id: int) -> WebSocketProcessServer | None:
-        """Return the process of that connection; None when it is not connected."""
+        """Return the process of that connection; None if it is not connected."""
 
     def websocket_broadcast(
         self,
@@ -75,13 +75,13 @@ class ServerOwner(Protocol):
         """Count *connection* for the client *ip*; return '', or why it cannot be served."""
 
     def _unready(self) -> str:
-        """Return why visitors should be sent elsewhere; '': they should not. Takes no lock."""
+        """Return why visitors should go elsewhere; '': they should not. Takes no lock."""
 
     def _tell_turned_away(self, connection: WebSocketServerSocket, why: str) -> None:
-        """Count and log a connection that a limit has turned away."""
+        """Count and log a connection that was turned away because of a limit."""
 
     def _count_refused(self) -> None:
         """Count a refused upgrade."""
 
     def _notify(self, callback: Callable[[Any], Any] | None, argument: object) -> None:
-        """Call *callback*, and log what it raises."""
+        """Call *callback*, and log its exceptions."""

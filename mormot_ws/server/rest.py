@@ -1,6 +1,6 @@
 """The servers of the REST protocols: a server and its clients send each other requests.
 
-:class:`RestServer` adds the two REST protocols, and requests to a client, to either server.
+:class:`RestServer` adds the two REST protocols, and requests to clients, to either server.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Options = WebSocketProtocolBinaryOptions | Collection[WebSocketProtocolBinaryOpt
 
 
 class RestServer(ListeningServer):
-    """What both servers of the REST protocols offer.
+    """The common interface of both servers of the REST protocols.
 
-    ``on_request(ctxt) -> status`` answers all requests: plain HTTP ones, and those over WebSocket,
-    those of one connection one after the other. :meth:`callback` sends a request to a client.
+    ``on_request(ctxt) -> status`` handles all requests: over plain HTTP and over WebSocket;
+    those of one connection run one after the other. :meth:`callback` sends a request to a client.
     """
 
     def _enable_at_start(self, uri: str | None, key: str, ajax: bool, options: Options) -> None:
@@ -49,14 +49,14 @@ class RestServer(ListeningServer):
         ajax: bool = False,
         options: Options = pboSynLzCompress,
     ) -> WebSocketProcessSettings:
-        """Offer the binary protocol, with *ajax* the JSON one; return the server's settings, to be
-        tuned before the first connection. Mirrors ``WebSocketsEnable``.
+        """Offer the binary protocol, with *ajax* also the JSON one; return the server's settings,
+        so that you can tune them before the first connection. Mirrors ``WebSocketsEnable``.
 
         :param uri: the path that is upgraded; ``''``: any.
         :param key: encrypts the binary protocol; ``''``: no encryption. The JSON protocol is never
-            encrypted: with both *key* and *ajax* the same requests are also answered unencrypted,
-            so use TLS.
-        :param options: the options of the binary protocol; its clients need the same.
+            encrypted. With both *key* and *ajax*, the same requests are therefore also answered
+            unencrypted, so use TLS.
+        :param options: the options of the binary protocol; clients need the same.
 
         Raises ``ValueError`` or ``WebSocketsError`` for a *key* that cannot be used, e.g.
         without the extra ``crypto``.
@@ -74,13 +74,13 @@ class RestServer(ListeningServer):
         return self.settings
 
     def set_encrypt_key_aes(self, key: bytes) -> None:
-        """Encrypt the binary protocols that are offered with the 16, 24 or 32 bytes of *key*
-        themselves, in place of a password; ``b''``: no encryption. For the connections from then
-        on; their clients need :meth:`WebSocketProtocolBinary.set_encrypt_key_aes
+        """Encrypt the offered binary protocols with the 16, 24 or 32 bytes of *key* instead of a
+        password; ``b''``: no encryption. This applies to subsequent connections; their clients need
+        :meth:`WebSocketProtocolBinary.set_encrypt_key_aes
         <mormot_ws.WebSocketProtocolBinary.set_encrypt_key_aes>` with the same bytes.
 
-        Raises like that method, and ``ValueError`` when no binary protocol is offered yet. Mirrors
-        ``SetEncryptKeyAes``.
+        Raises the same as that method, and ``ValueError`` if no binary protocol is offered yet.
+        Mirrors ``SetEncryptKeyAes``.
         """
         from ..rest.protocols import WebSocketProtocolBinary
 

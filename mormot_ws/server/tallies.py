@@ -1,15 +1,15 @@
-"""What a server counts of its connections: messages, bytes and losses, and their close codes.
+"""What a server counts about its connections: messages, bytes, losses, and close codes.
 
-A peer chooses its code, so that the number of different ones is bounded. The server guards it.
+Peers choose their codes, so the number of different codes is limited. The server guards this.
 """
 
 from __future__ import annotations
 
 from .connection import WebSocketProcessServer
 
-#: the most different codes that are counted apart from those of RFC 6455
+#: the most different codes that are counted, besides those of RFC 6455
 _MOST_OTHER = 50
-#: a connection that has ended without a close frame
+#: a connection that ended without a close frame
 _LOST = 1006
 
 
@@ -22,7 +22,7 @@ class CloseCodes:
         self._counts: dict[int, int] = {}
 
     def count(self, code: int) -> None:
-        """Count one connection; 0 counts as 1006, lost. Too many different codes count as 0."""
+        """Count one connection; 0 counts as 1006, lost. Codes above the limit count as 0."""
         counts = self._counts
         code = code or _LOST
         if code not in counts and not 1000 <= code < 1016 and len(counts) >= _MOST_OTHER:
@@ -30,7 +30,7 @@ class CloseCodes:
         counts[code] = counts.get(code, 0) + 1
 
     def as_dict(self) -> dict[int, int]:
-        """Return the counts by code, as a dictionary of its own. From any thread."""
+        """Return the counts by code, as a new dictionary. From any thread."""
         return self._counts.copy()
 
 

@@ -1,6 +1,6 @@
-"""WebSocketServer: listens, upgrades, and gives each connection a thread of its own.
+"""WebSocketServer: listens, upgrades, and gives each connection its own thread.
 
-The threads are one that accepts, one per connection (first for HTTP, then for the loop), and the
+There is one thread that accepts, one per connection (first for HTTP, then for the loop), and the
 keeper's. The list of connections is never locked while a callback runs or a socket blocks.
 """
 
@@ -32,31 +32,31 @@ class WebSocketServer(ListeningServer):
 
     :param port: ``'8999'`` or ``8999`` for all addresses of the machine, IPv4 and IPv6;
         ``'127.0.0.1:8999'``, ``'[::1]:8999'``, ``'[fe80::1%eth0]:8999'`` or ``'localhost:8999'``
-        (IPv4 and IPv6) for some. Port ``0``: any free one (the attribute ``port`` says which).
-        ``'unix:/path'``: a Unix socket; ``'systemd:'`` or ``'systemd:name'``: sockets that systemd
-        has passed; ``'fd://3'``: an inherited descriptor (see :doc:`/how-to/listen`).
+        (IPv4 and IPv6) for some of them. Port ``0`` is any free port (the attribute ``port`` says
+        which). ``'unix:/path'``: a Unix socket; ``'systemd:'`` or ``'systemd:name'``: sockets
+        passed by systemd; ``'fd://3'``: an inherited descriptor (see :doc:`/how-to/listen`).
     :param on_start: ``f(thread)``, called in each thread of the server when it starts.
     :param on_stop: ``f(thread)``, called in each thread of the server when it ends.
-    :param process_name: a name for the threads and in log lines.
-    :param settings: :class:`WebSocketProcessSettings`; by default new ones with a heartbeat every
-        20 000 ms.
+    :param process_name: a name for the threads and for log lines.
+    :param settings: :class:`WebSocketProcessSettings`; by default a new object, with a
+        heartbeat every 20 000 ms.
     :param tls_context: an ``ssl.SSLContext`` for ``wss://`` (see :func:`server_tls_context`); None:
         ``ws://``.
-    :param prepare: ``f(server)``, called before the first connection is accepted: what it adds and
-        sets is there for the first client, e.g. one that reconnects at the very moment.
+    :param prepare: ``f(server)``, called before the first connection is accepted. What it adds and
+        sets is in place for the first client, even one that reconnects at that very moment.
     :param certificate_file: a PEM file with the certificate; *private_key_file* has its key. A
-        short way to a *tls_context*.
-    :param socket: instead of *port*: a socket that listens already, or several. They belong to the
-        server from then on, which closes them; other processes that have them go on listening.
-    :param reuse_port: let other servers, of this user, listen on the same port, all of them with
+        short alternative to *tls_context*.
+    :param socket: instead of *port*: one or several sockets that listen already. They then belong
+        to the server, which closes them; other OS processes that have them continue to listen.
+    :param reuse_port: let other servers of this user listen on the same port, all of them with
         ``reuse_port=True``: the kernel divides the connections among them (Linux; other systems
         share the port in other ways).
-    :param unix_mode: the permissions of the file of a Unix socket, e.g. ``0o660``; None: as the
-        umask says. Who may write to it may connect.
+    :param unix_mode: the permissions of a Unix socket's file, e.g. ``0o660``; None: determined by
+        the umask. A user who may write to the file may connect.
 
     It listens when the constructor returns; add protocols to ``websocket_protocols``. Raises
-    :class:`HttpServerError` when it cannot listen, and ``ValueError`` or ``TypeError`` for
-    arguments that make no sense. As a context manager it calls ``free()``.
+    :class:`HttpServerError` if it cannot listen, and ``ValueError`` or ``TypeError`` for invalid
+    arguments. As a context manager it calls ``free()``.
 
     The callbacks below run in the connection's thread. An exception in one is logged, and does not
     affect other connections.
@@ -104,7 +104,7 @@ class WebSocketServer(ListeningServer):
         # used only in the accept thread
         self._thread_log = SeldomLog(LOG_SECONDS)
         where = f":{self.port}" if self.port else self.address
-        # a daemon thread: a server that was not freed must not keep the interpreter from ending
+        # a daemon thread: a server that was not freed must not prevent the interpreter from exiting
         self._acceptor = threading.Thread(
             target=self._accept_loop,
             name=f"{process_name or 'WebSocketServer'} accept {where}",
@@ -159,7 +159,7 @@ class WebSocketServer(ListeningServer):
         self._notify(self._on_stop, current_thread())
 
     def _serve(self, connection: WebSocketServerSocket, sock: sockets.socket) -> None:
-        # a daemon thread: a callback that never returns must not keep the interpreter from ending
+        # a daemon thread: a callback that never returns must not block the exit
         thread = threading.Thread(
             target=self._run_connection,
             args=(connection,),
@@ -216,7 +216,7 @@ class WebSocketServer(ListeningServer):
         self._close_sockets()
 
     def _close_sockets(self) -> None:
-        """Listen no more; safe to call twice."""
+        """Stop listening; safe to call twice."""
         self._listener.close()
         for end in self._wake:
             end.close()

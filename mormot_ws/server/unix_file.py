@@ -1,7 +1,7 @@
-"""The file of a listening Unix socket: made, and removed when it is still ours.
+"""The file of a listening Unix socket: created, and removed if it is still ours.
 
-A socket file stays behind when its server is killed, and then keeps the next one from listening.
-What nobody listens on is removed; what somebody listens on, or what is no socket, is not touched.
+If a server is killed, its socket file stays behind, and prevents the next one from listening. A
+file on which nobody listens is removed; one in use, or that is not a socket, is not touched.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ except ImportError:  # Windows
 _log = get_logger("mormot_ws.server")
 
 #: seconds that a server waits for another one that starts or stops in the same directory, and
-#: between two looks
+#: between two checks
 _LOCK_SECONDS = 1.0
 _LOCK_STEP = 0.01
 
@@ -35,17 +35,17 @@ class UnixFile:
     """The file *path* of a Unix socket."""
 
     def __init__(self, path: str) -> None:
-        # the working directory may be another one when the file is removed
+        # the working directory may be different when the file is removed
         self.path = os.path.abspath(path)
-        #: device and number of the file that we have made; None: there is nothing to remove
+        #: device and number of the file that we created; None: there is nothing to remove
         self._made: tuple[int, int] | None = None
 
     def listen(self, sock: socket.socket, backlog: int, mode: int | None) -> None:
         """Bind *sock* to the file, and listen.
 
-        :param mode: the permissions of the file; None: as the umask says.
+        :param mode: the permissions of the file; None: determined by the umask.
 
-        Raises ``OSError``, with ``EADDRINUSE`` when somebody listens there.
+        Raises ``OSError``, with ``EADDRINUSE`` if another server is listening there.
         """
         with _locked(os.path.dirname(self.path)):
             self._remove_stale()
@@ -61,9 +61,9 @@ class UnixFile:
                 raise
 
     def remove(self) -> None:
-        """Remove the file, unless it is another server's by now. Safe to call twice.
+        """Remove the file, unless it belongs to another server by now. Safe to call twice.
 
-        To be called while the socket is open: then the file's number is no other file's.
+        Call it while the socket is open: then no other file can have its number.
         """
         if self._made is not None:
             with _locked(os.path.dirname(self.path)):
@@ -79,7 +79,7 @@ class UnixFile:
             if made is not None and _identity(self.path) == made:
                 os.unlink(self.path)
         except FileNotFoundError:
-            pass  # somebody else has removed it, which is what we want
+            pass  # it has already been removed, as intended
         except OSError as exc:
             _log.warning("the socket file %s cannot be removed: %s", self.path, exc)
 
@@ -96,9 +96,9 @@ class UnixFile:
             code = probe.connect_ex(self.path)
         if code == errno.ECONNREFUSED:
             os.unlink(self.path)
-            _log.info("removed %s, a socket on which nobody listens any more", self.path)
+            _log.info("removed %s, a socket on which nobody was listening", self.path)
         elif code != errno.ENOENT:
-            # somebody listens, has a full queue, or is not to be asked
+            # it is in use, has a full queue, or refuses to be asked
             taken = code if code in (errno.EACCES, errno.EPERM) else errno.EADDRINUSE
             raise system_error(taken)
 
@@ -110,10 +110,11 @@ def _identity(path: str) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _locked(directory: str) -> Iterator[None]:
-    """Let one server at a time look at, make and remove socket files in *directory*.
+    """Let one server at a time check, create and remove socket files in *directory*.
 
-    Without it, the second of two servers that start at once could take the first one's new file
-    for one on which nobody listens. Where it cannot be had within a second, it goes without.
+    Without it, if two servers start at the same time, the second could mistake the first one's new
+    file for one on which nobody listens. If the lock is not available within a second, continue
+    without it.
     """
     handle = -1
     try:
@@ -139,5 +140,5 @@ def _take_turn(lock: Callable[[], None]) -> None:
         except BlockingIOError:
             if time.monotonic() > until:
                 raise
-            # another OS process has it for a moment, and does not tell us when it gives it back
+            # another OS process has it for a moment, and does not report when it gives it back
             time.sleep(_LOCK_STEP)

@@ -1,4 +1,4 @@
-"""The client's address, also behind reverse proxies, and the host that it asks for. Pure.
+"""The client's address, also behind reverse proxies, and the host that it requests. Pure.
 
 ``connection.py`` calls it with the header of ``settings.remote_ip_header`` (e.g. X-Real-IP).
 """
@@ -40,8 +40,8 @@ def visitor(peer: str, forwarded: Sequence[str], proxies: Collection[str]) -> st
     """Return the address of the client that *peer*, a trusted proxy, has forwarded.
 
     *forwarded* has the values of the forwarding header, each with one or more addresses; *peer* has
-    added the last one. The result is the last address that is not one of *proxies*: the client may
-    have made up those before it. Without a usable value the result is *peer*.
+    added the last one. The result is the last address that is not in *proxies*, because the client
+    may have made up those before it. Without a usable value, the result is *peer*.
     """
     found = peer
     for text in reversed([item for value in forwarded for item in value.split(",")]):
@@ -55,10 +55,10 @@ def visitor(peer: str, forwarded: Sequence[str], proxies: Collection[str]) -> st
 
 
 def host_is_in(hosts: Sequence[str], allowed: Collection[str] | None) -> bool:
-    """Return whether a request's ``Host`` is among *allowed*; None allows all.
+    """Return whether a request's ``Host`` is in *allowed*; None allows all.
 
-    *hosts* are the values of that header; there must be exactly one. Its case does not count, and
-    its port counts only where *allowed* has one.
+    *hosts* are the values of that header; there must be exactly one. The case is ignored, and the
+    port matters only where *allowed* has one.
     """
     if allowed is None:
         return True

@@ -1,4 +1,4 @@
-"""What the attributes of a client's connection can be, and where it may lead."""
+"""Checks of the attributes of a client's connection, and of its target."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checked_target(host: object, port: object) -> tuple[str, int]:
         if port not in ("", 0, None):
             raise ValueError(f"a Unix socket has no port: {port!r}")
         name = unix_name(host)
-        # the working directory may be another one at a reconnection
+        # the working directory may be different at a reconnection
         return unix_address(name if name[0] == "\0" else os.path.abspath(name)), 0
     _is_host("host", host)
     text = str(port)
@@ -40,7 +40,7 @@ def _is_host(name: str, value: Any) -> None:
         )
     if not isinstance(value, str) or not value or any(c <= " " for c in value):
         raise ValueError(f"{name} must be a name or an address, not {value!r}")
-    if "/" in value:  # it may hold a token, which must not be shown
+    if "/" in value:  # it may contain a token, which must not be shown
         raise ValueError(
             f"{name} must be a name or an address; HttpClientWebSockets.websockets_connect() "
             "takes a whole URI"
@@ -58,7 +58,7 @@ def _is_place(name: str, value: Any) -> None:
 
 
 def _is_port(name: str, value: Any) -> None:
-    # 0 is that of a Unix socket
+    # 0 is the port of a Unix socket
     if type(value) is not int or not 0 <= value < 65536:
         raise ValueError(f"{name} must be a number from 1 to 65535, not {value!r}")
 
@@ -88,7 +88,7 @@ def _is_server_name(name: str, value: Any) -> None:
     if not isinstance(value, str) or any(c <= " " for c in value):
         raise ValueError(f"{name} must be a name or None, not {value!r}")
     if not wire_host(value).strip("."):
-        raise ValueError(f"{name} must be a name or None, not an empty one")
+        raise ValueError(f"{name} must be a name or None, and must not be empty")
 
 
 SOCKET_CHECKS: dict[str, Check] = {

@@ -36,10 +36,10 @@ class CrtSocket(KnownAttributes):
     """A connection to *host* and *port*, with TLS if *tls*. Mirrors ``TCrtSocket``.
 
     :param host: a name or an IP address. All addresses of a name are tried, each 250 ms after the
-        one before (RFC 8305); one that fails in TLS or in the upgrade is tried last the next time.
-        International names are encoded (IDNA); an IPv6 address may have a zone,
+        previous one (RFC 8305); an address that fails in TLS or in the upgrade is tried last the
+        next time. International names are encoded (IDNA); an IPv6 address may have a zone,
         ``fe80::1%eth0``. ``'unix:/path'`` or ``'unix:@name'``: a Unix socket, which has no port and
-        no proxy; its server is told the host ``localhost``.
+        no proxy; its server sees the host ``localhost``.
     :param port: a number, or a number as text.
     :param tls_context: an ``ssl.SSLContext``, or a function that returns one for each connection
         (e.g. to read certificates again); None: the default context, which verifies the certificate
@@ -51,9 +51,9 @@ class CrtSocket(KnownAttributes):
         ``https_proxy``, ``all_proxy`` and ``no_proxy`` in the environment.
     :param timeout: milliseconds for connecting, and for each handshake on the connection.
 
-    The constructor tries to connect, and does not raise when that fails: see :attr:`connected` and
+    The constructor tries to connect, and does not raise if that fails: see :attr:`connected` and
     :attr:`last_error`. It raises ``ValueError`` or ``TypeError`` for invalid arguments. Any thread
-    may call :meth:`interrupt`; the other methods are called by one thread at a time.
+    may call :meth:`interrupt`; call the other methods from one thread at a time.
     """
 
     _CHECKS: ClassVar[dict[str, Check]] = SOCKET_CHECKS
@@ -76,7 +76,7 @@ class CrtSocket(KnownAttributes):
     ) -> None:
         host, number = checked_target(host, port)
         if proxy and is_unix(host):
-            raise ValueError("a Unix socket is not reached through a proxy")
+            raise ValueError("a Unix socket cannot be reached through a proxy")
         self.host = host
         self.port: int = number
         self.tls = tls
@@ -106,14 +106,14 @@ class CrtSocket(KnownAttributes):
         # what talks to a proxy, or does the TLS handshake, on the socket above
         self._opening: Transport | None = None
         self._transport: Transport | None = None
-        # the transport on which an exchange by HTTP is under way, and the thread that does it
+        # the transport on which an HTTP exchange is in progress, and the thread that does it
         self._exchange: tuple[Transport, int] | None = None
 
     @property
     def proxy(self) -> str | None:
         """The URL of the proxy; '': none; None: the proxy from the environment.
 
-        Another one is used from the next connection on. Setting it raises ``ValueError`` if it is
+        A new value is used from the next connection on. Setting it raises ``ValueError`` if it is
         not the URL of a proxy.
         """
         return self._proxy
@@ -128,16 +128,16 @@ class CrtSocket(KnownAttributes):
 
     @property
     def connected(self) -> bool:
-        """True while the socket is open, as far as we know."""
+        """True while the socket is open, as far as is known."""
         return self._transport is not None
 
     @property
     def transport(self) -> Transport | None:
-        """The transport; None when there is no connection."""
+        """The transport; None if there is no connection."""
         return self._transport
 
     def reopen(self, timeout: int | None = None) -> str:
-        """Close, and connect again with the same parameters. Mirrors ``ReOpen``.
+        """Close the connection and connect again with the same parameters. Mirrors ``ReOpen``.
 
         Takes up to *timeout* milliseconds (None: that of the constructor), and returns '' or an
         error text.
@@ -172,8 +172,8 @@ class CrtSocket(KnownAttributes):
         return text
 
     def lead_to(self, host: str, port: int, tls: bool) -> None:
-        """Let the next connection go to *host* and *port*. For the package: called by the thread
-        that connects. Raises ``ValueError`` for an address that can never work.
+        """Make the next connection to *host* and *port*. For the package: called by the thread
+        that connects. Raises ``ValueError`` for an invalid address.
         """
         self.host, self.port = checked_target(host, port)
         self.tls = tls
@@ -183,9 +183,9 @@ class CrtSocket(KnownAttributes):
         self.last_error = text
 
     def _exchanging(self, transport: Transport, action: Callable[[], _T]) -> _T:
-        """Call *action*, which sends a request on *transport* and reads the answer to it.
+        """Call *action*, which sends a request on *transport* and reads its answer.
 
-        What a signal handler raises meanwhile is raised again, and closes the connection.
+        An exception from a signal handler is raised again, and closes the connection.
         """
         try:
             self._exchange = (transport, get_ident())
@@ -196,10 +196,10 @@ class CrtSocket(KnownAttributes):
             self._drop_unfinished_exchange()
 
     def _drop_unfinished_exchange(self) -> None:
-        """Close the connection if this thread has begun an exchange on it, and not ended it.
+        """Close the connection if this thread has started an exchange on it but not finished it.
 
-        A signal handler may raise anywhere in it, e.g. at Ctrl-C; then the answer must not be taken
-        for that to the next request.
+        A signal handler may raise anywhere in it, e.g. at Ctrl-C; the answer must then not be taken
+        as that to the next request.
         """
         exchange = self._exchange
         if exchange is not None and exchange[1] == get_ident():
@@ -284,7 +284,7 @@ class CrtSocket(KnownAttributes):
         if is_unix(self.host):
             if proxy:
                 # set later, or for another host before
-                raise OSError("a Unix socket is not reached through a proxy")
+                raise OSError("a Unix socket cannot be reached through a proxy")
             proxy = ""
         elif proxy is None:
             proxy = proxy_from_environment(self.host, self.tls, self.port)

@@ -19,7 +19,7 @@ class Deadline:
         self._at = None if milliseconds is None else monotonic() + milliseconds / 1000
 
     def seconds(self) -> float | None:
-        """Return the seconds left, 0.0 after the deadline, or None for one that never comes."""
+        """Return the seconds left, 0.0 after the deadline, or None if there is no deadline."""
         return None if self._at is None else max(0.0, self._at - monotonic())
 
     def milliseconds(self) -> int | None:
@@ -47,7 +47,7 @@ class Deadline:
 
 
 def timed_out(text: str = "timed out") -> TimeoutError:
-    """Return the ``TimeoutError`` of a deadline: with an errno, as the kernel's have."""
+    """Return the ``TimeoutError`` of a deadline, with an errno like the kernel's own."""
     error = TimeoutError(text)
     error.errno = errno.ETIMEDOUT
     return error

@@ -21,7 +21,7 @@ STAGGER_MS = 250
 #: the same between the two addresses of ``localhost``
 _LOOPBACK_MS = 20
 #: the same before an address that did not work last time: it answers, and must not win only because
-#: it is nearer
+#: it is closer
 _AFTER_FAILURE_MS = 1000
 #: the longest wait in seconds: system calls do not accept longer ones
 _LONGEST_WAIT = 3600.0
@@ -42,11 +42,11 @@ _Selector: type[selectors.BaseSelector] = getattr(
 
 
 class _QueueFull(Exception):
-    """Raised when a Unix socket's server has not accepted those who came before."""
+    """Raised if a Unix socket's server has not accepted earlier clients yet."""
 
 
 def _unix_error(code: int) -> Exception:
-    """Return what a failed connection to a Unix socket raises, which never takes time."""
+    """Return the exception for a failed connection to a Unix socket, which never takes time."""
     if code == errno.EAGAIN:
         return _QueueFull()
     if code == errno.ENOENT:
@@ -56,7 +56,7 @@ def _unix_error(code: int) -> Exception:
 
 
 class Dialling:
-    """One try to reach *host* and *port*, in the thread that calls :meth:`connect`.
+    """One attempt to reach *host* and *port*, in the thread that calls :meth:`connect`.
 
     :param failed: addresses that failed before, the oldest failure first.
     """
@@ -69,7 +69,7 @@ class Dialling:
         #: lock order; nothing blocks under it; reentrant for signal handlers
         self._safe = threading.RLock()
         self._stopped = False
-        #: the sockets of this try with their addresses, including the one returned
+        #: the sockets of this attempt with their addresses, including the one returned
         self._sockets: dict[socket.socket, Any] = {}
         #: both ends of the socket pair that wakes the thread while it waits
         self._wake: tuple[socket.socket, socket.socket] | None = None
@@ -77,8 +77,8 @@ class Dialling:
     def connect(self, deadline: Deadline, look_up_deadline: Deadline) -> tuple[socket.socket, Any]:
         """Return a connected socket and the peer's address.
 
-        Raises ``OSError`` when there is none by the *deadline*. :meth:`stop` also stops the
-        returned socket until :meth:`taken` is called.
+        Raises ``OSError`` if there is none by the *deadline*. :meth:`stop` also stops the returned
+        socket until :meth:`taken` is called.
         """
         found = self._look_up.addresses(look_up_deadline)
         try:
@@ -89,7 +89,7 @@ class Dialling:
             raise
 
     def taken(self, sock: socket.socket | None) -> None:
-        """Forget *sock*, which now belongs to the caller, and close all others."""
+        """Give *sock*, which now belongs to the caller, away, and close all others."""
         with self._safe:
             others, self._sockets = self._sockets, {}
             wake, self._wake = self._wake, None
@@ -132,7 +132,7 @@ class Dialling:
                     try:
                         begun = self._start(waiting[0])
                     except _QueueFull:
-                        # there is nothing that could be waited for but time
+                        # there is nothing to wait for except time
                         self._wait(selector, min(_QUEUE_PAUSE, deadline.seconds() or _QUEUE_PAUSE))
                         continue
                     except OSError as exc:
@@ -179,7 +179,7 @@ class Dialling:
         return share.sooner(_LOOPBACK_MS if _is_localhost(waiting[:2]) else STAGGER_MS)
 
     def _start(self, info: AddressInfo) -> socket.socket:
-        """Return a socket that connects to one address; raise ``OSError`` when it cannot."""
+        """Return a socket that connects to one address; raise ``OSError`` if it cannot."""
         family, kind, protocol, _, address = info
         # raises if the kernel has no IPv6; names may still have IPv6 addresses there
         sock = socket.socket(family, kind, protocol)
@@ -219,7 +219,7 @@ class Dialling:
                 wake = socket.socketpair()
             except OSError as exc:
                 # no descriptor left: the wait may then last until the deadline
-                _log.debug("an interrupted attempt may go on until its deadline: %s", exc)
+                _log.debug("an interrupted attempt may continue until its deadline: %s", exc)
             else:
                 wake[1].setblocking(False)
                 with self._safe:
@@ -233,13 +233,13 @@ class Dialling:
 def _is_localhost(infos: list[AddressInfo]) -> bool:
     """Return whether these are the two addresses of ``localhost``.
 
-    This machine answers at once or not at all, but Windows takes two seconds to refuse.
+    This machine answers immediately or not at all, but Windows takes two seconds to refuse.
     """
     return {str(info[4][0]) for info in infos} == {"127.0.0.1", "::1"}
 
 
 def _check_connected(sock: socket.socket) -> None:
-    """Raise ``OSError`` when *sock*, whose attempt has ended, is not connected to a peer."""
+    """Raise ``OSError`` if *sock*, whose attempt has ended, is not connected to a peer."""
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise system_error(code)

@@ -9,7 +9,7 @@ from time import monotonic
 
 #: the most sockets of one ``select``: 512 on Windows
 _MOST = 500
-#: seconds between two looks at all sockets, when there are more
+#: seconds between two checks of all sockets, if there are more
 _LOOK = 0.02
 
 _Ready = list[tuple[selectors.SelectorKey, int]]
@@ -18,8 +18,8 @@ _Ready = list[tuple[selectors.SelectorKey, int]]
 class GroupedSelector(selectors.SelectSelector):
     """Like ``selectors.SelectSelector``, but for any number of sockets.
 
-    With more than one ``select`` takes, those that are waited for to be read are noticed at once,
-    others within 20 ms. Raises ``OSError`` or ``ValueError`` when one of them was closed.
+    With more sockets than one ``select`` accepts, those to be read are noticed immediately, others
+    within 20 ms. Raises ``OSError`` or ``ValueError`` if one of them was closed.
     """
 
     def select(self, timeout: float | None = None) -> _Ready:

@@ -11,7 +11,7 @@ from ..core.addresses import is_unix, unix_name
 from ..core.names import dialled_host
 from .deadline import Deadline, timed_out
 
-#: what ``socket.getaddrinfo`` returns for one address
+#: the type of ``socket.getaddrinfo``'s result for one address
 AddressInfo = tuple[Any, ...]
 
 
@@ -25,7 +25,7 @@ class LookUp:
         self._found: SimpleQueue[list[AddressInfo] | BaseException | None] = SimpleQueue()
 
     def addresses(self, deadline: Deadline) -> list[AddressInfo]:
-        """Return the distinct addresses; raise ``OSError`` when there are none by the *deadline*.
+        """Return the distinct addresses; raise ``OSError`` if there are none by the *deadline*.
 
         A look-up that takes longer is left to its own thread, which ends with it.
         """
@@ -38,8 +38,8 @@ class LookUp:
         if _is_address(name):
             return _look_up(name, self._port)
         try:
-            # a daemon thread: a name server that never answers must not keep the interpreter from
-            # ending
+            # a daemon thread: a name server that never answers must not prevent the interpreter
+            # from exiting
             threading.Thread(
                 target=self._work, args=(name,), name=f"look-up of {name}", daemon=True
             ).start()
@@ -61,7 +61,7 @@ class LookUp:
         return result
 
     def stop(self) -> None:
-        """Make :meth:`addresses` raise at once. Any thread and any signal handler may call it."""
+        """Make :meth:`addresses` raise now. Any thread and any signal handler may call it."""
         self._found.put(None)
 
     def _work(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""``no_proxy``: the hosts for which the environment's proxy is not used, as curl reads it."""
+"""``no_proxy``: the hosts for which the environment's proxy is not used, interpreted as by curl."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def is_left_out(host: str, port: int, no_proxy: str) -> bool:
 
     :param host: the host in the form of :func:`wire_host`, in lower case.
     :param port: the port; 0: an entry for any port matches.
-    :param no_proxy: entries separated by commas or blanks. An entry is a name, which includes the
-        names below it; an IP address or network (``10.0.0.0/8``); ``*`` stands for any characters;
-        with ``:port`` it is only for that port.
+    :param no_proxy: entries separated by commas or blanks. An entry is a name, which includes its
+        subdomains, or an IP address or network (``10.0.0.0/8``); ``*`` matches any characters; with
+        ``:port`` it is only for that port.
     """
     address = as_address(host)
     return any(

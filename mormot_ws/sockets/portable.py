@@ -1,8 +1,8 @@
 """The portable way of reading and writing: a socket that never blocks in the kernel.
 
 Windows has neither ``MSG_DONTWAIT`` nor a ``shutdown()`` that wakes a thread inside ``recv()``.
-There, every wait is a ``select`` on the socket and on a socket pair, on which another thread can
-end it at once. ``MORMOT_WS_TRANSPORT=portable`` in the environment asks for the same elsewhere.
+There, every wait is a ``select`` on the socket and on a socket pair, with which another thread can
+end it immediately. ``MORMOT_WS_TRANSPORT=portable`` in the environment requests this elsewhere.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _log = get_logger("mormot_ws.transport")
 
 VARIABLE = "MORMOT_WS_TRANSPORT"
 
-#: True where sockets never block in the kernel: a transport looks at it when it is made
+#: True if sockets never block in the kernel; checked when a transport is created
 NEVER_BLOCKS: bool = os.environ.get(VARIABLE) == "portable" or not hasattr(socket, "MSG_DONTWAIT")
 
-#: the most bytes offered to the kernel at once: Windows takes any number, and then nothing shows
-#: whether the peer takes them. On Linux smaller pieces do not fill the peer's window at once
+#: the most bytes offered to the kernel at a time: Windows accepts any number, and then nothing
+#: shows whether the peer accepts them. On Linux, smaller pieces do not fill the peer's window
 _PIECE = 1 << (16 if sys.platform == "win32" else 17)
-#: milliseconds between two looks where nothing can end a wait at once
+#: milliseconds between two checks where nothing can end a wait immediately
 LOOK_MS = 250
 _LOOK = LOOK_MS / 1000
 #: how often a write is tried in the time that it may wait
@@ -66,7 +66,7 @@ class _Wake:
             sock.close()
 
     def __del__(self) -> None:
-        # of a transport that its owner has not closed, but only the socket
+        # for a transport whose owner has closed only the socket
         self.close()
 
 
@@ -96,14 +96,14 @@ class PortableIO:
         self._recv = sock.recv
         self._send = sock.send
         self._step = step
-        #: how many bytes the kernel has taken from us
+        #: how many bytes the kernel has accepted from us
         self.taken = 0
         #: True once :meth:`cut` was called
         self.cut_off = False
-        #: True when the last read was full, so that the next one should not wait first
+        #: True if the last read was full, so that the next one should not wait first
         self.more = True
-        # what ends the waits: the first one is used, and a second one is there when two threads
-        # have made one at once; empty: no wait so far, or no descriptor left. Changed by single
+        # what ends the waits: the first is used, and there is a second if two threads have created
+        # one at the same time; empty: no wait so far, or no descriptor left. Changed by atomic
         # operations, without a lock: a forked child closes it, and a signal handler may cut
         self._wakes: list[_Wake] = []
         # the poller of recv(), once it has waited
@@ -112,7 +112,7 @@ class PortableIO:
     def recv(self, size: int) -> bytes:
         """Do what ``recv`` of a blocking socket does; ``b''`` after :meth:`cut`, too."""
         if not self.more:
-            # nearly always right: to ask in vain costs as much as to wait
+            # nearly always right: asking in vain costs as much as waiting
             self._wait_for_input()
         while True:
             try:
@@ -147,7 +147,7 @@ class PortableIO:
 
     def send(self, data: Buffer) -> int:
         """Do what ``send`` of a blocking socket with a time-out does: return how many bytes were
-        taken within :attr:`step`, and raise ``BlockingIOError`` for none.
+        accepted within :attr:`step`, and raise ``BlockingIOError`` for none.
         """
         if len(data) <= _PIECE:
             try:
@@ -167,19 +167,19 @@ class PortableIO:
             except (BlockingIOError, InterruptedError):
                 self.check()
                 # Again before the kernel reports room: it does so only when a third of its buffer
-                # is free, and takes little by little what the peer's kernel still has room for.
-                # Late, that would look like a slow peer
+                # is free, and gradually accepts what the peer's kernel still has room for. If we
+                # were late, that would look like a slow peer
                 if self.wait(True, deadline.sooner(self._step / _TRIES)) or not deadline.passed:
                     continue
                 break
             sent += taken
             self.taken += taken
         if not sent and len(view):
-            raise BlockingIOError(errno.EAGAIN, "the peer takes nothing")
+            raise BlockingIOError(errno.EAGAIN, "the peer accepts no data")
         return sent
 
     def send_now(self, data: Buffer) -> int:
-        """Send what the kernel takes without waiting. Raises ``BlockingIOError`` for nothing."""
+        """Send what the kernel accepts without waiting. Raises ``BlockingIOError`` for nothing."""
         view = memoryview(data)
         sent = 0
         while sent < len(view):
@@ -195,7 +195,7 @@ class PortableIO:
         return sent
 
     def wait(self, write: bool, deadline: Deadline) -> bool:
-        """Wait until the socket can be read (or written); return False when the *deadline* came
+        """Wait until the socket can be read (or written); return False if the *deadline* comes
         first. After :meth:`cut`, and after an error, it counts as ready.
         """
         wake = self._waker()
@@ -237,7 +237,7 @@ class PortableIO:
     def _slice(self, seconds: float) -> float:
         """Return how long one ``select`` may last of a wait for *seconds*."""
         if not self._wakes or (
-            # no Ctrl-C ends a wait of Windows: the handlers run after it
+            # on Windows, Ctrl-C does not end a wait: the handlers run after it
             sys.platform == "win32" and threading.current_thread() is threading.main_thread()
         ):
             return min(seconds, _LOOK)
@@ -263,7 +263,7 @@ class PortableIO:
             raise ConnectionAbortedError(errno.ECONNABORTED, "the connection was cut")
 
     def cut(self) -> None:
-        """Make all waits end now, and all later ones. Any thread and any signal handler may call
+        """Make all current and later waits end. Any thread and any signal handler may call
         it.
         """
         self.cut_off = True
@@ -271,7 +271,7 @@ class PortableIO:
             wake.signal()
 
     def close(self) -> None:
-        """Give back what the waits have needed; the socket itself stays open. No thread may be
+        """Release what the waits needed; the socket itself stays open. No thread may be
         waiting.
         """
         self._poller = None

@@ -34,7 +34,7 @@ _MOST_ANSWER = 16384
 
 
 class ProxyError(OSError):
-    """A proxy has refused, or its answer was invalid."""
+    """A proxy refused the connection, or its answer was invalid."""
 
     def __init__(
         self, text: str, http_status: int = 0, headers: tuple[tuple[str, str], ...] = ()
@@ -42,7 +42,7 @@ class ProxyError(OSError):
         super().__init__(escaped(text))
         #: the status of an HTTP proxy's answer, 407 for wrong credentials; 0: there was none
         self.http_status = http_status
-        #: the headers that came with it
+        #: the headers of that answer
         self.headers = headers
 
 
@@ -60,11 +60,11 @@ class ProxyUrl:
     def parse(cls, url: str) -> ProxyUrl:
         """Return the parts of *url*; raise ``ValueError`` if it is not the URL of a proxy.
 
-        The last ``@`` ends the credentials: passwords may have ``#``, ``/`` and ``@``, encoded or
-        not.
+        The last ``@`` ends the credentials: passwords may contain ``#``, ``/`` and ``@``, encoded
+        or not.
         """
         if any(c < " " or c == "\x7f" for c in url):
-            raise ValueError("a proxy's URL cannot have control characters: percent-encode them")
+            raise ValueError("a proxy's URL must not have control characters: percent-encode them")
         scheme, mark, rest = url.partition("://")
         credentials, _, place = rest.rpartition("@")
         user, _, password = credentials.partition(":")
@@ -74,7 +74,7 @@ class ProxyUrl:
         port = int(match[2] or _PORTS.get(scheme, 0)) if match is not None else 0
         if not mark or scheme not in _PORTS or not host or not 0 < port < 65536:
             raise ValueError(
-                "a proxy is like http://user:password@host:port or socks5://host:port, not "
+                "a proxy must be like http://user:password@host:port or socks5://host:port, not "
                 f"{_without_password(url)!r}"
             )
         dialled_host(host)
@@ -96,7 +96,7 @@ def proxy_from_environment(host: str, tls: bool, port: int = 0) -> str:
     try:
         name = wire_host(host).lower()
     except ValueError:
-        # the host cannot be reached in any way; connecting will say why
+        # the host is unreachable anyway; connecting will report why
         return ""
     if _is_loopback(name):
         return ""
@@ -118,7 +118,7 @@ def open_through_proxy(
 ) -> socket.socket:
     """Return a socket connected to *host* and *port* through the proxy *url*.
 
-    *dial* connects to the proxy; of what it returns only the socket is used further. Raises
+    *dial* connects to the proxy; only the socket of its result is used further. Raises
     ``OSError``, or :class:`ProxyError` with the proxy's status.
     """
     try:
@@ -202,7 +202,7 @@ def _refusal(answer: Any) -> ProxyError:
 
 
 def connect_by_socks(talk: DeadlineSocket, proxy: ProxyUrl, host: str, port: int) -> None:
-    """Ask a SOCKS proxy for a connection, by python-socks. Raises ``OSError``."""
+    """Ask a SOCKS proxy for a connection, using python-socks. Raises ``OSError``."""
     from python_socks import ProxyError as SocksError
     from python_socks import ProxyType
     from python_socks.sync import Proxy
@@ -228,14 +228,14 @@ def connect_by_socks(talk: DeadlineSocket, proxy: ProxyUrl, host: str, port: int
         raise ProxyError(str(exc)) from None
     except Exception as exc:  # noqa: BLE001
         # python-socks did not expect this answer or these credentials; the text may show them
-        _log.debug("python-socks has raised %s", type(exc).__name__)
+        _log.debug("python-socks raised %s", type(exc).__name__)
         raise ProxyError(
             f"no SOCKS answer, or unusual credentials ({type(exc).__name__})"
         ) from None
 
 
 class _Connected:
-    """Takes the place of the first of two proxies in python-socks."""
+    """Replaces the first of two proxies in python-socks."""
 
     def __init__(self, talk: DeadlineSocket) -> None:
         self._talk = talk

@@ -1,6 +1,6 @@
-"""Readiness: which of many sockets can be read, by the kernel's best way: epoll or kqueue.
+"""Readiness: reports which of many sockets can be read, using epoll or kqueue.
 
-Level-triggered: what was not read yet is reported again. No thread and no lock belongs in here.
+Level-triggered: what was not read yet is reported again. No thread or lock belongs in here.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 #: the most events that one poll returns
 _MOST = 256
 
-#: True where :class:`Readiness` works
+#: True if :class:`Readiness` works here
 HAS_READINESS = hasattr(select, "epoll") or hasattr(select, "kqueue")
 
 
 class Readiness:
     """The sockets that were added, and which of them can be read.
 
-    Any thread may call :meth:`add` and :meth:`remove`, also while another is inside :meth:`poll`.
+    Any thread may call :meth:`add` and :meth:`remove`, even while another is inside :meth:`poll`.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Readiness:
             self._kqueue.control([event], 0)
 
     def remove(self, fd: int) -> None:
-        """Report *fd* no longer, not even when its peer hangs up. Raises ``OSError``."""
+        """Stop reporting *fd*, even if its peer hangs up. Raises ``OSError``."""
         if self._epoll is not None:
             self._epoll.unregister(fd)
         elif sys.platform != "linux":

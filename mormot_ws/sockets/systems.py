@@ -1,4 +1,4 @@
-"""What differs between the systems, in small: the words of an error, and who may share a port."""
+"""Small differences between systems: the text of an error, and who may share a port."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 import socket
 import sys
 
-#: what has the place of ``SO_REUSEADDR`` on Windows, where that lets any program steal the port
+#: replaces ``SO_REUSEADDR`` on Windows, where that option lets any program steal the port
 _EXCLUSIVE: int | None = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
 
 
 def system_error(code: int) -> OSError:
-    """Return the exception for the error *code* of a socket: with the system's words for it, and of
-    the subclass that it has.
+    """Return the exception for the error *code* of a socket, with the system's text and of the
+    right subclass.
     """
     if sys.platform == "win32" and code >= 10000:
-        # the C library, and so os.strerror(), does not know the codes of sockets
+        # the C library, and therefore os.strerror(), does not know the codes of sockets
         import ctypes
 
         return ctypes.WinError(code)
@@ -24,15 +24,15 @@ def system_error(code: int) -> OSError:
 
 
 def error_text(error: OSError) -> str:
-    """Return the system's words for *error*, without its number."""
+    """Return the system's text for *error*, without its number."""
     if error.strerror and "Unknown error" not in error.strerror:
         return error.strerror
     return system_error(error.errno or errno.EIO).strerror or str(error)
 
 
 def descriptor_limit() -> int | None:
-    """Return how many descriptors this OS process may have; None: there is no limit, or it is not
-    known.
+    """Return how many descriptors this OS process may have; None: no limit, or it is
+    unknown.
     """
     try:
         import resource
@@ -43,8 +43,8 @@ def descriptor_limit() -> int | None:
 
 
 def own_port(sock: socket.socket) -> None:
-    """Let no other program have the port of *sock*, which is not bound yet; and let a new server
-    have it while connections of an old one are ending. Raises ``OSError``.
+    """Prevent other programs from using the port of *sock*, which is not bound yet, but let a new
+    server use it while connections of an old one are ending. Raises ``OSError``.
     """
     if _EXCLUSIVE is not None:
         sock.setsockopt(socket.SOL_SOCKET, _EXCLUSIVE, 1)

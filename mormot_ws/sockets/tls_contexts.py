@@ -1,6 +1,6 @@
 """TLS contexts with the standard library's defaults: TLS 1.2 or newer, verified certificates.
 
-You can use any ``ssl.SSLContext`` of your own instead; these functions only save you some reading.
+You can use your own ``ssl.SSLContext`` instead; these functions are only shortcuts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TlsContext = ssl.SSLContext | Callable[[], ssl.SSLContext]
 
 
 class DefaultContext:
-    """The context of a client that was given none.
+    """The context of a client without its own.
 
     It is kept until the system's authorities change, because reading them takes many milliseconds.
     """
@@ -60,7 +60,7 @@ def _state_of_authorities() -> list[Any]:
 
 
 def _check_files(*files: str | None) -> None:
-    """Raise ``OSError`` for a file that cannot be read; unlike that of ``ssl``, it has its name."""
+    """Raise ``OSError`` for a file that cannot be read; unlike ``ssl``, with its name."""
     for name in files:
         if name is not None:
             with open(os.fspath(name), "rb"):
@@ -78,10 +78,10 @@ def client_tls_context(
 
     Mirrors the client fields of ``TNetTlsContext``.
 
-    :param ca_certificates_file: a PEM file of the authorities to trust; None: the system's.
-    :param certificate_file: a PEM file of the client's own certificate (and of its key, without
+    :param ca_certificates_file: a PEM file with the authorities to trust; None: the system's.
+    :param certificate_file: a PEM file with the client's own certificate (and its key, without
         *private_key_file*); None: no certificate.
-    :param private_key_file: a PEM file of the key; *private_key_password* is its password.
+    :param private_key_file: a PEM file with the key; *private_key_password* is its password.
     :param ignore_certificate_errors: True accepts any certificate for any name, and logs a warning.
         Use it only for tests on your own machine.
 
@@ -111,9 +111,9 @@ def server_tls_context(
 
     Mirrors the server fields of ``TNetTlsContext``.
 
-    :param certificate_file: a PEM file of the certificate chain (and of its key, without
+    :param certificate_file: a PEM file with the certificate chain (and its key, without
         *private_key_file*).
-    :param ca_certificates_file: a PEM file of authorities; if it is given, clients need a
+    :param ca_certificates_file: a PEM file with authorities; if it is given, clients need a
         certificate issued by one of them.
 
     Raises ``OSError`` (``ssl.SSLError``) for files that cannot be read.

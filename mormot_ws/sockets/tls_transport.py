@@ -1,8 +1,8 @@
 """TlsTransport: an encrypted transport, safe for one reader and several writers.
 
-An ``ssl.SSLSocket`` is not safe under TLS 1.3 when one thread reads while another writes, in any
-version of Python. Here the SSL object has two memory buffers instead of a socket, and is used under
-a lock that is never held while waiting. The socket itself is read and written as in the plain form.
+An ``ssl.SSLSocket`` is not safe under TLS 1.3 if one thread reads while another writes, in any
+version of Python. Here, the SSL object has two memory buffers instead of a socket, and is used
+under a lock that is never held while waiting. The socket itself is read and written as without TLS.
 
 Lock order: ``_safe_write`` < ``_safe_read`` < ``_safe_tls``.
 """
@@ -24,12 +24,12 @@ from .transport import Transport
 
 _log = get_logger("mormot_ws.transport")
 
-#: bytes of plain text encrypted at once: limits the memory of a write, and how long the TLS lock is
-#: held
+#: bytes of plain text encrypted at a time: limits the memory of a write, and how long the TLS lock
+#: is held
 _CHUNK = 1 << 18
 #: the most plain text of one TLS record, in bytes
 _RECORD = 16384
-#: bytes read from the socket at once: a whole record with its header, or several
+#: bytes read from the socket at a time: a whole record with its header, or several
 _RAW = 16640
 _RAW_LARGE = 1 << 17
 #: seconds after which a writer that waits for the reader checks again by itself
@@ -63,7 +63,7 @@ class TlsTransport(Transport):
         # see read_by_events()
         self._has_input: Callable[[], object] | None = None
         self._feeds = 0  # how often input was fed; guarded by _safe_tls
-        self._unsent = b""  # encrypted, but not yet taken by the kernel; guarded by _safe_write
+        self._unsent = b""  # encrypted, but not yet accepted by the kernel; guarded by _safe_write
         self._torn = False  # a record was cut short: nothing can follow it; guarded by _safe_write
 
     def _direct_methods(self) -> tuple[Callable[[int], bytes], Callable[[Buffer], None]]:
@@ -93,16 +93,16 @@ class TlsTransport(Transport):
     def handshake(self, deadline: Deadline) -> None:
         """Do the TLS handshake.
 
-        Raises ``TimeoutError`` at the *deadline*, and ``ssl.SSLError`` when it fails.
+        Raises ``TimeoutError`` at the *deadline*, and ``ssl.SSLError`` if it fails.
         """
         while not self._shake():
             with self._safe_read:
                 self._feed(self._raw_within(deadline))
 
     def handshake_now(self) -> bool:
-        """Do as much of the handshake as the input allows; tell whether it is done.
+        """Do as much of the handshake as the input allows; return whether it is done.
 
-        Raises ``ssl.SSLError`` when it fails.
+        Raises ``ssl.SSLError`` if it fails.
         """
         while not self._shake():
             if not self._feed_now():
@@ -110,14 +110,14 @@ class TlsTransport(Transport):
         return True
 
     def _shake(self) -> bool:
-        """Take one step of the handshake; return False when it is the peer's turn."""
+        """Take one step of the handshake; return False if it is the peer's turn."""
         done = False
         try:
             with self._safe_tls:
                 self._tls.do_handshake()
             done = True
         except ssl.SSLWantReadError:
-            pass  # it is the peer's turn; what OpenSSL has to say is flushed below
+            pass  # it is the peer's turn; OpenSSL's output is flushed below
         except ssl.SSLError:
             # sending the alert is a courtesy: only the error itself matters
             with contextlib.suppress(OSError):
@@ -165,11 +165,11 @@ class TlsTransport(Transport):
         return data
 
     def _recv(self, size: int) -> bytes:
-        # several records at once, when the caller asks for many bytes
+        # several records at once, if the caller asks for many bytes
         raw_size = _RAW if size <= _RECORD else _RAW_LARGE
         while True:
             feeds = self._feeds
-            # an exception of OpenSSL costs as much as a record: do not call it when it can only ask
+            # an exception of OpenSSL costs as much as a record: do not call it if it can only ask
             # for input
             with self._safe_tls:
                 worth_asking = self._incoming.pending or self._tls.pending() or self._unsent
@@ -276,7 +276,7 @@ class TlsTransport(Transport):
             if held and held[0]:
                 self._safe_read.release()
             if feeds != self._feeds and self._has_input is not None:
-                # the reader gets no event for what we have taken from the socket
+                # the reader gets no event for what we have read from the socket
                 self._starved = False
                 self._has_input()
         with self._safe_tls:
@@ -284,9 +284,9 @@ class TlsTransport(Transport):
             self._fed.wait_for(lambda: feeds != self._feeds, _LOOK_AGAIN)
             self._waiting -= 1
 
-    # Once OpenSSL has encrypted something, it has to leave, whole and in its order. Whatever is
-    # raised before that (a time-out, a signal handler's exception) leaves a stream that the peer
-    # cannot read on: it is torn, nobody writes any more, and the exception goes on to its caller.
+    # Once OpenSSL has encrypted something, it has to be sent, whole and in order. An exception
+    # before that (a time-out, or from a signal handler) leaves a stream that the peer cannot read
+    # further: it is torn, nobody writes any more, and the exception goes on to its caller.
 
     def _sendall(self, data: Buffer) -> None:
         view = memoryview(data)
@@ -298,7 +298,7 @@ class TlsTransport(Transport):
             except BaseException:
                 self._torn = True
                 raise
-        # a reader leaves its own answers (to a key update, …) to us. The data has left whole;
+        # a reader leaves its own answers (to a key update, …) to us. The data has been sent whole;
         # if this fails, the reader meets the same fault, and reports it
         if self._outgoing.pending:
             try:
@@ -331,7 +331,7 @@ class TlsTransport(Transport):
             self.unsent_bytes: int = 0
 
     def _flush_now(self) -> None:
-        """Send the records that reading has caused; a thread that is writing sends them too."""
+        """Send the records that reading has caused; a thread that is writing sends them, too."""
         held: list[bool] = []
         try:
             if not take(self._safe_write, held):
@@ -376,7 +376,7 @@ class TlsTransport(Transport):
             except ssl.SSLWantReadError:
                 return 0  # see waits_for_input
             self._send_unsent(raw)
-            # it is one record: the peer can read nothing of it before all of it is sent
+            # it is one record: the peer cannot read any of it before all of it is sent
             self.unsent_bytes = len(part) if self._unsent else 0
             return len(part)
         except BaseException:
@@ -400,7 +400,7 @@ class TlsTransport(Transport):
 
     def end_output(self) -> bool:
         with self._safe_tls:
-            # OpenSSL looks for the peer's end too, and fails for good if it finds data instead
+            # OpenSSL also looks for the peer's end, and fails permanently if it finds data instead
             if self._incoming.pending or self._tls.pending():
                 return False
             # usual: the peer's close_notify has not arrived yet

@@ -1,12 +1,12 @@
-"""Transport: sends and receives bytes on one connected socket, in the plain form.
+"""Transport: sends and receives bytes on one connected socket, without TLS.
 
-``tls_transport.py`` has the form for TLS. Both have the same few methods, for one thread that reads
-while others write. In the plain form the socket is blocking, so a read or a write is one system
-call. The kernel returns from a write that waits at intervals, to check whether the peer takes
-anything. Where the platform cannot do that, ``portable.py`` waits outside of the kernel's calls.
+``tls_transport.py`` has the form with TLS. Both have the same few methods, for one thread that
+reads while others write. Without TLS, the socket is blocking, so a read or a write is one system
+call. The kernel returns from a write that waits at intervals, to check whether the peer accepts
+data. Where the platform cannot do that, ``portable.py`` waits outside the kernel's calls.
 
 Where gevent has patched the standard library, its sockets wait even in calls that must not wait.
-Those calls then use the descriptor, and all waits the patched ``select``.
+Those calls then use the descriptor, and all waits use the patched ``select``.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ JOIN_BELOW = 65536
 _BYTES_ACKED = 120
 _BYTES_RECEIVED = 128
 _DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
-#: bytes thrown away at once after the end, and how often before other connections have a turn
+#: bytes discarded at a time after the end, and how often before other connections have a turn
 _DRAINED = 65536
 _DRAINS = 8
 
 
 def wait_socket(sock: socket.socket, write: bool, deadline: Deadline) -> bool:
-    """Wait until *sock* can be read (or written); return False when the *deadline* came first.
+    """Wait until *sock* can be read (or written); return False if the *deadline* comes first.
 
-    An error or a hang-up counts as ready: the operation that follows reports it.
+    An error or a hang-up counts as ready: the next operation reports it.
     """
     if hasattr(select, "poll"):
         poller = select.poll()
@@ -73,7 +73,7 @@ def wait_socket(sock: socket.socket, write: bool, deadline: Deadline) -> bool:
 
 
 def _set_kernel_timeout(sock: socket.socket, option: int, milliseconds: int) -> None:
-    """Let the kernel end a blocking call after *milliseconds*, where the platform can."""
+    """Let the kernel end a blocking call after *milliseconds*, if the platform supports that."""
     if sys.platform == "win32":
         value = struct.pack("@L", milliseconds)
     else:
@@ -86,7 +86,7 @@ def _set_kernel_timeout(sock: socket.socket, option: int, milliseconds: int) -> 
 
 
 def _set_keep_alive(sock: socket.socket) -> None:
-    """Let the kernel detect a vanished peer too, in case heartbeats are off.
+    """Let the kernel detect a vanished peer, too, in case heartbeats are off.
 
     The times are generous, so that a slow peer is not cut.
     """
@@ -108,23 +108,24 @@ def _set_keep_alive(sock: socket.socket) -> None:
 
 
 class Transport:
-    """A connected socket in the plain form.
+    """A connected socket without TLS.
 
     ``recv(size) -> bytes`` blocks until there are bytes (``b''``: end of stream). ``sendall(data)``
-    blocks until the kernel has taken all, and raises ``BlockingIOError`` when the peer took nothing
-    for *send_timeout* milliseconds. Both raise ``OSError`` on a broken connection. One thread may
-    read while others write; writers must take turns (by the connection's output lock).
+    blocks until the kernel has accepted everything, and raises ``BlockingIOError`` if the peer
+    accepted no data for *send_timeout* milliseconds. Both raise ``OSError`` on a broken connection.
+    One thread may read while others write; writers must take turns (using the connection's output
+    lock).
 
-    Whether the peer takes anything is asked of the kernel (:meth:`output_state`): it reports room
-    only when a third of its buffer is free, which can take minutes with a slow peer. Where the
-    kernel does not tell, the bytes that it takes from us count.
+    The kernel knows whether the peer accepts data (:meth:`output_state`), but reports room only
+    when a third of its buffer is free, which can take minutes with a slow peer. If it does not
+    report this, the bytes that it accepts from us count.
     """
 
     is_tls = False
-    #: bytes accepted by the last :meth:`send_now` that the kernel has not fully taken (always 0 in
-    #: the plain form)
+    #: bytes accepted by the last :meth:`send_now` that the kernel has not fully accepted (always 0
+    #: without TLS)
     unsent_bytes = 0
-    #: why an answer that a read has caused was not sent, in words (always '' in the plain form)
+    #: why an answer that a read has caused was not sent (always '' without TLS)
     answer_fault = ""
 
     def __init__(self, sock: socket.socket, send_timeout: int = 10_000) -> None:
@@ -137,11 +138,11 @@ class Transport:
         self.sock = sock
         # a socket of gevent is not one of the C class, and waits in its own way
         self._patched = not isinstance(sock, _socket.socket)
-        # what waits where the kernel must not; None: the kernel waits
+        # waits where the kernel must not; None: the kernel waits
         self._io: portable.PortableIO | None = None
         self._read: Callable[[int], bytes] = sock.recv
         self._send: Callable[[Buffer], int] = self._send_patched if self._patched else sock.send
-        # the longest time that one write waits, after which it looks at what the peer has taken
+        # the longest time that one write waits before it checks how much the peer has accepted
         step = Patience.step_of(send_timeout)
         if portable.NEVER_BLOCKS and not self._patched:
             self._io = portable.PortableIO(sock, step)
@@ -154,11 +155,11 @@ class Transport:
         dies_in_child(self)
 
     def read_by_events(self, has_input: Callable[[], object]) -> None:
-        """From now on :attr:`recv` raises ``BlockingIOError`` instead of waiting for input: it is
+        """From now on, :attr:`recv` raises ``BlockingIOError`` instead of waiting for input: it is
         called when the kernel has reported some.
 
-        *has_input* is called when there is input of which the kernel reports nothing any more,
-        because a writer has taken it from the socket. The plain form has no such input.
+        *has_input* is called if there is input that the kernel no longer reports, because a writer
+        has read it from the socket. Without TLS there is no such input.
         """
         self.recv = self._recv_event
 
@@ -169,16 +170,16 @@ class Transport:
 
     @property
     def holds_input(self) -> bool:
-        """True when :attr:`recv` may return more without an event of the kernel.
+        """True if :attr:`recv` may return more without an event from the kernel.
 
-        Never True in the plain form.
+        Never True without TLS.
         """
         return False
 
     def _direct_methods(self) -> tuple[Callable[[int], bytes], Callable[[Buffer], None]]:
         """Return the functions that become ``recv`` and ``sendall`` of this object.
 
-        The first is the socket's own: little of ours is between the loop and the kernel.
+        The first is the socket's own, so little code is between the loop and the kernel.
         """
         return self._read, self._write
 
@@ -194,12 +195,12 @@ class Transport:
         return self.sock.fileno()
 
     def peer_ip(self) -> str:
-        """Return the IP address of the peer, ``'unix:'`` on a Unix socket; '' when unknown."""
+        """Return the IP address of the peer, ``'unix:'`` on a Unix socket; '' if unknown."""
         try:
             address = self.sock.getpeername()
         except OSError:
             return ""
-        # that of a Unix socket is a path
+        # the address of a Unix socket is a path
         return str(address[0]) if isinstance(address, tuple) else UNIX_PEER
 
     def _write(self, data: Buffer) -> None:
@@ -212,9 +213,9 @@ class Transport:
             self._write_rest(memoryview(data)[sent:])
 
     def _write_rest(self, view: memoryview) -> None:
-        """Write what the kernel did not take at once, as slowly as the peer takes it."""
+        """Write what the kernel did not accept at once, as slowly as the peer accepts it."""
         limit = self._send_timeout
-        # the kernel has waited once, before it took less than all
+        # the kernel has waited once, before it accepted less than everything
         patience = Patience(self.output_state, limit, Patience.step_of(limit))
         while view:
             try:
@@ -232,7 +233,7 @@ class Transport:
             wait_socket(self.sock, True, Deadline(Patience.step_of(self._send_timeout)))
             sent = self.send_now(data)
             if not sent:
-                raise BlockingIOError(errno.EAGAIN, "the peer takes nothing")
+                raise BlockingIOError(errno.EAGAIN, "the peer accepts no data")
         return sent
 
     def send_parts(self, header: bytes, payload: bytes) -> None:
@@ -252,7 +253,7 @@ class Transport:
             self._write_rest(memoryview(payload)[sent - len(header) :])
 
     def send_now(self, data: Buffer) -> int:
-        """Send what the kernel takes without waiting; return the number of bytes (0: none now).
+        """Send what the kernel accepts without waiting; return the number of bytes (0: none now).
 
         Raises ``OSError``.
         """
@@ -280,8 +281,8 @@ class Transport:
     def recv_within(self, size: int, deadline: Deadline) -> bytes:
         """Return what arrives before the *deadline*; raise ``TimeoutError`` if nothing does.
 
-        The deadline applies to the whole operation: after it nothing is returned, even if bytes are
-        available. So a peer that sends byte by byte cannot prolong it.
+        The deadline applies to the whole operation: after it, nothing is returned, even if bytes
+        are available, so a peer that sends byte by byte cannot prolong it.
         """
         while True:
             if deadline.passed:
@@ -306,19 +307,19 @@ class Transport:
 
     @property
     def waits_for_input(self) -> bool:
-        """True when :meth:`send_now` took nothing although the socket is not full.
+        """True if :meth:`send_now` accepted nothing although the socket is not full.
 
-        Never True in the plain form.
+        Never True without TLS.
         """
         return False
 
     def output_state(self) -> tuple[int, int] | None:
         """Return how many bytes the peer's kernel has acknowledged, and how many are in flight.
 
-        None where the kernel does not tell.
+        None if the kernel does not report this.
         """
         if fcntl is None or sys.platform != "linux":
-            # what the kernel has taken from us is the next best
+            # the number of bytes that the kernel has accepted from us is the next best
             return None if self._io is None else (self._io.taken, 0)
         try:
             waiting = struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]
@@ -330,7 +331,7 @@ class Transport:
     def received_bytes(self) -> int | None:
         """Return how many bytes our kernel has received from the peer, read or not.
 
-        None where it does not tell.
+        None if it does not report this.
         """
         return self._tcp_count(_BYTES_RECEIVED)
 
@@ -347,9 +348,9 @@ class Transport:
         return int(struct.unpack_from("Q", info, at)[0]) if len(info) == at + 8 else None
 
     def end_output(self) -> bool:
-        """End our side of the stream, and go on reading; return False if it cannot be done now.
+        """End our side of the stream, but continue reading; return False if that is impossible now.
 
-        Any thread may call it, when nothing more is written. Never waits or raises.
+        Any thread may call it when nothing more is written. Never waits or raises.
         """
         # the method of the base class, as below
         with contextlib.suppress(OSError):
@@ -357,7 +358,7 @@ class Transport:
         return True
 
     def shutdown(self) -> None:
-        """End the connection in both directions at once; wakes threads that read or write.
+        """End the connection in both directions now; wakes threads that read or write.
 
         Any thread may call it. Never raises.
         """
@@ -378,7 +379,7 @@ class Transport:
             self.sock.close()
 
     def release(self) -> None:
-        """Leave the socket open, for another transport on it. This one is not used any more."""
+        """Leave the socket open, for another transport on it. Do not use this one any more."""
         if self._io is not None:
             self._io.close()
 
@@ -421,8 +422,8 @@ class Transport:
         return True
 
     def drained(self) -> bool:
-        """Throw away what the peer still sends, after :meth:`begin_end`; tell whether its end of
-        the stream was reached. Never waits, never raises.
+        """Discard what the peer still sends after :meth:`begin_end`; return whether the peer's end
+        of the stream was reached. Never waits, never raises.
         """
         try:
             return any(self._at_end() for _ in range(_DRAINS))
@@ -433,7 +434,7 @@ class Transport:
             return True
 
     def _at_end(self) -> bool:
-        """Throw away input; tell whether there was none because of the peer's end of the stream."""
+        """Discard input; return whether there was none because the peer's stream has ended."""
         # the socket's own: TLS is over
         return not Transport._recv_event(self, _DRAINED)
 

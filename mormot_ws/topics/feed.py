@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..core.frames import WebSocketFramePayload, encode_unmasked, focText
 from ..core.outgoing import QueuedFrame
-from ..process.sender import sharing_time
+from ..process.sharing import Sharing
 from . import wire
 from .hub import Heard, History, Hub, Lost, Position, Publication
 
@@ -108,6 +108,7 @@ class Feed:
         self.topic = topic
         self._owner = owner
         self._most = most
+        self._sharing = Sharing()
         #: of the publications read from the history; any thread may change it
         self.sizes = Sizes()
         #: guards all fields below, and *pending* and *answered* of the members. While it is held,
@@ -226,11 +227,13 @@ class Feed:
                     answered.append(member)
         slow: list[Member] = []
         most = self._most
-        now = sharing_time()
+        sharing = self._sharing
+        now = sharing.begin(receivers[0].process.settings.send_delay) if receivers else 0.0
         for member in receivers:
             sender = member.process.sender
             if sender.outgoing.bytes > most or not sender.send_shared(plain, encoded, now):
                 slow.append(member)
+        sharing.end()
         if len(receivers) <= _FEW:
             for member in receivers:
                 if member.process.sender.outgoing:

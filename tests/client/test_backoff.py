@@ -492,7 +492,7 @@ def test_stop_on_ends_at_a_refusal_that_will_not_heal(
         assert str(status) in client.status().last_error
         assert not process_of(client).send_frame_async(text("nobody will ever send this"))
     assert any(
-        str(status) in record.getMessage() and "gives up" in record.getMessage()
+        str(status) in record.getMessage() and "giving up" in record.getMessage()
         for record in caplog.records
     )
 

@@ -88,7 +88,7 @@ def test_a_wait_that_is_no_number_of_milliseconds_is_refused(
         client.auto_reconnect()
         proxy.cut()
         wait_for(lambda: client.status().reconnects == 1)
-    assert "the reconnection policy answered" in caplog.text
+    assert "the reconnection policy returned" in caplog.text
 
 
 def test_no_thread_to_be_had_is_told_and_tried_again(
@@ -235,7 +235,7 @@ def test_no_sub_protocol_is_told(caplog: pytest.LogCaptureFixture) -> None:
         assert client.subprotocol_chosen
         assert upgrade(client) == ""
         assert not client.subprotocol_chosen
-    assert "the server chose none of the sub-protocols" in caplog.text
+    assert "the server chose none of the requested sub-protocols" in caplog.text
 
 
 def test_a_protocol_object_belongs_to_one_client(server: WebSocketServer) -> None:
@@ -243,7 +243,7 @@ def test_a_protocol_object_belongs_to_one_client(server: WebSocketServer) -> Non
     protocol = WebSocketProtocolChat("echo")
     with new_client(server.port) as first, new_client(server.port) as second:
         assert first.websockets_upgrade("", "", protocol=protocol) == ""
-        with pytest.raises(ValueError, match="belongs to another client"):
+        with pytest.raises(ValueError, match="being used by another client"):
             second.websockets_upgrade("", "", protocol=protocol)
         first.free()
         assert second.websockets_upgrade("", "", protocol=protocol) == ""

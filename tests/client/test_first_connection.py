@@ -290,7 +290,7 @@ def test_a_final_no_ends_it(status: int, caplog: pytest.LogCaptureFixture) -> No
             assert not process_of(client).send_frame_async(text("nobody will send this"))
         assert server.accepted == 1
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert f"gives up: HTTP/1.1 {status}" in said
+    assert f"giving up: HTTP/1.1 {status}" in said
 
 
 def test_after_giving_up_an_upgrade_by_hand_starts_it_again() -> None:

@@ -379,7 +379,9 @@ class TestClientJudgesTheAnswer:
     def test_an_end_of_stream_inside_the_answer_says_so(self) -> None:
         """The server closed in the middle of its headers."""
         error = refused(lambda key: b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: web")
-        assert str(error) == "EOFError: the server closed the connection inside its answer"
+        assert (
+            str(error) == "EOFError: the server closed the connection in the middle of its answer"
+        )
 
     def test_a_silent_server_is_a_timeout(self) -> None:
         """The deadline of the handshake ends the wait; the text names it, and the error carries

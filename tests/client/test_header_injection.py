@@ -105,7 +105,7 @@ def test_a_proxy_with_a_control_character_is_refused(url: str) -> None:
 
 def test_a_proxy_that_is_set_later_is_checked_too() -> None:
     with HttpClientWebSockets(HOST, 1, proxy="", connect=False) as client:
-        with pytest.raises(ValueError, match="a proxy is like"):
+        with pytest.raises(ValueError, match="a proxy must be like"):
             client.proxy = "ftp://proxy:21"
         client.proxy = None
         assert client.proxy is None

@@ -219,7 +219,7 @@ def test_a_policy_that_gives_up_ends_the_thread(
     assert recorder.names == ["focContinuation", *ENDED, *["on_reconnect(None)"] * 2]
     last = caplog.records[-1]
     assert last.levelname == "WARNING"
-    assert "gives up after 2 attempts: ConnectionRefusedError" in last.getMessage()
+    assert "giving up after 2 attempts: ConnectionRefusedError" in last.getMessage()
 
 
 def test_on_reconnect_taken_away_during_the_wait_is_the_end(recorder: Recorder) -> None:

@@ -475,7 +475,7 @@ def test_mistake_3_is_logged_as_an_error_that_explains_it(
         "on_reconnect",
         "websockets_upgrade",
         "reconnect=True",
-        "no WebSocket",
+        "not a WebSocket",
         "Mistake 3",
         "porting-guide",
     ):

@@ -34,7 +34,7 @@ MISTAKES = {
     ),
     "mistake2_inconsistent_uri": Mistake(
         r"SYMPTOM: Already upgraded to WebSockets with URI=\[\] but requested \[/\]",
-        "LOG WARNING mormot_ws.protocols: an upgrade asks for the protocol 'echo' on the URI '';"
+        "LOG WARNING mormot_ws.protocols: an upgrade requests the protocol 'echo' on the URI '';"
         " offered: 'echo' on 'room'",
         "CURE: upgraded again on 'room', result ''\nCURE: .*: hello",
     ),
@@ -58,7 +58,7 @@ MISTAKES = {
     ),
     "mistake6_protocol_names": Mistake(
         "SYMPTOM: HTTP/1.1 400 WebSocket Upgrade Error",
-        "LOG WARNING mormot_ws.protocols: an upgrade asks for a protocol that is not offered on the"
+        "LOG WARNING mormot_ws.protocols: an upgrade requests a protocol that is not offered on the"
         " URI ''; offered: 'echo'",
         "CURE: 'echo' returns '', 'ECHO' ''",
     ),

@@ -173,7 +173,7 @@ def test_arguments_of_a_client_in_another_order_are_refused(arguments: Any, said
     ("name", "value", "said"),
     [
         ("settings", {}, "settings must be WebSocketProcessSettings.*, not dict"),
-        ("websocket_protocols", [], r"to which protocols are given by add\(protocol\), not list"),
+        ("websocket_protocols", [], r"to which you add\(\) protocols, not list"),
         ("tls_context", "cert.pem", "tls_context must be an ssl.SSLContext or None, not str"),
         ("process_class", WebSocketServer, "derives from WebSocketProcessServer, not <class"),
         ("process_class", 7, "derives from WebSocketProcessServer, not 7"),
@@ -194,9 +194,9 @@ class TestFrames:
             ((b"data",), r"opcode must be .*, not bytes: the text comes second"),
             ((None,), "opcode must be .*, not NoneType$"),
             ((True,), "opcode must be .*, not bool$"),
-            ((3,), "3 is no opcode: they are 0, 1, 2, 8, 9, 10"),
+            ((3,), "3 is not an opcode: they are 0, 1, 2, 8, 9, 10"),
             ((focText, 7), "payload must be bytes or str, not int"),
-            ((focText, "a", "b"), "content is WebSocketFramePayload flags.*, not str"),
+            ((focText, "a", "b"), "content must be WebSocketFramePayload flags.*, not str"),
             ((focText, "a", fopAlreadyCompressed, "b"), "tix must be a whole number of seconds"),
         ],
     )

@@ -388,7 +388,10 @@ class TestClones:
 class TestMessages:
     """What is sent is a frame; and what to make of a text is said."""
 
-    SAID = r"a WebSocketFrame is sent, not str: make one with WebSocketFrame\(focText, text\)"
+    SAID = (
+        "only a WebSocketFrame can be sent, not str: "
+        r"create one with WebSocketFrame\(focText, text\)"
+    )
 
     def test_a_text_is_not_a_frame(self) -> None:
         with echo_server() as server, connect(server.port) as client:
@@ -406,7 +409,7 @@ class TestMessages:
     def test_a_client_is_not_a_connection(self) -> None:
         with echo_server() as server, connect(server.port) as client:
             process: Any = process_of(client)
-            with pytest.raises(TypeError, match=r"of a client that is client\.websockets"):
+            with pytest.raises(TypeError, match=r"of a client it is client\.websockets"):
                 process.protocol.send_frame(client, text("hi"))
 
     def test_the_payload_of_a_frame_is_converted_like_the_constructors(self) -> None:

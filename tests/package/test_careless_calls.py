@@ -63,7 +63,7 @@ REFUSED_WHEN_MADE: list[tuple[Callable[[], object], str]] = [
     (lambda: mormot_ws.connect("ws://a/", protocol=["a", 5]), "sub-protocols must be str, not int"),  # type: ignore[list-item]
     (lambda: mormot_ws.Server(0, name=5), "name must be a str, not int"),  # type: ignore[arg-type]
     (lambda: mormot_ws.Server(0, hide_errors="yes"), "hide_errors must be True or False, not str"),  # type: ignore[arg-type]
-    (lambda: WebSocketServer("0", private_key_file="k"), "private_key_file goes with certificate"),
+    (lambda: WebSocketServer("0", private_key_file="k"), "private_key_file requires certificate"),
     (lambda: WebSocketServerRest("0", uri=5), "uri must be a str, not int"),  # type: ignore[arg-type]
     (lambda: WebSocketServerRest("0", uri="x", key=b"k"), "key must be a str, not bytes"),  # type: ignore[arg-type]
     (lambda: WebSocketServerRest("0", uri="x", ajax=1), "ajax must be True or False, not int"),  # type: ignore[arg-type]
@@ -114,10 +114,16 @@ REFUSED: list[tuple[Made, str]] = [
         lambda m: m.client.websockets_upgrade("", headers={}),
         "headers must be a str, not dict; it has",
     ),
-    (lambda m: m.client.websockets_upgrade("ws://a/b"), "uri is the path and the query alone"),
+    (
+        lambda m: m.client.websockets_upgrade("ws://a/b"),
+        "uri must only contain the path and the query",
+    ),
     (lambda m: m.client.reopen("5 s"), "timeout must be a number of milliseconds"),
     (lambda m: m.client.request("/", data={}), "data must be bytes or str, not dict"),
-    (lambda m: m.client.request("/", header={}), "header has lines like .*, not dict"),
+    (
+        lambda m: m.client.request("/", header={}),
+        "header must be a str with lines like .*, not dict",
+    ),
     (lambda m: m.client.request(b"/"), "url must be a str, not bytes"),
     (lambda m: m.client.request("/", None), "method must be a str, not NoneType"),
     (
@@ -133,20 +139,29 @@ REFUSED: list[tuple[Made, str]] = [
         lambda m: m.client.websockets_connect("ws://a/", chat(), retry=1),
         "retry must be True or False",
     ),
-    (lambda m: m.process.notify_callback("x"), "an HttpServerRequest is sent, not str"),
-    (lambda m: m.server.websocket_broadcast(text("x"), 1), "connection_ids has numbers.*not int"),
-    (lambda m: m.server.websocket_broadcast(text("x"), "1"), "connection_ids has numbers.*not str"),
+    (lambda m: m.process.notify_callback("x"), "only an HttpServerRequest can be sent, not str"),
+    (
+        lambda m: m.server.websocket_broadcast(text("x"), 1),
+        "connection_ids must contain numbers.*not int",
+    ),
+    (
+        lambda m: m.server.websocket_broadcast(text("x"), "1"),
+        "connection_ids must contain numbers.*not str",
+    ),
     (
         lambda m: m.server.websocket_broadcast(text("x"), m.server.connections()),
-        "connection_ids has numbers of connections, .*not WebSocketProcessServer",
+        "connection_ids must contain numbers of connections, .*not WebSocketProcessServer",
     ),
-    (lambda m: m.server.websocket_broadcast(text("x"), exclude=1), "exclude has numbers"),
+    (lambda m: m.server.websocket_broadcast(text("x"), exclude=1), "exclude must contain numbers"),
     (
         lambda m: m.server.websocket_broadcast(text("x"), exclude=m.server.connections()),
-        "exclude has numbers of connections, .*not WebSocketProcessServer",
+        "exclude must contain numbers of connections, .*not WebSocketProcessServer",
     ),
     (lambda m: m.server.is_active_websocket("1"), "connection_id must be a whole number, not str"),
-    (lambda m: m.server.websocket_protocols.remove(chat()), "removed by its name and uri"),
+    (
+        lambda m: m.server.websocket_protocols.remove(chat()),
+        "name and uri of the protocol to remove",
+    ),
     (lambda m: ServerServices(m.client), "ClientServices takes a client"),
     (lambda m: ClientServices(m.server), "ServerServices takes a server"),
     (
@@ -177,13 +192,13 @@ def test_an_argument_of_a_method(met: SimpleNamespace, call: Made, said: str) ->
     [
         (lambda m: m.process.send("hi"), r"send_frame\(WebSocketFrame\(focText, text\)\)"),
         (lambda m: m.process.close(), r"shutdown\(code, reason\), or abort\(why\)"),
-        (lambda m: m.process.on_message, "messages are the protocol's"),
-        (lambda m: m.process.join("a"), "groups are a server's"),
+        (lambda m: m.process.on_message, "use the protocol: WebSocketProtocolChat"),
+        (lambda m: m.process.join("a"), "groups belong to servers"),
         (lambda m: m.process.protocol.send("hi"), r"process\.send_frame\(frame\)"),
         (lambda m: m.process.protocol.broadcast(1), r"server\.websocket_broadcast\(frame\)"),
         (lambda m: m.client.connect(), "call websockets_upgrade"),
         (lambda m: m.client.disconnect(), r"call free\(\)"),
-        (lambda m: m.server.start(), "it has been running since it was made"),
+        (lambda m: m.server.start(), "it has been running since it was created"),
         (lambda m: m.server.stop(), r"call free\(\)"),
         (lambda m: m.server.callback(1, True), "a WebSocketServerRest has it"),
         (lambda m: m.server.websocket_protocols.append(1), r"add\(protocol\)"),
@@ -225,7 +240,7 @@ def test_a_name_of_other_libraries_leads_to_ours(
             lambda: WebSocketServer("0", on_request=print),  # type: ignore[call-arg]
             r"prepare\(server\): server\.on_request = …",
         ),
-        (lambda: WebSocketServer("0", host=HOST), "port takes it too"),  # type: ignore[call-arg]
+        (lambda: WebSocketServer("0", host=HOST), "use port for it too"),  # type: ignore[call-arg]
     ],
 )
 def test_a_keyword_that_is_elsewhere(make: Callable[[], object], said: str) -> None:

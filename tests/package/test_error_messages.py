@@ -26,11 +26,11 @@ from mormot_ws import WebSocketFrame, focBinary, focContinuation, focPing, focTe
         ),
         (
             lambda: mormot_ws.HttpClientWebSockets.websockets_connect("127.0.0.1", 1),
-            "a protocol is needed",
+            "a protocol is required",
         ),
         (
             lambda: mormot_ws.WebSocketProtocolChat("a b"),
-            "letters, digits, '-', '.' and '_' are safe",
+            "use letters, digits, '-', '.' and '_'",
         ),
         (lambda: mormot_ws.close_payload(None, "bye"), r"e\.g\. 1000"),
         (lambda: mormot_ws.close_payload(1006), "or 3000 to 4999"),
@@ -49,10 +49,10 @@ def test_an_argument_that_can_never_work(mistake: Callable[[], Any], advice: str
 @pytest.mark.parametrize(
     ("frame", "advice"),
     [
-        ("hello", r"make one with WebSocketFrame\(focText, text\)"),
-        (WebSocketFrame(focText, b"\xff"), "other bytes go into a focBinary frame"),
+        ("hello", r"create one with WebSocketFrame\(focText, text\)"),
+        (WebSocketFrame(focText, b"\xff"), "use focBinary for other bytes"),
         (WebSocketFrame(focContinuation), "whole, as focText or focBinary"),
-        (WebSocketFrame(focPing, bytes(126)), "longer ones go into a focBinary frame"),
+        (WebSocketFrame(focPing, bytes(126)), "use a focBinary frame for more"),
     ],
 )
 def test_a_frame_that_cannot_be_sent(frame: Any, advice: str) -> None:
@@ -71,6 +71,6 @@ def test_a_port_that_is_taken() -> None:
         address = f"{HOST}:{taken.getsockname()[1]}"
         with pytest.raises(
             mormot_ws.HttpServerError,
-            match="another program listens there, port 0 takes a free one",
+            match="another program listens there; port 0 takes a free port",
         ):
             mormot_ws.WebSocketServer(address)

@@ -170,7 +170,7 @@ def test_a_protocol_that_is_not_offered_and_a_factory_that_fails(log: Log) -> No
             HOST, port, WebSocketProtocolChat("echo"), URI, HEADERS, proxy=url
         )
         assert found is None
-    log.check("an upgrade asks for", "400", "407")
+    log.check("an upgrade requests", "400", "407")
 
 
 def test_a_page_that_is_not_let_in_is_named_by_its_origin(log: Log) -> None:
@@ -182,8 +182,8 @@ def test_a_page_that_is_not_let_in_is_named_by_its_origin(log: Log) -> None:
             URI, "", protocol=WebSocketProtocolChat("echo"), headers=headers
         )
     log.check(
-        "an upgrade by a page of 'https://there.example' is refused: allowed_origins does "
-        "not have that origin"
+        "an upgrade from a page of 'https://there.example' is refused: this origin is not in"
+        " allowed_origins"
     )
 
 
@@ -212,7 +212,7 @@ def test_arguments_that_an_attempt_to_reconnect_cannot_send(
         client.auto_reconnect(lambda: uri, lambda: headers)
         process = process_of(client)
         process.abort("for the test")
-        log.check("on_reconnect failed", "gives up after 2 attempts: ValueError")
+        log.check("on_reconnect failed", "giving up after 2 attempts: ValueError")
         assert not [secret for secret in SECRETS.values() if secret in process.last_error]
 
 
@@ -232,7 +232,7 @@ def test_rest_requests_that_nobody_answers_or_whose_answering_fails(log: Log) ->
         assert client.request(f"/{URI}", header=HEADERS) == 404
         server.on_request = fail
         assert client.request(f"/{URI}", header=HEADERS) == 500
-    log.check("nobody answers requests here", "a bug of the application")
+    log.check("no callback answers requests here", "a bug of the application")
 
 
 @pytest.mark.parametrize("kind", ["HTTP", "upgrade", "REST"])
@@ -261,7 +261,7 @@ def test_a_path_that_ends_with_a_token(log: Log, kind: str) -> None:
         else:
             protocol = WebSocketProtocolChat("echo", path)
             assert client.websockets_upgrade(path, "", protocol=protocol) == ""
-            with pytest.raises(ValueError, match="percent-encoded") as caught:
+            with pytest.raises(ValueError, match="percent-encode") as caught:
                 client.websockets_upgrade(f"{path} ", "", protocol=protocol)
             told = [
                 client.websockets_upgrade(f"{path}x", "", protocol=protocol),
@@ -300,6 +300,6 @@ def test_a_sub_protocol_that_is_a_token(log: Log) -> None:
 
 def test_a_sub_protocol_that_cannot_be_one_is_not_shown() -> None:
     """A token in base64 may have characters that a name cannot have."""
-    with pytest.raises(ValueError, match="cannot have '='") as caught:
+    with pytest.raises(ValueError, match="must not contain '='") as caught:
         WebSocketProtocolChat("s3cret=")
     assert "s3cret" not in str(caught.value)

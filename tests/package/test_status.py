@@ -519,7 +519,7 @@ def test_giving_up_is_logged_with_its_fields(
     with connect(server.port, reconnect_policy=lambda: FixedDelay(ms(5), max_attempts=2)) as client:
         client.auto_reconnect()
         server.free()
-        record = wait_for(lambda: records_of(logs, "gives up"))[0]
+        record = wait_for(lambda: records_of(logs, "giving up"))[0]
     assert record.levelno == logging.WARNING
     assert record.attempts == 2
 

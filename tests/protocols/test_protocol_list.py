@@ -82,9 +82,9 @@ def test_what_a_client_asks_for_is_not_told_to_the_log(caplog: pytest.LogCapture
         assert offers.server_upgrade(request(names, target), "", 1)[0] == 400
     assert "SECRET" not in caplog.text
     assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
-        "an upgrade asks for a protocol that is not offered on the URI 'room'",
-        "an upgrade asks for the protocol 'echo' or another on another URI",
-        "an upgrade asks for the protocol 'echo' on the URI ''",
+        "an upgrade requests a protocol that is not offered on the URI 'room'",
+        "an upgrade requests the protocol 'echo' or another on another URI",
+        "an upgrade requests the protocol 'echo' on the URI ''",
     ]
 
 
@@ -169,5 +169,5 @@ def test_a_mismatch_is_a_warning_once_a_minute(caplog: pytest.LogCaptureFixture)
     levels = [record.levelname for record in caplog.records]
     assert levels == ["WARNING", "INFO", "INFO"]
     text = caplog.records[0].getMessage()
-    assert "asks for no protocol on the URI ''; offered: 'chat'" in text
-    assert "the name '' serves clients that ask for no protocol" in text
+    assert "requests no protocol on the URI ''; offered: 'chat'" in text
+    assert "the name '' serves clients that request no protocol" in text

@@ -280,8 +280,8 @@ class TestArguments:
         [
             (("", "localhost", 1), "name"),
             (("gate", "", 1), "public_uri"),
-            (("gate", "localhost?a=b", 1), "ends with a path"),
-            (("gate", "localhost/#a", 1), "ends with a path"),
+            (("gate", "localhost?a=b", 1), "must end with a path"),
+            (("gate", "localhost/#a", 1), "must end with a path"),
             (("gate", "localhost", 0), "expiration_minutes"),
         ],
     )

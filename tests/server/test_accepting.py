@@ -109,7 +109,7 @@ def test_a_connection_that_cannot_be_made_is_closed_and_logged(
         with RawClient(server.port) as lost:
             assert lost.read_to_end() == b""
         assert serves(server)
-    [record] = [record for record in caplog.records if "the server goes on" in record.message]
+    [record] = [record for record in caplog.records if "the server continues" in record.message]
     assert record.levelno == logging.ERROR
     assert f"{type(error).__name__}: {error}" in record.message
 

@@ -129,7 +129,7 @@ def test_a_socket_that_blocks_is_made_one_that_does_not(listening: socket.socket
         (lambda: "unix:/x", TypeError, "socket must be"),
         (lambda: 3, TypeError, "socket must be"),
         (lambda: [None], TypeError, "socket must be"),
-        (socket.socket, ValueError, "does not listen"),
+        (socket.socket, ValueError, "is not listening"),
         (lambda: socket.socket(type=socket.SOCK_DGRAM), ValueError, "not a TCP or Unix"),
     ],
 )

@@ -179,7 +179,7 @@ def test_a_file_on_which_nobody_listens_is_replaced(
     stale(path)
     with server_on(path):
         assert serves(path)
-    assert any("nobody listens" in text for text in caplog.messages)
+    assert any("nobody was listening" in text for text in caplog.messages)
 
 
 def test_a_server_that_was_killed_can_be_started_again(path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import json
 import threading
 import zlib
 from collections.abc import Iterator
@@ -351,6 +352,17 @@ def test_a_name_that_is_no_utf_8_is_a_name_as_any_other(
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("minutes", "told"), [(0.1, 1), (1.9, 1), (60, 60), (1e9, 43_200), (float("inf"), 43_200)]
+)
+def test_a_client_is_told_how_long_its_session_is_kept(minutes: float, told: int) -> None:
+    """In whole minutes, and few enough that their milliseconds fit into 32 bits."""
+    authentication = RestServerAuthenticationNone(USERS.get)
+    ends = Ends(authentication=authentication, session_timeout_minutes=minutes)
+    status, content = ends.ask("root/auth?userName=ann", "", "GET")
+    assert (status, json.loads(content)["timeout"]) == (200, told)
+
+
 @pytest.mark.parametrize("character", [chr(0xD800), chr(0xDCFF), "ä"], ids=ascii)
 def test_half_a_character_is_no_proof(character: str, caplog: pytest.LogCaptureFixture) -> None:
     """In a URL or a header. It is refused as any other request, and no error is logged."""
@@ -683,11 +695,11 @@ def test_what_cannot_be_an_authentication_is_refused() -> None:
         RestServerAuthentication(USERS.get)
     with pytest.raises(TypeError, match="find_user"):
         RestServerAuthenticationDefault(lambda: None)  # type: ignore[arg-type,misc]
-    with pytest.raises(ValueError, match="max_sessions is more than 0"):
+    with pytest.raises(ValueError, match="max_sessions must be more than 0"):
         Ends(max_sessions=0)
     with pair("synopsebin", None, None) as ends:
         client = ClientServices(ends.client)
-        with pytest.raises(ValueError, match="user_name is empty"):
+        with pytest.raises(ValueError, match="user_name must not be empty"):
             client.set_user("")
         with pytest.raises(ValueError, match="scheme must be one of"):
             client.set_user("x", scheme="other")  # type: ignore[arg-type]

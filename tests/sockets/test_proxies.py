@@ -181,7 +181,7 @@ class TestByArgument:
     )
     def test_a_url_that_is_no_proxy_is_a_value_error(self, url: str) -> None:
         """What can never work is an error of the caller, at once."""
-        with pytest.raises(ValueError, match="a proxy is like"):
+        with pytest.raises(ValueError, match="a proxy must be like"):
             through(url, 9)
 
     @pytest.mark.parametrize("port", ["99999", "abc"])
@@ -192,7 +192,7 @@ class TestByArgument:
 
     def test_an_error_text_for_a_bad_url_does_not_show_its_password(self) -> None:
         """Not even an exception shows the password."""
-        with pytest.raises(ValueError, match="a proxy is like") as raised:
+        with pytest.raises(ValueError, match="a proxy must be like") as raised:
             check_proxy("ftp://alice:secret@proxy:21")
         assert "secret" not in str(raised.value)
 

@@ -74,17 +74,19 @@ class Ends(NamedTuple):
 SECRET = End("secret")
 UNENCRYPTED_HERE = End("secret", pboSynLzCompress | pboNoLocalHostEncrypt)
 UNCOMPRESSED_HERE = End("", pboSynLzCompress | pboNoLocalHostCompress)
+#: ends that do not decrypt what this machine sends
+UNENCRYPTED = [End(), End("", NONE), UNENCRYPTED_HERE]
 PAIRS = [
     Ends("the same key and options", SECRET, SECRET, "answered"),
     Ends("a wrong key", SECRET, End("Secret"), "closed"),
     Ends("a wrong key, no compression", End("secret", NONE), End("Secret", NONE), "closed"),
-    Ends("a key on the client only", End(), SECRET, "no answer"),
+    Ends("a key on the client only", End(), SECRET, "closed"),
     Ends("a key on the server only", SECRET, End(), "closed"),
-    Ends("compression on the client only", End("", NONE), End(), "no answer"),
-    Ends("compression on the server only", End(), End("", NONE), "no answer"),
+    Ends("compression on the client only", End("", NONE), End(), "closed"),
+    Ends("compression on the server only", End(), End("", NONE), "closed"),
     Ends("compression on the client only, a key", End("secret", NONE), SECRET, "closed"),
     Ends("no encryption on this machine, client only", SECRET, UNENCRYPTED_HERE, "closed"),
-    Ends("no encryption on this machine, server only", UNENCRYPTED_HERE, SECRET, "no answer"),
+    Ends("no encryption on this machine, server only", UNENCRYPTED_HERE, SECRET, "closed"),
     Ends("no compression on this machine, client only", End(), UNCOMPRESSED_HERE, "answered"),
     Ends("another salt", SECRET, End("secret", aes=(("aes_salt", "other"),)), "closed"),
     Ends("other rounds", SECRET, End("secret", aes=(("aes_rounds", 512),)), "closed"),
